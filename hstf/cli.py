@@ -1,0 +1,76 @@
+"""The ``hstf`` command: one subcommand per stage. Imports of a stage happen when it runs, so that help is instant."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hstf import __version__
+from hstf.errors import HstfError
+
+# name: (module with ``run(args) -> int`` and ``add_arguments(parser)``, one line of help)
+COMMANDS = {
+    "phantom": ("hstf.commands.phantom", "write a synthetic data set with its case sheet"),
+    "check": ("hstf.commands.check", "find every fault of every scan before any compute is spent"),
+    "plan": ("hstf.commands.plan", "choose spacing, patch, batch and network from the scans"),
+    "preprocess": ("hstf.commands.preprocess", "bring the scans of a shard to the planned grid"),
+    "warmup": ("hstf.commands.warmup", "round 0: train a member on the labelled cases"),
+    "calibrate": ("hstf.commands.calibrate", "learn confidence from the out-of-fold predictions"),
+    "teacher": ("hstf.commands.teacher", "predict the unlabelled cases with the previous round's models"),
+    "refine": ("hstf.commands.refine", "turn predictions into pseudo-labels, weights and verdicts"),
+    "labels": ("hstf.commands.labels", "join pseudo-labels and a person's overrides"),
+    "student": ("hstf.commands.student", "train a member on labelled and pseudo-labelled cases"),
+    "evaluate": ("hstf.commands.evaluate", "predict and score the test cases"),
+    "report": ("hstf.commands.report", "write the HTML report and rounds.csv"),
+    "track": ("hstf.commands.track", "show a round in MLflow"),
+    "export": ("hstf.commands.export", "put the last round's model into one folder"),
+    "predict": ("hstf.commands.predict", "segment any NIfTI file with an exported model"),
+    "config": ("hstf.commands.config", "show, check or document the configuration"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand; returns the exit code: 0 done, 1 a fault told in sentences, 2 wrong usage, 130 interrupted."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    args = _parser(arguments).parse_args(arguments)
+    module = importlib.import_module(COMMANDS[args.command][0])
+    try:
+        return module.run(args)
+    except HstfError as error:
+        print(f"hstf {args.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"hstf {args.command}: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("hstf", description="Iterative self-training of 3D medical image segmentation.")
+    parser.add_argument("--version", action="version", version=f"hstf {__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module, summary) in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=summary, description=summary)
+        if arguments and arguments[0] == name:  # only the command that runs is imported
+            importlib.import_module(module).add_arguments(subparser)
+    return parser
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """The options that every stage has."""
+    parser.add_argument(
+        "--config", type=Path, nargs="+", required=True, metavar="FILE",
+        help="configuration file; of several, later ones win",
+    )  # fmt: skip
+
+
+def add_round(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--round", type=int, required=True, metavar="R", help="the round, 0 for the warm-up")
+
+
+def add_shard(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--shard", required=True, metavar="NAME", help="the shard, for instance unlabelled_0")
+
+
+def add_member(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--member", required=True, metavar="NAME", help="the member, for instance fold_0 or seed_0")

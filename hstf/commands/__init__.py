@@ -1,0 +1,1 @@
+"""Subcommands: each reads its arguments and calls the stage of the same name."""

@@ -1,0 +1,38 @@
+"""``predict:``, ``evaluate:`` and ``report:``."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from hstf.config.section import Section
+
+
+class PredictConfig(Section):
+    """The sliding window of the final prediction (``hstf predict`` and ``evaluate``)."""
+
+    overlap: float = Field(0.5, ge=0, lt=1)
+    """Overlap of neighbouring windows, as a share of the patch."""
+    flip_axes: tuple[int, ...] = ()
+    """Axes mirrored one by one as further views; none: the plain network."""
+    window_batch: int = Field(2, ge=1)
+    """Windows predicted at once."""
+    amp: bool = True
+    """bfloat16 where the device has it natively."""
+
+
+class EvaluateConfig(Section):
+    """Scores of the test cases, in native space."""
+
+    empty: Literal["one", "exclude"] = "one"
+    """Dice, Jaccard, precision and recall of a class absent from both reference and prediction: 1, or left out."""
+    save_predictions: bool = True
+    """Keep the predictions of the test cases as NIfTI."""
+    bootstrap: int = Field(2000, ge=100)
+    """Resamples of the cases behind each confidence interval."""
+
+
+class ReportConfig(Section):
+    """The HTML report."""
+
+    gallery: int = Field(60, ge=0)
+    """Most pseudo-label pictures embedded for a round, least certain first."""

@@ -1,0 +1,121 @@
+"""The whole configuration of an experiment."""
+
+import re
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from hstf.config.check import CheckConfig
+from hstf.config.evaluate import EvaluateConfig, PredictConfig, ReportConfig
+from hstf.config.network import NetworkConfig
+from hstf.config.plan import PlanConfig
+from hstf.config.preprocess import PreprocessConfig
+from hstf.config.refine import CalibrateConfig, RefineConfig
+from hstf.config.section import Section
+from hstf.config.teacher import TeacherConfig
+from hstf.config.tracking import TrackingConfig
+from hstf.config.training import StudentConfig, WarmupConfig
+
+IGNORE = "ignore"
+BACKGROUND = "background"
+Modality = Literal["mr", "ct", "pet", "us", "other"]
+
+
+class Config(Section):
+    """An experiment: its scans, its labels, its rounds, and a section for each stage."""
+
+    experiment: str = "demo"
+    """Name of the experiment; its files lie in ``<output>/<experiment>/``."""
+    output: str = "results"
+    """Folder of all experiments, relative to the working directory."""
+    cases: str = "config/demo/cases.csv"
+    """The case sheet: case_id, image columns, label, split, and optionally group and site."""
+    labels: dict[str, int] = {"background": 0, "foreground": 1}
+    """Name and file value of each class. ``background`` is 0 unless given; ``ignore`` marks voxels to leave out."""
+    modalities: dict[str, Modality] = {"image": "mr"}
+    """Image columns of the case sheet, in channel order, and what each is: mr, ct, pet, us or other."""
+    seed: int = Field(0, ge=0)
+    """Seed of everything random."""
+    rounds: int = Field(2, ge=0)
+    """Rounds of self-training after the warm-up."""
+    rounds_overrides: dict[int, dict[str, Any]] = {}
+    """Sections that differ in a round: ``{2: {refine: {...}}}``. All other keys stay as they are."""
+    shard_size: int = Field(100, ge=1)
+    """Cases that one job of a per-case stage handles."""
+    overrides: str = "overrides"
+    """Folder of a person's corrections: ``round_<r>/<case_id>.nii.gz`` and ``decisions.csv``."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where networks run; auto takes a GPU when there is one."""
+
+    check: CheckConfig = CheckConfig()
+    plan: PlanConfig = PlanConfig()
+    preprocess: PreprocessConfig = PreprocessConfig()
+    network: NetworkConfig = NetworkConfig()
+    warmup: WarmupConfig = WarmupConfig()
+    calibrate: CalibrateConfig = CalibrateConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    refine: RefineConfig = RefineConfig()
+    student: StudentConfig = StudentConfig()
+    predict: PredictConfig = PredictConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    report: ReportConfig = ReportConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    @field_validator("experiment")
+    @classmethod
+    def _plain_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise ValueError(f"experiment {name!r} names a folder: use letters, digits, '.', '_' and '-'")
+        return name
+
+    @field_validator("labels")
+    @classmethod
+    def _background_first(cls, labels: dict[str, int]) -> dict[str, int]:
+        ordered = {BACKGROUND: labels.get(BACKGROUND, 0)} | labels
+        if len(set(ordered.values())) < len(ordered):
+            raise ValueError(f"labels share a value: {ordered}")
+        if len(ordered.keys() - {IGNORE}) < 2:
+            raise ValueError("labels name no class besides the background")
+        if any(not 0 <= value <= 255 for value in ordered.values()):
+            raise ValueError(f"label values lie in 0..255, found {ordered}")
+        return ordered
+
+    @model_validator(mode="after")
+    def _rounds_overrides_are_valid(self) -> Self:
+        for number in self.rounds_overrides:
+            self.for_round(number)
+        return self
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, background first; the index is the class index of arrays and logits."""
+        return [name for name in self.labels if name != IGNORE]
+
+    @property
+    def class_values(self) -> list[int]:
+        """File value of each class, in the order of :attr:`class_names`."""
+        return [self.labels[name] for name in self.class_names]
+
+    @property
+    def ignore_value(self) -> int | None:
+        """File value of voxels to leave out of training and scores, if there is one."""
+        return self.labels.get(IGNORE)
+
+    def for_round(self, number: int) -> "Config":
+        """The configuration of round ``number``: ``rounds_overrides`` merged over the sections."""
+        from hstf.config.load import merge, validate
+
+        override = self.rounds_overrides.get(number)
+        if not override:
+            return self
+        plain = self.model_dump(mode="json", exclude={"rounds_overrides"})
+        unknown = sorted(override.keys() - ROUND_SECTIONS)
+        if unknown:
+            raise ValueError(
+                f"rounds_overrides {number}: {', '.join(unknown)} cannot differ by round;"
+                f" possible are {', '.join(sorted(ROUND_SECTIONS))}"
+            )
+        return validate(merge(plain, override), f"rounds_overrides {number}: ")
+
+
+ROUND_SECTIONS = {"teacher", "refine", "student", "predict", "evaluate"}

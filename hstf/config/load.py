@@ -1,0 +1,97 @@
+"""Reading, merging and checking configuration files."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from hstf.config.experiment import Config
+from hstf.errors import HstfError, join_faults
+
+
+def load_config(*paths: Path) -> Config:
+    """The configuration of ``paths``, later files over earlier ones, all over the defaults.
+
+    Raises:
+        HstfError: a file is missing, not YAML, or holds keys or values that are not understood (all named at once).
+    """
+    merged: dict[str, Any] = {}
+    for path in paths:
+        merged = merge(merged, read_yaml(path))
+    return resolve_config(merged, source=", ".join(map(str, paths)))
+
+
+def resolve_config(raw: Mapping[str, Any], source: str = "configuration") -> Config:
+    """Check ``raw`` (what Snakemake merged, say) against the classes and fill in the defaults.
+
+    Raises:
+        HstfError: with a line for each fault.
+    """
+    try:
+        return validate(raw)
+    except ValidationError as error:
+        raise join_faults(f"{source}: not a valid configuration.", [_sentence(e) for e in error.errors()]) from None
+    except ValueError as error:
+        raise HstfError(f"{source}: {error}") from None
+
+
+def validate(raw: Mapping[str, Any], prefix: str = "") -> Config:
+    """``raw`` as a :class:`Config`; raises ``ValueError`` with ``prefix`` when nested in another validation."""
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        if not prefix:
+            raise
+        raise ValueError(prefix + "; ".join(_sentence(e) for e in error.errors())) from None
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``over`` merged into ``base``, section by section. ``labels`` and ``modalities`` are replaced as a whole."""
+    merged = dict(base)
+    for key, value in over.items():
+        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge(merged[key], value) if nested and key not in WHOLE else value
+    return merged
+
+
+WHOLE = {"labels", "modalities"}
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping; anchors are refused, so that no small file grows without bound."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise HstfError(f"{path}: cannot be read ({error.strerror}).") from error
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise HstfError(f"{path}: uses YAML aliases (*name). Write the values out.")
+        content = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise HstfError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise HstfError(f"{path}: holds {type(content).__name__}, expected keys and values.")
+    return content
+
+
+def _sentence(error: Mapping[str, Any]) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] != "extra_forbidden":
+        return f"{where}: {error['msg'].removeprefix('Value error, ')}" if where else str(error["msg"])
+    near = difflib.get_close_matches(str(error["loc"][-1]), known_keys(error["loc"][:-1]), n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    return f"{where}: unknown key.{hint}"
+
+
+def known_keys(location: Iterable[Any]) -> list[str]:
+    """The keys that the section at ``location`` understands."""
+    section: type[BaseModel] = Config
+    for part in location:
+        annotation = section.model_fields[part].annotation if part in section.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        section = annotation
+    return list(section.model_fields)

@@ -1,0 +1,26 @@
+"""``network:``, the segmentation network."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from hstf.config.section import Section
+
+
+class NetworkConfig(Section):
+    """One network for warm-up and student; its levels and channels come from ``plan.json``."""
+
+    name: Literal["hybrid", "cnn"] = "hybrid"
+    """``hybrid``: residual CNN with transformer layers on the deep feature map. ``cnn``: the same without transformer."""
+    transformer_layers: int = Field(4, ge=1)
+    """Transformer layers on the deep feature map."""
+    transformer_heads: int = Field(8, ge=1)
+    """Attention heads; the width of the deep feature map is a multiple of it."""
+    transformer_stride: int = Field(8, ge=2)
+    """Largest in-plane stride of the feature map that the transformer sees (the deepest level with at most this stride)."""
+    drop_path: float = Field(0.1, ge=0, lt=1)
+    """Stochastic depth: the chance that a transformer layer is skipped for a case in training."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout on the deepest feature map."""
+    deep_supervision: bool = True
+    """Also train the coarser decoder levels."""

@@ -1,0 +1,96 @@
+"""Keys that ``warmup:`` and ``student:`` share: they run one training loop."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from hstf.config.section import Section
+
+
+class AugmentationConfig(Section):
+    """Random changes of a training patch; each probability is per case of a batch."""
+
+    flip_axes: tuple[int, ...] = (0, 1, 2)
+    """Axes (0, 1, 2 of the RAS volume: left-right, back-front, foot-head) that may be mirrored."""
+    rotation_degrees: tuple[float, float, float] = (30.0, 30.0, 30.0)
+    """Largest rotation about each axis."""
+    scale_range: tuple[float, float] = (0.7, 1.4)
+    """Isotropic zoom, drawn log-uniformly."""
+    anisotropy: float = Field(0.1, ge=0, lt=1)
+    """Further zoom of each axis by up to this share."""
+    affine_probability: float = Field(0.5, ge=0, le=1)
+    """Chance of rotation and zoom."""
+    elastic_probability: float = Field(0.2, ge=0, le=1)
+    """Chance of a smooth random deformation."""
+    elastic_voxels: float = Field(4.0, ge=0)
+    """Standard deviation (voxels) of the deformation at its control points."""
+    intensity_probability: float = Field(0.3, ge=0, le=1)
+    """Chance of each of: contrast, brightness, gamma, blur, low resolution, noise, smooth bias field."""
+
+
+class TrainingConfig(Section):
+    """The training loop. The schedule is fixed and the last EMA weights are the result: nothing is selected."""
+
+    steps: int = Field(2000, ge=1)
+    """Optimiser steps."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """Peak learning rate of AdamW."""
+    weight_decay: float = Field(1e-2, ge=0)
+    """Weight decay of AdamW, for weights of convolutions and linear layers."""
+    warmup_steps: int = Field(50, ge=0)
+    """Steps of linear growth of the learning rate, before its polynomial decay (power 0.9) to zero."""
+    ema_decay: float = Field(0.999, ge=0, lt=1)
+    """Decay of the exponential moving average of the weights; it grows from 0 as min(decay, (step+1)/(step+10))."""
+    gradient_clip: float = Field(1.0, gt=0)
+    """Largest norm of the gradient."""
+    foreground_fraction: float = Field(0.5, ge=0, le=1)
+    """Share of patches centred on a voxel of a random foreground class; the others lie anywhere."""
+    amp: Literal["auto", "bf16", "off"] = "auto"
+    """bfloat16 where it is faster: on GPUs and CPUs with native bf16 (auto), always, or never."""
+    checkpoint_seconds: float = Field(60.0, ge=0)
+    """Seconds between checkpoints of the resumable state."""
+    history_every: int = Field(20, ge=1)
+    """Steps averaged in one row of ``history.csv``."""
+    augmentation: AugmentationConfig = AugmentationConfig()
+    """Random changes of the training patches."""
+
+
+class WarmupConfig(TrainingConfig):
+    """Round 0: supervised training on the labelled cases alone."""
+
+    folds: int = Field(3, ge=2)
+    """Members, each trained without one fold of the labelled cases (whole groups), which it then predicts."""
+    seeds: int = Field(0, ge=0)
+    """Further members trained on all labelled cases."""
+
+
+class CscConfig(Section):
+    """Cross-scale consistency between the EMA teacher at scale 1 and the student at another scale."""
+
+    prediction_weight: float = Field(0.3, ge=0)
+    """Weight of the consistency of predictions."""
+    feature_weight: float = Field(0.05, ge=0)
+    """Weight of the consistency of deep features at matched positions (1 - cosine)."""
+    scale_range: tuple[float, float] = (0.7, 1.4)
+    """Scale of the student's view, drawn log-uniformly."""
+    ramp: float = Field(0.3, gt=0, le=1)
+    """Share of the steps over which the weight grows (sigmoid ramp)."""
+    every: int = Field(2, ge=1)
+    """Steps from one consistency step to the next: it costs a teacher pass and a second student pass."""
+
+
+class StudentConfig(TrainingConfig):
+    """Round 1 and on: labelled and pseudo-labelled cases together, with cross-scale consistency."""
+
+    members: int = Field(1, ge=1)
+    """Students of a round that differ by seed; their mean prediction is the round's model."""
+    start: Literal["scratch", "warmup"] = "scratch"
+    """First weights: random, or those of the previous round's member of the same index."""
+    labelled_fraction: float = Field(0.5, gt=0, le=1)
+    """Share of patches drawn from the labelled cases."""
+    pseudo_weight: float = Field(1.0, ge=0)
+    """Weight of the loss on pseudo-labelled voxels, on top of each voxel's own weight."""
+    soft_targets: bool = True
+    """Learn the teacher's calibrated probabilities where they agree with the pseudo-label, not only its class."""
+    csc: CscConfig = CscConfig()
+    """Cross-scale consistency."""

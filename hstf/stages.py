@@ -1,0 +1,55 @@
+"""What each stage depends on besides its files: the number of its version and its part of the configuration."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from hstf.config import Config
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of the workflow. Raise ``version`` when its output changes meaning: Snakemake cannot see the code."""
+
+    version: int
+    keys: tuple[str, ...]
+    """Configuration keys and sections that its output depends on."""
+
+
+STAGES: dict[str, Stage] = {
+    "check": Stage(1, ("check", "labels", "modalities")),
+    "plan": Stage(1, ("plan", "modalities")),
+    "preprocess": Stage(1, ("preprocess", "labels")),
+    "warmup": Stage(1, ("warmup", "network", "labels", "seed", "teacher")),
+    "calibrate": Stage(1, ("calibrate", "refine", "labels")),
+    "teacher": Stage(1, ("teacher",)),
+    "refine": Stage(1, ("refine", "labels")),
+    "labels": Stage(1, ("labels", "overrides")),
+    "student": Stage(1, ("student", "network", "labels", "seed")),
+    "evaluate": Stage(1, ("evaluate", "predict", "labels")),
+    "report": Stage(1, ("report", "evaluate")),
+    "track": Stage(1, ("tracking",)),
+    "export": Stage(1, ("predict", "labels")),
+}
+
+# Keys that change how long a stage takes or how it is shown, never what it writes.
+SPEED_KEYS = {
+    "check": {"workers"},
+    "preprocess": {"workers"},
+    "warmup": {"checkpoint_seconds"},
+    "student": {"checkpoint_seconds"},
+    "teacher": {"window_batch"},
+    "predict": {"window_batch"},
+}
+
+
+def stage_parameters(config: Config, name: str, number: int = 0) -> dict[str, Any]:
+    """The version and configuration of stage ``name`` in round ``number``, as plain JSON values.
+
+    Snakemake compares them, and so do the records of the cases: an edit reruns exactly what depends on it.
+    """
+    stage = STAGES[name]
+    values = config.for_round(number).model_dump(mode="json", include=set(stage.keys))
+    for section, keys in SPEED_KEYS.items():
+        if isinstance(values.get(section), dict):
+            values[section] = {k: v for k, v in values[section].items() if k not in keys}
+    return {"version": stage.version, **values}
