@@ -9,24 +9,24 @@ from pathlib import Path
 from hstf import __version__
 from hstf.errors import HstfError
 
-# name: (module with ``run(args) -> int`` and ``add_arguments(parser)``, one line of help)
+# name: (the stage's module, with ``add_arguments(parser)`` and ``run(args) -> int``; one line of help)
 COMMANDS = {
-    "phantom": ("hstf.commands.phantom", "write a synthetic data set with its case sheet"),
-    "check": ("hstf.commands.check", "find every fault of every scan before any compute is spent"),
-    "plan": ("hstf.commands.plan", "choose spacing, patch, batch and network from the scans"),
-    "preprocess": ("hstf.commands.preprocess", "bring the scans of a shard to the planned grid"),
-    "warmup": ("hstf.commands.warmup", "round 0: train a member on the labelled cases"),
-    "calibrate": ("hstf.commands.calibrate", "learn confidence from the out-of-fold predictions"),
-    "teacher": ("hstf.commands.teacher", "predict the unlabelled cases with the previous round's models"),
-    "refine": ("hstf.commands.refine", "turn predictions into pseudo-labels, weights and verdicts"),
-    "labels": ("hstf.commands.labels", "join pseudo-labels and a person's overrides"),
-    "student": ("hstf.commands.student", "train a member on labelled and pseudo-labelled cases"),
-    "evaluate": ("hstf.commands.evaluate", "predict and score the test cases"),
-    "report": ("hstf.commands.report", "write the HTML report and rounds.csv"),
-    "track": ("hstf.commands.track", "show a round in MLflow"),
-    "export": ("hstf.commands.export", "put the last round's model into one folder"),
-    "predict": ("hstf.commands.predict", "segment any NIfTI file with an exported model"),
-    "config": ("hstf.commands.config", "show, check or document the configuration"),
+    "phantom": ("hstf.phantom", "write a synthetic data set with its case sheet"),
+    "check": ("hstf.check", "find every fault of every scan before any compute is spent"),
+    "plan": ("hstf.plan", "choose spacing, patch, batch and network from the scans"),
+    "preprocess": ("hstf.preprocess", "bring the scans of a shard to the planned grid"),
+    "warmup": ("hstf.warmup", "round 0: train a member on the labelled cases"),
+    "calibrate": ("hstf.calibrate", "learn confidence from the out-of-fold predictions"),
+    "teacher": ("hstf.teacher", "predict the unlabelled cases with the previous round's models"),
+    "refine": ("hstf.refine", "turn predictions into pseudo-labels, weights and verdicts"),
+    "labels": ("hstf.labels", "join pseudo-labels and a person's overrides"),
+    "student": ("hstf.student", "train a member on labelled and pseudo-labelled cases"),
+    "evaluate": ("hstf.evaluate", "predict and score the test cases"),
+    "report": ("hstf.report", "write the HTML report and rounds.csv"),
+    "track": ("hstf.track", "show a round in MLflow"),
+    "export": ("hstf.export", "put the last round's model into one folder"),
+    "predict": ("hstf.predict", "segment any NIfTI file with an exported model"),
+    "config": ("hstf.config.command", "show, check or document the configuration"),
 }
 
 

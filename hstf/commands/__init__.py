@@ -1,1 +1,0 @@
-"""Subcommands: each reads its arguments and calls the stage of the same name."""
