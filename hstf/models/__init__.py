@@ -1,0 +1,66 @@
+"""Networks: built from a specification, saved with it, loaded without any other file."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hstf.config.network import NetworkConfig
+from hstf.errors import HstfError
+from hstf.files import atomic_path
+from hstf.models.hybrid import HybridNet, NetworkSpec, Pyramid
+
+__all__ = ["HybridNet", "NetworkSpec", "Pyramid", "load_network", "network_spec", "save_network"]
+
+
+def network_spec(network: NetworkConfig, plan: Any, inputs: int, classes: int) -> NetworkSpec:
+    """The network of a configuration on the levels of a plan.
+
+    The width at the transformer's level must be a multiple of twice the heads: the heads are halved until it is.
+    """
+    heads = network.transformer_heads
+    while any(c % (2 * heads) for c in plan.channels):
+        heads //= 2
+    return NetworkSpec(
+        name=network.name, inputs=inputs, classes=classes, channels=tuple(plan.channels), strides=tuple(plan.strides),
+        kernels=tuple(plan.kernels), spacing=tuple(plan.spacing), transformer_layers=network.transformer_layers,
+        transformer_heads=heads, transformer_stride=network.transformer_stride, drop_path=network.drop_path,
+        dropout=network.dropout,
+    )  # fmt: skip
+
+
+def save_network(path: Path, network: HybridNet, meta: Mapping[str, Any]) -> None:
+    """Write weights, specification and ``meta`` (plain JSON values) into one file, atomically."""
+    content = {
+        "state_dict": network.state_dict(),
+        "spec": json.dumps(asdict(network.spec)),
+        "meta": json.dumps(dict(meta)),
+    }
+    with atomic_path(path) as temporary:
+        torch.save(content, temporary)
+
+
+def load_network(path: Path, device: torch.device | str = "cpu") -> tuple[HybridNet, dict[str, Any]]:
+    """The network of a file of :func:`save_network`, in evaluation mode, and its ``meta``.
+
+    Raises:
+        HstfError: the file is missing, damaged, or no such file.
+    """
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+        network = HybridNet(_spec(json.loads(content["spec"])))
+        network.load_state_dict(content["state_dict"])
+        return network.to(device).eval(), json.loads(content["meta"])
+    except FileNotFoundError as error:
+        raise HstfError(f"{path}: the weights are missing. Run the warmup or student stage first.") from error
+    except Exception as error:  # torch raises a dozen types for damaged files
+        raise HstfError(f"{path}: not readable as weights ({error}). Delete the file and rerun its stage.") from error
+
+
+def _spec(values: dict[str, Any]) -> NetworkSpec:
+    nested = {key: tuple(map(tuple, values[key])) for key in ("strides", "kernels")}
+    flat = {key: tuple(values[key]) for key in ("channels", "spacing")}
+    return NetworkSpec(**{**values, **nested, **flat})

@@ -1,0 +1,62 @@
+"""Convolution blocks of the encoder and decoder."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+def convolution(inputs: int, outputs: int, kernel: Sequence[int], stride: Sequence[int] = (1, 1, 1)) -> nn.Conv3d:
+    """A "same" 3D convolution without bias; norms follow it."""
+    padding = [k // 2 for k in kernel]
+    return nn.Conv3d(inputs, outputs, tuple(kernel), tuple(stride), tuple(padding), bias=False)
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions with instance norm around a shortcut (He et al. 2016; nnU-Net's residual encoder).
+
+    Instance norm keeps labelled and pseudo-labelled cases of a batch, and the EMA weights, free of shared statistics.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: Sequence[int], stride: Sequence[int] = (1, 1, 1)) -> None:
+        super().__init__()
+        self.first = convolution(inputs, outputs, kernel, stride)
+        self.norm1 = nn.InstanceNorm3d(outputs, affine=True)
+        self.second = convolution(outputs, outputs, kernel)
+        self.norm2 = nn.InstanceNorm3d(outputs, affine=True)
+        self.act = nn.LeakyReLU(0.01, inplace=True)
+        self.shortcut = shortcut(inputs, outputs, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, inputs, D, H, W)`` to ``(B, outputs, D/s, H/s, W/s)``."""
+        y = self.act(self.norm1(self.first(x)))
+        y = self.norm2(self.second(y))
+        return self.act(y + self.shortcut(x))
+
+
+def shortcut(inputs: int, outputs: int, stride: Sequence[int]) -> nn.Module:
+    """Average pooling and a 1x1x1 convolution, each only where the shape changes."""
+    layers: list[nn.Module] = []
+    if max(stride) > 1:
+        layers.append(nn.AvgPool3d(tuple(stride), tuple(stride)))
+    if inputs != outputs:
+        layers += [convolution(inputs, outputs, (1, 1, 1)), nn.InstanceNorm3d(outputs, affine=True)]
+    return nn.Sequential(*layers)
+
+
+class DecoderBlock(nn.Module):
+    """Upsample, join the skip connection, two convolutions."""
+
+    def __init__(self, inputs: int, skip: int, kernel: Sequence[int], stride: Sequence[int]) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose3d(inputs, skip, tuple(stride), tuple(stride))
+        self.join = nn.Sequential(
+            convolution(2 * skip, skip, kernel), nn.InstanceNorm3d(skip, affine=True), nn.LeakyReLU(0.01, inplace=True)
+        )
+        self.refine = nn.Sequential(
+            convolution(skip, skip, kernel), nn.InstanceNorm3d(skip, affine=True), nn.LeakyReLU(0.01, inplace=True)
+        )
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """``x`` ``(B, inputs, D, H, W)`` and ``skip`` ``(B, skip, sD, sH, sW)`` to the shape of ``skip``."""
+        return self.refine(self.join(torch.cat([self.up(x), skip], dim=1)))
