@@ -1,4 +1,4 @@
-"""``predict:``, ``evaluate:`` and ``report:``."""
+"""``predict:`` and ``evaluate:``."""
 
 from typing import Literal
 
@@ -29,10 +29,3 @@ class EvaluateConfig(Section):
     """Keep the predictions of the test cases as NIfTI."""
     bootstrap: int = Field(2000, ge=100)
     """Resamples of the cases behind each confidence interval."""
-
-
-class ReportConfig(Section):
-    """The HTML report."""
-
-    gallery: int = Field(60, ge=0)
-    """Most pseudo-label pictures embedded for a round, least certain first."""

@@ -6,11 +6,12 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from hstf.config.check import CheckConfig
-from hstf.config.evaluate import EvaluateConfig, PredictConfig, ReportConfig
+from hstf.config.evaluate import EvaluateConfig, PredictConfig
 from hstf.config.network import NetworkConfig
 from hstf.config.plan import PlanConfig
 from hstf.config.preprocess import PreprocessConfig
 from hstf.config.refine import CalibrateConfig, RefineConfig
+from hstf.config.report import ReportConfig
 from hstf.config.section import Section
 from hstf.config.teacher import TeacherConfig
 from hstf.config.tracking import TrackingConfig
