@@ -1,0 +1,72 @@
+"""Synthetic cases as files, with their case sheet."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from hstf.cases import Split
+from hstf.files import write_csv
+from hstf.phantom.options import PhantomOptions
+from hstf.phantom.scan import generate_case
+from hstf.progress import track
+from hstf.volumes import Volume, write_like
+
+
+def write_dataset(folder: Path, options: PhantomOptions) -> Path:
+    """Write images, labels and ``cases.csv`` below ``folder``; returns the path of the sheet.
+
+    Files of an earlier run are written again, with the same bytes when ``options`` are the same. Cases are
+    numbered labelled, test, unlabelled: more unlabelled cases leave the others as they are.
+
+    Raises:
+        HstfError: a file cannot be written.
+    """
+    rows = [_write_case(folder, options, number) for number in track(range(options.cases), "phantom")]
+    sheet = folder / "cases.csv"
+    write_csv(sheet, rows, ["case_id", *options.modalities, "label", "split", "group", "site"])
+    return sheet
+
+
+def _write_case(folder: Path, options: PhantomOptions, number: int) -> dict[str, str]:
+    """The files of case ``number``, and its row in the sheet."""
+    case_id, split = f"case_{number:03d}", _split(options, number)
+    site = 0 if split is Split.LABELLED else number % options.sites
+    phantom = generate_case(case_seed(options.seed, number), options, site)
+    label = f"labels/{case_id}.nii.gz"
+    source = Volume(phantom.label, phantom.affine, _header(phantom.label.shape, phantom.affine))
+    write_like(folder / label, phantom.label, source)
+    several = len(options.modalities) > 1
+    images = {name: f"images/{case_id}{f'_{name}' if several else ''}.nii.gz" for name in options.modalities}
+    for image, path in zip(phantom.images, images.values(), strict=True):
+        write_like(folder / path, image, source)
+    group = f"patient_{number:03d}"
+    return {
+        "case_id": case_id,
+        **images,
+        "label": label,
+        "split": split,
+        "group": group,
+        "site": f"site_{site}",
+    }
+
+
+def case_seed(seed: int, number: int) -> int:
+    """The seed of case ``number`` in the data set of ``seed``."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+
+
+def _split(options: PhantomOptions, number: int) -> Split:
+    if number < options.labelled:
+        return Split.LABELLED
+    return Split.TEST if number < options.labelled + options.test else Split.UNLABELLED
+
+
+def _header(shape: tuple[int, ...], affine: np.ndarray) -> nib.Nifti1Header:
+    """A header in mm whose two transforms, sform and qform, agree, as scanners' converters write it."""
+    header = nib.Nifti1Header()
+    header.set_data_shape(shape)
+    header.set_xyzt_units("mm")
+    header.set_qform(affine, code=1)
+    header.set_sform(affine, code=1)
+    return header
