@@ -1,9 +1,9 @@
 """``hstf track``: show a round in MLflow. Tracking never fails a run: whatever goes wrong is a warning.
 
 An MLflow experiment per ``experiment:``, and in it a run ``round_<r>`` with the parameters, the training
-curves of each member, the scores and the small files of that round. A round logged again with the same content
-stays as it is; with other content its run is replaced (MLflow can neither change a parameter nor take a metric
-back), and the notes and tags of people move along.
+curves of each member, the scores and the small files of that round. A round logged again with the same
+content stays as it is; with other content its run is replaced (MLflow can neither change a parameter nor
+take a metric back), and the notes and tags of people move along.
 
 Writes ``round_<r>/tracking.json``: ``logged``, then experiment and run, or the ``reason`` why not.
 """
