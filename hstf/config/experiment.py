@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from hstf.config.check import CheckConfig
 from hstf.config.evaluate import EvaluateConfig, PredictConfig
 from hstf.config.network import NetworkConfig
+from hstf.config.phantom import PhantomConfig
 from hstf.config.plan import PlanConfig
 from hstf.config.preprocess import PreprocessConfig
 from hstf.config.refine import CalibrateConfig, RefineConfig
@@ -61,6 +62,7 @@ class Config(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     report: ReportConfig = ReportConfig()
     tracking: TrackingConfig = TrackingConfig()
+    phantom: PhantomConfig | None = None
 
     @field_validator("experiment")
     @classmethod

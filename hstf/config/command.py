@@ -1,0 +1,177 @@
+"""``hstf config``: show and check a configuration, and write down what every key means.
+
+``config/README.md`` and ``workflow/schemas/config.schema.json`` come from here, so they cannot differ from the classes.
+"""
+
+import argparse
+import json
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic.fields import FieldInfo
+
+from hstf.cases import Split, read_cases
+from hstf.config import Config, load_config
+from hstf.config.section import Section
+
+HEADER = "# The whole configuration, defaults included. Written by the workflow: edit config/ instead.\n"
+
+INTRODUCTION = """\
+# Configuration
+
+`config.yaml` is the demo. Another experiment is another file beside it:
+
+```
+snakemake --cores 8 --configfile config/hippocampus.yaml
+```
+
+- A file with its own `cases:` stands alone, over the defaults below. A file without changes the demo. Of several files after
+  `--configfile`, later ones win; `--config rounds=3` wins over all of them.
+- Files are merged key by key; `labels` and `modalities` are replaced as a whole.
+- Unknown keys are refused. `hstf config --check --config FILE` checks a file and its case sheet, and
+  `hstf config --show --config FILE` prints it with all defaults.
+- An edit reruns exactly what depends on it: a stage depends on its own section and on the keys that are said to be for it.
+- Paths are relative to the folder in which `snakemake` is started.
+
+## The case sheet
+
+A CSV file with a row for each case; relative paths start at the sheet's own folder.
+
+| column | meaning |
+|---|---|
+| `case_id` | name of the case: letters, digits, `.`, `_`, `-` |
+| one for each of `modalities` | the image, NIfTI; `image` unless `modalities` says other |
+| `label` | the label, NIfTI: of labelled and test cases; of unlabelled ones in a benchmark, read by `evaluate` alone |
+| `split` | `labelled`, `unlabelled` or `test` |
+| `group` | optional: the patient; cases of a patient never straddle a split or a fold |
+| `site` | optional: where the scan comes from; the report shows scores by site |
+
+`config/hippocampus.yaml` expects the training scans of the Medical Segmentation Decathlon's Task04 in
+`data/hippocampus/images` and `data/hippocampus/labels`, as `hippocampus_<n>.nii.gz`: put or link them there.
+
+## Every key
+
+Generated from the classes in `hstf/config/` by `make docs`.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``hstf config``."""
+    action = parser.add_mutually_exclusive_group(required=True)
+    action.add_argument("--show", action="store_true", help="print the configuration with all defaults")
+    action.add_argument("--check", action="store_true", help="check the configuration and its case sheet")
+    action.add_argument("--schema", action="store_true", help="print the JSON schema")
+    action.add_argument("--document", action="store_true", help="print what every key means")
+    parser.add_argument("--config", type=Path, nargs="+", default=[], metavar="FILE",
+        help="configuration file; of several, later ones win; none: the defaults")  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what was asked for."""
+    if args.schema:
+        print(schema_text(), end="")
+    elif args.document:
+        print(document(), end="")
+    elif args.show:
+        print(config_text(load_config(*args.config)), end="")
+    else:
+        print(summary(load_config(*args.config)))
+    return 0
+
+
+def config_text(config: Config) -> str:
+    """``config`` as YAML with every default, under a comment."""
+    values = config.model_dump(mode="json")
+    return HEADER + yaml.safe_dump(
+        values, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None
+    )
+
+
+def summary(config: Config) -> str:
+    """One line about a configuration that is in order.
+
+    Raises:
+        HstfError: its case sheet is not.
+    """
+    sheet = read_cases(config)
+    counts = ", ".join(f"{len(sheet.of(split))} {split}" for split in Split)
+    classes = ", ".join(config.class_names)
+    return f"{config.experiment}: in order; {counts} cases; {config.rounds} rounds; classes {classes}"
+
+
+def schema_text() -> str:
+    """The JSON schema of the configuration, for editors that check YAML as it is written."""
+    return json.dumps(Config.model_json_schema(), indent=2) + "\n"
+
+
+def document() -> str:
+    """``config/README.md``."""
+    return "\n".join([INTRODUCTION, *_section("The experiment", Config)])
+
+
+def _section(title: str, section: type[Section]) -> Iterator[str]:
+    yield f"### {title}\n"
+    if section is not Config:
+        yield f"{_one_line(section.__doc__)}\n"
+    yield "| key | default | values | meaning |\n|---|---|---|---|"
+    nested = {name: _nested(field) for name, field in section.model_fields.items()}
+    for name, field in section.model_fields.items():
+        if nested[name] is None:
+            yield f"| `{name}` | {_default(field)} | {_values(field)} | {_one_line(field.description)} |"
+    yield ""
+    prefix = "" if section is Config else title.strip("`").rstrip(":") + "."
+    for name, inner in nested.items():
+        if inner is not None:
+            yield from _section(f"`{prefix}{name}:`", inner)
+
+
+def _nested(field: FieldInfo) -> type[Section] | None:
+    """The section that ``field`` holds, if it holds one."""
+    kinds = [field.annotation, *get_args(field.annotation)]
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)
+
+
+def _default(field: FieldInfo) -> str:
+    text = json.dumps(field.default, default=list)
+    return f"`{text}`"
+
+
+def _values(field: FieldInfo) -> str:
+    """Type and bounds of a key."""
+    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+    bounds = [f"{signs[k]} {getattr(rule, k)}" for rule in field.metadata for k in signs if hasattr(rule, k)]
+    return ", ".join([_kind(field.annotation), *bounds])
+
+
+def _kind(annotation: Any) -> str:
+    """A type in words."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " or ".join(f"`{value}`" for value in arguments)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_kind(kind) for kind in arguments)
+    if origin is tuple:
+        return (
+            f"list of {_kind(arguments[0])}"
+            if Ellipsis in arguments
+            else f"{len(arguments)} × {_kind(arguments[0])}"
+        )
+    if origin is dict:
+        return f"map of {_kind(arguments[0])} to {_kind(arguments[1])}"
+    names = {
+        int: "whole number",
+        float: "number",
+        str: "text",
+        bool: "true or false",
+        type(None): "null",
+        Any: "anything",
+    }
+    return names.get(annotation) or _one_line(getattr(annotation, "__name__", str(annotation)))
+
+
+def _one_line(text: str | None) -> str:
+    """``text`` for a cell of a Markdown table."""
+    return " ".join((text or "").split()).replace("``", "`").replace("|", "\\|")

@@ -1,0 +1,27 @@
+# What the out-of-fold predictions of the labelled cases teach about confidence.
+
+
+rule calibrate:
+    input:
+        plan=LAYOUT.plan,
+        cases=[LAYOUT.preprocessed_table(shard) for shard in LABELLED],
+        out_of_fold=[
+            LAYOUT.out_of_fold_table(f"fold_{k}") for k in range(CONFIG.warmup.folds)
+        ],
+    output:
+        LAYOUT.calibration,
+    log:
+        LOGS / "calibrate.log",
+    benchmark:
+        BENCHMARKS / "calibrate.tsv"
+    threads: 4
+    resources:
+        mem_mb=memory(8000),
+        runtime=120,
+    params:
+        config=str(LAYOUT.config),
+        parameters=parameters("calibrate"),
+    message:
+        "calibrating on the out-of-fold predictions"
+    shell:
+        "hstf calibrate --config {params.config:q} > {log:q} 2>&1"

@@ -1,0 +1,56 @@
+# The only stage that reads the test cases and withheld labels; nothing is chosen from what it writes.
+
+
+rule evaluate_shard:
+    input:
+        plan=LAYOUT.plan,
+        models=round_weights,
+        images=shard_images,
+        references=shard_references,
+    output:
+        LAYOUT.evaluation_table("{round}", "{shard}"),
+    log:
+        LOGS / "evaluate" / "round_{round}_{shard}.log",
+    benchmark:
+        BENCHMARKS / "evaluate" / "round_{round}_{shard}.tsv"
+    wildcard_constraints:
+        round=r"\d+",
+        shard=r"test_\d+",
+    threads: 8
+    resources:
+        mem_mb=memory(16000),
+        runtime=720,
+        gpu=GPU,
+    params:
+        config=str(LAYOUT.config),
+        parameters=parameters("evaluate"),
+    message:
+        "round {wildcards.round}: predicting and scoring {wildcards.shard}"
+    shell:
+        "hstf evaluate --config {params.config:q} --round {wildcards.round} --shard {wildcards.shard} > {log:q} 2>&1"
+
+
+rule evaluate_table:
+    input:
+        shards=[LAYOUT.evaluation_table("{round}", shard) for shard in TEST],
+        pseudo_labels=scored_pseudo_labels,
+    output:
+        cases=LAYOUT.evaluation_cases("{round}"),
+        summary=LAYOUT.evaluation_summary("{round}"),
+    log:
+        LOGS / "evaluate" / "round_{round}.log",
+    benchmark:
+        BENCHMARKS / "evaluate" / "round_{round}.tsv"
+    wildcard_constraints:
+        round=r"\d+",
+    threads: 4
+    resources:
+        mem_mb=memory(8000),
+        runtime=240,
+    params:
+        config=str(LAYOUT.config),
+        parameters=parameters("evaluate"),
+    message:
+        "round {wildcards.round}: scores"
+    shell:
+        "hstf evaluate --config {params.config:q} --round {wildcards.round} > {log:q} 2>&1"

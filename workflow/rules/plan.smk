@@ -1,0 +1,31 @@
+# Spacing, patch, batch and network, from the scans. The check comes first, but its table alone changes no plan.
+
+
+rule plan:
+    input:
+        check=ancient(LAYOUT.check),
+        images=[
+            image
+            for case in SHEET.cases
+            if case.split is not Split.TEST
+            for image in case.images
+        ],
+        labels=[case.training_label for case in SHEET.of(Split.LABELLED)],
+    output:
+        fingerprint=LAYOUT.fingerprint,
+        plan=report(LAYOUT.plan, category="Data", caption="../report/plan.rst"),
+    log:
+        LOGS / "plan.log",
+    benchmark:
+        BENCHMARKS / "plan.tsv"
+    threads: 8
+    resources:
+        mem_mb=memory(8000),
+        runtime=240,
+    params:
+        config=str(LAYOUT.config),
+        parameters=parameters("plan"),
+    message:
+        "planning"
+    shell:
+        "hstf plan --config {params.config:q} > {log:q} 2>&1"

@@ -1,0 +1,28 @@
+# Scans of a shard on the planned grid; labels of labelled cases only. Test cases are left to `evaluate`.
+
+
+rule preprocess_shard:
+    input:
+        check=ancient(LAYOUT.check),
+        plan=LAYOUT.plan,
+        images=shard_images,
+        labels=shard_training_labels,
+    output:
+        LAYOUT.preprocessed_table("{shard}"),
+    log:
+        LOGS / "preprocess" / "{shard}.log",
+    benchmark:
+        BENCHMARKS / "preprocess" / "{shard}.tsv"
+    wildcard_constraints:
+        shard=r"(labelled|unlabelled)_\d+",
+    threads: 8
+    resources:
+        mem_mb=memory(16000),
+        runtime=480,
+    params:
+        config=str(LAYOUT.config),
+        parameters=parameters("preprocess"),
+    message:
+        "preprocessing {wildcards.shard}"
+    shell:
+        "hstf preprocess --config {params.config:q} --shard {wildcards.shard} > {log:q} 2>&1"

@@ -1,0 +1,51 @@
+# Predictions become pseudo-labels with voxel weights and a verdict, in native space, to look at and to correct.
+
+
+rule refine_shard:
+    input:
+        calibration=LAYOUT.calibration,
+        cases=LAYOUT.preprocessed_table("{shard}"),
+        teacher=LAYOUT.teacher_table("{round}", "{shard}"),
+        previous=previous_labels,
+    output:
+        LAYOUT.pseudo_labels_table("{round}", "{shard}"),
+    log:
+        LOGS / "refine" / "round_{round}_{shard}.log",
+    benchmark:
+        BENCHMARKS / "refine" / "round_{round}_{shard}.tsv"
+    threads: 4
+    resources:
+        mem_mb=memory(16000),
+        runtime=480,
+    params:
+        config=str(LAYOUT.config),
+        parameters=parameters("refine"),
+    message:
+        "round {wildcards.round}: refining {wildcards.shard}"
+    shell:
+        "hstf refine --config {params.config:q} --round {wildcards.round} --shard {wildcards.shard} > {log:q} 2>&1"
+
+
+rule refine_table:
+    input:
+        [LAYOUT.pseudo_labels_table("{round}", shard) for shard in UNLABELLED],
+    output:
+        report(
+            LAYOUT.refine("{round}"),
+            category="Pseudo-labels",
+            caption="../report/refine.rst",
+        ),
+    log:
+        LOGS / "refine" / "round_{round}.log",
+    benchmark:
+        BENCHMARKS / "refine" / "round_{round}.tsv"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=30,
+    params:
+        config=str(LAYOUT.config),
+    message:
+        "round {wildcards.round}: table of all pseudo-labels"
+    shell:
+        "hstf refine --config {params.config:q} --round {wildcards.round} > {log:q} 2>&1"

@@ -1,0 +1,37 @@
+# One HTML file that shows the experiment, and the table of its rounds.
+
+
+rule report:
+    input:
+        LAYOUT.check,
+        LAYOUT.fingerprint,
+        LAYOUT.plan,
+        LAYOUT.calibration,
+        [LAYOUT.evaluation_summary(number) for number in (0, *ROUNDS)],
+        [
+            LAYOUT.history(number, member)
+            for number in (0, *ROUNDS)
+            for member in members(CONFIG, number)
+        ],
+        [LAYOUT.refine(number) for number in ROUNDS],
+        [LAYOUT.labels_table(number) for number in ROUNDS],
+    output:
+        html=report(LAYOUT.report, category="Report", caption="../report/report.rst"),
+        rounds=report(
+            LAYOUT.rounds_table, category="Report", caption="../report/rounds.rst"
+        ),
+    log:
+        LOGS / "report.log",
+    benchmark:
+        BENCHMARKS / "report.tsv"
+    threads: 1
+    resources:
+        mem_mb=memory(8000),
+        runtime=120,
+    params:
+        config=str(LAYOUT.config),
+        parameters=parameters("report"),
+    message:
+        "writing the report"
+    shell:
+        "hstf report --config {params.config:q} > {log:q} 2>&1"

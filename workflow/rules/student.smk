@@ -1,0 +1,30 @@
+# Round 1 and on: a member is trained on labelled and pseudo-labelled cases, with cross-scale consistency.
+
+
+rule student_member:
+    input:
+        plan=LAYOUT.plan,
+        start=start_weights,
+        cases=[LAYOUT.preprocessed_table(shard) for shard in (*LABELLED, *UNLABELLED)],
+        labels=LAYOUT.labels_table("{round}"),
+    output:
+        weights=LAYOUT.weights("{round}", "{member}"),
+        history=LAYOUT.history("{round}", "{member}"),
+    log:
+        LOGS / "student" / "round_{round}_{member}.log",
+    benchmark:
+        BENCHMARKS / "student" / "round_{round}_{member}.tsv"
+    threads: 8
+    resources:
+        mem_mb=memory(TRAINING_MB),
+        runtime=1440,
+        gpu=GPU,
+    params:
+        config=str(LAYOUT.config),
+        # A training that is interrupted goes on from here: no output, since outputs of a failed job are deleted.
+        state=str(LAYOUT.training_state("{round}", "{member}")),
+        parameters=parameters("student"),
+    message:
+        "round {wildcards.round}: training {wildcards.member}"
+    shell:
+        "hstf student --config {params.config:q} --round {wildcards.round} --member {wildcards.member} > {log:q} 2>&1"

@@ -1,0 +1,26 @@
+# The previous round's models label the unlabelled cases and say how sure they are.
+
+
+rule teacher_shard:
+    input:
+        plan=LAYOUT.plan,
+        models=previous_weights,
+        cases=LAYOUT.preprocessed_table("{shard}"),
+    output:
+        LAYOUT.teacher_table("{round}", "{shard}"),
+    log:
+        LOGS / "teacher" / "round_{round}_{shard}.log",
+    benchmark:
+        BENCHMARKS / "teacher" / "round_{round}_{shard}.tsv"
+    threads: 8
+    resources:
+        mem_mb=memory(16000),
+        runtime=720,
+        gpu=GPU,
+    params:
+        config=str(LAYOUT.config),
+        parameters=parameters("teacher"),
+    message:
+        "round {wildcards.round}: teacher predicts {wildcards.shard}"
+    shell:
+        "hstf teacher --config {params.config:q} --round {wildcards.round} --shard {wildcards.shard} > {log:q} 2>&1"

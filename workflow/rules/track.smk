@@ -1,0 +1,28 @@
+# A round in MLflow. Tracking never fails a run; tracking.json tells what was logged.
+
+
+rule track_round:
+    input:
+        plan=LAYOUT.plan,
+        histories=round_histories,
+        tables=round_tables,
+        summary=LAYOUT.evaluation_summary("{round}"),
+    output:
+        LAYOUT.tracking("{round}"),
+    log:
+        LOGS / "track" / "round_{round}.log",
+    benchmark:
+        BENCHMARKS / "track" / "round_{round}.tsv"
+    wildcard_constraints:
+        round=r"\d+",
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=30,
+    params:
+        config=str(LAYOUT.config),
+        parameters=parameters("track"),
+    message:
+        "round {wildcards.round}: showing it in MLflow"
+    shell:
+        "hstf track --config {params.config:q} --round {wildcards.round} > {log:q} 2>&1"

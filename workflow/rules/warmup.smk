@@ -1,0 +1,40 @@
+# Round 0: a member is trained on the labelled cases alone; fold_k leaves out fold k and then predicts it.
+
+
+rule warmup_member:
+    input:
+        plan=LAYOUT.plan,
+        cases=[LAYOUT.preprocessed_table(shard) for shard in LABELLED],
+    output:
+        weights=LAYOUT.weights(0, "{member}"),
+        history=LAYOUT.history(0, "{member}"),
+        out_of_fold=LAYOUT.out_of_fold_table("{member}"),
+    log:
+        LOGS / "warmup" / "{member}.log",
+    benchmark:
+        BENCHMARKS / "warmup" / "{member}.tsv"
+    wildcard_constraints:
+        member=r"fold_\d+",
+    threads: 8
+    resources:
+        mem_mb=memory(TRAINING_MB),
+        runtime=1440,
+        gpu=GPU,
+    params:
+        config=str(LAYOUT.config),
+        # A training that is interrupted goes on from here: no output, since outputs of a failed job are deleted.
+        state=str(LAYOUT.training_state(0, "{member}")),
+        groups={case.case_id: case.group for case in SHEET.of(Split.LABELLED)},
+        parameters=parameters("warmup"),
+    message:
+        "warm-up: training {wildcards.member}"
+    shell:
+        "hstf warmup --config {params.config:q} --member {wildcards.member} > {log:q} 2>&1"
+
+
+use rule warmup_member as warmup_seed with:
+    output:
+        weights=LAYOUT.weights(0, "{member}"),
+        history=LAYOUT.history(0, "{member}"),
+    wildcard_constraints:
+        member=r"seed_\d+",
