@@ -12,8 +12,8 @@ both                   1 (``empty="one"``) or NaN      0 (``empty="one"``) or Na
 one of the two         0                               diagonal of the volume in mm
 =====================  ==============================  ===================================
 
-The column ``empty`` (``both``, ``prediction``, ``reference`` or nothing) says which of them lacks the class, and
-NaN is left out of means.
+The column ``empty`` (``both``, ``prediction``, ``reference`` or nothing) says which of them lacks the class,
+and NaN is left out of means.
 """
 
 from collections.abc import Sequence
@@ -72,7 +72,7 @@ def confusion(prediction: np.ndarray, reference: np.ndarray, classes: int) -> np
 
 
 def overlap_metrics(table: np.ndarray, index: int, empty: EmptyPolicy = "one") -> dict[str, float]:
-    """Accuracy, precision, recall, Dice and Jaccard of class ``index`` against the rest, from :func:`confusion`.
+    """Accuracy, precision, recall, Dice, Jaccard of class ``index`` against the rest, from :func:`confusion`.
 
     Precision of a prediction without the class and recall of a reference without it are 0, as the prediction
     is wrong. Accuracy counts the true background too, so it is high for any small structure.
@@ -100,8 +100,8 @@ def surface_distances(
     """Distances (mm) of each surface voxel of mask ``a`` to the surface of ``b``, and the other way round.
 
     The surface of a mask are its voxels with a face neighbour outside of it; beyond the array is outside.
-    ``spacing`` is the voxel size (mm) along the array's axes. Found with a k-d tree of surface points, so time
-    and memory go with the surfaces and not with the volume. Both masks must have voxels.
+    ``spacing`` is the voxel size (mm) along the array's axes. Found with a k-d tree of surface points,
+    so time and memory go with the surfaces, not with the volume. Both masks must have voxels.
     """
     from scipy.spatial import KDTree
 
@@ -130,12 +130,12 @@ def surface(mask: np.ndarray) -> np.ndarray:
 def distance_metrics(a: np.ndarray, b: np.ndarray, spacing: Sequence[float]) -> dict[str, float]:
     """HD95 and average surface distances (mm) of a predicted mask ``a`` and a reference ``b``, neither empty.
 
-    - ``hd95_mm``: 95th percentile of the distances of both directions pooled, as ``medpy.metric.binary.hd95``,
-      which the semi-supervised literature uses (MONAI and Metrics Reloaded take the larger of the two directed
-      percentiles).
-    - ``asd_mm``: average symmetric surface distance, the mean of the pooled distances (Metrics Reloaded's ASSD).
-    - ``asd_directed_mm``: mean distance from prediction to reference only, which is ``medpy.metric.binary.asd``
-      and what the left-atrium tables call ASD; it is blind to what the prediction misses.
+    - ``hd95_mm``: 95th percentile of the distances of both directions pooled, as medpy's ``hd95``, which the
+      semi-supervised literature uses (MONAI, Metrics Reloaded: the larger of the two directed percentiles).
+    - ``asd_mm``: average symmetric surface distance: the mean of the pooled distances, the ASSD of Metrics
+      Reloaded.
+    - ``asd_directed_mm``: mean distance from prediction to reference only, which is medpy's ``asd`` and what
+      the left-atrium tables call ASD; it is blind to what the prediction misses.
     """
     forth, back = surface_distances(a, b, spacing)
     pooled = np.concatenate([forth, back])
@@ -162,8 +162,8 @@ def score(
         classes: number of classes with the background.
         empty: what a class absent from both counts as, see the module's text.
 
-    Volumes are in ml; differences are prediction minus reference, the relative one as a share of the reference
-    (NaN where that is empty and the prediction is not).
+    Volumes are in ml; differences are prediction minus reference, the relative one as a share of the
+    reference (NaN where that is empty and the prediction is not).
     """
     table = confusion(prediction, reference, classes)
     ignored = reference == IGNORE
