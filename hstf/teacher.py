@@ -1,0 +1,166 @@
+"""``hstf teacher``: the previous round's models predict the unlabelled cases; no label is read.
+
+The same code predicts the labelled cases of a fold by the warm-up member that has not seen them.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hstf.cases import Case, Split, read_cases
+from hstf.cli import add_config, add_round, add_shard
+from hstf.config import Config, load_config
+from hstf.device import choose_device
+from hstf.errors import HstfError, join_faults
+from hstf.files import read_csv, sha256_file
+from hstf.inference import SlidingWindow
+from hstf.layout import Layout, members
+from hstf.models import load_network
+from hstf.plan import Plan
+from hstf.records import CaseWork, file_faults, run_shard
+from hstf.stages import stage_parameters
+from hstf.store import read_array
+from hstf.views import COLUMNS, predict_views, view_files, write_views
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    add_round(parser)
+    add_shard(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    teacher(load_config(*args.config), args.round, args.shard)
+    return 0
+
+
+def teacher(config: Config, number: int, shard: str) -> int:
+    """Predict the unlabelled cases of ``shard`` with all members of round ``number - 1``.
+
+    Returns how many were computed; the others were up to date.
+
+    Raises:
+        HstfError: round 0 has no teacher, a wrong shard, weights or preprocessed files missing or changed.
+    """
+    if number < 1:
+        raise HstfError(f"--round {number}: the teacher belongs to rounds from 1 on; round 0 is the warm-up.")
+    cases = read_cases(config).shard(shard, config.shard_size)
+    if any(case.split is not Split.UNLABELLED for case in cases):
+        raise HstfError(
+            f"--shard {shard}: the teacher predicts unlabelled cases alone. Name a shard unlabelled_<k>."
+        )
+    layout = Layout.of(config)
+    weights = {name: layout.weights(number - 1, name) for name in members(config, number - 1)}
+    return predict_cases(config, number, cases, weights, layout.teacher_table(number, shard))
+
+
+def predict_out_of_fold(config: Config, member: str, cases: list[Case], weights: Path) -> None:
+    """Predict the labelled ``cases`` that ``member`` has not seen, into ``round_0/out_of_fold``."""
+    predict_cases(config, 0, cases, {member: weights}, Layout.of(config).out_of_fold_table(member))
+
+
+def predict_cases(
+    config: Config, number: int, cases: Sequence[Case], weights: Mapping[str, Path], table: Path
+) -> int:
+    """Write the views of ``cases`` by the members of ``weights`` beside ``table``, as round ``number`` is configured.
+
+    Cases that are done are skipped; networks are loaded when the first case needs them. Returns how many were
+    computed.
+
+    Raises:
+        HstfError: weights or preprocessed files are missing or changed.
+    """
+    layout = Layout.of(config)
+    plan = Plan.load(layout.plan)
+    inputs = {f"weights of {name}": _fingerprint(path) for name, path in weights.items()}
+    inputs["patch"] = str(tuple(plan.patch_size))
+    images = image_fingerprints(config, cases)
+    writer = CaseWriter(config.for_round(number), plan, weights)
+    works = [
+        CaseWork(
+            case.case_id,
+            {**inputs, "image": images[case.case_id]},
+            view_files(table.parent / case.case_id),
+            partial(writer.write, case.case_id, table.parent / case.case_id),
+        )
+        for case in cases
+    ]
+    title = f"{table.parent.name} {number} {table.stem}"
+    return run_shard(table, stage_parameters(config, "teacher", number), works, COLUMNS, title)
+
+
+def _fingerprint(weights: Path) -> str:
+    if not weights.is_file():
+        raise HstfError(f"{weights}: the weights are missing. Run the warmup or student stage first.")
+    return sha256_file(weights)
+
+
+def image_fingerprints(config: Config, cases: Sequence[Case]) -> dict[str, str]:
+    """SHA-256 of the preprocessed image of each case, from the shards' tables, checked against the files.
+
+    Raises:
+        HstfError: cases are not preprocessed, or their files are lost or changed; all are named.
+    """
+    layout, sheet = Layout.of(config), read_cases(config)
+    wanted = {case.case_id for case in cases}
+    shards = {split: sheet.shards(split, config.shard_size) for split in {case.split for case in cases}}
+    names = [
+        name
+        for parts in shards.values()
+        for name, part in parts.items()
+        if wanted & {c.case_id for c in part}
+    ]
+    rows = {row["case_id"]: row for name in names for row in read_csv(layout.preprocessed_table(name))}
+    missing = sorted(wanted - rows.keys())
+    faults = [
+        f"{name}: is in no table of {layout.preprocessed}; run the preprocess stage" for name in missing
+    ]
+    faults += [
+        fault
+        for name in sorted(wanted - set(missing))
+        for fault in file_faults(rows[name], layout.preprocessed)
+    ]
+    if faults:
+        raise join_faults("the preprocessed cases are not as they should be.", faults)
+    return {name: _digest(rows[name], "image.b2nd") for name in wanted}
+
+
+def _digest(row: Mapping[str, str], name: str) -> str:
+    digests = zip(row["files"].split(";"), row["sha256"].split(";"), strict=True)
+    return next(digest for file, digest in digests if Path(file).name == name)
+
+
+@dataclass(frozen=True)
+class CaseWriter:
+    """Predicts a preprocessed case and writes its views."""
+
+    config: Config
+    plan: Plan
+    weights: Mapping[str, Path]
+
+    @cached_property
+    def networks(self) -> dict[str, nn.Module]:
+        """The members, loaded when the first case needs them."""
+        return {name: load_network(path, self.device)[0] for name, path in self.weights.items()}
+
+    @cached_property
+    def device(self) -> torch.device:
+        return choose_device(self.config.device)
+
+    def write(self, case_id: str, folder: Path) -> dict[str, Any]:
+        """Write the views of a case into ``folder``; returns its row."""
+        section = self.config.teacher
+        image = read_array(Layout.of(self.config).preprocessed / case_id / "image.b2nd")
+        views = predict_views(
+            self.networks, torch.from_numpy(image).float(), SlidingWindow.of(self.plan, section, self.device),
+            section.scales, section.flip_axes, self.config.class_names, prod(self.plan.spacing) / 1000,
+        )  # fmt: skip
+        write_views(folder, views, self.config.preprocess.chunk)
+        return views.row()
