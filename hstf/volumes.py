@@ -3,15 +3,23 @@
 Arrays are indexed as NIfTI stores them, ``(X, Y, Z)``; an affine maps voxel indices to millimetres (RAS+).
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
+from nibabel.arrayproxy import ArrayProxy
 
 from hstf.errors import HstfError
 from hstf.files import atomic_path
+
+SUFFIXES = (".nii", ".nii.gz")
+DEFLATE_RATIO = 1100
+"""No gzip file expands by more than a factor of 1032."""
+LABEL_TOLERANCE = 1e-3
+"""Rounding of the header's slope and intercept: a voxel this close to a whole number is that number."""
 
 
 @dataclass(frozen=True)
@@ -27,31 +35,100 @@ class Volume:
     @property
     def spacing(self) -> tuple[float, float, float]:
         """Voxel size in mm along each array axis."""
-        return tuple(float(v) for v in np.linalg.norm(self.affine[:3, :3], axis=0))  # type: ignore[return-value]
+        return spacing_of(self.affine)
+
+
+def spacing_of(affine: np.ndarray) -> tuple[float, float, float]:
+    """Voxel size in mm along each array axis of ``affine`` ``(4, 4)``."""
+    x, y, z = np.linalg.norm(affine[:3, :3], axis=0)
+    return float(x), float(y), float(z)
 
 
 def open_nifti(path: Path) -> nib.Nifti1Image:
-    """Open a NIfTI file lazily: the header is read, the voxels are not.
+    """Open a NIfTI file lazily: the header is read and found plausible, the voxels are not read.
 
     Raises:
-        HstfError: missing, or not NIfTI.
+        HstfError: missing, not NIfTI, not 3D (a fourth axis of length 1 passes), voxels that are no real numbers,
+            or a header that claims more voxels than a file of this size can hold.
     """
+    size = _size(path)
     try:
-        image = nib.load(path)
-    except FileNotFoundError as error:
-        raise HstfError(f"{path}: the file is missing.") from error
-    except (ImageFileError, OSError, EOFError, ValueError) as error:
-        raise HstfError(f"{path}: not a readable NIfTI file ({error}).") from error
+        image = nib.load(path, mmap=False)
+    except Exception as error:  # damaged bytes surface as errors of nibabel, struct, zlib and numpy alike
+        raise HstfError(f"{path}: not a readable NIfTI file ({reason(error)}).") from error
     if not isinstance(image, nib.Nifti1Image | nib.Nifti2Image):
         raise HstfError(f"{path}: is {type(image).__name__}, expected NIfTI (.nii or .nii.gz).")
+    fault = _header_fault(image, size, compressed=path.name.lower().endswith(".gz"))
+    if fault:
+        raise HstfError(f"{path}: {fault}")
     return image
+
+
+def reason(error: BaseException) -> str:
+    """What an exception says, on one line; its kind when it says nothing."""
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _size(path: Path) -> int:
+    """Bytes of a regular file with a NIfTI name; pipes and devices, which may never end, are not opened."""
+    if not path.name.lower().endswith(SUFFIXES):
+        raise HstfError(f"{path}: is not named .nii or .nii.gz. Convert it to NIfTI (DICOM: with dcm2niix).")
+    try:
+        if not path.exists():
+            raise HstfError(f"{path}: the file is missing.")
+        if not path.is_file():
+            raise HstfError(f"{path}: is a folder or device, expected a NIfTI file.")
+        with path.open("rb") as stream:
+            start = stream.read(2)
+        size = path.stat().st_size
+    except OSError as error:
+        raise HstfError(f"{path}: cannot be read ({reason(error)}).") from error
+    if not start:
+        raise HstfError(f"{path}: the file is empty.")
+    compressed, named = start == b"\x1f\x8b", path.name.lower().endswith(".gz")
+    if compressed != named:
+        raise HstfError(
+            f"{path}: is{'' if compressed else ' not'} gzip-compressed, which its name denies."
+            f" Rename it to end in {'.nii.gz' if compressed else '.nii'} if it is sound."
+        )
+    return size
+
+
+def _header_fault(image: nib.Nifti1Image, size: int, compressed: bool) -> str:
+    """What is implausible about a header of a file of ``size`` bytes; empty when nothing is."""
+    shape, dtype = tuple(map(int, image.shape)), image.get_data_dtype()
+    if len(shape) != 3 and not (len(shape) == 4 and shape[3] == 1):
+        return f"has shape {shape}, expected three axes. Split a 4D file into one file per channel."
+    if min(shape) < 1:
+        return f"has shape {shape}: an axis without voxels."
+    if dtype.kind not in "iuf":
+        return f"has voxels of type {dtype}, expected whole or real numbers. Convert it."
+    needed = int(cast(ArrayProxy, image.dataobj).offset) + math.prod(shape) * dtype.itemsize
+    if needed > size * (DEFLATE_RATIO if compressed else 1):
+        return (
+            f"the header claims shape {shape} of {dtype}, {needed} bytes, but the file has {size} bytes;"
+            " it is truncated or its header is damaged."
+        )
+    return ""
+
+
+def affine_fault(affine: np.ndarray) -> str:
+    """Why an affine ``(4, 4)`` cannot place voxels in space; empty when it can."""
+    if not np.isfinite(affine).all():
+        return "the affine holds values that are not finite"
+    edges = np.linalg.norm(affine[:3, :3], axis=0)
+    if edges.min() < 1e-6 or abs(np.linalg.det(affine[:3, :3] / edges)) < 1e-6:
+        return f"the affine is singular: {np.array2string(affine[:3, :3], precision=4).replace(chr(10), '')}"
+    return ""
 
 
 def read_image(path: Path) -> Volume:
     """Read a 3D image as float32, scaled by the header's slope and intercept.
 
     Raises:
-        HstfError: missing, truncated, not NIfTI, or not 3D (a fourth axis of length 1 is dropped).
+        HstfError: missing, truncated, not NIfTI, not 3D (a fourth axis of length 1 is dropped), or with an
+            affine that cannot be inverted.
     """
     return _read(path, np.dtype(np.float32))
 
@@ -65,46 +142,57 @@ def read_label(path: Path) -> Volume:
     volume = _read(path, None)
     data = volume.data
     if data.dtype != np.uint8:
-        rounded = np.rint(data)
-        if not np.all((data == rounded) & (data >= 0) & (data <= 255)):
-            raise HstfError(f"{path}: label values must be whole numbers from 0 to 255, found {_odd(data)}.")
-        data = rounded.astype(np.uint8)
+        wrong = ~is_label(data)
+        if wrong.any():
+            found = float(data[wrong][0])
+            raise HstfError(f"{path}: label values must be whole numbers from 0 to 255, found {found:g}.")
+        data = np.rint(data).astype(np.uint8)
     return Volume(data, volume.affine, volume.header)
 
 
-def _odd(data: np.ndarray) -> float:
-    wrong = ~((data == np.rint(data)) & (data >= 0) & (data <= 255))
-    return float(data[wrong][0])
+def is_label(values: np.ndarray) -> np.ndarray:
+    """Which ``values`` are whole numbers in 0..255, as booleans of the same shape. NaN is none."""
+    if values.dtype.kind in "iu":
+        return (values >= 0) & (values <= 255)
+    rounded = np.rint(values)
+    return (np.abs(values - rounded) <= LABEL_TOLERANCE) & (rounded >= 0) & (rounded <= 255)
 
 
 def _read(path: Path, dtype: np.dtype | None) -> Volume:
     image = open_nifti(path)
-    shape = image.shape[:3] if len(image.shape) == 4 and image.shape[3] == 1 else image.shape
-    if len(shape) != 3:
-        raise HstfError(f"{path}: has shape {image.shape}, expected three axes. Split a 4D file into one file per channel.")
+    affine = np.asarray(image.affine, dtype=float)
+    fault = affine_fault(affine)
+    if fault:
+        raise HstfError(f"{path}: {fault}. Restore the file's geometry from its source.")
     try:
-        data = np.asanyarray(image.dataobj, dtype=dtype)
-    except (OSError, EOFError, ValueError, MemoryError) as error:
-        raise HstfError(f"{path}: the voxels cannot be read; the file is truncated or damaged ({error}).") from error
-    return Volume(np.ascontiguousarray(data.reshape(shape)), np.asarray(image.affine, dtype=float), image.header)
+        with np.errstate(all="ignore"):  # a damaged slope overflows; check names the values that result
+            data = np.asanyarray(image.dataobj, dtype=dtype)
+        data = np.ascontiguousarray(data.reshape(image.shape[:3]))
+    except MemoryError as error:
+        raise HstfError(f"{path}: not enough memory for its shape {image.shape}.") from error
+    except Exception as error:  # as in open_nifti
+        raise HstfError(
+            f"{path}: the voxels cannot be read; the file is truncated or damaged ({reason(error)})."
+        ) from error
+    return Volume(data, affine, image.header)
 
 
 def write_like(path: Path, data: np.ndarray, source: Volume) -> None:
-    """Write ``data`` (``(X, Y, Z)``, uint8 or float32) as NIfTI with the affine, codes and units of ``source``.
+    """Write ``data`` (``(X, Y, Z)``, uint8 or float32) as NIfTI with the geometry of ``source``.
+
+    The header is the source's: qform, sform, their codes, voxel sizes, units and byte order stay, bit by bit.
 
     Raises:
         HstfError: the shapes differ, or the file cannot be written.
     """
     if data.shape != source.data.shape:
-        raise HstfError(f"{path}: shape {data.shape} to be written with the geometry of shape {source.data.shape}.")
+        raise HstfError(
+            f"{path}: shape {data.shape} to be written with the geometry of shape {source.data.shape}."
+        )
     header = source.header.copy()
     header.set_data_dtype(data.dtype)
     header.set_slope_inter(1, 0)
     header["cal_min"] = header["cal_max"] = 0
     kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
-    image = kind(data, source.affine, header)
-    image.set_sform(source.affine, code=int(source.header["sform_code"]) or 1)
-    if int(source.header["qform_code"]):
-        image.header["qform_code"] = source.header["qform_code"]
     with atomic_path(path) as temporary:
-        nib.save(image, temporary)
+        nib.save(kind(data, source.affine, header), temporary)
