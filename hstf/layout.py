@@ -102,10 +102,25 @@ class Layout:
         return self.round(number) / "evaluation"
 
     def evaluation_table(self, number: int, shard: str) -> Path:
-        return self.evaluation(number) / "shards" / f"{shard}.csv"
+        return self.evaluation(number) / f"{shard}.csv"
+
+    def evaluation_prediction(self, number: int, case_id: str) -> Path:
+        """A round's segmentation of a test case, in the space and label values of its files."""
+        return self.evaluation(number) / "predictions" / f"{case_id}.nii.gz"
+
+    def evaluation_scores(self, number: int, case_id: str) -> Path:
+        return self.evaluation(number) / "scores" / f"{case_id}.json"
 
     def evaluation_cases(self, number: int) -> Path:
         return self.evaluation(number) / "cases.csv"
+
+    def evaluation_members(self, number: int) -> Path:
+        """Dice of each member alone, beside the team's in :meth:`evaluation_cases`."""
+        return self.evaluation(number) / "members.csv"
+
+    def evaluation_pseudo_labels(self, number: int) -> Path:
+        """A round's pseudo-labels against the withheld labels, where there are any."""
+        return self.evaluation(number) / "pseudo_labels.csv"
 
     def evaluation_summary(self, number: int) -> Path:
         return self.evaluation(number) / "summary.json"
