@@ -20,7 +20,7 @@ rule labels_shard:
         runtime=240,
     params:
         config=str(LAYOUT.config),
-        decisions=decisions,
+        decisions=override_rows,
         parameters=parameters("labels"),
     message:
         "round {wildcards.round}: labels of {wildcards.shard}"

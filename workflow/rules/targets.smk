@@ -1,5 +1,41 @@
-# Names to ask for: a stage (`teacher`), or a stage of a round (`round_1_teacher`). `check`, `plan`, `calibrate`,
-# `report` and `export` are rules themselves.
+# Names to ask for: a stage (`teacher`), or a stage of a round (`round_1_teacher`). The stages that are one job (`check`,
+# `plan`, `calibrate`, `report`, `export`) are rules by their name.
+
+
+def round_targets(number):
+    """Files of each stage of a round."""
+    files = {
+        "evaluate": LAYOUT.evaluation_summary(number),
+        "track": LAYOUT.tracking(number),
+    }
+    if number > 0:
+        files["teacher"] = [LAYOUT.teacher_table(number, shard) for shard in UNLABELLED]
+        files["refine"] = LAYOUT.refine(number)
+        files["labels"] = LAYOUT.labels_table(number)
+        files["student"] = weights(number)
+    return files
+
+
+def targets():
+    """Files by the name to ask for."""
+    rounds = {number: round_targets(number) for number in (0, *ROUNDS)}
+    stages = {
+        stage: [files.get(stage, []) for files in rounds.values()]
+        for stage in rounds[max(rounds)]
+    }
+    return {
+        "preprocess": [
+            LAYOUT.preprocessed_table(shard) for shard in (*LABELLED, *UNLABELLED)
+        ],
+        "warmup": weights(0),
+        **stages,
+        **{
+            f"round_{number}_{stage}": f
+            for number, files in rounds.items()
+            for stage, f in files.items()
+        },
+    }
+
 
 for _name, _files in targets().items():
 

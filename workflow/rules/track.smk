@@ -4,8 +4,7 @@
 rule track_round:
     input:
         plan=LAYOUT.plan,
-        histories=round_histories,
-        tables=round_tables,
+        files=round_files,
         summary=LAYOUT.evaluation_summary("{round}"),
     output:
         LAYOUT.tracking("{round}"),
