@@ -44,10 +44,10 @@ class Anatomy:
 def draw_anatomy(rng: np.random.Generator, options: PhantomOptions) -> Anatomy:
     """A random anatomy; ``options.variation`` scales how far it is from the mean one."""
     vary = options.variation
-    liver = _organ(rng, vary, (0.28, 0.02, 0.22), (0.46, 0.44, 0.42))
-    spleen = _organ(rng, vary, (-0.46, -0.22, 0.22), (0.22, 0.28, 0.32))
-    kidney = _beside(liver, _organ(rng, vary, (0.0, 0.0, 0.0), (0.19, 0.21, 0.28)), rng, vary)
-    pose = np.column_stack([small_rotation(rng, 8 * vary), rng.normal(0, 0.05 * vary, 3)])
+    liver = _organ(rng, vary, (0.26, 0.02, 0.28), (0.44, 0.44, 0.40))
+    spleen = _organ(rng, vary, (-0.46, -0.22, 0.24), (0.24, 0.28, 0.32))
+    kidney = _beside(liver, _organ(rng, vary, (0.0, 0.0, 0.0), (0.24, 0.25, 0.30)), rng, vary)
+    pose = np.column_stack([small_rotation(rng, 6 * vary), rng.normal(0, 0.04 * vary, 3)])
     return Anatomy(
         pose=pose,
         warp=(SmoothField.random(rng, 4), SmoothField.random(rng, 4), SmoothField.random(rng, 4)),
@@ -64,11 +64,11 @@ def draw_anatomy(rng: np.random.Generator, options: PhantomOptions) -> Anatomy:
 def _organ(
     rng: np.random.Generator, vary: float, centre: tuple[float, ...], radii: tuple[float, ...]
 ) -> Superellipsoid:
-    size = np.exp(rng.normal(0, 0.12 * vary)) * np.exp(rng.normal(0, 0.12 * vary, 3))
+    size = np.exp(rng.normal(0, 0.1 * vary)) * np.exp(rng.normal(0, 0.1 * vary, 3))
     return Superellipsoid(
-        centre=np.array(centre) + rng.normal(0, 0.06 * vary, 3),
+        centre=np.array(centre) + rng.normal(0, 0.05 * vary, 3),
         radii=np.array(radii) * np.clip(size, 0.6, 1.5),
-        rotation=small_rotation(rng, 20 * vary),
+        rotation=small_rotation(rng, 15 * vary),
         exponent=float(rng.uniform(2.0, 2.0 + 1.5 * vary)),
         bumps=SmoothField.random(rng, 5),
         bump_height=BUMP_HEIGHT,
@@ -79,7 +79,7 @@ def _beside(
     neighbour: Superellipsoid, organ: Superellipsoid, rng: np.random.Generator, vary: float
 ) -> Superellipsoid:
     """``organ`` moved to touch the lower back of ``neighbour``: they overlap, and share the overlap."""
-    direction = np.array([-0.1, -0.55, -0.83]) + rng.normal(0, 0.15 * vary, 3)
+    direction = np.array([-0.1, -0.55, -0.83]) + rng.normal(0, 0.12 * vary, 3)
     direction /= np.linalg.norm(direction)
     distance = OVERLAP * (neighbour.extent(direction) + organ.extent(direction))
     return Superellipsoid(
@@ -92,7 +92,7 @@ def _lesion(rng: np.random.Generator, liver: Superellipsoid, options: PhantomOpt
     direction = rng.normal(size=3)
     direction /= np.linalg.norm(direction)
     centre = liver.centre + direction * liver.extent(direction) * rng.uniform(0, 0.7)
-    radius = max(rng.uniform(0.07, 0.16), 3.0 / max(options.size))  # at least 1.5 voxels
+    radius = max(rng.uniform(0.10, 0.20), 3.0 / max(options.size))  # at least 1.5 voxels
     return Superellipsoid(centre, radius * rng.uniform(0.8, 1.2, 3), small_rotation(rng, 60))
 
 
@@ -108,7 +108,7 @@ def _vessel(rng: np.random.Generator) -> Tube:
         rng.uniform(-0.5, 0.5, 2),
         rng.uniform(0.03, 0.15, 2),
         rng.uniform(0, 6.3, 2),
-        rng.uniform(0.03, 0.07),
+        rng.uniform(0.03, 0.06),
     )
 
 

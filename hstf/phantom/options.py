@@ -10,7 +10,7 @@ from hstf.errors import join_faults
 PHANTOM_LABELS = {"background": 0, "liver": 1, "spleen": 2, "kidney": 3, "lesion": 4}
 """Name and value of each class in the label files. Liver and kidney touch; lesions lie in the liver."""
 
-SHEET_COLUMNS = {"case_id", "label", "split"} | OPTIONAL_COLUMNS
+SHEET_COLUMNS = {"case_id", "label", "split", *OPTIONAL_COLUMNS}
 MODALITY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,31}")
 LARGEST_SIZE = 4096
 
@@ -40,9 +40,9 @@ class PhantomOptions:
     seed: int = 0
     lesions: float = 1.2
     """Mean number of lesions in a case (Poisson); some cases have none."""
-    noise: float = 0.06
+    noise: float = 0.04
     """Standard deviation of the Rician noise; tissues lie between 0 and 1."""
-    bias: float = 0.25
+    bias: float = 0.2
     """Strength of the bias field: standard deviation of its logarithm."""
     variation: float = 1.0
     """How much anatomy and contrast differ between cases; 0 makes them all alike but for noise."""

@@ -14,14 +14,14 @@ SLAB_VOXELS = 2_000_000  # some 30 float32 arrays of a slab live at once: 250 MB
 # Brightness of the tissues in each of the four contrasts, 0 to 1.
 TISSUES = {
     "air": (0.02, 0.02, 0.02, 0.02),
-    "body": (0.42, 0.30, 0.36, 0.50),
-    "bowel": (0.55, 0.52, 0.60, 0.62),
-    "bone": (0.75, 0.15, 0.25, 0.95),
-    "liver": (0.58, 0.42, 0.48, 0.66),
-    "spleen": (0.52, 0.58, 0.62, 0.60),
-    "kidney": (0.50, 0.70, 0.55, 0.72),
-    "vessel": (0.72, 0.20, 0.70, 0.80),
-    "lesion": (0.46, 0.64, 0.70, 0.54),
+    "body": (0.30, 0.26, 0.34, 0.40),
+    "bowel": (0.48, 0.50, 0.58, 0.58),
+    "bone": (0.85, 0.12, 0.20, 0.95),
+    "liver": (0.60, 0.40, 0.46, 0.66),
+    "spleen": (0.52, 0.62, 0.62, 0.58),
+    "kidney": (0.44, 0.76, 0.56, 0.76),
+    "vessel": (0.76, 0.18, 0.72, 0.84),
+    "lesion": (0.36, 0.66, 0.70, 0.48),
 }
 CONTRASTS = 4
 
@@ -120,7 +120,7 @@ def draw_contrast(seed: int, options: PhantomOptions, channel: int, site: int) -
     shift = options.site_shift * (site > 0)
     levels = {
         name: values[channel % CONTRASTS]
-        * float(np.exp(rng.normal(0, 0.07 * vary) + shift * away.normal(0, 0.2)))
+        * float(np.exp(rng.normal(0, 0.06 * vary) + shift * away.normal(0, 0.2)))
         for name, values in TISSUES.items()
     }
     return Contrast(
@@ -129,7 +129,7 @@ def draw_contrast(seed: int, options: PhantomOptions, channel: int, site: int) -
         texture_height=0.06,
         bias=SmoothField.random(rng, 3),
         bias_height=options.bias,
-        gamma=float(np.exp(rng.normal(0, 0.25 * vary) + shift * away.normal(0, 0.4))),
+        gamma=float(np.exp(rng.normal(0, 0.2 * vary) + shift * away.normal(0, 0.4))),
         noise=options.noise * float(np.exp(rng.uniform(-0.5, 0.5) * vary)),
         gain=float(10 ** rng.uniform(-1, 3)),
     )
