@@ -34,7 +34,7 @@ include: "workflow/rules/common.smk"
 rule all:
     input:
         LAYOUT.report,
-        EXPORTED,
+        LAYOUT.export / "model.json",
         [LAYOUT.tracking(number) for number in TRACKED],
 
 

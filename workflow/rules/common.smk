@@ -1,5 +1,7 @@
 # What the rules share: the experiment, and inputs that need more than a name. `w` are the wildcards of a job.
 
+import shlex
+import sys
 from dataclasses import asdict
 from functools import reduce
 from pathlib import Path
@@ -40,12 +42,14 @@ try:
 except HstfError as error:
     raise WorkflowError(str(error)) from None
 
+# `hstf` is the one that belongs to this Python, also where its environment is not active.
+shell.prefix(f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
+
 LAYOUT = Layout.of(CONFIG)
 LOGS, BENCHMARKS = LAYOUT.root / "logs", LAYOUT.root / "benchmarks"
 LABELLED, UNLABELLED, TEST = (SHEET.shards(split, CONFIG.shard_size) for split in Split)
 CASES = LABELLED | UNLABELLED | TEST  # of each shard
 TRACKED = (0, *ROUNDS) if CONFIG.tracking.enabled else ()
-EXPORTED = LAYOUT.export / "configs" / "metadata.json"
 GPU = 0 if CONFIG.device == "cpu" else 1
 TRAINING_MB = 6000 + int(1000 * CONFIG.plan.memory_gb)
 
@@ -134,6 +138,11 @@ def override_rows(w):
         {key: str(value) for key, value in asdict(override).items()}
         for override in shard_overrides(w)
     ]
+
+
+def shard_patients(w):
+    """Patient and site of each case of a shard, which scores are grouped by."""
+    return {case.case_id: [case.group, case.site] for case in CASES[w.shard]}
 
 
 def scored_pseudo_labels(w):

@@ -23,6 +23,7 @@ rule evaluate_shard:
         gpu=GPU,
     params:
         config=str(LAYOUT.config),
+        patients=shard_patients,
         parameters=parameters("evaluate"),
     message:
         "round {wildcards.round}: predicting and scoring {wildcards.shard}"
@@ -36,6 +37,8 @@ rule evaluate_table:
         pseudo_labels=scored_pseudo_labels,
     output:
         cases=LAYOUT.evaluation_cases("{round}"),
+        members=LAYOUT.evaluation_members("{round}"),
+        pseudo_labels=LAYOUT.evaluation_pseudo_labels("{round}"),
         summary=LAYOUT.evaluation_summary("{round}"),
     log:
         LOGS / "evaluate" / "round_{round}.log",

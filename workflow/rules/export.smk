@@ -5,8 +5,12 @@ rule export:
     input:
         plan=LAYOUT.plan,
         models=weights(CONFIG.rounds),
+        results=results(CONFIG.rounds),
     output:
-        EXPORTED,
+        model=LAYOUT.export / "model.json",
+        metadata=LAYOUT.export / "configs" / "metadata.json",
+        card=LAYOUT.export / "README.md",
+        members=[LAYOUT.export / "members" / f"{member}.pt" for member in members(CONFIG, CONFIG.rounds)],
     log:
         LOGS / "export.log",
     benchmark:

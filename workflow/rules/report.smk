@@ -7,14 +7,7 @@ rule report:
         LAYOUT.fingerprint,
         LAYOUT.plan,
         LAYOUT.calibration,
-        [LAYOUT.evaluation_summary(number) for number in (0, *ROUNDS)],
-        [
-            LAYOUT.history(number, member)
-            for number in (0, *ROUNDS)
-            for member in members(CONFIG, number)
-        ],
-        [LAYOUT.refine(number) for number in ROUNDS],
-        [LAYOUT.labels_table(number) for number in ROUNDS],
+        [results(number) for number in (0, *ROUNDS)],
     output:
         html=report(LAYOUT.report, category="Report", caption="../report/report.rst"),
         rounds=report(

@@ -4,8 +4,7 @@
 rule track_round:
     input:
         plan=LAYOUT.plan,
-        files=round_files,
-        summary=LAYOUT.evaluation_summary("{round}"),
+        results=round_results,
     output:
         LAYOUT.tracking("{round}"),
     log:

@@ -1,0 +1,48 @@
+# make demo    install into .venv and run the demo: two rounds on synthetic scans, a few minutes without a GPU
+# make test    run all tests          make lint    formats, types and the linter of the workflow
+# make docs    write config/README.md and the JSON schema from the configuration classes
+# make clean   remove the demo's results (no environment, no other experiment)
+#
+# Another environment: make test VENV=/path/to/venv
+
+PYTHON ?= python3
+VENV ?= .venv
+CORES ?= all
+BIN := $(abspath $(VENV))/bin
+export PATH := $(BIN):$(PATH)
+
+.PHONY: demo test lint docs clean
+
+demo: $(VENV)/.installed
+	snakemake --cores $(CORES)
+	hstf report --config results/demo/config.yaml --show
+
+test: $(VENV)/.installed-dev
+	python -m pytest
+
+lint: $(VENV)/.installed-dev
+	ruff format --check .
+	ruff check .
+	mypy
+	snakefmt --check Snakefile workflow
+	snakemake --lint
+
+docs: $(VENV)/.installed
+	hstf config --document > config/README.md
+	hstf config --schema > workflow/schemas/config.schema.json
+
+clean:
+	rm -rf demo results/demo
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@ $(VENV)/.installed
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+		{ echo "$(PYTHON) is not Python 3.11 to 3.13; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
