@@ -1,5 +1,6 @@
 """The case sheet: which scans there are, which are labelled, and who belongs together."""
 
+import difflib
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -9,10 +10,12 @@ from pathlib import Path
 
 from hstf.config import Config
 from hstf.errors import HstfError, join_faults
-from hstf.files import read_csv
+from hstf.files import read_sheet
 
 CASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-OPTIONAL_COLUMNS = {"group", "site"}
+OPTIONAL_COLUMNS = ("label", "group", "site")
+FILE_ENDINGS = (".", ".nii", ".gz", ".csv", ".json", ".weight")
+"""The files of a case are its id and such an ending: an id that has one could be another case's file."""
 
 
 class Split(StrEnum):
@@ -84,37 +87,81 @@ class CaseSheet:
 def read_cases(config: Config) -> CaseSheet:
     """Read the case sheet of ``config``. Relative paths start at the sheet's own folder.
 
+    CSV as spreadsheets write it is understood: separated by commas, semicolons or tabs, with or without a byte order
+    mark, with spaces around cells and empty lines.
+
     Raises:
-        HstfError: with every fault of the sheet: columns, ids, splits, labels that labelled cases lack.
+        HstfError: with every fault of the sheet: columns, ids, splits, files that are not named.
     """
     path = Path(config.cases)
     if not path.is_file():
         raise HstfError(f"{path}: the case sheet is missing. Set 'cases:' in the configuration to its path.")
-    rows = read_csv(path)
     columns = list(config.modalities)
-    missing = [c for c in ("case_id", "split", *columns) if rows and c not in rows[0]]
-    if not rows or missing:
-        found = ", ".join(rows[0]) if rows else "nothing"
-        raise HstfError(f"{path}: lacks the columns {', '.join(missing) or 'and rows'}; it has {found}.")
-    faults = [fault for number, row in enumerate(rows, start=2) for fault in _row_faults(row, number, columns)]
-    counts = Counter(row["case_id"] for row in rows)
-    faults += [f"case_id {name!r} appears {n} times; it must be unique" for name, n in counts.items() if n > 1]
+    header, rows = read_sheet(path)
+    faults = _header_faults(header, columns)
+    if not rows and not faults:
+        faults = ["it holds no case: add a line for each"]
+    if not faults:
+        faults = [fault for number, row in rows for fault in _row_faults(row, number, columns)]
+        faults += _duplicate_faults([row["case_id"] for _, row in rows])
     if faults:
         raise join_faults(f"{path}: {len(faults)} faults in the case sheet.", faults)
-    return CaseSheet(tuple(_case(row, columns, path.parent) for row in rows))
+    return CaseSheet(tuple(_case(row, columns, path.parent) for _, row in rows))
+
+
+def _header_faults(header: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """Columns that are missing, twice there, or so nearly a known one that they must be meant as it."""
+    required = ["case_id", "split", *columns]
+    faults = [
+        f"column {name!r} is missing; there are: {', '.join(header)}"
+        for name in required
+        if name not in header
+    ]
+    faults += [f"column {name!r} appears {n} times" for name, n in Counter(header).items() if n > 1 and name]
+    absent = [name for name in OPTIONAL_COLUMNS if name not in header]
+    for name in header:
+        near = difflib.get_close_matches(name.lower(), absent, n=1, cutoff=0.8)
+        if near and name not in required:
+            faults.append(f"column {name!r} is not known; did you mean {near[0]!r}?")
+    return faults
 
 
 def _row_faults(row: dict[str, str], number: int, columns: Sequence[str]) -> list[str]:
     case_id, split = row["case_id"], row["split"]
+    where = f"line {number} ({case_id})"
     faults = []
-    if not CASE_ID.fullmatch(case_id or ""):
-        faults.append(f"line {number}: case_id {case_id!r} must be letters, digits, '.', '_' or '-' (at most 128)")
+    if not CASE_ID.fullmatch(case_id):
+        faults.append(
+            f"line {number}: case_id {case_id!r} must be letters, digits, '.', '_' or '-', at most 128,"
+            " and begin with a letter or digit"
+        )
+    elif case_id.lower().endswith(FILE_ENDINGS):
+        faults.append(
+            f"{where}: case_id must not end like a file ({', '.join(FILE_ENDINGS)}); it names files"
+        )
     if split not in set(Split):
-        faults.append(f"line {number} ({case_id}): split {split!r} is none of {', '.join(Split)}")
-    faults += [f"line {number} ({case_id}): no file in column {c!r}" for c in columns if not row[c]]
+        faults.append(f"{where}: split {split!r} is none of {', '.join(Split)}")
+    faults += [f"{where}: no file in column {c!r}" for c in columns if not row[c]]
     if split in (Split.LABELLED, Split.TEST) and not row.get("label"):
-        faults.append(f"line {number} ({case_id}): a {split} case needs a file in column 'label'")
+        faults.append(f"{where}: a {split} case needs a file in column 'label'")
+    if row[""]:
+        faults.append(
+            f"{where}: more cells than columns, the last are {row['']!r}; quote cells that hold a separator"
+        )
     return faults
+
+
+def _duplicate_faults(case_ids: Sequence[str]) -> list[str]:
+    """Ids that name the same files on a disk that takes no notice of case."""
+    same: dict[str, list[str]] = {}
+    for case_id in case_ids:
+        same.setdefault(case_id.lower(), []).append(case_id)
+    return [
+        f"case_id {' and '.join(repr(name) for name in sorted(set(ids)))} appears {len(ids)} times; it must be unique"
+        f"{' whatever its letter case' if len(set(ids)) > 1 else ''}"
+        for ids in same.values()
+        if len(ids) > 1
+    ]
 
 
 def _case(row: dict[str, str], columns: Sequence[str], folder: Path) -> Case:

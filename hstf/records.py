@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from hstf.errors import HstfError, join_faults
-from hstf.files import read_csv, read_json, sha256_file, sha256_json, write_csv, write_json
+from hstf.files import (
+    read_csv,
+    read_json,
+    remove_leftovers,
+    sha256_file,
+    sha256_json,
+    write_csv,
+    write_json,
+)
 from hstf.progress import track
 
 COLUMNS = ("case_id", "files", "sha256")
@@ -37,22 +45,60 @@ def run_shard(
 
     ``columns`` are those of the rows that ``run`` returns; the table adds ``case_id``, ``files`` (relative to the
     table's folder, separated by ``;``) and ``sha256`` (of each file, in the same order).
+
+    Raises:
+        HstfError: a file would be written over that somebody edited since it was made, or a case fails.
     """
-    folder, rows, computed = table.parent, [], 0
-    for work in track(list(works), title):
-        record_path = folder / ".records" / f"{work.case_id}.json"
+    works, folder, computed = list(works), table.parent, 0
+    rows: dict[str, Mapping[str, Any]] = {}
+    records = {work.case_id: _read_record(_record_path(folder, work.case_id)) for work in works}
+    _refuse_edited([record["row"] for record in records.values() if record], folder, table)
+    for work in track(works, title):
         key = sha256_json({"parameters": parameters, "inputs": dict(work.inputs)})
-        row = _valid_row(record_path, key, folder)
-        if row is None:
-            record_path.unlink(missing_ok=True)
-            decided = work.run()
-            row = {"case_id": work.case_id, **decided, **_file_columns(work.outputs, folder)}
-            write_json(record_path, {"key": key, "row": row, "inputs": dict(work.inputs)})
+        record = records[work.case_id]
+        if record and record["key"] == key and not missing_files(record["row"], folder):
+            rows[work.case_id] = record["row"]
+        else:
+            rows[work.case_id] = _compute(work, key, folder)
             computed += 1
-        rows.append(row)
-    write_csv(table, rows, ["case_id", *columns, "files", "sha256"])
-    print(f"{title}: {computed} computed, {len(rows) - computed} up to date", flush=True)
+    write_csv(table, rows.values(), ["case_id", *columns, "files", "sha256"])
+    print(f"{title}: {computed} computed, {len(works) - computed} up to date", flush=True)
     return computed
+
+
+def _compute(work: CaseWork, key: str, folder: Path) -> dict[str, Any]:
+    """Run ``work``. The record is gone while files change and is written last: it never vouches for half of them."""
+    record_path = _record_path(folder, work.case_id)
+    record_path.unlink(missing_ok=True)
+    for path in work.outputs:
+        remove_leftovers(path)
+    decided = work.run()
+    row = {"case_id": work.case_id, **decided, **_file_columns(work.outputs, folder)}
+    write_json(record_path, {"key": key, "row": row, "inputs": dict(work.inputs)})
+    return row
+
+
+def _record_path(folder: Path, case_id: str) -> Path:
+    return folder / ".records" / f"{case_id}.json"
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    """The record of a case; a torn one is none."""
+    if not path.is_file():
+        return None
+    try:
+        record = read_json(path)
+        _listed(record["row"])
+    except (HstfError, KeyError, TypeError, ValueError):
+        return None
+    return record if "key" in record else None
+
+
+def _refuse_edited(rows: Iterable[Mapping[str, Any]], folder: Path, table: Path) -> None:
+    """A person's edit is never overwritten; only what is missing or stale is made anew."""
+    faults = [fault for row in rows for fault in edited_files(row, folder)]
+    if faults:
+        raise join_faults(f"{table}: {len(faults)} files would be lost that were changed by hand.", faults)
 
 
 def _file_columns(outputs: Sequence[Path], folder: Path) -> dict[str, str]:
@@ -62,31 +108,40 @@ def _file_columns(outputs: Sequence[Path], folder: Path) -> dict[str, str]:
     }
 
 
-def _valid_row(record_path: Path, key: str, folder: Path) -> dict[str, Any] | None:
-    if not record_path.is_file():
-        return None
-    try:
-        record = read_json(record_path)
-    except HstfError:
-        return None  # a torn record is no record
-    if record["key"] != key or file_faults(record["row"], folder):
-        return None
-    return record["row"]
+def _listed(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Names and SHA-256 of the files of a row; a case may have none. ``ValueError`` where the two do not match."""
+    names, digests = str(row["files"]), str(row["sha256"])
+    return list(zip(names.split(";"), digests.split(";"), strict=True)) if names or digests else []
+
+
+def missing_files(row: Mapping[str, Any], folder: Path) -> list[str]:
+    """Sentences about files of ``row`` that are lost."""
+    return [
+        f"{row['case_id']}: {folder / name} is missing; delete the table beside it and rerun its stage"
+        for name, _ in _listed(row)
+        if not (folder / name).is_file()
+    ]
+
+
+def edited_files(row: Mapping[str, Any], folder: Path) -> list[str]:
+    """Sentences about files of ``row`` that were changed since they were written."""
+    return [
+        f"{row['case_id']}: {path} was changed after it was written. To correct a pseudo-label, put the file in"
+        f" the overrides folder; to restore it, delete {path} and the table beside it and rerun its stage"
+        for path, digest in ((folder / name, digest) for name, digest in _listed(row))
+        if path.is_file() and sha256_file(path) != digest
+    ]
 
 
 def file_faults(row: Mapping[str, Any], folder: Path) -> list[str]:
     """What is wrong with the files of a table's ``row``: lost, or changed since they were written."""
-    faults = []
-    for name, digest in zip(str(row["files"]).split(";"), str(row["sha256"]).split(";"), strict=True):
-        path = folder / name
-        if not path.is_file():
-            faults.append(f"{row['case_id']}: {path} is missing; delete the table beside it and rerun its stage")
-        elif sha256_file(path) != digest:
-            faults.append(
-                f"{row['case_id']}: {path} was changed after it was written. To correct a pseudo-label, put the file in"
-                f" the overrides folder; to restore it, delete {path} and the table beside it and rerun its stage"
-            )
-    return faults
+    try:
+        return missing_files(row, folder) + edited_files(row, folder)
+    except (KeyError, ValueError):
+        name = row.get("case_id")
+        return [
+            f"{name}: its row was edited, 'files' and 'sha256' do not match; delete the table and rerun its stage"
+        ]
 
 
 def read_table(table: Path, verify: bool = True) -> dict[str, dict[str, str]]:
