@@ -5,9 +5,7 @@ rule calibrate:
     input:
         plan=LAYOUT.plan,
         cases=[LAYOUT.preprocessed_table(shard) for shard in LABELLED],
-        out_of_fold=[
-            LAYOUT.out_of_fold_table(f"fold_{k}") for k in range(CONFIG.warmup.folds)
-        ],
+        out_of_fold=[LAYOUT.out_of_fold_table(f"fold_{k}") for k in range(CONFIG.warmup.folds)],
     output:
         LAYOUT.calibration,
     log:

@@ -77,9 +77,7 @@ def shard_images(w):
 
 
 def shard_training_labels(w):
-    return [
-        case.training_label for case in CASES[w.shard] if case.split is Split.LABELLED
-    ]
+    return [case.training_label for case in CASES[w.shard] if case.split is Split.LABELLED]
 
 
 def references(cases):
@@ -106,11 +104,7 @@ def previous_weights(w):
 
 def start_weights(w):
     """The weights that a student starts from, unless it starts from scratch."""
-    return (
-        previous_weights(w)
-        if CONFIG.for_round(int(w.round)).student.start == "warmup"
-        else []
-    )
+    return previous_weights(w) if CONFIG.for_round(int(w.round)).student.start == "warmup" else []
 
 
 def previous_labels(w):
@@ -122,22 +116,15 @@ def previous_labels(w):
 
 def shard_overrides(w):
     in_force = OVERRIDES[int(w.round)]
-    return [
-        in_force[case.case_id] for case in CASES[w.shard] if case.case_id in in_force
-    ]
+    return [in_force[case.case_id] for case in CASES[w.shard] if case.case_id in in_force]
 
 
 def override_files(w):
-    return [
-        override.file for override in shard_overrides(w) if override.file is not None
-    ]
+    return [override.file for override in shard_overrides(w) if override.file is not None]
 
 
 def override_rows(w):
-    return [
-        {key: str(value) for key, value in asdict(override).items()}
-        for override in shard_overrides(w)
-    ]
+    return [{key: str(value) for key, value in asdict(override).items()} for override in shard_overrides(w)]
 
 
 def shard_patients(w):
@@ -154,15 +141,12 @@ def scored_pseudo_labels(w):
     return [*tables, *references(SHEET.of(Split.UNLABELLED))]
 
 
-def round_files(w):
-    """The small files of a round, beside its scores."""
-    number = int(w.round)
-    tables = (
-        [LAYOUT.refine(number), LAYOUT.labels_table(number)]
-        if number
-        else [LAYOUT.calibration]
-    )
-    return [
-        *tables,
-        *(LAYOUT.history(number, member) for member in members(CONFIG, number)),
-    ]
+def results(number):
+    """The small files of a round: how the training went, what it learned from, how the model scores."""
+    histories = [LAYOUT.history(number, member) for member in members(CONFIG, number)]
+    tables = [LAYOUT.refine(number), LAYOUT.labels_table(number)] if number else [LAYOUT.calibration]
+    return [*histories, *tables, LAYOUT.evaluation_cases(number), LAYOUT.evaluation_summary(number)]
+
+
+def round_results(w):
+    return results(int(w.round))

@@ -10,9 +10,7 @@ rule report:
         [results(number) for number in (0, *ROUNDS)],
     output:
         html=report(LAYOUT.report, category="Report", caption="../report/report.rst"),
-        rounds=report(
-            LAYOUT.rounds_table, category="Report", caption="../report/rounds.rst"
-        ),
+        rounds=report(LAYOUT.rounds_table, category="Report", caption="../report/rounds.rst"),
     log:
         LOGS / "report.log",
     benchmark:

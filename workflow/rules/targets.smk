@@ -19,21 +19,12 @@ def round_targets(number):
 def targets():
     """Files by the name to ask for."""
     rounds = {number: round_targets(number) for number in (0, *ROUNDS)}
-    stages = {
-        stage: [files.get(stage, []) for files in rounds.values()]
-        for stage in rounds[max(rounds)]
-    }
+    stages = {stage: [files.get(stage, []) for files in rounds.values()] for stage in rounds[max(rounds)]}
     return {
-        "preprocess": [
-            LAYOUT.preprocessed_table(shard) for shard in (*LABELLED, *UNLABELLED)
-        ],
+        "preprocess": [LAYOUT.preprocessed_table(shard) for shard in (*LABELLED, *UNLABELLED)],
         "warmup": weights(0),
         **stages,
-        **{
-            f"round_{number}_{stage}": f
-            for number, files in rounds.items()
-            for stage, f in files.items()
-        },
+        **{f"round_{number}_{stage}": f for number, files in rounds.items() for stage, f in files.items()},
     }
 
 
