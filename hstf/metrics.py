@@ -27,6 +27,8 @@ DISTANCE_METRICS = ("hd95_mm", "asd_mm", "asd_directed_mm")
 VOLUME_METRICS = ("volume_ml", "reference_ml", "volume_difference_ml", "volume_difference_relative")
 METRICS = (*OVERLAP_METRICS, *DISTANCE_METRICS, *VOLUME_METRICS)
 EmptyPolicy = Literal["one", "exclude"]
+EMPTY_DICE: dict[EmptyPolicy, float] = {"one": 1.0, "exclude": float("nan")}
+"""Dice of a class that is in neither map."""
 Box = tuple[slice, ...]
 
 
@@ -45,7 +47,11 @@ def dice(a: np.ndarray, b: np.ndarray, empty: float = 1.0) -> float:
 
 def class_dice(a: np.ndarray, b: np.ndarray, classes: int, empty: float = 1.0) -> np.ndarray:
     """Dice ``(classes,)`` of each class of two maps of class indices, without the voxels to ignore."""
-    table = confusion(a, b, classes)
+    return table_dice(confusion(a, b, classes), empty)
+
+
+def table_dice(table: np.ndarray, empty: float = 1.0) -> np.ndarray:
+    """Dice ``(classes,)`` of each class from :func:`confusion`; ``empty`` for classes that are nowhere."""
     both = table.sum(axis=0) + table.sum(axis=1)
     return np.where(both > 0, 2 * np.diag(table) / np.maximum(both, 1), empty)
 
@@ -83,7 +89,7 @@ def overlap_metrics(table: np.ndarray, index: int, empty: EmptyPolicy = "one") -
     voxels = int(table.sum())
     wrong = false_positive + false_negative
     if hits + wrong == 0:
-        value = 1.0 if empty == "one" else float("nan")
+        value = EMPTY_DICE[empty]
         return dict.fromkeys(OVERLAP_METRICS, value) | {"accuracy": 1.0 if voxels else value}
     return {
         "accuracy": 1 - wrong / voxels,

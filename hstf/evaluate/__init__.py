@@ -1,0 +1,33 @@
+"""``hstf evaluate``: predict the test cases with a round's model and score them in native space.
+
+This is the only stage that reads the test cases and the withheld labels, and nothing is chosen from what it writes: the
+summary of a round (:mod:`hstf.evaluate.summary`) and its pseudo-labels in hindsight (:mod:`hstf.evaluate.hindsight`).
+"""
+
+import argparse
+
+from hstf.cli import add_config, add_round
+from hstf.config import load_config
+from hstf.evaluate.cases import evaluate_shard
+from hstf.evaluate.summary import summarise_round
+
+__all__ = ["add_arguments", "evaluate_shard", "run", "summarise_round"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    add_round(parser)
+    parser.add_argument(
+        "--shard",
+        metavar="NAME",
+        help="test cases to predict and score, for instance test_0; none: sum up the round",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    config = load_config(*args.config)
+    if args.shard:
+        evaluate_shard(config, args.round, args.shard)
+    else:
+        summarise_round(config, args.round)
+    return 0

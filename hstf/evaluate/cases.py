@@ -1,0 +1,153 @@
+"""Test cases of a shard: predicted from their files as ``hstf predict`` does it, and scored against their labels."""
+
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hstf.cases import Case, Split, read_cases
+from hstf.config import Config
+from hstf.errors import HstfError
+from hstf.evaluate.labels import read_indices, to_values
+from hstf.evaluate.tables import known, mean_over_classes
+from hstf.files import sha256_file, write_json
+from hstf.layout import Layout, members
+from hstf.metrics import EMPTY_DICE, class_dice, score
+from hstf.records import CaseWork, run_shard
+from hstf.stages import stage_parameters
+from hstf.volumes import Volume, read_image, write_like
+
+if TYPE_CHECKING:
+    from hstf.inference import Prediction, Predictor
+
+COLUMNS = ("dice", "hd95_mm", "asd_mm")
+
+
+def evaluate_shard(config: Config, number: int, shard: str) -> int:
+    """Predict and score the test cases of ``shard`` with the model of round ``number``.
+
+    Writes the predictions, ``scores/<case>.json`` and the shard's table, whose columns are means over the foreground
+    classes. Returns how many cases were computed; the others were up to date.
+
+    Raises:
+        HstfError: the shard holds no test cases, or a file is missing or does not fit.
+    """
+    cases = read_cases(config).shard(shard, config.shard_size)
+    if any(case.split is not Split.TEST for case in cases):
+        raise HstfError(f"--shard {shard}: evaluate predicts test cases alone. Name a shard test_<k>.")
+    config, layout = config.for_round(number), Layout.of(config)
+    model = {f"weights of {name}": sha256_file(path) for name, path in _weights(config, number).items()}
+    model["plan"] = sha256_file(layout.plan)
+    predictor = cache(partial(load_predictor, config, number))  # loaded when a case needs it
+    works = [
+        CaseWork(
+            case.case_id,
+            {**model, **_case_inputs(case)},
+            _outputs(config, number, case),
+            partial(_evaluate_case, config, number, case, predictor),
+        )
+        for case in cases
+    ]
+    table = layout.evaluation_table(number, shard)
+    return run_shard(table, _parameters(config, number), works, COLUMNS, f"evaluate {number} {shard}")
+
+
+def load_predictor(config: Config, number: int) -> "Predictor":
+    """The model of round ``number``, all members as one."""
+    from hstf.inference import Predictor
+    from hstf.plan import Plan
+
+    weights = list(_weights(config, number).values())
+    plan = Plan.load(Layout.of(config).plan)
+    return Predictor.load(weights, plan, config.predict, config.modalities, config.device, config.preprocess)
+
+
+def _weights(config: Config, number: int) -> dict[str, Path]:
+    paths = {name: Layout.of(config).weights(number, name) for name in members(config, number)}
+    missing = [str(path) for path in paths.values() if not path.is_file()]
+    if missing:
+        stage = "student" if number else "warmup"
+        raise HstfError(
+            f"round {number} has no model yet: {', '.join(missing)} missing. Run the {stage} stage first."
+        )
+    return paths
+
+
+def _parameters(config: Config, number: int) -> dict[str, Any]:
+    """What a case's scores depend on; intervals are made later, from all cases."""
+    parameters = stage_parameters(config, "evaluate", number)
+    return {**parameters, "evaluate": {k: v for k, v in parameters["evaluate"].items() if k != "bootstrap"}}
+
+
+def _case_inputs(case: Case) -> dict[str, str]:
+    assert case.reference is not None, "the case sheet refuses test cases without a label"
+    files = {**{f"image {k}": path for k, path in enumerate(case.images)}, "reference": case.reference}
+    missing = [str(path) for path in files.values() if not path.is_file()]
+    if missing:
+        raise HstfError(
+            f"{case.case_id}: {', '.join(missing)} missing. Restore the files or correct the case sheet."
+        )
+    return {name: sha256_file(path) for name, path in files.items()} | {
+        "group": case.group,
+        "site": case.site,
+    }
+
+
+def _outputs(config: Config, number: int, case: Case) -> list[Path]:
+    layout = Layout.of(config)
+    scores = layout.evaluation_scores(number, case.case_id)
+    prediction = layout.evaluation_prediction(number, case.case_id)
+    return [scores, prediction] if config.evaluate.save_predictions else [scores]
+
+
+def _evaluate_case(
+    config: Config, number: int, case: Case, predictor: Callable[[], "Predictor"]
+) -> Mapping[str, Any]:
+    """Write a case's prediction and scores; returns its row of the shard's table."""
+    layout = Layout.of(config)
+    volumes = [read_image(path) for path in case.images]
+    try:
+        prediction = predictor().predict(volumes)
+    except HstfError as error:
+        raise HstfError(f"{case.case_id}: {error}") from error
+    if config.evaluate.save_predictions:
+        path = layout.evaluation_prediction(number, case.case_id)
+        write_like(path, to_values(prediction.label, config), volumes[0])
+    scores = score_case(config, case, prediction, volumes[0])
+    write_json(layout.evaluation_scores(number, case.case_id), scores)
+    return {name: mean_over_classes(scores["classes"], name) for name in COLUMNS}
+
+
+def score_case(config: Config, case: Case, prediction: "Prediction", image: Volume) -> dict[str, Any]:
+    """Scores of a case as plain JSON values: ``classes`` (metrics by foreground class) and ``members`` (Dice).
+
+    Raises:
+        HstfError: the reference does not lie on the image's voxels, or holds values that are no class.
+    """
+    assert case.reference is not None
+    reference = read_indices(case.reference, config)
+    if reference.shape != prediction.label.shape:
+        raise HstfError(
+            f"{case.case_id}: {case.reference} has shape {reference.shape}, the image"
+            f" {prediction.label.shape}. A label lies on the voxels of its image; export it again."
+        )
+    names, empty = config.class_names, config.evaluate.empty
+    scores = score(prediction.label, reference, image.spacing, len(names), empty)
+    single = {
+        member: class_dice(label, reference, len(names), EMPTY_DICE[empty])[1:]
+        for member, label in prediction.members.items()
+    }
+    return {
+        "case_id": case.case_id,
+        "group": case.group,
+        "site": case.site,
+        "classes": {names[index]: _plain(values) for index, values in scores.items()},
+        "members": {
+            member: _plain(dict(zip(names[1:], dices, strict=True))) for member, dices in single.items()
+        },
+    }
+
+
+def _plain(values: Mapping[str, float | str]) -> dict[str, Any]:
+    """JSON values: NaN becomes None."""
+    return {k: v if isinstance(v, str) else known(v) for k, v in values.items()}

@@ -1,0 +1,173 @@
+"""Pseudo-labels in hindsight: how good they were, where the case sheet has a withheld label of an unlabelled case.
+
+Only files that already exist are scored, and nothing that trains, refines or selects reads what is written here.
+"""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hstf.cases import Case, Split, read_cases
+from hstf.config import Config
+from hstf.errors import HstfError
+from hstf.evaluate.labels import read_indices
+from hstf.evaluate.tables import describe, known, mean
+from hstf.files import write_csv
+from hstf.layout import Layout
+from hstf.metrics import EMPTY_DICE, IGNORE, confusion, table_dice
+from hstf.parallel import worker_count
+from hstf.records import read_table
+from hstf.significance import rank_correlation
+from hstf.volumes import read_label
+
+COLUMNS = (
+    "case_id", "accepted", "predicted_dice", "class", "dice", "kept_error", "low_weight_error", "kept_share",
+)  # fmt: skip
+KEPT_WEIGHT = 128
+"""Voxels of at least this weight (of 255) count as kept."""
+
+
+@dataclass(frozen=True)
+class Hindsight:
+    """A pseudo-label against the truth."""
+
+    case_id: str
+    accepted: bool
+    predicted_dice: float | None
+    dice: dict[str, float | None]
+    """By foreground class."""
+    kept: np.ndarray
+    """``(K, K)`` voxel counts of kept voxels, rows the pseudo-label, columns the truth."""
+    low: np.ndarray
+    """The same of the other voxels."""
+
+
+def score_pseudo_labels(config: Config, number: int) -> dict[str, Any] | None:
+    """Write ``pseudo_labels.csv`` of a round and sum it up; None where there is nothing to score.
+
+    A row of the table is a class of a case: its Dice, the share of wrong voxels among those so labelled, kept
+    (weight >= 0.5) and not (low weight), and the share kept. The summary gives mean Dice, also of accepted and of
+    rejected cases, Spearman's correlation of predicted with true Dice, and error rates over all voxels of all cases.
+
+    Raises:
+        HstfError: a table is missing, files were changed after they were written, or do not fit the reference.
+    """
+    layout = Layout.of(config)
+    scored = _score_all(config, number) if number else []
+    names = config.class_names
+    rows = [row for case in scored for row in _rows(case, names)]
+    write_csv(layout.evaluation_pseudo_labels(number), rows, COLUMNS)
+    return _summary(scored) if scored else None
+
+
+def _score_all(config: Config, number: int) -> list[Hindsight]:
+    layout, sheet = Layout.of(config), read_cases(config)
+    if not any(case.reference for case in sheet.of(Split.UNLABELLED)):
+        return []
+    works = []
+    for shard, cases in sheet.shards(Split.UNLABELLED, config.shard_size).items():
+        table = read_table(layout.pseudo_labels_table(number, shard))
+        works += [(case, table[case.case_id]) for case in cases if case.case_id in table and case.reference]
+    folder = layout.pseudo_labels(number)
+    with ThreadPoolExecutor(worker_count(0)) as pool:
+        scored = pool.map(lambda work: _score(config, folder, *work), works)
+        return [case for case in scored if case is not None]
+
+
+def _score(config: Config, folder: Path, case: Case, row: Mapping[str, str]) -> Hindsight | None:
+    """Score a pseudo-label; None where a rejected case has no file."""
+    path, weight_path = folder / f"{case.case_id}.nii.gz", folder / f"{case.case_id}.weight.nii.gz"
+    if not path.is_file():
+        return None
+    assert case.reference is not None
+    label, reference = read_indices(path, config), read_indices(case.reference, config)
+    weight = read_label(weight_path).data
+    shapes = {str(path): label.shape, str(weight_path): weight.shape, str(case.reference): reference.shape}
+    if len(set(shapes.values())) > 1:
+        found = ", ".join(f"{name} has shape {shape}" for name, shape in shapes.items())
+        raise HstfError(f"{case.case_id}: {found}; expected one shape. Correct the reference's file.")
+    return hindsight(config, case.case_id, row, label, weight, reference)
+
+
+def hindsight(
+    config: Config,
+    case_id: str,
+    row: Mapping[str, str],
+    label: np.ndarray,
+    weight: np.ndarray,
+    reference: np.ndarray,
+) -> Hindsight:
+    """Score a pseudo-label: class indices ``label`` and ``reference``, ``weight`` 0..255, all ``(X, Y, Z)`` uint8."""
+    classes = len(config.class_names)
+    trusted = weight >= KEPT_WEIGHT
+    kept = confusion(label, np.where(trusted, reference, np.uint8(IGNORE)), classes)
+    low = confusion(label, np.where(trusted, np.uint8(IGNORE), reference), classes)
+    dices = table_dice(kept + low, EMPTY_DICE[config.evaluate.empty])
+    return Hindsight(
+        case_id,
+        row["accepted"] == "1",
+        known(row["predicted_dice"]),
+        {name: known(dices[index]) for index, name in enumerate(config.class_names) if index},
+        kept,
+        low,
+    )
+
+
+def _rows(case: Hindsight, names: Sequence[str]) -> list[dict[str, Any]]:
+    return [
+        {
+            "case_id": case.case_id,
+            "accepted": int(case.accepted),
+            "predicted_dice": case.predicted_dice,
+            "class": name,
+            "dice": case.dice[name],
+            "kept_error": _error(case.kept[index].sum(), case.kept[index, index]),
+            "low_weight_error": _error(case.low[index].sum(), case.low[index, index]),
+            "kept_share": _share(case.kept[index].sum(), case.low[index].sum()),
+        }
+        for index, name in enumerate(names)
+        if index
+    ]
+
+
+def _summary(scored: Sequence[Hindsight]) -> dict[str, Any]:
+    dices = [mean(case.dice.values()) for case in scored]
+    pairs = [(case.predicted_dice, dice) for case, dice in zip(scored, dices, strict=True)]
+    both = [(p, d) for p, d in pairs if p is not None and d is not None]
+    kept, low = (np.sum(tables, axis=0) for tables in zip(*((c.kept, c.low) for c in scored), strict=True))
+    return {
+        "dice": describe(dices),
+        "accepted": describe(d for case, d in zip(scored, dices, strict=True) if case.accepted),
+        "rejected": describe(d for case, d in zip(scored, dices, strict=True) if not case.accepted),
+        "classes": {name: describe(case.dice[name] for case in scored) for name in scored[0].dice},
+        "spearman": rank_correlation([p for p, _ in both], [d for _, d in both]),
+        "voxels": _voxel_summary(kept, low),
+        "foreground_voxels": _voxel_summary(_without_background(kept), _without_background(low)),
+    }
+
+
+def _voxel_summary(kept: np.ndarray, low: np.ndarray) -> dict[str, float | None]:
+    return {
+        "kept_error": _error(kept.sum(), np.trace(kept)),
+        "low_weight_error": _error(low.sum(), np.trace(low)),
+        "kept_share": _share(kept.sum(), low.sum()),
+    }
+
+
+def _without_background(table: np.ndarray) -> np.ndarray:
+    """The counts of voxels that are foreground in the pseudo-label, in truth, or in both."""
+    foreground = table.copy()
+    foreground[0, 0] = 0
+    return foreground
+
+
+def _error(voxels: int, right: int) -> float | None:
+    return float(1 - right / voxels) if voxels else None
+
+
+def _share(part: int, rest: int) -> float | None:
+    return float(part / (part + rest)) if part + rest else None

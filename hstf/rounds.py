@@ -1,0 +1,150 @@
+"""The rounds of an experiment side by side: what each learned from, how well it segments, and what it gained."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from hstf.cases import Split, read_cases
+from hstf.config import Config
+from hstf.evaluate.tables import known, mean
+from hstf.files import read_csv, read_json, write_csv
+from hstf.layout import Layout, members
+from hstf.significance import Comparison, compare
+
+COLUMNS = (
+    "round", "model", "labelled", "pseudo_labelled", "automatic", "accepted", "human", "rejected",
+    "members", "test_cases", "dice", "dice_low", "dice_high", "dice_single",
+    "gain", "gain_low", "gain_high", "p_value", "note", "hd95_mm", "asd_mm", "pseudo_label_dice",
+)  # fmt: skip
+LABEL_SOURCES = ("automatic", "accepted", "human", "rejected")
+
+
+def rounds_table(config: Config) -> list[dict[str, Any]]:
+    """One row for each round that has been evaluated, the warm-up first; also written to ``rounds.csv``.
+
+    Columns, besides ``dice_<class>`` for each foreground class:
+
+    - ``labelled``: cases with a label that the round's model learned from; ``pseudo_labelled``: those with a pseudo-label,
+      which are ``automatic`` (accepted by their score), ``accepted`` (by a person) or ``human`` (corrected by a person);
+      ``rejected`` cases were left out;
+    - ``dice``: mean Dice of the test cases by the round's ``members`` together, with its 95% interval over patients
+      (``dice_low``, ``dice_high``); ``dice_single``: mean of each member alone;
+    - ``gain``: mean change of Dice against the warm-up with its interval; ``p_value`` of Wilcoxon's signed-rank test
+      over patients, and a ``note`` where it says little;
+    - ``hd95_mm``, ``asd_mm``: means over test cases; ``pseudo_label_dice``: of the round's pseudo-labels, where
+      withheld labels tell it.
+    """
+    layout = Layout.of(config)
+    numbers = [n for n in range(config.rounds + 1) if layout.evaluation_summary(n).is_file()]
+    rows = [_row(config, number) for number in numbers]
+    columns = [*COLUMNS, *(f"dice_{name}" for name in config.class_names[1:])]
+    write_csv(layout.rounds_table, rows, columns)
+    return rows
+
+
+def _row(config: Config, number: int) -> dict[str, Any]:
+    summary = read_json(Layout.of(config).evaluation_summary(number))
+    dice, pseudo_labels = summary["dice"], summary["pseudo_labels"]
+    return {
+        "round": number,
+        "model": summary["model"],
+        **_training_cases(config, number),
+        "members": len(members(config, number)),
+        "test_cases": summary["cases"],
+        "dice": dice["mean"],
+        "dice_low": dice["low"],
+        "dice_high": dice["high"],
+        "dice_single": summary["members"]["mean"],
+        **(_gain(compare_with_warmup(config, number)) if number else {}),
+        "hd95_mm": summary["mean"]["hd95_mm"]["mean"],
+        "asd_mm": summary["mean"]["asd_mm"]["mean"],
+        "pseudo_label_dice": pseudo_labels and pseudo_labels["dice"]["mean"],
+        **{f"dice_{name}": scores["dice"]["mean"] for name, scores in summary["classes"].items()},
+    }
+
+
+def _training_cases(config: Config, number: int) -> dict[str, int]:
+    labelled = len(read_cases(config).of(Split.LABELLED))
+    rows = read_csv(Layout.of(config).labels_table(number)) if number else []
+    sources = Counter(row["source"] for row in rows)
+    counts = {source: sources[source] for source in LABEL_SOURCES}
+    return {"labelled": labelled, "pseudo_labelled": len(rows) - counts["rejected"], **counts}
+
+
+def _gain(comparison: Comparison) -> dict[str, Any]:
+    difference = comparison.difference
+    return {
+        "gain": difference.mean,
+        "gain_low": difference.low,
+        "gain_high": difference.high,
+        "p_value": comparison.p_value,
+        "note": comparison.note,
+    }
+
+
+def compare_with_warmup(config: Config, number: int) -> Comparison:
+    """Dice of the test cases (mean over foreground classes) by round ``number`` and by the warm-up, case by case.
+
+    Cases that only one of the two rounds has scored are left out.
+    """
+    new, old = case_dice(config, number), case_dice(config, 0)
+    shared = [case for case in new if case in old]
+    groups = {case.case_id: case.group for case in read_cases(config).cases}
+    return compare(
+        [new[case] for case in shared],
+        [old[case] for case in shared],
+        [groups.get(case, case) for case in shared],
+        config.evaluate.bootstrap,
+        config.seed,
+    )
+
+
+def case_dice(config: Config, number: int) -> dict[str, float]:
+    """Dice of each test case of a round, mean over the foreground classes; NaN where no class has one."""
+    dices: dict[str, list[str]] = {}
+    for row in read_csv(Layout.of(config).evaluation_cases(number)):
+        dices.setdefault(row["case_id"], []).append(row["dice"])
+    means = {case: mean(values) for case, values in dices.items()}
+    return {case: float("nan") if value is None else value for case, value in means.items()}
+
+
+def print_rounds(config: Config) -> None:
+    """Show the rounds in the terminal: cases, mean test Dice with its 95% interval, change; then where the report lies."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"Experiment {config.experiment}: mean test Dice")
+    for title in (
+        "round",
+        "labelled",
+        "pseudo-labelled",
+        "Dice (95% CI)",
+        "change from warm-up (95% CI)",
+        "p",
+    ):
+        table.add_column(title, justify="left" if title == "round" else "right")
+    for row in rounds_table(config):
+        table.add_row(*_shown(row))
+    console = Console()
+    console.print(table)
+    console.print(f"Report: {Layout.of(config).report.resolve()}", soft_wrap=True, highlight=False)
+
+
+def _shown(row: Mapping[str, Any]) -> list[str]:
+    p_value = row.get("p_value")
+    return [
+        f"{row['round']} ({row['model']})",
+        str(row["labelled"]),
+        str(row["pseudo_labelled"]),
+        with_interval(row["dice"], row["dice_low"], row["dice_high"]),
+        with_interval(row.get("gain"), row.get("gain_low"), row.get("gain_high"), sign="+"),
+        "" if p_value is None else ("<0.001" if p_value < 0.001 else f"{p_value:.3f}"),
+    ]
+
+
+def with_interval(value: float | None, low: float | None, high: float | None, sign: str = "") -> str:
+    """``0.873 (0.851 to 0.892)``; empty without a value, without parentheses where there is no interval."""
+    if known(value) is None:
+        return ""
+    interval = "" if low is None or high is None else f" ({low:{sign}.3f} to {high:{sign}.3f})"
+    return f"{value:{sign}.3f}{interval}"
