@@ -1,6 +1,6 @@
 """``teacher:``, how the previous round's models label the unlabelled cases."""
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from hstf.config.section import Section
 
@@ -18,3 +18,19 @@ class TeacherConfig(Section):
     """Windows predicted at once."""
     amp: bool = True
     """bfloat16 where the device has it natively."""
+
+    @field_validator("scales")
+    @classmethod
+    def _scales_around_one(cls, scales: tuple[float, ...]) -> tuple[float, ...]:
+        if 1.0 not in scales:
+            raise ValueError(f"1.0 must be among the scales, found {list(scales)}")
+        if any(not 0.25 <= scale <= 4 for scale in scales) or len(set(scales)) < len(scales):
+            raise ValueError(f"scales lie in 0.25..4 and differ from one another, found {list(scales)}")
+        return scales
+
+    @field_validator("flip_axes")
+    @classmethod
+    def _axes_of_a_volume(cls, axes: tuple[int, ...]) -> tuple[int, ...]:
+        if not set(axes) <= {0, 1, 2} or len(set(axes)) < len(axes):
+            raise ValueError(f"flip_axes are some of 0, 1 and 2, each once, found {list(axes)}")
+        return axes
