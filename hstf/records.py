@@ -4,7 +4,7 @@ Each case of a per-case stage has a record beside its files: the inputs, paramet
 SHA-256 of each file it has. A job skips cases whose record still holds.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from hstf.files import (
     write_csv,
     write_json,
 )
-from hstf.progress import track
+from hstf.parallel import ProcessDied, map_processes
+from hstf.progress import Progress
 
 COLUMNS = ("case_id", "files", "sha256")
 
@@ -39,35 +40,64 @@ class CaseWork:
 
 
 def run_shard(
-    table: Path, parameters: Mapping[str, Any], works: Iterable[CaseWork], columns: Sequence[str], title: str
+    table: Path,
+    parameters: Mapping[str, Any],
+    works: Iterable[CaseWork],
+    columns: Sequence[str],
+    title: str,
+    workers: int = 1,
 ) -> int:
     """Do the cases of a shard that are not done yet, then write its ``table``; returns how many were computed.
 
     ``columns`` are those of the rows that ``run`` returns; the table adds ``case_id``, ``files`` (relative to the
-    table's folder, separated by ``;``) and ``sha256`` (of each file, in the same order).
+    table's folder, separated by ``;``) and ``sha256`` (of each file, in the same order). With several ``workers``
+    the cases are computed side by side in processes, and their ``run`` must be picklable.
 
     Raises:
         HstfError: a file would be written over that somebody edited since it was made, or a case fails.
     """
-    works, folder, computed = list(works), table.parent, 0
+    works, folder = list(works), table.parent
     rows: dict[str, Mapping[str, Any]] = {}
+    jobs: list[Job] = []
     records = {work.case_id: _read_record(_record_path(folder, work.case_id)) for work in works}
     _refuse_edited([record["row"] for record in records.values() if record], folder, table)
-    for work in track(works, title):
+    for work in works:
         key = sha256_json({"parameters": parameters, "inputs": dict(work.inputs)})
         record = records[work.case_id]
         if record and record["key"] == key and not missing_files(record["row"], folder):
             rows[work.case_id] = record["row"]
         else:
-            rows[work.case_id] = _compute(work, key, folder)
-            computed += 1
-    write_csv(table, rows.values(), ["case_id", *columns, "files", "sha256"])
-    print(f"{title}: {computed} computed, {len(works) - computed} up to date", flush=True)
-    return computed
+            jobs.append((work, key, folder))
+    with Progress(title, len(works), done=len(rows)) as progress:
+        for row in _computed(jobs, workers):
+            rows[row["case_id"]] = row
+            progress.advance(row["case_id"])
+    write_csv(table, (rows[work.case_id] for work in works), ["case_id", *columns, "files", "sha256"])
+    print(f"{title}: {len(jobs)} computed, {len(works) - len(jobs)} up to date", flush=True)
+    return len(jobs)
 
 
-def _compute(work: CaseWork, key: str, folder: Path) -> dict[str, Any]:
-    """Run ``work``. The record is gone while files change and is written last: it never vouches for half of them."""
+Job = tuple[CaseWork, str, Path]
+"""The work of a case, the key of its record, the folder of its files."""
+
+
+def _computed(jobs: Sequence[Job], workers: int) -> Iterator[dict[str, Any]]:
+    """The rows of ``jobs``, in the order in which they are done."""
+    if workers == 1 or len(jobs) < 2:
+        yield from map(_compute, jobs)
+        return
+    for (work, _, _), row in map_processes(_compute, jobs, workers):
+        if isinstance(row, ProcessDied):
+            raise HstfError(
+                f"{work.case_id}: its process was killed, most likely for want of memory. Use fewer workers or a machine"
+                " with more memory."
+            )
+        yield row
+
+
+def _compute(job: Job) -> dict[str, Any]:
+    """Run the work. The record is gone while files change and is written last: it never vouches for half of them."""
+    work, key, folder = job
     record_path = _record_path(folder, work.case_id)
     record_path.unlink(missing_ok=True)
     for path in work.outputs:

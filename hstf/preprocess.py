@@ -1,0 +1,209 @@
+"""``hstf preprocess``: the scans of a shard on the planned grid, normalised, in files that are read by patch.
+
+Each case has a folder with ``image.b2nd`` (float16, ``(C, X, Y, Z)``) and ``geometry.json``, the way back to native space;
+labelled cases have ``label.b2nd`` (uint8 class indices, 255 = ignore) and ``locations.npy`` besides.
+"""
+
+import argparse
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hstf.cases import Case, Split, read_cases
+from hstf.cli import add_config, add_shard
+from hstf.config import Config, load_config
+from hstf.config.preprocess import PreprocessConfig
+from hstf.errors import HstfError, join_faults
+from hstf.files import atomic_path, sha256_file, write_json
+from hstf.geometry import IGNORED, Box, Geometry, to_ras
+from hstf.intensity import normalise, scanned
+from hstf.layout import Layout
+from hstf.parallel import worker_count
+from hstf.plan import Plan
+from hstf.records import CaseWork, run_shard
+from hstf.stages import stage_parameters
+from hstf.store import write_array
+from hstf.volumes import Volume, read_image, read_label
+
+COLUMNS = ("shape_native", "shape_grid", "spacing", "orientation")
+LOCATIONS = 2000  # voxels kept for each class: training centres patches on them
+AFFINE_MM = 0.1  # modalities of a case may differ by this much at the corners of the volume
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``hstf preprocess``."""
+    add_config(parser)
+    add_shard(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Preprocess a shard."""
+    preprocess(load_config(*args.config), args.shard)
+    return 0
+
+
+def preprocess(config: Config, shard: str) -> int:
+    """Preprocess the labelled or unlabelled cases of ``shard``; returns how many were computed.
+
+    Raises:
+        HstfError: no such shard, a shard of test cases, no plan, or a scan that cannot be used.
+    """
+    layout, plan = Layout.of(config), Plan.load(Layout.of(config).plan)
+    cases = read_cases(config).shard(shard, config.shard_size)
+    if any(case.split is Split.TEST for case in cases):
+        raise HstfError(f"{shard}: test cases are read by the evaluate stage alone. Choose another shard.")
+    works = [_work(case, config, plan, layout.preprocessed / case.case_id) for case in cases]
+    workers = worker_count(config.preprocess.workers)
+    table, parameters = layout.preprocessed_table(shard), stage_parameters(config, "preprocess")
+    return run_shard(table, parameters, works, COLUMNS, f"preprocess {shard}", workers)
+
+
+def _work(case: Case, config: Config, plan: Plan, folder: Path) -> CaseWork:
+    files = dict(zip(config.modalities, case.images, strict=True))
+    names = ["image.b2nd", "geometry.json"]
+    if case.split is Split.LABELLED:
+        files["label"] = case.training_label
+        names += ["label.b2nd", "locations.npy"]
+    inputs = {name: sha256_file(path) for name, path in files.items()} | {"plan": plan.grid_sha256}
+    run = partial(preprocess_case, case, config, plan, folder)
+    return CaseWork(case.case_id, inputs, [folder / name for name in names], run)
+
+
+def preprocess_case(case: Case, config: Config, plan: Plan, folder: Path) -> dict[str, Any]:
+    """Write the files of ``case`` to ``folder``; returns its row of the shard's table.
+
+    Raises:
+        HstfError: its files cannot be read or do not fit together.
+    """
+    try:
+        volumes = [read_image(path) for path in case.images]
+        image, geometry = prepare_image(volumes, plan, config.preprocess, config.modalities)
+        del volumes
+        write_array(folder / "image.b2nd", image.astype(np.float16), config.preprocess.chunk)
+        del image
+        if case.split is Split.LABELLED:
+            _write_label(case, config, geometry, folder)
+    except HstfError as error:
+        raise HstfError(f"{case.case_id}: {error}") from error
+    write_json(folder / "geometry.json", geometry.to_json())
+    return {
+        "shape_native": "x".join(map(str, geometry.native_shape)),
+        "shape_grid": "x".join(map(str, geometry.grid_shape)),
+        "spacing": "x".join(f"{v:.6g}" for v in geometry.source_spacing),
+        "orientation": geometry.orientation,
+    }
+
+
+def _write_label(case: Case, config: Config, geometry: Geometry, folder: Path) -> None:
+    path = case.training_label
+    native = read_label(path).data
+    if native.shape != geometry.native_shape:
+        raise HstfError(
+            f"{path}: has shape {native.shape}, the image {geometry.native_shape}. Both must have the same voxels."
+        )
+    classes = len(config.class_names)
+    label = geometry.label_to_grid(class_indices(native, config, path), classes)
+    write_array(folder / "label.b2nd", label, config.preprocess.chunk)
+    with atomic_path(folder / "locations.npy") as temporary:
+        np.save(temporary, class_locations(label, classes, case.case_id))
+
+
+def prepare_image(
+    volumes: Sequence[Volume], plan: Plan, config: PreprocessConfig, modalities: Collection[str]
+) -> tuple[np.ndarray, Geometry]:
+    """A scan's channels on the planned grid, normalised: the one way to the network, in training and prediction.
+
+    Args:
+        volumes: one per modality, in channel order, on the same voxels.
+        modalities: their names, for messages.
+
+    Returns:
+        Float32 ``(C, X, Y, Z)``, and the geometry that leads back.
+
+    Raises:
+        HstfError: channels that are missing, lie on different voxels, or hold NaN or infinite values.
+    """
+    _refuse_misfits(volumes, plan, list(modalities))
+    first = volumes[0]
+    masks = [scanned(volume.data) for volume in volumes]
+    box = bounding_box(to_ras(np.logical_or.reduce(masks), first.affine)) if config.crop else None
+    geometry = Geometry.of(first.data.shape, first.affine, plan.spacing, box)
+    image = np.empty((len(volumes), *geometry.grid_shape), np.float32)
+    for channel, volume, mask, normalisation in zip(image, volumes, masks, plan.normalisation, strict=True):
+        cropped = np.array(geometry.cropped(volume.data), np.float32, order="C")
+        normalise(cropped, geometry.cropped(mask), normalisation)
+        channel[...] = geometry.crop_to_grid(cropped)
+    return image, geometry
+
+
+def _refuse_misfits(volumes: Sequence[Volume], plan: Plan, names: Sequence[str]) -> None:
+    if not len(volumes) == len(names) == len(plan.normalisation):
+        raise HstfError(
+            f"{len(volumes)} images and {len(names)} modalities ({', '.join(names)}) for a plan of"
+            f" {len(plan.normalisation)} channels. Give one image for each, in this order."
+        )
+    faults = []
+    for name, volume in zip(names, volumes, strict=True):
+        if volume.data.shape != volumes[0].data.shape or _distance(volume, volumes[0]) > AFFINE_MM:
+            faults.append(f"{name}: its voxels are not those of {names[0]}; resample it to them")
+        if not np.isfinite(volume.data).all():
+            faults.append(f"{name}: holds NaN or infinite values; replace them, by 0 outside the body")
+    if faults:
+        raise join_faults("The images cannot be used.", faults)
+
+
+def _distance(a: Volume, b: Volume) -> float:
+    """Largest distance (mm) between the corners of two volumes."""
+    corners = np.array(np.meshgrid(*((0, size - 1) for size in a.data.shape))).reshape(3, -1)
+    return float(np.abs((a.affine - b.affine)[:3] @ np.vstack([corners, np.ones(8)])).max())
+
+
+def bounding_box(mask: np.ndarray) -> Box:
+    """First and last + 1 voxel of a non-empty ``mask`` ``(X, Y, Z)`` along each axis."""
+    box = []
+    for axis in range(3):
+        along = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
+        box.append((int(along[0]), int(along[-1]) + 1))
+    return tuple(box)  # type: ignore[return-value]
+
+
+def class_indices(values: np.ndarray, config: Config, path: Path) -> np.ndarray:
+    """A label file's values (uint8) as class indices, 255 where the voxel is to be ignored.
+
+    Raises:
+        HstfError: a value that the configuration does not name; ``path`` is told.
+    """
+    table = np.full(256, -1, np.int16)
+    table[config.class_values] = np.arange(len(config.class_values))
+    if config.ignore_value is not None:
+        table[config.ignore_value] = IGNORED
+    indices = table[values]
+    if (indices < 0).any():
+        unknown = np.unique(values[indices < 0]).tolist()
+        raise HstfError(
+            f"{path}: holds the values {unknown}, which 'labels:' does not name ({_named(config.labels)})."
+        )
+    return indices.astype(np.uint8)
+
+
+def _named(labels: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in labels.items())
+
+
+def class_locations(label: np.ndarray, classes: int, case_id: str) -> np.ndarray:
+    """Up to 2000 random voxels of each foreground class of ``label`` ``(X, Y, Z)``, drawn by ``case_id``.
+
+    Returns:
+        Int32 ``(M, 4)``: class, x, y, z.
+    """
+    generator = np.random.default_rng(list(hashlib.sha256(case_id.encode()).digest()))
+    rows = []
+    for index in range(1, classes):
+        found = np.flatnonzero(label == index)
+        chosen = np.sort(generator.choice(found, min(LOCATIONS, found.size), replace=False))
+        rows.append(np.stack([np.full(chosen.size, index), *np.unravel_index(chosen, label.shape)], axis=1))
+    return np.concatenate(rows).astype(np.int32)
