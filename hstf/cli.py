@@ -68,8 +68,12 @@ def add_round(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--round", type=int, required=True, metavar="R", help="the round, 0 for the warm-up")
 
 
-def add_shard(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--shard", required=True, metavar="NAME", help="the shard, for instance unlabelled_0")
+def add_shard(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """The shard; where it is not ``required``, leaving it out joins the tables of all shards."""
+    joins = "" if required else "; without it, the tables of all shards are joined"
+    parser.add_argument(
+        "--shard", required=required, metavar="NAME", help=f"the shard, for instance unlabelled_0{joins}"
+    )
 
 
 def add_member(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ class Stage:
 
     version: int
     keys: tuple[str, ...]
-    """Configuration keys and sections that its output depends on."""
+    """Configuration keys and sections that its output depends on; ``section.key`` for one key of a section."""
 
 
 STAGES: dict[str, Stage] = {
@@ -23,7 +23,7 @@ STAGES: dict[str, Stage] = {
     "calibrate": Stage(1, ("calibrate", "refine", "labels")),
     "teacher": Stage(1, ("teacher",)),
     "refine": Stage(1, ("refine", "labels")),
-    "labels": Stage(1, ("labels", "overrides")),
+    "labels": Stage(1, ("labels", "student.soft_targets")),
     "student": Stage(1, ("student", "network", "labels", "seed")),
     "evaluate": Stage(1, ("evaluate", "predict", "labels")),
     "report": Stage(1, ("report", "evaluate")),
@@ -38,6 +38,7 @@ SPEED_KEYS = {
     "warmup": {"checkpoint_seconds"},
     "student": {"checkpoint_seconds"},
     "teacher": {"window_batch"},
+    "refine": {"overlays"},
     "predict": {"window_batch"},
 }
 
@@ -48,8 +49,20 @@ def stage_parameters(config: Config, name: str, number: int = 0) -> dict[str, An
     Snakemake compares them, and so do the records of the cases: an edit reruns exactly what depends on it.
     """
     stage = STAGES[name]
-    values = config.for_round(number).model_dump(mode="json", include=set(stage.keys))
+    values = config.for_round(number).model_dump(mode="json", include=_included(stage.keys))
     for section, keys in SPEED_KEYS.items():
         if isinstance(values.get(section), dict):
             values[section] = {k: v for k, v in values[section].items() if k not in keys}
     return {"version": stage.version, **values}
+
+
+def _included(keys: tuple[str, ...]) -> dict[str, Any]:
+    """``keys`` as pydantic's ``include``."""
+    included: dict[str, Any] = {}
+    for key in keys:
+        section, _, inner = key.partition(".")
+        if inner:
+            included.setdefault(section, set()).add(inner)
+        else:
+            included[section] = True
+    return included

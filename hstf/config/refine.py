@@ -1,6 +1,6 @@
 """``calibrate:`` and ``refine:``, pseudo-label refinement (PLR)."""
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from hstf.config.section import Section
 
@@ -8,12 +8,19 @@ from hstf.config.section import Section
 class CalibrateConfig(Section):
     """What is learned from the out-of-fold predictions of the labelled cases."""
 
-    target_precision: float = Field(0.9, gt=0, lt=1)
-    """The confidence threshold of a class is the lowest at which its out-of-fold voxels are right this often."""
+    target_precision: float = Field(0.8, gt=0, lt=1)
+    """The threshold of a class is the lowest confidence whose own out-of-fold voxels are right this often."""
     threshold_bounds: tuple[float, float] = (0.5, 0.95)
     """Bounds of the class-wise confidence thresholds."""
     bins: int = Field(100, ge=10)
     """Bins of the confidence histograms."""
+
+    @field_validator("threshold_bounds")
+    @classmethod
+    def _rising(cls, bounds: tuple[float, float]) -> tuple[float, float]:
+        if not 0 <= bounds[0] <= bounds[1] <= 1:
+            raise ValueError(f"the bounds rise within 0..1, found {bounds}")
+        return bounds
 
 
 class RefineConfig(Section):
@@ -33,7 +40,7 @@ class RefineConfig(Section):
     """Remove components smaller than those of the labelled cases, or beyond their number."""
     fill_holes: bool = True
     """Fill holes of classes whose labelled cases have none."""
-    minimum_predicted_dice: float | None = None
+    minimum_predicted_dice: float | None = Field(None, ge=0, le=1)
     """Cases with a lower predicted Dice are rejected; null: the bound comes from the out-of-fold cases."""
     previous_round: bool = True
     """From round 2 on, lower the weight of voxels on which two rounds disagree."""

@@ -1,0 +1,285 @@
+"""``hstf calibrate``: what the teacher's confidence is worth, learned on the labelled cases that it has not seen."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import exp, log, prod
+from typing import Any
+
+import numpy as np
+from scipy.optimize import isotonic_regression, minimize_scalar
+
+from hstf.cases import Split, read_cases
+from hstf.cli import add_config
+from hstf.config import Config, load_config
+from hstf.config.refine import CalibrateConfig
+from hstf.errors import HstfError
+from hstf.files import read_json
+from hstf.geometry import Geometry
+from hstf.layout import Layout
+from hstf.metrics import class_dice
+from hstf.progress import track
+from hstf.records import read_table
+from hstf.refine.calibration import Calibration
+from hstf.refine.case import TeacherOutput, clean_label
+from hstf.refine.score import Features, fit_dice_model, leave_one_out, residual_sd
+from hstf.refine.structure import StructureRule, describe, learn_rule
+from hstf.refine.weights import sharpen
+from hstf.store import read_array
+
+IGNORE = 255
+TRIVIAL_BACKGROUND = 252
+"""Background voxels with at least this probability (of 255) say nothing about doubt and would drown all others."""
+VOXELS_PER_CASE = 400_000
+TEMPERATURES = (0.25, 4.0)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    calibrate(load_config(*args.config))
+    return 0
+
+
+@dataclass(frozen=True)
+class LabelledCase:
+    """An out-of-fold prediction and the label it is measured with, both on the grid."""
+
+    case_id: str
+    output: TeacherOutput
+    label: np.ndarray
+    """``(X, Y, Z)`` uint8 class index, 255 where unknown."""
+    voxel_mm3: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Voxels that are not trivially background."""
+
+    probabilities: np.ndarray
+    """``(K, N)`` uint8."""
+    label: np.ndarray
+    """``(N,)`` class index."""
+
+
+def calibrate(config: Config) -> Calibration:
+    """Learn temperature, thresholds, structure and predicted Dice; write ``round_0/calibration.json``.
+
+    Raises:
+        HstfError: out-of-fold predictions or labels are missing or changed.
+    """
+    layout, classes = Layout.of(config), config.class_names
+    folders = _case_ids(config)
+    samples, shapes = [], []
+    for case_id in track(folders, "calibrate: voxels"):
+        case = read_case(layout, case_id)
+        samples.append(sample_voxels(case.output.probabilities, case.label, seed=config.seed))
+        shapes.append(describe(case.label, len(classes), case.voxel_mm3))
+    pooled = Sample(
+        np.concatenate([s.probabilities for s in samples], axis=1), np.concatenate([s.label for s in samples])
+    )
+    temperature = fit_temperature(pooled)
+    rules = {index: learn_rule([shape[index - 1] for shape in shapes]) for index in range(1, len(classes))}
+    features, dice = [], []
+    for case_id in track(folders, "calibrate: cases"):
+        case_features, case_dice = score_case(read_case(layout, case_id), temperature, rules, config)
+        features.append(case_features)
+        dice.append(case_dice)
+    calibration = assemble(config, folders, pooled, temperature, rules, features, dice)
+    calibration.save(layout.calibration)
+    return calibration
+
+
+def _case_ids(config: Config) -> list[str]:
+    """Labelled cases, after their files were checked against the tables that name them."""
+    layout, sheet = Layout.of(config), read_cases(config)
+    predicted: set[str] = set()
+    for fold in range(config.warmup.folds):
+        predicted |= read_table(layout.out_of_fold_table(f"fold_{fold}")).keys()
+    for shard in sheet.shards(Split.LABELLED, config.shard_size):
+        read_table(layout.preprocessed_table(shard))
+    case_ids = [case.case_id for case in sheet.of(Split.LABELLED)]
+    missing = [case_id for case_id in case_ids if case_id not in predicted]
+    if missing:
+        raise HstfError(
+            f"{layout.out_of_fold}: no out-of-fold prediction of {', '.join(missing)}. Rerun the warmup stage."
+        )
+    return case_ids
+
+
+def read_case(layout: Layout, case_id: str) -> LabelledCase:
+    """Read a labelled case's prediction and label on the grid."""
+    folder = layout.preprocessed / case_id
+    geometry = Geometry.from_json(read_json(folder / "geometry.json"))
+    return LabelledCase(
+        case_id,
+        TeacherOutput.read(layout.out_of_fold / case_id),
+        read_array(folder / "label.b2nd"),
+        prod(geometry.spacing),
+    )
+
+
+def sample_voxels(probabilities: np.ndarray, label: np.ndarray, seed: int) -> Sample:
+    """Up to :data:`VOXELS_PER_CASE` random voxels that are foreground or may be, and whose class is known.
+
+    Args:
+        probabilities: ``(K, X, Y, Z)`` uint8.
+        label: ``(X, Y, Z)`` uint8.
+    """
+    telling = ((probabilities[0] < TRIVIAL_BACKGROUND) | (label > 0)) & (label != IGNORE)
+    chosen = np.flatnonzero(telling)
+    if len(chosen) > VOXELS_PER_CASE:
+        chosen = np.random.default_rng(seed).choice(chosen, VOXELS_PER_CASE, replace=False)
+    return Sample(probabilities.reshape(len(probabilities), -1)[:, chosen], label.reshape(-1)[chosen])
+
+
+def fit_temperature(sample: Sample) -> float:
+    """The temperature at which :func:`hstf.refine.weights.sharpen` makes the labels most likely; 1 without voxels."""
+    if not len(sample.label):
+        return 1.0
+    found = minimize_scalar(
+        lambda t: negative_log_likelihood(sample, exp(t)),
+        bounds=[log(t) for t in TEMPERATURES],
+        method="bounded",
+    )
+    return float(exp(found.x))
+
+
+def negative_log_likelihood(sample: Sample, temperature: float) -> float:
+    """Mean of -log p(label) (nats) at ``temperature``; a probability that uint8 rounds to 0 counts as half a step."""
+    raised = np.take((np.arange(256) / 255) ** (1 / temperature), sample.probabilities)
+    true = np.take_along_axis(raised, sample.label[None].astype(np.intp), axis=0)[0] / raised.sum(axis=0)
+    return float(-np.log(true.clip(0.5 / 255)).mean())
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Voxels predicted as one class, in bins of confidence from 0 to 1."""
+
+    voxels: np.ndarray
+    """``(bins,)`` voxels in each bin."""
+    right: np.ndarray
+    """``(bins,)`` voxels among them that are right."""
+    confidence: np.ndarray
+    """``(bins,)`` their mean confidence; the centre of an empty bin."""
+
+    @property
+    def error(self) -> float | None:
+        """Expected calibration error: mean distance of confidence and accuracy over the voxels; None without any."""
+        total = self.voxels.sum()
+        if not total:
+            return None
+        gaps = np.abs(self.right - self.confidence * self.voxels)
+        return float(gaps.sum() / total)
+
+
+def reliability(sample: Sample, classes: int, bins: int) -> list[Reliability]:
+    """Reliability of each class, background first, of calibrated probabilities."""
+    predicted, confidence = sample.probabilities.argmax(axis=0), sample.probabilities.max(axis=0) / 255
+    cell = predicted * bins + np.minimum((confidence * bins).astype(np.intp), bins - 1)
+    counts, right, total = (
+        np.bincount(cell, weights=weights, minlength=classes * bins).reshape(classes, bins)
+        for weights in (None, predicted == sample.label, confidence)
+    )
+    centres = (np.arange(bins) + 0.5) / bins
+    means = np.where(counts > 0, total / np.maximum(counts, 1), centres)
+    return [Reliability(*rows) for rows in zip(counts, right, means, strict=True)]
+
+
+def confidence_threshold(curve: Reliability, config: CalibrateConfig) -> float:
+    """The lowest confidence at which voxels are right with ``target_precision``, within ``threshold_bounds``.
+
+    Accuracy is made to rise with confidence first (isotonic regression, each bin counting by its voxels). The upper
+    bound stands where no confidence is enough or where the class was never predicted.
+    """
+    lowest, highest = config.threshold_bounds
+    seen = curve.voxels > 0
+    if not seen.any():
+        return highest
+    accuracy = isotonic_regression(curve.right[seen] / curve.voxels[seen], weights=curve.voxels[seen]).x
+    enough = np.flatnonzero(accuracy >= config.target_precision - 1e-9)
+    if not len(enough):
+        return highest
+    lower_edge = np.flatnonzero(seen)[enough[0]] / len(curve.voxels)
+    return float(np.clip(lower_edge, lowest, highest))
+
+
+def score_case(
+    case: LabelledCase, temperature: float, rules: dict[int, StructureRule], config: Config
+) -> tuple[dict[str, Features | None], np.ndarray]:
+    """Features of a case as refinement will see them, and the true Dice ``(K-1,)`` of what it would write."""
+    names = config.class_names
+    clean = clean_label(
+        case.output.probabilities,
+        case.output.agreement,
+        temperature,
+        rules,
+        names,
+        case.voxel_mm3,
+        config.refine,
+    )
+    features = {
+        name: values if (clean.label == index).any() else None
+        for index, (name, values) in enumerate(clean.features.items(), start=1)
+    }
+    return features, class_dice(clean.label, case.label, len(names))[1:]
+
+
+def assemble(
+    config: Config, case_ids: Sequence[str], sample: Sample, temperature: float, rules: dict[int, StructureRule],
+    features: Sequence[dict[str, Features | None]], dice: Sequence[np.ndarray],
+) -> Calibration:  # fmt: skip
+    """Put together what the voxels and the cases tell."""
+    names, table = config.class_names, np.array(dice)
+    calibrated = Sample(sharpen(sample.probabilities, temperature), sample.label)
+    before, after = (reliability(s, len(names), config.calibrate.bins) for s in (sample, calibrated))
+    models, residuals, predicted = {}, [], []
+    for column, name in enumerate(names[1:]):
+        columns = (
+            [case[name] for case in features],
+            table[:, column].tolist(),
+            rules[column + 1].may_be_absent,
+        )
+        models[name] = fit_dice_model(*columns)
+        residuals.append(leave_one_out(*columns))
+        predicted.append([models[name].predict(values) for values in columns[0]])
+    means, mean_sd = np.mean(predicted, axis=0), residual_sd(np.mean(residuals, axis=0))
+    return Calibration(
+        temperature=temperature,
+        thresholds={
+            n: confidence_threshold(curve, config.calibrate) for n, curve in zip(names, after, strict=True)
+        },
+        structure={name: rules[index] for index, name in enumerate(names[1:], start=1)},
+        dice_models=models,
+        class_sd={name: residual_sd(errors) for name, errors in zip(names[1:], residuals, strict=True)},
+        mean_sd=mean_sd,
+        minimum_predicted_dice=max(0.0, float(means.min()) - mean_sd),
+        evidence={
+            "voxels": len(sample.label),
+            "negative_log_likelihood": {
+                "before": negative_log_likelihood(sample, 1.0) if len(sample.label) else None,
+                "after": negative_log_likelihood(sample, temperature) if len(sample.label) else None,
+            },
+            "calibration_error": {
+                "before": {name: curve.error for name, curve in zip(names, before, strict=True)},
+                "after": {name: curve.error for name, curve in zip(names, after, strict=True)},
+            },
+            "dice": dict(zip(names[1:], table.mean(axis=0).tolist(), strict=True)),
+            "cases": _case_evidence(case_ids, names[1:], table, means),
+        },
+    )
+
+
+def _case_evidence(
+    case_ids: Sequence[str], names: Sequence[str], table: np.ndarray, predicted: np.ndarray
+) -> dict[str, Any]:
+    return {
+        case_id: {
+            "dice": dict(zip(names, row.tolist(), strict=True)),
+            "mean_dice": float(row.mean()),
+            "predicted_dice": float(guess),
+        }
+        for case_id, row, guess in zip(case_ids, table, predicted, strict=True)
+    }

@@ -1,0 +1,277 @@
+"""``hstf labels``: what the student learns from. A person's word comes before the pseudo-label.
+
+Each case that is used gets its label and weights in native space, to look at, and as targets on the grid, to train on.
+Without ``--shard`` the tables of the shards are joined into ``labels.csv``.
+"""
+
+import argparse
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hstf.cases import Case, Split, read_cases
+from hstf.check.faults import corner_distance
+from hstf.cli import add_config, add_round, add_shard
+from hstf.config import Config, load_config
+from hstf.errors import HstfError, join_faults
+from hstf.files import atomic_path, read_json, sha256_file, write_csv
+from hstf.geometry import IGNORED, Geometry
+from hstf.layout import Layout
+from hstf.overrides import Override, overrides_in_force
+from hstf.records import CaseWork, read_table, run_shard
+from hstf.refine import blank_volume, class_indices, joined_rows, mean_weight, row_of, unlabelled_shard
+from hstf.refine.calibration import Calibration
+from hstf.refine.weights import most_likely, sharpen
+from hstf.stages import stage_parameters
+from hstf.store import read_array, write_array
+from hstf.volumes import open_nifti, read_label, write_like
+
+LOCATIONS = 2000
+COLUMNS = ("round", "source", "reviewer", "reason", "predicted_dice", "weight_mean")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    add_round(parser)
+    add_shard(parser, required=False)
+
+
+def run(args: argparse.Namespace) -> int:
+    config = load_config(*args.config)
+    if args.shard is None:
+        merge_labels(config, args.round)
+    else:
+        labels(config, args.round, args.shard)
+    return 0
+
+
+def labels(config: Config, number: int, shard: str) -> int:
+    """Write the labels of ``shard`` in round ``number``; returns how many cases were computed.
+
+    Raises:
+        HstfError: a wrong round or shard; faults of the overrides, all at once; pseudo-labels missing or edited.
+    """
+    cases = unlabelled_shard(config, number, shard)
+    layout, soft = Layout.of(config), config.for_round(number).student.soft_targets
+    every_case = {case.case_id for case in read_cases(config).of(Split.UNLABELLED)}
+    in_force = overrides_in_force(config, number, every_case)
+    check_human_labels(config, cases, in_force)
+    pseudo = read_table(layout.pseudo_labels_table(number, shard))
+    preprocessed = read_table(layout.preprocessed_table(shard), verify=False)
+    teacher = read_table(layout.teacher_table(number, shard)) if soft else {}
+    calibration = Calibration.load(layout.calibration)
+    works = []
+    for case in cases:
+        inputs = {
+            "geometry": row_of(preprocessed, case, "preprocess"),
+            "label": row_of(pseudo, case, "refine"),
+        }
+        if soft:
+            inputs |= {
+                "teacher": row_of(teacher, case, "teacher"),
+                "temperature": str(calibration.temperature),
+            }
+        decision = decide(pseudo[case.case_id], in_force.get(case.case_id), number)
+        inputs |= {"decision": str(asdict(decision))}
+        if decision.file is not None:
+            inputs |= {"human label": sha256_file(decision.file)}
+        writer = CaseWriter(config, number, case, decision, calibration.temperature if soft else None)
+        works.append(CaseWork(case.case_id, inputs, writer.outputs, writer.write))
+    table = layout.labels_shard_table(number, shard)
+    parameters = stage_parameters(config, "labels", number)
+    return run_shard(table, parameters, works, COLUMNS, f"labels {number} {shard}")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Where a case's label comes from."""
+
+    round: int
+    """Of the pseudo-label, or from which the person's word holds."""
+    source: str
+    """automatic, human, accepted (an automatic label that a person accepted) or rejected."""
+    reviewer: str
+    reason: str
+    predicted_dice: float | None
+    """None for a person's label."""
+    file: Path | None
+    """A person's label."""
+
+
+def decide(row: Mapping[str, str], override: Override | None, number: int) -> Decision:
+    """Join the verdict of refinement, a ``row`` of its table, and a person's ``override``."""
+    predicted = float(row["predicted_dice"])
+    if override is None:
+        source = "automatic" if row["accepted"] == "1" else "rejected"
+        return Decision(number, source, "", row["reason"], predicted, None)
+    source = {"accept": "accepted", "replace": "human", "reject": "rejected"}[override.action]
+    known = None if source == "human" else predicted
+    return Decision(override.number, source, override.reviewer, override.reason, known, override.file)
+
+
+def check_human_labels(config: Config, cases: Iterable[Case], in_force: Mapping[str, Override]) -> None:
+    """Refuse corrected labels that do not lie on their image's grid or hold values of no class.
+
+    Raises:
+        HstfError: with every fault of every label.
+    """
+    faults = [
+        fault
+        for case in cases
+        if case.case_id in in_force and in_force[case.case_id].file is not None
+        for fault in human_label_faults(config, case, in_force[case.case_id].file)  # type: ignore[arg-type]
+    ]
+    if faults:
+        raise join_faults(f"{Path(config.overrides)}: {len(faults)} faults in corrected labels.", faults)
+
+
+def human_label_faults(config: Config, case: Case, path: Path) -> list[str]:
+    """What is wrong with a corrected label, as sentences."""
+    try:
+        image, label = open_nifti(case.images[0]), read_label(path)
+    except HstfError as error:
+        return [str(error)]
+    faults = []
+    shape, expected = label.data.shape, tuple(image.shape[:3])
+    if shape != expected:
+        faults.append(f"{path}: shape {shape}, expected {expected} as {case.images[0]} has")
+    else:
+        distance = corner_distance(label.affine, np.asarray(image.affine, dtype=float), shape)
+        if distance > config.check.affine_tolerance_mm:
+            faults.append(
+                f"{path}: its affine puts corner voxels up to {distance:.4g} mm away from those of {case.images[0]}."
+                " Save the correction with the geometry of the image"
+            )
+    known = set(config.labels.values())
+    unknown = sorted(set(np.unique(label.data).tolist()) - known)
+    if unknown:
+        faults.append(
+            f"{path}: holds the values {', '.join(map(str, unknown))}, expected only"
+            f" {', '.join(map(str, sorted(known)))}"
+        )
+    return faults
+
+
+@dataclass(frozen=True)
+class CaseWriter:
+    """Writes the label of one case."""
+
+    config: Config
+    number: int
+    case: Case
+    decision: Decision
+    temperature: float | None
+    """For soft targets: the calibration of the teacher's probabilities."""
+
+    @property
+    def used(self) -> bool:
+        return self.decision.source != "rejected"
+
+    @property
+    def files(self) -> list[Path]:
+        """Label and weight in native space, target and locations on the grid."""
+        folder, name = Layout.of(self.config).labels(self.number), self.case.case_id
+        return [
+            folder / f"{name}.nii.gz",
+            folder / f"{name}.weight.nii.gz",
+            folder / name / "target.b2nd",
+            folder / name / "locations.npy",
+        ]
+
+    @property
+    def outputs(self) -> list[Path]:
+        return self.files if self.used else []
+
+    def write(self) -> dict[str, Any]:
+        """Write the case's files; returns the row of the table. Files of a case that is now rejected are removed."""
+        row = {key: value for key, value in asdict(self.decision).items() if key != "file"}
+        if not self.used:
+            for path in self.files:
+                path.unlink(missing_ok=True)
+            return row
+        values, weight = self._native()
+        source = blank_volume(self.case.images[0])
+        write_like(self.files[0], values, source)
+        write_like(self.files[1], weight, source)
+        label = class_indices(values, self.config)
+        self._write_target(label, weight)
+        return row | {"weight_mean": mean_weight(label, weight)}
+
+    def _native(self) -> tuple[np.ndarray, np.ndarray]:
+        """File values and weights ``(X, Y, Z)`` uint8."""
+        if self.decision.file is not None:
+            values = read_label(self.decision.file).data
+            return values, np.where(class_indices(values, self.config) == IGNORED, 0, 255).astype(np.uint8)
+        folder = Layout.of(self.config).pseudo_labels(self.number)
+        label, weight = (
+            read_label(folder / f"{self.case.case_id}{end}") for end in (".nii.gz", ".weight.nii.gz")
+        )
+        return label.data, weight.data
+
+    def _write_target(self, native_label: np.ndarray, native_weight: np.ndarray) -> None:
+        layout, classes = Layout.of(self.config), len(self.config.class_names)
+        geometry = Geometry.from_json(read_json(layout.preprocessed / self.case.case_id / "geometry.json"))
+        label = geometry.label_to_grid(native_label, classes)
+        weight = np.rint(geometry.to_grid(native_weight, order=1)).clip(0, 255).astype(np.uint8)
+        probabilities = None
+        if self.temperature is not None and self.decision.file is None:
+            folder = layout.teacher(self.number) / self.case.case_id
+            probabilities = sharpen(read_array(folder / "probabilities.b2nd"), self.temperature)
+        target, locations = self.files[2:]
+        write_array(
+            target, training_target(label, weight, classes, probabilities), self.config.preprocess.chunk
+        )
+        save_locations(locations, label, classes, self.case.case_id)
+
+
+def training_target(
+    label: np.ndarray, weight: np.ndarray, classes: int, probabilities: np.ndarray | None
+) -> np.ndarray:
+    """Target probabilities and weight, ``(K+1, X, Y, Z)`` uint8, of 255.
+
+    One-hot, or the calibrated ``probabilities`` ``(K, X, Y, Z)`` wherever their class is that of ``label``
+    ``(X, Y, Z)``: where they differ a clean-up changed the label, and the probabilities are what it did not believe.
+    Ignored voxels (255) have weight 0.
+    """
+    target = np.empty((classes + 1, *label.shape), np.uint8)
+    for index in range(classes):
+        target[index] = 255 * (label == index).view(np.uint8)
+    target[classes] = np.where(label == IGNORED, 0, weight)
+    if probabilities is not None:
+        agrees = most_likely(probabilities)[0] == label
+        for index in range(classes):
+            np.copyto(target[index], probabilities[index], where=agrees)
+    return target
+
+
+def save_locations(path: Path, label: np.ndarray, classes: int, case_id: str) -> None:
+    """Write up to :data:`LOCATIONS` random voxels of each foreground class, rows ``[class, x, y, z]`` int32."""
+    rng = np.random.default_rng(zlib.crc32(case_id.encode()))
+    rows = [np.empty((0, 4), np.int32)]
+    for index in range(1, classes):
+        voxels = np.flatnonzero(label == index)
+        chosen = rng.choice(voxels, min(LOCATIONS, len(voxels)), replace=False)
+        positions = np.stack(np.unravel_index(chosen, label.shape), axis=1)
+        rows.append(np.insert(positions, 0, index, axis=1).astype(np.int32))
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.save(stream, np.concatenate(rows), allow_pickle=False)
+
+
+def merge_labels(config: Config, number: int) -> None:
+    """Join the tables of the shards into ``labels.csv``.
+
+    Raises:
+        HstfError: a shard's table is missing.
+    """
+    layout = Layout.of(config)
+    rows = joined_rows(config, partial(layout.labels_shard_table, number), layout.labels(number).name)
+    write_csv(layout.labels_table(number), rows, ["case_id", *COLUMNS, "files", "sha256"])
+    counts = {
+        s: sum(row["source"] == s for row in rows) for s in ("automatic", "accepted", "human", "rejected")
+    }
+    print(f"labels {number}: {', '.join(f'{n} {source}' for source, n in counts.items())}", flush=True)

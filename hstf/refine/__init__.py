@@ -1,0 +1,252 @@
+"""``hstf refine``, pseudo-label refinement (PLR): predictions become labels, voxel weights and verdicts, on disk.
+
+A shard's cases are refined on the planned grid (:mod:`hstf.refine.case`) and written in native space with the source's
+geometry. Without ``--shard`` the tables of the shards are joined into ``refine.csv``, the least certain case first.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hstf.cases import Case, Split, read_cases
+from hstf.cli import add_config, add_round, add_shard
+from hstf.config import Config, load_config
+from hstf.errors import HstfError
+from hstf.files import read_csv, read_json, sha256_file, write_csv
+from hstf.geometry import Geometry
+from hstf.layout import Layout
+from hstf.metrics import class_dice
+from hstf.records import CaseWork, read_table, run_shard
+from hstf.refine.calibration import Calibration
+from hstf.refine.case import Refined, TeacherOutput, Verdict, judge, refine_case
+from hstf.refine.overlay import draw_overlay, overlay_path, prune_overlays
+from hstf.refine.weights import cap_weight
+from hstf.stages import stage_parameters
+from hstf.store import open_array
+from hstf.volumes import Volume, open_nifti, read_label, write_like
+
+STEPS = ("low_confidence", "components", "holes", "previous_round")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    add_round(parser)
+    add_shard(parser, required=False)
+
+
+def run(args: argparse.Namespace) -> int:
+    config = load_config(*args.config)
+    if args.shard is None:
+        merge_refined(config, args.round)
+    else:
+        refine(config, args.round, args.shard)
+    return 0
+
+
+def refine(config: Config, number: int, shard: str) -> int:
+    """Refine the cases of ``shard`` in round ``number``; returns how many were computed, the others being up to date.
+
+    Raises:
+        HstfError: a wrong round or shard; files that the stage reads are missing or changed.
+    """
+    cases = unlabelled_shard(config, number, shard)
+    layout, round_config = Layout.of(config), config.for_round(number)
+    tables = {
+        "teacher": read_table(layout.teacher_table(number, shard)),
+        "preprocessed": read_table(layout.preprocessed_table(shard), verify=False),
+    }
+    looks_back = number > 1 and round_config.refine.previous_round
+    if looks_back:
+        tables["previous labels"] = read_table(layout.labels_shard_table(number - 1, shard))
+    calibration = Calibration.load(layout.calibration)
+    fingerprint = sha256_file(layout.calibration)
+    works = []
+    for case in cases:
+        writer = CaseWriter(
+            round_config, number, case, calibration,
+            layout.labels(number - 1) / f"{case.case_id}.nii.gz" if looks_back else None,
+        )  # fmt: skip
+        works.append(
+            CaseWork(
+                case.case_id,
+                {"calibration": fingerprint}
+                | {name: row_of(rows, case, name) for name, rows in tables.items()},
+                writer.outputs,
+                writer.write,
+            )
+        )
+    table = layout.pseudo_labels_table(number, shard)
+    computed = run_shard(
+        table, stage_parameters(config, "refine", number), works, columns(config), f"refine {number} {shard}"
+    )
+    prune_overlays(layout.pseudo_labels(number), read_csv(table), round_config.refine.overlays)
+    return computed
+
+
+def unlabelled_shard(config: Config, number: int, shard: str) -> list[Case]:
+    """The cases of ``shard``.
+
+    Raises:
+        HstfError: there is no such round or shard, or it holds other cases than unlabelled ones.
+    """
+    if not 1 <= number <= config.rounds:
+        raise HstfError(f"--round {number}: pseudo-labels belong to rounds 1 to {config.rounds}.")
+    cases = read_cases(config).shard(shard, config.shard_size)
+    if any(case.split is not Split.UNLABELLED for case in cases):
+        raise HstfError(
+            f"--shard {shard}: only unlabelled cases have pseudo-labels. Name a shard unlabelled_<k>."
+        )
+    return cases
+
+
+def row_of(rows: Mapping[str, Mapping[str, str]], case: Case, name: str) -> str:
+    """Digests of the files of a case in a table.
+
+    Raises:
+        HstfError: the table lacks the case.
+    """
+    if case.case_id not in rows:
+        raise HstfError(
+            f"{case.case_id}: is not in the {name} table of its shard. Rerun the stage that writes it."
+        )
+    return rows[case.case_id]["sha256"]
+
+
+def columns(config: Config) -> list[str]:
+    """Columns of the table of pseudo-labels, beside case_id, files and sha256."""
+    names = config.class_names[1:]
+    return [
+        "predicted_dice", "predicted_dice_low", "predicted_dice_high", "accepted", "reason",
+        *STEPS, "previous_round_dice", "weight_mean",
+        *(f"predicted_dice_{name}" for name in names),
+        *(f"volume_ml_{name}" for name in names),
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CaseWriter:
+    """Refines one case and writes its files."""
+
+    config: Config
+    """As it is in this round."""
+    number: int
+    case: Case
+    calibration: Calibration
+    previous: Path | None
+    """Label of the previous round, where the refinement looks back; a rejected case has no such file."""
+
+    @property
+    def outputs(self) -> list[Path]:
+        folder = Layout.of(self.config).pseudo_labels(self.number)
+        return [folder / f"{self.case.case_id}.nii.gz", folder / f"{self.case.case_id}.weight.nii.gz"]
+
+    def write(self) -> dict[str, Any]:
+        """Write label, weight and overlay; returns the row of the table."""
+        config, layout = self.config, Layout.of(self.config)
+        preprocessed = layout.preprocessed / self.case.case_id
+        geometry = Geometry.from_json(read_json(preprocessed / "geometry.json"))
+        output = TeacherOutput.read(layout.teacher(self.number) / self.case.case_id)
+        names = config.class_names
+        refined = refine_case(output, self.calibration, names, prod(geometry.spacing), config.refine)
+        present = {name: bool((refined.label == k).any()) for k, name in enumerate(names[1:], start=1)}
+        verdict = judge(refined.features, present, self.calibration, config.refine.minimum_predicted_dice)
+        native = self._write_native(refined, geometry)
+        if config.refine.overlays:
+            draw_overlay(
+                overlay_path(layout.pseudo_labels(self.number), self.case.case_id),
+                open_array(preprocessed / "image.b2nd"), refined.label, refined.weight, geometry.spacing,
+                f"{self.case.case_id}   predicted Dice {verdict.mean:.3f} ({verdict.low:.3f} to {verdict.high:.3f})",
+                f"{'accepted' if verdict.accepted else 'REJECTED'}: {verdict.reason}",
+            )  # fmt: skip
+        return _row(verdict, refined.changed) | native
+
+    def _write_native(self, refined: Refined, geometry: Geometry) -> dict[str, Any]:
+        source = blank_volume(self.case.images[0])
+        label = geometry.probabilities_to_native(refined.probabilities)
+        weight = geometry.scalar_to_native(refined.weight, order=1, fill=255)
+        columns = self._look_back(label, weight)
+        values = np.array(self.config.class_values, np.uint8)
+        for path, data in zip(self.outputs, (values[label], weight), strict=True):
+            write_like(path, data, source)
+        voxels = np.bincount(label.reshape(-1), minlength=len(values))
+        volumes = voxels * prod(source.spacing) / 1000
+        names = self.config.class_names
+        return columns | {
+            "weight_mean": mean_weight(label, weight),
+            **{f"volume_ml_{name}": float(ml) for name, ml in zip(names[1:], volumes[1:], strict=True)},
+        }
+
+    def _look_back(self, label: np.ndarray, weight: np.ndarray) -> dict[str, Any]:
+        """Lower ``weight``, in place, where the previous round's label differs; all in native space."""
+        if self.previous is None or not self.previous.is_file():
+            return {"previous_round": 0, "previous_round_dice": None}
+        previous = class_indices(read_label(self.previous).data, self.config)
+        differs = (label != previous) & (previous < len(self.config.class_names))
+        cap_weight(weight, differs, self.config.refine.changed_weight)
+        return {
+            "previous_round": int(np.count_nonzero(differs)),
+            "previous_round_dice": float(
+                class_dice(label, previous, len(self.config.class_names))[1:].mean()
+            ),
+        }
+
+
+def _row(verdict: Verdict, changed: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        "predicted_dice": verdict.mean,
+        "predicted_dice_low": verdict.low,
+        "predicted_dice_high": verdict.high,
+        "accepted": int(verdict.accepted),
+        "reason": verdict.reason,
+        **changed,
+        **{f"predicted_dice_{name}": value for name, value in verdict.predicted.items()},
+    }
+
+
+def blank_volume(path: Path) -> Volume:
+    """The geometry of a NIfTI file, its voxels not read: all zero, in no memory."""
+    image = open_nifti(path)
+    zeros = np.broadcast_to(np.uint8(0), image.shape[:3])
+    return Volume(zeros, np.asarray(image.affine, dtype=float), image.header)
+
+
+def class_indices(values: np.ndarray, config: Config) -> np.ndarray:
+    """Class index of each file value (uint8); 255 for the value to ignore and for values of no class."""
+    table = np.full(256, 255, np.uint8)
+    table[config.class_values] = np.arange(len(config.class_values))
+    return table[values]
+
+
+def mean_weight(label: np.ndarray, weight: np.ndarray) -> float:
+    """Mean voxel weight (0..1) of the foreground, whose background is mostly certain; of all voxels where it is empty."""
+    foreground = (label > 0) & (label != 255)
+    return float((weight[foreground] if foreground.any() else weight).mean()) / 255
+
+
+def merge_refined(config: Config, number: int) -> None:
+    """Join the tables of the shards into ``refine.csv``, lowest predicted Dice first.
+
+    Raises:
+        HstfError: a shard's table is missing.
+    """
+    layout = Layout.of(config)
+    rows = joined_rows(config, partial(layout.pseudo_labels_table, number), layout.pseudo_labels(number).name)
+    rows.sort(key=lambda row: (float(row["predicted_dice"]), row["case_id"]))
+    write_csv(layout.refine(number), rows, ["case_id", *columns(config), "files", "sha256"])
+    rejected = sum(row["accepted"] == "0" for row in rows)
+    print(f"refine {number}: {len(rows) - rejected} pseudo-labels accepted, {rejected} rejected", flush=True)
+
+
+def joined_rows(config: Config, table_of: Any, folder: str) -> list[dict[str, str]]:
+    """Rows of the tables ``table_of(shard)`` of all unlabelled shards; file names get ``folder`` before them."""
+    shards: Sequence[str] = list(read_cases(config).shards(Split.UNLABELLED, config.shard_size))
+    rows = [row for shard in shards for row in read_csv(table_of(shard))]
+    for row in rows:
+        row["files"] = ";".join(f"{folder}/{name}" for name in row["files"].split(";") if name)
+    return rows

@@ -1,0 +1,159 @@
+"""Structure of a label map: how many components a class has, how small they are, whether they have holes.
+
+Components are 26-connected, holes 6-connected. What the labelled cases show becomes a rule for each class; pseudo-labels
+are brought to it. No anatomy is written down here.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import cc3d
+import numpy as np
+from scipy import ndimage
+
+SIZE_MARGIN = 0.5
+"""Components down to this share of the smallest labelled one are kept: a few cases do not show the smallest there is."""
+COUNT_MARGIN = 2
+"""A class whose number of components varies may have this many times the largest number seen."""
+
+
+@dataclass(frozen=True)
+class ClassShape:
+    """Structure of one class in one case."""
+
+    sizes_mm3: tuple[float, ...]
+    """Size of each component."""
+    holes: int
+
+
+@dataclass(frozen=True)
+class StructureRule:
+    """Structure of one class in all labelled cases."""
+
+    maximum_components: int
+    minimum_mm3: float
+    has_holes: bool
+    may_be_absent: bool
+
+
+def describe(label: np.ndarray, classes: int, voxel_mm3: float) -> list[ClassShape]:
+    """The shape of each class ``1..classes-1`` of a label map ``(X, Y, Z)`` uint8; background is left out."""
+    boxes = ndimage.find_objects(label, max_label=classes - 1)
+    holes = np.bincount(_holes(label)[1], minlength=256)
+    shapes = []
+    for index, box in enumerate(boxes, start=1):
+        sizes = _components(label[box] == index)[1] if box else np.empty(0)
+        shapes.append(ClassShape(tuple((sizes * voxel_mm3).tolist()), int(holes[index])))
+    return shapes
+
+
+def learn_rule(shapes: Sequence[ClassShape]) -> StructureRule:
+    """The rule that all ``shapes`` of a class keep, one for each labelled case, with a margin where they vary."""
+    counts = [len(shape.sizes_mm3) for shape in shapes]
+    present = {count for count in counts if count}
+    sizes = [size for shape in shapes for size in shape.sizes_mm3]
+    return StructureRule(
+        maximum_components=max(present, default=0) * (COUNT_MARGIN if len(present) > 1 else 1),
+        minimum_mm3=SIZE_MARGIN * min(sizes, default=0.0),
+        has_holes=any(shape.holes for shape in shapes),
+        may_be_absent=0 in counts,
+    )
+
+
+def keep_components(
+    label: np.ndarray, probabilities: np.ndarray, rules: Mapping[int, StructureRule], voxel_mm3: float
+) -> np.ndarray:
+    """``label`` without the components that break the rule of their class.
+
+    The voxels go to the next most likely class; fragments that this leaves in other classes go to the background. The
+    largest component of a class stays, however small, unless labelled cases lack the class.
+
+    Args:
+        label: ``(X, Y, Z)`` uint8 class index.
+        probabilities: ``(K, X, Y, Z)`` uint8.
+        rules: by class index, background left out. A class that no labelled case has (no component allowed) is kept as
+            it is: nothing is known about it.
+    """
+    cleaned = label.copy()
+    for to_background in (False, True):
+        boxes = ndimage.find_objects(cleaned, max_label=max(rules))
+        for index, rule in rules.items():
+            box = boxes[index - 1]
+            excess = _excess(cleaned[box] == index, rule, voxel_mm3) if box else np.empty(0)
+            if excess.any():
+                scores = probabilities[(slice(None), *box)][:, excess]
+                scores[index] = 0
+                cleaned[box][excess] = 0 if to_background else scores.argmax(axis=0)
+    return cleaned
+
+
+def fill_holes(label: np.ndarray, rules: Mapping[int, StructureRule]) -> np.ndarray:
+    """``label`` with holes filled in classes whose labelled cases have none.
+
+    A hole is background that is enclosed: it reaches no face of the volume. It belongs to the class that it touches most.
+    """
+    box, owners, holes = _holes(label)
+    filled = label.copy()
+    fills = [index for index, rule in rules.items() if not rule.has_holes and rule.maximum_components]
+    wanted = np.where(np.isin(owners, fills), owners, 0).astype(np.uint8)
+    if wanted.any():
+        target = wanted[holes]
+        inner = filled[box]
+        inner[target > 0] = target[target > 0]
+    return filled
+
+
+def _excess(mask: np.ndarray, rule: StructureRule, voxel_mm3: float) -> np.ndarray:
+    """Voxels of the components of ``mask`` beyond the number of ``rule`` or below its size."""
+    if not rule.maximum_components:
+        return np.zeros_like(mask)
+    components, sizes = _components(mask)
+    order = np.argsort(-sizes, kind="stable")
+    kept = sizes[order] * voxel_mm3 >= rule.minimum_mm3
+    kept[rule.maximum_components :] = False
+    kept[:1] |= not rule.may_be_absent
+    excess = np.ones(len(sizes) + 1, bool)
+    excess[0] = False
+    excess[order[kept] + 1] = False
+    return excess[components]
+
+
+def _components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """26-connected components of ``mask``, numbered from 1, and the voxels of each."""
+    components = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=26)
+    return components, np.asarray(cc3d.statistics(components)["voxel_counts"], dtype=np.int64)[1:]
+
+
+Box = tuple[slice, ...]
+
+
+def _holes(label: np.ndarray) -> tuple[Box, np.ndarray, np.ndarray]:
+    """The box of the foreground, the class that owns each background component in it (0: no hole), and the components."""
+    boxes = ndimage.find_objects((label > 0).view(np.uint8), max_label=1)
+    if boxes[0] is None:
+        return (slice(0, 0),) * 3, np.zeros(1, np.uint8), np.zeros((0, 0, 0), np.uint8)
+    inner = label[boxes[0]]
+    holes = cc3d.connected_components(np.ascontiguousarray(inner == 0), connectivity=6)
+    owners = np.zeros(int(holes.max()) + 1, np.uint8)
+    enclosed = np.ones(len(owners), bool)
+    enclosed[0] = False
+    for axis in range(3):
+        for face in (0, -1):
+            enclosed[np.unique(holes.take(face, axis=axis))] = False
+    if enclosed.any():
+        owners[enclosed] = _touched_most(inner, holes, enclosed)[enclosed]
+    return boxes[0], owners, holes
+
+
+def _touched_most(label: np.ndarray, holes: np.ndarray, enclosed: np.ndarray) -> np.ndarray:
+    """For each component of ``holes`` that is ``enclosed``, the class of most of its face neighbours."""
+    voxels = np.argwhere(enclosed[holes])
+    owner = holes[tuple(voxels.T)].astype(np.int64)
+    touched = np.zeros((len(enclosed), 256), np.int64)
+    for axis in range(3):
+        for step in (-1, 1):
+            neighbours = voxels.copy()
+            neighbours[:, axis] += step  # inside: an enclosed component reaches no face
+            np.add.at(touched, (owner, label[tuple(neighbours.T)]), 1)
+    touched[:, 0] = 0
+    return touched.argmax(axis=1)

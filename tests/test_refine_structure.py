@@ -1,0 +1,170 @@
+"""Structure of label maps, on hand-made arrays with known answers and against scipy."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import ndimage
+
+from hstf.refine.structure import ClassShape, StructureRule, describe, fill_holes, keep_components, learn_rule
+
+ONE = StructureRule(maximum_components=1, minimum_mm3=0, has_holes=False, may_be_absent=False)
+
+
+def box(label: np.ndarray, index: int, *ranges: tuple[int, int]) -> None:
+    label[tuple(slice(*r) for r in ranges)] = index
+
+
+@pytest.fixture
+def two_blobs() -> np.ndarray:
+    label = np.zeros((12, 12, 12), np.uint8)
+    box(label, 1, (1, 6), (1, 6), (1, 6))  # 125 voxels
+    box(label, 1, (8, 10), (8, 10), (8, 10))  # 8 voxels
+    return label
+
+
+def certain(label: np.ndarray, classes: int) -> np.ndarray:
+    """Probabilities of ``label``: 200 for its class, 40 for class 2 elsewhere, 15 for the others."""
+    probabilities = np.full((classes, *label.shape), 15, np.uint8)
+    if classes > 2:
+        probabilities[2] = 40
+    for index in range(classes):
+        probabilities[index][label == index] = 200
+    return probabilities
+
+
+def test_describe_counts_components_sizes_and_holes(two_blobs: np.ndarray) -> None:
+    two_blobs[3, 3, 3] = 0
+    (shape,) = describe(two_blobs, 2, voxel_mm3=2.0)
+    assert sorted(shape.sizes_mm3) == [16.0, 248.0]
+    assert shape.holes == 1
+
+
+def test_components_that_touch_at_a_corner_are_one() -> None:
+    label = np.zeros((4, 4, 4), np.uint8)
+    label[0, 0, 0] = label[1, 1, 1] = 1
+    assert describe(label, 2, 1.0)[0].sizes_mm3 == (2.0,)
+
+
+def test_a_class_in_no_case_is_absent(two_blobs: np.ndarray) -> None:
+    shapes = describe(two_blobs, 4, 1.0)
+    assert [shape.sizes_mm3 for shape in shapes[1:]] == [(), ()]
+
+
+def test_ignored_voxels_are_no_class() -> None:
+    label = np.full((5, 5, 5), 255, np.uint8)
+    label[2, 2, 2] = 1
+    assert describe(label, 2, 1.0)[0].sizes_mm3 == (1.0,)
+
+
+def test_the_background_beside_the_volume_face_is_no_hole() -> None:
+    label = np.ones((5, 5, 5), np.uint8)
+    label[2, 2, :3] = 0  # a pit that reaches the face
+    assert describe(label, 2, 1.0)[0].holes == 0
+
+
+def test_a_diagonal_gap_still_encloses() -> None:
+    """Holes are 6-connected: the outside is not reached through a corner."""
+    label = np.ones((5, 5, 5), np.uint8)
+    label[2, 2, 2] = label[1, 1, 1] = 0
+    label[0, 0, 0] = 0
+    assert describe(label, 2, 1.0)[0].holes == 2
+
+
+def test_rule_of_an_organ_and_of_lesions() -> None:
+    organ = learn_rule([ClassShape((100.0,), 0), ClassShape((80.0,), 0)])
+    assert organ == StructureRule(1, 40.0, has_holes=False, may_be_absent=False)
+    lesions = learn_rule([ClassShape((5.0, 9.0, 7.0), 0), ClassShape((), 0), ClassShape((8.0,), 2)])
+    assert lesions == StructureRule(6, 2.5, has_holes=True, may_be_absent=True)
+
+
+def test_rule_of_a_class_that_no_labelled_case_has() -> None:
+    rule = learn_rule([ClassShape((), 0), ClassShape((), 0)])
+    assert rule.maximum_components == 0 and rule.may_be_absent
+
+
+def test_the_largest_component_stays(two_blobs: np.ndarray) -> None:
+    kept = keep_components(two_blobs, certain(two_blobs, 2), {1: ONE}, 1.0)
+    assert kept[:7].sum() == 125 and not kept[7:].any()
+
+
+def test_removed_voxels_take_the_next_best_class(two_blobs: np.ndarray) -> None:
+    rules = {1: ONE, 2: StructureRule(3, 0, True, True)}
+    kept = keep_components(two_blobs, certain(two_blobs, 3), rules, 1.0)
+    assert np.all(kept[8:10, 8:10, 8:10] == 2)
+
+
+def test_a_fragment_of_another_class_becomes_background(two_blobs: np.ndarray) -> None:
+    box(two_blobs, 2, (1, 6), (1, 6), (7, 9))
+    rules = {1: ONE, 2: ONE}  # the small blob would be a second component of class 2
+    kept = keep_components(two_blobs, certain(two_blobs, 3), rules, 1.0)
+    assert not kept[8:10, 8:10, 8:10].any() and (kept == 2).sum() == 50
+
+
+def test_small_components_go_unless_the_class_must_be_there(two_blobs: np.ndarray) -> None:
+    small = StructureRule(5, 1000.0, False, may_be_absent=False)
+    kept = keep_components(two_blobs, certain(two_blobs, 2), {1: small}, 1.0)
+    assert kept.sum() == 125
+    optional = StructureRule(5, 1000.0, False, may_be_absent=True)
+    assert not keep_components(two_blobs, certain(two_blobs, 2), {1: optional}, 1.0).any()
+
+
+def test_sizes_are_in_mm3(two_blobs: np.ndarray) -> None:
+    rule = StructureRule(5, 12.0, False, may_be_absent=True)
+    assert keep_components(two_blobs, certain(two_blobs, 2), {1: rule}, 1.0).sum() == 125
+    assert keep_components(two_blobs, certain(two_blobs, 2), {1: rule}, 2.0).sum() == 133
+
+
+def test_an_unknown_class_is_left_alone(two_blobs: np.ndarray) -> None:
+    unknown = StructureRule(0, 0.0, False, True)
+    np.testing.assert_array_equal(
+        keep_components(two_blobs, certain(two_blobs, 2), {1: unknown}, 1.0), two_blobs
+    )
+
+
+def test_holes_take_the_class_around_them() -> None:
+    label = np.zeros((9, 9, 9), np.uint8)
+    box(label, 1, (1, 8), (1, 8), (1, 8))
+    box(label, 2, (3, 6), (3, 6), (3, 6))
+    label[4, 4, 4] = 0  # within class 2
+    label[2, 2, 2] = 0  # within class 1
+    filled = fill_holes(label, {1: ONE, 2: ONE})
+    assert filled[4, 4, 4] == 2 and filled[2, 2, 2] == 1
+    kept = fill_holes(label, {1: ONE, 2: StructureRule(1, 0, True, False)})
+    assert kept[4, 4, 4] == 0 and kept[2, 2, 2] == 1
+
+
+def test_empty_labels_stay_empty() -> None:
+    label = np.zeros((4, 4, 4), np.uint8)
+    assert not fill_holes(label, {1: ONE}).any()
+    assert not keep_components(label, certain(label, 2), {1: ONE}, 1.0).any()
+
+
+masks = arrays(np.uint8, st.tuples(*[st.integers(1, 7)] * 3), elements=st.integers(0, 1))
+
+
+@given(masks)
+@settings(max_examples=60, deadline=None)
+def test_holes_of_one_class_are_those_that_scipy_finds(mask: np.ndarray) -> None:
+    np.testing.assert_array_equal(fill_holes(mask, {1: ONE}), ndimage.binary_fill_holes(mask))
+
+
+@given(masks)
+@settings(max_examples=60, deadline=None)
+def test_the_largest_component_is_that_of_scipy(mask: np.ndarray) -> None:
+    kept = keep_components(mask, certain(mask, 2), {1: ONE}, 1.0)
+    components, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    sizes = np.bincount(components.ravel())[1:]
+    assert kept.sum() == (sizes.max() if count else 0)
+    assert ndimage.label(kept, np.ones((3, 3, 3)))[1] == min(count, 1)
+
+
+@given(arrays(np.uint8, (6, 6, 6), elements=st.integers(0, 3)), st.integers(1, 3), st.integers(0, 5))
+@settings(max_examples=60, deadline=None)
+def test_cleaned_labels_keep_their_rules(label: np.ndarray, count: int, size: int) -> None:
+    rules = {index: StructureRule(count, float(size), False, True) for index in (1, 2, 3)}
+    cleaned = keep_components(label, certain(label, 4), rules, 1.0)
+    for shape in describe(cleaned, 4, 1.0):
+        assert len(shape.sizes_mm3) <= count and min(shape.sizes_mm3, default=size) >= size
+    np.testing.assert_array_equal(keep_components(cleaned, certain(label, 4), rules, 1.0), cleaned)
