@@ -46,7 +46,7 @@ def draw_anatomy(rng: np.random.Generator, options: PhantomOptions) -> Anatomy:
     vary = options.variation
     liver = _organ(rng, vary, (0.26, 0.02, 0.28), (0.44, 0.44, 0.40))
     spleen = _organ(rng, vary, (-0.46, -0.22, 0.24), (0.24, 0.28, 0.32))
-    kidney = _beside(liver, _organ(rng, vary, (0.0, 0.0, 0.0), (0.24, 0.25, 0.30)), rng, vary)
+    kidney = _beside(liver, _organ(rng, vary, (0.0, 0.0, 0.0), (0.26, 0.27, 0.32)), rng, vary)
     pose = np.column_stack([small_rotation(rng, 6 * vary), rng.normal(0, 0.04 * vary, 3)])
     return Anatomy(
         pose=pose,

@@ -14,7 +14,7 @@ SLAB_VOXELS = 2_000_000  # some 30 float32 arrays of a slab live at once: 250 MB
 # Brightness of the tissues in each of the four contrasts, 0 to 1.
 TISSUES = {
     "air": (0.02, 0.02, 0.02, 0.02),
-    "body": (0.30, 0.26, 0.34, 0.40),
+    "body": (0.28, 0.26, 0.34, 0.40),
     "bowel": (0.48, 0.50, 0.58, 0.58),
     "bone": (0.85, 0.12, 0.20, 0.95),
     "liver": (0.60, 0.40, 0.46, 0.66),

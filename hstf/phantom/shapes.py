@@ -104,11 +104,12 @@ class Tube:
 def coverage(values: np.ndarray) -> np.ndarray:
     """Share of each voxel inside an implicit shape, 0 to 1: the partial volume.
 
-    Over a voxel, a linear function spans the sum of its absolute slopes, so the share falls from 1 to 0
-    across that span; it is above a half exactly where the voxel's centre lies inside.
+    It falls linearly from 1 to 0 as the surface passes through the voxel, over a width of one voxel along the
+    surface's normal: exact for surfaces along the axes, within 0.06 for tilted ones, and above a half exactly where
+    the voxel's centre lies inside.
     """
-    span = sum(np.abs(slope) for slope in np.gradient(values))
-    return np.clip(0.5 - values / np.maximum(span, 1e-6), 0, 1)
+    slope = np.sqrt(sum(partial * partial for partial in np.gradient(values)))
+    return np.clip(0.5 - values / np.maximum(slope, 1e-6), 0, 1)
 
 
 def small_rotation(rng: np.random.Generator, degrees: float) -> np.ndarray:
