@@ -1,0 +1,102 @@
+"""The training loop of warm-up and student. The schedule is fixed; the EMA weights of the last step are the result."""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hstf.augment import intensity, spatial
+from hstf.config.training import TrainingConfig
+from hstf.device import autocast
+from hstf.errors import HstfError
+from hstf.progress import Progress
+from hstf.training.patches import Batch, PatchSource
+from hstf.training.state import TrainingState, update_ema
+
+
+class Views:
+    """The patches of a batch: where they lie is drawn once, how they look may be drawn again."""
+
+    def __init__(
+        self, batch: Batch, source: PatchSource, config: TrainingConfig, generator: torch.Generator
+    ) -> None:
+        region = batch.region.to(generator.device, non_blocking=True)
+        patch = spatial(region, source.patch_size, config.augmentation, generator)
+        channels = region.shape[1] - source.classes - 1
+        self.weak, self.target, self.weight = patch.split([channels, source.classes, 1], dim=1)
+        self.pseudo = batch.pseudo.to(generator.device)
+        self.config, self.generator = config.augmentation, generator
+
+    def strong(self) -> Tensor:
+        """The patches ``(B, C, D, H, W)`` with new random contrast, blur, noise and the like."""
+        return intensity(self.weak, self.config, self.generator)
+
+    @property
+    def inside(self) -> Tensor:
+        """``(B, 1, D, H, W)``, in 0..1: where the patch lies inside the scan."""
+        return self.target.sum(1, keepdim=True).clamp(0, 1)
+
+
+Objective = Callable[[TrainingState, Views], Mapping[str, Tensor]]
+"""Named terms of the loss of a step; their sum is minimised."""
+
+
+def train(
+    state: TrainingState, source: PatchSource, objective: Objective, config: TrainingConfig,
+    folder: Path, fingerprint: str, title: str,
+) -> None:  # fmt: skip
+    """Train from ``state`` to the last step, saving the resumable state in ``folder`` now and then.
+
+    Raises:
+        HstfError: the loss is not finite; the last good state stays in ``folder``.
+    """
+    device = next(state.network.parameters()).device
+    saved = time.monotonic()
+    state.network.train()
+    with Progress(title, config.steps, state.step) as progress:
+        for batch in source.batches(state.step, config.steps):
+            seed = source.seed * 1_000_003 + state.step
+            torch.manual_seed(seed)  # DropPath and dropout
+            views = Views(batch, source, config, torch.Generator(device).manual_seed(seed))
+            rate = learning_rate(state.step, config)
+            with autocast(device, config.amp):
+                terms = objective(state, views)
+            loss = torch.stack(list(terms.values())).sum()
+            if not torch.isfinite(loss):
+                raise HstfError(_not_finite(state.step, batch, terms))
+            take_step(state, loss, rate, config)
+            note = state.averages.add(terms, loss)
+            if state.step % config.history_every == 0 or state.step == config.steps:
+                state.history.append({"step": state.step, "learning_rate": rate, **state.averages.pop()})
+            if time.monotonic() - saved >= config.checkpoint_seconds:
+                state.save(folder, fingerprint)
+                saved = time.monotonic()
+            progress.advance(note)
+
+
+def take_step(state: TrainingState, loss: Tensor, rate: float, config: TrainingConfig) -> None:
+    """One optimiser step, and one of the EMA."""
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    state.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(state.network.parameters(), config.gradient_clip)
+    state.optimizer.step()
+    update_ema(state.ema, state.network, min(config.ema_decay, (state.step + 1) / (state.step + 10)))
+    state.step += 1
+
+
+def learning_rate(step: int, config: TrainingConfig) -> float:
+    """Linear growth over ``warmup_steps``, then polynomial decay (power 0.9) to zero at the last step."""
+    growth = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    return config.learning_rate * growth * (1 - step / config.steps) ** 0.9
+
+
+def _not_finite(step: int, batch: Batch, terms: Mapping[str, Tensor]) -> str:
+    values = ", ".join(f"{name} {float(value):g}" for name, value in terms.items())
+    return (
+        f"the loss is not finite at step {step} ({values}) with a batch of {', '.join(batch.case_ids)}."
+        " The last good state is kept: look at these scans, lower learning_rate or set amp: off, and start again."
+    )

@@ -1,0 +1,103 @@
+"""Train one member of a round's model, from its cases to its weights on disk."""
+
+import os
+import shutil
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hstf.cases import Case
+from hstf.config import Config
+from hstf.config.training import TrainingConfig
+from hstf.device import choose_device
+from hstf.files import sha256_file, sha256_json, write_csv
+from hstf.layout import Layout
+from hstf.models import HybridNet, load_network, network_spec, save_network
+from hstf.plan import Plan
+from hstf.training.loop import Objective, train
+from hstf.training.patches import PatchSource, TrainingCase
+from hstf.training.state import TrainingState
+
+
+def labelled_cases(layout: Layout, cases: Sequence[Case]) -> list[TrainingCase]:
+    """Labelled cases on the planned grid."""
+    folders = [(case.case_id, layout.preprocessed / case.case_id) for case in cases]
+    return [TrainingCase(i, f / "image.b2nd", f / "label.b2nd", f / "locations.npy", pseudo=False) for i, f in folders]
+
+
+def pseudo_cases(layout: Layout, number: int, case_ids: Sequence[str]) -> list[TrainingCase]:
+    """Cases with the labels of round ``number``: pseudo-labels, or what a person put in their place."""
+    folders = [(i, layout.preprocessed / i / "image.b2nd", layout.labels(number) / i) for i in case_ids]
+    return [TrainingCase(i, image, f / "target.b2nd", f / "locations.npy", pseudo=True) for i, image, f in folders]
+
+
+def train_member(
+    config: Config, number: int, member: str, training: TrainingConfig, objective: Objective,
+    labelled: Sequence[TrainingCase], pseudo: Sequence[TrainingCase], labelled_fraction: float = 1.0,
+    start: Path | None = None, meta: dict[str, Any] | None = None,
+) -> Path:  # fmt: skip
+    """Train a member (or go on with an interrupted training) and write its weights and history; returns the weights.
+
+    Args:
+        number: the round.
+        training: the schedule: the ``warmup`` or ``student`` section.
+        start: weights to start from instead of random ones.
+        meta: more facts to keep with the weights.
+    """
+    layout, device, seed = Layout.of(config), choose_device(config.device), member_seed(config.seed, number, member)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    plan = Plan.load(layout.plan)
+    source = PatchSource(
+        labelled, pseudo, len(config.class_names), plan.patch_size, plan.batch_size, labelled_fraction,
+        training.foreground_fraction, seed,
+    )  # fmt: skip
+    network = initial_network(config, plan, seed, start).to(device)
+    state = TrainingState.start(network, training)
+    folder = layout.training_state(number, member)
+    fingerprint = training_fingerprint(config, training, plan, source, start)
+    print(f"round {number}, {member}: {len(labelled)} labelled and {len(pseudo)} pseudo-labelled cases, on {device};"
+          f" {state.resume(folder, fingerprint)} of {training.steps}", flush=True)  # fmt: skip
+    train(state, source, objective, training, folder, fingerprint, f"round {number} {member}")
+    return _write(layout, number, member, state, meta or {})
+
+
+def initial_network(config: Config, plan: Plan, seed: int, start: Path | None) -> HybridNet:
+    """A network with random weights drawn from ``seed``, or the one of the file ``start``."""
+    if start is not None:
+        return load_network(start)[0]
+    torch.manual_seed(seed)
+    return HybridNet(network_spec(config.network, plan, len(config.modalities), len(config.class_names)))
+
+
+def member_seed(seed: int, number: int, member: str) -> int:
+    """A seed of its own for each member of each round."""
+    return zlib.crc32(f"{seed}/{number}/{member}".encode())
+
+
+def training_fingerprint(
+    config: Config, training: TrainingConfig, plan: Plan, source: PatchSource, start: Path | None
+) -> str:
+    """What a training depends on; an interrupted one goes on only where all of it is the same."""
+    cases = [*source.labelled, *source.pseudo]
+    paths = [path for case in cases for path in (case.image_path, case.target_path)]
+    return sha256_json({
+        "training": training.model_dump(mode="json", exclude={"checkpoint_seconds"}),
+        "network": config.network.model_dump(mode="json"),
+        "labels": config.labels,
+        "plan": plan.to_json(),
+        "seed": source.seed,
+        "files": {str(path): sha256_file(path) for path in paths},
+        "start": sha256_file(start) if start else None,
+    })  # fmt: skip
+
+
+def _write(layout: Layout, number: int, member: str, state: TrainingState, meta: dict[str, Any]) -> Path:
+    columns = list(dict.fromkeys(key for row in state.history for key in row))
+    write_csv(layout.history(number, member), state.history, columns)
+    weights = layout.weights(number, member)
+    save_network(weights, state.ema, {"round": number, "member": member, "steps": state.step, **meta})
+    shutil.rmtree(layout.training_state(number, member), ignore_errors=True)  # done: nothing to resume
+    return weights

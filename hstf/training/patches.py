@@ -1,0 +1,142 @@
+"""Batches of training regions, each a pure function of the seed and the step.
+
+Nothing random is carried from step to step, so a resumed training sees exactly what it would have seen.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hstf.augment import region_size
+from hstf.store import open_array
+
+IGNORED = 255  # class index of voxels to leave out, in stored labels
+AHEAD = 2  # batches that are read while one is learned from
+
+
+@dataclass(frozen=True)
+class TrainingCase:
+    """A case on the planned grid, opened once and read by region."""
+
+    case_id: str
+    image_path: Path
+    target_path: Path
+    """Class indices ``(X, Y, Z)`` of a labelled case, or 255 times target and weight ``(K + 1, X, Y, Z)``."""
+    locations_path: Path
+    pseudo: bool
+
+    @cached_property
+    def image(self) -> Any:
+        return open_array(self.image_path)
+
+    @cached_property
+    def target(self) -> Any:
+        return open_array(self.target_path)
+
+    @cached_property
+    def locations(self) -> np.ndarray:
+        """``(M, 4)``: class and position of some voxels of each foreground class."""
+        return np.load(self.locations_path, allow_pickle=False)
+
+    def region(self, start: np.ndarray, size: Sequence[int], classes: int) -> np.ndarray:
+        """Image, target and weight channels ``(C + K + 1, *size)`` float32 from ``start`` on, 0 outside the scan."""
+        shape = np.array(self.image.shape[1:])
+        low, high = np.maximum(start, 0), np.minimum(start + size, shape)
+        inside = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        channels = self.image.shape[0]
+        out = np.zeros((channels + classes + 1, *size), np.float32)
+        view = out[(slice(None), *(slice(a, b) for a, b in zip(low - start, high - start, strict=True)))]
+        view[:channels] = self.image[(slice(None), *inside)]
+        view[channels:] = self._target(inside, classes)
+        return out
+
+    def _target(self, inside: tuple[slice, ...], classes: int) -> np.ndarray:
+        if self.pseudo:
+            return self.target[(slice(None), *inside)].astype(np.float32) / 255
+        label = self.target[inside]
+        one_hot = (label == np.arange(classes).reshape(-1, 1, 1, 1)).astype(np.float32)
+        return np.concatenate([one_hot, (label != IGNORED)[None].astype(np.float32)])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Regions to cut the patches from."""
+
+    region: Tensor
+    """``(B, C + K + 1, *region_size)``: image, target probabilities, voxel weight."""
+    pseudo: Tensor
+    """``(B,)`` bool: pseudo-labelled cases."""
+    case_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PatchSource:
+    """Draws the batches of a training."""
+
+    labelled: Sequence[TrainingCase]
+    pseudo: Sequence[TrainingCase]
+    classes: int
+    patch_size: tuple[int, int, int]
+    batch_size: int
+    labelled_fraction: float
+    foreground_fraction: float
+    seed: int
+
+    def batch(self, step: int) -> Batch:
+        """The batch of ``step``."""
+        rng = np.random.default_rng([self.seed, step])
+        cases = self._cases(step)
+        regions = [self._region(case, rng) for case in cases]
+        return Batch(
+            torch.from_numpy(np.stack(regions)),
+            torch.tensor([case.pseudo for case in cases]),
+            tuple(case.case_id for case in cases),
+        )
+
+    def batches(self, first: int, last: int) -> Iterator[Batch]:
+        """The batches of steps ``first`` to ``last`` - 1, read ahead in a thread while the network learns."""
+        with ThreadPoolExecutor(1) as reader:
+            waiting: list[Future[Batch]] = []
+            for step in range(first, last + AHEAD):
+                if step < last:
+                    waiting.append(reader.submit(self.batch, step))
+                if step >= first + AHEAD:
+                    yield waiting.pop(0).result()
+
+    def _cases(self, step: int) -> list[TrainingCase]:
+        share = self.batch_size * self.labelled_fraction
+        count = self.batch_size if not self.pseudo else min(self.batch_size - 1, max(1, round(share)))
+        return self._turn(self.labelled, step, count) + self._turn(self.pseudo, step, self.batch_size - count)
+
+    def _turn(self, cases: Sequence[TrainingCase], step: int, count: int) -> list[TrainingCase]:
+        """The next ``count`` of ``cases``, each pass through all of them in its own random order."""
+        chosen = []
+        for position in range(step * count, (step + 1) * count):
+            turn, index = divmod(position, len(cases))
+            order = np.random.default_rng([self.seed, 1, turn]).permutation(len(cases))
+            chosen.append(cases[order[index]])
+        return chosen
+
+    def _region(self, case: TrainingCase, rng: np.random.Generator) -> np.ndarray:
+        size = region_size(self.patch_size)
+        shape, patch = np.array(case.image.shape[1:]), np.array(self.patch_size)
+        free = np.maximum(shape - patch, 0)
+        centre = rng.integers(0, free + 1) + np.minimum(patch, shape) // 2
+        if rng.random() < self.foreground_fraction and len(case.locations):
+            centre = self._foreground_voxel(case, rng)
+            half = np.minimum(patch, shape) // 2
+            centre = np.clip(centre, half, half + free)
+        return case.region(centre - np.array(size) // 2, size, self.classes)
+
+    def _foreground_voxel(self, case: TrainingCase, rng: np.random.Generator) -> np.ndarray:
+        """A voxel of a class drawn from those that the case has, each equally often however small it is."""
+        wanted = rng.choice(np.unique(case.locations[:, 0]))
+        candidates = case.locations[case.locations[:, 0] == wanted, 1:]
+        return candidates[rng.integers(len(candidates))]

@@ -1,0 +1,106 @@
+"""The resumable state of a training: all that the next step depends on, in one file."""
+
+import copy
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hstf.config.training import TrainingConfig
+from hstf.files import atomic_path
+from hstf.models import HybridNet
+
+
+@dataclass
+class Averages:
+    """Running means of the loss terms since the last row of the history."""
+
+    sums: dict[str, float] = field(default_factory=dict)
+    count: int = 0
+
+    def add(self, terms: Mapping[str, Tensor], loss: Tensor) -> str:
+        """Add a step; returns its loss as text."""
+        total = float(loss.detach())
+        for name, value in {"loss": total, **{k: float(v.detach()) for k, v in terms.items()}}.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.count += 1
+        return f"loss {total:.3f}"
+
+    def pop(self) -> dict[str, float]:
+        """The means, and start again."""
+        means = {name: value / self.count for name, value in self.sums.items()}
+        self.sums, self.count = {}, 0
+        return means
+
+
+@dataclass
+class TrainingState:
+    """Network, EMA network, optimiser, finished steps and history."""
+
+    network: HybridNet
+    ema: HybridNet
+    optimizer: torch.optim.AdamW
+    step: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    averages: Averages = field(default_factory=Averages)
+
+    @classmethod
+    def start(cls, network: HybridNet, config: TrainingConfig) -> "TrainingState":
+        """The state before the first step."""
+        ema = copy.deepcopy(network).requires_grad_(False).eval()
+        return cls(network, ema, torch.optim.AdamW(parameter_groups(network, config), lr=config.learning_rate))
+
+    def save(self, folder: Path, fingerprint: str) -> None:
+        """Write the state atomically; ``fingerprint`` tells which inputs and configuration it belongs to."""
+        content = {
+            "fingerprint": fingerprint,
+            "network": self.network.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "history": json.dumps(self.history),
+            "averages": json.dumps(asdict(self.averages)),
+        }
+        with atomic_path(folder / "state.pt") as path:
+            torch.save(content, path)
+
+    def resume(self, folder: Path, fingerprint: str) -> str:
+        """Take over the state in ``folder`` if it belongs to ``fingerprint``; returns a sentence on what was found."""
+        path = folder / "state.pt"
+        if not path.is_file():
+            return "starts at step 0"
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises a dozen types for damaged files
+            return f"starts at step 0: {path} is damaged ({type(error).__name__})"
+        if content["fingerprint"] != fingerprint:
+            return f"starts at step 0: {path} belongs to other inputs or another configuration"
+        self._take(content)
+        return f"resumes at step {self.step}"
+
+    def _take(self, content: dict[str, Any]) -> None:
+        self.network.load_state_dict(content["network"])
+        self.ema.load_state_dict(content["ema"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.step = content["step"]
+        self.history = json.loads(content["history"])
+        self.averages = Averages(**json.loads(content["averages"]))
+
+
+def parameter_groups(network: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
+    """Matrices and kernels decay; norms, biases and LayerScale do not."""
+    parameters: Iterable[nn.Parameter] = [p for p in network.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+@torch.no_grad()
+def update_ema(ema: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move the average towards the network: ema = decay ema + (1 - decay) network."""
+    torch._foreach_lerp_(list(ema.parameters()), list(network.parameters()), 1 - decay)

@@ -1,0 +1,74 @@
+"""``warmup``: round 0. Each member learns from labelled cases alone; fold members predict those they have not seen."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from torch import Tensor
+
+from hstf.cases import Case, Split, read_cases
+from hstf.cli import add_config, add_member
+from hstf.config import Config, load_config
+from hstf.errors import HstfError
+from hstf.layout import Layout, warmup_members
+from hstf.losses import pyramid_loss
+from hstf.training.loop import Objective, Views
+from hstf.training.member import labelled_cases, train_member
+from hstf.training.state import TrainingState
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    add_member(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    warmup(load_config(*args.config), args.member)
+    return 0
+
+
+def warmup(config: Config, member: str) -> None:
+    """Train ``member`` of round 0; a fold member then predicts its fold out of fold.
+
+    Raises:
+        HstfError: there is no such member, or fewer labelled patients than folds.
+    """
+    from hstf.teacher import predict_out_of_fold
+
+    if member not in warmup_members(config):
+        raise HstfError(f"no warm-up member {member!r}; there are {', '.join(warmup_members(config))}.")
+    labelled = read_cases(config).of(Split.LABELLED)
+    held_out = held_out_cases(config, member, labelled)
+    seen = [case for case in labelled if case not in held_out]
+    weights = train_member(
+        config, 0, member, config.warmup, supervised(config), labelled_cases(Layout.of(config), seen), [],
+        meta={"trained_on": [case.case_id for case in seen], "held_out": [case.case_id for case in held_out]},
+    )  # fmt: skip
+    if held_out:
+        predict_out_of_fold(config, member, held_out, weights)
+
+
+def held_out_cases(config: Config, member: str, labelled: Sequence[Case]) -> list[Case]:
+    """The labelled cases that ``fold_k`` does not see: whole patients, drawn by the experiment's seed."""
+    if not member.startswith("fold_"):
+        return []
+    groups = sorted({case.group for case in labelled})
+    if len(groups) < config.warmup.folds:
+        raise HstfError(
+            f"warmup.folds is {config.warmup.folds} but there are {len(groups)} labelled patients:"
+            " label more, or set warmup.folds to their number."
+        )
+    np.random.default_rng(config.seed).shuffle(groups)
+    fold = set(groups[int(member.removeprefix("fold_")) :: config.warmup.folds])
+    return [case for case in labelled if case.group in fold]
+
+
+def supervised(config: Config) -> Objective:
+    """The objective of the warm-up: Dice and cross-entropy at every decoder level."""
+    levels = None if config.network.deep_supervision else 1
+
+    def objective(state: TrainingState, views: Views) -> Mapping[str, Tensor]:
+        logits = state.network.pyramid(views.strong()).logits[:levels]
+        return {"supervised": pyramid_loss(logits, views.target, views.weight)}
+
+    return objective
