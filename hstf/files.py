@@ -92,7 +92,10 @@ def read_json(path: Path) -> Any:
 
 
 def write_csv(target: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """Write ``rows`` atomically as CSV with exactly ``columns``; floats with six significant digits, None as empty."""
+    """Write ``rows`` atomically as CSV with exactly ``columns``.
+
+    Floats have six significant digits, None is empty, and carriage returns, which CSV cannot carry, are spaces.
+    """
     with atomic_path(target) as path, path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(columns), lineterminator="\n")
         writer.writeheader()
@@ -103,7 +106,9 @@ def write_csv(target: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence
 def _cell(value: Any) -> Any:
     if value is None:
         return ""
-    return f"{value:.6g}" if isinstance(value, float) else value
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return str(value).replace("\r", " ")
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

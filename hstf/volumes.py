@@ -155,7 +155,8 @@ def is_label(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind in "iu":
         return (values >= 0) & (values <= 255)
     rounded = np.rint(values)
-    return (np.abs(values - rounded) <= LABEL_TOLERANCE) & (rounded >= 0) & (rounded <= 255)
+    with np.errstate(invalid="ignore"):  # inf - inf
+        return (np.abs(values - rounded) <= LABEL_TOLERANCE) & (rounded >= 0) & (rounded <= 255)
 
 
 def _read(path: Path, dtype: np.dtype | None) -> Volume:
