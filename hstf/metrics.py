@@ -29,6 +29,7 @@ METRICS = (*OVERLAP_METRICS, *DISTANCE_METRICS, *VOLUME_METRICS)
 EmptyPolicy = Literal["one", "exclude"]
 EMPTY_DICE: dict[EmptyPolicy, float] = {"one": 1.0, "exclude": float("nan")}
 """Dice of a class that is in neither map."""
+SLAB_VOXELS = 1 << 22
 Box = tuple[slice, ...]
 
 
@@ -68,7 +69,7 @@ def confusion(prediction: np.ndarray, reference: np.ndarray, classes: int) -> np
     if prediction.shape != reference.shape:
         raise ValueError(f"label maps of shapes {prediction.shape} and {reference.shape}")
     table = np.zeros(classes * classes, dtype=np.int64)
-    slab = max(1, 2**22 // max(1, prediction[:1].size))
+    slab = max(1, SLAB_VOXELS // max(1, prediction[:1].size))
     for start in range(0, len(prediction), slab):
         p, r = prediction[start : start + slab], reference[start : start + slab]
         valid = (p < classes) & (r < classes)

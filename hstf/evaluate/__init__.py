@@ -6,7 +6,7 @@ summary of a round (:mod:`hstf.evaluate.summary`) and its pseudo-labels in hinds
 
 import argparse
 
-from hstf.cli import add_config, add_round
+from hstf.cli import add_config, add_round, add_shard
 from hstf.config import load_config
 from hstf.evaluate.cases import evaluate_shard
 from hstf.evaluate.summary import summarise_round
@@ -17,11 +17,7 @@ __all__ = ["add_arguments", "evaluate_shard", "run", "summarise_round"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     add_round(parser)
-    parser.add_argument(
-        "--shard",
-        metavar="NAME",
-        help="test cases to predict and score, for instance test_0; none: sum up the round",
-    )
+    add_shard(parser, required=False)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,0 +1,302 @@
+"""Evaluation with a stand-in for the networks: scores, skipping, the summary, pseudo-labels in hindsight, rounds."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from hstf.config import Config
+from hstf.errors import HstfError
+from hstf.evaluate import cases as evaluate_cases
+from hstf.evaluate import evaluate_shard, summarise_round
+from hstf.files import read_csv, read_json, sha256_file, write_csv, write_text
+from hstf.layout import Layout, members
+from hstf.metrics import METRICS
+from hstf.rounds import compare_with_warmup, print_rounds, rounds_table
+from hstf.volumes import Volume
+
+SHAPE = (12, 10, 8)
+AFFINE = np.diag([2.0, 1.0, 3.0, 1.0])
+LABELS = {"background": 0, "liver": 7, "tumour": 3, "ignore": 99}
+LIVER, TUMOUR = 7, 3
+
+
+def truth(position: int) -> np.ndarray:
+    """File values of a box of liver that starts at ``position`` along X, with a tumour."""
+    label = np.zeros(SHAPE, np.uint8)
+    label[1 + position : 7, 2:8, 1:6] = LIVER
+    label[2 + position : 4 + position, 3:5, 2:4] = TUMOUR
+    return label
+
+
+def write_nifti(path: Path, data: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(data, AFFINE), path)
+    return path
+
+
+@dataclass
+class FakePredictor:
+    """Finds the liver in an image whose voxels are file values, and misses voxels by ``shift`` along X."""
+
+    names: Sequence[str]
+    shift: int
+    calls: list[int] = field(default_factory=list)
+
+    def predict(self, volumes: list[Volume]) -> SimpleNamespace:
+        self.calls.append(len(volumes))
+        indices = np.select([volumes[0].data == LIVER, volumes[0].data == TUMOUR], [1, 2]).astype(np.uint8)
+        label = np.roll(indices, self.shift, axis=0)
+        return SimpleNamespace(label=label, members=dict.fromkeys(self.names, indices))
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """Two patients' three test scans, two unlabelled cases (one with a withheld label), one labelled case."""
+    monkeypatch.chdir(tmp_path)
+    rows = []
+    for number, (case_id, split, group) in enumerate(
+        [
+            ("a", "test", "p1"),
+            ("b", "test", "p1"),
+            ("c", "test", "p2"),
+            ("l", "labelled", "p3"),
+            ("u", "unlabelled", "p4"),
+            ("v", "unlabelled", "p5"),
+        ]
+    ):
+        label = truth(number % 3)
+        write_nifti(tmp_path / f"{case_id}.nii.gz", label.astype(np.float32))
+        write_nifti(tmp_path / f"{case_id}_label.nii.gz", label)
+        rows.append(
+            {
+                "case_id": case_id, "image": f"{case_id}.nii.gz", "split": split, "group": group, "site": "x",
+                "label": "" if case_id == "v" else f"{case_id}_label.nii.gz",
+            }
+        )  # fmt: skip
+    write_csv(tmp_path / "cases.csv", rows, list(rows[0]))
+    config = Config.model_validate(
+        {
+            "experiment": "toy", "cases": "cases.csv", "labels": LABELS, "rounds": 1, "shard_size": 2,
+            "warmup": {"folds": 2}, "evaluate": {"bootstrap": 100},
+        }
+    )  # fmt: skip
+    layout = Layout.of(config)
+    write_text(layout.plan, "{}")
+    for number in (0, 1):
+        for member in members(config, number):
+            write_text(layout.weights(number, member), f"{number} {member}")
+    return config
+
+
+@pytest.fixture
+def predictors(config: Config, monkeypatch: pytest.MonkeyPatch) -> dict[int, FakePredictor]:
+    """The stand-in of each round: the warm-up is off by two voxels, the student by one."""
+    fakes = {number: FakePredictor(members(config, number), shift=2 - number) for number in (0, 1)}
+    monkeypatch.setattr(evaluate_cases, "load_predictor", lambda config, number: fakes[number])
+    return fakes
+
+
+def write_pseudo_labels(config: Config) -> None:
+    """Case u: the label off by one voxel, low weight in the upper half of Z; case v has no withheld label."""
+    layout = Layout.of(config)
+    folder, rows = layout.pseudo_labels(1), []
+    weight = np.full(SHAPE, 255, np.uint8)
+    weight[..., 4:] = 0
+    for case_id, predicted in (("u", 0.75), ("v", 0.5)):
+        files = [
+            write_nifti(folder / f"{case_id}.nii.gz", np.roll(truth(1), 1, axis=0)),
+            write_nifti(folder / f"{case_id}.weight.nii.gz", weight),
+        ]
+        rows.append(
+            {
+                "case_id": case_id, "accepted": 1, "predicted_dice": predicted,
+                "files": ";".join(f.name for f in files), "sha256": ";".join(map(sha256_file, files)),
+            }
+        )  # fmt: skip
+    write_csv(layout.pseudo_labels_table(1, "unlabelled_0"), rows, list(rows[0]))
+    labels = [{"case_id": "u", "source": "automatic"}, {"case_id": "v", "source": "rejected"}]
+    write_csv(layout.labels_table(1), labels, ["case_id", "source"])
+
+
+def evaluate_all(config: Config, number: int) -> dict:
+    for shard in ("test_0", "test_1"):
+        evaluate_shard(config, number, shard)
+    return summarise_round(config, number)
+
+
+def test_scores_and_predictions_of_a_shard(config: Config, predictors: dict[int, FakePredictor]) -> None:
+    layout = Layout.of(config)
+    assert evaluate_shard(config, 0, "test_0") == 2
+    written = nib.load(layout.evaluation_prediction(0, "a"))
+    np.testing.assert_array_equal(np.asarray(written.dataobj), np.roll(truth(0), 2, axis=0))
+    np.testing.assert_array_equal(written.affine, AFFINE)
+    scores = read_json(layout.evaluation_scores(0, "a"))
+    assert scores["classes"]["tumour"]["dice"] == 0
+    assert scores["classes"]["tumour"]["hd95_mm"] == pytest.approx(4)  # two voxels of 2 mm
+    assert scores["members"]["fold_0"] == {"liver": 1, "tumour": 1}
+    row = read_csv(layout.evaluation_table(0, "test_0"))[0]
+    liver = scores["classes"]["liver"]["dice"]
+    assert float(row["dice"]) == pytest.approx(liver / 2, rel=1e-5)
+    assert row["files"] == "scores/a.json;predictions/a.nii.gz"
+
+
+def test_cases_are_done_once(config: Config, predictors: dict[int, FakePredictor]) -> None:
+    evaluate_shard(config, 1, "test_0")
+    assert evaluate_shard(config, 1, "test_0") == 0
+    more_resamples = config.model_copy(
+        update={"evaluate": config.evaluate.model_copy(update={"bootstrap": 500})}
+    )
+    assert evaluate_shard(more_resamples, 1, "test_0") == 0
+    write_nifti(Path("b_label.nii.gz"), truth(0))
+    assert evaluate_shard(config, 1, "test_0") == 1
+    write_text(Layout.of(config).weights(1, "seed_0"), "trained again")
+    assert evaluate_shard(config, 1, "test_0") == 2
+    assert len(predictors[1].calls) == 5
+
+
+def test_networks_are_not_loaded_for_nothing(
+    config: Config, predictors: dict[int, FakePredictor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate_shard(config, 0, "test_1")
+    monkeypatch.setattr(evaluate_cases, "load_predictor", lambda *_: pytest.fail("loaded"))
+    evaluate_shard(config, 0, "test_1")
+
+
+def test_summary_of_a_round(config: Config, predictors: dict[int, FakePredictor]) -> None:
+    summary = evaluate_all(config, 0)
+    layout = Layout.of(config)
+    rows = read_csv(layout.evaluation_cases(0))
+    assert [(row["case_id"], row["class"]) for row in rows[:3]] == [
+        ("a", "liver"),
+        ("a", "tumour"),
+        ("b", "liver"),
+    ]
+    means = [np.mean([float(row["dice"]) for row in rows if row["case_id"] == case]) for case in "abc"]
+    assert summary["dice"]["mean"] == pytest.approx(np.mean(means), rel=1e-5)
+    assert summary["mean"]["dice"]["sd"] == pytest.approx(np.std(means, ddof=1), abs=1e-6)
+    assert (summary["cases"], summary["patients"], summary["dice"]["patients"]) == (3, 2, 2)
+    assert summary["members"] == {"mean": 1, "each": {"fold_0": 1, "fold_1": 1}}
+    assert summary["classes"]["tumour"]["empty"] == {"both": 0, "prediction": 0, "reference": 0}
+    assert set(METRICS) <= summary["classes"]["liver"].keys()
+    assert len(read_csv(layout.evaluation_members(0))) == 3 * 2 * 2
+    assert read_csv(layout.evaluation_pseudo_labels(0)) == []
+    assert summary["pseudo_labels"] is None
+    assert read_json(layout.evaluation_summary(0)) == summary
+
+
+@pytest.mark.parametrize(("empty", "dice", "cases"), [("one", 1.0, 3), ("exclude", None, 2)])
+def test_absent_classes_follow_the_configuration(
+    config: Config, predictors: dict[int, FakePredictor], empty: str, dice: float | None, cases: int
+) -> None:
+    without_tumour = np.where(truth(0) == TUMOUR, LIVER, truth(0)).astype(np.uint8)
+    write_nifti(Path("a.nii.gz"), without_tumour.astype(np.float32))
+    write_nifti(Path("a_label.nii.gz"), without_tumour)
+    config = config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"empty": empty})})
+    summary = evaluate_all(config, 0)
+    tumour = summary["classes"]["tumour"]
+    assert tumour["empty"]["both"] == 1 and tumour["dice"]["cases"] == cases
+    assert read_json(Layout.of(config).evaluation_scores(0, "a"))["classes"]["tumour"]["dice"] == dice
+
+
+def test_voxels_to_ignore_are_left_out(config: Config, predictors: dict[int, FakePredictor]) -> None:
+    label, unknown = truth(0), np.roll(truth(0), 2, axis=0) != truth(0)
+    label[unknown] = LABELS["ignore"]
+    write_nifti(Path("a_label.nii.gz"), label)
+    evaluate_shard(config, 0, "test_0")
+    scores = read_json(Layout.of(config).evaluation_scores(0, "a"))["classes"]
+    assert scores["liver"]["dice"] == 1
+    assert scores["liver"]["volume_difference_ml"] == 0
+
+
+def test_faults_are_told_with_case_and_file(config: Config, predictors: dict[int, FakePredictor]) -> None:
+    with pytest.raises(HstfError, match=r"unlabelled_0: evaluate predicts test cases alone"):
+        evaluate_shard(config, 0, "unlabelled_0")
+    write_nifti(Path("c_label.nii.gz"), truth(0)[:-1])
+    with pytest.raises(
+        HstfError, match=r"c: c_label.nii.gz has shape \(11, 10, 8\), the image \(12, 10, 8\)"
+    ):
+        evaluate_shard(config, 0, "test_1")
+    write_nifti(Path("c_label.nii.gz"), truth(0) + 1)
+    with pytest.raises(HstfError, match=r"c_label.nii.gz: holds the values \[1, 4, 8\]"):
+        evaluate_shard(config, 0, "test_1")
+    Path("c_label.nii.gz").unlink()
+    with pytest.raises(HstfError, match=r"c: c_label.nii.gz missing"):
+        evaluate_shard(config, 0, "test_1")
+    shutil.rmtree(Layout.of(config).model(1))
+    with pytest.raises(HstfError, match=r"round 1 has no model yet: .*seed_0.weights.pt missing"):
+        evaluate_shard(config, 1, "test_0")
+
+
+def test_edited_predictions_are_found(config: Config, predictors: dict[int, FakePredictor]) -> None:
+    evaluate_all(config, 0)
+    write_nifti(Layout.of(config).evaluation_prediction(0, "a"), truth(0))
+    with pytest.raises(HstfError, match=r"a: .*predictions/a.nii.gz was changed"):
+        summarise_round(config, 0)
+
+
+def test_pseudo_labels_in_hindsight(config: Config, predictors: dict[int, FakePredictor]) -> None:
+    write_pseudo_labels(config)
+    found = evaluate_all(config, 1)["pseudo_labels"]
+    rows = read_csv(Layout.of(config).evaluation_pseudo_labels(1))
+    label, reference = np.roll(truth(1), 1, axis=0), truth(1)
+    expected = {}
+    for name, value in (("liver", LIVER), ("tumour", TUMOUR)):
+        a, b = label == value, reference == value
+        expected[name] = 2 * (a & b).sum() / (a.sum() + b.sum())
+    assert [(row["case_id"], row["class"]) for row in rows] == [("u", "liver"), ("u", "tumour")]
+    assert {row["class"]: float(row["dice"]) for row in rows} == pytest.approx(expected, rel=1e-5)
+    kept = (label == LIVER)[..., :4]
+    assert float(rows[0]["kept_error"]) == pytest.approx((reference[..., :4][kept] != LIVER).mean(), rel=1e-5)
+    assert float(rows[0]["kept_share"]) == pytest.approx(kept.sum() / (label == LIVER).sum(), rel=1e-5)
+    assert rows[1]["low_weight_error"] == ""  # the tumour has no voxel of low weight
+    assert found["dice"]["mean"] == pytest.approx(np.mean(list(expected.values())))
+    assert found["accepted"]["cases"] == 1 and found["rejected"]["mean"] is None and found["spearman"] is None
+    wrong = label != reference
+    assert found["voxels"]["kept_error"] == pytest.approx(wrong[..., :4].mean())
+    assert found["voxels"]["low_weight_error"] == pytest.approx(wrong[..., 4:].mean())
+    inside = (label > 0) | (reference > 0)
+    assert found["foreground_voxels"]["kept_error"] == pytest.approx(wrong[..., :4][inside[..., :4]].mean())
+
+
+def test_rounds_side_by_side(
+    config: Config, predictors: dict[int, FakePredictor], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pseudo_labels(config)
+    warmup = evaluate_all(config, 0)
+    student = evaluate_all(config, 1)
+    rows = rounds_table(config)
+    assert [row["round"] for row in rows] == [0, 1]
+    assert (rows[0]["model"], rows[0]["pseudo_labelled"], rows[0]["members"]) == ("warm-up", 0, 2)
+    assert (rows[1]["labelled"], rows[1]["pseudo_labelled"], rows[1]["rejected"]) == (1, 1, 1)
+    gain = student["dice"]["mean"] - warmup["dice"]["mean"]
+    assert gain > 0.1 and rows[1]["gain"] == pytest.approx(gain, abs=1e-5)
+    assert rows[1]["gain_low"] <= gain <= rows[1]["gain_high"]
+    assert compare_with_warmup(config, 1).patients == 2 and "only 2 patients" in rows[1]["note"]
+    assert rows[1]["dice_liver"] == student["classes"]["liver"]["dice"]["mean"]
+    assert rows[1]["pseudo_label_dice"] == student["pseudo_labels"]["dice"]["mean"]
+    written = read_csv(Layout.of(config).rounds_table)
+    assert float(written[1]["dice"]) == pytest.approx(student["dice"]["mean"], rel=1e-5)
+    assert written[0]["gain"] == ""
+    print_rounds(config)
+    shown = capsys.readouterr().out
+    assert f"{student['dice']['mean']:.3f}" in shown and f"{gain:+.3f}" in shown and "report.html" in shown
+
+
+def test_rounds_without_evaluation_are_left_out(config: Config, predictors: dict[int, FakePredictor]) -> None:
+    assert rounds_table(config) == []
+    evaluate_all(config, 0)
+    assert [row["round"] for row in rounds_table(config)] == [0]
+
+
+def test_an_experiment_without_test_cases_has_an_empty_summary(config: Config) -> None:
+    rows = [row for row in read_csv(Path("cases.csv")) if row["split"] != "test"]
+    write_csv(Path("cases.csv"), rows, list(rows[0]))
+    summary = summarise_round(config, 0)
+    assert summary["cases"] == 0 and summary["dice"]["mean"] is None
+    assert rounds_table(config)[0]["dice"] is None

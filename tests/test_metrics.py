@@ -1,0 +1,205 @@
+"""Metrics against brute force, MONAI and scikit-learn."""
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from hstf.metrics import (
+    DISTANCE_METRICS,
+    IGNORE,
+    METRICS,
+    OVERLAP_METRICS,
+    class_dice,
+    confusion,
+    dice,
+    distance_metrics,
+    score,
+    surface,
+    surface_distances,
+)
+
+SPACING = (0.7, 1.0, 2.5)
+shapes = st.tuples(*[st.integers(1, 6)] * 3)
+spacings = st.tuples(*[st.floats(0.3, 5.0)] * 3)
+
+
+@st.composite
+def mask_pairs(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    shape = draw(shapes)
+    return draw(arrays(bool, shape)), draw(arrays(bool, shape))
+
+
+@st.composite
+def label_pairs(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    shape = draw(shapes)
+    return draw(arrays(np.uint8, shape, elements=st.integers(0, 2))), draw(
+        arrays(np.uint8, shape, elements=st.sampled_from([0, 1, 2, IGNORE]))
+    )
+
+
+def brute_surface(mask: np.ndarray) -> list[tuple[int, ...]]:
+    """Voxels of a mask with one of six neighbours outside, voxel by voxel."""
+    voxels = set(map(tuple, np.argwhere(mask).tolist()))
+    steps = [tuple(s * (i == axis) for i in range(3)) for axis in range(3) for s in (-1, 1)]
+    return [v for v in sorted(voxels) if any(tuple(np.add(v, s).tolist()) not in voxels for s in steps)]
+
+
+def brute_distances(
+    a: np.ndarray, b: np.ndarray, spacing: tuple[float, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    pairs = np.array(brute_surface(a))[:, None] - np.array(brute_surface(b))[None]
+    lengths = np.linalg.norm(pairs * spacing, axis=-1)
+    return lengths.min(axis=1), lengths.min(axis=0)
+
+
+@given(mask_pairs(), spacings)
+@settings(max_examples=150, deadline=None)
+def test_surface_distances_are_those_of_all_pairs(
+    masks: tuple[np.ndarray, np.ndarray], spacing: tuple[float, ...]
+) -> None:
+    a, b = masks
+    assume(a.any() and b.any())
+    forth, back = surface_distances(a, b, spacing)
+    expected_forth, expected_back = brute_distances(a, b, spacing)
+    np.testing.assert_allclose(forth, expected_forth, atol=1e-9)
+    np.testing.assert_allclose(back, expected_back, atol=1e-9)
+
+
+@given(label_pairs(), spacings)
+@settings(max_examples=100, deadline=None)
+def test_score_crops_without_changing_anything(
+    labels: tuple[np.ndarray, np.ndarray], spacing: tuple[float, ...]
+) -> None:
+    prediction, reference = labels
+    scores = score(prediction, reference, spacing, classes=3)
+    valid = reference != IGNORE
+    for index in (1, 2):
+        a, b = (prediction == index) & valid, reference == index
+        assert scores[index]["dice"] == pytest.approx(dice(a, b))
+        assert scores[index]["volume_difference_ml"] == pytest.approx(
+            (int(a.sum()) - int(b.sum())) * np.prod(spacing) / 1000
+        )
+        if a.any() and b.any():
+            forth, back = brute_distances(a, b, spacing)
+            pooled = np.concatenate([forth, back])
+            assert scores[index]["hd95_mm"] == pytest.approx(np.percentile(pooled, 95), abs=1e-9)
+            assert scores[index]["asd_mm"] == pytest.approx(pooled.mean(), abs=1e-9)
+            assert scores[index]["asd_directed_mm"] == pytest.approx(forth.mean(), abs=1e-9)
+
+
+@given(label_pairs())
+@settings(max_examples=60, deadline=None)
+def test_overlap_agrees_with_scikit_learn(labels: tuple[np.ndarray, np.ndarray]) -> None:
+    sklearn = pytest.importorskip("sklearn.metrics")
+    prediction, reference = labels
+    valid = reference != IGNORE
+    assume(valid.any())
+    scores = score(prediction, reference, SPACING, classes=3)
+    for index in (1, 2):
+        p, r = prediction[valid] == index, reference[valid] == index
+        absent = not (p.any() or r.any())
+        expected = {
+            "accuracy": sklearn.accuracy_score(r, p),
+            "precision": sklearn.precision_score(r, p, zero_division=float(absent)),
+            "recall": sklearn.recall_score(r, p, zero_division=float(absent)),
+            "dice": sklearn.f1_score(r, p, zero_division=float(absent)),
+            "jaccard": sklearn.jaccard_score(r, p, zero_division=float(absent)),
+        }
+        assert {name: scores[index][name] for name in OVERLAP_METRICS} == pytest.approx(expected)
+
+
+def test_average_surface_distance_agrees_with_monai() -> None:
+    import torch
+    from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
+
+    grid = np.indices((20, 24, 16)).astype(float)
+    a = ((grid - np.reshape([9, 11, 8], (3, 1, 1, 1))) ** 2).sum(0) < 36
+    b = ((grid - np.reshape([11, 12, 8], (3, 1, 1, 1))) ** 2).sum(0) < 25
+    forth, back = surface_distances(a, b, SPACING)
+    tensors = [torch.from_numpy(m[None, None].astype(np.float32)) for m in (a, b)]
+    options = {"include_background": True, "spacing": list(SPACING)}
+    symmetric = compute_average_surface_distance(*tensors, symmetric=True, **options)
+    directed = compute_average_surface_distance(*tensors, symmetric=False, **options)
+    larger_95 = compute_hausdorff_distance(*tensors, percentile=95, **options)
+    found = distance_metrics(a, b, SPACING)
+    assert found["asd_mm"] == pytest.approx(float(symmetric), rel=1e-5)
+    assert found["asd_directed_mm"] == pytest.approx(float(directed), rel=1e-5)
+    assert max(np.percentile(forth, 95), np.percentile(back, 95)) == pytest.approx(float(larger_95), rel=1e-5)
+
+
+def test_shifted_cube_has_the_distances_of_its_shift() -> None:
+    a, b = np.zeros((2, 12, 6, 6), bool)
+    a[2, 1:5, 1:5] = b[8, 1:5, 1:5] = True
+    assert distance_metrics(a, b, (2.0, 1.0, 1.0)) == pytest.approx(dict.fromkeys(DISTANCE_METRICS, 12.0))
+
+
+def test_hd95_is_the_percentile_of_both_directions_pooled() -> None:
+    """Distances 0 and 30 one way, 0 the other: the larger of the two directed percentiles would be 28.5."""
+    a, b = np.zeros((2, 40, 1, 1), bool)
+    a[[0, 30], 0, 0], b[0, 0, 0] = True, True
+    assert distance_metrics(a, b, (1, 1, 1))["hd95_mm"] == pytest.approx(27)
+
+
+def test_surface_of_a_mask_that_fills_the_array_is_its_edge() -> None:
+    edge = np.ones((4, 4, 4), bool)
+    edge[1:3, 1:3, 1:3] = False
+    np.testing.assert_array_equal(surface(np.ones((4, 4, 4), bool)), edge)
+
+
+@given(label_pairs())
+@settings(max_examples=50, deadline=None)
+def test_confusion_counts_each_pair_once(labels: tuple[np.ndarray, np.ndarray]) -> None:
+    prediction, reference = labels
+    expected = [[np.sum((prediction == p) & (reference == r)) for r in range(3)] for p in range(3)]
+    np.testing.assert_array_equal(confusion(prediction, reference, 3), expected)
+    np.testing.assert_allclose(
+        class_dice(prediction, reference, 3),
+        [dice((prediction == k) & (reference != IGNORE), reference == k) for k in range(3)],
+    )
+
+
+def test_confusion_is_the_same_in_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(0)
+    a, b = generator.integers(0, 4, (2, 9, 50, 40), dtype=np.uint8)
+    whole = confusion(a, b, 4)
+    monkeypatch.setattr("hstf.metrics.SLAB_VOXELS", 4000)
+    np.testing.assert_array_equal(confusion(a, b, 4), whole)
+    assert whole.sum() == a.size
+
+
+def test_empty_classes() -> None:
+    nothing, something = np.zeros((2, 3, 4, 12), np.uint8)
+    something[1, 1, 1] = 1
+    diagonal = 13.0  # of 3 x 4 x 12 voxels of 1 mm
+    both = score(nothing, nothing, (1, 1, 1), 2)[1]
+    assert both["empty"] == "both"
+    assert both["dice"] == both["jaccard"] == both["precision"] == both["recall"] == both["accuracy"] == 1
+    assert both["hd95_mm"] == both["asd_mm"] == both["volume_difference_relative"] == 0
+    excluded = score(nothing, nothing, (1, 1, 1), 2, empty="exclude")[1]
+    assert np.isnan([excluded["dice"], excluded["hd95_mm"]]).all()
+    missed = score(nothing, something, (1, 1, 1), 2)[1]
+    assert (missed["empty"], missed["dice"], missed["precision"], missed["recall"]) == ("prediction", 0, 0, 0)
+    assert missed["hd95_mm"] == missed["asd_mm"] == pytest.approx(diagonal)
+    assert missed["volume_difference_relative"] == -1
+    invented = score(something, nothing, (1, 1, 1), 2, empty="exclude")[1]
+    assert (invented["empty"], invented["dice"]) == ("reference", 0)
+    assert np.isnan(invented["volume_difference_relative"])
+    assert set(METRICS) | {"empty"} == invented.keys()
+
+
+def test_voxels_to_ignore_count_for_nothing() -> None:
+    generator = np.random.default_rng(1)
+    prediction, reference = generator.integers(0, 2, (2, 8, 8, 8), dtype=np.uint8)
+    reference[4:] = IGNORE
+    other = prediction.copy()
+    other[4:] = 1 - other[4:]
+    assert score(prediction, reference, SPACING, 2) == score(other, reference, SPACING, 2)
+
+
+def test_different_shapes_are_refused() -> None:
+    with pytest.raises(ValueError, match="shapes"):
+        dice(np.zeros((2, 2)), np.zeros((2, 3)))
+    with pytest.raises(ValueError, match="shapes"):
+        confusion(np.zeros((2, 2), np.uint8), np.zeros((2, 3), np.uint8), 2)
