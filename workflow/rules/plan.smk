@@ -1,9 +1,9 @@
-# Spacing, patch, batch and network, from the scans. The check comes first, but its table alone changes no plan.
+# Spacing, patch, batch and network, from the scans that the check has passed.
 
 
 rule plan:
     input:
-        check=ancient(LAYOUT.check),
+        check=LAYOUT.check,
         images=[image for case in SHEET.cases if case.split is not Split.TEST for image in case.images],
         labels=[case.training_label for case in SHEET.of(Split.LABELLED)],
     output:

@@ -3,7 +3,7 @@
 
 rule preprocess_shard:
     input:
-        check=ancient(LAYOUT.check),
+        check=LAYOUT.check,
         plan=LAYOUT.plan,
         images=shard_images,
         labels=shard_training_labels,
