@@ -126,16 +126,18 @@ class Rendering:
 def render(anatomy: Anatomy, axes: Points) -> Rendering:
     """The anatomy on the grid of scene coordinates ``axes`` (``(X,)``, ``(Y,)``, ``(Z,)``)."""
     points = anatomy.points(axes)
-    organs = _share_overlap({name: shape(points, axes) for name, shape in anatomy.organs.items()})
+    body = anatomy.body(points, axes)
+    organs = {name: np.maximum(shape(points, axes), body) for name, shape in anatomy.organs.items()}
+    organs = _share_overlap(organs)
     label = np.zeros(points[0].shape, np.uint8)
     for name, values in organs.items():
         label[values < 0] = PHANTOM_LABELS[name]
     layers = [
-        {"body": coverage(anatomy.body(points, axes))},
-        {"bowel": coverage(_union([shape(points, axes) for shape in anatomy.bowel]))},
-        {"bone": coverage(anatomy.spine(points))},
+        {"body": coverage(body)},
+        {"bowel": coverage(np.maximum(_union([shape(points, axes) for shape in anatomy.bowel]), body))},
+        {"bone": coverage(np.maximum(anatomy.spine(points), body))},
         {name: coverage(values) for name, values in organs.items()},
-        {"vessel": coverage(_union([tube(points) for tube in anatomy.vessels]))},
+        {"vessel": coverage(np.maximum(_union([tube(points) for tube in anatomy.vessels]), body))},
     ]
     if anatomy.lesions:
         lesion = np.maximum(_union([shape(points, axes) for shape in anatomy.lesions]), organs["liver"])
