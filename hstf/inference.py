@@ -61,7 +61,7 @@ def sliding_probabilities(
             mode="gaussian", sw_device=device, device=where,
         )[0]  # fmt: skip
 
-    with torch.inference_mode():
+    with torch.no_grad():  # not inference_mode: its tensors could not be added to later
         return _softmax(_first_that_fits(stitched_on, device)).cpu()
 
 
@@ -88,8 +88,8 @@ def _softmax(logits: Tensor) -> Tensor:
 class SlidingWindow:
     """How windows are laid over a volume, at any zoom of it."""
 
-    patch_size: tuple[int, int, int]
-    divisor: tuple[int, int, int]
+    patch_size: tuple[int, ...]
+    divisor: tuple[int, ...]
     """Sizes that the network takes are multiples of this."""
     overlap: float
     batch: int

@@ -1,0 +1,149 @@
+"""``hstf predict``: names, geometry, label values, faults; and the same answer as the evaluation's predictor."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from tiny_model import tiny_experiment, write_scan
+
+from hstf.cli import main
+from hstf.config import Config
+from hstf.errors import HstfError
+from hstf.evaluate.cases import load_predictor
+from hstf.export import export
+from hstf.predict import find_scans, predict
+from hstf.volumes import read_image
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return tiny_experiment(tmp_path)
+
+
+@pytest.fixture
+def model(config: Config) -> Path:
+    return export(config)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_prediction_is_what_the_evaluation_scores(config: Config, model: Path, tmp_path: Path) -> None:
+    scan = write_scan(tmp_path / "scan.nii.gz")
+    (written,) = predict(model, scan, tmp_path / "out", "cpu")
+    evaluated = load_predictor(config, 1).predict([read_image(scan)])
+    got = nib.load(written)
+    np.testing.assert_array_equal(np.asarray(got.dataobj), np.array([0, 6, 200])[evaluated.label])
+    assert got.get_data_dtype() == np.uint8
+    np.testing.assert_allclose(got.affine, nib.load(scan).affine, atol=1e-5)
+    assert len(np.unique(evaluated.label)) > 1
+    assert list(evaluated.members) == ["seed_0", "seed_1"]
+    assert (evaluated.members["seed_0"] != evaluated.members["seed_1"]).any()
+
+
+def test_one_member_is_its_own_team(tmp_path: Path) -> None:
+    config = tiny_experiment(tmp_path, students=1)
+    result = load_predictor(config, 1).predict([read_image(write_scan(tmp_path / "scan.nii"))])
+    np.testing.assert_array_equal(result.members["seed_0"], result.label)
+
+
+def test_segmentations_have_the_names_of_the_scans(model: Path, tmp_path: Path) -> None:
+    for name in ("a.nii.gz", "b.nii", "c.v2.nii.gz", ".hidden.nii.gz"):
+        write_scan(tmp_path / "in" / name)
+    (tmp_path / "in" / "notes.txt").write_text("no scan")
+    write_scan(tmp_path / "in" / "sub" / "deeper.nii.gz")
+    written = predict(model, tmp_path / "in", tmp_path / "out", "cpu")
+    assert [path.name for path in written] == names(tmp_path / "out") == ["a.nii.gz", "b.nii", "c.v2.nii.gz"]
+
+
+def test_several_modalities_are_grouped_by_case(tmp_path: Path) -> None:
+    model = export(tiny_experiment(tmp_path, ("t1", "t1_ce")))
+    folder = tmp_path / "in"
+    for seed, name in enumerate(("p_1_t1.nii.gz", "p_1_t1_ce.nii.gz", "q_t1.nii", "q_t1_ce.nii.gz")):
+        write_scan(folder / name, seed)
+    assert [scan.images for scan in find_scans(folder, ["t1", "t1_ce"])] == [
+        (folder / "p_1_t1.nii.gz", folder / "p_1_t1_ce.nii.gz"), (folder / "q_t1.nii", folder / "q_t1_ce.nii.gz"),
+    ]  # fmt: skip
+    predict(model, folder, tmp_path / "out", "cpu")
+    assert names(tmp_path / "out") == ["p_1.nii.gz", "q.nii.gz"]
+    assert [scan.name for scan in find_scans(folder / "q_t1.nii", ["t1", "t1_ce"])] == ["q.nii.gz"]
+
+
+def test_all_missing_modalities_and_odd_names_are_told_at_once(tmp_path: Path) -> None:
+    for name in ("p_t1.nii.gz", "q_t2.nii.gz", "stray.nii.gz"):
+        write_scan(tmp_path / name)
+    with pytest.raises(HstfError) as caught:
+        find_scans(tmp_path, ["t1", "t2"])
+    for words in (
+        "p_t2.nii.gz is missing",
+        "q_t1.nii.gz is missing",
+        "stray.nii.gz: expected <case>_<modality>",
+    ):
+        assert words in str(caught.value)
+
+
+def test_a_broken_scan_is_named_and_the_others_are_done(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.nii.gz", "b.nii.gz", "d.nii.gz"):
+        write_scan(tmp_path / "in" / name)
+    whole = (tmp_path / "in" / "b.nii.gz").read_bytes()
+    (tmp_path / "in" / "b.nii.gz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "in" / "c.nii.gz").write_bytes(b"no image")
+    constant = nib.Nifti1Image(np.zeros((6, 6, 6), np.float32), np.eye(4))
+    nib.save(constant, tmp_path / "in" / "empty.nii.gz")
+    code = command(model, tmp_path / "in", tmp_path / "out")
+    told = capsys.readouterr().err
+    assert code == 1
+    assert (
+        {"a.nii.gz", "d.nii.gz"} <= set(names(tmp_path / "out")) <= {"a.nii.gz", "d.nii.gz", "empty.nii.gz"}
+    )
+    assert "b.nii.gz" in told and "c.nii.gz" in told and "were not segmented" in told
+
+
+def command(model: Path, source: Path, output: Path, *more: str) -> int:
+    arguments: Sequence[str] = ("--model", str(model), "--input", str(source), "--output", str(output))
+    return main(["predict", *arguments, "--device", "cpu", *more])
+
+
+def test_existing_segmentations_are_refused_skipped_or_replaced(model: Path, tmp_path: Path) -> None:
+    for name in ("a.nii.gz", "b.nii.gz"):
+        write_scan(tmp_path / "in" / name)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.nii.gz").write_text("by hand")
+    assert command(model, tmp_path / "in", tmp_path / "out") == 1
+    assert names(tmp_path / "out") == ["a.nii.gz"]
+    assert command(model, tmp_path / "in", tmp_path / "out", "--existing", "skip") == 0
+    assert names(tmp_path / "out") == ["a.nii.gz", "b.nii.gz"]
+    assert (tmp_path / "out" / "a.nii.gz").read_text() == "by hand"
+    assert command(model, tmp_path / "in", tmp_path / "out", "--existing", "overwrite") == 0
+    assert nib.load(tmp_path / "out" / "a.nii.gz").shape == (21, 19, 13)
+
+
+def test_scans_are_never_overwritten(model: Path, tmp_path: Path) -> None:
+    scan = write_scan(tmp_path / "in" / "a.nii.gz")
+    before = scan.read_bytes()
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "a.nii.gz").symlink_to(scan)
+    (tmp_path / "alias").symlink_to(tmp_path / "in")
+    for source, output in (("in", "in"), ("in/a.nii.gz", "in"), ("in", "alias"), ("linked", "in")):
+        with pytest.raises(HstfError, match="holds the scans"):
+            predict(model, tmp_path / source, tmp_path / output, "cpu", "overwrite")
+    assert scan.read_bytes() == before
+
+
+@pytest.mark.parametrize(("source", "words"), [("nowhere", "does not exist"), ("empty", "no NIfTI files")])
+def test_nothing_to_segment_is_a_sentence(model: Path, tmp_path: Path, source: str, words: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(HstfError, match=words):
+        predict(model, tmp_path / source, tmp_path / "out", "cpu")
+
+
+def test_an_output_that_is_a_file_is_a_sentence(model: Path, tmp_path: Path) -> None:
+    scan = write_scan(tmp_path / "in" / "a.nii.gz")
+    (tmp_path / "out").write_text("")
+    with pytest.raises(HstfError, match="is a file"):
+        predict(model, scan, tmp_path / "out", "cpu")

@@ -1,0 +1,182 @@
+"""The teacher on a small experiment: what it writes, skips, computes again, and never reads."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hstf import teacher as stage
+from hstf.cases import Split, read_cases
+from hstf.config import Config, resolve_config
+from hstf.errors import HstfError
+from hstf.files import read_json, sha256_file, write_csv, write_json
+from hstf.layout import Layout, members
+from hstf.models import HybridNet, NetworkSpec, save_network
+from hstf.plan import Normalisation, Plan
+from hstf.store import read_array, write_array
+from hstf.teacher import predict_out_of_fold, teacher
+
+SHAPE = (9, 8, 10)
+PLAN = Plan(
+    spacing=(1.0, 1.0, 2.0), patch_size=(8, 8, 8), batch_size=2, channels=(4, 8), strides=((1, 1, 1), (2, 2, 2)),
+    kernels=((3, 3, 3), (3, 3, 3)), normalisation=(Normalisation("zscore"),), median_shape=SHAPE, reasons={},
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Experiment:
+    config: Config
+    layout: Layout
+
+    def unlabelled(self) -> list[str]:
+        return [case.case_id for case in read_cases(self.config).of(Split.UNLABELLED)]
+
+
+def save_weights(path: Path, member: str, seed: int) -> None:
+    torch.manual_seed(seed)
+    spec = NetworkSpec("hybrid", 1, 3, PLAN.channels, PLAN.strides, PLAN.kernels, PLAN.spacing, 1, 2)
+    save_network(path, HybridNet(spec), {"member": member})
+
+
+def write_preprocessed(layout: Layout, shard: str, cases: list[str], seed: int = 0) -> None:
+    random = np.random.default_rng(seed)
+    rows = []
+    for case in cases:
+        path = layout.preprocessed / case / "image.b2nd"
+        write_array(path, random.normal(size=(1, *SHAPE)).astype(np.float16), 8)
+        rows.append({"case_id": case, "files": f"{case}/image.b2nd", "sha256": sha256_file(path)})
+    write_csv(layout.preprocessed_table(shard), rows, ["case_id", "files", "sha256"])
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Experiment:
+    """Two labelled and three unlabelled cases, preprocessed; two warm-up members. No scan, no label exists."""
+    rows = [
+        {"case_id": f"case_{i}", "image": f"case_{i}.nii.gz", "label": f"withheld_{i}.nii.gz",
+         "split": "labelled" if i < 2 else "unlabelled"}
+        for i in range(5)
+    ]  # fmt: skip
+    write_csv(tmp_path / "cases.csv", rows, ["case_id", "image", "label", "split"])
+    config = resolve_config(
+        {
+            "output": str(tmp_path / "results"), "cases": str(tmp_path / "cases.csv"), "shard_size": 2, "device": "cpu",
+            "labels": {"background": 0, "liver": 1, "tumour": 2}, "warmup": {"folds": 2},
+            "teacher": {"scales": [0.75, 1.0], "flip_axes": [0], "amp": False}, "preprocess": {"chunk": 8},
+        }
+    )  # fmt: skip
+    layout = Layout.of(config)
+    write_json(layout.plan, PLAN.to_json())
+    for seed, member in enumerate(members(config, 0)):
+        save_weights(layout.weights(0, member), member, seed)
+    for split in (Split.LABELLED, Split.UNLABELLED):
+        for shard, cases in read_cases(config).shards(split, 2).items():
+            write_preprocessed(layout, shard, [case.case_id for case in cases])
+    return Experiment(config, layout)
+
+
+def test_each_case_gets_probabilities_uncertainty_agreement_and_a_row(experiment: Experiment) -> None:
+    assert teacher(experiment.config, 1, "unlabelled_0") == 2
+    folder = experiment.layout.teacher(1) / "case_2"
+    probabilities, uncertainty = (
+        read_array(folder / "probabilities.b2nd"),
+        read_array(folder / "uncertainty.b2nd"),
+    )
+    assert (probabilities.dtype, probabilities.shape) == (np.uint8, (3, *SHAPE))
+    assert (uncertainty.dtype, uncertainty.shape) == (np.uint8, (3, *SHAPE))
+    assert np.abs(probabilities.sum(axis=0, dtype=int) - 255).max() <= 2
+    agreement = read_json(folder / "agreement.json")
+    assert {kind: list(agreement[kind]) for kind in ("scales", "members", "flips")} == {
+        "scales": ["0.75", "1.0"], "members": ["fold_0", "fold_1"], "flips": ["none", "0"],
+    }  # fmt: skip
+    voxels = np.bincount(probabilities.argmax(axis=0).ravel(), minlength=3)
+    assert agreement["volumes_ml"] == {"liver": voxels[1] * 0.002, "tumour": voxels[2] * 0.002}
+    assert experiment.layout.teacher_table(1, "unlabelled_0").is_file()
+    assert not (experiment.layout.teacher(1) / "case_4").exists()  # another shard's case
+
+
+def test_cases_that_are_done_cost_no_network(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher(experiment.config, 1, "unlabelled_0")
+    before = experiment.layout.teacher_table(1, "unlabelled_0").read_bytes()
+
+    def never(*_: object) -> None:
+        raise AssertionError("a network was loaded")
+
+    monkeypatch.setattr(stage, "load_network", never)
+    assert teacher(experiment.config, 1, "unlabelled_0") == 0
+    assert experiment.layout.teacher_table(1, "unlabelled_0").read_bytes() == before
+
+
+def test_a_lost_prediction_costs_its_case_only(experiment: Experiment) -> None:
+    teacher(experiment.config, 1, "unlabelled_0")
+    shutil.rmtree(experiment.layout.teacher(1) / "case_3")
+    assert teacher(experiment.config, 1, "unlabelled_0") == 1
+
+
+def test_other_weights_settings_or_images_are_computed_again(experiment: Experiment) -> None:
+    teacher(experiment.config, 1, "unlabelled_0")
+    save_weights(experiment.layout.weights(0, "fold_1"), "fold_1", 99)
+    assert teacher(experiment.config, 1, "unlabelled_0") == 2
+    scaled = experiment.config.model_copy(
+        update={"teacher": experiment.config.teacher.model_copy(update={"overlap": 0.25})}
+    )
+    assert teacher(scaled, 1, "unlabelled_0") == 2
+    faster = scaled.model_copy(update={"teacher": scaled.teacher.model_copy(update={"window_batch": 7})})
+    assert teacher(faster, 1, "unlabelled_0") == 0
+    write_preprocessed(experiment.layout, "unlabelled_0", ["case_2", "case_3"], seed=5)
+    assert teacher(faster, 1, "unlabelled_0") == 2
+
+
+def test_later_rounds_are_taught_by_the_students(experiment: Experiment) -> None:
+    with pytest.raises(HstfError, match=r"round_1/model/seed_0/weights.pt: the weights are missing"):
+        teacher(experiment.config, 2, "unlabelled_0")
+    save_weights(experiment.layout.weights(1, "seed_0"), "seed_0", 0)
+    assert teacher(experiment.config, 2, "unlabelled_0") == 2
+    assert list(read_json(experiment.layout.teacher(2) / "case_2" / "agreement.json")["members"]) == [
+        "seed_0"
+    ]
+
+
+def test_edited_and_lost_images_are_named_together(experiment: Experiment) -> None:
+    folder = experiment.layout.preprocessed
+    (folder / "case_2" / "image.b2nd").unlink()
+    (folder / "case_3" / "image.b2nd").write_bytes(b"edited")
+    with pytest.raises(HstfError) as caught:
+        teacher(experiment.config, 1, "unlabelled_0")
+    assert "case_2" in str(caught.value) and "case_3" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("number", "shard", "words"),
+    [
+        (0, "unlabelled_0", "round 0"),
+        (1, "labelled_0", "unlabelled cases alone"),
+        (1, "unlabelled_9", "no shard"),
+    ],
+)
+def test_wrong_arguments_are_sentences(experiment: Experiment, number: int, shard: str, words: str) -> None:
+    with pytest.raises(HstfError, match=words):
+        teacher(experiment.config, number, shard)
+
+
+def test_cases_that_were_not_preprocessed_are_named(experiment: Experiment) -> None:
+    write_preprocessed(experiment.layout, "unlabelled_0", ["case_2"])
+    with pytest.raises(HstfError, match=r"case_3.*preprocess"):
+        teacher(experiment.config, 1, "unlabelled_0")
+
+
+def test_out_of_fold_predictions_come_from_the_one_member_that_has_not_seen_the_case(
+    experiment: Experiment,
+) -> None:
+    labelled = read_cases(experiment.config).of(Split.LABELLED)
+    for index, member in enumerate(("fold_0", "fold_1")):
+        predict_out_of_fold(
+            experiment.config, member, labelled[index : index + 1], experiment.layout.weights(0, member)
+        )
+    folder = experiment.layout.out_of_fold
+    assert list(read_json(folder / "case_1" / "agreement.json")["members"]) == ["fold_1"]
+    assert sorted(path.name for path in folder.glob("*.csv")) == ["fold_0.csv", "fold_1.csv"]
+    uncertainty = read_array(folder / "case_0" / "uncertainty.b2nd")
+    assert uncertainty[2].any()  # one member: the disagreement is that of its mirrored views
