@@ -55,6 +55,15 @@ def coarse_axis(spacing: Spacing) -> int | None:
     return worst if spacing[worst] > ANISOTROPY * min(spacing) else None
 
 
+def bounding_box(mask: np.ndarray) -> Box:
+    """First and last + 1 voxel of a non-empty ``mask`` ``(X, Y, Z)`` along each axis."""
+    box = []
+    for axis in range(3):
+        along = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
+        box.append((int(along[0]), int(along[-1]) + 1))
+    return tuple(box)  # type: ignore[return-value]
+
+
 @dataclass(frozen=True)
 class Geometry:
     """Where a scan lies on the planned grid. Build it with :meth:`of`."""

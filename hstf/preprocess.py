@@ -19,7 +19,7 @@ from hstf.config import Config, load_config
 from hstf.config.preprocess import PreprocessConfig
 from hstf.errors import HstfError, join_faults
 from hstf.files import atomic_path, sha256_file, write_json
-from hstf.geometry import IGNORED, Box, Geometry, to_ras
+from hstf.geometry import IGNORED, Geometry, bounding_box, to_ras
 from hstf.intensity import normalise, scanned
 from hstf.layout import Layout
 from hstf.parallel import worker_count
@@ -160,15 +160,6 @@ def _distance(a: Volume, b: Volume) -> float:
     """Largest distance (mm) between the corners of two volumes."""
     corners = np.array(np.meshgrid(*((0, size - 1) for size in a.data.shape))).reshape(3, -1)
     return float(np.abs((a.affine - b.affine)[:3] @ np.vstack([corners, np.ones(8)])).max())
-
-
-def bounding_box(mask: np.ndarray) -> Box:
-    """First and last + 1 voxel of a non-empty ``mask`` ``(X, Y, Z)`` along each axis."""
-    box = []
-    for axis in range(3):
-        along = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
-        box.append((int(along[0]), int(along[-1]) + 1))
-    return tuple(box)  # type: ignore[return-value]
 
 
 def class_indices(values: np.ndarray, config: Config, path: Path) -> np.ndarray:

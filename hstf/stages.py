@@ -17,7 +17,7 @@ class Stage:
 
 STAGES: dict[str, Stage] = {
     "check": Stage(1, ("check", "labels", "modalities")),
-    "plan": Stage(1, ("plan", "modalities")),
+    "plan": Stage(1, ("plan", "modalities", "labels")),
     "preprocess": Stage(1, ("preprocess", "labels")),
     "warmup": Stage(1, ("warmup", "network", "labels", "seed", "teacher")),
     "calibrate": Stage(1, ("calibrate", "refine", "labels")),

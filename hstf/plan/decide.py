@@ -1,0 +1,234 @@
+"""The decisions of a plan, in the manner of nnU-Net (Isensee et al. 2021): rules over the fingerprint, no training.
+
+Every function returns what it chose and why. What the configuration sets is taken as it is.
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from hstf.config import Config
+from hstf.config.plan import PlanConfig
+from hstf.errors import HstfError
+from hstf.geometry import ANISOTROPY, Spacing, Triple
+from hstf.plan.content import Normalisation, Plan
+from hstf.plan.fingerprint import Fingerprint
+
+SET = "Set in the configuration."
+MAX_STAGES = 5
+MIN_EDGE = 4  # voxels that a level keeps along an axis that is halved
+START_VOXELS = 256**3  # the patch from which shrinking starts
+SMALL = 64**3  # scans of up to so many voxels are seen whole, even the large ones of a set
+BYTES_PER_VOXEL = (
+    64  # activations of a training step per patch voxel and channel of the first level, in float32
+)
+MIN_BATCH, MAX_BATCH = 2, 4
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Resolution levels of the network."""
+
+    strides: tuple[Triple, ...]
+    kernels: tuple[Triple, ...]
+
+    @property
+    def total_stride(self) -> Triple:
+        """Product of the strides along each axis: what a patch must be a multiple of."""
+        return tuple(prod(stride[axis] for stride in self.strides) for axis in range(3))  # type: ignore[return-value]
+
+    def padded(self, shape: Triple) -> Triple:
+        """``shape`` rounded up to multiples of the total stride."""
+        return tuple(-(-n // step) * step for n, step in zip(shape, self.total_stride, strict=True))  # type: ignore[return-value]
+
+
+def make_plan(config: Config, fingerprint: Fingerprint) -> Plan:
+    """All decisions.
+
+    Raises:
+        HstfError: the configuration asks for a network that its patch does not allow.
+    """
+    reasons: dict[str, str] = {}
+    spacing, reasons["spacing"] = target_spacing(config.plan, fingerprint)
+    shapes = grid_shapes(fingerprint, spacing)
+    patch, reasons["patch_size"] = patch_size(config.plan, shapes, spacing)
+    levels, reasons["strides"] = network_levels(config.plan, patch, spacing)
+    batch, reasons["batch_size"] = batch_size(config.plan, patch)
+    channels = tuple(
+        min(config.plan.base_channels * 2**i, config.plan.max_channels) for i in range(len(levels.strides))
+    )
+    reasons["channels"] = f"Doubled at each level from {channels[0]}, at most {config.plan.max_channels}."
+    schemes, why = normalisations(config, fingerprint)
+    reasons |= why
+    median = tuple(int(v) for v in np.median(shapes, axis=0).round())
+    return Plan(
+        spacing, patch, batch, channels, levels.strides, levels.kernels, schemes, median, reasons  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def target_spacing(config: PlanConfig, fingerprint: Fingerprint) -> tuple[Spacing, str]:
+    """Voxel size (mm) of the grid: the median; of a coarse axis the 10th percentile, so that thin slices stay thin."""
+    if config.spacing is not None:
+        return config.spacing, SET
+    spacings = np.array([scan.spacing for scan in fingerprint.scans])
+    target, reason = np.median(spacings, axis=0), f"Median of {len(spacings)} scans."
+    voxels = np.median([scan.shape for scan in fingerprint.scans], axis=0)
+    worst = int(np.argmax(target))
+    others = np.delete(np.arange(3), worst)
+    if (
+        target[worst] > ANISOTROPY * target[others].max()
+        and voxels[worst] * ANISOTROPY < voxels[others].min()
+    ):
+        fine = float(np.percentile(spacings[:, worst], 10))
+        reason += (
+            f" Axis {worst} is coarse ({target[worst]:.3g} mm against {target[others].max():.3g} mm, with fewer voxels):"
+            f" there the 10th percentile, {fine:.3g} mm."
+        )
+        target[worst] = max(fine, target[others].max())
+    return tuple(float(f"{v:.6g}") for v in target), reason  # type: ignore[return-value]
+
+
+def grid_shapes(fingerprint: Fingerprint, spacing: Spacing) -> np.ndarray:
+    """Shapes ``(N, 3)`` of the cropped scans on the grid."""
+    read = fingerprint.read
+    extent = np.array([scan.cropped_shape for scan in read]) * np.array([scan.spacing for scan in read])
+    return np.maximum(1, np.rint(extent / np.array(spacing))).astype(int)
+
+
+def patch_size(config: PlanConfig, shapes: np.ndarray, spacing: Spacing) -> tuple[Triple, str]:
+    """Patch (voxels): whole scans where they fit, else the largest with the scans' proportions that does."""
+    if config.patch_size is not None:
+        return config.patch_size, SET
+    memory = int(config.memory_gb * 1e9 / (bytes_per_voxel(config) * (config.batch_size or MIN_BATCH)))
+    limit = min(config.max_patch_voxels, memory)
+    bound = (
+        "max_patch_voxels"
+        if memory > config.max_patch_voxels
+        else f"the memory budget of {config.memory_gb:g} GB"
+    )
+    for name, quantile, most in (("90th percentile", 90, min(SMALL, limit)), ("median", 50, limit)):
+        shape = _triple(np.ceil(np.percentile(shapes, quantile, axis=0)))
+        patch = _levels(shape, spacing, config.stages).padded(shape)
+        if prod(patch) <= most:
+            text = "x".join(map(str, shape))
+            return (
+                patch,
+                f"Holds a scan of the {name} shape ({text}), rounded up to the strides, within {bound}.",
+            )
+    median = np.median(shapes, axis=0)
+    patch = _shrunk(median, spacing, limit, config.stages)
+    return patch, (
+        f"The median scan ({'x'.join(f'{v:.0f}' for v in median)}) does not fit {bound} ({limit} voxels): a patch of equal"
+        " edges in mm within it, shrunk where it covers most of the scan."
+    )
+
+
+def _shrunk(median: np.ndarray, spacing: Spacing, limit: int, stages: int | None) -> Triple:
+    """The isotropic patch within ``median``, shortened step by step where it covers the largest share of the scan."""
+    edges = 1 / np.array(spacing)
+    shape = _triple(np.ceil(np.minimum(median, edges * (START_VOXELS / edges.prod()) ** (1 / 3))))
+    levels = _levels(shape, spacing, stages)
+    patch = levels.padded(shape)
+    while prod(patch) > limit:
+        steps = levels.total_stride
+        shrinkable = [axis for axis in range(3) if patch[axis] > steps[axis]]
+        if not shrinkable:
+            break
+        axis = max(shrinkable, key=lambda a: patch[a] / median[a])
+        shorter = tuple(n - steps[a] if a == axis else n for a, n in enumerate(patch))
+        levels = _levels(shorter, spacing, stages)  # type: ignore[arg-type]
+        patch = levels.padded(shorter)  # type: ignore[arg-type]
+    return patch
+
+
+def network_levels(config: PlanConfig, patch: Triple, spacing: Spacing) -> tuple[Levels, str]:
+    """Strides and kernels of the levels for ``patch``.
+
+    Raises:
+        HstfError: the patch of the configuration cannot be halved as often as its stages want.
+    """
+    levels = _levels(patch, spacing, config.stages, exact=True)
+    wanted = config.stages or 2
+    if len(levels.strides) < wanted:
+        raise HstfError(
+            f"plan.patch_size {patch} can be halved {len(levels.strides) - 1} times, {wanted} stages need {wanted - 1}."
+            f" Make its edges multiples of {2 ** (wanted - 1)}."
+        )
+    count = f"{len(levels.strides)} levels: "
+    count += (
+        SET
+        if config.stages
+        else f"each axis is halved while it keeps {MIN_EDGE} voxels, at most {MAX_STAGES} levels."
+    )
+    if any(1 in kernel for kernel in levels.kernels):
+        count += " An axis over twice as coarse as the finest is not halved and has kernel 1 until the others catch up."
+    return levels, count
+
+
+def _levels(patch: Triple, spacing: Spacing, stages: int | None, exact: bool = False) -> Levels:
+    """Halve the axes of ``patch`` that are within a factor of two of the finest that can still be halved.
+
+    A wanted number of ``stages`` may go down to single voxels. With ``exact`` only even edges are halved.
+    """
+    size, mm = np.array(patch), np.array(spacing, dtype=float)
+    least = 2 if stages else 2 * MIN_EDGE
+    strides: list[Triple] = [(1, 1, 1)]
+    kernels = [_kernel(mm)]
+    while len(strides) < (stages or MAX_STAGES):
+        possible = (size >= least) & ((size % 2 == 0) | (not exact))
+        if not possible.any():
+            break
+        halved = possible & (mm < 2 * mm[possible].min())
+        size, mm = np.where(halved, -(-size // 2), size), np.where(halved, 2 * mm, mm)
+        strides.append(_triple(np.where(halved, 2, 1)))
+        kernels.append(_kernel(mm))
+    return Levels(tuple(strides), tuple(kernels))
+
+
+def _kernel(mm: np.ndarray) -> Triple:
+    return _triple(np.where(mm < 2 * mm.min(), 3, 1))
+
+
+def _triple(values: np.ndarray) -> Triple:
+    return tuple(int(v) for v in values)  # type: ignore[return-value]
+
+
+def bytes_per_voxel(config: PlanConfig) -> int:
+    """Memory of a training step for each voxel of each patch of its batch."""
+    return BYTES_PER_VOXEL * config.base_channels
+
+
+def batch_size(config: PlanConfig, patch: Triple) -> tuple[int, str]:
+    """Patches in a training batch."""
+    if config.batch_size is not None:
+        return config.batch_size, SET
+    fitting = int(config.memory_gb * 1e9 / (bytes_per_voxel(config) * prod(patch)))
+    batch = min(max(fitting, MIN_BATCH), MAX_BATCH)
+    each = bytes_per_voxel(config) * prod(patch) / 1e9
+    return batch, (
+        f"A patch takes about {each:.2g} GB in training, and {config.memory_gb:g} GB are given: {fitting} fit; at least"
+        f" {MIN_BATCH}, and at most {MAX_BATCH}, beyond which a step costs more than it gains."
+    )
+
+
+def normalisations(
+    config: Config, fingerprint: Fingerprint
+) -> tuple[tuple[Normalisation, ...], dict[str, str]]:
+    """The normalisation of each modality, and the reasons by ``normalisation <modality>``."""
+    schemes, reasons = [], {}
+    for name, kind in config.modalities.items():
+        if kind == "ct":
+            lower, _, upper, mean, std = fingerprint.foreground[name]
+            schemes.append(Normalisation("ct", lower, upper, mean, std))
+            why = f"CT is absolute: clipped to the labelled foreground's {lower:.4g}..{upper:.4g}, one scale for all."
+        elif kind == "pet":
+            schemes.append(Normalisation("arcsinh"))
+            why = (
+                "PET has heavy tails: arcsinh of the value over the scan's median, then mean 0 and spread 1."
+            )
+        else:
+            schemes.append(Normalisation("zscore"))
+            why = f"The scale of {kind} differs by scan: clipped to its 0.5..99.5 percentiles, then mean 0 and spread 1."
+        reasons[f"normalisation {name}"] = why
+    return tuple(schemes), reasons
