@@ -56,7 +56,21 @@ def test_channels_come_in_the_order_of_the_configuration(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "case_id",
-    ["; rm -rf", "../x", "a/b", ".hidden", "-flag", "", "a b", "x" * 129, "ä", "$(id)", "a\nb", "a{shard}", "a;b"],
+    [
+        "; rm -rf",
+        "../x",
+        "a/b",
+        ".hidden",
+        "-flag",
+        "",
+        "a b",
+        "x" * 129,
+        "ä",
+        "$(id)",
+        "a\nb",
+        "a{shard}",
+        "a;b",
+    ],
 )
 def test_ids_that_could_do_harm_in_a_path_or_a_shell(tmp_path: Path, case_id: str) -> None:
     told = faults(tmp_path, f'{HEADER}"{case_id}",a.nii,l.nii,labelled,,\n')
@@ -97,8 +111,12 @@ def test_every_fault_at_once(tmp_path: Path) -> None:
 def test_columns(tmp_path: Path) -> None:
     assert "column 'split' is missing" in faults(tmp_path, "case_id,image\np1,a.nii\n")
     assert "column 't1' is missing" in faults(tmp_path, SOUND, modalities={"t1": "mr"})
-    assert "column 'image' appears 2 times" in faults(tmp_path, "case_id,split,image,image\np1,unlabelled,a,b\n")
-    assert "'groups' is not known; did you mean 'group'?" in faults(tmp_path, SOUND.replace("group", "groups"))
+    assert "column 'image' appears 2 times" in faults(
+        tmp_path, "case_id,split,image,image\np1,unlabelled,a,b\n"
+    )
+    assert "'groups' is not known; did you mean 'group'?" in faults(
+        tmp_path, SOUND.replace("group", "groups")
+    )
     assert "'Site' is not known; did you mean 'site'?" in faults(tmp_path, SOUND.replace("site", "Site"))
     assert len(read(tmp_path, SOUND.replace("site", "age")).cases) == 3
 
@@ -135,7 +153,9 @@ def test_withheld_labels(tmp_path: Path) -> None:
 def test_shards(tmp_path: Path) -> None:
     lines = [f"u{i},{i}.nii,,unlabelled,,\n" for i in range(5)]
     sheet = read(tmp_path, HEADER + "".join(lines))
-    names = {name: [case.case_id for case in part] for name, part in sheet.shards(Split.UNLABELLED, 2).items()}
+    names = {
+        name: [case.case_id for case in part] for name, part in sheet.shards(Split.UNLABELLED, 2).items()
+    }
     assert names == {"unlabelled_0": ["u0", "u1"], "unlabelled_1": ["u2", "u3"], "unlabelled_2": ["u4"]}
     assert sheet.shards(Split.LABELLED, 2) == {}
     assert [case.case_id for case in sheet.shard("unlabelled_2", 2)] == ["u4"]

@@ -95,7 +95,9 @@ def test_leftovers_of_a_killed_writer_are_removed(shard: Shard) -> None:
     assert not leftover.exists()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"key": 1}', '{"row": {"files": "x", "sha256": ""}}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "null", '{"key": 1}', '{"row": {"files": "x", "sha256": ""}}']
+)
 def test_a_torn_record_is_none(shard: Shard, content: str) -> None:
     (shard.folder / ".records" / "a.json").write_text(content)
     assert shard.run() == ["a"]
@@ -108,7 +110,10 @@ def test_edits_are_named_with_the_way_to_an_override(shard: Shard) -> None:
         read_table(shard.table)
     told = str(caught.value)
     assert "2 files are not as they were written" in told
-    assert f"a: {shard.file('a')} was changed after it was written. To correct a pseudo-label, put the file in" in told
+    assert (
+        f"a: {shard.file('a')} was changed after it was written. To correct a pseudo-label, put the file in"
+        in told
+    )
     assert f"b: {shard.file('b')} is missing" in told
     assert read_table(shard.table, verify=False).keys() == {"a", "b", "c"}
 

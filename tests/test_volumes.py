@@ -1,6 +1,7 @@
 """Volumes keep their geometry bit by bit, and damaged bytes are sentences."""
 
 import gzip
+import os
 import struct
 import tracemalloc
 from pathlib import Path
@@ -30,7 +31,9 @@ def voxels(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(-200, 900, SHAPE).astype(np.int16)
 
 
-def save(path: Path, data: np.ndarray, affine: np.ndarray, kind: type = nib.Nifti1Image, **codes: int) -> Path:
+def save(
+    path: Path, data: np.ndarray, affine: np.ndarray, kind: type = nib.Nifti1Image, **codes: int
+) -> Path:
     image = kind(data, affine)
     if "qform_code" in codes:
         image.set_qform(affine, codes["qform_code"])
@@ -134,7 +137,7 @@ def test_values_that_are_no_label(tmp_path: Path, value: float) -> None:
 def test_a_fourth_axis_of_one(tmp_path: Path) -> None:
     volume = read_image(save(tmp_path / "image.nii.gz", voxels()[..., None], LAS))
     np.testing.assert_array_equal(volume.data, voxels())
-    with pytest.raises(HstfError, match="expected three axes. Split"):
+    with pytest.raises(HstfError, match=r"expected three axes\. Split"):
         read_image(save(tmp_path / "two.nii.gz", np.zeros((*SHAPE, 2), np.int16), LAS))
 
 
@@ -156,7 +159,12 @@ def test_what_is_no_volume(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(HstfError, match=name):
             read_image(tmp_path / name)
-    for path in (tmp_path / "absent.nii.gz", tmp_path / "folder.nii", Path("/dev/zero"), tmp_path / "loop.nii"):
+    for path in (
+        tmp_path / "absent.nii.gz",
+        tmp_path / "folder.nii",
+        Path("/dev/zero"),
+        tmp_path / "loop.nii",
+    ):
         if path.name == "folder.nii":
             path.mkdir()
         if path.name == "loop.nii":
@@ -166,8 +174,6 @@ def test_what_is_no_volume(tmp_path: Path) -> None:
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
-    import os
-
     os.mkfifo(tmp_path / "pipe.nii")
     with pytest.raises(HstfError, match="device"):
         open_nifti(tmp_path / "pipe.nii")
@@ -243,7 +249,9 @@ def test_random_headers(
 @pytest.mark.filterwarnings("ignore")
 @FUZZ
 @given(data=st.data())
-def test_random_damage_of_the_packed_file(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_random_damage_of_the_packed_file(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
     path = tmp_path_factory.getbasetemp() / "packed.nii.gz"
     content = bytearray(gzip.compress(save(path.with_name("sound.nii"), voxels(), LAS).read_bytes(), mtime=0))
     for _ in range(data.draw(st.integers(1, 3))):
