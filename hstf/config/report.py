@@ -10,5 +10,5 @@ class ReportConfig(Section):
 
     gallery: int = Field(60, ge=0)
     """Most pseudo-label pictures embedded for a round, least certain first."""
-    gallery_pixels: int = Field(480, ge=64)
+    gallery_pixels: int = Field(720, ge=64)
     """Longer side (pixels) of an embedded picture; the full pictures stay in the overlays folder."""

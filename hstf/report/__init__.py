@@ -1,0 +1,92 @@
+"""``hstf report``: the experiment on one HTML page that needs nothing but itself, and its figures as files.
+
+Writes, below ``<output>/<experiment>/``:
+
+- ``rounds.csv``: a row for each evaluated round, see :func:`hstf.rounds.rounds_table`;
+- ``report/report.html``: tables, figures and pictures, all inside the file; it opens from a disk without a network;
+- ``report/dice_by_round.png``: mean test Dice with its interval and each class, over the rounds;
+- ``report/paired_cases.png``: each test case, warm-up against last round;
+- ``report/training_round_<r>.png``: the loss terms of each member;
+- ``report/calibration.png``, ``report/predicted_dice_labelled.png``: confidence and predicted Dice on labelled cases;
+- ``report/predicted_dice.png``: predicted Dice of the pseudo-labels in each round;
+- ``report/predicted_against_true.png``: the same against withheld labels, where a benchmark has them.
+
+A figure whose data does not exist is not written, and its section says why. What cannot be read is named on the page.
+"""
+
+import argparse
+from datetime import datetime
+from importlib.resources import files
+from pathlib import Path
+
+from hstf import __version__
+from hstf.cli import add_config
+from hstf.config import Config, load_config
+from hstf.files import write_text
+from hstf.layout import Layout
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    parser.add_argument(
+        "--show", action="store_true", help="print the table of rounds and where the report is"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    config = load_config(*args.config)
+    if args.show:
+        from hstf.rounds import print_rounds
+
+        print_rounds(config)
+        return 0
+    print(f"report: {report(config).resolve()}", flush=True)
+    return 0
+
+
+def report(config: Config) -> Path:
+    """Write the report of an experiment, however far it is, and ``rounds.csv``; returns the HTML file."""
+    target = Layout.of(config).report
+    for figure in target.parent.glob("*.png"):
+        figure.unlink()  # of an earlier state, with other rounds perhaps
+    write_text(target, render(config, target.parent))
+    return target
+
+
+def render(config: Config, folder: Path) -> str:
+    """The page as HTML; figures also go to ``folder``."""
+    from jinja2 import Environment, StrictUndefined
+
+    from hstf.report import background, pseudo_labels, scores
+    from hstf.report.figures import Figures
+    from hstf.report.results import Results
+
+    results, figures = Results(config), Figures(folder)
+    sections = [
+        scores.rounds_section(results, figures),
+        pseudo_labels.pseudo_labels_section(results, figures),
+        pseudo_labels.gallery_section(results),
+        pseudo_labels.overrides_section(results),
+        background.act_section(results),
+        scores.test_cases_section(results),
+        background.training_section(results, figures),
+        pseudo_labels.calibration_section(results, figures),
+        background.check_section(results),
+        background.plan_section(results),
+        background.provenance_section(results),
+    ]
+    package = files(__name__)
+    template = (package / "report.html").read_text(encoding="utf-8")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(template).render(
+        experiment=config.experiment,
+        css=(package / "report.css").read_text(encoding="utf-8"),
+        headline=scores.headline(results),
+        tiles=background.tiles(results),
+        first=scores.look_first(results),
+        sections=sections,
+        footer=f"Written {datetime.now().astimezone():%Y-%m-%d %H:%M %Z} by hstf {__version__}."
+        " For research; no medical device.",
+    )

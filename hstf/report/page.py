@@ -1,0 +1,140 @@
+"""What a page is made of: sections of tables, figures, pictures and text, and how numbers are written."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from markupsafe import Markup
+
+from hstf.report.results import to_number
+
+TABLE_ROWS = 300
+DASH = "–"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table: its text, what it is sorted by, and whether it is good or bad news."""
+
+    text: str
+    sort: float | None = None
+    tone: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose columns can be sorted; of long ones the first :data:`TABLE_ROWS` rows are shown."""
+
+    caption: str
+    columns: tuple[str, ...]
+    all_rows: list[list[Cell]]
+    source: str = ""
+    """The file that has all of it."""
+
+    @property
+    def rows(self) -> list[list[Cell]]:
+        return self.all_rows[:TABLE_ROWS]
+
+    @property
+    def left_out(self) -> int:
+        return len(self.all_rows) - len(self.rows)
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure drawn into the page, and how to read it."""
+
+    name: str
+    title: str
+    svg: Markup
+    caption: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An overlay of the gallery."""
+
+    case_id: str
+    source: str
+    """A ``data:`` address."""
+    tone: str
+    facts: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures of pseudo-labels."""
+
+    title: str
+    pictures: list[Picture]
+    note: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """Text, or with several lines a list; ``tone`` is good, bad, warn or nothing; commands are shown as typed."""
+
+    lines: list[str]
+    tone: str = ""
+    commands: list[str] = field(default_factory=list)
+    title: str = ""
+
+
+Block = Table | Chart | Gallery | Note
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report. Without blocks, ``missing`` tells why it is empty."""
+
+    key: str
+    title: str
+    intro: str
+    blocks: list[Block]
+    missing: str = ""
+
+    def kinds(self) -> list[tuple[str, Block]]:
+        """Blocks with the name of their kind, for the template."""
+        return [(type(block).__name__.lower(), block) for block in self.blocks]
+
+
+def number_cell(value: Any, digits: int = 3, signed: bool = False, tone: str = "") -> Cell:
+    """A number with ``digits`` decimals, or a dash."""
+    number = to_number(value)
+    if number is None:
+        return Cell(DASH, None, tone)
+    return Cell(number_text(number, digits, signed), number, tone)
+
+
+def number_text(value: Any, digits: int = 3, signed: bool = False) -> str:
+    """``value`` with ``digits`` decimals and a true minus sign, or a dash."""
+    number = to_number(value)
+    if number is None:
+        return DASH
+    text = f"{number:+,.{digits}f}" if signed else f"{number:,.{digits}f}"
+    return text.replace(",", "\u202f").replace("-", "−")
+
+
+def interval_text(low: Any, high: Any, digits: int = 3, signed: bool = False) -> str:
+    """An interval as ``low to high``, or a dash."""
+    if to_number(low) is None or to_number(high) is None:
+        return DASH
+    return f"{number_text(low, digits, signed)} to {number_text(high, digits, signed)}"
+
+
+def p_text(value: Any) -> str:
+    """A p-value as ``p = 0.012``, ``p < 0.001`` or nothing."""
+    number = to_number(value)
+    if number is None:
+        return ""
+    return "p < 0.001" if number < 0.001 else f"p = {number:.3f}"
+
+
+def counted(number: int, singular: str, plural: str = "") -> str:
+    """``1 case``, ``2 cases``."""
+    return f"{number} {singular if number == 1 else plural or singular + 's'}"
+
+
+def text_cells(values: Iterable[Any]) -> list[Cell]:
+    """Cells of plain text, dashes for nothing."""
+    return [Cell(str(value) if value not in (None, "") else DASH) for value in values]

@@ -1,0 +1,353 @@
+"""Sections about what the students learned from: calibration, pseudo-labels, pictures, people's overrides."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from statistics import fmean, median
+from typing import Any
+
+from hstf.evaluate.tables import mean
+from hstf.report.figures import Figures, calibration_error, predicted_against_true, predicted_dice
+from hstf.report.gallery import picture_address
+from hstf.report.page import (
+    Block,
+    Cell,
+    Gallery,
+    Note,
+    Picture,
+    Section,
+    Table,
+    counted,
+    interval_text,
+    number_cell,
+    number_text,
+    text_cells,
+)
+from hstf.report.results import Results, column, to_number
+
+GALLERY_BYTES = 10 * 2**20
+"""Of all pictures together, the last round's first: the page stays below 15 MB."""
+SOURCES = {
+    "automatic": "Automatic",
+    "accepted": "Automatic, accepted by a person",
+    "human": "Corrected by a person",
+    "rejected": "Not used",
+}
+STEPS = {
+    "low_confidence": "below the class's confidence threshold: weight lowered",
+    "components": "in components unlike those of the labelled cases: removed",
+    "holes": "in holes that the labelled cases do not have: filled",
+    "previous_round": "labelled otherwise in the round before: weight lowered",
+}
+Row = Mapping[str, str]
+Points = tuple[list[float], list[float]]
+
+
+def calibration_section(results: Results, figures: Figures) -> Section:
+    """What the labelled cases, predicted by members that had not seen them, say about the teacher's confidence."""
+    content = results.document(results.layout.calibration)
+    if not content:
+        return Section("calibration", "Calibration", "", [], "The warm-up is not calibrated yet.")
+    evidence = content.get("evidence", {})
+    blocks: list[Block] = [Note([_calibration_text(content, evidence)]), _threshold_table(content, evidence)]
+    errors = evidence.get("calibration_error", {})
+    names = [n for n, error in errors.get("after", {}).items() if None not in (error, errors["before"][n])]
+    if names:
+        before, after = ({name: errors[when][name] for name in names} for when in ("before", "after"))
+        blocks.append(
+            figures.add(
+                "calibration",
+                "Calibration error",
+                calibration_error(before, after),
+                "How far confidence lies from the share of voxels that are right, averaged over voxels.",
+            )  # fmt: skip
+        )
+    cases = evidence.get("cases", {})
+    if cases:
+        pairs = [(case["predicted_dice"], case["mean_dice"]) for case in cases.values()]
+        figure = predicted_against_true({"labelled cases, out of fold": unzip(pairs)})
+        caption = "What the score of a pseudo-label was learned from. Near the diagonal the estimate can be trusted."
+        blocks.append(
+            figures.add("predicted_dice_labelled", "Predicted and true Dice, labelled cases", figure, caption)
+        )
+    intro = "Learned once, on out-of-fold predictions of the labelled cases; the test cases play no part."
+    return Section("calibration", "Calibration", intro, blocks)
+
+
+def _calibration_text(content: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
+    temperature = content["temperature"]
+    meaning = (
+        "over-confident" if temperature > 1.02 else "under-confident" if temperature < 0.98 else "about right"
+    )
+    likelihood = evidence.get("negative_log_likelihood", {})
+    change = f"{number_text(likelihood.get('before'))} → {number_text(likelihood.get('after'))}"
+    return (
+        f"Temperature {number_text(temperature, 2)}: the networks were {meaning}; negative log-likelihood {change}."
+        f" A pseudo-label whose predicted mean Dice is below {number_text(content['minimum_predicted_dice'])} is unlike"
+        f" any labelled case and is not used. The predicted mean Dice is off by about ±{number_text(content['mean_sd'])}."
+    )
+
+
+def _threshold_table(content: Mapping[str, Any], evidence: Mapping[str, Any]) -> Table:
+    structure, dice, sd = content.get("structure", {}), evidence.get("dice", {}), content.get("class_sd", {})
+    rows = [
+        [
+            Cell(name),
+            number_cell(threshold, 2),
+            number_cell(dice.get(name)),
+            number_cell(sd.get(name)),
+            Cell(_structure_text(structure[name]) if name in structure else "–"),
+        ]
+        for name, threshold in content.get("thresholds", {}).items()
+    ]
+    titles = ("Class", "Confidence threshold", "Out-of-fold Dice", "Predicted Dice off by", "Structure kept")
+    return Table("What was learned for each class", titles, rows, "round_0/calibration.json")
+
+
+def _structure_text(rule: Mapping[str, Any]) -> str:
+    components = counted(rule["maximum_components"], "component")
+    return (
+        f"at most {components} of at least {number_text(rule['minimum_mm3'] / 1000, 2)} ml,"
+        f" {'holes allowed' if rule['has_holes'] else 'no holes'}, {'may' if rule['may_be_absent'] else 'must not'} be absent"
+    )
+
+
+def pseudo_labels_section(results: Results, figures: Figures) -> Section:
+    """How good the pseudo-labels are thought to be, what became of them, and the last round's case by case."""
+    refined = {n: rows for n in results.rounds if (rows := results.table(results.layout.refine(n)))}
+    missing = (
+        "No pseudo-labels: this experiment has no rounds after the warm-up."
+        if not results.rounds
+        else "No round has pseudo-labels yet."
+    )
+    if not refined:
+        return Section("pseudo-labels", "Pseudo-labels", "", [], missing)
+    spread = {n: column(rows, "predicted_dice") for n, rows in refined.items()}
+    bound = to_number(results.document(results.layout.calibration).get("minimum_predicted_dice"))
+    figure = predicted_dice({n: values for n, values in spread.items() if values}, bound)
+    caption = "Each mark is a pseudo-label. The estimate comes from how well the teacher's views agree with each other."
+    blocks: list[Block] = [
+        _fate_table(results, refined),
+        figures.add("predicted_dice", "Predicted Dice of the pseudo-labels", figure, caption),
+        _steps_table(refined),
+        *_hindsight(results, figures),
+        _case_table(results, max(refined), refined[max(refined)]),
+    ]
+    intro = "Predicted Dice is an estimate without a reference. The least certain cases are worth a reader's minutes first."
+    return Section("pseudo-labels", "Pseudo-labels", intro, blocks)
+
+
+def _fate_table(results: Results, refined: Mapping[int, Sequence[Row]]) -> Table:
+    rows = []
+    for number, cases in refined.items():
+        sources = Counter(row["source"] for row in results.table(results.layout.labels_table(number)))
+        counts = [Cell(str(sources[source]), sources[source]) for source in SOURCES]
+        rows.append([
+            Cell(f"round {number}"), Cell(str(len(cases)), len(cases)), *counts,
+            number_cell(_median(column(cases, "predicted_dice"))), number_cell(mean(r.get("weight_mean") for r in cases)),
+        ])  # fmt: skip
+    titles = ("Round", "Unlabelled", *SOURCES.values(), "Median predicted Dice", "Mean voxel weight")
+    return Table("What became of the unlabelled cases", titles, rows)
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return median(values) if values else None
+
+
+def _steps_table(refined: Mapping[int, Sequence[Row]]) -> Table:
+    rows = []
+    for number, cases in refined.items():
+        for step, meaning in STEPS.items():
+            changed = column(cases, step)
+            touched = sum(value > 0 for value in changed)
+            rows.append([
+                Cell(f"round {number}"), Cell(step.replace("_", " ")), Cell(meaning),
+                number_cell(sum(changed), 0), Cell(f"{touched} of {len(cases)}", touched),
+            ])  # fmt: skip
+    titles = ("Round", "Step", "Voxels that were", "Voxels", "Cases touched")
+    return Table("What each step of the refinement changed", titles, rows, "round_<r>/refine.csv")
+
+
+def _hindsight(results: Results, figures: Figures) -> list[Block]:
+    """Pseudo-labels against withheld labels, where a benchmark has them."""
+    groups: dict[str, Points] = {}
+    rows = []
+    for number in results.rounds:
+        scored = _true_dice(results.table(results.layout.evaluation_pseudo_labels(number)))
+        if scored:
+            groups[f"round {number}"] = unzip(scored)
+            rows.append(_hindsight_row(number, results.document(results.layout.evaluation_summary(number))))
+    if not groups:
+        return []
+    titles = (
+        "Round",
+        "True Dice, all",
+        "Accepted",
+        "Rejected",
+        "Rank correlation",
+        "Wrong voxels, kept",
+        "Wrong voxels, low weight",
+    )
+    table = Table(
+        "Pseudo-labels against the withheld labels", titles, rows, "round_<r>/evaluation/pseudo_labels.csv"
+    )
+    caption = "Withheld labels were read only after the pseudo-labels were on disk. Near the diagonal the estimate was right."
+    return [
+        table,
+        figures.add(
+            "predicted_against_true", "Predicted and true Dice", predicted_against_true(groups), caption
+        ),
+    ]
+
+
+def _true_dice(rows: Sequence[Row]) -> list[tuple[float, float]]:
+    """Predicted and true mean Dice of each case that has both."""
+    cases: dict[str, list[Row]] = {}
+    for row in rows:
+        cases.setdefault(row["case_id"], []).append(row)
+    pairs = [(to_number(r[0]["predicted_dice"]), column(r, "dice")) for r in cases.values()]
+    return [(predicted, fmean(dice)) for predicted, dice in pairs if predicted is not None and dice]
+
+
+def unzip(pairs: Sequence[tuple[float, float]]) -> Points:
+    """First and second members of ``pairs``."""
+    return [first for first, _ in pairs], [second for _, second in pairs]
+
+
+def _hindsight_row(number: int, summary: Mapping[str, Any]) -> list[Cell]:
+    scores = summary.get("pseudo_labels") or {}
+    voxels = scores.get("foreground_voxels") or {}
+    return [
+        Cell(f"round {number}"),
+        *(number_cell((scores.get(which) or {}).get("mean")) for which in ("dice", "accepted", "rejected")),
+        number_cell(scores.get("spearman"), 2),
+        *(number_cell(voxels.get(which)) for which in ("kept_error", "low_weight_error")),
+    ]
+
+
+def _case_table(results: Results, number: int, cases: Sequence[Row]) -> Table:
+    labels = {row["case_id"]: row for row in results.table(results.layout.labels_table(number))}
+    titles = (
+        "Case", "Predicted Dice", "90 % interval", "Became", "Why", "Mean voxel weight", "Dice with round before",
+        *(f"{name} (ml)" for name in results.classes),
+    )  # fmt: skip
+    rows = [_case_row(results, case, labels.get(case["case_id"], {})) for case in least_certain(cases)]
+    caption = f"Pseudo-labels of round {number}, least certain first"
+    return Table(caption, titles, rows, f"round_{number}/refine.csv and round_{number}/labels.csv")
+
+
+def _case_row(results: Results, case: Row, label: Row) -> list[Cell]:
+    source = label.get("source", "")
+    return [
+        Cell(case["case_id"]),
+        number_cell(case.get("predicted_dice")),
+        Cell(interval_text(case.get("predicted_dice_low"), case.get("predicted_dice_high"))),
+        Cell(SOURCES.get(source, "–"), None, _tone(source)),
+        *text_cells([_reason(case, label)]),
+        number_cell(case.get("weight_mean"), 2),
+        number_cell(case.get("previous_round_dice")),
+        *(number_cell(case.get(f"volume_ml_{name}"), 1) for name in results.classes),
+    ]
+
+
+def _tone(source: str) -> str:
+    return {"rejected": "bad", "human": "good", "accepted": "good"}.get(source, "")
+
+
+def _reason(case: Row, label: Row) -> str:
+    reviewer = label.get("reviewer")
+    reason = label.get("reason") or case.get("reason", "")
+    return f"{reviewer}: {reason}" if reviewer else reason
+
+
+def least_certain(cases: Sequence[Row]) -> list[Row]:
+    """Pseudo-labels by predicted Dice, lowest first, after those that were rejected."""
+    return sorted(
+        cases, key=lambda row: (row.get("accepted") == "1", to_number(row.get("predicted_dice")) or 0.0)
+    )
+
+
+def gallery_section(results: Results) -> Section:
+    """Pictures of the pseudo-labels, least certain first, the last round first, as far as the page can carry them."""
+    blocks: list[Block] = []
+    budget = GALLERY_BYTES
+    for number in reversed(results.rounds):
+        gallery = _gallery(results, number, budget)
+        budget -= sum(len(picture.source) for picture in gallery.pictures)
+        if gallery.pictures:
+            blocks.append(gallery)
+    if blocks:
+        blocks.insert(0, Note([_legend(results)]))
+    intro = (
+        "Above: slices through most of the foreground, seen from the left, from the front and from the feet, with the"
+        " outline of each class. Below: the same slices, red where the voxel weight is low. A click enlarges."
+    )
+    return Section(
+        "gallery",
+        "Pictures",
+        intro,
+        blocks,
+        "No overlay pictures (refine.overlays and report.gallery say how many).",
+    )
+
+
+def _gallery(results: Results, number: int, budget: int) -> Gallery:
+    from hstf.refine.overlay import overlay_path
+
+    config, folder = results.config.report, results.layout.pseudo_labels(number)
+    labels = {row["case_id"]: row for row in results.table(results.layout.labels_table(number))}
+    cases = least_certain(results.table(results.layout.refine(number)))
+    pictures: list[Picture] = []
+    for case in cases:
+        path = overlay_path(folder, case["case_id"])
+        if len(pictures) >= config.gallery or budget <= 0 or not path.is_file():
+            continue
+        if source := picture_address(path, config.gallery_pixels):
+            budget -= len(source)
+            pictures.append(_picture(case, labels.get(case["case_id"], {}), source))
+    note = (
+        f"{len(pictures)} of {counted(len(cases), 'pseudo-label')}, least certain first; in full size in"
+        f" {overlay_path(folder, '<case>')}."
+    )
+    return Gallery(f"Round {number}", pictures, note)
+
+
+def _picture(case: Row, label: Row, source: str) -> Picture:
+    origin = label.get("source", "")
+    facts = [f"predicted Dice {number_text(case.get('predicted_dice'))}", SOURCES.get(origin, "").lower()]
+    return Picture(
+        case["case_id"], source, _tone(origin), "; ".join([f for f in facts if f] + [_reason(case, label)])
+    )
+
+
+def _legend(results: Results) -> str:
+    return "Colours, in the order of the classes: " + ", ".join(results.classes) + "."
+
+
+def overrides_section(results: Results) -> Section:
+    """What people decided, and what was left out, in each round."""
+    blocks: list[Block] = []
+    for number in reversed(results.rounds):
+        rows = results.table(results.layout.labels_table(number))
+        people = [row for row in rows if row.get("reviewer") or row["source"] in ("human", "accepted")]
+        rejected = [row for row in rows if row["source"] == "rejected" and row not in people]
+        if people:
+            blocks.append(_decision_table(f"Round {number}: decided by people", people, number))
+        if rejected:
+            blocks.append(_decision_table(f"Round {number}: not used", rejected, number))
+    intro = "A person's word holds from its round on, over any score. Cases that were not used taught nothing to anyone."
+    missing = "Nothing was overridden and nothing left out so far."
+    return Section("overrides", "Overrides and rejections", intro, blocks, missing)
+
+
+def _decision_table(caption: str, rows: Sequence[Row], number: int) -> Table:
+    titles = ("Case", "Became", "Reviewer", "Reason", "Since round", "Predicted Dice")
+    body = [
+        [
+            Cell(row["case_id"]),
+            Cell(SOURCES.get(row["source"], row["source"]), None, _tone(row["source"])),
+            *text_cells([row.get("reviewer"), row.get("reason"), row.get("round")]),
+            number_cell(row.get("predicted_dice")),
+        ]
+        for row in rows
+    ]
+    return Table(caption, titles, body, f"round_{number}/labels.csv")

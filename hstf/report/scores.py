@@ -1,0 +1,296 @@
+"""Sections about how good the models are: headline, rounds, test cases."""
+
+from collections.abc import Iterable, Mapping
+from math import isnan
+from typing import Any
+
+from hstf.evaluate.tables import mean
+from hstf.report.figures import Figures, dice_by_round, paired_cases
+from hstf.report.page import (
+    Block,
+    Cell,
+    Note,
+    Section,
+    Table,
+    counted,
+    interval_text,
+    number_cell,
+    number_text,
+    p_text,
+    text_cells,
+)  # fmt: skip
+from hstf.report.results import Results, to_number
+from hstf.rounds import case_dice as round_dice
+
+WORSE = 0.02
+"""A test case or class whose Dice fell by more is worth a look."""
+MOST_NAMED = 8
+Row = Mapping[str, Any]
+
+
+def round_name(number: int) -> str:
+    """``warm-up`` or ``round 1``."""
+    return f"round {number}" if number else "warm-up"
+
+
+def headline(results: Results) -> Note:
+    """What came out, in a sentence with numbers, and what it rests on."""
+    scored = [row for row in results.scores if to_number(row.get("dice")) is not None]
+    if not scored:
+        return Note([
+            "No test scores yet: this report cannot say whether self-training helped.",
+            "With test cases in the case sheet (split: test), each round is scored on them. Until then the predicted"
+            " Dice of the pseudo-labels below is the only measure, and it is an estimate.",
+        ])  # fmt: skip
+    first, last = scored[0], scored[-1]
+    if last is first or to_number(last.get("gain")) is None:
+        text = f"The {_model(first)} reaches a mean test Dice of {_dice_with_interval(first)}."
+        return Note([text, _basis(results)])
+    change, low, high = (to_number(last.get(key)) for key in ("gain", "gain_low", "gain_high"))
+    verdict, tone = _verdict(change, low, high)
+    p_value = p_text(last.get("p_value"))
+    interval = f"95 % CI {interval_text(low, high, signed=True)}" if low is not None else "no interval"
+    sentence = (
+        f"After {counted(int(last['round']), 'round')} of self-training the mean test Dice {verdict}:"
+        f" {number_text(first['dice'])} (warm-up) → {number_text(last['dice'])} (round {last['round']}),"
+        f" a change of {number_text(change, signed=True)} ({interval}{', ' + p_value if p_value else ''})."
+    )
+    return Note([sentence, _basis(results)], tone)
+
+
+def _model(row: Row) -> str:
+    return "warm-up model" if row["round"] == 0 else f"model of round {row['round']}"
+
+
+def _dice_with_interval(row: Row) -> str:
+    interval = interval_text(row.get("dice_low"), row.get("dice_high"))
+    return number_text(row["dice"]) + (
+        f" (95 % CI {interval})" if to_number(row.get("dice_low")) is not None else ""
+    )
+
+
+def _verdict(change: float | None, low: float | None, high: float | None) -> tuple[str, str]:
+    """Words and tone: only an interval that excludes zero counts as a change."""
+    if low is not None and low > 0:
+        return "rose", "good"
+    if high is not None and high < 0:
+        return "fell", "bad"
+    return "did not change beyond chance", ""
+
+
+def _basis(results: Results) -> str:
+    config, last = results.config, results.config.rounds
+    summary = results.document(results.layout.evaluation_summary(last))
+    patients = summary.get("patients")
+    scored = (
+        f"{counted(summary['cases'], 'test scan')} of {counted(patients, 'patient')}"
+        if patients
+        else "the test scans"
+    )
+    classes = counted(len(results.classes), "class", "classes")
+    return (
+        f"Means over {scored} of the mean Dice over {classes} ({', '.join(results.classes)}), in native space; intervals"
+        f" by bootstrap over patients ({config.evaluate.bootstrap} resamples), p by Wilcoxon's signed-rank test. Nothing"
+        " was chosen on the test scans."
+    )
+
+
+def look_first(results: Results) -> Note | None:
+    """What deserves a person's time first."""
+    lines = [*results.faults, *_worse_classes(results), *_worse_cases(results)]
+    last = results.rounds[-1:]
+    rejected = [
+        r["case_id"]
+        for n in last
+        for r in results.table(results.layout.labels_table(n))
+        if r["source"] == "rejected"
+    ]
+    if rejected:
+        lines.append(
+            f"{counted(len(rejected), 'pseudo-label')} of the last round {'is' if len(rejected) == 1 else 'are'} not used:"
+            f" {_some(rejected)}. A corrected label for them teaches the model what it does not know."
+        )
+    return Note(lines, "warn", title="Look at these first") if lines else None
+
+
+def _worse_classes(results: Results) -> list[str]:
+    rounds = results.scores
+    if len(rounds) < 2:
+        return []
+    changes = {name: _difference(rounds[-1], rounds[0], f"dice_{name}") for name in results.classes}
+    return [
+        f"Dice of {name} fell from {number_text(rounds[0][f'dice_{name}'])} to {number_text(rounds[-1][f'dice_{name}'])}."
+        for name, change in changes.items()
+        if change is not None and change < -WORSE / 2
+    ]
+
+
+def _difference(new: Row, old: Row, key: str) -> float | None:
+    values = to_number(new.get(key)), to_number(old.get(key))
+    return None if values[0] is None or values[1] is None else values[0] - values[1]
+
+
+def _worse_cases(results: Results) -> list[str]:
+    before, after = (case_dice(results, number) for number in (0, results.config.rounds))
+    changes = {name: after[name] - before[name] for name in after if name in before}
+    worse = sorted(
+        (name for name, change in changes.items() if change < -WORSE), key=lambda name: changes[name]
+    )
+    if not worse:
+        return []
+    lost = ", ".join(f"{name} ({number_text(changes[name], signed=True)})" for name in worse[:MOST_NAMED])
+    return [f"{counted(len(worse), 'test scan')} lost more than {WORSE} Dice against the warm-up: {lost}."]
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def case_dice(results: Results, number: int) -> dict[str, float]:
+    """Mean Dice over the classes of each test case in a round, where it has one."""
+    if not results.table(results.layout.evaluation_cases(number)):
+        return {}
+    return {name: dice for name, dice in round_dice(results.config, number).items() if not isnan(dice)}
+
+
+def rounds_section(results: Results, figures: Figures) -> Section:
+    """The rounds in numbers and as curves."""
+    blocks: list[Block] = []
+    if results.scores:
+        blocks.append(_rounds_table(results))
+    if any(to_number(row["dice"]) is not None for row in results.scores):
+        blocks.append(_rounds_figure(results, figures))
+    if results.config.rounds:
+        blocks += _paired_figure(results, figures)
+    return Section(
+        "rounds", "Rounds",
+        "Change, interval and p compare with the warm-up on the same test scans. “One member” is the mean Dice of the"
+        " members alone, so that a gain by averaging several networks is not taken for a gain by self-training.",
+        blocks, "No round is finished yet.",
+    )  # fmt: skip
+
+
+ROUND_COLUMNS = (
+    ("labelled", "Labelled", 0), ("pseudo_labelled", "Pseudo-labelled", 0), ("human", "By people", 0),
+    ("rejected", "Not used", 0), ("members", "Members", 0), ("dice", "Dice", 3), ("dice_single", "One member", 3),
+)  # fmt: skip
+
+
+def _rounds_table(results: Results) -> Table:
+    titles = (
+        "Round", *(title for _, title, _ in ROUND_COLUMNS), "95 % CI", "Change", "95 % CI of change", "p", "HD95 (mm)",
+        "ASD (mm)", *results.classes,
+    )  # fmt: skip
+    return Table(
+        "Every round, scored on the test cases",
+        titles,
+        [_round_row(results, row) for row in results.scores],
+        "rounds.csv",
+    )
+
+
+def _round_row(results: Results, row: Row) -> list[Cell]:
+    change = to_number(row.get("gain"))
+    low, high = row.get("gain_low"), row.get("gain_high")
+    tone = _verdict(change, to_number(low), to_number(high))[1]
+    return [
+        Cell(round_name(int(row["round"]))),
+        *(number_cell(row.get(key), digits) for key, _, digits in ROUND_COLUMNS),
+        Cell(interval_text(row.get("dice_low"), row.get("dice_high"))),
+        number_cell(change, signed=True, tone=tone),
+        Cell(interval_text(low, high, signed=True)),
+        Cell(p_text(row.get("p_value")).removeprefix("p = ").removeprefix("p ") or "–", to_number(row.get("p_value"))),
+        number_cell(row.get("hd95_mm"), 1), number_cell(row.get("asd_mm"), 2),
+        *(number_cell(row.get(f"dice_{name}")) for name in results.classes),
+    ]  # fmt: skip
+
+
+def _rounds_figure(results: Results, figures: Figures) -> Block:
+    def numbers(key: str) -> list[float | None]:
+        return [to_number(row.get(key)) for row in results.scores]
+
+    figure = dice_by_round(
+        [int(row["round"]) for row in results.scores], numbers("dice"), numbers("dice_low"), numbers("dice_high"),
+        {name: numbers(f"dice_{name}") for name in results.classes},
+    )  # fmt: skip
+    return figures.add(
+        "dice_by_round", "Dice by round", figure,
+        "Thick: mean over the classes with its 95 % interval over patients. Thin: each class.",
+    )  # fmt: skip
+
+
+def _paired_figure(results: Results, figures: Figures) -> list[Block]:
+    last = results.config.rounds
+    before, after = case_dice(results, 0), case_dice(results, last)
+    names = [name for name in before if name in after]
+    if not names:
+        return []
+    figure = paired_cases(
+        names, [before[n] for n in names], [after[n] for n in names], ("warm-up", round_name(last))
+    )
+    return [figures.add(
+        "paired_cases", f"Each test scan, warm-up and {round_name(last)}", figure,
+        "One mark for each scan: above the diagonal it gained, below it lost. The largest losses are named.",
+    )]  # fmt: skip
+
+
+CASE_METRICS = (
+    ("dice", "Dice", 3), ("precision", "Precision", 3), ("recall", "Recall", 3), ("hd95_mm", "HD95 (mm)", 1),
+    ("asd_mm", "ASD (mm)", 2), ("volume_ml", "Volume (ml)", 1), ("reference_ml", "Reference (ml)", 1),
+)  # fmt: skip
+
+
+def test_cases_section(results: Results) -> Section:
+    """Each test case and class of the last round, worst first, and the means by class and by site."""
+    last = next(
+        (n for n in reversed([0, *results.rounds]) if results.table(results.layout.evaluation_cases(n))), None
+    )
+    title, missing = "Test cases", "No scored test cases: give some the split “test” in the case sheet."
+    if last is None:
+        return Section("tests", title, "", [], missing)
+    rows = results.table(results.layout.evaluation_cases(last))
+    earlier = (
+        {(r["case_id"], r["class"]): r for r in results.table(results.layout.evaluation_cases(0))}
+        if last
+        else {}
+    )
+    rows.sort(key=lambda row: number if (number := to_number(row.get("dice"))) is not None else -1.0)
+    means = [
+        _mean_table("class", rows),
+        *([_mean_table("site", rows)] if len({r.get("site") for r in rows}) > 1 else []),
+    ]
+    columns = ("Case", "Class", *(name for _, name, _ in CASE_METRICS), "Dice against warm-up", "Absent from")
+    source = f"round_{last}/evaluation/cases.csv"
+    table = Table(
+        f"Each test case in {round_name(last)}", columns, [_case_row(r, earlier) for r in rows], source
+    )
+    intro = "Worst first. A click on a title sorts by that column. Distances are symmetric, in mm, in native space."
+    return Section("tests", title, intro, [*means, table], missing)
+
+
+def _case_row(row: Row, earlier: Mapping[tuple[str, str], Row]) -> list[Cell]:
+    change = _difference(row, earlier.get((row["case_id"], row["class"]), {}), "dice")
+    tone = "" if change is None or abs(change) < WORSE else ("good" if change > 0 else "bad")
+    return [
+        *text_cells([row["case_id"], row["class"]]),
+        *(number_cell(row.get(key), digits) for key, _, digits in CASE_METRICS),
+        number_cell(change, signed=True, tone=tone),
+        *text_cells([row.get("empty")]),
+    ]
+
+
+def _mean_table(key: str, rows: Iterable[Row]) -> Table:
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.get(key) or "unnamed", []).append(row)
+    metrics = CASE_METRICS[:5]
+    body = [
+        [Cell(name), Cell(str(len({r["case_id"] for r in members})), len({r["case_id"] for r in members}))]
+        + [
+            number_cell(mean(to_number(r.get(metric)) for r in members), digits)
+            for metric, _, digits in metrics
+        ]
+        for name, members in sorted(groups.items())
+    ]
+    return Table(f"Means by {key}", (key.capitalize(), "Cases", *(name for _, name, _ in metrics)), body)
