@@ -49,6 +49,7 @@ LAYOUT = Layout.of(CONFIG)
 LOGS, BENCHMARKS = LAYOUT.root / "logs", LAYOUT.root / "benchmarks"
 LABELLED, UNLABELLED, TEST = (SHEET.shards(split, CONFIG.shard_size) for split in Split)
 CASES = LABELLED | UNLABELLED | TEST  # of each shard
+TRAINING = [case for case in SHEET.cases if case.split is not Split.TEST]
 TRACKED = (0, *ROUNDS) if CONFIG.tracking.enabled else ()
 GPU = 0 if CONFIG.device == "cpu" else 1
 TRAINING_MB = 6000 + int(1000 * CONFIG.plan.memory_gb)
@@ -112,6 +113,12 @@ def previous_labels(w):
     number = int(w.round)
     looks_back = number > 1 and CONFIG.for_round(number).refine.previous_round
     return [LAYOUT.labels_shard_table(number - 1, w.shard)] if looks_back else []
+
+
+def soft_targets(w):
+    """What the probabilities of soft targets come from, where the student learns from them."""
+    soft = CONFIG.for_round(int(w.round)).student.soft_targets
+    return [LAYOUT.teacher_table(w.round, w.shard)] if soft else []
 
 
 def shard_overrides(w):

@@ -5,7 +5,7 @@ rule labels_shard:
     input:
         calibration=LAYOUT.calibration,
         cases=LAYOUT.preprocessed_table("{shard}"),
-        teacher=LAYOUT.teacher_table("{round}", "{shard}"),
+        teacher=soft_targets,
         pseudo_labels=LAYOUT.pseudo_labels_table("{round}", "{shard}"),
         overrides=override_files,
     output:

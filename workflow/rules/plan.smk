@@ -4,7 +4,7 @@
 rule plan:
     input:
         check=LAYOUT.check,
-        images=[image for case in SHEET.cases if case.split is not Split.TEST for image in case.images],
+        images=[image for case in TRAINING for image in case.images],
         labels=[case.training_label for case in SHEET.of(Split.LABELLED)],
     output:
         fingerprint=LAYOUT.fingerprint,
