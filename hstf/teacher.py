@@ -158,9 +158,13 @@ class CaseWriter:
         """Write the views of a case into ``folder``; returns its row."""
         section = self.config.teacher
         image = read_array(Layout.of(self.config).preprocessed / case_id / "image.b2nd")
-        views = predict_views(
-            self.networks, torch.from_numpy(image).float(), SlidingWindow.of(self.plan, section, self.device),
-            section.scales, section.flip_axes, self.config.class_names, prod(self.plan.spacing) / 1000,
-        )  # fmt: skip
+        window = SlidingWindow.of(self.plan, section, self.device)
+        classes, voxel_ml = self.config.class_names, prod(self.plan.spacing) / 1000
+        try:
+            views = predict_views(
+                self.networks, torch.from_numpy(image).float(), window, section.scales, section.flip_axes, classes, voxel_ml
+            )  # fmt: skip
+        except HstfError as error:
+            raise HstfError(f"{case_id}: {error}") from error
         write_views(folder, views, self.config.preprocess.chunk)
         return views.row()

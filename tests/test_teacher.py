@@ -10,6 +10,7 @@ import torch
 
 from hstf import teacher as stage
 from hstf.cases import Split, read_cases
+from hstf.cli import main
 from hstf.config import Config, resolve_config
 from hstf.errors import HstfError
 from hstf.files import read_json, sha256_file, write_csv, write_json
@@ -180,3 +181,26 @@ def test_out_of_fold_predictions_come_from_the_one_member_that_has_not_seen_the_
     assert sorted(path.name for path in folder.glob("*.csv")) == ["fold_0.csv", "fold_1.csv"]
     uncertainty = read_array(folder / "case_0" / "uncertainty.b2nd")
     assert uncertainty[2].any()  # one member: the disagreement is that of its mirrored views
+
+
+def test_the_command_runs_the_stage_and_tells_faults_in_sentences(
+    experiment: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.json"  # JSON is YAML
+    write_json(config, experiment.config.model_dump(mode="json"))
+    arguments = ["teacher", "--config", str(config), "--shard", "unlabelled_1", "--round"]
+    assert main([*arguments, "1"]) == 0
+    assert (experiment.layout.teacher(1) / "case_4" / "agreement.json").is_file()
+    assert main([*arguments, "0"]) == 1
+    assert "round 0 is the warm-up" in capsys.readouterr().err
+
+
+def test_a_fault_in_the_middle_names_its_case(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object) -> None:
+        raise HstfError("no room")
+
+    monkeypatch.setattr(stage, "predict_views", no_room)
+    with pytest.raises(HstfError, match="case_2: no room"):
+        teacher(experiment.config, 1, "unlabelled_0")

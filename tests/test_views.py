@@ -7,9 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from hstf import views
+from hstf.config.teacher import TeacherConfig
 from hstf.errors import HstfError
 from hstf.files import read_json
 from hstf.inference import SlidingWindow
@@ -45,7 +47,12 @@ def ball(radius: float = 5.0, size: int = 16, softness: float = 1.0) -> Tensor:
     return torch.tanh((radius - distance) / softness)[None]
 
 
-def predicted(networks: dict[str, nn.Module], scales=(1.0,), flips=(), image: Tensor | None = None) -> Views:
+def predicted(
+    networks: dict[str, nn.Module],
+    scales: tuple[float, ...] = (1.0,),
+    flips: tuple[int, ...] = (),
+    image: Tensor | None = None,
+) -> Views:
     return predict_views(networks, ball() if image is None else image, WINDOW, scales, flips, CLASSES, 0.001)
 
 
@@ -177,3 +184,18 @@ def test_views_are_written_as_the_next_stage_reads_them(tmp_path: Path) -> None:
     assert read_json(files[2]) == made.agreement
     assert set(made.row()) == set(views.COLUMNS)
     assert made.row()["volumes_ml"].startswith("organ=")
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"scales": [0.8, 1.25]},
+        {"scales": [0.0, 1.0]},
+        {"scales": [1.0, 1.0]},
+        {"flip_axes": [3]},
+        {"flip_axes": [0, 0]},
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(section: dict[str, list[float]]) -> None:
+    with pytest.raises(ValidationError):
+        TeacherConfig.model_validate(section)
