@@ -15,7 +15,7 @@ from hstf.config import Config, load_config
 from hstf.config.refine import CalibrateConfig
 from hstf.errors import HstfError
 from hstf.files import read_json
-from hstf.geometry import Geometry
+from hstf.geometry import IGNORED, Geometry
 from hstf.layout import Layout
 from hstf.metrics import class_dice
 from hstf.progress import track
@@ -27,7 +27,6 @@ from hstf.refine.structure import StructureRule, describe, learn_rule
 from hstf.refine.weights import sharpen
 from hstf.store import read_array
 
-IGNORE = 255
 TRIVIAL_BACKGROUND = 252
 """Background voxels with at least this probability (of 255) say nothing about doubt and would drown all others."""
 VOXELS_PER_CASE = 400_000
@@ -128,7 +127,7 @@ def sample_voxels(probabilities: np.ndarray, label: np.ndarray, seed: int) -> Sa
         probabilities: ``(K, X, Y, Z)`` uint8.
         label: ``(X, Y, Z)`` uint8.
     """
-    telling = ((probabilities[0] < TRIVIAL_BACKGROUND) | (label > 0)) & (label != IGNORE)
+    telling = ((probabilities[0] < TRIVIAL_BACKGROUND) | (label > 0)) & (label != IGNORED)
     chosen = np.flatnonzero(telling)
     if len(chosen) > VOXELS_PER_CASE:
         chosen = np.random.default_rng(seed).choice(chosen, VOXELS_PER_CASE, replace=False)

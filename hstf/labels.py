@@ -5,7 +5,6 @@ Without ``--shard`` the tables of the shards are joined into ``labels.csv``.
 """
 
 import argparse
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -23,15 +22,15 @@ from hstf.files import atomic_path, read_json, sha256_file, write_csv
 from hstf.geometry import IGNORED, Geometry
 from hstf.layout import Layout
 from hstf.overrides import Override, overrides_in_force
+from hstf.preprocess import class_indices, class_locations
 from hstf.records import CaseWork, read_table, run_shard
-from hstf.refine import blank_volume, class_indices, joined_rows, mean_weight, row_of, unlabelled_shard
+from hstf.refine import blank_volume, joined_rows, mean_weight, row_of, unlabelled_shard
 from hstf.refine.calibration import Calibration
 from hstf.refine.weights import most_likely, sharpen
 from hstf.stages import stage_parameters
 from hstf.store import read_array, write_array
 from hstf.volumes import open_nifti, read_label, write_like
 
-LOCATIONS = 2000
 COLUMNS = ("round", "source", "reviewer", "reason", "predicted_dice", "weight_mean")
 
 
@@ -194,24 +193,20 @@ class CaseWriter:
             for path in self.files:
                 path.unlink(missing_ok=True)
             return row
-        values, weight = self._native()
+        values = read_label(self.decision.file or self._pseudo_label("")).data
+        label = class_indices(values, self.config, self.decision.file or self.files[0])
+        if self.decision.file is None:
+            weight = read_label(self._pseudo_label(".weight")).data
+        else:
+            weight = np.where(label == IGNORED, 0, 255).astype(np.uint8)
         source = blank_volume(self.case.images[0])
         write_like(self.files[0], values, source)
         write_like(self.files[1], weight, source)
-        label = class_indices(values, self.config)
         self._write_target(label, weight)
         return row | {"weight_mean": mean_weight(label, weight)}
 
-    def _native(self) -> tuple[np.ndarray, np.ndarray]:
-        """File values and weights ``(X, Y, Z)`` uint8."""
-        if self.decision.file is not None:
-            values = read_label(self.decision.file).data
-            return values, np.where(class_indices(values, self.config) == IGNORED, 0, 255).astype(np.uint8)
-        folder = Layout.of(self.config).pseudo_labels(self.number)
-        label, weight = (
-            read_label(folder / f"{self.case.case_id}{end}") for end in (".nii.gz", ".weight.nii.gz")
-        )
-        return label.data, weight.data
+    def _pseudo_label(self, kind: str) -> Path:
+        return Layout.of(self.config).pseudo_labels(self.number) / f"{self.case.case_id}{kind}.nii.gz"
 
     def _write_target(self, native_label: np.ndarray, native_weight: np.ndarray) -> None:
         layout, classes = Layout.of(self.config), len(self.config.class_names)
@@ -226,7 +221,8 @@ class CaseWriter:
         write_array(
             target, training_target(label, weight, classes, probabilities), self.config.preprocess.chunk
         )
-        save_locations(locations, label, classes, self.case.case_id)
+        with atomic_path(locations) as temporary:
+            np.save(temporary, class_locations(label, classes, self.case.case_id), allow_pickle=False)
 
 
 def training_target(
@@ -247,19 +243,6 @@ def training_target(
         for index in range(classes):
             np.copyto(target[index], probabilities[index], where=agrees)
     return target
-
-
-def save_locations(path: Path, label: np.ndarray, classes: int, case_id: str) -> None:
-    """Write up to :data:`LOCATIONS` random voxels of each foreground class, rows ``[class, x, y, z]`` int32."""
-    rng = np.random.default_rng(zlib.crc32(case_id.encode()))
-    rows = [np.empty((0, 4), np.int32)]
-    for index in range(1, classes):
-        voxels = np.flatnonzero(label == index)
-        chosen = rng.choice(voxels, min(LOCATIONS, len(voxels)), replace=False)
-        positions = np.stack(np.unravel_index(chosen, label.shape), axis=1)
-        rows.append(np.insert(positions, 0, index, axis=1).astype(np.int32))
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        np.save(stream, np.concatenate(rows), allow_pickle=False)
 
 
 def merge_labels(config: Config, number: int) -> None:

@@ -19,9 +19,10 @@ from hstf.cli import add_config, add_round, add_shard
 from hstf.config import Config, load_config
 from hstf.errors import HstfError
 from hstf.files import read_csv, read_json, sha256_file, write_csv
-from hstf.geometry import Geometry
+from hstf.geometry import IGNORED, Geometry
 from hstf.layout import Layout
 from hstf.metrics import class_dice
+from hstf.preprocess import class_indices
 from hstf.records import CaseWork, read_table, run_shard
 from hstf.refine.calibration import Calibration
 from hstf.refine.case import Refined, TeacherOutput, Verdict, judge, refine_case
@@ -186,7 +187,7 @@ class CaseWriter:
         """Lower ``weight``, in place, where the previous round's label differs; all in native space."""
         if self.previous is None or not self.previous.is_file():
             return {"previous_round": 0, "previous_round_dice": None}
-        previous = class_indices(read_label(self.previous).data, self.config)
+        previous = class_indices(read_label(self.previous).data, self.config, self.previous)
         differs = (label != previous) & (previous < len(self.config.class_names))
         cap_weight(weight, differs, self.config.refine.changed_weight)
         return {
@@ -216,16 +217,9 @@ def blank_volume(path: Path) -> Volume:
     return Volume(zeros, np.asarray(image.affine, dtype=float), image.header)
 
 
-def class_indices(values: np.ndarray, config: Config) -> np.ndarray:
-    """Class index of each file value (uint8); 255 for the value to ignore and for values of no class."""
-    table = np.full(256, 255, np.uint8)
-    table[config.class_values] = np.arange(len(config.class_values))
-    return table[values]
-
-
 def mean_weight(label: np.ndarray, weight: np.ndarray) -> float:
     """Mean voxel weight (0..1) of the foreground, whose background is mostly certain; of all voxels where it is empty."""
-    foreground = (label > 0) & (label != 255)
+    foreground = (label > 0) & (label != IGNORED)
     return float((weight[foreground] if foreground.any() else weight).mean()) / 255
 
 

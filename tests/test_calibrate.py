@@ -1,0 +1,153 @@
+"""Calibration on voxels and cases whose truth is known."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hstf.calibrate import (
+    LabelledCase,
+    Reliability,
+    Sample,
+    assemble,
+    confidence_threshold,
+    fit_temperature,
+    negative_log_likelihood,
+    reliability,
+    sample_voxels,
+    score_case,
+)
+from hstf.config import Config
+from hstf.config.refine import CalibrateConfig
+from hstf.refine.calibration import Calibration
+from hstf.refine.case import TeacherOutput
+from hstf.refine.structure import StructureRule
+from hstf.refine.weights import sharpen
+
+
+def drawn_sample(temperature: float, voxels: int = 40_000) -> Sample:
+    """Voxels of a teacher whose probabilities are calibrated at ``temperature``: labels are drawn from p^(1/T)."""
+    rng = np.random.default_rng(3)
+    logits = rng.normal(0, 1.5, (3, voxels)).clip(-3, 3)
+    stated, true = (np.exp(z) / np.exp(z).sum(axis=0) for z in (logits, logits / temperature))
+    label = (rng.random(voxels) > true.cumsum(axis=0)[:2]).sum(axis=0).astype(np.uint8)
+    return Sample(np.rint(255 * stated).astype(np.uint8), label)
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.0, 2.0])
+def test_the_temperature_of_a_known_teacher_is_found(temperature: float) -> None:
+    sample = drawn_sample(temperature)
+    found = fit_temperature(sample)
+    assert found == pytest.approx(temperature, rel=0.06)
+    assert negative_log_likelihood(sample, found) <= negative_log_likelihood(sample, 1.0) + 1e-6
+
+
+def test_calibration_error_falls_with_the_temperature() -> None:
+    sample = drawn_sample(2.0)
+    calibrated = Sample(sharpen(sample.probabilities, fit_temperature(sample)), sample.label)
+    before, after = (reliability(s, 3, 20) for s in (sample, calibrated))
+    assert all(b.error > 0.1 and a.error < 0.03 for b, a in zip(before, after, strict=True))
+
+
+def test_reliability_against_counting_by_hand() -> None:
+    sample = Sample(np.array([[255, 140, 100], [0, 115, 155]], np.uint8), np.array([0, 1, 1], np.uint8))
+    background, foreground = reliability(sample, 2, bins=10)
+    assert background.voxels.tolist() == [0, 0, 0, 0, 0, 1, 0, 0, 0, 1]
+    assert background.right.tolist() == [0] * 9 + [1]
+    assert background.error == pytest.approx((140 / 255 + 0) / 2)
+    assert foreground.error == pytest.approx(1 - 155 / 255)
+    assert reliability(sample, 3, bins=10)[2].error is None
+
+
+def curve(*accuracy: float) -> Reliability:
+    """Ten bins of 100 voxels each."""
+    voxels = np.full(10, 100)
+    return Reliability(voxels, np.array(accuracy) * 100, (np.arange(10) + 0.5) / 10)
+
+
+def test_threshold_is_where_voxels_become_right_often_enough() -> None:
+    config = CalibrateConfig(target_precision=0.8, threshold_bounds=(0.5, 0.95))
+    assert confidence_threshold(curve(0, 0, 0, 0, 0, 0.5, 0.6, 0.8, 0.9, 1), config) == pytest.approx(0.7)
+
+
+def test_threshold_of_a_curve_that_dips_is_monotone() -> None:
+    """The early peak and the dip after it pool to 0.75, which is not enough."""
+    config = CalibrateConfig(target_precision=0.8, threshold_bounds=(0.5, 0.95))
+    assert confidence_threshold(curve(0, 0, 0, 0, 0, 0.4, 0.9, 0.6, 0.9, 1), config) == pytest.approx(0.8)
+
+
+def test_threshold_stays_within_its_bounds() -> None:
+    config = CalibrateConfig(target_precision=0.8, threshold_bounds=(0.5, 0.95))
+    assert confidence_threshold(curve(*[1.0] * 10), config) == 0.5
+    assert confidence_threshold(curve(*[0.1] * 10), config) == 0.95
+    never = Reliability(np.zeros(10), np.zeros(10), np.zeros(10))
+    assert confidence_threshold(never, config) == 0.95
+
+
+@given(st.integers(0, 200), st.floats(0.1, 0.99))
+@settings(max_examples=40, deadline=None)
+def test_a_stricter_target_never_lowers_the_threshold(seed: int, target: float) -> None:
+    accuracy = np.random.default_rng(seed).random(10)
+    low, high = (
+        confidence_threshold(curve(*accuracy), CalibrateConfig(target_precision=t))
+        for t in (target * 0.9, target)
+    )
+    assert 0.5 <= low <= high <= 0.95
+
+
+def test_only_telling_voxels_are_sampled() -> None:
+    probabilities = np.zeros((2, 1, 1, 5), np.uint8)
+    probabilities[0] = [255, 200, 255, 255, 100]
+    probabilities[1] = 255 - probabilities[0]
+    label = np.array([[[0, 0, 1, 255, 255]]], np.uint8)  # trivial, doubtful, missed, ignored, ignored
+    sample = sample_voxels(probabilities, label, seed=0)
+    assert sample.label.tolist() == [0, 1]
+    assert sample.probabilities.T.tolist() == [[200, 55], [255, 0]]
+
+
+def test_without_voxels_the_temperature_is_one() -> None:
+    assert fit_temperature(Sample(np.zeros((2, 0), np.uint8), np.zeros(0, np.uint8))) == 1.0
+
+
+def ball_case(case_id: str, error: int) -> LabelledCase:
+    """A cube predicted ``error`` voxels too long, with a stray voxel that the clean-up removes."""
+    label = np.zeros((16, 16, 16), np.uint8)
+    label[4:10, 4:10, 4:10] = 1
+    probabilities = np.zeros((2, 16, 16, 16), np.uint8)
+    probabilities[1, 4 : 10 + error, 4:10, 4:10] = 230
+    probabilities[1, 15, 15, 15] = 200
+    probabilities[0] = 255 - probabilities[1]
+    quality = {"foreground": 1 - error / 10}
+    agreement = {
+        "scales": {"0.8": quality},
+        "flips": {"none": quality},
+        "foreground_entropy": {"foreground": 0.1},
+    }
+    return LabelledCase(
+        case_id, TeacherOutput(probabilities, probabilities[[0, 0, 0]], agreement), label, 1.0
+    )
+
+
+def test_true_dice_is_that_of_what_refinement_would_write() -> None:
+    rules = {1: StructureRule(1, 100.0, False, False)}
+    features, dice = score_case(ball_case("a", 0), 1.0, rules, Config())
+    assert dice.tolist() == [1.0]
+    assert features["foreground"]["scales"] == 1.0  # type: ignore[index]
+
+
+def test_calibration_of_cases_round_trips_and_ranks_them(tmp_path: Path) -> None:
+    config, rules = Config(), {1: StructureRule(1, 100.0, False, False)}
+    cases = [ball_case(f"case_{e}", e) for e in (0, 0, 1, 2, 4, 6)]
+    features, dice = zip(*(score_case(case, 1.0, rules, config) for case in cases), strict=True)
+    sample = sample_voxels(cases[-1].output.probabilities, cases[-1].label, seed=0)
+    calibration = assemble(config, [c.case_id for c in cases], sample, 1.0, rules, features, dice)
+    calibration.save(tmp_path / "calibration.json")
+    assert Calibration.load(tmp_path / "calibration.json") == calibration
+    json.loads((tmp_path / "calibration.json").read_text(), parse_constant=pytest.fail)  # no NaN
+    predicted = [calibration.predicted_dice(f)["foreground"] for f in features]
+    assert predicted == sorted(predicted, reverse=True) and predicted[0] > predicted[-1]
+    assert calibration.minimum_predicted_dice < min(predicted)
+    assert calibration.evidence["dice"]["foreground"] == pytest.approx(np.mean(dice))
