@@ -133,7 +133,7 @@ def print_rounds(config: Config) -> None:
 def _shown(row: Mapping[str, Any]) -> list[str]:
     p_value = row.get("p_value")
     return [
-        f"{row['round']} ({row['model']})",
+        f"{row['round']} {row['model']}",
         str(row["labelled"]),
         str(row["pseudo_labelled"]),
         with_interval(row["dice"], row["dice_low"], row["dice_high"]),
@@ -143,8 +143,8 @@ def _shown(row: Mapping[str, Any]) -> list[str]:
 
 
 def with_interval(value: float | None, low: float | None, high: float | None, sign: str = "") -> str:
-    """``0.873 (0.851 to 0.892)``; empty without a value, without parentheses where there is no interval."""
+    """``0.873`` over ``(0.851 to 0.892)``; empty without a value, without the second line where no interval is."""
     if known(value) is None:
         return ""
-    interval = "" if low is None or high is None else f" ({low:{sign}.3f} to {high:{sign}.3f})"
+    interval = "" if low is None or high is None else f"\n({low:{sign}.3f} to {high:{sign}.3f})"
     return f"{value:{sign}.3f}{interval}"

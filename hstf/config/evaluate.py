@@ -24,7 +24,8 @@ class EvaluateConfig(Section):
     """Scores of the test cases, in native space."""
 
     empty: Literal["one", "exclude"] = "one"
-    """Dice, Jaccard, precision and recall of a class absent from both reference and prediction: 1, or left out."""
+    """A class absent from both reference and prediction: overlap 1 and distance 0, or left out of all means. Absent from
+    one of them, it has overlap 0 and the diagonal of the volume (mm) as distance, in either case."""
     save_predictions: bool = True
     """Keep the predictions of the test cases as NIfTI."""
     bootstrap: int = Field(2000, ge=100)
