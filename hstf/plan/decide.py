@@ -20,9 +20,7 @@ MAX_STAGES = 5
 MIN_EDGE = 4  # voxels that a level keeps along an axis that is halved
 START_VOXELS = 256**3  # the patch from which shrinking starts
 SMALL = 64**3  # scans of up to so many voxels are seen whole, even the large ones of a set
-BYTES_PER_VOXEL = (
-    64  # activations of a training step per patch voxel and channel of the first level, in float32
-)
+BYTES_PER_FEATURE = 48  # kept in training for each feature of each level: 12 float32, measured on the network
 MIN_BATCH, MAX_BATCH = 2, 4
 
 
@@ -54,10 +52,8 @@ def make_plan(config: Config, fingerprint: Fingerprint) -> Plan:
     shapes = grid_shapes(fingerprint, spacing)
     patch, reasons["patch_size"] = patch_size(config.plan, shapes, spacing)
     levels, reasons["strides"] = network_levels(config.plan, patch, spacing)
-    batch, reasons["batch_size"] = batch_size(config.plan, patch)
-    channels = tuple(
-        min(config.plan.base_channels * 2**i, config.plan.max_channels) for i in range(len(levels.strides))
-    )
+    batch, reasons["batch_size"] = batch_size(config.plan, patch, levels)
+    channels = _channels(config.plan, levels)
     reasons["channels"] = f"Doubled at each level from {channels[0]}, at most {config.plan.max_channels}."
     schemes, why = normalisations(config, fingerprint)
     reasons |= why
@@ -100,46 +96,58 @@ def patch_size(config: PlanConfig, shapes: np.ndarray, spacing: Spacing) -> tupl
     """Patch (voxels): whole scans where they fit, else the largest with the scans' proportions that does."""
     if config.patch_size is not None:
         return config.patch_size, SET
-    memory = int(config.memory_gb * 1e9 / (bytes_per_voxel(config) * (config.batch_size or MIN_BATCH)))
-    limit = min(config.max_patch_voxels, memory)
-    bound = (
-        "max_patch_voxels"
-        if memory > config.max_patch_voxels
-        else f"the memory budget of {config.memory_gb:g} GB"
-    )
-    for name, quantile, most in (("90th percentile", 90, min(SMALL, limit)), ("median", 50, limit)):
+    bounds = f"max_patch_voxels ({config.max_patch_voxels}) and a memory of {config.memory_gb:g} GB"
+    for name, quantile, most in (("90th percentile", 90, SMALL), ("median", 50, config.max_patch_voxels)):
         shape = _triple(np.ceil(np.percentile(shapes, quantile, axis=0)))
         patch = _levels(shape, spacing, config.stages).padded(shape)
-        if prod(patch) <= most:
+        if prod(patch) <= most and _fits(config, patch, spacing):
             text = "x".join(map(str, shape))
             return (
                 patch,
-                f"Holds a scan of the {name} shape ({text}), rounded up to the strides, within {bound}.",
+                f"Holds a scan of the {name} shape ({text}), rounded up to the strides, within {bounds}.",
             )
     median = np.median(shapes, axis=0)
-    patch = _shrunk(median, spacing, limit, config.stages)
-    return patch, (
-        f"The median scan ({'x'.join(f'{v:.0f}' for v in median)}) does not fit {bound} ({limit} voxels): a patch of equal"
-        " edges in mm within it, shrunk where it covers most of the scan."
+    return _shrunk(config, median, spacing), (
+        f"The median scan ({'x'.join(f'{v:.0f}' for v in median)}) does not fit {bounds}: a patch of equal edges in mm"
+        " within it, shortened where it covers most of the scan until it fits."
     )
 
 
-def _shrunk(median: np.ndarray, spacing: Spacing, limit: int, stages: int | None) -> Triple:
+def _shrunk(config: PlanConfig, median: np.ndarray, spacing: Spacing) -> Triple:
     """The isotropic patch within ``median``, shortened step by step where it covers the largest share of the scan."""
     edges = 1 / np.array(spacing)
     shape = _triple(np.ceil(np.minimum(median, edges * (START_VOXELS / edges.prod()) ** (1 / 3))))
-    levels = _levels(shape, spacing, stages)
+    levels = _levels(shape, spacing, config.stages)
     patch = levels.padded(shape)
-    while prod(patch) > limit:
+    while not _fits(config, patch, spacing):
         steps = levels.total_stride
         shrinkable = [axis for axis in range(3) if patch[axis] > steps[axis]]
         if not shrinkable:
             break
         axis = max(shrinkable, key=lambda a: patch[a] / median[a])
-        shorter = tuple(n - steps[a] if a == axis else n for a, n in enumerate(patch))
-        levels = _levels(shorter, spacing, stages)  # type: ignore[arg-type]
-        patch = levels.padded(shorter)  # type: ignore[arg-type]
+        shorter = _triple(np.array(patch) - np.eye(3, dtype=int)[axis] * steps[axis])
+        levels = _levels(shorter, spacing, config.stages)
+        patch = levels.padded(shorter)
     return patch
+
+
+def _fits(config: PlanConfig, patch: Triple, spacing: Spacing) -> bool:
+    batch = config.batch_size or MIN_BATCH
+    used = batch * training_gb(config, patch, _levels(patch, spacing, config.stages))
+    return prod(patch) <= config.max_patch_voxels and used <= config.memory_gb
+
+
+def training_gb(config: PlanConfig, patch: Triple, levels: Levels) -> float:
+    """Memory (GB) of the activations that a training step keeps for one patch, in float32."""
+    voxels, total = float(prod(patch)), 0.0
+    for stride, channels in zip(levels.strides, _channels(config, levels), strict=True):
+        voxels /= prod(stride)
+        total += voxels * channels
+    return BYTES_PER_FEATURE * total / 1e9
+
+
+def _channels(config: PlanConfig, levels: Levels) -> tuple[int, ...]:
+    return tuple(min(config.base_channels * 2**i, config.max_channels) for i in range(len(levels.strides)))
 
 
 def network_levels(config: PlanConfig, patch: Triple, spacing: Spacing) -> tuple[Levels, str]:
@@ -194,19 +202,13 @@ def _triple(values: np.ndarray) -> Triple:
     return tuple(int(v) for v in values)  # type: ignore[return-value]
 
 
-def bytes_per_voxel(config: PlanConfig) -> int:
-    """Memory of a training step for each voxel of each patch of its batch."""
-    return BYTES_PER_VOXEL * config.base_channels
-
-
-def batch_size(config: PlanConfig, patch: Triple) -> tuple[int, str]:
+def batch_size(config: PlanConfig, patch: Triple, levels: Levels) -> tuple[int, str]:
     """Patches in a training batch."""
     if config.batch_size is not None:
         return config.batch_size, SET
-    fitting = int(config.memory_gb * 1e9 / (bytes_per_voxel(config) * prod(patch)))
-    batch = min(max(fitting, MIN_BATCH), MAX_BATCH)
-    each = bytes_per_voxel(config) * prod(patch) / 1e9
-    return batch, (
+    each = training_gb(config, patch, levels)
+    fitting = int(config.memory_gb / each)
+    return min(max(fitting, MIN_BATCH), MAX_BATCH), (
         f"A patch takes about {each:.2g} GB in training, and {config.memory_gb:g} GB are given: {fitting} fit; at least"
         f" {MIN_BATCH}, and at most {MAX_BATCH}, beyond which a step costs more than it gains."
     )
