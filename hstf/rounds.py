@@ -110,19 +110,15 @@ def case_dice(config: Config, number: int) -> dict[str, float]:
 
 def print_rounds(config: Config) -> None:
     """Show the rounds in the terminal: cases, mean test Dice with its 95% interval, change; then where the report lies."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"Experiment {config.experiment}: mean test Dice")
-    for title in (
-        "round",
-        "labelled",
-        "pseudo-labelled",
-        "Dice (95% CI)",
-        "change from warm-up (95% CI)",
-        "p",
-    ):
-        table.add_column(title, justify="left" if title == "round" else "right")
+    table = Table(title=f"Mean test Dice of experiment {config.experiment}", box=box.SIMPLE)
+    titles = ("labelled", "pseudo-\nlabelled", "Dice\n(95% CI)", "change from warm-up\n(95% CI)", "p")
+    table.add_column("round", no_wrap=True)
+    for title in titles:
+        table.add_column(title, justify="right", no_wrap=True)
     for row in rounds_table(config):
         table.add_row(*_shown(row))
     console = Console()
