@@ -114,7 +114,12 @@ def print_rounds(config: Config) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"Mean test Dice of experiment {config.experiment}", box=box.SIMPLE)
+    table = Table(
+        title=f"Mean test Dice of experiment {config.experiment}",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     titles = ("labelled", "pseudo-\nlabelled", "Dice\n(95% CI)", "change from warm-up\n(95% CI)", "p")
     table.add_column("round", no_wrap=True)
     for title in titles:
