@@ -6,8 +6,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from pseudo_label_files import AFFINE, CASES, SHAPE, SHARD, ball, calibration, make_experiment
 from PIL import Image
+from pseudo_label_files import AFFINE, CASES, SHAPE, SHARD, ball, calibration, make_experiment
 
 from hstf.cli import main
 from hstf.config import Config

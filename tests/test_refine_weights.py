@@ -40,7 +40,7 @@ def test_temperature_one_changes_nothing() -> None:
 
 def test_slabs_cover_everything_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "SLAB_VOXELS", 100)
-    assert [s for s in slabs((7, 5, 10))] == [slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 7)]
+    assert list(slabs((7, 5, 10))) == [slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 7)]
     whole = random_probabilities(1)
     np.testing.assert_array_equal(most_likely(whole)[0], whole.argmax(axis=0))
 

@@ -38,7 +38,7 @@ def draw_overlay(
 ) -> None:
     """Write a PNG: above, three orthogonal slices with the label's outline; below, the weights of the same slices.
 
-    The slices show the most foreground. Axes are RAS: patients are seen from their left (sagittal), front and feet.
+    The slices show the most foreground. Axes are RAS: the patient's right is on the right, front and head are up.
 
     Args:
         image: ``(C, X, Y, Z)`` of any intensity; the first channel is shown, from its 1st to its 99th percentile.
@@ -79,8 +79,10 @@ def _grey(values: np.ndarray) -> np.ndarray:
 def _outlined(grey: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """The slice with each class tinted and its edge in full colour."""
     edge = np.zeros(classes.shape, bool)
-    edge[1:] |= classes[1:] != classes[:-1]
-    edge[:, 1:] |= classes[:, 1:] != classes[:, :-1]
+    for lines, neighbours in ((classes, edge), (classes.T, edge.T)):
+        differs = lines[1:] != lines[:-1]
+        neighbours[1:] |= differs
+        neighbours[:-1] |= differs
     inside = classes > 0
     colour = COLOURS[np.where(inside, (classes - 1) % (len(COLOURS) - 1) + 1, 0)]
     opacity = np.where(inside, np.where(edge, 1.0, 0.25), 0.0)[..., None]
