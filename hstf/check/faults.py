@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 
 import numpy as np
@@ -169,7 +169,7 @@ def _image_findings(source: Source, scan: Scan) -> Iterator[Finding]:
 
 def _label_findings(source: Source, scan: Scan, config: Config) -> Iterator[Finding]:
     known = {str(value) for value in config.labels.values()}
-    odd = sorted(set(scan.values) - known, key=float)
+    odd = sorted(set(scan.values) - known, key=lambda value: (value == "nan", float(value)))
     if odd:
         shown = ", ".join(f"{value} ({scan.values[value]} voxels)" for value in odd[:MOST_ODD_VALUES])
         yield source.error(
@@ -281,7 +281,7 @@ def _twin_findings(twins: Sequence[Source]) -> Iterator[Finding]:
     paths = {os.path.realpath(twin.path) for twin in twins}
     by_chance = all(twin.is_label for twin in twins) and len(paths) == len(twins)
     for twin in twins:
-        others = few([f"{o.case.case_id} ({o.column}: {o.path})" for o in twins if o is not twin])
+        others = few(f"{o.case.case_id} ({o.column}: {o.path})" for o in twins if o is not twin)
         yield (twin.warning if by_chance else twin.error)(
             f"the same {'file' if len(paths) == 1 else 'voxels'} as in {others}",
             "each scan once",
@@ -297,6 +297,7 @@ def numbers(values: Iterable[float]) -> str:
     return " x ".join(f"{value:.6g}" for value in values)
 
 
-def few(names: Sequence[str]) -> str:
-    """The first three of ``names`` and how many more there are."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+def few(names: Iterable[str]) -> str:
+    """The first three of ``names``; of further ones, which may be thousands, only that there are some."""
+    first = list(islice(names, 4))
+    return ", ".join(first[:3]) + (" and more" if len(first) > 3 else "")

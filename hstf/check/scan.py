@@ -35,6 +35,8 @@ class Scan:
     """``(4, 4)``, voxel index to mm."""
     pixdim: tuple[float, ...] = ()
     """The header's voxel sizes as they are, before nibabel mends them."""
+    orientation: str = ""
+    """Direction in which each array axis grows, for instance RAS."""
     codes: tuple[int, int] = (0, 0)
     """qform_code and sform_code."""
     unit: str = ""
@@ -68,11 +70,6 @@ class Scan:
     def spacing(self) -> tuple[float, float, float]:
         """Voxel size in mm along each array axis."""
         return spacing_of(self.matrix)
-
-    @property
-    def orientation(self) -> str:
-        """Direction in which each array axis grows, for instance RAS."""
-        return "".join(nib.aff2axcodes(self.matrix))
 
 
 def _as_tuple(value: Any) -> Any:
@@ -110,6 +107,7 @@ def _scan(path: Path, image: nib.Nifti1Image, label: bool) -> Scan:
     return Scan(
         shape=shape,
         affine=tuple(tuple(map(float, row)) for row in image.affine),
+        orientation="".join(nib.aff2axcodes(image.affine)),
         pixdim=pixdim,
         codes=(int(image.header["qform_code"]), int(image.header["sform_code"])),
         unit=_unit(image.header),
