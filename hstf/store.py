@@ -44,11 +44,14 @@ def write_array(path: Path, array: np.ndarray, chunk: int) -> None:
     spatial = [max(1, min(chunk, size)) for size in array.shape[-3:]]
     chunks = (1,) * (array.ndim - 3) + tuple(spatial)
     blocks = tuple(-(-edge // 2) for edge in chunks)
-    with atomic_path(path) as temporary:
-        blosc2.asarray(
-            np.ascontiguousarray(array), urlpath=str(temporary), mode="w", chunks=chunks, blocks=blocks,
-            cparams={"codec": blosc2.Codec.ZSTD, "clevel": LEVEL, "nthreads": 1},
-        )  # fmt: skip
+    try:
+        with atomic_path(path) as temporary:
+            blosc2.asarray(
+                np.ascontiguousarray(array), urlpath=str(temporary), mode="w", chunks=chunks, blocks=blocks,
+                cparams={"codec": blosc2.Codec.ZSTD, "clevel": LEVEL, "nthreads": 1},
+            )  # fmt: skip
+    except RuntimeError as error:  # how Blosc2 tells of a full disk
+        raise HstfError(f"{path}: could not be written ({error}). Is the disk full?") from error
 
 
 def open_array(path: Path) -> StoredArray:
