@@ -25,7 +25,7 @@ from hstf.store import write_array
 IN_MEMORY = (
     2**28
 )  # values of a group's mean held in memory as float32 (1 GB); larger ones go to disk as float16
-SLAB_VALUES = 2**24  # values summarised at a time
+SLAB_VALUES = 2**21  # values of a group summarised at a time; about twenty such arrays exist at once
 SMALLEST = 1e-6  # floor of probabilities under a logarithm
 COLUMNS = ("entropy", "scale_dice", "member_dice", "flip_dice", "volumes_ml")
 
