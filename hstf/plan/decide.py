@@ -190,11 +190,12 @@ def _levels(patch: Triple, spacing: Spacing, stages: int | None, exact: bool = F
         halved = possible & (mm < 2 * mm[possible].min())
         size, mm = np.where(halved, -(-size // 2), size), np.where(halved, 2 * mm, mm)
         strides.append(_triple(np.where(halved, 2, 1)))
-        kernels.append(_kernel(mm))
+        kernels.append(_triple(np.maximum(kernels[-1], _kernel(mm))))
     return Levels(tuple(strides), tuple(kernels))
 
 
 def _kernel(mm: np.ndarray) -> Triple:
+    """3 along the axes that are within a factor of two of the finest, 1 along the others."""
     return _triple(np.where(mm < 2 * mm.min(), 3, 1))
 
 
