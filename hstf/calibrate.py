@@ -24,12 +24,13 @@ from hstf.refine.calibration import Calibration
 from hstf.refine.case import TeacherOutput, clean_label
 from hstf.refine.score import Features, fit_dice_model, leave_one_out, residual_sd
 from hstf.refine.structure import StructureRule, describe, learn_rule
-from hstf.refine.weights import sharpen
+from hstf.refine.weights import LEVELS, sharpen
 from hstf.store import read_array
 
 TRIVIAL_BACKGROUND = 252
 """Background voxels with at least this probability (of 255) say nothing about doubt and would drown all others."""
-VOXELS_PER_CASE = 400_000
+VOXELS = 4_000_000
+"""Most voxels that are looked at, the same number from each case."""
 TEMPERATURES = (0.25, 4.0)
 
 
@@ -70,11 +71,13 @@ def calibrate(config: Config) -> Calibration:
         HstfError: out-of-fold predictions or labels are missing or changed.
     """
     layout, classes = Layout.of(config), config.class_names
-    folders = _case_ids(config)
+    case_ids = _case_ids(config)
     samples, shapes = [], []
-    for case_id in track(folders, "calibrate: voxels"):
+    for case_id in track(case_ids, "calibrate: voxels"):
         case = read_case(layout, case_id)
-        samples.append(sample_voxels(case.output.probabilities, case.label, seed=config.seed))
+        samples.append(
+            sample_voxels(case.output.probabilities, case.label, VOXELS // len(case_ids), config.seed)
+        )
         shapes.append(describe(case.label, len(classes), case.voxel_mm3))
     pooled = Sample(
         np.concatenate([s.probabilities for s in samples], axis=1), np.concatenate([s.label for s in samples])
@@ -82,11 +85,11 @@ def calibrate(config: Config) -> Calibration:
     temperature = fit_temperature(pooled)
     rules = {index: learn_rule([shape[index - 1] for shape in shapes]) for index in range(1, len(classes))}
     features, dice = [], []
-    for case_id in track(folders, "calibrate: cases"):
+    for case_id in track(case_ids, "calibrate: cases"):
         case_features, case_dice = score_case(read_case(layout, case_id), temperature, rules, config)
         features.append(case_features)
         dice.append(case_dice)
-    calibration = assemble(config, folders, pooled, temperature, rules, features, dice)
+    calibration = assemble(config, case_ids, pooled, temperature, rules, features, dice)
     calibration.save(layout.calibration)
     return calibration
 
@@ -120,8 +123,8 @@ def read_case(layout: Layout, case_id: str) -> LabelledCase:
     )
 
 
-def sample_voxels(probabilities: np.ndarray, label: np.ndarray, seed: int) -> Sample:
-    """Up to :data:`VOXELS_PER_CASE` random voxels that are foreground or may be, and whose class is known.
+def sample_voxels(probabilities: np.ndarray, label: np.ndarray, most: int, seed: int) -> Sample:
+    """Up to ``most`` random voxels that are foreground or may be, and whose class is known.
 
     Args:
         probabilities: ``(K, X, Y, Z)`` uint8.
@@ -129,8 +132,8 @@ def sample_voxels(probabilities: np.ndarray, label: np.ndarray, seed: int) -> Sa
     """
     telling = ((probabilities[0] < TRIVIAL_BACKGROUND) | (label > 0)) & (label != IGNORED)
     chosen = np.flatnonzero(telling)
-    if len(chosen) > VOXELS_PER_CASE:
-        chosen = np.random.default_rng(seed).choice(chosen, VOXELS_PER_CASE, replace=False)
+    if len(chosen) > most:
+        chosen = np.random.default_rng(seed).choice(chosen, most, replace=False)
     return Sample(probabilities.reshape(len(probabilities), -1)[:, chosen], label.reshape(-1)[chosen])
 
 
@@ -148,9 +151,9 @@ def fit_temperature(sample: Sample) -> float:
 
 def negative_log_likelihood(sample: Sample, temperature: float) -> float:
     """Mean of -log p(label) (nats) at ``temperature``; a probability that uint8 rounds to 0 counts as half a step."""
-    raised = np.take((np.arange(256) / 255) ** (1 / temperature), sample.probabilities)
+    raised = np.take(LEVELS ** np.float32(1 / temperature), sample.probabilities)
     true = np.take_along_axis(raised, sample.label[None].astype(np.intp), axis=0)[0] / raised.sum(axis=0)
-    return float(-np.log(true.clip(0.5 / 255)).mean())
+    return float(-np.log(true.clip(0.5 / 255)).mean(dtype=float))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from hstf.calibrate import (
     Reliability,
     Sample,
     assemble,
+    calibrate,
     confidence_threshold,
     fit_temperature,
     negative_log_likelihood,
@@ -22,10 +23,15 @@ from hstf.calibrate import (
 )
 from hstf.config import Config
 from hstf.config.refine import CalibrateConfig
+from hstf.errors import HstfError
+from hstf.files import sha256_file, write_csv, write_json
+from hstf.geometry import Geometry
+from hstf.layout import Layout
 from hstf.refine.calibration import Calibration
 from hstf.refine.case import TeacherOutput
 from hstf.refine.structure import StructureRule
 from hstf.refine.weights import sharpen
+from hstf.store import write_array
 
 
 def drawn_sample(temperature: float, voxels: int = 40_000) -> Sample:
@@ -103,7 +109,7 @@ def test_only_telling_voxels_are_sampled() -> None:
     probabilities[0] = [255, 200, 255, 255, 100]
     probabilities[1] = 255 - probabilities[0]
     label = np.array([[[0, 0, 1, 255, 255]]], np.uint8)  # trivial, doubtful, missed, ignored, ignored
-    sample = sample_voxels(probabilities, label, seed=0)
+    sample = sample_voxels(probabilities, label, 9, seed=0)
     assert sample.label.tolist() == [0, 1]
     assert sample.probabilities.T.tolist() == [[200, 55], [255, 0]]
 
@@ -142,7 +148,7 @@ def test_calibration_of_cases_round_trips_and_ranks_them(tmp_path: Path) -> None
     config, rules = Config(), {1: StructureRule(1, 100.0, False, False)}
     cases = [ball_case(f"case_{e}", e) for e in (0, 0, 1, 2, 4, 6)]
     features, dice = zip(*(score_case(case, 1.0, rules, config) for case in cases), strict=True)
-    sample = sample_voxels(cases[-1].output.probabilities, cases[-1].label, seed=0)
+    sample = sample_voxels(cases[-1].output.probabilities, cases[-1].label, 5000, seed=0)
     calibration = assemble(config, [c.case_id for c in cases], sample, 1.0, rules, features, dice)
     calibration.save(tmp_path / "calibration.json")
     assert Calibration.load(tmp_path / "calibration.json") == calibration
@@ -151,3 +157,56 @@ def test_calibration_of_cases_round_trips_and_ranks_them(tmp_path: Path) -> None
     assert predicted == sorted(predicted, reverse=True) and predicted[0] > predicted[-1]
     assert calibration.minimum_predicted_dice < min(predicted)
     assert calibration.evidence["dice"]["foreground"] == pytest.approx(np.mean(dice))
+
+
+def make_out_of_fold(folder: Path, errors: tuple[int, ...] = (0, 1, 2, 4)) -> Config:
+    """Labelled cases on disk, preprocessed and predicted by two folds."""
+    cases = {f"case_{k}": ball_case(f"case_{k}", error) for k, error in enumerate(errors)}
+    sheet = [{"case_id": c, "split": "labelled", "image": "i.nii.gz", "label": "l.nii.gz"} for c in cases]
+    write_csv(folder / "cases.csv", sheet, ["case_id", "split", "image", "label"])
+    config = Config(cases=str(folder / "cases.csv"), output=str(folder), warmup={"folds": 2})  # type: ignore[arg-type]
+    layout = Layout.of(config)
+    for case_id, case in cases.items():
+        preprocessed, predicted = layout.preprocessed / case_id, layout.out_of_fold / case_id
+        write_json(preprocessed / "geometry.json", Geometry.of((16,) * 3, np.eye(4), (1.0,) * 3).to_json())  # type: ignore[arg-type]
+        write_array(preprocessed / "label.b2nd", case.label, 8)
+        write_array(predicted / "probabilities.b2nd", case.output.probabilities, 8)
+        write_array(predicted / "uncertainty.b2nd", case.output.uncertainty, 8)
+        write_json(predicted / "agreement.json", case.output.agreement)
+    write_table(layout.preprocessed_table("labelled_0"), list(cases))
+    write_table(layout.out_of_fold_table("fold_0"), list(cases)[::2])
+    write_table(layout.out_of_fold_table("fold_1"), list(cases)[1::2])
+    return config
+
+
+def write_table(table: Path, case_ids: list[str]) -> None:
+    rows = []
+    for case_id in case_ids:
+        paths = sorted((table.parent / case_id).iterdir())
+        files = ";".join(f"{case_id}/{path.name}" for path in paths)
+        rows.append({"case_id": case_id, "files": files, "sha256": ";".join(map(sha256_file, paths))})
+    write_csv(table, rows, ["case_id", "files", "sha256"])
+
+
+def test_the_stage_learns_from_files(tmp_path: Path) -> None:
+    config = make_out_of_fold(tmp_path)
+    found = calibrate(config)
+    assert Calibration.load(Layout.of(config).calibration) == found
+    assert found.structure["foreground"] == StructureRule(1, 108.0, False, False)
+    truth = [1.0, 12 / 13, 6 / 7, 0.75]
+    assert [case["mean_dice"] for case in found.evidence["cases"].values()] == pytest.approx(truth)
+    assert found.minimum_predicted_dice < 0.75
+
+
+def test_a_case_without_prediction_is_named(tmp_path: Path) -> None:
+    config = make_out_of_fold(tmp_path)
+    write_table(Layout.of(config).out_of_fold_table("fold_1"), ["case_1"])
+    with pytest.raises(HstfError, match="no out-of-fold prediction of case_3"):
+        calibrate(config)
+
+
+def test_a_prediction_that_was_changed_is_refused(tmp_path: Path) -> None:
+    config = make_out_of_fold(tmp_path)
+    write_json(Layout.of(config).out_of_fold / "case_2" / "agreement.json", {})
+    with pytest.raises(HstfError, match=r"case_2/agreement\.json was changed"):
+        calibrate(config)
