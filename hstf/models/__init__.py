@@ -39,8 +39,8 @@ def save_network(path: Path, network: HybridNet, meta: Mapping[str, Any]) -> Non
         "spec": json.dumps(asdict(network.spec)),
         "meta": json.dumps(dict(meta)),
     }
-    with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        torch.save(content, stream)
 
 
 def load_network(path: Path, device: torch.device | str = "cpu") -> tuple[HybridNet, dict[str, Any]]:

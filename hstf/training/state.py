@@ -65,8 +65,8 @@ class TrainingState:
             "history": json.dumps(self.history),
             "averages": json.dumps(asdict(self.averages)),
         }
-        with atomic_path(folder / "state.pt") as path:
-            torch.save(content, path)
+        with atomic_path(folder / "state.pt") as path, path.open("wb") as stream:
+            torch.save(content, stream)
 
     def resume(self, folder: Path, fingerprint: str) -> str:
         """Take over the state in ``folder`` if it belongs to ``fingerprint``; returns a sentence on what was found."""
