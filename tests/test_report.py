@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 import re
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -19,15 +18,19 @@ from hstf.config import Config
 from hstf.evaluate.hindsight import COLUMNS as HINDSIGHT_COLUMNS
 from hstf.evaluate.summary import CASE_COLUMNS
 from hstf.evaluate.tables import describe
-from hstf.files import write_csv, write_json, write_text
+from hstf.files import read_csv, write_csv, write_json, write_text
 from hstf.labels import COLUMNS as LABEL_COLUMNS
 from hstf.layout import Layout, members
 from hstf.metrics import METRICS
 from hstf.refine import columns as refine_columns
 from hstf.refine.overlay import draw_overlay, overlay_path
 from hstf.report import render, report
+from hstf.report.figures import INK, Figures
 from hstf.report.gallery import picture_address
-from hstf.report.page import TABLE_ROWS, Cell, Table, interval_text, number_text, p_text
+from hstf.report.page import TABLE_ROWS, Cell, Gallery, Table, interval_text, number_text, p_text
+from hstf.report.pseudo_labels import gallery_section, overrides_section, pseudo_labels_section
+from hstf.report.results import Results
+from hstf.report.scores import headline
 from hstf.significance import mean_interval
 
 CLASSES = ("liver", "spleen", "lesion")
@@ -63,10 +66,16 @@ class Fabricated:
         """Case sheet, configuration, check, plan, calibration, run times."""
         splits = ["labelled"] * self.labelled + ["unlabelled"] * self.unlabelled + ["test"] * self.test
         rows = [
-            {"case_id": name, "image": f"{name}.nii.gz", "label": f"{name}_label.nii.gz", "split": split, "site": f"site {i % 2}"}
+            {
+                "case_id": name,
+                "image": f"{name}.nii.gz",
+                "label": f"{name}_label.nii.gz",
+                "split": split,
+                "site": f"site {i % 2}",
+            }
             for i, (name, split) in enumerate(zip(self.case_ids, splits, strict=True))
         ]
-        write_csv(Path(self.config.cases), rows, ["case_id", "image", "label", "split", "site"])
+        write_csv(Path(self.config.cases), rows, ["case_id", "image", "label", "split"])
         write_text(self.layout.config, yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False))
         checks = [{"case_id": name, "level": "ok", "file": f"{name}.nii.gz"} for name in self.case_ids]
         checks[3] |= {
@@ -134,7 +143,8 @@ class Fabricated:
         dice = np.clip(self.level + self.gain * number + noise, 0.05, 0.99)
         cases = self.case_ids[-self.test :]
         rows = [
-            {"case_id": case, "group": case, "site": f"site {i % 2}", "class": name} | self._scores(float(dice[i, k]))
+            {"case_id": case, "group": case, "site": f"site {i % 2}", "class": name}
+            | self._scores(float(dice[i, k]))
             for i, case in enumerate(cases)
             for k, name in enumerate(CLASSES)
         ]
@@ -154,7 +164,12 @@ class Fabricated:
 
     def _scores(self, dice: float) -> dict[str, Any]:
         distances = {"hd95_mm": 30 * (1 - dice), "asd_mm": 5 * (1 - dice)}
-        rest = {"precision": dice + 0.01, "recall": dice - 0.01, "volume_ml": 900 * dice, "reference_ml": 880.0}
+        rest = {
+            "precision": dice + 0.01,
+            "recall": dice - 0.01,
+            "volume_ml": 900 * dice,
+            "reference_ml": 880.0,
+        }
         return {**dict.fromkeys(METRICS, 0.5), "dice": dice, "empty": "", **distances, **rest}
 
     def _predicted(self, number: int) -> np.ndarray:
@@ -170,7 +185,11 @@ class Fabricated:
         ]
         write_csv(self.layout.evaluation_pseudo_labels(number), rows, HINDSIGHT_COLUMNS)
         voxels = {"kept_error": 0.021, "low_weight_error": 0.31, "kept_share": 0.8}
-        parts = {"dice": describe(true), "accepted": describe(true[predicted >= 0.58]), "rejected": describe(true[predicted < 0.58])}
+        parts = {
+            "dice": describe(true),
+            "accepted": describe(true[predicted >= 0.58]),
+            "rejected": describe(true[predicted < 0.58]),
+        }
         return {**parts, "classes": {}, "spearman": 0.91, "voxels": voxels, "foreground_voxels": voxels}
 
     @property
@@ -180,22 +199,30 @@ class Fabricated:
     def write_pseudo_labels(self, number: int) -> None:
         """``refine.csv`` and ``labels.csv``: one case corrected, one accepted and one rejected by a person."""
         refine, labels = [], []
-        for i, (case, dice) in enumerate(zip(self.unlabelled_ids, self._predicted(number).tolist(), strict=True)):
+        for i, (case, dice) in enumerate(
+            zip(self.unlabelled_ids, self._predicted(number).tolist(), strict=True)
+        ):
             accepted = dice >= 0.58
             reason = f"predicted Dice {dice:.3f} {'reaches' if accepted else 'is below'} 0.580"
             refine.append({
-                "case_id": case, "predicted_dice": dice, "predicted_dice_low": dice - 0.07, "accepted": int(accepted),
-                "predicted_dice_high": min(1, dice + 0.07), "reason": reason, "low_confidence": 900 + i, "components": 40 * i,
-                "holes": i % 3, "previous_round": 1200 if number > 1 else 0, "weight_mean": 0.9 - self.doubt[i] / 2,
-                "previous_round_dice": 0.93 if number > 1 else None,
-                **{f"predicted_dice_{n}": dice for n in CLASSES}, **{f"volume_ml_{n}": 100.0 * (k + 1) for k, n in enumerate(CLASSES)},
+                "case_id": case, "predicted_dice": dice, "accepted": int(accepted), "reason": reason,
+                "predicted_dice_low": dice - 0.07, "predicted_dice_high": min(1, dice + 0.07),
+                "low_confidence": 900 + i, "components": 40 * i, "holes": i % 3,
+                "previous_round": 1200 if number > 1 else 0, "previous_round_dice": 0.93 if number > 1 else None,
+                "weight_mean": 0.9 - self.doubt[i] / 2,
+                **{f"predicted_dice_{n}": dice for n in CLASSES},
+                **{f"volume_ml_{n}": 100.0 * (k + 1) for k, n in enumerate(CLASSES)},
             })  # fmt: skip
             decision = {
                 0: {"source": "human", "reviewer": "A. Reader", "reason": "spleen redrawn", "predicted_dice": None},
                 1: {"source": "accepted", "reviewer": "A. Reader", "reason": "small but right"},
                 2: {"source": "rejected", "reviewer": "B. Reader", "reason": "motion artefact"},
             }.get(i, {})  # fmt: skip
-            automatic = {"source": "automatic" if accepted else "rejected", "reason": reason, "predicted_dice": dice}
+            automatic = {
+                "source": "automatic" if accepted else "rejected",
+                "reason": reason,
+                "predicted_dice": dice,
+            }
             labels.append({"case_id": case, "round": number, "weight_mean": 0.8, **automatic, **decision})
         refine.sort(key=lambda row: row["predicted_dice"])
         write_csv(self.layout.refine(number), refine, ["case_id", *refine_columns(self.config)])
@@ -206,24 +233,315 @@ class Fabricated:
         axes = np.meshgrid(*(np.linspace(-1, 1, n) for n in (48, 44, 30)), indexing="ij")
         for i in np.argsort(predicted)[:most]:
             label = np.zeros(axes[0].shape, np.uint8)
-            for k, (x, y, z, radius) in enumerate([(-0.3, 0, 0, 0.5), (0.5, 0.2, 0.1, 0.28), (-0.2, -0.2, 0.1, 0.14)]):
-                label[(axes[0] - x) ** 2 + (axes[1] - y) ** 2 + (axes[2] - z) ** 2 < (radius + 0.01 * i) ** 2] = k + 1
+            for k, (x, y, z, radius) in enumerate(
+                [(-0.3, 0, 0, 0.5), (0.5, 0.2, 0.1, 0.28), (-0.2, -0.2, 0.1, 0.14)]
+            ):
+                label[
+                    (axes[0] - x) ** 2 + (axes[1] - y) ** 2 + (axes[2] - z) ** 2 < (radius + 0.01 * i) ** 2
+                ] = k + 1
             image = (label * 60 + self.generator.normal(100, 15, label.shape)).astype(np.float32)[None]
             weight = np.clip(255 - 8 * np.abs(image[0] - label * 60 - 100), 0, 255).astype(np.uint8)
             path = overlay_path(self.layout.pseudo_labels(number), ids[i])
-            draw_overlay(path, image, label, weight, (1.5, 1.5, 3.0), f"{ids[i]}   predicted Dice {predicted[i]:.3f}", "made up")
+            draw_overlay(
+                path,
+                image,
+                label,
+                weight,
+                (1.5, 1.5, 3.0),
+                f"{ids[i]}   predicted Dice {predicted[i]:.3f}",
+                "made up",
+            )
 
 
 def fabricated(folder: Path, **changes: Any) -> Fabricated:
+    """An experiment below ``folder``, which is also the working directory that its paths start at."""
+    sizes = {key: changes.pop(key) for key in ("labelled", "unlabelled", "test", "gain") if key in changes}
     config = Config.model_validate({
         "experiment": "made_up", "output": str(folder / "results"), "overrides": str(folder / "overrides"),
         "cases": str(folder / "cases.csv"), "labels": {"background": 0} | {n: k + 1 for k, n in enumerate(CLASSES)},
         "rounds": 2, "warmup": {"folds": 2}, "evaluate": {"bootstrap": 200}, **changes,
     })  # fmt: skip
-    return Fabricated(config)
+    return Fabricated(config, **sizes)
 
 
-if __name__ == "__main__":
+class Page(HTMLParser):
+    """What a page consists of; refuses tags that do not match."""
+
+    VOID = ("meta", "img", "input", "link", "br")
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+        assert not self.open, self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] not in (["style"], ["script"]):
+            self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def page_of(experiment: Fabricated) -> Page:
+    return Page(render(experiment.config, experiment.layout.report.parent))
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory: pytest.TempPathFactory) -> tuple[Fabricated, Page]:
+    experiment = fabricated(tmp_path_factory.mktemp("complete"))
+    experiment.write_all()
+    return experiment, Page(report(experiment.config).read_text(encoding="utf-8"))
+
+
+def test_the_page_needs_nothing_but_itself(complete: tuple[Fabricated, Page]) -> None:
+    experiment, page = complete
+    html = experiment.layout.report.read_text(encoding="utf-8")
+    assert all(str(image["src"]).startswith("data:image/jpeg;base64,") for image in page.all("img"))
+    assert all(str(link["href"]).startswith("#") for link in page.all("a"))
+    assert not page.all("link") and not page.all("iframe")
+    assert not re.findall(r"@import|url\((?!#)|src=\"(?!data:)", html)
+    assert len(html) < 15e6
+
+
+def test_the_page_is_accessible(complete: tuple[Fabricated, Page]) -> None:
+    _, page = complete
+    assert page.all("html")[0]["lang"] == "en"
+    assert all(image["alt"] for image in page.all("img"))
+    assert len(page.all("caption")) == len(page.all("table")) > 10
+    assert all(cell["scope"] in ("row", "col") for cell in page.all("th"))
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {str(link["href"])[1:] for link in page.all("a")} <= set(ids)
+
+
+def test_the_headline_states_dice_interval_and_p(complete: tuple[Fabricated, Page]) -> None:
+    experiment, page = complete
+    means = [case_means(experiment, number) for number in (0, 2)]
+    change = float(np.mean(means[1] - means[0]))
+    assert f"{means[0].mean():.3f} (warm-up) → {means[1].mean():.3f} (round 2)" in page.text
+    assert f"a change of +{change:.3f} (95% CI +" in page.text
+    assert "p < 0.001" in page.text  # 14 of 14 patients gained: 2 / 2**14
+
+
+def case_means(experiment: Fabricated, number: int) -> np.ndarray:
+    rows = read_csv(experiment.layout.evaluation_cases(number))
+    return np.array([float(row["dice"]) for row in rows]).reshape(-1, len(CLASSES)).mean(axis=1)
+
+
+@pytest.mark.parametrize(
+    ("gain", "verdict"), [(-0.05, "fell"), (0.0, "did not change beyond chance"), (0.05, "rose")]
+)
+def test_only_an_interval_without_zero_is_a_change(tmp_path: Path, gain: float, verdict: str) -> None:
+    experiment = fabricated(tmp_path, rounds=1, gain=gain, test=30)
+    experiment.write_start()
+    experiment.write_pseudo_labels(1)
+    for number in (0, 1):
+        experiment.write_evaluation(number)
+    assert f"the mean test Dice {verdict}:" in headline(Results(experiment.config)).lines[0]
+
+
+def test_the_command_writes_page_rounds_and_figures_and_removes_old_ones(
+    complete: tuple[Fabricated, Page], capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment, _ = complete
+    folder = experiment.layout.report.parent
+    experiment.layout.report.unlink()
+    (folder / "training_round_7.png").touch()
+    assert main(["report", "--config", str(experiment.layout.config)]) == 0
+    assert experiment.layout.report.is_file() and str(experiment.layout.report) in capsys.readouterr().out
+    assert {path.stem for path in folder.glob("*.png")} == {
+        "dice_by_round", "paired_cases", "training_round_0", "training_round_1", "training_round_2", "calibration",
+        "predicted_dice", "predicted_dice_labelled", "predicted_against_true",
+    }  # fmt: skip
+    assert [row["round"] for row in read_csv(experiment.layout.rounds_table)] == ["0", "1", "2"]
+
+
+def test_figures_take_the_colours_of_the_page(complete: tuple[Fabricated, Page]) -> None:
+    experiment, _ = complete
+    html = experiment.layout.report.read_text(encoding="utf-8")
+    svgs = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
+    assert len(svgs) == 9
+    assert all("currentColor" in svg and "var(--series-0)" in svg and INK not in svg for svg in svgs)
+
+
+def test_text_of_files_is_never_markup(complete: tuple[Fabricated, Page]) -> None:
+    _, page = complete
+    assert "<b>slices</b> may be missing" in page.text
+    assert not page.all("b")
+
+
+def test_pictures_are_least_certain_first_and_limited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = fabricated(tmp_path, rounds=1, report={"gallery": 3})
+    experiment.write_start()
+    experiment.write_pseudo_labels(1)
+    experiment.write_overlays(1, 5)
+    overlay_path(experiment.layout.pseudo_labels(1), least := least_certain_ids(experiment)[0]).write_bytes(
+        b"torn"
+    )
+    gallery = gallery_section(Results(experiment.config)).blocks[0]
+    assert isinstance(gallery, Gallery)
+    assert [picture.case_id for picture in gallery.pictures] == least_certain_ids(experiment)[1:4], (
+        f"{least} is torn"
+    )
+    monkeypatch.setattr("hstf.report.pseudo_labels.GALLERY_BYTES", len(gallery.pictures[0].source) + 1)
+    gallery = gallery_section(Results(experiment.config)).blocks[0]
+    assert (
+        isinstance(gallery, Gallery) and len(gallery.pictures) == 2
+    )  # the one that reaches the bound is the last
+
+
+def least_certain_ids(experiment: Fabricated) -> list[str]:
+    rows = read_csv(experiment.layout.refine(1))
+    return [row["case_id"] for row in sorted(rows, key=lambda row: float(row["predicted_dice"]))]
+
+
+def test_what_people_decided_is_told_with_name_and_reason(complete: tuple[Fabricated, Page]) -> None:
+    experiment, _ = complete
+    tables = [
+        block for block in overrides_section(Results(experiment.config)).blocks if isinstance(block, Table)
+    ]
+    assert [table.caption for table in tables[:2]] == [
+        "Round 2: decided by people",
+        "Round 1: decided by people",
+    ]
+    texts = [[cell.text for cell in row] for row in tables[0].rows]
+    assert [row[:4] for row in texts] == [
+        ["case_008", "corrected by a person", "A. Reader", "spleen redrawn"],
+        ["case_009", "accepted by a person", "A. Reader", "small but right"],
+        ["case_010", "not used", "B. Reader", "motion artefact"],
+    ]
+
+
+def test_steps_of_the_refinement_are_summed(complete: tuple[Fabricated, Page]) -> None:
+    experiment, _ = complete
+    blocks = pseudo_labels_section(
+        Results(experiment.config), Figures(experiment.layout.report.parent)
+    ).blocks
+    table = next(b for b in blocks if isinstance(b, Table) and "step of the refinement" in b.caption)
+    sums = {(row[0].text, row[1].text): row[3].sort for row in table.rows}
+    assert sums["round 1", "low confidence"] == sum(900 + i for i in range(24))
+    assert sums["round 1", "previous round"] == 0 and sums["round 2", "previous round"] == 24 * 1200
+
+
+def test_an_experiment_that_has_not_begun(tmp_path: Path) -> None:
+    page = page_of(fabricated(tmp_path))
+    for text in (
+        "No test scores yet",
+        "No round is finished",
+        "not checked yet",
+        "no plan yet",
+        "is missing",
+    ):
+        assert text in page.text, text
+    assert "What to do next" in page.text
+
+
+def test_an_experiment_without_rounds(tmp_path: Path) -> None:
+    experiment = fabricated(tmp_path, rounds=0)
+    experiment.write_all()
+    page = page_of(experiment)
+    assert "The warm-up model reaches a mean test Dice of" in page.text
+    assert "this experiment has no rounds" in page.text
+
+
+def test_an_experiment_without_test_cases_or_references(tmp_path: Path) -> None:
+    experiment = fabricated(tmp_path, rounds=1)
+    experiment.write_start()
+    experiment.write_pseudo_labels(1)
+    write_csv(experiment.layout.evaluation_cases(0), [], CASE_COLUMNS)
+    page = page_of(experiment)
+    assert "cannot say whether self-training helped" in page.text
+    assert "No scored test cases" in page.text and "Predicted Dice of the pseudo-labels" in page.text
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    experiment = fabricated(tmp_path, rounds=1)
+    experiment.write_all()
+    write_text(experiment.layout.calibration, '{"temperature": 1.')
+    experiment.layout.refine(1).write_bytes(b"\xff\xfe\x00case_id")
+    write_text(experiment.layout.evaluation_summary(1), "{}")
+    page = page_of(experiment)
+    assert "calibration.json could not be read" in page.text
+    assert "refine.csv could not be read" in page.text
+    assert "The table of rounds could not be made" in page.text
+
+
+def test_an_odd_file_takes_only_its_own_section(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    experiment = fabricated(tmp_path)
+    experiment.write_start()
+    write_json(experiment.layout.calibration, {"temperature": "warm"})
+    page = page_of(experiment)
+    assert "This part could not be written" in page.text and "Traceback" in capsys.readouterr().err
+    assert "the median spacing of 46 scans" in page.text
+
+
+def test_credentials_are_not_on_the_page(tmp_path: Path) -> None:
+    experiment = fabricated(tmp_path, tracking={"uri": "https://anna:geheim@server/mlflow"})
+    assert "geheim" not in page_of(experiment).text
+    experiment.write_start()
+    page = page_of(experiment)
+    assert "geheim" not in page.text and "https://***@server/mlflow" in page.text
+
+
+def test_show_prints_the_rounds_and_where_the_report_is(
+    complete: tuple[Fabricated, Page], capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment, _ = complete
+    assert main(["report", "--config", str(experiment.layout.config), "--show"]) == 0
+    shown = capsys.readouterr().out
+    assert str(experiment.layout.report) in shown.replace("\n", "")
+    assert f"{case_means(experiment, 0).mean():.3f}" in shown
+
+
+def test_long_tables_say_how_much_they_leave_out() -> None:
+    rows = [[Cell(str(i))] for i in range(TABLE_ROWS + 7)]
+    table = Table("long", ("Case",), rows, "cases.csv")
+    assert len(table.rows) == TABLE_ROWS and table.left_out == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (number_text(0.12345), "0.123"), (number_text(-0.5, 2, signed=True), "−0.50"), (number_text("nan"), "–"),
+        (number_text(None), "–"), (number_text(1234567.0, 0), "1\u202f234\u202f567"),
+        (number_text(0.02, signed=True), "+0.020"),
+        (interval_text(-0.01, 0.02, signed=True), "−0.010 to +0.020"), (interval_text(None, 1), "–"),
+        (p_text(0.0004), "p < 0.001"), (p_text(0.0312), "p = 0.031"), (p_text(""), ""),
+    ],
+)  # fmt: skip
+def test_numbers_are_written_for_people(text: str, expected: str) -> None:
+    assert text == expected
+
+
+def test_a_picture_is_embedded_no_larger_than_asked(tmp_path: Path) -> None:
+    Image.new("RGB", (600, 300), (10, 200, 30)).save(tmp_path / "a.png")
+    address = picture_address(tmp_path / "a.png", 200)
+    assert address is not None
+    with Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))) as image:
+        assert image.size == (200, 100)
+        assert np.abs(np.array(image.getpixel((100, 50))) - (10, 200, 30)).max() < 6
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    assert picture_address(tmp_path / "b.png", 200) is None
+    assert picture_address(tmp_path / "missing.png", 200) is None
+
+
+if __name__ == "__main__":  # to look at: python tests/test_report.py FOLDER
     import sys
 
     experiment = fabricated(Path(sys.argv[1]))

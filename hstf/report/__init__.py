@@ -15,15 +15,21 @@ A figure whose data does not exist is not written, and its section says why. Wha
 """
 
 import argparse
+import traceback
+from collections.abc import Callable
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hstf import __version__
 from hstf.cli import add_config
 from hstf.config import Config, load_config
 from hstf.files import write_text
 from hstf.layout import Layout
+
+if TYPE_CHECKING:
+    from hstf.report.page import Section
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,17 +69,17 @@ def render(config: Config, folder: Path) -> str:
 
     results, figures = Results(config), Figures(folder)
     sections = [
-        scores.rounds_section(results, figures),
-        pseudo_labels.pseudo_labels_section(results, figures),
-        pseudo_labels.gallery_section(results),
-        pseudo_labels.overrides_section(results),
-        background.act_section(results),
-        scores.test_cases_section(results),
-        background.training_section(results, figures),
-        pseudo_labels.calibration_section(results, figures),
-        background.check_section(results),
-        background.plan_section(results),
-        background.provenance_section(results),
+        _section(scores.rounds_section, results, figures),
+        _section(pseudo_labels.pseudo_labels_section, results, figures),
+        _section(pseudo_labels.gallery_section, results),
+        _section(pseudo_labels.overrides_section, results),
+        _section(background.act_section, results),
+        _section(scores.test_cases_section, results),
+        _section(background.training_section, results, figures),
+        _section(pseudo_labels.calibration_section, results, figures),
+        _section(background.check_section, results),
+        _section(background.plan_section, results),
+        _section(background.provenance_section, results),
     ]
     package = files(__name__)
     template = (package / "report.html").read_text(encoding="utf-8")
@@ -90,3 +96,16 @@ def render(config: Config, folder: Path) -> str:
         footer=f"Written {datetime.now().astimezone():%Y-%m-%d %H:%M %Z} by hstf {__version__}."
         " For research; no medical device.",
     )
+
+
+def _section(builder: "Callable[..., Section]", *arguments: object) -> "Section":
+    """A section, or why there is none: after days of computing no odd file takes the rest of the page with it."""
+    from hstf.report.page import Note, Section
+
+    try:
+        return builder(*arguments)
+    except Exception as error:
+        traceback.print_exc()
+        name = builder.__name__.removesuffix("_section")
+        text = f"This part could not be written ({type(error).__name__}: {error}). The log has the details."
+        return Section(name, name.replace("_", " ").capitalize(), "", [Note([text], "bad")])

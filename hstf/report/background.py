@@ -17,7 +17,7 @@ from hstf.config.tracking import without_credentials
 from hstf.errors import HstfError
 from hstf.layout import members
 from hstf.report.figures import Figures, training_curves
-from hstf.report.page import Block, Cell, Note, Section, Table, counted, number_cell, text_cells
+from hstf.report.page import Block, Cell, Note, Section, Table, count_cell, counted, number_cell, text_cells
 from hstf.report.results import Results, to_number
 from hstf.report.scores import round_name
 
@@ -65,7 +65,7 @@ def check_section(results: Results) -> Section:
     )
     cases = counted(len({row["case_id"] for row in rows}), "case")
     missing = f"Nothing found fault with in {cases}." if rows else "The scans were not checked yet."
-    return Section("check", "Checks of the scans", "", [table] if faults else [], missing)
+    return Section("check", "Checks", "", [table] if faults else [], missing)
 
 
 def plan_section(results: Results) -> Section:
@@ -103,13 +103,14 @@ def tiles(results: Results) -> list[dict[str, str]]:
     rows = results.table(results.layout.labels_table(last)) if last else []
     used = sum(row["source"] != "rejected" for row in rows)
     people = sum(row["source"] in ("human", "accepted") for row in rows)
-    rounds = f"{results.config.rounds}"
+    used_text = f"{used} used in round {last}" if last else "not used yet"
+    people_text = str(people) if last else "–"
     return [
         {"name": "Labelled scans", "value": counts[Split.LABELLED], "note": "all that was given"},
-        {"name": "Unlabelled scans", "value": counts[Split.UNLABELLED], "note": f"{used} used in round {last}" if last else "not used yet"},
-        {"name": "Reviewed by people", "value": str(people) if last else "–", "note": "labels in the last round"},
+        {"name": "Unlabelled scans", "value": counts[Split.UNLABELLED], "note": used_text},
+        {"name": "Reviewed by people", "value": people_text, "note": "labels corrected or accepted"},
         {"name": "Test scans", "value": counts[Split.TEST], "note": "seen by the evaluation alone"},
-        {"name": "Rounds after the warm-up", "value": rounds, "note": "planned in the configuration"},
+        {"name": "Rounds after the warm-up", "value": str(results.config.rounds), "note": "planned in the configuration"},
     ]  # fmt: skip
 
 
@@ -157,9 +158,9 @@ def _dump(results: Results) -> str:
 
 def _installed(name: str) -> str:
     try:
-        return version(name)
+        return f"{name} {version(name)}"
     except PackageNotFoundError:
-        return "not installed"
+        return f"no {name}"
 
 
 def _dates(root: Path) -> list[str]:
@@ -188,7 +189,7 @@ def _times(results: Results) -> list[Table]:
     body = [
         [
             Cell(stage),
-            Cell(str(len(runs)), len(runs)),
+            count_cell(len(runs)),
             number_cell(sum(seconds for seconds, _ in runs) / 60, 1),
             number_cell(max(memory for _, memory in runs) / 1000, 1),
         ]
@@ -210,39 +211,59 @@ def _benchmark(path: Path) -> tuple[float, float] | None:
 
 def act_section(results: Results) -> Section:
     """Where to put a correction, and what to run afterwards."""
-    layout, config = results.layout, shlex.quote(str(results.layout.config))
     number = results.rounds[0] if results.rounds else 1
-    correct = Note(
-        [
-            f"Correct the pseudo-label round_{number}/pseudo_labels/<case>.nii.gz in any NIfTI editor and save it, with the"
-            f" geometry it has, as {layout.override(number, '<case>')}. Use the label values of the configuration"
-            + (f"; {results.config.ignore_value} marks voxels to leave out." if results.config.ignore_value is not None else "."),
-            f"Or decide without drawing: a row in {layout.decisions}, with the action accept, reject or replace.",
-            "A decision holds from its round on. Never edit files below the results folder: an edited file is found and named.",
-        ],
-        commands=[f"round,case_id,action,reviewer,date,reason\n{number},<case>,reject,A. Reader,{datetime.now():%Y-%m-%d},motion artefact"],
-        title="Correct or judge a pseudo-label",
-    )  # fmt: skip
-    rerun = Note(
-        ["The next run recomputes that case, the student that learns from it and what follows, nothing else. -n shows what would run."],
-        commands=["snakemake --cores 8 --configfile <your configuration> -n\nsnakemake --cores 8 --configfile <your configuration>"],
-        title="Go on",
-    )  # fmt: skip
-    stage = Note(
-        ["Any stage runs by hand as well; it skips the cases that are up to date."],
-        commands=[
-            f"hstf refine --config {config} --round {number} --shard unlabelled_0\n"
-            f"hstf labels --config {config} --round {number} --shard unlabelled_0\n"
-            f"hstf report --config {config}",
-            f"snakemake --cores 8 --configfile <your configuration> round_{number}_labels",
-        ],
-        title="Run one stage again",
-    )
+    notes: list[Block] = [
+        _how_to_correct(results, number),
+        _how_to_go_on(number),
+        _how_to_rerun(results, number),
+    ]
     use = Note(
-        ["Once exported, the model of the last round needs no workflow."],
+        ["The exported model of the last round needs no workflow."],
         commands=[
-            f"hstf predict --model {shlex.quote(str(layout.export))} --input SCANS --output SEGMENTATIONS"
+            f"hstf predict --model {_quoted(results.layout.export)} --input SCANS --output SEGMENTATIONS"
         ],
         title="Use the model",
     )
-    return Section("act", "What to do next", "", [correct, rerun, stage, use])
+    return Section("act", "What to do next", "", [*notes, use])
+
+
+def _how_to_correct(results: Results, number: int) -> Note:
+    layout, ignore = results.layout, results.config.ignore_value
+    values = ", ".join(f"{value} {name}" for name, value in results.config.labels.items())
+    example = f"{number},<case>,reject,A. Reader,{datetime.now():%Y-%m-%d},motion artefact"
+    lines = [
+        f"Correct round_{number}/pseudo_labels/<case>.nii.gz in any NIfTI editor and save it, geometry unchanged, as"
+        f" {layout.override(number, '<case>')}. Label values: {values}."
+        + (f" {ignore} leaves voxels out of the training." if ignore is not None else ""),
+        f"Or decide without drawing: a row in {layout.decisions} with the action accept, reject or replace.",
+        "A decision holds from its round on. Leave the results folder as it is: edits there are found and named.",
+    ]
+    return Note(
+        lines,
+        commands=[f"round,case_id,action,reviewer,date,reason\n{example}"],
+        title="Correct or judge a pseudo-label",
+    )
+
+
+def _how_to_go_on(number: int) -> Note:
+    run = "snakemake --cores 8 --configfile <your configuration>"
+    lines = [
+        "The next run recomputes that case, the students that learn from it and what follows, nothing else; with -n it"
+        " only tells what it would do. A target stops after a stage."
+    ]
+    return Note(lines, commands=[f"{run} -n\n{run}\n{run} round_{number}_labels"], title="Go on")
+
+
+def _how_to_rerun(results: Results, number: int) -> Note:
+    config = _quoted(results.layout.config)
+    commands = [
+        f"hstf refine --config {config} --round {number} --shard unlabelled_0",
+        f"hstf labels --config {config} --round {number} --shard unlabelled_0",
+        f"hstf report --config {config}",
+    ]
+    lines = ["Any stage runs by hand as well; it skips the cases that are up to date."]
+    return Note(lines, commands=["\n".join(commands)], title="Run one stage")
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))

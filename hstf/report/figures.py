@@ -5,6 +5,7 @@ Ito's, and no figure tells anything by colour alone.
 """
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,16 +45,17 @@ class Figures:
     def add(self, name: str, title: str, figure: Figure, caption: str) -> Chart:
         """Save ``figure`` as ``<name>.png`` and return it for the page."""
         save_png(figure, self.folder / f"{name}.png")
-        return Chart(name, title, as_svg(figure), caption)
+        return Chart(name, title, as_svg(figure, name), caption, round(figure.get_figwidth() * 96))
 
 
-def as_svg(figure: Figure) -> Markup:
-    """The figure as inline SVG whose colours are the page's ``currentColor`` and ``--series-n``."""
+def as_svg(figure: Figure, name: str) -> Markup:
+    """The figure as inline SVG whose colours are the page's ``currentColor`` and ``--series-n``, its ids unique."""
     buffer = io.StringIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", svg)
     for index, colour in enumerate(SERIES):
         svg = svg.replace(colour, f"var(--series-{index})")
     return Markup(svg)  # noqa: S704 - matplotlib escapes the text in it
@@ -87,7 +89,7 @@ def dice_by_round(
     rounds: Sequence[int], mean: Numbers, low: Numbers, high: Numbers, classes: Mapping[str, Numbers]
 ) -> Figure:
     """Mean test Dice with its interval, and each class, over the rounds (0: warm-up)."""
-    figure, (axes,) = _axes()
+    figure, (axes,) = _axes(width=6.3, height=3.6)
     with matplotlib.rc_context(STYLE):
         if len(classes) > 1:
             for index, (name, values) in enumerate(classes.items()):
@@ -109,25 +111,21 @@ def _band(axes: "Axes", rounds: Sequence[int], mean: np.ndarray, low: np.ndarray
     error = np.array([mean - low, high - mean])
     axes.errorbar(
         rounds, mean, np.nan_to_num(error), color=SERIES[0], marker=MARKERS[0], markersize=7, linewidth=2.6,
-        capsize=5, elinewidth=1.4, label="mean (95 % CI)", zorder=5,
+        capsize=5, elinewidth=1.4, label="mean (95% CI)", zorder=5,
     )  # fmt: skip
-    for number, value in zip(rounds, mean, strict=True):
+    for number, value, top in zip(rounds, mean, np.fmax(mean, high), strict=True):
         if np.isfinite(value):
             axes.annotate(
-                f"{value:.3f}",
-                (number, value),
-                (7, 7),
-                textcoords="offset points",
-                color=SERIES[0],
-                weight="bold",
-            )
+                f"{value:.3f}", (number, top), (0, 5), textcoords="offset points", color=SERIES[0], weight="bold",
+                horizontalalignment="center",
+            )  # fmt: skip
 
 
 def paired_cases(
     names: Sequence[str], before: Sequence[float], after: Sequence[float], labels: tuple[str, str]
 ) -> Figure:
     """Dice of each test case before and after: above the diagonal is better. The three largest losses are named."""
-    figure, (axes,) = _axes(width=5.2, height=4.6)
+    figure, (axes,) = _axes(width=4.6, height=4.2)
     x, y = np.array(before, dtype=float), np.array(after, dtype=float)
     better = y >= x
     with matplotlib.rc_context(STYLE):

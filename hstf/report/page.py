@@ -1,7 +1,7 @@
 """What a page is made of: sections of tables, figures, pictures and text, and how numbers are written."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from markupsafe import Markup
@@ -19,6 +19,8 @@ class Cell:
     text: str
     sort: float | None = None
     tone: str = ""
+    numeric: bool = False
+    """Stands to the right, as numbers do, also where there is none."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,11 @@ class Table:
         return self.all_rows[:TABLE_ROWS]
 
     @property
+    def numeric(self) -> list[bool]:
+        """Whether each column holds numbers."""
+        return [any(row[k].numeric for row in self.all_rows) for k in range(len(self.columns))]
+
+    @property
     def left_out(self) -> int:
         return len(self.all_rows) - len(self.rows)
 
@@ -48,6 +55,8 @@ class Chart:
     title: str
     svg: Markup
     caption: str
+    width: int
+    """Pixels."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,8 @@ class Gallery:
     title: str
     pictures: list[Picture]
     note: str
+    legend: list[tuple[str, str]]
+    """Name and CSS colour of each class."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +89,8 @@ class Note:
     tone: str = ""
     commands: list[str] = field(default_factory=list)
     title: str = ""
+    folded: bool = False
+    """Shown when asked for."""
 
 
 Block = Table | Chart | Gallery | Note
@@ -102,8 +115,8 @@ def number_cell(value: Any, digits: int = 3, signed: bool = False, tone: str = "
     """A number with ``digits`` decimals, or a dash."""
     number = to_number(value)
     if number is None:
-        return Cell(DASH, None, tone)
-    return Cell(number_text(number, digits, signed), number, tone)
+        return Cell(DASH, None, tone, True)
+    return Cell(number_text(number, digits, signed), number, tone, True)
 
 
 def number_text(value: Any, digits: int = 3, signed: bool = False) -> str:
@@ -113,6 +126,19 @@ def number_text(value: Any, digits: int = 3, signed: bool = False) -> str:
         return DASH
     text = f"{number:+,.{digits}f}" if signed else f"{number:,.{digits}f}"
     return text.replace(",", "\u202f").replace("-", "−")
+
+
+def estimate_cell(value: Any, low: Any, high: Any, signed: bool = False, tone: str = "") -> Cell:
+    """A number with its interval in parentheses, sorted by the number."""
+    cell = number_cell(value, 3, signed, tone)
+    if None in (to_number(value), to_number(low), to_number(high)):
+        return cell
+    return replace(cell, text=f"{cell.text} ({interval_text(low, high, 3, signed)})")
+
+
+def count_cell(number: int) -> Cell:
+    """A whole number."""
+    return Cell(str(number), number, numeric=True)
 
 
 def interval_text(low: Any, high: Any, digits: int = 3, signed: bool = False) -> str:

@@ -16,8 +16,9 @@ from hstf.report.page import (
     Picture,
     Section,
     Table,
+    count_cell,
     counted,
-    interval_text,
+    estimate_cell,
     number_cell,
     number_text,
     text_cells,
@@ -27,10 +28,10 @@ from hstf.report.results import Results, column, to_number
 GALLERY_BYTES = 10 * 2**20
 """Of all pictures together, the last round's first: the page stays below 15 MB."""
 SOURCES = {
-    "automatic": "Automatic",
-    "accepted": "Automatic, accepted by a person",
-    "human": "Corrected by a person",
-    "rejected": "Not used",
+    "automatic": "automatic",
+    "accepted": "accepted by a person",
+    "human": "corrected by a person",
+    "rejected": "not used",
 }
 STEPS = {
     "low_confidence": "below the class's confidence threshold: weight lowered",
@@ -59,7 +60,7 @@ def calibration_section(results: Results, figures: Figures) -> Section:
                 "Calibration error",
                 calibration_error(before, after),
                 "How far confidence lies from the share of voxels that are right, averaged over voxels.",
-            )  # fmt: skip
+            )
         )
     cases = evidence.get("cases", {})
     if cases:
@@ -105,9 +106,10 @@ def _threshold_table(content: Mapping[str, Any], evidence: Mapping[str, Any]) ->
 
 def _structure_text(rule: Mapping[str, Any]) -> str:
     components = counted(rule["maximum_components"], "component")
+    holes = "holes allowed" if rule["has_holes"] else "no holes"
+    absent = "may be absent" if rule["may_be_absent"] else "must not be absent"
     return (
-        f"at most {components} of at least {number_text(rule['minimum_mm3'] / 1000, 2)} ml,"
-        f" {'holes allowed' if rule['has_holes'] else 'no holes'}, {'may' if rule['may_be_absent'] else 'must not'} be absent"
+        f"at most {components} of at least {number_text(rule['minimum_mm3'] / 1000, 2)} ml, {holes}, {absent}"
     )
 
 
@@ -140,12 +142,18 @@ def _fate_table(results: Results, refined: Mapping[int, Sequence[Row]]) -> Table
     rows = []
     for number, cases in refined.items():
         sources = Counter(row["source"] for row in results.table(results.layout.labels_table(number)))
-        counts = [Cell(str(sources[source]), sources[source]) for source in SOURCES]
+        counts = [count_cell(sources[source]) for source in SOURCES]
         rows.append([
-            Cell(f"round {number}"), Cell(str(len(cases)), len(cases)), *counts,
+            Cell(f"round {number}"), count_cell(len(cases)), *counts,
             number_cell(_median(column(cases, "predicted_dice"))), number_cell(mean(r.get("weight_mean") for r in cases)),
         ])  # fmt: skip
-    titles = ("Round", "Unlabelled", *SOURCES.values(), "Median predicted Dice", "Mean voxel weight")
+    titles = (
+        "Round",
+        "Unlabelled",
+        *(name.capitalize() for name in SOURCES.values()),
+        "Median predicted Dice",
+        "Mean voxel weight",
+    )
     return Table("What became of the unlabelled cases", titles, rows)
 
 
@@ -161,7 +169,7 @@ def _steps_table(refined: Mapping[int, Sequence[Row]]) -> Table:
             touched = sum(value > 0 for value in changed)
             rows.append([
                 Cell(f"round {number}"), Cell(step.replace("_", " ")), Cell(meaning),
-                number_cell(sum(changed), 0), Cell(f"{touched} of {len(cases)}", touched),
+                number_cell(sum(changed), 0), Cell(f"{touched} of {len(cases)}", touched, numeric=True),
             ])  # fmt: skip
     titles = ("Round", "Step", "Voxels that were", "Voxels", "Cases touched")
     return Table("What each step of the refinement changed", titles, rows, "round_<r>/refine.csv")
@@ -190,7 +198,7 @@ def _hindsight(results: Results, figures: Figures) -> list[Block]:
     table = Table(
         "Pseudo-labels against the withheld labels", titles, rows, "round_<r>/evaluation/pseudo_labels.csv"
     )
-    caption = "Withheld labels were read only after the pseudo-labels were on disk. Near the diagonal the estimate was right."
+    caption = "The withheld labels were read afterwards. Near the diagonal the estimate was right."
     return [
         table,
         figures.add(
@@ -227,7 +235,7 @@ def _hindsight_row(number: int, summary: Mapping[str, Any]) -> list[Cell]:
 def _case_table(results: Results, number: int, cases: Sequence[Row]) -> Table:
     labels = {row["case_id"]: row for row in results.table(results.layout.labels_table(number))}
     titles = (
-        "Case", "Predicted Dice", "90 % interval", "Became", "Why", "Mean voxel weight", "Dice with round before",
+        "Case", "Predicted Dice (90% interval)", "Became", "Why", "Mean voxel weight", "Dice with round before",
         *(f"{name} (ml)" for name in results.classes),
     )  # fmt: skip
     rows = [_case_row(results, case, labels.get(case["case_id"], {})) for case in least_certain(cases)]
@@ -239,8 +247,9 @@ def _case_row(results: Results, case: Row, label: Row) -> list[Cell]:
     source = label.get("source", "")
     return [
         Cell(case["case_id"]),
-        number_cell(case.get("predicted_dice")),
-        Cell(interval_text(case.get("predicted_dice_low"), case.get("predicted_dice_high"))),
+        estimate_cell(
+            case.get("predicted_dice"), case.get("predicted_dice_low"), case.get("predicted_dice_high")
+        ),
         Cell(SOURCES.get(source, "–"), None, _tone(source)),
         *text_cells([_reason(case, label)]),
         number_cell(case.get("weight_mean"), 2),
@@ -275,8 +284,6 @@ def gallery_section(results: Results) -> Section:
         budget -= sum(len(picture.source) for picture in gallery.pictures)
         if gallery.pictures:
             blocks.append(gallery)
-    if blocks:
-        blocks.insert(0, Note([_legend(results)]))
     intro = (
         "Above: slices through most of the foreground, seen from the left, from the front and from the feet, with the"
         " outline of each class. Below: the same slices, red where the voxel weight is low. A click enlarges."
@@ -308,19 +315,22 @@ def _gallery(results: Results, number: int, budget: int) -> Gallery:
         f"{len(pictures)} of {counted(len(cases), 'pseudo-label')}, least certain first; in full size in"
         f" {overlay_path(folder, '<case>')}."
     )
-    return Gallery(f"Round {number}", pictures, note)
+    return Gallery(f"Round {number}", pictures, note, _legend(results))
 
 
 def _picture(case: Row, label: Row, source: str) -> Picture:
     origin = label.get("source", "")
-    facts = [f"predicted Dice {number_text(case.get('predicted_dice'))}", SOURCES.get(origin, "").lower()]
+    facts = [f"predicted Dice {number_text(case.get('predicted_dice'))}", SOURCES.get(origin, "")]
     return Picture(
         case["case_id"], source, _tone(origin), "; ".join([f for f in facts if f] + [_reason(case, label)])
     )
 
 
-def _legend(results: Results) -> str:
-    return "Colours, in the order of the classes: " + ", ".join(results.classes) + "."
+def _legend(results: Results) -> list[tuple[str, str]]:
+    from hstf.refine.overlay import COLOURS
+
+    colours = [tuple(int(value) for value in colour) for colour in COLOURS[1:]]
+    return [(name, f"rgb{colours[k % len(colours)]}") for k, name in enumerate(results.classes)]
 
 
 def overrides_section(results: Results) -> Section:
@@ -334,9 +344,9 @@ def overrides_section(results: Results) -> Section:
             blocks.append(_decision_table(f"Round {number}: decided by people", people, number))
         if rejected:
             blocks.append(_decision_table(f"Round {number}: not used", rejected, number))
-    intro = "A person's word holds from its round on, over any score. Cases that were not used taught nothing to anyone."
+    intro = "A person's word holds from its round on, over any score."
     missing = "Nothing was overridden and nothing left out so far."
-    return Section("overrides", "Overrides and rejections", intro, blocks, missing)
+    return Section("overrides", "Overrides", intro, blocks, missing)
 
 
 def _decision_table(caption: str, rows: Sequence[Row], number: int) -> Table:

@@ -7,12 +7,15 @@ from typing import Any
 from hstf.evaluate.tables import mean
 from hstf.report.figures import Figures, dice_by_round, paired_cases
 from hstf.report.page import (
+    DASH,
     Block,
     Cell,
     Note,
     Section,
     Table,
+    count_cell,
     counted,
+    estimate_cell,
     interval_text,
     number_cell,
     number_text,
@@ -45,17 +48,17 @@ def headline(results: Results) -> Note:
     first, last = scored[0], scored[-1]
     if last is first or to_number(last.get("gain")) is None:
         text = f"The {_model(first)} reaches a mean test Dice of {_dice_with_interval(first)}."
-        return Note([text, _basis(results)])
+        return Note([text, _basis(results, first)])
     change, low, high = (to_number(last.get(key)) for key in ("gain", "gain_low", "gain_high"))
-    verdict, tone = _verdict(change, low, high)
+    verdict, tone = _verdict(low, high)
     p_value = p_text(last.get("p_value"))
-    interval = f"95 % CI {interval_text(low, high, signed=True)}" if low is not None else "no interval"
+    interval = f"95% CI {interval_text(low, high, signed=True)}" if low is not None else "no interval"
     sentence = (
         f"After {counted(int(last['round']), 'round')} of self-training the mean test Dice {verdict}:"
         f" {number_text(first['dice'])} (warm-up) → {number_text(last['dice'])} (round {last['round']}),"
         f" a change of {number_text(change, signed=True)} ({interval}{', ' + p_value if p_value else ''})."
     )
-    return Note([sentence, _basis(results)], tone)
+    return Note([sentence, _basis(results, last)], tone)
 
 
 def _model(row: Row) -> str:
@@ -65,11 +68,11 @@ def _model(row: Row) -> str:
 def _dice_with_interval(row: Row) -> str:
     interval = interval_text(row.get("dice_low"), row.get("dice_high"))
     return number_text(row["dice"]) + (
-        f" (95 % CI {interval})" if to_number(row.get("dice_low")) is not None else ""
+        f" (95% CI {interval})" if to_number(row.get("dice_low")) is not None else ""
     )
 
 
-def _verdict(change: float | None, low: float | None, high: float | None) -> tuple[str, str]:
+def _verdict(low: float | None, high: float | None) -> tuple[str, str]:
     """Words and tone: only an interval that excludes zero counts as a change."""
     if low is not None and low > 0:
         return "rose", "good"
@@ -78,9 +81,9 @@ def _verdict(change: float | None, low: float | None, high: float | None) -> tup
     return "did not change beyond chance", ""
 
 
-def _basis(results: Results) -> str:
-    config, last = results.config, results.config.rounds
-    summary = results.document(results.layout.evaluation_summary(last))
+def _basis(results: Results, row: Row) -> str:
+    config, caveat = results.config, row.get("note")
+    summary = results.document(results.layout.evaluation_summary(row["round"]))
     patients = summary.get("patients")
     scored = (
         f"{counted(summary['cases'], 'test scan')} of {counted(patients, 'patient')}"
@@ -91,7 +94,7 @@ def _basis(results: Results) -> str:
     return (
         f"Means over {scored} of the mean Dice over {classes} ({', '.join(results.classes)}), in native space; intervals"
         f" by bootstrap over patients ({config.evaluate.bootstrap} resamples), p by Wilcoxon's signed-rank test. Nothing"
-        " was chosen on the test scans."
+        f" was chosen on the test scans.{f' Note: {caveat}.' if caveat else ''}"
     )
 
 
@@ -103,12 +106,12 @@ def look_first(results: Results) -> Note | None:
         r["case_id"]
         for n in last
         for r in results.table(results.layout.labels_table(n))
-        if r["source"] == "rejected"
+        if r["source"] == "rejected" and not r["reviewer"]
     ]
     if rejected:
         lines.append(
-            f"{counted(len(rejected), 'pseudo-label')} of the last round {'is' if len(rejected) == 1 else 'are'} not used:"
-            f" {_some(rejected)}. A corrected label for them teaches the model what it does not know."
+            f"{counted(len(rejected), 'unlabelled case')} taught the last round nothing: {_some(rejected)}."
+            " Such cases are unlike the labelled ones; correcting them by hand is worth the most."
         )
     return Note(lines, "warn", title="Look at these first") if lines else None
 
@@ -158,52 +161,64 @@ def rounds_section(results: Results, figures: Figures) -> Section:
     """The rounds in numbers and as curves."""
     blocks: list[Block] = []
     if results.scores:
-        blocks.append(_rounds_table(results))
+        blocks += [_rounds_table(results), _classes_table(results)]
     if any(to_number(row["dice"]) is not None for row in results.scores):
         blocks.append(_rounds_figure(results, figures))
     if results.config.rounds:
         blocks += _paired_figure(results, figures)
     return Section(
         "rounds", "Rounds",
-        "Change, interval and p compare with the warm-up on the same test scans. “One member” is the mean Dice of the"
-        " members alone, so that a gain by averaging several networks is not taken for a gain by self-training.",
+        "Change and p compare with the warm-up on the same test scans. “Dice of one member” is the mean Dice of each member"
+        " alone: it tells a gain by self-training from one by averaging several networks.",
         blocks, "No round is finished yet.",
     )  # fmt: skip
 
 
-ROUND_COLUMNS = (
-    ("labelled", "Labelled", 0), ("pseudo_labelled", "Pseudo-labelled", 0), ("human", "By people", 0),
-    ("rejected", "Not used", 0), ("members", "Members", 0), ("dice", "Dice", 3), ("dice_single", "One member", 3),
-)  # fmt: skip
+ROUND_COUNTS = {
+    "pseudo_labelled": "Pseudo-labelled", "human": "Corrected by people", "rejected": "Not used",
+    "members": "Members",
+}  # fmt: skip
 
 
 def _rounds_table(results: Results) -> Table:
     titles = (
-        "Round", *(title for _, title, _ in ROUND_COLUMNS), "95 % CI", "Change", "95 % CI of change", "p", "HD95 (mm)",
-        "ASD (mm)", *results.classes,
+        "Round", *ROUND_COUNTS.values(), "Dice (95% CI)", "Change (95% CI)", "p", "Dice of one member", "HD95 (mm)",
+        "ASD (mm)",
     )  # fmt: skip
-    return Table(
-        "Every round, scored on the test cases",
-        titles,
-        [_round_row(results, row) for row in results.scores],
-        "rounds.csv",
-    )
+    rows = [_round_row(row) for row in results.scores]
+    return Table("Every round, scored on the test cases", titles, rows, "rounds.csv")
 
 
-def _round_row(results: Results, row: Row) -> list[Cell]:
-    change = to_number(row.get("gain"))
-    low, high = row.get("gain_low"), row.get("gain_high")
-    tone = _verdict(change, to_number(low), to_number(high))[1]
+def _round_row(row: Row) -> list[Cell]:
+    change, low, high = (row.get(key) for key in ("gain", "gain_low", "gain_high"))
+    p_value = p_text(row.get("p_value")).removeprefix("p = ").removeprefix("p ")
     return [
-        Cell(round_name(int(row["round"]))),
-        *(number_cell(row.get(key), digits) for key, _, digits in ROUND_COLUMNS),
-        Cell(interval_text(row.get("dice_low"), row.get("dice_high"))),
-        number_cell(change, signed=True, tone=tone),
-        Cell(interval_text(low, high, signed=True)),
-        Cell(p_text(row.get("p_value")).removeprefix("p = ").removeprefix("p ") or "–", to_number(row.get("p_value"))),
-        number_cell(row.get("hd95_mm"), 1), number_cell(row.get("asd_mm"), 2),
-        *(number_cell(row.get(f"dice_{name}")) for name in results.classes),
-    ]  # fmt: skip
+        Cell(round_name(row["round"])),
+        *(count_cell(row[key]) for key in ROUND_COUNTS),
+        estimate_cell(row["dice"], row["dice_low"], row["dice_high"]),
+        estimate_cell(change, low, high, signed=True, tone=_verdict(to_number(low), to_number(high))[1]),
+        Cell(p_value or DASH, to_number(row.get("p_value")), numeric=True),
+        number_cell(row["dice_single"]),
+        number_cell(row["hd95_mm"], 1),
+        number_cell(row["asd_mm"], 2),
+    ]
+
+
+def _classes_table(results: Results) -> Table:
+    """Dice of each class in each round, and its change from the warm-up to the last."""
+    columns = {name: [row.get(f"dice_{name}") for row in results.scores] for name in results.classes}
+    rows = []
+    for name, values in columns.items():
+        change = _difference({"": values[-1]}, {"": values[0]}, "") if len(values) > 1 else None
+        rows.append([Cell(name), *(number_cell(value) for value in values), _change_cell(change)])
+    titles = ("Class", *(round_name(row["round"]) for row in results.scores), "Change")
+    return Table("Dice of each class", titles, rows)
+
+
+def _change_cell(change: float | None) -> Cell:
+    """A change of Dice, coloured when it is worth a look."""
+    tone = "" if change is None or abs(change) < WORSE else ("good" if change > 0 else "bad")
+    return number_cell(change, signed=True, tone=tone)
 
 
 def _rounds_figure(results: Results, figures: Figures) -> Block:
@@ -216,7 +231,7 @@ def _rounds_figure(results: Results, figures: Figures) -> Block:
     )  # fmt: skip
     return figures.add(
         "dice_by_round", "Dice by round", figure,
-        "Thick: mean over the classes with its 95 % interval over patients. Thin: each class.",
+        "Thick: mean over the classes with its 95% interval over patients. Thin: each class.",
     )  # fmt: skip
 
 
@@ -271,11 +286,10 @@ def test_cases_section(results: Results) -> Section:
 
 def _case_row(row: Row, earlier: Mapping[tuple[str, str], Row]) -> list[Cell]:
     change = _difference(row, earlier.get((row["case_id"], row["class"]), {}), "dice")
-    tone = "" if change is None or abs(change) < WORSE else ("good" if change > 0 else "bad")
     return [
         *text_cells([row["case_id"], row["class"]]),
         *(number_cell(row.get(key), digits) for key, _, digits in CASE_METRICS),
-        number_cell(change, signed=True, tone=tone),
+        _change_cell(change),
         *text_cells([row.get("empty")]),
     ]
 
@@ -286,7 +300,7 @@ def _mean_table(key: str, rows: Iterable[Row]) -> Table:
         groups.setdefault(row.get(key) or "unnamed", []).append(row)
     metrics = CASE_METRICS[:5]
     body = [
-        [Cell(name), Cell(str(len({r["case_id"] for r in members})), len({r["case_id"] for r in members}))]
+        [Cell(name), count_cell(len({r["case_id"] for r in members}))]
         + [
             number_cell(mean(to_number(r.get(metric)) for r in members), digits)
             for metric, _, digits in metrics
