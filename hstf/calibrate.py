@@ -24,13 +24,13 @@ from hstf.refine.calibration import Calibration
 from hstf.refine.case import TeacherOutput, clean_label
 from hstf.refine.score import Features, fit_dice_model, leave_one_out, residual_sd
 from hstf.refine.structure import StructureRule, describe, learn_rule
-from hstf.refine.weights import LEVELS, sharpen
+from hstf.refine.weights import LEVELS, most_likely, sharpen
 from hstf.store import read_array
 
 TRIVIAL_BACKGROUND = 252
-"""Background voxels with at least this probability (of 255) say nothing about doubt and would drown all others."""
+"""Background voxels with at least this probability (of 255) say nothing about doubt."""
 VOXELS = 4_000_000
-"""Most voxels that are looked at, the same number from each case."""
+"""Most voxels that are looked at, as many from each case."""
 TEMPERATURES = (0.25, 4.0)
 
 
@@ -56,7 +56,7 @@ class LabelledCase:
 
 @dataclass(frozen=True)
 class Sample:
-    """Voxels that are not trivially background."""
+    """Voxels that say something about doubt."""
 
     probabilities: np.ndarray
     """``(K, N)`` uint8."""
@@ -76,7 +76,7 @@ def calibrate(config: Config) -> Calibration:
     for case_id in track(case_ids, "calibrate: voxels"):
         case = read_case(layout, case_id)
         samples.append(
-            sample_voxels(case.output.probabilities, case.label, VOXELS // len(case_ids), config.seed)
+            sample_voxels(case.output.probabilities, case.label, VOXELS // (2 * len(case_ids)), config.seed)
         )
         shapes.append(describe(case.label, len(classes), case.voxel_mm3))
     pooled = Sample(
@@ -124,16 +124,22 @@ def read_case(layout: Layout, case_id: str) -> LabelledCase:
 
 
 def sample_voxels(probabilities: np.ndarray, label: np.ndarray, most: int, seed: int) -> Sample:
-    """Up to ``most`` random voxels that are foreground or may be, and whose class is known.
+    """Random voxels whose class is known: predicted foreground, and no more than that of doubtful background.
+
+    Voxels are chosen by their prediction alone. A choice by label would make confidence look better or worse than it is.
 
     Args:
         probabilities: ``(K, X, Y, Z)`` uint8.
         label: ``(X, Y, Z)`` uint8.
+        most: voxels of either kind.
     """
-    telling = ((probabilities[0] < TRIVIAL_BACKGROUND) | (label > 0)) & (label != IGNORED)
-    chosen = np.flatnonzero(telling)
-    if len(chosen) > most:
-        chosen = np.random.default_rng(seed).choice(chosen, most, replace=False)
+    known = label.reshape(-1) != IGNORED
+    predicted = most_likely(probabilities)[0].reshape(-1)
+    foreground = np.flatnonzero(known & (predicted > 0))
+    doubtful = np.flatnonzero(known & (predicted == 0) & (probabilities[0].reshape(-1) < TRIVIAL_BACKGROUND))
+    rng = np.random.default_rng(seed)
+    count = min(most, len(foreground) or len(doubtful))
+    chosen = np.concatenate([rng.permutation(voxels)[:count] for voxels in (foreground, doubtful)])
     return Sample(probabilities.reshape(len(probabilities), -1)[:, chosen], label.reshape(-1)[chosen])
 
 

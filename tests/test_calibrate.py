@@ -104,14 +104,18 @@ def test_a_stricter_target_never_lowers_the_threshold(seed: int, target: float) 
     assert 0.5 <= low <= high <= 0.95
 
 
-def test_only_telling_voxels_are_sampled() -> None:
-    probabilities = np.zeros((2, 1, 1, 5), np.uint8)
-    probabilities[0] = [255, 200, 255, 255, 100]
-    probabilities[1] = 255 - probabilities[0]
-    label = np.array([[[0, 0, 1, 255, 255]]], np.uint8)  # trivial, doubtful, missed, ignored, ignored
+def test_foreground_and_as_much_doubtful_background_are_sampled() -> None:
+    foreground = np.array([0, 55, 60, 65, 200, 210, 220, 0], np.uint8)  # the last voxel is a confident miss
+    probabilities = np.stack([255 - foreground, foreground])[:, None, None]
+    label = np.array([[[0, 0, 1, 0, 1, 0, 255, 1]]], np.uint8)
     sample = sample_voxels(probabilities, label, 9, seed=0)
-    assert sample.label.tolist() == [0, 1]
-    assert sample.probabilities.T.tolist() == [[200, 55], [255, 0]]
+    found = sorted(zip(sample.probabilities[1].tolist(), sample.label.tolist(), strict=True))
+    assert found[2:] == [(200, 1), (210, 0)]
+    assert len(found) == 4 and set(found[:2]) < {(55, 0), (60, 1), (65, 0)}
+    assert len(sample_voxels(probabilities, label, 1, seed=0).label) == 2
+    probabilities[1] = 50
+    probabilities[0] = 205  # nothing is found: all doubt is taken
+    assert len(sample_voxels(probabilities, label, 9, seed=0).label) == 7
 
 
 def test_without_voxels_the_temperature_is_one() -> None:
