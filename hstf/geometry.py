@@ -157,12 +157,15 @@ class Geometry:
         cropped, coordinates = self.cropped(label), self._grid_in_crop()
         if all(c is None for c in coordinates):
             return cropped.astype(np.uint8)
-        present = [index for index in range(classes) if (cropped == index).any()]
-        scores = (resample(cropped == index, coordinates, (1, 1, 1)) for index in present)
-        result = _largest(scores, present, self.grid_shape)
-        ignored = cropped == IGNORED
-        if ignored.any():
-            result[resample(ignored, coordinates, (0, 0, 0)) > 0] = IGNORED
+        result = np.empty(self.grid_shape, np.uint8)
+        for rows in _slabs(self.grid_shape[0]):
+            source, within = _touched(cropped, rows, coordinates)
+            present = [index for index in range(classes) if (source == index).any()]
+            scores = (resample(source == index, within, (1, 1, 1)) for index in present)
+            result[rows] = _largest(scores, present, result[rows].shape)
+            ignored = source == IGNORED
+            if ignored.any():
+                result[rows][resample(ignored, within, (0, 0, 0)) > 0] = IGNORED
         return result
 
     def probabilities_to_native(self, probabilities: np.ndarray) -> np.ndarray:
@@ -204,8 +207,7 @@ class Geometry:
         """A native volume whose crop is filled slab by slab: memory stays that of the result."""
         native = np.full(self.native_shape, fill, dtype)
         cropped, coordinates = self.cropped(native), self._crop_in_grid()
-        for start in range(0, self.crop_shape[0], SLAB):
-            rows = slice(start, min(start + SLAB, self.crop_shape[0]))
+        for rows in _slabs(self.crop_shape[0]):
             cropped[rows] = values(rows, coordinates)
         return native
 
@@ -235,8 +237,12 @@ def _centred(source: Triple, source_mm: Spacing, target: Triple, target_mm: Spac
     )
 
 
+def _slabs(planes: int) -> Iterator[slice]:
+    return (slice(start, min(start + SLAB, planes)) for start in range(0, planes, SLAB))
+
+
 def _touched(grid: np.ndarray, rows: slice, coordinates: Coordinates) -> tuple[np.ndarray, Coordinates]:
-    """The planes of ``grid`` that linear interpolation at ``rows`` needs, and the coordinates within them."""
+    """The planes of ``grid`` that interpolation at ``rows`` (linear or nearest) needs, and the coordinates within them."""
     if coordinates[0] is None:
         return grid[rows], coordinates
     wanted = np.clip(coordinates[0][rows], 0, grid.shape[0] - 1)

@@ -30,7 +30,7 @@ def resample(
 def _along(array: np.ndarray, axis: int, coordinates: np.ndarray, order: Order) -> np.ndarray:
     size = array.shape[axis]
     if order == 0 or size == 1:
-        return array.take(np.clip(np.rint(coordinates), 0, size - 1).astype(np.intp), axis)
+        return array.take(np.clip(np.floor(coordinates + 0.5), 0, size - 1).astype(np.intp), axis)
     shape = list(array.shape)
     shape[axis] = len(coordinates)
     result = np.empty(shape, np.float32)

@@ -172,6 +172,19 @@ def test_probabilities_of_any_type_give_the_same_classes(spacing: tuple, kind: t
     assert np.array_equal(geometry.probabilities_to_native(scores.astype(kind)), expected)
 
 
+def test_slabs_leave_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole classes against slabs of 16 planes, with ignored voxels and coordinates half-way between voxels."""
+    label = np.random.default_rng(0).choice([0, 1, 2, 255], (66, 21, 20)).astype(np.uint8)
+    for spacing in ((2.0, 2.0, 1.0), (0.7, 1.1, 1.0), (1.0, 0.5, 2.0)):
+        geometry = Geometry.of(label.shape, np.diag([1.0, -1, 1, 1]), spacing)
+        grid = geometry.label_to_grid(label, 3)
+        native = geometry.scalar_to_native(grid, order=0)
+        with monkeypatch.context() as patched:
+            patched.setattr("hstf.geometry.SLAB", 1000)
+            assert np.array_equal(geometry.label_to_grid(label, 3), grid)
+            assert np.array_equal(geometry.scalar_to_native(grid, order=0), native)
+
+
 def test_the_way_back_needs_little_memory() -> None:
     geometry = Geometry.of((400, 128, 128), np.eye(4), (2.0, 2.0, 2.0))
     probabilities = np.full((4, *geometry.grid_shape), 60, np.uint8)
