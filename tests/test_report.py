@@ -337,6 +337,13 @@ def test_the_headline_states_dice_interval_and_p(complete: tuple[Fabricated, Pag
     assert "p < 0.001" in page.text  # 14 of 14 patients gained: 2 / 2**14
 
 
+def test_two_patients_are_no_proof(tmp_path: Path) -> None:
+    experiment = fabricated(tmp_path, rounds=1, test=2, gain=0.1)
+    experiment.write_all()
+    lines = headline(Results(experiment.config)).lines
+    assert "did not change beyond chance" in lines[0] and "only 2 patients differ" in lines[1]
+
+
 def case_means(experiment: Fabricated, number: int) -> np.ndarray:
     rows = read_csv(experiment.layout.evaluation_cases(number))
     return np.array([float(row["dice"]) for row in rows]).reshape(-1, len(CLASSES)).mean(axis=1)
@@ -520,7 +527,7 @@ def test_long_tables_say_how_much_they_leave_out() -> None:
     [
         (number_text(0.12345), "0.123"), (number_text(-0.5, 2, signed=True), "−0.50"), (number_text("nan"), "–"),
         (number_text(None), "–"), (number_text(1234567.0, 0), "1\u202f234\u202f567"),
-        (number_text(0.02, signed=True), "+0.020"),
+        (number_text(0.02, signed=True), "+0.020"), (number_text(-0.0001, signed=True), "0.000"),
         (interval_text(-0.01, 0.02, signed=True), "−0.010 to +0.020"), (interval_text(None, 1), "–"),
         (p_text(0.0004), "p < 0.001"), (p_text(0.0312), "p = 0.031"), (p_text(""), ""),
     ],

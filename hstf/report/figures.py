@@ -203,27 +203,27 @@ def predicted_against_true(groups: Mapping[str, tuple[Sequence[float], Sequence[
     return figure
 
 
-def predicted_dice(rounds: Mapping[int, Sequence[float]], bound: float | None) -> Figure:
-    """How the predicted Dice of the pseudo-labels is spread in each round, and the bound below which one is rejected."""
+def predicted_dice(rounds: Mapping[int, Sequence[float]], bounds: Mapping[int, float | None]) -> Figure:
+    """How predicted Dice is spread in each round, and the bound below which a pseudo-label is rejected."""
     figure, (axes,) = _axes(height=1.2 + 0.55 * len(rounds))
-    values = [list(dice) for dice in rounds.values()]
     generator = np.random.default_rng(0)
     with matplotlib.rc_context(STYLE):
-        for index, dice in enumerate(values):
-            height = index + generator.uniform(-0.22, 0.22, len(dice))
-            axes.scatter(
-                dice,
-                height,
-                color=SERIES[0],
-                alpha=0.45,
-                s=16,
-                linewidths=0,
-                rasterized=len(dice) > MANY_POINTS,
+        for row, (number, dice) in enumerate(rounds.items()):
+            height = row + generator.uniform(-0.22, 0.22, len(dice))
+            many = len(dice) > MANY_POINTS
+            axes.scatter(dice, height, color=SERIES[0], alpha=0.45, s=16, linewidths=0, rasterized=many)
+            axes.vlines(
+                np.median(dice),
+                row - 0.32,
+                row + 0.32,
+                color=INK,
+                linewidth=2,
+                label="" if row else "median",
             )
-            axes.plot([np.median(dice)] * 2, [index - 0.32, index + 0.32], color=INK, linewidth=2)
-        if bound is not None:
-            axes.axvline(bound, color=SERIES[1], linestyle="--", label=f"rejected below {bound:.3f}")
-            axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0))
-        axes.set(xlabel="predicted Dice of a pseudo-label (bar: median)", ylim=(len(values) - 0.5, -0.5))
-        axes.set_yticks(range(len(values)), [f"round {number}" for number in rounds])
+            if (bound := bounds.get(number)) is not None:
+                label = "" if row else "rejected below"
+                axes.vlines(bound, row - 0.5, row + 0.5, color=SERIES[1], linestyle="--", label=label)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2)
+        axes.set(xlabel="predicted Dice of a pseudo-label", ylim=(len(rounds) - 0.5, -0.5))
+        axes.set_yticks(range(len(rounds)), [f"round {number}" for number in rounds])
     return figure

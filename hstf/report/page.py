@@ -124,7 +124,8 @@ def number_text(value: Any, digits: int = 3, signed: bool = False) -> str:
     number = to_number(value)
     if number is None:
         return DASH
-    text = f"{number:+,.{digits}f}" if signed else f"{number:,.{digits}f}"
+    number = round(number, digits) or 0.0  # no minus before a zero
+    text = f"{number:+,.{digits}f}" if signed and number else f"{number:,.{digits}f}"
     return text.replace(",", "\u202f").replace("-", "−")
 
 

@@ -124,8 +124,7 @@ def pseudo_labels_section(results: Results, figures: Figures) -> Section:
     if not refined:
         return Section("pseudo-labels", "Pseudo-labels", "", [], missing)
     spread = {n: column(rows, "predicted_dice") for n, rows in refined.items()}
-    bound = to_number(results.document(results.layout.calibration).get("minimum_predicted_dice"))
-    figure = predicted_dice({n: values for n, values in spread.items() if values}, bound)
+    figure = predicted_dice({n: dice for n, dice in spread.items() if dice}, _bounds(results))
     caption = "Each mark is a pseudo-label. The estimate comes from how well the teacher's views agree with each other."
     blocks: list[Block] = [
         _fate_table(results, refined),
@@ -136,6 +135,13 @@ def pseudo_labels_section(results: Results, figures: Figures) -> Section:
     ]
     intro = "Predicted Dice is an estimate without a reference. The least certain cases are worth a reader's minutes first."
     return Section("pseudo-labels", "Pseudo-labels", intro, blocks)
+
+
+def _bounds(results: Results) -> dict[int, float | None]:
+    """The predicted Dice that a pseudo-label needs in each round: configured, or learned."""
+    learned = to_number(results.document(results.layout.calibration).get("minimum_predicted_dice"))
+    configured = {n: results.config.for_round(n).refine.minimum_predicted_dice for n in results.rounds}
+    return {number: learned if bound is None else bound for number, bound in configured.items()}
 
 
 def _fate_table(results: Results, refined: Mapping[int, Sequence[Row]]) -> Table:

@@ -1,6 +1,6 @@
 """Sections about how good the models are: headline, rounds, test cases."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from math import isnan
 from typing import Any
 
@@ -50,7 +50,7 @@ def headline(results: Results) -> Note:
         text = f"The {_model(first)} reaches a mean test Dice of {_dice_with_interval(first)}."
         return Note([text, _basis(results, first)])
     change, low, high = (to_number(last.get(key)) for key in ("gain", "gain_low", "gain_high"))
-    verdict, tone = _verdict(low, high)
+    verdict, tone = _verdict(last)
     p_value = p_text(last.get("p_value"))
     interval = f"95% CI {interval_text(low, high, signed=True)}" if low is not None else "no interval"
     sentence = (
@@ -72,12 +72,14 @@ def _dice_with_interval(row: Row) -> str:
     )
 
 
-def _verdict(low: float | None, high: float | None) -> tuple[str, str]:
-    """Words and tone: only an interval that excludes zero counts as a change."""
-    if low is not None and low > 0:
-        return "rose", "good"
-    if high is not None and high < 0:
-        return "fell", "bad"
+def _verdict(row: Row) -> tuple[str, str]:
+    """Words and tone: a change needs an interval without zero and p < 0.05, since few patients give narrow intervals."""
+    low, high, p_value = (to_number(row.get(key)) for key in ("gain_low", "gain_high", "p_value"))
+    if p_value is not None and p_value < 0.05:
+        if low is not None and low > 0:
+            return "rose", "good"
+        if high is not None and high < 0:
+            return "fell", "bad"
     return "did not change beyond chance", ""
 
 
@@ -196,7 +198,7 @@ def _round_row(row: Row) -> list[Cell]:
         Cell(round_name(row["round"])),
         *(count_cell(row[key]) for key in ROUND_COUNTS),
         estimate_cell(row["dice"], row["dice_low"], row["dice_high"]),
-        estimate_cell(change, low, high, signed=True, tone=_verdict(to_number(low), to_number(high))[1]),
+        estimate_cell(change, low, high, signed=True, tone=_verdict(row)[1]),
         Cell(p_value or DASH, to_number(row.get("p_value")), numeric=True),
         number_cell(row["dice_single"]),
         number_cell(row["hd95_mm"], 1),
@@ -271,10 +273,10 @@ def test_cases_section(results: Results) -> Section:
         else {}
     )
     rows.sort(key=lambda row: number if (number := to_number(row.get("dice"))) is not None else -1.0)
-    means = [
-        _mean_table("class", rows),
-        *([_mean_table("site", rows)] if len({r.get("site") for r in rows}) > 1 else []),
-    ]
+    sites = sorted({row.get("site") or "" for row in rows})
+    means = [_mean_table("class", results.classes, rows)] + (
+        [_mean_table("site", sites, rows)] if len(sites) > 1 else []
+    )
     columns = ("Case", "Class", *(name for _, name, _ in CASE_METRICS), "Dice against warm-up", "Absent from")
     source = f"round_{last}/evaluation/cases.csv"
     table = Table(
@@ -294,17 +296,16 @@ def _case_row(row: Row, earlier: Mapping[tuple[str, str], Row]) -> list[Cell]:
     ]
 
 
-def _mean_table(key: str, rows: Iterable[Row]) -> Table:
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(row.get(key) or "unnamed", []).append(row)
+def _mean_table(key: str, names: Sequence[str], rows: Sequence[Row]) -> Table:
+    """Means of the rows whose column ``key`` is each of ``names``."""
+    groups = {name: [row for row in rows if (row.get(key) or "") == name] for name in names}
     metrics = CASE_METRICS[:5]
     body = [
-        [Cell(name), count_cell(len({r["case_id"] for r in members}))]
+        [Cell(name or "unnamed"), count_cell(len({r["case_id"] for r in members}))]
         + [
             number_cell(mean(to_number(r.get(metric)) for r in members), digits)
             for metric, _, digits in metrics
         ]
-        for name, members in sorted(groups.items())
+        for name, members in groups.items()
     ]
     return Table(f"Means by {key}", (key.capitalize(), "Cases", *(name for _, name, _ in metrics)), body)
