@@ -30,7 +30,15 @@ def make_experiment(folder: Path, unlabelled: int, rounds: int) -> None:
 
 def dry_run(folder: Path) -> tuple[float, float, str]:
     """Seconds, MB and the last lines of a dry run of the experiment in ``folder``."""
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(ROOT / "Snakefile"),
+        "--directory",
+        str(folder),
+    ]
     command += ["--configfile", str(folder / "config.yaml"), "--cores", "8", "--dry-run", "--quiet", "rules"]
     start = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -49,7 +57,9 @@ def main() -> None:
         seconds, megabytes, output = dry_run(Path(name))
     total = next(line.split()[1] for line in output.splitlines() if line.startswith("total"))
     cores = len(os.sched_getaffinity(0))
-    print(f"{args.cases} cases, {args.rounds} rounds, {total} jobs: {seconds:.1f} s, {megabytes:.0f} MB ({cores} cores)")
+    print(
+        f"{args.cases} cases, {args.rounds} rounds, {total} jobs: {seconds:.1f} s, {megabytes:.0f} MB ({cores} cores)"
+    )
 
 
 if __name__ == "__main__":
