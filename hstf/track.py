@@ -10,7 +10,6 @@ Writes ``round_<r>/tracking.json``: ``logged``, then experiment and run, or the 
 
 import argparse
 import logging
-import math
 import os
 import re
 import signal
@@ -31,6 +30,8 @@ from hstf.config.tracking import without_credentials
 from hstf.errors import HstfError
 from hstf.files import atomic_path, read_csv, read_json, sha256_file, sha256_json, write_json
 from hstf.layout import Layout, members
+from hstf.refine.overlay import overlay_path
+from hstf.report.results import to_number
 from hstf.stages import STAGES
 
 if TYPE_CHECKING:
@@ -177,24 +178,15 @@ def _curve(layout: Layout, number: int, member: str) -> list[tuple[str, int, flo
         (metric_name(f"{prefix}/{column}"), int(float(row["step"])), value)
         for row in rows
         for column, text in row.items()
-        if column != "step" and (value := _number(text)) is not None
+        if column != "step" and (value := to_number(text)) is not None
     ]
-
-
-def _number(value: Any) -> float | None:
-    """``value`` as a finite number, or None."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
 
 
 def _summary_scores(layout: Layout, number: int) -> dict[str, float]:
     path = layout.evaluation_summary(number)
     summary = read_json(path) if path.is_file() else {}
     leaves = (
-        (f"test/{name}", _number(leaf)) for name, leaf in flatten(summary, "/") if not isinstance(leaf, str)
+        (f"test/{name}", to_number(leaf)) for name, leaf in flatten(summary, "/") if not isinstance(leaf, str)
     )
     return {metric_name(name): value for name, value in leaves if value is not None}
 
@@ -203,23 +195,22 @@ def _label_counts(layout: Layout, number: int) -> dict[str, float]:
     path = layout.labels_table(number)
     rows = read_csv(path) if path.is_file() else []
     counts = Counter(row["source"] for row in rows)
-    dice = [value for row in rows if (value := _number(row.get("predicted_dice"))) is not None]
+    dice = [value for row in rows if (value := to_number(row.get("predicted_dice"))) is not None]
     scores: dict[str, float] = {f"pseudo_labels/{source}": count for source, count in counts.items()}
     return scores | ({"pseudo_labels/predicted_dice": sum(dice) / len(dice)} if dice else {})
 
 
 def _small_files(layout: Layout, number: int) -> list[tuple[Path, str]]:
-    paths = [layout.root / name for name in FILES] + [layout.round(number) / name for name in ROUND_FILES]
+    paths = [layout.plan, layout.evaluation_summary(number), layout.evaluation_cases(number)]
+    paths += [layout.refine(number), layout.labels_table(number)] if number else [layout.calibration]
     return [(path, "") for path in paths if path.is_file()]
 
 
 def _overlays(layout: Layout, number: int) -> list[Path]:
-    """Pictures of the least certain pseudo-labels."""
+    """Pictures of the least certain pseudo-labels, which ``refine.csv`` names first."""
     table = layout.refine(number)
     rows = read_csv(table) if table.is_file() else []
-    rows.sort(key=lambda row: _number(row["predicted_dice"]) or 0.0)
-    folder = layout.pseudo_labels(number) / "overlays"
-    paths = (folder / f"{row['case_id']}.png" for row in rows)
+    paths = (overlay_path(layout.pseudo_labels(number), row["case_id"]) for row in rows)
     return [path for path in paths if path.is_file()][:OVERLAYS]
 
 

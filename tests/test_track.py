@@ -38,7 +38,7 @@ def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
         {"case_id": "b", "source": "rejected"},
     ]
     write_csv(layout.labels_table(1), labels, ["case_id", "source", "predicted_dice"])
-    refine = [{"case_id": name, "predicted_dice": dice} for name, dice in (("b", 0.9), ("a", 0.8))]
+    refine = [{"case_id": name, "predicted_dice": dice} for name, dice in (("a", 0.8), ("b", 0.9))]
     write_csv(layout.refine(1), refine, ["case_id", "predicted_dice"])
     for name in "ab":
         write_text(layout.pseudo_labels(1) / "overlays" / f"{name}.png", "picture")

@@ -18,7 +18,7 @@ from hstf.errors import HstfError
 from hstf.layout import members
 from hstf.report.figures import Figures, training_curves
 from hstf.report.page import Block, Cell, Note, Section, Table, count_cell, counted, number_cell, text_cells
-from hstf.report.results import Results, to_number
+from hstf.report.results import Results, column, to_number
 from hstf.report.scores import round_name
 
 PACKAGES = ("torch", "monai", "numpy", "scipy", "nibabel", "snakemake", "mlflow")
@@ -42,14 +42,11 @@ def _panels(results: Results, number: int) -> dict[str, dict[str, Curve]]:
     for member in members(results.config, number):
         rows = results.table(results.layout.history(number, member))
         for term in (name for name in (rows[0] if rows else ()) if name not in NO_CURVES):
-            points = [(to_number(row["step"]), to_number(row[term])) for row in rows]
-            known = [(step, value) for step, value in points if step is not None and value is not None]
+            known = [row for row in rows if None not in (to_number(row["step"]), to_number(row[term]))]
             if known:
-                panels.setdefault(term, {})[member] = (
-                    [step for step, _ in known],
-                    [value for _, value in known],
-                )
-    return panels
+                panels.setdefault(term, {})[member] = column(known, "step"), column(known, term)
+    alone = len(panels) == 2 and "loss" in panels  # the only term is the loss itself
+    return {"loss": panels["loss"]} if alone else panels
 
 
 def check_section(results: Results) -> Section:
@@ -126,30 +123,29 @@ def split_counts(results: Results) -> dict[Split, str]:
 
 def provenance_section(results: Results) -> Section:
     """Where the numbers come from: software, machine, seed, times, configuration."""
+    software = [f"hstf {__version__}", f"Python {platform.python_version()}", *map(_installed, PACKAGES)]
+    cores = len(os.sched_getaffinity(0))
     facts = [
         ("Experiment", results.config.experiment),
         ("Files", str(results.layout.root.resolve())),
         ("Case sheet", results.config.cases),
         ("Seed", str(results.config.seed)),
         ("First and last file written", " to ".join(_dates(results.layout.root))),
-        ("hstf", __version__),
-        ("Python", platform.python_version()),
-        *((name, _installed(name)) for name in PACKAGES),
+        ("Software", ", ".join(software)),
         (
-            "Machine of the report",
-            f"{platform.node()}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+            "Machine that wrote this page",
+            f"{platform.node()}, {platform.system()} {platform.machine()}, {cores} cores",
         ),
     ]
-    software = Table("What made this report", ("What", "Value"), [text_cells(fact) for fact in facts])
+    table = Table("What made this report", ("What", "Value"), [text_cells(fact) for fact in facts])
     text = (
         results.layout.config.read_text(encoding="utf-8")
         if results.layout.config.is_file()
         else _dump(results)
     )
-    configuration = Note(
-        [], commands=[without_credentials(text).strip()], title="Configuration, with all defaults"
-    )
-    return Section("provenance", "Provenance", "", [software, *_times(results), configuration])
+    commands = [without_credentials(text).strip()]
+    configuration = Note([], commands=commands, title="Configuration, with all defaults", folded=True)
+    return Section("provenance", "Provenance", "", [table, *_times(results), configuration])
 
 
 def _dump(results: Results) -> str:
