@@ -17,8 +17,8 @@ MARGIN = 1.25  # how much larger than the patch the region is that is read for a
 
 
 def region_size(patch_size: Sequence[int]) -> tuple[int, int, int]:
-    """Voxels to read around a patch for :func:`spatial`."""
-    return tuple(round(MARGIN * n) for n in patch_size)  # type: ignore[return-value]
+    """Voxels to read around a patch for :func:`spatial`: the same on either side, so that voxels meet voxels."""
+    return tuple(n + 2 * math.ceil((MARGIN - 1) / 2 * n) for n in patch_size)  # type: ignore[return-value]
 
 
 def spatial(
@@ -49,7 +49,9 @@ def _sample(region: Tensor, offsets: Tensor) -> Tensor:
     """Linear interpolation of ``region`` at ``offsets`` ``(B, D, H, W, 3)`` (voxels from its centre), 0 outside."""
     half = torch.tensor(region.shape[2:], device=region.device) / 2
     grid = (offsets / half).flip(-1)  # grid_sample wants the last axis first
-    return F.grid_sample(region, grid.to(region.dtype), mode="bilinear", padding_mode="zeros", align_corners=False)
+    return F.grid_sample(
+        region, grid.to(region.dtype), mode="bilinear", padding_mode="zeros", align_corners=False
+    )
 
 
 def _random_matrices(
@@ -71,7 +73,9 @@ def _random_matrices(
     return (x @ y @ z) / zoom[:, None, :]
 
 
-def _random_signs(batch: int, axes: Sequence[int], generator: torch.Generator, device: torch.device) -> Tensor:
+def _random_signs(
+    batch: int, axes: Sequence[int], generator: torch.Generator, device: torch.device
+) -> Tensor:
     signs = torch.ones(batch, 3, device=device)
     coins = _uniform((batch, 3), 0, 1, generator, device) < 0.5
     for axis in axes:
@@ -80,7 +84,11 @@ def _random_signs(batch: int, axes: Sequence[int], generator: torch.Generator, d
 
 
 def _elastic(
-    batch: int, patch_size: Sequence[int], config: AugmentationConfig, generator: torch.Generator, device: torch.device
+    batch: int,
+    patch_size: Sequence[int],
+    config: AugmentationConfig,
+    generator: torch.Generator,
+    device: torch.device,
 ) -> Tensor:
     """A smooth displacement (voxels), ``(B, D, H, W, 3)``, of cubic-like control points about 16 voxels apart."""
     chance = _uniform(batch, 0, 1, generator, device) < config.elastic_probability
@@ -164,5 +172,3 @@ def _uniform(
 ) -> Tensor:
     size = (shape,) if isinstance(shape, int) else shape
     return low + (high - low) * torch.rand(size, generator=generator, device=device)
-
-
