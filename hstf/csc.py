@@ -30,7 +30,9 @@ def consistency(
     zoomed = F.interpolate(image, size=size, mode="trilinear", align_corners=False)
     true_zoom = (math.prod(size) / math.prod(image.shape[2:])) ** (1 / 3)
     answer = student.pyramid(zoomed, true_zoom)
-    logits = F.interpolate(answer.logits[0].float(), size=image.shape[2:], mode="trilinear", align_corners=False)
+    logits = F.interpolate(
+        answer.logits[0].float(), size=image.shape[2:], mode="trilinear", align_corners=False
+    )
     return (
         prediction_consistency(logits, teacher.logits[0].float(), valid),
         feature_consistency(answer.features, teacher.features),
@@ -38,8 +40,12 @@ def consistency(
 
 
 def zoomed_size(shape: torch.Size, zoom: float, divisor: tuple[int, int, int]) -> tuple[int, int, int]:
-    """``shape`` times ``zoom``, to the nearest positive multiple of ``divisor``."""
-    return tuple(d * max(1, round(n * zoom / d)) for n, d in zip(shape, divisor, strict=True))  # type: ignore[return-value]
+    """``shape`` times ``zoom``, to the nearest multiple of ``divisor``.
+
+    An axis with two voxels or more at the deepest level keeps two, for instance norm cannot norm a single voxel.
+    """
+    least = [min(2, n // d) for n, d in zip(shape, divisor, strict=True)]
+    return tuple(d * max(m, round(n * zoom / d)) for n, d, m in zip(shape, divisor, least, strict=True))  # type: ignore[return-value]
 
 
 def prediction_consistency(logits: Tensor, teacher_logits: Tensor, valid: Tensor) -> Tensor:
@@ -53,7 +59,9 @@ def prediction_consistency(logits: Tensor, teacher_logits: Tensor, valid: Tensor
 
 def feature_consistency(features: Tensor, teacher_features: Tensor) -> Tensor:
     """Mean 1 - cosine of the features ``(B, C, d, h, w)`` at the same places of the field of view."""
-    matched = F.interpolate(features.float(), size=teacher_features.shape[2:], mode="trilinear", align_corners=False)
+    matched = F.interpolate(
+        features.float(), size=teacher_features.shape[2:], mode="trilinear", align_corners=False
+    )
     return (1 - F.cosine_similarity(matched, teacher_features.float(), dim=1)).mean()
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from hstf.config.network import NetworkConfig
 from hstf.errors import HstfError
 from hstf.files import atomic_path
-from hstf.models.hybrid import HybridNet, NetworkSpec, Pyramid
+from hstf.models.hybrid import HybridNet, NetworkSpec, Pyramid, attended_level
 
 __all__ = ["HybridNet", "NetworkSpec", "Pyramid", "load_network", "network_spec", "save_network"]
 
@@ -20,9 +21,27 @@ def network_spec(network: NetworkConfig, plan: Any, inputs: int, classes: int) -
     """The network of a configuration on the levels of a plan.
 
     The width at the transformer's level must be a multiple of twice the heads: the heads are halved until it is.
+
+    Raises:
+        HstfError: the transformer's width is odd, or the patch shrinks to one voxel.
     """
-    heads = network.transformer_heads
-    while any(c % (2 * heads) for c in plan.channels):
+    heads, width = (
+        network.transformer_heads,
+        plan.channels[attended_level(plan.strides, network.transformer_stride)],
+    )
+    if network.name == "hybrid" and width % 2:
+        raise HstfError(
+            f"the transformer's level has {width} channels: make plan.base_channels and max_channels even."
+        )
+    if all(
+        n == prod(strides)
+        for n, strides in zip(plan.patch_size, zip(*plan.strides, strict=True), strict=True)
+    ):
+        raise HstfError(
+            f"the patch {tuple(plan.patch_size)} is a single voxel at the deepest of {len(plan.strides)} levels:"
+            " lower plan.stages or enlarge plan.patch_size."
+        )
+    while heads > 1 and any(c % (2 * heads) for c in plan.channels):
         heads //= 2
     return NetworkSpec(
         name=network.name, inputs=inputs, classes=classes, channels=tuple(plan.channels), strides=tuple(plan.strides),
@@ -57,7 +76,9 @@ def load_network(path: Path, device: torch.device | str = "cpu") -> tuple[Hybrid
     except FileNotFoundError as error:
         raise HstfError(f"{path}: the weights are missing. Run the warmup or student stage first.") from error
     except Exception as error:  # torch raises a dozen types for damaged files
-        raise HstfError(f"{path}: not readable as weights ({error}). Delete the file and rerun its stage.") from error
+        raise HstfError(
+            f"{path}: not readable as weights ({error}). Delete the file and rerun its stage."
+        ) from error
 
 
 def _spec(values: dict[str, Any]) -> NetworkSpec:

@@ -1,15 +1,15 @@
 """Convolution blocks of the encoder and decoder."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
+Triple = tuple[int, int, int]
 
-def convolution(inputs: int, outputs: int, kernel: Sequence[int], stride: Sequence[int] = (1, 1, 1)) -> nn.Conv3d:
+
+def convolution(inputs: int, outputs: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> nn.Conv3d:
     """A "same" 3D convolution without bias; norms follow it."""
-    padding = [k // 2 for k in kernel]
-    return nn.Conv3d(inputs, outputs, tuple(kernel), tuple(stride), tuple(padding), bias=False)
+    padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
+    return nn.Conv3d(inputs, outputs, kernel, stride, padding, bias=False)
 
 
 class ResidualBlock(nn.Module):
@@ -18,7 +18,7 @@ class ResidualBlock(nn.Module):
     Instance norm keeps labelled and pseudo-labelled cases of a batch, and the EMA weights, free of shared statistics.
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: Sequence[int], stride: Sequence[int] = (1, 1, 1)) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> None:
         super().__init__()
         self.first = convolution(inputs, outputs, kernel, stride)
         self.norm1 = nn.InstanceNorm3d(outputs, affine=True)
@@ -34,11 +34,11 @@ class ResidualBlock(nn.Module):
         return self.act(y + self.shortcut(x))
 
 
-def shortcut(inputs: int, outputs: int, stride: Sequence[int]) -> nn.Module:
+def shortcut(inputs: int, outputs: int, stride: Triple) -> nn.Module:
     """Average pooling and a 1x1x1 convolution, each only where the shape changes."""
     layers: list[nn.Module] = []
     if max(stride) > 1:
-        layers.append(nn.AvgPool3d(tuple(stride), tuple(stride)))
+        layers.append(nn.AvgPool3d(stride, stride))
     if inputs != outputs:
         layers += [convolution(inputs, outputs, (1, 1, 1)), nn.InstanceNorm3d(outputs, affine=True)]
     return nn.Sequential(*layers)
@@ -47,14 +47,18 @@ def shortcut(inputs: int, outputs: int, stride: Sequence[int]) -> nn.Module:
 class DecoderBlock(nn.Module):
     """Upsample, join the skip connection, two convolutions."""
 
-    def __init__(self, inputs: int, skip: int, kernel: Sequence[int], stride: Sequence[int]) -> None:
+    def __init__(self, inputs: int, skip: int, kernel: Triple, stride: Triple) -> None:
         super().__init__()
-        self.up = nn.ConvTranspose3d(inputs, skip, tuple(stride), tuple(stride))
+        self.up = nn.ConvTranspose3d(inputs, skip, stride, stride)
         self.join = nn.Sequential(
-            convolution(2 * skip, skip, kernel), nn.InstanceNorm3d(skip, affine=True), nn.LeakyReLU(0.01, inplace=True)
+            convolution(2 * skip, skip, kernel),
+            nn.InstanceNorm3d(skip, affine=True),
+            nn.LeakyReLU(0.01, inplace=True),
         )
         self.refine = nn.Sequential(
-            convolution(skip, skip, kernel), nn.InstanceNorm3d(skip, affine=True), nn.LeakyReLU(0.01, inplace=True)
+            convolution(skip, skip, kernel),
+            nn.InstanceNorm3d(skip, affine=True),
+            nn.LeakyReLU(0.01, inplace=True),
         )
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:

@@ -17,7 +17,9 @@ class Transformer(nn.Module):
         voxel_mm: size of a voxel of the feature map along its three axes.
     """
 
-    def __init__(self, width: int, layers: int, heads: int, drop_path: float, voxel_mm: Sequence[float]) -> None:
+    def __init__(
+        self, width: int, layers: int, heads: int, drop_path: float, voxel_mm: Sequence[float]
+    ) -> None:
         super().__init__()
         rates = [drop_path * (i + 1) / layers for i in range(layers)]
         self.layers = nn.ModuleList(TransformerLayer(width, heads, rate) for rate in rates)
@@ -69,7 +71,9 @@ class TransformerLayer(nn.Module):
         return x * keep / (1 - self.drop_path)
 
 
-def rotary_angles(shape: Sequence[int], voxel_mm: Sequence[float], pairs: int, device: torch.device) -> Tensor:
+def rotary_angles(
+    shape: Sequence[int], voxel_mm: Sequence[float], pairs: int, device: torch.device
+) -> Tensor:
     """Angles ``(N, pairs)`` of the voxels of a ``shape`` feature map: pair j turns along axis j mod 3 (RoPE in 3D).
 
     Relative angles depend on distances in millimetres alone, whatever the voxel size.
@@ -77,7 +81,9 @@ def rotary_angles(shape: Sequence[int], voxel_mm: Sequence[float], pairs: int, d
     axes = [torch.arange(n, device=device) * mm for n, mm in zip(shape, voxel_mm, strict=True)]
     position = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
     per_axis = -(-pairs // 3)
-    wavelengths = SHORTEST_MM * (LONGEST_MM / SHORTEST_MM) ** (torch.arange(per_axis, device=device) / per_axis)
+    wavelengths = SHORTEST_MM * (LONGEST_MM / SHORTEST_MM) ** (
+        torch.arange(per_axis, device=device) / per_axis
+    )
     j = torch.arange(pairs, device=device)
     return position[:, j % 3] * (2 * torch.pi / wavelengths[j // 3])
 
