@@ -18,7 +18,9 @@ def choose_device(name: str) -> torch.device:
         HstfError: ``cuda`` is asked for and there is none.
     """
     if name == "cuda" and not torch.cuda.is_available():
-        raise HstfError("device: cuda is set but torch sees no GPU. Set 'device: auto', or install torch with CUDA.")
+        raise HstfError(
+            "device: cuda is set but torch sees no GPU. Set 'device: auto', or install torch with CUDA."
+        )
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 

@@ -28,7 +28,7 @@ def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
 
 def soft_dice(probabilities: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """1 - Dice, pooled over the batch, mean of the foreground classes that the batch's target or prediction holds.
+    """1 - Dice, pooled over the batch, mean of the foreground classes that the batch's target holds.
 
     The overlap is (|p| + |t| - |p - t|) / 2, which equals p t for hard targets and, for soft ones, is largest at p = t
     (Dice semimetric loss, Wang et al. 2023).
@@ -50,7 +50,7 @@ def pyramid_loss(logits: Sequence[Tensor], target: Tensor, weight: Tensor) -> Te
     factors = [0.5**level for level in range(len(logits))]
     total = torch.zeros((), device=target.device)
     for factor, level in zip(factors, logits, strict=True):
-        size = level.shape[2:]
+        size = (level.shape[2], level.shape[3], level.shape[4])
         coarse_weight = F.adaptive_avg_pool3d(weight, size)
         coarse = F.adaptive_avg_pool3d(target * weight, size) / coarse_weight.clamp_min(EPSILON)
         total = total + factor * dice_cross_entropy(level, coarse, coarse_weight)

@@ -3,7 +3,10 @@
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
 
 T = TypeVar("T")
 LINE_SECONDS = 60.0
@@ -27,7 +30,7 @@ class Progress:
     def __init__(self, title: str, total: int, done: int = 0) -> None:
         self.title, self.total, self.done, self.first = title, total, done, done
         self.started = self.last_line = time.monotonic()
-        self.bar = None
+        self.bar: Bar | None = None
 
     def __enter__(self) -> "Progress":
         if sys.stderr.isatty():
