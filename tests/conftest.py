@@ -1,6 +1,5 @@
 """Shared fixtures: folders in which the real Snakemake runs the real workflow."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -142,6 +141,5 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         workspace.folder / "sheet.csv"
     )  # the generator writes cases.csv itself
     workspace.configure(**(TINY | {"cases": "sheet.csv"}))
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     workspace.run()
     return workspace
