@@ -141,6 +141,14 @@ def test_empty_labels_stay_empty() -> None:
     assert not keep_components(label, certain(label, 2), {1: ONE}, 1.0).any()
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 3, 3), (3, 3, 3), (5, 5, 5), (1, 1, 9)])
+def test_as_many_components_as_a_volume_can_have(shape: tuple[int, int, int]) -> None:
+    mask = np.zeros(shape, np.uint8)
+    mask[::2, ::2, ::2] = 1
+    assert len(describe(mask, 2, 1.0)[0].sizes_mm3) == mask.sum()
+    assert keep_components(mask, certain(mask, 2), {1: ONE}, 1.0).sum() == 1
+
+
 masks = arrays(np.uint8, st.tuples(*[st.integers(1, 7)] * 3), elements=st.integers(0, 1))
 
 
