@@ -6,6 +6,7 @@ are brought to it. No anatomy is written down here.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import cc3d
 import numpy as np
@@ -124,7 +125,7 @@ def _components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return components, np.asarray(cc3d.statistics(components)["voxel_counts"], dtype=np.int64)[1:]
 
 
-def _label(mask: np.ndarray, connectivity: int) -> np.ndarray:
+def _label(mask: np.ndarray, connectivity: Literal[6, 26]) -> np.ndarray:
     """Components of ``mask``, numbered from 1.
 
     A margin on one side: cc3d reserves room for as many components as an even-sized volume can have, and fails on small
