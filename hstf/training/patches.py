@@ -6,16 +6,14 @@ Nothing random is carried from step to step, so a resumed training sees exactly 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hstf.augment import region_size
-from hstf.store import open_array
+from hstf.store import StoredArray, open_array
 
 IGNORED = 255  # class index of voxels to leave out, in stored labels
 AHEAD = 2  # batches that are read while one is learned from
@@ -23,7 +21,7 @@ AHEAD = 2  # batches that are read while one is learned from
 
 @dataclass(frozen=True)
 class TrainingCase:
-    """A case on the planned grid, opened once and read by region."""
+    """A case on the planned grid, read by region. Nothing stays open: there may be more cases than a process may open."""
 
     case_id: str
     image_path: Path
@@ -32,35 +30,31 @@ class TrainingCase:
     locations_path: Path
     pseudo: bool
 
-    @cached_property
-    def image(self) -> Any:
+    @property
+    def image(self) -> StoredArray:
         return open_array(self.image_path)
 
-    @cached_property
-    def target(self) -> Any:
-        return open_array(self.target_path)
-
-    @cached_property
     def locations(self) -> np.ndarray:
         """``(M, 4)``: class and position of some voxels of each foreground class."""
         return np.load(self.locations_path, allow_pickle=False)
 
     def region(self, start: np.ndarray, size: Sequence[int], classes: int) -> np.ndarray:
         """Image, target and weight channels ``(C + K + 1, *size)`` float32 from ``start`` on, 0 outside the scan."""
-        shape = np.array(self.image.shape[1:])
+        image = self.image
+        channels, shape = image.shape[0], np.array(image.shape[1:])
         low, high = np.maximum(start, 0), np.minimum(start + size, shape)
         inside = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-        channels = self.image.shape[0]
         out = np.zeros((channels + classes + 1, *size), np.float32)
         view = out[(slice(None), *(slice(a, b) for a, b in zip(low - start, high - start, strict=True)))]
-        view[:channels] = self.image[(slice(None), *inside)]
+        view[:channels] = image[(slice(None), *inside)]
         view[channels:] = self._target(inside, classes)
         return out
 
     def _target(self, inside: tuple[slice, ...], classes: int) -> np.ndarray:
+        target = open_array(self.target_path)
         if self.pseudo:
-            return self.target[(slice(None), *inside)].astype(np.float32) / 255
-        label = self.target[inside]
+            return target[(slice(None), *inside)].astype(np.float32) / 255
+        label = target[inside]
         one_hot = (label == np.arange(classes).reshape(-1, 1, 1, 1)).astype(np.float32)
         return np.concatenate([one_hot, (label != IGNORED)[None].astype(np.float32)])
 
@@ -111,16 +105,26 @@ class PatchSource:
                     yield waiting.pop(0).result()
 
     def _cases(self, step: int) -> list[TrainingCase]:
-        share = self.batch_size * self.labelled_fraction
-        count = self.batch_size if not self.pseudo else min(self.batch_size - 1, max(1, round(share)))
-        return self._turn(self.labelled, step, count) + self._turn(self.pseudo, step, self.batch_size - count)
+        first, last = self._labelled_before(step), self._labelled_before(step + 1)
+        pseudo = range(step * self.batch_size - first, (step + 1) * self.batch_size - last)
+        return self._turn(self.labelled, range(first, last), 1) + self._turn(self.pseudo, pseudo, 2)
 
-    def _turn(self, cases: Sequence[TrainingCase], step: int, count: int) -> list[TrainingCase]:
-        """The next ``count`` of ``cases``, each pass through all of them in its own random order."""
+    def _labelled_before(self, step: int) -> int:
+        """Patches of labelled cases before ``step``: their share holds over the steps whatever the batch size.
+
+        A batch of two or more holds both kinds.
+        """
+        share = self.batch_size * self.labelled_fraction
+        if self.batch_size > 1:
+            share = min(max(share, 1), self.batch_size - 1)
+        return int(step * share + 0.5) if self.pseudo else step * self.batch_size
+
+    def _turn(self, cases: Sequence[TrainingCase], positions: range, stream: int) -> list[TrainingCase]:
+        """The cases at ``positions`` of passes through all ``cases``, each in a random order of its own."""
         chosen = []
-        for position in range(step * count, (step + 1) * count):
+        for position in positions:
             turn, index = divmod(position, len(cases))
-            order = np.random.default_rng([self.seed, 1, turn]).permutation(len(cases))
+            order = np.random.default_rng([self.seed, stream, turn]).permutation(len(cases))
             chosen.append(cases[order[index]])
         return chosen
 
@@ -129,14 +133,16 @@ class PatchSource:
         shape, patch = np.array(case.image.shape[1:]), np.array(self.patch_size)
         free = np.maximum(shape - patch, 0)
         centre = rng.integers(0, free + 1) + np.minimum(patch, shape) // 2
-        if rng.random() < self.foreground_fraction and len(case.locations):
-            centre = self._foreground_voxel(case, rng)
+        locations = case.locations()
+        if rng.random() < self.foreground_fraction and len(locations):
+            centre = _foreground_voxel(locations, rng)
             half = np.minimum(patch, shape) // 2
             centre = np.clip(centre, half, half + free)
         return case.region(centre - np.array(size) // 2, size, self.classes)
 
-    def _foreground_voxel(self, case: TrainingCase, rng: np.random.Generator) -> np.ndarray:
-        """A voxel of a class drawn from those that the case has, each equally often however small it is."""
-        wanted = rng.choice(np.unique(case.locations[:, 0]))
-        candidates = case.locations[case.locations[:, 0] == wanted, 1:]
-        return candidates[rng.integers(len(candidates))]
+
+def _foreground_voxel(locations: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A voxel of a class drawn from those that the case has, each equally often however small it is."""
+    wanted = rng.choice(np.unique(locations[:, 0]))
+    candidates = locations[locations[:, 0] == wanted, 1:]
+    return candidates[rng.integers(len(candidates))]
