@@ -13,11 +13,11 @@ from hstf.cli import add_config, add_member, add_round
 from hstf.config import Config, load_config
 from hstf.csc import consistency, sigmoid_ramp
 from hstf.errors import HstfError
-from hstf.files import read_csv
 from hstf.layout import Layout, members
 from hstf.losses import pyramid_loss
+from hstf.records import read_table
 from hstf.training.loop import Objective, Views
-from hstf.training.member import labelled_cases, pseudo_cases, train_member
+from hstf.training.member import forget_training, labelled_cases, pseudo_cases, train_member
 from hstf.training.state import TrainingState
 
 
@@ -36,28 +36,32 @@ def student(config: Config, number: int, member: str) -> None:
     """Train ``member`` of round ``number`` on the labelled cases and the round's ``labels/``.
 
     Raises:
-        HstfError: there is no such round or member.
+        HstfError: there is no such round or member, or files of ``labels/`` are lost or were changed by hand.
     """
     if not 1 <= number <= config.rounds or member not in members(config, number):
         raise HstfError(f"no student {member!r} in round {number}: see 'rounds' and 'student.members'.")
+    start = start_weights(config, number, member)
     config = config.for_round(number)
     layout, training = Layout.of(config), config.student
-    used = [row["case_id"] for row in read_csv(layout.labels_table(number)) if row["files"]]
+    used = [name for name, row in read_table(layout.labels_table(number)).items() if row["files"]]
     labelled = read_cases(config).of(Split.LABELLED)
     train_member(
         config, number, member, training, self_training(config),
         labelled_cases(layout, labelled), pseudo_cases(layout, number, used), training.labelled_fraction,
-        start=start_weights(config, number, member),
+        start=start,
         meta={"trained_on": [case.case_id for case in labelled], "pseudo_labelled": len(used)},
     )  # fmt: skip
+    forget_training(config, number, member)
 
 
 def start_weights(config: Config, number: int, member: str) -> Path | None:
     """The previous round's weights that the student starts from, if it does not start from scratch."""
-    if config.student.start == "scratch":
+    if config.for_round(number).student.start == "scratch":
         return None
     previous = members(config, number - 1)
-    return Layout.of(config).weights(number - 1, previous[members(config, number).index(member) % len(previous)])
+    return Layout.of(config).weights(
+        number - 1, previous[members(config, number).index(member) % len(previous)]
+    )
 
 
 def self_training(config: Config) -> Objective:

@@ -13,7 +13,7 @@ from hstf.errors import HstfError
 from hstf.layout import Layout, warmup_members
 from hstf.losses import pyramid_loss
 from hstf.training.loop import Objective, Views
-from hstf.training.member import labelled_cases, train_member
+from hstf.training.member import forget_training, labelled_cases, train_member
 from hstf.training.state import TrainingState
 
 
@@ -46,18 +46,19 @@ def warmup(config: Config, member: str) -> None:
     )  # fmt: skip
     if held_out:
         predict_out_of_fold(config, member, held_out, weights)
+    forget_training(config, 0, member)
 
 
 def held_out_cases(config: Config, member: str, labelled: Sequence[Case]) -> list[Case]:
     """The labelled cases that ``fold_k`` does not see: whole patients, drawn by the experiment's seed."""
-    if not member.startswith("fold_"):
-        return []
     groups = sorted({case.group for case in labelled})
     if len(groups) < config.warmup.folds:
         raise HstfError(
             f"warmup.folds is {config.warmup.folds} but there are {len(groups)} labelled patients:"
             " label more, or set warmup.folds to their number."
         )
+    if not member.startswith("fold_"):
+        return []
     np.random.default_rng(config.seed).shuffle(groups)
     fold = set(groups[int(member.removeprefix("fold_")) :: config.warmup.folds])
     return [case for case in labelled if case.group in fold]

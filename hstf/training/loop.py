@@ -35,7 +35,7 @@ class Views:
 
     @property
     def inside(self) -> Tensor:
-        """``(B, 1, D, H, W)``, in 0..1: where the patch lies inside the scan."""
+        """``(B, 1, D, H, W)``, in 0..1: where the patch lies inside the scan and outside what its label ignores."""
         return self.target.sum(1, keepdim=True).clamp(0, 1)
 
 
@@ -50,7 +50,7 @@ def train(
     """Train from ``state`` to the last step, saving the resumable state in ``folder`` now and then.
 
     Raises:
-        HstfError: the loss is not finite; the last good state stays in ``folder``.
+        HstfError: the loss or its gradient is not finite; the last good state stays in ``folder``.
     """
     device = next(state.network.parameters()).device
     saved = time.monotonic()
@@ -64,9 +64,10 @@ def train(
             with autocast(device, config.amp):
                 terms = objective(state, views)
             loss = torch.stack(list(terms.values())).sum()
-            if not torch.isfinite(loss):
-                raise HstfError(_not_finite(state.step, batch, terms))
-            take_step(state, loss, rate, config)
+            norm = gradients(state, loss, config)
+            if not torch.isfinite(loss + norm):
+                raise HstfError(_not_finite(state.step, batch, terms, norm))
+            take_step(state, rate, config)
             note = state.averages.add(terms, loss)
             if state.step % config.history_every == 0 or state.step == config.steps:
                 state.history.append({"step": state.step, "learning_rate": rate, **state.averages.pop()})
@@ -74,15 +75,20 @@ def train(
                 state.save(folder, fingerprint)
                 saved = time.monotonic()
             progress.advance(note)
+    state.save(folder, fingerprint)
 
 
-def take_step(state: TrainingState, loss: Tensor, rate: float, config: TrainingConfig) -> None:
+def gradients(state: TrainingState, loss: Tensor, config: TrainingConfig) -> Tensor:
+    """Compute and clip the gradients; returns their norm before."""
+    state.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    return torch.nn.utils.clip_grad_norm_(state.network.parameters(), config.gradient_clip)
+
+
+def take_step(state: TrainingState, rate: float, config: TrainingConfig) -> None:
     """One optimiser step, and one of the EMA."""
     for group in state.optimizer.param_groups:
         group["lr"] = rate
-    state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(state.network.parameters(), config.gradient_clip)
     state.optimizer.step()
     update_ema(state.ema, state.network, min(config.ema_decay, (state.step + 1) / (state.step + 10)))
     state.step += 1
@@ -94,9 +100,11 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
     return config.learning_rate * growth * (1 - step / config.steps) ** 0.9
 
 
-def _not_finite(step: int, batch: Batch, terms: Mapping[str, Tensor]) -> str:
-    values = ", ".join(f"{name} {float(value):g}" for name, value in terms.items())
+def _not_finite(step: int, batch: Batch, terms: Mapping[str, Tensor], norm: Tensor) -> str:
+    values = ", ".join(
+        f"{name} {float(value.detach()):g}" for name, value in {**terms, "gradient norm": norm}.items()
+    )
     return (
-        f"the loss is not finite at step {step} ({values}) with a batch of {', '.join(batch.case_ids)}."
+        f"the loss or its gradient is not finite at step {step} ({values}) with a batch of {', '.join(batch.case_ids)}."
         " The last good state is kept: look at these scans, lower learning_rate or set amp: off, and start again."
     )

@@ -17,6 +17,7 @@ from hstf.files import sha256_file, sha256_json, write_csv
 from hstf.layout import Layout
 from hstf.models import HybridNet, load_network, network_spec, save_network
 from hstf.plan import Plan
+from hstf.stages import STAGES
 from hstf.training.loop import Objective, train
 from hstf.training.patches import PatchSource, TrainingCase
 from hstf.training.state import TrainingState
@@ -25,13 +26,18 @@ from hstf.training.state import TrainingState
 def labelled_cases(layout: Layout, cases: Sequence[Case]) -> list[TrainingCase]:
     """Labelled cases on the planned grid."""
     folders = [(case.case_id, layout.preprocessed / case.case_id) for case in cases]
-    return [TrainingCase(i, f / "image.b2nd", f / "label.b2nd", f / "locations.npy", pseudo=False) for i, f in folders]
+    return [
+        TrainingCase(i, f / "image.b2nd", f / "label.b2nd", f / "locations.npy", pseudo=False)
+        for i, f in folders
+    ]
 
 
 def pseudo_cases(layout: Layout, number: int, case_ids: Sequence[str]) -> list[TrainingCase]:
     """Cases with the labels of round ``number``: pseudo-labels, or what a person put in their place."""
     folders = [(i, layout.preprocessed / i / "image.b2nd", layout.labels(number) / i) for i in case_ids]
-    return [TrainingCase(i, image, f / "target.b2nd", f / "locations.npy", pseudo=True) for i, image, f in folders]
+    return [
+        TrainingCase(i, image, f / "target.b2nd", f / "locations.npy", pseudo=True) for i, image, f in folders
+    ]
 
 
 def train_member(
@@ -41,13 +47,19 @@ def train_member(
 ) -> Path:  # fmt: skip
     """Train a member (or go on with an interrupted training) and write its weights and history; returns the weights.
 
+    The state stays until :func:`forget_training`, so that a stage that goes on with the weights may be interrupted too.
+
     Args:
         number: the round.
         training: the schedule: the ``warmup`` or ``student`` section.
         start: weights to start from instead of random ones.
         meta: more facts to keep with the weights.
     """
-    layout, device, seed = Layout.of(config), choose_device(config.device), member_seed(config.seed, number, member)
+    layout, device, seed = (
+        Layout.of(config),
+        choose_device(config.device),
+        member_seed(config.seed, number, member),
+    )
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     plan = Plan.load(layout.plan)
     source = PatchSource(
@@ -58,10 +70,15 @@ def train_member(
     state = TrainingState.start(network, training)
     folder = layout.training_state(number, member)
     fingerprint = training_fingerprint(config, training, plan, source, start)
-    print(f"round {number}, {member}: {len(labelled)} labelled and {len(pseudo)} pseudo-labelled cases, on {device};"
-          f" {state.resume(folder, fingerprint)} of {training.steps}", flush=True)  # fmt: skip
+    print(f"round {number}, {member}: {len(labelled)} labelled and {len(pseudo)} pseudo-labelled cases,"
+          f" {training.steps} steps on {device}; {state.resume(folder, fingerprint)}", flush=True)  # fmt: skip
     train(state, source, objective, training, folder, fingerprint, f"round {number} {member}")
     return _write(layout, number, member, state, meta or {})
+
+
+def forget_training(config: Config, number: int, member: str) -> None:
+    """Remove the resumable state of a member of which everything is written."""
+    shutil.rmtree(Layout.of(config).training_state(number, member), ignore_errors=True)
 
 
 def initial_network(config: Config, plan: Plan, seed: int, start: Path | None) -> HybridNet:
@@ -82,14 +99,15 @@ def training_fingerprint(
 ) -> str:
     """What a training depends on; an interrupted one goes on only where all of it is the same."""
     cases = [*source.labelled, *source.pseudo]
-    paths = [path for case in cases for path in (case.image_path, case.target_path)]
+    paths = [path for case in cases for path in (case.image_path, case.target_path, case.locations_path)]
     return sha256_json({
+        "versions": [STAGES[stage].version for stage in ("warmup", "student")],
         "training": training.model_dump(mode="json", exclude={"checkpoint_seconds"}),
         "network": config.network.model_dump(mode="json"),
         "labels": config.labels,
         "plan": plan.to_json(),
         "seed": source.seed,
-        "files": {str(path): sha256_file(path) for path in paths},
+        "files": [(str(path), sha256_file(path)) for path in paths],  # their order decides who is learned from when
         "start": sha256_file(start) if start else None,
     })  # fmt: skip
 
@@ -99,5 +117,4 @@ def _write(layout: Layout, number: int, member: str, state: TrainingState, meta:
     write_csv(layout.history(number, member), state.history, columns)
     weights = layout.weights(number, member)
     save_network(weights, state.ema, {"round": number, "member": member, "steps": state.step, **meta})
-    shutil.rmtree(layout.training_state(number, member), ignore_errors=True)  # done: nothing to resume
     return weights

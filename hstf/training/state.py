@@ -52,7 +52,9 @@ class TrainingState:
     def start(cls, network: HybridNet, config: TrainingConfig) -> "TrainingState":
         """The state before the first step."""
         ema = copy.deepcopy(network).requires_grad_(False).eval()
-        return cls(network, ema, torch.optim.AdamW(parameter_groups(network, config), lr=config.learning_rate))
+        return cls(
+            network, ema, torch.optim.AdamW(parameter_groups(network, config), lr=config.learning_rate)
+        )
 
     def save(self, folder: Path, fingerprint: str) -> None:
         """Write the state atomically; ``fingerprint`` tells which inputs and configuration it belongs to."""
