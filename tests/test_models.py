@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_model import tiny_plan
 
 from hstf.config.network import NetworkConfig
 from hstf.errors import HstfError
 from hstf.models import HybridNet, NetworkSpec, load_network, network_spec, save_network
 from hstf.models.hybrid import attended_level
 from hstf.models.transformer import TransformerLayer, rotary_angles, rotate
-from tiny_model import tiny_plan
 
 HALF = (2, 2, 2)
 FULL = (1, 1, 1)
@@ -198,7 +198,7 @@ def test_heads_are_halved_until_they_fit_the_widths() -> None:
 
 def test_plans_without_a_network_are_refused() -> None:
     odd = replace(tiny_plan(), channels=(4, 9))
-    with pytest.raises(HstfError, match="9 channels: make plan.base_channels and max_channels even"):
+    with pytest.raises(HstfError, match=r"9 channels: make plan\.base_channels and max_channels even"):
         network_spec(NetworkConfig(), odd, 1, 3)
     assert network_spec(NetworkConfig(name="cnn"), odd, 1, 3).channels == (4, 9)
     with pytest.raises(HstfError, match="single voxel at the deepest of 2 levels"):

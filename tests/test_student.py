@@ -1,0 +1,267 @@
+"""The student: what it learns from, where it starts, which terms its loss has."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from training_files import CLASSES, PLAN, write_experiment, write_labels
+
+from hstf import student as stage
+from hstf.cli import main
+from hstf.config import Config
+from hstf.csc import sigmoid_ramp
+from hstf.errors import HstfError
+from hstf.files import read_csv, sha256_file
+from hstf.layout import Layout
+from hstf.losses import pyramid_loss
+from hstf.models import HybridNet, NetworkSpec, load_network, save_network
+from hstf.student import draw_zoom, self_training, start_weights, student
+from hstf.training import member as member_module
+from hstf.training.loop import Objective, Views
+from hstf.training.patches import Batch, PatchSource
+from hstf.training.state import TrainingState
+
+
+@pytest.fixture(autouse=True)
+def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+
+
+def experiment(folder: Path, **keys: Any) -> tuple[Config, Path]:
+    """Round 1 before its student: one of three unlabelled cases was rejected."""
+    config, path = write_experiment(folder, **keys)
+    write_labels(config, 1, ["u_0", "u_2"], rejected=["u_1"])
+    return config, path
+
+
+def fresh_network(seed: int, drop_path: float = 0.0) -> HybridNet:
+    torch.manual_seed(seed)
+    spec = NetworkSpec("hybrid", 1, CLASSES, PLAN.channels, PLAN.strides, PLAN.kernels, PLAN.spacing, 1, 1)
+    return HybridNet(spec)
+
+
+# ---- the stage
+
+
+def test_rejected_cases_are_not_learned_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, path = experiment(tmp_path)
+    sources: list[PatchSource] = []
+    train = member_module.train
+
+    def watched(state, source, *arguments):  # type: ignore[no-untyped-def]
+        sources.append(source)
+        train(state, source, *arguments)
+
+    monkeypatch.setattr(member_module, "train", watched)
+    assert main(["student", "--config", str(path), "--round", "1", "--member", "seed_0"]) == 0
+    assert [case.case_id for case in sources[0].pseudo] == ["u_0", "u_2"]
+    assert [case.case_id for case in sources[0].labelled] == ["l_0", "l_1", "l_2", "l_3"]
+    layout = Layout.of(config)
+    _, meta = load_network(layout.weights(1, "seed_0"))
+    assert (meta["round"], meta["pseudo_labelled"], meta["steps"]) == (1, 2, 6)
+    rows = read_csv(layout.history(1, "seed_0"))
+    assert [row["step"] for row in rows] == ["4", "6"]
+    assert all(float(row["csc_predictions"]) > 0 for row in rows)
+    terms = ("segmentation", "csc_predictions", "csc_features")
+    assert all(
+        float(row["loss"]) == pytest.approx(sum(float(row[t]) for t in terms), rel=1e-4) for row in rows
+    )
+    assert not layout.training_state(1, "seed_0").exists()
+
+
+def test_a_round_whose_labels_were_all_rejected_learns_from_the_labelled_cases(tmp_path: Path) -> None:
+    config, _ = write_experiment(tmp_path, student={"steps": 2})
+    write_labels(config, 1, [], rejected=["u_0", "u_1", "u_2"])
+    student(config, 1, "seed_0")
+    assert load_network(Layout.of(config).weights(1, "seed_0"))[1]["pseudo_labelled"] == 0
+
+
+def test_an_interrupted_student_ends_in_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EMA teacher, zoom and strong views go on as if nothing had been."""
+    digests = []
+    for name in ("whole", "parts"):
+        config, _ = experiment(tmp_path / name)
+        layout = Layout.of(config)
+        if name == "parts":
+            with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+                patch.setattr(stage, "self_training", lambda config: interrupted(self_training(config), 3))
+                student(config, 1, "seed_0")
+            assert not layout.weights(1, "seed_0").exists()
+        student(config, 1, "seed_0")
+        digests.append((sha256_file(layout.weights(1, "seed_0")), layout.history(1, "seed_0").read_bytes()))
+    assert digests[0] == digests[1]
+
+
+def interrupted(objective: Objective, at: int) -> Objective:
+    def stop(state: TrainingState, views: Views) -> Mapping[str, Tensor]:
+        if state.step == at:
+            raise KeyboardInterrupt
+        return objective(state, views)
+
+    return stop
+
+
+@pytest.mark.parametrize("change", ["lost", "edited"])
+def test_labels_that_are_not_as_they_were_written_are_told(tmp_path: Path, change: str) -> None:
+    config, _ = experiment(tmp_path)
+    path = Layout.of(config).labels(1) / "u_2" / "locations.npy"
+    path.unlink() if change == "lost" else path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(HstfError, match=r"u_2: .*(missing|changed after it was written)"):
+        student(config, 1, "seed_0")
+
+
+@pytest.mark.parametrize(("number", "member"), [(0, "seed_0"), (2, "seed_0"), (1, "seed_1"), (1, "fold_0")])
+def test_there_is_no_such_student(tmp_path: Path, number: int, member: str) -> None:
+    config, _ = experiment(tmp_path)
+    with pytest.raises(HstfError, match=rf"no student '{member}' in round {number}: see 'rounds'"):
+        student(config, number, member)
+
+
+# ---- the first weights
+
+
+def test_start_warmup_takes_over_the_previous_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, _ = experiment(tmp_path, student={"start": "warmup", "steps": 1})
+    layout, previous = Layout.of(config), fresh_network(5)
+    save_network(layout.weights(0, "fold_0"), previous, {})
+    started: list[dict[str, Tensor]] = []
+
+    def watched(state, *_):  # type: ignore[no-untyped-def]
+        started.append({name: value.clone() for name, value in state.network.state_dict().items()})
+
+    monkeypatch.setattr(member_module, "train", watched)
+    student(config, 1, "seed_0")
+    assert all(torch.equal(started[0][name], value) for name, value in previous.state_dict().items())
+
+
+def test_missing_previous_weights_are_told(tmp_path: Path) -> None:
+    config, _ = experiment(tmp_path, student={"start": "warmup"})
+    with pytest.raises(HstfError, match=r"fold_0/weights\.pt: the weights are missing"):
+        student(config, 1, "seed_0")
+
+
+def test_members_start_from_the_member_of_their_index_in_the_previous_round(tmp_path: Path) -> None:
+    """Round 2 has three students, round 1 the usual two: the third takes the first again."""
+    config, _ = write_experiment(
+        tmp_path, rounds=2, student={"members": 2}, rounds_overrides={2: {"student": {"members": 3, "start": "warmup"}}}
+    )  # fmt: skip
+    layout = Layout.of(config)
+    starts = [start_weights(config, 2, f"seed_{k}") for k in range(3)]
+    assert starts == [layout.weights(1, name) for name in ("seed_0", "seed_1", "seed_0")]
+    assert start_weights(config, 1, "seed_0") is None
+
+
+# ---- the objective
+
+
+def some_views(config: Config, pseudo: list[bool], seed: int = 0) -> Views:
+    """Views of random patches; the second half of the batch may be pseudo-labelled."""
+    g = torch.Generator().manual_seed(seed)
+    source = PatchSource([], [], CLASSES, (8, 8, 8), len(pseudo), 0.5, 0.5, seed)
+    shape = (len(pseudo), 1, 10, 10, 10)
+    classes = torch.randint(0, CLASSES, shape, generator=g)
+    target = torch.nn.functional.one_hot(classes[:, 0], CLASSES).movedim(-1, 1).float()
+    region = torch.cat([torch.randn(shape, generator=g), target, torch.ones(shape)], dim=1)
+    batch = Batch(region, torch.tensor(pseudo), tuple("ab"))
+    still = config.student.model_copy(
+        update={
+            "augmentation": config.student.augmentation.model_copy(
+                update={
+                    "affine_probability": 0,
+                    "elastic_probability": 0,
+                    "intensity_probability": 0,
+                    "flip_axes": (),
+                }
+            )
+        }
+    )
+    return Views(batch, source, still, torch.Generator().manual_seed(seed))
+
+
+def new_state(config: Config, step: int = 0) -> TrainingState:
+    state = TrainingState.start(fresh_network(0), config.student)
+    state.network.eval()  # no chance in the layers
+    state.step = step
+    return state
+
+
+def test_consistency_joins_every_so_often_and_grows(tmp_path: Path) -> None:
+    csc = {"every": 3, "ramp": 0.5, "prediction_weight": 0.4, "feature_weight": 0.1}
+    config, _ = write_experiment(tmp_path, student={"steps": 12, "csc": csc})
+    objective, views = self_training(config), some_views(config, [False, True])
+    terms = {step: objective(new_state(config, step), some_views(config, [False, True])) for step in range(7)}
+    assert {step for step, found in terms.items() if "csc_predictions" in found} == {0, 3, 6}
+    assert all({"segmentation"} <= found.keys() for found in terms.values())
+    for name in ("csc_predictions", "csc_features"):
+        ratio = (terms[3][name] / terms[6][name]).item()
+        assert ratio == pytest.approx(sigmoid_ramp(0.5) / sigmoid_ramp(1), rel=1e-4)
+    assert views.inside.shape == (2, 1, 8, 8, 8)
+    assert views.inside.min() == 1
+
+
+def test_without_its_weights_there_is_no_consistency(tmp_path: Path) -> None:
+    config, _ = write_experiment(tmp_path, student={"csc": {"prediction_weight": 0, "feature_weight": 0}})
+    assert set(self_training(config)(new_state(config), some_views(config, [False, True]))) == {
+        "segmentation"
+    }
+
+
+def test_the_teacher_gets_no_gradient(tmp_path: Path) -> None:
+    config, _ = write_experiment(tmp_path)
+    state = new_state(config)
+    terms = self_training(config)(state, some_views(config, [False, True]))
+    sum(terms.values()).backward()
+    assert all(p.grad is None for p in state.ema.parameters())
+    assert all(p.grad is not None for p in state.network.parameters())
+
+
+def gradient(network: HybridNet, loss: Tensor) -> list[Tensor]:
+    return list(torch.autograd.grad(loss, list(network.parameters())))
+
+
+def test_pseudo_weight_zero_learns_from_labelled_cases_alone(tmp_path: Path) -> None:
+    config, _ = write_experiment(
+        tmp_path, student={"pseudo_weight": 0, "csc": {"prediction_weight": 0, "feature_weight": 0}}
+    )
+    state, views = new_state(config), some_views(config, [False, True])
+    found = gradient(state.network, self_training(config)(state, views)["segmentation"])
+    logits = state.network.pyramid(views.weak[:1]).logits
+    expected = gradient(state.network, pyramid_loss(logits, views.target[:1], views.weight[:1]))
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(found, expected, strict=True))
+
+
+def test_pseudo_weight_scales_the_weights_of_pseudo_labelled_voxels(tmp_path: Path) -> None:
+    no_csc = {"prediction_weight": 0, "feature_weight": 0}
+    config, _ = write_experiment(tmp_path, student={"pseudo_weight": 0.3, "csc": no_csc})
+    state, views = new_state(config), some_views(config, [False, True])
+    weight = views.weight * torch.tensor([1, 0.3]).reshape(2, 1, 1, 1, 1)
+    expected = pyramid_loss(state.network.pyramid(views.weak).logits, views.target, weight)
+    assert self_training(config)(state, views)["segmentation"].item() == pytest.approx(
+        expected.item(), rel=1e-5
+    )
+
+
+def test_without_deep_supervision_the_finest_level_alone_is_scored(tmp_path: Path) -> None:
+    no_csc = {"prediction_weight": 0, "feature_weight": 0}
+    config, _ = write_experiment(tmp_path, network={"deep_supervision": False}, student={"csc": no_csc})
+    state, views = new_state(config), some_views(config, [False, True])
+    expected = pyramid_loss(state.network.pyramid(views.weak).logits[:1], views.target, views.weight)
+    assert self_training(config)(state, views)["segmentation"].item() == pytest.approx(
+        expected.item(), rel=1e-6
+    )
+
+
+def test_zooms_are_drawn_evenly_in_their_logarithm() -> None:
+    g = torch.Generator().manual_seed(0)
+    zooms = torch.tensor([draw_zoom((0.5, 2.0), g) for _ in range(400)])
+    assert 0.5 <= zooms.min() < 0.52
+    assert 1.92 < zooms.max() <= 2
+    assert (zooms < 1).float().mean().item() == pytest.approx(0.5, abs=0.08)

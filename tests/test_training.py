@@ -1,0 +1,487 @@
+"""Patches, the loop, and the state that lets an interrupted training end in the same weights."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from training_files import CLASSES, PLAN, SHAPE, TRAINING, scan, write_experiment
+
+from hstf.augment import region_size
+from hstf.config import Config
+from hstf.config.training import TrainingConfig
+from hstf.errors import HstfError
+from hstf.files import read_csv, sha256_file
+from hstf.layout import Layout
+from hstf.losses import pyramid_loss
+from hstf.models import HybridNet, NetworkSpec
+from hstf.store import write_array
+from hstf.training.loop import Objective, Views, learning_rate, train
+from hstf.training.member import initial_network, member_seed, train_member, training_fingerprint
+from hstf.training.patches import PatchSource, TrainingCase
+from hstf.training.state import Averages, TrainingState, parameter_groups, update_ema
+from hstf.warmup import supervised
+from hstf.warmup import warmup as stage
+
+PATCH = (8, 8, 8)
+
+
+@pytest.fixture(autouse=True)
+def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+
+
+def cases_in(folder: Path, count: int, prefix: str = "l") -> list[TrainingCase]:
+    cases = []
+    for name in (f"{prefix}_{i}" for i in range(count)):
+        image, label = scan(name)
+        path = folder / name
+        write_array(path / "image.b2nd", image, 8)
+        if prefix == "l":
+            write_array(path / "target.b2nd", label, 8)
+        else:
+            target = 255 * (label == np.arange(CLASSES).reshape(-1, 1, 1, 1)).astype(np.uint8)
+            weight = np.full((1, *SHAPE), 51, np.uint8)
+            write_array(path / "target.b2nd", np.concatenate([target, weight]), 8)
+        np.save(path / "locations.npy", np.argwhere(label[None] > 0).astype(np.int32))
+        files = [path / file for file in ("image.b2nd", "target.b2nd", "locations.npy")]
+        cases.append(TrainingCase(name, *files, pseudo=prefix == "u"))
+    return cases
+
+
+def source_of(labelled: list[TrainingCase], pseudo: list[TrainingCase], **keys: object) -> PatchSource:
+    values = {"batch_size": 2, "labelled_fraction": 0.5, "foreground_fraction": 0.5, "seed": 7} | keys
+    return PatchSource(labelled, pseudo, CLASSES, PATCH, **values)  # type: ignore[arg-type]
+
+
+def labelled_only(steps: int = 5) -> tuple[TrainingConfig, Objective]:
+    def objective(state: TrainingState, views: Views) -> Mapping[str, Tensor]:
+        return {
+            "supervised": pyramid_loss(
+                state.network.pyramid(views.strong()).logits, views.target, views.weight
+            )
+        }
+
+    return TrainingConfig(**{**TRAINING, "steps": steps}), objective
+
+
+def new_state(config: TrainingConfig) -> TrainingState:
+    torch.manual_seed(0)
+    spec = NetworkSpec("hybrid", 1, CLASSES, PLAN.channels, PLAN.strides, PLAN.kernels, PLAN.spacing, 1, 1)
+    return TrainingState.start(HybridNet(spec), config)
+
+
+# ---- patches
+
+
+@pytest.mark.parametrize("start", [(0, 0, 0), (-3, 5, 2), (6, -1, -2)])
+def test_regions_hold_the_scan_and_weigh_nothing_outside(tmp_path: Path, start: tuple[int, int, int]) -> None:
+    (case,), (image, label) = cases_in(tmp_path, 1), scan("l_0")
+    label[4, 5, 4] = 255
+    write_array(case.target_path, label, 8)
+    found = case.region(np.array(start), (10, 10, 10), CLASSES)
+    pads = [(0, 0), *[(12, 12)] * 3]
+    window = (slice(None), *(slice(s + 12, s + 22) for s in start))
+    one_hot = (label == np.arange(CLASSES).reshape(-1, 1, 1, 1)).astype(np.float32)
+    weight = (label != 255)[None].astype(np.float32)
+    expected = np.concatenate([np.pad(a.astype(np.float32), pads)[window] for a in (image, one_hot, weight)])
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, expected)
+    assert (found[-1] == 0).any()
+    np.testing.assert_array_equal(found[1:-1].sum(0), found[-1])
+
+
+def test_pseudo_labels_bring_their_own_probabilities_and_weights(tmp_path: Path) -> None:
+    (case,) = cases_in(tmp_path, 1, "u")
+    found = case.region(np.array((0, 0, 0)), SHAPE, CLASSES)
+    np.testing.assert_allclose(found[-1], 0.2)
+    np.testing.assert_array_equal(found[1:-1].argmax(0), scan("u_0")[1])
+    np.testing.assert_array_equal(found[1:-1].sum(0), 1)
+
+
+def test_a_batch_is_a_function_of_seed_and_step(tmp_path: Path) -> None:
+    labelled, pseudo = cases_in(tmp_path, 3), cases_in(tmp_path, 2, "u")
+    source, again = source_of(labelled, pseudo), source_of(labelled, pseudo)
+    later = source.batch(11)
+    first = again.batch(11)
+    assert torch.equal(first.region, later.region)
+    assert first.case_ids == later.case_ids
+    assert first.region.shape == (2, 1 + CLASSES + 1, *region_size(PATCH))
+    assert not torch.equal(source.batch(12).region, later.region)
+    assert not torch.equal(source_of(labelled, pseudo, seed=8).batch(11).region, later.region)
+
+
+def test_batches_read_ahead_come_in_order(tmp_path: Path) -> None:
+    source = source_of(cases_in(tmp_path, 3), [])
+    for first, last in [(0, 5), (3, 4), (4, 6), (6, 6)]:
+        found = list(source.batches(first, last))
+        assert [b.case_ids for b in found] == [source.batch(step).case_ids for step in range(first, last)]
+        assert all(torch.equal(b.region, source.batch(first + i).region) for i, b in enumerate(found))
+
+
+def test_a_file_that_cannot_be_read_ahead_is_told(tmp_path: Path) -> None:
+    cases = cases_in(tmp_path, 2)
+    cases[1].image_path.unlink()
+    with pytest.raises(HstfError, match=r"l_1/image\.b2nd: missing"):
+        list(source_of(cases, []).batches(0, 4))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_every_case_is_seen_once_before_any_is_seen_again(tmp_path: Path, batch_size: int) -> None:
+    cases = cases_in(tmp_path, 6)
+    source = source_of(cases, [], batch_size=batch_size)
+    seen = [case.case_id for step in range(36 // batch_size) for case in source._cases(step)]
+    turns = [tuple(seen[i : i + 6]) for i in range(0, 36, 6)]
+    assert all(sorted(turn) == sorted(case.case_id for case in cases) for turn in turns)
+    assert len(set(turns)) > 1, "each turn has its own order"
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "fraction", "share"),
+    [
+        (2, 0.5, 1),
+        (4, 0.5, 2),
+        (3, 0.5, 1.5),
+        (2, 0.1, 1),
+        (4, 0.7, 2.8),
+        (2, 1.0, 1),
+        (1, 0.5, 0.5),
+        (1, 0.25, 0.25),
+    ],
+)
+def test_labelled_and_pseudo_labelled_cases_keep_their_share(
+    tmp_path: Path, batch_size: int, fraction: float, share: float
+) -> None:
+    labelled, pseudo = cases_in(tmp_path, 2), cases_in(tmp_path, 3, "u")
+    source = source_of(labelled, pseudo, batch_size=batch_size, labelled_fraction=fraction)
+    counts = [Counter(case.pseudo for case in source._cases(step)) for step in range(40)]
+    assert all(c.total() == batch_size for c in counts)
+    assert sum(c[False] for c in counts) == pytest.approx(40 * share, abs=1)
+    if batch_size > 1:
+        assert all(c[False] and c[True] for c in counts)
+    seen = Counter(case.case_id for step in range(40) for case in source._cases(step) if case.pseudo)
+    assert max(seen.values()) - min(seen.values()) <= 1
+
+
+def test_labelled_and_pseudo_labelled_cases_are_not_always_the_same_pairs(tmp_path: Path) -> None:
+    source = source_of(cases_in(tmp_path, 4), cases_in(tmp_path, 4, "u"))
+    pairs = {tuple(case.case_id for case in source._cases(step)) for step in range(32)}
+    assert len(pairs) > 8
+
+
+def test_half_of_the_patches_show_a_class_each_equally_often(tmp_path: Path) -> None:
+    """Lesion voxels are a tenth of the liver's; a patch centred on either holds its voxel at the middle."""
+    (case,) = cases_in(tmp_path, 1)
+    label = np.zeros((40, 8, 8), np.uint8)
+    label[4:20], label[33:35, 3:5, 3:5] = 1, 2
+    write_array(case.image_path, np.zeros((1, *label.shape), np.float16), 8)
+    write_array(case.target_path, label, 8)
+    voxels = [np.argwhere(label == k) for k in (1, 2)]
+    np.save(
+        case.locations_path, np.concatenate([np.insert(v, 0, k, axis=1) for k, v in enumerate(voxels, 1)])
+    )
+    source = source_of([case], [], batch_size=1, foreground_fraction=1.0)
+    middle = region_size(PATCH)[0] // 2
+    centres = [source.batch(step).region[0, 1:4, middle, 5, 5].argmax().item() for step in range(120)]
+    lesions = sum(not 0 <= c < 2 for c in centres) / 120
+    assert 0.3 < lesions < 0.7
+    anywhere = source_of([case], [], batch_size=1, foreground_fraction=0.0)
+    shown = [bool(anywhere.batch(step).region[0, 3].any()) for step in range(60)]
+    assert 0 < sum(shown) < 60
+
+
+def test_cases_without_foreground_and_smaller_than_a_patch_are_read_too(tmp_path: Path) -> None:
+    (case,) = cases_in(tmp_path, 1)
+    write_array(case.image_path, np.ones((1, 5, 20, 3), np.float16), 8)
+    write_array(case.target_path, np.zeros((5, 20, 3), np.uint8), 8)
+    np.save(case.locations_path, np.zeros((0, 4), np.int32))
+    for step in range(8):
+        region = source_of([case], [], foreground_fraction=1.0).batch(step).region
+        assert region[:, -1].sum((1, 2, 3)).tolist() == [5 * n * 3 for n in region[:, -1].amax((1, 3)).sum(1)]
+        assert torch.equal(region[:, 0], region[:, -1])
+
+
+def test_more_cases_than_a_process_may_open_can_be_read(tmp_path: Path) -> None:
+    cases = cases_in(tmp_path, 1) * 60
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for case in [TrainingCase(**vars(case)) for case in cases]:
+        case.region(np.array((0, 0, 0)), PATCH, CLASSES)
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 4
+
+
+# ---- schedule, EMA, averages
+
+
+def test_the_learning_rate_grows_and_then_decays_to_zero() -> None:
+    config = TrainingConfig(steps=100, warmup_steps=10, learning_rate=2e-3)
+    rates = [learning_rate(step, config) for step in range(100)]
+    assert rates[0] == pytest.approx(2e-4)
+    assert rates[9] == pytest.approx(2e-3 * 0.91**0.9)
+    assert rates[50] == pytest.approx(2e-3 * 0.5**0.9)
+    assert rates[9:] == sorted(rates[9:], reverse=True)
+    assert 0 < rates[-1] < 4e-5
+    assert learning_rate(0, TrainingConfig(steps=1, warmup_steps=0)) == pytest.approx(1e-3)
+
+
+def test_ema_moves_by_its_decay() -> None:
+    ema, network = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    before = ema.weight.detach().clone()
+    update_ema(ema, network, 0.75)
+    assert torch.allclose(ema.weight, 0.75 * before + 0.25 * network.weight)
+    update_ema(ema, network, 0.0)
+    assert torch.equal(ema.weight, network.weight)
+
+
+def test_only_kernels_and_matrices_decay() -> None:
+    config = TrainingConfig(weight_decay=0.3)
+    network = new_state(config).network
+    decaying, free = parameter_groups(network, config)
+    assert (decaying["weight_decay"], free["weight_decay"]) == (0.3, 0.0)
+    assert {p.ndim for p in decaying["params"]} == {2, 5}
+    assert {p.ndim for p in free["params"]} == {1}
+    assert len(decaying["params"]) + len(free["params"]) == len(list(network.parameters()))
+
+
+def test_averages_share_a_loss_out_to_its_terms() -> None:
+    averages = Averages()
+    averages.add({"a": torch.tensor(1.0)}, torch.tensor(1.0))
+    assert averages.add({"a": torch.tensor(2.0), "b": torch.tensor(1.0)}, torch.tensor(3.0)) == "loss 3.000"
+    assert averages.pop() == {"loss": 2.0, "a": 1.5, "b": 0.5}
+    assert averages == Averages()
+
+
+# ---- the loop
+
+
+def test_the_loop_takes_all_steps_and_writes_a_row_now_and_then(tmp_path: Path) -> None:
+    config, objective = labelled_only(6)
+    state, source = new_state(config), source_of(cases_in(tmp_path, 2), [])
+    train(state, source, objective, config, tmp_path / "state", "x", "test")
+    assert state.step == 6
+    assert [row["step"] for row in state.history] == [4, 6]
+    assert all(row["loss"] == pytest.approx(row["supervised"]) for row in state.history)
+    assert state.history[0]["learning_rate"] == pytest.approx(learning_rate(3, config))
+    assert not state.ema.training
+    assert any(
+        not torch.equal(a, b) for a, b in zip(state.ema.parameters(), state.network.parameters(), strict=True)
+    )
+
+
+def test_the_ema_follows_its_growing_decay(tmp_path: Path) -> None:
+    config, objective = labelled_only(3)
+    state, source = new_state(config), source_of(cases_in(tmp_path, 2), [])
+    expected = state.ema.heads[0].weight.clone()
+    decays = []
+
+    def watched(s: TrainingState, views: Views) -> Mapping[str, Tensor]:
+        nonlocal expected
+        if s.step:
+            decays.append(min(config.ema_decay, s.step / (s.step + 9)))
+            expected = decays[-1] * expected + (1 - decays[-1]) * s.network.heads[0].weight.detach()
+            assert torch.allclose(s.ema.heads[0].weight, expected, atol=1e-6)
+        return objective(s, views)
+
+    train(state, source, watched, config, tmp_path / "state", "x", "test")
+    assert decays == [1 / 10, 2 / 11]
+
+
+@pytest.mark.parametrize("fault", ["loss", "gradient"])
+def test_a_loss_that_is_not_finite_names_its_cases_and_keeps_the_last_good_state(
+    tmp_path: Path, fault: str
+) -> None:
+    config, objective = labelled_only(6)
+    state, source = new_state(config), source_of(cases_in(tmp_path, 2), [])
+
+    def broken(s: TrainingState, views: Views) -> Mapping[str, Tensor]:
+        terms = dict(objective(s, views))
+        if s.step == 3 and fault == "loss":
+            terms["supervised"] = terms["supervised"] * math.nan
+        if s.step == 3 and fault == "gradient":  # the root of 0 has an infinite slope
+            terms["bad"] = (0 * s.network.heads[0].weight).abs().sum().sqrt()
+        return terms
+
+    with pytest.raises(
+        HstfError, match=r"not finite at step 3 .*batch of l_\d, l_\d.*learning_rate"
+    ) as error:
+        train(state, source, broken, config, tmp_path / "state", "x", "test")
+    assert all(case_id in str(error.value) for case_id in source.batch(3).case_ids)
+    kept = new_state(config)
+    assert kept.resume(tmp_path / "state", "x") == "resumes at step 3"
+    for network in (kept.network, kept.ema, state.network, state.ema):
+        assert all(p.isfinite().all() for p in network.parameters())
+
+
+def test_an_easy_scan_is_learned(tmp_path: Path) -> None:
+    config, objective = labelled_only(60)
+    config = config.model_copy(update={"learning_rate": 1e-2, "checkpoint_seconds": 1e9, "history_every": 10})
+    state, source = new_state(config), source_of(cases_in(tmp_path, 2), [])
+    train(state, source, objective, config, tmp_path / "state", "x", "test")
+    losses = [row["loss"] for row in state.history]
+    assert losses[-1] < 0.7 * losses[0]
+    image, label = scan("l_1")
+    with torch.no_grad():
+        found = state.network.eval()(torch.from_numpy(image[None, :, :, :10, :8]).float()).argmax(1)[0]
+    assert (found.numpy() == label[:, :10, :8]).mean() > 0.8
+
+
+# ---- the state
+
+
+def test_a_resumed_training_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
+    """Interrupted between two rows of the history, and twice."""
+    config, objective = labelled_only(9)
+    cases = cases_in(tmp_path, 3)
+    whole, source = new_state(config), source_of(cases, [])
+    train(whole, source, objective, config, tmp_path / "whole", "x", "test")
+
+    def interrupted(at: int) -> Objective:
+        def stop(s: TrainingState, views: Views) -> Mapping[str, Tensor]:
+            if s.step == at:
+                raise KeyboardInterrupt
+            return objective(s, views)
+
+        return stop
+
+    for at in (3, 6):
+        parts = new_state(config)
+        parts.resume(tmp_path / "parts", "x")
+        with pytest.raises(KeyboardInterrupt):
+            train(parts, source_of(cases, []), interrupted(at), config, tmp_path / "parts", "x", "test")
+    last = new_state(config)
+    assert last.resume(tmp_path / "parts", "x") == "resumes at step 6"
+    train(last, source_of(cases, []), objective, config, tmp_path / "parts", "x", "test")
+    assert last.history == whole.history
+    for a, b in ((last.network, whole.network), (last.ema, whole.ema)):
+        assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+
+
+def test_state_of_other_inputs_or_damaged_state_is_not_resumed(tmp_path: Path) -> None:
+    config, _ = labelled_only()
+    state = new_state(config)
+    assert state.resume(tmp_path, "a") == "starts at step 0"
+    state.step = 4
+    state.save(tmp_path, "a")
+    fresh = new_state(config)
+    assert "another configuration" in fresh.resume(tmp_path, "b")
+    assert fresh.step == 0
+    assert fresh.resume(tmp_path, "a") == "resumes at step 4"
+    path = tmp_path / "state.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    broken = new_state(config)
+    assert "state.pt is damaged" in broken.resume(tmp_path, "a")
+    assert broken.step == 0
+
+
+def test_the_fingerprint_knows_what_a_training_depends_on(tmp_path: Path) -> None:
+    config, _ = write_experiment(tmp_path)
+    cases = cases_in(tmp_path / "cases", 3)
+
+    def fingerprint(cases: list[TrainingCase] = cases, config: Config = config, **keys: object) -> str:
+        training = config.warmup.model_copy(update=keys)
+        return training_fingerprint(config, training, PLAN, source_of(cases, []), None)
+
+    base = fingerprint()
+    assert fingerprint() == base
+    assert fingerprint(checkpoint_seconds=5) == base
+    others = [
+        fingerprint(steps=7),
+        fingerprint(learning_rate=0.1),
+        fingerprint(cases[::-1]),
+        fingerprint(cases[:2]),
+    ]
+    network = config.network.model_copy(update={"dropout": 0.1})
+    others.append(fingerprint(config=config.model_copy(update={"network": network})))
+    np.save(cases[0].locations_path, np.ones((1, 4), np.int32))
+    others.append(fingerprint())
+    write_array(cases[0].target_path, np.zeros(SHAPE, np.uint8), 8)
+    others.append(fingerprint())
+    assert len({base, *others}) == 1 + len(others)
+
+
+# ---- a member
+
+
+def test_members_have_seeds_and_first_weights_of_their_own(tmp_path: Path) -> None:
+    config, _ = write_experiment(tmp_path)
+    seeds = {member_seed(s, r, m) for s in (0, 1) for r in (0, 1) for m in ("fold_0", "seed_0")}
+    assert len(seeds) == 8
+    first, same, other = (initial_network(config, PLAN, seed, None).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(first[name], same[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+@pytest.mark.parametrize("training_key", ["network", "steps"])
+def test_a_changed_configuration_starts_over_and_ends_like_a_fresh_training(
+    tmp_path: Path, training_key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = (
+        {"network": {"deep_supervision": False}} if training_key == "network" else {"warmup": {"steps": 5}}
+    )
+    for name in ("stale", "fresh"):
+        config, _ = write_experiment(tmp_path / name, **(changed if name == "fresh" else {}))
+        if name == "stale":
+            state = new_state(config.warmup)
+            state.step = 3
+            state.save(Layout.of(config).training_state(0, "seed_0"), "of another configuration")
+            config, _ = write_experiment(tmp_path / name, **changed)
+        objective = supervised(config)
+        cases = cases_in(tmp_path / "cases", 2)
+        train_member(config, 0, "seed_0", config.warmup, objective, cases, [])
+        assert ("another configuration" in capsys.readouterr().out) == (name == "stale")
+    weights = [sha256_file(p) for p in sorted(tmp_path.rglob("seed_0/weights.pt"))]
+    assert len(weights) == 2
+    assert len(set(weights)) == 1
+
+
+CORE = min(os.sched_getaffinity(0))
+COMMAND = [sys.executable, "-c", f"""
+import os, sys
+os.sched_setaffinity(0, {{{CORE}}})
+from hstf.cli import main
+sys.exit(main(sys.argv[1:]))
+"""]  # fmt: skip
+"""``hstf`` with as many threads as the tests have: sums of floats depend on it."""
+
+
+def step_when_killed(arguments: list[str], state: Path) -> int:
+    """Start a training in a process of its own and kill it on its way; returns the step of its last state."""
+    process = subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 600  # a busy machine is slow to import torch
+    try:
+        while not state.is_file() or torch.load(state, weights_only=True)["step"] < 7:
+            assert process.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    return int(torch.load(state, weights_only=True)["step"])
+
+
+def test_a_killed_training_ends_in_the_same_bytes_as_an_uninterrupted_one(tmp_path: Path) -> None:
+    keys = {"warmup": {"steps": 60, "history_every": 8}}
+    config, _ = write_experiment(tmp_path / "whole", **keys)
+    stage(config, "fold_0")
+    whole = Layout.of(config)
+    config, path = write_experiment(tmp_path / "killed", **keys)
+    killed, arguments = Layout.of(config), ["warmup", "--config", str(path), "--member", "fold_0"]
+    assert 7 <= step_when_killed(arguments, killed.training_state(0, "fold_0") / "state.pt") < 60
+    assert not killed.weights(0, "fold_0").exists()
+    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "resumes at step" in done.stdout
+    assert sha256_file(killed.weights(0, "fold_0")) == sha256_file(whole.weights(0, "fold_0"))
+    assert killed.history(0, "fold_0").read_bytes() == whole.history(0, "fold_0").read_bytes()
+    assert [row["step"] for row in read_csv(killed.history(0, "fold_0"))] == [
+        "8", "16", "24", "32", "40", "48", "56", "60",
+    ]  # fmt: skip
+    assert not killed.training_state(0, "fold_0").exists()

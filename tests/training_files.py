@@ -1,0 +1,97 @@
+"""A preprocessed experiment that trains in seconds, for the tests of training, warm-up and student."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from hstf.config import Config, load_config
+from hstf.files import sha256_file, write_csv, write_json
+from hstf.layout import Layout
+from hstf.plan import Normalisation, Plan
+from hstf.preprocess import class_locations
+from hstf.store import write_array
+
+SHAPE = (12, 11, 9)
+CLASSES = 3
+PLAN = Plan(
+    spacing=(1.0, 1.0, 2.0), patch_size=(8, 8, 8), batch_size=2, channels=(4, 8), strides=((1, 1, 1), (2, 2, 2)),
+    kernels=((3, 3, 3), (3, 3, 3)), normalisation=(Normalisation("zscore"),), median_shape=SHAPE, reasons={},
+)  # fmt: skip
+TRAINING = {"steps": 6, "warmup_steps": 2, "history_every": 4, "checkpoint_seconds": 0}
+
+
+def write_experiment(
+    folder: Path, groups: Sequence[str] = "abcd", unlabelled: int = 3, **keys: Any
+) -> tuple[Config, Path]:
+    """Labelled cases ``l_<i>`` of the patients ``groups``, unlabelled ``u_<i>``; the configuration and its file."""
+    content = {
+        "experiment": "tiny", "output": str(folder / "results"), "cases": str(folder / "cases.csv"), "device": "cpu",
+        "overrides": str(folder / "overrides"), "labels": {"background": 0, "liver": 1, "lesion": 2, "ignore": 9},
+        "network": {"transformer_layers": 1, "transformer_heads": 1, "drop_path": 0.2}, "rounds": 1,
+        "warmup": {**TRAINING, "folds": 2}, "student": TRAINING, "teacher": {"scales": [1.0]},
+    }  # fmt: skip
+    for key, value in keys.items():
+        content[key] = {**content[key], **value} if isinstance(content.get(key), dict) else value
+    rows = [
+        {"case_id": f"l_{i}", "image": "x.nii.gz", "label": "x.nii.gz", "split": "labelled", "group": group}
+        for i, group in enumerate(groups)
+    ]
+    rows += [{"case_id": f"u_{i}", "image": "x.nii.gz", "split": "unlabelled"} for i in range(unlabelled)]
+    write_csv(folder / "cases.csv", rows, ["case_id", "image", "label", "split", "group"])
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(content))
+    config = load_config(path)
+    layout = Layout.of(config)
+    write_json(layout.plan, PLAN.to_json())
+    for split in ("labelled", "unlabelled"):
+        ids = [row["case_id"] for row in rows if row["split"] == split]
+        table = [write_case(layout.preprocessed / name, labelled=split == "labelled") for name in ids]
+        write_csv(layout.preprocessed_table(f"{split}_0"), table, ["case_id", "files", "sha256"])
+    return config, path
+
+
+def write_case(folder: Path, labelled: bool) -> dict[str, str]:
+    """An easy scan: a bright liver in noise, with a dark lesion; returns its row of the table."""
+    image, label = scan(folder.name)
+    write_array(folder / "image.b2nd", image, 8)
+    names = ["image.b2nd"]
+    if labelled:
+        write_array(folder / "label.b2nd", label, 8)
+        np.save(folder / "locations.npy", class_locations(label, CLASSES, folder.name))
+        names += ["label.b2nd", "locations.npy"]
+    return {
+        "case_id": folder.name,
+        "files": ";".join(f"{folder.name}/{name}" for name in names),
+        "sha256": ";".join(sha256_file(folder / name) for name in names),
+    }
+
+
+def scan(case_id: str) -> tuple[np.ndarray, np.ndarray]:
+    """Image ``(1, X, Y, Z)`` and label ``(X, Y, Z)``."""
+    random = np.random.default_rng(list(case_id.encode()))
+    x, y, z = random.integers(2, 4, 3)
+    label = np.zeros(SHAPE, np.uint8)
+    label[x : x + 6, y : y + 6, z : z + 5] = 1
+    label[x + 2 : x + 4, y + 2 : y + 4, z + 2 : z + 4] = 2
+    image = np.array([-0.5, 2.0, 0.5])[label] + 0.1 * random.normal(size=SHAPE)
+    return image[None].astype(np.float16), label
+
+
+def write_labels(config: Config, number: int, used: Sequence[str], rejected: Sequence[str] = ()) -> None:
+    """The round's ``labels/`` and ``labels.csv``, with the true label of each used case."""
+    layout, rows = Layout.of(config), []
+    for name in used:
+        folder, label = layout.labels(number) / name, scan(name)[1]
+        target = np.full((CLASSES + 1, *SHAPE), 255, np.uint8)
+        target[:CLASSES] *= label == np.arange(CLASSES).reshape(-1, 1, 1, 1)
+        write_array(folder / "target.b2nd", target, 8)
+        np.save(folder / "locations.npy", class_locations(label, CLASSES, name))
+        files = [folder / "target.b2nd", folder / "locations.npy"]
+        names = ";".join(str(path.relative_to(layout.round(number))) for path in files)
+        digests = ";".join(map(sha256_file, files))
+        rows.append({"case_id": name, "source": "automatic", "files": names, "sha256": digests})
+    rows += [{"case_id": name, "source": "rejected"} for name in rejected]
+    write_csv(layout.labels_table(number), rows, ["case_id", "source", "files", "sha256"])
