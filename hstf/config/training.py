@@ -10,11 +10,12 @@ from hstf.config.section import Section
 class AugmentationConfig(Section):
     """Random changes of a training patch; each probability is per case of a batch."""
 
-    flip_axes: tuple[int, ...] = (0, 1, 2)
-    """Axes (0, 1, 2 of the RAS volume: left-right, back-front, foot-head) that may be mirrored."""
-    rotation_degrees: tuple[float, float, float] = (30.0, 30.0, 30.0)
+    flip_axes: tuple[int, ...] = (0,)
+    """Axes (0, 1, 2 of the RAS volume: left-right, back-front, foot-head) that may be mirrored. Where front and back are
+    told by their place (anterior and posterior parts, say), mirroring them costs more than it gives."""
+    rotation_degrees: tuple[float, float, float] = (15.0, 15.0, 15.0)
     """Largest rotation about each axis."""
-    scale_range: tuple[float, float] = (0.7, 1.4)
+    scale_range: tuple[float, float] = (0.8, 1.25)
     """Isotropic zoom, drawn log-uniformly."""
     anisotropy: float = Field(0.1, ge=0, lt=1)
     """Further zoom of each axis by up to this share."""
