@@ -35,7 +35,7 @@ rule all:
     input:
         LAYOUT.report,
         LAYOUT.export / "model.json",
-        [LAYOUT.tracking(number) for number in TRACKED],
+        [LAYOUT.track(number) for number in TRACKED],
 
 
 include: "workflow/rules/phantom.smk"

@@ -46,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("hstf", description="Iterative self-training of 3D medical image segmentation.")
+    parser = argparse.ArgumentParser(
+        "hstf", description="Iterative self-training of 3D medical image segmentation."
+    )
     parser.add_argument("--version", action="version", version=f"hstf {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (module, summary) in COMMANDS.items():
@@ -77,4 +79,6 @@ def add_shard(parser: argparse.ArgumentParser, required: bool = True) -> None:
 
 
 def add_member(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--member", required=True, metavar="NAME", help="the member, for instance fold_0 or seed_0")
+    parser.add_argument(
+        "--member", required=True, metavar="NAME", help="the member, for instance fold_0 or seed_0"
+    )

@@ -125,8 +125,8 @@ class Layout:
     def evaluation_summary(self, number: int) -> Path:
         return self.evaluation(number) / "summary.json"
 
-    def tracking(self, number: int) -> Path:
-        return self.round(number) / "tracking.json"
+    def track(self, number: int) -> Path:
+        return self.round(number) / "track.json"
 
     @property
     def rounds_table(self) -> Path:
@@ -151,7 +151,9 @@ class Layout:
 
 def warmup_members(config: Config) -> list[str]:
     """Names of the warm-up's members: ``fold_k`` trains without fold k, ``seed_k`` on all labelled cases."""
-    return [f"fold_{k}" for k in range(config.warmup.folds)] + [f"seed_{k}" for k in range(config.warmup.seeds)]
+    return [f"fold_{k}" for k in range(config.warmup.folds)] + [
+        f"seed_{k}" for k in range(config.warmup.seeds)
+    ]
 
 
 def members(config: Config, number: int) -> list[str]:

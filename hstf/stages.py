@@ -20,15 +20,15 @@ STAGES: dict[str, Stage] = {
     "plan": Stage(1, ("plan", "modalities", "labels")),
     "preprocess": Stage(1, ("preprocess", "labels")),
     "warmup": Stage(1, ("warmup", "network", "labels", "seed", "teacher")),
-    "calibrate": Stage(1, ("calibrate", "refine", "labels")),
+    "calibrate": Stage(1, ("calibrate", "refine", "labels", "seed")),
     "teacher": Stage(1, ("teacher",)),
     "refine": Stage(1, ("refine", "labels")),
     "labels": Stage(1, ("labels", "student.soft_targets")),
     "student": Stage(1, ("student", "network", "labels", "seed")),
-    "evaluate": Stage(1, ("evaluate", "predict", "labels")),
+    "evaluate": Stage(1, ("evaluate", "predict", "preprocess", "modalities", "labels", "seed")),
     "report": Stage(1, ("report", "evaluate")),
-    "track": Stage(1, ("tracking",)),
-    "export": Stage(1, ("predict", "labels")),
+    "track": Stage(1, ("track",)),
+    "export": Stage(1, ("predict", "preprocess", "modalities", "labels")),
 }
 
 # Keys that change how long a stage takes or how it is shown, never what it writes.

@@ -5,7 +5,7 @@ curves of each member, the scores and the small files of that round. A round log
 content stays as it is; with other content its run is replaced (MLflow can neither change a parameter nor
 take a metric back), and the notes and tags of people move along.
 
-Writes ``round_<r>/tracking.json``: ``logged``, then experiment and run, or the ``reason`` why not.
+Writes ``round_<r>/track.json``: ``logged``, then experiment and run, or the ``reason`` why not.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from hstf import __version__
 from hstf.cli import add_config, add_round
 from hstf.config import Config, load_config
-from hstf.config.tracking import without_credentials
+from hstf.config.track import without_credentials
 from hstf.errors import HstfError
 from hstf.files import atomic_path, read_csv, read_json, sha256_file, sha256_json, write_json
 from hstf.layout import Layout, members
@@ -65,12 +65,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def track(config: Config, number: int) -> dict[str, Any]:
-    """Log round ``number`` to MLflow and write ``tracking.json``; returns its content."""
+    """Log round ``number`` to MLflow and write ``track.json``; returns its content."""
     outcome = _outcome(config, number)
-    write_json(Layout.of(config).tracking(number), outcome)
+    write_json(Layout.of(config).track(number), outcome)
     if outcome["logged"]:
         print(f"{outcome['run']} is in MLflow; to look at it: {outcome['show']}", flush=True)
-    elif config.tracking.enabled:
+    elif config.track.enabled:
         print(
             f"hstf track: warning: round {number} is not in MLflow: {outcome['reason']}",
             file=sys.stderr,
@@ -80,8 +80,8 @@ def track(config: Config, number: int) -> dict[str, Any]:
 
 
 def _outcome(config: Config, number: int) -> dict[str, Any]:
-    if not config.tracking.enabled:
-        return {"logged": False, "reason": "tracking.enabled is false"}
+    if not config.track.enabled:
+        return {"logged": False, "reason": "track.enabled is false"}
     try:
         with _deadline(DEADLINE_SECONDS):
             return {"logged": True, **_log(config, number)}
@@ -215,9 +215,9 @@ def _overlays(layout: Layout, number: int) -> list[Path]:
 
 
 def _log(config: Config, number: int) -> dict[str, str]:
-    uri, log = config.tracking.uri, collect(config, number)
+    uri, log = config.track.uri, collect(config, number)
     database = sqlite_file(uri)
-    _prepare_mlflow(config.tracking.timeout_seconds)
+    _prepare_mlflow(config.track.timeout_seconds)
     with _only_writer(database) if database else nullcontext():
         client = _connect(uri, database)
         experiment_id = _experiment(client, config.experiment, database)
@@ -285,9 +285,7 @@ def _check_database(database: Path) -> None:
             f"{database}: not a readable sqlite database ({error}). Move it away and rerun."
         ) from error
     if not tables[0]:
-        raise HstfError(
-            f"{database}: not a database of MLflow. Move it away, or set tracking.uri, and rerun."
-        )
+        raise HstfError(f"{database}: not a database of MLflow. Move it away, or set track.uri, and rerun.")
 
 
 def _experiment(client: "MlflowClient", name: str, database: Path | None) -> str:

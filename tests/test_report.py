@@ -499,7 +499,7 @@ def test_an_odd_file_takes_only_its_own_section(tmp_path: Path, capsys: pytest.C
 
 
 def test_credentials_are_not_on_the_page(tmp_path: Path) -> None:
-    experiment = fabricated(tmp_path, tracking={"uri": "https://anna:geheim@server/mlflow"})
+    experiment = fabricated(tmp_path, track={"uri": "https://anna:geheim@server/mlflow"})
     assert "geheim" not in page_of(experiment).text
     experiment.write_start()
     page = page_of(experiment)

@@ -12,7 +12,7 @@ import yaml
 from hstf import track as module
 from hstf.cli import main
 from hstf.config import Config
-from hstf.config.tracking import TrackingConfig, without_credentials
+from hstf.config.track import TrackConfig, without_credentials
 from hstf.files import write_csv, write_json, write_text
 from hstf.layout import Layout
 from hstf.track import collect, metric_name, track
@@ -46,14 +46,14 @@ def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
 
 
 def with_uri(config: Config, uri: str) -> Config:
-    return config.model_copy(update={"tracking": TrackingConfig(uri=uri)})
+    return config.model_copy(update={"track": TrackConfig(uri=uri)})
 
 
 def test_collect_reads_what_the_round_wrote(experiment: Config) -> None:
     log = collect(experiment, 1)
     assert log.parameters["student.steps"] == "40"
     assert log.parameters["planned.spacing"] == "[1.0, 1.0, 3.0]"
-    assert not any(name.startswith("tracking") for name in log.parameters)
+    assert not any(name.startswith("track") for name in log.parameters)
     losses = [(step, value) for name, step, value in log.curves if name == "student/seed_0/loss"]
     assert losses == [(20, 0.05), (40, 0.025)]  # nan is left out
     assert log.scores["test/dice/foreground"] == 0.81
@@ -94,7 +94,7 @@ def test_sqlite_gets_one_run_a_round_however_often_it_is_logged(experiment: Conf
     artefacts = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert artefacts >= {"plan.json", "config.yaml", "refine.csv", "labels.csv", "summary.json", "overlays"}
     assert Path(found.artifact_location.removeprefix("file://")).is_relative_to(tmp_path / "mlartifacts")
-    assert json.loads(layout.tracking(1).read_text()) == second
+    assert json.loads(layout.track(1).read_text()) == second
 
 
 def test_two_processes_may_create_the_database_at_once(experiment: Config, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_two_processes_may_create_the_database_at_once(experiment: Config, tmp_p
     ]
     assert [process.communicate()[1] for process in processes] == ["", ""]
     assert [process.returncode for process in processes] == [0, 0]
-    outcomes = [json.loads(Layout.of(experiment).tracking(number).read_text()) for number in (0, 1)]
+    outcomes = [json.loads(Layout.of(experiment).track(number).read_text()) for number in (0, 1)]
     assert [outcome["logged"] for outcome in outcomes] == [True, True]
     assert not list(tmp_path.glob(".tmp-*"))
 
@@ -124,12 +124,12 @@ def test_an_unreachable_server_is_a_warning(
     config_file = tmp_path / "c.yaml"
     uri = "http://anna:geheim@127.0.0.1:9"
     write_text(
-        config_file, yaml.safe_dump({"experiment": "toy", "tracking": {"uri": uri, "timeout_seconds": 1}})
+        config_file, yaml.safe_dump({"experiment": "toy", "track": {"uri": uri, "timeout_seconds": 1}})
     )
     started = time.monotonic()
     assert main(["track", "--config", str(config_file), "--round", "1"]) == 0
     assert time.monotonic() - started < 20
-    outcome = Layout.of(experiment).tracking(1).read_text()
+    outcome = Layout.of(experiment).track(1).read_text()
     assert json.loads(outcome)["logged"] is False
     warning = capsys.readouterr().err
     assert "round 1 is not in MLflow" in warning
@@ -167,15 +167,15 @@ def test_what_hangs_is_given_up(experiment: Config, monkeypatch: pytest.MonkeyPa
 
 def test_disabled_tracking_says_so_without_importing_mlflow(experiment: Config, tmp_path: Path) -> None:
     config_file = tmp_path / "c.yaml"
-    write_text(config_file, yaml.safe_dump({"experiment": "toy", "tracking": {"enabled": False}}))
+    write_text(config_file, yaml.safe_dump({"experiment": "toy", "track": {"enabled": False}}))
     code = (
         f"import sys; from hstf.cli import main; main(['track', '--config', '{config_file}', '--round', '1'])"
     )
     subprocess.run(
         [sys.executable, "-c", code + "; assert 'mlflow' not in sys.modules"], check=True, cwd=tmp_path
     )
-    outcome = json.loads(Layout.of(experiment).tracking(1).read_text())
-    assert outcome == {"logged": False, "reason": "tracking.enabled is false"}
+    outcome = json.loads(Layout.of(experiment).track(1).read_text())
+    assert outcome == {"logged": False, "reason": "track.enabled is false"}
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_the_logged_configuration_has_no_credentials(experiment: Config) -> None
 
 def test_a_plain_folder_is_no_address() -> None:
     with pytest.raises(ValueError, match="write sqlite:///"):
-        TrackingConfig(uri="mlruns")
+        TrackConfig(uri="mlruns")
 
 
 def test_names_hold_only_what_mlflow_accepts() -> None:

@@ -187,7 +187,7 @@ def test_a_tiny_experiment_from_scans_to_model(finished: Workspace) -> None:
     assert [row["round"] for row in rounds] == ["0", "1", "2"]
     assert {"model.json", "README.md"} <= {path.name for path in (results / "export").iterdir()}
     assert (results / "report" / "report.html").stat().st_size > 10_000
-    assert json.loads((results / "round_2" / "tracking.json").read_text())["logged"]
+    assert json.loads((results / "round_2" / "track.json").read_text())["logged"]
     labels = {row["case_id"]: row for row in csv.DictReader((results / "round_1" / "labels.csv").open())}
     assert set(labels) == {"case_006", "case_007", "case_008"}
     assert not list((results / "preprocessed").glob("case_00[45]")), "test cases are left to evaluate"

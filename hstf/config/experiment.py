@@ -15,7 +15,7 @@ from hstf.config.refine import CalibrateConfig, RefineConfig
 from hstf.config.report import ReportConfig
 from hstf.config.section import Section
 from hstf.config.teacher import TeacherConfig
-from hstf.config.tracking import TrackingConfig
+from hstf.config.track import TrackConfig
 from hstf.config.training import StudentConfig, WarmupConfig
 
 IGNORE = "ignore"
@@ -61,7 +61,7 @@ class Config(Section):
     predict: PredictConfig = PredictConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     report: ReportConfig = ReportConfig()
-    tracking: TrackingConfig = TrackingConfig()
+    track: TrackConfig = TrackConfig()
     phantom: PhantomConfig | None = None
 
     @field_validator("experiment")

@@ -33,7 +33,9 @@ def resolve_config(raw: Mapping[str, Any], source: str = "configuration") -> Con
     try:
         return validate(raw)
     except ValidationError as error:
-        raise join_faults(f"{source}: not a valid configuration.", [_sentence(e) for e in error.errors()]) from None
+        raise join_faults(
+            f"{source}: not a valid configuration.", [_sentence(e) for e in error.errors()]
+        ) from None
     except ValueError as error:
         raise HstfError(f"{source}: {error}") from None
 

@@ -13,7 +13,7 @@ import yaml
 
 from hstf import __version__
 from hstf.cases import Split, read_cases
-from hstf.config.tracking import without_credentials
+from hstf.config.track import without_credentials
 from hstf.errors import HstfError
 from hstf.layout import members
 from hstf.report.figures import Figures, training_curves

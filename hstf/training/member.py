@@ -1,6 +1,5 @@
 """Train one member of a round's model, from its cases to its weights on disk."""
 
-import os
 import shutil
 import zlib
 from collections.abc import Sequence
@@ -60,7 +59,6 @@ def train_member(
         choose_device(config.device),
         member_seed(config.seed, number, member),
     )
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
     plan = Plan.load(layout.plan)
     source = PatchSource(
         labelled, pseudo, len(config.class_names), plan.patch_size, plan.batch_size, labelled_fraction,

@@ -50,7 +50,7 @@ LOGS, BENCHMARKS = LAYOUT.root / "logs", LAYOUT.root / "benchmarks"
 LABELLED, UNLABELLED, TEST = (SHEET.shards(split, CONFIG.shard_size) for split in Split)
 CASES = LABELLED | UNLABELLED | TEST  # of each shard
 TRAINING = [case for case in SHEET.cases if case.split is not Split.TEST]
-TRACKED = (0, *ROUNDS) if CONFIG.tracking.enabled else ()
+TRACKED = (0, *ROUNDS) if CONFIG.track.enabled else ()
 GPU = 0 if CONFIG.device == "cpu" else 1
 TRAINING_MB = 6000 + int(1000 * CONFIG.plan.memory_gb)
 
@@ -71,6 +71,18 @@ def memory(megabytes):
         return megabytes * attempt
 
     return of_attempt
+
+
+def side_by_side(count):
+    """Threads of one of `count` like jobs. Here they share the cores: two networks on a core each are done well before two
+    that take turns on both. On a cluster each has a node's."""
+
+    def of_job(w):
+        if workflow.non_local_exec or workflow.cores is None:
+            return 8
+        return min(8, max(1, workflow.cores // max(1, count)))
+
+    return of_job
 
 
 def shard_images(w):

@@ -16,7 +16,7 @@ rule evaluate_shard:
     wildcard_constraints:
         round=r"\d+",
         shard=r"test_\d+",
-    threads: 8
+    threads: side_by_side(len(TEST))
     resources:
         mem_mb=memory(16000),
         runtime=720,

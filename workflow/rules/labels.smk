@@ -14,7 +14,7 @@ rule labels_shard:
         LOGS / "labels" / "round_{round}_{shard}.log",
     benchmark:
         BENCHMARKS / "labels" / "round_{round}_{shard}.tsv"
-    threads: 4
+    threads: side_by_side(len(UNLABELLED))
     resources:
         mem_mb=memory(16000),
         runtime=240,

@@ -13,7 +13,7 @@ rule refine_shard:
         LOGS / "refine" / "round_{round}_{shard}.log",
     benchmark:
         BENCHMARKS / "refine" / "round_{round}_{shard}.tsv"
-    threads: 4
+    threads: side_by_side(len(UNLABELLED))
     resources:
         mem_mb=memory(16000),
         runtime=480,

@@ -14,7 +14,7 @@ rule student_member:
         LOGS / "student" / "round_{round}_{member}.log",
     benchmark:
         BENCHMARKS / "student" / "round_{round}_{member}.tsv"
-    threads: 8
+    threads: side_by_side(CONFIG.student.members)
     resources:
         mem_mb=memory(TRAINING_MB),
         runtime=1440,

@@ -6,7 +6,7 @@ def round_targets(number):
     """Files of each stage of a round."""
     files = {
         "evaluate": LAYOUT.evaluation_summary(number),
-        "track": LAYOUT.tracking(number),
+        "track": LAYOUT.track(number),
     }
     if number > 0:
         files["teacher"] = [LAYOUT.teacher_table(number, shard) for shard in UNLABELLED]

@@ -12,7 +12,7 @@ rule teacher_shard:
         LOGS / "teacher" / "round_{round}_{shard}.log",
     benchmark:
         BENCHMARKS / "teacher" / "round_{round}_{shard}.tsv"
-    threads: 8
+    threads: side_by_side(len(UNLABELLED))
     resources:
         mem_mb=memory(16000),
         runtime=720,

@@ -1,4 +1,4 @@
-# A round in MLflow. Tracking never fails a run; tracking.json tells what was logged.
+# A round in MLflow. Tracking never fails a run; track.json tells what was logged.
 
 
 rule track_round:
@@ -6,7 +6,7 @@ rule track_round:
         plan=LAYOUT.plan,
         results=round_results,
     output:
-        LAYOUT.tracking("{round}"),
+        LAYOUT.track("{round}"),
     log:
         LOGS / "track" / "round_{round}.log",
     benchmark:

@@ -15,7 +15,7 @@ rule warmup_member:
         BENCHMARKS / "warmup" / "{member}.tsv"
     wildcard_constraints:
         member=r"fold_\d+",
-    threads: 8
+    threads: side_by_side(len(members(CONFIG, 0)))
     resources:
         mem_mb=memory(TRAINING_MB),
         runtime=1440,

@@ -1,4 +1,4 @@
-"""``tracking:``, MLflow. CSV and JSON files are the truth; tracking shows them and never fails a run."""
+"""``track:``, MLflow. CSV and JSON files are the truth; tracking shows them and never fails a run."""
 
 import re
 
@@ -11,7 +11,7 @@ CREDENTIALS = re.compile(
 )
 
 
-class TrackingConfig(Section):
+class TrackConfig(Section):
     """Where runs are shown."""
 
     enabled: bool = True
