@@ -67,6 +67,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def add_round(parser: argparse.ArgumentParser) -> None:
+    """The option ``--round``."""
     parser.add_argument("--round", type=int, required=True, metavar="R", help="the round, 0 for the warm-up")
 
 
@@ -79,6 +80,7 @@ def add_shard(parser: argparse.ArgumentParser, required: bool = True) -> None:
 
 
 def add_member(parser: argparse.ArgumentParser) -> None:
+    """The option ``--member``."""
     parser.add_argument(
         "--member", required=True, metavar="NAME", help="the member, for instance fold_0 or seed_0"
     )

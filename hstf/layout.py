@@ -25,14 +25,17 @@ class Layout:
 
     @property
     def check(self) -> Path:
+        """Faults, warnings and facts of every file."""
         return self.root / "check.csv"
 
     @property
     def fingerprint(self) -> Path:
+        """What the scans are like."""
         return self.root / "fingerprint.json"
 
     @property
     def plan(self) -> Path:
+        """What was decided from the fingerprint, and why."""
         return self.root / "plan.json"
 
     @property
@@ -41,9 +44,11 @@ class Layout:
         return self.root / "preprocessed"
 
     def preprocessed_table(self, shard: str) -> Path:
+        """Table of a shard's cases on the planned grid."""
         return self.preprocessed / f"{shard}.csv"
 
     def round(self, number: int) -> Path:
+        """Folder of a round."""
         return self.root / f"round_{number}"
 
     def model(self, number: int) -> Path:
@@ -51,9 +56,11 @@ class Layout:
         return self.round(number) / "model"
 
     def weights(self, number: int, member: str) -> Path:
+        """A member's EMA weights, which load without any other file."""
         return self.model(number) / member / "weights.pt"
 
     def history(self, number: int, member: str) -> Path:
+        """A member's losses, a row every few steps."""
         return self.model(number) / member / "history.csv"
 
     def training_state(self, number: int, member: str) -> Path:
@@ -66,22 +73,28 @@ class Layout:
         return self.round(0) / "out_of_fold"
 
     def out_of_fold_table(self, member: str) -> Path:
+        """Table of the labelled cases that a member predicted unseen."""
         return self.out_of_fold / f"{member}.csv"
 
     @property
     def calibration(self) -> Path:
+        """What the out-of-fold predictions teach."""
         return self.round(0) / "calibration.json"
 
     def teacher(self, number: int) -> Path:
+        """Folder of the teacher's views of the unlabelled cases."""
         return self.round(number) / "teacher"
 
     def teacher_table(self, number: int, shard: str) -> Path:
+        """Table of the teacher's cases of a shard."""
         return self.teacher(number) / f"{shard}.csv"
 
     def pseudo_labels(self, number: int) -> Path:
+        """Folder of pseudo-labels, their weights and overlays."""
         return self.round(number) / "pseudo_labels"
 
     def pseudo_labels_table(self, number: int, shard: str) -> Path:
+        """Table of a shard's pseudo-labels."""
         return self.pseudo_labels(number) / f"{shard}.csv"
 
     def refine(self, number: int) -> Path:
@@ -93,15 +106,19 @@ class Layout:
         return self.round(number) / "labels"
 
     def labels_shard_table(self, number: int, shard: str) -> Path:
+        """Table of a shard's labels: automatic or human."""
         return self.labels(number) / f"{shard}.csv"
 
     def labels_table(self, number: int) -> Path:
+        """Table of all labels of a round."""
         return self.round(number) / "labels.csv"
 
     def evaluation(self, number: int) -> Path:
+        """Folder of a round's test scores and predictions."""
         return self.round(number) / "evaluation"
 
     def evaluation_table(self, number: int, shard: str) -> Path:
+        """Table of a shard's test cases."""
         return self.evaluation(number) / f"{shard}.csv"
 
     def evaluation_prediction(self, number: int, case_id: str) -> Path:
@@ -109,9 +126,11 @@ class Layout:
         return self.evaluation(number) / "predictions" / f"{case_id}.nii.gz"
 
     def evaluation_scores(self, number: int, case_id: str) -> Path:
+        """Scores of one test case."""
         return self.evaluation(number) / "scores" / f"{case_id}.json"
 
     def evaluation_cases(self, number: int) -> Path:
+        """Every metric by test case and class."""
         return self.evaluation(number) / "cases.csv"
 
     def evaluation_members(self, number: int) -> Path:
@@ -123,17 +142,21 @@ class Layout:
         return self.evaluation(number) / "pseudo_labels.csv"
 
     def evaluation_summary(self, number: int) -> Path:
+        """Means and intervals over the test cases."""
         return self.evaluation(number) / "summary.json"
 
     def track(self, number: int) -> Path:
+        """What became of logging the round."""
         return self.round(number) / "track.json"
 
     @property
     def rounds_table(self) -> Path:
+        """The rounds side by side."""
         return self.root / "rounds.csv"
 
     @property
     def report(self) -> Path:
+        """The HTML report."""
         return self.root / "report" / "report.html"
 
     @property
@@ -142,10 +165,12 @@ class Layout:
         return self.root / "export"
 
     def override(self, number: int, case_id: str) -> Path:
+        """A person's label of a case, from a round on."""
         return self.overrides / f"round_{number}" / f"{case_id}.nii.gz"
 
     @property
     def decisions(self) -> Path:
+        """Table of persons' decisions."""
         return self.overrides / "decisions.csv"
 
 
