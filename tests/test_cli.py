@@ -1,0 +1,60 @@
+"""The command: exit codes, sentences instead of tracebacks, and no import before it is needed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hstf.cli import COMMANDS, main
+
+HEAVY = ("torch", "monai", "pandas", "mlflow", "matplotlib", "snakemake")
+WITHOUT_TORCH = (
+    "phantom",
+    "check",
+    "plan",
+    "preprocess",
+    "calibrate",
+    "refine",
+    "labels",
+    "report",
+    "track",
+    "config",
+)
+
+
+def imported(statement: str) -> set[str]:
+    """Which of the heavy packages a fresh Python has imported after ``statement``."""
+    code = f"{statement}; import sys; print(*(name for name in {HEAVY!r} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_help_imports_nothing_heavy() -> None:
+    assert imported("import hstf.cli, hstf.config, hstf.cases, hstf.layout, hstf.overrides") == set()
+
+
+@pytest.mark.parametrize("name", WITHOUT_TORCH)
+def test_stages_without_a_network_import_no_torch(name: str) -> None:
+    assert not imported(f"import {COMMANDS[name][0]}") & {"torch", "monai", "mlflow"}
+
+
+def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in COMMANDS:
+        with pytest.raises(SystemExit) as stopped:
+            main([name, "--help"])
+        assert stopped.value.code == 0
+        assert f"hstf {name}" in capsys.readouterr().out
+
+
+def test_a_fault_is_a_sentence_and_exit_code_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", "--config", f"{tmp_path}/nowhere.yaml"]) == 1
+    assert "nowhere.yaml: cannot be read" in capsys.readouterr().err
+
+
+def test_wrong_usage_is_exit_code_2() -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["refine"])
+    assert stopped.value.code == 2
