@@ -47,9 +47,7 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"hstf {name}" in capsys.readouterr().out
 
 
-def test_a_fault_is_a_sentence_and_exit_code_1(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_fault_is_a_sentence_and_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--config", f"{tmp_path}/nowhere.yaml"]) == 1
     assert "nowhere.yaml: cannot be read" in capsys.readouterr().err
 
