@@ -17,7 +17,7 @@ from hstf.layout import Layout, members
 from hstf.losses import pyramid_loss
 from hstf.records import read_table
 from hstf.training.loop import Objective, Views
-from hstf.training.member import forget_training, labelled_cases, pseudo_cases, train_member
+from hstf.training.member import labelled_cases, pseudo_cases, train_member
 from hstf.training.state import TrainingState
 
 
@@ -51,7 +51,6 @@ def student(config: Config, number: int, member: str) -> None:
         start=start,
         meta={"trained_on": [case.case_id for case in labelled], "pseudo_labelled": len(used)},
     )  # fmt: skip
-    forget_training(config, number, member)
 
 
 def start_weights(config: Config, number: int, member: str) -> Path | None:

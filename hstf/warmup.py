@@ -13,7 +13,7 @@ from hstf.errors import HstfError
 from hstf.layout import Layout, warmup_members
 from hstf.losses import pyramid_loss
 from hstf.training.loop import Objective, Views
-from hstf.training.member import forget_training, labelled_cases, train_member
+from hstf.training.member import labelled_cases, train_member
 from hstf.training.state import TrainingState
 
 
@@ -46,7 +46,6 @@ def warmup(config: Config, member: str) -> None:
     )  # fmt: skip
     if held_out:
         predict_out_of_fold(config, member, held_out, weights)
-    forget_training(config, 0, member)
 
 
 def held_out_cases(config: Config, member: str, labelled: Sequence[Case]) -> list[Case]:

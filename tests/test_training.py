@@ -484,4 +484,15 @@ def test_a_killed_training_ends_in_the_same_bytes_as_an_uninterrupted_one(tmp_pa
     assert [row["step"] for row in read_csv(killed.history(0, "fold_0"))] == [
         "8", "16", "24", "32", "40", "48", "56", "60",
     ]  # fmt: skip
-    assert not killed.training_state(0, "fold_0").exists()
+
+
+def test_a_finished_training_is_not_done_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, _ = write_experiment(tmp_path, warmup={"steps": 6})
+    stage(config, "fold_0")
+    weights = Layout.of(config).weights(0, "fold_0")
+    before = sha256_file(weights)
+    weights.unlink()
+    capsys.readouterr()
+    stage(config, "fold_0")
+    assert "resumes at step 6" in capsys.readouterr().out
+    assert sha256_file(weights) == before

@@ -101,7 +101,6 @@ def test_a_fold_is_never_read_before_it_is_predicted(tmp_path: Path, monkeypatch
     assert set(meta["trained_on"]) == everyone - held_out
     assert (meta["round"], meta["member"], meta["steps"]) == (0, "fold_1", 6)
     assert [row["step"] for row in read_csv(layout.history(0, "fold_1"))] == ["4", "6"]
-    assert not layout.training_state(0, "fold_1").exists()
     assert network(torch.zeros(1, 1, 8, 8, 8)).shape == (1, 3, 8, 8, 8)
 
 

@@ -1,6 +1,5 @@
 """Train one member of a round's model, from its cases to its weights on disk."""
 
-import shutil
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,9 @@ from hstf.stages import STAGES
 from hstf.training.loop import Objective, train
 from hstf.training.patches import PatchSource, TrainingCase
 from hstf.training.state import TrainingState
+
+PLAN_KEYS = ("spacing", "patch_size", "batch_size", "channels", "strides", "kernels")
+"""What a training takes from the plan; normalisation is in the preprocessed files."""
 
 
 def labelled_cases(layout: Layout, cases: Sequence[Case]) -> list[TrainingCase]:
@@ -46,7 +48,8 @@ def train_member(
 ) -> Path:  # fmt: skip
     """Train a member (or go on with an interrupted training) and write its weights and history; returns the weights.
 
-    The state stays until :func:`forget_training`, so that a stage that goes on with the weights may be interrupted too.
+    The state stays when all is done: run again with the same inputs and configuration, as after a new case that changed
+    nothing of the plan, the stage takes seconds.
 
     Args:
         number: the round.
@@ -74,11 +77,6 @@ def train_member(
     return _write(layout, number, member, state, meta or {})
 
 
-def forget_training(config: Config, number: int, member: str) -> None:
-    """Remove the resumable state of a member of which everything is written."""
-    shutil.rmtree(Layout.of(config).training_state(number, member), ignore_errors=True)
-
-
 def initial_network(config: Config, plan: Plan, seed: int, start: Path | None) -> HybridNet:
     """A network with random weights drawn from ``seed``, or the one of the file ``start``."""
     if start is not None:
@@ -103,7 +101,7 @@ def training_fingerprint(
         "training": training.model_dump(mode="json", exclude={"checkpoint_seconds"}),
         "network": config.network.model_dump(mode="json"),
         "labels": config.labels,
-        "plan": plan.to_json(),
+        "plan": {key: plan.to_json()[key] for key in PLAN_KEYS},
         "seed": source.seed,
         "files": [(str(path), sha256_file(path)) for path in paths],  # their order decides who is learned from when
         "start": sha256_file(start) if start else None,
