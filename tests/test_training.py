@@ -469,8 +469,8 @@ def step_when_killed(arguments: list[str], state: Path) -> int:
 
 def test_a_killed_training_ends_in_the_same_bytes_as_an_uninterrupted_one(tmp_path: Path) -> None:
     keys = {"warmup": {"steps": 60, "history_every": 8}}
-    config, _ = write_experiment(tmp_path / "whole", **keys)
-    stage(config, "fold_0")
+    config, path = write_experiment(tmp_path / "whole", **keys)
+    subprocess.run([*COMMAND, "warmup", "--config", str(path), "--member", "fold_0"], check=True)
     whole = Layout.of(config)
     config, path = write_experiment(tmp_path / "killed", **keys)
     killed, arguments = Layout.of(config), ["warmup", "--config", str(path), "--member", "fold_0"]
