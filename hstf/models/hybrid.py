@@ -76,16 +76,17 @@ class HybridNet(nn.Module):
         """Logits ``(B, K, D, H, W)`` of the image ``(B, C, D, H, W)``; sizes are multiples of :attr:`divisor`."""
         return self._decode(*self._encode(x, 1.0))[-1]
 
-    def pyramid(self, x: Tensor, zoom: float = 1.0) -> Pyramid:
+    def pyramid(self, x: Tensor, zoom: float | Sequence[float] = 1.0) -> Pyramid:
         """Logits of every decoder level and the deep features.
 
         Args:
-            zoom: how much larger than planned the anatomy appears in ``x``, for positions in true millimetres.
+            zoom: how much larger than planned the anatomy appears in ``x``, along each axis or along all alike, for
+                positions in true millimetres.
         """
         skips, features = self._encode(x, zoom)
         return Pyramid(self._decode(skips, features)[::-1], features)
 
-    def _encode(self, x: Tensor, zoom: float) -> tuple[list[Tensor], Tensor]:
+    def _encode(self, x: Tensor, zoom: float | Sequence[float]) -> tuple[list[Tensor], Tensor]:
         skips, features = [], x
         for level, block in enumerate(self.encoder):
             x = block(x)

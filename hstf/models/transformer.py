@@ -26,10 +26,13 @@ class Transformer(nn.Module):
         self.voxel_mm = tuple(voxel_mm)
         self.pairs = width // heads // 2
 
-    def forward(self, x: Tensor, zoom: float = 1.0) -> Tensor:
-        """``(B, C, D, H, W)`` to the same shape. ``zoom``: how much larger than planned the anatomy appears in ``x``."""
+    def forward(self, x: Tensor, zoom: float | Sequence[float] = 1.0) -> Tensor:
+        """``(B, C, D, H, W)`` to the same shape. ``zoom``: how much larger than planned the anatomy appears in ``x``,
+        along each axis or along all alike."""
         shape = x.shape[2:]
-        angles = rotary_angles(shape, [mm / zoom for mm in self.voxel_mm], self.pairs, x.device)
+        zooms = (zoom,) * 3 if isinstance(zoom, int | float) else tuple(zoom)
+        voxel_mm = [mm / z for mm, z in zip(self.voxel_mm, zooms, strict=True)]
+        angles = rotary_angles(shape, voxel_mm, self.pairs, x.device)
         tokens = x.flatten(2).transpose(1, 2)
         for layer in self.layers:
             tokens = layer(tokens, angles)
