@@ -1,4 +1,6 @@
-"""NIfTI volumes: read with their geometry, written with the geometry of their source.
+"""Volumes: read with their geometry, written as NIfTI with the geometry of their source.
+
+NIfTI (.nii, .nii.gz), MetaImage (.mha) and NRRD (.nrrd) are read.
 
 Arrays are indexed as NIfTI stores them, ``(X, Y, Z)``; an affine maps voxel indices to millimetres (RAS+).
 """
@@ -6,16 +8,15 @@ Arrays are indexed as NIfTI stores them, ``(X, Y, Z)``; an affine maps voxel ind
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import nibabel as nib
 import numpy as np
-from nibabel.arrayproxy import ArrayProxy
 
 from hstf.errors import HstfError
 from hstf.files import atomic_path
+from hstf.itk import READERS, open_itk
 
-SUFFIXES = (".nii", ".nii.gz")
+SUFFIXES = (".nii.gz", ".nii", *READERS)
 DEFLATE_RATIO = 1100
 """No gzip file expands by more than a factor of 1032."""
 LABEL_TOLERANCE = 1e-3
@@ -44,21 +45,50 @@ def spacing_of(affine: np.ndarray) -> tuple[float, float, float]:
     return float(x), float(y), float(z)
 
 
+def suffix_of(path: Path) -> str:
+    """Which of :data:`SUFFIXES` a file's name ends in, in lower case; empty for other files."""
+    return next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), "")
+
+
+def is_nifti(path: Path) -> bool:
+    """Whether a file is named as NIfTI; other volumes have their voxels read as a whole."""
+    return suffix_of(path) in (".nii", ".nii.gz")
+
+
 def open_nifti(path: Path) -> nib.Nifti1Image:
-    """Open a NIfTI file lazily: the header is read and found plausible, the voxels are not read.
+    """Open a volume lazily as NIfTI: the header is read and found plausible, the voxels are not read.
 
     Raises:
-        HstfError: missing, not NIfTI, not 3D (a fourth axis of length 1 passes), voxels that are no real numbers,
+        HstfError: missing, unreadable, not 3D (a fourth axis of length 1 passes), voxels that are no real numbers,
             or a header that claims more voxels than a file of this size can hold.
+    """
+    image = open_any(path)
+    shape = tuple(map(int, image.shape))
+    if len(shape) != 3 and not (len(shape) == 4 and shape[3] == 1):
+        raise HstfError(
+            f"{path}: has shape {shape}, expected three axes. Split a 4D file into one file per channel"
+            " (hstf import does it with --extract)."
+        )
+    return image
+
+
+def open_any(path: Path) -> nib.Nifti1Image:
+    """As :func:`open_nifti`, for any number of axes: a fourth one holds channels or time.
+
+    Raises:
+        HstfError: as :func:`open_nifti`, shape aside.
     """
     size = _size(path)
     try:
-        image = nib.load(path, mmap=False)
-    except Exception as error:  # damaged bytes surface as errors of nibabel, struct, zlib and numpy alike
-        raise HstfError(f"{path}: not a readable NIfTI file ({reason(error)}).") from error
+        image = nib.load(path, mmap=False) if is_nifti(path) else open_itk(path)
+    except (
+        Exception
+    ) as error:  # damaged bytes surface as errors of nibabel, struct, zlib, numpy and ITK alike
+        kind = "NIfTI" if is_nifti(path) else suffix_of(path)
+        raise HstfError(f"{path}: not a readable {kind} file ({reason(error)}).") from error
     if not isinstance(image, nib.Nifti1Image | nib.Nifti2Image):
         raise HstfError(f"{path}: is {type(image).__name__}, expected NIfTI (.nii or .nii.gz).")
-    fault = _header_fault(image, size, compressed=path.name.lower().endswith(".gz"))
+    fault = _header_fault(image, size, compressed=suffix_of(path) != ".nii")
     if fault:
         raise HstfError(f"{path}: {fault}")
     return image
@@ -71,14 +101,17 @@ def reason(error: BaseException) -> str:
 
 
 def _size(path: Path) -> int:
-    """Bytes of a regular file with a NIfTI name; pipes and devices, which may never end, are not opened."""
-    if not path.name.lower().endswith(SUFFIXES):
-        raise HstfError(f"{path}: is not named .nii or .nii.gz. Convert it to NIfTI (DICOM: with dcm2niix).")
+    """Bytes of a regular file with a volume's name; pipes and devices, which may never end, are not opened."""
+    if not suffix_of(path):
+        raise HstfError(
+            f"{path}: is not named {', '.join(SUFFIXES)}. Convert it to NIfTI: DICOM with dcm2niix"
+            " (dcm2niix -z y -o OUTPUT FOLDER), which keeps spacing and orientation."
+        )
     try:
         if not path.exists():
             raise HstfError(f"{path}: the file is missing.")
         if not path.is_file():
-            raise HstfError(f"{path}: is a folder or device, expected a NIfTI file.")
+            raise HstfError(f"{path}: is a folder or device, expected a file.")
         with path.open("rb") as stream:
             start = stream.read(2)
         size = path.stat().st_size
@@ -87,7 +120,7 @@ def _size(path: Path) -> int:
     if not start:
         raise HstfError(f"{path}: the file is empty.")
     compressed, named = start == b"\x1f\x8b", path.name.lower().endswith(".gz")
-    if compressed != named:
+    if is_nifti(path) and compressed != named:
         raise HstfError(
             f"{path}: is{'' if compressed else ' not'} gzip-compressed, which its name denies."
             f" Rename it to end in {'.nii.gz' if compressed else '.nii'} if it is sound."
@@ -98,13 +131,11 @@ def _size(path: Path) -> int:
 def _header_fault(image: nib.Nifti1Image, size: int, compressed: bool) -> str:
     """What is implausible about a header of a file of ``size`` bytes; empty when nothing is."""
     shape, dtype = tuple(map(int, image.shape)), image.get_data_dtype()
-    if len(shape) != 3 and not (len(shape) == 4 and shape[3] == 1):
-        return f"has shape {shape}, expected three axes. Split a 4D file into one file per channel."
-    if min(shape) < 1:
+    if min(shape, default=0) < 1:
         return f"has shape {shape}: an axis without voxels."
     if dtype.kind not in "iuf":
         return f"has voxels of type {dtype}, expected whole or real numbers. Convert it."
-    needed = int(cast(ArrayProxy, image.dataobj).offset) + math.prod(shape) * dtype.itemsize
+    needed = int(getattr(image.dataobj, "offset", 0)) + math.prod(shape) * dtype.itemsize
     if needed > size * (DEFLATE_RATIO if compressed else 1):
         return (
             f"the header claims shape {shape} of {dtype}, {needed} bytes, but the file has {size} bytes;"

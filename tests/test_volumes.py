@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -258,3 +259,87 @@ def test_random_damage_of_the_packed_file(
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(content[: data.draw(st.integers(1, len(content)))])
     damaged(path)
+
+
+ITK_SUFFIXES = (".mha", ".nrrd")
+TURN = np.array([[0.36, 0.48, -0.8], [-0.8, 0.6, 0.0], [0.48, 0.64, 0.6]])
+"""Orthonormal: ITK knows no shear."""
+
+
+def save_itk(path: Path, data: np.ndarray, packed: bool = True) -> Path:
+    image = sitk.GetImageFromArray(data.T.copy())
+    image.SetSpacing((1.5, 2.0, 0.75))
+    image.SetOrigin((-5.0, 7.25, 9.5))
+    image.SetDirection(TURN.ravel().tolist())
+    sitk.WriteImage(image, str(path), packed)
+    return path
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64])
+@pytest.mark.parametrize("suffix", ITK_SUFFIXES)
+def test_itk_formats_lie_where_itk_puts_them(tmp_path: Path, suffix: str, dtype: type, packed: bool) -> None:
+    data = np.abs(voxels()).astype(dtype)
+    volume = read_image(save_itk(tmp_path / f"scan{suffix}", data, packed))
+    np.testing.assert_array_equal(volume.data, data.astype(np.float32))
+    assert volume.header.get_data_dtype() == dtype
+    # x (left) and y (posterior) of ITK are -x and -y of NIfTI
+    lps = TURN @ np.diag([1.5, 2.0, 0.75])
+    np.testing.assert_allclose(volume.affine[:3, :3], np.diag([-1, -1, 1]) @ lps, rtol=1e-14, atol=1e-15)
+    np.testing.assert_array_equal(volume.affine[:3, 3], [5.0, -7.25, 9.5])
+    scan = scan_file(tmp_path / f"scan{suffix}", label=False)
+    assert (scan.fault, scan.unit, scan.codes, scan.shape) == ("", "mm", (1, 1), SHAPE)
+    assert (scan.minimum, scan.maximum) == (data.min(), data.max())
+
+
+@pytest.mark.parametrize("suffix", ITK_SUFFIXES)
+def test_a_label_of_an_itk_volume_lies_on_it(tmp_path: Path, suffix: str) -> None:
+    label = (voxels() > 300).astype(np.int16)
+    source = read_label(save_itk(tmp_path / f"label{suffix}", label))
+    np.testing.assert_array_equal(source.data, label)
+    assert scan_file(tmp_path / f"label{suffix}", label=True).values == {
+        "0": int((label == 0).sum()),
+        "1": int(label.sum()),
+    }
+    write_like(tmp_path / "label.nii.gz", source.data, source)
+    np.testing.assert_allclose(read_label(tmp_path / "label.nii.gz").affine, source.affine, rtol=1e-6)
+    by_itk = sitk.ReadImage(str(tmp_path / "label.nii.gz"))  # ITK's own word on where it lies
+    np.testing.assert_allclose(by_itk.GetOrigin(), (-5.0, 7.25, 9.5), rtol=1e-6)
+    np.testing.assert_allclose(np.reshape(by_itk.GetDirection(), (3, 3)), TURN, atol=1e-6)
+
+
+def test_nrrd_in_ras_is_left_as_it_is(tmp_path: Path) -> None:
+    header = (
+        "NRRD0004\ntype: uint8\ndimension: 3\nspace: right-anterior-superior\nsizes: 7 6 5\nencoding: raw\n"
+        "space directions: (2,0,0) (0,3,0) (0,0,4)\nspace origin: (10,20,30)\nendian: little\n\n"
+    )
+    data = np.arange(210, dtype=np.uint8)
+    (tmp_path / "scan.nrrd").write_bytes(header.encode() + data.tobytes())
+    volume = read_image(tmp_path / "scan.nrrd")
+    np.testing.assert_array_equal(volume.affine, [[2, 0, 0, 10], [0, 3, 0, 20], [0, 0, 4, 30], [0, 0, 0, 1]])
+    np.testing.assert_array_equal(volume.data, data.reshape(SHAPE, order="F"))
+
+
+@pytest.mark.parametrize("suffix", ITK_SUFFIXES)
+def test_damaged_itk_files(tmp_path: Path, suffix: str) -> None:
+    whole = save_itk(tmp_path / f"scan{suffix}", voxels()).read_bytes()
+    rgb = sitk.GetImageFromArray(np.zeros((5, 6, 7, 3), np.uint8), isVector=True)
+    sitk.WriteImage(rgb, str(tmp_path / f"rgb{suffix}"))
+    series = sitk.JoinSeries([sitk.Image(7, 6, 5, sitk.sitkUInt8)] * 2)
+    sitk.WriteImage(series, str(tmp_path / f"series{suffix}"))
+    (tmp_path / f"cut{suffix}").write_bytes(whole[:-40])
+    (tmp_path / f"rubbish{suffix}").write_bytes(b"hello")
+    (tmp_path / f"empty{suffix}").write_bytes(b"")
+    for name in ("rgb", "series", "cut", "rubbish", "empty", "absent"):
+        path = tmp_path / f"{name}{suffix}"
+        with pytest.raises(HstfError, match=name) as refused:
+            read_image(path)
+        assert "0x" not in str(refused.value)
+        damaged(path)
+        assert scan_file(path, label=False).fault
+
+
+def test_dicom_is_pointed_to_dcm2niix(tmp_path: Path) -> None:
+    (tmp_path / "IM0001.dcm").write_bytes(bytes(128) + b"DICM")
+    with pytest.raises(HstfError, match="dcm2niix -z y"):
+        read_image(tmp_path / "IM0001.dcm")

@@ -1,4 +1,4 @@
-"""What a NIfTI file holds, found in one pass over its bytes and in little memory, whatever its size."""
+"""What a volume's file holds, found in one pass over its bytes and in little memory, whatever its size."""
 
 import gzip
 import hashlib
@@ -15,7 +15,7 @@ import numpy as np
 from nibabel.arrayproxy import ArrayProxy
 
 from hstf.errors import HstfError
-from hstf.volumes import affine_fault, is_label, open_nifti, reason, spacing_of
+from hstf.volumes import affine_fault, is_label, is_nifti, open_nifti, reason, spacing_of
 
 BLOCK = 4 << 20
 FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -94,12 +94,17 @@ def _scan(path: Path, image: nib.Nifti1Image, label: bool) -> Scan:
     content = hashlib.sha256(repr((shape, image.get_data_dtype().str)).encode())
     try:
         with path.open("rb") as file:
-            hashed = _HashedFile(file)
-            stream = _unpacked(hashed) if path.suffix.lower() == ".gz" else hashed
-            pixdim = _raw_pixdim(stream, image)
-            for values in _voxels(stream, image, content):
-                summary.add(values)
-            extra = _drain(stream)
+            hashed, pixdim, extra = _HashedFile(file), spacing_of(image.affine), 0
+            if is_nifti(path):
+                stream = _unpacked(hashed) if path.suffix.lower() == ".gz" else hashed
+                pixdim = _raw_pixdim(stream, image)
+                for values in _voxels(stream, image, content):
+                    summary.add(values)
+                extra = _drain(stream)
+            else:  # unpacked as a whole by its reader
+                voxels = np.ravel(image.dataobj, order="F")
+                content.update(voxels)
+                summary.add(voxels)
             while hashed.read(BLOCK):
                 pass
     except (OSError, EOFError, zlib.error) as error:
