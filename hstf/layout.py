@@ -8,15 +8,23 @@ from hstf.config import Config
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths below ``<output>/<experiment>/``. ``number`` is a round; round 0 is the warm-up."""
+    """Paths below ``<output>/<experiment>/``. ``number`` is a round; round 0 is the warm-up.
+
+    What ``reuse:`` takes from other experiments lies in their folders.
+    """
 
     root: Path
     overrides: Path
+    data: Path
+    """The experiment that checked, planned and preprocessed the scans: this one, unless their work is reused."""
+    warmup: Path
+    """The experiment that trained and scored the warm-up."""
 
     @classmethod
     def of(cls, config: Config) -> "Layout":
         """The layout of an experiment."""
-        return cls(Path(config.output) / config.experiment, Path(config.overrides))
+        root, reuse = Path(config.output) / config.experiment, config.reuse
+        return cls(root, Path(config.overrides), Path(reuse.data or root), Path(reuse.warmup or root))
 
     @property
     def config(self) -> Path:
@@ -26,22 +34,22 @@ class Layout:
     @property
     def check(self) -> Path:
         """Faults, warnings and facts of every file."""
-        return self.root / "check.csv"
+        return self.data / "check.csv"
 
     @property
     def fingerprint(self) -> Path:
         """What the scans are like."""
-        return self.root / "fingerprint.json"
+        return self.data / "fingerprint.json"
 
     @property
     def plan(self) -> Path:
         """What was decided from the fingerprint, and why."""
-        return self.root / "plan.json"
+        return self.data / "plan.json"
 
     @property
     def preprocessed(self) -> Path:
         """One folder per labelled and unlabelled case, and the tables of the shards."""
-        return self.root / "preprocessed"
+        return self.data / "preprocessed"
 
     def preprocessed_table(self, shard: str) -> Path:
         """Table of a shard's cases on the planned grid."""
@@ -49,7 +57,7 @@ class Layout:
 
     def round(self, number: int) -> Path:
         """Folder of a round."""
-        return self.root / f"round_{number}"
+        return (self.root if number else self.warmup) / f"round_{number}"
 
     def model(self, number: int) -> Path:
         """Folder of a round's members, each a folder with ``weights.pt`` and ``history.csv``."""
@@ -78,8 +86,8 @@ class Layout:
 
     @property
     def calibration(self) -> Path:
-        """What the out-of-fold predictions teach."""
-        return self.round(0) / "calibration.json"
+        """What the out-of-fold predictions teach; depends on ``refine:`` too, so it is never another experiment's."""
+        return self.root / "round_0" / "calibration.json"
 
     def teacher(self, number: int) -> Path:
         """Folder of the teacher's views of the unlabelled cases."""
@@ -145,9 +153,13 @@ class Layout:
         """Means and intervals over the test cases."""
         return self.evaluation(number) / "summary.json"
 
+    def evaluation_scales(self, number: int) -> Path:
+        """Dice of test cases shown to the network at other scales."""
+        return self.evaluation(number) / "scales.csv"
+
     def track(self, number: int) -> Path:
         """What became of logging the round."""
-        return self.round(number) / "track.json"
+        return self.root / f"round_{number}" / "track.json"
 
     @property
     def rounds_table(self) -> Path:
@@ -158,6 +170,11 @@ class Layout:
     def report(self) -> Path:
         """The HTML report."""
         return self.root / "report" / "report.html"
+
+    @property
+    def compare(self) -> Path:
+        """Folder of the comparison of methods: its tables, figures and page, and a folder for each of its experiments."""
+        return self.root / "compare"
 
     @property
     def export(self) -> Path:

@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from hstf.config.check import CheckConfig
+from hstf.config.compare import CompareConfig
 from hstf.config.evaluate import EvaluateConfig, PredictConfig
 from hstf.config.network import NetworkConfig
 from hstf.config.phantom import PhantomConfig
@@ -13,6 +14,7 @@ from hstf.config.plan import PlanConfig
 from hstf.config.preprocess import PreprocessConfig
 from hstf.config.refine import CalibrateConfig, RefineConfig
 from hstf.config.report import ReportConfig
+from hstf.config.reuse import ReuseConfig
 from hstf.config.section import Section
 from hstf.config.teacher import TeacherConfig
 from hstf.config.track import TrackConfig
@@ -34,6 +36,8 @@ class Config(Section):
     """The case sheet: case_id, image columns, label, split, and optionally group and site."""
     labels: dict[str, int] = {"background": 0, "foreground": 1}
     """Name and file value of each class. ``background`` is 0 unless given; ``ignore`` marks voxels to leave out."""
+    lesions: tuple[str, ...] = ()
+    """Classes that are lesions: a case may have any number of them, or none. Each component is judged by itself."""
     modalities: dict[str, Modality] = {"image": "mr"}
     """Image columns of the case sheet, in channel order, and what each is: mr, ct, pet, us or other."""
     seed: int = Field(0, ge=0)
@@ -63,6 +67,8 @@ class Config(Section):
     report: ReportConfig = ReportConfig()
     track: TrackConfig = TrackConfig()
     phantom: PhantomConfig | None = None
+    reuse: ReuseConfig = ReuseConfig()
+    compare: CompareConfig | None = None
 
     @field_validator("experiment")
     @classmethod
@@ -82,6 +88,15 @@ class Config(Section):
         if any(not 0 <= value <= 255 for value in ordered.values()):
             raise ValueError(f"label values lie in 0..255, found {ordered}")
         return ordered
+
+    @model_validator(mode="after")
+    def _lesions_are_classes(self) -> Self:
+        unknown = [name for name in self.lesions if name not in self.class_names[1:]]
+        if unknown:
+            raise ValueError(
+                f"lesions name {', '.join(unknown)}, expected some of the classes {', '.join(self.class_names[1:])}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _rounds_overrides_are_valid(self) -> Self:

@@ -1,31 +1,26 @@
-# What the rules share: the experiment, and inputs that need more than a name. `w` are the wildcards of a job.
+# What the rules share: the experiment, and inputs that need more than a name. `w` are the wildcards of a job. Whoever
+# includes this file has set CONFIG: config.smk for the experiment of a run, cell.smk for one of a comparison.
 
 import shlex
 import sys
 from dataclasses import asdict
-from functools import reduce
 from pathlib import Path
 
 from hstf.cases import Split, read_cases
-from hstf.config import resolve_config
-from hstf.config.command import config_text
-from hstf.config.load import merge, read_yaml
 from hstf.errors import HstfError
-from hstf.files import write_text_if_changed
 from hstf.layout import Layout, members
 from hstf.overrides import overrides_in_force
 from hstf.stages import stage_parameters
 
 
-def read_config():
-    """The configuration; `hstf config --show --config FILES` merges files in the same way."""
-    on_command_line = workflow.overwrite_configfiles
-    files = [*workflow.configfiles[len(on_command_line) :], *on_command_line]
-    layers = [
-        *(read_yaml(Path(file)) for file in files),
-        workflow.config_settings.config,
-    ]
-    return resolve_config(reduce(merge, layers), source=", ".join(map(str, files)))
+# Built from envs/hstf.def; only `--software-deployment-method apptainer` uses it.
+container: "envs/hstf.sif"
+
+
+wildcard_constraints:
+    round=r"[1-9]\d*",
+    shard=r"(labelled|unlabelled|test)_\d+",
+    member=r"(fold|seed)_\d+",
 
 
 def read_overrides():
@@ -35,7 +30,6 @@ def read_overrides():
 
 
 try:
-    CONFIG = read_config()
     SHEET = read_cases(CONFIG)
     ROUNDS = range(1, CONFIG.rounds + 1)
     OVERRIDES = read_overrides()

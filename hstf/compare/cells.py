@@ -1,0 +1,124 @@
+"""The experiments of a comparison: a cell for each method and seed, and what several cells have in common.
+
+A cell differs from the experiment that it belongs to by ``method`` and ``seed`` alone, and lies below its folder
+``compare/``. Scans are checked, planned and preprocessed once, and a warm-up is trained once for each seed, by the
+experiment itself where the seed is its own. A method that needs other data or another warm-up makes its own.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from hstf.config import Config, resolve_config
+from hstf.errors import HstfError
+from hstf.layout import Layout
+from hstf.stages import stage_parameters
+
+BASE_METHOD = "hstf"
+DATA_STAGES = ("check", "plan", "preprocess")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method with a seed."""
+
+    method: str
+    seed: int
+    config: Config
+    """The whole configuration of its experiment."""
+
+    @property
+    def name(self) -> str:
+        """Name of its experiment, which is its folder below ``compare/`` and the prefix of its rules."""
+        return self.config.experiment
+
+
+def cells(config: Config) -> list[Cell]:
+    """The cells of a comparison, method by method; none without a ``compare:`` section.
+
+    Raises:
+        HstfError: a method that is not known, one named twice, or an experiment that is itself another method's.
+    """
+    if config.compare is None:
+        return []
+    _refuse_faults(config)
+    return [
+        Cell(method, seed, _cell_config(config, method, seed))
+        for method in config.compare.methods
+        for seed in config.compare.seeds
+    ]
+
+
+def experiments(config: Config) -> dict[str, Config]:
+    """By name, the experiments that a comparison runs besides ``config`` itself: the cells, and what they share.
+
+    Raises:
+        HstfError: as :func:`cells`.
+    """
+    found: dict[str, Config] = {}
+    root = Layout.of(config).compare
+    for cell in cells(config):
+        reuse = cell.config.reuse
+        if reuse.data == str(root / _data_name(cell.method)):
+            found.setdefault(
+                _data_name(cell.method), _derived(config, _data_name(cell.method), cell.method, cell.seed, {})
+            )
+        if reuse.warmup == str(root / _warmup_name(cell.seed)):
+            shared = {"data": reuse.data}
+            name = _warmup_name(cell.seed)
+            found.setdefault(name, _derived(config, name, BASE_METHOD, cell.seed, shared))
+        found[cell.name] = cell.config
+    return found
+
+
+def _refuse_faults(config: Config) -> None:
+    from hstf.config.methods import METHODS
+
+    assert config.compare is not None
+    if config.method != BASE_METHOD:
+        raise HstfError(
+            f"compare: this experiment's method is {config.method!r}, which all methods would build on."
+            " Leave 'method' out and name the methods in compare.methods."
+        )
+    unknown = [name for name in config.compare.methods if name not in METHODS]
+    if unknown:
+        raise HstfError(f"compare.methods: {', '.join(unknown)} unknown; there are {', '.join(METHODS)}.")
+    for key in ("methods", "seeds"):
+        values = getattr(config.compare, key)
+        if len(set(values)) < len(values):
+            raise HstfError(f"compare.{key}: {', '.join(map(str, values))} names one twice.")
+
+
+def _cell_config(config: Config, method: str, seed: int) -> Config:
+    """The configuration of a cell, with the experiments that it takes data and warm-up from."""
+    name, root = f"{method}_seed_{seed}", Layout.of(config)
+    own, usual = _derived(config, name, method, seed, {}), _derived(config, name, BASE_METHOD, seed, {})
+    if _data_key(own) != _data_key(usual):
+        return _derived(config, name, method, seed, {"data": str(root.compare / _data_name(method))})
+    reuse = {"data": str(root.data)}
+    if stage_parameters(own, "warmup") == stage_parameters(usual, "warmup"):
+        home = root.warmup if seed == config.seed else root.compare / _warmup_name(seed)
+        reuse["warmup"] = str(home)
+    return _derived(config, name, method, seed, reuse)
+
+
+def _data_key(config: Config) -> list[Any]:
+    """What the preprocessed scans depend on, besides the case sheet."""
+    return [config.withheld_labels, *(stage_parameters(config, stage) for stage in DATA_STAGES)]
+
+
+def _data_name(method: str) -> str:
+    return f"{method}_data"
+
+
+def _warmup_name(seed: int) -> str:
+    return f"warmup_seed_{seed}"
+
+
+def _derived(config: Config, name: str, method: str, seed: int, reuse: dict[str, str | None]) -> Config:
+    """``config`` as an experiment of its own below ``compare/``. Persons' overrides are left out: methods are compared."""
+    folder = Layout.of(config).compare
+    changes = {
+        "experiment": name, "output": str(folder), "overrides": str(folder / name / "overrides"), "method": method,
+        "seed": seed, "reuse": reuse, "phantom": None,
+    }  # fmt: skip
+    return resolve_config(config.model_dump(mode="json") | changes, source=f"compare: {name}")

@@ -1,0 +1,20 @@
+# The stages of an experiment in the order in which they run, without those whose work `reuse:` takes from another one.
+
+if CONFIG.reuse.data is None:
+
+    include: "check.smk"
+    include: "plan.smk"
+    include: "preprocess.smk"
+
+
+if CONFIG.reuse.warmup is None:
+
+    include: "warmup.smk"
+
+
+include: "calibrate.smk"
+include: "teacher.smk"
+include: "refine.smk"
+include: "labels.smk"
+include: "student.smk"
+include: "evaluate.smk"
