@@ -3,11 +3,15 @@
 import argparse
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hstf import __version__
 from hstf.errors import HstfError
+
+if TYPE_CHECKING:
+    from hstf.config import Config
 
 # name: (the stage's module, with ``add_arguments(parser)`` and ``run(args) -> int``; one line of help)
 COMMANDS = {
@@ -39,6 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return module.run(args)
     except HstfError as error:
         print(f"hstf {args.command}: {error}", file=sys.stderr)
+        return 1
+    except MemoryError as error:
+        reason = f"not enough memory{f' ({error})' if str(error) else ''}"
+        print(f"hstf {args.command}: {reason}. Use fewer workers or a machine with more.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"hstf {args.command}: interrupted", file=sys.stderr)
@@ -77,6 +85,29 @@ def add_shard(parser: argparse.ArgumentParser, required: bool = True) -> None:
     parser.add_argument(
         "--shard", required=required, metavar="NAME", help=f"the shard, for instance unlabelled_0{joins}"
     )
+
+
+def add_round_and_shard(parser: argparse.ArgumentParser) -> None:
+    """The options of a stage that :func:`run_shard_or_join` runs."""
+    add_config(parser)
+    add_round(parser)
+    add_shard(parser, required=False)
+
+
+def run_shard_or_join(
+    args: argparse.Namespace,
+    shard: Callable[["Config", int, str], object],
+    join: Callable[["Config", int], object],
+) -> int:
+    """Run a per-case stage of a round: the ``shard`` that is named, or the ``join`` of all shards' tables."""
+    from hstf.config import load_config
+
+    config = load_config(*args.config)
+    if args.shard is None:
+        join(config, args.round)
+    else:
+        shard(config, args.round, args.shard)
+    return 0
 
 
 def add_member(parser: argparse.ArgumentParser) -> None:

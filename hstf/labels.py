@@ -15,8 +15,8 @@ import numpy as np
 
 from hstf.cases import Case, Split, read_cases
 from hstf.check.faults import corner_distance
-from hstf.cli import add_config, add_round, add_shard
-from hstf.config import Config, load_config
+from hstf.cli import add_round_and_shard, run_shard_or_join
+from hstf.config import Config
 from hstf.errors import HstfError, join_faults
 from hstf.files import atomic_path, read_json, sha256_file, write_csv
 from hstf.geometry import IGNORED, Geometry
@@ -34,19 +34,11 @@ from hstf.volumes import open_nifti, read_label, write_like
 COLUMNS = ("round", "source", "reviewer", "reason", "predicted_dice", "weight_mean")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_config(parser)
-    add_round(parser)
-    add_shard(parser, required=False)
+add_arguments = add_round_and_shard
 
 
 def run(args: argparse.Namespace) -> int:
-    config = load_config(*args.config)
-    if args.shard is None:
-        merge_labels(config, args.round)
-    else:
-        labels(config, args.round, args.shard)
-    return 0
+    return run_shard_or_join(args, labels, merge_labels)
 
 
 def labels(config: Config, number: int, shard: str) -> int:

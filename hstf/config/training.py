@@ -85,6 +85,9 @@ class StudentConfig(TrainingConfig):
 
     members: int = Field(1, ge=1)
     """Students of a round that differ by seed; their mean prediction is the round's model."""
+    cross_fit: bool = True
+    """With two or more members, member k leaves out part k of the pseudo-labelled patients, and it alone labels them in the
+    next round: nobody labels what it has learned from."""
     start: Literal["scratch", "warmup"] = "scratch"
     """First weights: random, or those of the previous round's member of the same index."""
     labelled_fraction: float = Field(0.5, gt=0, le=1)

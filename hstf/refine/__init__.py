@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from hstf.cases import Case, Split, read_cases
-from hstf.cli import add_config, add_round, add_shard
-from hstf.config import Config, load_config
+from hstf.cli import add_round_and_shard, run_shard_or_join
+from hstf.config import Config
 from hstf.errors import HstfError
 from hstf.files import read_csv, read_json, sha256_file, write_csv
 from hstf.geometry import IGNORED, Geometry
@@ -35,19 +35,11 @@ from hstf.volumes import Volume, open_nifti, read_label, write_like
 STEPS = ("low_confidence", "components", "holes", "previous_round")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_config(parser)
-    add_round(parser)
-    add_shard(parser, required=False)
+add_arguments = add_round_and_shard
 
 
 def run(args: argparse.Namespace) -> int:
-    config = load_config(*args.config)
-    if args.shard is None:
-        merge_refined(config, args.round)
-    else:
-        refine(config, args.round, args.shard)
-    return 0
+    return run_shard_or_join(args, refine, merge_refined)
 
 
 def refine(config: Config, number: int, shard: str) -> int:
