@@ -198,6 +198,16 @@ def warmup_members(config: Config) -> list[str]:
     ]
 
 
+def pseudo_labelled(config: Config, number: int) -> bool:
+    """Whether the model of a round learns from pseudo-labels; only then do teacher, refine and labels run."""
+    return number > 0 and learns_from(config, number) == "pseudo_labels"
+
+
+def learns_from(config: Config, number: int) -> str:
+    """What the student of a round is given besides the labelled cases: see ``student.learns_from``."""
+    return getattr(config.for_round(number).student, "learns_from", "pseudo_labels")
+
+
 def members(config: Config, number: int) -> list[str]:
     """Names of the members of a round's model."""
     if number == 0:

@@ -8,7 +8,7 @@ from hstf.cases import Split, read_cases
 from hstf.config import Config
 from hstf.evaluate.tables import known, mean
 from hstf.files import read_csv, read_json, write_csv
-from hstf.layout import Layout, members
+from hstf.layout import Layout, members, pseudo_labelled
 from hstf.significance import Comparison, compare
 
 COLUMNS = (
@@ -65,7 +65,7 @@ def _row(config: Config, number: int) -> dict[str, Any]:
 
 def _training_cases(config: Config, number: int) -> dict[str, int]:
     labelled = len(read_cases(config).of(Split.LABELLED))
-    rows = read_csv(Layout.of(config).labels_table(number)) if number else []
+    rows = read_csv(Layout.of(config).labels_table(number)) if pseudo_labelled(config, number) else []
     sources = Counter(row["source"] for row in rows)
     counts = {source: sources[source] for source in LABEL_SOURCES}
     return {"labelled": labelled, "pseudo_labelled": len(rows) - counts["rejected"], **counts}

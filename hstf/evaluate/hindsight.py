@@ -17,7 +17,7 @@ from hstf.errors import HstfError
 from hstf.evaluate.labels import read_indices
 from hstf.evaluate.tables import describe, known, mean
 from hstf.files import write_csv
-from hstf.layout import Layout
+from hstf.layout import Layout, pseudo_labelled
 from hstf.metrics import EMPTY_DICE, IGNORE, confusion, table_dice
 from hstf.parallel import worker_count
 from hstf.records import read_table
@@ -57,7 +57,7 @@ def score_pseudo_labels(config: Config, number: int) -> dict[str, Any] | None:
         HstfError: a table is missing, files were changed after they were written, or do not fit the reference.
     """
     layout = Layout.of(config)
-    scored = _score_all(config, number) if number else []
+    scored = _score_all(config, number) if pseudo_labelled(config, number) else []
     names = config.class_names
     rows = [row for case in scored for row in _rows(case, names)]
     write_csv(layout.evaluation_pseudo_labels(number), rows, COLUMNS)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hstf.cases import Split, read_cases
 from hstf.errors import HstfError
-from hstf.layout import Layout, members
+from hstf.layout import Layout, learns_from, members, pseudo_labelled
 from hstf.overrides import overrides_in_force
 from hstf.stages import stage_parameters
 
@@ -32,6 +32,7 @@ def read_overrides():
 try:
     SHEET = read_cases(CONFIG)
     ROUNDS = range(1, CONFIG.rounds + 1)
+    PSEUDO_LABELLED = [number for number in ROUNDS if pseudo_labelled(CONFIG, number)]
     OVERRIDES = read_overrides()
 except HstfError as error:
     raise WorkflowError(str(error)) from None
@@ -114,10 +115,21 @@ def start_weights(w):
     return previous_weights(w) if CONFIG.for_round(int(w.round)).student.start == "warmup" else []
 
 
+def training_cases(w):
+    """The scans that a student learns from."""
+    alone = learns_from(CONFIG, int(w.round)) == "labels"
+    return [LAYOUT.preprocessed_table(shard) for shard in (LABELLED if alone else (*LABELLED, *UNLABELLED))]
+
+
+def training_labels(w):
+    """What the unlabelled scans are labelled with, where a student learns from that."""
+    return [LAYOUT.labels_table(w.round)] if int(w.round) in PSEUDO_LABELLED else []
+
+
 def previous_labels(w):
     """What a shard was labelled with in the round before, where the refinement looks back."""
     number = int(w.round)
-    looks_back = number > 1 and CONFIG.for_round(number).refine.previous_round
+    looks_back = number - 1 in PSEUDO_LABELLED and CONFIG.for_round(number).refine.previous_round
     return [LAYOUT.labels_shard_table(number - 1, w.shard)] if looks_back else []
 
 
@@ -148,16 +160,23 @@ def shard_patients(w):
 def scored_pseudo_labels(w):
     """The pseudo-labels of a round and, in a benchmark, the withheld labels to score them with."""
     number = int(w.round)
-    if number == 0:
+    if number not in PSEUDO_LABELLED:
         return []
     tables = [LAYOUT.pseudo_labels_table(number, shard) for shard in UNLABELLED]
     return [*tables, *references(SHEET.of(Split.UNLABELLED))]
 
 
+def calibration():
+    """What pseudo-labels are judged by, where there are any."""
+    return [LAYOUT.calibration] if PSEUDO_LABELLED else []
+
+
 def results(number):
     """The small files of a round: how the training went, what it learned from, how the model scores."""
     histories = [LAYOUT.history(number, member) for member in members(CONFIG, number)]
-    tables = [LAYOUT.refine(number), LAYOUT.labels_table(number)] if number else [LAYOUT.calibration]
+    tables = [] if number else calibration()
+    if number in PSEUDO_LABELLED:
+        tables = [LAYOUT.refine(number), LAYOUT.labels_table(number)]
     return [*histories, *tables, LAYOUT.evaluation_cases(number), LAYOUT.evaluation_summary(number)]
 
 

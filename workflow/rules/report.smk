@@ -6,7 +6,7 @@ rule report:
         LAYOUT.check,
         LAYOUT.fingerprint,
         LAYOUT.plan,
-        LAYOUT.calibration,
+        calibration(),
         [results(number) for number in (0, *ROUNDS)],
     output:
         html=report(LAYOUT.report, category="Report", caption="../report/report.rst"),

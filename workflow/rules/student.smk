@@ -1,12 +1,12 @@
-# Round 1 and on: a member is trained on labelled and pseudo-labelled cases, with cross-scale consistency.
+# Round 1 and on: a member is trained on labelled cases and on what the method makes of the unlabelled ones.
 
 
 rule student_member:
     input:
         plan=LAYOUT.plan,
         start=start_weights,
-        cases=[LAYOUT.preprocessed_table(shard) for shard in (*LABELLED, *UNLABELLED)],
-        labels=LAYOUT.labels_table("{round}"),
+        cases=training_cases,
+        labels=training_labels,
     output:
         weights=LAYOUT.weights("{round}", "{member}"),
         history=LAYOUT.history("{round}", "{member}"),

@@ -8,10 +8,11 @@ def round_targets(number):
         "evaluate": LAYOUT.evaluation_summary(number),
         "track": LAYOUT.track(number),
     }
-    if number > 0:
+    if number in PSEUDO_LABELLED:
         files["teacher"] = [LAYOUT.teacher_table(number, shard) for shard in UNLABELLED]
         files["refine"] = LAYOUT.refine(number)
         files["labels"] = LAYOUT.labels_table(number)
+    if number > 0:
         files["student"] = weights(number)
     return files
 
@@ -19,7 +20,8 @@ def round_targets(number):
 def targets():
     """Files by the name to ask for."""
     rounds = {number: round_targets(number) for number in (0, *ROUNDS)}
-    stages = {stage: [files.get(stage, []) for files in rounds.values()] for stage in rounds[max(rounds)]}
+    names = dict.fromkeys(stage for files in rounds.values() for stage in files)
+    stages = {stage: [files[stage] for files in rounds.values() if stage in files] for stage in names}
     return {
         "preprocess": [LAYOUT.preprocessed_table(shard) for shard in (*LABELLED, *UNLABELLED)],
         "warmup": weights(0),
