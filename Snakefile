@@ -4,7 +4,7 @@
 #   snakemake --cores 8 --configfile config/hippocampus.yaml        another experiment
 #   snakemake --cores 8 --profile slurm                             on a cluster
 #   snakemake --cores 8 round_1_refine                              up to a stage, or up to a stage of a round
-#   snakemake --cores 8 --configfile config/hippocampus.yaml compare        methods and seeds side by side
+#   snakemake compare --cores 8 --configfile config/hippocampus.yaml    methods and seeds side by side
 #
 # hstf writes what happens where into <output>/<experiment>/; README.md explains each file.
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # name: (the stage's module, with ``add_arguments(parser)`` and ``run(args) -> int``; one line of help)
 COMMANDS = {
     "phantom": ("hstf.phantom", "write a synthetic data set with its case sheet"),
+    "import": ("hstf.importers", "write the case sheet and configuration of a data set"),
     "check": ("hstf.check", "find every fault of every scan before any compute is spent"),
     "plan": ("hstf.plan", "choose spacing, patch, batch and network from the scans"),
     "preprocess": ("hstf.preprocess", "bring the scans of a shard to the planned grid"),
@@ -27,6 +28,7 @@ COMMANDS = {
     "student": ("hstf.student", "train a member on labelled and pseudo-labelled cases"),
     "evaluate": ("hstf.evaluate", "predict and score the test cases"),
     "report": ("hstf.report", "write the HTML report and rounds.csv"),
+    "compare": ("hstf.compare", "compare methods and seeds that snakemake compare has run"),
     "track": ("hstf.track", "show a round in MLflow"),
     "export": ("hstf.export", "put the last round's model into one folder"),
     "predict": ("hstf.predict", "segment any NIfTI file with an exported model"),

@@ -25,8 +25,9 @@ STAGES: dict[str, Stage] = {
     "refine": Stage(1, ("refine", "labels")),
     "labels": Stage(1, ("labels", "student.soft_targets")),
     "student": Stage(1, ("student", "network", "labels", "seed")),
-    "evaluate": Stage(1, ("evaluate", "predict", "preprocess", "modalities", "labels", "seed")),
+    "evaluate": Stage(2, ("evaluate", "lesions", "predict", "preprocess", "modalities", "labels", "seed")),
     "report": Stage(1, ("report", "evaluate")),
+    "compare": Stage(1, ("compare.methods", "compare.seeds", "evaluate.bootstrap")),
     "track": Stage(1, ("track",)),
     "export": Stage(1, ("predict", "preprocess", "modalities", "labels")),
 }

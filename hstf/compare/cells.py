@@ -5,9 +5,12 @@ A cell differs from the experiment that it belongs to by ``method`` and ``seed``
 experiment itself where the seed is its own. A method that needs other data or another warm-up makes its own.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from hstf.cases import Case
 from hstf.config import Config, resolve_config
 from hstf.errors import HstfError
 from hstf.layout import Layout
@@ -30,6 +33,14 @@ class Cell:
     def name(self) -> str:
         """Name of its experiment, which is its folder below ``compare/`` and the prefix of its rules."""
         return self.config.experiment
+
+    @property
+    def results(self) -> list[Path]:
+        """Scores of the test cases by the model of each round, and at other scales by the last."""
+        layout, rounds = Layout.of(self.config), self.config.rounds
+        scored = [layout.evaluation_cases(number) for number in range(rounds + 1)]
+        asked = self.config.compare is not None and self.config.compare.scales
+        return [*scored, layout.evaluation_scales(rounds)] if asked else scored
 
 
 def cells(config: Config) -> list[Cell]:
@@ -122,3 +133,11 @@ def _derived(config: Config, name: str, method: str, seed: int, reuse: dict[str,
         "seed": seed, "reuse": reuse, "phantom": None,
     }  # fmt: skip
     return resolve_config(config.model_dump(mode="json") | changes, source=f"compare: {name}")
+
+
+def scaled_cases(config: Config, cases: Sequence[Case]) -> list[Case]:
+    """``compare.scale_cases`` of the test ``cases``, at even distances, to score at other scales; all where it is 0."""
+    count = config.compare.scale_cases if config.compare else 0
+    if count == 0 or count >= len(cases):
+        return list(cases)
+    return [cases[k * len(cases) // count] for k in range(count)]

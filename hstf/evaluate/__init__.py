@@ -9,20 +9,26 @@ import argparse
 from hstf.cli import add_config, add_round, add_shard
 from hstf.config import load_config
 from hstf.evaluate.cases import evaluate_shard
+from hstf.evaluate.scales import evaluate_scales
 from hstf.evaluate.summary import summarise_round
 
-__all__ = ["add_arguments", "evaluate_shard", "run", "summarise_round"]
+__all__ = ["add_arguments", "evaluate_scales", "evaluate_shard", "run", "summarise_round"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     add_round(parser)
     add_shard(parser, required=False)
+    parser.add_argument(
+        "--scales", action="store_true", help="score some test cases at the input scales of compare.scales"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     config = load_config(*args.config)
-    if args.shard:
+    if args.scales:
+        evaluate_scales(config, args.round)
+    elif args.shard:
         evaluate_shard(config, args.round, args.shard)
     else:
         summarise_round(config, args.round)

@@ -2,9 +2,17 @@
 # and hands over the whole configuration.
 
 from hstf.config import resolve_config
+from hstf.compare.cells import scaled_cases
 
 CONFIG = resolve_config(config)
+ALIKE = len(CONFIG.compare.methods) * len(CONFIG.compare.seeds)
 
 
 include: "common.smk"
 include: "stages.smk"
+
+
+SCALED = scaled_cases(CONFIG, SHEET.of(Split.TEST))
+
+
+include: "scales.smk"

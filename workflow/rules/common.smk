@@ -1,5 +1,5 @@
 # What the rules share: the experiment, and inputs that need more than a name. `w` are the wildcards of a job. Whoever
-# includes this file has set CONFIG: config.smk for the experiment of a run, cell.smk for one of a comparison.
+# includes this file has set CONFIG and ALIKE: config.smk for the experiment of a run, cell.smk for one of a comparison.
 
 import shlex
 import sys
@@ -69,13 +69,14 @@ def memory(megabytes):
 
 
 def side_by_side(count):
-    """Threads of one of `count` like jobs. Here they share the cores: two networks on a core each are done well before two
-    that take turns on both. On a cluster each has a node's."""
+    """Threads of one of `count` like jobs (and as many in each of the ALIKE experiments of a comparison). Here they share
+    the cores: two networks on a core each are done well before two that take turns on both. On a cluster each has a
+    node's."""
 
     def of_job(w):
         if workflow.non_local_exec or workflow.cores is None:
             return 8
-        return min(8, max(1, workflow.cores // max(1, count)))
+        return min(8, max(1, workflow.cores // max(1, count * ALIKE)))
 
     return of_job
 

@@ -1,12 +1,12 @@
 # Methods and seeds side by side on the data of this experiment; only with a `compare:` section. Each is an experiment of its
 # own in <output>/<experiment>/compare/, made of the same rules, and takes data and warm-up from where they are made already.
 
-from hstf.compare.cells import experiments
+from hstf.compare.cells import cells, experiments
 from hstf.config.command import config_text
 from hstf.files import write_text_if_changed
 
 try:
-    EXPERIMENTS = experiments(CONFIG)
+    CELLS, EXPERIMENTS = cells(CONFIG), experiments(CONFIG)
 except HstfError as error:
     raise WorkflowError(str(error)) from None
 
@@ -22,3 +22,39 @@ for EXPERIMENT, _settings in EXPERIMENTS.items():
             _settings.model_dump(mode="json")
 
     use rule * from EXPERIMENT as PREFIX*
+
+
+for _cell in CELLS:
+
+    rule:
+        name:
+            f"compare_{_cell.name}"
+        input:
+            _cell.results,
+
+
+if CELLS:
+
+    rule compare:
+        input:
+            [cell.results for cell in CELLS],
+        output:
+            cells=LAYOUT.compare / "cells.csv",
+            table=report(LAYOUT.compare / "table.csv", category="Comparison", caption="../report/compare.rst"),
+            markdown=LAYOUT.compare / "table.md",
+            html=report(LAYOUT.compare / "compare.html", category="Comparison", caption="../report/compare.rst"),
+        log:
+            LOGS / "compare.log",
+        benchmark:
+            BENCHMARKS / "compare.tsv"
+        threads: 1
+        resources:
+            mem_mb=memory(4000),
+            runtime=60,
+        params:
+            config=str(LAYOUT.config),
+            parameters=parameters("compare"),
+        message:
+            "comparing the methods"
+        shell:
+            "hstf compare --config {params.config:q} > {log:q} 2>&1"

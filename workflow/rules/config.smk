@@ -27,3 +27,5 @@ try:
     CONFIG = read_config()
 except HstfError as error:
     raise WorkflowError(str(error)) from None
+
+ALIKE = 1

@@ -1,0 +1,173 @@
+"""What the cells of a comparison have written: scores of the test cases by round, and the compute that went into them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from hstf.compare.cells import Cell
+from hstf.config import Config
+from hstf.errors import HstfError
+from hstf.evaluate.tables import class_balanced, known
+from hstf.files import read_csv
+from hstf.layout import Layout, members
+
+METRICS = ("dice", "hd95_mm", "asd_mm")
+LEARNING = ("teacher", "refine", "labels", "student")
+"""Stages of a round that belong to the method; evaluation is left out."""
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Seconds of all jobs together, as Snakemake measured them; an interrupted job counts from its last start."""
+
+    cpu: float
+    wall: float
+
+    def __add__(self, other: "Compute") -> "Compute":
+        return Compute(self.cpu + other.cpu, self.wall + other.wall)
+
+
+@dataclass(frozen=True)
+class RoundScores:
+    """The test cases of a round."""
+
+    case_ids: tuple[str, ...]
+    groups: tuple[str, ...]
+    """The patient of each case."""
+    by_class: dict[str, np.ndarray]
+    """By metric ``(cases, foreground classes)``, NaN where there is no score."""
+    compute: Compute
+
+    @cached_property
+    def by_case(self) -> dict[str, np.ndarray]:
+        """By metric ``(cases,)``: values whose mean is the mean over the classes."""
+        return {metric: class_balanced(scores) for metric, scores in self.by_class.items()}
+
+    def mean(self, metric: str) -> float:
+        """Mean over the classes of the mean over the cases."""
+        return _mean(self.by_case[metric])
+
+    def class_means(self, metric: str) -> np.ndarray:
+        """Mean over the cases, of each class."""
+        return np.array([_mean(column) for column in self.by_class[metric].T])
+
+
+@dataclass(frozen=True)
+class CellScores:
+    """A cell as far as it is done."""
+
+    method: str
+    seed: int
+    usual_warmup: bool
+    """Its warm-up is the one that most methods share."""
+    rounds: dict[int, RoundScores]
+    scales: dict[float, float]
+    """Mean Dice at each input scale, by the last round's model."""
+
+
+def read_cell(cell: Cell) -> CellScores:
+    """The scores of a cell, of those rounds that are evaluated.
+
+    Raises:
+        HstfError: a table cannot be read.
+    """
+    layout, config = Layout.of(cell.config), cell.config
+    done = [n for n in range(config.rounds + 1) if layout.evaluation_cases(n).is_file()]
+    rounds = {n: read_round(config, n) for n in done}
+    scales = layout.evaluation_scales(config.rounds)
+    return CellScores(
+        cell.method,
+        cell.seed,
+        config.reuse.warmup is not None,
+        rounds,
+        read_scales(scales, config.class_names[1:]),
+    )
+
+
+def read_round(config: Config, number: int) -> RoundScores:
+    """Scores and compute of an evaluated round."""
+    rows = read_csv(Layout.of(config).evaluation_cases(number))
+    cases = {row["case_id"]: row["group"] for row in rows}
+    names = config.class_names[1:]
+    scores = {metric: _array(rows, ("case_id", tuple(cases)), ("class", names), metric) for metric in METRICS}
+    return RoundScores(tuple(cases), tuple(cases.values()), scores, compute(config, number))
+
+
+def read_scales(table: Path, classes: Sequence[str]) -> dict[float, float]:
+    """Mean Dice (mean over the classes) by scale; empty where nothing was scored."""
+    rows = read_csv(table) if table.is_file() else []
+    cases = tuple(dict.fromkeys(row["case_id"] for row in rows))
+    scales = dict.fromkeys(row["scale"] for row in rows)
+    arrays = {
+        scale: _array(
+            [r for r in rows if r["scale"] == scale], ("case_id", cases), ("class", classes), "dice"
+        )
+        for scale in scales
+    }
+    return {float(scale): _mean(class_balanced(array)) for scale, array in arrays.items()}
+
+
+def _array(
+    rows: Iterable[dict[str, str]],
+    first: tuple[str, Sequence[str]],
+    second: tuple[str, Sequence[str]],
+    value: str,
+) -> np.ndarray:
+    """The column ``value`` by two others, NaN where there is none."""
+    (row_key, row_names), (column_key, column_names) = first, second
+    array = np.full((len(row_names), len(column_names)), np.nan)
+    places = {name: k for k, name in enumerate(row_names)}, {name: k for k, name in enumerate(column_names)}
+    for row in rows:
+        number = known(row[value])
+        if number is not None:
+            array[places[0][row[row_key]], places[1][row[column_key]]] = number
+    return array
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+
+
+def compute(config: Config, number: int) -> Compute:
+    """What the models of a round took, from the benchmarks of their jobs; the warm-up's wherever it was trained."""
+    if number == 0:
+        folder, own = Layout.of(config).warmup / "benchmarks", Layout.of(config).root / "benchmarks"
+        files = [folder / "warmup" / f"{member}.tsv" for member in members(config, 0)]
+        files.append(own / "calibrate.tsv")
+    else:
+        folder = Layout.of(config).root / "benchmarks"
+        files = [f for stage in LEARNING for f in (folder / stage).glob(f"round_{number}[_.]*tsv")]
+    return sum((_benchmark(file) for file in files if file.is_file()), Compute(0, 0))
+
+
+def _benchmark(file: Path) -> Compute:
+    """A job's seconds; Snakemake leaves out the CPU time of very short ones."""
+    lines = [line.split("\t") for line in file.read_text().splitlines()]
+    rows = [dict(zip(lines[0], line, strict=False)) for line in lines[1:]]
+    return Compute(
+        sum(_seconds(row.get("cpu_time")) for row in rows), sum(_seconds(row.get("s")) for row in rows)
+    )
+
+
+def _seconds(text: str | None) -> float:
+    try:
+        return known(text) or 0.0
+    except ValueError:  # "NA", "-"
+        return 0.0
+
+
+def refuse_different_cases(cells: Sequence[CellScores]) -> None:
+    """Scores are compared case by case.
+
+    Raises:
+        HstfError: cells were scored on different test cases.
+    """
+    found = {scores.case_ids for cell in cells for scores in cell.rounds.values()}
+    if len(found) > 1:
+        raise HstfError(
+            "compare: the experiments were scored on different test cases, as after an edit of the case sheet."
+            " Bring them up to date: snakemake compare."
+        )

@@ -1,0 +1,127 @@
+"""The table of a comparison: means and deviations over seeds, paired tests, share of the gap, compute."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+
+from hstf.compare.scores import METRICS, CellScores, RoundScores
+from hstf.evaluate.tables import known
+from hstf.significance import Comparison, compare
+
+REFERENCES = ("supervised", "noisy_student")
+CEILING = "full"
+WARMUP = "warm-up"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the table: a method, or the warm-up that most methods share, with all its seeds."""
+
+    name: str
+    seeds: tuple[RoundScores, ...]
+    cpu: float
+    """Seconds of a seed, its warm-up included; mean over the seeds."""
+    wall: float
+
+    def mean(self, metric: str) -> float:
+        """Mean over the seeds."""
+        return fmean(scores.mean(metric) for scores in self.seeds)
+
+    def by_case(self, metric: str) -> np.ndarray:
+        """``(cases,)``, mean over the seeds."""
+        return np.mean([scores.by_case[metric] for scores in self.seeds], axis=0)
+
+
+def entries(cells: Sequence[CellScores], rounds: int) -> list[Entry]:
+    """The warm-up and each method with its seeds, as far as their last round (number ``rounds``) is evaluated."""
+    usual = {cell.seed: cell.rounds[0] for cell in cells if cell.usual_warmup and 0 in cell.rounds}
+    found = [_entry(WARMUP, [{0: scores} for scores in usual.values()])] if usual else []
+    for method in dict.fromkeys(cell.method for cell in cells):
+        done = [cell.rounds for cell in cells if cell.method == method and rounds in cell.rounds]
+        found += [_entry(method, done)] if done else []
+    return found
+
+
+def _entry(name: str, seeds: Sequence[Mapping[int, RoundScores]]) -> Entry:
+    """Of each seed its rounds; the last is what counts."""
+    compute = [[scores.compute for scores in rounds.values()] for rounds in seeds]
+    return Entry(
+        name,
+        tuple(rounds[max(rounds)] for rounds in seeds),
+        fmean(sum(c.cpu for c in seed) for seed in compute),
+        fmean(sum(c.wall for c in seed) for seed in compute),
+    )
+
+
+def table(
+    found: Sequence[Entry], classes: Sequence[str], resamples: int = 2000, seed: int = 0
+) -> list[dict[str, Any]]:
+    """A row for each entry.
+
+    Columns: ``method``; ``seeds``, their number; for each metric its mean over the seeds and the standard deviation
+    over them (``<metric>_sd``), also of each class (``<metric>_<class>``); for each reference method the mean change of
+    Dice (``vs_<method>``) with its 95% bootstrap interval over patients (``_low``, ``_high``) and ``_p`` of Wilcoxon's
+    signed-rank test over patients, seeds averaged; ``gap_share``: part of the way from the warm-up's Dice to that
+    of ``full``; ``cpu_s``, ``wall_s``: of all jobs of a seed.
+    """
+    by_name = {entry.name: entry for entry in found}
+    rows = []
+    for entry in found:
+        row: dict[str, Any] = {"method": entry.name, "seeds": len(entry.seeds)}
+        for metric in METRICS:
+            row |= _over_seeds(metric, [scores.mean(metric) for scores in entry.seeds])
+        for name in REFERENCES:
+            if name in by_name and name != entry.name:
+                row |= _change(f"vs_{name}", tested(entry, by_name[name], resamples, seed))
+        row |= {"gap_share": gap_share(by_name, entry), "cpu_s": entry.cpu, "wall_s": entry.wall}
+        for metric in METRICS:
+            for k, name in enumerate(classes):
+                row |= _over_seeds(
+                    f"{metric}_{name}", [scores.class_means(metric)[k] for scores in entry.seeds]
+                )
+        rows.append(row)
+    return rows
+
+
+def columns(classes: Sequence[str]) -> list[str]:
+    """The columns of :func:`table`."""
+    overall = [f"{metric}{part}" for metric in METRICS for part in ("", "_sd")]
+    tests = [f"vs_{name}{part}" for name in REFERENCES for part in ("", "_low", "_high", "_p")]
+    by_class = [f"{metric}_{name}{part}" for metric in METRICS for name in classes for part in ("", "_sd")]
+    return ["method", "seeds", *overall, *tests, "gap_share", "cpu_s", "wall_s", *by_class]
+
+
+def _over_seeds(name: str, scores: Iterable[float]) -> dict[str, float | None]:
+    """Mean and sample standard deviation over the seeds; none of one seed."""
+    numbers = [value for score in scores if (value := known(score)) is not None]
+    return {
+        name: fmean(numbers) if numbers else None,
+        f"{name}_sd": stdev(numbers) if len(numbers) > 1 else None,
+    }
+
+
+def tested(entry: Entry, reference: Entry, resamples: int, seed: int) -> Comparison:
+    """Dice of two entries on the same test cases, each case's the mean over its seeds."""
+    groups = entry.seeds[0].groups
+    return compare(entry.by_case("dice"), reference.by_case("dice"), groups, resamples, seed)
+
+
+def _change(name: str, comparison: Comparison) -> dict[str, float | None]:
+    change = comparison.difference
+    return {
+        name: change.mean, f"{name}_low": change.low, f"{name}_high": change.high, f"{name}_p": comparison.p_value,
+    }  # fmt: skip
+
+
+def gap_share(found: Mapping[str, Entry], entry: Entry) -> float | None:
+    """Part of the way from the warm-up's mean Dice (0) to that of training on every label (1) that a method goes.
+
+    None without either end, and where the ceiling does not lie above the warm-up.
+    """
+    if WARMUP not in found or CEILING not in found:
+        return None
+    floor, ceiling = found[WARMUP].mean("dice"), found[CEILING].mean("dice")
+    return (entry.mean("dice") - floor) / (ceiling - floor) if ceiling > floor else None

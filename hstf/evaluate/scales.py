@@ -1,0 +1,79 @@
+"""Test cases at other input scales: what is left of a model's Dice when anatomy appears smaller or larger than planned."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hstf.cases import Case, Split, read_cases
+from hstf.compare.cells import scaled_cases
+from hstf.config import Config
+from hstf.errors import HstfError
+from hstf.evaluate.cases import load_predictor
+from hstf.evaluate.labels import read_indices
+from hstf.files import write_csv
+from hstf.geometry import Geometry
+from hstf.layout import Layout
+from hstf.metrics import EMPTY_DICE, class_dice
+from hstf.preprocess import prepare_image
+from hstf.progress import track
+from hstf.volumes import read_image
+
+if TYPE_CHECKING:
+    from hstf.inference import Predictor
+
+COLUMNS = ("case_id", "group", "scale", "class", "dice")
+
+
+def evaluate_scales(config: Config, number: int) -> None:
+    """Write ``scales.csv`` of a round: Dice by test case, scale and class, at the scales of ``compare.scales``.
+
+    Raises:
+        HstfError: there is no ``compare:`` section, or the model or a file is missing.
+    """
+    if config.compare is None:
+        raise HstfError(
+            "--scales: scores at the scales of compare.scales; the configuration has no 'compare:'."
+        )
+    cases = scaled_cases(config, read_cases(config).of(Split.TEST))
+    predictor = load_predictor(config.for_round(number), number)
+    score = partial(_rows, config.for_round(number), predictor, config.compare.scales)
+    rows = [row for case in track(cases, f"scales {number}") for row in score(case)]
+    write_csv(Layout.of(config).evaluation_scales(number), rows, COLUMNS)
+
+
+def _rows(
+    config: Config, predictor: "Predictor", scales: Sequence[float], case: Case
+) -> Iterator[dict[str, Any]]:
+    assert case.reference is not None, "the case sheet refuses test cases without a label"
+    reference = read_indices(case.reference, config)
+    volumes = [read_image(path) for path in case.images]
+    image, geometry = prepare_image(volumes, predictor.plan, config.preprocess, config.modalities)
+    names, empty = config.class_names, EMPTY_DICE[config.evaluate.empty]
+    for scale in scales:
+        label = predict_at(predictor, image, geometry, scale)
+        dices = class_dice(label, reference, len(names), empty)[1:]
+        for name, dice in zip(names[1:], dices, strict=True):
+            yield {"case_id": case.case_id, "group": case.group, "scale": scale, "class": name, "dice": dice}
+
+
+def predict_at(predictor: "Predictor", image: np.ndarray, geometry: Geometry, scale: float) -> np.ndarray:
+    """Class indices ``(X, Y, Z)`` uint8 in native space, of a scan shown to the network at ``scale`` times its size.
+
+    The window shows the same anatomy at every scale and the network is told the size of a voxel, as in the views that
+    cross-scale consistency trains and a scan of another resolution has.
+
+    Args:
+        image: ``(C, X, Y, Z)`` float32, normalised, on the planned grid.
+    """
+    import torch
+    from torch.nn.functional import interpolate
+
+    from hstf.views import zoom_image
+
+    zoomed = zoom_image(torch.as_tensor(image), scale)
+    views = (predictor.window.probabilities(net, zoomed, scale) for net in predictor.networks.values())
+    mean = sum(views) / len(predictor.networks)
+    on_grid = interpolate(mean[None], size=image.shape[1:], mode="trilinear", align_corners=False)[0]
+    return geometry.probabilities_to_native(on_grid.numpy())
