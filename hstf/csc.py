@@ -1,68 +1,130 @@
 """Cross-scale consistency (CSC): what the network says must not depend on the resolution of its input.
 
 The EMA teacher sees a patch as it is; the student sees the same field of view at another scale. Its probabilities,
-brought back to the teacher's grid, and its deep features at matched positions must agree with the teacher's. The loss
-needs no label. Voxels on which the two differ most count least (the rectifier exp(-KL) of URPC, Luo et al. 2021).
+brought back to the teacher's grid, its deep features at matched positions and its coarser decoder levels must agree with
+the teacher's. The loss needs no label. Voxels on which the two differ most count least (the rectifier exp(-KL) of URPC,
+Luo et al. 2021, which also is where the agreement of the decoder's levels comes from).
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hstf.config.training import CscConfig
 from hstf.losses import EPSILON, soft_dice
 from hstf.models.hybrid import HybridNet, Pyramid
 
+STRONGLY_ANISOTROPIC = 3.0  # an axis with voxels this much longer than the shortest keeps its scale
 
-def consistency(
-    student: HybridNet, teacher: Pyramid, image: Tensor, zoom: float, valid: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Prediction and feature consistency of ``student`` at scale ``zoom`` with ``teacher`` at scale 1.
 
-    Args:
-        teacher: the EMA network's answer (no gradient) to the unzoomed patch.
-        image: ``(B, C, D, H, W)``, the student's strong view of the same field.
-        zoom: scale of the student's view; the nearest that the network's divisor allows is taken on each axis.
-        valid: ``(B, 1, D, H, W)``, in 0..1, where the patch lies inside the scan.
+def zoomed_pyramid(student: HybridNet, image: Tensor, zoom: float) -> Pyramid:
+    """What ``student`` says of ``image`` ``(B, C, D, H, W)`` at scale ``zoom``, the finest logits on the grid of ``image``.
+
+    Each axis takes the nearest scale that the network's divisor allows, and the network is told which that is.
     """
-    size = zoomed_size(image.shape[2:], zoom, student.divisor)
+    shape, size = (
+        image.shape[2:],
+        zoomed_size(image.shape[2:], zooms(zoom, student.spec.spacing), student.divisor),
+    )
     zoomed = F.interpolate(image, size=size, mode="trilinear", align_corners=False)
-    true_zoom = (math.prod(size) / math.prod(image.shape[2:])) ** (1 / 3)
-    answer = student.pyramid(zoomed, true_zoom)
-    logits = F.interpolate(
-        answer.logits[0].float(), size=image.shape[2:], mode="trilinear", align_corners=False
-    )
-    return (
-        prediction_consistency(logits, teacher.logits[0].float(), valid),
-        feature_consistency(answer.features, teacher.features),
-    )
+    answer = student.pyramid(zoomed, tuple(after / before for after, before in zip(size, shape, strict=True)))
+    finest = F.interpolate(answer.logits[0].float(), size=shape, mode="trilinear", align_corners=False)
+    return Pyramid([finest, *answer.logits[1:]], answer.features)
 
 
-def zoomed_size(shape: torch.Size, zoom: float, divisor: tuple[int, int, int]) -> tuple[int, int, int]:
+def zooms(zoom: float, spacing: Sequence[float]) -> tuple[float, ...]:
+    """``zoom`` of each axis: 1 along the thick slices of a strongly anisotropic grid of ``spacing`` (mm)."""
+    thick = STRONGLY_ANISOTROPIC * min(spacing)
+    return tuple(1.0 if mm > thick else zoom for mm in spacing)
+
+
+def zoomed_size(shape: Sequence[int], zoom: Sequence[float], divisor: Sequence[int]) -> tuple[int, int, int]:
     """``shape`` times ``zoom``, to the nearest multiple of ``divisor``.
 
     An axis with two voxels or more at the deepest level keeps two, for instance norm cannot norm a single voxel.
     """
-    least = [min(2, n // d) for n, d in zip(shape, divisor, strict=True)]
-    return tuple(d * max(m, round(n * zoom / d)) for n, d, m in zip(shape, divisor, least, strict=True))  # type: ignore[return-value]
+    return tuple(
+        d * max(min(2, n // d), round(n * z / d)) for n, z, d in zip(shape, zoom, divisor, strict=True)
+    )  # type: ignore[return-value]
 
 
-def prediction_consistency(logits: Tensor, teacher_logits: Tensor, valid: Tensor) -> Tensor:
-    """Rectified KL(teacher || student) plus Dice loss, both weighted by exp(-KL). Logits ``(B, K, D, H, W)``."""
-    log_p, log_t = logits.log_softmax(1), teacher_logits.log_softmax(1)
+def consistency(config: CscConfig, answer: Pyramid, teacher: Pyramid, valid: Tensor) -> dict[str, Tensor]:
+    """The parts of the loss that count, each times its weight.
+
+    Args:
+        answer: of the student, by :func:`zoomed_pyramid`.
+        teacher: the EMA network's answer (no gradient) to the unzoomed patch.
+        valid: ``(B, 1, D, H, W)``, in 0..1, where the patch lies inside the scan.
+    """
+    log_p, log_t = answer.logits[0].float().log_softmax(1), teacher.logits[0].float().log_softmax(1)
+    terms = {}
+    if config.prediction_weight > 0:
+        predictions = prediction_consistency(log_p, log_t, valid)
+        terms["csc_predictions"] = config.prediction_weight * predictions
+    if config.feature_weight > 0:
+        trust = rectified_divergence(log_p.detach(), log_t, valid)[1]
+        features = feature_consistency(answer.features, teacher.features, trust)
+        terms["csc_features"] = config.feature_weight * features
+    if config.pyramid_weight > 0 and len(answer.logits) > 1:
+        levels = pyramid_consistency(answer.logits[1:], log_t.exp(), valid)
+        terms["csc_pyramid"] = config.pyramid_weight * levels
+    return terms
+
+
+def rectified_divergence(log_p: Tensor, log_t: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """KL(t || p) of each voxel of log-probabilities ``(B, K, D, H, W)``, and its weight exp(-KL) times ``valid``."""
     divergence = (log_t.exp() * (log_t - log_p)).sum(1, keepdim=True)
-    trust = torch.exp(-divergence).detach() * valid
-    kl = (divergence * trust).sum() / trust.sum().clamp_min(EPSILON)
-    return kl + soft_dice(log_p.exp(), log_t.exp(), trust)
+    return divergence, torch.exp(-divergence).detach() * valid
 
 
-def feature_consistency(features: Tensor, teacher_features: Tensor) -> Tensor:
-    """Mean 1 - cosine of the features ``(B, C, d, h, w)`` at the same places of the field of view."""
-    matched = F.interpolate(
-        features.float(), size=teacher_features.shape[2:], mode="trilinear", align_corners=False
-    )
-    return (1 - F.cosine_similarity(matched, teacher_features.float(), dim=1)).mean()
+def prediction_consistency(log_p: Tensor, log_t: Tensor, valid: Tensor) -> Tensor:
+    """Rectified KL(t || p) plus Dice loss with the same weights, of log-probabilities ``(B, K, D, H, W)``."""
+    divergence, trust = rectified_divergence(log_p, log_t, valid)
+    return weighted_mean(divergence, trust) + soft_dice(log_p.exp(), log_t.exp(), trust)
+
+
+def feature_consistency(features: Tensor, teacher_features: Tensor, trust: Tensor) -> Tensor:
+    """Mean 1 - cosine of the features ``(B, C, d, h, w)`` at the same places of the field of view.
+
+    Args:
+        trust: weight of each place, on any grid ``(B, 1, D, H, W)`` over the same field.
+    """
+    size = teacher_features.shape[2:]
+    matched = F.interpolate(features.float(), size=size, mode="trilinear", align_corners=False)
+    distance = 1 - F.cosine_similarity(matched, teacher_features.float(), dim=1)
+    return weighted_mean(distance[:, None], F.adaptive_avg_pool3d(trust, size))
+
+
+def pyramid_consistency(levels: Sequence[Tensor], teacher: Tensor, valid: Tensor) -> Tensor:
+    """Mean over the coarser decoder levels of their rectified KL from the teacher's probabilities.
+
+    Args:
+        levels: logits ``(B, K, d, h, w)``, each on a grid of its own over the same field.
+        teacher: probabilities ``(B, K, D, H, W)`` of the finest level, averaged to each of these grids, so that partial
+            volume is kept.
+    """
+    terms = []
+    for level in levels:
+        size = level.shape[2:]
+        weight = F.adaptive_avg_pool3d(valid, size)
+        target = F.adaptive_avg_pool3d(teacher * valid, size) / weight.clamp_min(EPSILON)
+        log_t = target.clamp_min(EPSILON).log()
+        terms.append(weighted_mean(*rectified_divergence(level.float().log_softmax(1), log_t, weight)))
+    return torch.stack(terms).mean()
+
+
+def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
+    """Mean of ``values``; 0 where all weights are 0."""
+    return (values * weight).sum() / weight.sum().clamp_min(EPSILON)
+
+
+def draw_zoom(scale_range: tuple[float, float], generator: torch.Generator) -> float:
+    """A scale drawn log-uniformly."""
+    low, high = (math.log(s) for s in scale_range)
+    return math.exp(low + (high - low) * float(torch.rand(1, generator=generator, device=generator.device)))
 
 
 def sigmoid_ramp(progress: float) -> float:

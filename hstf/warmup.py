@@ -12,6 +12,7 @@ from hstf.config import Config, load_config
 from hstf.errors import HstfError
 from hstf.layout import Layout, warmup_members
 from hstf.losses import pyramid_loss
+from hstf.mixing import mix
 from hstf.training.loop import Objective, Views
 from hstf.training.member import labelled_cases, train_member
 from hstf.training.state import TrainingState
@@ -68,6 +69,7 @@ def supervised(config: Config) -> Objective:
     levels = None if config.network.deep_supervision else 1
 
     def objective(state: TrainingState, views: Views) -> Mapping[str, Tensor]:
+        views = mix(views, config.warmup.mixing)
         logits = state.network.pyramid(views.strong()).logits[:levels]
         return {"supervised": pyramid_loss(logits, views.target, views.weight)}
 

@@ -13,13 +13,15 @@ from training_files import CLASSES, PLAN, write_experiment, write_labels
 from hstf import student as stage
 from hstf.cli import main
 from hstf.config import Config
-from hstf.csc import sigmoid_ramp
+from hstf.csc import draw_zoom, sigmoid_ramp
 from hstf.errors import HstfError
 from hstf.files import read_csv, sha256_file
 from hstf.layout import Layout
 from hstf.losses import pyramid_loss
+from hstf.methods.self_training import blend, blend_share, self_training
+from hstf.mixing import mix
 from hstf.models import HybridNet, NetworkSpec, load_network, save_network
-from hstf.student import draw_zoom, self_training, start_weights, student
+from hstf.student import start_weights, student
 from hstf.training import member as member_module
 from hstf.training.loop import Objective, Views
 from hstf.training.patches import Batch, PatchSource
@@ -170,19 +172,15 @@ def some_views(config: Config, pseudo: list[bool], seed: int = 0) -> Views:
     target = torch.nn.functional.one_hot(classes[:, 0], CLASSES).movedim(-1, 1).float()
     region = torch.cat([torch.randn(shape, generator=g), target, torch.ones(shape)], dim=1)
     batch = Batch(region, torch.tensor(pseudo), tuple("ab"))
-    still = config.student.model_copy(
+    still = config.student.augmentation.model_copy(
         update={
-            "augmentation": config.student.augmentation.model_copy(
-                update={
-                    "affine_probability": 0,
-                    "elastic_probability": 0,
-                    "intensity_probability": 0,
-                    "flip_axes": (),
-                }
-            )
+            "affine_probability": 0,
+            "elastic_probability": 0,
+            "intensity_probability": 0,
+            "flip_axes": (),
         }
     )
-    return Views(batch, source, still, torch.Generator().manual_seed(seed))
+    return Views.draw(batch, source, still, torch.Generator().manual_seed(seed))
 
 
 def new_state(config: Config, step: int = 0) -> TrainingState:
@@ -264,3 +262,82 @@ def test_zooms_are_drawn_evenly_in_their_logarithm() -> None:
     assert 0.5 <= zooms.min() < 0.52
     assert 1.92 < zooms.max() <= 2
     assert (zooms < 1).float().mean().item() == pytest.approx(0.5, abs=0.08)
+
+
+# ---- the view at another scale, and the EMA network's say
+
+
+OFF = {"prediction_weight": 0, "feature_weight": 0, "pyramid_weight": 0}
+
+
+def test_the_view_at_another_scale_is_scored_on_the_grid_of_the_patch(tmp_path: Path) -> None:
+    """Scale augmentation alone: no teacher, no consistency. At scale 1 the loss is the segmentation loss itself."""
+    csc = {**OFF, "segmentation_weight": 0.25, "scale_range": (1.0, 1.0), "every": 1}
+    config, _ = write_experiment(tmp_path, student={"csc": csc, "pseudo_weight": 0.3})
+    terms = self_training(config)(new_state(config), some_views(config, [False, True]))
+    assert terms.keys() == {"segmentation", "zoomed_segmentation"}
+    assert terms["zoomed_segmentation"].item() == pytest.approx(0.25 * terms["segmentation"].item(), rel=1e-5)
+    other = {**csc, "scale_range": (1.5, 1.5)}
+    config, _ = write_experiment(tmp_path, student={"csc": other, "pseudo_weight": 0.3})
+    zoomed = self_training(config)(new_state(config), some_views(config, [False, True]))
+    assert zoomed["segmentation"].item() == pytest.approx(terms["segmentation"].item())
+    assert zoomed["zoomed_segmentation"].item() != pytest.approx(terms["zoomed_segmentation"].item())
+
+
+def test_the_teacher_is_asked_once_and_only_where_it_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    csc = {"every": 2}
+    config, _ = write_experiment(tmp_path, student={"steps": 10, "ema_blend": 0.5, "csc": csc})
+    objective, asked = self_training(config), []
+    for step in range(10):
+        state = new_state(config, step)
+        pyramid = state.ema.pyramid
+        monkeypatch.setattr(state.ema, "pyramid", lambda x, p=pyramid, s=step: (asked.append(s), p(x))[1])
+        terms = objective(state, some_views(config, [False, True]))
+        assert ("csc_predictions" in terms) == (step % 2 == 0)
+    assert asked == [0, 2, 4, 5, 6, 7, 8, 9]
+
+
+def test_the_ema_network_gains_its_say_between_three_and_seven_tenths() -> None:
+    found = [blend_share(t / 10, 0.5) for t in range(11)]
+    assert found == pytest.approx([0, 0, 0, 0, 0.125, 0.25, 0.375, 0.5, 0.5, 0.5, 0.5], abs=1e-9)
+    assert blend_share(0.9, 0.0) == 0
+
+
+def test_only_pseudo_labels_inside_the_scan_are_blended(tmp_path: Path) -> None:
+    config, _ = write_experiment(tmp_path)
+    views = some_views(config, [False, True])
+    views.target[:, :, :3] = 0  # outside
+    probabilities = torch.full_like(views.target, 1 / CLASSES)
+    found = blend(views, probabilities, 0.25)
+    assert torch.equal(found.target[0], views.target[0])
+    assert torch.equal(found.target[:, :, :3], torch.zeros_like(found.target[:, :, :3]))
+    expected = 0.75 * views.target[1, :, 3:] + 0.25 / CLASSES
+    assert torch.allclose(found.target[1, :, 3:], expected)
+    assert torch.equal(found.weight, views.weight)
+
+
+def test_the_blended_target_is_what_is_learned(tmp_path: Path) -> None:
+    config, _ = write_experiment(tmp_path, student={"steps": 10, "ema_blend": 1.0, "csc": OFF})
+    state, views = new_state(config, step=7), some_views(config, [False, True])
+    logits = state.network.pyramid(views.weak).logits
+    target = views.target.clone()
+    target[1] = logits[0].softmax(1)[1].detach()  # the EMA is still the network
+    expected = pyramid_loss(logits, target, views.weight)
+    assert self_training(config)(state, views)["segmentation"].item() == pytest.approx(
+        expected.item(), rel=1e-5
+    )
+
+
+def test_mixed_patches_are_what_is_learned(tmp_path: Path) -> None:
+    """The weight of a pseudo-label goes with its box."""
+    student = {"csc": OFF, "mixing": {"probability": 1.0}, "pseudo_weight": 0.3}
+    config, _ = write_experiment(tmp_path, student=student)
+    state = new_state(config)
+    mixed = mix(some_views(config, [False, True]), config.student.mixing)
+    assert 0 < mixed.pseudo[0].float().mean() < 1
+    weight = torch.where(mixed.pseudo, 0.3, 1.0) * mixed.weight
+    expected = pyramid_loss(state.network.pyramid(mixed.weak).logits, mixed.target, weight)
+    found = self_training(config)(state, some_views(config, [False, True]))
+    assert found["segmentation"].item() == pytest.approx(expected.item(), rel=1e-5)

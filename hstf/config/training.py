@@ -29,6 +29,16 @@ class AugmentationConfig(Section):
     """Chance of each of: contrast, brightness, gamma, blur, low resolution, noise, smooth bias field."""
 
 
+class MixingConfig(Section):
+    """Mixing of the patches of a batch (bidirectional copy-paste): each takes a box of one of the other kind, labelled or
+    unlabelled, with its image, target and weight. In the warm-up all are labelled."""
+
+    probability: float = Field(0.0, ge=0, le=1)
+    """Chance that a batch is mixed; 0: never."""
+    share: float = Field(2 / 3, gt=0, lt=1)
+    """Share of each side of the patch that the box has."""
+
+
 class TrainingConfig(Section):
     """The training loop. The schedule is fixed and the last EMA weights are the result: nothing is selected."""
 
@@ -54,6 +64,8 @@ class TrainingConfig(Section):
     """Steps averaged in one row of ``history.csv``."""
     augmentation: AugmentationConfig = AugmentationConfig()
     """Random changes of the training patches."""
+    mixing: MixingConfig = MixingConfig()
+    """Boxes that patches exchange."""
 
 
 class WarmupConfig(TrainingConfig):
@@ -72,12 +84,27 @@ class CscConfig(Section):
     """Weight of the consistency of predictions."""
     feature_weight: float = Field(0.05, ge=0)
     """Weight of the consistency of deep features at matched positions (1 - cosine)."""
+    pyramid_weight: float = Field(0.0, ge=0)
+    """Weight of the consistency of the coarser decoder levels with the teacher's finest."""
+    segmentation_weight: float = Field(0.0, ge=0)
+    """Weight of the segmentation loss of the student's view at the other scale: scale augmentation, no consistency. A
+    control without consistency keeps it."""
     scale_range: tuple[float, float] = (0.7, 1.4)
     """Scale of the student's view, drawn log-uniformly."""
     ramp: float = Field(0.3, gt=0, le=1)
     """Share of the steps over which the weight grows (sigmoid ramp)."""
     every: int = Field(2, ge=1)
     """Steps from one consistency step to the next: it costs a teacher pass and a second student pass."""
+
+    @property
+    def consistent(self) -> bool:
+        """Whether any part of the consistency counts."""
+        return self.prediction_weight + self.feature_weight + self.pyramid_weight > 0
+
+    @property
+    def zoomed(self) -> bool:
+        """Whether the student sees another scale at all."""
+        return self.consistent or self.segmentation_weight > 0
 
 
 class StudentConfig(TrainingConfig):
@@ -96,5 +123,11 @@ class StudentConfig(TrainingConfig):
     """Weight of the loss on pseudo-labelled voxels, on top of each voxel's own weight."""
     soft_targets: bool = True
     """Learn the teacher's calibrated probabilities where they agree with the pseudo-label, not only its class."""
+    ema_blend: float = Field(0.0, ge=0, le=1)
+    """Share of the EMA network's own prediction in the target of pseudo-labelled voxels: 0 in the first 30% of the steps,
+    then growing, this from 70% on."""
+    cross_fitting: bool = False
+    """With two members or more: each leaves a part of the unlabelled cases out, and from the next round on labels that
+    part alone, so that no case is labelled by a network that has learned its label."""
     csc: CscConfig = CscConfig()
     """Cross-scale consistency."""

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from hstf.augment import intensity, spatial
-from hstf.config.training import TrainingConfig
+from hstf.config.training import AugmentationConfig, TrainingConfig
 from hstf.device import autocast
 from hstf.errors import HstfError
 from hstf.progress import Progress
@@ -16,27 +17,46 @@ from hstf.training.patches import Batch, PatchSource
 from hstf.training.state import TrainingState, update_ema
 
 
+@dataclass(frozen=True)
 class Views:
     """The patches of a batch: where they lie is drawn once, how they look may be drawn again."""
 
-    def __init__(
-        self, batch: Batch, source: PatchSource, config: TrainingConfig, generator: torch.Generator
-    ) -> None:
+    weak: Tensor
+    """``(B, C, D, H, W)``: the patches as they are but for their place."""
+    target: Tensor
+    """``(B, K, D, H, W)``: class probabilities; they sum to 0 outside the scan and where the label is to be ignored."""
+    weight: Tensor
+    """``(B, 1, D, H, W)``, in 0..1."""
+    pseudo: Tensor
+    """``(B, 1, D, H, W)`` bool: voxels of unlabelled cases."""
+    augmentation: AugmentationConfig
+    generator: torch.Generator
+
+    @classmethod
+    def draw(
+        cls, batch: Batch, source: PatchSource, config: AugmentationConfig, generator: torch.Generator
+    ) -> "Views":
+        """Cut the patches out of the regions of ``batch``, on the device of ``generator``."""
         region = batch.region.to(generator.device, non_blocking=True)
-        patch = spatial(region, source.patch_size, config.augmentation, generator)
+        patch = spatial(region, source.patch_size, config, generator)
         channels = region.shape[1] - source.classes - 1
-        self.weak, self.target, self.weight = patch.split([channels, source.classes, 1], dim=1)
-        self.pseudo = batch.pseudo.to(generator.device)
-        self.config, self.generator = config.augmentation, generator
+        weak, target, weight = patch.split([channels, source.classes, 1], dim=1)
+        pseudo = batch.pseudo.to(generator.device)[:, None, None, None, None].expand_as(weight)
+        return cls(weak, target, weight, pseudo, config, generator)
 
     def strong(self) -> Tensor:
         """The patches ``(B, C, D, H, W)`` with new random contrast, blur, noise and the like."""
-        return intensity(self.weak, self.config, self.generator)
+        return intensity(self.weak, self.augmentation, self.generator)
 
     @property
     def inside(self) -> Tensor:
         """``(B, 1, D, H, W)``, in 0..1: where the patch lies inside the scan and outside what its label ignores."""
         return self.target.sum(1, keepdim=True).clamp(0, 1)
+
+    @property
+    def unlabelled(self) -> Tensor:
+        """``(B,)`` bool: patches with voxels of unlabelled cases."""
+        return self.pseudo.flatten(1).any(1)
 
 
 Objective = Callable[[TrainingState, Views], Mapping[str, Tensor]]
@@ -59,7 +79,7 @@ def train(
         for batch in source.batches(state.step, config.steps):
             seed = source.seed * 1_000_003 + state.step
             torch.manual_seed(seed)  # DropPath and dropout
-            views = Views(batch, source, config, torch.Generator(device).manual_seed(seed))
+            views = Views.draw(batch, source, config.augmentation, torch.Generator(device).manual_seed(seed))
             rate = learning_rate(state.step, config)
             with autocast(device, config.amp):
                 terms = objective(state, views)
