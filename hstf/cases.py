@@ -13,6 +13,7 @@ from hstf.errors import HstfError, join_faults
 from hstf.files import read_sheet
 
 CASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+BRACES = re.compile(r"[{}]")
 OPTIONAL_COLUMNS = ("label", "group", "site")
 FILE_ENDINGS = (".", ".nii", ".gz", ".csv", ".json", ".weight")
 """The files of a case are its id and such an ending: an id that has one could be another case's file."""
@@ -142,6 +143,11 @@ def _row_faults(row: dict[str, str], number: int, columns: Sequence[str]) -> lis
     if split not in set(Split):
         faults.append(f"{where}: split {split!r} is none of {', '.join(Split)}")
     faults += [f"{where}: no file in column {c!r}" for c in columns if not row[c]]
+    faults += [
+        f"{where}: {row[c]!r} holds a brace, which the workflow takes for a wildcard; rename the file"
+        for c in (*columns, "label")
+        if BRACES.search(row.get(c, ""))
+    ]
     if split in (Split.LABELLED, Split.TEST) and not row.get("label"):
         faults.append(f"{where}: a {split} case needs a file in column 'label'")
     if row[""]:

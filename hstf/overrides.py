@@ -22,6 +22,7 @@ Action = Literal["accept", "replace", "reject"]
 ACTIONS: tuple[str, ...] = get_args(Action)
 COLUMNS = ("round", "case_id", "action", "reviewer", "date", "reason")
 SUFFIX = ".nii.gz"
+OUTSIDE = "a link that leads out of the overrides folder; put the file itself there"
 ROUND_FOLDER = re.compile(r"round_(\d+)")
 
 
@@ -101,15 +102,25 @@ def _scan_files(layout: Layout, rounds: int, case_ids: Collection[str], faults: 
         if not match or not 1 <= int(match[1]) <= rounds or folder.name != f"round_{int(match[1])}":
             faults.append(f"{folder.path}: no such round; rounds are round_1 to round_{rounds}")
             continue
+        if _leaves(Path(folder.path), layout.overrides):
+            faults.append(f"{folder.path}: {OUTSIDE}")
+            continue
         for entry in _entries(Path(folder.path)):
             case_id = entry.name.removesuffix(SUFFIX)
-            if case_id == entry.name:
+            if _leaves(Path(entry.path), layout.overrides):
+                faults.append(f"{entry.path}: {OUTSIDE}")
+            elif case_id == entry.name:
                 faults.append(f"{entry.path}: not a label; corrected labels are called <case_id>{SUFFIX}")
             elif case_id not in case_ids:
                 faults.append(f"{entry.path}: {case_id!r} is not an unlabelled case of the case sheet")
             else:
                 files[int(match[1]), case_id] = Path(entry.path)
     return files
+
+
+def _leaves(path: Path, folder: Path) -> bool:
+    """Whether ``path`` in ``folder`` is a link to somewhere else."""
+    return path.is_symlink() and not path.resolve().is_relative_to(folder.resolve())
 
 
 def _entries(folder: Path) -> Iterable[os.DirEntry[str]]:
@@ -126,6 +137,9 @@ def _read_decisions(
 ) -> dict[Key, dict[str, str]]:
     path = layout.decisions
     if not path.is_file():
+        return {}
+    if _leaves(path, layout.overrides):
+        faults.append(f"{path}: {OUTSIDE}")
         return {}
     try:
         rows = read_csv(path)

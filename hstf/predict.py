@@ -76,8 +76,8 @@ def predict(
     for scan in track(scans, "predict"):
         try:
             _segment(predictor, scan, values, output / scan.name)
-        except HstfError as error:
-            faults.append(f"{scan.name}: {error}")
+        except (HstfError, MemoryError) as error:
+            faults.append(f"{scan.name}: {error if isinstance(error, HstfError) else 'not enough memory'}")
             print(f"hstf predict: {faults[-1]}", file=sys.stderr, flush=True)
     if faults:
         raise join_faults(f"{len(faults)} of {len(scans)} scans were not segmented; the others were.", faults)

@@ -8,12 +8,14 @@ import argparse
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hstf.cases import Case, Split, read_cases
+from hstf.check.faults import numbers
 from hstf.cli import add_config, add_shard
 from hstf.config import Config, load_config
 from hstf.config.preprocess import PreprocessConfig
@@ -31,6 +33,7 @@ from hstf.volumes import Volume, read_image, read_label
 
 COLUMNS = ("shape_native", "shape_grid", "spacing", "orientation")
 LOCATIONS = 2000  # voxels kept for each class: training centres patches on them
+LARGE_GRID, MOST_GROWTH = 1 << 24, 64  # a grid of more voxels may have so many for each voxel of the scan
 AFFINE_MM = 0.1  # modalities of a case may differ by this much at the corners of the volume
 
 
@@ -132,6 +135,7 @@ def prepare_image(
     masks = [scanned(volume.data) for volume in volumes]
     box = bounding_box(to_ras(np.logical_or.reduce(masks), first.affine)) if config.crop else None
     geometry = Geometry.of(first.data.shape, first.affine, plan.spacing, box)
+    _refuse_growth(geometry)
     image = np.empty((len(volumes), *geometry.grid_shape), np.float32)
     for channel, volume, mask, normalisation in zip(image, volumes, masks, plan.normalisation, strict=True):
         cropped = np.array(geometry.cropped(volume.data), np.float32, order="C")
@@ -154,6 +158,16 @@ def _refuse_misfits(volumes: Sequence[Volume], plan: Plan, names: Sequence[str])
             faults.append(f"{name}: holds NaN or infinite values; replace them, by 0 outside the body")
     if faults:
         raise join_faults("The images cannot be used.", faults)
+
+
+def _refuse_growth(geometry: Geometry) -> None:
+    """A few voxels that claim to be metres long must not fill the memory."""
+    voxels, source = prod(geometry.grid_shape), prod(geometry.crop_shape)
+    if voxels > max(LARGE_GRID, MOST_GROWTH * source):
+        raise HstfError(
+            f"voxels of {numbers(geometry.source_spacing)} mm would become {voxels} voxels of"
+            f" {numbers(geometry.spacing)} mm, over {MOST_GROWTH} for each. See whether the header's voxel sizes are right."
+        )
 
 
 def _distance(a: Volume, b: Volume) -> float:

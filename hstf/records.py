@@ -139,9 +139,15 @@ def _file_columns(outputs: Sequence[Path], folder: Path) -> dict[str, str]:
 
 
 def _listed(row: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Names and SHA-256 of the files of a row; a case may have none. ``ValueError`` where the two do not match."""
+    """Names and SHA-256 of the files of a row; a case may have none.
+
+    ``ValueError`` where the two do not match, or a name leads out of the table's folder.
+    """
     names, digests = str(row["files"]), str(row["sha256"])
-    return list(zip(names.split(";"), digests.split(";"), strict=True)) if names or digests else []
+    files = list(zip(names.split(";"), digests.split(";"), strict=True)) if names or digests else []
+    if any(Path(name).is_absolute() or ".." in Path(name).parts for name, _ in files):
+        raise ValueError(f"files outside of the table's folder: {names}")
+    return files
 
 
 def missing_files(row: Mapping[str, Any], folder: Path) -> list[str]:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from hstf import __version__
 from hstf.cli import add_config, add_round
 from hstf.config import Config, load_config
-from hstf.config.track import without_credentials
+from hstf.config.track import VARIABLE, without_credentials
 from hstf.errors import HstfError
 from hstf.files import atomic_path, read_csv, read_json, sha256_file, sha256_json, write_json
 from hstf.layout import Layout, members
@@ -91,7 +91,29 @@ def _outcome(config: Config, number: int) -> dict[str, Any]:
         reason = str(error)
     except Exception as error:  # whatever MLflow, a database or a network comes up with
         reason = f"{type(error).__name__}: {error}"
-    return {"logged": False, "reason": without_credentials(reason)[:2000]}
+    return {"logged": False, "reason": without_secrets(reason, config.track.uri)[:2000]}
+
+
+SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+
+
+def with_variables(uri: str) -> str:
+    """``uri`` with the environment's values in place of ``${NAME}``.
+
+    Raises:
+        HstfError: a variable is not set.
+    """
+    missing = [name for name in VARIABLE.findall(uri) if name not in os.environ]
+    if missing:
+        raise HstfError(f"track.uri names {', '.join(missing)}, which the environment does not set.")
+    return VARIABLE.sub(lambda match: os.environ[match[1]], uri)
+
+
+def without_secrets(text: str, uri: str) -> str:
+    """``text`` without credentials of addresses and without the values of secret environment variables."""
+    for value in filter(None, map(os.environ.get, (*SECRETS, *VARIABLE.findall(uri)))):
+        text = text.replace(value, "***")
+    return without_credentials(text)
 
 
 class _TimeUp(BaseException):
@@ -215,14 +237,14 @@ def _overlays(layout: Layout, number: int) -> list[Path]:
 
 
 def _log(config: Config, number: int) -> dict[str, str]:
-    uri, log = config.track.uri, collect(config, number)
+    uri, log = with_variables(config.track.uri), collect(config, number)
     database = sqlite_file(uri)
     _prepare_mlflow(config.track.timeout_seconds)
     with _only_writer(database) if database else nullcontext():
         client = _connect(uri, database)
         experiment_id = _experiment(client, config.experiment, database)
         run_id = _log_run(client, experiment_id, Layout.of(config).root.resolve(), number, log)
-    shown = without_credentials(uri)
+    shown = without_credentials(config.track.uri)
     return {
         "uri": shown,
         "experiment": config.experiment,

@@ -11,8 +11,9 @@ import yaml
 
 from hstf import track as module
 from hstf.cli import main
-from hstf.config import Config
+from hstf.config import Config, resolve_config
 from hstf.config.track import TrackConfig, without_credentials
+from hstf.errors import HstfError
 from hstf.files import write_csv, write_json, write_text
 from hstf.layout import Layout
 from hstf.track import collect, metric_name, track
@@ -122,7 +123,9 @@ def test_an_unreachable_server_is_a_warning(
     experiment: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config_file = tmp_path / "c.yaml"
-    uri = "http://anna:geheim@127.0.0.1:9"
+    uri = "http://127.0.0.1:9"
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "anna")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "geheim")
     write_text(
         config_file, yaml.safe_dump({"experiment": "toy", "track": {"uri": uri, "timeout_seconds": 1}})
     )
@@ -131,9 +134,9 @@ def test_an_unreachable_server_is_a_warning(
     assert time.monotonic() - started < 20
     outcome = Layout.of(experiment).track(1).read_text()
     assert json.loads(outcome)["logged"] is False
-    warning = capsys.readouterr().err
-    assert "round 1 is not in MLflow" in warning
-    assert "geheim" not in outcome + warning and "anna" not in outcome + warning
+    told = capsys.readouterr()
+    assert "round 1 is not in MLflow" in told.err
+    assert "geheim" not in outcome + told.err + told.out
 
 
 @pytest.mark.parametrize("content", [b"this is no database", b"SQLite format 3\0" + b"garbage" * 400, b""])
@@ -192,17 +195,55 @@ def test_credentials_are_masked(text: str, masked: str) -> None:
     assert without_credentials(text) == masked
 
 
-def test_the_logged_configuration_has_no_credentials(experiment: Config) -> None:
-    config = with_uri(experiment, "https://anna:geheim@host")
-    write_text(Layout.of(config).config, yaml.safe_dump(config.model_dump(mode="json")))
-    log = collect(config, 1)
-    assert "geheim" not in log.config_text + str(log.parameters)
-    assert "https://***@host" in log.config_text
-
-
 def test_a_plain_folder_is_no_address() -> None:
     with pytest.raises(ValueError, match="write sqlite:///"):
         TrackConfig(uri="mlruns")
+
+
+@pytest.mark.parametrize(
+    ("uri", "told"),
+    [
+        ("https://anna:geheim@host", "MLFLOW_TRACKING_PASSWORD"),
+        ("https://geheim@host", "MLFLOW_TRACKING_TOKEN"),
+        ("https://host/?token=geheim", "MLFLOW_TRACKING_TOKEN"),
+        ("https://${USER}:${PASS}@host", "MLFLOW_TRACKING_PASSWORD"),
+        ("postgresql://anna:geheim@host/mlflow", "${ITS_NAME}"),
+        ("mysql://host/mlflow?password=geheim", "${ITS_NAME}"),
+        ("anna:geheim@host", "no address"),
+    ],
+)
+def test_secrets_are_refused_without_being_repeated(uri: str, told: str) -> None:
+    with pytest.raises(HstfError) as caught:
+        resolve_config({"track": {"uri": uri}})
+    assert told in str(caught.value)
+    assert "geheim" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["postgresql://anna@host/mlflow", "postgresql://anna:${DB_PASSWORD}@host/mlflow", "sqlite:///a@b:c.db"],
+)
+def test_addresses_without_secrets(uri: str) -> None:
+    assert TrackConfig(uri=uri).uri == uri
+
+
+def test_a_password_of_the_environment_is_used_and_never_shown(
+    experiment: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = with_uri(experiment, "postgresql://anna:${DB_PASSWORD}@host/mlflow")
+    assert "DB_PASSWORD, which the environment does not set" in track(config, 1)["reason"]
+    monkeypatch.setenv("DB_PASSWORD", "geheim")
+    used: list[str] = []
+
+    def connect(uri: str, _: object) -> None:
+        used.append(uri)
+        raise RuntimeError(f"cannot connect to {uri} as anna with geheim")
+
+    monkeypatch.setattr(module, "_connect", connect)
+    reason = track(config, 1)["reason"]
+    assert used == ["postgresql://anna:geheim@host/mlflow"]
+    assert reason == "RuntimeError: cannot connect to postgresql://***@host/mlflow as anna with ***"
+    assert "geheim" not in str(collect(config, 1))
 
 
 def test_names_hold_only_what_mlflow_accepts() -> None:

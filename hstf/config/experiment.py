@@ -30,14 +30,12 @@ class Config(Section):
 
     experiment: str = "demo"
     """Name of the experiment; its files lie in ``<output>/<experiment>/``."""
-    output: str = "results"
+    output: str = Field("results", pattern=r"^[^{}]+$")
     """Folder of all experiments, relative to the working directory."""
     cases: str = "config/demo/cases.csv"
     """The case sheet: case_id, image columns, label, split, and optionally group and site."""
     labels: dict[str, int] = {"background": 0, "foreground": 1}
     """Name and file value of each class. ``background`` is 0 unless given; ``ignore`` marks voxels to leave out."""
-    lesions: tuple[str, ...] = ()
-    """Classes that are lesions: a case may have any number of them, or none. Each component is judged by itself."""
     lesions: tuple[str, ...] = ()
     """Classes that are lesions: a case may have any number of them, or none. Each component is judged by itself."""
     modalities: dict[str, Modality] = {"image": "mr"}
@@ -90,15 +88,6 @@ class Config(Section):
         if any(not 0 <= value <= 255 for value in ordered.values()):
             raise ValueError(f"label values lie in 0..255, found {ordered}")
         return ordered
-
-    @model_validator(mode="after")
-    def _lesions_are_classes(self) -> Self:
-        unknown = [name for name in self.lesions if name not in self.class_names[1:]]
-        if unknown:
-            raise ValueError(
-                f"lesions name {', '.join(unknown)}, expected some of the classes {', '.join(self.class_names[1:])}"
-            )
-        return self
 
     @model_validator(mode="after")
     def _lesions_are_classes(self) -> Self:

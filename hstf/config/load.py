@@ -62,21 +62,42 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 WHOLE = {"labels", "modalities"}
 
 
+YAML_BYTES, YAML_DEPTH = 1_000_000, 20  # far beyond any configuration
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping; anchors are refused, so that no small file grows without bound."""
+    """A YAML file that holds a mapping. Aliases, depth and size are refused beyond what a configuration needs: no file
+    takes memory or time without bound.
+
+    Raises:
+        HstfError: it cannot be read, is not YAML, or holds something else.
+    """
     try:
+        if path.stat().st_size > YAML_BYTES:
+            raise HstfError(f"{path}: has over {YAML_BYTES} bytes, which no configuration needs.")
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise HstfError(f"{path}: cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise HstfError(f"{path}: is not UTF-8 text. Save it as UTF-8.") from error
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise HstfError(f"{path}: uses YAML aliases (*name). Write the values out.")
+        _refuse_growth(path, yaml.parse(text, yaml.SafeLoader))
         content = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or number that cannot be
         raise HstfError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise HstfError(f"{path}: holds {type(content).__name__}, expected keys and values.")
     return content
+
+
+def _refuse_growth(path: Path, events: Iterable[yaml.Event]) -> None:
+    depth = 0
+    for event in events:
+        if isinstance(event, yaml.AliasEvent):
+            raise HstfError(f"{path}: uses YAML aliases (*name). Write the values out.")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > YAML_DEPTH:
+            raise HstfError(f"{path}: is nested more than {YAML_DEPTH} levels deep.")
 
 
 def _sentence(error: Mapping[str, Any]) -> str:

@@ -1,5 +1,7 @@
 """``phantom:``, the synthetic scans of the demo."""
 
+import shlex
+
 from pydantic import Field
 
 from hstf.config.section import Section
@@ -28,7 +30,7 @@ class PhantomConfig(Section):
     """Seed of everything random."""
 
     def options(self) -> str:
-        """The options of ``hstf phantom``."""
+        """The options of ``hstf phantom``, quoted for a shell."""
         values = self.model_dump(exclude={"folder", "size"})
         options = [f"--{name} {value}" for name, value in values.items()]
-        return " ".join([f"--output {self.folder}", f"--size {' '.join(map(str, self.size))}", *options])
+        return " ".join([f"--output {shlex.quote(self.folder)}", f"--size {' '.join(map(str, self.size))}", *options])

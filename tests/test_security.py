@@ -1,0 +1,247 @@
+"""Nothing that a file, a sheet or a name says is run, followed out of its folder, or grows without bound."""
+
+import ast
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, SPLITS, Workspace, write_sheet
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_model import tiny_experiment, write_scan
+
+from hstf.config import Config, load_config
+from hstf.config.phantom import PhantomConfig
+from hstf.errors import HstfError
+from hstf.export import export
+from hstf.files import sha256_file, write_csv, write_json, write_text
+from hstf.overrides import overrides_in_force
+from hstf.predict import predict
+from hstf.records import CaseWork, read_table, run_shard
+
+SOURCES = sorted((ROOT / "hstf").rglob("*.py"))
+
+
+# ---- code
+
+
+def calls() -> Iterator[tuple[str, str, dict[str, ast.expr]]]:
+    """Where, what and with which named arguments the package calls."""
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                keywords = {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg}
+                yield f"{path.relative_to(ROOT)}:{node.lineno}", ast.unparse(node.func), keywords
+
+
+def imports() -> Iterator[tuple[str, str]]:
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            yield from ((f"{path.relative_to(ROOT)}:{node.lineno}", name) for name in names)
+
+
+def is_constant(node: ast.expr | None, value: object) -> bool:
+    return isinstance(node, ast.Constant) and node.value is value
+
+
+def test_weights_and_arrays_are_loaded_as_data() -> None:
+    loads = [
+        (where, name, keywords) for where, name, keywords in calls() if name in ("torch.load", "np.load")
+    ]
+    assert {name for _, name, _ in loads} == {"torch.load", "np.load"}
+    for where, name, keywords in loads:
+        if name == "torch.load":
+            assert is_constant(keywords.get("weights_only"), True), where
+        else:
+            assert is_constant(keywords.get("allow_pickle"), False), where
+
+
+def test_no_code_is_made_from_data_and_no_shell_is_asked() -> None:
+    refused = {
+        "eval",
+        "exec",
+        "compile",
+        "__import__",
+        "os.system",
+        "os.popen",
+        "yaml.load",
+        "yaml.unsafe_load",
+    }
+    assert [where for where, name, _ in calls() if name in refused] == []
+    assert [where for where, _, keywords in calls() if "shell" in keywords] == []
+    modules = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
+    assert [where for where, name in imports() if name.partition(".")[0] in modules] == []
+
+
+def test_shell_lines_of_the_rules_quote_what_does_not_come_from_the_workflow_itself() -> None:
+    plain = {"{wildcards.round}", "{wildcards.shard}", "{wildcards.member}", "{params.options}"}
+    import re
+
+    for path in sorted((ROOT / "workflow" / "rules").glob("*.smk")):
+        for line in re.findall(r'^ +"(hstf .*)"$', path.read_text(), re.MULTILINE):
+            fields = set(re.findall(r"\{[^}]*\}", line))
+            assert all(field in plain or field.endswith(":q}") for field in fields), f"{path.name}: {line}"
+
+
+# ---- names and paths
+
+
+@pytest.mark.parametrize("case_id", ["; touch pwned", "../x", "$(touch pwned)", "{shard}", "a\nb"])
+def test_a_case_id_that_is_no_plain_name_stops_the_workflow(tmp_path: Path, case_id: str) -> None:
+    write_csv(tmp_path / "cases.csv", [{"case_id": case_id, "image": "a.nii", "split": "unlabelled"}],
+              ["case_id", "image", "split"])  # fmt: skip
+    workspace = Workspace(tmp_path)
+    workspace.configure(cases="cases.csv")
+    assert "must be letters, digits" in workspace.refusal()
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_files_and_folders_with_odd_names_are_only_names(tmp_path: Path) -> None:
+    write_sheet(tmp_path, SPLITS, "{} it's; touch pwned.nii.gz", "{}_label.nii.gz")
+    for line in (tmp_path / "cases.csv").read_text().splitlines()[1:]:
+        for name in line.split(",")[1:3]:
+            (tmp_path / name).touch()
+    workspace = Workspace(tmp_path)
+    workspace.configure(cases="cases.csv", output="re'sults; touch pwned", shard_size=5)
+    jobs = workspace.jobs()
+    assert jobs["preprocess_shard"] == 2
+    command = workspace.snakemake("--dry-run", "--printshellcmds", "check").stdout
+    assert """hstf check --config 're'"'"'sults; touch pwned/demo/config.yaml'""" in command
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_braces_which_would_be_wildcards_are_refused(tmp_path: Path) -> None:
+    write_sheet(tmp_path, SPLITS, "{}_{{x}}.nii.gz", "{}_label.nii.gz")
+    workspace = Workspace(tmp_path)
+    workspace.configure(cases="cases.csv")
+    assert "line 2 (case_000): 'case_000_{x}.nii.gz' holds a brace" in workspace.refusal()
+    workspace.configure(output="results{x}")
+    assert "output: String should match pattern" in workspace.refusal()
+
+
+def test_the_folder_of_the_phantom_is_quoted() -> None:
+    assert PhantomConfig(folder="x; touch pwned").options().startswith("--output 'x; touch pwned' --size")
+
+
+def test_overrides_cannot_lead_out_of_their_folder(tmp_path: Path) -> None:
+    outside, folder = tmp_path / "outside", tmp_path / "overrides"
+    write_text(outside / "label.nii.gz", "secret")
+    write_text(outside / "round_2" / "b.nii.gz", "secret")
+    (folder / "round_1").mkdir(parents=True)
+    (folder / "round_1" / "a.nii.gz").symlink_to(outside / "label.nii.gz")
+    (folder / "round_2").symlink_to(outside / "round_2")
+    (folder / "decisions.csv").symlink_to(outside / "label.nii.gz")
+    config = Config(overrides=str(folder))
+    with pytest.raises(HstfError) as caught:
+        overrides_in_force(config, 2, {"a", "b"})
+    told = str(caught.value)
+    assert told.count("a link that leads out of the overrides folder; put the file itself there") == 3
+    assert "secret" not in told
+
+
+def test_links_within_the_overrides_and_to_the_whole_folder_are_fine(tmp_path: Path) -> None:
+    write_text(tmp_path / "share" / "round_1" / "a.nii.gz", "x")
+    (tmp_path / "share" / "round_1" / "b.nii.gz").symlink_to("a.nii.gz")
+    (tmp_path / "overrides").symlink_to("share")
+    assert set(overrides_in_force(Config(overrides=str(tmp_path / "overrides")), 1, {"a", "b"})) == {"a", "b"}
+
+
+@pytest.mark.parametrize("name", ["../outside.txt", "/etc/hostname", "a/../../outside.txt"])
+def test_a_table_cannot_vouch_for_files_out_of_its_folder(tmp_path: Path, name: str) -> None:
+    write_text(tmp_path / "outside.txt", "x")
+    row = {"case_id": "a", "files": name, "sha256": sha256_file(tmp_path / "outside.txt")}
+    table = tmp_path / "teacher" / "unlabelled_0.csv"
+    write_csv(table, [row], ["case_id", "files", "sha256"])
+    with pytest.raises(HstfError, match="its row was edited"):
+        read_table(table)
+    write_json(table.parent / ".records" / "a.json", {"key": "x", "row": row})
+    work = CaseWork("a", {}, [table.parent / "a.txt"], lambda: write_text(table.parent / "a.txt", "y") or {})
+    assert run_shard(table, {}, [work], [], "copy") == 1, "a record that is no record is none"
+
+
+def test_a_link_in_the_place_of_a_prediction_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    model = export(tiny_experiment(tmp_path))
+    scan = write_scan(tmp_path / "in" / "scan.nii.gz")
+    write_text(tmp_path / "precious.nii.gz", "precious")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "scan.nii.gz").symlink_to(tmp_path / "precious.nii.gz")
+    predict(model, scan, tmp_path / "out", "cpu", existing="overwrite")
+    assert (tmp_path / "precious.nii.gz").read_text() == "precious"
+    assert not (tmp_path / "out" / "scan.nii.gz").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["../../evil", "/tmp/evil", "a/b"])
+def test_a_model_cannot_name_weights_out_of_its_folder(tmp_path: Path, name: str) -> None:
+    import json
+
+    model = export(tiny_experiment(tmp_path))
+    content = json.loads((model / "model.json").read_text())
+    content["members"][0]["name"] = name
+    write_json(model / "model.json", content)
+    with pytest.raises(HstfError, match="is no plain name"):
+        predict(model, write_scan(tmp_path / "scan.nii.gz"), tmp_path / "out", "cpu")
+
+
+# ---- configuration files
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{new}: &{new} [*{old}, *{old}, *{old}, *{old}, *{old}, *{old}, *{old}, *{old}, *{old}]\n"
+    for old, new in zip("abcdefghijkl", "bcdefghijklm", strict=True)
+)
+MERGED = "a: &a {x: 1}\n" + "".join(
+    f"{new}: &{new} {{p: *{old}, q: *{old}, r: *{old}, s: *{old}}}\n"
+    for old, new in zip("abcdefghijkl", "bcdefghijklm", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (BOMB, "aliases"),
+        (MERGED, "aliases"),
+        ("rounds: " + "[" * 100_000, "levels deep"),
+        ("{a: " * 50_000, "levels deep"),
+        ("- " * 100_000, "levels deep"),
+        ("seed: " + "9" * 5000, "not valid YAML"),
+        ("seed: 2026-99-99", "not valid YAML"),
+        ("seed: !!python/object/apply:os.system ['touch pwned']", "not valid YAML"),
+        ("# " + "x" * 2_000_000, "bytes"),
+        ("experiment: \x00", "not valid YAML"),
+    ],
+    ids=["bomb", "merged", "deep list", "deep map", "deep block", "number", "date", "python", "large", "nul"],
+)
+def test_yaml_that_does_harm_is_refused_at_once(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    start = time.monotonic()
+    with pytest.raises(HstfError, match=told):
+        load_config(path)
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("text", [BOMB, MERGED], ids=["lists", "maps"])
+def test_the_workflow_refuses_it_too(tmp_path: Path, text: str) -> None:
+    workspace = Workspace(tmp_path)
+    (tmp_path / "config.yaml").write_text(f"cases: cases.csv\n{text}")
+    assert "uses YAML aliases" in workspace.refusal()
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.one_of(
+        st.binary(max_size=200), st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace"))
+    )
+)
+def test_any_bytes_are_a_configuration_or_a_sentence(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_bytes(content)
+    try:
+        load_config(path)
+    except HstfError as error:
+        assert str(path) in str(error)
