@@ -1,6 +1,6 @@
 """Networks on whole volumes: the sliding window, and the predictor that ``predict`` and ``evaluate`` share."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, prod
 from pathlib import Path
@@ -140,6 +140,13 @@ class Prediction:
     """``(X, Y, Z)`` uint8, class indices (not file values)."""
     members: dict[str, np.ndarray] = field(default_factory=dict)
     """The same of each member alone; empty unless asked for."""
+    probabilities: dict[int, np.ndarray] = field(default_factory=dict)
+    """``(X, Y, Z)`` uint8, 0..255 for 0..1, of the classes asked for, by class index."""
+
+
+def _as_bytes(probability: Tensor) -> np.ndarray:
+    """A map of 0..1 as uint8 0..255."""
+    return (probability * 255).round_().to(torch.uint8).numpy()
 
 
 @dataclass(frozen=True)
@@ -175,12 +182,15 @@ class Predictor:
         window = SlidingWindow.of(plan, predict, device)
         return cls(networks, plan, window, predict.flip_axes, preprocess or PreprocessConfig(), modalities)
 
-    def predict(self, volumes: list[Volume], members: bool = True) -> Prediction:
+    def predict(
+        self, volumes: list[Volume], members: bool = True, probabilities_of: Iterable[int] = ()
+    ) -> Prediction:
         """Segment one scan.
 
         Args:
             volumes: one per modality, in channel order, on one voxel grid.
             members: also give each member's own segmentation.
+            probabilities_of: class indices whose probabilities are wanted too.
 
         Raises:
             HstfError: the volumes do not fit together or hold no usable intensities.
@@ -193,7 +203,8 @@ class Predictor:
             mean = probabilities if mean is None else mean.add_(probabilities)
         assert mean is not None, "a model has at least one member"
         label = geometry.probabilities_to_native(mean.div_(len(self.networks)).numpy())
-        return Prediction(label, labels or (dict.fromkeys(self.networks, label) if members else {}))
+        shown = {k: geometry.scalar_to_native(_as_bytes(mean[k])) for k in probabilities_of}
+        return Prediction(label, labels or (dict.fromkeys(self.networks, label) if members else {}), shown)
 
     def _member_probabilities(self, image: Tensor) -> Iterator[tuple[str, Tensor]]:
         flips = (None, *self.flip_axes)

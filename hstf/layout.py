@@ -145,6 +145,10 @@ class Layout:
         """Dice of each member alone, beside the team's in :meth:`evaluation_cases`."""
         return self.evaluation(number) / "members.csv"
 
+    def evaluation_lesions(self, number: int) -> Path:
+        """Every lesion of the test cases: found, missed or invented."""
+        return self.evaluation(number) / "lesions.csv"
+
     def evaluation_pseudo_labels(self, number: int) -> Path:
         """A round's pseudo-labels against the withheld labels, where there are any."""
         return self.evaluation(number) / "pseudo_labels.csv"

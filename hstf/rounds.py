@@ -1,20 +1,24 @@
 """The rounds of an experiment side by side: what each learned from, how well it segments, and what it gained."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from hstf.cases import Split, read_cases
 from hstf.config import Config
-from hstf.evaluate.tables import known, mean
+from hstf.evaluate.presence import may_be_absent
+from hstf.evaluate.tables import class_balanced, known, mean
 from hstf.files import read_csv, read_json, write_csv
 from hstf.layout import Layout, members, pseudo_labelled
-from hstf.significance import Comparison, compare
+from hstf.significance import Comparison, compare, mean_interval
 
 COLUMNS = (
     "round", "model", "labelled", "pseudo_labelled", "automatic", "accepted", "human", "rejected",
     "members", "test_cases", "dice", "dice_low", "dice_high", "dice_single",
-    "gain", "gain_low", "gain_high", "p_value", "note", "hd95_mm", "asd_mm", "pseudo_label_dice",
+    "gain", "gain_low", "gain_high", "p_value", "note", "hd95_mm", "asd_mm", "pseudo_label_dice", "warnings",
 )  # fmt: skip
 LABEL_SOURCES = ("automatic", "accepted", "human", "rejected")
 
@@ -27,17 +31,19 @@ def rounds_table(config: Config) -> list[dict[str, Any]]:
     - ``labelled``: cases with a label that the round's model learned from; ``pseudo_labelled``: those with a pseudo-label,
       which are ``automatic`` (accepted by their score), ``accepted`` (by a person) or ``human`` (corrected by a person);
       ``rejected`` cases were left out;
-    - ``dice``: mean Dice of the test cases by the round's ``members`` together, with its 95% interval over patients
-      (``dice_low``, ``dice_high``); ``dice_single``: mean of each member alone;
+    - ``dice``: Dice of the test cases by the round's ``members`` together, mean over the classes, with its 95% interval
+      over patients (``dice_low``, ``dice_high``); ``dice_single``: mean of each member alone;
     - ``gain``: mean change of Dice against the warm-up with its interval; ``p_value`` of Wilcoxon's signed-rank test
       over patients, and a ``note`` where it says little;
     - ``hd95_mm``, ``asd_mm``: means over test cases; ``pseudo_label_dice``: of the round's pseudo-labels, where
-      withheld labels tell it.
+      withheld labels tell it; ``warnings``: classes whose scores are no evidence;
+    - ``present_<class>``: mean Dice over the cases whose reference has a class, for classes that some case lacks;
+      ``f1_<class>``, ``false_positives_<class>`` (per scan): of the classes that consist of lesions.
     """
     layout = Layout.of(config)
     numbers = [n for n in range(config.rounds + 1) if layout.evaluation_summary(n).is_file()]
     rows = [_row(config, number) for number in numbers]
-    columns = [*COLUMNS, *(f"dice_{name}" for name in config.class_names[1:])]
+    columns = list(dict.fromkeys([*COLUMNS, *(column for row in rows for column in row)]))
     write_csv(layout.rounds_table, rows, columns)
     return rows
 
@@ -59,8 +65,19 @@ def _row(config: Config, number: int) -> dict[str, Any]:
         "hd95_mm": summary["mean"]["hd95_mm"]["mean"],
         "asd_mm": summary["mean"]["asd_mm"]["mean"],
         "pseudo_label_dice": pseudo_labels and pseudo_labels["dice"]["mean"],
+        "warnings": " ".join(summary.get("warnings", [])),
         **{f"dice_{name}": scores["dice"]["mean"] for name, scores in summary["classes"].items()},
+        **_presence_and_lesions(summary),
     }
+
+
+def _presence_and_lesions(summary: Mapping[str, Any]) -> dict[str, Any]:
+    classes = {name: scores for name, scores in summary["classes"].items() if "present" in scores}
+    columns = {f"present_{name}": classes[name]["present"]["dice"]["mean"] for name in may_be_absent(classes)}
+    for name, lesions in summary.get("lesions", {}).items():
+        columns[f"f1_{name}"] = lesions["f1"]["mean"]
+        columns[f"false_positives_{name}"] = lesions["false_positives_per_scan"]
+    return columns
 
 
 def _training_cases(config: Config, number: int) -> dict[str, int]:
@@ -83,29 +100,39 @@ def _gain(comparison: Comparison) -> dict[str, Any]:
 
 
 def compare_with_warmup(config: Config, number: int) -> Comparison:
-    """Dice of the test cases (mean over foreground classes) by round ``number`` and by the warm-up, case by case.
+    """Dice of the test cases by round ``number`` and by the warm-up, case by case.
 
-    Cases that only one of the two rounds has scored are left out.
+    The difference is that of the means over the classes; the test ranks the patients by the mean over the classes that a
+    case has. Cases that only one of the two rounds has scored are left out.
     """
-    new, old = case_dice(config, number), case_dice(config, 0)
+    new, old = class_dice(config, number), class_dice(config, 0)
     shared = [case for case in new if case in old]
-    groups = {case.case_id: case.group for case in read_cases(config).cases}
-    return compare(
-        [new[case] for case in shared],
-        [old[case] for case in shared],
-        [groups.get(case, case) for case in shared],
-        config.evaluate.bootstrap,
-        config.seed,
-    )
+    sheet = {case.case_id: case.group for case in read_cases(config).cases}
+    groups, bootstrap = [sheet.get(case, case) for case in shared], (config.evaluate.bootstrap, config.seed)
+    cases = [[case_mean(dices[case]) for case in shared] for dices in (new, old)]
+    means = [class_balanced(np.array([dices[case] for case in shared], ndmin=2)) for dices in (new, old)]
+    difference = mean_interval(means[0] - means[1] if shared else [], groups, *bootstrap)
+    return replace(compare(*cases, groups, *bootstrap), difference=difference)
 
 
 def case_dice(config: Config, number: int) -> dict[str, float]:
     """Dice of each test case of a round, mean over the foreground classes; NaN where no class has one."""
-    dices: dict[str, list[str]] = {}
+    return {case: case_mean(dices) for case, dices in class_dice(config, number).items()}
+
+
+def class_dice(config: Config, number: int) -> dict[str, list[float]]:
+    """Dice of each foreground class in each test case of a round; NaN where it does not count."""
+    dices: dict[str, list[float]] = {}
     for row in read_csv(Layout.of(config).evaluation_cases(number)):
-        dices.setdefault(row["case_id"], []).append(row["dice"])
-    means = {case: mean(values) for case, values in dices.items()}
-    return {case: float("nan") if value is None else value for case, value in means.items()}
+        value = known(row["dice"])
+        dices.setdefault(row["case_id"], []).append(float("nan") if value is None else value)
+    return dices
+
+
+def case_mean(dices: Sequence[float]) -> float:
+    """Mean of the Dice that exist; NaN without any."""
+    value = mean(dices)
+    return float("nan") if value is None else value
 
 
 def print_rounds(config: Config) -> None:
@@ -124,10 +151,13 @@ def print_rounds(config: Config) -> None:
     table.add_column("round", no_wrap=True)
     for title in titles:
         table.add_column(title, justify="right", no_wrap=True)
-    for row in rounds_table(config):
+    rows = rounds_table(config)
+    for row in rows:
         table.add_row(*_shown(row))
     console = Console()
     console.print(table)
+    if rows and rows[-1]["warnings"]:
+        console.print(f"Take care: {rows[-1]['warnings']}", style="yellow", highlight=False)
     console.print(f"Report: {Layout.of(config).report.resolve()}", soft_wrap=True, highlight=False)
 
 

@@ -1,7 +1,7 @@
 """Evaluation with a stand-in for the networks: scores, skipping, the summary, pseudo-labels in hindsight, rounds."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -48,11 +48,14 @@ class FakePredictor:
     shift: int
     calls: list[int] = field(default_factory=list)
 
-    def predict(self, volumes: list[Volume]) -> SimpleNamespace:
+    def predict(self, volumes: list[Volume], probabilities_of: Iterable[int]) -> SimpleNamespace:
         self.calls.append(len(volumes))
         indices = np.select([volumes[0].data == LIVER, volumes[0].data == TUMOUR], [1, 2]).astype(np.uint8)
         label = np.roll(indices, self.shift, axis=0)
-        return SimpleNamespace(label=label, members=dict.fromkeys(self.names, indices))
+        probabilities = {k: ((label == k) * 204).astype(np.uint8) for k in probabilities_of}
+        return SimpleNamespace(
+            label=label, members=dict.fromkeys(self.names, indices), probabilities=probabilities
+        )
 
 
 @pytest.fixture

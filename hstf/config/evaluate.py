@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from hstf.config.section import Section
 
@@ -20,12 +20,37 @@ class PredictConfig(Section):
     """bfloat16 where the device has it natively."""
 
 
+class DetectionConfig(Section):
+    """What counts as a lesion and as found, for the classes that ``lesions:`` names."""
+
+    measure: Literal["iou", "dice"] = "iou"
+    """Overlap by which a predicted lesion is matched with one of the reference, one to one."""
+    minimum: float = Field(0.1, ge=0, le=1)
+    """Least overlap of a match, 0.1 as in nnDetection and PI-CAI; 0: a voxel in common is enough."""
+    connectivity: Literal[6, 18, 26] = 26
+    """Voxels that touch by a face (6), also by an edge (18), also by a corner (26) belong to one lesion."""
+    minimum_mm3: float = Field(0.0, ge=0)
+    """Smaller lesions count for nothing (mm3), neither as missed nor as false positives; 0: every voxel counts."""
+    size_bins_mm3: tuple[float, ...] = (65.0, 524.0, 4189.0)
+    """Volumes (mm3) that part small from larger lesions in the recall by size: spheres of 5, 10 and 20 mm diameter."""
+
+    @field_validator("size_bins_mm3")
+    @classmethod
+    def _bins_ascend(cls, bins: tuple[float, ...]) -> tuple[float, ...]:
+        if list(bins) != sorted(set(bins)) or min(bins, default=1.0) <= 0:
+            raise ValueError(f"size_bins_mm3 are volumes above 0 in ascending order, found {list(bins)}")
+        return bins
+
+
 class EvaluateConfig(Section):
     """Scores of the test cases, in native space."""
 
-    empty: Literal["one", "exclude"] = "one"
-    """A class absent from both reference and prediction: overlap 1 and distance 0, or left out of all means. Absent from
-    one of them, it has overlap 0 and the diagonal of the volume (mm) as distance, in either case."""
+    empty: Literal["exclude", "one"] = "exclude"
+    """A class absent from both reference and prediction: left out of all means, as nnU-Net does, or overlap 1 and distance
+    0, as the BraTS challenges do, which pays a model that never predicts it. Absent from one of the two, it has overlap 0
+    and the diagonal of the volume (mm) as distance, in either case."""
+    detection: DetectionConfig = DetectionConfig()
+    """Lesions as objects: found, missed, invented."""
     save_predictions: bool = True
     """Keep the predictions of the test cases as NIfTI."""
     bootstrap: int = Field(2000, ge=100)

@@ -5,14 +5,17 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from hstf.cases import Case, Split, read_cases
 from hstf.config import Config
+from hstf.detection import find_lesions
 from hstf.errors import HstfError
 from hstf.evaluate.labels import read_indices, to_values
 from hstf.evaluate.tables import known, mean_over_classes
 from hstf.files import sha256_file, write_json
 from hstf.layout import Layout, members
-from hstf.metrics import EMPTY_DICE, class_dice, score
+from hstf.metrics import EMPTY_DICE, IGNORE, class_dice, score
 from hstf.records import CaseWork, run_shard
 from hstf.stages import stage_parameters
 from hstf.volumes import Volume, read_image, write_like
@@ -107,7 +110,7 @@ def _evaluate_case(
     layout = Layout.of(config)
     volumes = [read_image(path) for path in case.images]
     try:
-        prediction = predictor().predict(volumes)
+        prediction = predictor().predict(volumes, probabilities_of=lesion_classes(config).values())
     except HstfError as error:
         raise HstfError(f"{case.case_id}: {error}") from error
     if config.evaluate.save_predictions:
@@ -119,7 +122,10 @@ def _evaluate_case(
 
 
 def score_case(config: Config, case: Case, prediction: "Prediction", image: Volume) -> dict[str, Any]:
-    """Scores of a case as plain JSON values: ``classes`` (metrics by foreground class) and ``members`` (Dice).
+    """Scores of a case as plain JSON values.
+
+    ``classes``: metrics by foreground class; ``lesions``: those of the lesion classes one by one, see
+    :class:`hstf.detection.CaseLesions`; ``members``: Dice of each member alone.
 
     Raises:
         HstfError: the reference does not lie on the image's voxels, or holds values that are no class.
@@ -142,10 +148,34 @@ def score_case(config: Config, case: Case, prediction: "Prediction", image: Volu
         "group": case.group,
         "site": case.site,
         "classes": {names[index]: _plain(values) for index, values in scores.items()},
+        "lesions": {
+            name: _lesions(config, prediction, reference, image, index)
+            for name, index in lesion_classes(config).items()
+        },
         "members": {
             member: _plain(dict(zip(names[1:], dices, strict=True))) for member, dices in single.items()
         },
     }
+
+
+def lesion_classes(config: Config) -> dict[str, int]:
+    """Name and class index of each class that consists of lesions."""
+    names = getattr(config, "lesions", ())
+    return {name: index for index, name in enumerate(config.class_names) if name in names}
+
+
+def _lesions(
+    config: Config, prediction: "Prediction", reference: np.ndarray, image: Volume, index: int
+) -> dict[str, Any]:
+    predicted = (prediction.label == index) & (reference != IGNORE)
+    lesions = find_lesions(
+        predicted,
+        reference == index,
+        image.spacing,
+        config.evaluate.detection,
+        prediction.probabilities.get(index),
+    )
+    return lesions.to_json()
 
 
 def _plain(values: Mapping[str, float | str]) -> dict[str, Any]:

@@ -1,13 +1,18 @@
 """A round in numbers: the tables of its test cases and members, and the summary of both."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from hstf.cases import Case, Split, read_cases
 from hstf.config import Config
+from hstf.detection import CaseLesions, Lesion, summarise
+from hstf.evaluate.cases import lesion_classes
 from hstf.evaluate.hindsight import score_pseudo_labels
-from hstf.evaluate.tables import describe, mean, mean_over_classes
+from hstf.evaluate.presence import doubts, presence
+from hstf.evaluate.tables import class_balanced, describe, known, mean
 from hstf.files import read_json, write_csv, write_json
 from hstf.layout import Layout, members
 from hstf.metrics import METRICS
@@ -16,17 +21,22 @@ from hstf.significance import mean_interval
 
 CASE_COLUMNS = ("case_id", "group", "site", "class", *METRICS, "empty")
 MEMBER_COLUMNS = ("case_id", "member", "class", "dice")
+LESION_COLUMNS = ("case_id", "class", "lesion", "volume_mm3", "overlap", "score")
 Scores = dict[str, Any]
 
 
 def summarise_round(config: Config, number: int) -> dict[str, Any]:
-    """Write ``cases.csv``, ``members.csv``, ``pseudo_labels.csv`` and ``summary.json`` of a round; returns the summary.
+    """Write a round's ``cases.csv``, ``lesions.csv``, ``members.csv``, ``pseudo_labels.csv``, ``summary.json``.
 
-    The summary holds, for the team of members:
+    Returns the summary, which holds, for the team of members:
 
-    - ``dice``: mean over cases of the mean over foreground classes, with its bootstrap interval over patients;
-    - ``mean``: the same mean, with standard deviation and median, for each metric;
-    - ``classes``: for each class the same, and ``empty``: cases in which prediction, reference or both lack it;
+    - ``dice``: mean over foreground classes of the mean over cases, with its bootstrap interval over patients. Cases in
+      which reference and prediction lack a class do not count for it (unless ``evaluate.empty`` is ``one``);
+    - ``mean``: the same mean, with standard deviation and median of its cases' values, for each metric;
+    - ``classes``: for each class mean, deviation and median; ``empty``: cases in which prediction, reference or both lack
+      it; ``present`` and ``absent``, see :func:`hstf.evaluate.presence.presence`;
+    - ``lesions``: see :func:`hstf.detection.summarise`, for each class of lesions;
+    - ``warnings``: sentences about classes whose scores are no evidence;
     - ``members``: mean Dice of each member alone (``each``) and of all of them (``mean``);
     - ``pseudo_labels``: see :func:`hstf.evaluate.hindsight.score_pseudo_labels`.
 
@@ -37,15 +47,19 @@ def summarise_round(config: Config, number: int) -> dict[str, Any]:
     scores = _read_scores(config, number)
     write_csv(layout.evaluation_cases(number), _case_rows(scores), CASE_COLUMNS)
     write_csv(layout.evaluation_members(number), _member_rows(scores), MEMBER_COLUMNS)
+    write_csv(layout.evaluation_lesions(number), _lesion_rows(scores), LESION_COLUMNS)
     names = config.class_names[1:]
+    classes = {name: _class_summary([case["classes"][name] for case in scores]) for name in names}
     summary = {
         "round": number,
         "model": "student" if number else "warm-up",
         "cases": len(scores),
         "patients": len({case["group"] for case in scores}),
         "dice": _dice_interval(config, scores),
-        "mean": {m: describe(mean_over_classes(case["classes"], m) for case in scores) for m in METRICS},
-        "classes": {name: _class_summary([case["classes"][name] for case in scores]) for name in names},
+        "mean": {metric: describe(_balanced(_classes_of(scores), metric)) for metric in METRICS},
+        "classes": classes,
+        "lesions": _lesion_summary(config, scores),
+        "warnings": doubts(classes) if scores else [],
         "members": _member_summary(scores, members(config, number)),
         "pseudo_labels": score_pseudo_labels(config, number),
     }
@@ -81,10 +95,19 @@ def _member_rows(scores: Sequence[Scores]) -> list[dict[str, Any]]:
 
 
 def _dice_interval(config: Config, scores: Sequence[Scores]) -> dict[str, Any]:
-    dices = [mean_over_classes(case["classes"], "dice") for case in scores]
-    values = [float("nan") if dice is None else dice for dice in dices]
     groups = [case["group"] for case in scores]
+    values = _balanced(_classes_of(scores), "dice")
     return mean_interval(values, groups, config.evaluate.bootstrap, config.seed).to_json()
+
+
+def _classes_of(scores: Sequence[Scores]) -> list[Mapping[str, Mapping[str, Any]]]:
+    return [case["classes"] for case in scores]
+
+
+def _balanced(cases: Iterable[Mapping[str, Mapping[str, Any]]], metric: str) -> np.ndarray:
+    """A metric of each case, with :func:`hstf.evaluate.tables.class_balanced` over its classes."""
+    rows = [[known(values[metric]) for values in classes.values()] for classes in cases]
+    return class_balanced(np.array(rows, dtype=float)) if rows else np.empty(0)
 
 
 def _class_summary(scores: Sequence[Scores]) -> dict[str, Any]:
@@ -92,9 +115,48 @@ def _class_summary(scores: Sequence[Scores]) -> dict[str, Any]:
     return {
         **{metric: describe(case[metric] for case in scores) for metric in METRICS},
         "empty": {which: empty[which] for which in ("both", "prediction", "reference")},
+        **presence(scores),
     }
 
 
+def _lesion_summary(config: Config, scores: Sequence[Scores]) -> dict[str, Any]:
+    groups, evaluate = [case["group"] for case in scores], config.evaluate
+    return {
+        name: summarise(
+            [CaseLesions.from_json(case["lesions"][name]) for case in scores],
+            groups, evaluate.detection, evaluate.bootstrap, config.seed,
+        )
+        for name in lesion_classes(config)
+    }  # fmt: skip
+
+
+def _lesion_rows(scores: Sequence[Scores]) -> list[dict[str, Any]]:
+    """Lesions of the reference, then the predicted ones that match none of them."""
+    cases = [
+        (c["case_id"], name, CaseLesions.from_json(v)) for c in scores for name, v in c["lesions"].items()
+    ]
+    return [
+        {
+            "case_id": case_id, "class": name, "lesion": _outcome(lesion, side), "volume_mm3": lesion.volume_mm3,
+            "overlap": lesion.overlap, "score": lesion.score,
+        }
+        for case_id, name, lesions in cases
+        for side, part in (("reference", lesions.reference), ("predicted", lesions.predicted))
+        for lesion in part
+        if side == "reference" or not lesion.matched
+    ]  # fmt: skip
+
+
+def _outcome(lesion: Lesion, side: str) -> str:
+    if not lesion.counted:
+        return "not counted"
+    return "hit" if lesion.matched else "missed" if side == "reference" else "false positive"
+
+
 def _member_summary(scores: Sequence[Scores], names: Sequence[str]) -> dict[str, Any]:
-    each = {name: mean(mean(case["members"][name].values()) for case in scores) for name in names}
+    each = {name: _member_mean([case["members"][name] for case in scores]) for name in names}
     return {"mean": mean(each.values()), "each": each}
+
+
+def _member_mean(cases: Sequence[Mapping[str, Any]]) -> float | None:
+    return mean(class_balanced(np.array([[known(v) for v in case.values()] for case in cases], dtype=float)))

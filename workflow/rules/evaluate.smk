@@ -38,6 +38,7 @@ rule evaluate_table:
     output:
         cases=LAYOUT.evaluation_cases("{round}"),
         members=LAYOUT.evaluation_members("{round}"),
+        lesions=LAYOUT.evaluation_lesions("{round}"),
         pseudo_labels=LAYOUT.evaluation_pseudo_labels("{round}"),
         summary=LAYOUT.evaluation_summary("{round}"),
     log:
