@@ -1,8 +1,8 @@
 """Networks: built from a specification, saved with it, loaded without any other file."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,45 @@ import torch
 from hstf.config.network import NetworkConfig
 from hstf.errors import HstfError
 from hstf.files import atomic_path
-from hstf.models.hybrid import HybridNet, NetworkSpec, Pyramid, attended_level
+from hstf.models.base import NetworkSpec, Pyramid, SegmentationNetwork
+from hstf.models.baselines import Vit, swin, unetpp, vnet
+from hstf.models.hybrid import HybridNet, attended_level
+from hstf.models.pair import Pair
+from hstf.models.utnet import UTNet
 
-__all__ = ["HybridNet", "NetworkSpec", "Pyramid", "load_network", "network_spec", "save_network"]
+__all__ = [
+    "NETWORKS", "HybridNet", "NetworkSpec", "Pyramid", "SegmentationNetwork", "build", "load_network", "network_spec",
+    "save_network",
+]  # fmt: skip
+
+
+def _pair(spec: NetworkSpec) -> Pair:
+    first, second = (build(replace(spec, name=name, pair=())) for name in spec.pair)
+    return Pair(spec, first, second)
+
+
+NETWORKS: dict[str, Callable[[NetworkSpec], SegmentationNetwork]] = {
+    "hybrid": HybridNet,
+    "hybrid_identity": HybridNet,
+    "cnn": HybridNet,
+    "vit": Vit,
+    "swin": swin,
+    "unetpp": unetpp,
+    "utnet": UTNet,
+    "vnet": vnet,
+    "pair": _pair,
+}
+
+
+def build(spec: NetworkSpec) -> SegmentationNetwork:
+    """The network of ``spec`` with random weights, drawn from torch's global generator.
+
+    Raises:
+        HstfError: there is no such network, or it does not take such images.
+    """
+    if spec.name not in NETWORKS:
+        raise HstfError(f"there is no network {spec.name!r}; there are {', '.join(NETWORKS)}.")
+    return NETWORKS[spec.name](spec)
 
 
 def network_spec(network: NetworkConfig, plan: Any, inputs: int, classes: int) -> NetworkSpec:
@@ -29,7 +65,8 @@ def network_spec(network: NetworkConfig, plan: Any, inputs: int, classes: int) -
         network.transformer_heads,
         plan.channels[attended_level(plan.strides, network.transformer_stride)],
     )
-    if network.name == "hybrid" and width % 2:
+    names = network.pair if network.name == "pair" else (network.name,)
+    if "hybrid" in names and width % 2:
         raise HstfError(
             f"the transformer's level has {width} channels: make plan.base_channels and max_channels even."
         )
@@ -47,11 +84,11 @@ def network_spec(network: NetworkConfig, plan: Any, inputs: int, classes: int) -
         name=network.name, inputs=inputs, classes=classes, channels=tuple(plan.channels), strides=tuple(plan.strides),
         kernels=tuple(plan.kernels), spacing=tuple(plan.spacing), transformer_layers=network.transformer_layers,
         transformer_heads=heads, transformer_stride=network.transformer_stride, drop_path=network.drop_path,
-        dropout=network.dropout,
+        dropout=network.dropout, patch_size=tuple(plan.patch_size), pair=names if network.name == "pair" else (),
     )  # fmt: skip
 
 
-def save_network(path: Path, network: HybridNet, meta: Mapping[str, Any]) -> None:
+def save_network(path: Path, network: SegmentationNetwork, meta: Mapping[str, Any]) -> None:
     """Write weights, specification and ``meta`` (plain JSON values) into one file, atomically."""
     content = {
         "state_dict": network.state_dict(),
@@ -62,7 +99,9 @@ def save_network(path: Path, network: HybridNet, meta: Mapping[str, Any]) -> Non
         torch.save(content, stream)
 
 
-def load_network(path: Path, device: torch.device | str = "cpu") -> tuple[HybridNet, dict[str, Any]]:
+def load_network(
+    path: Path, device: torch.device | str = "cpu"
+) -> tuple[SegmentationNetwork, dict[str, Any]]:
     """The network of a file of :func:`save_network`, in evaluation mode, and its ``meta``.
 
     Raises:
@@ -70,7 +109,7 @@ def load_network(path: Path, device: torch.device | str = "cpu") -> tuple[Hybrid
     """
     try:
         content = torch.load(path, map_location=device, weights_only=True)
-        network = HybridNet(_spec(json.loads(content["spec"])))
+        network = build(_spec(json.loads(content["spec"])))
         network.load_state_dict(content["state_dict"])
         return network.to(device).eval(), json.loads(content["meta"])
     except FileNotFoundError as error:
@@ -82,6 +121,12 @@ def load_network(path: Path, device: torch.device | str = "cpu") -> tuple[Hybrid
 
 
 def _spec(values: dict[str, Any]) -> NetworkSpec:
-    nested = {key: tuple(map(tuple, values[key])) for key in ("strides", "kernels")}
-    flat = {key: tuple(values[key]) for key in ("channels", "spacing")}
-    return NetworkSpec(**{**values, **nested, **flat})
+    if values["name"] == "cnn" and "patch_size" not in values:
+        values["name"] = (
+            "hybrid_identity"  # the name of that network in files from before the matched ``cnn``
+        )
+    return NetworkSpec(**{key: _tuples(value) for key, value in values.items()})
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-Triple = tuple[int, int, int]
+from hstf.models.base import Triple
 
 
 def convolution(inputs: int, outputs: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> nn.Conv3d:
@@ -16,13 +16,19 @@ class ResidualBlock(nn.Module):
     """Two convolutions with instance norm around a shortcut (He et al. 2016; nnU-Net's residual encoder).
 
     Instance norm keeps labelled and pseudo-labelled cases of a batch, and the EMA weights, free of shared statistics.
+
+    Args:
+        inner: channels between the two convolutions; ``outputs`` unless said otherwise.
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel: Triple, stride: Triple = (1, 1, 1), inner: int | None = None
+    ) -> None:
         super().__init__()
-        self.first = convolution(inputs, outputs, kernel, stride)
-        self.norm1 = nn.InstanceNorm3d(outputs, affine=True)
-        self.second = convolution(outputs, outputs, kernel)
+        inner = inner or outputs
+        self.first = convolution(inputs, inner, kernel, stride)
+        self.norm1 = nn.InstanceNorm3d(inner, affine=True)
+        self.second = convolution(inner, outputs, kernel)
         self.norm2 = nn.InstanceNorm3d(outputs, affine=True)
         self.act = nn.LeakyReLU(0.01, inplace=True)
         self.shortcut = shortcut(inputs, outputs, stride)

@@ -1,55 +1,26 @@
-"""The hybrid network: a residual CNN for local detail, transformer layers on its deep feature map for context."""
+"""The hybrid network: a residual CNN for local detail, transformer layers on its deep feature map for context.
+
+Its two controls share everything else. ``hybrid_identity`` has the identity in place of the transformer: what does
+the transformer add? Norms, LayerScale and the residual paths are inside of the transformer's layers and go with it.
+``cnn`` has residual convolutions with as many parameters in its place: do parameters add as much?
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import prod
+from math import ceil, prod
 
 import torch
 from torch import Tensor, nn
 
+from hstf.models.base import NetworkSpec, Pyramid, SegmentationNetwork, Zoom
 from hstf.models.blocks import DecoderBlock, ResidualBlock
 from hstf.models.transformer import Transformer
 
 
-@dataclass(frozen=True)
-class NetworkSpec:
-    """All that it takes to build a network again; stored beside its weights."""
-
-    name: str
-    """``hybrid`` or ``cnn``."""
-    inputs: int
-    """Channels of the image."""
-    classes: int
-    channels: tuple[int, ...]
-    """Channels of each level, finest first."""
-    strides: tuple[tuple[int, int, int], ...]
-    """Stride into each level; the first is (1, 1, 1)."""
-    kernels: tuple[tuple[int, int, int], ...]
-    spacing: tuple[float, float, float]
-    """Voxel size (mm) of the input."""
-    transformer_layers: int = 4
-    transformer_heads: int = 8
-    transformer_stride: int = 8
-    drop_path: float = 0.1
-    dropout: float = 0.0
-
-
-@dataclass
-class Pyramid:
-    """What the network says at every level of its decoder."""
-
-    logits: list[Tensor]
-    """``(B, K, D/s, H/s, W/s)``, finest (s = 1) first."""
-    features: Tensor
-    """``(B, C, d, h, w)``: the deep feature map behind the transformer."""
-
-
-class HybridNet(nn.Module):
+class HybridNet(SegmentationNetwork):
     """U-Net of residual blocks; with ``name: hybrid`` the deepest level at most ``transformer_stride`` attends."""
 
     def __init__(self, spec: NetworkSpec) -> None:
-        super().__init__()
-        self.spec = spec
+        super().__init__(spec)
         channels, strides, kernels = spec.channels, spec.strides, spec.kernels
         before = (spec.inputs, *channels[:-1])
         self.encoder = nn.ModuleList(
@@ -57,6 +28,7 @@ class HybridNet(nn.Module):
         )
         self.attended = attended_level(strides, spec.transformer_stride)
         self.transformer = self._transformer() if spec.name == "hybrid" else None
+        self.convolutions = self._convolutions() if spec.name == "cnn" else nn.Identity()
         self.dropout = nn.Dropout3d(spec.dropout)
         self.decoder = nn.ModuleList(
             DecoderBlock(channels[i + 1], channels[i], kernels[i], strides[i + 1])
@@ -72,26 +44,29 @@ class HybridNet(nn.Module):
             spec.channels[level], spec.transformer_layers, spec.transformer_heads, spec.drop_path, voxel_mm
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(B, K, D, H, W)`` of the image ``(B, C, D, H, W)``; sizes are multiples of :attr:`divisor`."""
-        return self._decode(*self._encode(x, 1.0))[-1]
+    def _convolutions(self) -> nn.Sequential:
+        """Residual blocks with the parameters of the transformer: as few as do not narrow inside beyond its width."""
+        spec, level = self.spec, self.attended
+        with torch.device("meta"):
+            wanted = sum(p.numel() for p in self._transformer().parameters())
+        width, taps = spec.channels[level], prod(spec.kernels[level])
+        blocks = ceil(wanted / (2 * taps * width**2))
+        inner = max(1, round(wanted / (2 * taps * width * blocks)))
+        return nn.Sequential(
+            *(ResidualBlock(width, width, spec.kernels[level], inner=inner) for _ in range(blocks))
+        )
 
-    def pyramid(self, x: Tensor, zoom: float | Sequence[float] = 1.0) -> Pyramid:
-        """Logits of every decoder level and the deep features.
-
-        Args:
-            zoom: how much larger than planned the anatomy appears in ``x``, along each axis or along all alike, for
-                positions in true millimetres.
-        """
+    def pyramid(self, x: Tensor, zoom: Zoom = 1.0) -> Pyramid:
+        """See :class:`SegmentationNetwork`; the features are those behind the transformer."""
         skips, features = self._encode(x, zoom)
         return Pyramid(self._decode(skips, features)[::-1], features)
 
-    def _encode(self, x: Tensor, zoom: float | Sequence[float]) -> tuple[list[Tensor], Tensor]:
+    def _encode(self, x: Tensor, zoom: Zoom) -> tuple[list[Tensor], Tensor]:
         skips, features = [], x
         for level, block in enumerate(self.encoder):
             x = block(x)
             if level == self.attended:
-                x = self.transformer(x, zoom) if self.transformer is not None else x
+                x = self.convolutions(x) if self.transformer is None else self.transformer(x, zoom)
                 features = x
             skips.append(x)
         return skips, features
@@ -102,11 +77,6 @@ class HybridNet(nn.Module):
             x = block(x, skip)
             logits.append(head(x))
         return logits
-
-    @property
-    def divisor(self) -> tuple[int, int, int]:
-        """Input sizes must be multiples of this."""
-        return tuple(prod(s[axis] for s in self.spec.strides) for axis in range(3))  # type: ignore[return-value]
 
 
 def attended_level(strides: Sequence[Sequence[int]], largest: int) -> int:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hstf.models.base import Zoom
+
 SHORTEST_MM, LONGEST_MM = 4.0, 512.0  # wavelengths of the rotary positions: a few voxels to a whole trunk
 
 
@@ -26,7 +28,7 @@ class Transformer(nn.Module):
         self.voxel_mm = tuple(voxel_mm)
         self.pairs = width // heads // 2
 
-    def forward(self, x: Tensor, zoom: float | Sequence[float] = 1.0) -> Tensor:
+    def forward(self, x: Tensor, zoom: Zoom = 1.0) -> Tensor:
         """``(B, C, D, H, W)`` to the same shape. ``zoom``: how much larger than planned the anatomy appears in ``x``,
         along each axis or along all alike."""
         shape = x.shape[2:]

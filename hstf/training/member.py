@@ -13,7 +13,7 @@ from hstf.config.training import TrainingConfig
 from hstf.device import choose_device
 from hstf.files import sha256_file, sha256_json, write_csv
 from hstf.layout import Layout
-from hstf.models import HybridNet, load_network, network_spec, save_network
+from hstf.models import SegmentationNetwork, build, load_network, network_spec, save_network
 from hstf.plan import Plan
 from hstf.stages import STAGES
 from hstf.training.loop import Objective, train
@@ -77,12 +77,12 @@ def train_member(
     return _write(layout, number, member, state, meta or {})
 
 
-def initial_network(config: Config, plan: Plan, seed: int, start: Path | None) -> HybridNet:
+def initial_network(config: Config, plan: Plan, seed: int, start: Path | None) -> SegmentationNetwork:
     """A network with random weights drawn from ``seed``, or the one of the file ``start``."""
     if start is not None:
         return load_network(start)[0]
     torch.manual_seed(seed)
-    return HybridNet(network_spec(config.network, plan, len(config.modalities), len(config.class_names)))
+    return build(network_spec(config.network, plan, len(config.modalities), len(config.class_names)))
 
 
 def member_seed(seed: int, number: int, member: str) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hstf.config.training import TrainingConfig
 from hstf.files import atomic_path
-from hstf.models import HybridNet
+from hstf.models import SegmentationNetwork
 
 
 @dataclass
@@ -41,15 +41,15 @@ class Averages:
 class TrainingState:
     """Network, EMA network, optimiser, finished steps and history."""
 
-    network: HybridNet
-    ema: HybridNet
+    network: SegmentationNetwork
+    ema: SegmentationNetwork
     optimizer: torch.optim.AdamW
     step: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     averages: Averages = field(default_factory=Averages)
 
     @classmethod
-    def start(cls, network: HybridNet, config: TrainingConfig) -> "TrainingState":
+    def start(cls, network: SegmentationNetwork, config: TrainingConfig) -> "TrainingState":
         """The state before the first step."""
         ema = copy.deepcopy(network).requires_grad_(False).eval()
         return cls(
