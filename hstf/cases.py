@@ -4,7 +4,7 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -89,7 +89,7 @@ def read_cases(config: Config) -> CaseSheet:
     """Read the case sheet of ``config``. Relative paths start at the sheet's own folder.
 
     CSV as spreadsheets write it is understood: separated by commas, semicolons or tabs, with or without a byte order
-    mark, with spaces around cells and empty lines.
+    mark, with spaces around cells and empty lines. With ``withheld_labels`` the unlabelled cases are labelled ones.
 
     Raises:
         HstfError: with every fault of the sheet: columns, ids, splits, files that are not named.
@@ -105,9 +105,16 @@ def read_cases(config: Config) -> CaseSheet:
     if not faults:
         faults = [fault for number, row in rows for fault in _row_faults(row, number, columns)]
         faults += _duplicate_faults([row["case_id"] for _, row in rows])
+    if config.withheld_labels and not faults:
+        faults = [
+            f"line {number} ({row['case_id']}): withheld_labels needs a file in column 'label' of every unlabelled case"
+            for number, row in rows
+            if row["split"] == Split.UNLABELLED and not row.get("label")
+        ]
     if faults:
         raise join_faults(f"{path}: {len(faults)} faults in the case sheet.", faults)
-    return CaseSheet(tuple(_case(row, columns, path.parent) for _, row in rows))
+    cases = [_case(row, columns, path.parent) for _, row in rows]
+    return CaseSheet(tuple(map(_revealed, cases) if config.withheld_labels else cases))
 
 
 def _header_faults(header: Sequence[str], columns: Sequence[str]) -> list[str]:
@@ -180,3 +187,8 @@ def _case(row: dict[str, str], columns: Sequence[str], folder: Path) -> Case:
         group=row.get("group") or row["case_id"],
         site=row.get("site") or "",
     )
+
+
+def _revealed(case: Case) -> Case:
+    """An unlabelled case as a labelled one."""
+    return replace(case, split=Split.LABELLED) if case.split is Split.UNLABELLED else case

@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hstf.config.training import CscConfig
-from hstf.losses import EPSILON, soft_dice
-from hstf.models.hybrid import HybridNet, Pyramid
+from hstf.losses import EPSILON, soft_dice, weighted_mean
+from hstf.models import Pyramid, SegmentationNetwork
 
 STRONGLY_ANISOTROPIC = 3.0  # an axis with voxels this much longer than the shortest keeps its scale
 
 
-def zoomed_pyramid(student: HybridNet, image: Tensor, zoom: float) -> Pyramid:
+def zoomed_pyramid(student: SegmentationNetwork, image: Tensor, zoom: float) -> Pyramid:
     """What ``student`` says of ``image`` ``(B, C, D, H, W)`` at scale ``zoom``, the finest logits on the grid of ``image``.
 
     Each axis takes the nearest scale that the network's divisor allows, and the network is told which that is.
@@ -114,11 +114,6 @@ def pyramid_consistency(levels: Sequence[Tensor], teacher: Tensor, valid: Tensor
         log_t = target.clamp_min(EPSILON).log()
         terms.append(weighted_mean(*rectified_divergence(level.float().log_softmax(1), log_t, weight)))
     return torch.stack(terms).mean()
-
-
-def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
-    """Mean of ``values``; 0 where all weights are 0."""
-    return (values * weight).sum() / weight.sum().clamp_min(EPSILON)
 
 
 def draw_zoom(scale_range: tuple[float, float], generator: torch.Generator) -> float:

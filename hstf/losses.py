@@ -23,8 +23,7 @@ def dice_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor
 
 def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """Weighted mean cross-entropy against class probabilities; 0 where all weights are 0."""
-    voxelwise = -(target * logits.log_softmax(1)).sum(1, keepdim=True)
-    return (voxelwise * weight).sum() / weight.sum().clamp_min(EPSILON)
+    return weighted_mean(-(target * logits.log_softmax(1)).sum(1, keepdim=True), weight)
 
 
 def soft_dice(probabilities: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -55,3 +54,8 @@ def pyramid_loss(logits: Sequence[Tensor], target: Tensor, weight: Tensor) -> Te
         coarse = F.adaptive_avg_pool3d(target * weight, size) / coarse_weight.clamp_min(EPSILON)
         total = total + factor * dice_cross_entropy(level, coarse, coarse_weight)
     return total / sum(factors)
+
+
+def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
+    """Mean of ``values``; 0 where all weights are 0."""
+    return (values * weight).sum() / weight.sum().clamp_min(EPSILON)

@@ -1,4 +1,4 @@
-"""``student``: learn from labelled and pseudo-labelled cases together, with cross-scale consistency."""
+"""``student``: learn from labelled and unlabelled cases together."""
 
 import argparse
 from pathlib import Path
@@ -6,11 +6,13 @@ from pathlib import Path
 from hstf.cases import Split, read_cases
 from hstf.cli import add_config, add_member, add_round
 from hstf.config import Config, load_config
+from hstf.crossfit import learned_cases
 from hstf.errors import HstfError
 from hstf.layout import Layout, members
-from hstf.methods.self_training import self_training
+from hstf.methods import student_objective
 from hstf.records import read_table
-from hstf.training.member import labelled_cases, pseudo_cases, train_member
+from hstf.training.member import image_cases, labelled_cases, pseudo_cases, train_member
+from hstf.training.patches import TrainingCase
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def student(config: Config, number: int, member: str) -> None:
-    """Train ``member`` of round ``number`` on the labelled cases and the round's ``labels/``.
+    """Train ``member`` of round ``number`` on the labelled cases and what the round has besides: its ``labels/``, say.
 
     Raises:
         HstfError: there is no such round or member, or files of ``labels/`` are lost or were changed by hand.
@@ -35,14 +37,27 @@ def student(config: Config, number: int, member: str) -> None:
     start = start_weights(config, number, member)
     config = config.for_round(number)
     layout, training = Layout.of(config), config.student
-    used = [name for name, row in read_table(layout.labels_table(number)).items() if row["files"]]
     labelled = read_cases(config).of(Split.LABELLED)
+    others = other_cases(config, number, member)
     train_member(
-        config, number, member, training, self_training(config),
-        labelled_cases(layout, labelled), pseudo_cases(layout, number, used), training.labelled_fraction,
-        start=start,
-        meta={"trained_on": [case.case_id for case in labelled], "pseudo_labelled": len(used)},
+        config, number, member, training, student_objective(config), labelled_cases(layout, labelled), others,
+        training.labelled_fraction, start=start,
+        meta={
+            "trained_on": [case.case_id for case in labelled],
+            "pseudo_labelled": len(others) if training.learns_from == "pseudo_labels" else 0,
+        },
     )  # fmt: skip
+
+
+def other_cases(config: Config, number: int, member: str) -> list[TrainingCase]:
+    """What ``member`` learns from besides the labelled cases: see ``student.learns_from``."""
+    layout, learns_from = Layout.of(config), config.for_round(number).student.learns_from
+    if learns_from == "labels":
+        return []
+    if learns_from == "images":
+        return image_cases(layout, read_cases(config).of(Split.UNLABELLED))
+    used = [name for name, row in read_table(layout.labels_table(number)).items() if row["files"]]
+    return pseudo_cases(layout, number, learned_cases(config, number, member, used))
 
 
 def start_weights(config: Config, number: int, member: str) -> Path | None:

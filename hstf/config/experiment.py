@@ -1,6 +1,8 @@
 """The whole configuration of an experiment."""
 
+import difflib
 import re
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -8,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from hstf.config.check import CheckConfig
 from hstf.config.compare import CompareConfig
 from hstf.config.evaluate import EvaluateConfig, PredictConfig
+from hstf.config.methods import METHODS, Method
 from hstf.config.network import NetworkConfig
 from hstf.config.phantom import PhantomConfig
 from hstf.config.plan import PlanConfig
@@ -28,6 +31,8 @@ Modality = Literal["mr", "ct", "pet", "us", "other"]
 class Config(Section):
     """An experiment: its scans, its labels, its rounds, and a section for each stage."""
 
+    method: Method = "hstf"
+    """One of the methods below. What it sets holds over files and command line."""
     experiment: str = "demo"
     """Name of the experiment; its files lie in ``<output>/<experiment>/``."""
     output: str = Field("results", pattern=r"^[^{}]+$")
@@ -38,6 +43,8 @@ class Config(Section):
     """Name and file value of each class. ``background`` is 0 unless given; ``ignore`` marks voxels to leave out."""
     lesions: tuple[str, ...] = ()
     """Classes that are lesions: a case may have any number of them, or none. Each component is judged by itself."""
+    withheld_labels: bool = False
+    """Unlabelled cases that have a label are learned from as labelled ones: the ceiling of a benchmark, never a result."""
     modalities: dict[str, Modality] = {"image": "mr"}
     """Image columns of the case sheet, in channel order, and what each is: mr, ct, pet, us or other."""
     seed: int = Field(0, ge=0)
@@ -69,6 +76,30 @@ class Config(Section):
     phantom: PhantomConfig | None = None
     reuse: ReuseConfig = ReuseConfig()
     compare: CompareConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _method_has_the_last_word(cls, raw: Any) -> Any:
+        from hstf.config.load import merge
+
+        method = raw.get("method") if isinstance(raw, Mapping) else None
+        preset = METHODS.get(method) if isinstance(method, str) else None  # type: ignore[call-overload]
+        return merge(raw, preset.overrides) if preset else raw
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _known_method(cls, name: Any) -> Any:
+        if name in METHODS:
+            return name
+        near = difflib.get_close_matches(str(name), METHODS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"there is no method {name!r}.{hint} There are {', '.join(METHODS)}")
+
+    @model_validator(mode="after")
+    def _cross_teaching_has_two_networks(self) -> Self:
+        if self.student.objective == "cross_teaching" and self.network.name != "pair":
+            raise ValueError("student.objective cross_teaching needs two networks: set network.name to pair")
+        return self
 
     @field_validator("experiment")
     @classmethod

@@ -107,9 +107,29 @@ class CscConfig(Section):
         return self.consistent or self.segmentation_weight > 0
 
 
-class StudentConfig(TrainingConfig):
-    """Round 1 and on: labelled and pseudo-labelled cases together, with cross-scale consistency."""
+class ConsistencyConfig(Section):
+    """What unlabelled images teach in the objectives that need no pseudo-labels on disk."""
 
+    weight: float = Field(0.1, ge=0)
+    """Weight of the loss on unlabelled images."""
+    ramp: float = Field(1.0, gt=0, le=1)
+    """Share of the steps over which the weight grows (sigmoid ramp)."""
+    distance: Literal["mse", "kl"] = "mse"
+    """``mean_teacher`` and ``uamt``: how far the student's probabilities are from the EMA network's."""
+    passes: int = Field(4, ge=2)
+    """``uamt``: passes of the EMA network with noise and dropout that say how certain it is. The paper has 8."""
+    noise: float = Field(0.1, ge=0)
+    """``uamt``: standard deviation of the noise in these passes, for normalised intensities."""
+
+
+class StudentConfig(TrainingConfig):
+    """Round 1 and on: labelled and unlabelled cases together, with cross-scale consistency."""
+
+    learns_from: Literal["pseudo_labels", "images", "labels"] = "pseudo_labels"
+    """What there is besides the labelled cases: pseudo-labels; unlabelled images without any; or nothing. Without
+    pseudo-labels the stages teacher, refine and labels do not run."""
+    objective: Literal["self_training", "mean_teacher", "uamt", "cross_teaching", "bcp"] = "self_training"
+    """What is learned from a batch; `method` sets it. ``self_training`` has CSC, mixing and EMA blend."""
     members: int = Field(1, ge=1)
     """Students of a round that differ by seed; their mean prediction is the round's model."""
     cross_fit: bool = True
@@ -126,8 +146,7 @@ class StudentConfig(TrainingConfig):
     ema_blend: float = Field(0.0, ge=0, le=1)
     """Share of the EMA network's own prediction in the target of pseudo-labelled voxels: 0 in the first 30% of the steps,
     then growing, this from 70% on."""
-    cross_fitting: bool = False
-    """With two members or more: each leaves a part of the unlabelled cases out, and from the next round on labels that
-    part alone, so that no case is labelled by a network that has learned its label."""
     csc: CscConfig = CscConfig()
     """Cross-scale consistency."""
+    consistency: ConsistencyConfig = ConsistencyConfig()
+    """Objectives other than self-training."""

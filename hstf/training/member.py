@@ -41,6 +41,12 @@ def pseudo_cases(layout: Layout, number: int, case_ids: Sequence[str]) -> list[T
     ]
 
 
+def image_cases(layout: Layout, cases: Sequence[Case]) -> list[TrainingCase]:
+    """Unlabelled cases of which only the image is learned from."""
+    images = [(case.case_id, layout.preprocessed / case.case_id / "image.b2nd") for case in cases]
+    return [TrainingCase(i, image, None, None, pseudo=True) for i, image in images]
+
+
 def train_member(
     config: Config, number: int, member: str, training: TrainingConfig, objective: Objective,
     labelled: Sequence[TrainingCase], pseudo: Sequence[TrainingCase], labelled_fraction: float = 1.0,
@@ -71,7 +77,7 @@ def train_member(
     state = TrainingState.start(network, training)
     folder = layout.training_state(number, member)
     fingerprint = training_fingerprint(config, training, plan, source, start)
-    print(f"round {number}, {member}: {len(labelled)} labelled and {len(pseudo)} pseudo-labelled cases,"
+    print(f"round {number}, {member}: {len(labelled)} labelled and {len(pseudo)} other cases,"
           f" {training.steps} steps on {device}; {state.resume(folder, fingerprint)}", flush=True)  # fmt: skip
     train(state, source, objective, training, folder, fingerprint, f"round {number} {member}")
     return _write(layout, number, member, state, meta or {})
@@ -95,7 +101,7 @@ def training_fingerprint(
 ) -> str:
     """What a training depends on; an interrupted one goes on only where all of it is the same."""
     cases = [*source.labelled, *source.pseudo]
-    paths = [path for case in cases for path in (case.image_path, case.target_path, case.locations_path)]
+    paths = [path for case in cases for path in case.files]
     return sha256_json({
         "versions": [STAGES[stage].version for stage in ("warmup", "student")],
         "training": training.model_dump(mode="json", exclude={"checkpoint_seconds"}),

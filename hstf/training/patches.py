@@ -25,10 +25,17 @@ class TrainingCase:
 
     case_id: str
     image_path: Path
-    target_path: Path
-    """Class indices ``(X, Y, Z)`` of a labelled case, or 255 times target and weight ``(K + 1, X, Y, Z)``."""
-    locations_path: Path
+    target_path: Path | None
+    """Class indices ``(X, Y, Z)`` of a labelled case, or 255 times target and weight ``(K + 1, X, Y, Z)``; none where
+    nothing is known."""
+    locations_path: Path | None
     pseudo: bool
+    """Not labelled by hand."""
+
+    @property
+    def files(self) -> list[Path]:
+        """All files that are read."""
+        return [path for path in (self.image_path, self.target_path, self.locations_path) if path is not None]
 
     @property
     def image(self) -> StoredArray:
@@ -36,6 +43,8 @@ class TrainingCase:
 
     def locations(self) -> np.ndarray:
         """``(M, 4)``: class and position of some voxels of each foreground class."""
+        if self.locations_path is None:
+            return np.zeros((0, 4), np.int32)
         return np.load(self.locations_path, allow_pickle=False)
 
     def region(self, start: np.ndarray, size: Sequence[int], classes: int) -> np.ndarray:
@@ -51,6 +60,10 @@ class TrainingCase:
         return out
 
     def _target(self, inside: tuple[slice, ...], classes: int) -> np.ndarray:
+        if self.target_path is None:  # any class, equally likely, and of no weight
+            shape = [side.stop - side.start for side in inside]
+            uniform = np.full((classes, *shape), 1 / classes, np.float32)
+            return np.concatenate([uniform, np.zeros((1, *shape), np.float32)])
         target = open_array(self.target_path)
         if self.pseudo:
             return target[(slice(None), *inside)].astype(np.float32) / 255
