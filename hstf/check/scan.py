@@ -94,7 +94,8 @@ def _scan(path: Path, image: nib.Nifti1Image, label: bool) -> Scan:
     content = hashlib.sha256(repr((shape, image.get_data_dtype().str)).encode())
     try:
         with path.open("rb") as file:
-            hashed, pixdim, extra = _HashedFile(file), spacing_of(image.affine), 0
+            hashed, extra = _HashedFile(file), 0
+            pixdim: tuple[float, ...] = spacing_of(image.affine)
             if is_nifti(path):
                 stream = _unpacked(hashed) if path.suffix.lower() == ".gz" else hashed
                 pixdim = _raw_pixdim(stream, image)
@@ -103,7 +104,7 @@ def _scan(path: Path, image: nib.Nifti1Image, label: bool) -> Scan:
                 extra = _drain(stream)
             else:  # unpacked as a whole by its reader
                 voxels = np.ravel(image.dataobj, order="F")
-                content.update(voxels)
+                content.update(voxels.data)
                 summary.add(voxels)
             while hashed.read(BLOCK):
                 pass

@@ -19,13 +19,14 @@ def show(dataset: DataSet, labels: Labels, splits: Mapping[str, Split], grids: M
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=WIDTH)
+    console.print(dataset.title, style="bold")
     console.print(_found(dataset, labels, splits, [grids[case_id] for case_id in splits]))
     if dataset.left_out:
         console.print(_left_out(dataset))
 
 
 def _found(dataset: DataSet, labels: Labels, splits: Mapping[str, Split], grids: Sequence[Grid]) -> Table:
-    table = Table(title=dataset.title, title_justify="left", show_header=False)
+    table = Table(show_header=False)
     table.add_column(style="bold")
     table.add_column()
     cases = [case for case in dataset.cases if case.case_id in splits]
@@ -61,7 +62,7 @@ def _ranges(rows: Iterable[Sequence[float]]) -> str:
 
 
 def _left_out(dataset: DataSet) -> Table:
-    table = Table("left out", "because", title_justify="left")
+    table = Table("left out", "because")
     for note in dataset.left_out[:MOST_ROWS]:
         table.add_row(*note)
     if len(dataset.left_out) > MOST_ROWS:

@@ -10,10 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from hstf.phantom.dataset import write_dataset
+from hstf.phantom.layouts import LAYOUTS, write_layout
 from hstf.phantom.options import PHANTOM_LABELS, PhantomOptions
 from hstf.phantom.scan import Phantom, generate_case
 
-__all__ = ["PHANTOM_LABELS", "Phantom", "PhantomOptions", "generate_case", "write_dataset"]
+__all__ = [
+    "LAYOUTS",
+    "PHANTOM_LABELS",
+    "Phantom",
+    "PhantomOptions",
+    "generate_case",
+    "write_dataset",
+    "write_layout",
+]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,11 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--cases", type=int, default=default.cases, metavar="N", help="all cases")
     add("--labelled", type=int, default=default.labelled, metavar="N", help="cases with a label for training")
     add("--test", type=int, default=default.test, metavar="N", help="test cases; the rest is unlabelled")
-    add("--size", type=int, nargs=3, default=default.size, metavar=("X", "Y", "Z"), help="voxels, at least 8")
-    add("--spacing", type=float, nargs=3, default=default.spacing, metavar=("A", "B", "C"), help="mm")
+    add("--layout", choices=LAYOUTS, help="lay the files out as the owners of a data set do, for hstf import")
+    add("--size", type=int, nargs=3, metavar=("X", "Y", "Z"), help="voxels, at least 8")
+    add("--spacing", type=float, nargs=3, metavar=("A", "B", "C"), help="mm")
     add("--size-variation", type=float, default=default.size_variation, metavar="SHARE",
         help="sizes and spacings differ between cases by up to this share")  # fmt: skip
-    add("--modalities", nargs="+", default=default.modalities, metavar="NAME", help="one image per name")
+    add("--modalities", nargs="+", metavar="NAME", help="one image per name")
     add("--oblique", action=argparse.BooleanOptionalAction, default=default.oblique,
         help="tilt and mirror the array axes; otherwise they run along RAS")  # fmt: skip
     add("--axis-aligned", dest="oblique", action="store_false", help="the same as --no-oblique")
@@ -59,19 +69,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the data set and say how to name it in a configuration."""
-    values: dict[str, Any] = {field.name: getattr(args, field.name) for field in fields(PhantomOptions)}
-    values |= {key: tuple(values[key]) for key in ("size", "spacing", "modalities")}
-    options = PhantomOptions(**values)
-    sheet = write_dataset(args.output, options)
+    """Write the data set and say how to use it."""
+    layout = LAYOUTS[args.layout] if args.layout else None
+    given = {field.name: getattr(args, field.name) for field in fields(PhantomOptions)}
+    values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    values |= {key: tuple(values[key]) for key in ("size", "spacing", "modalities") if key in values}
+    options = PhantomOptions(**(dict(layout.defaults) if layout else {}) | values)
+    if layout is None:
+        print(_configuration(write_dataset(args.output, options), options))
+    else:
+        folder = write_layout(args.output, layout, options)
+        print(f"{folder}: written. Import it:\n  {layout.command(args.layout, folder, options)}")
+    return 0
+
+
+def _configuration(sheet: Path, options: PhantomOptions) -> str:
+    """How to name the data set of ``sheet`` in a configuration."""
     unlabelled = options.cases - options.labelled - options.test
     labels = ", ".join(f"{name}: {value}" for name, value in PHANTOM_LABELS.items())
     modalities = ", ".join(f"{name}: mr" for name in options.modalities)
-    print(
+    return (
         f"{sheet}: {options.labelled} labelled, {unlabelled} unlabelled and {options.test} test cases.\n"
         f"In the configuration:\n"
         f"  cases: {sheet}\n"
         f"  labels: {{{labels}}}\n"
         f"  modalities: {{{modalities}}}"
     )
-    return 0

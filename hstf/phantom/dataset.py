@@ -30,16 +30,15 @@ def write_dataset(folder: Path, options: PhantomOptions) -> Path:
 
 def _write_case(folder: Path, options: PhantomOptions, number: int) -> dict[str, str]:
     """The files of case ``number``, and its row in the sheet."""
-    case_id, split = f"case_{number:03d}", _split(options, number)
+    case_id, split = f"case_{number:03d}", split_of(options, number)
     site = 0 if split is Split.LABELLED else number % options.sites
     phantom = generate_case(case_seed(options.seed, number), options, site)
     label = f"labels/{case_id}.nii.gz"
-    source = Volume(phantom.label, phantom.affine, _header(phantom.label.shape, phantom.affine))
-    write_like(folder / label, phantom.label, source)
+    save(folder / label, phantom.label, phantom.affine)
     several = len(options.modalities) > 1
     images = {name: f"images/{case_id}{f'_{name}' if several else ''}.nii.gz" for name in options.modalities}
     for image, path in zip(phantom.images, images.values(), strict=True):
-        write_like(folder / path, image, source)
+        save(folder / path, image, phantom.affine)
     group = f"patient_{number:03d}"
     return {
         "case_id": case_id,
@@ -56,17 +55,18 @@ def case_seed(seed: int, number: int) -> int:
     return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
-def _split(options: PhantomOptions, number: int) -> Split:
+def split_of(options: PhantomOptions, number: int) -> Split:
+    """What case ``number`` is for: labelled cases come first, then test cases, then unlabelled ones."""
     if number < options.labelled:
         return Split.LABELLED
     return Split.TEST if number < options.labelled + options.test else Split.UNLABELLED
 
 
-def _header(shape: tuple[int, ...], affine: np.ndarray) -> nib.Nifti1Header:
-    """A header in mm whose two transforms, sform and qform, agree, as scanners' converters write it."""
+def save(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
+    """Write ``data`` with a header in mm whose two transforms, sform and qform, agree, as scanners' converters do."""
     header = nib.Nifti1Header()
-    header.set_data_shape(shape)
+    header.set_data_shape(data.shape)
     header.set_xyzt_units("mm")
     header.set_qform(affine, code=1)
     header.set_sform(affine, code=1)
-    return header
+    write_like(path, data, Volume(data, affine, header))
