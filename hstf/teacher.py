@@ -1,6 +1,7 @@
 """``hstf teacher``: the previous round's models predict the unlabelled cases; no label is read.
 
-The same code predicts the labelled cases of a fold by the warm-up member that has not seen them.
+Where students were cross-fitted, a case is predicted by those that have not learned from it (:mod:`hstf.crossfit`). The same
+code predicts the labelled cases of a fold by the warm-up member that has not seen them.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from torch import nn
 from hstf.cases import Case, Split, read_cases
 from hstf.cli import add_config, add_round, add_shard
 from hstf.config import Config, load_config
+from hstf.crossfit import teachers_by_case
 from hstf.device import choose_device
 from hstf.errors import HstfError, join_faults
 from hstf.files import read_csv, sha256_file
@@ -42,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def teacher(config: Config, number: int, shard: str) -> int:
-    """Predict the unlabelled cases of ``shard`` with all members of round ``number - 1``.
+    """Predict the unlabelled cases of ``shard`` with the members of round ``number - 1`` that may label them.
 
     Returns how many were computed; the others were up to date.
 
@@ -58,42 +60,49 @@ def teacher(config: Config, number: int, shard: str) -> int:
         )
     layout = Layout.of(config)
     weights = {name: layout.weights(number - 1, name) for name in members(config, number - 1)}
-    return predict_cases(config, number, cases, weights, layout.teacher_table(number, shard))
+    teachers = teachers_by_case(config, number, [case.case_id for case in cases])
+    return predict_cases(config, number, cases, weights, teachers, layout.teacher_table(number, shard))
 
 
 def predict_out_of_fold(config: Config, member: str, cases: list[Case], weights: Path) -> None:
     """Predict the labelled ``cases`` that ``member`` has not seen, into ``round_0/out_of_fold``."""
-    predict_cases(config, 0, cases, {member: weights}, Layout.of(config).out_of_fold_table(member))
+    teachers = {case.case_id: [member] for case in cases}
+    predict_cases(config, 0, cases, {member: weights}, teachers, Layout.of(config).out_of_fold_table(member))
 
 
 def predict_cases(
-    config: Config, number: int, cases: Sequence[Case], weights: Mapping[str, Path], table: Path
-) -> int:
-    """Write the views of ``cases`` by the members of ``weights`` beside ``table``, as round ``number`` is configured.
+    config: Config, number: int, cases: Sequence[Case], weights: Mapping[str, Path],
+    teachers: Mapping[str, Sequence[str]], table: Path,
+) -> int:  # fmt: skip
+    """Write the views of ``cases`` beside ``table``, as round ``number`` is configured.
 
-    Cases that are done are skipped; networks are loaded when the first case needs them. Returns how many were
-    computed.
+    Cases that are done are skipped; networks are loaded when the first case needs them. Returns how many were computed.
+
+    Args:
+        weights: of each member.
+        teachers: the members that predict each case.
 
     Raises:
         HstfError: weights or preprocessed files are missing or changed.
     """
     layout = Layout.of(config)
     plan = Plan.load(layout.plan)
-    inputs = {f"weights of {name}": _fingerprint(path) for name, path in weights.items()}
-    inputs["patch"] = str(tuple(plan.patch_size))
+    digests = {name: _fingerprint(path) for name, path in weights.items()}
+    patch = str(tuple(plan.patch_size))
     images = image_fingerprints(config, cases)
     writer = CaseWriter(config.for_round(number), plan, weights)
     works = [
         CaseWork(
             case.case_id,
-            {**inputs, "image": images[case.case_id]},
+            {f"weights of {name}": digests[name] for name in teachers[case.case_id]}
+            | {"patch": patch, "image": images[case.case_id]},
             view_files(table.parent / case.case_id),
-            partial(writer.write, case.case_id, table.parent / case.case_id),
+            partial(writer.write, case.case_id, teachers[case.case_id], table.parent / case.case_id),
         )
         for case in cases
     ]
     title = f"{table.parent.name} {number} {table.stem}"
-    return run_shard(table, stage_parameters(config, "teacher", number), works, COLUMNS, title)
+    return run_shard(table, stage_parameters(config, "teacher", number), works, ["members", *COLUMNS], title)
 
 
 def _fingerprint(weights: Path) -> str:
@@ -147,24 +156,25 @@ class CaseWriter:
 
     @cached_property
     def networks(self) -> dict[str, nn.Module]:
-        """The members, loaded when the first case needs them."""
+        """All members, loaded when the first case needs one."""
         return {name: load_network(path, self.device)[0] for name, path in self.weights.items()}
 
     @cached_property
     def device(self) -> torch.device:
         return choose_device(self.config.device)
 
-    def write(self, case_id: str, folder: Path) -> dict[str, Any]:
-        """Write the views of a case into ``folder``; returns its row."""
+    def write(self, case_id: str, members: Sequence[str], folder: Path) -> dict[str, Any]:
+        """Write the views of a case by ``members`` into ``folder``; returns its row."""
         section = self.config.teacher
         image = read_array(Layout.of(self.config).preprocessed / case_id / "image.b2nd")
         window = SlidingWindow.of(self.plan, section, self.device)
         classes, voxel_ml = self.config.class_names, prod(self.plan.spacing) / 1000
+        networks = {name: self.networks[name] for name in members}
         try:
             views = predict_views(
-                self.networks, torch.from_numpy(image).float(), window, section.scales, section.flip_axes, classes, voxel_ml
+                networks, torch.from_numpy(image).float(), window, section.scales, section.flip_axes, classes, voxel_ml
             )  # fmt: skip
         except HstfError as error:
             raise HstfError(f"{case_id}: {error}") from error
         write_views(folder, views, self.config.preprocess.chunk)
-        return views.row()
+        return {"members": ";".join(members)} | views.row()

@@ -12,8 +12,9 @@ from hstf import teacher as stage
 from hstf.cases import Split, read_cases
 from hstf.cli import main
 from hstf.config import Config, resolve_config
+from hstf.crossfit import teaching_members
 from hstf.errors import HstfError
-from hstf.files import read_json, sha256_file, write_csv, write_json
+from hstf.files import read_csv, read_json, sha256_file, write_csv, write_json
 from hstf.layout import Layout, members
 from hstf.models import HybridNet, NetworkSpec, save_network
 from hstf.plan import Normalisation, Plan
@@ -138,6 +139,22 @@ def test_later_rounds_are_taught_by_the_students(experiment: Experiment) -> None
     assert list(read_json(experiment.layout.teacher(2) / "case_2" / "agreement.json")["members"]) == [
         "seed_0"
     ]
+
+
+def test_cross_fitted_students_label_the_part_that_they_left_out(experiment: Experiment) -> None:
+    config = experiment.config.model_copy(
+        update={"student": experiment.config.student.model_copy(update={"members": 2})}
+    )
+    for seed in (0, 1):
+        save_weights(experiment.layout.weights(1, f"seed_{seed}"), f"seed_{seed}", seed)
+    assert teacher(config, 2, "unlabelled_0") == 2
+    expected = {case_id: teaching_members(config, 2, case_id) for case_id in ("case_2", "case_3")}
+    rows = {row["case_id"]: row for row in read_csv(experiment.layout.teacher_table(2, "unlabelled_0"))}
+    for case_id, names in expected.items():
+        assert rows[case_id]["members"] == ";".join(names) and len(names) == 1
+        assert list(read_json(experiment.layout.teacher(2) / case_id / "agreement.json")["members"]) == names
+    save_weights(experiment.layout.weights(1, "seed_0"), "seed_0", 7)
+    assert teacher(config, 2, "unlabelled_0") == list(expected.values()).count(["seed_0"])
 
 
 def test_edited_and_lost_images_are_named_together(experiment: Experiment) -> None:
