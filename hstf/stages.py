@@ -36,8 +36,8 @@ STAGES: dict[str, Stage] = {
 SPEED_KEYS = {
     "check": {"workers"},
     "preprocess": {"workers"},
-    "warmup": {"checkpoint_seconds"},
-    "student": {"checkpoint_seconds"},
+    "warmup": {"checkpoint_seconds", "held_gb"},
+    "student": {"checkpoint_seconds", "held_gb"},
     "teacher": {"window_batch"},
     "refine": {"overlays"},
     "predict": {"window_batch"},

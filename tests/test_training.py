@@ -1,5 +1,6 @@
 """Patches, the loop, and the state that lets an interrupted training end in the same weights."""
 
+import json
 import math
 import os
 import signal
@@ -88,7 +89,7 @@ def test_regions_hold_the_scan_and_weigh_nothing_outside(tmp_path: Path, start: 
     (case,), (image, label) = cases_in(tmp_path, 1), scan("l_0")
     label[4, 5, 4] = 255
     write_array(case.target_path, label, 8)
-    found = case.region(np.array(start), (10, 10, 10), CLASSES)
+    found = case.region(np.array(start), (10, 10, 10), CLASSES).numpy()
     pads = [(0, 0), *[(12, 12)] * 3]
     window = (slice(None), *(slice(s + 12, s + 22) for s in start))
     one_hot = (label == np.arange(CLASSES).reshape(-1, 1, 1, 1)).astype(np.float32)
@@ -102,7 +103,7 @@ def test_regions_hold_the_scan_and_weigh_nothing_outside(tmp_path: Path, start: 
 
 def test_pseudo_labels_bring_their_own_probabilities_and_weights(tmp_path: Path) -> None:
     (case,) = cases_in(tmp_path, 1, "u")
-    found = case.region(np.array((0, 0, 0)), SHAPE, CLASSES)
+    found = case.region(np.array((0, 0, 0)), SHAPE, CLASSES).numpy()
     np.testing.assert_allclose(found[-1], 0.2)
     np.testing.assert_array_equal(found[1:-1].argmax(0), scan("u_0")[1])
     np.testing.assert_array_equal(found[1:-1].sum(0), 1)
@@ -254,8 +255,10 @@ def test_only_kernels_and_matrices_decay() -> None:
 def test_averages_share_a_loss_out_to_its_terms() -> None:
     averages = Averages()
     averages.add({"a": torch.tensor(1.0)}, torch.tensor(1.0))
-    assert averages.add({"a": torch.tensor(2.0), "b": torch.tensor(1.0)}, torch.tensor(3.0)) == "loss 3.000"
+    averages = Averages(**json.loads(json.dumps(averages.to_json())))
+    averages.add({"a": torch.tensor(2.0), "b": torch.tensor(1.0)}, torch.tensor(3.0))
     assert averages.pop() == {"loss": 2.0, "a": 1.5, "b": 0.5}
+    assert averages.note == "loss 2.000"
     assert averages == Averages()
 
 

@@ -60,6 +60,9 @@ class TrainingConfig(Section):
     """bfloat16 where it is faster: on GPUs and CPUs with native bf16 (auto), always, or never."""
     checkpoint_seconds: float = Field(60.0, ge=0)
     """Seconds between checkpoints of the resumable state."""
+    held_gb: float = Field(8.0, ge=0)
+    """Memory (GB) of the GPU for the scans that are learned from: read once, cut there. Those beyond it, and all on a CPU,
+    are read from disk patch by patch."""
     history_every: int = Field(20, ge=1)
     """Steps averaged in one row of ``history.csv``."""
     augmentation: AugmentationConfig = AugmentationConfig()

@@ -88,13 +88,13 @@ def train(
             if not torch.isfinite(loss + norm):
                 raise HstfError(_not_finite(state.step, batch, terms, norm))
             take_step(state, rate, config)
-            note = state.averages.add(terms, loss)
+            state.averages.add(terms, loss)
             if state.step % config.history_every == 0 or state.step == config.steps:
                 state.history.append({"step": state.step, "learning_rate": rate, **state.averages.pop()})
             if time.monotonic() - saved >= config.checkpoint_seconds:
                 state.save(folder, fingerprint)
                 saved = time.monotonic()
-            progress.advance(note)
+            progress.advance(state.averages.note)
     state.save(folder, fingerprint)
 
 

@@ -15,7 +15,8 @@ from hstf.files import sha256_file, sha256_json, write_csv
 from hstf.layout import Layout
 from hstf.models import SegmentationNetwork, build, load_network, network_spec, save_network
 from hstf.plan import Plan
-from hstf.stages import STAGES
+from hstf.stages import SPEED_KEYS, STAGES
+from hstf.training.held import hold
 from hstf.training.loop import Objective, train
 from hstf.training.patches import PatchSource, TrainingCase
 from hstf.training.state import TrainingState
@@ -69,6 +70,8 @@ def train_member(
         member_seed(config.seed, number, member),
     )
     plan = Plan.load(layout.plan)
+    held = hold([*labelled, *pseudo], device, training.held_gb)
+    labelled, pseudo = held[: len(labelled)], held[len(labelled) :]
     source = PatchSource(
         labelled, pseudo, len(config.class_names), plan.patch_size, plan.batch_size, labelled_fraction,
         training.foreground_fraction, seed,
@@ -104,7 +107,7 @@ def training_fingerprint(
     paths = [path for case in cases for path in case.files]
     return sha256_json({
         "versions": [STAGES[stage].version for stage in ("warmup", "student")],
-        "training": training.model_dump(mode="json", exclude={"checkpoint_seconds"}),
+        "training": training.model_dump(mode="json", exclude=SPEED_KEYS["student"]),
         "network": config.network.model_dump(mode="json"),
         "labels": config.labels,
         "plan": {key: plan.to_json()[key] for key in PLAN_KEYS},

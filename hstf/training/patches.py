@@ -19,6 +19,18 @@ IGNORED = 255  # class index of voxels to leave out, in stored labels
 AHEAD = 2  # batches that are read while one is learned from
 
 
+Slices = tuple[slice, ...]
+
+
+def overlap(start: np.ndarray, size: Sequence[int], shape: Sequence[int]) -> tuple[Slices, Slices]:
+    """Where the box of ``size`` from ``start`` on lies in an array of ``shape``, and where that part lies in the box."""
+    low, high = np.maximum(start, 0), np.minimum(start + size, shape)
+    return (
+        tuple(slice(a, b) for a, b in zip(low, high, strict=True)),
+        tuple(slice(a, b) for a, b in zip(low - start, high - start, strict=True)),
+    )
+
+
 @dataclass(frozen=True)
 class TrainingCase:
     """A case on the planned grid, read by region. Nothing stays open: there may be more cases than a process may open."""
@@ -47,19 +59,23 @@ class TrainingCase:
             return np.zeros((0, 4), np.int32)
         return np.load(self.locations_path, allow_pickle=False)
 
-    def region(self, start: np.ndarray, size: Sequence[int], classes: int) -> np.ndarray:
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Voxels along the three axes."""
+        return self.image.shape[1:]
+
+    def region(self, start: np.ndarray, size: Sequence[int], classes: int) -> Tensor:
         """Image, target and weight channels ``(C + K + 1, *size)`` float32 from ``start`` on, 0 outside the scan."""
         image = self.image
-        channels, shape = image.shape[0], np.array(image.shape[1:])
-        low, high = np.maximum(start, 0), np.minimum(start + size, shape)
-        inside = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        channels = image.shape[0]
+        inside, place = overlap(start, size, image.shape[1:])
         out = np.zeros((channels + classes + 1, *size), np.float32)
-        view = out[(slice(None), *(slice(a, b) for a, b in zip(low - start, high - start, strict=True)))]
+        view = out[(slice(None), *place)]
         view[:channels] = image[(slice(None), *inside)]
         view[channels:] = self._target(inside, classes)
-        return out
+        return torch.from_numpy(out)
 
-    def _target(self, inside: tuple[slice, ...], classes: int) -> np.ndarray:
+    def _target(self, inside: Slices, classes: int) -> np.ndarray:
         if self.target_path is None:  # any class, equally likely, and of no weight
             shape = [side.stop - side.start for side in inside]
             uniform = np.full((classes, *shape), 1 / classes, np.float32)
@@ -101,8 +117,10 @@ class PatchSource:
         rng = np.random.default_rng([self.seed, step])
         cases = self._cases(step)
         regions = [self._region(case, rng) for case in cases]
+        if any(region.is_cuda for region in regions):  # some are held on the GPU, others may not fit there
+            regions = [region.cuda() for region in regions]
         return Batch(
-            torch.from_numpy(np.stack(regions)),
+            torch.stack(regions),
             torch.tensor([case.pseudo for case in cases]),
             tuple(case.case_id for case in cases),
         )
@@ -141,9 +159,9 @@ class PatchSource:
             chosen.append(cases[order[index]])
         return chosen
 
-    def _region(self, case: TrainingCase, rng: np.random.Generator) -> np.ndarray:
+    def _region(self, case: TrainingCase, rng: np.random.Generator) -> Tensor:
         size = region_size(self.patch_size)
-        shape, patch = np.array(case.image.shape[1:]), np.array(self.patch_size)
+        shape, patch = np.array(case.shape), np.array(self.patch_size)
         free = np.maximum(shape - patch, 0)
         centre = rng.integers(0, free + 1) + np.minimum(patch, shape) // 2
         locations = case.locations()

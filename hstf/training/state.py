@@ -3,7 +3,7 @@
 import copy
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +17,32 @@ from hstf.models import SegmentationNetwork
 
 @dataclass
 class Averages:
-    """Running means of the loss terms since the last row of the history."""
+    """Running means of the loss terms since the last row of the history.
 
-    sums: dict[str, float] = field(default_factory=dict)
+    The sums stay on the device, in float64: to read one would make the host wait for the step to end.
+    """
+
+    sums: dict[str, float | Tensor] = field(default_factory=dict)
     count: int = 0
+    note: str = field(default="", compare=False)
+    """The last mean loss, as text."""
 
-    def add(self, terms: Mapping[str, Tensor], loss: Tensor) -> str:
-        """Add a step; returns its loss as text."""
-        total = float(loss.detach())
-        for name, value in {"loss": total, **{k: float(v.detach()) for k, v in terms.items()}}.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
+    def add(self, terms: Mapping[str, Tensor], loss: Tensor) -> None:
+        """Add a step."""
+        for name, value in {"loss": loss, **terms}.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value.detach().double()
         self.count += 1
-        return f"loss {total:.3f}"
 
     def pop(self) -> dict[str, float]:
         """The means, and start again."""
-        means = {name: value / self.count for name, value in self.sums.items()}
-        self.sums, self.count = {}, 0
+        means = {name: float(value) / self.count for name, value in self.sums.items()}
+        self.sums, self.count, self.note = {}, 0, f"loss {means['loss']:.3f}"
         return means
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, from which ``Averages(**values)`` goes on."""
+        sums = {name: float(value) for name, value in self.sums.items()}
+        return {"sums": sums, "count": self.count, "note": self.note}
 
 
 @dataclass
@@ -52,9 +60,9 @@ class TrainingState:
     def start(cls, network: SegmentationNetwork, config: TrainingConfig) -> "TrainingState":
         """The state before the first step."""
         ema = copy.deepcopy(network).requires_grad_(False).eval()
-        return cls(
-            network, ema, torch.optim.AdamW(parameter_groups(network, config), lr=config.learning_rate)
-        )
+        fused = True if next(network.parameters()).is_cuda else None  # one kernel for all weights
+        groups = parameter_groups(network, config)
+        return cls(network, ema, torch.optim.AdamW(groups, lr=config.learning_rate, fused=fused))
 
     def save(self, folder: Path, fingerprint: str) -> None:
         """Write the state atomically; ``fingerprint`` tells which inputs and configuration it belongs to."""
@@ -65,7 +73,7 @@ class TrainingState:
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "history": json.dumps(self.history),
-            "averages": json.dumps(asdict(self.averages)),
+            "averages": json.dumps(self.averages.to_json()),
         }
         with atomic_path(folder / "state.pt") as path, path.open("wb") as stream:
             torch.save(content, stream)

@@ -26,6 +26,7 @@ from hstf.device import autocast, choose_device
 from hstf.plan import Plan
 from hstf.plan.decide import batch_size, network_levels
 from hstf.store import write_array
+from hstf.training.held import hold
 from hstf.training.loop import Objective, train
 from hstf.training.member import initial_network
 from hstf.training.patches import PatchSource, TrainingCase
@@ -168,11 +169,12 @@ def measure(config: Config, stage: str, steps: int, folder: Path) -> dict[str, f
     shape = tuple(round(MARGIN * n) for n in plan.patch_size)
     labelled, pseudo = ([random_case(folder, f"{kind}{k}", shape, config, kind == "pseudo") for k in range(2)]
                         for kind in ("labelled", "pseudo"))  # fmt: skip
+    schedule: TrainingConfig = getattr(config, stage)
+    labelled, pseudo = (hold(cases, device, schedule.held_gb) for cases in (labelled, pseudo))
     source = PatchSource(
         labelled, pseudo if stage == "student" else [], len(config.class_names), plan.patch_size, plan.batch_size,
         0.5 if stage == "student" else 1.0, 0.5, 0,
     )  # fmt: skip
-    schedule: TrainingConfig = getattr(config, stage)
     warm = max(2, steps // 4)
 
     def run(count: int, objective: Objective) -> TrainingState:

@@ -1,0 +1,76 @@
+"""Training cases held in the memory of the GPU: read and decompressed once instead of for every patch, and cut there."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hstf.store import read_array
+from hstf.training.patches import IGNORED, TrainingCase, overlap
+
+
+@dataclass(frozen=True, eq=False)
+class HeldCase(TrainingCase):
+    """A case whose arrays are tensors on a device; its regions are those of the case on disk, value for value."""
+
+    voxels: Tensor
+    """``(C, X, Y, Z)`` float16."""
+    label: Tensor | None
+    """What the file ``target_path`` holds, uint8."""
+    positions: np.ndarray
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the arrays take."""
+        return self.voxels.nbytes + (0 if self.label is None else self.label.nbytes)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.voxels.shape[1:])
+
+    def locations(self) -> np.ndarray:
+        return self.positions
+
+    def region(self, start: np.ndarray, size: Sequence[int], classes: int) -> Tensor:
+        inside, place = overlap(start, size, self.shape)
+        channels = len(self.voxels)
+        out = torch.zeros((channels + classes + 1, *size), device=self.voxels.device)
+        view = out[(slice(None), *place)]
+        view[:channels] = self.voxels[(slice(None), *inside)]
+        if self.label is None:
+            view[channels:-1] = 1 / classes
+        elif self.pseudo:
+            view[channels:] = self.label[(slice(None), *inside)] / 255
+        else:
+            label = self.label[inside]
+            view[channels:-1] = label == torch.arange(classes, device=label.device).reshape(-1, 1, 1, 1)
+            view[-1] = label != IGNORED
+        return out
+
+
+def hold(cases: Sequence[TrainingCase], device: torch.device, gigabytes: float) -> list[TrainingCase]:
+    """``cases``, as many of them on ``device`` as ``gigabytes`` take; a CPU leaves them all on disk.
+
+    Raises:
+        HstfError: a file is missing or damaged.
+    """
+    if device.type == "cpu":
+        return list(cases)
+    held: list[TrainingCase] = []
+    room = gigabytes * 1e9
+    for case in cases:
+        candidate = on_device(case, device) if room > 0 else None
+        room -= candidate.nbytes if candidate is not None else 0
+        held.append(candidate if candidate is not None and room >= 0 else case)
+    return held
+
+
+def on_device(case: TrainingCase, device: torch.device) -> HeldCase:
+    """``case`` with its arrays on ``device``."""
+    voxels, label = (
+        None if path is None else torch.from_numpy(read_array(path)).to(device)
+        for path in (case.image_path, case.target_path)
+    )
+    return HeldCase(**asdict(case), voxels=voxels, label=label, positions=case.locations())
