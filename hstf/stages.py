@@ -24,7 +24,7 @@ STAGES: dict[str, Stage] = {
     "teacher": Stage(1, ("teacher",)),
     "refine": Stage(1, ("refine", "labels")),
     "labels": Stage(1, ("labels", "student.soft_targets")),
-    "student": Stage(1, ("student", "network", "labels", "seed")),
+    "student": Stage(2, ("student", "network", "labels", "seed")),
     "evaluate": Stage(2, ("evaluate", "lesions", "predict", "preprocess", "modalities", "labels", "seed")),
     "report": Stage(1, ("report", "evaluate")),
     "compare": Stage(1, ("compare.methods", "compare.seeds", "evaluate.bootstrap")),

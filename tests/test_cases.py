@@ -163,3 +163,18 @@ def test_shards(tmp_path: Path) -> None:
         sheet.shard("unlabelled_3", 2)
     longer = read(tmp_path, HEADER + "".join(lines) + "u5,5.nii,,unlabelled,,\n").shards(Split.UNLABELLED, 2)
     assert all(longer[name] == part for name, part in list(sheet.shards(Split.UNLABELLED, 2).items())[:2])
+
+
+def test_the_ceiling_of_a_benchmark_learns_from_withheld_labels_but_never_from_test_cases(
+    tmp_path: Path,
+) -> None:
+    text = HEADER + "p1,a,al,labelled,,\np2,b,bl,unlabelled,,\np3,c,cl,test,,\n"
+    cases = read(tmp_path, text, withheld_labels=True).by_id()
+    assert [case.split for case in cases.values()] == [Split.LABELLED, Split.LABELLED, Split.TEST]
+    assert cases["p2"].training_label.name == "bl"
+    with pytest.raises(PermissionError, match="withheld"):
+        _ = cases["p3"].training_label
+    missing = HEADER + "p1,a,al,labelled,,\np2,b,,unlabelled,,\np4,b,,unlabelled,,\n"
+    told = faults(tmp_path, missing, withheld_labels=True)
+    assert "2 faults" in told
+    assert "line 4 (p4): withheld_labels needs a file in column 'label'" in told

@@ -8,23 +8,25 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from training_files import CLASSES, PLAN, write_experiment, write_labels
+from training_files import CLASSES, fresh_network, new_state, some_views, write_experiment, write_labels
 
 from hstf import student as stage
 from hstf.cli import main
 from hstf.config import Config
+from hstf.crossfit import learned_cases
 from hstf.csc import draw_zoom, sigmoid_ramp
 from hstf.errors import HstfError
 from hstf.files import read_csv, sha256_file
 from hstf.layout import Layout
 from hstf.losses import pyramid_loss
+from hstf.methods import student_objective
 from hstf.methods.self_training import blend, blend_share, self_training
 from hstf.mixing import mix
-from hstf.models import HybridNet, NetworkSpec, load_network, save_network
-from hstf.student import start_weights, student
+from hstf.models import HybridNet, load_network, save_network
+from hstf.student import other_cases, start_weights, student
 from hstf.training import member as member_module
 from hstf.training.loop import Objective, Views
-from hstf.training.patches import Batch, PatchSource
+from hstf.training.patches import PatchSource
 from hstf.training.state import TrainingState
 
 
@@ -38,12 +40,6 @@ def experiment(folder: Path, **keys: Any) -> tuple[Config, Path]:
     config, path = write_experiment(folder, **keys)
     write_labels(config, 1, ["u_0", "u_2"], rejected=["u_1"])
     return config, path
-
-
-def fresh_network(seed: int, drop_path: float = 0.0) -> HybridNet:
-    torch.manual_seed(seed)
-    spec = NetworkSpec("hybrid", 1, CLASSES, PLAN.channels, PLAN.strides, PLAN.kernels, PLAN.spacing, 1, 1)
-    return HybridNet(spec)
 
 
 # ---- the stage
@@ -81,17 +77,19 @@ def test_a_round_whose_labels_were_all_rejected_learns_from_the_labelled_cases(t
     assert load_network(Layout.of(config).weights(1, "seed_0"))[1]["pseudo_labelled"] == 0
 
 
+@pytest.mark.parametrize("method", ["hstf", "mean_teacher", "uamt", "cross_teaching", "bcp", "supervised"])
 def test_an_interrupted_student_ends_in_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    """EMA teacher, zoom and strong views go on as if nothing had been."""
+    """EMA teacher, zoom, mixing, noise, dropout and strong views go on as if nothing had been."""
     digests = []
+    student_keys = {"mixing": {"probability": 0.5}, "ema_blend": 0.5, "csc": {"segmentation_weight": 0.3}}
     for name in ("whole", "parts"):
-        config, _ = experiment(tmp_path / name)
+        config, _ = experiment(tmp_path / name, method=method, student=student_keys)
         layout = Layout.of(config)
         if name == "parts":
             with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-                patch.setattr(stage, "self_training", lambda config: interrupted(self_training(config), 3))
+                patch.setattr(stage, "student_objective", lambda c: interrupted(student_objective(c), 3))
                 student(config, 1, "seed_0")
             assert not layout.weights(1, "seed_0").exists()
         student(config, 1, "seed_0")
@@ -106,6 +104,25 @@ def interrupted(objective: Objective, at: int) -> Objective:
         return objective(state, views)
 
     return stop
+
+
+@pytest.mark.parametrize(("method", "others"), [("mean_teacher", ["u_0", "u_1", "u_2"]), ("supervised", [])])
+def test_without_pseudo_labels_no_label_of_an_unlabelled_case_is_read(
+    tmp_path: Path, method: str, others: list[str]
+) -> None:
+    config, _ = write_experiment(tmp_path, method=method)  # there is no labels/
+    found = other_cases(config, 1, "seed_0")
+    assert [case.case_id for case in found] == others
+    assert all(case.pseudo and case.files == [case.image_path] for case in found)
+    student(config, 1, "seed_0")
+    assert load_network(Layout.of(config).weights(1, "seed_0"))[1]["pseudo_labelled"] == 0
+
+
+def test_a_member_learns_from_the_cases_that_it_will_not_label(tmp_path: Path) -> None:
+    config, _ = experiment(tmp_path, student={"members": 2})
+    learned = [{case.case_id for case in other_cases(config, 1, f"seed_{k}")} for k in range(2)]
+    assert learned == [set(learned_cases(config, 1, f"seed_{k}", ["u_0", "u_2"])) for k in range(2)]
+    assert learned[0] | learned[1] == {"u_0", "u_2"}
 
 
 @pytest.mark.parametrize("change", ["lost", "edited"])
@@ -161,33 +178,6 @@ def test_members_start_from_the_member_of_their_index_in_the_previous_round(tmp_
 
 
 # ---- the objective
-
-
-def some_views(config: Config, pseudo: list[bool], seed: int = 0) -> Views:
-    """Views of random patches; the second half of the batch may be pseudo-labelled."""
-    g = torch.Generator().manual_seed(seed)
-    source = PatchSource([], [], CLASSES, (8, 8, 8), len(pseudo), 0.5, 0.5, seed)
-    shape = (len(pseudo), 1, 10, 10, 10)
-    classes = torch.randint(0, CLASSES, shape, generator=g)
-    target = torch.nn.functional.one_hot(classes[:, 0], CLASSES).movedim(-1, 1).float()
-    region = torch.cat([torch.randn(shape, generator=g), target, torch.ones(shape)], dim=1)
-    batch = Batch(region, torch.tensor(pseudo), tuple("ab"))
-    still = config.student.augmentation.model_copy(
-        update={
-            "affine_probability": 0,
-            "elastic_probability": 0,
-            "intensity_probability": 0,
-            "flip_axes": (),
-        }
-    )
-    return Views.draw(batch, source, still, torch.Generator().manual_seed(seed))
-
-
-def new_state(config: Config, step: int = 0) -> TrainingState:
-    state = TrainingState.start(fresh_network(0), config.student)
-    state.network.eval()  # no chance in the layers
-    state.step = step
-    return state
 
 
 def test_consistency_joins_every_so_often_and_grows(tmp_path: Path) -> None:

@@ -5,14 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 import yaml
 
 from hstf.config import Config, load_config
 from hstf.files import sha256_file, write_csv, write_json
 from hstf.layout import Layout
+from hstf.models import HybridNet, NetworkSpec
 from hstf.plan import Normalisation, Plan
 from hstf.preprocess import class_locations
 from hstf.store import write_array
+from hstf.training.loop import Views
+from hstf.training.patches import Batch, PatchSource
+from hstf.training.state import TrainingState
 
 SHAPE = (12, 11, 9)
 CLASSES = 3
@@ -95,3 +101,38 @@ def write_labels(config: Config, number: int, used: Sequence[str], rejected: Seq
         rows.append({"case_id": name, "source": "automatic", "files": names, "sha256": digests})
     rows += [{"case_id": name, "source": "rejected"} for name in rejected]
     write_csv(layout.labels_table(number), rows, ["case_id", "source", "files", "sha256"])
+
+
+def fresh_network(seed: int) -> HybridNet:
+    """Random weights drawn from ``seed``."""
+    torch.manual_seed(seed)
+    spec = NetworkSpec("hybrid", 1, CLASSES, PLAN.channels, PLAN.strides, PLAN.kernels, PLAN.spacing, 1, 1)
+    return HybridNet(spec)
+
+
+def some_views(config: Config, pseudo: list[bool], seed: int = 0) -> Views:
+    """Views of random patches; the second half of the batch may be pseudo-labelled."""
+    g = torch.Generator().manual_seed(seed)
+    source = PatchSource([], [], CLASSES, (8, 8, 8), len(pseudo), 0.5, 0.5, seed)
+    shape = (len(pseudo), 1, 10, 10, 10)
+    classes = torch.randint(0, CLASSES, shape, generator=g)
+    target = F.one_hot(classes[:, 0], CLASSES).movedim(-1, 1).float()
+    region = torch.cat([torch.randn(shape, generator=g), target, torch.ones(shape)], dim=1)
+    batch = Batch(region, torch.tensor(pseudo), tuple("ab"))
+    still = config.student.augmentation.model_copy(
+        update={
+            "affine_probability": 0,
+            "elastic_probability": 0,
+            "intensity_probability": 0,
+            "flip_axes": (),
+        }
+    )
+    return Views.draw(batch, source, still, torch.Generator().manual_seed(seed))
+
+
+def new_state(config: Config, step: int = 0) -> TrainingState:
+    """A student's state at ``step``, with no chance in its layers; the EMA network is the network."""
+    state = TrainingState.start(fresh_network(0), config.student)
+    state.network.eval()
+    state.step = step
+    return state

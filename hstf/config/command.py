@@ -6,7 +6,7 @@
 import argparse
 import json
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from hstf.cases import Split, read_cases
 from hstf.config import Config, load_config
+from hstf.config.methods import METHODS
 from hstf.config.section import Section
 
 HEADER = "# The whole configuration, defaults included. Written by the workflow: edit config/ instead.\n"
@@ -109,7 +110,25 @@ def schema_text() -> str:
 
 def document() -> str:
     """``config/README.md``."""
-    return "\n".join([INTRODUCTION, *_section("The experiment", Config)])
+    return "\n".join([INTRODUCTION, *_methods(), *_section("The experiment", Config)])
+
+
+def _methods() -> Iterator[str]:
+    """The table of methods and what each sets."""
+    yield "### The methods\n\n| `method` | what it is | what it sets |\n|---|---|---|"
+    for name, preset in METHODS.items():
+        switches = (f"`{key}: {json.dumps(value)}`" for key, value in _flat(preset.overrides))
+        yield f"| `{name}` | {preset.description} | {', '.join(switches)} |"
+    yield ""
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """``section.key`` and value of nested ``values``."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _section(title: str, section: type[Section]) -> Iterator[str]:

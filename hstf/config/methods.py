@@ -20,8 +20,8 @@ class Preset:
 
 NO_CONSISTENCY = {"prediction_weight": 0.0, "feature_weight": 0.0, "pyramid_weight": 0.0}
 NO_REFINEMENT = {
-    "calibrate": False, "voxel_weights": False, "thresholds": False, "keep_components": False, "fill_holes": False,
-    "previous_round": False, "select_cases": False,
+    "calibrate": False, "keep_components": False, "judge_lesions": False, "fill_holes": False, "voxel_weights": False,
+    "thresholds": False, "previous_round": False, "select_cases": False,
 }  # fmt: skip
 HARD_LABELS = {"soft_targets": False, "cross_fit": False, "ema_blend": 0.0}
 NO_MIXING = {"probability": 0.0}
