@@ -15,6 +15,7 @@ KIT = Path(__file__).parent / "benchmarks" / "gpu_kit"
 sys.path.insert(0, str(KIT))
 
 from parcel import MIB, ParcelError, missing_parts, read_json, seal, take_in, unseal  # noqa: E402
+from run_slice import together  # noqa: E402
 from steps import Records, Step, files_to_send, split_steps  # noqa: E402
 
 # ---- parcels
@@ -145,6 +146,14 @@ def test_the_state_of_a_finished_training_is_forgotten(tmp_path: Path) -> None:
     records.add(STEPS[1], ["warmup"], done=True, seconds=3)
     assert records.files(STEPS[1]) == ["round_0/begun", "warmup"]
     assert json.loads(records.path(STEPS[1]).read_text())["seconds"] == 5
+
+
+def test_steps_of_one_kind_run_together_once_all_they_read_is_there() -> None:
+    folds = [Step(f"fold_{k}", "warmup", "", (), (f"fold_{k}",), ()) for k in range(3)]
+    second = Step("late", "warmup", "", ("fold_0",), ("late",), ())
+    assert together([*folds, second, STEPS[2]], 2) == folds[:2]
+    assert together([*folds, second], 9) == folds
+    assert together([second, STEPS[2]], 3) == [second]
 
 
 # ---- the whole way

@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", type=Path, required=True, help="folder for what goes back")
     add("--seconds", type=float, default=540, help="this call ends by then")
     add("--reserve", type=float, default=30, help="seconds of these for packing")
-    add("--together", type=int, default=1, help="trainings of a round that run side by side")
+    add("--together", type=int, default=1, help="steps of one kind that run side by side")
     add("--back-mib", type=float, default=60, help="most that goes back")
     add("--part-mib", type=float, default=15, help="largest part of it")
     return parser
@@ -182,14 +182,10 @@ def run_slice(args: argparse.Namespace, deadline: float) -> int:
 
 
 def together(left: Sequence[Step], most: int) -> list[Step]:
-    """The next step, and members of the same round that may be trained beside it."""
-    first, command = left[0], left[0].command.split(" --member ")[0]
-    alike = [
-        step
-        for step in left
-        if " --member " in step.command and step.command.split(" --member ")[0] == command
-    ]
-    return alike[:most] if first in alike[:most] else [first]
+    """The next step, and at most ``most`` - 1 others of its kind that wait for nothing but what is done: members, shards."""
+    waited_for = {name for step in left for name in step.outputs}
+    alike = [step for step in left if step.rule == left[0].rule and waited_for.isdisjoint(step.inputs)]
+    return alike[:most]
 
 
 def run_group(work: Path, group: Sequence[Step], records: Records, deadline: float) -> bool:
