@@ -215,7 +215,8 @@ def measure(
     peak = peak_flops(device, schedule)
     return {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads",
-        "stage": stage, "variants": "+".join(variants), "patch": "x".join(map(str, plan.patch_size)), "batch": plan.batch_size,
+        "stage": stage, "variants": "+".join(variants), "patch": "x".join(map(str, plan.patch_size)),
+        "batch": plan.batch_size,
         "parameters": sum(p.numel() for p in state.network.parameters()),
         "seconds_per_step": clock.seconds, "steps_per_second": 1 / clock.seconds, "tflop_per_step": flops / 1e12,
         "tflop_per_second": flops / clock.seconds / 1e12, "peak_tflop_per_second": peak / 1e12,
