@@ -23,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hstf.config import Config, load_config
 from hstf.config.training import TrainingConfig
 from hstf.device import autocast, choose_device
+from hstf.methods import student_objective
 from hstf.plan import Plan
 from hstf.plan.decide import batch_size, network_levels
 from hstf.store import write_array
@@ -156,11 +157,7 @@ def peak_flops(device: torch.device, config: TrainingConfig) -> float:
 
 def objective_of(config: Config, stage: str) -> Objective:
     """What ``stage`` minimises."""
-    if stage == "warmup":
-        return supervised(config)
-    from hstf.student import self_training
-
-    return self_training(config)
+    return supervised(config) if stage == "warmup" else student_objective(config)
 
 
 def vary(network: torch.nn.Module, variants: Sequence[str]) -> None:
