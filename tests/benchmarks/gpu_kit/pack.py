@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+# The configuration is to be made by the code that is packed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+
+from jobs import ROOT, planned_steps
 from parcel import MIB, ParcelError, read_json, seal, write_json
 from steps import KIT, Records, files_to_send, load_steps, split_steps
 from wheels import closure, download, project_requirements
-
-from workflow import ROOT, planned_steps
 
 ASSUMED = ["torch", "numpy", "scipy", "pandas", "matplotlib", "pillow"]
 CODE = ("hstf", "config", "tests/benchmarks", "pyproject.toml", "LICENSE")
