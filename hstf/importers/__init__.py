@@ -112,7 +112,7 @@ def _judge(dataset: DataSet, args: argparse.Namespace) -> None:
         HstfError: there are faults otherwise, or no case is left.
     """
     if dataset.faults and not args.leave_out_faulty:
-        told = [f"{what}: {why}".replace(f"{what}: {what}: ", f"{what}: ") for what, why in dataset.faults]
+        told = [f"{what}: {why}" for what, why in dataset.faults]
         more = [f"and {len(told) - MOST_FAULTS} more"] if len(told) > MOST_FAULTS else []
         raise join_faults(
             f"{args.folder}: {len(told)} faults, so nothing was written. Mend them, or leave the cases out with"

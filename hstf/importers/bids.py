@@ -38,9 +38,10 @@ def find(folder: Path, options: Options) -> DataSet:
     volumes = find_volumes(folder)
     dataset = DataSet(f"{folder.resolve().name}: a BIDS data set.", {}, _classes(folder, options))
     raw = [path for path in volumes if "derivatives" not in path.relative_to(folder).parts]
-    images = _by_session(dataset, [path for path in raw if path.parent.name not in OTHER_FOLDERS])
-    if len(raw) > sum(map(len, images.values())) and any(p.parent.name in OTHER_FOLDERS for p in raw):
-        dataset.leave_out(", ".join(OTHER_FOLDERS), "series and field maps are no volumes to segment")
+    others = [path for path in raw if path.parent.name in OTHER_FOLDERS]
+    if others:
+        dataset.leave_out(f"{len(others)} files in {', '.join(OTHER_FOLDERS)}", "series and field maps")
+    images = _by_session(dataset, [path for path in raw if path not in set(others)])
     derived = [path for path in volumes if "derivatives" in path.relative_to(folder).parts]
     labels = _labels(dataset, derived, images)
     if not images and not dataset.faults:
@@ -74,9 +75,7 @@ def _by_session(dataset: DataSet, paths: list[Path]) -> dict[str, dict[str, Path
             dataset.fault(path, f"two patients mixed: {stem(path)} in folder {path.parent}")
         elif match["suffix"] in found[match["scan"]]:
             other = found[match["scan"]][match["suffix"]]
-            dataset.fault(
-                path, f"a second {match['suffix']} of {match['scan']} beside {other.name}; keep one"
-            )
+            dataset.fault(match["scan"], f"{match['suffix']} is there twice: {other} and {path}; keep one")
         else:
             found[match["scan"]][match["suffix"]] = path
     return found
@@ -93,7 +92,9 @@ def _labels(dataset: DataSet, paths: list[Path], sessions: Mapping[str, object])
         elif match["scan"] not in sessions:
             dataset.fault(path, f"a label without its image: no scan of {match['scan']}")
         elif match["scan"] in labels:
-            dataset.fault(path, f"a second label of {match['scan']} beside {labels[match['scan']]}; keep one")
+            dataset.fault(
+                match["scan"], f"its label is there twice: {labels[match['scan']]} and {path}; keep one"
+            )
         else:
             labels[match["scan"]] = path
     if others:

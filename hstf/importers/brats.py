@@ -9,11 +9,13 @@ import dataclasses
 import re
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from hstf.errors import HstfError
 from hstf.importers import msd
 from hstf.importers.dataset import DataSet, FoundCase, Image, Labels, find_volumes, stem
+from hstf.importers.folder import numbered_classes
 from hstf.importers.options import Options
 
 FILE = re.compile(
@@ -32,7 +34,7 @@ def find(folder: Path, options: Options) -> DataSet:
     """The cases below ``folder``, each with its four modalities."""
     if (folder / "dataset.json").is_file():
         return _decathlon(folder, options)
-    dataset = DataSet(TITLE, {}, name_labels)
+    dataset = DataSet(TITLE, {}, numbered_classes)
     cases: dict[str, dict[str, Path]] = defaultdict(dict)
     odd = []
     for path in find_volumes(folder):
@@ -42,7 +44,7 @@ def find(folder: Path, options: Options) -> DataSet:
             continue
         case, kind = match["old"] or match["new"], (match["old_kind"] or match["new_kind"]).lower()
         if kind in cases[case]:
-            dataset.fault(path, f"is there twice, also as {cases[case][kind]}; keep one")
+            dataset.fault(case, f"{kind} is there twice: {cases[case][kind]} and {path}; keep one")
         cases[case][kind] = path
     _find_mixed(dataset, cases)
     _adopt_odd_labels(dataset, cases, odd)
@@ -55,6 +57,13 @@ def find(folder: Path, options: Options) -> DataSet:
         raise HstfError(f"{folder}: names of 2018 to 2021 and of 2023 on are mixed; import them one by one.")
     columns = NEW if kinds & set(NEW) else OLD
     dataset.modalities = dict.fromkeys(columns, "mr")
+    if any(case.startswith("BraTS-PED") for case in cases):
+        dataset.labels = numbered_classes
+        dataset.comments.append(
+            "What the values mean in BraTS-PED differs from year to year: name the classes."
+        )
+    else:
+        dataset.labels = partial(name_labels, recent=columns is NEW)
     for case, files in cases.items():
         _add(dataset, case, files, columns)
     return dataset
@@ -107,20 +116,22 @@ def _adopt_odd_labels(dataset: DataSet, cases: dict[str, dict[str, Path]], odd: 
                           " <case>-t2f, -t1n, -t1c, -t2w, -seg")  # fmt: skip
 
 
-def name_labels(values: set[int]) -> Labels:
-    """The classes behind the ``values`` of the labels: 1, 2, 4 until 2021; 1, 2, 3 from 2023; 2024 adds 4."""
-    if {3, 4} <= values:  # after treatment, 2024: a resection cavity besides
-        classes = {"necrosis": 1, "oedema": 2, "enhancing_tumour": 3, "resection_cavity": 4}
-        return Labels({"background": 0} | classes, _regions(1, 2, 3))
-    enhancing = 3 if 3 in values else 4
-    classes = {"necrosis": 1, "oedema": 2, "enhancing_tumour": enhancing}
-    return Labels({"background": 0} | classes, _regions(1, 2, enhancing))
+def name_labels(values: set[int], recent: bool = False) -> Labels:
+    """The classes behind the ``values`` of the labels: 1, 2, 4 until 2021; 1, 2, 3 from 2023; 2024 adds 4.
+
+    Args:
+        recent: names of 2023 on, should no enhancing tumour be there to tell.
+    """
+    enhancing = 3 if 3 in values or (recent and 4 not in values) else 4
+    classes = {"background": 0, "necrosis": 1, "oedema": 2, "enhancing_tumour": enhancing}
+    after_treatment = {"resection_cavity": 4} if {3, 4} <= values else {}
+    return Labels(classes | after_treatment, _regions(1, 2, enhancing))
 
 
 def _regions(necrosis: int, oedema: int, enhancing: int) -> dict[str, tuple[int, ...]]:
     return {
-        "whole_tumour": (necrosis, oedema, enhancing),
-        "tumour_core": (necrosis, enhancing),
+        "whole_tumour": tuple(sorted((necrosis, oedema, enhancing))),
+        "tumour_core": tuple(sorted((necrosis, enhancing))),
         "enhancing_tumour": (enhancing,),
     }
 

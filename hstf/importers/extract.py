@@ -1,8 +1,8 @@
 """Channels of 4D images as files of their own: everything else reads one 3D volume a file."""
 
 import dataclasses
+from collections import defaultdict
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -11,12 +11,8 @@ from hstf.importers.dataset import DataSet, Image
 from hstf.importers.headers import each
 from hstf.volumes import Volume, open_any, reason, write_like
 
-
-class Task(NamedTuple):
-    """A channel to write."""
-
-    source: Image
-    target: Path
+Task = tuple[Path, tuple[tuple[int, Path], ...]]
+"""A 4D file, and which of its channels to write where."""
 
 
 def needs_extraction(dataset: DataSet) -> bool:
@@ -32,36 +28,38 @@ def extract(dataset: DataSet, folder: Path) -> None:
     Raises:
         HstfError: a file cannot be read or written.
     """
-    tasks, cases = [], []
+    wanted: dict[Path, list[tuple[int, Path]]] = defaultdict(list)
+    cases = []
     for case in dataset.cases:
-        images = {}
-        for name, image in case.images.items():
-            target = folder / f"{case.case_id}_{name}.nii.gz"
-            images[name] = image if image.channel is None else Image(target)
-            if image.channel is not None and not _is_there(Task(image, target)):
-                tasks.append(Task(image, target))
+        images = dict(case.images)
+        for name, (path, channel) in case.images.items():
+            if channel is not None:
+                target = folder / f"{case.case_id}_{name}.nii.gz"
+                images[name] = Image(target)
+                if not (target.is_file() and target.stat().st_mtime >= path.stat().st_mtime):
+                    wanted[path].append((channel, target))
         cases.append(dataclasses.replace(case, images=images))
-    for task, fault in each(_write, tasks, "extract"):
+    tasks: list[Task] = [(path, tuple(targets)) for path, targets in wanted.items()]
+    for (path, _), fault in each(_write, tasks, "extract"):
         if fault:
-            raise HstfError(f"{task.source.path}: {fault}")
+            raise HstfError(f"{path}: {fault}")
     dataset.cases = cases
 
 
-def _is_there(task: Task) -> bool:
-    return task.target.is_file() and task.target.stat().st_mtime >= task.source.path.stat().st_mtime
-
-
 def _write(task: Task) -> str:
-    """Write a channel; returns why not."""
+    """Write the channels of a file; returns why not."""
+    path, targets = task
     try:
-        image = open_any(task.source.path)
-        data = np.asanyarray(image.dataobj[..., task.source.channel])
-        data = data.astype(np.float32) if data.dtype == np.float64 else data
+        image = open_any(path)
+        voxels = np.asanyarray(image.dataobj)
+        voxels = voxels.astype(np.float32) if voxels.dtype == np.float64 else voxels
         header = image.header.copy()
-        header.set_data_shape(data.shape)
-        write_like(task.target, data, Volume(data, np.asarray(image.affine), header))
+        header.set_data_shape(voxels.shape[:3])
+        for channel, target in targets:
+            data = np.ascontiguousarray(voxels[..., channel])
+            write_like(target, data, Volume(data, np.asarray(image.affine), header))
     except HstfError as error:
         return str(error)
     except Exception as error:  # damaged bytes surface as errors of many kinds
-        return f"channel {task.source.channel} cannot be read ({reason(error)})."
+        return f"the voxels cannot be read ({reason(error)})."
     return ""

@@ -31,9 +31,10 @@ AIR_BELOW = -500.0
 
 def find(folder: Path, options: Options) -> DataSet:
     """The cases of ``folder``."""
-    images, labels = _sort(folder, find_volumes(folder))
+    volumes = find_volumes(folder)
     classes = Labels({"background": 0} | options.labels) if options.labels else numbered_classes
     dataset = DataSet(f"{folder.resolve().name}: images and labels matched by name.", {}, classes)
+    images, labels = _sort(dataset, folder, volumes)
     columns = list(options.modalities) or ["image"]
     cases = _by_case(dataset, images, columns)
     for name, path in labels.items():
@@ -42,7 +43,7 @@ def find(folder: Path, options: Options) -> DataSet:
     for name, files in cases.items():
         missing = [column for column in columns if column not in files]
         if missing:
-            dataset.fault(name, f"modality {', '.join(missing)} is missing")
+            dataset.fault(plain_name(name), f"modality {', '.join(missing)} is missing")
         else:
             ordered = {column: Image(files[column]) for column in columns}
             site, patient = options.site_of(name), options.patient_of(name)
@@ -53,17 +54,23 @@ def find(folder: Path, options: Options) -> DataSet:
     return dataset
 
 
-def _sort(folder: Path, volumes: list[Path]) -> tuple[list[Path], dict[str, Path]]:
+def _sort(dataset: DataSet, folder: Path, volumes: list[Path]) -> tuple[list[Path], dict[str, Path]]:
     """Images, and labels by the name of their image."""
     image_folder = next((folder / name for name in IMAGE_FOLDERS if (folder / name).is_dir()), None)
     label_folder = next((folder / name for name in LABEL_FOLDERS if (folder / name).is_dir()), None)
     if image_folder is None and label_folder is not None:
-        raise HstfError(f"{folder}: has {label_folder.name}, but no folder of images: expected images.")
+        raise HstfError(
+            f"{folder}: has {label_folder.name}, but no folder of images: expected {', '.join(IMAGE_FOLDERS)}."
+        )
     if image_folder is not None:
+        images = [path for path in volumes if path.is_relative_to(image_folder)]
         labels = [path for path in volumes if label_folder is not None and path.is_relative_to(label_folder)]
-        return [path for path in volumes if path.is_relative_to(image_folder)], {_bare(p): p for p in labels}
-    labels = [path for path in volumes if _bare(path) != stem(path)]
-    return [path for path in volumes if path not in labels], {_bare(path): path for path in labels}
+        for path in sorted(set(volumes) - {*images, *labels}):
+            dataset.leave_out(path.relative_to(folder), "lies neither with the images nor with the labels")
+    else:
+        labels = [path for path in volumes if _bare(path) != stem(path)]
+        images = [path for path in volumes if path not in set(labels)]
+    return images, {_bare(path): path for path in labels}
 
 
 def _bare(path: Path) -> str:
@@ -85,7 +92,7 @@ def _by_case(dataset: DataSet, images: list[Path], columns: list[str]) -> dict[s
                 continue
             name = name.removesuffix(f"_{column}")
         if column in cases[name]:
-            dataset.fault(path, f"is there twice, also as {cases[name][column]}; keep one")
+            dataset.fault(plain_name(name), f"is there twice: {cases[name][column]} and {path}; keep one")
         cases[name][column] = path
     return cases
 

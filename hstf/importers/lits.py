@@ -24,7 +24,8 @@ def find(folder: Path, options: Options) -> DataSet:
         if not match:
             dataset.fault(path, "is no name of LiTS: expected volume-0, segmentation-0 or test-volume-0")
         elif name in files:
-            dataset.fault(path, f"is there twice, also as {files[name]}; keep one")
+            case = name.replace("segmentation", "volume")
+            dataset.fault(case, f"{name} is there twice: {files[name]} and {path}; keep one")
         else:
             files[name] = path
     if not files:

@@ -40,7 +40,7 @@ def assign(dataset: DataSet, request: Request, spacing: Mapping[str, float]) -> 
         spacing: voxel volume (mm³) of each case.
 
     Raises:
-        HstfError: more patients asked for than there are, or names that no case has.
+        HstfError: more patients asked for than there are, names that no case has, or too few labelled patients.
     """
     patients: dict[str, list[FoundCase]] = defaultdict(list)
     for case in dataset.cases:
@@ -54,6 +54,11 @@ def assign(dataset: DataSet, request: Request, spacing: Mapping[str, float]) -> 
             dataset.leave_out(case.case_id, "has no label, and its patient is a test patient")
         else:
             splits[case.case_id] = Split.UNLABELLED if case.label is None else split
+    labelled = {case.patient for case in dataset.cases if splits.get(case.case_id) is Split.LABELLED}
+    if len(labelled) < 2:
+        raise HstfError(
+            f"{len(labelled)} labelled patients, expected at least 2: the warm-up learns from some and predicts the others."
+        )
     return splits
 
 

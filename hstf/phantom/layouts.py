@@ -101,7 +101,7 @@ def _draw(layout: Layout, options: PhantomOptions, number: int, scan: int) -> Sc
 
 def _along(data: np.ndarray, axes: tuple[float, float, float]) -> np.ndarray:
     """``data``, whose axes run along RAS, with axes that run along ``axes``."""
-    return np.flip(data, [axis for axis, sign in enumerate(axes) if sign < 0])
+    return np.flip(data, tuple(axis for axis, sign in enumerate(axes) if sign < 0))
 
 
 def _affine(phantom: Phantom, axes: tuple[float, float, float]) -> np.ndarray:

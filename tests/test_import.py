@@ -1,0 +1,622 @@
+"""Importers: every layout becomes a sheet and a configuration that check passes; broken folders become sentences."""
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from conftest import Workspace
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hstf.cases import Split, read_cases
+from hstf.check.faults import Level, examine, sources
+from hstf.check.scan import scan_file
+from hstf.cli import main
+from hstf.config import Config, load_config
+from hstf.errors import HstfError
+from hstf.files import read_csv
+from hstf.importers.brats import name_labels
+from hstf.importers.dataset import column_names, modality_of, natural
+from hstf.importers.nnunet import read_labels
+from hstf.importers.split import draw
+from hstf.phantom import LAYOUTS
+
+L, U, T = Split.LABELLED, Split.UNLABELLED, Split.TEST
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A data set in each layout, made once: 3 labelled, 1 test and 2 unlabelled patients."""
+    folder = tmp_path_factory.mktemp("layouts")
+
+    def of_layout(name: str, *options: str) -> Path:
+        target = folder / "_".join([name, *options])
+        if not target.exists():
+            numbers = ["--cases", "6", "--labelled", "3", "--test", "1", "--size", "16", "16", "8"]
+            layout = ["phantom", "--layout", name, "--output", str(target)]
+            assert main([*layout, *numbers, *options]) == 0
+        return target
+
+    return of_layout
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def imported(kind: str, folder: Path, *options: str) -> Config:
+    """The configuration of a successful import."""
+    assert main(["import", kind, str(folder), "--output", "config/x.yaml", *options]) == 0
+    return load_config(Path("config/x.yaml"))
+
+
+def splits(config: Config) -> dict[Split, int]:
+    return dict(Counter(case.split for case in read_cases(config).cases))
+
+
+def problems(config: Config) -> list[str]:
+    """What ``hstf check`` would report."""
+    sheet = read_cases(config)
+    scans = {source: scan_file(source.path, source.is_label) for source in sources(sheet, config)}
+    return [f.sentence() for f in examine(sheet, scans, config) if f.level is not Level.OK and f.case_id]
+
+
+ORGANS = {"background": 0, "liver": 1, "spleen": 2, "kidney": 3, "lesion": 4}
+HEART = {"background": 0, "right_ventricle": 1, "myocardium": 2, "left_ventricle": 3}
+TUMOUR = {"background": 0, "necrosis": 1, "oedema": 2, "enhancing_tumour": 4}
+NUMBERED = {"background": 0, "class_1": 1, "class_2": 2, "class_3": 3, "class_4": 4}
+MR, CT = {"image": "mr"}, {"image": "ct"}
+EXPECTED = {
+    "acdc": (["--labelled", "2"], HEART, MR, {L: 4, U: 6, T: 2}),
+    "brats": (
+        ["--test", "1"],
+        TUMOUR,
+        dict.fromkeys(["flair", "t1", "t1ce", "t2"], "mr"),
+        {L: 3, U: 2, T: 1},
+    ),
+    "brats2023": (
+        ["--test", "1"],
+        TUMOUR | {"enhancing_tumour": 3},
+        dict.fromkeys(["t2f", "t1n", "t1c", "t2w"], "mr"),
+        {L: 3, U: 2, T: 1},
+    ),
+    "lits": (
+        ["--labelled", "2", "--test", "1"],
+        {"background": 0, "liver": 1, "lesion": 2},
+        CT,
+        {L: 2, U: 3, T: 1},
+    ),
+    "msd": (["--test", "1"], ORGANS, MR, {L: 3, U: 2, T: 1}),
+    "nnunet": ([], ORGANS, MR, {L: 3, U: 2, T: 1}),
+    "folder": (["--test", "1"], NUMBERED, MR, {L: 3, U: 2, T: 1}),
+    "bids": (["--labelled", "3", "--test", "1"], ORGANS, MR, {L: 3, U: 2, T: 1}),
+}
+
+
+def test_every_layout_is_expected() -> None:
+    assert EXPECTED.keys() == LAYOUTS.keys()
+
+
+@pytest.mark.parametrize("layout", EXPECTED)
+def test_a_layout_becomes_a_sound_experiment(
+    layout: str, phantoms: Callable[..., Path], workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options, labels, modalities, counts = EXPECTED[layout]
+    config = imported(LAYOUTS[layout].kind or layout, phantoms(layout), *options)
+    assert (config.labels, config.modalities) == (labels, modalities)
+    assert splits(config) == counts
+    assert problems(config) == []
+    patients = {case.group for case in read_cases(config).cases}
+    assert len(patients) == 6
+    shown = capsys.readouterr().out
+    assert f"{counts[L]} cases of" in shown and "hstf check --config config/x.yaml" in shown
+
+
+@pytest.mark.workflow
+@pytest.mark.parametrize("layout", EXPECTED)
+def test_a_layout_can_be_run(layout: str, phantoms: Callable[..., Path], workplace: Path) -> None:
+    options = EXPECTED[layout][0]
+    imported(LAYOUTS[layout].kind or layout, phantoms(layout), *options)
+    jobs = Workspace(workplace, "config/x.yaml").jobs()
+    assert jobs["warmup"] == 2 + ("--labelled" not in options or layout == "bids")
+    assert jobs["student"] == 2 and jobs["check"] == 1
+
+
+def test_4d_channels_become_files_on_request(
+    phantoms: Callable[..., Path], workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = phantoms("msd", "--modalities", "FLAIR", "T1w")
+    assert main(["import", "msd", str(folder), "--output", "config/x.yaml"]) == 1
+    assert "Add --extract FOLDER" in capsys.readouterr().err
+    assert not Path("config").exists()
+    config = imported("msd", folder, "--extract", "channels")
+    assert list(config.modalities) == ["flair", "t1w"]
+    assert problems(config) == []
+    source = nib.load(folder / "imagesTr" / "phantom_001.nii.gz")
+    for channel, name in enumerate(config.modalities):
+        written = nib.load(f"channels/phantom_001_{name}.nii.gz")
+        np.testing.assert_array_equal(
+            np.asanyarray(written.dataobj), np.asanyarray(source.dataobj)[..., channel]
+        )
+        np.testing.assert_array_equal(written.affine, source.affine)
+        assert written.get_data_dtype() == source.get_data_dtype()
+    before = {path: path.stat().st_mtime_ns for path in Path("channels").iterdir()}
+    next(iter(before)).unlink()
+    imported("msd", folder, "--extract", "channels", "--force")
+    after = {path: path.stat().st_mtime_ns for path in Path("channels").iterdir()}
+    assert sum(after[path] != before[path] for path in before) == 1
+
+
+def test_task_1_of_the_decathlon_is_brats(phantoms: Callable[..., Path], workplace: Path) -> None:
+    folder = phantoms("msd", "--modalities", "FLAIR", "T1w", "t1gd", "T2w")
+    config = imported("brats", folder, "--extract", "channels")
+    assert list(config.modalities) == ["flair", "t1w", "t1gd", "t2w"]
+    assert "whole_tumour: [1, 2, 3], tumour_core: [2, 3]" in Path("config/x.yaml").read_text()
+
+
+# --- what may not be looked at -----------------------------------------------------------------------
+
+
+def test_no_label_but_those_of_labelled_cases_is_read(phantoms: Callable[..., Path], workplace: Path) -> None:
+    """The voxels of all other labels are damaged: only their headers can have been read."""
+    folder = workplace / "data"
+    shutil.copytree(phantoms("folder"), folder)
+    Path("first").write_text("case_000\ncase_001\n")
+    for path in sorted((folder / "labels").iterdir())[2:]:
+        plain = path.with_suffix("")
+        nib.save(nib.load(path), plain)
+        path.unlink()
+        content = plain.read_bytes()
+        plain.write_bytes(content[:352] + b"\x63" * (len(content) - 352))  # a class that no labelled case has
+    config = imported("folder", folder, "--labelled", "first", "--test", "1")
+    assert config.labels.keys() <= NUMBERED.keys()
+    assert any("99" in problem for problem in problems(config))
+
+
+def test_a_draw_does_not_depend_on_what_labels_hold(phantoms: Callable[..., Path], workplace: Path) -> None:
+    folder = workplace / "data"
+    shutil.copytree(phantoms("folder"), folder)
+    imported("folder", folder, "--labelled", "2", "--test", "1", "--labels", "a=1", "b=2", "c=3", "d=4")
+    first = Path("config/x/cases.csv").read_text()
+    for path in (folder / "labels").iterdir():
+        label = nib.load(path)
+        nib.save(nib.Nifti1Image(np.zeros(label.shape, np.uint8), label.affine), path)
+    imported(
+        "folder", folder, "--labelled", "2", "--test", "1", "--labels", "a=1", "b=2", "c=3", "d=4", "--force"
+    )
+    assert Path("config/x/cases.csv").read_text() == first
+
+
+# --- the split ---------------------------------------------------------------------------------------
+
+
+@given(st.integers(2, 40), st.integers(0, 5), st.integers(1, 4))
+def test_a_draw_is_spread_over_the_strata(count: int, seed: int, strata: int) -> None:
+    names = [f"{number:02d}" for number in range(count)]
+    order = draw(names, lambda name: (str(int(name) % strata), "", 0.0), [seed])
+    assert sorted(order) == names
+    assert order == draw(names[::-1], lambda name: (str(int(name) % strata), "", 0.0), [seed])
+    for taken in range(1, count + 1):
+        drawn = Counter(int(name) % strata for name in order[:taken])
+        for stratum in range(strata):
+            share = sum(int(name) % strata == stratum for name in names) / count
+            assert abs(drawn[stratum] - taken * share) <= 2.5
+
+
+def test_a_smaller_draw_is_part_of_a_larger_one(phantoms: Callable[..., Path], workplace: Path) -> None:
+    drawn = []
+    for count in ("2", "3", "4"):
+        config = imported("acdc", phantoms("acdc"), "--labelled", count, "--seed", "3", "--force")
+        drawn.append({case.group for case in read_cases(config).of(L)})
+    assert drawn[0] < drawn[1] < drawn[2]
+
+
+def test_seeds_draw_different_patients(phantoms: Callable[..., Path], workplace: Path) -> None:
+    drawn = set()
+    for seed in range(6):
+        config = imported("acdc", phantoms("acdc"), "--labelled", "2", "--seed", str(seed), "--force")
+        drawn.add(frozenset(case.group for case in read_cases(config).of(L)))
+    assert len(drawn) > 2
+
+
+def test_patients_are_split_as_a_whole(phantoms: Callable[..., Path], workplace: Path) -> None:
+    config = imported("acdc", phantoms("acdc"), "--labelled", "2")
+    by_patient: dict[str, set[Split]] = {}
+    for case in read_cases(config).cases:
+        by_patient.setdefault(case.group, set()).add(case.split)
+    assert all(len(found) == 1 for found in by_patient.values())
+
+
+def test_the_order_of_a_list_is_honoured(phantoms: Callable[..., Path], workplace: Path) -> None:
+    Path("order.txt").write_text("\n".join(f"BraTS20_Training_00{k}" for k in (3, 1, 4, 2)))
+    config = imported("brats", phantoms("brats"), "--order", "order.txt", "--labelled", "2", "--test", "1")
+    sheet = read_cases(config)
+    assert {case.case_id[-1] for case in sheet.of(L)} == {"3", "1"}
+    assert [case.case_id[-1] for case in sheet.of(T)] == ["2"]
+    withheld = {case.case_id[-1]: case.reference is not None for case in sheet.of(U)}
+    assert withheld == {"4": True, "5": False, "6": False}
+
+
+def test_a_sheet_keeps_its_split(phantoms: Callable[..., Path], workplace: Path) -> None:
+    first = imported("lits", phantoms("lits"), "--labelled", "2", "--test", "1", "--seed", "5")
+    rows = read_csv(Path("config/x/cases.csv"))
+    arguments = ["import", "lits", str(phantoms("lits")), "--output", "config/x.yaml"]
+    assert main(arguments) == 1  # what a person may have edited is not replaced
+    shutil.copy("config/x/cases.csv", "split.csv")
+    again = imported("lits", phantoms("lits"), "--split", "split.csv", "--force")
+    assert read_csv(Path("config/x/cases.csv")) == rows
+    assert first == again
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--labelled", "9"], "--labelled 9 asks for more patients than have labels: 5"),
+        (["--labelled", "1"], "1 labelled patients, expected at least 2"),
+        (["--test", "1"], "the data have a test set of 1 patients"),
+        (["--labelled", "names"], "nobody"),
+        (["--order", "names", "--labelled", "2"], "nobody"),
+        (["--split", "names"], "expected case_id (or group) and split"),
+        (["--split", "mixed.csv"], "patient001 is labelled and test"),
+        (["--split", "odd.csv"], "line 2: split 'train'"),
+        (["--labelled", "absent.txt"], "absent.txt: cannot be read"),
+    ],
+)
+def test_splits_that_cannot_be(
+    options: list[str],
+    said: str,
+    phantoms: Callable[..., Path],
+    workplace: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("names").write_text("patient001\nnobody\n")
+    Path("mixed.csv").write_text("case_id,split\npatient001_frame01,labelled\npatient001_frame09,test\n")
+    Path("odd.csv").write_text("group,split\npatient001,train\n")
+    assert main(["import", "acdc", str(phantoms("acdc")), "--output", "config/x.yaml", *options]) == 1
+    assert said in capsys.readouterr().err
+    assert not Path("config").exists()
+
+
+# --- broken folders ----------------------------------------------------------------------------------
+
+
+def rename(old: str, new: str) -> Callable[[Path], None]:
+    """Rename the first file that matches."""
+
+    def change(folder: Path) -> None:
+        path = sorted(folder.rglob(old))[0]
+        path.rename(path.with_name(new))
+
+    return change
+
+
+def remove(pattern: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        sorted(folder.rglob(pattern))[0].unlink()
+
+    return change
+
+
+def copy(pattern: str, target: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / target).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(sorted(folder.rglob(pattern))[0], folder / target)
+
+    return change
+
+
+def reshape(pattern: str, *shape: int) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        nib.save(nib.Nifti1Image(np.zeros(shape, np.int16), np.eye(4)), sorted(folder.rglob(pattern))[0])
+
+    return change
+
+
+def empty(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def dicom(folder: Path) -> None:
+    empty(folder)
+    (folder / "IM0001").write_bytes(bytes(128) + b"DICM")
+
+
+def archive(folder: Path) -> None:
+    empty(folder)
+    (folder / "data.zip").write_bytes(b"PK")
+
+
+def describe(**changes: object) -> Callable[[Path], None]:
+    """Change keys of dataset.json; None takes one out."""
+
+    def change(folder: Path) -> None:
+        path = folder / "dataset.json"
+        content = json.loads(path.read_text()) | changes
+        path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+    return change
+
+
+def swap_labels(folder: Path) -> None:
+    path = folder / "dataset.json"
+    content = json.loads(path.read_text())
+    first, second = content["training"][:2]
+    first["label"], second["label"] = second["label"], first["label"]
+    path.write_text(json.dumps(content))
+
+
+BROKEN: list[tuple[str, Callable[[Path], None], str]] = [
+    ("acdc", remove("patient002_frame01.nii.gz"), "patient002_frame01_gt.nii.gz: a label without its image"),
+    ("acdc", rename("patient002_frame09.nii.gz", "patient002_ES.nii.gz"), "is no name of ACDC"),
+    (
+        "acdc",
+        copy("patient002_frame01.nii.gz", "training/patient001/patient002_frame01.nii.gz"),
+        "two patients mixed",
+    ),
+    (
+        "acdc",
+        remove("patient003_frame09*"),
+        "patient003_frame09 is missing, which Info.cfg names as the ES frame",
+    ),
+    (
+        "acdc",
+        reshape("patient003_frame01.nii.gz", 16, 16, 8, 3),
+        "has shape (16, 16, 8, 3), expected three axes",
+    ),
+    (
+        "acdc",
+        reshape("patient003_frame01_gt.nii.gz", 16, 16, 7),
+        "but patient003_frame01.nii.gz has (16, 16, 8)",
+    ),
+    ("acdc", empty, "holds no volumes"),
+    ("acdc", dicom, "dcm2niix -z y"),
+    ("acdc", archive, "Unpack it first"),
+    ("brats", remove("BraTS20_Training_002_t1ce*"), "BraTS20_Training_002: modality t1ce is missing"),
+    ("brats", lambda f: [p.unlink() for p in f.rglob("*_002_[tf]*")] and None, "a label without its images"),
+    ("brats", rename("*_002_t2.nii.gz", "BraTS20_Training_002_dwi.nii.gz"), "is no name of BraTS"),
+    (
+        "brats",
+        rename("*_001_t2.nii.gz", "BraTS20_Training_002_t2.nii.gz"),
+        "BraTS20_Training_002: t2 is there twice",
+    ),
+    ("brats", reshape("*_002_t1.nii.gz", 16, 16, 8, 2), "expected three axes"),
+    ("brats", reshape("*_002_t1.nii.gz", 9, 9, 9), "they must lie on one grid"),
+    ("brats", rename("*_001_t2.nii.gz", "BraTS20_Training_001-t2f.nii.gz"), "of 2023 on are mixed"),
+    ("brats", empty, "holds no volumes"),
+    ("brats2023", remove("*-00001-000-t2w*"), "BraTS-GLI-00001-000: modality t2w is missing"),
+    (
+        "brats2023",
+        lambda f: next(f.rglob("*1-000-t2w*")).rename(
+            next(f.rglob("*2-000")) / "BraTS-GLI-00001-000-t2w.nii.gz"
+        ),
+        "two cases mixed: a file of BraTS-GLI-00001-000 in folder BraTS-GLI-00002-000",
+    ),
+    ("lits", remove("volume-2.nii"), "segmentation-2.nii: a label without its image volume-2"),
+    ("lits", rename("volume-1.nii", "vol1.nii"), "is no name of LiTS"),
+    ("lits", copy("volume-1.nii", "again/volume-1.nii"), "volume-1: volume-1 is there twice"),
+    ("lits", reshape("volume-1.nii", 16, 16), "has shape (16, 16), expected three axes"),
+    ("lits", reshape("segmentation-1.nii", 16, 16, 9), "they must lie on one grid"),
+    ("lits", empty, "holds no volumes"),
+    ("msd", remove("dataset.json"), "dataset.json: missing"),
+    ("msd", remove("imagesTr/*001*"), "phantom_001.nii.gz: dataset.json names it, but it is missing"),
+    ("msd", copy("labelsTr/*001*", "labelsTr/other.nii.gz"), "other.nii.gz: a label without its image"),
+    ("msd", swap_labels, "two cases mixed: dataset.json gives it the label"),
+    ("msd", describe(modality=None), "modality is None, expected"),
+    ("msd", describe(modality={"0": "FLAIR", "1": "T1w"}), "expected four axes, 2 on the last"),
+    ("msd", describe(training=[], test=[]), "'training' names no case"),
+    ("msd", describe(training=[{"label": "x"}]), "names no image"),
+    ("msd", reshape("imagesTr/*001*", 16, 16, 8, 2), "expected three axes"),
+    ("msd", empty, "dataset.json: missing"),
+    ("nnunet", remove("imagesTr/*001_0000*"), "phantom_001.nii.gz: a label without its image"),
+    ("nnunet", describe(channel_names={"0": "T1", "1": "T2"}), "modality phantom_000_0001 (t2) is missing"),
+    (
+        "nnunet",
+        copy("imagesTr/*001_0000*", "imagesTr/phantom_001_0003.nii.gz"),
+        "phantom_001_0003.nii.gz is of no channel",
+    ),
+    ("nnunet", rename("phantom_001_0000.nii.gz", "phantom_001.nii.gz"), "is no name of nnU-Net"),
+    ("nnunet", describe(file_ending=".png"), "file_ending is '.png'"),
+    ("nnunet", describe(labels={"liver": "one"}), "expected whole numbers or lists of them"),
+    ("nnunet", describe(labels=None), "labels is None"),
+    ("nnunet", reshape("labelsTr/*001*", 16, 16, 9), "they must lie on one grid"),
+    ("nnunet", empty, "dataset.json: missing"),
+    ("folder", remove("images/case_001*"), "a label without its image case_001"),
+    ("folder", rename("images", "pictures"), "has labels, but no folder of images: expected images"),
+    ("folder", copy("images/case_001*", "images/more/case_001.nii.gz"), "case_001: is there twice"),
+    ("folder", reshape("images/case_001*", 16, 16), "expected three axes"),
+    ("folder", empty, "holds no volumes"),
+    ("bids", remove("sub-002_T1w.nii.gz"), "a label without its image: no scan of sub-002"),
+    ("bids", rename("sub-002_T1w.nii.gz", "T1.nii.gz"), "is no name of BIDS"),
+    ("bids", rename("sub-002_T1w.nii.gz", "sub-009_T1w.nii.gz"), "two patients mixed"),
+    (
+        "bids",
+        copy("sub-002_T1w.nii.gz", "sub-002/anat/sub-002_run-2_T1w.nii.gz"),
+        "sub-002: T1w is there twice",
+    ),
+    ("bids", rename("sub-002_T1w.nii.gz", "sub-002_T2w.nii.gz"), "no modality is in all of 6 sessions"),
+    ("bids", reshape("sub-002_T1w.nii.gz", 16, 16, 8, 4), "expected three axes"),
+    ("bids", empty, "holds no volumes"),
+]
+
+
+@pytest.mark.parametrize(("layout", "damage", "said"), BROKEN, ids=[f"{b[0]}-{b[2][:30]}" for b in BROKEN])
+def test_a_broken_folder_is_a_sentence_and_nothing_is_written(
+    layout: str,
+    damage: Callable[[Path], None],
+    said: str,
+    phantoms: Callable[..., Path],
+    workplace: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(phantoms(layout), "data")
+    damage(Path("data"))
+    kind = LAYOUTS[layout].kind or layout
+    assert main(["import", kind, "data", "--output", "config/x.yaml"]) == 1
+    told = capsys.readouterr().err
+    assert said in told and "Traceback" not in told
+    assert not Path("config").exists()
+
+
+def test_all_faults_are_told_and_faulty_cases_can_be_left_out(
+    phantoms: Callable[..., Path], workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(phantoms("brats"), "data")
+    remove("BraTS20_Training_002_t1.nii.gz")(Path("data"))
+    reshape("BraTS20_Training_003_t2.nii.gz", 9, 9, 9)(Path("data"))
+    assert main(["import", "brats", "data", "--output", "config/x.yaml"]) == 1
+    told = capsys.readouterr().err
+    assert "2 faults" in told and "Training_002" in told and "Training_003" in told
+    config = imported("brats", Path("data"), "--leave-out-faulty")
+    assert splits(config) == {L: 2, U: 2}
+    assert problems(config) == []
+    assert "modality t1 is missing" in capsys.readouterr().out
+
+
+# --- forms of a kind ---------------------------------------------------------------------------------
+
+
+def test_the_odd_label_of_brats_2020(phantoms: Callable[..., Path], workplace: Path) -> None:
+    shutil.copytree(phantoms("brats"), "data")
+    rename("BraTS20_Training_002_seg*", "W39_1998.09.19_Segm.nii.gz")(Path("data"))
+    config = imported("brats", Path("data"))
+    assert read_cases(config).by_id()["BraTS20_Training_002"].reference is not None
+
+
+@pytest.mark.parametrize(
+    ("values", "recent", "enhancing", "cavity"),
+    [({0, 1, 2, 4}, False, 4, None), ({0, 1, 2, 3}, True, 3, None), ({0, 1, 2}, True, 3, None),
+     ({0, 1, 2}, False, 4, None), ({0, 1, 2, 3, 4}, True, 3, 4)],
+)  # fmt: skip
+def test_labels_of_brats(values: set[int], recent: bool, enhancing: int, cavity: int | None) -> None:
+    labels = name_labels(values, recent)
+    assert labels.values["enhancing_tumour"] == enhancing
+    assert labels.values.get("resection_cavity") == cavity
+    assert labels.regions["tumour_core"] == (1, enhancing)
+
+
+def test_timepoints_and_sites_of_brats(phantoms: Callable[..., Path], workplace: Path) -> None:
+    shutil.copytree(phantoms("brats2023"), "data")
+    for path in sorted(Path("data").rglob("BraTS-GLI-00001-000*"), key=lambda p: -len(p.parts)):
+        path.rename(path.with_name(path.name.replace("00001-000", "00000-001")))
+    sheet = read_cases(imported("brats", Path("data")))
+    groups = {case.case_id: case.group for case in sheet.cases}
+    assert groups["BraTS-GLI-00000-000"] == groups["BraTS-GLI-00000-001"] == "BraTS-GLI-00000"
+
+
+def test_regions_and_ignore_label_of_nnunet(phantoms: Callable[..., Path], workplace: Path) -> None:
+    shutil.copytree(phantoms("nnunet"), "data")
+    regions = {"background": 0, "whole tumor": [1, 2, 3], "core": [2, 3], "enhancing": 3, "ignore": 4}
+    describe(labels=regions, regions_class_order=[1, 2, 3])(Path("data"))
+    config = imported("nnunet", Path("data"))
+    assert config.labels == {
+        "background": 0, "whole_tumor_rest": 1, "core_rest": 2, "enhancing": 3, "ignore": 4
+    }  # fmt: skip
+    assert config.ignore_value == 4
+    assert "{whole_tumor: [1, 2, 3], core: [2, 3], enhancing: [3]}" in Path("config/x.yaml").read_text()
+
+
+def test_labels_of_nnunet() -> None:
+    source = Path("dataset.json")
+    assert read_labels({"0": "background", "1": "liver"}, source).values == {"background": 0, "liver": 1}
+    both = read_labels({"background": 0, "whole": [1, 2, 3], "core": [3]}, source).values
+    assert both == {"background": 0, "whole_rest": 1, "whole_rest_2": 2, "core": 3}
+    with pytest.raises(HstfError, match="labels is"):
+        read_labels([], source)
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+def test_nnunet_in_other_formats(suffix: str, phantoms: Callable[..., Path], workplace: Path) -> None:
+    shutil.copytree(phantoms("nnunet"), "data")
+    for path in Path("data").rglob("*.nii.gz"):
+        sitk.WriteImage(sitk.ReadImage(str(path)), str(path).replace(".nii.gz", suffix))
+        path.unlink()
+    describe(file_ending=suffix)(Path("data"))
+    config = imported("nnunet", Path("data"))
+    assert problems(config) == []
+    assert read_cases(config).cases[0].images[0].suffix == suffix
+
+
+def test_a_flat_folder_with_modalities_patients_and_sites(workplace: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("rome_p1_a", "rome_p1_b", "oslo_p2_a", "oslo_p3_a"):
+        for kind in ("ct", "pet", "seg"):
+            data = rng.integers(0, 2 if kind == "seg" else 900, (8, 8, 8)).astype(np.int16)
+            nib.save(nib.Nifti1Image(data, np.eye(4)), f"{name}_{kind}.nii.gz")
+    config = imported("folder", workplace, "--modalities", "ct", "pet", "--patient", r"_(p\d)_", "--site", r"^([a-z]+)_",
+                      "--labels", "lesion=1", "--labelled", "2")  # fmt: skip
+    cases = read_cases(config).cases
+    assert config.modalities == {"ct": "ct", "pet": "pet"}
+    assert {(case.case_id, case.group, case.site) for case in cases} == {
+        ("rome_p1_a", "p1", "rome"), ("rome_p1_b", "p1", "rome"), ("oslo_p2_a", "p2", "oslo"), ("oslo_p3_a", "p3", "oslo")
+    }  # fmt: skip
+    assert {case.site for case in cases if case.split is L} == {"rome", "oslo"}
+    assert config.lesions == ("lesion",)
+
+
+def test_ct_is_told_by_its_air(phantoms: Callable[..., Path], workplace: Path) -> None:
+    shutil.copytree(phantoms("lits"), "data")
+    Path("images").mkdir()
+    Path("labels").mkdir()
+    for path in Path("data").rglob("*-[0-9].nii"):
+        target = Path("labels" if path.name.startswith("seg") else "images")
+        path.rename(target / f"case_{path.stem[-1]}.nii")
+    shutil.rmtree("data")
+    assert imported("folder", workplace).modalities == {"image": "ct"}
+
+
+def test_a_bids_session_with_two_modalities(phantoms: Callable[..., Path], workplace: Path) -> None:
+    shutil.copytree(phantoms("bids", "--modalities", "T1w", "FLAIR"), "data")
+    Path("data/participants.tsv").write_text(
+        "participant_id\tsite\n" + "".join(f"sub-00{k}\tclinic{k % 2}\n" for k in range(1, 7))
+    )
+    copy("sub-001_T1w.nii.gz", "sub-001/anat/sub-001_acq-fast_T2w.nii.gz")(Path("data"))
+    copy("sub-001_T1w.nii.gz", "sub-001/func/sub-001_task-rest_bold.nii.gz")(Path("data"))
+    config = imported("bids", Path("data"))
+    assert config.modalities == {"flair": "mr", "t1w": "mr"}
+    assert {case.site for case in read_cases(config).cases} == {"clinic0", "clinic1"}
+
+
+def test_thick_slices_are_not_turned_out_of_their_plane(
+    phantoms: Callable[..., Path], workplace: Path
+) -> None:
+    config = imported("acdc", phantoms("acdc"))
+    assert config.student.augmentation.rotation_degrees == (0, 0, 15)
+    assert config.warmup.augmentation.rotation_degrees == (0, 0, 15)
+
+
+def test_data_below_the_working_directory_are_named_relative_to_the_sheet(
+    phantoms: Callable[..., Path], workplace: Path
+) -> None:
+    imported("acdc", phantoms("acdc"))
+    assert Path(read_csv(Path("config/x/cases.csv"))[0]["image"]).is_absolute()
+    Path("data").symlink_to(phantoms("acdc"))  # as data often are
+    config = imported("acdc", Path("data"), "--force")
+    assert read_csv(Path("config/x/cases.csv"))[0]["image"].startswith("../../data/training/patient")
+    assert problems(config) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("CT", "ct"), ("T1w", "mr"), ("FLAIR", "mr"), ("MRI", "mr"), ("PET", "pet"), ("SUV", "pet"), ("US", "us"),
+     ("noNorm", "other"), ("ADC", "mr"), ("t2f", "mr"), ("fat-water", "other")],
+)  # fmt: skip
+def test_kinds_of_modalities(name: str, kind: str) -> None:
+    assert modality_of(name) == kind
+
+
+def test_columns_are_names_of_their_own() -> None:
+    assert column_names(["T1 w"]) == ["image"]
+    assert column_names(["T1", "t1", "label"]) == ["t1_0", "t1_1", "label_2"]
+
+
+def test_natural_order() -> None:
+    assert sorted(["volume-10", "volume-2", "Volume-1"], key=natural) == ["Volume-1", "volume-2", "volume-10"]
