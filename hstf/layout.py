@@ -109,6 +109,10 @@ class Layout:
         """All pseudo-labels of a round: what each step changed, predicted Dice, verdict and reason."""
         return self.round(number) / "refine.csv"
 
+    def lesions(self, number: int) -> Path:
+        """Every component of the lesion classes in a round's pseudo-labels: its probability, kept or dropped."""
+        return self.round(number) / "lesions.csv"
+
     def labels(self, number: int) -> Path:
         """What the student of a round learns from, beside the labelled cases."""
         return self.round(number) / "labels"
@@ -209,7 +213,7 @@ def pseudo_labelled(config: Config, number: int) -> bool:
 
 def learns_from(config: Config, number: int) -> str:
     """What the student of a round is given besides the labelled cases: see ``student.learns_from``."""
-    return getattr(config.for_round(number).student, "learns_from", "pseudo_labels")
+    return config.for_round(number).student.learns_from
 
 
 def members(config: Config, number: int) -> list[str]:

@@ -1,5 +1,7 @@
 """Shared fixtures: folders in which the real Snakemake runs the real workflow."""
 
+import csv
+import os
 import re
 import shutil
 import subprocess
@@ -36,6 +38,10 @@ TINY = {
 """An experiment that learns next to nothing, in a minute."""
 
 
+WITHHELD = "withheld.txt"
+"""In a workspace that has it, whoever opens a file that it lists is noted: see ``guard/sitecustomize.py``."""
+
+
 @dataclass(frozen=True)
 class Workspace:
     """A folder in which ``snakemake`` runs."""
@@ -48,7 +54,14 @@ class Workspace:
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
         command += ["--configfile", self.configfile] if self.configfile else []
         command += ["--cores", "2", *arguments]
-        return subprocess.run(command, cwd=self.folder, capture_output=True, text=True)
+        guard = {"PYTHONPATH": str(ROOT / "tests" / "guard"), "HSTF_WITHHELD": str(self.folder / WITHHELD)}
+        return subprocess.run(
+            command,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            env=os.environ | (guard if (self.folder / WITHHELD).is_file() else {}),
+        )
 
     def jobs(self, *arguments: str) -> dict[str, int]:
         """How many jobs of each rule a run would have; target rules, which run nothing, are left out."""
@@ -141,5 +154,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         workspace.folder / "sheet.csv"
     )  # the generator writes cases.csv itself
     workspace.configure(**(TINY | {"cases": "sheet.csv"}))
+    withhold(workspace.folder, workspace.folder / "sheet.csv")
     workspace.run()
     return workspace
+
+
+def withhold(folder: Path, sheet: Path) -> None:
+    """List what only ``check`` and ``evaluate`` may open: test cases, and the labels of unlabelled ones."""
+    with sheet.open() as stream:
+        rows = list(csv.DictReader(stream))
+    files = [row["image"] for row in rows if row["split"] == "test"]
+    files += [row["label"] for row in rows if row["split"] != "labelled"]
+    (folder / WITHHELD).write_text("\n".join(files) + "\n")

@@ -4,13 +4,14 @@ from typing import Annotated
 
 from pydantic import Field
 
+from hstf.config.methods import Method
 from hstf.config.section import Section
 
 
 class CompareConfig(Section):
     """Methods compared on the data of the experiment: ``snakemake compare`` runs each with each seed."""
 
-    methods: tuple[str, ...] = ("supervised", "noisy_student", "hstf", "full")
+    methods: tuple[Method, ...] = ("supervised", "noisy_student", "hstf", "full")
     """Values of ``method``. Each is tested against ``supervised`` and ``noisy_student``, and its share of the gap between
     the warm-up and ``full`` is told, where these are among them."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2)

@@ -1,0 +1,246 @@
+"""Methods compared: hand-made cells with known answers, what cells share, and a real comparison."""
+
+import csv
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Workspace, write_sheet
+from scipy.stats import wilcoxon
+
+from hstf.cases import Split, read_cases
+from hstf.compare import compare
+from hstf.compare.cells import cells, experiments, scaled_cases
+from hstf.compare.scores import read_round
+from hstf.compare.table import CEILING, WARMUP, Entry, gap_share
+from hstf.config import Config, resolve_config
+from hstf.errors import HstfError
+from hstf.files import write_csv
+from hstf.layout import Layout
+
+CASES = 8
+CLASSES = ("anterior", "posterior")
+DICE = {"warm-up": 0.6, "supervised": 0.65, "hstf": 0.8, "full": 0.9}
+"""Mean Dice of each method; seeds lie 0.01 below and above."""
+GAIN = np.linspace(-0.02, 0.02, CASES)
+"""By case; without it all cases would gain the same."""
+
+
+def configuration(folder: Path, **keys: Any) -> Config:
+    """An experiment with a comparison, on cases that need not exist."""
+    write_sheet(folder, ["labelled"] * 3 + ["unlabelled"] * 3 + ["test"] * CASES)
+    content = {
+        "experiment": "base", "output": str(folder / "results"), "cases": str(folder / "cases.csv"), "rounds": 1,
+        "labels": {"background": 0, "anterior": 1, "posterior": 2},
+        "compare": {"methods": ["supervised", "hstf", "full"], "seeds": [0, 1]},
+    }  # fmt: skip
+    return resolve_config(content | keys)
+
+
+def dice_of(method: str, seed: int) -> np.ndarray:
+    """``(cases,)``; the supervised model's cases are the others' without the gain."""
+    return DICE[method] + (method != "supervised") * GAIN + (2 * seed - 1) * 0.01
+
+
+def write_round(config: Config, number: int, dice: np.ndarray) -> None:
+    """Scores as ``evaluate`` writes them; the classes lie 0.02 below and above."""
+    rows = [
+        {"case_id": f"case_{k:03d}", "group": f"p{k}", "class": name, "dice": value + shift, "hd95_mm": 2 - value,
+         "asd_mm": 1 - value}
+        for k, value in enumerate(dice)
+        for name, shift in zip(CLASSES, (-0.02, 0.02), strict=True)
+    ]  # fmt: skip
+    columns = ["case_id", "group", "class", "dice", "hd95_mm", "asd_mm"]
+    write_csv(Layout.of(config).evaluation_cases(number), rows, columns)
+
+
+def write_benchmark(file: Path, wall: float, cpu: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"s\th:m:s\tcpu_time\n{wall}\t0:00:01\t{cpu}\n")
+
+
+@pytest.fixture
+def finished_cells(tmp_path: Path) -> Config:
+    """All cells of :func:`configuration`, their Dice as :data:`DICE` says."""
+    config = configuration(tmp_path)
+    for cell in cells(config):
+        write_round(cell.config, 0, dice_of("warm-up", cell.seed))
+        write_round(cell.config, 1, dice_of(cell.method, cell.seed))
+    return config
+
+
+def rows_of(file: Path) -> dict[str, dict[str, str]]:
+    with file.open() as stream:
+        return {row["method"]: row for row in csv.DictReader(stream)}
+
+
+def test_mean_and_deviation_over_seeds_and_share_of_the_gap(finished_cells: Config) -> None:
+    compare(finished_cells)
+    table = rows_of(Layout.of(finished_cells).compare / "table.csv")
+    assert list(table) == ["warm-up", "supervised", "hstf", "full"]
+    for method, row in table.items():
+        assert float(row["dice"]) == pytest.approx(DICE[method], abs=1e-5)
+        assert float(row["dice_sd"]) == pytest.approx(np.std([-0.01, 0.01], ddof=1), abs=1e-5)
+        assert float(row["dice_anterior"]) == pytest.approx(DICE[method] - 0.02, abs=1e-5)
+        assert float(row["hd95_mm"]) == pytest.approx(2 - DICE[method], abs=1e-5)
+        assert float(row["gap_share"] or "nan") == pytest.approx((DICE[method] - 0.6) / 0.3, abs=1e-4)
+
+
+def test_paired_tests_are_scipys_over_cases_with_seeds_averaged(finished_cells: Config) -> None:
+    compare(finished_cells)
+    table = rows_of(Layout.of(finished_cells).compare / "table.csv")
+    gain = DICE["hstf"] - DICE["supervised"] + GAIN
+    assert float(table["hstf"]["vs_supervised"]) == pytest.approx(gain.mean(), abs=1e-5)
+    assert float(table["hstf"]["vs_supervised_p"]) == pytest.approx(wilcoxon(gain).pvalue, abs=1e-5)
+    assert gain.min() < float(table["hstf"]["vs_supervised_low"]) < gain.mean()
+    assert table["supervised"]["vs_supervised"] == "", "no method is compared with itself"
+    assert table["hstf"]["vs_noisy_student"] == "", "not among the methods"
+
+
+def test_page_tables_and_figures_are_written(finished_cells: Config) -> None:
+    page = compare(finished_cells).read_text()
+    folder = Layout.of(finished_cells).compare
+    assert {"cells.csv", "table.csv", "table.md", "dice_by_round.png", "dice_by_method.png"} <= {
+        path.name for path in folder.iterdir()
+    }
+    assert not re.search(r"(src|href)=.https?:|@import", page), "needs nothing but itself"
+    assert "0.800 ± 0.014" in page
+    assert "| hstf | 2 | 0.800 ± 0.014 |" in (folder / "table.md").read_text()
+    with (folder / "cells.csv").open() as stream:
+        assert len(list(csv.DictReader(stream))) == 3 * 2 * 2
+
+
+def test_cells_that_are_not_done_are_left_out_and_named(finished_cells: Config) -> None:
+    cell = next(cell for cell in cells(finished_cells) if cell.name == "hstf_seed_1")
+    Layout.of(cell.config).evaluation_cases(1).unlink()
+    compare(finished_cells)
+    folder = Layout.of(finished_cells).compare
+    assert rows_of(folder / "table.csv")["hstf"]["seeds"] == "1"
+    assert "left out: hstf with seed 1." in (folder / "table.md").read_text()
+
+
+def test_cells_scored_on_other_cases_are_refused(finished_cells: Config) -> None:
+    write_round(cells(finished_cells)[0].config, 1, dice_of("hstf", 0)[:-1])
+    with pytest.raises(HstfError, match="different test cases"):
+        compare(finished_cells)
+
+
+def test_nothing_done_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(HstfError, match="snakemake compare"):
+        compare(configuration(tmp_path))
+
+
+def test_compute_is_that_of_learning_wherever_it_was_spent(tmp_path: Path) -> None:
+    config = configuration(tmp_path, compare={"methods": ["hstf"], "seeds": [0]})
+    (cell,) = cells(config)
+    base, own = Layout.of(config).root / "benchmarks", Layout.of(cell.config).root / "benchmarks"
+    for member in ("fold_0", "fold_1", "fold_2"):
+        write_benchmark(base / "warmup" / f"{member}.tsv", 10, "8")
+    write_benchmark(own / "calibrate.tsv", 1, "NA")
+    write_benchmark(own / "student" / "round_1_seed_0.tsv", 100, "190")
+    write_benchmark(own / "refine" / "round_1.tsv", 2, "1")
+    write_benchmark(own / "student" / "round_10_seed_0.tsv", 1000, "1000")
+    write_benchmark(own / "evaluate" / "round_1_test_0.tsv", 50, "50")
+    for number in (0, 1):
+        write_round(cell.config, number, dice_of("hstf", 0))
+    spent = [read_round(cell.config, number).compute for number in (0, 1)]
+    assert [(c.wall, c.cpu) for c in spent] == [(31, 24), (102, 191)]
+
+
+def test_the_gap_needs_both_ends_and_a_ceiling_above_the_floor() -> None:
+    def entry(name: str, dice: float) -> Entry:
+        from hstf.compare.scores import Compute, RoundScores
+
+        by_class = dict.fromkeys(("dice", "hd95_mm", "asd_mm"), np.full((2, 1), dice))
+        return Entry(name, (RoundScores(("a", "b"), ("a", "b"), by_class, Compute(0, 0)),), 0, 0)
+
+    floor, middle, ceiling = entry(WARMUP, 0.5), entry("hstf", 0.7), entry(CEILING, 0.9)
+    assert gap_share({WARMUP: floor, CEILING: ceiling}, middle) == pytest.approx(0.5)
+    assert gap_share({WARMUP: floor}, middle) is None
+    assert gap_share({WARMUP: ceiling, CEILING: floor}, middle) is None
+
+
+def test_cells_share_data_and_warmup_where_theirs_would_be_the_same(tmp_path: Path) -> None:
+    methods = ["supervised", "hstf_without_csc_and_plr", "cross_teaching", "full"]
+    config = configuration(tmp_path, compare={"methods": methods, "seeds": [0, 5]})
+    found = experiments(config)
+    root = tmp_path / "results" / "base"
+    reuse = {name: (c.reuse.data, c.reuse.warmup) for name, c in found.items()}
+    base, warm, full = str(root), str(root / "compare" / "warmup_seed_5"), str(root / "compare" / "full_data")
+    assert reuse == {
+        "supervised_seed_0": (base, base), "supervised_seed_5": (base, warm), "warmup_seed_5": (base, None),
+        "hstf_without_csc_and_plr_seed_0": (base, base), "hstf_without_csc_and_plr_seed_5": (base, warm),
+        "cross_teaching_seed_0": (base, None), "cross_teaching_seed_5": (base, None),
+        "full_data": (None, None), "full_seed_0": (full, None), "full_seed_5": (full, None),
+    }  # fmt: skip
+    assert {c.seed for name, c in found.items() if name.endswith("_5")} == {5}
+    assert len(read_cases(found["full_data"]).of(Split.LABELLED)) == 6, "unlabelled cases are labelled ones"
+
+
+def test_cells_leave_persons_overrides_out(tmp_path: Path) -> None:
+    config = configuration(tmp_path, overrides=str(tmp_path / "mine"))
+    assert all(str(tmp_path / "mine") != cell.config.overrides for cell in cells(config))
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [({"method": "supervised"}, "Leave 'method' out"), ({"compare": {"seeds": [1, 1]}}, "names one twice")],
+)
+def test_faults_of_a_comparison_are_sentences(tmp_path: Path, keys: dict[str, Any], told: str) -> None:
+    with pytest.raises(HstfError, match=told):
+        cells(configuration(tmp_path, **keys))
+
+
+def test_scaled_cases_lie_at_even_distances(tmp_path: Path) -> None:
+    config = configuration(tmp_path, compare={"scale_cases": 4})
+    test = read_cases(config).of(Split.TEST)
+    assert [case.case_id[-2:] for case in scaled_cases(config, test)] == ["06", "08", "10", "12"]
+    assert scaled_cases(configuration(tmp_path, compare={"scale_cases": 0}), test) == test
+
+
+def test_the_jobs_of_a_comparison_share_data_and_warmup(experiment: Workspace) -> None:
+    experiment.configure(compare={"methods": ["supervised", "hstf"], "seeds": [0, 1]})
+    assert experiment.jobs() == {}, "a comparison adds nothing to the experiment itself"
+    jobs = experiment.jobs("compare")
+    assert not {"check", "plan", "preprocess_shard", "warmup_member", "evaluate_table"} & set(jobs), jobs
+    assert jobs["warmup_seed_1_warmup_member"] == 3
+    assert not [rule for rule in jobs if "preprocess" in rule]
+    assert not [rule for rule in jobs if rule.startswith("supervised") and "labels" in rule]
+    assert jobs["hstf_seed_0_student_member"] == jobs["supervised_seed_1_student_member"] == 2
+    assert not [rule for rule in experiment.jobs("compare_hstf_seed_0") if rule.startswith("supervised")]
+
+
+def test_an_experiment_takes_data_and_warmup_of_another(experiment: Workspace) -> None:
+    experiment.configure(experiment="next", reuse={"data": "results/few", "warmup": "results/few"})
+    jobs = experiment.jobs()
+    assert not {"check", "plan", "preprocess_shard", "warmup_member"} & set(jobs), jobs
+    assert (jobs["calibrate"], jobs["student_member"], jobs["evaluate_table"]) == (1, 2, 2)
+    experiment.configure(reuse={"data": "results/few"})
+    jobs = experiment.jobs()
+    assert (jobs["warmup_member"], jobs["evaluate_table"]) == (3, 3)
+    assert "plan" not in jobs
+
+
+def test_a_warmup_is_taken_with_its_data(tmp_path: Path) -> None:
+    with pytest.raises(HstfError, match=r"reuse.warmup needs reuse.data"):
+        configuration(tmp_path, reuse={"warmup": "results/few"})
+
+
+@pytest.mark.workflow
+def test_a_tiny_comparison(finished: Workspace, tmp_path: Path) -> None:
+    """On the data and the warm-up of a finished experiment; no process opens what is withheld."""
+    workspace = finished.copy_to(tmp_path)
+    (tmp_path / "opened.txt").unlink()
+    scales = {"scales": [0.7, 1.0], "scale_cases": 1}
+    workspace.configure(rounds=1, compare={"methods": ["supervised", "mean_teacher"], "seeds": [0], **scales})
+    workspace.run("compare")
+    folder = tmp_path / "results" / "tiny" / "compare"
+    table = rows_of(folder / "table.csv")
+    assert list(table) == ["warm-up", "supervised", "mean_teacher"]
+    assert float(table["supervised"]["wall_s"]) > float(table["warm-up"]["wall_s"]) > 0
+    assert (folder / "dice_by_scale.png").is_file()
+    assert not (folder / "supervised_seed_0" / "round_1" / "teacher").exists()
+    assert {line.split()[0] for line in (tmp_path / "opened.txt").read_text().splitlines()} == {"evaluate"}
+    assert workspace.jobs("compare") == {}
