@@ -39,7 +39,7 @@ def dice_by_round(methods: Mapping[str, Mapping[int, Seeds]]) -> Figure:
     rounds = sorted({number for values in methods.values() for number in values})
     with _panel(7.2, 3.8) as (figure, axes):
         for index, (name, values) in enumerate(methods.items()):
-            x = np.array(list(values)) + 0.03 * (index - (len(methods) - 1) / 2)
+            x = np.array(list(values)) + 0.2 * ((index + 0.5) / len(methods) - 0.5)
             means = [np.mean(seeds) for seeds in values.values()]
             spread = [np.std(seeds, ddof=1) if len(seeds) > 1 else 0.0 for seeds in values.values()]
             axes.errorbar(x, means, spread, capsize=3, elinewidth=1, label=name, **_look(index))

@@ -14,8 +14,7 @@ for EXPERIMENT, _settings in EXPERIMENTS.items():
     PREFIX = f"{EXPERIMENT}_"
 
     module:
-        name:
-            EXPERIMENT
+        name: EXPERIMENT
         snakefile:
             "cell.smk"
         config:
@@ -42,7 +41,9 @@ if CELLS:
             cells=LAYOUT.compare / "cells.csv",
             table=report(LAYOUT.compare / "table.csv", category="Comparison", caption="../report/compare.rst"),
             markdown=LAYOUT.compare / "table.md",
-            html=report(LAYOUT.compare / "compare.html", category="Comparison", caption="../report/compare.rst"),
+            html=report(
+                LAYOUT.compare / "compare.html", category="Comparison", caption="../report/compare.rst"
+            ),
         log:
             LOGS / "compare.log",
         benchmark:
