@@ -27,6 +27,7 @@ from hstf.layout import Layout
 from hstf.parallel import worker_count
 from hstf.plan import Plan
 from hstf.records import CaseWork, run_shard
+from hstf.reuse import own_stage
 from hstf.stages import stage_parameters
 from hstf.store import write_array
 from hstf.volumes import Volume, read_image, read_label
@@ -45,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Preprocess a shard."""
-    preprocess(load_config(*args.config), args.shard)
+    preprocess(own_stage(load_config(*args.config), "preprocess"), args.shard)
     return 0
 
 

@@ -13,6 +13,7 @@ from hstf.errors import HstfError
 from hstf.layout import Layout, warmup_members
 from hstf.losses import pyramid_loss
 from hstf.mixing import mix
+from hstf.reuse import own_stage
 from hstf.training.loop import Objective, Views
 from hstf.training.member import labelled_cases, train_member
 from hstf.training.state import TrainingState
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    warmup(load_config(*args.config), args.member)
+    warmup(own_stage(load_config(*args.config), "warmup"), args.member)
     return 0
 
 

@@ -16,9 +16,11 @@ from hstf.compare.cells import cells, experiments, scaled_cases
 from hstf.compare.scores import read_round
 from hstf.compare.table import CEILING, WARMUP, Entry, gap_share
 from hstf.config import Config, resolve_config
+from hstf.config.command import config_text
 from hstf.errors import HstfError
-from hstf.files import write_csv
+from hstf.files import write_csv, write_text
 from hstf.layout import Layout
+from hstf.reuse import check_reuse, own_stage
 
 CASES = 8
 CLASSES = ("anterior", "posterior")
@@ -213,6 +215,8 @@ def test_the_jobs_of_a_comparison_share_data_and_warmup(experiment: Workspace) -
 
 
 def test_an_experiment_takes_data_and_warmup_of_another(experiment: Workspace) -> None:
+    kept = experiment.folder / "results" / "few" / "config.yaml"
+    kept.write_text((experiment.folder / "config.yaml").read_text())
     experiment.configure(experiment="next", reuse={"data": "results/few", "warmup": "results/few"})
     jobs = experiment.jobs()
     assert not {"check", "plan", "preprocess_shard", "warmup_member"} & set(jobs), jobs
@@ -226,6 +230,21 @@ def test_an_experiment_takes_data_and_warmup_of_another(experiment: Workspace) -
 def test_a_warmup_is_taken_with_its_data(tmp_path: Path) -> None:
     with pytest.raises(HstfError, match=r"reuse.warmup needs reuse.data"):
         configuration(tmp_path, reuse={"warmup": "results/few"})
+
+
+def test_reused_work_must_fit_and_is_never_written(tmp_path: Path) -> None:
+    config = configuration(tmp_path)
+    write_text(Layout.of(config).config, config_text(config))
+    root = str(tmp_path / "results" / "base")
+    reusing = configuration(tmp_path, experiment="next", reuse={"data": root, "warmup": root})
+    check_reuse(reusing)
+    assert own_stage(config, "plan") is config
+    with pytest.raises(HstfError, match=f"warmup was done by {root}"):
+        own_stage(reusing, "warmup")
+    with pytest.raises(HstfError, match=r"(?s)reuse.data: labels is .*reuse.warmup: labels is"):
+        check_reuse(reusing.model_copy(update={"labels": {"background": 0, "liver": 1}}))
+    with pytest.raises(HstfError, match="holds no experiment"):
+        check_reuse(configuration(tmp_path, reuse={"data": "results/nowhere"}))
 
 
 @pytest.mark.workflow

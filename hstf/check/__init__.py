@@ -20,6 +20,7 @@ from hstf.errors import HstfError
 from hstf.files import write_csv
 from hstf.layout import Layout
 from hstf.parallel import worker_count
+from hstf.reuse import own_stage
 
 FACTS = ("shape", "spacing", "orientation", "dtype", "sha256")
 COLUMNS = ("case_id", "level", "file", "found", "expected", "what_to_do", *FACTS)
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the stage."""
-    check(load_config(*args.config))
+    check(own_stage(load_config(*args.config), "check"))
     return 0
 
 

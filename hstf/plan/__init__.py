@@ -8,6 +8,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from hstf.plan.content import Normalisation, Plan
+from hstf.reuse import own_stage
 
 if (
     TYPE_CHECKING
@@ -28,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     """Plan an experiment and print the choices."""
     from hstf.config import load_config
 
-    result = plan(load_config(*args.config))
+    result = plan(own_stage(load_config(*args.config), "plan"))
     for name, reason in result.reasons.items():
         value = getattr(result, name, None)
         print(f"{name}: {value}. {reason}" if value is not None else f"{name}: {reason}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from hstf.config import resolve_config
 from hstf.config.load import merge, read_yaml
 from hstf.errors import HstfError
+from hstf.reuse import check_reuse
 
 if "cases" not in config:
 
@@ -25,6 +26,7 @@ def read_config():
 
 try:
     CONFIG = read_config()
+    check_reuse(CONFIG)
 except HstfError as error:
     raise WorkflowError(str(error)) from None
 
