@@ -5,7 +5,10 @@ NIfTI (.nii, .nii.gz), MetaImage (.mha) and NRRD (.nrrd) are read.
 Arrays are indexed as NIfTI stores them, ``(X, Y, Z)``; an affine maps voxel indices to millimetres (RAS+).
 """
 
+import gzip
 import math
+import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +22,9 @@ from hstf.itk import READERS, open_itk
 SUFFIXES = (".nii.gz", ".nii", *READERS)
 DEFLATE_RATIO = 1100
 """No gzip file expands by more than a factor of 1032."""
+MOST_HEADER = 64 << 20
+LARGE, MOST_PACKED = 1 << 26, 250
+"""Of more voxels than :data:`LARGE`, a packed scan needs at least a byte for so many: noise does not compress."""
 LABEL_TOLERANCE = 1e-3
 """Rounding of the header's slope and intercept: a voxel this close to a whole number is that number."""
 
@@ -79,6 +85,10 @@ def open_any(path: Path) -> nib.Nifti1Image:
         HstfError: as :func:`open_nifti`, shape aside.
     """
     size = _size(path)
+    if is_nifti(path) and _has_boundless_header(path):
+        raise HstfError(
+            f"{path}: its header claims over {MOST_HEADER} bytes before the voxels; it is damaged."
+        )
     try:
         image = nib.load(path, mmap=False) if is_nifti(path) else open_itk(path)
     except (
@@ -92,6 +102,32 @@ def open_any(path: Path) -> nib.Nifti1Image:
     if fault:
         raise HstfError(f"{path}: {fault}")
     return image
+
+
+def _has_boundless_header(path: Path) -> bool:
+    """Whether a header and its extensions, which nibabel reads as a whole, are longer than any scan needs."""
+    unpack = gzip.open if suffix_of(path) == ".nii.gz" else open
+    try:
+        with unpack(path, "rb") as stream:
+            start = stream.read(544)
+            order = "<" if start[:4] in (struct.pack("<i", 348), struct.pack("<i", 540)) else ">"
+            length = struct.unpack_from(f"{order}i", start)[0]
+            if length not in (348, 540):
+                return False
+            kind, place = ("f", 108) if length == 348 else ("q", 168)
+            offset = struct.unpack_from(f"{order}{kind}", start, place)[0]
+            if offset > MOST_HEADER:
+                return True
+            at = length + 4  # a list of extensions, each with its size
+            while start[length] and at + 8 <= offset:
+                stream.seek(at)
+                extension = struct.unpack(f"{order}i", stream.read(4))[0]
+                if not 8 <= extension <= MOST_HEADER:
+                    return True
+                at += extension
+    except (OSError, EOFError, zlib.error, struct.error, IndexError):  # nibabel tells what is wrong
+        pass
+    return False
 
 
 def reason(error: BaseException) -> str:
@@ -196,6 +232,10 @@ def _read(path: Path, dtype: np.dtype | None) -> Volume:
     fault = affine_fault(affine)
     if fault:
         raise HstfError(f"{path}: {fault}. Restore the file's geometry from its source.")
+    if dtype is not None and math.prod(image.shape) > max(LARGE, MOST_PACKED * path.stat().st_size):
+        raise HstfError(
+            f"{path}: {path.stat().st_size} bytes for shape {image.shape}: all but constant, no scan."
+        )
     try:
         with np.errstate(all="ignore"):  # a damaged slope overflows; check names the values that result
             data = np.asanyarray(image.dataobj, dtype=dtype)

@@ -223,10 +223,9 @@ def test_yaml_that_does_harm_is_refused_at_once(tmp_path: Path, text: str, told:
     assert time.monotonic() - start < 5
 
 
-@pytest.mark.parametrize("text", [BOMB, MERGED], ids=["lists", "maps"])
-def test_the_workflow_refuses_it_too(tmp_path: Path, text: str) -> None:
+def test_the_workflow_refuses_it_too(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
-    (tmp_path / "config.yaml").write_text(f"cases: cases.csv\n{text}")
+    (tmp_path / "config.yaml").write_text(f"cases: cases.csv\n{BOMB}")
     assert "uses YAML aliases" in workspace.refusal()
 
 

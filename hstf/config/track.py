@@ -21,7 +21,7 @@ class TrackConfig(Section):
     enabled: bool = True
     """Log parameters, metrics and artefacts to MLflow."""
     uri: str = "sqlite:///mlflow.db"
-    """A sqlite file, or the address of a server or database. User and password of a server belong in the environment variables
+    """A sqlite file, or the address of a server or database. User and password of a server belong in the environment, as
     MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; a database takes them as `postgresql://me:${NAME}@host/mlflow`."""
     timeout_seconds: int = Field(10, ge=1)
     """Seconds to wait for each answer of a tracking server."""
