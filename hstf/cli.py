@@ -32,6 +32,7 @@ COMMANDS = {
     "track": ("hstf.track", "show a round in MLflow"),
     "export": ("hstf.export", "put the last round's model into one folder"),
     "predict": ("hstf.predict", "segment any NIfTI file with an exported model"),
+    "models": ("hstf.models.command", "print parameters and operations of every network"),
     "config": ("hstf.config.command", "show, check or document the configuration"),
 }
 

@@ -6,6 +6,7 @@ the transformer add? Norms, LayerScale and the residual paths are inside of the 
 """
 
 from collections.abc import Sequence
+from itertools import accumulate
 from math import ceil, prod
 
 import torch
@@ -81,5 +82,5 @@ class HybridNet(SegmentationNetwork):
 
 def attended_level(strides: Sequence[Sequence[int]], largest: int) -> int:
     """The deepest level whose total in-plane stride is at most ``largest``."""
-    total = torch.tensor([list(s) for s in strides]).cumprod(dim=0).amax(dim=1)
-    return int((total <= largest).nonzero().max())
+    totals = accumulate(strides, lambda total, stride: [a * b for a, b in zip(total, stride, strict=True)])
+    return max(level for level, total in enumerate(totals) if max(total) <= largest)

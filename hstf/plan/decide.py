@@ -53,7 +53,7 @@ def make_plan(config: Config, fingerprint: Fingerprint) -> Plan:
     patch, reasons["patch_size"] = patch_size(config.plan, shapes, spacing)
     levels, reasons["strides"] = network_levels(config.plan, patch, spacing)
     batch, reasons["batch_size"] = batch_size(config.plan, patch, levels)
-    channels = _channels(config.plan, levels)
+    channels = level_channels(config.plan, levels)
     reasons["channels"] = f"Doubled at each level from {channels[0]}, at most {config.plan.max_channels}."
     schemes, why = normalisations(config, fingerprint)
     reasons |= why
@@ -140,13 +140,14 @@ def _fits(config: PlanConfig, patch: Triple, spacing: Spacing) -> bool:
 def training_gb(config: PlanConfig, patch: Triple, levels: Levels) -> float:
     """Memory (GB) of the activations that a training step keeps for one patch, in float32."""
     voxels, total = float(prod(patch)), 0.0
-    for stride, channels in zip(levels.strides, _channels(config, levels), strict=True):
+    for stride, channels in zip(levels.strides, level_channels(config, levels), strict=True):
         voxels /= prod(stride)
         total += voxels * channels
     return BYTES_PER_FEATURE * total / 1e9
 
 
-def _channels(config: PlanConfig, levels: Levels) -> tuple[int, ...]:
+def level_channels(config: PlanConfig, levels: Levels) -> tuple[int, ...]:
+    """Channels of each level, finest first."""
     return tuple(min(config.base_channels * 2**i, config.max_channels) for i in range(len(levels.strides)))
 
 
