@@ -1,7 +1,13 @@
-"""``hstf calibrate``: what the teacher's confidence is worth, learned on the labelled cases that it has not seen."""
+"""``hstf calibrate``: what the teacher's confidence is worth, learned on the labelled cases that it has not seen.
+
+It is learned once, on the warm-up, and holds for all rounds. Students learn from all labelled cases, so there is none left
+that they have not seen: cross-fitting leaves out unlabelled parts alone, and a student asked about a case it knows is always
+sure. Students are somewhat surer than the warm-up, so that from round 2 on predicted Dice is on the high side by as much;
+their order is not touched.
+"""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, log, prod
 from typing import Any
@@ -21,7 +27,8 @@ from hstf.metrics import class_dice
 from hstf.progress import track
 from hstf.records import read_table
 from hstf.refine.calibration import Calibration
-from hstf.refine.case import TeacherOutput, clean_label
+from hstf.refine.case import Cleaning, TeacherOutput
+from hstf.refine.lesions import Component, LesionModel, are_real, find_components, fit_lesions, possible_bound
 from hstf.refine.score import Features, fit_dice_model, leave_one_out, residual_sd
 from hstf.refine.structure import StructureRule, describe, learn_rule
 from hstf.refine.weights import LEVELS, most_likely, sharpen
@@ -32,6 +39,8 @@ TRIVIAL_BACKGROUND = 252
 VOXELS = 4_000_000
 """Most voxels that are looked at, as many from each case."""
 TEMPERATURES = (0.25, 4.0)
+DIAGRAM_BINS = 20
+"""Bins of the reliability diagram."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +74,7 @@ class Sample:
 
 
 def calibrate(config: Config) -> Calibration:
-    """Learn temperature, thresholds, structure and predicted Dice; write ``round_0/calibration.json``.
+    """Learn temperature, thresholds, structure, lesions and predicted Dice; write ``round_0/calibration.json``.
 
     Raises:
         HstfError: out-of-fold predictions or labels are missing or changed.
@@ -84,12 +93,21 @@ def calibrate(config: Config) -> Calibration:
     )
     temperature = fit_temperature(pooled)
     rules = {index: learn_rule([shape[index - 1] for shape in shapes]) for index in range(1, len(classes))}
+    lesions = {
+        index: learn_lesions(
+            (read_case(layout, case_id) for case_id in track(case_ids, f"calibrate: {name}")),
+            index,
+            temperature,
+        )
+        for index, name in enumerate(classes)
+        if name in config.lesions
+    }
     features, dice = [], []
     for case_id in track(case_ids, "calibrate: cases"):
-        case_features, case_dice = score_case(read_case(layout, case_id), temperature, rules, config)
+        case_features, case_dice = score_case(read_case(layout, case_id), temperature, rules, lesions, config)
         features.append(case_features)
         dice.append(case_dice)
-    calibration = assemble(config, case_ids, pooled, temperature, rules, features, dice)
+    calibration = assemble(config, case_ids, pooled, temperature, rules, lesions, features, dice)
     calibration.save(layout.calibration)
     return calibration
 
@@ -196,38 +214,63 @@ def reliability(sample: Sample, classes: int, bins: int) -> list[Reliability]:
     return [Reliability(*rows) for rows in zip(counts, right, means, strict=True)]
 
 
+def diagram(curves: Sequence[Reliability], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The bins that hold voxels, for people: class, mean confidence, accuracy (both 0..1), voxels."""
+    return [
+        {"class": name, "confidence": float(mean), "accuracy": float(right / voxels), "voxels": int(voxels)}
+        for name, curve in zip(names, curves, strict=True)
+        for mean, right, voxels in zip(curve.confidence, curve.right, curve.voxels, strict=True)
+        if voxels
+    ]
+
+
 def confidence_threshold(curve: Reliability, config: CalibrateConfig) -> float:
     """The lowest confidence at which voxels are right with ``target_precision``, within ``threshold_bounds``.
 
-    Accuracy is made to rise with confidence first (isotonic regression, each bin counting by its voxels). The upper
-    bound stands where no confidence is enough or where the class was never predicted.
+    Accuracy is made to rise with confidence first (isotonic regression, each bin counting by its voxels). A share
+    ``smallest_pass`` of the voxels reaches the threshold however often they are wrong: a small class whose voxels are never
+    that certain would otherwise be learned from nowhere while the background around it counts in full. The upper bound
+    stands where the class was never predicted.
     """
     lowest, highest = config.threshold_bounds
-    seen = curve.voxels > 0
-    if not seen.any():
+    seen = np.flatnonzero(curve.voxels)
+    if not len(seen):
         return highest
     accuracy = isotonic_regression(curve.right[seen] / curve.voxels[seen], weights=curve.voxels[seen]).x
-    enough = np.flatnonzero(accuracy >= config.target_precision - 1e-9)
-    if not len(enough):
-        return highest
-    lower_edge = np.flatnonzero(seen)[enough[0]] / len(curve.voxels)
-    return float(np.clip(lower_edge, lowest, highest))
+    enough = seen[accuracy >= config.target_precision - 1e-9]
+    bins = len(curve.voxels)
+    passing = np.append(curve.voxels[::-1].cumsum()[::-1], 0) / curve.voxels.sum()
+    fair = np.flatnonzero(passing >= config.smallest_pass - 1e-9)[-1]
+    precise = enough[0] if len(enough) else bins
+    return float(np.clip(min(precise, fair) / bins, lowest, highest))
+
+
+def learn_lesions(cases: Iterable[LabelledCase], index: int, temperature: float) -> LesionModel:
+    """What the out-of-fold ``cases`` teach about lesions of class ``index``."""
+    components: list[Component] = []
+    real: list[bool] = []
+    voxels, lesion_voxels = np.zeros(256, np.int64), np.zeros(256, np.int64)
+    for case in cases:
+        calibrated = sharpen(case.output.probabilities, temperature)
+        numbers, found = find_components(
+            most_likely(calibrated)[0] == index, calibrated[index], case.output.uncertainty, case.voxel_mm3
+        )
+        lesion = case.label == index
+        components += found
+        real += are_real(numbers, found, lesion)
+        voxels += np.bincount(calibrated[index][case.label != IGNORED], minlength=256)
+        lesion_voxels += np.bincount(calibrated[index][lesion], minlength=256)
+    return fit_lesions(components, real, possible_bound(voxels, lesion_voxels))
 
 
 def score_case(
-    case: LabelledCase, temperature: float, rules: dict[int, StructureRule], config: Config
-) -> tuple[dict[str, Features | None], np.ndarray]:
+    case: LabelledCase, temperature: float, rules: Mapping[int, StructureRule], lesions: Mapping[int, LesionModel],
+    config: Config,
+) -> tuple[dict[str, Features | None], np.ndarray]:  # fmt: skip
     """Features of a case as refinement will see them, and the true Dice ``(K-1,)`` of what it would write."""
     names = config.class_names
-    clean = clean_label(
-        case.output.probabilities,
-        case.output.agreement,
-        temperature,
-        rules,
-        names,
-        case.voxel_mm3,
-        config.refine,
-    )
+    others = {index: rule for index, rule in rules.items() if index not in lesions}
+    clean = Cleaning(config.refine, names, temperature, others, lesions, case.voxel_mm3)(case.output)
     features = {
         name: values if (clean.label == index).any() else None
         for index, (name, values) in enumerate(clean.features.items(), start=1)
@@ -236,8 +279,8 @@ def score_case(
 
 
 def assemble(
-    config: Config, case_ids: Sequence[str], sample: Sample, temperature: float, rules: dict[int, StructureRule],
-    features: Sequence[dict[str, Features | None]], dice: Sequence[np.ndarray],
+    config: Config, case_ids: Sequence[str], sample: Sample, temperature: float, rules: Mapping[int, StructureRule],
+    lesions: Mapping[int, LesionModel], features: Sequence[dict[str, Features | None]], dice: Sequence[np.ndarray],
 ) -> Calibration:  # fmt: skip
     """Put together what the voxels and the cases tell."""
     names, table = config.class_names, np.array(dice)
@@ -248,7 +291,7 @@ def assemble(
         columns = (
             [case[name] for case in features],
             table[:, column].tolist(),
-            rules[column + 1].may_be_absent,
+            rules[column + 1].may_be_absent or column + 1 in lesions,
         )
         models[name] = fit_dice_model(*columns)
         residuals.append(leave_one_out(*columns))
@@ -260,6 +303,7 @@ def assemble(
             n: confidence_threshold(curve, config.calibrate) for n, curve in zip(names, after, strict=True)
         },
         structure={name: rules[index] for index, name in enumerate(names[1:], start=1)},
+        lesions={names[index]: model for index, model in lesions.items()},
         dice_models=models,
         class_sd={name: residual_sd(errors) for name, errors in zip(names[1:], residuals, strict=True)},
         mean_sd=mean_sd,
@@ -274,6 +318,7 @@ def assemble(
                 "before": {name: curve.error for name, curve in zip(names, before, strict=True)},
                 "after": {name: curve.error for name, curve in zip(names, after, strict=True)},
             },
+            "reliability": diagram(reliability(calibrated, len(names), DIAGRAM_BINS), names),
             "dice": dict(zip(names[1:], table.mean(axis=0).tolist(), strict=True)),
             "cases": _case_evidence(case_ids, names[1:], table, means),
         },

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
-from nibabel.orientations import apply_orientation, io_orientation
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
 from hstf.errors import HstfError
 from hstf.resample import SLAB, Order, resample
@@ -200,6 +200,23 @@ class Geometry:
             return np.rint(slab) if array.dtype.kind in "iu" else slab
 
         return self._native(array.dtype, fill, values)
+
+    def grid_to_mm(self, position: Sequence[float]) -> tuple[float, float, float]:
+        """Where a (fractional) voxel index of the grid lies, in mm of the file's affine."""
+        sizes = zip(
+            position,
+            self.grid_shape,
+            self.spacing,
+            self.crop_shape,
+            self.source_spacing,
+            self.crop,
+            strict=True,
+        )
+        ras = [(g - (G - 1) / 2) * t / s + (n - 1) / 2 + start for g, G, t, n, s, (start, _) in sizes]
+        affine = np.array(self.affine)
+        native = inv_ornt_aff(orientation_of(affine), self.native_shape) @ [*ras, 1]
+        x, y, z, _ = (affine @ native).tolist()
+        return x, y, z
 
     def _native(
         self, dtype: np.dtype, fill: float, values: Callable[[slice, "Coordinates"], np.ndarray]

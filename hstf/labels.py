@@ -18,7 +18,7 @@ from hstf.check.faults import corner_distance
 from hstf.cli import add_round_and_shard, run_shard_or_join
 from hstf.config import Config
 from hstf.errors import HstfError, join_faults
-from hstf.files import atomic_path, read_json, sha256_file, write_csv
+from hstf.files import atomic_path, read_csv, read_json, sha256_file, write_csv
 from hstf.geometry import IGNORED, Geometry
 from hstf.layout import Layout
 from hstf.overrides import Override, overrides_in_force
@@ -53,9 +53,10 @@ def labels(config: Config, number: int, shard: str) -> int:
     in_force = overrides_in_force(config, number, every_case)
     check_human_labels(config, cases, in_force)
     pseudo = read_table(layout.pseudo_labels_table(number, shard))
+    verdicts = {row["case_id"]: row for row in read_csv(layout.refine(number))}
     preprocessed = read_table(layout.preprocessed_table(shard), verify=False)
     teacher = read_table(layout.teacher_table(number, shard)) if soft else {}
-    calibration = Calibration.load(layout.calibration)
+    temperature = calibrated_temperature(config, number) if soft else None
     works = []
     for case in cases:
         inputs = {
@@ -65,17 +66,25 @@ def labels(config: Config, number: int, shard: str) -> int:
         if soft:
             inputs |= {
                 "teacher": row_of(teacher, case, "teacher"),
-                "temperature": str(calibration.temperature),
+                "temperature": str(temperature),
             }
-        decision = decide(pseudo[case.case_id], in_force.get(case.case_id), number)
+        row_of(verdicts, case, "refine.csv")
+        decision = decide(verdicts[case.case_id], in_force.get(case.case_id), number)
         inputs |= {"decision": str(asdict(decision))}
         if decision.file is not None:
             inputs |= {"human label": sha256_file(decision.file)}
-        writer = CaseWriter(config, number, case, decision, calibration.temperature if soft else None)
+        writer = CaseWriter(config, number, case, decision, temperature)
         works.append(CaseWork(case.case_id, inputs, writer.outputs, writer.write))
     table = layout.labels_shard_table(number, shard)
     parameters = stage_parameters(config, "labels", number)
     return run_shard(table, parameters, works, COLUMNS, f"labels {number} {shard}")
+
+
+def calibrated_temperature(config: Config, number: int) -> float:
+    """The temperature of the teacher's probabilities in soft targets; 1 where refinement does not calibrate."""
+    if not config.for_round(number).refine.calibrate:
+        return 1.0
+    return Calibration.load(Layout.of(config).calibration).temperature
 
 
 @dataclass(frozen=True)
@@ -95,7 +104,7 @@ class Decision:
 
 
 def decide(row: Mapping[str, str], override: Override | None, number: int) -> Decision:
-    """Join the verdict of refinement, a ``row`` of its table, and a person's ``override``."""
+    """Join the verdict of refinement, a ``row`` of ``refine.csv``, and a person's ``override``."""
     predicted = float(row["predicted_dice"])
     if override is None:
         source = "automatic" if row["accepted"] == "1" else "rejected"
@@ -222,18 +231,22 @@ def training_target(
 ) -> np.ndarray:
     """Target probabilities and weight, ``(K+1, X, Y, Z)`` uint8, of 255.
 
-    One-hot, or the calibrated ``probabilities`` ``(K, X, Y, Z)`` wherever their class is that of ``label``
-    ``(X, Y, Z)``: where they differ a clean-up changed the label, and the probabilities are what it did not believe.
-    Ignored voxels (255) have weight 0.
+    One-hot, or the calibrated ``probabilities`` ``(K, X, Y, Z)``. Where their most likely class is not that of ``label``
+    ``(X, Y, Z)``, the two classes change places: a clean-up did not believe the one and took the other, or, at a boundary,
+    resampling decided between two nearly equal ones. So the label is always a most likely class of its target. Ignored
+    voxels (255) have weight 0.
     """
     target = np.empty((classes + 1, *label.shape), np.uint8)
     for index in range(classes):
         target[index] = 255 * (label == index).view(np.uint8)
     target[classes] = np.where(label == IGNORED, 0, weight)
     if probabilities is not None:
-        agrees = most_likely(probabilities)[0] == label
+        known, likely = label < classes, most_likely(probabilities)[0]
         for index in range(classes):
-            np.copyto(target[index], probabilities[index], where=agrees)
+            np.copyto(target[index], probabilities[index], where=known)
+        differ = np.nonzero(known & (likely != label))
+        here, there = (label[differ], *differ), (likely[differ], *differ)
+        target[here], target[there] = target[there], target[here]
     return target
 
 

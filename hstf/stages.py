@@ -20,10 +20,10 @@ STAGES: dict[str, Stage] = {
     "plan": Stage(1, ("plan", "modalities", "labels")),
     "preprocess": Stage(1, ("preprocess", "labels")),
     "warmup": Stage(1, ("warmup", "network", "labels", "seed", "teacher")),
-    "calibrate": Stage(1, ("calibrate", "refine", "labels", "seed")),
-    "teacher": Stage(1, ("teacher",)),
-    "refine": Stage(1, ("refine", "labels")),
-    "labels": Stage(1, ("labels", "student.soft_targets")),
+    "calibrate": Stage(2, ("calibrate", "refine", "labels", "lesions", "seed")),
+    "teacher": Stage(2, ("teacher",)),
+    "refine": Stage(2, ("refine", "labels", "lesions")),
+    "labels": Stage(2, ("labels", "student.soft_targets", "refine.calibrate")),
     "student": Stage(2, ("student", "network", "labels", "seed")),
     "evaluate": Stage(2, ("evaluate", "lesions", "predict", "preprocess", "modalities", "labels", "seed")),
     "report": Stage(1, ("report", "evaluate")),
@@ -39,7 +39,7 @@ SPEED_KEYS = {
     "warmup": {"checkpoint_seconds", "held_gb"},
     "student": {"checkpoint_seconds", "held_gb"},
     "teacher": {"window_batch"},
-    "refine": {"overlays"},
+    "refine": {"overlays", "share"},  # the share is a parameter of the joined table alone
     "predict": {"window_batch"},
 }
 

@@ -9,6 +9,7 @@ from hstf.config import Config
 from hstf.files import sha256_file, write_csv, write_json
 from hstf.geometry import Geometry
 from hstf.layout import Layout
+from hstf.refine import merge_refined, refine
 from hstf.refine.calibration import Calibration
 from hstf.refine.score import DiceModel
 from hstf.refine.structure import StructureRule
@@ -52,12 +53,18 @@ def make_experiment(folder: Path, **sections: object) -> Config:
     return config
 
 
+def write_verdicts(config: Config, number: int = 1) -> None:
+    """Refine both cases and join the tables, all good cases accepted."""
+    refine(config, number, SHARD)
+    merge_refined(config, number)
+
+
 def calibration() -> Calibration:
     """One connected organ without holes, of at least 100 mm3, whose predicted Dice is its agreement across scales."""
-    model = DiceModel(0.5, {"scales": 0.5}, {"scales": 1.0}, {"scales": 1.0}, 0.0)
+    model = DiceModel(0.95, 0.0, 0.9, {"scales": 0.95}, 0.0)
     rule = StructureRule(1, 100.0, has_holes=False, may_be_absent=False)
     thresholds = {"background": 0.5, "organ": 0.6}
-    return Calibration(1.0, thresholds, {"organ": rule}, {"organ": model}, {"organ": 0.05}, 0.05, 0.7, {})
+    return Calibration(1.0, thresholds, {"organ": rule}, {}, {"organ": model}, {"organ": 0.05}, 0.05, 0.7, {})
 
 
 def ball(shape: tuple[int, ...]) -> np.ndarray:

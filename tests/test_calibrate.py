@@ -1,6 +1,7 @@
 """Calibration on voxels and cases whose truth is known."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ from hstf.calibrate import (
     assemble,
     calibrate,
     confidence_threshold,
+    diagram,
     fit_temperature,
+    learn_lesions,
     negative_log_likelihood,
     reliability,
     sample_voxels,
@@ -29,6 +32,7 @@ from hstf.geometry import Geometry
 from hstf.layout import Layout
 from hstf.refine.calibration import Calibration
 from hstf.refine.case import TeacherOutput
+from hstf.refine.lesions import Component
 from hstf.refine.structure import StructureRule
 from hstf.refine.weights import sharpen
 from hstf.store import write_array
@@ -75,22 +79,30 @@ def curve(*accuracy: float) -> Reliability:
 
 
 def test_threshold_is_where_voxels_become_right_often_enough() -> None:
-    config = CalibrateConfig(target_precision=0.8, threshold_bounds=(0.5, 0.95))
+    config = CalibrateConfig(target_precision=0.8, threshold_bounds=(0.5, 0.95), smallest_pass=0)
     assert confidence_threshold(curve(0, 0, 0, 0, 0, 0.5, 0.6, 0.8, 0.9, 1), config) == pytest.approx(0.7)
 
 
 def test_threshold_of_a_curve_that_dips_is_monotone() -> None:
     """The early peak and the dip after it pool to 0.75, which is not enough."""
-    config = CalibrateConfig(target_precision=0.8, threshold_bounds=(0.5, 0.95))
+    config = CalibrateConfig(target_precision=0.8, threshold_bounds=(0.5, 0.95), smallest_pass=0)
     assert confidence_threshold(curve(0, 0, 0, 0, 0, 0.4, 0.9, 0.6, 0.9, 1), config) == pytest.approx(0.8)
 
 
 def test_threshold_stays_within_its_bounds() -> None:
-    config = CalibrateConfig(target_precision=0.8, threshold_bounds=(0.5, 0.95))
+    config = CalibrateConfig(target_precision=0.8, threshold_bounds=(0.5, 0.95), smallest_pass=0)
     assert confidence_threshold(curve(*[1.0] * 10), config) == 0.5
     assert confidence_threshold(curve(*[0.1] * 10), config) == 0.95
     never = Reliability(np.zeros(10), np.zeros(10), np.zeros(10))
     assert confidence_threshold(never, config) == 0.95
+
+
+def test_half_of_a_class_that_is_mostly_wrong_still_passes() -> None:
+    """Of 1,000 voxels spread evenly over ten bins, 500 lie above 0.5, 300 above 0.7."""
+    wrong = curve(*[0.1] * 10)
+    for share, threshold in ((0.5, 0.5), (0.3, 0.7), (0.25, 0.7), (0.0, 0.95)):
+        config = CalibrateConfig(threshold_bounds=(0.1, 0.95), smallest_pass=share)
+        assert confidence_threshold(wrong, config) == pytest.approx(threshold)
 
 
 @given(st.integers(0, 200), st.floats(0.1, 0.99))
@@ -123,11 +135,11 @@ def test_without_voxels_the_temperature_is_one() -> None:
 
 
 def ball_case(case_id: str, error: int) -> LabelledCase:
-    """A cube predicted ``error`` voxels too long, with a stray voxel that the clean-up removes."""
+    """A cube predicted ``error`` voxels too long, and less surely, with a stray voxel that the clean-up removes."""
     label = np.zeros((16, 16, 16), np.uint8)
     label[4:10, 4:10, 4:10] = 1
     probabilities = np.zeros((2, 16, 16, 16), np.uint8)
-    probabilities[1, 4 : 10 + error, 4:10, 4:10] = 230
+    probabilities[1, 4 : 10 + error, 4:10, 4:10] = 230 - 5 * error
     probabilities[1, 15, 15, 15] = 200
     probabilities[0] = 255 - probabilities[1]
     quality = {"foreground": 1 - error / 10}
@@ -143,7 +155,7 @@ def ball_case(case_id: str, error: int) -> LabelledCase:
 
 def test_true_dice_is_that_of_what_refinement_would_write() -> None:
     rules = {1: StructureRule(1, 100.0, False, False)}
-    features, dice = score_case(ball_case("a", 0), 1.0, rules, Config())
+    features, dice = score_case(ball_case("a", 0), 1.0, rules, {}, Config())
     assert dice.tolist() == [1.0]
     assert features["foreground"]["scales"] == 1.0  # type: ignore[index]
 
@@ -151,9 +163,9 @@ def test_true_dice_is_that_of_what_refinement_would_write() -> None:
 def test_calibration_of_cases_round_trips_and_ranks_them(tmp_path: Path) -> None:
     config, rules = Config(), {1: StructureRule(1, 100.0, False, False)}
     cases = [ball_case(f"case_{e}", e) for e in (0, 0, 1, 2, 4, 6)]
-    features, dice = zip(*(score_case(case, 1.0, rules, config) for case in cases), strict=True)
+    features, dice = zip(*(score_case(case, 1.0, rules, {}, config) for case in cases), strict=True)
     sample = sample_voxels(cases[-1].output.probabilities, cases[-1].label, 5000, seed=0)
-    calibration = assemble(config, [c.case_id for c in cases], sample, 1.0, rules, features, dice)
+    calibration = assemble(config, [c.case_id for c in cases], sample, 1.0, rules, {}, features, dice)
     calibration.save(tmp_path / "calibration.json")
     assert Calibration.load(tmp_path / "calibration.json") == calibration
     json.loads((tmp_path / "calibration.json").read_text(), parse_constant=pytest.fail)  # no NaN
@@ -161,6 +173,37 @@ def test_calibration_of_cases_round_trips_and_ranks_them(tmp_path: Path) -> None
     assert predicted == sorted(predicted, reverse=True) and predicted[0] > predicted[-1]
     assert calibration.minimum_predicted_dice < min(predicted)
     assert calibration.evidence["dice"]["foreground"] == pytest.approx(np.mean(dice))
+    points = calibration.evidence["reliability"]
+    assert {point["class"] for point in points} <= {"background", "foreground"}
+    assert sum(point["voxels"] for point in points) == len(sample.label)
+
+
+def test_the_diagram_holds_bins_with_voxels_alone() -> None:
+    sample = Sample(np.array([[255, 140, 100], [0, 115, 155]], np.uint8), np.array([0, 1, 1], np.uint8))
+    assert diagram(reliability(sample, 2, bins=10), ["background", "organ"]) == [
+        {"class": "background", "confidence": pytest.approx(140 / 255), "accuracy": 0.0, "voxels": 1},
+        {"class": "background", "confidence": 1.0, "accuracy": 1.0, "voxels": 1},
+        {"class": "organ", "confidence": pytest.approx(155 / 255), "accuracy": 1.0, "voxels": 1},
+    ]
+
+
+def test_lesions_are_learned_component_by_component() -> None:
+    """Of two components, the cube is a lesion and the stray voxel is none; hardly a voxel besides says lesion."""
+    case = ball_case("a", 0)
+    model = learn_lesions([case], 1, 1.0)
+    assert (model.components, model.real) == (2, 1)  # the cube and the stray voxel
+    sizes = [Component(1, ml, 0.8, 1.0, (0.0, 0.0, 0.0)) for ml in (0.001, 0.216)]
+    stray, cube = (model.probability(component) for component in sizes)
+    assert cube > stray + 0.02  # equally sure, but of the size of the real one
+    assert model.possible == 0.05
+
+
+def test_labelled_cases_without_a_lesion_teach_that_components_are_false() -> None:
+    case = ball_case("a", 0)
+    empty = replace(case, label=np.zeros_like(case.label))
+    model = learn_lesions([empty, empty], 1, 1.0)
+    assert (model.components, model.real) == (4, 0)
+    assert model.probability(Component(1, 0.216, 0.9, 1.0, (0.0, 0.0, 0.0))) < 0.5
 
 
 def make_out_of_fold(folder: Path, errors: tuple[int, ...] = (0, 1, 2, 4)) -> Config:

@@ -5,22 +5,23 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from pseudo_label_files import AFFINE, CASES, SHAPE, SHARD, make_experiment
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pseudo_label_files import AFFINE, CASES, SHAPE, SHARD, make_experiment, write_verdicts
 
 from hstf.config import Config
 from hstf.errors import HstfError
 from hstf.files import read_csv
 from hstf.labels import labels, merge_labels, training_target
 from hstf.layout import Layout
-from hstf.refine import refine
 from hstf.store import read_array
 from hstf.volumes import read_label
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    config = make_experiment(tmp_path)
-    refine(config, 1, SHARD)
+    config = make_experiment(tmp_path, refine={"share": [1.0]})
+    write_verdicts(config)
     return config
 
 
@@ -50,17 +51,29 @@ def block() -> np.ndarray:
     return data
 
 
-def test_target_is_soft_where_class_and_label_agree() -> None:
+def test_where_label_and_probabilities_differ_two_classes_change_places() -> None:
     label = np.array([[[0, 1, 1, 255]]], np.uint8)
     probabilities = np.array([[[[200, 90, 200, 255]]], [[[55, 165, 55, 0]]]], np.uint8)
     weight = np.array([[[250, 100, 30, 40]]], np.uint8)
     target = training_target(label, weight, 2, probabilities)
     assert target[:, 0, 0, 0].tolist() == [200, 55, 250]
     assert target[:, 0, 0, 1].tolist() == [90, 165, 100]
-    assert target[:, 0, 0, 2].tolist() == [0, 255, 30]
-    assert target[2, 0, 0, 3] == 0
+    assert target[:, 0, 0, 2].tolist() == [55, 200, 30]
+    assert target[:, 0, 0, 3].tolist() == [0, 0, 0]
     hard = training_target(label, weight, 2, None)
     assert hard[:2, 0, 0, :3].tolist() == [[255, 0, 0], [0, 255, 255]]
+
+
+@given(st.integers(0, 500), st.sampled_from([2, 6]))
+@settings(max_examples=30, deadline=None)
+def test_the_label_is_a_most_likely_class_of_its_target(seed: int, classes: int) -> None:
+    rng = np.random.default_rng(seed)
+    p = rng.dirichlet(np.ones(classes), (3, 4, 5)).transpose(3, 0, 1, 2)
+    probabilities = np.floor(255 * p).astype(np.uint8)
+    label = rng.integers(0, classes, (3, 4, 5)).astype(np.uint8)
+    target = training_target(label, np.full(label.shape, 9, np.uint8), classes, probabilities)
+    np.testing.assert_array_equal(np.take_along_axis(target, label[None], 0)[0], target[:classes].max(axis=0))
+    np.testing.assert_array_equal(np.sort(target[:classes], axis=0), np.sort(probabilities, axis=0))
 
 
 def test_automatic_labels_are_used_and_rejected_ones_are_not(config: Config) -> None:
@@ -77,7 +90,7 @@ def test_automatic_labels_are_used_and_rejected_ones_are_not(config: Config) -> 
         np.testing.assert_array_equal(pseudo, used)
     target = read_array(layout.labels(1) / "good" / "target.b2nd")
     centre = tuple(n // 2 for n in target.shape[1:])
-    assert target[:2, centre[0], centre[1], centre[2]].tolist() == [0, 255]  # the filled hole
+    assert target[:2, centre[0], centre[1], centre[2]].tolist() == [60, 195]  # the filled hole
     beside = target[:, centre[0] + 2, centre[1], centre[2]]
     assert beside[:2].tolist() == [25, 230] and beside[2] > 150  # the teacher's probability
     locations = np.load(layout.labels(1) / "good" / "locations.npy")

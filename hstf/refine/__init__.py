@@ -1,7 +1,9 @@
 """``hstf refine``, pseudo-label refinement (PLR): predictions become labels, voxel weights and verdicts, on disk.
 
 A shard's cases are refined on the planned grid (:mod:`hstf.refine.case`) and written in native space with the source's
-geometry. Without ``--shard`` the tables of the shards are joined into ``refine.csv``, the least certain case first.
+geometry. Without ``--shard`` the tables of the shards are joined into ``refine.csv``, the least certain case first; there
+the round's best cases are chosen among all. Where ``lesions:`` names classes, ``<case>.lesions.csv`` tells what became of
+each component, and ``lesions.csv`` joins them.
 """
 
 import argparse
@@ -25,14 +27,18 @@ from hstf.metrics import class_dice
 from hstf.preprocess import class_indices
 from hstf.records import CaseWork, read_table, run_shard
 from hstf.refine.calibration import Calibration
-from hstf.refine.case import Refined, TeacherOutput, Verdict, judge, refine_case
+from hstf.refine.case import Refined, TeacherOutput, Verdict, judge, refine_case, select_best
 from hstf.refine.overlay import draw_overlay, overlay_path, prune_overlays
 from hstf.refine.weights import cap_weight
 from hstf.stages import stage_parameters
 from hstf.store import open_array
 from hstf.volumes import Volume, open_nifti, read_label, write_like
 
-STEPS = ("low_confidence", "components", "holes", "previous_round")
+STEPS = ("low_confidence", "components", "lesions", "possible_lesions", "holes", "previous_round")
+LESION_COLUMNS = (
+    "case_id", "class", "component", "volume_ml", "probability", "kept", "mean_probability", "agreement", "x_mm", "y_mm",
+    "z_mm",
+)  # fmt: skip
 
 
 add_arguments = add_round_and_shard
@@ -116,7 +122,7 @@ def columns(config: Config) -> list[str]:
     names = config.class_names[1:]
     return [
         "predicted_dice", "predicted_dice_low", "predicted_dice_high", "accepted", "reason",
-        *STEPS, "previous_round_dice", "weight_mean",
+        *STEPS, "lesions_kept", "lesions_dropped", "previous_round_dice", "weight_mean",
         *(f"predicted_dice_{name}" for name in names),
         *(f"volume_ml_{name}" for name in names),
     ]  # fmt: skip
@@ -136,8 +142,9 @@ class CaseWriter:
 
     @property
     def outputs(self) -> list[Path]:
-        folder = Layout.of(self.config).pseudo_labels(self.number)
-        return [folder / f"{self.case.case_id}.nii.gz", folder / f"{self.case.case_id}.weight.nii.gz"]
+        folder, name = Layout.of(self.config).pseudo_labels(self.number), self.case.case_id
+        lesions = [folder / f"{name}.lesions.csv"] if self.config.lesions else []
+        return [folder / f"{name}.nii.gz", folder / f"{name}.weight.nii.gz", *lesions]
 
     def write(self) -> dict[str, Any]:
         """Write label, weight and overlay; returns the row of the table."""
@@ -148,7 +155,9 @@ class CaseWriter:
         names = config.class_names
         refined = refine_case(output, self.calibration, names, prod(geometry.spacing), config.refine)
         present = {name: bool((refined.label == k).any()) for k, name in enumerate(names[1:], start=1)}
-        verdict = judge(refined.features, present, self.calibration, config.refine.minimum_predicted_dice)
+        verdict = judge(refined.features, present, self.calibration, config.refine)
+        for path in self.outputs[2:]:
+            write_csv(path, self._lesion_rows(refined, geometry), LESION_COLUMNS)
         native = self._write_native(refined, geometry)
         if config.refine.overlays:
             draw_overlay(
@@ -157,7 +166,26 @@ class CaseWriter:
                 f"{self.case.case_id}   predicted Dice {verdict.mean:.3f} ({verdict.low:.3f} to {verdict.high:.3f})",
                 f"{'accepted' if verdict.accepted else 'REJECTED'}: {verdict.reason}",
             )  # fmt: skip
-        return _row(verdict, refined.changed) | native
+        return _row(verdict, refined) | native
+
+    def _lesion_rows(self, refined: Refined, geometry: Geometry) -> list[dict[str, Any]]:
+        """Each component of the lesion classes, with its place in the coordinates of the image file (mm)."""
+        return [
+            {
+                "case_id": self.case.case_id,
+                "class": self.config.class_names[judged.index],
+                "component": judged.component.number,
+                "volume_ml": judged.component.volume_ml,
+                "probability": judged.probability,
+                "kept": int(judged.kept),
+                "mean_probability": judged.component.probability,
+                "agreement": judged.component.agreement,
+                **dict(
+                    zip(("x_mm", "y_mm", "z_mm"), geometry.grid_to_mm(judged.component.centre), strict=True)
+                ),
+            }
+            for judged in refined.lesions
+        ]
 
     def _write_native(self, refined: Refined, geometry: Geometry) -> dict[str, Any]:
         source = blank_volume(self.case.images[0])
@@ -165,7 +193,7 @@ class CaseWriter:
         weight = geometry.scalar_to_native(refined.weight, order=1, fill=255)
         columns = self._look_back(label, weight)
         values = np.array(self.config.class_values, np.uint8)
-        for path, data in zip(self.outputs, (values[label], weight), strict=True):
+        for path, data in zip(self.outputs[:2], (values[label], weight), strict=True):
             write_like(path, data, source)
         voxels = np.bincount(label.reshape(-1), minlength=len(values))
         volumes = voxels * prod(source.spacing) / 1000
@@ -190,14 +218,17 @@ class CaseWriter:
         }
 
 
-def _row(verdict: Verdict, changed: Mapping[str, int]) -> dict[str, Any]:
+def _row(verdict: Verdict, refined: Refined) -> dict[str, Any]:
+    kept = sum(lesion.kept for lesion in refined.lesions)
     return {
         "predicted_dice": verdict.mean,
         "predicted_dice_low": verdict.low,
         "predicted_dice_high": verdict.high,
         "accepted": int(verdict.accepted),
         "reason": verdict.reason,
-        **changed,
+        **{step: refined.changed.get(step, 0) for step in STEPS},
+        "lesions_kept": kept,
+        "lesions_dropped": len(refined.lesions) - kept,
         **{f"predicted_dice_{name}": value for name, value in verdict.predicted.items()},
     }
 
@@ -216,15 +247,21 @@ def mean_weight(label: np.ndarray, weight: np.ndarray) -> float:
 
 
 def merge_refined(config: Config, number: int) -> None:
-    """Join the tables of the shards into ``refine.csv``, lowest predicted Dice first.
+    """Join the tables of the shards into ``refine.csv``, lowest predicted Dice first, and select the round's cases.
 
     Raises:
         HstfError: a shard's table is missing.
     """
     layout = Layout.of(config)
     rows = joined_rows(config, partial(layout.pseudo_labels_table, number), layout.pseudo_labels(number).name)
+    section = config.for_round(number).refine
+    if section.select_cases:
+        select_best(rows, section.share_in(number))
     rows.sort(key=lambda row: (float(row["predicted_dice"]), row["case_id"]))
     write_csv(layout.refine(number), rows, ["case_id", *columns(config), "files", "sha256"])
+    if config.lesions:
+        paths = [layout.pseudo_labels(number) / f"{row['case_id']}.lesions.csv" for row in rows]
+        write_csv(layout.lesions(number), (line for path in paths for line in read_csv(path)), LESION_COLUMNS)
     rejected = sum(row["accepted"] == "0" for row in rows)
     print(f"refine {number}: {len(rows) - rejected} pseudo-labels accepted, {rejected} rejected", flush=True)
 

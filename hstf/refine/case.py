@@ -1,7 +1,12 @@
-"""Refinement of one case on the planned grid: from the teacher's views to label, weights and predicted Dice."""
+"""Refinement of one case on the planned grid: from the teacher's views to label, weights and predicted Dice.
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+Each part of ``refine:`` that is switched on is a step of a list. Steps of :class:`Cleaning` change the label map, those of
+:func:`weight_steps` the voxel weights. With no step, the label is the most likely class and all weights are 1.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,8 +15,9 @@ import numpy as np
 from hstf.config.refine import RefineConfig
 from hstf.files import read_json
 from hstf.refine.calibration import Calibration
+from hstf.refine.lesions import Component, LesionModel, find_components
 from hstf.refine.score import Features, case_features, interval
-from hstf.refine.structure import StructureRule, fill_holes, keep_components
+from hstf.refine.structure import StructureRule, fill_holes, keep_components, reassign
 from hstf.refine.weights import below_threshold, cap_weight, most_likely, scale_weight, sharpen, voxel_weights
 from hstf.store import read_array
 
@@ -37,20 +43,41 @@ class TeacherOutput:
 
 
 @dataclass(frozen=True)
+class JudgedLesion:
+    """A component of a lesion class, and what became of it."""
+
+    index: int
+    """Class index."""
+    component: Component
+    probability: float
+    """That it is a lesion (0..1)."""
+    kept: bool
+
+
+@dataclass
+class JudgedLesions:
+    """The components of the lesion classes of a case."""
+
+    lesions: list[JudgedLesion] = field(default_factory=list)
+    floor: np.ndarray | None = None
+    """``(X, Y, Z)`` uint8, 255 times the probability of the lesion that a voxel belongs to, if it was kept."""
+
+
+@dataclass(frozen=True)
 class CleanLabel:
     """A label map on the grid, and what made it."""
 
     label: np.ndarray
-    """``(X, Y, Z)`` uint8 class index after the structural clean-up."""
+    """``(X, Y, Z)`` uint8 class index after the clean-up."""
     confidence: np.ndarray
     """``(X, Y, Z)`` uint8, 255 times the calibrated probability of the most likely class."""
     probabilities: np.ndarray
     """``(K, X, Y, Z)`` uint8, calibrated."""
-    components: np.ndarray
-    """``(X, Y, Z)`` bool: voxels of components that were removed."""
-    holes: np.ndarray
-    """``(X, Y, Z)`` bool: voxels of holes that were filled."""
+    changed: dict[str, np.ndarray]
+    """``(X, Y, Z)`` bool by step: voxels whose label it changed."""
+    lesions: "JudgedLesions"
     features: dict[str, Features | None]
+    """By class, of the label before the clean-up."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +92,7 @@ class Refined:
     """``(K, X, Y, Z)`` uint8, calibrated, and one-hot where the clean-up changed the label."""
     changed: dict[str, int]
     """Voxels that each step lowered in weight or changed."""
+    lesions: list[JudgedLesion]
     features: dict[str, Features | None]
 
 
@@ -80,17 +108,121 @@ class Verdict:
     reason: str
 
 
-def clean_label(
-    probabilities: np.ndarray, agreement: Mapping[str, Any], temperature: float,
-    rules: Mapping[int, StructureRule], classes: Sequence[str], voxel_mm3: float, config: RefineConfig,
-) -> CleanLabel:  # fmt: skip
-    """Calibrate a teacher's mean ``probabilities`` and bring its label map to the structure of the labelled cases."""
-    calibrated = sharpen(probabilities, temperature)
-    first, confidence = most_likely(calibrated)
-    features = case_features(agreement, first, confidence, classes)
-    kept = keep_components(first, calibrated, rules, voxel_mm3) if config.keep_components else first
-    filled = fill_holes(kept, rules) if config.fill_holes else kept
-    return CleanLabel(filled, confidence, calibrated, kept != first, filled != kept, features)
+@dataclass(frozen=True)
+class Cleaning:
+    """How label maps are brought to what the labelled cases show."""
+
+    config: RefineConfig
+    classes: Sequence[str]
+    temperature: float
+    rules: Mapping[int, StructureRule]
+    """By class index, without lesion classes."""
+    lesions: Mapping[int, LesionModel]
+    """By class index, of the lesion classes."""
+    voxel_mm3: float
+
+    def __call__(self, output: TeacherOutput) -> CleanLabel:
+        """Calibrate the teacher's probabilities, take the most likely class, and clean."""
+        given = output.probabilities
+        calibrated = sharpen(given, self.temperature) if self.config.calibrate else given.copy()
+        label, confidence = most_likely(calibrated)
+        features = case_features(output.agreement, label, confidence, self.classes)
+        changed: dict[str, np.ndarray] = {}
+        judged = JudgedLesions()
+        for name, step in self._steps(output.uncertainty, judged).items():
+            cleaned = step(label, calibrated)
+            changed[name] = cleaned != label
+            label = cleaned
+        return CleanLabel(label, confidence, calibrated, changed, judged, features)
+
+    def _steps(
+        self, uncertainty: np.ndarray, judged: JudgedLesions
+    ) -> dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]]:
+        """The parts that are on, in order: from label and calibrated probabilities to another label."""
+        config = self.config
+        parts = {
+            "components": (
+                config.keep_components,
+                lambda label, p: keep_components(label, p, self.rules, self.voxel_mm3),
+            ),
+            "lesions": (
+                config.judge_lesions and self.lesions,
+                lambda label, p: self._judge_lesions(label, p, uncertainty, judged),
+            ),
+            "holes": (config.fill_holes, lambda label, _: fill_holes(label, self.rules)),
+        }
+        return {name: step for name, (wanted, step) in parts.items() if wanted}
+
+    def _judge_lesions(
+        self,
+        label: np.ndarray,
+        probabilities: np.ndarray,
+        uncertainty: np.ndarray,
+        judged: JudgedLesions,
+    ) -> np.ndarray:
+        """``label`` without the lesions that are not likely enough: their voxels go to the next most likely class."""
+        cleaned = label.copy()
+        judged.floor = np.zeros_like(label)
+        for index, model in self.lesions.items():
+            numbers, components = find_components(
+                label == index, probabilities[index], uncertainty, self.voxel_mm3
+            )
+            likely = [model.probability(component) for component in components]
+            kept = [p >= self.config.lesion_probability for p in likely]
+            judged.lesions += map(JudgedLesion, [index] * len(kept), components, likely, kept)
+            reassign(cleaned, np.array([False, *(not keep for keep in kept)])[numbers], probabilities, index)
+            floors = [round(255 * p) if keep else 0 for p, keep in zip(likely, kept, strict=True)]
+            judged.floor = np.maximum(judged.floor, np.array([0, *floors], np.uint8)[numbers])
+        return cleaned
+
+
+WeightStep = Callable[[np.ndarray], np.ndarray]
+"""Changes the weights ``(X, Y, Z)`` uint8 in place; returns the voxels it is about."""
+
+
+def weight_steps(
+    clean: CleanLabel, uncertainty: np.ndarray, calibration: Calibration, cleaning: Cleaning
+) -> dict[str, WeightStep]:
+    """The parts that are on, in order."""
+    config = cleaning.config
+    thresholds = [calibration.thresholds[name] for name in cleaning.classes]
+
+    def uncertain(weight: np.ndarray) -> np.ndarray:
+        weight[:] = voxel_weights(uncertainty, config)
+        return weight < 255
+
+    def low_confidence(weight: np.ndarray) -> np.ndarray:
+        doubtful = below_threshold(clean.label, clean.confidence, thresholds)
+        scale_weight(weight, doubtful, config.below_threshold_weight)
+        return doubtful
+
+    def structure(weight: np.ndarray) -> np.ndarray:
+        contradicted = reduce(np.logical_or, clean.changed.values())
+        cap_weight(weight, contradicted, config.changed_weight)
+        return contradicted
+
+    def lesions(weight: np.ndarray) -> np.ndarray:
+        """A lesion that is kept is learned as a whole: its voxels count at least as much as it is likely."""
+        assert clean.lesions.floor is not None
+        raised = weight < clean.lesions.floor
+        np.maximum(weight, clean.lesions.floor, out=weight)
+        return raised
+
+    def possible_lesions(weight: np.ndarray) -> np.ndarray:
+        possible = np.zeros(weight.shape, bool)
+        for index, model in cleaning.lesions.items():
+            possible |= (clean.probabilities[index] >= 255 * model.possible) & (clean.label != index)
+        cap_weight(weight, possible, config.possible_lesion_weight)
+        return possible
+
+    parts = {
+        "uncertainty": (config.voxel_weights, uncertain),
+        "low_confidence": (config.thresholds, low_confidence),
+        "structure": (clean.changed, structure),
+        "lesion_weight": (clean.lesions.lesions, lesions),
+        "possible_lesions": (config.judge_lesions and cleaning.lesions, possible_lesions),
+    }
+    return {name: step for name, (wanted, step) in parts.items() if wanted}
 
 
 def refine_case(
@@ -101,52 +233,59 @@ def refine_case(
     config: RefineConfig,
 ) -> Refined:
     """The pseudo-label of a case: calibrated, cleaned, weighted."""
-    clean = clean_label(
-        output.probabilities,
-        output.agreement,
-        calibration.temperature,
-        calibration.rules(),
-        classes,
-        voxel_mm3,
-        config,
+    cleaning = Cleaning(
+        config, classes, calibration.temperature, calibration.rules(), calibration.lesion_models(), voxel_mm3
     )
-    weight = voxel_weights(output.uncertainty, config)
-    doubtful = below_threshold(
-        clean.label, clean.confidence, [calibration.thresholds[name] for name in classes]
-    )
-    scale_weight(weight, doubtful, config.below_threshold_weight)
-    changed = clean.components | clean.holes
-    cap_weight(weight, changed, config.changed_weight)
-    clean.probabilities[:, changed] = 255 * (clean.label[changed] == np.arange(len(classes))[:, None])
-    counts = {"low_confidence": doubtful, "components": clean.components, "holes": clean.holes}
-    return Refined(
-        clean.label, weight, clean.probabilities,
-        {name: int(np.count_nonzero(mask)) for name, mask in counts.items()}, clean.features,
-    )  # fmt: skip
+    clean = cleaning(output)
+    counts = {name: int(np.count_nonzero(mask)) for name, mask in clean.changed.items()}
+    weight = np.full(clean.label.shape, 255, np.uint8)
+    for name, step in weight_steps(clean, output.uncertainty, calibration, cleaning).items():
+        counts[name] = int(np.count_nonzero(step(weight)))
+    for mask in clean.changed.values():
+        clean.probabilities[:, mask] = 255 * (clean.label[mask] == np.arange(len(classes))[:, None])
+    return Refined(clean.label, weight, clean.probabilities, counts, clean.lesions.lesions, clean.features)
 
 
 def judge(
     features: Mapping[str, Features | None],
     present: Mapping[str, bool],
     calibration: Calibration,
-    minimum: float | None,
+    config: RefineConfig,
 ) -> Verdict:
-    """Predicted Dice of a case, and whether its pseudo-label is accepted.
+    """Predicted Dice of a case, and whether its pseudo-label is good enough to be used.
 
     Args:
         features: by class, before the clean-up.
         present: whether the pseudo-label has the class after it.
-        minimum: lowest predicted mean Dice; None takes the calibration's.
     """
     predicted = calibration.predicted_dice(
         {name: values if present[name] else None for name, values in features.items()}
     )
     mean = float(np.mean(list(predicted.values())))
     low, high = interval(mean, calibration.mean_sd)
-    bound = calibration.minimum_predicted_dice if minimum is None else minimum
-    lacking = [n for n, there in present.items() if not there and not calibration.structure[n].may_be_absent]
+    if not config.select_cases:
+        return Verdict(predicted, mean, low, high, True, "every case is used (refine.select_cases is off)")
+    given = config.minimum_predicted_dice
+    bound = calibration.minimum_predicted_dice if given is None else given
+    lacking = [n for n, there in present.items() if not there and not calibration.may_be_absent(n)]
     faults = [f"{name} is absent, but every labelled case has it" for name in lacking]
     if mean < bound:
         faults.append(f"predicted Dice {mean:.3f} is below {bound:.3f}")
     reason = "; ".join(faults) or f"predicted Dice {mean:.3f} reaches {bound:.3f}"
     return Verdict(predicted, mean, low, high, not faults, reason)
+
+
+def select_best(rows: Sequence[dict[str, str]], share: float) -> None:
+    """Reject, in place, accepted ``rows`` of ``refine.csv`` beyond the best ``share`` (0..1) of all by predicted Dice.
+
+    At least one case stays, and of equal cases the ones that come first by ``case_id``.
+    """
+    most = max(1, round(share * len(rows)))
+    ranked = sorted(rows, key=lambda row: (-float(row["predicted_dice"]), row["case_id"]))
+    for rank, row in enumerate(ranked[most:], start=most + 1):
+        if row["accepted"] == "1":
+            row["accepted"] = "0"
+            row["reason"] = (
+                f"predicted Dice {float(row['predicted_dice']):.3f} is number {rank} of {len(rows)};"
+                f" this round learns from the best {most}"
+            )

@@ -1,19 +1,27 @@
-"""Predicted Dice of a pseudo-label: what the teacher's own doubts say about it, learned on the out-of-fold cases."""
+"""Predicted Dice of a pseudo-label: what the teacher's own doubts say about it, calibrated on the out-of-fold cases.
+
+What ranks cases best is the mean calibrated confidence of the voxels of a class, which is their expected precision: views
+that disagree lower it, since it is that of their mean. A handful of labelled cases cannot tell more signs apart (regression
+on them left the order to chance), so they set only the level and, with a strong prior, the slope. Agreement across scales
+and mirrored views counts where it is worse than in every labelled case.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.optimize import nnls
 
 Features = dict[str, float]
-"""Signs of quality of a class in a case, none of which needs its label; higher means better for each."""
+"""Signs of quality of a class in a case, none of which needs its label; higher means better for each, all in 0..1."""
 
-PRIOR_CASES = 4
-"""The regression is shrunk to the mean Dice as if this many further cases lay there."""
-SMALLEST_SCALE = 0.02
-"""A feature that hardly varies between the labelled cases is not blown up to explain them."""
+CONFIDENCE = "confidence"
+PRIOR_SLOPE = 1.0
+"""Dice per confidence before any case is seen: expected precision, taken at its word."""
+PRIOR_CASES, PRIOR_SPREAD = 4, 0.02
+"""The prior slope counts as this many cases whose confidence differs by this much from the mean."""
+SMALLEST_SLOPE = 0.25
+"""More confidence always predicts better Dice, whatever few cases say."""
 SMALLEST_SD, UNKNOWN_SD = 0.02, 0.2
 """Standard deviation of predicted Dice: at least the first; the second where fewer than three cases tell."""
 NORMAL_95 = 1.645
@@ -27,22 +35,23 @@ def case_features(
 
     Args:
         agreement: content of the teacher's ``agreement.json``. Its ``members`` are left out: the out-of-fold
-            predictions, which the regression is learned on, have one member.
+            predictions, which the model is learned on, have one member.
         label: ``(X, Y, Z)`` class index of the prediction.
         confidence: ``(X, Y, Z)`` uint8, 255 times the calibrated probability of that class.
         classes: names, background first.
     """
-    features: dict[str, Features | None] = {}
-    for index, name in enumerate(classes[1:], start=1):
-        mask = label == index
-        features[name] = (
-            _class_features(agreement, name, float(confidence[mask].mean()) / 255) if mask.any() else None
-        )
-    return features
+    voxels, total = (np.zeros(256) for _ in range(2))
+    for plane, sure in zip(label, confidence, strict=True):  # plane by plane: weights are float64
+        voxels += np.bincount(plane.reshape(-1), minlength=256)
+        total += np.bincount(plane.reshape(-1), weights=sure.reshape(-1), minlength=256)
+    return {
+        name: _class_features(agreement, name, float(total[k] / voxels[k] / 255)) if voxels[k] else None
+        for k, name in enumerate(classes[1:], start=1)
+    }
 
 
 def _class_features(agreement: Mapping[str, Any], name: str, confidence: float) -> Features:
-    values = {"confidence": confidence, "certainty": 1 - agreement["foreground_entropy"][name]}
+    values = {CONFIDENCE: confidence}
     for group in ("scales", "flips"):
         dice = [view[name] for view in agreement.get(group, {}).values()]
         if dice:
@@ -52,33 +61,28 @@ def _class_features(agreement: Mapping[str, Any], name: str, confidence: float) 
 
 @dataclass(frozen=True)
 class DiceModel:
-    """Predicted Dice of one class: ``mean`` plus non-negative weights times standardised features, within 0..1."""
+    """Predicted Dice of one class: ``mean`` plus ``slope`` times (confidence - ``centre``), less what agreement lacks."""
 
     mean: float
-    centre: dict[str, float]
-    scale: dict[str, float]
-    weights: dict[str, float]
+    slope: float
+    centre: float
+    floors: dict[str, float]
+    """Lowest agreement of the labelled cases; what a case has less than that is subtracted."""
     absent: float
     """Predicted Dice where the prediction lacks the class."""
 
     def predict(self, features: Features | None) -> float:
-        """Predicted Dice (0..1). A feature that is not known counts as average."""
+        """Predicted Dice (0..1). An agreement that is not known counts as good."""
         if features is None:
             return self.absent
-        shift = sum(
-            weight * (features[name] - self.centre[name]) / self.scale[name]
-            for name, weight in self.weights.items()
-            if name in features
-        )
-        return float(np.clip(self.mean + shift, 0, 1))
+        lacking = sum(max(0.0, floor - features.get(name, 1.0)) for name, floor in self.floors.items())
+        return float(np.clip(self.mean + self.slope * (features[CONFIDENCE] - self.centre) - lacking, 0, 1))
 
 
 def fit_dice_model(
     features: Sequence[Features | None], dice: Sequence[float], may_be_absent: bool
 ) -> DiceModel:
     """Learn one class's predicted Dice from the out-of-fold cases, of which there may be as few as two.
-
-    Ridge regression with weights that are not negative: a case that agrees better with itself is never predicted worse.
 
     Args:
         features: of each case, None where the prediction lacks the class.
@@ -89,22 +93,21 @@ def fit_dice_model(
     missed = [y for x, y in zip(features, dice, strict=True) if x is None]
     mean = float(np.mean([y for _, y in present])) if present else float(np.mean(dice))
     absent = float(np.mean([*missed, mean])) if may_be_absent else 0.0
-    names = sorted(set.intersection(*(set(x) for x, _ in present))) if present else []
-    if not names:
-        return DiceModel(mean, {}, {}, {}, absent)
-    table = np.array([[x[name] for name in names] for x, _ in present])
-    centre, scale = table.mean(axis=0), table.std(axis=0).clip(SMALLEST_SCALE)
-    weights = _ridge((table - centre) / scale, np.array([y for _, y in present]) - mean)
-    centres, scales, by_name = (
-        dict(zip(names, map(float, values), strict=True)) for values in (centre, scale, weights)
-    )
-    return DiceModel(mean, centres, scales, by_name, absent)
+    if not present:
+        return DiceModel(mean, PRIOR_SLOPE, 1.0, {}, absent)
+    confidence = np.array([x[CONFIDENCE] for x, _ in present])
+    centre = float(confidence.mean())
+    slope = _slope(confidence - centre, np.array([y for _, y in present]) - mean)
+    names = set.intersection(*(set(x) for x, _ in present)) - {CONFIDENCE}
+    floors = {name: min(x[name] for x, _ in present) for name in sorted(names)}
+    return DiceModel(mean, slope, centre, floors, absent)
 
 
-def _ridge(table: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Non-negative ridge weights: least squares with :data:`PRIOR_CASES` pulling each weight to zero."""
-    prior = np.sqrt(PRIOR_CASES) * np.eye(table.shape[1])
-    return nnls(np.vstack([table, prior]), np.concatenate([target, np.zeros(table.shape[1])]))[0]
+def _slope(confidence: np.ndarray, dice: np.ndarray) -> float:
+    """Least squares through the origin with :data:`PRIOR_CASES` on a line of :data:`PRIOR_SLOPE`."""
+    prior = PRIOR_CASES * PRIOR_SPREAD**2
+    slope = (confidence @ dice + prior * PRIOR_SLOPE) / (confidence @ confidence + prior)
+    return max(SMALLEST_SLOPE, float(slope))
 
 
 def leave_one_out(

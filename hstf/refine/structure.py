@@ -43,7 +43,7 @@ def describe(label: np.ndarray, classes: int, voxel_mm3: float) -> list[ClassSha
     holes = np.bincount(_holes(label)[1], minlength=256)
     shapes = []
     for index, box in enumerate(boxes, start=1):
-        sizes = _components(label[box] == index)[1] if box else np.empty(0)
+        sizes = label_components(label[box] == index)[1] if box else np.empty(0)
         shapes.append(ClassShape(tuple((sizes * voxel_mm3).tolist()), int(holes[index])))
     return shapes
 
@@ -77,15 +77,22 @@ def keep_components(
     """
     cleaned = label.copy()
     for to_background in (False, True):
-        boxes = ndimage.find_objects(cleaned, max_label=max(rules))
+        boxes = ndimage.find_objects(cleaned, max_label=max(rules, default=1))
         for index, rule in rules.items():
             box = boxes[index - 1]
             excess = _excess(cleaned[box] == index, rule, voxel_mm3) if box else np.empty(0)
-            if excess.any():
-                scores = probabilities[(slice(None), *box)][:, excess]
-                scores[index] = 0
-                cleaned[box][excess] = 0 if to_background else scores.argmax(axis=0)
+            if excess.any() and to_background:
+                cleaned[box][excess] = 0
+            elif excess.any():
+                reassign(cleaned[box], excess, probabilities[(slice(None), *box)], index)
     return cleaned
+
+
+def reassign(label: np.ndarray, mask: np.ndarray, probabilities: np.ndarray, index: int) -> None:
+    """Give the voxels of ``mask`` to the most likely class besides ``index``, in place."""
+    scores = probabilities[:, mask]
+    scores[index] = 0
+    label[mask] = scores.argmax(axis=0)
 
 
 def fill_holes(label: np.ndarray, rules: Mapping[int, StructureRule]) -> np.ndarray:
@@ -108,7 +115,7 @@ def _excess(mask: np.ndarray, rule: StructureRule, voxel_mm3: float) -> np.ndarr
     """Voxels of the components of ``mask`` beyond the number of ``rule`` or below its size."""
     if not rule.maximum_components:
         return np.zeros_like(mask)
-    components, sizes = _components(mask)
+    components, sizes = label_components(mask)
     order = np.argsort(-sizes, kind="stable")
     kept = sizes[order] * voxel_mm3 >= rule.minimum_mm3
     kept[rule.maximum_components :] = False
@@ -119,7 +126,7 @@ def _excess(mask: np.ndarray, rule: StructureRule, voxel_mm3: float) -> np.ndarr
     return excess[components]
 
 
-def _components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def label_components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """26-connected components of ``mask``, numbered from 1, and the voxels of each."""
     components = _label(mask, connectivity=26)
     return components, np.asarray(cc3d.statistics(components)["voxel_counts"], dtype=np.int64)[1:]

@@ -134,6 +134,11 @@ def previous_labels(w):
     return [LAYOUT.labels_shard_table(number - 1, w.shard)] if looks_back else []
 
 
+def accepted_share(w):
+    """The largest share of the cases that a round accepts."""
+    return CONFIG.for_round(int(w.round)).refine.share_in(int(w.round))
+
+
 def soft_targets(w):
     """What the probabilities of soft targets come from, where the student learns from them."""
     soft = CONFIG.for_round(int(w.round)).student.soft_targets
@@ -164,7 +169,7 @@ def scored_pseudo_labels(w):
     if number not in PSEUDO_LABELLED:
         return []
     tables = [LAYOUT.pseudo_labels_table(number, shard) for shard in UNLABELLED]
-    return [*tables, *references(SHEET.of(Split.UNLABELLED))]
+    return [LAYOUT.refine(number), *tables, *references(SHEET.of(Split.UNLABELLED))]
 
 
 def calibration():

@@ -7,6 +7,7 @@ rule labels_shard:
         cases=LAYOUT.preprocessed_table("{shard}"),
         teacher=soft_targets,
         pseudo_labels=LAYOUT.pseudo_labels_table("{round}", "{shard}"),
+        verdicts=LAYOUT.refine("{round}"),
         overrides=override_files,
     output:
         LAYOUT.labels_shard_table("{round}", "{shard}"),

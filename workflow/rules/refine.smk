@@ -30,7 +30,8 @@ rule refine_table:
     input:
         [LAYOUT.pseudo_labels_table("{round}", shard) for shard in UNLABELLED],
     output:
-        report(
+        [LAYOUT.lesions("{round}")] if CONFIG.lesions else [],
+        table=report(
             LAYOUT.refine("{round}"),
             category="Pseudo-labels",
             caption="../report/refine.rst",
@@ -45,6 +46,7 @@ rule refine_table:
         runtime=30,
     params:
         config=str(LAYOUT.config),
+        share=accepted_share,
     message:
         "round {wildcards.round}: table of all pseudo-labels"
     shell:
