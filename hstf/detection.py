@@ -115,8 +115,9 @@ def _lesions(
 ) -> list[Lesion]:
     """The lesions of one side; those at the positions ``matched`` overlap their match by ``shared``."""
     overlap = np.nan_to_num(_of_pairs(len(volumes), matched, shared))
-    columns = (volumes, overlap > 0, counted, overlap, np.where(np.isnan(scores), None, scores))
-    return [Lesion(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
+    columns = (column.tolist() for column in (volumes, overlap > 0, counted, overlap))
+    known = [None if np.isnan(score) else float(score) for score in scores]
+    return [Lesion(*values) for values in zip(*columns, known, strict=True)]
 
 
 def _of_pairs(number: int, positions: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -108,11 +108,11 @@ def compare_with_warmup(config: Config, number: int) -> Comparison:
     new, old = class_dice(config, number), class_dice(config, 0)
     shared = [case for case in new if case in old]
     sheet = {case.case_id: case.group for case in read_cases(config).cases}
-    groups, bootstrap = [sheet.get(case, case) for case in shared], (config.evaluate.bootstrap, config.seed)
-    cases = [[case_mean(dices[case]) for case in shared] for dices in (new, old)]
+    groups, bootstrap, seed = [sheet.get(c, c) for c in shared], config.evaluate.bootstrap, config.seed
+    after, before = ([case_mean(dices[case]) for case in shared] for dices in (new, old))
     means = [class_balanced(np.array([dices[case] for case in shared], ndmin=2)) for dices in (new, old)]
-    difference = mean_interval(means[0] - means[1] if shared else [], groups, *bootstrap)
-    return replace(compare(*cases, groups, *bootstrap), difference=difference)
+    difference = mean_interval(means[0] - means[1] if shared else [], groups, bootstrap, seed)
+    return replace(compare(after, before, groups, bootstrap, seed), difference=difference)
 
 
 def case_dice(config: Config, number: int) -> dict[str, float]:

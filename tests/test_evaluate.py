@@ -14,6 +14,7 @@ from hstf.config import Config
 from hstf.errors import HstfError
 from hstf.evaluate import cases as evaluate_cases
 from hstf.evaluate import evaluate_shard, summarise_round
+from hstf.evaluate.tables import class_balanced
 from hstf.files import read_csv, read_json, sha256_file, write_csv, write_text
 from hstf.layout import Layout, members
 from hstf.metrics import METRICS
@@ -123,6 +124,7 @@ def write_pseudo_labels(config: Config) -> None:
             }
         )  # fmt: skip
     write_csv(layout.pseudo_labels_table(1, "unlabelled_0"), rows, list(rows[0]))
+    write_csv(layout.refine(1), rows, list(rows[0]))
     labels = [{"case_id": "u", "source": "automatic"}, {"case_id": "v", "source": "rejected"}]
     write_csv(layout.labels_table(1), labels, ["case_id", "source"])
 
@@ -193,13 +195,94 @@ def test_summary_of_a_round(config: Config, predictors: dict[int, FakePredictor]
     assert read_json(layout.evaluation_summary(0)) == summary
 
 
+def shown(config: Config, case_id: str, image: np.ndarray, label: np.ndarray) -> None:
+    """Give a case another image (from which the stand-in predicts) and label, both as file values."""
+    write_nifti(Path(f"{case_id}.nii.gz"), image.astype(np.float32))
+    write_nifti(Path(f"{case_id}_label.nii.gz"), label.astype(np.uint8))
+
+
+def without_tumour(label: np.ndarray) -> np.ndarray:
+    return np.where(label == TUMOUR, LIVER, label)
+
+
+def test_a_class_that_is_never_predicted_is_no_gain(
+    config: Config, predictors: dict[int, FakePredictor]
+) -> None:
+    """The warm-up sees a tumour everywhere, the student nowhere: one test case of three has one."""
+    predictors[0].shift = predictors[1].shift = 0
+    for number, case_id in enumerate("abc"):
+        label = truth(number) if case_id == "c" else without_tumour(truth(number))
+        shown(config, case_id, without_tumour(truth(number)), label)
+    summary = evaluate_all(config, 0)
+    tumour = summary["classes"]["tumour"]
+    assert tumour["present"] == {
+        "cases": 1, "predicted": 0, "found": 0, "dice": {"mean": 0, "sd": None, "median": 0, "cases": 1},
+    }  # fmt: skip
+    assert tumour["absent"] == {"cases": 2, "false_alarms": 0}
+    assert summary["dice"]["mean"] == pytest.approx(summary["classes"]["liver"]["dice"]["mean"] / 2)
+    assert summary["warnings"] == [
+        "tumour is predicted in none of the 1 test cases that have it: no score of it is evidence that the model"
+        " segments it."
+    ]
+    row = rounds_table(config)[0]
+    assert row["warnings"] == summary["warnings"][0] and row["present_tumour"] == 0
+    assert "present_liver" not in row
+
+
+def test_false_alarms_count_as_zero(config: Config, predictors: dict[int, FakePredictor]) -> None:
+    predictors[0].shift = 0
+    for number, case_id in enumerate("ab"):
+        shown(config, case_id, truth(number), without_tumour(truth(number)))
+    tumour = evaluate_all(config, 0)["classes"]["tumour"]
+    assert tumour["dice"]["mean"] == pytest.approx(1 / 3) and tumour["present"]["dice"]["mean"] == 1
+    assert tumour["absent"] == {"cases": 2, "false_alarms": 2}
+
+
+def test_lesions_are_scored_one_by_one(config: Config, predictors: dict[int, FakePredictor]) -> None:
+    config = config.model_copy(update={"lesions": ("tumour",)})
+    predictors[0].shift = 0
+    extra = truth(0)
+    extra[8, 8, 6] = TUMOUR  # in a's image alone: a false positive of 6 mm3
+    shown(config, "a", extra, truth(0))
+    shown(config, "b", without_tumour(truth(1)), truth(1))  # missed
+    summary = evaluate_all(config, 0)
+    found = summary["lesions"]["tumour"]
+    assert (found["hits"], found["missed"], found["false_positives"]) == (2, 1, 1)
+    assert found["f1"]["mean"] == pytest.approx(2 / 3) and found["criterion"]["minimum"] == 0.1
+    assert found["froc"]["points"] == [[pytest.approx(1 / 3), pytest.approx(2 / 3), pytest.approx(0.8)]]
+    rows = read_csv(Layout.of(config).evaluation_lesions(0))
+    assert [(r["case_id"], r["lesion"], float(r["volume_mm3"])) for r in rows] == [
+        ("a", "hit", 48), ("a", "false positive", 6), ("b", "missed", 48), ("c", "hit", 48),
+    ]  # fmt: skip
+    row = rounds_table(config)[0]
+    assert row["f1_tumour"] == found["f1"]["mean"] and row["false_positives_tumour"] == pytest.approx(1 / 3)
+
+
+def test_all_classes_weigh_the_same() -> None:
+    nan = float("nan")
+    scores = np.array([[0.9, nan], [0.7, nan], [0.8, 0.1], [0.6, 0.3]])
+    values = class_balanced(scores)
+    assert values.mean() == pytest.approx((0.75 + 0.2) / 2)
+    np.testing.assert_allclose(class_balanced(scores[2:]), scores[2:].mean(axis=1))
+    np.testing.assert_allclose(class_balanced(np.array([[0.4, nan], [0.6, nan]])), [0.4, 0.6])
+    assert np.isnan(class_balanced(np.full((2, 2), nan))).all() and class_balanced(np.empty((0, 2))).size == 0
+
+
+def test_the_influence_of_a_case_gives_the_spread_of_the_mean() -> None:
+    """The bootstrap of the values is that of the mean over the classes, drawn case by case."""
+    generator = np.random.default_rng(0)
+    scores = generator.uniform(0.3, 0.9, (60, 2))
+    scores[generator.random(60) < 0.5, 1] = np.nan
+    drawn = generator.integers(0, 60, (4000, 60))
+    direct = np.nanmean(scores[drawn], axis=1).mean(axis=1)
+    assert class_balanced(scores)[drawn].mean(axis=1).std() == pytest.approx(direct.std(), rel=0.05)
+
+
 @pytest.mark.parametrize(("empty", "dice", "cases"), [("one", 1.0, 3), ("exclude", None, 2)])
 def test_absent_classes_follow_the_configuration(
     config: Config, predictors: dict[int, FakePredictor], empty: str, dice: float | None, cases: int
 ) -> None:
-    without_tumour = np.where(truth(0) == TUMOUR, LIVER, truth(0)).astype(np.uint8)
-    write_nifti(Path("a.nii.gz"), without_tumour.astype(np.float32))
-    write_nifti(Path("a_label.nii.gz"), without_tumour)
+    shown(config, "a", without_tumour(truth(0)), without_tumour(truth(0)))
     config = config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"empty": empty})})
     summary = evaluate_all(config, 0)
     tumour = summary["classes"]["tumour"]
@@ -263,6 +346,10 @@ def test_pseudo_labels_in_hindsight(config: Config, predictors: dict[int, FakePr
     wrong = label != reference
     assert found["voxels"]["kept_error"] == pytest.approx(wrong[..., :4].mean())
     assert found["voxels"]["low_weight_error"] == pytest.approx(wrong[..., 4:].mean())
+    curve = found["risk_coverage"]
+    assert curve[-1]["coverage"] == 1 and curve[-1]["weight"] == 0
+    assert curve[0]["error"] == pytest.approx(found["foreground_voxels"]["kept_error"])
+    assert curve[0]["coverage"] == pytest.approx(found["foreground_voxels"]["kept_share"])
     inside = (label > 0) | (reference > 0)
     assert found["foreground_voxels"]["kept_error"] == pytest.approx(wrong[..., :4][inside[..., :4]].mean())
 

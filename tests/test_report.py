@@ -15,6 +15,7 @@ from PIL import Image
 
 from hstf.cli import main
 from hstf.config import Config
+from hstf.detection import CaseLesions, Lesion, summarise
 from hstf.evaluate.hindsight import COLUMNS as HINDSIGHT_COLUMNS
 from hstf.evaluate.summary import CASE_COLUMNS
 from hstf.evaluate.tables import describe
@@ -27,10 +28,11 @@ from hstf.refine.overlay import draw_overlay, overlay_path
 from hstf.report import render, report
 from hstf.report.figures import INK, Figures
 from hstf.report.gallery import picture_address
+from hstf.report.lesions import lesions_section
 from hstf.report.page import TABLE_ROWS, Cell, Gallery, Table, interval_text, number_text, p_text
 from hstf.report.pseudo_labels import gallery_section, overrides_section, pseudo_labels_section
 from hstf.report.results import Results
-from hstf.report.scores import headline
+from hstf.report.scores import headline, rounds_section
 from hstf.significance import mean_interval
 
 CLASSES = ("liver", "spleen", "lesion")
@@ -121,6 +123,11 @@ class Fabricated:
                     "after": {**dict(zip(names, (0.01, 0.03, 0.04, 0.09), strict=True)), "lesion": None},
                 },
                 "dice": dict.fromkeys(CLASSES, 0.77),
+                "reliability": [
+                    {"class": name, "confidence": (k + 0.5) / 20, "accuracy": k / 20, "voxels": 100}
+                    for name in names
+                    for k in range(8, 20)
+                ],
                 "cases": {
                     name: {"mean_dice": float(d), "predicted_dice": float(d) + 0.02}
                     for name, d in zip(self.case_ids, dice, strict=False)
@@ -159,8 +166,16 @@ class Fabricated:
             "mean": {m: describe(row[m] for row in rows) for m in METRICS},
             "classes": {n: {"dice": describe(r["dice"] for r in rows if r["class"] == n)} for n in CLASSES},
             "members": {"mean": float(dice.mean()) - 0.006, "each": {}},
+            "lesions": {n: self._lesions(cases) for n in self.config.lesions},
             "pseudo_labels": scored,
         })  # fmt: skip
+
+    def _lesions(self, cases: list[str]) -> dict[str, Any]:
+        """One lesion of three is missed; a false positive in every case."""
+        hit = Lesion(90.0, True, True, 0.6, 0.8)
+        missed, wrong = Lesion(30.0, False, True, 0.0, None), Lesion(9.0, False, True, 0.0, 0.5)
+        found = [CaseLesions([hit, hit, missed], [hit, hit, wrong]) for _ in cases]
+        return summarise(found, cases, self.config.evaluate.detection, 100, 0)
 
     def _scores(self, dice: float) -> dict[str, Any]:
         distances = {"hd95_mm": 30 * (1 - dice), "asd_mm": 5 * (1 - dice)}
@@ -184,13 +199,21 @@ class Fabricated:
             for name in CLASSES
         ]
         write_csv(self.layout.evaluation_pseudo_labels(number), rows, HINDSIGHT_COLUMNS)
+        curve = [{"weight": w / 17, "coverage": 1 - w / 18, "error": 0.3 - w / 60} for w in range(17, -1, -1)]
         voxels = {"kept_error": 0.021, "low_weight_error": 0.31, "kept_share": 0.8}
         parts = {
             "dice": describe(true),
             "accepted": describe(true[predicted >= 0.58]),
             "rejected": describe(true[predicted < 0.58]),
         }
-        return {**parts, "classes": {}, "spearman": 0.91, "voxels": voxels, "foreground_voxels": voxels}
+        return {
+            **parts,
+            "classes": {},
+            "spearman": 0.91,
+            "voxels": voxels,
+            "foreground_voxels": voxels,
+            "risk_coverage": curve,
+        }
 
     @property
     def unlabelled_ids(self) -> list[str]:
@@ -259,7 +282,7 @@ def fabricated(folder: Path, **changes: Any) -> Fabricated:
     config = Config.model_validate({
         "experiment": "made_up", "output": str(folder / "results"), "overrides": str(folder / "overrides"),
         "cases": str(folder / "cases.csv"), "labels": {"background": 0} | {n: k + 1 for k, n in enumerate(CLASSES)},
-        "rounds": 2, "warmup": {"folds": 2}, "evaluate": {"bootstrap": 200}, **changes,
+        "rounds": 2, "lesions": ["lesion"], "warmup": {"folds": 2}, "evaluate": {"bootstrap": 200}, **changes,
     })  # fmt: skip
     return Fabricated(config, **sizes)
 
@@ -341,7 +364,7 @@ def test_two_patients_are_no_proof(tmp_path: Path) -> None:
     experiment = fabricated(tmp_path, rounds=1, test=2, gain=0.1)
     experiment.write_all()
     lines = headline(Results(experiment.config)).lines
-    assert "did not change beyond chance" in lines[0] and "only 2 patients differ" in lines[1]
+    assert "did not change beyond chance" in lines[0] and "only 2 patients differ" in lines[-1]
 
 
 def case_means(experiment: Fabricated, number: int) -> np.ndarray:
@@ -372,16 +395,70 @@ def test_the_command_writes_page_rounds_and_figures_and_removes_old_ones(
     assert experiment.layout.report.is_file() and str(experiment.layout.report) in capsys.readouterr().out
     assert {path.stem for path in folder.glob("*.png")} == {
         "dice_by_round", "paired_cases", "training_round_0", "training_round_1", "training_round_2", "calibration",
-        "predicted_dice", "predicted_dice_labelled", "predicted_against_true",
+        "predicted_dice", "predicted_dice_labelled", "predicted_against_true", "reliability", "csc", "froc",
+        "pseudo_label_quality", "risk_coverage", "lesions_by_round",
     }  # fmt: skip
     assert [row["round"] for row in read_csv(experiment.layout.rounds_table)] == ["0", "1", "2"]
+
+
+def test_lesions_are_told_by_round_and_size(complete: tuple[Fabricated, Page]) -> None:
+    experiment, page = complete
+    section = lesions_section(Results(experiment.config), Figures(experiment.layout.report.parent))
+    tables = [block for block in section.blocks if isinstance(block, Table)]
+    last = [cell.text for cell in tables[0].rows[-1]]
+    assert last[:6] == ["lesion", "round 2", "42", "28", "14", "14"]
+    assert last[6:10] == ["0.667 (0.667 to 0.667)", "0.667", "0.667", "1.00"]
+    assert [cell.text for cell in tables[1].rows[0]][1:4] == ["below 65 mm³ (⌀ 5 mm)", "14", "0.000"]
+    assert "a match needs an IoU of at least 0.1" in page.text
+
+
+def test_a_class_that_is_hardly_predicted_is_told_on_top(tmp_path: Path) -> None:
+    experiment = fabricated(tmp_path, rounds=1, gain=0.1, test=30)
+    experiment.write_start()
+    experiment.write_pseudo_labels(1)
+    for number in (0, 1):
+        experiment.write_evaluation(number)
+    path = experiment.layout.evaluation_cases(1)
+    rows = read_csv(path)
+    for row in rows:
+        if row["class"] == "spleen":
+            row |= {"dice": "0", "empty": "prediction"}
+    write_csv(path, rows, CASE_COLUMNS)
+    results = Results(experiment.config)
+    note = headline(results)
+    assert "spleen is predicted in none of the 30 test cases" in note.lines[0] and note.tone == "warn"
+    tables = {b.caption: b for b in rounds_section(results, Figures(tmp_path)).blocks if isinstance(b, Table)}
+    found = [[cell.text for cell in row] for row in tables["Classes that a scan may lack"].rows]
+    assert found[1] == ["spleen", "round 1", "30", "0.000", "0 of 30", "–"]
+
+
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [
+        ("mean_teacher", "the labelled scans and the unlabelled ones as images"),
+        ("supervised", "the labelled scans alone"),
+        ("full", "the ceiling of a benchmark, not a result of learning from few labels"),
+    ],
+)
+def test_methods_without_pseudo_labels(tmp_path: Path, method: str, told: str) -> None:
+    experiment = fabricated(tmp_path, method=method)
+    experiment.write_start()
+    for number in range(3):
+        experiment.write_training(number)
+        experiment.write_evaluation(number)
+    experiment.layout.calibration.unlink()
+    page = page_of(experiment)
+    assert f"Method {method}:" in page.text and told in page.text
+    assert "This method learns without pseudo-labels" in page.text
+    assert "This part could not be written" not in page.text
+    assert "Correct or judge a pseudo-label" not in page.text
 
 
 def test_figures_take_the_colours_of_the_page(complete: tuple[Fabricated, Page]) -> None:
     experiment, _ = complete
     html = experiment.layout.report.read_text(encoding="utf-8")
     svgs = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
-    assert len(svgs) == 9
+    assert len(svgs) == 15
     assert all("currentColor" in svg and "var(--series-0)" in svg and INK not in svg for svg in svgs)
 
 
@@ -499,9 +576,11 @@ def test_an_odd_file_takes_only_its_own_section(tmp_path: Path, capsys: pytest.C
 
 
 def test_credentials_are_not_on_the_page(tmp_path: Path) -> None:
-    experiment = fabricated(tmp_path, track={"uri": "https://anna:geheim@server/mlflow"})
-    assert "geheim" not in page_of(experiment).text
+    experiment = fabricated(tmp_path)
     experiment.write_start()
+    written = experiment.layout.config.read_text(encoding="utf-8")
+    old = written.replace("sqlite:///mlflow.db", "https://anna:geheim@server/mlflow")
+    write_text(experiment.layout.config, old)  # of a version that let credentials into the configuration
     page = page_of(experiment)
     assert "geheim" not in page.text and "https://***@server/mlflow" in page.text
 

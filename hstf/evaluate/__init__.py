@@ -6,7 +6,7 @@ summary of a round (:mod:`hstf.evaluate.summary`) and its pseudo-labels in hinds
 
 import argparse
 
-from hstf.cli import add_config, add_round, add_shard
+from hstf.cli import add_round_and_shard, run_shard_or_join
 from hstf.config import load_config
 from hstf.evaluate.cases import evaluate_shard
 from hstf.evaluate.scales import evaluate_scales
@@ -16,20 +16,14 @@ __all__ = ["add_arguments", "evaluate_scales", "evaluate_shard", "run", "summari
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_config(parser)
-    add_round(parser)
-    add_shard(parser, required=False)
+    add_round_and_shard(parser)
     parser.add_argument(
         "--scales", action="store_true", help="score some test cases at the input scales of compare.scales"
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    config = load_config(*args.config)
     if args.scales:
-        evaluate_scales(config, args.round)
-    elif args.shard:
-        evaluate_shard(config, args.round, args.shard)
-    else:
-        summarise_round(config, args.round)
-    return 0
+        evaluate_scales(load_config(*args.config), args.round)
+        return 0
+    return run_shard_or_join(args, evaluate_shard, summarise_round)

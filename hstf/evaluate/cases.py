@@ -160,8 +160,7 @@ def score_case(config: Config, case: Case, prediction: "Prediction", image: Volu
 
 def lesion_classes(config: Config) -> dict[str, int]:
     """Name and class index of each class that consists of lesions."""
-    names = getattr(config, "lesions", ())
-    return {name: index for index, name in enumerate(config.class_names) if name in names}
+    return {name: index for index, name in enumerate(config.class_names) if name in config.lesions}
 
 
 def _lesions(

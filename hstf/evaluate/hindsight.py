@@ -16,7 +16,7 @@ from hstf.config import Config
 from hstf.errors import HstfError
 from hstf.evaluate.labels import read_indices
 from hstf.evaluate.tables import describe, known, mean
-from hstf.files import write_csv
+from hstf.files import read_csv, write_csv
 from hstf.layout import Layout, pseudo_labelled
 from hstf.metrics import EMPTY_DICE, IGNORE, confusion, table_dice
 from hstf.parallel import worker_count
@@ -29,6 +29,8 @@ COLUMNS = (
 )  # fmt: skip
 KEPT_WEIGHT = 128
 """Voxels of at least this weight (of 255) count as kept."""
+RISK_WEIGHTS = np.linspace(255, 0, 18).astype(int)
+"""Least weights (of 255) at which risk and coverage are told."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Hindsight:
     """``(K, K)`` voxel counts of kept voxels, rows the pseudo-label, columns the truth."""
     low: np.ndarray
     """The same of the other voxels."""
+    by_weight: np.ndarray
+    """``(2, 256)`` foreground voxels (of the pseudo-label, the truth or both) of each weight, and the wrong ones."""
 
 
 def score_pseudo_labels(config: Config, number: int) -> dict[str, Any] | None:
@@ -51,7 +55,8 @@ def score_pseudo_labels(config: Config, number: int) -> dict[str, Any] | None:
 
     A row of the table is a class of a case: its Dice, the share of wrong voxels among those so labelled, kept
     (weight >= 0.5) and not (low weight), and the share kept. The summary gives mean Dice, also of accepted and of
-    rejected cases, Spearman's correlation of predicted with true Dice, and error rates over all voxels of all cases.
+    rejected cases, Spearman's correlation of predicted with true Dice, error rates over all voxels of all cases, and
+    ``risk_coverage`` of the foreground, see :func:`risk_coverage`.
 
     Raises:
         HstfError: a table is missing, files were changed after they were written, or do not fit the reference.
@@ -68,10 +73,13 @@ def _score_all(config: Config, number: int) -> list[Hindsight]:
     layout, sheet = Layout.of(config), read_cases(config)
     if not any(case.reference for case in sheet.of(Split.UNLABELLED)):
         return []
+    verdicts = {row["case_id"]: row for row in read_csv(layout.refine(number))}
     works = []
     for shard, cases in sheet.shards(Split.UNLABELLED, config.shard_size).items():
         table = read_table(layout.pseudo_labels_table(number, shard))
-        works += [(case, table[case.case_id]) for case in cases if case.case_id in table and case.reference]
+        works += [
+            (case, verdicts[case.case_id]) for case in cases if case.case_id in table and case.reference
+        ]
     folder = layout.pseudo_labels(number)
     with ThreadPoolExecutor(worker_count(0)) as pool:
         scored = pool.map(lambda work: _score(config, folder, *work), works)
@@ -114,7 +122,32 @@ def hindsight(
         {name: known(dices[index]) for index, name in enumerate(config.class_names) if index},
         kept,
         low,
+        weight_counts(label, weight, reference, classes),
     )
+
+
+def weight_counts(label: np.ndarray, weight: np.ndarray, reference: np.ndarray, classes: int) -> np.ndarray:
+    """Foreground voxels ``(2, 256)`` of each weight, all and the wrong ones; plane by plane, which bounds the memory."""
+    counts = np.zeros((2, 256), np.int64)
+    for pseudo, weights, truth in zip(label, weight, reference, strict=True):
+        inside = (truth < classes) & ((pseudo > 0) | (truth > 0))
+        counts[0] += np.bincount(weights[inside], minlength=256)
+        counts[1] += np.bincount(weights[inside & (pseudo != truth)], minlength=256)
+    return counts
+
+
+def risk_coverage(by_weight: np.ndarray) -> list[dict[str, float]]:
+    """How wrong the voxels are that a least weight keeps, and how many it keeps: one point for each of a few weights.
+
+    The risk-coverage curve of selective classification (El-Yaniv and Wiener, JMLR 2010), from counts ``(2, 256)`` as
+    :func:`weight_counts` gives them; empty without voxels.
+    """
+    kept, wrong = by_weight[:, ::-1].cumsum(axis=1)[:, ::-1]
+    return [
+        {"weight": float(w / 255), "coverage": float(kept[w] / kept[0]), "error": float(wrong[w] / kept[w])}
+        for w in RISK_WEIGHTS
+        if kept[w]
+    ]
 
 
 def _rows(case: Hindsight, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -147,6 +180,7 @@ def _summary(scored: Sequence[Hindsight]) -> dict[str, Any]:
         "spearman": rank_correlation([p for p, _ in both], [d for _, d in both]),
         "voxels": _voxel_summary(kept, low),
         "foreground_voxels": _voxel_summary(_without_background(kept), _without_background(low)),
+        "risk_coverage": risk_coverage(np.sum([case.by_weight for case in scored], axis=0)),
     }
 
 

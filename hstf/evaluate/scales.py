@@ -73,7 +73,8 @@ def predict_at(predictor: "Predictor", image: np.ndarray, geometry: Geometry, sc
     from hstf.views import zoom_image
 
     zoomed = zoom_image(torch.as_tensor(image), scale)
-    views = (predictor.window.probabilities(net, zoomed, scale) for net in predictor.networks.values())
-    mean = sum(views) / len(predictor.networks)
-    on_grid = interpolate(mean[None], size=image.shape[1:], mode="trilinear", align_corners=False)[0]
+    total = torch.zeros(1)
+    for network in predictor.networks.values():
+        total = total + predictor.window.probabilities(network, zoomed, scale)
+    on_grid = interpolate(total[None], size=image.shape[1:], mode="trilinear", align_corners=False)[0]
     return geometry.probabilities_to_native(on_grid.numpy())

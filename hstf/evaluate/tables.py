@@ -44,7 +44,8 @@ def class_balanced(scores: np.ndarray) -> np.ndarray:
     Where every case has every class that is the case's mean over the classes. Where some are missing, a mean over cases of
     such means would give a class that few cases have less than its share; nnU-Net's mean over the foreground, and every
     table with a column for each class, gives all classes the same. The values are linear in the scores (first-order
-    influence), so that bootstrap intervals and differences of two models come out as those of that mean.
+    influence), so that bootstrap intervals and differences of two models come out as those of that mean. A signed-rank test
+    wants the plain means of the cases instead: here a gain in a class shows a little in the cases that lack it, too.
 
     Args:
         scores: ``(N, K)``, NaN where a case has no score of a class. Classes without any score are left out.

@@ -6,10 +6,13 @@ Writes, below ``<output>/<experiment>/``:
 - ``report/report.html``: tables, figures and pictures, all inside the file; it opens from a disk without a network;
 - ``report/dice_by_round.png``: mean test Dice with its interval and each class, over the rounds;
 - ``report/paired_cases.png``: each test case, warm-up against last round;
-- ``report/training_round_<r>.png``: the loss terms of each member;
-- ``report/calibration.png``, ``report/predicted_dice_labelled.png``: confidence and predicted Dice on labelled cases;
+- ``report/lesions_by_round.png``, ``report/froc.png``: lesion-wise scores of the classes that ``lesions:`` names;
+- ``report/training_round_<r>.png``, ``report/csc.png``: the loss terms of each member, and those of CSC over the rounds;
+- ``report/calibration.png``, ``report/reliability.png``, ``report/predicted_dice_labelled.png``: confidence and predicted
+  Dice on labelled cases;
 - ``report/predicted_dice.png``: predicted Dice of the pseudo-labels in each round;
-- ``report/predicted_against_true.png``: the same against withheld labels, where a benchmark has them.
+- ``report/predicted_against_true.png``, ``report/pseudo_label_quality.png``, ``report/risk_coverage.png``: pseudo-labels
+  against withheld labels, where a benchmark has them.
 
 A figure whose data does not exist is not written, and its section says why. What cannot be read is named on the page.
 """
@@ -63,13 +66,14 @@ def render(config: Config, folder: Path) -> str:
     """The page as HTML; figures also go to ``folder``."""
     from jinja2 import Environment, StrictUndefined
 
-    from hstf.report import background, pseudo_labels, scores
+    from hstf.report import background, lesions, pseudo_labels, scores
     from hstf.report.figures import Figures
     from hstf.report.results import Results
 
     results, figures = Results(config), Figures(folder)
     sections = [
         _section(scores.rounds_section, results, figures),
+        _section(lesions.lesions_section, results, figures),
         _section(pseudo_labels.pseudo_labels_section, results, figures),
         _section(pseudo_labels.gallery_section, results),
         _section(pseudo_labels.overrides_section, results),

@@ -9,19 +9,21 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from hstf import __version__
 from hstf.cases import Split, read_cases
 from hstf.config.track import without_credentials
 from hstf.errors import HstfError
-from hstf.layout import members
+from hstf.layout import learns_from, members, pseudo_labelled
 from hstf.report.figures import Figures, training_curves
 from hstf.report.page import Block, Cell, Note, Section, Table, count_cell, counted, number_cell, text_cells
 from hstf.report.results import Results, column, to_number
 from hstf.report.scores import round_name
 
 PACKAGES = ("torch", "monai", "numpy", "scipy", "nibabel", "snakemake", "mlflow")
+UNUSED = {"pseudo_labels": "not used yet", "images": "used as images", "labels": "not used by this method"}
 NO_CURVES = ("step", "learning_rate")
 Curve = tuple[list[float], list[float]]
 
@@ -34,6 +36,8 @@ def training_section(results: Results, figures: Figures) -> Section:
             name, title = f"training_round_{number}", f"Training, {round_name(number)}"
             caption = "Means over the steps since the point before. The last EMA weights are the model; nothing is selected."
             blocks.append(figures.add(name, title, training_curves(panels), caption))
+    if chart := _csc_chart(results, figures):
+        blocks.insert(0, chart)
     return Section("training", "Training", "", blocks, "No member is trained yet.")
 
 
@@ -47,6 +51,25 @@ def _panels(results: Results, number: int) -> dict[str, dict[str, Curve]]:
                 panels.setdefault(term, {})[member] = column(known, "step"), column(known, term)
     alone = len(panels) == 2 and "loss" in panels  # the only term is the loss itself
     return {"loss": panels["loss"]} if alone else panels
+
+
+def _csc_chart(results: Results, figures: Figures) -> Block | None:
+    """The terms of cross-scale consistency over the training, a line for each round: the mean of its members."""
+    panels: dict[str, dict[str, Curve]] = {}
+    for number in results.rounds:
+        for term, lines in _panels(results, number).items():
+            if term.startswith("csc"):
+                shortest = min(len(steps) for steps, _ in lines.values())
+                values = np.mean([values[:shortest] for _, values in lines.values()], axis=0).tolist()
+                steps = next(iter(lines.values()))[0][:shortest]
+                panels.setdefault(term, {})[round_name(number)] = (steps, values)
+    if not panels:
+        return None
+    caption = (
+        "Disagreement of a network with itself at another input scale, as it enters the loss; it grows while its weight is"
+        " ramped up."
+    )
+    return figures.add("csc", "Cross-scale consistency", training_curves(panels), caption)
 
 
 def check_section(results: Results) -> Section:
@@ -100,7 +123,9 @@ def tiles(results: Results) -> list[dict[str, str]]:
     rows = results.table(results.layout.labels_table(last)) if last else []
     used = sum(row["source"] != "rejected" for row in rows)
     people = sum(row["source"] in ("human", "accepted") for row in rows)
-    used_text = f"{used} used in round {last}" if last else "not used yet"
+    used_text = (
+        f"{used} used in round {last}" if last else UNUSED[learns_from(results.config, results.config.rounds)]
+    )
     people_text = str(people) if last else "–"
     return [
         {"name": "Labelled scans", "value": counts[Split.LABELLED], "note": "all that was given"},
@@ -208,11 +233,9 @@ def _benchmark(path: Path) -> tuple[float, float] | None:
 def act_section(results: Results) -> Section:
     """Where to put a correction, and what to run afterwards."""
     number = results.rounds[0] if results.rounds else 1
-    notes: list[Block] = [
-        _how_to_correct(results, number),
-        _how_to_go_on(number),
-        _how_to_rerun(results, number),
-    ]
+    corrected = pseudo_labelled(results.config, number)
+    notes: list[Block] = [_how_to_correct(results, number), _how_to_go_on(number)] if corrected else []
+    notes.append(_how_to_rerun(results, number))
     use = Note(
         ["The exported model of the last round needs no workflow."],
         commands=[
@@ -252,9 +275,10 @@ def _how_to_go_on(number: int) -> Note:
 
 def _how_to_rerun(results: Results, number: int) -> Note:
     config = _quoted(results.layout.config)
-    commands = [
-        f"hstf refine --config {config} --round {number} --shard unlabelled_0",
-        f"hstf labels --config {config} --round {number} --shard unlabelled_0",
+    stages = ("refine", "labels") if pseudo_labelled(results.config, number) else ()
+    commands = [f"hstf {stage} --config {config} --round {number} --shard unlabelled_0" for stage in stages]
+    commands += [
+        f"hstf evaluate --config {config} --round {number} --shard test_0",
         f"hstf report --config {config}",
     ]
     lines = ["Any stage runs by hand as well; it skips the cases that are up to date."]

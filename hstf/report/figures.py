@@ -16,6 +16,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from hstf.detection import FROC_RATES
 from hstf.files import atomic_path
 from hstf.report.page import Chart
 
@@ -33,6 +34,8 @@ STYLE: Any = {
 }  # fmt: skip
 MOST_CLASSES = 8
 MANY_POINTS = 1500
+SMALL_CHANGE = 0.02
+"""Half of the least range of an axis of shares: what is no change shall not look like one."""
 Numbers = Sequence[float | None]
 
 
@@ -101,7 +104,8 @@ def dice_by_round(
                 )  # fmt: skip
         _band(axes, rounds, _known(mean), _known(low), _known(high))
         axes.set(ylabel="Dice of the test cases", xticks=list(rounds))
-        axes.set_xticklabels(["warm-up" if number == 0 else f"round {number}" for number in rounds])
+        means = ["" if value is None else f"\n{value:.3f}" for value in mean]
+        axes.set_xticklabels([f"{_round(n)}{text}" for n, text in zip(rounds, means, strict=True)])
         axes.margins(x=0.08)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
@@ -113,12 +117,10 @@ def _band(axes: "Axes", rounds: Sequence[int], mean: np.ndarray, low: np.ndarray
         rounds, mean, np.nan_to_num(error), color=SERIES[0], marker=MARKERS[0], markersize=7, linewidth=2.6,
         capsize=5, elinewidth=1.4, label="mean (95% CI)", zorder=5,
     )  # fmt: skip
-    for number, value, top in zip(rounds, mean, np.fmax(mean, high), strict=True):
-        if np.isfinite(value):
-            axes.annotate(
-                f"{value:.3f}", (number, top), (0, 5), textcoords="offset points", color=SERIES[0], weight="bold",
-                horizontalalignment="center",
-            )  # fmt: skip
+
+
+def _round(number: int) -> str:
+    return f"round {number}" if number else "warm-up"
 
 
 def paired_cases(
@@ -146,8 +148,15 @@ def paired_cases(
                 )
         axes.set(xlabel=f"Dice, {labels[0]}", ylabel=f"Dice, {labels[1]}", xlim=(low, high), ylim=(low, high))
         axes.set_aspect("equal")
-        axes.legend(loc="upper left")
+        _legend_above(axes)
     return figure
+
+
+def _legend_above(axes: "Axes", columns: int = 2) -> None:
+    """The legend over the axes, where no mark is."""
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, borderaxespad=0.2, handletextpad=0.3
+    )
 
 
 def training_curves(panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]]) -> Figure:
@@ -166,7 +175,8 @@ def training_curves(panels: Mapping[str, Mapping[str, tuple[Sequence[float], Seq
                     linewidth=1.4,
                 )
             axes.set(title=title, xlabel="step")
-        all_axes[0].legend(fontsize=8)
+        longest = max(all_axes, key=lambda axes: len(axes.lines))
+        figure.legend(handles=longest.lines, loc="outside upper left", ncols=8, fontsize=9)
     return figure
 
 
@@ -186,20 +196,19 @@ def calibration_error(before: Mapping[str, float], after: Mapping[str, float]) -
 
 
 def predicted_against_true(groups: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
-    """Predicted (x) and true (y) Dice of cases, by group (a round, say)."""
-    figure, (axes,) = _axes(width=5.0, height=4.4)
+    """Predicted (x) and true (y) Dice of cases: a panel for each group (a round, say)."""
+    figure, panels = _axes(len(groups), width=1.4 + 3.4 * min(len(groups), 3), height=4.0)
+    values = [value for pair in groups.values() for side in pair for value in side]
+    low, high = max(0.0, min(values) - 0.03), min(1.01, max(values) + 0.03)
     with matplotlib.rc_context(STYLE):
-        lowest = min(min(*x, *y) for x, y in groups.values())
-        low = max(0.0, lowest - 0.03)
-        axes.plot([low, 1], [low, 1], color=INK, linewidth=1, linestyle="--")
-        for index, (name, (predicted, true)) in enumerate(groups.items()):
-            axes.scatter(
-                predicted, true, color=SERIES[index % len(SERIES)], marker=MARKERS[index % len(MARKERS)], alpha=0.7,
-                label=name, rasterized=len(predicted) > MANY_POINTS,
-            )  # fmt: skip
-        axes.set(xlabel="predicted Dice", ylabel="true Dice", xlim=(low, 1.01), ylim=(low, 1.01))
-        axes.set_aspect("equal")
-        axes.legend(loc="upper left")
+        for index, (axes, (name, (predicted, true))) in enumerate(zip(panels, groups.items(), strict=True)):
+            axes.plot([low, high], [low, high], color=INK, linewidth=1, linestyle="--")
+            many = len(predicted) > MANY_POINTS
+            axes.scatter(predicted, true, alpha=0.6, rasterized=many, **_look(index))
+            axes.set(
+                title=name, xlabel="predicted Dice", ylabel="true Dice", xlim=(low, high), ylim=(low, high)
+            )
+            axes.set_aspect("equal")
     return figure
 
 
@@ -226,4 +235,80 @@ def predicted_dice(rounds: Mapping[int, Sequence[float]], bounds: Mapping[int, f
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2)
         axes.set(xlabel="predicted Dice of a pseudo-label", ylim=(len(rounds) - 0.5, -0.5))
         axes.set_yticks(range(len(rounds)), [f"round {number}" for number in rounds])
+    return figure
+
+
+def reliability(classes: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
+    """Share of right voxels (y) against confidence (x), for each class: on the diagonal confidence means what it says."""
+    figure, (axes,) = _axes(width=4.9, height=4.4)
+    with matplotlib.rc_context(STYLE):
+        axes.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle="--")
+        for index, (name, (confidence, accuracy)) in enumerate(classes.items()):
+            axes.plot(confidence, accuracy, label=name, linewidth=1.3, **_look(index))
+        axes.set(xlabel="confidence", ylabel="share of voxels that are right", xlim=(0, 1.02), ylim=(0, 1.02))
+        axes.set_aspect("equal")
+        _legend_above(axes)
+    return figure
+
+
+def _look(index: int) -> dict[str, Any]:
+    """Colour and marker of a series."""
+    return {"color": SERIES[index % len(SERIES)], "marker": MARKERS[index % len(MARKERS)]}
+
+
+def risk_coverage(rounds: Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float]]]) -> Figure:
+    """Share of wrong voxels (y) among those kept (x, as a share of all), by round; the last of each: the kept half.
+
+    Args:
+        rounds: coverage, error and least weight (0..1) of each point.
+    """
+    figure, (axes,) = _axes(width=5.4, height=3.6)
+    with matplotlib.rc_context(STYLE):
+        for index, (name, (coverage, error, weight)) in enumerate(rounds.items()):
+            axes.plot(coverage, error, label=name, linewidth=1.5, color=SERIES[index % len(SERIES)])
+            half = int(np.argmin(np.abs(np.array(weight) - 0.5)))
+            axes.scatter(coverage[half : half + 1], error[half : half + 1], zorder=3, **_look(index))
+        axes.set(xlabel="share of the foreground voxels kept", ylabel="share of them wrong", xlim=(0, 1.02))
+        axes.set_ylim(bottom=0)
+        _legend_above(axes, columns=3)
+    return figure
+
+
+def by_round(panels: Mapping[str, Mapping[str, Mapping[int, float | None]]]) -> Figure:
+    """Numbers over the rounds: a panel for each key, a line for each series, dashed from the second on."""
+    figure, all_axes = _axes(len(panels), width=min(10.0, 1.2 + 3.5 * len(panels)), height=3.3)
+    with matplotlib.rc_context(STYLE):
+        for axes, (title, series) in zip(all_axes, panels.items(), strict=True):
+            numbers = sorted({number for values in series.values() for number in values})
+            for index, (name, values) in enumerate(series.items()):
+                line = _known([values.get(number) for number in numbers])
+                if np.isfinite(line).any():
+                    axes.plot(numbers, line, label=name, linestyle="--" if index else "-", **_look(index))
+            axes.set(ylabel=title, xticks=numbers)
+            middle, half = np.mean(axes.get_ylim()), np.ptp(axes.get_ylim()) / 2
+            axes.set_ylim(middle - max(half, SMALL_CHANGE), middle + max(half, SMALL_CHANGE))
+            axes.set_xticklabels([_round(number) for number in numbers])
+            axes.margins(x=0.15)
+            _legend_above(axes, columns=3)
+    return figure
+
+
+def froc(panels: Mapping[str, Mapping[str, Sequence[Sequence[float]]]]) -> Figure:
+    """Sensitivity against false positives per scan: a panel for each class, a staircase for each round.
+
+    Args:
+        panels: corners of each staircase, false positives per scan and sensitivity first.
+    """
+    figure, all_axes = _axes(len(panels), width=min(10.0, 1.6 + 3.6 * len(panels)), height=3.4)
+    with matplotlib.rc_context(STYLE):
+        for axes, (title, rounds) in zip(all_axes, panels.items(), strict=True):
+            for index, (name, points) in enumerate(rounds.items()):
+                x, y = np.array([(0.0, 0.0), *((p[0], p[1]) for p in points)]).T
+                axes.plot(x, y, drawstyle="steps-post", label=name, color=SERIES[index % len(SERIES)])
+                axes.scatter(x[-1:], y[-1:], zorder=3, **_look(index))
+            axes.set_xscale("symlog", linthresh=FROC_RATES[0], base=2)
+            axes.set_xlim(0, max(axes.get_xlim()[1], FROC_RATES[-1]))
+            axes.set_xticks([0, *FROC_RATES], [f"{rate:g}" for rate in (0, *FROC_RATES)])
+            axes.set(xlabel="false positives per scan", ylabel=f"{title}: share found", ylim=(0, 1.03))
+            _legend_above(axes, columns=3)
     return figure

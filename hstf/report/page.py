@@ -142,6 +142,11 @@ def count_cell(number: int) -> Cell:
     return Cell(str(number), number, numeric=True)
 
 
+def share_cell(part: int, whole: int, tone: str = "") -> Cell:
+    """``3 of 4``, sorted by the share; a dash where there is nothing to be part of."""
+    return Cell(f"{part} of {whole}", part / whole, tone, True) if whole else number_cell(None)
+
+
 def interval_text(low: Any, high: Any, digits: int = 3, signed: bool = False) -> str:
     """An interval as ``low to high``, or a dash."""
     if to_number(low) is None or to_number(high) is None:

@@ -6,7 +6,16 @@ from statistics import fmean, median
 from typing import Any
 
 from hstf.evaluate.tables import mean
-from hstf.report.figures import Figures, calibration_error, predicted_against_true, predicted_dice
+from hstf.layout import pseudo_labelled
+from hstf.report.figures import (
+    Figures,
+    by_round,
+    calibration_error,
+    predicted_against_true,
+    predicted_dice,
+    reliability,
+    risk_coverage,
+)
 from hstf.report.gallery import picture_address
 from hstf.report.page import (
     Block,
@@ -47,7 +56,7 @@ def calibration_section(results: Results, figures: Figures) -> Section:
     """What the labelled cases, predicted by members that had not seen them, say about the teacher's confidence."""
     content = results.document(results.layout.calibration)
     if not content:
-        return Section("calibration", "Calibration", "", [], "The warm-up is not calibrated yet.")
+        return Section("calibration", "Calibration", "", [], "The warm-up is not calibrated.")
     evidence = content.get("evidence", {})
     blocks: list[Block] = [Note([_calibration_text(content, evidence)]), _threshold_table(content, evidence)]
     errors = evidence.get("calibration_error", {})
@@ -62,6 +71,12 @@ def calibration_section(results: Results, figures: Figures) -> Section:
                 "How far confidence lies from the share of voxels that are right, averaged over voxels.",
             )
         )
+    if curves := _reliability_curves(evidence.get("reliability", [])):
+        caption = (
+            "Voxels of the labelled cases by the calibrated confidence of the class they were given. Below the diagonal:"
+            " over-confident."
+        )
+        blocks.append(figures.add("reliability", "Reliability", reliability(curves), caption))
     cases = evidence.get("cases", {})
     if cases:
         pairs = [(case["predicted_dice"], case["mean_dice"]) for case in cases.values()]
@@ -72,6 +87,14 @@ def calibration_section(results: Results, figures: Figures) -> Section:
         )
     intro = "Learned once, on out-of-fold predictions of the labelled cases; the test cases play no part."
     return Section("calibration", "Calibration", intro, blocks)
+
+
+def _reliability_curves(bins: Sequence[Mapping[str, Any]]) -> dict[str, Points]:
+    """Confidence and accuracy of each class, bin by bin."""
+    names = dict.fromkeys(entry["class"] for entry in bins)
+    return {
+        name: unzip([(b["confidence"], b["accuracy"]) for b in bins if b["class"] == name]) for name in names
+    }
 
 
 def _calibration_text(content: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
@@ -116,13 +139,8 @@ def _structure_text(rule: Mapping[str, Any]) -> str:
 def pseudo_labels_section(results: Results, figures: Figures) -> Section:
     """How good the pseudo-labels are thought to be, what became of them, and the last round's case by case."""
     refined = {n: rows for n in results.rounds if (rows := results.table(results.layout.refine(n)))}
-    missing = (
-        "No pseudo-labels: this experiment has no rounds after the warm-up."
-        if not results.rounds
-        else "No round has pseudo-labels yet."
-    )
     if not refined:
-        return Section("pseudo-labels", "Pseudo-labels", "", [], missing)
+        return Section("pseudo-labels", "Pseudo-labels", "", [], _no_pseudo_labels(results))
     spread = {n: column(rows, "predicted_dice") for n, rows in refined.items()}
     figure = predicted_dice({n: dice for n, dice in spread.items() if dice}, _bounds(results))
     caption = "Each mark is a pseudo-label. The estimate comes from how well the teacher's views agree with each other."
@@ -135,6 +153,14 @@ def pseudo_labels_section(results: Results, figures: Figures) -> Section:
     ]
     intro = "Predicted Dice is an estimate without a reference. The least certain cases are worth a reader's minutes first."
     return Section("pseudo-labels", "Pseudo-labels", intro, blocks)
+
+
+def _no_pseudo_labels(results: Results) -> str:
+    if not results.rounds:
+        return "No pseudo-labels: this experiment has no rounds after the warm-up."
+    if not any(pseudo_labelled(results.config, number) for number in results.rounds):
+        return "This method learns without pseudo-labels."
+    return "No round has pseudo-labels yet."
 
 
 def _bounds(results: Results) -> dict[int, float | None]:
@@ -184,12 +210,15 @@ def _steps_table(refined: Mapping[int, Sequence[Row]]) -> Table:
 def _hindsight(results: Results, figures: Figures) -> list[Block]:
     """Pseudo-labels against withheld labels, where a benchmark has them."""
     groups: dict[str, Points] = {}
+    summaries: dict[int, Mapping[str, Any]] = {}
     rows = []
     for number in results.rounds:
         scored = _true_dice(results.table(results.layout.evaluation_pseudo_labels(number)))
         if scored:
-            groups[f"round {number}"] = unzip(scored)
-            rows.append(_hindsight_row(number, results.document(results.layout.evaluation_summary(number))))
+            summary = results.document(results.layout.evaluation_summary(number)).get("pseudo_labels") or {}
+            summaries[number] = summary
+            groups[_group_name(number, scored, summary)] = unzip(scored)
+            rows.append(_hindsight_row(number, summary))
     if not groups:
         return []
     titles = (
@@ -210,7 +239,46 @@ def _hindsight(results: Results, figures: Figures) -> list[Block]:
         figures.add(
             "predicted_against_true", "Predicted and true Dice", predicted_against_true(groups), caption
         ),
+        *_quality_charts(summaries, figures),
     ]
+
+
+def _group_name(number: int, scored: Sequence[tuple[float, float]], summary: Mapping[str, Any]) -> str:
+    """The round with its rank correlation."""
+    return f"round {number}: Spearman {number_text(summary.get('spearman'), 2)}, {len(scored)} cases"
+
+
+def _quality_charts(summaries: Mapping[int, Mapping[str, Any]], figures: Figures) -> list[Block]:
+    """What the verdicts and the weights were worth, by round."""
+
+    def numbers(part: str, key: str) -> dict[int, float | None]:
+        return {n: to_number((summary.get(part) or {}).get(key)) for n, summary in summaries.items()}
+
+    panels = {
+        "true Dice of the cases": {part: numbers(part, "mean") for part in ("accepted", "rejected")},
+        "share of voxels wrong": {
+            "kept": numbers("foreground_voxels", "kept_error"),
+            "low weight": numbers("foreground_voxels", "low_weight_error"),
+        },
+    }
+    caption = "Accepted cases should be better than rejected ones, kept voxels less often wrong than those of low weight."
+    charts: list[Block] = [
+        figures.add("pseudo_label_quality", "What selection was worth", by_round(panels), caption)
+    ]
+    curves = {f"round {n}": points for n, s in summaries.items() if (points := s.get("risk_coverage"))}
+    if curves:
+        series = {
+            name: (column(points, "coverage"), column(points, "error"), column(points, "weight"))
+            for name, points in curves.items()
+        }
+        caption = (
+            "From the most trusted voxels on the left to all on the right; the mark is where “kept” ends. Weights that know"
+            " right from wrong rise from low on the left."
+        )
+        charts.append(
+            figures.add("risk_coverage", "Risk and coverage of the voxels", risk_coverage(series), caption)
+        )
+    return charts
 
 
 def _true_dice(rows: Sequence[Row]) -> list[tuple[float, float]]:
@@ -227,8 +295,7 @@ def unzip(pairs: Sequence[tuple[float, float]]) -> Points:
     return [first for first, _ in pairs], [second for _, second in pairs]
 
 
-def _hindsight_row(number: int, summary: Mapping[str, Any]) -> list[Cell]:
-    scores = summary.get("pseudo_labels") or {}
+def _hindsight_row(number: int, scores: Mapping[str, Any]) -> list[Cell]:
     voxels = scores.get("foreground_voxels") or {}
     return [
         Cell(f"round {number}"),
@@ -351,7 +418,7 @@ def overrides_section(results: Results) -> Section:
         if rejected:
             blocks.append(_decision_table(f"Round {number}: not used", rejected, number))
     intro = "A person's word holds from its round on, over any score."
-    missing = "Nothing was overridden and nothing left out so far."
+    missing = "Nothing was overridden and nothing left out."
     return Section("overrides", "Overrides", intro, blocks, missing)
 
 

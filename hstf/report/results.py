@@ -9,6 +9,7 @@ from typing import Any
 
 from hstf.config import Config
 from hstf.errors import HstfError
+from hstf.evaluate.presence import presence
 from hstf.files import read_csv, read_json
 from hstf.layout import Layout
 from hstf.rounds import rounds_table
@@ -41,6 +42,11 @@ class Results:
         except (HstfError, KeyError, TypeError) as error:
             self.faults.append(f"The table of rounds could not be made: {error}")
             return []
+
+    def presence(self, number: int) -> dict[str, dict[str, Any]]:
+        """Of each class where the test cases of a round are scored, see :func:`hstf.evaluate.presence.presence`."""
+        rows = self.table(self.layout.evaluation_cases(number))
+        return {name: presence([r for r in rows if r["class"] == name]) for name in self.classes if rows}
 
     def table(self, path: Path) -> list[dict[str, str]]:
         """Rows of a CSV file; none when it is missing or unreadable."""

@@ -4,7 +4,10 @@ from collections.abc import Mapping, Sequence
 from math import isnan
 from typing import Any
 
+from hstf.config.methods import METHODS
+from hstf.evaluate.presence import doubts, may_be_absent
 from hstf.evaluate.tables import mean
+from hstf.layout import learns_from
 from hstf.report.figures import Figures, dice_by_round, paired_cases
 from hstf.report.page import (
     DASH,
@@ -20,6 +23,7 @@ from hstf.report.page import (
     number_cell,
     number_text,
     p_text,
+    share_cell,
     text_cells,
 )  # fmt: skip
 from hstf.report.results import Results, to_number
@@ -41,6 +45,7 @@ def headline(results: Results) -> Note:
     scored = [row for row in results.scores if to_number(row.get("dice")) is not None]
     if not scored:
         return Note([
+            *_method(results),
             "No test scores yet: this report cannot say whether self-training helped.",
             "With test cases in the case sheet (split: test), each round is scored on them. Until then the predicted"
             " Dice of the pseudo-labels below is the only measure, and it is an estimate.",
@@ -48,7 +53,8 @@ def headline(results: Results) -> Note:
     first, last = scored[0], scored[-1]
     if last is first or to_number(last.get("gain")) is None:
         text = f"The {_model(first)} reaches a mean test Dice of {_dice_with_interval(first)}."
-        return Note([text, _basis(results, first)])
+        text = " ".join([text, *doubts(results.presence(first["round"]))])
+        return Note([text, *_method(results), _basis(results, first)])
     change, low, high = (to_number(last.get(key)) for key in ("gain", "gain_low", "gain_high"))
     verdict, tone = _verdict(last)
     p_value = p_text(last.get("p_value"))
@@ -58,7 +64,31 @@ def headline(results: Results) -> Note:
         f" {number_text(first['dice'])} (warm-up) → {number_text(last['dice'])} (round {last['round']}),"
         f" a change of {number_text(change, signed=True)} ({interval}{', ' + p_value if p_value else ''})."
     )
-    return Note([sentence, _basis(results, last)], tone)
+    doubted = doubts(results.presence(last["round"]))
+    lines = [" ".join([sentence, *doubted]), *_method(results), _basis(results, last)]
+    return Note(lines, "warn" if doubted else tone)
+
+
+LEARNS_FROM = {
+    "pseudo_labels": "the labelled scans and pseudo-labels of the unlabelled ones",
+    "images": "the labelled scans and the unlabelled ones as images, without pseudo-labels",
+    "labels": "the labelled scans alone",
+}
+
+
+def _method(results: Results) -> list[str]:
+    """The method by name, and what its students learn from; a ceiling is called one."""
+    config = results.config
+    lines = [
+        f"Method {config.method}: {METHODS[config.method].description}. Its students learn from"
+        f" {LEARNS_FROM[learns_from(config, config.rounds)]}."
+    ]
+    if config.withheld_labels:
+        lines.append(
+            "The unlabelled scans were learned from with their withheld labels (withheld_labels): this is the ceiling of a"
+            " benchmark, not a result of learning from few labels."
+        )
+    return lines
 
 
 def _model(row: Row) -> str:
@@ -94,10 +124,18 @@ def _basis(results: Results, row: Row) -> str:
     )
     classes = counted(len(results.classes), "class", "classes")
     return (
-        f"Means over {scored} of the mean Dice over {classes} ({', '.join(results.classes)}), in native space; intervals"
-        f" by bootstrap over patients ({config.evaluate.bootstrap} resamples), p by Wilcoxon's signed-rank test. Nothing"
-        f" was chosen on the test scans.{f' Note: {caveat}.' if caveat else ''}"
+        f"Mean over {classes} ({', '.join(results.classes)}) of the mean Dice over {scored}, in native space."
+        f" {EMPTY_TEXT[config.evaluate.empty]} Intervals by bootstrap over patients ({config.evaluate.bootstrap} resamples),"
+        f" p by Wilcoxon's signed-rank test. Nothing was chosen on the test scans.{f' Note: {caveat}.' if caveat else ''}"
     )
+
+
+EMPTY_TEXT = {
+    "exclude": "A scan in which neither reference nor prediction has a class does not count for that class; a class missed,"
+    " or predicted where it is not, counts 0.",
+    "one": "A class that neither reference nor prediction has counts 1 (evaluate.empty), so a model that never predicts it"
+    " is paid for every scan without it; a class missed, or predicted where it is not, counts 0.",
+}  # fmt: skip
 
 
 def look_first(results: Results) -> Note | None:
@@ -163,7 +201,12 @@ def rounds_section(results: Results, figures: Figures) -> Section:
     """The rounds in numbers and as curves."""
     blocks: list[Block] = []
     if results.scores:
-        blocks += [_rounds_table(results), _classes_table(results)]
+        blocks += [
+            _rounds_table(results),
+            *_doubts(results),
+            _classes_table(results),
+            *_presence_table(results),
+        ]
     if any(to_number(row["dice"]) is not None for row in results.scores):
         blocks.append(_rounds_figure(results, figures))
     if results.config.rounds:
@@ -217,6 +260,45 @@ def _classes_table(results: Results) -> Table:
     return Table("Dice of each class", titles, rows)
 
 
+def _doubts(results: Results) -> list[Note]:
+    """Classes whose scores in a round are no evidence."""
+    numbers = [int(row["round"]) for row in results.scores]
+    lines = [f"{round_name(n).capitalize()}: {text}" for n in numbers for text in doubts(results.presence(n))]
+    return [Note(lines, "warn", title="Scores that are no evidence")] if lines else []
+
+
+def _presence_table(results: Results) -> list[Table]:
+    """Classes that a scan may lack: how good they are where they are, and whether they are found."""
+    found = {int(row["round"]): results.presence(int(row["round"])) for row in results.scores}
+    names = [n for n in results.classes if any(n in may_be_absent(classes) for classes in found.values())]
+    rows = [
+        [Cell(name), Cell(round_name(number)), *_presence_cells(classes[name])]
+        for name in names
+        for number, classes in found.items()
+        if name in classes
+    ]
+    titles = (
+        "Class",
+        "Round",
+        "Scans with it",
+        "Dice where present",
+        "Some of it found in",
+        "False alarm in",
+    )
+    return [Table("Classes that a scan may lack", titles, rows)] if rows else []
+
+
+def _presence_cells(found: Mapping[str, Any]) -> list[Cell]:
+    present, absent = found["present"], found["absent"]
+    tone = "bad" if present["predicted"] < present["cases"] / 2 else ""
+    return [
+        count_cell(present["cases"]),
+        number_cell(present["dice"]["mean"]),
+        share_cell(present["found"], present["cases"], tone),
+        share_cell(absent["false_alarms"], absent["cases"]),
+    ]
+
+
 def _change_cell(change: float | None) -> Cell:
     """A change of Dice, coloured when it is worth a look."""
     tone = "" if change is None or abs(change) < WORSE else ("good" if change > 0 else "bad")
@@ -233,7 +315,7 @@ def _rounds_figure(results: Results, figures: Figures) -> Block:
     )  # fmt: skip
     return figures.add(
         "dice_by_round", "Dice by round", figure,
-        "Thick: mean over the classes with its 95% interval over patients. Thin: each class.",
+        "Thick, in numbers below: mean over the classes with its 95% interval over patients. Thin: each class.",
     )  # fmt: skip
 
 
