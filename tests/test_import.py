@@ -620,3 +620,46 @@ def test_columns_are_names_of_their_own() -> None:
 
 def test_natural_order() -> None:
     assert sorted(["volume-10", "volume-2", "Volume-1"], key=natural) == ["Volume-1", "volume-2", "volume-10"]
+
+
+@pytest.mark.parametrize(
+    ("layout", "labelled"), [("brats", "config/brats.yaml"), ("lits", "config/lits.yaml")]
+)
+def test_ready_configurations_suit_their_data(
+    layout: str,
+    labelled: str,
+    phantoms: Callable[..., Path],
+    workplace: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The sheet that the import writes for a configuration of the repository makes it run."""
+    ready = Path(__file__).parents[1] / labelled
+    shutil.copytree(ready.parent, "config", ignore=lambda folder, names: [n for n in names if "." not in n])
+    sheet = load_config(Path(labelled)).cases
+    assert f"--output {labelled} --sheet {sheet}" in ready.read_text()
+    arguments = [
+        "import",
+        layout,
+        str(phantoms(layout)),
+        "--output",
+        labelled,
+        "--sheet",
+        sheet,
+        "--test",
+        "1",
+    ]
+    assert main(arguments) == 0
+    assert problems(load_config(Path(labelled))) == []
+    assert Path(labelled).read_text() == ready.read_text()
+    assert f"--config cases={sheet}" in capsys.readouterr().out
+
+
+def test_a_sheet_is_not_written_for_a_configuration_of_other_data(
+    phantoms: Callable[..., Path], workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ready = Path(__file__).parents[1] / "config" / "brats.yaml"
+    arguments = ["import", "brats", str(phantoms("brats2023")), "--output", str(ready), "--sheet", "s.csv"]
+    assert main(arguments) == 1
+    told = capsys.readouterr().err
+    assert "modality flair is not there" in told and "label value 3 (enhancing_tumour) is not known" in told
+    assert not Path("s.csv").exists()

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import get_args
 
 from hstf.cases import Split
+from hstf.config import load_config
 from hstf.config.experiment import Modality
 from hstf.errors import HstfError, join_faults
+from hstf.files import write_text
 from hstf.importers.dataset import DataSet, FoundCase, Labels
 from hstf.importers.extract import extract, needs_extraction
 from hstf.importers.headers import label_values, read_grids
 from hstf.importers.options import PATIENT, Options
 from hstf.importers.split import Request, assign, read_names, read_splits
-from hstf.importers.write import config_text, sheet_path, write_import
+from hstf.importers.write import config_text, find_unsuited, sheet_path, write_sheet
 
 KINDS = {
     "acdc": "ACDC: training/patient001/patient001_frame01.nii.gz",
@@ -41,6 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("folder", type=Path, metavar="FOLDER", help="the unpacked data set")
     add("--output", type=Path, required=True, metavar="FILE",
         help="the configuration, config/NAME.yaml; the case sheet is config/NAME/cases.csv")  # fmt: skip
+    add("--sheet", type=Path, metavar="FILE",
+        help="write this case sheet alone; --output exists, and its classes and modalities must suit the data")  # fmt: skip
     add("--labelled", type=_number_or_file, metavar="N|FILE",
         help="labelled patients, drawn or listed one a line; the others' labels are withheld; default: all")  # fmt: skip
     add("--test", type=_number_or_file, default=0, metavar="N|FILE",
@@ -77,32 +81,56 @@ def run(args: argparse.Namespace) -> int:
     labels = _labels(dataset, splits)
     command = ["hstf", *sys.argv[1:]]
     text = config_text(args.output, dataset, labels, splits, grids, command)
-    if needs_extraction(dataset):
-        if args.extract is None:
-            raise HstfError(
-                f"{args.folder}: the images are 4D, {len(dataset.modalities)} channels a file, and the workflow reads"
-                " one 3D volume a file. Add --extract FOLDER to write the channels there."
-            )
-        extract(dataset, args.extract)
-    write_import(args.output, text, dataset, splits)
+    if args.sheet:
+        find_unsuited(load_config(args.output), dataset, labels, args.output)
+    _extract(dataset, args)
+    write_sheet(args.sheet or sheet_path(args.output), dataset, splits)
+    if not args.sheet:
+        write_text(args.output, text)
     show(dataset, labels, splits, grids)
-    print(
+    print(_next(args))
+    return 0
+
+
+def _next(args: argparse.Namespace) -> str:
+    """What was written, and how to go on."""
+    if args.sheet:
+        chosen = f"--configfile {args.output} --config cases={args.sheet} experiment={args.sheet.stem}"
+        return f"Wrote {args.sheet}. Next:\n  snakemake --cores 8 {chosen}"
+    return (
         f"Wrote {args.output} and {sheet_path(args.output)}. Next:\n"
         f"  hstf check --config {args.output}\n"
         f"  snakemake --cores 8 --configfile {args.output}"
     )
-    return 0
 
 
 def _find_existing(args: argparse.Namespace) -> None:
+    """Refuse to replace what a person may have edited.
+
+    Raises:
+        HstfError: it exists, and ``--force`` is not given.
+    """
     if args.output.suffix not in (".yaml", ".yml"):
         raise HstfError(f"--output {args.output}: expected the name of a YAML file, config/NAME.yaml.")
-    there = [path for path in (args.output, sheet_path(args.output)) if path.exists()]
+    targets = [args.sheet] if args.sheet else [args.output, sheet_path(args.output)]
+    there = [path for path in targets if path.exists()]
     if there and not args.force:
         raise HstfError(
             f"{' and '.join(map(str, there))}: exists already. Add --force to replace it (and --split"
-            " with its case sheet to keep the split), or give another --output."
+            " with its case sheet to keep the split), or give another name."
         )
+
+
+def _extract(dataset: DataSet, args: argparse.Namespace) -> None:
+    """Channels of 4D images into files, where that was asked for."""
+    if not needs_extraction(dataset):
+        return
+    if args.extract is None:
+        raise HstfError(
+            f"{args.folder}: the images are 4D, {len(dataset.modalities)} channels a file, and the workflow reads"
+            " one 3D volume a file. Add --extract FOLDER to write the channels there."
+        )
+    extract(dataset, args.extract)
 
 
 def _judge(dataset: DataSet, args: argparse.Namespace) -> None:

@@ -66,7 +66,7 @@ def _choose(
     patients: Mapping[str, Sequence[FoundCase]], request: Request, spacing: Mapping[str, float]
 ) -> dict[str, Split]:
     """Split by case, from numbers and lists."""
-    official = [name for name, cases in patients.items() if any(case.test for case in cases)]
+    official = {name: None for name, cases in patients.items() if any(case.test for case in cases)}
     if official and request.test:
         raise HstfError(
             f"the data have a test set of {len(official)} patients. Leave --test out, or say with --split which"
@@ -82,8 +82,11 @@ def _choose(
         for name, cases in patients.items()
         if name not in official and any(case.label is not None for case in cases)
     ]
-    test = official or _pick(free, request.test, request, "test", patients, stratum)
-    rest = [name for name in free if name not in test]
+    listed = request.labelled if isinstance(request.labelled, list) else []
+    named = set(_named(listed, free, "labelled", patients))
+    for_test = [name for name in free if name not in named]
+    test = list(official) or _pick(for_test, request.test, request, "test", patients, stratum)
+    rest = [name for name in free if name not in set(test)]
     wanted = len(rest) if request.labelled is None else request.labelled
     labelled = _pick(rest, wanted, request, "labelled", patients, stratum)
     by_patient = dict.fromkeys(test, Split.TEST) | dict.fromkeys(labelled, Split.LABELLED)

@@ -12,8 +12,9 @@ import numpy as np
 import yaml
 
 from hstf.cases import Split
-from hstf.config.load import resolve_config
-from hstf.files import write_csv, write_text
+from hstf.config import Config, resolve_config
+from hstf.errors import join_faults
+from hstf.files import write_csv
 from hstf.importers.dataset import DataSet, FoundCase, Labels
 from hstf.importers.headers import Grid
 
@@ -159,7 +160,18 @@ def _rotation(grids: Sequence[Grid]) -> list[str]:
     ]
 
 
-def write_import(output: Path, text: str, dataset: DataSet, splits: Mapping[str, Split]) -> None:
-    """Write sheet and configuration."""
-    write_sheet(sheet_path(output), dataset, splits)
-    write_text(output, text)
+def find_unsuited(config: Config, dataset: DataSet, labels: Labels, source: Path) -> None:
+    """See that the configuration of ``source`` suits the data.
+
+    Raises:
+        HstfError: it asks for modalities that are not there, or does not know a value of the labels.
+    """
+    faults = [f"modality {name} is not there" for name in config.modalities if name not in dataset.modalities]
+    faults += [
+        f"label value {value} ({name}) is not known; there are {_flow(config.labels)}"
+        for name, value in labels.values.items()
+        if value not in config.labels.values()
+    ]
+    if faults:
+        there = ", ".join(dataset.modalities)
+        raise join_faults(f"{source}: does not suit the data, which have {there}.", faults)
