@@ -260,6 +260,14 @@ def test_a_tiny_comparison(finished: Workspace, tmp_path: Path) -> None:
     assert list(table) == ["warm-up", "supervised", "mean_teacher"]
     assert float(table["supervised"]["wall_s"]) > float(table["warm-up"]["wall_s"]) > 0
     assert (folder / "dice_by_scale.png").is_file()
+    evaluation = folder / "supervised_seed_0" / "round_1" / "evaluation"
+    with (evaluation / "scales.csv").open() as scaled, (evaluation / "cases.csv").open() as plain:
+        as_planned = [row for row in csv.DictReader(scaled) if row["scale"] == "1"]
+        dice = {(row["case_id"], row["class"]): row["dice"] for row in csv.DictReader(plain)}
+    assert len(as_planned) == 4
+    assert all(row["dice"] == dice[row["case_id"], row["class"]] for row in as_planned), (
+        "scale 1 is the plain prediction"
+    )
     assert not (folder / "supervised_seed_0" / "round_1" / "teacher").exists()
     assert {line.split()[0] for line in (tmp_path / "opened.txt").read_text().splitlines()} == {"evaluate"}
     assert workspace.jobs("compare") == {}

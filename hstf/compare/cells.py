@@ -120,7 +120,7 @@ def _warmup_name(seed: int) -> str:
     return f"warmup_seed_{seed}"
 
 
-def _derived(config: Config, name: str, method: str, seed: int, reuse: dict[str, str | None]) -> Config:
+def _derived(config: Config, name: str, method: str, seed: int, reuse: dict[str, str]) -> Config:
     """``config`` as an experiment of its own below ``compare/``. Persons' overrides are left out: methods are compared."""
     folder = Layout.of(config).compare
     changes = {

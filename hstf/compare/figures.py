@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -24,7 +25,7 @@ def _panel(width: float, height: float) -> Iterator[tuple[Figure, "Axes"]]:
         yield figure, figure.subplots()
 
 
-def _look(index: int) -> dict[str, str]:
+def _look(index: int) -> dict[str, Any]:
     """Colour, marker and line of a method: no two of the first eighteen look the same."""
     turn = index // len(SERIES)
     return {
@@ -40,8 +41,8 @@ def dice_by_round(methods: Mapping[str, Mapping[int, Seeds]]) -> Figure:
     with _panel(7.2, 3.8) as (figure, axes):
         for index, (name, values) in enumerate(methods.items()):
             x = np.array(list(values)) + 0.2 * ((index + 0.5) / len(methods) - 0.5)
-            means = [np.mean(seeds) for seeds in values.values()]
-            spread = [np.std(seeds, ddof=1) if len(seeds) > 1 else 0.0 for seeds in values.values()]
+            means = [fmean(seeds) for seeds in values.values()]
+            spread = [stdev(seeds) if len(seeds) > 1 else 0.0 for seeds in values.values()]
             axes.errorbar(x, means, spread, capsize=3, elinewidth=1, label=name, **_look(index))
         axes.set(ylabel="Dice of the test cases", xticks=rounds)
         axes.set_xticklabels(["warm-up" if number == 0 else f"round {number}" for number in rounds])

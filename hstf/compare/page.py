@@ -46,9 +46,12 @@ def _main_cells(row: Row, references: Sequence[str]) -> list[Cell]:
         *(_with_sd(row, metric, metric) for metric in METRICS),
     ]
     for name in references:
-        change = [row.get(f"vs_{name}{part}") for part in ("", "_low", "_high")]
+        change, low, high = (row.get(f"vs_{name}{part}") for part in ("", "_low", "_high"))
         p_value = row.get(f"vs_{name}_p")
-        cells += [estimate_cell(*change, signed=True), Cell(p_text(p_value) or "–", p_value, numeric=True)]
+        cells += [
+            estimate_cell(change, low, high, signed=True),
+            Cell(p_text(p_value) or "–", p_value, numeric=True),
+        ]
     share = row["gap_share"]
     cells.append(number_cell(None if share is None else 100 * share, 0))
     return [*cells, number_cell(row["cpu_s"] / 3600, 2), number_cell(row["wall_s"] / 3600, 2)]
