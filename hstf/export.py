@@ -160,7 +160,7 @@ def bundle_metadata(content: Mapping[str, Any]) -> dict[str, Any]:
         },
         "name": content["experiment"],
         "task": f"3D segmentation of {', '.join(classes[1:])}",
-        "description": f"Hybrid CNN and transformer of the experiment {content['experiment']}, trained by self-training.",
+        "description": f"Segmentation network of the experiment {content['experiment']}, trained by self-training.",
         "authors": "see the owner of this folder",
         "copyright": "see the owner of this folder",
         "data_type": "nifti",

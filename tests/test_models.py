@@ -1,7 +1,9 @@
-"""The network: shapes, gradients, positions in millimetres, and files that bring it back."""
+"""The networks: shapes, gradients, positions in millimetres, controls, and files that bring them back."""
 
 import hashlib
+import json
 import pickle
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +12,20 @@ import pytest
 import torch
 from tiny_model import tiny_plan
 
+from hstf.cli import main
 from hstf.config.network import NetworkConfig
 from hstf.errors import HstfError
-from hstf.models import HybridNet, NetworkSpec, load_network, network_spec, save_network
+from hstf.models import NETWORKS, HybridNet, NetworkSpec, load_network, network_spec, save_network
+from hstf.models import build as build_network
+from hstf.models.baselines import field_of_view, padded_size
+from hstf.models.command import cost
 from hstf.models.hybrid import attended_level
 from hstf.models.transformer import TransformerLayer, rotary_angles, rotate
+from hstf.models.utnet import EfficientAttention
 
 HALF = (2, 2, 2)
 FULL = (1, 1, 1)
+GOLDEN = (0.37293, 0.35165)  # mean and standard deviation of the hybrid's logits
 SPECS = {
     "two stages": NetworkSpec(
         "hybrid", 1, 2, (4, 8), (FULL, HALF), ((3, 3, 3),) * 2, (1.0, 1.0, 1.0), 1, 1
@@ -187,6 +195,198 @@ def test_damaged_weights_are_told_and_never_executed(tmp_path: Path) -> None:
         load_network(tmp_path / "absent.pt")
 
 
+THREE = NetworkSpec(
+    "hybrid", 1, 2, (4, 8, 8), (FULL, HALF, HALF), ((3, 3, 3),) * 3, (1.0, 1.0, 1.0), 2, 2, 4, 0.0,
+    patch_size=(16, 8, 8), pair=("hybrid", "unetpp"),
+)  # fmt: skip
+COARSE = replace(
+    THREE, inputs=4, classes=6, channels=(4, 8, 8, 8), strides=(FULL, (2, 2, 1), (2, 2, 1), HALF),
+    kernels=((3, 3, 1), (3, 3, 1), (3, 3, 3), (3, 3, 3)), spacing=(0.7, 0.8, 5.0), patch_size=(32, 16, 4),
+)  # fmt: skip
+PLANNED = {
+    "isotropic, two classes": (THREE, (20, 8, 12)),
+    "coarse slices, six classes": (COARSE, (16, 24, 6)),
+}
+
+
+@pytest.mark.parametrize(("spec", "size"), PLANNED.values(), ids=PLANNED.keys())
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_answers_on_the_grid_of_its_input(
+    name: str, spec: NetworkSpec, size: tuple[int, int, int]
+) -> None:
+    torch.manual_seed(0)
+    network, x = build_network(replace(spec, name=name)).eval(), torch.randn(2, spec.inputs, *size)
+    assert all(n % d == 0 for n, d in zip(size, network.divisor, strict=True))
+    with torch.no_grad():
+        answer = network.pyramid(x, (1.1, 1.0, 1.2))
+    assert answer.logits[0].shape == (2, spec.classes, *size)
+    voxels = [level[0, 0].numel() for level in answer.logits]
+    assert voxels == sorted(voxels, reverse=True)
+    assert all(level.shape[:2] == (2, spec.classes) and level.isfinite().all() for level in answer.logits)
+    assert answer.features.shape[0] == 2 and answer.features.isfinite().all()
+    assert all(1 <= n <= whole / 2 for n, whole in zip(answer.features.shape[2:4], size, strict=False))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gradients_reach_every_parameter_of_every_network(name: str) -> None:
+    torch.manual_seed(0)
+    network = build_network(replace(THREE, name=name)).train()
+    sum(level.square().mean() for level in network.pyramid(torch.randn(2, 1, 20, 8, 12)).logits).backward()
+    dead = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not dead
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_comes_back_from_its_file(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, x = build_network(replace(THREE, name=name)).eval(), torch.randn(1, 1, 8, 8, 4)
+    save_network(tmp_path / "weights.pt", network, {})
+    loaded, _ = load_network(tmp_path / "weights.pt")
+    assert (type(loaded), loaded.spec) == (type(network), network.spec)
+    with torch.no_grad():
+        assert torch.equal(loaded(x), network(x))
+
+
+def test_the_hybrid_of_a_seed_stays_the_same() -> None:
+    """Measured results hold for these random weights and this arithmetic."""
+    torch.manual_seed(0)
+    network = HybridNet(replace(THREE, name="hybrid")).eval()
+    x = torch.linspace(-1, 1, 16 * 8 * 8).reshape(1, 1, 16, 8, 8)
+    with torch.no_grad():
+        logits = network(x)
+    assert [logits.mean().item(), logits.std().item()] == pytest.approx(GOLDEN, abs=1e-4)
+
+
+def test_the_identity_control_is_the_hybrid_whose_transformer_is_silent() -> None:
+    hybrid, control = (
+        build(replace(THREE, name="hybrid")).eval(),
+        build(replace(THREE, name="hybrid_identity")),
+    )
+    unmatched = control.load_state_dict(hybrid.state_dict(), strict=False)
+    assert not unmatched.missing_keys
+    assert all(key.startswith("transformer.") for key in unmatched.unexpected_keys)
+    x = an_input(THREE)
+    with torch.no_grad():
+        assert not torch.equal(control.eval()(x), hybrid(x))
+        for layer in hybrid.transformer.layers:
+            layer.scale1.zero_(), layer.scale2.zero_()
+        assert torch.equal(control(x), hybrid(x))
+
+
+@pytest.mark.parametrize("kernel", [(3, 3, 3), (3, 3, 1)])
+@pytest.mark.parametrize("layers", [1, 4, 8])
+def test_the_cnn_has_the_parameters_of_the_hybrid(kernel: tuple[int, int, int], layers: int) -> None:
+    spec = replace(THREE, channels=(16, 32, 64), kernels=(kernel,) * 3, transformer_layers=layers)
+    hybrid, cnn, neither = (
+        cost(replace(spec, name=name)).parameters for name in ("hybrid", "cnn", "hybrid_identity")
+    )
+    assert cnn - neither == pytest.approx(hybrid - neither, rel=0.03)
+
+
+def test_files_of_the_cnn_before_it_was_matched_are_read(tmp_path: Path) -> None:
+    save_network(tmp_path / "new.pt", build(replace(THREE, name="hybrid_identity")), {})
+    content = torch.load(tmp_path / "new.pt", weights_only=True)
+    spec = json.loads(content["spec"]) | {"name": "cnn"}
+    content["spec"] = json.dumps({key: spec[key] for key in spec if key not in ("patch_size", "pair")})
+    torch.save(content, tmp_path / "old.pt")
+    assert load_network(tmp_path / "old.pt")[0].spec.name == "hybrid_identity"
+
+
+def test_a_pair_answers_with_the_mean_of_both_probabilities() -> None:
+    torch.manual_seed(0)
+    pair, x = build_network(replace(THREE, name="pair", pair=("hybrid", "cnn"))).eval(), an_input(THREE)
+    first, second = pair.parts
+    assert (first.spec.name, second.spec.name) == ("hybrid", "cnn")
+    with torch.no_grad():
+        expected = (first(x).softmax(1) + second(x).softmax(1)) / 2
+        answer = pair.pyramid(x)
+        assert torch.allclose(pair(x).exp(), expected, atol=1e-6)
+    assert [level.shape for level in answer.logits] == [level.shape for level in first.pyramid(x).logits]
+    assert answer.features.shape[1] == 16
+    assert first.parts == (first,)
+
+
+def test_attention_is_the_same_for_the_same_anatomy_at_another_scale() -> None:
+    """The logits between voxels that show the same places do not depend on the zoom, nor on where the grid starts."""
+    g, cpu, mm = torch.Generator().manual_seed(0), torch.device("cpu"), (8.0, 8.0, 5.0)
+    zoom = (1.5, 2.0, 1.0)
+    q, k = torch.randn(2, 2 * 3 * 4, 12, generator=g)
+    planned = rotary_angles((2, 3, 4), mm, 6, cpu)
+    zoomed = rotary_angles((4, 7, 6), [m / z for m, z in zip(mm, zoom, strict=True)], 6, cpu)
+    same_places = zoomed.reshape(4, 7, 6, 6)[0::3, 1::2, 2:]  # 1.5 x 2 voxels apart are the planned 1 x 1
+    apart = rotary_angles((3, 3, 4), mm, 6, cpu).reshape(3, 3, 4, 6)[::2]
+    logits = rotate(q, apart.reshape(-1, 6)) @ rotate(k, apart.reshape(-1, 6)).T
+    found = rotate(q, same_places.reshape(-1, 6)) @ rotate(k, same_places.reshape(-1, 6)).T
+    assert torch.allclose(logits, found, atol=1e-3)
+    assert not torch.allclose(logits, rotate(q, planned) @ rotate(k, planned).T, atol=1e-1)
+
+
+def test_features_of_a_padded_image_cover_the_image_alone() -> None:
+    """Cells of 8 voxels of which 28 of 32 are image: 4 cells of 7 voxels, sampled at their centres."""
+    ramp = torch.arange(4.0)[None, None, :, None, None].expand(1, 1, 4, 2, 2)
+    assert field_of_view(ramp, (1.0, 1.0, 1.0)) is ramp
+    found = field_of_view(ramp, (28 / 32, 1.0, 0.5))
+    assert found.shape == (1, 1, 4, 2, 1)
+    centres = (torch.tensor([3.5, 10.5, 17.5, 24.5]) / 8 - 0.5).clamp_min(0)
+    assert torch.allclose(found[0, 0, :, 0, 0], centres, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "padded"),
+    [((32, 32, 64), (32, 32, 64)), ((40, 56, 40), (64, 64, 64)), ((9, 32, 1), (64, 32, 32))],
+)
+def test_images_are_padded_to_the_strides_of_a_baseline(size: Sequence[int], padded: Sequence[int]) -> None:
+    assert padded_size(size, 32) == padded
+
+
+def test_positions_of_unetr_are_its_own_at_the_planned_patch() -> None:
+    torch.manual_seed(0)
+    vit = build_network(replace(THREE, name="vit", patch_size=(32, 16, 16))).eval()
+    x = torch.randn(1, 1, 32, 16, 16)
+    with torch.no_grad():
+        vit(torch.randn(1, 1, 48, 16, 32))  # leaves nothing behind
+        assert torch.allclose(vit(x), vit.network(x), atol=1e-5)
+
+
+def test_relative_positions_of_utnet_depend_on_the_offset_alone() -> None:
+    attention = EfficientAttention(4, 4, 2)
+    bias = attention.relative((4, 4, 4), (4, 4, 4)).reshape(2, *(4,) * 6)  # heads, places, cells
+    assert torch.allclose(bias[:, :-1, :-1, :-1, :-1, :-1, :-1], bias[:, 1:, 1:, 1:, 1:, 1:, 1:])
+    assert bias[0].unique().numel() == 7**3
+    attention.bias.data = (
+        torch.arange(-3.0, 4.0).repeat_interleave(49).expand(2, 343)
+    )  # the offset along the first axis
+    finer = attention.relative((8, 4, 4), (4, 4, 4)).reshape(2, 8, 16, 4, 16)[0, :, 0, :, 0]
+    places = torch.arange(8) / 2 - 0.25  # in cells
+    assert torch.allclose(finer[1:-1], (places[:, None] - torch.arange(4))[1:-1])
+    assert attention.relative((2, 4, 1), (2, 4, 1)).shape == (2, 8, 8)
+
+
+def test_networks_that_cannot_be_built_are_told() -> None:
+    with pytest.raises(HstfError, match=r"no network 'unet'; there are hybrid, .*pair"):
+        build_network(replace(THREE, name="unet"))
+    with pytest.raises(HstfError, match="vnet takes 1, 2, 4, 8 or 16 modalities, not 3"):
+        build_network(replace(THREE, name="vnet", inputs=3))
+
+
+def test_operations_of_convolutions_grow_with_the_patch_and_parameters_do_not() -> None:
+    small, large = (
+        cost(replace(THREE, name="hybrid_identity", patch_size=p)) for p in ((16, 8, 8), (16, 16, 8))
+    )
+    assert (large.operations, large.parameters) == (2 * small.operations, small.parameters)
+    attending = cost(replace(THREE, name="hybrid", patch_size=(16, 8, 8)))
+    assert attending.operations > small.operations
+
+
+def test_the_table_has_a_row_for_every_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "tiny.yaml"
+    config.write_text("experiment: tiny\nplan: {base_channels: 4, max_channels: 8}\n")
+    assert main(["models", "--config", str(config), "--patch", "16", "16", "8"]) == 0
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][1:]
+    assert [row[0].strip("| ").split(" ")[0] for row in rows] == list(NETWORKS)
+    assert all(float(row[1]) > 0 for row in rows)
+
+
 def test_heads_are_halved_until_they_fit_the_widths() -> None:
     plan = replace(tiny_plan(), channels=(12, 24))
     assert network_spec(NetworkConfig(transformer_heads=8), plan, 1, 3).transformer_heads == 2
@@ -201,5 +401,7 @@ def test_plans_without_a_network_are_refused() -> None:
     with pytest.raises(HstfError, match=r"9 channels: make plan\.base_channels and max_channels even"):
         network_spec(NetworkConfig(), odd, 1, 3)
     assert network_spec(NetworkConfig(name="cnn"), odd, 1, 3).channels == (4, 9)
+    with pytest.raises(HstfError, match="9 channels"):
+        network_spec(NetworkConfig(name="pair", pair=("vnet", "hybrid")), odd, 1, 3)
     with pytest.raises(HstfError, match="single voxel at the deepest of 2 levels"):
         network_spec(NetworkConfig(), replace(tiny_plan(), patch_size=(2, 2, 2)), 1, 3)
