@@ -5,7 +5,7 @@ A cell differs from the experiment that it belongs to by ``method`` and ``seed``
 experiment itself where the seed is its own. A method that needs other data or another warm-up makes its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,12 +120,12 @@ def _warmup_name(seed: int) -> str:
     return f"warmup_seed_{seed}"
 
 
-def _derived(config: Config, name: str, method: str, seed: int, reuse: dict[str, str]) -> Config:
+def _derived(config: Config, name: str, method: str, seed: int, reuse: Mapping[str, str | None]) -> Config:
     """``config`` as an experiment of its own below ``compare/``. Persons' overrides are left out: methods are compared."""
     folder = Layout.of(config).compare
     changes = {
         "experiment": name, "output": str(folder), "overrides": str(folder / name / "overrides"), "method": method,
-        "seed": seed, "reuse": reuse, "phantom": None,
+        "seed": seed, "reuse": dict(reuse), "phantom": None,
     }  # fmt: skip
     return resolve_config(config.model_dump(mode="json") | changes, source=f"compare: {name}")
 
