@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hstf.config.training import CscConfig
-from hstf.losses import EPSILON, soft_dice, weighted_mean
+from hstf.losses import EPSILON, averaged, soft_dice, weighted_mean
 from hstf.models import Pyramid, SegmentationNetwork
 
 STRONGLY_ANISOTROPIC = 3.0  # an axis with voxels this much longer than the shortest keeps its scale
@@ -95,7 +95,7 @@ def feature_consistency(features: Tensor, teacher_features: Tensor, trust: Tenso
     size = teacher_features.shape[2:]
     matched = F.interpolate(features.float(), size=size, mode="trilinear", align_corners=False)
     distance = 1 - F.cosine_similarity(matched, teacher_features.float(), dim=1)
-    return weighted_mean(distance[:, None], F.adaptive_avg_pool3d(trust, size))
+    return weighted_mean(distance[:, None], averaged(trust, teacher_features))
 
 
 def pyramid_consistency(levels: Sequence[Tensor], teacher: Tensor, valid: Tensor) -> Tensor:
@@ -108,9 +108,8 @@ def pyramid_consistency(levels: Sequence[Tensor], teacher: Tensor, valid: Tensor
     """
     terms = []
     for level in levels:
-        size = level.shape[2:]
-        weight = F.adaptive_avg_pool3d(valid, size)
-        target = F.adaptive_avg_pool3d(teacher * valid, size) / weight.clamp_min(EPSILON)
+        weight = averaged(valid, level)
+        target = averaged(teacher * valid, level) / weight.clamp_min(EPSILON)
         log_t = target.clamp_min(EPSILON).log()
         terms.append(weighted_mean(*rectified_divergence(level.float().log_softmax(1), log_t, weight)))
     return torch.stack(terms).mean()

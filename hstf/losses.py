@@ -49,11 +49,15 @@ def pyramid_loss(logits: Sequence[Tensor], target: Tensor, weight: Tensor) -> Te
     factors = [0.5**level for level in range(len(logits))]
     total = torch.zeros((), device=target.device)
     for factor, level in zip(factors, logits, strict=True):
-        size = (level.shape[2], level.shape[3], level.shape[4])
-        coarse_weight = F.adaptive_avg_pool3d(weight, size)
-        coarse = F.adaptive_avg_pool3d(target * weight, size) / coarse_weight.clamp_min(EPSILON)
+        coarse_weight = averaged(weight, level)
+        coarse = averaged(target * weight, level) / coarse_weight.clamp_min(EPSILON)
         total = total + factor * dice_cross_entropy(level, coarse, coarse_weight)
     return total / sum(factors)
+
+
+def averaged(x: Tensor, like: Tensor) -> Tensor:
+    """``x`` ``(B, C, D, H, W)`` averaged to the grid of ``like`` ``(B, K, d, h, w)`` over the same field of view."""
+    return F.adaptive_avg_pool3d(x, (like.shape[2], like.shape[3], like.shape[4]))
 
 
 def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:

@@ -14,8 +14,6 @@ from torch import Tensor
 from hstf.config.training import MixingConfig
 from hstf.training.loop import Views
 
-MIXED = ("weak", "target", "weight", "pseudo")
-
 Box = tuple[slice, slice, slice]
 
 
@@ -30,7 +28,10 @@ def mix(views: Views, config: MixingConfig) -> Views:
         return views
     box = random_box(views.weak.shape[2:], config.share, views.generator)
     partner = partners(views.unlabelled.tolist())
-    return replace(views, **{name: paste(getattr(views, name), partner, box) for name in MIXED})
+    weak, target, weight, pseudo = (
+        paste(x, partner, box) for x in (views.weak, views.target, views.weight, views.pseudo)
+    )
+    return replace(views, weak=weak, target=target, weight=weight, pseudo=pseudo)
 
 
 def random_box(shape: Sequence[int], share: float, generator: torch.Generator) -> Box:

@@ -299,6 +299,13 @@ def test_too_few_cases(data: Data) -> None:
     assert "1 errors and 2 warnings" in told
 
 
+def test_the_ceiling_of_a_benchmark_is_told(data: Data, capsys: pytest.CaptureFixture[str]) -> None:
+    check(data.config(method="full"))
+    told = capsys.readouterr().out
+    assert "the withheld labels of the unlabelled cases are learned from" in told
+    assert "unlabelled cases of 0 patients" in told
+
+
 def test_a_damaged_checksum_is_found(data: Data) -> None:
     """The voxels of a stored block are flipped: all bytes are there, only the CRC tells."""
     path = data.folder / "p0.nii.gz"

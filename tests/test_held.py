@@ -17,16 +17,17 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> list[TrainingCase]:
-    """A labelled case, and one with soft targets and weights."""
+    """A labelled case, one with soft targets and weights, and an image alone."""
     folder = tmp_path_factory.mktemp("held")
     config, _ = write_experiment(folder)
     write_labels(config, 1, ["u_0"])
     write_case(folder / "l", labelled=True)
     files = [folder / "l" / name for name in ("image.b2nd", "label.b2nd", "locations.npy")]
-    return [TrainingCase("l", *files, pseudo=False), *pseudo_cases(Layout.of(config), 1, ["u_0"])]
+    alone = TrainingCase("i", files[0], None, None, pseudo=True)
+    return [TrainingCase("l", *files, pseudo=False), *pseudo_cases(Layout.of(config), 1, ["u_0"]), alone]
 
 
-@given(start=st.tuples(*[st.integers(-6, 12)] * 3), which=st.integers(0, 1))
+@given(start=st.tuples(*[st.integers(-6, 12)] * 3), which=st.integers(0, 2))
 def test_regions_are_those_of_the_files(
     cases: list[TrainingCase], start: tuple[int, ...], which: int
 ) -> None:
@@ -58,7 +59,7 @@ def test_what_does_not_fit_stays_on_disk(cases: list[TrainingCase]) -> None:
     image = scan("l")[0]
     enough = (image.nbytes + image[0].size) / 1e9
     kinds = [type(case).__name__ for case in hold(cases, meta, enough)]
-    assert kinds == ["HeldCase", "TrainingCase"]
+    assert kinds == ["HeldCase", "TrainingCase", "TrainingCase"]
     assert hold(cases, meta, 0.0) == cases
 
 

@@ -109,6 +109,22 @@ def test_pseudo_labels_bring_their_own_probabilities_and_weights(tmp_path: Path)
     np.testing.assert_array_equal(found[1:-1].sum(0), 1)
 
 
+def test_of_an_image_alone_every_class_is_as_likely_and_nothing_weighs(tmp_path: Path) -> None:
+    (case,) = cases_in(tmp_path, 1)
+    alone = TrainingCase("x", case.image_path, None, None, pseudo=True)
+    corner = np.array((-3, 5, 2))
+    found, known = (c.region(corner, (10, 10, 10), CLASSES) for c in (alone, case))
+    np.testing.assert_array_equal(found[0], known[0])
+    np.testing.assert_allclose(
+        found[1:-1].sum(0), known[1:-1].sum(0), atol=1e-6
+    )  # 1 inside the scan, 0 outside
+    assert (found[1:-1] == found[1]).all()
+    assert not found[-1].any()
+    assert alone.files == [case.image_path]
+    batch = source_of([case], [alone], foreground_fraction=1.0).batch(0)
+    assert batch.pseudo.tolist() == [False, True]
+
+
 def test_a_batch_is_a_function_of_seed_and_step(tmp_path: Path) -> None:
     labelled, pseudo = cases_in(tmp_path, 3), cases_in(tmp_path, 2, "u")
     source, again = source_of(labelled, pseudo), source_of(labelled, pseudo)

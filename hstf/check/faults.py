@@ -84,7 +84,12 @@ def sources(sheet: CaseSheet, config: Config) -> list[Source]:
 
 def examine(sheet: CaseSheet, scans: Scans, config: Config) -> list[Finding]:
     """Every fault and warning, and an ``ok`` row for each file that has none; in the order of the sheet."""
-    findings = [*_sheet_findings(sheet), *_group_findings(sheet), *_duplicate_findings(scans, config)]
+    findings = [
+        *_withheld_findings(config),
+        *_sheet_findings(sheet),
+        *_group_findings(sheet),
+        *_duplicate_findings(scans, config),
+    ]
     by_case: dict[str, list[Source]] = defaultdict(list)
     for source, scan in scans.items():
         by_case[source.case.case_id].append(source)
@@ -221,6 +226,19 @@ def corner_distance(a: np.ndarray, b: np.ndarray, shape: Sequence[int]) -> float
 
 
 # --- all cases together ----------------------------------------------------------------------------
+
+
+def _withheld_findings(config: Config) -> Iterator[Finding]:
+    """Withheld labels that are learned from."""
+    if config.withheld_labels:
+        yield Finding(
+            Level.WARNING,
+            "",
+            SHEET,
+            "the withheld labels of the unlabelled cases are learned from",
+            "labels of labelled cases alone",
+            "Leave withheld_labels out unless this is the ceiling of a benchmark.",
+        )
 
 
 def _sheet_findings(sheet: CaseSheet) -> Iterator[Finding]:

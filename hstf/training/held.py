@@ -69,8 +69,6 @@ def hold(cases: Sequence[TrainingCase], device: torch.device, gigabytes: float) 
 
 def on_device(case: TrainingCase, device: torch.device) -> HeldCase:
     """``case`` with its arrays on ``device``."""
-    voxels, label = (
-        None if path is None else torch.from_numpy(read_array(path)).to(device)
-        for path in (case.image_path, case.target_path)
-    )
+    voxels = torch.from_numpy(read_array(case.image_path)).to(device)
+    label = None if case.target_path is None else torch.from_numpy(read_array(case.target_path)).to(device)
     return HeldCase(**asdict(case), voxels=voxels, label=label, positions=case.locations())
