@@ -45,6 +45,8 @@ SOURCES = {
 STEPS = {
     "low_confidence": "below the class's confidence threshold: weight lowered",
     "components": "in components unlike those of the labelled cases: removed",
+    "lesions": "in lesions that are not likely enough: given to the next class",
+    "possible_lesions": "possibly of a lesion that is not predicted: weight lowered",
     "holes": "in holes that the labelled cases do not have: filled",
     "previous_round": "labelled otherwise in the round before: weight lowered",
 }
@@ -196,7 +198,7 @@ def _median(values: Sequence[float]) -> float | None:
 def _steps_table(refined: Mapping[int, Sequence[Row]]) -> Table:
     rows = []
     for number, cases in refined.items():
-        for step, meaning in STEPS.items():
+        for step, meaning in ((step, meaning) for step, meaning in STEPS.items() if step in cases[0]):
             changed = column(cases, step)
             touched = sum(value > 0 for value in changed)
             rows.append([
