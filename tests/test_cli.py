@@ -11,6 +11,7 @@ from hstf.cli import COMMANDS, main
 HEAVY = ("torch", "monai", "pandas", "mlflow", "matplotlib", "snakemake")
 WITHOUT_TORCH = (
     "phantom",
+    "import",
     "check",
     "plan",
     "preprocess",

@@ -16,7 +16,15 @@ from hstf.cases import Split, read_cases
 from hstf.cli import main
 from hstf.config import Config
 from hstf.errors import HstfError
-from hstf.phantom import PHANTOM_LABELS, PhantomOptions, generate_case, scan, write_dataset
+from hstf.phantom import (
+    LAYOUTS,
+    PHANTOM_LABELS,
+    PhantomOptions,
+    generate_case,
+    scan,
+    write_dataset,
+    write_layout,
+)
 from hstf.phantom.dataset import case_seed
 from hstf.phantom.scan import rician
 from hstf.phantom.shapes import SmoothField, Superellipsoid, coverage
@@ -334,3 +342,57 @@ def test_impossible_options_are_all_named(tmp_path: Path, capsys: pytest.Capture
 def test_modalities_need_different_names() -> None:
     with pytest.raises(HstfError, match="different names"):
         PhantomOptions(modalities=("t1", "t1"))
+
+
+LAYOUT_FACTS = {
+    # layout: (an image, a label, axes, image type, values a label may have)
+    "acdc": ("training/patient001/patient001_frame01.nii.gz", "training/patient001/patient001_frame01_gt.nii.gz",
+             "LPS", np.int16, {0, 1, 2, 3}),
+    "brats": ("MICCAI_BraTS2020_TrainingData/BraTS20_Training_001/BraTS20_Training_001_t1ce.nii.gz",
+              "MICCAI_BraTS2020_TrainingData/BraTS20_Training_001/BraTS20_Training_001_seg.nii.gz",
+              "LPS", np.int16, {0, 1, 2, 4}),
+    "brats2023": ("ASNR-MICCAI-BraTS2023-GLI-Challenge-TrainingData/BraTS-GLI-00000-000/BraTS-GLI-00000-000-t2f.nii.gz",
+                  "ASNR-MICCAI-BraTS2023-GLI-Challenge-TrainingData/BraTS-GLI-00000-000/BraTS-GLI-00000-000-seg.nii.gz",
+                  "LPS", np.int16, {0, 1, 2, 3}),
+    "lits": ("Training_Batch1/volume-0.nii", "Training_Batch1/segmentation-0.nii", "LPS", np.int16, {0, 1, 2}),
+    "msd": ("imagesTr/phantom_000.nii.gz", "labelsTr/phantom_000.nii.gz", "RAS", np.float32, {0, 1, 2, 3, 4}),
+    "nnunet": ("imagesTr/phantom_000_0000.nii.gz", "labelsTr/phantom_000.nii.gz", "RAS", np.float32, {0, 1, 2, 3, 4}),
+    "folder": ("images/case_000.nii.gz", "labels/case_000.nii.gz", "RAS", np.int16, {0, 1, 2, 3, 4}),
+    "bids": ("sub-001/anat/sub-001_T1w.nii.gz", "derivatives/manual/sub-001/anat/sub-001_desc-manual_dseg.nii.gz",
+             "RAS", np.int16, {0, 1, 2, 3, 4}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_have_their_owners_names_types_axes_and_values(layout: str, tmp_path: Path) -> None:
+    options = ["--cases", "3", "--labelled", "2", "--test", "0", "--size", "24", "24", "16", "--lesions", "3"]
+    assert main(["phantom", "--layout", layout, "--output", str(tmp_path), *options]) == 0
+    image_name, label_name, axes, dtype, values = LAYOUT_FACTS[layout]
+    image, label = nib.load(tmp_path / image_name), nib.load(tmp_path / label_name)
+    assert "".join(nib.aff2axcodes(image.affine)) == axes
+    np.testing.assert_array_equal(image.affine, label.affine)
+    assert (image.get_data_dtype(), label.get_data_dtype()) == (dtype, np.uint8)
+    found = set(np.unique(label.dataobj))
+    assert found <= values and len(found) >= 3
+
+
+def test_axes_of_a_layout_mirror_the_array_and_not_the_anatomy(tmp_path: Path) -> None:
+    options = PhantomOptions(cases=1, labelled=1, test=0, size=(24, 20, 16), noise=0.0)
+    for name, axes in (("ras", (1.0, 1.0, 1.0)), ("lps", (-1.0, -1.0, 1.0))):
+        write_layout(tmp_path / name, replace(LAYOUTS["folder"], axes=axes), options)
+    ras, lps = (nib.load(tmp_path / name / "labels" / "case_000.nii.gz") for name in ("ras", "lps"))
+    back = nib.as_closest_canonical(lps)
+    np.testing.assert_array_equal(np.asarray(back.dataobj), np.asarray(ras.dataobj))
+    np.testing.assert_allclose(back.affine, ras.affine, atol=1e-4)
+
+
+def test_ct_of_a_layout_is_in_hounsfield_units(tmp_path: Path) -> None:
+    assert main(["phantom", "--layout", "lits", "--output", str(tmp_path), "--cases", "2", "--labelled", "2",
+                 "--test", "0", "--size", "32", "32", "24"]) == 0  # fmt: skip
+    for number in range(2):
+        volume, label = (
+            np.asarray(nib.load(next(tmp_path.rglob(f"{kind}-{number}.nii"))).dataobj)
+            for kind in ("volume", "segmentation")
+        )
+        assert volume.min() == -1000
+        assert 0 < np.median(volume[label == 1]) < 250
