@@ -34,5 +34,11 @@ include: "workflow/rules/compare.smk"
 
 
 onstart:
+    try:
+        begin_run()
+    except Taken as holder:
+        raise WorkflowError(
+            f"{holder} is at work in this folder. Wait for it or end it; --unlock does no good."
+        )
     for settings in (CONFIG, *EXPERIMENTS.values()):
         write_text_if_changed(Layout.of(settings).config, config_text(settings))

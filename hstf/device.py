@@ -7,12 +7,15 @@ from pathlib import Path
 import torch
 
 from hstf.errors import HstfError
+from hstf.lease import leased_index
 
 BF16_CPU_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
 def choose_device(name: str) -> torch.device:
     """The device called ``auto``, ``cpu`` or ``cuda``; auto takes a GPU when there is one.
+
+    Of several GPUs it is the same for the life of this process, and as few others as possible have it.
 
     Raises:
         HstfError: ``cuda`` is asked for and there is none.
@@ -21,7 +24,15 @@ def choose_device(name: str) -> torch.device:
         raise HstfError(
             "device: cuda is set but torch sees no GPU. Set 'device: auto', or install torch with CUDA."
         )
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    return _gpu() if name != "cpu" and torch.cuda.is_available() else torch.device("cpu")
+
+
+@cache
+def _gpu() -> torch.device:
+    index = leased_index(torch.cuda.device_count())
+    if index is not None:
+        torch.cuda.set_device(index)
+    return torch.device("cuda")
 
 
 @cache

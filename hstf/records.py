@@ -19,6 +19,7 @@ from hstf.files import (
     write_csv,
     write_json,
 )
+from hstf.lease import alone
 from hstf.parallel import ProcessDied, map_processes
 from hstf.progress import Progress
 
@@ -57,6 +58,19 @@ def run_shard(
         HstfError: a file would be written over that somebody edited since it was made, or a case fails.
     """
     works, folder = list(works), table.parent
+    with alone(folder / ".records" / f"{table.stem}.lock", title):
+        return _run_shard(table, folder, parameters, works, columns, title, workers)
+
+
+def _run_shard(
+    table: Path,
+    folder: Path,
+    parameters: Mapping[str, Any],
+    works: Sequence[CaseWork],
+    columns: Sequence[str],
+    title: str,
+    workers: int,
+) -> int:
     rows: dict[str, Mapping[str, Any]] = {}
     jobs: list[Job] = []
     records = {work.case_id: _read_record(_record_path(folder, work.case_id)) for work in works}

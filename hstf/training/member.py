@@ -13,6 +13,7 @@ from hstf.config.training import TrainingConfig
 from hstf.device import choose_device
 from hstf.files import sha256_file, sha256_json, write_csv
 from hstf.layout import Layout
+from hstf.lease import alone
 from hstf.models import SegmentationNetwork, build, load_network, network_spec, save_network
 from hstf.plan import Plan
 from hstf.stages import SPEED_KEYS, STAGES
@@ -80,10 +81,11 @@ def train_member(
     state = TrainingState.start(network, training)
     folder = layout.training_state(number, member)
     fingerprint = training_fingerprint(config, training, plan, source, start)
-    print(f"round {number}, {member}: {len(labelled)} labelled and {len(pseudo)} other cases,"
-          f" {training.steps} steps on {device}; {state.resume(folder, fingerprint)}", flush=True)  # fmt: skip
-    train(state, source, objective, training, folder, fingerprint, f"round {number} {member}")
-    return _write(layout, number, member, state, meta or {})
+    with alone(folder / "lock", f"round {number} {member}"):
+        print(f"round {number}, {member}: {len(labelled)} labelled and {len(pseudo)} other cases,"
+              f" {training.steps} steps on {device}; {state.resume(folder, fingerprint)}", flush=True)  # fmt: skip
+        train(state, source, objective, training, folder, fingerprint, f"round {number} {member}")
+        return _write(layout, number, member, state, meta or {})
 
 
 def initial_network(config: Config, plan: Plan, seed: int, start: Path | None) -> SegmentationNetwork:

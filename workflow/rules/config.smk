@@ -1,11 +1,13 @@
 # The experiment of this run. A file that names its own cases stands alone; any other changes the demo.
 
+import sys
 from functools import reduce
 from pathlib import Path
 
 from hstf.config import resolve_config
 from hstf.config.load import merge, read_yaml
 from hstf.errors import HstfError
+from hstf.lease import Taken, sole_run
 from hstf.reuse import check_reuse
 
 if "cases" not in config:
@@ -31,3 +33,16 @@ except HstfError as error:
     raise WorkflowError(str(error)) from None
 
 ALIKE = 1
+
+
+
+def begin_run():
+    """Snakemake's own lock outlives a killed run and tells it from a living one by nothing; ours does."""
+    if workflow.is_main_process and (said := sole_run(Path(".snakemake"))):
+        print(f"hstf: {said}", file=sys.stderr)
+
+
+try:
+    begin_run()
+except Taken as holder:  # a dry run may go on
+    print(f"hstf: {holder} is at work in this folder.", file=sys.stderr)
