@@ -29,7 +29,7 @@ from hstf.records import read_table
 from hstf.refine.calibration import Calibration
 from hstf.refine.case import Cleaning, TeacherOutput
 from hstf.refine.lesions import Component, LesionModel, are_real, find_components, fit_lesions, possible_bound
-from hstf.refine.score import Features, fit_dice_model, leave_one_out, residual_sd
+from hstf.refine.score import Features, fit_dice_model, fit_slope, leave_one_out, residual_sd
 from hstf.refine.structure import StructureRule, describe, learn_rule
 from hstf.refine.weights import LEVELS, most_likely, sharpen
 from hstf.store import read_array
@@ -286,11 +286,13 @@ def assemble(
     names, table = config.class_names, np.array(dice)
     calibrated = Sample(sharpen(sample.probabilities, temperature), sample.label)
     before, after = (reliability(s, len(names), config.calibrate.bins) for s in (sample, calibrated))
+    by_class = [([case[name] for case in features], table[:, k].tolist()) for k, name in enumerate(names[1:])]
+    slope = fit_slope(by_class)
     models, residuals, predicted = {}, [], []
     for column, name in enumerate(names[1:]):
         columns = (
-            [case[name] for case in features],
-            table[:, column].tolist(),
+            *by_class[column],
+            slope,
             rules[column + 1].may_be_absent or column + 1 in lesions,
         )
         models[name] = fit_dice_model(*columns)

@@ -10,6 +10,7 @@ from hstf.refine.score import (
     UNKNOWN_SD,
     case_features,
     fit_dice_model,
+    fit_slope,
     interval,
     leave_one_out,
     residual_sd,
@@ -37,30 +38,35 @@ def test_features_of_a_known_case() -> None:
 
 
 def test_confidence_predicts_dice_in_the_right_order() -> None:
-    model = fit_dice_model(features_of(DICE), DICE, may_be_absent=False)
+    model = fit_dice_model(features_of(DICE), DICE, 1.5, may_be_absent=False)
     predicted = [model.predict(x) for x in features_of(DICE)]
     assert np.argsort(predicted).tolist() == np.argsort(DICE).tolist()
     assert np.mean(predicted) == pytest.approx(np.mean(DICE))
 
 
 def test_the_slope_is_that_of_the_cases_and_of_a_prior() -> None:
-    """Four cases 0.02 from their mean, on a line of slope 3, weigh as much as the prior of slope 1."""
-    x = [0.78, 0.82, 0.78, 0.82]
-    model = fit_dice_model([{"confidence": v} for v in x], [0.5 + 3 * (v - 0.8) for v in x], False)
-    assert model.slope == pytest.approx(2.0)
+    """Two classes of two cases, each 0.02 from its class's mean, on lines of slope 3, weigh as much as the prior of 1."""
+    classes = [
+        (
+            [{"confidence": centre - 0.02}, {"confidence": centre + 0.02}, None],
+            [dice - 0.06, dice + 0.06, 0.0],
+        )
+        for centre, dice in ((0.8, 0.5), (0.6, 0.9))
+    ]
+    assert fit_slope(classes) == pytest.approx(2.0)
+    assert fit_slope([]) == fit_slope([([None], [0.3])]) == pytest.approx(1.0)
+    model = fit_dice_model(*classes[0], 2.0, False)
     assert model.predict({"confidence": 0.9}) == pytest.approx(0.5 + 2 * 0.1)
 
 
 def test_few_cases_never_turn_the_order_round() -> None:
     x = [0.7, 0.8, 0.9]
-    model = fit_dice_model([{"confidence": v} for v in x], [0.9, 0.8, 0.7], False)
-    assert model.slope == SMALLEST_SLOPE
-    assert model.predict({"confidence": 0.9}) > model.predict({"confidence": 0.8})
+    assert fit_slope([([{"confidence": v} for v in x], [0.9, 0.8, 0.7])]) == SMALLEST_SLOPE > 0
 
 
 def test_less_agreement_than_in_any_labelled_case_counts_one_to_one() -> None:
     features = [{"confidence": 0.9, "scales": s, "flips": 1.0} for s in (0.9, 0.8, 0.95)]
-    model = fit_dice_model(features, [0.9, 0.9, 0.9], False)
+    model = fit_dice_model(features, [0.9, 0.9, 0.9], 1.0, False)
     assert model.floors == {"scales": 0.8, "flips": 1.0}
     seen = {"confidence": 0.9, "flips": 1.0}
     assert (
@@ -75,25 +81,27 @@ def test_less_agreement_than_in_any_labelled_case_counts_one_to_one() -> None:
 def test_few_cases_never_lead_astray(dice: list[float], seed: int) -> None:
     rng = np.random.default_rng(seed)
     features = [dict(zip(("confidence", "scales", "flips"), rng.random(3), strict=True)) for _ in dice]
-    model = fit_dice_model(features, dice, may_be_absent=True)
+    slope = fit_slope([(features, dice)])
+    model = fit_dice_model(features, dice, slope, may_be_absent=True)
     for x in (*features, {"confidence": 0.0}, {"confidence": 1.0, "scales": 1.0}, None):
         assert 0 <= model.predict(x) <= 1
     worse, better = ({"confidence": c, "scales": s} for c, s in ((0.3, 0.3), (0.9, 0.9)))
     assert model.predict(worse) <= model.predict(better)
-    assert np.all(np.abs(leave_one_out(features, dice, True)) <= 1)
+    assert np.all(np.abs(leave_one_out(features, dice, slope, True)) <= 1)
 
 
 def test_equal_cases_predict_their_mean() -> None:
-    model = fit_dice_model([{"confidence": 0.9}] * 4, [0.8, 0.82, 0.84, 0.86], False)
+    model = fit_dice_model([{"confidence": 0.9}] * 4, [0.8, 0.82, 0.84, 0.86], 1.0, False)
     assert model.predict({"confidence": 0.9}) == pytest.approx(0.83)
-    assert model.slope == pytest.approx(1.0)
 
 
 def test_absent_classes() -> None:
     features = [{"confidence": 0.9}, {"confidence": 0.8}, None]
-    assert fit_dice_model(features, [0.9, 0.7, 1.0], may_be_absent=True).predict(None) == pytest.approx(0.9)
-    assert fit_dice_model(features, [0.9, 0.7, 0.0], may_be_absent=False).predict(None) == 0
-    never = fit_dice_model([None, None], [0.0, 0.0], may_be_absent=False)
+    assert fit_dice_model(features, [0.9, 0.7, 1.0], 1.0, may_be_absent=True).predict(None) == pytest.approx(
+        0.9
+    )
+    assert fit_dice_model(features, [0.9, 0.7, 0.0], 1.0, may_be_absent=False).predict(None) == 0
+    never = fit_dice_model([None, None], [0.0, 0.0], 1.0, may_be_absent=False)
     assert never.predict({"confidence": 1.0}) == 0 and never.predict(None) == 0
 
 

@@ -2,11 +2,12 @@
 
 What ranks cases best is the mean calibrated confidence of the voxels of a class, which is their expected precision: views
 that disagree lower it, since it is that of their mean. A handful of labelled cases cannot tell more signs apart (regression
-on them left the order to chance), so they set only the level and, with a strong prior, the slope. Agreement across scales
+on them left the order to chance), so they set only the level of each class and, with a strong prior, one slope for all.
+Agreement across scales
 and mirrored views counts where it is worse than in every labelled case.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,14 +80,31 @@ class DiceModel:
         return float(np.clip(self.mean + self.slope * (features[CONFIDENCE] - self.centre) - lacking, 0, 1))
 
 
+def fit_slope(classes: Iterable[tuple[Sequence[Features | None], Sequence[float]]]) -> float:
+    """Dice per confidence within the classes: least squares with :data:`PRIOR_CASES` on a line of :data:`PRIOR_SLOPE`.
+
+    Args:
+        classes: features and true Dice of the out-of-fold cases, by class.
+    """
+    weight = PRIOR_CASES * PRIOR_SPREAD**2
+    product, square = weight * PRIOR_SLOPE, weight
+    for features, dice in classes:
+        pairs = np.array([(x[CONFIDENCE], y) for x, y in zip(features, dice, strict=True) if x is not None])
+        if len(pairs):
+            confidence, centred = (pairs - pairs.mean(axis=0)).T
+            product, square = product + confidence @ centred, square + confidence @ confidence
+    return max(SMALLEST_SLOPE, float(product / square))
+
+
 def fit_dice_model(
-    features: Sequence[Features | None], dice: Sequence[float], may_be_absent: bool
+    features: Sequence[Features | None], dice: Sequence[float], slope: float, may_be_absent: bool
 ) -> DiceModel:
     """Learn one class's predicted Dice from the out-of-fold cases, of which there may be as few as two.
 
     Args:
         features: of each case, None where the prediction lacks the class.
         dice: the true Dice of each case.
+        slope: of all classes, from :func:`fit_slope`.
         may_be_absent: whether labelled cases lack the class; if none does, a prediction without it has Dice 0.
     """
     present = [(x, y) for x, y in zip(features, dice, strict=True) if x is not None]
@@ -94,30 +112,21 @@ def fit_dice_model(
     mean = float(np.mean([y for _, y in present])) if present else float(np.mean(dice))
     absent = float(np.mean([*missed, mean])) if may_be_absent else 0.0
     if not present:
-        return DiceModel(mean, PRIOR_SLOPE, 1.0, {}, absent)
-    confidence = np.array([x[CONFIDENCE] for x, _ in present])
-    centre = float(confidence.mean())
-    slope = _slope(confidence - centre, np.array([y for _, y in present]) - mean)
+        return DiceModel(mean, slope, 1.0, {}, absent)
+    centre = float(np.mean([x[CONFIDENCE] for x, _ in present]))
     names = set.intersection(*(set(x) for x, _ in present)) - {CONFIDENCE}
     floors = {name: min(x[name] for x, _ in present) for name in sorted(names)}
     return DiceModel(mean, slope, centre, floors, absent)
 
 
-def _slope(confidence: np.ndarray, dice: np.ndarray) -> float:
-    """Least squares through the origin with :data:`PRIOR_CASES` on a line of :data:`PRIOR_SLOPE`."""
-    prior = PRIOR_CASES * PRIOR_SPREAD**2
-    slope = (confidence @ dice + prior * PRIOR_SLOPE) / (confidence @ confidence + prior)
-    return max(SMALLEST_SLOPE, float(slope))
-
-
 def leave_one_out(
-    features: Sequence[Features | None], dice: Sequence[float], may_be_absent: bool
+    features: Sequence[Features | None], dice: Sequence[float], slope: float, may_be_absent: bool
 ) -> np.ndarray:
-    """Error ``(cases,)`` of each case's predicted Dice by the model of the other cases; needs two cases."""
+    """Error ``(cases,)`` of each case's predicted Dice by the level of the other cases; needs two cases."""
     residuals = []
     for left in range(len(dice)):
         others = [i for i in range(len(dice)) if i != left]
-        model = fit_dice_model([features[i] for i in others], [dice[i] for i in others], may_be_absent)
+        model = fit_dice_model([features[i] for i in others], [dice[i] for i in others], slope, may_be_absent)
         residuals.append(dice[left] - model.predict(features[left]))
     return np.array(residuals)
 
