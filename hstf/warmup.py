@@ -1,22 +1,18 @@
 """``warmup``: round 0. Each member learns from labelled cases alone; fold members predict those they have not seen."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from torch import Tensor
 
 from hstf.cases import Case, Split, read_cases
 from hstf.cli import add_config, add_member
 from hstf.config import Config, load_config
 from hstf.errors import HstfError
 from hstf.layout import Layout, warmup_members
-from hstf.losses import pyramid_loss
-from hstf.mixing import mix
+from hstf.methods.supervision import supervised
 from hstf.reuse import own_stage
-from hstf.training.loop import Objective, Views
 from hstf.training.member import labelled_cases, train_member
-from hstf.training.state import TrainingState
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,15 +59,3 @@ def held_out_cases(config: Config, member: str, labelled: Sequence[Case]) -> lis
     np.random.default_rng(config.seed).shuffle(groups)
     fold = set(groups[int(member.removeprefix("fold_")) :: config.warmup.folds])
     return [case for case in labelled if case.group in fold]
-
-
-def supervised(config: Config) -> Objective:
-    """The objective of the warm-up: Dice and cross-entropy at every decoder level."""
-    levels = None if config.network.deep_supervision else 1
-
-    def objective(state: TrainingState, views: Views) -> Mapping[str, Tensor]:
-        views = mix(views, config.warmup.mixing)
-        logits = state.network.pyramid(views.strong()).logits[:levels]
-        return {"supervised": pyramid_loss(logits, views.target, views.weight)}
-
-    return objective

@@ -22,9 +22,10 @@ from hstf.methods import OBJECTIVES, student_objective
 from hstf.methods.bcp import labelled_by_ema
 from hstf.methods.cross_teaching import hard
 from hstf.methods.mean_teacher import consistency_weight, distance
+from hstf.methods.self_training import mean_probabilities
 from hstf.methods.uamt import entropy_bound, noisy, relative_entropy, stochastic
 from hstf.mixing import mix
-from hstf.models import NetworkSpec, build
+from hstf.models import NetworkSpec, Pyramid, build
 from hstf.training.loop import Views
 from hstf.training.state import TrainingState
 
@@ -215,10 +216,10 @@ def test_noise_is_cut_off() -> None:
     assert found.std().item() == pytest.approx(0.1 * 0.959, abs=0.003)
 
 
-def test_dropout_is_at_work_for_the_passes_and_batch_norms_are_not() -> None:
-    network = nn.Sequential(nn.Conv3d(1, 4, 1), nn.BatchNorm3d(4), nn.Dropout(0.5)).eval()
+def test_dropout_is_at_work_for_the_passes_alone() -> None:
+    network = nn.Sequential(nn.Conv3d(1, 4, 1), nn.Dropout(0.5)).eval()
     with stochastic(network):
-        assert [m.training for m in network] == [True, False, True]
+        assert network[1].training
     assert not any(m.training for m in network.modules())
 
 
@@ -296,6 +297,35 @@ def test_each_network_learns_the_others_label(tmp_path: Path) -> None:
 def test_hard_labels_are_the_likeliest_class() -> None:
     p = torch.tensor([[0.2, 0.5, 0.3], [0.6, 0.1, 0.3]]).T.reshape(1, 3, 2, 1, 1)
     assert hard(p)[0, :, :, 0, 0].T.tolist() == [[0, 1, 0], [1, 0, 0]]
+
+
+# ---- a pair in self-training
+
+
+def test_the_networks_of_a_pair_learn_side_by_side_each_consistent_with_its_own_ema(tmp_path: Path) -> None:
+    csc = {"pyramid_weight": 0.1, "segmentation_weight": 0.3, "scale_range": (1.25, 1.25), "every": 1}
+    config, _ = write_experiment(tmp_path, student={"steps": 10, "csc": csc, "ema_blend": 0.5})
+    both = pair_state(config, step=6)
+    terms = {}
+    for index in range(2):
+        one = pair_state(config, step=6)
+        one.network, one.ema = (n.parts[index] for n in (one.network, one.ema))
+        blended = {"student": {**config.student.model_dump(), "ema_blend": 0.0}}
+        objective = student_objective(config.model_validate(config.model_dump() | blended))
+        terms[index] = objective(one, some_views(config, [False, False]))
+    found = student_objective(config)(both, some_views(config, [False, False]))  # labels are not blended
+    assert found.keys() == terms[0].keys()
+    assert {"csc_predictions", "zoomed_segmentation"} <= found.keys()
+    for name, value in found.items():
+        assert value.item() == pytest.approx((terms[0][name] + terms[1][name]).item(), rel=1e-4)
+    sum(found.values()).backward()
+    assert all(p.grad is not None for part in both.network.parts for p in part.parameters())
+
+
+def test_the_ema_pair_blends_with_the_mean_of_its_probabilities() -> None:
+    logits = [torch.tensor([p, 1 - p]).log().reshape(1, 2, 1, 1, 1) for p in (0.2, 0.6)]
+    found = mean_probabilities([Pyramid([level], level) for level in logits])
+    assert found.flatten().tolist() == pytest.approx([0.4, 0.6])
 
 
 # ---- bidirectional copy-paste

@@ -117,8 +117,8 @@ def _methods() -> Iterator[str]:
     """The table of methods and what each sets."""
     yield "### The methods\n\n| `method` | what it is | what it sets |\n|---|---|---|"
     for name, preset in METHODS.items():
-        switches = (f"`{key}: {json.dumps(value)}`" for key, value in _flat(preset.overrides))
-        yield f"| `{name}` | {preset.description} | {', '.join(switches)} |"
+        switches = ", ".join(f"`{key}: {json.dumps(value)}`" for key, value in _flat(preset.overrides))
+        yield f"| `{name}` | {preset.description} | {switches or 'nothing'} |"
     yield ""
 
 

@@ -1,10 +1,10 @@
 """Self-training: the segmentation loss on labels and pseudo-labels, and cross-scale consistency (CSC) on all cases.
 
 Labelled and pseudo-labelled patches may exchange boxes, and the pseudo-labels may be blended with what the EMA network
-says as it gets better.
+says as it gets better. The two networks of a pair learn side by side, each consistent with its own EMA.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -13,7 +13,9 @@ from torch import Tensor
 from hstf.config import Config
 from hstf.csc import consistency, draw_zoom, sigmoid_ramp, zoomed_pyramid
 from hstf.losses import pyramid_loss
+from hstf.methods.supervision import segmentation
 from hstf.mixing import mix
+from hstf.models.base import Pyramid
 from hstf.training.loop import Objective, Views
 from hstf.training.state import TrainingState
 
@@ -29,27 +31,33 @@ def self_training(config: Config) -> Objective:
         views = mix(views, training.mixing)
         zoomed = csc.zoomed and state.step % csc.every == 0
         share = blend_share(state.step / training.steps, training.ema_blend)
+        teachers = []
         if share > 0 or (zoomed and csc.consistent):
-            with torch.no_grad():
-                teacher = state.ema.pyramid(views.weak)  # one pass for both uses
+            with torch.no_grad():  # one pass for both uses
+                teachers = [part.pyramid(views.weak) for part in state.ema.parts]
         if share > 0:
-            views = blend(views, teacher.logits[0].float().softmax(1), share)
+            views = blend(views, mean_probabilities(teachers), share)
         weight = views.weight * torch.where(views.pseudo, training.pseudo_weight, 1.0)
-        logits = state.network.pyramid(views.strong()).logits[:levels]
-        terms = {"segmentation": pyramid_loss(logits, views.target, weight)}
+        terms = {"segmentation": segmentation(state.network, views.strong(), views.target, weight, levels)}
         if zoomed:
-            zoom = draw_zoom(csc.scale_range, views.generator)
-            answer = zoomed_pyramid(state.network, views.strong(), zoom)
+            zoom, strong = draw_zoom(csc.scale_range, views.generator), views.strong()
+            answers = [zoomed_pyramid(part, strong, zoom) for part in state.network.parts]
             if csc.segmentation_weight > 0:
-                loss = pyramid_loss(answer.logits[:levels], views.target, weight)
-                terms["zoomed_segmentation"] = csc.segmentation_weight * loss
+                losses = [pyramid_loss(answer.logits[:levels], views.target, weight) for answer in answers]
+                terms["zoomed_segmentation"] = csc.segmentation_weight * torch.stack(losses).sum()
             if csc.consistent:
                 ramp = sigmoid_ramp(state.step / (csc.ramp * training.steps))
-                parts = consistency(csc, answer, teacher, views.inside)
-                terms |= {name: ramp * part for name, part in parts.items()}
+                for answer, teacher in zip(answers, teachers, strict=True):
+                    for name, part in consistency(csc, answer, teacher, views.inside).items():
+                        terms[name] = terms.get(name, 0) + ramp * part
         return terms
 
     return objective
+
+
+def mean_probabilities(answers: Sequence[Pyramid]) -> Tensor:
+    """Mean over networks of their class probabilities ``(B, K, D, H, W)``."""
+    return torch.stack([answer.logits[0].float().softmax(1) for answer in answers]).mean(0)
 
 
 def blend_share(progress: float, largest: float) -> float:

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from hstf.config import Config
 from hstf.csc import sigmoid_ramp
@@ -55,9 +54,8 @@ def entropy_bound(progress: float) -> float:
 
 @contextmanager
 def stochastic(network: nn.Module) -> Iterator[None]:
-    """Dropout and DropPath at work in a network in evaluation mode; the statistics of batch norms stay as they are."""
-    for module in network.modules():
-        module.training = not isinstance(module, _BatchNorm)
+    """Dropout and DropPath at work in a network in evaluation mode; there are no batch norms that would learn from it."""
+    network.train()
     try:
         yield
     finally:
