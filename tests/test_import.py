@@ -126,8 +126,8 @@ def test_a_layout_can_be_run(layout: str, phantoms: Callable[..., Path], workpla
     options = EXPECTED[layout][0]
     imported(LAYOUTS[layout].kind or layout, phantoms(layout), *options)
     jobs = Workspace(workplace, "config/x.yaml").jobs()
-    assert jobs["warmup"] == 2 + ("--labelled" not in options or layout == "bids")
-    assert jobs["student"] == 2 and jobs["check"] == 1
+    assert jobs["warmup_member"] == 2 + ("--labelled" not in options or layout == "bids")
+    assert jobs["student_member"] == 2 and jobs["check"] == 1
 
 
 def test_4d_channels_become_files_on_request(
