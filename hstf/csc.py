@@ -16,6 +16,7 @@ from torch import Tensor
 from hstf.config.training import CscConfig
 from hstf.losses import EPSILON, averaged, soft_dice, weighted_mean
 from hstf.models import Pyramid, SegmentationNetwork
+from hstf.training.distributed import from_first
 
 STRONGLY_ANISOTROPIC = 3.0  # an axis with voxels this much longer than the shortest keeps its scale
 
@@ -116,9 +117,10 @@ def pyramid_consistency(levels: Sequence[Tensor], teacher: Tensor, valid: Tensor
 
 
 def draw_zoom(scale_range: tuple[float, float], generator: torch.Generator) -> float:
-    """A scale drawn log-uniformly."""
+    """A scale drawn log-uniformly: one for all ranks, which would else wait for the one with the largest."""
     low, high = (math.log(s) for s in scale_range)
-    return math.exp(low + (high - low) * float(torch.rand(1, generator=generator, device=generator.device)))
+    zoom = math.exp(low + (high - low) * float(torch.rand(1, generator=generator, device=generator.device)))
+    return from_first(zoom)
 
 
 def sigmoid_ramp(progress: float) -> float:

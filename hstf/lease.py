@@ -128,8 +128,11 @@ def lease(devices: Sequence[str], folder: Path) -> int | None:
 def leased_index(count: int) -> int | None:
     """The index for torch of a GPU of its own for this process, or of the least used; None where there is no choice.
 
-    One GPU, and one that SLURM or ``CUDA_VISIBLE_DEVICES`` gave to this process alone, need no lease.
+    One GPU, and one that SLURM or ``CUDA_VISIBLE_DEVICES`` gave to this process alone, need no lease; those that SLURM gave
+    to several ranks of a training they take in turn.
     """
-    if count < 2 or "SLURM_JOB_ID" in os.environ or "LOCAL_RANK" in os.environ:
+    if count < 2:
         return None
+    if "SLURM_JOB_ID" in os.environ:
+        return int(os.environ["LOCAL_RANK"]) % count if "LOCAL_RANK" in os.environ else None
     return lease(visible_devices(count, os.environ), Path(tempfile.gettempdir()) / "hstf_gpu_leases")

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hstf.training.distributed import pooled
+
 EPSILON = 1e-5
 
 
@@ -34,9 +36,9 @@ def soft_dice(probabilities: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """
     p, t = probabilities[:, 1:], target[:, 1:]
     axes = (0, 2, 3, 4)
-    size = ((p + t) * weight).sum(axes)
-    difference = ((p - t).abs() * weight).sum(axes)
-    present = (t * weight).sum(axes) > EPSILON
+    sums = (((p + t) * weight).sum(axes), ((p - t).abs() * weight).sum(axes), (t * weight).sum(axes))
+    size, difference, truth = pooled(*sums)
+    present = truth > EPSILON
     dice = (size - difference + EPSILON) / (size + EPSILON)
     return (1 - torch.where(present, dice, 1.0)).sum() / present.sum().clamp_min(1)
 
@@ -62,4 +64,5 @@ def averaged(x: Tensor, like: Tensor) -> Tensor:
 
 def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
     """Mean of ``values``; 0 where all weights are 0."""
-    return (values * weight).sum() / weight.sum().clamp_min(EPSILON)
+    total, weights = pooled((values * weight).sum(), weight.sum())
+    return total / weights.clamp_min(EPSILON)

@@ -36,8 +36,8 @@ STAGES: dict[str, Stage] = {
 SPEED_KEYS = {
     "check": {"workers"},
     "preprocess": {"workers"},
-    "warmup": {"checkpoint_seconds", "held_gb"},
-    "student": {"checkpoint_seconds", "held_gb"},
+    "warmup": {"checkpoint_seconds", "held_gb", "gpus", "nodes"},
+    "student": {"checkpoint_seconds", "held_gb", "gpus", "nodes"},
     "teacher": {"window_batch"},
     "refine": {"overlays", "share"},  # the share is a parameter of the joined table alone
     "predict": {"window_batch"},

@@ -12,6 +12,7 @@ from hstf.errors import HstfError
 from hstf.layout import Layout, warmup_members
 from hstf.methods.supervision import supervised
 from hstf.reuse import own_stage
+from hstf.training.distributed import leads
 from hstf.training.member import labelled_cases, train_member
 
 
@@ -42,7 +43,7 @@ def warmup(config: Config, member: str) -> None:
         config, 0, member, config.warmup, supervised(config), labelled_cases(Layout.of(config), seen), [],
         meta={"trained_on": [case.case_id for case in seen], "held_out": [case.case_id for case in held_out]},
     )  # fmt: skip
-    if held_out:
+    if held_out and leads():
         predict_out_of_fold(config, member, held_out, weights)
 
 

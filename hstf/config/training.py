@@ -63,6 +63,11 @@ class TrainingConfig(Section):
     held_gb: float = Field(8.0, ge=0)
     """Memory (GB) of the GPU for the scans that are learned from: read once, cut there. Those beyond it, and all on a CPU,
     are read from disk patch by patch."""
+    gpus: int = Field(1, ge=1)
+    """GPUs that share each batch of a training, on one node. The batch stays as it is: the more GPUs, the fewer patches on
+    each, and the losses are those of one GPU to rounding; only what augmentation draws is other."""
+    nodes: int = Field(1, ge=1)
+    """Nodes of a SLURM cluster that share a training, each with ``gpus``."""
     history_every: int = Field(20, ge=1)
     """Steps averaged in one row of ``history.csv``."""
     augmentation: AugmentationConfig = AugmentationConfig()

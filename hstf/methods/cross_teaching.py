@@ -13,6 +13,7 @@ from torch import Tensor
 from hstf.config import Config
 from hstf.losses import pyramid_loss, soft_dice
 from hstf.methods.mean_teacher import consistency_weight
+from hstf.training.distributed import somewhere
 from hstf.training.loop import Objective, Views
 from hstf.training.state import TrainingState
 
@@ -29,9 +30,12 @@ def cross_teaching(config: Config) -> Objective:
             "supervised_first": pyramid_loss(first, views.target, views.weight),
             "supervised_second": pyramid_loss(second, views.target, views.weight),
         }
-        chosen = views.unlabelled
+        chosen = somewhere(views.unlabelled)
         if chosen.any():
-            weight, inside = consistency_weight(training, state.step), views.inside[chosen]
+            weight, inside = (
+                consistency_weight(training, state.step),
+                views.inside[chosen] * views.pseudo[chosen],
+            )
             one, other = (logits[0][chosen].float().softmax(1) for logits in (first, second))
             terms["first_taught"] = weight * soft_dice(one, hard(other), inside)
             terms["second_taught"] = weight * soft_dice(other, hard(one), inside)

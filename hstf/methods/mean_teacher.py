@@ -14,6 +14,7 @@ from hstf.config import Config
 from hstf.config.training import StudentConfig
 from hstf.csc import sigmoid_ramp
 from hstf.losses import pyramid_loss, weighted_mean
+from hstf.training.distributed import somewhere
 from hstf.training.loop import Objective, Views
 from hstf.training.state import TrainingState
 
@@ -29,9 +30,9 @@ def mean_teacher(config: Config, certainty: Certainty | None = None) -> Objectiv
     def objective(state: TrainingState, views: Views) -> Mapping[str, Tensor]:
         logits = state.network.pyramid(views.strong()).logits[:levels]
         terms = {"supervised": pyramid_loss(logits, views.target, views.weight)}
-        chosen = views.unlabelled
+        chosen = somewhere(views.unlabelled)
         if chosen.any():
-            weak, weight = views.weak[chosen], views.inside[chosen]
+            weak, weight = views.weak[chosen], views.inside[chosen] * views.pseudo[chosen]
             with torch.no_grad():
                 teacher = state.ema(weak).float().log_softmax(1)
                 if certainty is not None:

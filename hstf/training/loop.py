@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hstf.config.training import AugmentationConfig, TrainingConfig
 from hstf.device import autocast
 from hstf.errors import HstfError
 from hstf.progress import Progress
+from hstf.training.distributed import in_step, leads
 from hstf.training.patches import Batch, PatchSource
 from hstf.training.state import TrainingState, update_ema
 
@@ -62,6 +64,9 @@ class Views:
 Objective = Callable[[TrainingState, Views], Mapping[str, Tensor]]
 """Named terms of the loss of a step; their sum is minimised."""
 
+RANK_STREAM = 500_000_003
+"""From one rank's seed of a step to the next's: as far apart as no two steps of a training are."""
+
 
 def train(
     state: TrainingState, source: PatchSource, objective: Objective, config: TrainingConfig,
@@ -69,20 +74,23 @@ def train(
 ) -> None:  # fmt: skip
     """Train from ``state`` to the last step, saving the resumable state in ``folder`` now and then.
 
+    Of several ranks each takes the same steps.
+
     Raises:
         HstfError: the loss or its gradient is not finite; the last good state stays in ``folder``.
     """
     device = next(state.network.parameters()).device
     saved = time.monotonic()
     state.network.train()
-    with Progress(title, config.steps, state.step) as progress:
+    compute = in_step(state.network, objective)
+    with Progress(title, config.steps, state.step) if leads() else nullcontext() as progress:
         for batch in source.batches(state.step, config.steps):
-            seed = source.seed * 1_000_003 + state.step
+            seed = source.seed * 1_000_003 + state.step + source.rank * RANK_STREAM
             torch.manual_seed(seed)  # DropPath and dropout
             views = Views.draw(batch, source, config.augmentation, torch.Generator(device).manual_seed(seed))
             rate = learning_rate(state.step, config)
             with autocast(device, config.amp):
-                terms = objective(state, views)
+                terms = compute(state, views)
             loss = torch.stack(list(terms.values())).sum()
             norm = gradients(state, loss, config)
             if not torch.isfinite(loss + norm):
@@ -94,7 +102,8 @@ def train(
             if time.monotonic() - saved >= config.checkpoint_seconds:
                 state.save(folder, fingerprint)
                 saved = time.monotonic()
-            progress.advance(state.averages.note)
+            if progress is not None:
+                progress.advance(state.averages.note)
     state.save(folder, fingerprint)
 
 

@@ -11,12 +11,14 @@ from hstf.cases import Case
 from hstf.config import Config
 from hstf.config.training import TrainingConfig
 from hstf.device import choose_device
+from hstf.errors import HstfError
 from hstf.files import sha256_file, sha256_json, write_csv
 from hstf.layout import Layout
 from hstf.lease import alone
 from hstf.models import SegmentationNetwork, build, load_network, network_spec, save_network
 from hstf.plan import Plan
 from hstf.stages import SPEED_KEYS, STAGES
+from hstf.training.distributed import leads, rank, ranks, together
 from hstf.training.held import hold
 from hstf.training.loop import Objective, train
 from hstf.training.patches import PatchSource, TrainingCase
@@ -57,35 +59,47 @@ def train_member(
     """Train a member (or go on with an interrupted training) and write its weights and history; returns the weights.
 
     The state stays when all is done: run again with the same inputs and configuration, as after a new case that changed
-    nothing of the plan, the stage takes seconds.
+    nothing of the plan, the stage takes seconds. Of several ranks the first writes.
 
     Args:
         number: the round.
         training: the schedule: the ``warmup`` or ``student`` section.
         start: weights to start from instead of random ones.
         meta: more facts to keep with the weights.
+
+    Raises:
+        HstfError: there are more ranks than patches in a batch, a file is damaged, or the loss is not finite.
     """
-    layout, device, seed = (
-        Layout.of(config),
-        choose_device(config.device),
-        member_seed(config.seed, number, member),
-    )
-    plan = Plan.load(layout.plan)
-    held = hold([*labelled, *pseudo], device, training.held_gb)
-    labelled, pseudo = held[: len(labelled)], held[len(labelled) :]
-    source = PatchSource(
-        labelled, pseudo, len(config.class_names), plan.patch_size, plan.batch_size, labelled_fraction,
-        training.foreground_fraction, seed,
-    )  # fmt: skip
-    network = initial_network(config, plan, seed, start).to(device)
-    state = TrainingState.start(network, training)
-    folder = layout.training_state(number, member)
-    fingerprint = training_fingerprint(config, training, plan, source, start)
-    with alone(folder / "lock", f"round {number} {member}"):
-        print(f"round {number}, {member}: {len(labelled)} labelled and {len(pseudo)} other cases,"
-              f" {training.steps} steps on {device}; {state.resume(folder, fingerprint)}", flush=True)  # fmt: skip
-        train(state, source, objective, training, folder, fingerprint, f"round {number} {member}")
-        return _write(layout, number, member, state, meta or {})
+    layout, title = Layout.of(config), f"round {number} {member}"
+    folder, plan = layout.training_state(number, member), Plan.load(layout.plan)
+    with together(config.device), alone(folder / "lock", title):
+        _check_share(plan.batch_size, training)
+        device, seed = choose_device(config.device), member_seed(config.seed, number, member)
+        held = hold([*labelled, *pseudo], device, training.held_gb)
+        source = PatchSource(
+            held[: len(labelled)], held[len(labelled) :], len(config.class_names), plan.patch_size, plan.batch_size,
+            labelled_fraction, training.foreground_fraction, seed, rank(), ranks(),
+        )  # fmt: skip
+        state = TrainingState.start(initial_network(config, plan, seed, start).to(device), training)
+        fingerprint = training_fingerprint(config, training, plan, source, start) if leads() else ""
+        said = state.resume(folder, fingerprint)
+        if leads():
+            print(f"{title}: {len(labelled)} labelled and {len(pseudo)} other cases, {training.steps} steps on"
+                  f" {device}{f' and {ranks() - 1} more' if ranks() > 1 else ''}; {said}", flush=True)  # fmt: skip
+        train(state, source, objective, training, folder, fingerprint, title)
+        if leads():
+            _write(layout, number, member, state, meta or {})
+    return layout.weights(number, member)
+
+
+def _check_share(batch_size: int, training: TrainingConfig) -> None:
+    """Every rank must have a patch, and two where they are mixed."""
+    least = 1 if training.mixing.probability == 0 else 2
+    if ranks() > 1 and batch_size < least * ranks():
+        raise HstfError(
+            f"a batch of {batch_size} patches is too small for {ranks()} GPUs, of which each needs {least}:"
+            f" set gpus (times nodes) to {max(1, batch_size // least)}, or a larger plan.batch_size."
+        )
 
 
 def initial_network(config: Config, plan: Plan, seed: int, start: Path | None) -> SegmentationNetwork:
@@ -119,9 +133,8 @@ def training_fingerprint(
     })  # fmt: skip
 
 
-def _write(layout: Layout, number: int, member: str, state: TrainingState, meta: dict[str, Any]) -> Path:
+def _write(layout: Layout, number: int, member: str, state: TrainingState, meta: dict[str, Any]) -> None:
     columns = list(dict.fromkeys(key for row in state.history for key in row))
     write_csv(layout.history(number, member), state.history, columns)
-    weights = layout.weights(number, member)
-    save_network(weights, state.ema, {"round": number, "member": member, "steps": state.step, **meta})
-    return weights
+    meta = {"round": number, "member": member, "steps": state.step, **meta}
+    save_network(layout.weights(number, member), state.ema, meta)

@@ -97,6 +97,7 @@ class Batch:
     pseudo: Tensor
     """``(B,)`` bool: pseudo-labelled cases."""
     case_ids: tuple[str, ...]
+    """Of the patches of all ranks."""
 
 
 @dataclass(frozen=True)
@@ -111,17 +112,22 @@ class PatchSource:
     labelled_fraction: float
     foreground_fraction: float
     seed: int
+    rank: int = 0
+    """Which of the ``ranks`` processes of a training this is; of a batch it reads patches ``rank``, ``rank + ranks`` ..."""
+    ranks: int = 1
 
     def batch(self, step: int) -> Batch:
-        """The batch of ``step``."""
+        """The part of this rank in the batch of ``step``."""
         rng = np.random.default_rng([self.seed, step])
-        cases = self._cases(step)
-        regions = [self._region(case, rng) for case in cases]
+        cases, size = self._cases(step), region_size(self.patch_size)
+        places = [(case, self._centre(case, rng) - np.array(size) // 2) for case in cases]
+        own = places[self.rank :: self.ranks]
+        regions = [case.region(start, size, self.classes) for case, start in own]
         if any(region.is_cuda for region in regions):  # some are held on the GPU, others may not fit there
             regions = [region.cuda() for region in regions]
         return Batch(
             torch.stack(regions),
-            torch.tensor([case.pseudo for case in cases]),
+            torch.tensor([case.pseudo for case, _ in own]),
             tuple(case.case_id for case in cases),
         )
 
@@ -159,8 +165,7 @@ class PatchSource:
             chosen.append(cases[order[index]])
         return chosen
 
-    def _region(self, case: TrainingCase, rng: np.random.Generator) -> Tensor:
-        size = region_size(self.patch_size)
+    def _centre(self, case: TrainingCase, rng: np.random.Generator) -> np.ndarray:
         shape, patch = np.array(case.shape), np.array(self.patch_size)
         free = np.maximum(shape - patch, 0)
         centre = rng.integers(0, free + 1) + np.minimum(patch, shape) // 2
@@ -169,7 +174,7 @@ class PatchSource:
             centre = _foreground_voxel(locations, rng)
             half = np.minimum(patch, shape) // 2
             centre = np.clip(centre, half, half + free)
-        return case.region(centre - np.array(size) // 2, size, self.classes)
+        return centre
 
 
 def _foreground_voxel(locations: np.ndarray, rng: np.random.Generator) -> np.ndarray:

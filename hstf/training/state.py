@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from hstf.config.training import TrainingConfig
-from hstf.files import atomic_path
+from hstf.files import write_torch
 from hstf.models import SegmentationNetwork
+from hstf.training.distributed import from_first, leads
 
 
 @dataclass
@@ -65,7 +66,12 @@ class TrainingState:
         return cls(network, ema, torch.optim.AdamW(groups, lr=config.learning_rate, fused=fused))
 
     def save(self, folder: Path, fingerprint: str) -> None:
-        """Write the state atomically; ``fingerprint`` tells which inputs and configuration it belongs to."""
+        """Write the state atomically; ``fingerprint`` tells which inputs and configuration it belongs to.
+
+        Of several ranks the first writes.
+        """
+        if not leads():
+            return
         content = {
             "fingerprint": fingerprint,
             "network": self.network.state_dict(),
@@ -75,22 +81,17 @@ class TrainingState:
             "history": json.dumps(self.history),
             "averages": json.dumps(self.averages.to_json()),
         }
-        with atomic_path(folder / "state.pt") as path, path.open("wb") as stream:
-            torch.save(content, stream)
+        write_torch(folder / "state.pt", content)
 
     def resume(self, folder: Path, fingerprint: str) -> str:
-        """Take over the state in ``folder`` if it belongs to ``fingerprint``; returns a sentence on what was found."""
-        path = folder / "state.pt"
-        if not path.is_file():
-            return "starts at step 0"
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises a dozen types for damaged files
-            return f"starts at step 0: {path} is damaged ({type(error).__name__})"
-        if content["fingerprint"] != fingerprint:
-            return f"starts at step 0: {path} belongs to other inputs or another configuration"
-        self._take(content)
-        return f"resumes at step {self.step}"
+        """Take over the state in ``folder`` if it belongs to ``fingerprint``; returns a sentence on what was found.
+
+        Of several ranks the first reads, for all.
+        """
+        content, said = from_first(_read(folder / "state.pt", fingerprint) if leads() else (None, ""))
+        if content is not None:
+            self._take(content)
+        return said
 
     def _take(self, content: dict[str, Any]) -> None:
         self.network.load_state_dict(content["network"])
@@ -99,6 +100,18 @@ class TrainingState:
         self.step = content["step"]
         self.history = json.loads(content["history"])
         self.averages = Averages(**json.loads(content["averages"]))
+
+
+def _read(path: Path, fingerprint: str) -> tuple[dict[str, Any] | None, str]:
+    if not path.is_file():
+        return None, "starts at step 0"
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a dozen types for damaged files
+        return None, f"starts at step 0: {path} is damaged ({type(error).__name__})"
+    if content["fingerprint"] != fingerprint:
+        return None, f"starts at step 0: {path} belongs to other inputs or another configuration"
+    return content, f"resumes at step {content['step']}"
 
 
 def parameter_groups(network: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
