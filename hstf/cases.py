@@ -117,6 +117,27 @@ def read_cases(config: Config) -> CaseSheet:
     return CaseSheet(tuple(map(_revealed, cases) if config.withheld_labels else cases))
 
 
+def refuse_missing_files(sheet: CaseSheet) -> None:
+    """Stop where a scan or label of the sheet is gone.
+
+    Snakemake takes results whose input has disappeared as they are: an edit of the configuration would change nothing.
+
+    Raises:
+        HstfError: with every file that is missing.
+    """
+    faults = [
+        f"{case.case_id}: {path} is missing"
+        for case in sheet.cases
+        for path in (*case.images, case.reference)
+        if path is not None and not path.exists()
+    ]
+    if faults:
+        raise join_faults(
+            f"{len(faults)} files of the case sheet are missing. Put them back, or take the cases out of the sheet.",
+            faults,
+        )
+
+
 def _header_faults(header: Sequence[str], columns: Sequence[str]) -> list[str]:
     """Columns that are missing, twice there, or so nearly a known one that they must be meant as it."""
     required = ["case_id", "split", *columns]

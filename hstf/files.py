@@ -66,6 +66,17 @@ def write_text(target: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
 
 
+def write_torch(target: Path, content: Any) -> None:
+    """Write tensors and plain values with ``torch.save``, atomically."""
+    import torch
+
+    with atomic_path(target) as path, path.open("wb") as stream:
+        try:
+            torch.save(content, stream)
+        except RuntimeError as error:  # on a full disk torch hides the reason behind its own end of the file
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+
+
 def write_text_if_changed(target: Path, text: str) -> None:
     """Write ``text`` only when ``target`` does not hold it already, so that its time stamp tells of real changes."""
     if not target.is_file() or target.read_bytes() != text.encode():

@@ -31,11 +31,16 @@ def map_processes(
     """Yield ``(item, function(item))`` in the order in which they are done.
 
     ``function`` and items are pickled; processes are spawned, so threads of this one do no harm. When a process
-    dies, the items that were in work are tried again one by one, which tells the guilty one from its neighbours.
+    dies, the items that were in work are tried again one by one, which tells the guilty one from its neighbours. On a
+    machine whose /dev/shm is missing or full, all is done in this process, one after the other.
 
     Raises:
         HstfError: processes cannot be started.
     """
+    if not _has_shared_memory():
+        print("no shared memory (/dev/shm): one process does it all", flush=True)
+        yield from ((item, function(item)) for item in items)
+        return
     waiting = deque(items)
     try:
         while waiting:
@@ -65,6 +70,15 @@ def _until_death(
         except BrokenProcessPool:
             return list(running.values())
     return []
+
+
+def _has_shared_memory() -> bool:
+    """Whether processes can share a lock, without which no pool of them can be."""
+    try:
+        get_context("spawn").Lock()
+    except OSError:
+        return False
+    return True
 
 
 def _alone(function: Callable[[T], R], item: T) -> R | ProcessDied:

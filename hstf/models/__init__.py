@@ -11,7 +11,7 @@ import torch
 
 from hstf.config.network import NetworkConfig
 from hstf.errors import HstfError
-from hstf.files import atomic_path
+from hstf.files import write_torch
 from hstf.models.base import NetworkSpec, Pyramid, SegmentationNetwork
 from hstf.models.baselines import Vit, swin, unetpp, vnet
 from hstf.models.hybrid import HybridNet, attended_level
@@ -95,8 +95,7 @@ def save_network(path: Path, network: SegmentationNetwork, meta: Mapping[str, An
         "spec": json.dumps(asdict(network.spec)),
         "meta": json.dumps(dict(meta)),
     }
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        torch.save(content, stream)
+    write_torch(path, content)
 
 
 def load_network(
