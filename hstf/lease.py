@@ -82,7 +82,9 @@ def _wait(path: Path, what: str) -> int:
 def sole_run(folder: Path) -> str:
     """Take the folder of Snakemake's memory (``.snakemake``) for the life of this process.
 
-    Where nobody had it, locks that lie in it are those of a run that was killed: they are removed.
+    Where nobody had it, what a killed run left in it is removed: its locks, and its marks of unfinished outputs. The marks
+    are not needed: an output of ours appears whole or not at all. What another machine left stays: the lock of a shared
+    folder may not reach across machines.
 
     Returns:
         What is to be said about a killed run; empty when there was none.
@@ -92,13 +94,16 @@ def sole_run(folder: Path) -> str:
     """
     try:
         folder.mkdir(exist_ok=True)
+        before = (folder / "hstf.lock").read_text() if (folder / "hstf.lock").is_file() else ""
         take(folder / "hstf.lock")  # never closed
     except OSError:
         return ""
-    if not any((folder / "locks").glob("*.lock")):
+    left = [name for name in ("locks", "incomplete") if any((folder / name).glob("*"))]
+    if not left or (before and f" on {platform.node()} " not in before):
         return ""
-    shutil.rmtree(folder / "locks", ignore_errors=True)
-    (folder / "locks").mkdir(exist_ok=True)
+    for name in left:
+        shutil.rmtree(folder / name, ignore_errors=True)
+        (folder / name).mkdir(exist_ok=True)
     return "the last run here was killed; its lock is removed, and jobs that it left unfinished go on where they were."
 
 

@@ -35,7 +35,6 @@ except HstfError as error:
 ALIKE = 1
 
 
-
 def begin_run():
     """Snakemake's own lock outlives a killed run and tells it from a living one by nothing; ours does."""
     if workflow.is_main_process and (said := sole_run(Path(".snakemake"))):
