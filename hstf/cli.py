@@ -33,6 +33,7 @@ COMMANDS = {
     "export": ("hstf.export", "put the last round's model into one folder"),
     "predict": ("hstf.predict", "segment any NIfTI file with an exported model"),
     "models": ("hstf.models.command", "print parameters and operations of every network"),
+    "verify": ("hstf.verify", "see whether results are still those that were written"),
     "config": ("hstf.config.command", "show, check or document the configuration"),
 }
 

@@ -180,6 +180,11 @@ class Layout:
         return self.root / "report" / "report.html"
 
     @property
+    def provenance(self) -> Path:
+        """What made the experiment: data, configuration, code, packages, machines, seed and SHA-256 of all files."""
+        return self.root / "provenance.json"
+
+    @property
     def compare(self) -> Path:
         """Folder of the comparison of methods: its tables, figures and page, and a folder for each of its experiments."""
         return self.root / "compare"

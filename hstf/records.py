@@ -4,6 +4,7 @@ Each case of a per-case stage has a record beside its files: the inputs, paramet
 SHA-256 of each file it has. A job skips cases whose record still holds.
 """
 
+import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,7 +119,8 @@ def _compute(job: Job) -> dict[str, Any]:
         remove_leftovers(path)
     decided = work.run()
     row = {"case_id": work.case_id, **decided, **_file_columns(work.outputs, folder)}
-    write_json(record_path, {"key": key, "row": row, "inputs": dict(work.inputs)})
+    record = {"key": key, "row": row, "inputs": dict(work.inputs), "machine": platform.node()}
+    write_json(record_path, record)
     return row
 
 

@@ -20,16 +20,14 @@ A figure whose data does not exist is not written, and its section says why. Wha
 import argparse
 import traceback
 from collections.abc import Callable
-from datetime import datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hstf import __version__
 from hstf.cli import add_config
 from hstf.config import Config, load_config
 from hstf.files import write_text
 from hstf.layout import Layout
+from hstf.provenance import write_provenance
 
 if TYPE_CHECKING:
     from hstf.report.page import Section
@@ -50,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
         print_rounds(config)
         return 0
     print(f"report: {report(config).resolve()}", flush=True)
+    write_provenance(config)
     return 0
 
 
@@ -64,10 +63,9 @@ def report(config: Config) -> Path:
 
 def render(config: Config, folder: Path) -> str:
     """The page as HTML; figures also go to ``folder``."""
-    from jinja2 import Environment, StrictUndefined
-
     from hstf.report import background, lesions, pseudo_labels, scores
     from hstf.report.figures import Figures
+    from hstf.report.page import page
     from hstf.report.results import Results
 
     results, figures = Results(config), Figures(folder)
@@ -85,20 +83,13 @@ def render(config: Config, folder: Path) -> str:
         _section(background.plan_section, results),
         _section(background.provenance_section, results),
     ]
-    package = files(__name__)
-    template = (package / "report.html").read_text(encoding="utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(template).render(
-        experiment=config.experiment,
-        css=(package / "report.css").read_text(encoding="utf-8"),
-        headline=scores.headline(results),
-        tiles=background.tiles(results),
-        first=scores.look_first(results),
-        sections=sections,
-        footer=f"Written {datetime.now().astimezone():%Y-%m-%d %H:%M %Z} by hstf {__version__}."
-        " For research; no medical device.",
+    return page(
+        config.experiment,
+        "self-training report",
+        scores.headline(results),
+        sections,
+        background.tiles(results),
+        scores.look_first(results),
     )
 
 

@@ -1,5 +1,6 @@
 """Train one member of a round's model, from its cases to its weights on disk."""
 
+import platform
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from hstf.config import Config
 from hstf.config.training import TrainingConfig
 from hstf.device import choose_device
 from hstf.errors import HstfError
-from hstf.files import sha256_file, sha256_json, write_csv
+from hstf.files import sha256_file, sha256_json, write_csv, write_json
 from hstf.layout import Layout
 from hstf.lease import alone
 from hstf.models import SegmentationNetwork, build, load_network, network_spec, save_network
@@ -89,6 +90,7 @@ def train_member(
         train(state, source, objective, training, folder, fingerprint, title)
         if leads():
             _write(layout, number, member, state, meta or {})
+            write_json(folder / "made_by.json", {"machine": platform.node(), "device": str(device)})
     return layout.weights(number, member)
 
 

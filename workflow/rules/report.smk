@@ -10,6 +10,7 @@ rule report:
         [results(number) for number in (0, *ROUNDS)],
     output:
         html=report(LAYOUT.report, category="Report", caption="../report/report.rst"),
+        provenance=LAYOUT.provenance,
         rounds=report(LAYOUT.rounds_table, category="Report", caption="../report/rounds.rst"),
     log:
         LOGS / "report.log",
