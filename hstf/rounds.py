@@ -1,7 +1,7 @@
 """The rounds of an experiment side by side: what each learned from, how well it segments, and what it gained."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -129,7 +129,7 @@ def class_dice(config: Config, number: int) -> dict[str, list[float]]:
     return dices
 
 
-def case_mean(dices: Sequence[float]) -> float:
+def case_mean(dices: Iterable[float]) -> float:
     """Mean of the Dice that exist; NaN without any."""
     value = mean(dices)
     return float("nan") if value is None else value

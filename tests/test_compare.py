@@ -13,8 +13,8 @@ from scipy.stats import wilcoxon
 from hstf.cases import Split, read_cases
 from hstf.compare import compare
 from hstf.compare.cells import cells, experiments, scaled_cases
-from hstf.compare.scores import read_round
-from hstf.compare.table import CEILING, WARMUP, Entry, gap_share
+from hstf.compare.scores import Compute, RoundScores, read_round
+from hstf.compare.table import CEILING, WARMUP, Entry, gap_share, tested
 from hstf.config import Config, resolve_config
 from hstf.config.command import config_text
 from hstf.errors import HstfError
@@ -101,12 +101,28 @@ def test_paired_tests_are_scipys_over_cases_with_seeds_averaged(finished_cells: 
     assert table["hstf"]["vs_noisy_student"] == "", "not among the methods"
 
 
+def test_a_class_that_cases_lack_counts_fully_in_the_change_and_not_in_the_test_of_the_others() -> None:
+    """Only the first case has the second class, and gains there alone: the other patients are no evidence."""
+    old = np.full((CASES, 2), 0.5)
+    old[1:, 1] = np.nan
+    new = old.copy()
+    new[0, 1] += 0.4
+    cases = tuple(f"case_{k}" for k in range(CASES))
+    entry, reference = (
+        Entry("x", (RoundScores(cases, cases, {"dice": dice}, Compute(0, 0)),), 0, 0) for dice in (new, old)
+    )
+    found = tested(entry, reference, 200, 0)
+    assert found.difference.mean == pytest.approx(0.4 / 2), "half of the classes gain 0.4"
+    assert found.patients == 1 and found.p_value == pytest.approx(1)
+
+
 def test_page_tables_and_figures_are_written(finished_cells: Config) -> None:
     page = compare(finished_cells).read_text()
     folder = Layout.of(finished_cells).compare
     assert {"cells.csv", "table.csv", "table.md", "dice_by_round.png", "dice_by_method.png"} <= {
         path.name for path in folder.iterdir()
     }
+    assert "<title>base: methods compared</title>" in page and "self-training report" not in page
     assert not re.search(r"(src|href)=.https?:|@import", page), "needs nothing but itself"
     assert "0.800 ± 0.014" in page
     assert "| hstf | 2 | 0.800 ± 0.014 |" in (folder / "table.md").read_text()

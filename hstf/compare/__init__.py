@@ -42,7 +42,7 @@ def compare(config: Config) -> Path:
         HstfError: there is no ``compare:`` section, no cell is done, or cells were scored on different test cases.
     """
     from hstf.compare.cells import cells
-    from hstf.compare.page import class_table, html, main_table, markdown
+    from hstf.compare.page import KIND, class_table, html, main_table, markdown
     from hstf.compare.scores import read_cell, refuse_different_cases
     from hstf.compare.table import columns, entries, table
 
@@ -60,7 +60,7 @@ def compare(config: Config) -> Path:
     rows = table(found, classes, config.evaluate.bootstrap, config.seed)
     write_csv(folder / "table.csv", rows, columns(classes))
     tables, remarks = [main_table(rows), class_table(rows, classes)], notes(config, scores, found)
-    title = f"{config.experiment}: methods compared"
+    title = f"{config.experiment}: {KIND}"
     write_text(folder / "table.md", markdown(title, tables, remarks))
     page = folder / "compare.html"
     write_text(

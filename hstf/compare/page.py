@@ -1,11 +1,8 @@
 """The comparison as Markdown and as one HTML page that needs nothing but itself."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from importlib.resources import files
 from typing import Any
 
-from hstf import __version__
 from hstf.compare.scores import METRICS
 from hstf.compare.table import REFERENCES
 from hstf.report.page import (
@@ -18,8 +15,10 @@ from hstf.report.page import (
     number_cell,
     number_text,
     p_text,
+    page,
 )
 
+KIND = "methods compared"
 TITLES = {"dice": "Dice", "hd95_mm": "HD95 (mm)", "asd_mm": "ASD (mm)"}
 DIGITS = {"dice": 3, "hd95_mm": 2, "asd_mm": 2}
 Row = Mapping[str, Any]
@@ -88,24 +87,8 @@ def html(
     experiment: str, tables: Sequence[Table], charts: Sequence[Chart], notes: Sequence[str], headline: str
 ) -> str:
     """The page, with the report's template and style."""
-    from jinja2 import Environment, StrictUndefined
-
-    package = files("hstf.report")
     sections = [
         Section("methods", "Methods", "", [*tables, Note(list(notes))]),
         Section("figures", "Figures", "", list(charts), "No method is done yet."),
     ]
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string((package / "report.html").read_text(encoding="utf-8"))
-    return template.render(
-        experiment=f"{experiment}: methods compared",
-        css=(package / "report.css").read_text(encoding="utf-8"),
-        headline=Note([headline]),
-        tiles=[],
-        first=None,
-        sections=sections,
-        footer=f"Written {datetime.now().astimezone():%Y-%m-%d %H:%M %Z} by hstf {__version__}."
-        " For research; no medical device.",
-    )
+    return page(experiment, KIND, Note([headline]), sections)

@@ -13,6 +13,7 @@ from hstf.errors import HstfError
 from hstf.evaluate.tables import class_balanced, known
 from hstf.files import read_csv
 from hstf.layout import Layout, members
+from hstf.rounds import case_mean
 
 METRICS = ("dice", "hd95_mm", "asd_mm")
 LEARNING = ("teacher", "refine", "labels", "student")
@@ -45,6 +46,10 @@ class RoundScores:
     def by_case(self) -> dict[str, np.ndarray]:
         """By metric ``(cases,)``: values whose mean is the mean over the classes."""
         return {metric: class_balanced(scores) for metric, scores in self.by_class.items()}
+
+    def case_means(self, metric: str) -> np.ndarray:
+        """``(cases,)``: mean over the classes that a case has a score of; NaN without any."""
+        return np.array([case_mean(scores) for scores in self.by_class[metric]])
 
     def mean(self, metric: str) -> float:
         """Mean over the classes of the mean over the cases."""

@@ -1,7 +1,7 @@
 """The table of a comparison: means and deviations over seeds, paired tests, share of the gap, compute."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from hstf.compare.scores import METRICS, CellScores, RoundScores
 from hstf.evaluate.tables import known
-from hstf.significance import Comparison, compare
+from hstf.significance import Comparison, compare, mean_interval
 
 REFERENCES = ("supervised", "noisy_student")
 CEILING = "full"
@@ -31,8 +31,12 @@ class Entry:
         return fmean(scores.mean(metric) for scores in self.seeds)
 
     def by_case(self, metric: str) -> np.ndarray:
-        """``(cases,)``, mean over the seeds."""
+        """``(cases,)``, mean over the seeds: values whose mean is the mean over the classes."""
         return np.mean([scores.by_case[metric] for scores in self.seeds], axis=0)
+
+    def case_means(self, metric: str) -> np.ndarray:
+        """``(cases,)``, mean over the seeds: each the plain mean over the classes that the case has."""
+        return np.mean([scores.case_means(metric) for scores in self.seeds], axis=0)
 
 
 def entries(cells: Sequence[CellScores], rounds: int) -> list[Entry]:
@@ -104,9 +108,15 @@ def _over_seeds(name: str, scores: Iterable[float]) -> dict[str, float | None]:
 
 
 def tested(entry: Entry, reference: Entry, resamples: int, seed: int) -> Comparison:
-    """Dice of two entries on the same test cases, each case's the mean over its seeds."""
+    """Dice of two entries on the same test cases, each case's the mean over its seeds.
+
+    As between rounds, the difference is that of the means over the classes, and the test ranks the patients by the mean
+    over the classes that a case has.
+    """
     groups = entry.seeds[0].groups
-    return compare(entry.by_case("dice"), reference.by_case("dice"), groups, resamples, seed)
+    change = mean_interval(entry.by_case("dice") - reference.by_case("dice"), groups, resamples, seed)
+    ranked = compare(entry.case_means("dice"), reference.case_means("dice"), groups, resamples, seed)
+    return replace(ranked, difference=change)
 
 
 def _change(name: str, comparison: Comparison) -> dict[str, float | None]:

@@ -1,11 +1,14 @@
 """What a page is made of: sections of tables, figures, pictures and text, and how numbers are written."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
+from importlib.resources import files
 from typing import Any
 
 from markupsafe import Markup
 
+from hstf import __version__
 from hstf.report.results import to_number
 
 TABLE_ROWS = 300
@@ -109,6 +112,40 @@ class Section:
     def kinds(self) -> list[tuple[str, Block]]:
         """Blocks with the name of their kind, for the template."""
         return [(type(block).__name__.lower(), block) for block in self.blocks]
+
+
+def page(
+    experiment: str,
+    kind: str,
+    headline: Note,
+    sections: Sequence[Section],
+    tiles: Sequence[Mapping[str, str]] = (),
+    first: Note | None = None,
+) -> str:
+    """An HTML page that needs nothing but itself.
+
+    Args:
+        kind: what the page is, for its title: "self-training report".
+        tiles: ``name``, ``value`` and ``note`` of each number below the headline.
+        first: what to look at before all else.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    package = files("hstf.report")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string((package / "report.html").read_text(encoding="utf-8")).render(
+        experiment=experiment,
+        kind=kind,
+        css=(package / "report.css").read_text(encoding="utf-8"),
+        headline=headline,
+        tiles=tiles,
+        first=first,
+        sections=sections,
+        footer=f"Written {datetime.now().astimezone():%Y-%m-%d %H:%M %Z} by hstf {__version__}."
+        " For research; no medical device.",
+    )
 
 
 def number_cell(value: Any, digits: int = 3, signed: bool = False, tone: str = "") -> Cell:
