@@ -1,8 +1,8 @@
-"""``hstf predict``: segment any NIfTI files with an exported model; no workflow is needed."""
+"""``hstf predict``: segment any volumes (NIfTI, .mha, .nrrd) with an exported model; no workflow is needed."""
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,9 +13,8 @@ from hstf.errors import HstfError, join_faults
 from hstf.export import ExportedModel
 from hstf.inference import Predictor
 from hstf.progress import track
-from hstf.volumes import read_image, write_like
+from hstf.volumes import SUFFIXES, read_image, stem, suffix_of, write_like
 
-SUFFIXES = (".nii.gz", ".nii")
 Existing = Literal["refuse", "skip", "overwrite"]
 
 
@@ -25,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--input", type=Path, required=True, metavar="FILE_OR_FOLDER",
-        help="a NIfTI file or a folder of them; for several modalities files named <case>_<modality>.nii.gz",
+        help="a volume (.nii.gz, .nii, .mha, .nrrd) or a folder of them; for several modalities files named"
+        " <case>_<modality>.nii.gz",
     )  # fmt: skip
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where segmentations go")
     parser.add_argument(
@@ -57,8 +57,8 @@ def predict(
 ) -> list[Path]:
     """Segment ``source`` (a file or a folder) into ``output``; returns the files written.
 
-    A segmentation has the name of its scan, or ``<case>.nii.gz`` for several modalities, the scan's geometry, and the
-    label values that the model was trained with.
+    A segmentation has the name of its scan, ``<case>.nii.gz`` for several modalities and for scans that are not NIfTI,
+    the scan's geometry, and the label values that the model was trained with.
 
     Raises:
         HstfError: before any compute, all faults of the model, the input's names and the output folder; after all other
@@ -94,42 +94,65 @@ def find_scans(source: Path, modalities: Sequence[str]) -> list[Scan]:
     """The scans of a file or folder (not of its subfolders), by name.
 
     Raises:
-        HstfError: nothing there, or modalities missing; all are named.
+        HstfError: nothing there, modalities missing, or two files of one name; all are named.
     """
     if not source.exists():
-        raise HstfError(f"{source}: does not exist. Give a NIfTI file or a folder of them to --input.")
-    files = [source] if source.is_file() else sorted(path for path in source.iterdir() if path.is_file())
-    files = [path for path in files if suffix_of(path) and not path.name.startswith(".")]
-    if not files:
-        raise HstfError(f"{source}: no NIfTI files (.nii or .nii.gz) there.")
-    if len(modalities) == 1:
-        return [Scan(path.name, (path,)) for path in files]
-    return _grouped(files, modalities)
-
-
-def suffix_of(path: Path) -> str:
-    """``.nii.gz``, ``.nii``, or nothing for other files."""
-    return next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), "")
-
-
-def _grouped(files: Iterable[Path], modalities: Sequence[str]) -> list[Scan]:
-    """Files ``<case>_<modality>.nii.gz`` by case; a file stands for its whole case."""
-    cases: dict[str, Path] = {}
-    faults = []
-    for path in files:
-        stem = path.name.removesuffix(suffix_of(path))
-        modality = next(
-            (m for m in sorted(modalities, key=len, reverse=True) if stem.endswith(f"_{m}")), None
+        raise HstfError(f"{source}: does not exist. Give a volume or a folder of them to --input.")
+    files = [source] if source.is_file() else _volumes(source)
+    if not files or not suffix_of(files[0]):
+        raise HstfError(
+            f"{source}: no volume ({', '.join(SUFFIXES)}) there. Convert DICOM with dcm2niix"
+            " (dcm2niix -z y -o OUTPUT FOLDER)."
         )
-        if modality is None or stem == f"_{modality}":
-            faults.append(
-                f"{path.name}: expected <case>_<modality>.nii.gz with one of {', '.join(modalities)}"
-            )
+    by_name = _by_name(files)
+    if len(modalities) > 1:
+        return _grouped(by_name, _by_name(_volumes(files[0].parent)), modalities)
+    plain = {name: ".nii" if suffix_of(path) == ".nii" else ".nii.gz" for name, path in by_name.items()}
+    return [Scan(f"{name}{plain[name]}", (path,)) for name, path in by_name.items()]
+
+
+def _volumes(folder: Path) -> list[Path]:
+    """Volumes of a folder by name; hidden files, as tar of macOS leaves them, are none."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if suffix_of(path) and path.is_file() and not path.name.startswith(".")
+    )
+
+
+def _by_name(files: Iterable[Path]) -> dict[str, Path]:
+    """Volumes by their name without suffix.
+
+    Raises:
+        HstfError: two have one name.
+    """
+    by_name: dict[str, list[Path]] = {}
+    for path in files:
+        by_name.setdefault(stem(path), []).append(path)
+    faults = [" and ".join(path.name for path in same) for same in by_name.values() if same[1:]]
+    if faults:
+        raise join_faults(
+            "a segmentation is called like its scan, and these would share a name. Rename or remove one.",
+            faults,
+        )
+    return {name: same[0] for name, same in by_name.items()}
+
+
+def _grouped(names: Iterable[str], there: Mapping[str, Path], modalities: Sequence[str]) -> list[Scan]:
+    """The scans that ``<case>_<modality>`` of ``names`` belong to, each with all its modalities from ``there``."""
+    cases: list[str] = []
+    faults = []
+    for name in names:
+        modality = next(
+            (m for m in sorted(modalities, key=len, reverse=True) if name.endswith(f"_{m}")), None
+        )
+        if modality is None or name == f"_{modality}":
+            faults.append(f"{name}: expected <case>_<modality>.nii.gz with one of {', '.join(modalities)}")
         else:
-            cases[stem.removesuffix(f"_{modality}")] = path.parent
+            cases.append(name.removesuffix(f"_{modality}"))
     scans = []
-    for case, folder in cases.items():
-        images = [_existing(folder, f"{case}_{modality}") for modality in modalities]
+    for case in dict.fromkeys(cases):
+        images = [there.get(f"{case}_{modality}") for modality in modalities]
         faults += [
             f"{case}: {case}_{modality}.nii.gz is missing"
             for modality, image in zip(modalities, images, strict=True)
@@ -139,10 +162,6 @@ def _grouped(files: Iterable[Path], modalities: Sequence[str]) -> list[Scan]:
     if faults:
         raise join_faults(f"the model needs {len(modalities)} files for each scan.", faults)
     return scans
-
-
-def _existing(folder: Path, stem: str) -> Path | None:
-    return next((folder / f"{stem}{s}" for s in SUFFIXES if (folder / f"{stem}{s}").is_file()), None)
 
 
 def to_do(scans: Sequence[Scan], output: Path, existing: Existing) -> list[Scan]:

@@ -56,6 +56,11 @@ def suffix_of(path: Path) -> str:
     return next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), "")
 
 
+def stem(path: Path) -> str:
+    """The name of a volume's file without its suffix."""
+    return path.name[: len(path.name) - len(suffix_of(path))]
+
+
 def is_nifti(path: Path) -> bool:
     """Whether a file is named as NIfTI; other volumes have their voxels read as a whole."""
     return suffix_of(path) in (".nii", ".nii.gz")

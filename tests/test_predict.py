@@ -6,6 +6,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from tiny_model import tiny_experiment, write_scan
 
 from hstf.cli import main
@@ -59,6 +60,27 @@ def test_segmentations_have_the_names_of_the_scans(model: Path, tmp_path: Path) 
     assert [path.name for path in written] == names(tmp_path / "out") == ["a.nii.gz", "b.nii", "c.v2.nii.gz"]
 
 
+@pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
+def test_itk_formats_are_segmented_as_nifti(model: Path, tmp_path: Path, suffix: str) -> None:
+    scan = write_scan(tmp_path / "scan.nii.gz")
+    (tmp_path / "in").mkdir()
+    sitk.WriteImage(sitk.ReadImage(scan), tmp_path / "in" / f"scan.v2{suffix}")
+    (expected,) = predict(model, scan, tmp_path / "expected", "cpu")
+    (written,) = predict(model, tmp_path / "in", tmp_path / "out", "cpu")
+    assert written.name == "scan.v2.nii.gz"
+    np.testing.assert_allclose(nib.load(written).affine, nib.load(scan).affine, atol=1e-4)
+    same = np.asarray(nib.load(written).dataobj) == np.asarray(nib.load(expected).dataobj)
+    assert same.mean() > 0.999, "the header's rounding moves the boundary of a voxel at most"
+
+
+def test_scans_that_would_share_a_segmentation_are_refused(tmp_path: Path) -> None:
+    for name in ("a.mha", "a.nii.gz", "b_t1.nii", "b_t1.nrrd", "c.nii"):
+        (tmp_path / name).touch()
+    for modalities in (["image"], ["t1", "t2"]):
+        with pytest.raises(HstfError, match=r"(?s)share a name.*a.mha and a.nii.gz.*b_t1.nii and b_t1.nrrd"):
+            find_scans(tmp_path, modalities)
+
+
 def test_several_modalities_are_grouped_by_case(tmp_path: Path) -> None:
     model = export(tiny_experiment(tmp_path, ("t1", "t1_ce")))
     folder = tmp_path / "in"
@@ -80,7 +102,7 @@ def test_all_missing_modalities_and_odd_names_are_told_at_once(tmp_path: Path) -
     for words in (
         "p_t2.nii.gz is missing",
         "q_t1.nii.gz is missing",
-        "stray.nii.gz: expected <case>_<modality>",
+        "stray: expected <case>_<modality>",
     ):
         assert words in str(caught.value)
 
@@ -135,7 +157,7 @@ def test_scans_are_never_overwritten(model: Path, tmp_path: Path) -> None:
     assert scan.read_bytes() == before
 
 
-@pytest.mark.parametrize(("source", "words"), [("nowhere", "does not exist"), ("empty", "no NIfTI files")])
+@pytest.mark.parametrize(("source", "words"), [("nowhere", "does not exist"), ("empty", "no volume")])
 def test_nothing_to_segment_is_a_sentence(model: Path, tmp_path: Path, source: str, words: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(HstfError, match=words):

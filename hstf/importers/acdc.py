@@ -9,8 +9,9 @@ from collections import defaultdict
 from pathlib import Path
 
 from hstf.errors import HstfError
-from hstf.importers.dataset import DataSet, FoundCase, Image, Labels, find_volumes, stem
+from hstf.importers.dataset import DataSet, FoundCase, Image, Labels, find_volumes
 from hstf.importers.options import Options
+from hstf.volumes import stem
 
 FILE = re.compile(r"(?P<patient>patient\d+)_(?:(?P<series>4d)|frame(?P<frame>\d+)(?P<label>_gt)?)")
 LABELS = Labels({"background": 0, "right_ventricle": 1, "myocardium": 2, "left_ventricle": 3})

@@ -20,10 +20,10 @@ from hstf.importers.dataset import (
     find_volumes,
     modality_of,
     plain_name,
-    stem,
 )
 from hstf.importers.folder import numbered_classes
 from hstf.importers.options import Options
+from hstf.volumes import stem
 
 NAME = re.compile(
     r"(?P<scan>sub-[A-Za-z0-9]+(?:_ses-[A-Za-z0-9]+)?)(?:_[A-Za-z]+-[A-Za-z0-9]+)*_(?P<suffix>[A-Za-z0-9]+)"

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from hstf.errors import HstfError
 from hstf.importers import msd
-from hstf.importers.dataset import DataSet, FoundCase, Image, Labels, find_volumes, stem
+from hstf.importers.dataset import DataSet, FoundCase, Image, Labels, find_volumes
 from hstf.importers.folder import numbered_classes
 from hstf.importers.options import Options
+from hstf.volumes import stem
 
 FILE = re.compile(
     r"(?P<old>.+)_(?P<old_kind>flair|t1|t1ce|t2|seg)|(?P<new>.+)-(?P<new_kind>t2f|t1n|t1c|t2w|seg)",

@@ -138,11 +138,6 @@ def natural(text: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part.lower()) for part in re.split(r"(\d+)", text)]
 
 
-def stem(path: Path) -> str:
-    """The name of a volume's file without its suffix."""
-    return path.name[: -len(suffix_of(path))] if suffix_of(path) else path.name
-
-
 def plain_name(text: str) -> str:
     """``text`` as the name of a class, column or case: letters, digits, '.', '-' and '_'."""
     return re.sub(r"[^A-Za-z0-9.-]+", "_", text.strip()).strip("_.-") or "unnamed"

@@ -18,9 +18,9 @@ from hstf.importers.dataset import (
     find_volumes,
     modality_of,
     plain_name,
-    stem,
 )
 from hstf.importers.options import Options
+from hstf.volumes import stem
 
 IMAGE_FOLDERS = ("images", "image", "imagesTr", "scans", "volumes")
 LABEL_FOLDERS = ("labels", "label", "labelsTr", "masks", "segmentations")

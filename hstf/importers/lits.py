@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 
 from hstf.errors import HstfError
-from hstf.importers.dataset import DataSet, FoundCase, Image, Labels, find_volumes, stem
+from hstf.importers.dataset import DataSet, FoundCase, Image, Labels, find_volumes
 from hstf.importers.options import Options
+from hstf.volumes import stem
 
 FILE = re.compile(r"(?P<kind>volume|segmentation|test-volume|test-segmentation)-(?P<number>\d+)")
 LABELS = Labels({"background": 0, "liver": 1, "lesion": 2}, {"liver": (1, 2), "lesion": (2,)})

@@ -19,9 +19,9 @@ from hstf.importers.dataset import (
     numbered,
     plain_name,
     read_description,
-    stem,
 )
 from hstf.importers.options import Options
+from hstf.volumes import stem
 
 
 def find(folder: Path, options: Options) -> DataSet:

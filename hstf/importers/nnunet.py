@@ -22,10 +22,9 @@ from hstf.importers.dataset import (
     numbered,
     plain_name,
     read_description,
-    stem,
 )
 from hstf.importers.options import Options
-from hstf.volumes import SUFFIXES
+from hstf.volumes import SUFFIXES, stem
 
 CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 
