@@ -17,6 +17,7 @@ from hstf.cases import Split, read_cases
 from hstf.config import Config, load_config
 from hstf.config.methods import METHODS
 from hstf.config.section import Section
+from hstf.importers import KINDS
 
 HEADER = "# The whole configuration, defaults included. Written by the workflow: edit config/ instead.\n"
 
@@ -37,6 +38,48 @@ snakemake --cores 8 --configfile config/hippocampus.yaml
 - An edit reruns exactly what depends on it: a stage depends on its own section and on the keys that are said to be for it.
 - Paths are relative to the folder in which `snakemake` is started.
 
+## From a folder to a case sheet
+
+```
+hstf import brats data/brats --output config/mine.yaml --labelled 25 --test 60
+```
+
+This reads names and headers, prints what it found and what it left out and why, and writes `config/mine.yaml`, commented,
+and `config/mine/cases.csv`. Then run `hstf check --config config/mine.yaml` and
+`snakemake --cores 8 --configfile config/mine.yaml`. If anything is wrong with the folder, nothing is written and every fault
+is named. Kinds of folder:
+
+{kinds}
+
+- `--labelled N` and `--test N` draw so many patients, spread over sites and spacings (`--seed` draws others); those of a
+  smaller N are among those of a larger one. A file instead of N names them. The labels of all other cases are withheld:
+  `check` and `evaluate` alone read them. A test set of the owners is kept.
+- `--order FILE` takes the first patients of a list as labelled and the last as test; `--split FILE` takes the split of a
+  table with `case_id` (or `group`) and `split`, as a case sheet is.
+- `--modalities t1=mr t2=mr` and `--labels liver=1 lesion=2` say what names do not tell (`folder` and `bids`); in a `folder`
+  the images of a case are then `<case>_t1.nii.gz` and `<case>_t2.nii.gz`.
+- `--patient REGEX` and `--site REGEX` find patient and site in a name (`folder`); `patient003`, `sub-01` are found without.
+- `--extract FOLDER` is for 4D files whose fourth axis holds channels, as in some tasks of the decathlon: the workflow reads
+  one 3D volume a file, so each channel is written there. ACDC's series over time (`_4d`) are no channels and are left out.
+- `--leave-out-faulty` imports the sound cases where others are faulty; `--force` replaces an earlier import.
+- `--sheet FILE` writes the case sheet alone, for a configuration that exists, as those below.
+
+Volumes are NIfTI (`.nii.gz`, `.nii`), MetaImage (`.mha`) or NRRD (`.nrrd`). DICOM is refused: convert it with
+`dcm2niix -z y -o OUTPUT FOLDER`. `hstf phantom --layout KIND` writes synthetic scans in the form of each kind.
+
+These are ready, with the settings of the semi-supervised literature, once the scans of their owners lie in the folder:
+
+| file | data | labelled | scans and case sheet |
+|---|---|---|---|
+| `acdc.yaml` | ACDC: heart, cine MR, 10 mm slices | 3 patients | `data/acdc`, `acdc/cases.csv` |
+| `brats.yaml` | BraTS: gliomas, four MR modalities | 25 or 50 | `data/brats`, by the import that the file names |
+| `lits.yaml` | LiTS: liver and its lesions, CT | 13 | `data/lits`, by the import that the file names |
+| `la.yaml` | left atrium, MR | 4, 8 or 16; 80: all | `data/la`, `la/la_<n>.csv` |
+| `hippocampus.yaml` | decathlon, Task04: hippocampus, MR | 10 | `data/hippocampus`, `hippocampus/cases.csv` |
+
+`la_cpu.yaml` goes on top of `la.yaml` where there is no GPU. `acdc`, `la` and `hippocampus` want `images/` and `labels/`
+with the names that their sheets have: put or link the files there.
+
 ## The case sheet
 
 A CSV file with a row for each case; relative paths start at the sheet's own folder.
@@ -44,14 +87,11 @@ A CSV file with a row for each case; relative paths start at the sheet's own fol
 | column | meaning |
 |---|---|
 | `case_id` | name of the case: letters, digits, `.`, `_`, `-` |
-| one for each of `modalities` | the image, NIfTI; `image` unless `modalities` says other |
-| `label` | the label, NIfTI: of labelled and test cases; of unlabelled ones in a benchmark, read by `evaluate` alone |
+| one for each of `modalities` | the image, a volume; `image` unless `modalities` says other |
+| `label` | the label, a volume: of labelled and test cases; of unlabelled ones in a benchmark, read by `evaluate` alone |
 | `split` | `labelled`, `unlabelled` or `test` |
 | `group` | optional: the patient; cases of a patient never straddle a split or a fold |
 | `site` | optional: where the scan comes from; the report shows scores by site |
-
-`config/hippocampus.yaml` expects the training scans of the Medical Segmentation Decathlon's Task04 in
-`data/hippocampus/images` and `data/hippocampus/labels`, as `hippocampus_<n>.nii.gz`: put or link them there.
 
 ## Every key
 
@@ -110,7 +150,15 @@ def schema_text() -> str:
 
 def document() -> str:
     """``config/README.md``."""
-    return "\n".join([INTRODUCTION, *_methods(), *_section("The experiment", Config)])
+    introduction = INTRODUCTION.replace("{kinds}", "\n".join(_kinds()))
+    return "\n".join([introduction, *_methods(), *_section("The experiment", Config)])
+
+
+def _kinds() -> Iterator[str]:
+    """The table of what ``hstf import`` reads."""
+    yield "| kind | folder |\n|---|---|"
+    for name, text in KINDS.items():
+        yield f"| `{name}` | {text} |"
 
 
 def _methods() -> Iterator[str]:
