@@ -4,6 +4,7 @@ Run by ``torchrun`` this file is a rank itself, which writes the gradients of ev
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import SPLITS, Workspace, write_sheet
 from torch import Tensor
 from training_files import CLASSES, PLAN, TRAINING, new_state, some_views, write_experiment, write_labels
 
@@ -83,7 +85,7 @@ def step_when_a_rank_is_killed(command: list[str], state: Path) -> int:
     while not state.is_file() or torch.load(state, weights_only=True)["step"] < 3:
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline
-        time.sleep(0.005)
+        time.sleep(0.05)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     (second,) = [pid for pid in children if b"\0RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes()]
     os.kill(int(second), signal.SIGKILL)
@@ -93,19 +95,19 @@ def step_when_a_rank_is_killed(command: list[str], state: Path) -> int:
 
 
 def test_two_ranks_warm_up_as_one_though_one_of_them_was_killed(tmp_path: Path) -> None:
-    keys = {"warmup": {**CURVE, "steps": 30, "seeds": 1}}
+    keys = {"warmup": {**CURVE, "steps": 16, "seeds": 1}}
     one, _ = experiment(tmp_path / "one", 4, **keys)
     warmup(one, "seed_0")
     two, path = experiment(tmp_path / "two", 4, **keys)
     arguments = ["-m", "hstf", "warmup", "--config", str(path), "--member", "seed_0"]
     state = Layout.of(two).training_state(0, "seed_0") / "state.pt"
-    assert 3 <= step_when_a_rank_is_killed([*TORCHRUN, *arguments], state) < 30
+    assert 3 <= step_when_a_rank_is_killed([*TORCHRUN, *arguments], state) < 16
     assert not Layout.of(two).weights(0, "seed_0").exists()
     done = by_two(*arguments)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("resumes at step") == 1
     assert "cpu and 1 more" in done.stdout
-    assert done.stderr.count("30/30") == 1, "one rank shows the progress"
+    assert done.stderr.count("16/16") == 1, "one rank shows the progress"
     assert_same(one, two, 0)
 
 
@@ -248,6 +250,30 @@ def test_a_task_of_several_is_a_rank() -> None:
     assert place_in_slurm({**task, "RANK": "0"}) == {}, "torchrun has said it"
     assert place_in_slurm({**task, "SLURM_STEP_NUM_TASKS": "1"}) == {}
     assert place_in_slurm({"SLURM_NTASKS": "8"}) == {}, "an allocation, but not a task of it"
+
+
+# ---- the rules
+
+
+def test_the_command_follows_from_gpus_and_nodes_of_the_round(tmp_path: Path) -> None:
+    write_sheet(tmp_path, SPLITS)
+    for row in (tmp_path / "cases.csv").read_text().splitlines()[1:]:
+        for name in row.split(",")[1:3]:
+            (tmp_path / name).touch()
+    workspace = Workspace(tmp_path)
+    workspace.configure(
+        experiment="few", cases="cases.csv", rounds=3, warmup={"gpus": 4}, student={"gpus": 2},
+        rounds_overrides={2: {"student": {"nodes": 2}}, 3: {"student": {"gpus": 1}}},
+    )  # fmt: skip
+    told = workspace.snakemake("--dry-run", "--printshellcmds").stdout
+    assert told.count(": torchrun --standalone --nproc-per-node 4 -m hstf warmup --config") == 3
+    commands = (
+        ": torchrun --standalone --nproc-per-node 2 -m hstf",
+        r": srun --nodes=2 --ntasks=4 --cpus-per-task=\d --kill-on-bad-exit=1 hstf",
+        ": hstf",
+    )
+    for number, command in enumerate(commands, 1):
+        assert re.search(rf"{command} student --config \S+ --round {number} --member", told)
 
 
 if __name__ == "__main__":

@@ -54,13 +54,18 @@ def together(device: str) -> Iterator[None]:
         device: as configured; ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        HstfError: another rank was lost.
+        HstfError: there are fewer GPUs than ranks, or another rank was lost.
     """
     os.environ.update(place_in_slurm(os.environ))
     if ranks() == 1:
         yield
         return
     backend = "nccl" if choose_device(device).type == "cuda" else "gloo"
+    here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    if backend == "nccl" and here > gpus:
+        raise HstfError(
+            f"{here} processes of a training need {here} GPUs on this machine, and torch sees {gpus}: set gpus."
+        )
     dist.init_process_group(backend, timeout=PATIENCE)
     try:
         yield

@@ -70,6 +70,32 @@ def memory(megabytes):
     return of_attempt
 
 
+def shared(nodes, gpus, threads):
+    """Resources of a training on `gpus` of each of `nodes`; `launch` is how its command begins. The others are those by which
+    Snakemake has SLURM start an MPI job: a task for each GPU."""
+    tasks = nodes * gpus
+    if nodes > 1:
+        sizes = f"--nodes={nodes} --ntasks={tasks} --cpus-per-task={threads}"
+        launch = f"srun {sizes} --kill-on-bad-exit=1 hstf"
+        several = {"mpi": "srun", "nodes": nodes, "tasks": tasks, "tasks_per_gpu": 0}
+        return {"gpu": GPU * tasks, "launch": launch, **several}
+    launch = f"torchrun --standalone --nproc-per-node {gpus} -m hstf" if gpus > 1 else "hstf"
+    return {"gpu": GPU * gpus, "launch": launch}
+
+
+def ranks(stage):
+    """The `shared` resources of a training of `stage`, as its round's configuration has them; None is not there."""
+
+    def resource(name):
+        def of_job(w, threads):
+            training = getattr(CONFIG.for_round(int(w.get("round", 0))), stage)
+            return shared(training.nodes, training.gpus, threads).get(name)
+
+        return of_job
+
+    return {name: resource(name) for name in shared(2, 1, 1)}
+
+
 def side_by_side(count):
     """Threads of one of `count` like jobs (and as many in each of the ALIKE experiments of a comparison). Here they share
     the cores: two networks on a core each are done well before two that take turns on both. On a cluster each has a

@@ -16,9 +16,9 @@ rule student_member:
         BENCHMARKS / "student" / "round_{round}_{member}.tsv"
     threads: side_by_side(CONFIG.student.members)
     resources:
-        mem_mb=memory(TRAINING_MB),
+        **ranks("student"),
+        mem_mb=memory(TRAINING_MB * CONFIG.student.gpus),
         runtime=1440,
-        gpu=GPU,
     params:
         config=str(LAYOUT.config),
         # A training that is interrupted goes on from here: no output, since outputs of a failed job are deleted.
@@ -27,4 +27,4 @@ rule student_member:
     message:
         "round {wildcards.round}: training {wildcards.member}"
     shell:
-        "hstf student --config {params.config:q} --round {wildcards.round} --member {wildcards.member} > {log:q} 2>&1"
+        "{resources.launch} student --config {params.config:q} --round {wildcards.round} --member {wildcards.member} > {log:q} 2>&1"

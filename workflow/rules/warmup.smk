@@ -17,9 +17,9 @@ rule warmup_member:
         member=r"fold_\d+",
     threads: side_by_side(len(members(CONFIG, 0)))
     resources:
-        mem_mb=memory(TRAINING_MB),
+        **ranks("warmup"),
+        mem_mb=memory(TRAINING_MB * CONFIG.warmup.gpus),
         runtime=1440,
-        gpu=GPU,
     params:
         config=str(LAYOUT.config),
         # A training that is interrupted goes on from here: no output, since outputs of a failed job are deleted.
@@ -29,7 +29,7 @@ rule warmup_member:
     message:
         "warm-up: training {wildcards.member}"
     shell:
-        "hstf warmup --config {params.config:q} --member {wildcards.member} > {log:q} 2>&1"
+        "{resources.launch} warmup --config {params.config:q} --member {wildcards.member} > {log:q} 2>&1"
 
 
 use rule warmup_member as warmup_seed with:
