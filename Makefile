@@ -1,5 +1,6 @@
 # make demo    install into .venv and run the demo: two rounds on synthetic scans, a few minutes without a GPU
 # make test    run all tests          make lint    formats, types and the linter of the workflow
+# make test-slurm   run the workflow on a SLURM of pretended nodes, which it installs and starts (Debian, root)
 # make docs    write config/README.md and the JSON schema from the configuration classes
 # make clean   remove the demo's results (no environment, no other experiment)
 #
@@ -11,7 +12,7 @@ CORES ?= all
 BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test test-slurm lint docs clean
 
 demo: $(VENV)/.installed
 	snakemake --cores $(CORES)
@@ -19,6 +20,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	python -m pytest
+
+test-slurm: $(VENV)/.installed-dev
+	HSTF_SLURM=1 python -m pytest tests/slurm -v
 
 lint: $(VENV)/.installed-dev
 	ruff format --check .

@@ -1,6 +1,8 @@
 """Nothing that a file, a sheet or a name says is run, followed out of its folder, or grows without bound."""
 
 import ast
+import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,13 +79,20 @@ def test_no_code_is_made_from_data_and_no_shell_is_asked() -> None:
 
 
 def test_shell_lines_of_the_rules_quote_what_does_not_come_from_the_workflow_itself() -> None:
-    plain = {"{wildcards.round}", "{wildcards.shard}", "{wildcards.member}", "{params.options}"}
-    import re
-
+    plain = {
+        "{wildcards.round}",
+        "{wildcards.shard}",
+        "{wildcards.member}",
+        "{params.options}",
+        "{resources.launch}",
+    }
+    found = 0
     for path in sorted((ROOT / "workflow" / "rules").glob("*.smk")):
-        for line in re.findall(r'^ +"(hstf .*)"$', path.read_text(), re.MULTILINE):
+        for line in re.findall(r'^ +shell:\n +"(.*)"$', path.read_text(), re.MULTILINE):
             fields = set(re.findall(r"\{[^}]*\}", line))
             assert all(field in plain or field.endswith(":q}") for field in fields), f"{path.name}: {line}"
+            found += 1
+    assert found > 15
 
 
 # ---- names and paths
@@ -175,8 +184,6 @@ def test_a_link_in_the_place_of_a_prediction_is_replaced_and_not_followed(tmp_pa
 
 @pytest.mark.parametrize("name", ["../../evil", "/tmp/evil", "a/b"])
 def test_a_model_cannot_name_weights_out_of_its_folder(tmp_path: Path, name: str) -> None:
-    import json
-
     model = export(tiny_experiment(tmp_path))
     content = json.loads((model / "model.json").read_text())
     content["members"][0]["name"] = name
