@@ -163,6 +163,8 @@ def withhold(folder: Path, sheet: Path) -> None:
     """List what only ``check`` and ``evaluate`` may open: test cases, and the labels of unlabelled ones."""
     with sheet.open() as stream:
         rows = list(csv.DictReader(stream))
-    files = [row["image"] for row in rows if row["split"] == "test"]
-    files += [row["label"] for row in rows if row["split"] != "labelled"]
-    (folder / WITHHELD).write_text("\n".join(files) + "\n")
+    images = set(rows[0]) - {"case_id", "label", "split", "group", "site"}
+    files = [row[name] for row in rows if row["split"] == "test" for name in sorted(images)]
+    files += [row["label"] for row in rows if row["split"] != "labelled" and row["label"]]
+    listed = [os.path.relpath(sheet.parent / file, folder) for file in files]
+    (folder / WITHHELD).write_text("\n".join(listed) + "\n")

@@ -14,7 +14,8 @@ from hstf.cases import Split, read_cases
 from hstf.compare import compare
 from hstf.compare.cells import cells, experiments, scaled_cases
 from hstf.compare.scores import Compute, RoundScores, read_round
-from hstf.compare.table import CEILING, WARMUP, Entry, gap_share, tested
+from hstf.compare.table import CEILING, WARMUP, Entry, gap_share
+from hstf.compare.table import tested as paired
 from hstf.config import Config, resolve_config
 from hstf.config.command import config_text
 from hstf.errors import HstfError
@@ -111,7 +112,7 @@ def test_a_class_that_cases_lack_counts_fully_in_the_change_and_not_in_the_test_
     entry, reference = (
         Entry("x", (RoundScores(cases, cases, {"dice": dice}, Compute(0, 0)),), 0, 0) for dice in (new, old)
     )
-    found = tested(entry, reference, 200, 0)
+    found = paired(entry, reference, 200, 0)
     assert found.difference.mean == pytest.approx(0.4 / 2), "half of the classes gain 0.4"
     assert found.patients == 1 and found.p_value == pytest.approx(1)
 

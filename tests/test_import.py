@@ -1,6 +1,8 @@
 """Importers: every layout becomes a sheet and a configuration that check passes; broken folders become sentences."""
 
+import csv
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -10,7 +12,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from conftest import Workspace
+import yaml
+from conftest import TINY, Workspace, withhold
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,12 +22,14 @@ from hstf.check.faults import Level, examine, sources
 from hstf.check.scan import scan_file
 from hstf.cli import main
 from hstf.config import Config, load_config
+from hstf.config.load import merge, read_yaml
 from hstf.errors import HstfError
 from hstf.files import read_csv
 from hstf.importers.brats import name_labels
 from hstf.importers.dataset import column_names, modality_of, natural
 from hstf.importers.nnunet import read_labels
 from hstf.importers.split import draw
+from hstf.layout import Layout
 from hstf.phantom import LAYOUTS
 
 L, U, T = Split.LABELLED, Split.UNLABELLED, Split.TEST
@@ -128,6 +133,52 @@ def test_a_layout_can_be_run(layout: str, phantoms: Callable[..., Path], workpla
     jobs = Workspace(workplace, "config/x.yaml").jobs()
     assert jobs["warmup_member"] == 2 + ("--labelled" not in options or layout == "bids")
     assert jobs["student_member"] == 2 and jobs["check"] == 1
+
+
+QUICK = ("acdc", "brats")
+"""Thick slices and two scans a patient; four modalities. The others take as long, so they run when asked for."""
+ROUND = {"rounds": 1, "track": {"enabled": False}} | {
+    name: TINY[name]
+    for name in ("device", "plan", "network", "warmup", "refine", "student", "teacher", "predict", "evaluate")
+}
+
+
+def when_asked(layout: str) -> object:
+    """``layout`` as a parameter; unless quick, it is skipped without ``HSTF_ALL_LAYOUTS`` in the environment."""
+    wanted = layout in QUICK or "HSTF_ALL_LAYOUTS" in os.environ
+    return pytest.param(
+        layout, marks=pytest.mark.skipif(not wanted, reason="a minute: set HSTF_ALL_LAYOUTS=1")
+    )
+
+
+@pytest.mark.workflow
+@pytest.mark.parametrize("layout", [when_asked(layout) for layout in EXPECTED])
+def test_a_layout_goes_through_a_round(layout: str, workplace: Path) -> None:
+    """From the phantom to the report, and no withheld file is opened on the way."""
+    options, labels, _, counts = EXPECTED[layout]
+    made = ["--cases", "6", "--labelled", "3", "--test", "1", "--size", "24", "24", "12"]
+    assert main(["phantom", "--layout", layout, "--output", "data", *made]) == 0
+    imported(LAYOUTS[layout].kind or layout, Path("data"), *options)
+    settings = Path("config/x.yaml")
+    settings.write_text(yaml.safe_dump(merge(read_yaml(settings), ROUND)))
+    withhold(workplace, Path("config/x/cases.csv").absolute())
+    workspace = Workspace(workplace, str(settings))
+    workspace.run()
+
+    results, sheet = Layout.of(load_config(settings)), read_cases(load_config(settings))
+    for case in sheet.of(T):
+        assert case.reference is not None
+        predicted, reference = (
+            nib.load(path) for path in (results.evaluation_prediction(1, case.case_id), case.reference)
+        )
+        np.testing.assert_allclose(predicted.affine, reference.affine, atol=1e-4)
+        assert predicted.shape == reference.shape
+        assert set(np.unique(predicted.dataobj)) <= set(labels.values())
+    with results.labels_table(1).open() as stream:
+        assert len(list(csv.DictReader(stream))) == counts[U]
+    assert results.report.is_file() and (results.export / "model.json").is_file()
+    assert {line.split()[0] for line in Path("opened.txt").read_text().splitlines()} == {"check", "evaluate"}
+    assert workspace.jobs() == {}
 
 
 def test_4d_channels_become_files_on_request(
