@@ -14,11 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hstf.config.training import CscConfig
+from hstf.geometry import ANISOTROPY, edges
 from hstf.losses import EPSILON, averaged, soft_dice, weighted_mean
 from hstf.models import Pyramid, SegmentationNetwork
 from hstf.training.distributed import from_first
-
-STRONGLY_ANISOTROPIC = 3.0  # an axis with voxels this much longer than the shortest keeps its scale
 
 
 def zoomed_pyramid(student: SegmentationNetwork, image: Tensor, zoom: float) -> Pyramid:
@@ -38,8 +37,7 @@ def zoomed_pyramid(student: SegmentationNetwork, image: Tensor, zoom: float) -> 
 
 def zooms(zoom: float, spacing: Sequence[float]) -> tuple[float, ...]:
     """``zoom`` of each axis: 1 along the thick slices of a strongly anisotropic grid of ``spacing`` (mm)."""
-    thick = STRONGLY_ANISOTROPIC * min(spacing)
-    return tuple(1.0 if mm > thick else zoom for mm in spacing)
+    return tuple(1.0 if edge > ANISOTROPY else zoom for edge in edges(spacing))
 
 
 def zoomed_size(shape: Sequence[int], zoom: Sequence[float], divisor: Sequence[int]) -> tuple[int, int, int]:

@@ -55,6 +55,11 @@ def coarse_axis(spacing: Spacing) -> int | None:
     return worst if spacing[worst] > ANISOTROPY * min(spacing) else None
 
 
+def edges(spacing: Sequence[float]) -> tuple[float, ...]:
+    """Voxel edges in units of the shortest."""
+    return tuple(mm / min(spacing) for mm in spacing)
+
+
 def bounding_box(mask: np.ndarray) -> Box:
     """First and last + 1 voxel of a non-empty ``mask`` ``(X, Y, Z)`` along each axis."""
     box = []

@@ -8,6 +8,7 @@ from hstf.plan.content import Normalisation
 
 SAMPLE = 4_000_000  # voxels that statistics are taken from: every s-th along each axis of larger scans
 LOWER, UPPER = 0.5, 99.5  # percentiles that intensities are clipped to
+BODY = 0.25  # share of a PET scan's mean that tells the body from air
 
 
 def empty_value(data: np.ndarray) -> float | None:
@@ -28,6 +29,21 @@ def scanned(data: np.ndarray) -> np.ndarray:
     return mask if mask.any() else np.ones(data.shape, bool)
 
 
+def field_of_view(data: np.ndarray, scheme: str) -> np.ndarray:
+    """Mask of what was scanned: with the scheme ``fan`` all but what is empty and joined to a corner of the volume.
+
+    In an ultrasound scan what returns no echo has the value of the corners beside the fan, and is anatomy.
+    """
+    mask = scanned(data)
+    if scheme != "fan":
+        return mask
+    from scipy.ndimage import label
+
+    regions, _ = label(~mask)
+    corners = np.unique(regions[np.ix_(*((0, size - 1) for size in data.shape))])
+    return ~np.isin(regions, corners[corners > 0])
+
+
 def sample(data: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Values of ``data`` in ``mask``, at most about :data:`SAMPLE` of them, on a regular sub-grid."""
     step = max(1, int(np.ceil((data.size / SAMPLE) ** (1 / 3))))
@@ -46,22 +62,28 @@ def normalise(data: np.ndarray, mask: np.ndarray, normalisation: Normalisation) 
         _standardise(data, normalisation.mean, normalisation.std)
         return
     values = sample(data, mask)
-    if normalisation.scheme == "arcsinh":
-        scale = _typical(values)
-        values = np.arcsinh(values / scale)
+    upper = np.inf
+    if normalisation.scheme == "uptake":
+        body = _body(values)
+        scale = float(np.median(body)) if body.size else 1.0
+        values = np.arcsinh((body if body.size else values) / scale)
         np.arcsinh(np.divide(data, scale, out=data), out=data)
-    lower, upper = np.percentile(values, (LOWER, UPPER))
-    if normalisation.scheme == "arcsinh":
-        upper = np.inf  # the hottest voxels are the lesions
+        lower = np.percentile(values, LOWER)
+    else:
+        lower, upper = np.percentile(values, (LOWER, UPPER))
     values = np.clip(values, lower, upper)
     np.clip(data, lower, upper, out=data)
     _standardise(data, float(values.mean(dtype=float)), float(values.std(dtype=float)))
 
 
-def _typical(values: np.ndarray) -> float:
-    """The median of the positive values, 1 where there are none."""
+def _body(values: np.ndarray) -> np.ndarray:
+    """Values of a PET scan that are not air: those above a quarter of the positive values' mean.
+
+    The mean stands for the injected dose by weight, as in standardised uptake values; the more air, the lower it is,
+    and air lies far below it all the same.
+    """
     positive = values[values > 0]
-    return float(np.median(positive)) if positive.size else 1.0
+    return positive[positive > BODY * positive.mean()] if positive.size else positive
 
 
 def _standardise(data: np.ndarray, mean: float, std: float) -> None:

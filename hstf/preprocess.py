@@ -22,7 +22,7 @@ from hstf.config.preprocess import PreprocessConfig
 from hstf.errors import HstfError, join_faults
 from hstf.files import atomic_path, sha256_file, write_json
 from hstf.geometry import IGNORED, Geometry, bounding_box, to_ras
-from hstf.intensity import normalise, scanned
+from hstf.intensity import field_of_view, normalise
 from hstf.layout import Layout
 from hstf.parallel import worker_count
 from hstf.plan import Plan
@@ -133,7 +133,7 @@ def prepare_image(
     """
     _refuse_misfits(volumes, plan, list(modalities))
     first = volumes[0]
-    masks = [scanned(volume.data) for volume in volumes]
+    masks = [field_of_view(v.data, n.scheme) for v, n in zip(volumes, plan.normalisation, strict=True)]
     box = bounding_box(to_ras(np.logical_or.reduce(masks), first.affine)) if config.crop else None
     geometry = Geometry.of(first.data.shape, first.affine, plan.spacing, box)
     _refuse_growth(geometry)

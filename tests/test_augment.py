@@ -3,17 +3,27 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from hstf import augment
-from hstf.augment import intensity, region_size, spatial
+from hstf.augment import Acquisition, intensity, region_size, spatial
 from hstf.config.training import AugmentationConfig
+from hstf.plan import Normalisation
 
 STILL = AugmentationConfig(
     flip_axes=(), rotation_degrees=(0, 0, 0), scale_range=(1, 1), anisotropy=0, affine_probability=1,
     elastic_probability=0, intensity_probability=0,
 )  # fmt: skip
 WILD = AugmentationConfig(affine_probability=1, elastic_probability=1, intensity_probability=1)
+ISOTROPIC, CARDIAC = (1.0, 1.0, 1.0), (1.5, 1.5, 10.0)
+SCALES = {
+    "mr": Normalisation("zscore"),
+    "ct": Normalisation("ct", lower=-100, upper=200, mean=50, std=50),
+    "pet": Normalisation("uptake"),
+    "us": Normalisation("fan"),
+}
+ALWAYS = STILL.model_copy(update={"intensity_probability": 1})
 CHANGES = ["_contrast", "_brightness", "_gamma", "_bias_field", "_blur", "_low_resolution", "_noise"]
 
 
@@ -83,7 +93,7 @@ def test_a_zoom_above_one_shows_the_anatomy_larger() -> None:
 
 def test_anisotropy_stays_within_its_share() -> None:
     config = with_keys(STILL, anisotropy=0.1)
-    matrices = augment._random_matrices(200, config, generator(), torch.device("cpu"))
+    matrices = augment._random_matrices(200, config, ISOTROPIC, generator(), torch.device("cpu"))
     stretch = 1 / torch.diagonal(matrices, dim1=1, dim2=2)
     assert 0.9 <= stretch.min() < 0.92
     assert 1.08 < stretch.max() <= 1.1
@@ -91,7 +101,7 @@ def test_anisotropy_stays_within_its_share() -> None:
 
 def test_rotations_keep_lengths() -> None:
     config = with_keys(STILL, rotation_degrees=(30, 20, 10))
-    matrices = augment._random_matrices(20, config, generator(), torch.device("cpu"))
+    matrices = augment._random_matrices(20, config, ISOTROPIC, generator(), torch.device("cpu"))
     assert torch.allclose(matrices @ matrices.mT, torch.eye(3).expand(20, 3, 3), atol=1e-5)
     assert torch.allclose(torch.det(matrices), torch.ones(20), atol=1e-5)
 
@@ -196,3 +206,172 @@ def test_intensity_changes_some_cases_and_never_with_probability_zero() -> None:
     found = intensity(image, with_keys(STILL, intensity_probability=0.1), generator())
     changed = (found != image).flatten(1).any(1).float().mean()
     assert 0.3 < changed < 0.7  # 1 - 0.9^7 = 0.52
+
+
+def acquired(*modalities: str, spacing: tuple[float, float, float] = ISOTROPIC) -> Acquisition:
+    return Acquisition(spacing, tuple((name, SCALES[name]) for name in modalities))
+
+
+@pytest.mark.parametrize("mm", [0.625, 1.25, 3.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_on_isotropic_voxels_their_size_changes_not_a_bit(mm: float, seed: int) -> None:
+    patch = (16, 12, 20)
+    one, two = generator(seed), generator(seed)
+    plain = intensity(spatial(region(patch), patch, WILD, one), WILD, one)
+    found = spatial(region(patch), patch, WILD, two, (mm, mm, mm))
+    assert torch.equal(intensity(found, WILD, two, acquired("mr", "mr", spacing=(mm, mm, mm))), plain)
+
+
+def test_isotropic_mr_is_what_it_was() -> None:
+    """Values of the augmentation in voxels that came before the one in millimetres."""
+    patch, g = (16, 12, 20), generator(3)
+    found = intensity(spatial(region(patch), patch, WILD, g), WILD, g)
+    assert found[:, :, 8, 6, 10].flatten().tolist() == pytest.approx(
+        [-0.796913, 0.409347, 0.255325, 1.121862], abs=1e-4
+    )
+
+
+def ball_mm(patch: tuple[int, int, int], spacing: tuple[float, float, float], radius: float) -> Tensor:
+    """A soft ball of ``radius`` mm, 20 mm off the centre along the first axis."""
+    axes = [(torch.arange(n) - (n - 1) / 2) * mm for n, mm in zip(region_size(patch), spacing, strict=True)]
+    x, y, z = torch.meshgrid(*axes, indexing="ij")
+    distance = ((x - 20) ** 2 + y**2 + z**2).sqrt()
+    return ((radius - distance) / 4 + 0.5).clamp(0, 1)[None, None]
+
+
+def moments(ball: Tensor, spacing: tuple[float, float, float]) -> tuple[Tensor, Tensor]:
+    """Mass centre and covariance (mm)."""
+    axes = [(torch.arange(n) - (n - 1) / 2) * mm for n, mm in zip(ball.shape[2:], spacing, strict=True)]
+    places = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+    mass = ball.flatten() / ball.sum()
+    centre = mass @ places
+    return centre, (places - centre).T @ ((places - centre) * mass[:, None])
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 2.5), (2.0, 1.0, 1.5)])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_turned_ball_stays_a_ball_whatever_the_voxels(
+    spacing: tuple[float, float, float], seed: int
+) -> None:
+    patch = tuple(int(80 / mm) for mm in spacing)
+    ball = ball_mm(patch, spacing, 15)
+    config = with_keys(STILL, rotation_degrees=(40, 40, 40))
+    place, covariance = moments(spatial(ball, patch, config, generator(seed), spacing), spacing)
+    assert place.norm().item() == pytest.approx(20, abs=0.2)
+    _, before = moments(centre(ball, patch), spacing)
+    assert torch.linalg.eigvalsh(covariance).tolist() == pytest.approx(
+        torch.linalg.eigvalsh(before).tolist(), rel=0.03
+    )
+    sheared, _ = moments(spatial(ball, patch, config, generator(seed)), spacing)
+    assert abs(sheared.norm().item() - 20) > 0.5, "in voxels it would not"
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_nothing_moves_across_thick_slices(axis: int) -> None:
+    spacing = [1.5, 1.5, 1.5]
+    spacing[axis] = 10.0
+    patch = tuple(6 if a == axis else 24 for a in range(3))
+    volume = region(patch, channels=1)
+    slices = torch.arange(volume.shape[2 + axis]).float()
+    shape = [1] * 5
+    shape[2 + axis] = -1
+    volume[:] = slices.reshape(shape)
+    found = spatial(volume, patch, with_keys(WILD, flip_axes=()), generator(2), tuple(spacing))
+    middle = [slice(10, 14)] * 3
+    middle[axis] = slice(None)
+    kept = centre(volume, patch)[(..., *middle)]
+    assert torch.allclose(found[(..., *middle)], kept, atol=1e-4)
+    noise = region(patch, channels=1)
+    moved = spatial(noise, patch, WILD, generator(2), tuple(spacing))
+    assert (moved - centre(noise, patch)).abs().mean() > 0.1, "within the slices all moves"
+
+
+def test_two_thick_axes_turn_into_each_other_alone() -> None:
+    matrices = augment._random_matrices(20, WILD, (1.0, 8.0, 8.0), generator(), torch.device("cpu"))
+    assert not matrices[:, 0, 1:].any()
+    assert not matrices[:, 1:, 0].any()
+    assert matrices[:, 1, 2].abs().max() > 0.1
+
+
+def test_blur_and_low_resolution_leave_thick_slices_apart() -> None:
+    image = torch.randn(1, 1, 16, 16, 6, generator=generator())
+    image[..., 3] = 0
+    for change in (augment._blur, augment._low_resolution):
+        found = change(image, generator(1), spacing=CARDIAC)
+        assert not found[..., 3].any()
+        assert found[..., 2].std() < image[..., 2].std()
+    coarse = augment._low_resolution(image, generator(2), spacing=(1.0, 1.0, 2.0))
+    assert not coarse[..., 3].any(), "an axis that is twice as coarse has that resolution already"
+
+
+def test_channels_of_different_modalities_change_as_their_own_would() -> None:
+    image = torch.rand(2, 3, 12, 12, 12, generator=generator())
+    found = intensity(image, ALWAYS, generator(1), acquired("mr", "pet", "mr"))
+    assert torch.equal(found[:, [0, 2]], intensity(image[:, [0, 2]], ALWAYS, generator(1)))
+    assert not torch.equal(found[:, 1], image[:, 1])
+
+
+@pytest.mark.parametrize("modality", ["mr", "ct", "pet", "us"])
+def test_every_modality_changes_soundly(modality: str) -> None:
+    image = torch.randn(2, 2, 12, 10, 6, generator=generator()).clamp(-2, 3)
+    found = intensity(image, ALWAYS, generator(1), acquired(modality, modality, spacing=CARDIAC))
+    assert found.isfinite().all()
+    assert not torch.equal(found, image)
+    assert (
+        intensity(torch.zeros_like(image), ALWAYS, generator(1), acquired(modality, modality))
+        .isfinite()
+        .all()
+    )
+
+
+@pytest.mark.parametrize(("modality", "shaded"), [("mr", True), ("ct", False), ("pet", False), ("us", False)])
+def test_only_mr_has_a_bias_field(modality: str, shaded: bool) -> None:
+    names = {getattr(c, "func", c).__name__ for c in augment._changes(modality, SCALES[modality], ISOTROPIC)}
+    assert ("_bias_field" in names) is shaded
+    assert ("_noise" in names) is shaded, "the others have noise of their own"
+
+
+def test_ct_noise_has_a_size_in_hounsfield_units_and_a_grain() -> None:
+    image = torch.zeros(40, 1, 16, 16, 16)
+    noise = 50 * augment._ct_noise(image, generator(), sigma=30 / 50, spacing=ISOTROPIC)
+    sizes = noise.std((1, 2, 3, 4))
+    assert 0 < sizes.min() < sizes.max() < 31
+    assert 10 < sizes.mean() < 20
+    near = (noise[..., 1:] * noise[..., :-1]).mean() / (noise**2).mean()
+    assert near > 0.3, "neighbours have much in common"
+
+
+def test_what_the_window_of_ct_cut_off_stays_cut_off() -> None:
+    image = torch.randn(4, 1, 12, 12, 12, generator=generator()).clamp(-3, 3)
+    found = intensity(image, ALWAYS, generator(1), acquired("ct"))
+    assert found.min() >= -3
+    assert found.max() <= 3
+
+
+@pytest.mark.parametrize("level", [0.5, 2.0, 50.0])
+def test_noise_of_pet_grows_with_the_root_of_uptake(level: float) -> None:
+    uptake = torch.full((30, 1, 12, 12, 12), level)
+    uptake[:, :, 0, 0, 0] = 0
+    noisy = augment._count_noise(uptake.asinh() - 1.0, generator()) + 1.0
+    noise = (noisy.sinh() - uptake)[:, :, 1:].std((1, 2, 3, 4)) / level**0.5
+    assert 0.1 < noise.mean() < 0.2
+    assert noisy.min() >= -1e-4, "no uptake is below none"
+
+
+def test_corners_beside_the_fan_stay_black_and_change_nothing() -> None:
+    image = torch.randn(2, 1, 16, 16, 16, generator=generator()).clamp(-1.9, 3)
+    fan = torch.arange(16)[:, None, None] < torch.arange(16)
+    image = torch.where(fan, image, -2.0)
+    wide = F.pad(image, (0, 0, 0, 0, 16, 0), value=-2.0)
+    found = intensity(image, ALWAYS, generator(1), acquired("us"))
+    assert (found[:, 0, ~fan.expand(16, 16, 16)] == -2).all()
+    assert (found[:, 0, fan.expand(16, 16, 16)] != image[:, 0, fan.expand(16, 16, 16)]).float().mean() > 0.99
+    small, large = augment._gain(image, generator(1)), augment._gain(wide, generator(1))
+    assert torch.equal(large[:, :, 16:], small), "however large the corners are"
+
+
+def test_speckle_is_a_factor() -> None:
+    image = torch.tensor([0.0, 1.0, 4.0]).reshape(1, 1, 1, 1, 3).repeat(30, 1, 16, 16, 8)
+    noise = (augment._speckle(image, generator(), ISOTROPIC) - image).reshape(-1, 3).std(0)
+    assert noise[0] == 0
+    assert noise[2] / noise[1] == pytest.approx(4, rel=0.1)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from hstf.intensity import empty_value, normalise, sample, scanned
+from hstf.intensity import empty_value, field_of_view, normalise, sample, scanned
 from hstf.plan import Normalisation
 
-ZSCORE = Normalisation("zscore")
+ZSCORE, UPTAKE = Normalisation("zscore"), Normalisation("uptake")
 
 
 def body(background: float, seed: int = 0) -> np.ndarray:
@@ -44,15 +44,32 @@ def test_an_empty_scan_is_all_scanned() -> None:
     assert scanned(np.zeros((4, 4, 4), np.float32)).all()
 
 
-def test_corners_beside_an_ultrasound_fan_do_not_count() -> None:
-    x, _, z = np.meshgrid(*[np.linspace(-1, 1, 41)] * 3, indexing="ij")
-    fan = np.abs(x) < (z + 1) / 2
-    data = np.where(fan, np.random.default_rng(0).normal(80, 8, fan.shape), 0).astype(np.float32)
-    mask = scanned(data)
-    normalise(data, mask, ZSCORE)
-    assert np.array_equal(mask, fan)
-    assert abs(data[fan].mean()) < 0.02
-    assert abs(data[fan].std() - 1) < 0.02
+def fan() -> tuple[np.ndarray, np.ndarray]:
+    """An ultrasound scan with an anechoic cyst, and its field of view."""
+    x, y, z = np.meshgrid(*[np.linspace(-1, 1, 41)] * 3, indexing="ij")
+    inside = np.abs(x) < (z + 1) / 2
+    data = np.where(inside, np.random.default_rng(0).normal(80, 8, inside.shape), 0).astype(np.float32)
+    data[x**2 + y**2 + (z - 0.5) ** 2 < 0.4**2] = 0
+    return data, inside
+
+
+def test_corners_beside_an_ultrasound_fan_do_not_count_and_a_black_cyst_does() -> None:
+    data, inside = fan()
+    mask = field_of_view(data, "fan")
+    assert np.array_equal(mask, inside)
+    assert not np.array_equal(field_of_view(data, "zscore"), inside), "in MR, what is empty is empty"
+    normalise(data, mask, Normalisation("fan"))
+    assert abs(data[inside].mean()) < 0.02
+    assert abs(data[inside].std() - 1) < 0.02
+    assert (data[~inside] == data.min()).all(), "the corners are as black as the cyst"
+    assert data[20, 20, 30] == data.min()
+
+
+def test_a_scan_without_corners_is_all_field_of_view() -> None:
+    data = np.random.default_rng(0).normal(80, 8, (9, 9, 9)).astype(np.float32)
+    data[4, 4, 4] = data.min() - 1
+    assert field_of_view(data, "fan").all()
+    assert field_of_view(np.zeros((4, 4, 4), np.float32), "fan").all()
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
@@ -85,20 +102,42 @@ def test_ct_keeps_its_absolute_scale() -> None:
     assert np.allclose(data, [[[-2, -2, 0, 2, 2]]])
 
 
+def uptake(air: int) -> tuple[np.ndarray, np.ndarray]:
+    """A PET scan of a body of uptake about 1 with three hot lesions, in a field with ``air`` voxels beside it."""
+    rng = np.random.default_rng(0)
+    body = rng.gamma(8, 1 / 8, (30, 30, 30)).astype(np.float32)
+    body[5, 5, 5:8] = [30, 60, 120]
+    data = np.abs(rng.normal(0, 0.02, (30 + air, 30, 30))).astype(np.float32)
+    data[:30] = body
+    return data, np.ones(data.shape, bool)
+
+
 def test_pet_keeps_the_order_of_hot_voxels_but_not_their_distance() -> None:
-    data = np.random.default_rng(0).gamma(2, 1, (30, 30, 30)).astype(np.float32)
-    data[5, 5, 5:8] = [30, 60, 120]
-    original = data.copy()
-    normalise(data, np.ones(data.shape, bool), Normalisation("arcsinh"))
-    assert data[5, 5, 5] < data[5, 5, 6] < data[5, 5, 7] < 10
-    assert abs(data.mean()) < 0.01
-    assert abs(data.std() - 1) < 0.02
-    doubled = 2 * original
-    normalise(doubled, np.ones(data.shape, bool), Normalisation("arcsinh"))
-    assert np.allclose(doubled, data, atol=1e-3)
+    data, mask = uptake(air=0)
+    normalise(data, mask, UPTAKE)
+    assert data[5, 5, 5] < data[5, 5, 6] < data[5, 5, 7] < 20
+    assert abs(data.mean()) < 0.05
+    assert abs(data.std() - 1) < 0.05
 
 
-@pytest.mark.parametrize("scheme", ["zscore", "arcsinh"])
+@pytest.mark.parametrize("dose", [0.01, 5000.0])
+def test_pet_does_not_depend_on_the_dose(dose: float) -> None:
+    (data, mask), (other, _) = uptake(air=10), uptake(air=10)
+    other *= dose
+    for scan in (data, other):
+        normalise(scan, mask, UPTAKE)
+    assert np.allclose(data, other, atol=1e-3)
+
+
+def test_pet_hardly_depends_on_how_much_air_is_scanned() -> None:
+    (narrow, mask), (wide, wide_mask) = uptake(air=10), uptake(air=90)
+    normalise(narrow, mask, UPTAKE)
+    normalise(wide, wide_mask, UPTAKE)
+    assert np.abs(narrow[:30] - wide[:30]).max() < 0.2
+    assert abs(wide[:30].mean()) < 0.1, "statistics are those of the body"
+
+
+@pytest.mark.parametrize("scheme", ["zscore", "fan", "uptake"])
 @pytest.mark.parametrize("value", [0.0, 7.0, -3.0])
 def test_a_constant_scan_becomes_zero(scheme: str, value: float) -> None:
     data = np.full((4, 4, 4), value, np.float32)

@@ -147,7 +147,7 @@ def test_normalisation_follows_the_modality() -> None:
     chosen = make_plan(
         config, fingerprint([(64, 64, 64)], [(1.0,) * 3], {"b": (-80.0, 60.0, 210.0, 65.0, 40.0)})
     )
-    assert [n.scheme for n in chosen.normalisation] == ["zscore", "ct", "arcsinh", "zscore", "zscore"]
+    assert [n.scheme for n in chosen.normalisation] == ["zscore", "ct", "uptake", "fan", "zscore"]
     ct = chosen.normalisation[1]
     assert (ct.lower, ct.upper, ct.mean, ct.std) == (-80, 210, 65, 40)
     assert {f"normalisation {name}" for name in "abcde"} <= chosen.reasons.keys()

@@ -8,13 +8,15 @@ from hstf.config.section import Section
 
 
 class AugmentationConfig(Section):
-    """Random changes of a training patch; each probability is per case of a batch."""
+    """Random changes of a training patch; each probability is per case of a batch. Turns, zooms and deformations are those
+    of the anatomy, in millimetres. Slices over three times as thick as the finest voxel edge stay as they are: patches
+    turn, grow and bend within them."""
 
     flip_axes: tuple[int, ...] = (0,)
     """Axes (0, 1, 2 of the RAS volume: left-right, back-front, foot-head) that may be mirrored. Where front and back are
     told by their place (anterior and posterior parts, say), mirroring them costs more than it gives."""
     rotation_degrees: tuple[float, float, float] = (15.0, 15.0, 15.0)
-    """Largest rotation about each axis."""
+    """Largest rotation about each axis; out of thick slices nothing is turned, whatever stands here."""
     scale_range: tuple[float, float] = (0.8, 1.25)
     """Isotropic zoom, drawn log-uniformly."""
     anisotropy: float = Field(0.1, ge=0, lt=1)
@@ -24,9 +26,15 @@ class AugmentationConfig(Section):
     elastic_probability: float = Field(0.2, ge=0, le=1)
     """Chance of a smooth random deformation."""
     elastic_voxels: float = Field(4.0, ge=0)
-    """Standard deviation (voxels) of the deformation at its control points."""
+    """Standard deviation (finest voxel edges) of the deformation at its control points, 16 of them apart."""
     intensity_probability: float = Field(0.3, ge=0, le=1)
-    """Chance of each of: contrast, brightness, gamma, blur, low resolution, noise, smooth bias field."""
+    """Chance of each change that the modality allows. ``mr``, ``other``: contrast, brightness, gamma, bias field, blur, low
+    resolution, noise. ``ct``: the same without bias field, with noise of up to 30 HU. ``pet``: contrast, gamma, blur, low
+    resolution, noise of counts. ``us``: gain, gamma, blur, low resolution, speckle."""
+    fourier_probability: float = Field(0.0, ge=0, le=1)
+    """Chance that a labelled patch takes on the look of an unlabelled one of its batch, by the low frequencies of its
+    amplitude (FDA): for unlabelled scans of another hospital. Batches of labelled patches alone, and mixed ones, stay as
+    they are."""
 
 
 class MixingConfig(Section):

@@ -16,10 +16,12 @@ class Normalisation:
 
     ``zscore``: clip to the scan's own percentiles, subtract its mean, divide by its standard deviation.
     ``ct``: clip to ``lower``..``upper``, then the same for every scan: subtract ``mean``, divide by ``std``.
-    ``arcsinh``: compress the scan's heavy upper tail by arcsinh(value / median), then ``zscore`` without upper clip.
+    ``fan``: as ``zscore``; what is empty beside the field of view of an ultrasound probe plays no part, black in it does.
+    ``uptake``: compress the scan's heavy upper tail by arcsinh(value / median of the body), then subtract the body's mean
+    and divide by its standard deviation; the hottest voxels are not clipped.
     """
 
-    scheme: Literal["zscore", "ct", "arcsinh"]
+    scheme: Literal["zscore", "ct", "fan", "uptake"]
     lower: float = 0.0
     upper: float = 0.0
     mean: float = 0.0

@@ -219,7 +219,7 @@ def batch_size(config: PlanConfig, patch: Triple, levels: Levels) -> tuple[int, 
 def normalisations(
     config: Config, fingerprint: Fingerprint
 ) -> tuple[tuple[Normalisation, ...], dict[str, str]]:
-    """The normalisation of each modality, and the reasons by ``normalisation <modality>``."""
+    """The normalisation of each channel by its modality, and the reasons by ``normalisation <channel>``."""
     schemes, reasons = [], {}
     for name, kind in config.modalities.items():
         if kind == "ct":
@@ -227,9 +227,16 @@ def normalisations(
             schemes.append(Normalisation("ct", lower, upper, mean, std))
             why = f"CT is absolute: clipped to the labelled foreground's {lower:.4g}..{upper:.4g}, one scale for all."
         elif kind == "pet":
-            schemes.append(Normalisation("arcsinh"))
+            schemes.append(Normalisation("uptake"))
             why = (
-                "PET has heavy tails: arcsinh of the value over the scan's median, then mean 0 and spread 1."
+                "PET counts from 0 and has heavy tails: arcsinh of the value over the body's median, as doses and weights"
+                " differ, then mean 0 and spread 1 in the body; the hottest voxels, which are the lesions, keep their order."
+            )
+        elif kind == "us":
+            schemes.append(Normalisation("fan"))
+            why = (
+                "Gain and compression of ultrasound differ by scan: as for mr, within the fan; its empty corners do not"
+                " count, black cysts and vessels do."
             )
         else:
             schemes.append(Normalisation("zscore"))

@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hstf.augment import intensity, spatial
+from hstf.augment import ISOTROPIC_MR, Acquisition, intensity, spatial
 from hstf.config.training import AugmentationConfig, TrainingConfig
 from hstf.device import autocast
 from hstf.errors import HstfError
+from hstf.fourier import mix_amplitudes
 from hstf.progress import Progress
 from hstf.training.distributed import in_step, leads
 from hstf.training.patches import Batch, PatchSource
@@ -33,6 +34,7 @@ class Views:
     """``(B, 1, D, H, W)`` bool: voxels of unlabelled cases."""
     augmentation: AugmentationConfig
     generator: torch.Generator
+    acquisition: Acquisition = ISOTROPIC_MR
 
     @classmethod
     def draw(
@@ -40,15 +42,17 @@ class Views:
     ) -> "Views":
         """Cut the patches out of the regions of ``batch``, on the device of ``generator``."""
         region = batch.region.to(generator.device, non_blocking=True)
-        patch = spatial(region, source.patch_size, config, generator)
+        patch = spatial(region, source.patch_size, config, generator, source.acquisition.spacing)
         channels = region.shape[1] - source.classes - 1
         weak, target, weight = patch.split([channels, source.classes, 1], dim=1)
         pseudo = batch.pseudo.to(generator.device)[:, None, None, None, None].expand_as(weight)
-        return cls(weak, target, weight, pseudo, config, generator)
+        return cls(weak, target, weight, pseudo, config, generator, source.acquisition)
 
     def strong(self) -> Tensor:
         """The patches ``(B, C, D, H, W)`` with new random contrast, blur, noise and the like."""
-        return intensity(self.weak, self.augmentation, self.generator)
+        looks, spacing = self.augmentation.fourier_probability, self.acquisition.spacing
+        image = mix_amplitudes(self.weak, self.unlabelled, looks, spacing, self.generator)
+        return intensity(image, self.augmentation, self.generator, self.acquisition)
 
     @property
     def inside(self) -> Tensor:

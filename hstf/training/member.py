@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from hstf.augment import Acquisition
 from hstf.cases import Case
 from hstf.config import Config
 from hstf.config.training import TrainingConfig
@@ -80,6 +81,7 @@ def train_member(
         source = PatchSource(
             held[: len(labelled)], held[len(labelled) :], len(config.class_names), plan.patch_size, plan.batch_size,
             labelled_fraction, training.foreground_fraction, seed, rank(), ranks(),
+            Acquisition.of(plan, config.modalities.values()),
         )  # fmt: skip
         state = TrainingState.start(initial_network(config, plan, seed, start).to(device), training)
         fingerprint = training_fingerprint(config, training, plan, source, start) if leads() else ""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hstf.augment import region_size
+from hstf.augment import ISOTROPIC_MR, Acquisition, region_size
 from hstf.store import StoredArray, open_array
 
 IGNORED = 255  # class index of voxels to leave out, in stored labels
@@ -115,6 +115,7 @@ class PatchSource:
     rank: int = 0
     """Which of the ``ranks`` processes of a training this is; of a batch it reads patches ``rank``, ``rank + ranks`` ..."""
     ranks: int = 1
+    acquisition: Acquisition = ISOTROPIC_MR
 
     def batch(self, step: int) -> Batch:
         """The part of this rank in the batch of ``step``."""
