@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hstf.config.training import CscConfig
-from hstf.geometry import ANISOTROPY, edges
+from hstf.geometry import zooms
 from hstf.losses import EPSILON, averaged, soft_dice, weighted_mean
 from hstf.models import Pyramid, SegmentationNetwork
 from hstf.training.distributed import from_first
@@ -33,11 +33,6 @@ def zoomed_pyramid(student: SegmentationNetwork, image: Tensor, zoom: float) -> 
     answer = student.pyramid(zoomed, tuple(after / before for after, before in zip(size, shape, strict=True)))
     finest = F.interpolate(answer.logits[0].float(), size=shape, mode="trilinear", align_corners=False)
     return Pyramid([finest, *answer.logits[1:]], answer.features)
-
-
-def zooms(zoom: float, spacing: Sequence[float]) -> tuple[float, ...]:
-    """``zoom`` of each axis: 1 along the thick slices of a strongly anisotropic grid of ``spacing`` (mm)."""
-    return tuple(1.0 if edge > ANISOTROPY else zoom for edge in edges(spacing))
 
 
 def zoomed_size(shape: Sequence[int], zoom: Sequence[float], divisor: Sequence[int]) -> tuple[int, int, int]:

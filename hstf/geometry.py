@@ -60,6 +60,11 @@ def edges(spacing: Sequence[float]) -> tuple[float, ...]:
     return tuple(mm / min(spacing) for mm in spacing)
 
 
+def zooms(zoom: float, spacing: Sequence[float]) -> tuple[float, ...]:
+    """``zoom`` of each axis: 1 along the thick slices of a strongly anisotropic grid of ``spacing`` (mm)."""
+    return tuple(1.0 if edge > ANISOTROPY else zoom for edge in edges(spacing))
+
+
 def bounding_box(mask: np.ndarray) -> Box:
     """First and last + 1 voxel of a non-empty ``mask`` ``(X, Y, Z)`` along each axis."""
     box = []

@@ -15,6 +15,7 @@ from hstf.config.preprocess import PreprocessConfig
 from hstf.config.teacher import TeacherConfig
 from hstf.device import autocast, choose_device
 from hstf.errors import HstfError
+from hstf.geometry import Spacing, zooms
 from hstf.models import load_network
 from hstf.plan import Plan
 from hstf.preprocess import prepare_image
@@ -95,30 +96,36 @@ class SlidingWindow:
     batch: int
     amp: bool
     device: torch.device
+    spacing: Spacing = (1.0, 1.0, 1.0)
+    """mm; along thick slices there is no zoom."""
 
     @classmethod
     def of(cls, plan: Plan, section: TeacherConfig | PredictConfig, device: torch.device) -> "SlidingWindow":
         """The window of a plan, with the overlap, batch and precision of a configuration section."""
         divisor = tuple(prod(stride[axis] for stride in plan.strides) for axis in range(3))
         return cls(
-            tuple(plan.patch_size), divisor, section.overlap, section.window_batch, section.amp, device
+            tuple(plan.patch_size), divisor, section.overlap, section.window_batch, section.amp, device, plan.spacing
         )  # fmt: skip
 
     def probabilities(self, network: nn.Module, image: Tensor, zoom: float = 1.0) -> Tensor:
-        """``(K, X, Y, Z)`` float32 of ``image`` ``(C, X, Y, Z)``, in which anatomy is ``zoom`` times its planned size.
+        """``(K, X, Y, Z)`` float32 of ``image`` ``(C, X, Y, Z)``, in which anatomy is ``zoom`` times its planned size
+        (within the slices, where they are thick: :func:`hstf.geometry.zooms`).
 
         The window grows with the zoom: it covers the same anatomy as the planned patch, which is the view that
         cross-scale consistency trains, and as many windows cover the scan.
         """
-        patch = [d * ceil(n * zoom / d - 1e-6) for n, d in zip(self.patch_size, self.divisor, strict=True)]
+        each = zooms(zoom, self.spacing)
+        patch = [
+            d * ceil(n * z / d - 1e-6) for n, z, d in zip(self.patch_size, each, self.divisor, strict=True)
+        ]
         return sliding_probabilities(
-            _at_zoom(network, zoom), image, patch, self.overlap, self.batch, self.amp, self.device
+            _at_zoom(network, each), image, patch, self.overlap, self.batch, self.amp, self.device
         )
 
 
-def _at_zoom(network: nn.Module, zoom: float) -> Callable[[Tensor], Tensor]:
-    """The network, told how large anatomy appears, for its positions in millimetres."""
-    if zoom == 1.0:
+def _at_zoom(network: nn.Module, zoom: Sequence[float]) -> Callable[[Tensor], Tensor]:
+    """The network, told how large anatomy appears along each axis, for its positions in millimetres."""
+    if all(z == 1.0 for z in zoom):
         return network
     return lambda windows: network.pyramid(windows, zoom).logits[0]  # type: ignore[operator]
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from hstf.errors import HstfError
 from hstf.files import write_json
+from hstf.geometry import Spacing, zooms
 from hstf.inference import SlidingWindow, flipped_probabilities
 from hstf.store import write_array
 
@@ -83,7 +84,7 @@ def predict_views(
         {"scales": [str(float(s)) for s in scales], "members": list(networks), "flips": list(axes)}, shape
     )
     for scale in scales:
-        zoomed = zoom_image(image, scale)
+        zoomed = zoom_image(image, scale, window.spacing)
         for flip, axis in axes.items():
             for member, network in networks.items():
                 probabilities = flipped_probabilities(window, network, zoomed, axis, scale)
@@ -91,18 +92,20 @@ def predict_views(
     return summarise(means, classes, voxel_ml)
 
 
-def zoom_image(image: Tensor, scale: float) -> Tensor:
-    """``image`` ``(C, X, Y, Z)`` resampled to ``scale`` times its size, trilinear.
+def zoom_image(image: Tensor, scale: float, spacing: Spacing = (1.0, 1.0, 1.0)) -> Tensor:
+    """``image`` ``(C, X, Y, Z)`` of voxels of ``spacing`` (mm) resampled to ``scale`` times its size, trilinear.
+
+    Thick slices stay as they are, as in the views that cross-scale consistency trains (:func:`hstf.geometry.zooms`).
 
     Smaller images are first smoothed against aliasing with sigma (1/scale - 1)/2 voxels, as in scikit-image.
     """
     if scale == 1.0:
         return image
-    batch = image[None].float()
+    batch, each = image[None].float(), zooms(scale, spacing)
     if scale < 1:
-        kernel = gaussian_1d(torch.tensor((1 / scale - 1) / 2))
-        batch = separable_filtering(batch, [kernel] * 3, mode="replicate")
-    size = [max(1, round(n * scale)) for n in image.shape[1:]]
+        kernel, as_it_is = gaussian_1d(torch.tensor((1 / scale - 1) / 2)), torch.ones(1)
+        batch = separable_filtering(batch, [as_it_is if z == 1 else kernel for z in each], mode="replicate")
+    size = [max(1, round(n * z)) for n, z in zip(image.shape[1:], each, strict=True)]
     return F.interpolate(batch, size=size, mode="trilinear", align_corners=False)[0]
 
 

@@ -81,7 +81,7 @@ def test_overlapping_windows_are_blended_with_a_gaussian() -> None:
 def test_the_window_grows_with_the_zoom_and_the_network_hears_of_it() -> None:
     network = Pointwise()
     window((8, 8, 12)).probabilities(network, torch.zeros(1, 10, 10, 15), zoom=1.25)
-    assert network.zooms == [1.25]
+    assert network.zooms == [(1.25, 1.25, 1.25)]
     assert network.calls == [(1, 1, 12, 12, 16)]  # 10, 10, 15 to the next multiple of 4: one window
 
 

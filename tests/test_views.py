@@ -168,6 +168,29 @@ def test_zooming_keeps_constants_and_takes_out_what_would_alias() -> None:
     assert zoom_image(torch.zeros(1, 1, 5, 5), 0.4).shape == (1, 1, 2, 2)
 
 
+def test_thick_slices_are_not_zoomed() -> None:
+    image = torch.randn(1, 20, 20, 6, generator=torch.Generator().manual_seed(0))
+    for scale in (0.8, 1.25):
+        zoomed = zoom_image(image, scale, (1.5, 1.5, 10.0))
+        assert zoomed.shape == (1, 20 * scale, 20 * scale, 6)
+        alone = zoom_image(image[..., 2:3], scale, (1.5, 1.5, 10.0))
+        torch.testing.assert_close(zoomed[..., 2:3], alone, msg="a slice has nothing of its neighbours")
+
+
+def test_windows_over_thick_slices_grow_in_the_plane_and_the_network_is_told() -> None:
+    told: list[tuple[object, ...]] = []
+
+    class Told(Pointwise):
+        def pyramid(self, x: Tensor, zoom: object = 1.0) -> Pyramid:
+            told.append((tuple(x.shape[2:]), zoom))
+            return super().pyramid(x)
+
+    window = SlidingWindow((16, 16, 6), (4, 4, 1), 0.5, 2, False, torch.device("cpu"), (1.5, 1.5, 10.0))
+    image = torch.randn(1, 20, 20, 6, generator=torch.Generator().manual_seed(0))
+    predict_views({"a": Told()}, image, window, (1.0, 1.25), (), CLASSES, 0.001)
+    assert set(told) >= {((20, 20, 6), (1.25, 1.25, 1.0))}
+
+
 @pytest.mark.parametrize("scale", [0.7, 0.8, 1.25])
 def test_zooming_there_and_back_shifts_nothing(scale: float) -> None:
     ramp = torch.linspace(-1, 1, 30)[None, :, None, None].expand(1, 30, 9, 9).contiguous()

@@ -72,7 +72,7 @@ def predict_at(predictor: "Predictor", image: np.ndarray, geometry: Geometry, sc
 
     from hstf.views import zoom_image
 
-    zoomed = zoom_image(torch.as_tensor(image), scale)
+    zoomed = zoom_image(torch.as_tensor(image), scale, predictor.plan.spacing)
     total = torch.zeros(1)
     for network in predictor.networks.values():
         total = total + predictor.window.probabilities(network, zoomed, scale)
