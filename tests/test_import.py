@@ -613,6 +613,40 @@ def test_a_flat_folder_with_modalities_patients_and_sites(workplace: Path) -> No
     assert config.lesions == ("lesion",)
 
 
+def several_sites() -> None:
+    """Two patients of rome, three of oslo, and an unlabelled scan of each."""
+    for name in ("rome_p1", "rome_p2", "rome_p3", "oslo_p4", "oslo_p5", "oslo_p6", "oslo_p7"):
+        data = np.random.default_rng(0).integers(0, 2, (8, 8, 8)).astype(np.int16)
+        nib.save(nib.Nifti1Image(data, np.eye(4)), f"{name}_mr.nii.gz")
+        if name not in ("rome_p3", "oslo_p7"):
+            nib.save(nib.Nifti1Image(data, np.eye(4)), f"{name}_seg.nii.gz")
+
+
+SITES = ("--modalities", "mr", "--labels", "organ=1", "--site", r"^([a-z]+)_")
+
+
+def test_a_site_is_left_out_for_testing(workplace: Path) -> None:
+    several_sites()
+    config = imported("folder", workplace, *SITES, "--labelled", "2", "--test-site", "rome")
+    cases = read_cases(config).cases
+    assert {case.case_id for case in cases if case.split is T} == {"rome_p1", "rome_p2"}
+    assert {case.site for case in cases if case.split is not T} == {"oslo"}
+    assert len(cases) == 6, "nothing is known of the third scan of rome"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [(["bergen"], "no case is of it. Sites are oslo, rome"), (["rome", "--test", "1"], "leave --test and --split out")],
+)
+def test_sites_that_cannot_be_left_out(
+    workplace: Path, options: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    several_sites()
+    command = ["import", "folder", str(workplace), "--output", "config/x.yaml", *SITES, "--test-site", *options]
+    assert main(command) == 1
+    assert told in capsys.readouterr().err
+
+
 def test_ct_is_told_by_its_air(phantoms: Callable[..., Path], workplace: Path) -> None:
     shutil.copytree(phantoms("lits"), "data")
     Path("images").mkdir()

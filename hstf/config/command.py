@@ -54,6 +54,9 @@ is named. Kinds of folder:
 - `--labelled N` and `--test N` draw so many patients, spread over sites and spacings (`--seed` draws others); those of a
   smaller N are among those of a larger one. A file instead of N names them. The labels of all other cases are withheld:
   `check` and `evaluate` alone read them. A test set of the owners is kept.
+- `--test-site NAME` keeps a whole hospital for testing: none of its scans is learned from (leave one site out). Without it,
+  and with scans of that hospital among the unlabelled ones, the student learns from what they look like;
+  `student.augmentation.fourier_probability` helps there.
 - `--order FILE` takes the first patients of a list as labelled and the last as test; `--split FILE` takes the split of a
   table with `case_id` (or `group`) and `split`, as a case sheet is.
 - `--modalities t1=mr t2=mr` and `--labels liver=1 lesion=2` say what names do not tell (`folder` and `bids`); in a `folder`
@@ -91,7 +94,7 @@ A CSV file with a row for each case; relative paths start at the sheet's own fol
 | `label` | the label, a volume: of labelled and test cases; of unlabelled ones in a benchmark, read by `evaluate` alone |
 | `split` | `labelled`, `unlabelled` or `test` |
 | `group` | optional: the patient; cases of a patient never straddle a split or a fold |
-| `site` | optional: where the scan comes from; the report shows scores by site |
+| `site` | optional: where the scan comes from; the report shows scores and pseudo-labels by site |
 
 ## Every key
 

@@ -49,6 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="labelled patients, drawn or listed one a line; the others' labels are withheld; default: all")  # fmt: skip
     add("--test", type=_number_or_file, default=0, metavar="N|FILE",
         help="test patients, where the data have no test set of their own; default: none")  # fmt: skip
+    add("--test-site", nargs="+", default=[], metavar="NAME",
+        help="all of these hospitals are for testing, none of their scans is learned from (leave one site out)")  # fmt: skip
     add("--order", type=Path, metavar="FILE",
         help="do not draw: the first of this list are labelled, the last are test")  # fmt: skip
     add("--split", type=Path, metavar="FILE",
@@ -170,6 +172,7 @@ def _request(args: argparse.Namespace) -> Request:
         order=read_names(args.order) if args.order else None,
         splits=read_splits(args.split) if args.split else None,
         seed=args.seed,
+        test_sites=frozenset(args.test_site),
     )
 
 

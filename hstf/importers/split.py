@@ -31,6 +31,8 @@ class Request:
     splits: Mapping[str, Split] | None = None
     """The split of each case or patient; those not named are unlabelled. Then nothing else counts."""
     seed: int = 0
+    test_sites: frozenset[str] = frozenset()
+    """All patients of these sites are for testing, and none of their scans is learned from."""
 
 
 def assign(dataset: DataSet, request: Request, spacing: Mapping[str, float]) -> dict[str, Split]:
@@ -45,6 +47,7 @@ def assign(dataset: DataSet, request: Request, spacing: Mapping[str, float]) -> 
     patients: dict[str, list[FoundCase]] = defaultdict(list)
     for case in dataset.cases:
         patients[case.patient].append(case)
+    _leave_sites_out(dataset, request)
     given = request.splits
     chosen = _choose(patients, request, spacing) if given is None else _as_given(patients, given)
     splits = {}
@@ -84,13 +87,35 @@ def _choose(
     ]
     listed = request.labelled if isinstance(request.labelled, list) else []
     named = set(_named(listed, free, "labelled", patients))
+    of_site = {name for name in free if any(case.site in request.test_sites for case in patients[name])}
     for_test = [name for name in free if name not in named]
     test = list(official) or _pick(for_test, request.test, request, "test", patients, stratum)
+    test = sorted({*test, *of_site})
     rest = [name for name in free if name not in set(test)]
     wanted = len(rest) if request.labelled is None else request.labelled
     labelled = _pick(rest, wanted, request, "labelled", patients, stratum)
     by_patient = dict.fromkeys(test, Split.TEST) | dict.fromkeys(labelled, Split.LABELLED)
     return {case.case_id: by_patient[name] for name in by_patient for case in patients[name]}
+
+
+def _leave_sites_out(dataset: DataSet, request: Request) -> None:
+    """Leave out the scans of test sites that have no label: they can neither be scored nor, unseen, be learned from.
+
+    Raises:
+        HstfError: no case is of such a site, or the split is given already.
+    """
+    if not request.test_sites:
+        return
+    sites = {case.site for case in dataset.cases}
+    if unknown := sorted(request.test_sites - sites):
+        known = ", ".join(sorted(sites - {""})) or "not known"
+        raise HstfError(f"--test-site {', '.join(unknown)}: no case is of it. Sites are {known}.")
+    if request.splits is not None or request.test:
+        raise HstfError("--test-site says which cases are for testing: leave --test and --split out.")
+    unseen = [case for case in dataset.cases if case.site in request.test_sites and case.label is None]
+    for case in unseen:
+        dataset.leave_out(case.case_id, "has no label, and its site is a test site")
+    dataset.cases = [case for case in dataset.cases if case not in unseen]
 
 
 def _pick(

@@ -149,6 +149,7 @@ def pseudo_labels_section(results: Results, figures: Figures) -> Section:
     blocks: list[Block] = [
         _fate_table(results, refined),
         figures.add("predicted_dice", "Predicted Dice of the pseudo-labels", figure, caption),
+        *_site_table(results, refined),
         _steps_table(refined),
         *_hindsight(results, figures),
         _case_table(results, max(refined), refined[max(refined)]),
@@ -189,6 +190,26 @@ def _fate_table(results: Results, refined: Mapping[int, Sequence[Row]]) -> Table
         "Mean voxel weight",
     )
     return Table("What became of the unlabelled cases", titles, rows)
+
+
+def _site_table(results: Results, refined: Mapping[int, Sequence[Row]]) -> list[Block]:
+    """What became of the scans of each hospital, where there are several: one unlike the labelled scans shows here."""
+    sites = sorted({results.sites.get(case["case_id"], "") for cases in refined.values() for case in cases})
+    if len(sites) < 2:
+        return []
+    rows = []
+    for number, cases in refined.items():
+        labels = results.table(results.layout.labels_table(number))
+        used = {row["case_id"] for row in labels if row["source"] != "rejected"}
+        for site in sites:
+            own = [case for case in cases if results.sites.get(case["case_id"], "") == site]
+            rows.append([
+                Cell(f"round {number}"), Cell(site or "unnamed"), count_cell(len(own)),
+                count_cell(sum(case["case_id"] in used for case in own)),
+                number_cell(_median(column(own, "predicted_dice"))), number_cell(mean(r.get("weight_mean") for r in own)),
+            ])  # fmt: skip
+    titles = ("Round", "Site", "Unlabelled", "Used", "Median predicted Dice", "Mean voxel weight")
+    return [Table("Pseudo-labels by site", titles, rows)]
 
 
 def _median(values: Sequence[float]) -> float | None:

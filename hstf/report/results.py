@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from hstf.cases import read_cases
 from hstf.config import Config
 from hstf.errors import HstfError
 from hstf.evaluate.presence import presence
@@ -42,6 +43,14 @@ class Results:
         except (HstfError, KeyError, TypeError) as error:
             self.faults.append(f"The table of rounds could not be made: {error}")
             return []
+
+    @cached_property
+    def sites(self) -> dict[str, str]:
+        """Site of each case; empty without a readable case sheet."""
+        try:
+            return {case.case_id: case.site for case in read_cases(self.config).cases}
+        except HstfError:
+            return {}
 
     def presence(self, number: int) -> dict[str, dict[str, Any]]:
         """Of each class where the test cases of a round are scored, see :func:`hstf.evaluate.presence.presence`."""
