@@ -120,11 +120,11 @@ LOG = Path("results/tiny/logs/warmup/fold_0.log")
 def start(workspace: Workspace, *arguments: str) -> subprocess.Popen[str]:
     """Train one member of the warm-up on the cluster."""
     options = [
+        str(WEIGHTS),
         "--snakefile",
         str(ROOT / "Snakefile"),
         "--configfile",
         "config.yaml",
-        str(WEIGHTS),
         *arguments,
     ]
     return subprocess.Popen(
@@ -132,9 +132,10 @@ def start(workspace: Workspace, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def running(workspace: Workspace) -> str:
+def running(run: subprocess.Popen[str], workspace: Workspace) -> str:
     """Id of the job that trains, once its training has a state to go on from."""
-    wait_for((workspace.folder / STATE).is_file)
+    wait_for(lambda: (workspace.folder / STATE).is_file() or run.poll() is not None)
+    assert run.poll() is None, run.communicate()[0]
     return next(job[0] for job in jobs("--states=running"))
 
 
@@ -149,7 +150,7 @@ def ends_like_an_undisturbed_one(run: subprocess.Popen[str], workspace: Workspac
 def test_a_job_that_is_cancelled_goes_on(prepared: Workspace, tmp_path: Path, undisturbed: str) -> None:
     workspace = prepared.copy_to(tmp_path)
     run = start(workspace)
-    job = running(workspace)
+    job = running(run, workspace)
     subprocess.run(["scancel", job], check=True)
     told = ends_like_an_undisturbed_one(run, workspace, undisturbed)
     assert "Trying to restart job" in told
@@ -160,7 +161,7 @@ def test_a_job_that_is_preempted_is_requeued_and_goes_on(
 ) -> None:
     workspace = prepared.copy_to(tmp_path)
     run = start(workspace, "--default-resources", "slurm_partition=preemptable", "mem_mb=2000", "runtime=60")
-    job = running(workspace)
+    job = running(run, workspace)
     more_urgent = [
         "sbatch",
         "--parsable",
@@ -181,7 +182,7 @@ def test_a_job_that_runs_out_of_time_goes_on(prepared: Workspace, tmp_path: Path
     """SLURM counts minutes: the job is stopped in its tracks and its limit is set to one."""
     workspace = prepared.copy_to(tmp_path)
     run = start(workspace)
-    job = running(workspace)
+    job = running(run, workspace)
     subprocess.run(["scancel", "--signal=STOP", "--full", job], check=True)
     subprocess.run(["scontrol", "update", f"JobId={job}", "TimeLimit=1"], check=True)
     wait_for(lambda: [job] in [line[:1] for line in jobs("--states=timeout")])
