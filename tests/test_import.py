@@ -614,12 +614,13 @@ def test_a_flat_folder_with_modalities_patients_and_sites(workplace: Path) -> No
 
 
 def several_sites() -> None:
-    """Two patients of rome, three of oslo, and an unlabelled scan of each."""
+    """Three patients of rome and four of oslo; the last of each has no label."""
+    rng = np.random.default_rng(0)
     for name in ("rome_p1", "rome_p2", "rome_p3", "oslo_p4", "oslo_p5", "oslo_p6", "oslo_p7"):
-        data = np.random.default_rng(0).integers(0, 2, (8, 8, 8)).astype(np.int16)
-        nib.save(nib.Nifti1Image(data, np.eye(4)), f"{name}_mr.nii.gz")
-        if name not in ("rome_p3", "oslo_p7"):
-            nib.save(nib.Nifti1Image(data, np.eye(4)), f"{name}_seg.nii.gz")
+        endings = [""] if name in ("rome_p3", "oslo_p7") else ["", "_seg"]
+        for ending in endings:
+            data = rng.integers(0, 2 if ending else 900, (8, 8, 8)).astype(np.int16)
+            nib.save(nib.Nifti1Image(data, np.eye(4)), f"{name}{ending}.nii.gz")
 
 
 SITES = ("--modalities", "mr", "--labels", "organ=1", "--site", r"^([a-z]+)_")

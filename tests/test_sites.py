@@ -52,7 +52,7 @@ def test_its_own_look_changes_nothing_and_edges_stay() -> None:
 
 
 def test_frequencies_are_those_of_the_anatomy() -> None:
-    """A wave of 40 mm along thick slices is swapped, one of 20 mm along the fine axis is not far off the band."""
+    """A wave of 40 finest voxels across thick slices is low, one of 10 voxels is not."""
     z = torch.arange(20) * 4.0
     wave = torch.cos(2 * math.pi * z / 40).expand(1, 1, 24, 24, 20)
     flat = torch.zeros(1, 1, 24, 24, 20)
