@@ -637,13 +637,25 @@ def test_a_site_is_left_out_for_testing(workplace: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "told"),
-    [(["bergen"], "no case is of it. Sites are oslo, rome"), (["rome", "--test", "1"], "leave --test and --split out")],
+    [
+        (["bergen"], "no case is of it. Sites are oslo, rome"),
+        (["rome", "--test", "1"], "leave --test and --split out"),
+    ],
 )
 def test_sites_that_cannot_be_left_out(
     workplace: Path, options: list[str], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     several_sites()
-    command = ["import", "folder", str(workplace), "--output", "config/x.yaml", *SITES, "--test-site", *options]
+    command = [
+        "import",
+        "folder",
+        str(workplace),
+        "--output",
+        "config/x.yaml",
+        *SITES,
+        "--test-site",
+        *options,
+    ]
     assert main(command) == 1
     assert told in capsys.readouterr().err
 

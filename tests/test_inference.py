@@ -116,6 +116,11 @@ def test_more_overlap_never_changes_where_a_pointwise_network_is_sure() -> None:
 
 
 def test_predict_config_has_what_a_window_needs() -> None:
-    plan = type("Plan", (), {"patch_size": (8, 8, 8), "strides": ((1, 1, 1), (2, 2, 1), (2, 2, 2))})()
+    plan = type(
+        "Plan",
+        (),
+        {"patch_size": (8, 8, 8), "strides": ((1, 1, 1), (2, 2, 1), (2, 2, 2)), "spacing": (1.0, 1.0, 9.0)},
+    )()
     built = SlidingWindow.of(plan, PredictConfig(overlap=0.25, window_batch=3), CPU)
     assert (built.divisor, built.overlap, built.batch) == ((4, 4, 2), 0.25, 3)
+    assert built.spacing == (1.0, 1.0, 9.0)
