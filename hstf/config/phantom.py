@@ -33,4 +33,6 @@ class PhantomConfig(Section):
         """The options of ``hstf phantom``, quoted for a shell."""
         values = self.model_dump(exclude={"folder", "size"})
         options = [f"--{name} {value}" for name, value in values.items()]
-        return " ".join([f"--output {shlex.quote(self.folder)}", f"--size {' '.join(map(str, self.size))}", *options])
+        return " ".join(
+            [f"--output {shlex.quote(self.folder)}", f"--size {' '.join(map(str, self.size))}", *options]
+        )
