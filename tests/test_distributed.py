@@ -247,6 +247,7 @@ def test_a_task_of_several_is_a_rank() -> None:
     place = place_in_slurm(task)
     assert (place["RANK"], place["LOCAL_RANK"], place["WORLD_SIZE"]) == ("5", "1", "8")
     assert (place["MASTER_ADDR"], place["MASTER_PORT"]) == ("n3", "22347")
+    assert place_in_slurm({**task, "MASTER_ADDR": "n3-ib"})["MASTER_ADDR"] == "n3-ib"
     assert place_in_slurm({**task, "RANK": "0"}) == {}, "torchrun has said it"
     assert place_in_slurm({**task, "SLURM_STEP_NUM_TASKS": "1"}) == {}
     assert place_in_slurm({"SLURM_NTASKS": "8"}) == {}, "an allocation, but not a task of it"

@@ -29,6 +29,7 @@ Terms = Callable[..., Mapping[str, Tensor]]
 # The first rank may have to wait for the process of a killed run to end, and the others with it. A rank that dies is not
 # waited for: torchrun and srun then end all.
 PATIENCE = timedelta(days=1)
+MEETING = timedelta(minutes=5)
 
 
 def rank() -> int:
@@ -54,7 +55,7 @@ def together(device: str) -> Iterator[None]:
         device: as configured; ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        HstfError: there are fewer GPUs than ranks, or another rank was lost.
+        HstfError: there are fewer GPUs than ranks, or another rank is not there or was lost.
     """
     os.environ.update(place_in_slurm(os.environ))
     if ranks() == 1:
@@ -66,7 +67,7 @@ def together(device: str) -> Iterator[None]:
         raise HstfError(
             f"{here} processes of a training need {here} GPUs on this machine, and torch sees {gpus}: set gpus."
         )
-    dist.init_process_group(backend, timeout=PATIENCE)
+    _meet(backend)
     try:
         yield
     except RuntimeError as error:
@@ -76,6 +77,19 @@ def together(device: str) -> Iterator[None]:
     finally:
         if backend == "gloo" or sys.exception() is None:  # NCCL would wait for the lost rank to say goodbye
             dist.destroy_process_group()
+
+
+def _meet(backend: str) -> None:
+    try:
+        store, place, count = next(dist.rendezvous("env://", timeout=MEETING))
+    except dist.DistError as error:
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise HstfError(
+            f"rank {rank()} of {ranks()} did not meet the first at {where} ({error}). Where the network has another name for"
+            " its node, set MASTER_ADDR to that."
+        ) from error
+    store.set_timeout(PATIENCE)
+    dist.init_process_group(backend, store=store, rank=place, world_size=count, timeout=PATIENCE)
 
 
 def place_in_slurm(environment: Mapping[str, str]) -> dict[str, str]:
@@ -88,7 +102,7 @@ def place_in_slurm(environment: Mapping[str, str]) -> dict[str, str]:
         "RANK": environment["SLURM_PROCID"],
         "LOCAL_RANK": environment["SLURM_LOCALID"],
         "WORLD_SIZE": count,
-        "MASTER_ADDR": first_host(environment["SLURM_STEP_NODELIST"]),
+        "MASTER_ADDR": environment.get("MASTER_ADDR") or first_host(environment["SLURM_STEP_NODELIST"]),
         "MASTER_PORT": str(20_000 + job % 10_000),
     }
 
@@ -132,7 +146,7 @@ class _Sum(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return gradient * ranks()  # DDP takes the mean of the ranks' gradients where we need their sum
 
 
