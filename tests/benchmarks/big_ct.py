@@ -1,4 +1,4 @@
-"""Peak memory of every stage with a whole-body CT: ``python tests/benchmarks/big_ct.py FOLDER [STAGE ...]``.
+"""Peak memory of every stage with a whole-body CT: ``python tests/benchmarks/big_ct.py FOLDER [--stages ...]``.
 
 Two small labelled scans, and one large one that is labelled by the model and predicted with what was exported, on its own
 voxels. The network is the smallest: what is measured is what the volume costs. Each stage is a process of its own; files
@@ -26,13 +26,13 @@ CONFIG = {
     "experiment": "big_ct", "labels": PHANTOM_LABELS, "lesions": ["lesion"], "modalities": {"image": "ct"}, "rounds": 1,
     "device": "cpu",
     "plan": {
-        "spacing": list(SPACING), "patch_size": [96, 96, 96], "batch_size": 2, "stages": 2, "base_channels": 4,
+        "spacing": list(SPACING), "patch_size": [128, 128, 128], "batch_size": 2, "stages": 2, "base_channels": 4,
         "max_channels": 8,
     },
     "preprocess": {"workers": 1},
     "network": {"name": "cnn", "transformer_layers": 1, "transformer_heads": 1, "deep_supervision": False},
-    "warmup": {"folds": 2, "steps": 30},
-    "student": {"steps": 2, "start": "warmup"},
+    "warmup": {"folds": 2, "steps": 2},
+    "student": {"steps": 1, "start": "warmup"},
     "teacher": {"scales": [1.0], "overlap": 0.0, "flip_axes": [], "window_batch": 1},
     "predict": {"overlap": 0.0, "flip_axes": [], "window_batch": 1},
 }  # fmt: skip
@@ -139,11 +139,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--size", type=int, nargs=3, default=(512, 512, 800), metavar=("X", "Y", "Z"))
-    parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"of {', '.join(STAGES)}; all by default")
+    parser.add_argument(
+        "--stages",
+        nargs="+",
+        default=list(STAGES),
+        metavar="STAGE",
+        help=f"of {', '.join(STAGES)}; all by default",
+    )
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     make_scans(args.folder, tuple(args.size))
-    for stage in args.stages or STAGES:
+    for stage in args.stages:
         seconds, resident, anonymous = measured(command(args.folder, stage))
         verdict = "" if anonymous < LIMIT_GB else f"  over {LIMIT_GB} GB"
         print(
