@@ -37,6 +37,8 @@ def mix_amplitudes(
         return image
     chance = torch.rand(2, len(image), generator=generator, device=image.device)
     takes = (chance[0] < probability) & ~unlabelled
+    if not takes.any():  # a transform of no patch is an error
+        return image
     donor = donors[(chance[1] * len(donors)).long().clamp_max(len(donors) - 1)]
     looked = with_amplitude_of(image[takes], image[donor[takes]], spacing)
     return image.index_put((takes.nonzero()[:, 0],), looked)

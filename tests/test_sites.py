@@ -75,6 +75,11 @@ def test_patches_of_one_kind_stay_as_they_are(unlabelled: list[bool]) -> None:
     assert mix_amplitudes(image, torch.tensor(unlabelled), 1.0, ISOTROPIC, generator()) is image
 
 
+def test_a_batch_in_which_none_takes_a_look_stays_as_it_is() -> None:
+    image = noise(2)
+    assert mix_amplitudes(image, torch.tensor([False, True]), 1e-9, ISOTROPIC, generator()) is image
+
+
 def test_without_it_nothing_is_drawn() -> None:
     g, image = generator(), noise(2)
     assert mix_amplitudes(image, torch.tensor([False, True]), 0.0, ISOTROPIC, g) is image
