@@ -36,7 +36,11 @@ from hstf.volumes import read_image, read_label
 SECONDS, MEGABYTES = 20, 800
 """Of one file; a grid of 2^24 voxels, the most that a small file may ask for, takes about a third of the memory."""
 
-FUZZ = settings(max_examples=int(os.environ.get("HSTF_FUZZ", "120")), deadline=None, suppress_health_check=list(HealthCheck))
+FUZZ = settings(
+    max_examples=int(os.environ.get("HSTF_FUZZ", "120")),
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
 PLAN = tiny_plan()
 
 
