@@ -59,6 +59,27 @@ def by_two(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
+def by_two_tasks_of_slurm(*arguments: str | Path) -> list[tuple[int, str]]:
+    """Return codes and errors of two processes with what ``srun`` would tell them."""
+    step = {
+        "SLURM_STEP_NUM_TASKS": "2", "SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_ID": "0",
+        "SLURM_STEP_NODELIST": "localhost",
+    }  # fmt: skip
+    command = [sys.executable, *map(str, arguments)]
+    tasks = [
+        subprocess.Popen(
+            command,
+            env=os.environ | step | {"SLURM_PROCID": place, "SLURM_LOCALID": place},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for place in "01"
+    ]
+    errors = [task.communicate(timeout=300)[1] for task in tasks]
+    return [(task.returncode, error) for task, error in zip(tasks, errors, strict=True)]
+
+
 def curve(config: Config, number: int, member: str = "seed_0") -> list[dict[str, float]]:
     rows = read_csv(Layout.of(config).history(number, member))
     return [{key: float(value) for key, value in row.items() if value} for row in rows]
@@ -122,8 +143,9 @@ def test_two_ranks_learn_as_one_from_pseudo_labels_with_every_part_of_the_method
     one, _ = student_experiment(tmp_path / "one", 3)
     student(one, 1, "seed_0")
     two, path = student_experiment(tmp_path / "two", 3)
-    done = by_two("-m", "hstf", "student", "--config", path, "--round", "1", "--member", "seed_0")
-    assert done.returncode == 0, done.stderr
+    arguments = ("-m", "hstf", "student", "--config", path, "--round", "1", "--member", "seed_0")
+    for code, error in by_two_tasks_of_slurm(*arguments):
+        assert code == 0, error
     assert any(row.get("csc_predictions", 0) > 0 for row in curve(two, 1))
     assert_same(one, two, 1)
 
