@@ -92,7 +92,8 @@ def train_member(
         train(state, source, objective, training, folder, fingerprint, title)
         if leads():
             _write(layout, number, member, state, meta or {})
-            write_json(folder / "made_by.json", {"machine": platform.node(), "device": str(device)})
+            made_by = {"machine": platform.node(), "device": str(device), "threads": torch.get_num_threads()}
+            write_json(folder / "made_by.json", made_by)  # sums of floats depend on all three
     return layout.weights(number, member)
 
 

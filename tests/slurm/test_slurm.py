@@ -143,7 +143,8 @@ def ends_like_an_undisturbed_one(run: subprocess.Popen[str], workspace: Workspac
     told = run.communicate(timeout=500)[0]
     assert run.returncode == 0, told[-6000:]
     assert re.search(r"resumes at step [1-9]", (workspace.folder / LOG).read_text())
-    assert sha256_file(workspace.folder / WEIGHTS) == undisturbed
+    made_by = (workspace.folder / STATE.with_name("made_by.json")).read_text()
+    assert sha256_file(workspace.folder / WEIGHTS) == undisturbed, made_by
     return told
 
 
