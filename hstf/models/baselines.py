@@ -58,7 +58,8 @@ class Vit(Baseline):
             num_heads=12, dropout_rate=spec.dropout,
         )  # fmt: skip
         for block in network.vit.blocks:
-            block.norm_cross_attn = nn.Identity()  # for cross-attention, which is not there
+            # for cross-attention, which is not there; MONAI before 1.6 makes its parameters all the same
+            block.norm_cross_attn = block.cross_attn = nn.Identity()
         super().__init__(spec, network, 16, "decoder5")
         self.grid: list[int] = list(network.feat_size)
 
