@@ -71,7 +71,9 @@ def config(tmp_path: Path) -> Config:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    """All files but the locks, which say who held them and since when."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def test_labelled_cases_get_image_label_locations_and_geometry(config: Config, tmp_path: Path) -> None:
