@@ -12,7 +12,7 @@ rule calibrate:
         LOGS / "calibrate.log",
     benchmark:
         BENCHMARKS / "calibrate.tsv"
-    threads: 4
+    threads: side_by_side(1)
     resources:
         mem_mb=memory(8000),
         runtime=120,

@@ -12,7 +12,7 @@ rule check:
         LOGS / "check.log",
     benchmark:
         BENCHMARKS / "check.tsv"
-    threads: 8
+    threads: side_by_side(1)
     resources:
         mem_mb=memory(8000),
         runtime=240,

@@ -47,7 +47,7 @@ rule evaluate_table:
         BENCHMARKS / "evaluate" / "round_{round}.tsv"
     wildcard_constraints:
         round=r"\d+",
-    threads: 4
+    threads: side_by_side(1)
     resources:
         mem_mb=memory(8000),
         runtime=240,

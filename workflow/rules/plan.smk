@@ -13,7 +13,7 @@ rule plan:
         LOGS / "plan.log",
     benchmark:
         BENCHMARKS / "plan.tsv"
-    threads: 8
+    threads: side_by_side(1)
     resources:
         mem_mb=memory(8000),
         runtime=240,

@@ -15,7 +15,7 @@ rule preprocess_shard:
         BENCHMARKS / "preprocess" / "{shard}.tsv"
     wildcard_constraints:
         shard=r"(labelled|unlabelled)_\d+",
-    threads: 8
+    threads: side_by_side(len(LABELLED | UNLABELLED))
     resources:
         mem_mb=memory(16000),
         runtime=480,

@@ -13,7 +13,7 @@ rule evaluate_scales:
         LOGS / "evaluate" / "round_{round}_scales.log",
     benchmark:
         BENCHMARKS / "evaluate" / "round_{round}_scales.tsv"
-    threads: 8
+    threads: side_by_side(1)
     resources:
         mem_mb=memory(16000),
         runtime=720,
