@@ -7,21 +7,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT, Workspace
+from recovery import Record, copy_or_die, recovery
+from test_check import Data
 from test_lease import in_another_process
 from test_teacher import save_weights
 from training_files import write_experiment
 
+from hstf.check import check
 from hstf.cli import main
 from hstf.config import Config
 from hstf.errors import HstfError
-from hstf.files import sha256_file, write_csv
+from hstf.files import sha256_file, write_csv, write_text
 from hstf.layout import Layout, members
+from hstf.records import CaseWork, run_shard
 from hstf.store import read_array, write_array
 from hstf.training.state import TrainingState
 from hstf.volumes import Volume, write_like
@@ -68,7 +73,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def test_a_truncated_checkpoint(
-    tmp_path: Path, undisturbed: dict[str, str], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    undisturbed: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
+    record_property: Record,
 ) -> None:
     config, path = write_experiment(tmp_path, **KEYS)
     assert warmup(path) == 0
@@ -77,7 +85,8 @@ def test_a_truncated_checkpoint(
     state.write_bytes(state.read_bytes()[: state.stat().st_size // 2])
     layout.weights(0, "seed_0").unlink()
     capsys.readouterr()
-    assert warmup(path) == 0
+    with recovery(record_property, "truncated checkpoint", "the training starts over and says so"):
+        assert warmup(path) == 0
     assert f"starts at step 0: {state} is damaged" in capsys.readouterr().out
     assert trained(config) == undisturbed
 
@@ -94,7 +103,10 @@ def test_truncated_weights_are_not_used(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_a_loss_that_is_not_a_number(
-    tmp_path: Path, undisturbed: dict[str, str], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    undisturbed: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
+    record_property: Record,
 ) -> None:
     config, path = write_experiment(tmp_path, **KEYS)
     image = Layout.of(config).preprocessed / "l_2" / "image.b2nd"
@@ -105,7 +117,10 @@ def test_a_loss_that_is_not_a_number(
     assert "not finite at step" in told and "l_2" in told and "look at these scans" in told
     assert not Layout.of(config).weights(0, "seed_0").exists()
     image.write_bytes(sound)
-    assert warmup(path) == 0
+    with recovery(
+        record_property, "NaN loss", "once the named scan is mended, from the last state that was good"
+    ):
+        assert warmup(path) == 0
     assert trained(config) == undisturbed
 
 
@@ -183,14 +198,21 @@ def test_a_full_disk(small_disk: Path, name: str, write: Callable[[Path, bool], 
 
 @as_root
 def test_a_training_on_a_full_disk_goes_on_when_there_is_room(
-    tmp_path: Path, small_disk: Path, undisturbed: dict[str, str], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    small_disk: Path,
+    undisturbed: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
+    record_property: Record,
 ) -> None:
     subprocess.run(["mount", "-o", "remount,size=600k", small_disk], check=True)
     config, path = write_experiment(tmp_path, **KEYS, output=str(tmp_path / "disk" / "results"))
     assert warmup(path) == 1
     assert "No space left on device" in capsys.readouterr().err
     subprocess.run(["mount", "-o", "remount,size=50m", small_disk], check=True)
-    assert warmup(path) == 0
+    with recovery(
+        record_property, "full disk during a checkpoint", "once there is room, from the last checkpoint"
+    ):
+        assert warmup(path) == 0
     assert trained(config) == undisturbed
 
 
@@ -221,7 +243,7 @@ def teacher_experiment(folder: Path) -> tuple[Layout, Path]:
     return Layout.of(config), path
 
 
-def test_a_teacher_that_is_killed_half_way_through_a_shard(tmp_path: Path) -> None:
+def test_a_teacher_that_is_killed_half_way_through_a_shard(tmp_path: Path, record_property: Record) -> None:
     whole, path = teacher_experiment(tmp_path / "whole")
     subprocess.run(teacher(path), env=ENVIRONMENT, check=True, capture_output=True)
     layout, path = teacher_experiment(tmp_path / "killed")
@@ -235,31 +257,72 @@ def test_a_teacher_that_is_killed_half_way_through_a_shard(tmp_path: Path) -> No
     done = len(list(records.glob("[!.]*.json")))
     assert 5 <= done < 30
     assert not layout.teacher_table(1, "unlabelled_0").exists()
-    again = subprocess.run(teacher(path), env=ENVIRONMENT, check=True, capture_output=True, text=True)
+    with recovery(
+        record_property, "SIGKILL of the teacher half-way through a shard", "with the cases that are not done"
+    ):
+        again = subprocess.run(teacher(path), env=ENVIRONMENT, check=True, capture_output=True, text=True)
     assert f"{30 - done} computed, {done} up to date" in again.stdout
     patterns = ("*.csv", "u_*/*")
     assert digests(layout.teacher(1), *patterns) == digests(whole.teacher(1), *patterns)
     assert not list(layout.teacher(1).rglob("[!.]*/.tmp-*"))
 
 
+def test_a_data_worker_that_dies(tmp_path: Path, record_property: Record) -> None:
+    sources = {name: tmp_path / f"{name}.txt" for name in "abcd"}
+
+    def shard(folder: Path) -> int:
+        targets = {name: folder / name / "out.txt" for name in sources}
+        works = [
+            CaseWork(
+                name, {"text": sha256_file(file)}, [targets[name]], partial(copy_or_die, file, targets[name])
+            )
+            for name, file in sources.items()
+        ]
+        return run_shard(folder / "labelled_0.csv", {}, works, [], "copy", workers=2)
+
+    for file in sources.values():
+        file.write_text("sound")
+    assert shard(tmp_path / "whole") == 4
+    sources["c"].write_text("killer")
+    with pytest.raises(HstfError, match="c: its process was killed, most likely for want of memory"):
+        shard(tmp_path / "killed")
+    assert not (tmp_path / "killed" / "labelled_0.csv").exists()
+    sources["c"].write_text("sound")
+    with recovery(record_property, "a data worker dies again and again", "with the cases that are not done"):
+        assert 1 <= shard(tmp_path / "killed") < 4
+    patterns = ("*.csv", "*/out.txt")
+    assert digests(tmp_path / "killed", *patterns) == digests(tmp_path / "whole", *patterns)
+
+
 @as_root
-def test_a_machine_without_shared_memory(tmp_path: Path) -> None:
+def test_a_machine_without_shared_memory(tmp_path: Path, record_property: Record) -> None:
     """Semaphores live in /dev/shm; some containers have none."""
-    code = (
-        "import sys; from hstf.parallel import map_processes\n"
-        "print(sorted(result for _, result in map_processes(abs, [-3, 1, 2], 2)))"
+    config = Data(tmp_path).config(check={"workers": 2})
+    write_text(
+        tmp_path / "config.yaml", f"cases: {config.cases}\noutput: {config.output}\ncheck: {{workers: 2}}\n"
     )
-    script = f"mount -t tmpfs -o ro tmpfs /dev/shm && exec {sys.executable} -c '{code}'"
-    done = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True)
+    command = f"{sys.executable} -m hstf check --config {tmp_path}/config.yaml"
+    with recovery(record_property, "no /dev/shm", "by itself: one process does the work of several"):
+        done = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", f"mount -t tmpfs -o ro tmpfs /dev/shm && exec {command}"],
+            capture_output=True,
+            text=True,
+        )
     if "unshare" in done.stderr or "mount" in done.stderr:
         pytest.skip("no namespace of mounts can be made here")
-    assert done.stdout == "no shared memory (/dev/shm): one process does it all\n[1, 2, 3]\n", done.stderr
+    assert "no shared memory (/dev/shm): one process does it all\n" in done.stdout, done.stderr
+    found = sha256_file(Layout.of(config).check)
+    shutil.rmtree(config.output)
+    check(config.model_copy(update={"check": config.check.model_copy(update={"workers": 1})}))
+    assert sha256_file(Layout.of(config).check) == found
 
 
 # ---- the workflow
 
 
-def test_an_input_that_disappears_is_named_and_may_come_back(experiment: Workspace) -> None:
+def test_an_input_that_disappears_is_named_and_may_come_back(
+    experiment: Workspace, record_property: Record
+) -> None:
     """Snakemake alone would find nothing to do, whatever the configuration says."""
     image = experiment.folder / "case_004.nii.gz"
     image.rename(image.with_name("elsewhere"))
@@ -269,7 +332,8 @@ def test_an_input_that_disappears_is_named_and_may_come_back(experiment: Workspa
     assert "case_004: case_004.nii.gz is missing" in told
     image.with_name("elsewhere").rename(image)
     experiment.configure(check={})
-    assert experiment.jobs() == {}, "the same file as before"
+    with recovery(record_property, "an input disappears", "once it is back, as if nothing had been"):
+        assert experiment.jobs() == {}, "the same file as before"
 
 
 def test_a_second_run_in_the_same_folder_is_refused(experiment: Workspace) -> None:
@@ -290,27 +354,73 @@ def test_a_second_run_in_the_same_folder_is_refused(experiment: Workspace) -> No
         first.wait()
 
 
+RESULTS = Path("results") / "tiny"
+DONE = (
+    "*/teacher/*.csv",
+    "*/pseudo_labels/*.nii.gz",
+    "*/labels/[!.]*/*",
+    "*/*.csv",
+    "*/model/*/*",
+    "*/evaluation/*.*",
+    "*/evaluation/predictions/*",
+)
+
+
 @pytest.mark.workflow
-@pytest.mark.parametrize("stage", ["teacher/round_2_unlabelled_0", "student/round_2_seed_0"])
-def test_a_workflow_that_is_killed_goes_on_by_itself(finished: Workspace, tmp_path: Path, stage: str) -> None:
-    """SIGKILL of Snakemake leaves its lock, marks of incomplete files, and a job that goes on without it."""
+def test_an_input_that_changes_between_rounds(
+    finished: Workspace, tmp_path: Path, record_property: Record
+) -> None:
+    """An upload that broke off: the run stops at the check; with the file as it was, round 2 is made as ever."""
     workspace = finished.copy_to(tmp_path)
-    results = tmp_path / "results" / "tiny"
-    log = results / "logs" / f"{stage}.log"
-    shutil.rmtree(results / "round_2")
-    log.unlink()
+    shutil.rmtree(tmp_path / RESULTS / "round_2")
+    image = tmp_path / "images" / "case_007.nii.gz"
+    sound = image.read_bytes()
+    image.write_bytes(sound[: len(sound) // 2])
+    done = workspace.snakemake("round_2_student")
+    assert done.returncode == 1
+    told = (tmp_path / RESULTS / "logs" / "check.log").read_text()
+    assert "case_007.nii.gz" in told and "Traceback" not in told
+    assert not (tmp_path / RESULTS / "round_2").exists()
+    image.write_bytes(sound)
+    with recovery(
+        record_property,
+        "an input changes between rounds",
+        "once it is restored, with the check and the round",
+    ):
+        workspace.run("round_2_student")
+    found, undisturbed = (digests(folder / RESULTS, *DONE) for folder in (tmp_path, finished.folder))
+    assert found == {name: undisturbed[name] for name in found}
+    assert "round_2/model/seed_0/weights.pt" in found
+
+
+@pytest.mark.workflow
+def test_a_workflow_that_is_killed_goes_on_by_itself(
+    finished: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Record
+) -> None:
+    """SIGKILL of Snakemake leaves its lock, marks of incomplete files, and a job that goes on without it.
+
+    The experiment is another one with the same seed on the same machine: all of its files have the same bytes.
+    """
+    workspace = Workspace(tmp_path)
+    for name in ("config.yaml", "sheet.csv"):
+        shutil.copy(finished.folder / name, tmp_path / name)
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
     command += ["--configfile", "config.yaml", "--cores", "2"]
-    run = subprocess.Popen(
-        [*command, "round_2_student"], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    wait_until(log.is_file, run)
+    run = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until((tmp_path / RESULTS / "logs" / "student" / "round_1_seed_0.log").is_file, run)
+    second = workspace.snakemake()
+    assert second.returncode == 1
+    assert f"process {run.pid} on" in second.stdout + second.stderr
     run.send_signal(signal.SIGKILL)
     run.wait()
     assert list((tmp_path / ".snakemake" / "locks").glob("*.lock"))
-    told = workspace.run("round_2_student")
+    with recovery(
+        record_property, "SIGKILL of Snakemake in a training", "where it was; jobs left behind are waited for"
+    ):
+        told = workspace.run()
     assert "the last run here was killed; its lock is removed" in told
-    patterns = ("teacher/*.csv", "pseudo_labels/*.nii.gz", "labels.csv", "model/*/*")
-    undisturbed = digests(finished.folder / "results" / "tiny" / "round_2", *patterns)
-    assert digests(results / "round_2", *patterns) == undisturbed
-    assert workspace.jobs("round_2_student") == {}
+    everything = ("*.csv", "[!.]*.json", "export/**/*", *DONE)
+    assert digests(tmp_path / RESULTS, *everything) == digests(finished.folder / RESULTS, *everything)
+    monkeypatch.chdir(tmp_path)
+    assert main(["verify", str(RESULTS)]) == 0
+    assert workspace.jobs() == {}

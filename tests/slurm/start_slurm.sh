@@ -21,8 +21,9 @@ for p in munge slurmctld slurmd slurm-client; do
   dpkg -s "$p" >/dev/null 2>&1 || need+=("$p")
 done
 if [ ${#need[@]} -gt 0 ]; then
-  apt-get update -qq
-  apt-get install -y -qq --no-install-recommends "${need[@]}" >/dev/null
+  patience=(-o Acquire::http::Timeout=20 -o Acquire::Retries=1 -o DPkg::Lock::Timeout=60)  # no network: say so soon
+  apt-get "${patience[@]}" update -qq
+  apt-get "${patience[@]}" install -y -qq --no-install-recommends "${need[@]}" >/dev/null
 fi
 
 alive() { # a zombie (pid 1 here reaps late) is not alive
@@ -84,7 +85,7 @@ SelectTypeParameters=CR_Core_Memory
 DefMemPerCPU=500
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-MinJobAge=600
+MinJobAge=7200
 KillWait=2
 MaxArraySize=10001
 GresTypes=gpu

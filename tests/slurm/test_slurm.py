@@ -1,43 +1,44 @@
-"""The workflow on a real SLURM: a cluster of pretended nodes on this machine. Run it with ``make test-slurm``."""
+"""The workflow on a real SLURM: a cluster of pretended nodes on this machine.
+
+``make test-slurm`` runs all of it; with HSTF_SLURM=ci, as the continuous integration has it, what takes a few minutes.
+"""
 
 import os
 import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import ROOT, TINY, Workspace, write_sheet
+from recovery import Record, recovery, wait_for
 
-ROOT = Path(__file__).resolve().parents[2]
+from hstf.files import sha256_file
+
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(ROOT / "tests"))
-from conftest import TINY, Workspace, write_sheet  # noqa: E402
-
-from hstf.files import sha256_file  # noqa: E402
-
+HOW = os.environ.get("HSTF_SLURM", "")
 pytestmark = [
     pytest.mark.slurm,
-    pytest.mark.skipif("HSTF_SLURM" not in os.environ, reason="starts a SLURM: make test-slurm"),
+    pytest.mark.skipif(HOW not in ("1", "ci"), reason="starts a SLURM: make test-slurm"),
     pytest.mark.skipif(
         os.geteuid() != 0 or shutil.which("apt-get") is None, reason="needs root and Debian packages"
     ),
 ]
+whole = pytest.mark.skipif(HOW == "ci", reason="takes minutes: make test-slurm")
 STEPS = 400  # of a training that is interrupted: long enough to be caught
 
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    subprocess.run([HERE / "start_slurm.sh"], check=True)
+    done = subprocess.run([HERE / "start_slurm.sh"], capture_output=True, text=True)
+    if done.returncode:
+        told = f"no SLURM could be started: {(done.stderr.strip() or done.stdout.strip())[-300:]}"
+        pytest.skip(told) if HOW == "ci" else pytest.fail(told)
+    print(done.stdout)
     yield
     subprocess.run([HERE / "stop_slurm.sh", "--purge"], check=True)
-
-
-def clone(folder: Path) -> Path:
-    subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
-    return folder
 
 
 def command(*arguments: str) -> list[str]:
@@ -53,83 +54,114 @@ def jobs(*options: str) -> list[list[str]]:
     return [line.split("|") for line in done.stdout.splitlines()]
 
 
-def wait_for(condition: object, seconds: float = 300) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+def show_jobs(submitted: list[str]) -> None:
+    """Print the list of ``submitted`` jobs (``pytest -rP`` shows it)."""
+    columns = "jobid:6,comment:60,partition:10,numnodes:6,numcpus:6,minmemory:9,tres-per-job:12,timeused:8,nodelist:9,state"
+    options = ["--all", "--states=all", "--sort=i", f"--jobs={','.join(submitted)}", f"--Format={columns}"]
+    print(subprocess.run(["squeue", *options], capture_output=True, text=True, check=True).stdout)
+
+
+def submitted(told: str) -> list[str]:
+    return re.findall(r"has been submitted with SLURM jobid (\d+)", told)
 
 
 # ---- the demo
 
 
+@whole
 def test_the_demo_from_a_clean_clone(tmp_path: Path) -> None:
-    folder = clone(tmp_path / "hstf")
-    done = subprocess.run(command(), cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+    folder = tmp_path / "hstf"
+    subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
+    done = subprocess.run(command(), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout[-6000:]
+    show_jobs(submitted(done.stdout))
     assert (folder / "results/demo/report/report.html").is_file()
-    submitted = re.findall(r"has been submitted with SLURM jobid (\d+)", done.stdout + done.stderr)
-    assert 30 <= len(submitted) <= 60, "32 cases, two rounds: few jobs"
+    assert 30 <= len(submitted(done.stdout)) <= 60, "32 cases, two rounds: few jobs"
     verify = subprocess.run(
         [sys.executable, "-m", "hstf", "verify", "results/demo"], cwd=folder, capture_output=True, text=True
     )
     assert verify.returncode == 0, verify.stderr
 
 
-# ---- what happens to jobs
+# ---- a tiny experiment
+
+TEACHER = "results/tiny/round_1/teacher/unlabelled_0.csv"
+CELL = "results/tiny/compare/supervised_seed_0/round_1/model/seed_0/weights.pt"
+PARTITIONS = "partitions:\n  cpu: {max_runtime: 2880}\n  gpu: {max_runtime: 1440, max_gpu: 2}\n"
+
+
+def snakemake(workspace: Workspace, *arguments: str) -> subprocess.Popen[str]:
+    """Start the workflow of ``workspace`` on the cluster."""
+    options = [*arguments, "--snakefile", str(ROOT / "Snakefile"), "--configfile", "config.yaml"]
+    options += ["--slurm-init-seconds-before-status-checks", "3"]
+    return subprocess.Popen(
+        command(*options), cwd=workspace.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A tiny experiment up to the warm-up, whose members train for a while; the profile is at its place."""
-    workspace = Workspace(tmp_path_factory.mktemp("prepared"))
-    write_sheet(
-        workspace.folder,
-        ["labelled"] * 4 + ["test"] * 2 + ["unlabelled"] * 3,
-        "images/{}.nii.gz",
-        "labels/{}.nii.gz",
-    )
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A tiny experiment, from scans to the teacher of round 1, each job on a partition that fits it."""
+    workspace = Workspace(tmp_path_factory.mktemp("taught"))
+    splits = ["labelled"] * 4 + ["test"] * 2 + ["unlabelled"] * 3
+    write_sheet(workspace.folder, splits, "images/{}.nii.gz", "labels/{}.nii.gz")
     (workspace.folder / "cases.csv").rename(workspace.folder / "sheet.csv")
-    training = {"folds": 2, "steps": STEPS, "history_every": 50, "checkpoint_seconds": 0}
-    workspace.configure(**(TINY | {"cases": "sheet.csv", "warmup": training}))
+    workspace.configure(**(TINY | {"cases": "sheet.csv", "device": "auto", "rounds": 1}))
     (workspace.folder / "slurm").symlink_to(ROOT / "slurm")
-    workspace.run("preprocess")
+    (workspace.folder / "partitions.yaml").write_text(PARTITIONS)
+    run = snakemake(workspace, TEACHER, "--slurm-partition-config", "partitions.yaml")
+    told = run.communicate(timeout=500)[0]
+    assert run.returncode == 0, told[-6000:]
+    show_jobs(submitted(told))
+    assert {job[1] for job in jobs("--states=all")} == {"cpu", "gpu"}
     return workspace
 
 
-@pytest.fixture(scope="module")
-def undisturbed(prepared: Workspace, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """SHA-256 of the weights of fold_0, trained with as many threads as a job has."""
-    workspace = prepared.copy_to(tmp_path_factory.mktemp("undisturbed"))
-    workspace.snakemake("check", "--quiet")  # writes the configuration that hstf reads
-    arguments = ["warmup", "--config", "results/tiny/config.yaml", "--member", "fold_0"]
-    subprocess.run(
-        [sys.executable, "-m", "hstf", *arguments],
-        cwd=workspace.folder,
-        env=os.environ | {"OMP_NUM_THREADS": "8"},
-        check=True,
-    )
-    return sha256_file(workspace.folder / WEIGHTS)
+def test_a_failed_job_shows_its_log_and_a_cell_of_a_comparison_is_a_job(
+    taught: Workspace, tmp_path: Path
+) -> None:
+    workspace = taught.copy_to(tmp_path)
+    workspace.configure(compare={"methods": ["supervised"], "seeds": [0]})
+    (tmp_path / "results/tiny/preprocessed/case_007/image.b2nd").write_bytes(b"damaged")
+    (tmp_path / TEACHER).unlink()
+    run = snakemake(workspace, TEACHER, CELL, "--retries", "0")
+    told = run.communicate(timeout=300)[0]
+    assert run.returncode == 1
+    show_jobs(submitted(told))
+    assert "Error in rule teacher_shard" in told
+    assert re.search(r"case_007: \S+image\.b2nd was changed", told), told[-6000:]
+    assert (tmp_path / CELL).is_file(), told[-6000:]
 
+
+# ---- what happens to jobs
 
 WEIGHTS = Path("results/tiny/round_0/model/fold_0/weights.pt")
 STATE = Path("results/tiny/round_0/state/fold_0/state.pt")
 LOG = Path("results/tiny/logs/warmup/fold_0.log")
 
 
-def start(workspace: Workspace, *arguments: str) -> subprocess.Popen[str]:
-    """Train one member of the warm-up on the cluster."""
-    options = [
-        str(WEIGHTS),
-        "--snakefile",
-        str(ROOT / "Snakefile"),
-        "--configfile",
-        "config.yaml",
-        *arguments,
-    ]
-    return subprocess.Popen(
-        command(*options), cwd=workspace.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+@pytest.fixture(scope="module")
+def prepared(taught: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """The tiny experiment with a warm-up that trains for a while."""
+    workspace = taught.copy_to(tmp_path_factory.mktemp("prepared"))
+    training = {"folds": 2, "steps": STEPS, "history_every": 50, "checkpoint_seconds": 0}
+    workspace.configure(device="cpu", warmup=training)
+    (workspace.folder / STATE).unlink()
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def undisturbed(prepared: Workspace, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """SHA-256 of the weights of fold_0, trained with as many threads as a job has."""
+    folder = prepared.copy_to(tmp_path_factory.mktemp("undisturbed")).folder
+    arguments = ["warmup", "--config", "config.yaml", "--member", "fold_0"]
+    subprocess.run(
+        [sys.executable, "-m", "hstf", *arguments],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "8"},
+        check=True,
     )
+    return sha256_file(folder / WEIGHTS)
 
 
 def running(run: subprocess.Popen[str], workspace: Workspace) -> str:
@@ -142,59 +174,70 @@ def running(run: subprocess.Popen[str], workspace: Workspace) -> str:
 def ends_like_an_undisturbed_one(run: subprocess.Popen[str], workspace: Workspace, undisturbed: str) -> str:
     told = run.communicate(timeout=500)[0]
     assert run.returncode == 0, told[-6000:]
+    show_jobs(submitted(told))
     assert re.search(r"resumes at step [1-9]", (workspace.folder / LOG).read_text())
     made_by = (workspace.folder / STATE.with_name("made_by.json")).read_text()
     assert sha256_file(workspace.folder / WEIGHTS) == undisturbed, made_by
     return told
 
 
-def test_a_job_that_is_cancelled_goes_on(prepared: Workspace, tmp_path: Path, undisturbed: str) -> None:
+@whole
+def test_a_job_that_is_cancelled_goes_on(
+    prepared: Workspace, tmp_path: Path, undisturbed: str, record_property: Record
+) -> None:
     workspace = prepared.copy_to(tmp_path)
-    run = start(workspace)
+    run = snakemake(workspace, str(WEIGHTS))
     job = running(run, workspace)
-    subprocess.run(["scancel", job], check=True)
-    told = ends_like_an_undisturbed_one(run, workspace, undisturbed)
+    with recovery(record_property, "SLURM: `scancel` of a training", "by itself: `retries` of the profile"):
+        subprocess.run(["scancel", job], check=True)
+        told = ends_like_an_undisturbed_one(run, workspace, undisturbed)
     assert "Trying to restart job" in told
 
 
+@whole
 def test_a_job_that_is_preempted_is_requeued_and_goes_on(
-    prepared: Workspace, tmp_path: Path, undisturbed: str
+    prepared: Workspace, tmp_path: Path, undisturbed: str, record_property: Record
 ) -> None:
     workspace = prepared.copy_to(tmp_path)
-    run = start(workspace, "--default-resources", "slurm_partition=preemptable", "mem_mb=2000", "runtime=60")
+    preemptable = ["--default-resources", "slurm_partition=preemptable", "mem_mb=2000", "runtime=60"]
+    run = snakemake(workspace, str(WEIGHTS), *preemptable)
     job = running(run, workspace)
-    more_urgent = [
-        "sbatch",
-        "--parsable",
-        "--partition=cpu",
-        "--nodes=3",
-        "--exclusive",
-        "--wrap=sleep 5",
-        "--output=/dev/null",
-    ]
-    subprocess.run(more_urgent, check=True, capture_output=True, cwd=tmp_path)
+    size = ["--partition=cpu", "--nodes=3", "--exclusive"]
+    more_urgent = ["sbatch", "--parsable", *size, "--wrap=sleep 5", "--output=/dev/null"]
     restarts = ["scontrol", "--oneliner", "show", "job", job]
-    wait_for(lambda: "Restarts=1" in subprocess.run(restarts, capture_output=True, text=True).stdout)
-    told = ends_like_an_undisturbed_one(run, workspace, undisturbed)
+    with recovery(record_property, "SLURM: preemption by a more urgent job", "by itself: `slurm-requeue`"):
+        subprocess.run(more_urgent, check=True, capture_output=True, cwd=tmp_path)
+        wait_for(lambda: "Restarts=1" in subprocess.run(restarts, capture_output=True, text=True).stdout)
+        told = ends_like_an_undisturbed_one(run, workspace, undisturbed)
     assert "Trying to restart job" not in told, "SLURM did it"
 
 
-def test_a_job_that_runs_out_of_time_goes_on(prepared: Workspace, tmp_path: Path, undisturbed: str) -> None:
+@whole
+def test_a_job_that_runs_out_of_time_goes_on(
+    prepared: Workspace, tmp_path: Path, undisturbed: str, record_property: Record
+) -> None:
     """SLURM counts minutes: the job is stopped in its tracks and its limit is set to one."""
     workspace = prepared.copy_to(tmp_path)
-    run = start(workspace)
+    run = snakemake(workspace, str(WEIGHTS))
     job = running(run, workspace)
     subprocess.run(["scancel", "--signal=STOP", "--full", job], check=True)
     subprocess.run(["scontrol", "update", f"JobId={job}", "TimeLimit=1"], check=True)
     wait_for(lambda: [job] in [line[:1] for line in jobs("--states=timeout")])
-    ends_like_an_undisturbed_one(run, workspace, undisturbed)
+    with recovery(record_property, "SLURM: time limit of a training", "by itself: `retries` of the profile"):
+        ends_like_an_undisturbed_one(run, workspace, undisturbed)
 
 
-def test_the_log_of_a_failed_job_is_shown(prepared: Workspace, tmp_path: Path) -> None:
+@whole
+def test_a_training_on_two_nodes(prepared: Workspace, tmp_path: Path) -> None:
+    """With a GPU for each rank: SLURM gives them, torch sees none of them and trains on the CPUs."""
     workspace = prepared.copy_to(tmp_path)
-    weights = tmp_path / "results/tiny/preprocessed/case_000/image.b2nd"
-    weights.write_bytes(b"damaged")
-    run = start(workspace, "--retries", "0")
+    workspace.configure(device="auto", warmup={"folds": 2, "steps": 12, "nodes": 2})
+    run = snakemake(workspace, str(WEIGHTS), "--slurm-partition-config", "partitions.yaml")
     told = run.communicate(timeout=300)[0]
-    assert run.returncode == 1
-    assert "case_000/image.b2nd" in told and "is damaged" in told
+    assert run.returncode == 0, told[-6000:]
+    show_jobs(submitted(told))
+    log = (tmp_path / LOG).read_text()
+    assert "12 steps on cpu and 1 more" in log and "12/12" in log
+    (job,) = submitted(told)
+    shown = subprocess.run(["scontrol", "--oneliner", "show", "job", job], capture_output=True, text=True)
+    assert re.search(r" NumNodes=2 .* NumTasks=2 .*TresPerJob=gres:gpu:2", shown.stdout)
