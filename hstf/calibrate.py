@@ -255,10 +255,12 @@ def learn_lesions(cases: Iterable[LabelledCase], index: int, temperature: float)
         numbers, found = find_components(
             most_likely(calibrated)[0] == index, calibrated[index], case.output.uncertainty, case.voxel_mm3
         )
-        lesion = case.label == index
-        components += found
-        real += are_real(numbers, found, lesion)
-        voxels += np.bincount(calibrated[index][case.label != IGNORED], minlength=256)
+        lesion, known = case.label == index, case.label != IGNORED
+        for component, truth in zip(found, are_real(numbers, found, lesion, known), strict=True):
+            if truth is not None:
+                components.append(component)
+                real.append(truth)
+        voxels += np.bincount(calibrated[index][known], minlength=256)
         lesion_voxels += np.bincount(calibrated[index][lesion], minlength=256)
     return fit_lesions(components, real, possible_bound(voxels, lesion_voxels))
 
@@ -267,7 +269,10 @@ def score_case(
     case: LabelledCase, temperature: float, rules: Mapping[int, StructureRule], lesions: Mapping[int, LesionModel],
     config: Config,
 ) -> tuple[dict[str, Features | None], np.ndarray]:  # fmt: skip
-    """Features of a case as refinement will see them, and the true Dice ``(K-1,)`` of what it would write."""
+    """Features of a case as refinement will see them, and the true Dice ``(K-1,)`` of what it would write.
+
+    Dice is that of the labelled voxels, and NaN for a class of which a sparse label shows none.
+    """
     names = config.class_names
     others = {index: rule for index, rule in rules.items() if index not in lesions}
     clean = Cleaning(config.refine, names, temperature, others, lesions, case.voxel_mm3)(case.output)
@@ -282,13 +287,17 @@ def assemble(
     config: Config, case_ids: Sequence[str], sample: Sample, temperature: float, rules: Mapping[int, StructureRule],
     lesions: Mapping[int, LesionModel], features: Sequence[dict[str, Features | None]], dice: Sequence[np.ndarray],
 ) -> Calibration:  # fmt: skip
-    """Put together what the voxels and the cases tell."""
-    names, table = config.class_names, np.array(dice)
+    """Put together what the voxels and the cases tell; NaN in ``dice`` is unknown."""
+    names, table = config.class_names, as_good_as_others(np.array(dice))
+    told = ~np.isnan(table)
     calibrated = Sample(sharpen(sample.probabilities, temperature), sample.label)
     before, after = (reliability(s, len(names), config.calibrate.bins) for s in (sample, calibrated))
-    by_class = [([case[name] for case in features], table[:, k].tolist()) for k, name in enumerate(names[1:])]
+    by_class = [
+        ([features[case][name] for case in np.flatnonzero(told[:, k])], table[told[:, k], k].tolist())
+        for k, name in enumerate(names[1:])
+    ]
     slope = fit_slope(by_class)
-    models, residuals, predicted = {}, [], []
+    models, residuals, predicted = {}, np.full(table.T.shape, np.nan), []
     for column, name in enumerate(names[1:]):
         columns = (
             *by_class[column],
@@ -296,9 +305,10 @@ def assemble(
             rules[column + 1].may_be_absent or column + 1 in lesions,
         )
         models[name] = fit_dice_model(*columns)
-        residuals.append(leave_one_out(*columns))
-        predicted.append([models[name].predict(values) for values in columns[0]])
-    means, mean_sd = np.mean(predicted, axis=0), residual_sd(np.mean(residuals, axis=0))
+        if len(columns[1]) > 1:
+            residuals[column, told[:, column]] = leave_one_out(*columns)
+        predicted.append([models[name].predict(case[name]) for case in features])
+    means, mean_sd = np.mean(predicted, axis=0), residual_sd(_case_means(residuals))
     return Calibration(
         temperature=temperature,
         thresholds={
@@ -307,7 +317,10 @@ def assemble(
         structure={name: rules[index] for index, name in enumerate(names[1:], start=1)},
         lesions={names[index]: model for index, model in lesions.items()},
         dice_models=models,
-        class_sd={name: residual_sd(errors) for name, errors in zip(names[1:], residuals, strict=True)},
+        class_sd={
+            name: residual_sd(errors[~np.isnan(errors)])
+            for name, errors in zip(names[1:], residuals, strict=True)
+        },
         mean_sd=mean_sd,
         minimum_predicted_dice=max(0.0, float(means.min()) - mean_sd),
         evidence={
@@ -321,10 +334,21 @@ def assemble(
                 "after": {name: curve.error for name, curve in zip(names, after, strict=True)},
             },
             "reliability": diagram(reliability(calibrated, len(names), DIAGRAM_BINS), names),
-            "dice": dict(zip(names[1:], table.mean(axis=0).tolist(), strict=True)),
+            "dice": dict(zip(names[1:], np.nanmean(table, axis=0).tolist(), strict=True)),
             "cases": _case_evidence(case_ids, names[1:], table, means),
         },
     )
+
+
+def as_good_as_others(table: np.ndarray) -> np.ndarray:
+    """Dice ``(cases, K-1)`` in which a class that is unknown (NaN) in every case has the mean of the others, or 1."""
+    nowhere = np.isnan(table).all(axis=0)
+    return np.where(nowhere, 1.0 if nowhere.all() else np.nanmean(table[:, ~nowhere]), table)
+
+
+def _case_means(errors: np.ndarray) -> np.ndarray:
+    """Mean over the classes of ``(K-1, cases)``, of the cases of which one is known."""
+    return np.nanmean(errors[:, ~np.isnan(errors).all(axis=0)], axis=0)
 
 
 def _case_evidence(
@@ -332,9 +356,10 @@ def _case_evidence(
 ) -> dict[str, Any]:
     return {
         case_id: {
-            "dice": dict(zip(names, row.tolist(), strict=True)),
-            "mean_dice": float(row.mean()),
+            "dice": {name: value for name, value in zip(names, row.tolist(), strict=True) if value == value},
+            "mean_dice": float(np.nanmean(row)),
             "predicted_dice": float(guess),
         }
         for case_id, row, guess in zip(case_ids, table, predicted, strict=True)
+        if not np.isnan(row).all()
     }

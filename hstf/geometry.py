@@ -159,7 +159,8 @@ class Geometry:
     def label_to_grid(self, label: np.ndarray, classes: int) -> np.ndarray:
         """A native map of class indices (uint8, 255 = ignore) on the grid.
 
-        Each class is interpolated linearly and the largest wins; ignored voxels go to the grid voxels nearest to them.
+        Each class is interpolated linearly and the largest wins; ignored voxels go to the grid voxels nearest to them, but a
+        labelled voxel goes before them: a scribble of one voxel's width is not lost between the voxels of a coarse grid.
 
         Raises:
             HstfError: the shape is not the native one.
@@ -176,6 +177,8 @@ class Geometry:
             ignored = source == IGNORED
             if ignored.any():
                 result[rows][resample(ignored, within, (0, 0, 0)) > 0] = IGNORED
+        if (result == IGNORED).any():
+            self._keep_labelled(cropped, result)
         return result
 
     def probabilities_to_native(self, probabilities: np.ndarray) -> np.ndarray:
@@ -237,6 +240,25 @@ class Geometry:
         for rows in _slabs(self.crop_shape[0]):
             cropped[rows] = values(rows, coordinates)
         return native
+
+    def _keep_labelled(self, cropped: np.ndarray, grid: np.ndarray) -> None:
+        """Give ignored voxels of ``grid``, in place, the class of the labelled voxels of ``cropped`` within them.
+
+        Those within which labelled voxels of several classes lie stay ignored: none of them is known there.
+        """
+        nearest = [
+            (np.arange(n) if c is None else np.floor(c + 0.5)).clip(0, m - 1).astype(np.intp)
+            for n, c, m in zip(self.crop_shape, self._crop_in_grid(), self.grid_shape, strict=True)
+        ]
+        lowest, highest = np.full(grid.shape, IGNORED, np.uint8), np.zeros(grid.shape, np.uint8)
+        for rows in _slabs(self.crop_shape[0]):
+            x, y, z = np.nonzero(cropped[rows] != IGNORED)
+            place = (nearest[0][rows][x], nearest[1][y], nearest[2][z])
+            values = cropped[rows][x, y, z]
+            np.minimum.at(lowest, place, values)
+            np.maximum.at(highest, place, values)
+        only = (grid == IGNORED) & (lowest == highest)
+        grid[only] = lowest[only]
 
     @property
     def _box(self) -> tuple[slice, ...]:

@@ -213,7 +213,10 @@ class CaseWriter:
         layout, classes = Layout.of(self.config), len(self.config.class_names)
         geometry = Geometry.from_json(read_json(layout.preprocessed / self.case.case_id / "geometry.json"))
         label = geometry.label_to_grid(native_label, classes)
-        weight = np.rint(geometry.to_grid(native_weight, order=1)).clip(0, 255).astype(np.uint8)
+        if self.decision.file is None:
+            weight = np.rint(geometry.to_grid(native_weight, order=1)).clip(0, 255).astype(np.uint8)
+        else:  # full, however thin a scribble is
+            weight = np.full(label.shape, 255, np.uint8)
         probabilities = None
         if self.temperature is not None and self.decision.file is None:
             folder = layout.teacher(self.number) / self.case.case_id
@@ -234,11 +237,12 @@ def training_target(
     One-hot, or the calibrated ``probabilities`` ``(K, X, Y, Z)``. Where their most likely class is not that of ``label``
     ``(X, Y, Z)``, the two classes change places: a clean-up did not believe the one and took the other, or, at a boundary,
     resampling decided between two nearly equal ones. So the label is always a most likely class of its target. Ignored
-    voxels (255) have weight 0.
+    voxels (255) have weight 0, and any class is equally likely.
     """
     target = np.empty((classes + 1, *label.shape), np.uint8)
     for index in range(classes):
         target[index] = 255 * (label == index).view(np.uint8)
+    target[:classes, label == IGNORED] = round(255 / classes)
     target[classes] = np.where(label == IGNORED, 0, weight)
     if probabilities is not None:
         known, likely = label < classes, most_likely(probabilities)[0]

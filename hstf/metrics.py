@@ -14,12 +14,17 @@ one of the two         0                               diagonal of the volume in
 
 The column ``empty`` (``both``, ``prediction``, ``reference`` or nothing) says which of them lacks the class,
 and NaN is left out of means.
+
+A sparse reference (:mod:`hstf.sparse`) shows neither surfaces nor volumes: these are NaN. A class of which it has no
+voxel is not absent but ``unknown``, and all of its scores are NaN.
 """
 
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+
+from hstf.sparse import is_sparse, unknown_classes
 
 IGNORE = 255
 OVERLAP_METRICS = ("accuracy", "precision", "recall", "dice", "jaccard")
@@ -47,8 +52,11 @@ def dice(a: np.ndarray, b: np.ndarray, empty: float = 1.0) -> float:
 
 
 def class_dice(a: np.ndarray, b: np.ndarray, classes: int, empty: float = 1.0) -> np.ndarray:
-    """Dice ``(classes,)`` of each class of two maps of class indices, without the voxels to ignore."""
-    return table_dice(confusion(a, b, classes), empty)
+    """Dice ``(classes,)`` of each class of two maps of class indices, without the voxels to ignore.
+
+    NaN for classes that ``b``, the reference, does not tell because it is sparse.
+    """
+    return np.where(unknown_classes(b, classes), np.nan, table_dice(confusion(a, b, classes), empty))
 
 
 def table_dice(table: np.ndarray, empty: float = 1.0) -> np.ndarray:
@@ -172,7 +180,7 @@ def score(
     Volumes are in ml; differences are prediction minus reference, the relative one as a share of the
     reference (NaN where that is empty and the prediction is not).
     """
-    table = confusion(prediction, reference, classes)
+    table, sparse = confusion(prediction, reference, classes), is_sparse(reference)
     ignored = reference == IGNORE
     if ignored.any():
         prediction = np.where(ignored, IGNORE, prediction)
@@ -182,6 +190,9 @@ def score(
     for index in range(1, classes):
         predicted, true = int(table[index].sum()), int(table[:, index].sum())
         absent = _absent(predicted, true)
+        if sparse:
+            scores[index] = _sparse_scores(table, index, empty)
+            continue
         if absent:
             none = 0.0 if empty == "one" else float("nan")
             distances = dict.fromkeys(DISTANCE_METRICS, none if absent == "both" else diagonal)
@@ -195,6 +206,15 @@ def score(
             "empty": absent,
         }
     return scores
+
+
+def _sparse_scores(table: np.ndarray, index: int, empty: EmptyPolicy) -> dict[str, float | str]:
+    """Overlap on the labelled voxels of a sparse reference, if it has the class; nothing else is known."""
+    unknown = dict.fromkeys(METRICS, float("nan"))
+    if not table[:, index].any():
+        return unknown | {"empty": "unknown"}
+    absent = _absent(int(table[index].sum()), int(table[:, index].sum()))
+    return unknown | overlap_metrics(table, index, empty) | {"empty": absent}
 
 
 def _absent(predicted: int, true: int) -> str:

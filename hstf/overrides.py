@@ -1,8 +1,12 @@
 """A person's word: corrected labels and decisions in the overrides folder, and which of them is in force.
 
 ``round_<r>/<case_id>.nii.gz`` is a corrected label; a row of ``decisions.csv`` (columns :data:`COLUMNS`) says what a
-reviewer decided. Either holds from its round on, until a later round says otherwise. This module imports nothing heavy:
-the workflow calls it while it is read, to learn which file and which row a shard of labels depends on.
+reviewer decided. Either holds from its round on, until a later round says otherwise. A corrected label stands for the
+whole case: voxels of the ``ignore`` value have no weight, and the pseudo-label is not put in their place. Who corrects a
+part keeps the pseudo-label in the rest of the file, and who ignores a part does so because it is not to be learned from.
+
+This module imports nothing heavy: the workflow calls it while it is read, to learn which file and which row a shard of
+labels depends on.
 """
 
 import csv

@@ -28,6 +28,7 @@ from hstf.parallel import worker_count
 from hstf.plan import Plan
 from hstf.records import CaseWork, run_shard
 from hstf.reuse import own_stage
+from hstf.sparse import is_sparse
 from hstf.stages import stage_parameters
 from hstf.store import write_array
 from hstf.volumes import Volume, read_image, read_label
@@ -203,12 +204,14 @@ def _named(labels: Mapping[str, int]) -> str:
 def class_locations(label: np.ndarray, classes: int, case_id: str) -> np.ndarray:
     """Up to 2000 random voxels of each foreground class of ``label`` ``(X, Y, Z)``, drawn by ``case_id``.
 
+    Of a sparse label also voxels of the background: patches that lie anywhere would hardly meet its scribbles.
+
     Returns:
         Int32 ``(M, 4)``: class, x, y, z.
     """
     generator = np.random.default_rng(list(hashlib.sha256(case_id.encode()).digest()))
     rows = []
-    for index in range(1, classes):
+    for index in (*range(1, classes), *([0] if is_sparse(label) else [])):
         found = np.flatnonzero(label == index)
         chosen = np.sort(generator.choice(found, min(LOCATIONS, found.size), replace=False))
         rows.append(np.stack([np.full(chosen.size, index), *np.unravel_index(chosen, label.shape)], axis=1))

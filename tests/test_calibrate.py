@@ -206,6 +206,56 @@ def test_labelled_cases_without_a_lesion_teach_that_components_are_false() -> No
     assert model.probability(Component(1, 0.216, 0.9, 1.0, (0.0, 0.0, 0.0))) < 0.5
 
 
+def scribbled(case: LabelledCase, *curves: tuple[int, tuple[slice | int, ...]]) -> LabelledCase:
+    """``case`` with a sparse label: each curve has a class and a place."""
+    label = np.full(case.label.shape, 255, np.uint8)
+    for index, place in curves:
+        label[place] = index
+    return replace(case, label=label)
+
+
+ORGAN, BESIDE, BACKGROUND = (1, (5, 5, slice(4, 10))), (1, (12, 12, slice(0, 3))), (0, (2, 2, slice(2, 14)))
+
+
+def test_dice_is_that_of_labelled_voxels_and_unknown_without_any() -> None:
+    rules = {1: StructureRule(0, 0.0, False, False)}
+    case = ball_case("a", 2)
+    said = [
+        score_case(scribbled(case, *curves), 1.0, rules, {}, Config())[1].tolist()
+        for curves in ((ORGAN, BACKGROUND), (ORGAN, BESIDE), (BESIDE, BACKGROUND))
+    ]
+    assert said == [[1.0], [2 * 6 / (2 * 6 + 3)], [0.0]]
+    assert np.isnan(score_case(scribbled(case, BACKGROUND), 1.0, rules, {}, Config())[1]).all()
+
+
+def test_calibration_from_scribbles(tmp_path: Path) -> None:
+    """Of three cases one shows two classes, one shows one and one none; no case shows the third."""
+    config = Config(labels={"background": 0, "organ": 1, "vessel": 2, "duct": 3, "ignore": 9})
+    features = [
+        {name: {"confidence": 0.9 - k / 10} for name in ("organ", "vessel", "duct")} for k in range(3)
+    ]
+    nan = float("nan")
+    dice = [np.array(row) for row in ([0.9, 0.7, nan], [0.8, nan, nan], [nan, nan, nan])]
+    rules = {index: StructureRule(0, 0.0, False, index > 1) for index in (1, 2, 3)}
+    sample = Sample(np.array([[255], [0], [0], [0]], np.uint8), np.zeros(1, np.uint8))
+    calibration = assemble(config, ["a", "b", "c"], sample, 1.0, rules, {}, features, dice)
+    calibration.save(tmp_path / "calibration.json")
+    json.loads((tmp_path / "calibration.json").read_text(), parse_constant=pytest.fail)  # no NaN
+    models = calibration.dice_models
+    assert [models[name].mean for name in models] == pytest.approx([0.85, 0.7, 0.8])
+    assert calibration.class_sd["vessel"] == 0.2, "one case tells no spread"
+    cases = calibration.evidence["cases"]
+    assert cases.keys() == {"a", "b", "c"} and cases["b"]["dice"].keys() == {"organ", "duct"}
+
+
+def test_components_without_a_labelled_voxel_teach_nothing_about_lesions() -> None:
+    case = ball_case("a", 0)  # a cube, and a stray voxel in a corner
+    assert learn_lesions([scribbled(case, ORGAN)], 1, 1.0).components == 1
+    everywhere = learn_lesions([case], 1, 1.0)
+    known = learn_lesions([scribbled(case, ORGAN, (0, (15, 15, 15)))], 1, 1.0)
+    assert (known.components, known.real) == (everywhere.components, everywhere.real) == (2, 1)
+
+
 def make_out_of_fold(folder: Path, errors: tuple[int, ...] = (0, 1, 2, 4)) -> Config:
     """Labelled cases on disk, preprocessed and predicted by two folds."""
     cases = {f"case_{k}": ball_case(f"case_{k}", error) for k, error in enumerate(errors)}

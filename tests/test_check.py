@@ -262,6 +262,23 @@ def test_labels(data: Data, capsys: pytest.CaptureFixture[str]) -> None:
     assert "and perhaps more" in data.faults()
 
 
+def test_scribbles(data: Data, capsys: pytest.CaptureFixture[str]) -> None:
+    config = {"labels": {"foreground": 1, "rim": 2, "ignore": 255}}
+    for number in (0, 1):
+        scribbles = np.full(SHAPE, 255, np.uint8)
+        scribbles[2, 3 + number, 1:4] = 1
+        data.image(f"p{number}_label.nii.gz", scribbles)
+    check(data.config(**config))
+    told = capsys.readouterr().out
+    assert "0 errors and 2 warnings" in told
+    assert "no labelled case with a voxel of background (0)" in told
+    assert "no labelled case with a voxel of rim (2)" in told
+    data.image("p1_label.nii.gz", np.full(SHAPE, 255, np.uint8))
+    data.image("p4_label.nii.gz", np.full(SHAPE, 255, np.uint8))
+    faults = data.faults(**config)
+    assert faults.count("a label in which every voxel is to be ignored") == 2 and "2 errors" in faults
+
+
 def header_edit(path: Path, place: int, content: bytes) -> None:
     raw = bytearray(gzip.decompress(path.read_bytes()))
     raw[place : place + len(content)] = content

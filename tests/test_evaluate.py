@@ -300,6 +300,23 @@ def test_voxels_to_ignore_are_left_out(config: Config, predictors: dict[int, Fak
     assert scores["liver"]["volume_difference_ml"] == 0
 
 
+def test_a_scribbled_reference_tells_overlap_alone(
+    config: Config, predictors: dict[int, FakePredictor]
+) -> None:
+    config = config.model_copy(update={"lesions": ("tumour",)})
+    label = np.full(SHAPE, LABELS["ignore"], np.uint8)
+    liver = tuple(np.argwhere(truth(0) == LABELS["liver"])[::7].T)
+    label[liver], label[0, 0] = LABELS["liver"], 0
+    write_nifti(Path("a_label.nii.gz"), label)
+    evaluate_shard(config, 0, "test_0")
+    evaluate_shard(config, 0, "test_1")
+    scores = read_json(Layout.of(config).evaluation_scores(0, "a"))
+    assert 0 < scores["classes"]["liver"]["dice"] < 1 and scores["classes"]["liver"]["hd95_mm"] is None
+    assert scores["classes"]["tumour"]["empty"] == "unknown" and scores["lesions"] == {}
+    tumour = summarise_round(config, 0)["classes"]["tumour"]
+    assert tumour["dice"]["cases"] == tumour["present"]["cases"] == 2 and tumour["absent"]["cases"] == 0
+
+
 def test_faults_are_told_with_case_and_file(config: Config, predictors: dict[int, FakePredictor]) -> None:
     with pytest.raises(HstfError, match=r"unlabelled_0: evaluate predicts test cases alone"):
         evaluate_shard(config, 0, "unlabelled_0")

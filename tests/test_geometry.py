@@ -153,6 +153,32 @@ def test_ignored_voxels_stay_ignored_and_win_no_class() -> None:
     assert (Geometry.of(label.shape, np.eye(4), (1, 1, 1)).label_to_grid(label, 2) == label).all()
 
 
+@given(affines(), SPACINGS, st.integers(0, 2**16))
+@settings(max_examples=60, deadline=None)
+def test_no_scribble_is_lost_and_none_is_made_up(affine: np.ndarray, spacing: tuple, seed: int) -> None:
+    """A few labelled voxels, alone among ignored ones, on grids finer and coarser than the scan."""
+    rng = np.random.default_rng(seed)
+    label = np.full((17, 12, 14), 255, np.uint8)
+    voxels = rng.choice(label.size, 12, replace=False)
+    label.flat[voxels] = rng.integers(0, 4, 12)
+    geometry = Geometry.of(label.shape, affine, spacing)
+    grid = geometry.label_to_grid(label, 4)
+    cropped, (x, y, z) = geometry.cropped(label), np.nonzero(geometry.cropped(label) != 255)
+    nearest = [
+        np.clip(np.floor((index - (n - 1) / 2) * s / t + (m - 1) / 2 + 0.5), 0, m - 1).astype(int)
+        for index, n, s, t, m in zip(
+            (x, y, z), cropped.shape, geometry.source_spacing, geometry.spacing, grid.shape, strict=True
+        )
+    ]
+    shared: dict[tuple, set] = {}
+    for place, value in zip(zip(*nearest, strict=True), cropped[x, y, z].tolist(), strict=True):
+        shared.setdefault(place, set()).add(value)
+    for place, values in shared.items():
+        assert grid[place] in values or (grid[place] == 255 and len(values) > 1)
+    ratio = np.ceil(np.array(geometry.source_spacing) / geometry.spacing) + 1
+    assert np.count_nonzero(grid != 255) <= 12 * max(1, int(np.prod(ratio)))
+
+
 def test_integers_are_rounded_and_nearest_values_kept() -> None:
     weight = np.random.default_rng(0).choice([0, 200], (30, 30, 30)).astype(np.uint8)
     geometry = Geometry.of((20, 20, 20), np.eye(4), (2 / 3,) * 3)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from training_files import CLASSES, SHAPE, scan, write_case, write_experiment, write_labels
 
 from hstf.layout import Layout
+from hstf.store import write_array
 from hstf.training.held import hold, on_device
 from hstf.training.member import pseudo_cases
 from hstf.training.patches import PatchSource, TrainingCase
@@ -22,6 +23,9 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> list[TrainingCase]:
     config, _ = write_experiment(folder)
     write_labels(config, 1, ["u_0"])
     write_case(folder / "l", labelled=True)
+    label = scan("l")[1]
+    label[3:5] = 255
+    write_array(folder / "l" / "label.b2nd", label, 8)
     files = [folder / "l" / name for name in ("image.b2nd", "label.b2nd", "locations.npy")]
     alone = TrainingCase("i", files[0], None, None, pseudo=True)
     return [TrainingCase("l", *files, pseudo=False), *pseudo_cases(Layout.of(config), 1, ["u_0"]), alone]

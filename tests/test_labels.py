@@ -59,7 +59,7 @@ def test_where_label_and_probabilities_differ_two_classes_change_places() -> Non
     assert target[:, 0, 0, 0].tolist() == [200, 55, 250]
     assert target[:, 0, 0, 1].tolist() == [90, 165, 100]
     assert target[:, 0, 0, 2].tolist() == [55, 200, 30]
-    assert target[:, 0, 0, 3].tolist() == [0, 0, 0]
+    assert target[:, 0, 0, 3].tolist() == [128, 128, 0]
     hard = training_target(label, weight, 2, None)
     assert hard[:2, 0, 0, :3].tolist() == [[255, 0, 0], [0, 255, 255]]
 
@@ -110,8 +110,24 @@ def test_a_corrected_label_replaces_even_a_rejected_case(config: Config) -> None
     weight = read_label(folder / "bad.weight.nii.gz").data
     np.testing.assert_array_equal(weight, np.where(block() == 9, 0, 255))
     target = read_array(folder / "bad" / "target.b2nd")
-    assert set(np.unique(target[:2])) <= {0, 255}
-    assert set(np.unique(target[2][target[1] == 255])) == {255} and (target[2] == 0).any()
+    ignored = target[2] == 0
+    assert ignored.any() and set(np.unique(target[2])) == {0, 255}
+    assert (target[:2, ignored] == 128).all(), "nothing of the pseudo-label is left there"
+    assert set(np.unique(target[:2, ~ignored])) == {0, 255}
+
+
+def test_a_scribbled_correction_is_learned_from_where_it_is_scribbled(config: Config) -> None:
+    """The grid has 1.5 mm for the file's 1 mm and 1.2 mm: every curve stays, though it is a voxel wide."""
+    data = np.full(SHAPE, 9)
+    data[3, 2:20, 5], data[11, 2:20, 6] = 0, 3
+    correct(config, "bad", data)
+    labels(config, 1, SHARD)
+    folder = Layout.of(config).labels(1)
+    np.testing.assert_array_equal(read_label(folder / "bad.nii.gz").data, data)
+    target = read_array(folder / "bad" / "target.b2nd")
+    learned = target[2] == 255
+    assert all(12 <= np.sum(learned & (target[k] == 255)) <= 13 for k in range(2)), "18 mm each"
+    assert set(np.load(folder / "bad" / "locations.npy")[:, 0]) == {0, 1}
 
 
 def test_a_file_alone_is_a_persons_word(config: Config) -> None:

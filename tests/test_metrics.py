@@ -19,6 +19,7 @@ from hstf.metrics import (
     surface,
     surface_distances,
 )
+from hstf.sparse import is_sparse
 
 SPACING = (0.7, 1.0, 2.5)
 shapes = st.tuples(*[st.integers(1, 6)] * 3)
@@ -73,6 +74,7 @@ def test_score_crops_without_changing_anything(
     labels: tuple[np.ndarray, np.ndarray], spacing: tuple[float, ...]
 ) -> None:
     prediction, reference = labels
+    assume(not is_sparse(reference))
     scores = score(prediction, reference, spacing, classes=3)
     valid = reference != IGNORE
     for index in (1, 2):
@@ -94,6 +96,7 @@ def test_score_crops_without_changing_anything(
 def test_overlap_agrees_with_scikit_learn(labels: tuple[np.ndarray, np.ndarray]) -> None:
     sklearn = pytest.importorskip("sklearn.metrics")
     prediction, reference = labels
+    assume(not is_sparse(reference))
     valid = reference != IGNORE
     assume(valid.any())
     scores = score(prediction, reference, SPACING, classes=3)
@@ -154,6 +157,7 @@ def test_confusion_counts_each_pair_once(labels: tuple[np.ndarray, np.ndarray]) 
     prediction, reference = labels
     expected = [[np.sum((prediction == p) & (reference == r)) for r in range(3)] for p in range(3)]
     np.testing.assert_array_equal(confusion(prediction, reference, 3), expected)
+    assume(not is_sparse(reference))
     np.testing.assert_allclose(
         class_dice(prediction, reference, 3),
         [dice((prediction == k) & (reference != IGNORE), reference == k) for k in range(3)],
@@ -196,6 +200,22 @@ def test_voxels_to_ignore_count_for_nothing() -> None:
     other = prediction.copy()
     other[4:] = 1 - other[4:]
     assert score(prediction, reference, SPACING, 2) == score(other, reference, SPACING, 2)
+
+
+def test_a_sparse_reference_tells_overlap_on_its_voxels_and_nothing_else() -> None:
+    reference = np.full((8, 8, 8), IGNORE, np.uint8)
+    reference[1, 1, :6], reference[5, 5, :6] = 1, 0
+    prediction = np.zeros((8, 8, 8), np.uint8)
+    prediction[1:4, :, 2:], prediction[6, 6, 6] = 1, 2  # four of six; the others lie where nothing is known
+    scores = score(prediction, reference, SPACING, 4)
+    assert (scores[1]["dice"], scores[1]["recall"], scores[1]["empty"]) == (0.8, pytest.approx(4 / 6), "")
+    assert np.isnan([scores[1][name] for name in METRICS if name not in OVERLAP_METRICS]).all()
+    for index in (2, 3):
+        assert scores[index]["empty"] == "unknown"
+        assert np.isnan([scores[index][name] for name in METRICS]).all()
+    np.testing.assert_array_equal(class_dice(prediction, reference, 4), [12 / 14, 0.8, np.nan, np.nan])
+    missed = score(np.zeros_like(prediction), reference, SPACING, 2)[1]
+    assert (missed["dice"], missed["empty"]) == (0, "prediction")
 
 
 def test_different_shapes_are_refused() -> None:

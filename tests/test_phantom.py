@@ -16,6 +16,7 @@ from hstf.cases import Split, read_cases
 from hstf.cli import main
 from hstf.config import Config
 from hstf.errors import HstfError
+from hstf.files import read_json
 from hstf.phantom import (
     LAYOUTS,
     PHANTOM_LABELS,
@@ -257,7 +258,10 @@ def test_any_geometry_gives_a_sound_case(
     assert phantom.images.shape == (channels, *size) and phantom.images.dtype == np.float32
     assert phantom.label.shape == size and phantom.label.dtype == np.uint8
     assert np.isfinite(phantom.images).all() and phantom.images.min() >= 0 and phantom.images.std() > 0
-    assert {0, 1} <= set(np.unique(phantom.label)) <= set(PHANTOM_LABELS.values())
+    assert set(np.unique(phantom.label)) <= set(PHANTOM_LABELS.values())
+    assert (phantom.label == 0).any() and np.isin(
+        phantom.label, (1, 4)
+    ).any()  # lesions may fill a liver of few voxels
     np.testing.assert_allclose(np.linalg.norm(phantom.affine[:3, :3], axis=0), spacing, rtol=1e-6)
 
 
@@ -278,6 +282,38 @@ def test_dataset_is_a_readable_case_sheet(tmp_path: Path) -> None:
         assert np.array_equal(volume.data, image)
         np.testing.assert_allclose(volume.affine, expected.affine, atol=1e-4)
         np.testing.assert_allclose(volume.spacing, options.spacing, rtol=1e-5)
+
+
+def test_scribbles_are_few_right_and_of_every_class(tmp_path: Path) -> None:
+    options = PhantomOptions(cases=3, labelled=1, test=1, size=(32, 28, 24), lesions=3, seed=1)
+    for name, scribbles in (("dense", False), ("thin", True), ("again", True)):
+        write_dataset(tmp_path / name, replace(options, scribbles=scribbles))
+    files = sorted(path.relative_to(tmp_path / "dense") for path in (tmp_path / "dense").rglob("*.nii.gz"))
+    differ = [
+        f for f in files if (tmp_path / "dense" / f).read_bytes() != (tmp_path / "thin" / f).read_bytes()
+    ]
+    assert differ == [Path("labels/case_000.nii.gz")], "images, other labels and their draws stay as they are"
+    dense, thin, again = (
+        np.asarray(nib.load(tmp_path / name / differ[0]).dataobj) for name in ("dense", "thin", "again")
+    )
+    np.testing.assert_array_equal(thin, again)
+    drawn = thin != 255
+    np.testing.assert_array_equal(thin[drawn], dense[drawn])
+    np.testing.assert_array_equal(np.unique(thin[drawn]), np.unique(dense))
+    assert 0.002 < drawn.mean() < 0.05
+    drawn_slices = [np.flatnonzero((thin == value).any(axis=(0, 1))).size for value in np.unique(dense)]
+    assert drawn_slices[0] <= 12 and max(drawn_slices[1:]) <= 4
+
+
+def test_scribbles_need_a_layout_that_knows_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--cases", "2", "--labelled", "1", "--test", "0", "--size", "12", "12", "12", "--scribbles"]
+    assert main(["phantom", "--layout", "lits", "--output", str(tmp_path / "lits"), *options]) == 1
+    assert "no value for voxels to ignore. These have: nnunet" in capsys.readouterr().err
+    assert not (tmp_path / "lits").exists()
+    assert main(["phantom", "--layout", "nnunet", "--output", str(tmp_path), *options]) == 0
+    assert read_json(tmp_path / "dataset.json")["labels"]["ignore"] == 5
+    label = np.asarray(nib.load(tmp_path / "labelsTr" / "phantom_000.nii.gz").dataobj)
+    assert (label == 5).mean() > 0.5
 
 
 def test_header_transforms_agree(tmp_path: Path) -> None:

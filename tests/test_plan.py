@@ -229,6 +229,17 @@ def test_ct_takes_its_scale_from_the_labelled_foreground(tmp_path: Path) -> None
     assert 35 < ct.lower < 40 < 60 < ct.upper < 65
 
 
+def test_ct_takes_its_scale_from_scribbles(tmp_path: Path) -> None:
+    config = experiment(tmp_path, "ct", label=True)
+    for number in range(3):
+        scribbles = np.full((24, 20, 10), 9, np.uint8)
+        scribbles[9, 9, 3:7], scribbles[3, 5:15, 4] = 1, 0
+        write_nifti(tmp_path / f"label_{number}.nii.gz", scribbles, np.diag([-0.75, -0.75, 2.0, 1]))
+    sparse = config.model_copy(update={"labels": {"background": 0, "foreground": 1, "ignore": 9}})
+    ct = plan(sparse).normalisation[0]
+    assert ct.mean == pytest.approx(50, abs=5) and ct.std < 10
+
+
 def test_ct_without_labelled_foreground_is_a_sentence(tmp_path: Path) -> None:
     config = experiment(tmp_path, "ct", label=True)
     for number in range(3):

@@ -216,3 +216,14 @@ def test_locations_are_few_random_and_the_same_for_a_case() -> None:
     assert np.array_equal(locations, class_locations(label, 4, "case"))
     assert not np.array_equal(locations, class_locations(label, 4, "other"))
     assert class_locations(np.zeros((3, 3, 3), np.uint8), 2, "case").shape == (0, 4)
+
+
+def test_background_scribbles_are_places_to_look_at() -> None:
+    dense = np.zeros((20, 20, 20), np.uint8)
+    dense[:2], dense[5, 5, 2:12] = 255, 1
+    sparse = np.where(dense == 0, 255, dense).astype(np.uint8)
+    sparse[9, 9, :7] = 0
+    of_dense, of_sparse = (class_locations(label, 2, "case") for label in (dense, sparse))
+    assert set(of_dense[:, 0]) == {1}, "of a dense label any patch shows some"
+    np.testing.assert_array_equal(of_sparse[:10], of_dense)
+    np.testing.assert_array_equal(of_sparse[10:], [[0, 9, 9, z] for z in range(7)])

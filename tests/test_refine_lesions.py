@@ -35,7 +35,7 @@ def test_no_voxel_no_component() -> None:
         empty, np.zeros((3, 3, 3), np.uint8), np.zeros((3, 3, 3, 3), np.uint8), 1.0
     )
     assert not numbers.any() and found == []
-    assert are_real(numbers, found, empty) == []
+    assert are_real(numbers, found, empty, ~empty) == []
 
 
 @given(st.floats(0.02, 0.98), st.floats(0.001, 100), st.floats(0, 1))
@@ -80,7 +80,17 @@ def test_a_component_is_real_where_a_tenth_of_it_is() -> None:
     numbers, found = find_components(mask, mask.view(np.uint8), np.zeros((3, 40, 3, 3), np.uint8), 1.0)
     truth = np.zeros_like(mask)
     truth[0, 1, 1] = truth[20, 1, 1] = True  # one of ten, one of eleven
-    assert are_real(numbers, found, truth) == [True, False]
+    assert are_real(numbers, found, truth, np.ones_like(mask)) == [True, False]
+
+
+def test_of_a_component_only_labelled_voxels_tell() -> None:
+    mask = np.zeros((1, 40, 3, 3), bool)[0]
+    mask[0:10, 1, 1] = mask[20:30, 1, 1] = mask[35:38, 1, 1] = True
+    numbers, found = find_components(mask, mask.view(np.uint8), np.zeros((3, *mask.shape), np.uint8), 1.0)
+    lesion, known = np.zeros_like(mask), np.zeros_like(mask)
+    lesion[4, 1, 1] = True
+    known[4, 1, 1] = known[22:24, 1, 1] = True
+    assert are_real(numbers, found, lesion, known) == [True, False, None]
 
 
 def test_where_a_lesion_is_possible() -> None:

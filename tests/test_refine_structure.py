@@ -84,6 +84,31 @@ def test_rule_of_a_class_that_no_labelled_case_has() -> None:
     assert rule.maximum_components == 0 and rule.may_be_absent
 
 
+def test_scribbles_tell_nothing_but_that_a_class_is_there() -> None:
+    scribbles = np.full((9, 9, 9), 255, np.uint8)
+    scribbles[2, 2, 2:5] = scribbles[6, 6, 2:4] = 1
+    shapes = describe(scribbles, 3, 1.0)
+    assert [shape.whole for shape in shapes] == [False, False]
+    alone, missing = (learn_rule([shape, shape]) for shape in shapes)
+    assert (alone.maximum_components, alone.minimum_mm3, alone.may_be_absent) == (0, 0.0, False)
+    assert missing.may_be_absent, "nothing shows that every case has it"
+    dense = ClassShape((100.0,), 0)
+    assert learn_rule([dense, shapes[0]]) == StructureRule(1, 50.0, has_holes=False, may_be_absent=False)
+    label = np.zeros((9, 9, 9), np.uint8)
+    label[1:4, 1:4, 1:4] = label[7, 7, 7] = 1
+    label[2, 2, 2] = 0
+    np.testing.assert_array_equal(keep_components(label, certain(label, 2), {1: alone}, 1.0), label)
+    np.testing.assert_array_equal(fill_holes(label, {1: alone}), label)
+
+
+def test_what_is_ignored_around_an_organ_is_no_shell() -> None:
+    label = np.zeros((9, 9, 9), np.uint8)
+    label[0], label[:, 0], label[..., 0], label[-1], label[:, -1], label[..., -1] = (255,) * 6
+    label[3:6, 3:6, 3:6] = 1
+    assert describe(label[1:-1, 1:-1, 1:-1], 2, 1.0) == [ClassShape((27.0,), 0)]
+    assert describe(label, 2, 1.0)[0].holes == 0
+
+
 def test_the_largest_component_stays(two_blobs: np.ndarray) -> None:
     kept = keep_components(two_blobs, certain(two_blobs, 2), {1: ONE}, 1.0)
     assert kept[:7].sum() == 125 and not kept[7:].any()

@@ -89,6 +89,7 @@ def examine(sheet: CaseSheet, scans: Scans, config: Config) -> list[Finding]:
         *_sheet_findings(sheet),
         *_group_findings(sheet),
         *_duplicate_findings(scans, config),
+        *_class_findings(scans, config),
     ]
     by_case: dict[str, list[Source]] = defaultdict(list)
     for source, scan in scans.items():
@@ -183,12 +184,35 @@ def _label_findings(source: Source, scan: Scan, config: Config) -> Iterator[Find
             "Name them under 'labels:' in the configuration (the name 'ignore' leaves voxels out),"
             " or correct the file.",
         )
+    elif not any(scan.values.get(str(value)) for value in config.class_values):
+        yield source.error(
+            "a label in which every voxel is to be ignored",
+            "a voxel of a class, or scribbles of some",
+            "Label some of it, or leave the label out and make the case unlabelled.",
+        )
     elif source.case.split is Split.LABELLED and not _foreground(scan, config):
         yield source.warning(
             "an empty label in a labelled case",
             "voxels of a class besides the background",
             "Keep it if the structure is truly absent; otherwise make the case unlabelled.",
         )
+
+
+def _class_findings(scans: Scans, config: Config) -> Iterator[Finding]:
+    """Classes that no labelled case shows, background too, which scribbles may forget."""
+    labels = [
+        scan for source, scan in scans.items() if source.is_label and source.case.split is Split.LABELLED
+    ]
+    for name, value in zip(config.class_names, config.class_values, strict=True):
+        if labels and not any(scan.fault or str(value) in scan.values for scan in labels):
+            yield Finding(
+                Level.WARNING,
+                "",
+                SHEET,
+                f"no labelled case with a voxel of {name} ({value})",
+                "some of each class in the labelled cases together",
+                "Label some of it: what is never shown is never learned.",
+            )
 
 
 def _foreground(scan: Scan, config: Config) -> int:

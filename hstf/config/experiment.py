@@ -40,7 +40,8 @@ class Config(Section):
     cases: str = "config/demo/cases.csv"
     """The case sheet: case_id, image columns, label, split, and optionally group and site."""
     labels: dict[str, int] = {"background": 0, "foreground": 1}
-    """Name and file value of each class. ``background`` is 0 unless given; ``ignore`` marks voxels to leave out."""
+    """Name and file value of each class. ``background`` is 0 unless given. ``ignore`` marks voxels whose class is unknown,
+    such as all beside scribbles: nothing is learned or measured there."""
     lesions: tuple[str, ...] = ()
     """Classes that are lesions: a case may have any number of them, or none. Each component is judged by itself."""
     withheld_labels: bool = False
@@ -56,7 +57,8 @@ class Config(Section):
     shard_size: int = Field(100, ge=1)
     """Cases that one job of a per-case stage handles."""
     overrides: str = "overrides"
-    """Folder of a person's corrections: ``round_<r>/<case_id>.nii.gz`` and ``decisions.csv``."""
+    """Folder of a person's corrections: ``round_<r>/<case_id>.nii.gz``, in which what is to be ignored has no weight, and
+    ``decisions.csv``."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where networks run; auto takes a GPU when there is one."""
 

@@ -28,11 +28,14 @@ class PhantomConfig(Section):
     """Mean number of lesions in a case."""
     seed: int = Field(0, ge=0)
     """Seed of everything random."""
+    scribbles: bool = False
+    """Labelled cases have a few curves of each class in place of a dense label; name ``ignore: 255`` under ``labels:``."""
 
     def options(self) -> str:
         """The options of ``hstf phantom``, quoted for a shell."""
-        values = self.model_dump(exclude={"folder", "size"})
+        values = self.model_dump(exclude={"folder", "size", "scribbles"})
         options = [f"--{name} {value}" for name, value in values.items()]
+        options += ["--scribbles"] if self.scribbles else []
         return " ".join(
             [f"--output {shlex.quote(self.folder)}", f"--size {' '.join(map(str, self.size))}", *options]
         )

@@ -17,6 +17,7 @@ from hstf.files import sha256_file, write_json
 from hstf.layout import Layout, members
 from hstf.metrics import EMPTY_DICE, IGNORE, class_dice, score
 from hstf.records import CaseWork, run_shard
+from hstf.sparse import is_sparse
 from hstf.stages import stage_parameters
 from hstf.volumes import Volume, read_image, write_like
 
@@ -125,7 +126,7 @@ def score_case(config: Config, case: Case, prediction: "Prediction", image: Volu
     """Scores of a case as plain JSON values.
 
     ``classes``: metrics by foreground class; ``lesions``: those of the lesion classes one by one, see
-    :class:`hstf.detection.CaseLesions`; ``members``: Dice of each member alone.
+    :class:`hstf.detection.CaseLesions`, none where the reference is sparse; ``members``: Dice of each member alone.
 
     Raises:
         HstfError: the reference does not lie on the image's voxels, or holds values that are no class.
@@ -151,6 +152,7 @@ def score_case(config: Config, case: Case, prediction: "Prediction", image: Volu
         "lesions": {
             name: _lesions(config, prediction, reference, image, index)
             for name, index in lesion_classes(config).items()
+            if not is_sparse(reference)
         },
         "members": {
             member: _plain(dict(zip(names[1:], dices, strict=True))) for member, dices in single.items()

@@ -22,6 +22,7 @@ from hstf.metrics import EMPTY_DICE, IGNORE, confusion, table_dice
 from hstf.parallel import worker_count
 from hstf.records import read_table
 from hstf.significance import rank_correlation
+from hstf.sparse import unknown_classes
 from hstf.volumes import read_label
 
 COLUMNS = (
@@ -115,6 +116,7 @@ def hindsight(
     kept = confusion(label, np.where(trusted, reference, np.uint8(IGNORE)), classes)
     low = confusion(label, np.where(trusted, np.uint8(IGNORE), reference), classes)
     dices = table_dice(kept + low, EMPTY_DICE[config.evaluate.empty])
+    dices[unknown_classes(reference, classes)] = np.nan
     return Hindsight(
         case_id,
         row["accepted"] == "1",

@@ -14,7 +14,10 @@ def presence(rows: Sequence[Row]) -> dict[str, Any]:
     - ``present``: the cases whose reference has it: ``cases``, their ``dice``, those in which it is ``predicted`` at all,
       and those in which it is ``found`` (a voxel in common);
     - ``absent``: the cases whose reference lacks it, and ``false_alarms`` among them.
+
+    Cases whose sparse reference does not tell (``unknown``) are in neither.
     """
+    rows = [row for row in rows if row["empty"] != "unknown"]
     ill = [row for row in rows if row["empty"] not in ("both", "reference")]
     return {
         "present": {

@@ -11,7 +11,7 @@ from typing import Any
 
 from hstf.phantom.dataset import write_dataset
 from hstf.phantom.layouts import LAYOUTS, write_layout
-from hstf.phantom.options import PHANTOM_LABELS, PhantomOptions
+from hstf.phantom.options import IGNORE_VALUE, PHANTOM_LABELS, PhantomOptions
 from hstf.phantom.scan import Phantom, generate_case
 
 __all__ = [
@@ -66,6 +66,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=default.site_shift,
         help="how far other sites' contrast is off, 0 to 3",
     )
+    add(
+        "--scribbles",
+        action="store_true",
+        help="labelled cases have a few curves of each class in place of a dense label",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -86,7 +91,8 @@ def run(args: argparse.Namespace) -> int:
 def _configuration(sheet: Path, options: PhantomOptions) -> str:
     """How to name the data set of ``sheet`` in a configuration."""
     unlabelled = options.cases - options.labelled - options.test
-    labels = ", ".join(f"{name}: {value}" for name, value in PHANTOM_LABELS.items())
+    named = PHANTOM_LABELS | ({"ignore": IGNORE_VALUE} if options.scribbles else {})
+    labels = ", ".join(f"{name}: {value}" for name, value in named.items())
     modalities = ", ".join(f"{name}: mr" for name in options.modalities)
     return (
         f"{sheet}: {options.labelled} labelled, {unlabelled} unlabelled and {options.test} test cases.\n"

@@ -7,10 +7,14 @@ import numpy as np
 
 from hstf.cases import Split
 from hstf.files import write_csv
-from hstf.phantom.options import PhantomOptions
+from hstf.phantom.options import IGNORE_VALUE, PhantomOptions
 from hstf.phantom.scan import generate_case
+from hstf.phantom.scribbles import scribble
 from hstf.progress import track
 from hstf.volumes import Volume, write_like
+
+SCRIBBLES = 4
+"""Stream of random numbers beside those of a case's anatomy, geometry, noise and contrast."""
 
 
 def write_dataset(folder: Path, options: PhantomOptions) -> Path:
@@ -34,7 +38,7 @@ def _write_case(folder: Path, options: PhantomOptions, number: int) -> dict[str,
     site = 0 if split is Split.LABELLED else number % options.sites
     phantom = generate_case(case_seed(options.seed, number), options, site)
     label = f"labels/{case_id}.nii.gz"
-    save(folder / label, phantom.label, phantom.affine)
+    save(folder / label, training_label(phantom.label, options, number, IGNORE_VALUE), phantom.affine)
     several = len(options.modalities) > 1
     images = {name: f"images/{case_id}{f'_{name}' if several else ''}.nii.gz" for name in options.modalities}
     for image, path in zip(phantom.images, images.values(), strict=True):
@@ -48,6 +52,14 @@ def _write_case(folder: Path, options: PhantomOptions, number: int) -> dict[str,
         "group": group,
         "site": f"site_{site}",
     }
+
+
+def training_label(label: np.ndarray, options: PhantomOptions, number: int, ignore: int) -> np.ndarray:
+    """``label`` ``(X, Y, Z)`` uint8 of case ``number`` or, where asked for, scribbles with ``ignore`` beside them."""
+    if not (options.scribbles and split_of(options, number) is Split.LABELLED):
+        return label
+    rng = np.random.default_rng([case_seed(options.seed, number), SCRIBBLES])
+    return scribble(label, ignore, rng)
 
 
 def case_seed(seed: int, number: int) -> int:

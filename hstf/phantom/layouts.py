@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from hstf.cases import Split
+from hstf.errors import HstfError
 from hstf.files import write_csv, write_json, write_text
-from hstf.phantom.dataset import case_seed, save, split_of
+from hstf.phantom.dataset import case_seed, save, split_of, training_label
 from hstf.phantom.options import PHANTOM_LABELS, PhantomOptions
 from hstf.phantom.scan import Phantom, generate_case
 from hstf.progress import track
@@ -59,6 +60,8 @@ class Layout:
     """Options that differ from those of a plain data set."""
     finish: Callable[[Path, PhantomOptions, Mapping[str, int]], None] | None = None
     """Writes what describes the data set."""
+    ignore: int | None = None
+    """Value of voxels beside scribbles, in layouts whose owners have one."""
 
     def command(self, name: str, folder: Path, options: PhantomOptions) -> str:
         """The command that imports the data set."""
@@ -77,8 +80,11 @@ def write_layout(folder: Path, layout: Layout, options: PhantomOptions) -> Path:
     """Write the data set below ``folder``, which is returned.
 
     Raises:
-        HstfError: a file cannot be written.
+        HstfError: a file cannot be written, or scribbles are asked of a layout that knows none.
     """
+    if options.scribbles and layout.ignore is None:
+        known = ", ".join(name for name, other in LAYOUTS.items() if other.ignore is not None)
+        raise HstfError(f"--scribbles: this layout has no value for voxels to ignore. These have: {known}.")
     options = replace(options, oblique=False)  # the axes are the layout's
     for number in track(range(options.cases), "phantom"):
         layout.write(folder, lambda scan, number=number: _draw(layout, options, number, scan), options)  # type: ignore[misc]
@@ -96,6 +102,8 @@ def _draw(layout: Layout, options: PhantomOptions, number: int, scan: int) -> Sc
         values[PHANTOM_LABELS[name]] = value
     images = [_along(image / np.percentile(image, 99), layout.axes) for image in phantom.images]
     label = _along(values[phantom.label], layout.axes)
+    if layout.ignore is not None:
+        label = training_label(label, options, number, layout.ignore)
     return Scan(number, split, images, label, _affine(phantom, layout.axes))
 
 
@@ -222,7 +230,7 @@ def _nnunet(folder: Path, draw: Callable[[int], Scan], options: PhantomOptions) 
 def _describe_nnunet(folder: Path, options: PhantomOptions, values: Mapping[str, int]) -> None:
     write_json(folder / "dataset.json", {
         "channel_names": {str(k): name for k, name in enumerate(options.modalities)},
-        "labels": {"background": 0} | dict(values),
+        "labels": {"background": 0} | dict(values) | ({"ignore": NNUNET_IGNORE} if options.scribbles else {}),
         "numTraining": options.labelled,
         "file_ending": ".nii.gz",
         "name": "Phantom",
@@ -262,6 +270,7 @@ def _describe_bids(folder: Path, options: PhantomOptions, values: Mapping[str, i
 
 ORGANS = {name: value for name, value in PHANTOM_LABELS.items() if value}
 TUMOUR = {"lesion": 1, "liver": 2, "kidney": 4}
+NNUNET_IGNORE = 1 + max(ORGANS.values())  # nnU-Net wants it above all classes
 
 LAYOUTS = {
     "acdc": Layout(_acdc, {"liver": 1, "lesion": 1, "spleen": 2, "kidney": 3}, axes=LPS, has_test=True,
@@ -272,7 +281,8 @@ LAYOUTS = {
     "lits": Layout(_lits, {"liver": 1, "lesion": 2}, axes=LPS,
         defaults={"size": (48, 48, 32), "spacing": (0.8, 0.8, 1.5), "lesions": 2.0}),
     "msd": Layout(_msd, ORGANS, defaults={"modalities": ("MRI",)}, finish=_describe_msd),
-    "nnunet": Layout(_nnunet, ORGANS, has_test=True, defaults={"modalities": ("MRI",)}, finish=_describe_nnunet),
+    "nnunet": Layout(_nnunet, ORGANS, has_test=True, defaults={"modalities": ("MRI",)}, finish=_describe_nnunet,
+        ignore=NNUNET_IGNORE),
     "folder": Layout(_folder, ORGANS),
     "bids": Layout(_bids, ORGANS, defaults={"modalities": ("T1w",)}, finish=_describe_bids),
 }  # fmt: skip

@@ -10,6 +10,9 @@ from hstf.errors import join_faults
 PHANTOM_LABELS = {"background": 0, "liver": 1, "spleen": 2, "kidney": 3, "lesion": 4}
 """Name and value of each class in the label files. Liver and kidney touch; lesions lie in the liver."""
 
+IGNORE_VALUE = 255
+"""Value of the voxels beside the scribbles."""
+
 SHEET_COLUMNS = {"case_id", "label", "split", *OPTIONAL_COLUMNS}
 MODALITY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,31}")
 LARGEST_SIZE = 4096
@@ -50,6 +53,8 @@ class PhantomOptions:
     """Hospitals. The labelled cases come from the first one, the others from all in turn."""
     site_shift: float = 0.0
     """How much the contrast of the further sites differs from the first one's; 1 is a lot."""
+    scribbles: bool = False
+    """Labelled cases have a few curves of each class in place of a dense label; all other voxels are to be ignored."""
 
     def __post_init__(self) -> None:
         faults = [

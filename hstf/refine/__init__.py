@@ -213,7 +213,7 @@ class CaseWriter:
         return {
             "previous_round": int(np.count_nonzero(differs)),
             "previous_round_dice": float(
-                class_dice(label, previous, len(self.config.class_names))[1:].mean()
+                np.nanmean(class_dice(label, previous, len(self.config.class_names))[1:])
             ),
         }
 

@@ -152,12 +152,18 @@ def _triple(values: np.ndarray) -> tuple[float, float, float]:
     return a, b, c
 
 
-def are_real(numbers: np.ndarray, components: Sequence[Component], lesion: np.ndarray) -> list[bool]:
-    """Whether enough of each component of the map ``numbers`` lies in the mask ``lesion``, both ``(X, Y, Z)``."""
+def are_real(
+    numbers: np.ndarray, components: Sequence[Component], lesion: np.ndarray, known: np.ndarray
+) -> list[bool | None]:
+    """Whether enough of each component of the map ``numbers`` lies in the mask ``lesion``, both ``(X, Y, Z)``.
+
+    Only voxels of the mask ``known`` count; None for a component without any.
+    """
     size = len(components) + 1
-    voxels = np.bincount(numbers.reshape(-1), minlength=size)
-    inside = np.bincount(numbers[lesion], minlength=size)
-    return (inside[1:] >= TRUE_SHARE * voxels[1:]).tolist()
+    voxels = np.bincount(numbers[known], minlength=size)[1:]
+    inside = np.bincount(numbers[lesion], minlength=size)[1:]
+    real = inside >= TRUE_SHARE * voxels
+    return [bool(r) if n else None for r, n in zip(real, voxels, strict=True)]
 
 
 def possible_bound(voxels: np.ndarray, lesions: np.ndarray) -> float:

@@ -12,6 +12,9 @@ import cc3d
 import numpy as np
 from scipy import ndimage
 
+from hstf.geometry import IGNORED
+from hstf.sparse import is_sparse
+
 SIZE_MARGIN = 0.5
 """Components down to this share of the smallest labelled one are kept: a few cases do not show the smallest there is."""
 COUNT_MARGIN = 2
@@ -25,6 +28,8 @@ class ClassShape:
     sizes_mm3: tuple[float, ...]
     """Size of each component."""
     holes: int
+    whole: bool = True
+    """Whether the label shows where the class ends; of scribbles only whether the class is there is known."""
 
 
 @dataclass(frozen=True)
@@ -38,26 +43,34 @@ class StructureRule:
 
 
 def describe(label: np.ndarray, classes: int, voxel_mm3: float) -> list[ClassShape]:
-    """The shape of each class ``1..classes-1`` of a label map ``(X, Y, Z)`` uint8; background is left out."""
+    """The shape of each class ``1..classes-1`` of a label map ``(X, Y, Z)`` uint8; background is left out.
+
+    What is ignored (255) counts as background, which makes no hole that is not there unless a class encloses it.
+    """
+    whole = not is_sparse(label)
+    label = np.where(label == IGNORED, 0, label).astype(np.uint8)
     boxes = ndimage.find_objects(label, max_label=classes - 1)
     holes = np.bincount(_holes(label)[1], minlength=256)
     shapes = []
     for index, box in enumerate(boxes, start=1):
         sizes = label_components(label[box] == index)[1] if box else np.empty(0)
-        shapes.append(ClassShape(tuple((sizes * voxel_mm3).tolist()), int(holes[index])))
+        shapes.append(ClassShape(tuple((sizes * voxel_mm3).tolist()), int(holes[index]), whole))
     return shapes
 
 
 def learn_rule(shapes: Sequence[ClassShape]) -> StructureRule:
-    """The rule that all ``shapes`` of a class keep, one for each labelled case, with a margin where they vary."""
-    counts = [len(shape.sizes_mm3) for shape in shapes]
-    present = {count for count in counts if count}
-    sizes = [size for shape in shapes for size in shape.sizes_mm3]
+    """The rule that all ``shapes`` of a class keep, one for each labelled case, with a margin where they vary.
+
+    Cases whose label is sparse tell only whether the class may be absent: nothing shows that it is there where they lack it.
+    """
+    whole = [shape for shape in shapes if shape.whole]
+    present = {len(shape.sizes_mm3) for shape in whole if shape.sizes_mm3}
+    sizes = [size for shape in whole for size in shape.sizes_mm3]
     return StructureRule(
         maximum_components=max(present, default=0) * (COUNT_MARGIN if len(present) > 1 else 1),
         minimum_mm3=SIZE_MARGIN * min(sizes, default=0.0),
-        has_holes=any(shape.holes for shape in shapes),
-        may_be_absent=0 in counts,
+        has_holes=any(shape.holes for shape in whole),
+        may_be_absent=any(not shape.sizes_mm3 for shape in shapes),
     )
 
 

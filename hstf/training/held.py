@@ -46,6 +46,7 @@ class HeldCase(TrainingCase):
         else:
             label = self.label[inside]
             view[channels:-1] = label == torch.arange(classes, device=label.device).reshape(-1, 1, 1, 1)
+            view[channels:-1, label == IGNORED] = 1 / classes
             view[-1] = label != IGNORED
         return out
 

@@ -19,6 +19,9 @@ from hstf.training.distributed import in_step, leads
 from hstf.training.patches import Batch, PatchSource
 from hstf.training.state import TrainingState, update_ema
 
+IGNORED_SHARE = 1e-3
+"""What interpolation mixes in below this share is rounding."""
+
 
 @dataclass(frozen=True)
 class Views:
@@ -27,9 +30,10 @@ class Views:
     weak: Tensor
     """``(B, C, D, H, W)``: the patches as they are but for their place."""
     target: Tensor
-    """``(B, K, D, H, W)``: class probabilities; they sum to 0 outside the scan and where the label is to be ignored."""
+    """``(B, K, D, H, W)``: class probabilities; they sum to 0 outside the scan. Where the label is to be ignored, all are
+    alike."""
     weight: Tensor
-    """``(B, 1, D, H, W)``, in 0..1."""
+    """``(B, 1, D, H, W)``, in 0..1; 0 where the label is to be ignored."""
     pseudo: Tensor
     """``(B, 1, D, H, W)`` bool: voxels of unlabelled cases."""
     augmentation: AugmentationConfig
@@ -46,7 +50,9 @@ class Views:
         channels = region.shape[1] - source.classes - 1
         weak, target, weight = patch.split([channels, source.classes, 1], dim=1)
         pseudo = batch.pseudo.to(generator.device)[:, None, None, None, None].expand_as(weight)
-        return cls(weak, target, weight, pseudo, config, generator, source.acquisition)
+        return cls(
+            weak, of_labelled(target, weight, pseudo), weight, pseudo, config, generator, source.acquisition
+        )
 
     def strong(self) -> Tensor:
         """The patches ``(B, C, D, H, W)`` with new random contrast, blur, noise and the like."""
@@ -56,13 +62,26 @@ class Views:
 
     @property
     def inside(self) -> Tensor:
-        """``(B, 1, D, H, W)``, in 0..1: where the patch lies inside the scan and outside what its label ignores."""
+        """``(B, 1, D, H, W)``, in 0..1: where the patch lies inside the scan."""
         return self.target.sum(1, keepdim=True).clamp(0, 1)
 
     @property
     def unlabelled(self) -> Tensor:
         """``(B,)`` bool: patches with voxels of unlabelled cases."""
         return self.pseudo.flatten(1).any(1)
+
+
+def of_labelled(target: Tensor, weight: Tensor, pseudo: Tensor) -> Tensor:
+    """``target`` ``(B, K, D, H, W)`` where interpolation mixed ignored voxels into it: the mean of the labelled ones alone.
+
+    Scribbles are so thin that a turned patch has hardly a voxel of them that is not mixed. Targets of unlabelled cases,
+    whose ``weight`` tells more than what is ignored, stay as they are, and so do those of dense labels, bit for bit.
+    """
+    inside = target.sum(1, keepdim=True)
+    ignored = inside - weight
+    mixed = ~pseudo & (ignored > IGNORED_SHARE) & (weight > IGNORED_SHARE)
+    labelled = (target - ignored / target.shape[1]).clamp_min(0) * inside / weight.clamp_min(IGNORED_SHARE)
+    return torch.where(mixed, labelled, target)
 
 
 Objective = Callable[[TrainingState, Views], Mapping[str, Tensor]]

@@ -54,7 +54,7 @@ class TrainingCase:
         return open_array(self.image_path)
 
     def locations(self) -> np.ndarray:
-        """``(M, 4)``: class and position of some voxels of each foreground class."""
+        """``(M, 4)``: class and position of some voxels of each foreground class; in sparse labels of the background too."""
         if self.locations_path is None:
             return np.zeros((0, 4), np.int32)
         return np.load(self.locations_path, allow_pickle=False)
@@ -76,7 +76,7 @@ class TrainingCase:
         return torch.from_numpy(out)
 
     def _target(self, inside: Slices, classes: int) -> np.ndarray:
-        if self.target_path is None:  # any class, equally likely, and of no weight
+        if self.target_path is None:  # any class, equally likely, and of no weight, as ignored voxels are
             shape = [side.stop - side.start for side in inside]
             uniform = np.full((classes, *shape), 1 / classes, np.float32)
             return np.concatenate([uniform, np.zeros((1, *shape), np.float32)])
@@ -85,6 +85,7 @@ class TrainingCase:
             return target[(slice(None), *inside)].astype(np.float32) / 255
         label = target[inside]
         one_hot = (label == np.arange(classes).reshape(-1, 1, 1, 1)).astype(np.float32)
+        one_hot[:, label == IGNORED] = 1 / classes
         return np.concatenate([one_hot, (label != IGNORED)[None].astype(np.float32)])
 
 
@@ -172,14 +173,14 @@ class PatchSource:
         centre = rng.integers(0, free + 1) + np.minimum(patch, shape) // 2
         locations = case.locations()
         if rng.random() < self.foreground_fraction and len(locations):
-            centre = _foreground_voxel(locations, rng)
+            centre = _labelled_voxel(locations, rng)
             half = np.minimum(patch, shape) // 2
             centre = np.clip(centre, half, half + free)
         return centre
 
 
-def _foreground_voxel(locations: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A voxel of a class drawn from those that the case has, each equally often however small it is."""
+def _labelled_voxel(locations: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A voxel of a class drawn from those that the locations have, each equally often however small it is."""
     wanted = rng.choice(np.unique(locations[:, 0]))
     candidates = locations[locations[:, 0] == wanted, 1:]
     return candidates[rng.integers(len(candidates))]
