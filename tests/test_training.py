@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from recovery import Record, recovery
 from torch import Tensor
 from training_files import CLASSES, PLAN, SHAPE, TRAINING, scan, write_experiment
 
@@ -487,7 +488,9 @@ def step_when_killed(arguments: list[str], state: Path) -> int:
     return int(torch.load(state, weights_only=True)["step"])
 
 
-def test_a_killed_training_ends_in_the_same_bytes_as_an_uninterrupted_one(tmp_path: Path) -> None:
+def test_a_killed_training_ends_in_the_same_bytes_as_an_uninterrupted_one(
+    tmp_path: Path, record_property: Record
+) -> None:
     keys = {"warmup": {"steps": 60, "history_every": 8}}
     config, path = write_experiment(tmp_path / "whole", **keys)
     subprocess.run([*COMMAND, "warmup", "--config", str(path), "--member", "fold_0"], check=True)
@@ -496,7 +499,8 @@ def test_a_killed_training_ends_in_the_same_bytes_as_an_uninterrupted_one(tmp_pa
     killed, arguments = Layout.of(config), ["warmup", "--config", str(path), "--member", "fold_0"]
     assert 7 <= step_when_killed(arguments, killed.training_state(0, "fold_0") / "state.pt") < 60
     assert not killed.weights(0, "fold_0").exists()
-    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True)
+    with recovery(record_property, "SIGKILL of a training", "from its last checkpoint"):
+        done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "resumes at step" in done.stdout
     assert sha256_file(killed.weights(0, "fold_0")) == sha256_file(whole.weights(0, "fold_0"))
