@@ -23,7 +23,7 @@ from hstf.errors import HstfError
 from hstf.files import read_json
 from hstf.geometry import IGNORED, Geometry
 from hstf.layout import Layout
-from hstf.metrics import class_dice
+from hstf.metrics import structure_dice
 from hstf.progress import track
 from hstf.records import read_table
 from hstf.refine.calibration import Calibration
@@ -32,6 +32,7 @@ from hstf.refine.lesions import Component, LesionModel, are_real, find_component
 from hstf.refine.score import Features, fit_dice_model, fit_slope, leave_one_out, residual_sd
 from hstf.refine.structure import StructureRule, describe, learn_rule
 from hstf.refine.weights import LEVELS, most_likely, sharpen
+from hstf.regions import Members, mask, probability
 from hstf.store import read_array
 
 TRIVIAL_BACKGROUND = 252
@@ -79,7 +80,7 @@ def calibrate(config: Config) -> Calibration:
     Raises:
         HstfError: out-of-fold predictions or labels are missing or changed.
     """
-    layout, classes = Layout.of(config), config.class_names
+    layout, structures = Layout.of(config), config.structures
     case_ids = _case_ids(config)
     samples, shapes = [], []
     for case_id in track(case_ids, "calibrate: voxels"):
@@ -87,19 +88,19 @@ def calibrate(config: Config) -> Calibration:
         samples.append(
             sample_voxels(case.output.probabilities, case.label, VOXELS // (2 * len(case_ids)), config.seed)
         )
-        shapes.append(describe(case.label, len(classes), case.voxel_mm3))
+        shapes.append(describe(case.label, structures, case.voxel_mm3))
     pooled = Sample(
         np.concatenate([s.probabilities for s in samples], axis=1), np.concatenate([s.label for s in samples])
     )
     temperature = fit_temperature(pooled)
-    rules = {index: learn_rule([shape[index - 1] for shape in shapes]) for index in range(1, len(classes))}
+    rules = {name: learn_rule([shape[name] for shape in shapes]) for name in structures}
     lesions = {
-        index: learn_lesions(
+        name: learn_lesions(
             (read_case(layout, case_id) for case_id in track(case_ids, f"calibrate: {name}")),
-            index,
+            members,
             temperature,
         )
-        for index, name in enumerate(classes)
+        for name, members in structures.items()
         if name in config.lesions
     }
     features, dice = [], []
@@ -245,81 +246,85 @@ def confidence_threshold(curve: Reliability, config: CalibrateConfig) -> float:
     return float(np.clip(min(precise, fair) / bins, lowest, highest))
 
 
-def learn_lesions(cases: Iterable[LabelledCase], index: int, temperature: float) -> LesionModel:
-    """What the out-of-fold ``cases`` teach about lesions of class ``index``."""
+def learn_lesions(cases: Iterable[LabelledCase], members: Members, temperature: float) -> LesionModel:
+    """What the out-of-fold ``cases`` teach about lesions that have the classes ``members``."""
     components: list[Component] = []
     real: list[bool] = []
     voxels, lesion_voxels = np.zeros(256, np.int64), np.zeros(256, np.int64)
     for case in cases:
         calibrated = sharpen(case.output.probabilities, temperature)
+        likely = probability(calibrated, members)
         numbers, found = find_components(
-            most_likely(calibrated)[0] == index, calibrated[index], case.output.uncertainty, case.voxel_mm3
+            mask(most_likely(calibrated)[0], members), likely, case.output.uncertainty, case.voxel_mm3
         )
-        lesion, known = case.label == index, case.label != IGNORED
+        lesion, known = mask(case.label, members), case.label != IGNORED
         for component, truth in zip(found, are_real(numbers, found, lesion, known), strict=True):
             if truth is not None:
                 components.append(component)
                 real.append(truth)
-        voxels += np.bincount(calibrated[index][known], minlength=256)
-        lesion_voxels += np.bincount(calibrated[index][lesion], minlength=256)
+        voxels += np.bincount(likely[known], minlength=256)
+        lesion_voxels += np.bincount(likely[lesion], minlength=256)
     return fit_lesions(components, real, possible_bound(voxels, lesion_voxels))
 
 
 def score_case(
-    case: LabelledCase, temperature: float, rules: Mapping[int, StructureRule], lesions: Mapping[int, LesionModel],
+    case: LabelledCase, temperature: float, rules: Mapping[str, StructureRule], lesions: Mapping[str, LesionModel],
     config: Config,
 ) -> tuple[dict[str, Features | None], np.ndarray]:  # fmt: skip
-    """Features of a case as refinement will see them, and the true Dice ``(K-1,)`` of what it would write.
+    """Features of a case as refinement will see them, and the true Dice ``(S,)`` of what it would write, by structure.
 
-    Dice is that of the labelled voxels, and NaN for a class of which a sparse label shows none.
+    Dice is that of the labelled voxels, and NaN for a structure of which a sparse label shows none.
     """
-    names = config.class_names
-    others = {index: rule for index, rule in rules.items() if index not in lesions}
-    clean = Cleaning(config.refine, names, temperature, others, lesions, case.voxel_mm3)(case.output)
+    structures = config.structures
+    others = {name: rule for name, rule in rules.items() if name not in lesions}
+    clean = Cleaning(config.refine, structures, temperature, others, lesions, case.voxel_mm3)(case.output)
     features = {
-        name: values if (clean.label == index).any() else None
-        for index, (name, values) in enumerate(clean.features.items(), start=1)
+        name: values if mask(clean.label, structures[name]).any() else None
+        for name, values in clean.features.items()
     }
-    return features, class_dice(clean.label, case.label, len(names))[1:]
+    return features, structure_dice(clean.label, case.label, structures)
 
 
 def assemble(
-    config: Config, case_ids: Sequence[str], sample: Sample, temperature: float, rules: Mapping[int, StructureRule],
-    lesions: Mapping[int, LesionModel], features: Sequence[dict[str, Features | None]], dice: Sequence[np.ndarray],
+    config: Config, case_ids: Sequence[str], sample: Sample, temperature: float, rules: Mapping[str, StructureRule],
+    lesions: Mapping[str, LesionModel], features: Sequence[dict[str, Features | None]], dice: Sequence[np.ndarray],
 ) -> Calibration:  # fmt: skip
-    """Put together what the voxels and the cases tell; NaN in ``dice`` is unknown."""
-    names, table = config.class_names, as_good_as_others(np.array(dice))
+    """Put together what the voxels and the cases tell: confidence by class, predicted Dice by structure.
+
+    NaN in ``dice`` is unknown.
+    """
+    classes, structures, table = (
+        config.class_names,
+        list(config.structures),
+        as_good_as_others(np.array(dice)),
+    )
     told = ~np.isnan(table)
     calibrated = Sample(sharpen(sample.probabilities, temperature), sample.label)
-    before, after = (reliability(s, len(names), config.calibrate.bins) for s in (sample, calibrated))
-    by_class = [
-        ([features[case][name] for case in np.flatnonzero(told[:, k])], table[told[:, k], k].tolist())
-        for k, name in enumerate(names[1:])
-    ]
-    slope = fit_slope(by_class)
+    before, after = (reliability(s, len(classes), config.calibrate.bins) for s in (sample, calibrated))
+    seen = {
+        name: ([features[case][name] for case in np.flatnonzero(told[:, k])], table[told[:, k], k].tolist())
+        for k, name in enumerate(structures)
+    }
+    slope = fit_slope(seen.values())
     models, residuals, predicted = {}, np.full(table.T.shape, np.nan), []
-    for column, name in enumerate(names[1:]):
-        columns = (
-            *by_class[column],
-            slope,
-            rules[column + 1].may_be_absent or column + 1 in lesions,
-        )
-        models[name] = fit_dice_model(*columns)
+    for row, (name, columns) in enumerate(seen.items()):
+        arguments = (*columns, slope, rules[name].may_be_absent or name in lesions)
+        models[name] = fit_dice_model(*arguments)
         if len(columns[1]) > 1:
-            residuals[column, told[:, column]] = leave_one_out(*columns)
+            residuals[row, told[:, row]] = leave_one_out(*arguments)
         predicted.append([models[name].predict(case[name]) for case in features])
     means, mean_sd = np.mean(predicted, axis=0), residual_sd(_case_means(residuals))
     return Calibration(
         temperature=temperature,
         thresholds={
-            n: confidence_threshold(curve, config.calibrate) for n, curve in zip(names, after, strict=True)
+            n: confidence_threshold(curve, config.calibrate) for n, curve in zip(classes, after, strict=True)
         },
-        structure={name: rules[index] for index, name in enumerate(names[1:], start=1)},
-        lesions={names[index]: model for index, model in lesions.items()},
+        structure=dict(rules),
+        lesions=dict(lesions),
         dice_models=models,
         class_sd={
             name: residual_sd(errors[~np.isnan(errors)])
-            for name, errors in zip(names[1:], residuals, strict=True)
+            for name, errors in zip(structures, residuals, strict=True)
         },
         mean_sd=mean_sd,
         minimum_predicted_dice=max(0.0, float(means.min()) - mean_sd),
@@ -330,24 +335,24 @@ def assemble(
                 "after": negative_log_likelihood(sample, temperature) if len(sample.label) else None,
             },
             "calibration_error": {
-                "before": {name: curve.error for name, curve in zip(names, before, strict=True)},
-                "after": {name: curve.error for name, curve in zip(names, after, strict=True)},
+                "before": {name: curve.error for name, curve in zip(classes, before, strict=True)},
+                "after": {name: curve.error for name, curve in zip(classes, after, strict=True)},
             },
-            "reliability": diagram(reliability(calibrated, len(names), DIAGRAM_BINS), names),
-            "dice": dict(zip(names[1:], np.nanmean(table, axis=0).tolist(), strict=True)),
-            "cases": _case_evidence(case_ids, names[1:], table, means),
+            "reliability": diagram(reliability(calibrated, len(classes), DIAGRAM_BINS), classes),
+            "dice": dict(zip(structures, np.nanmean(table, axis=0).tolist(), strict=True)),
+            "cases": _case_evidence(case_ids, structures, table, means),
         },
     )
 
 
 def as_good_as_others(table: np.ndarray) -> np.ndarray:
-    """Dice ``(cases, K-1)`` in which a class that is unknown (NaN) in every case has the mean of the others, or 1."""
+    """Dice ``(cases, S)`` in which a structure that is unknown (NaN) in every case has the mean of the others, or 1."""
     nowhere = np.isnan(table).all(axis=0)
     return np.where(nowhere, 1.0 if nowhere.all() else np.nanmean(table[:, ~nowhere]), table)
 
 
 def _case_means(errors: np.ndarray) -> np.ndarray:
-    """Mean over the classes of ``(K-1, cases)``, of the cases of which one is known."""
+    """Mean over the structures of ``(S, cases)``, of the cases of which one is known."""
     return np.nanmean(errors[:, ~np.isnan(errors).all(axis=0)], axis=0)
 
 

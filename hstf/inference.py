@@ -1,6 +1,6 @@
 """Networks on whole volumes: the sliding window, and the predictor that ``predict`` and ``evaluate`` share."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, prod
 from pathlib import Path
@@ -19,6 +19,7 @@ from hstf.geometry import Spacing, zooms
 from hstf.models import load_network
 from hstf.plan import Plan
 from hstf.preprocess import prepare_image
+from hstf.regions import Structures
 from hstf.volumes import Volume
 
 SLAB = 16  # planes along X turned into probabilities at a time: no second copy of a volume is held
@@ -147,8 +148,8 @@ class Prediction:
     """``(X, Y, Z)`` uint8, class indices (not file values)."""
     members: dict[str, np.ndarray] = field(default_factory=dict)
     """The same of each member alone; empty unless asked for."""
-    probabilities: dict[int, np.ndarray] = field(default_factory=dict)
-    """``(X, Y, Z)`` uint8, 0..255 for 0..1, of the classes asked for, by class index."""
+    probabilities: dict[str, np.ndarray] = field(default_factory=dict)
+    """``(X, Y, Z)`` uint8, 0..255 for 0..1, of the structures asked for."""
 
 
 def _as_bytes(probability: Tensor) -> np.ndarray:
@@ -190,14 +191,14 @@ class Predictor:
         return cls(networks, plan, window, predict.flip_axes, preprocess or PreprocessConfig(), modalities)
 
     def predict(
-        self, volumes: list[Volume], members: bool = True, probabilities_of: Iterable[int] = ()
+        self, volumes: list[Volume], members: bool = True, probabilities_of: Structures | None = None
     ) -> Prediction:
         """Segment one scan.
 
         Args:
             volumes: one per modality, in channel order, on one voxel grid.
             members: also give each member's own segmentation.
-            probabilities_of: class indices whose probabilities are wanted too.
+            probabilities_of: structures whose probabilities are wanted too.
 
         Raises:
             HstfError: the volumes do not fit together or hold no usable intensities.
@@ -210,7 +211,10 @@ class Predictor:
             mean = probabilities if mean is None else mean.add_(probabilities)
         assert mean is not None, "a model has at least one member"
         label = geometry.probabilities_to_native(mean.div_(len(self.networks)).numpy())
-        shown = {k: geometry.scalar_to_native(_as_bytes(mean[k])) for k in probabilities_of}
+        shown = {
+            name: geometry.scalar_to_native(_as_bytes(mean[list(classes)].sum(0)))
+            for name, classes in (probabilities_of or {}).items()
+        }
         return Prediction(label, labels or (dict.fromkeys(self.networks, label) if members else {}), shown)
 
     def _member_probabilities(self, image: Tensor) -> Iterator[tuple[str, Tensor]]:

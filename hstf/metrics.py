@@ -2,8 +2,9 @@
 
 Label maps hold class indices ``(X, Y, Z)``; :data:`IGNORE` marks voxels of the reference that count for
 nothing: they are left out of the overlap metrics, and lie outside of both masks for distances and volumes.
+Scored are structures, each a set of classes (:mod:`hstf.regions`): the classes, or overlapping regions of them.
 
-Classes that are absent, as the BraTS challenges do:
+Structures that are absent, as the BraTS challenges do:
 
 =====================  ==============================  ===================================
 absent from            overlap metrics                 distances
@@ -12,19 +13,20 @@ both                   1 (``empty="one"``) or NaN      0 (``empty="one"``) or Na
 one of the two         0                               diagonal of the volume in mm
 =====================  ==============================  ===================================
 
-The column ``empty`` (``both``, ``prediction``, ``reference`` or nothing) says which of them lacks the class,
+The column ``empty`` (``both``, ``prediction``, ``reference`` or nothing) says which of them lacks the structure,
 and NaN is left out of means.
 
 A sparse reference (:mod:`hstf.sparse`) shows neither surfaces nor volumes: these are NaN. A class of which it has no
 voxel is not absent but ``unknown``, and all of its scores are NaN.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 
-from hstf.sparse import is_sparse, unknown_classes
+from hstf.regions import Members, Structures, class_count, mask, overlaps
+from hstf.sparse import is_sparse, unknown_structures
 
 IGNORE = 255
 OVERLAP_METRICS = ("accuracy", "precision", "recall", "dice", "jaccard")
@@ -33,7 +35,7 @@ VOLUME_METRICS = ("volume_ml", "reference_ml", "volume_difference_ml", "volume_d
 METRICS = (*OVERLAP_METRICS, *DISTANCE_METRICS, *VOLUME_METRICS)
 EmptyPolicy = Literal["one", "exclude"]
 EMPTY_DICE: dict[EmptyPolicy, float] = {"one": 1.0, "exclude": float("nan")}
-"""Dice of a class that is in neither map."""
+"""Dice of a structure that is in neither map."""
 SLAB_VOXELS = 1 << 22
 Box = tuple[slice, ...]
 
@@ -51,18 +53,20 @@ def dice(a: np.ndarray, b: np.ndarray, empty: float = 1.0) -> float:
     return 2 * np.count_nonzero(a & b) / total if total else empty
 
 
-def class_dice(a: np.ndarray, b: np.ndarray, classes: int, empty: float = 1.0) -> np.ndarray:
-    """Dice ``(classes,)`` of each class of two maps of class indices, without the voxels to ignore.
+def structure_dice(a: np.ndarray, b: np.ndarray, structures: Structures, empty: float = 1.0) -> np.ndarray:
+    """Dice ``(S,)`` of each structure of two maps of class indices, without the voxels to ignore.
 
-    NaN for classes that ``b``, the reference, does not tell because it is sparse.
+    NaN for those that ``b``, the reference, does not tell because it is sparse.
     """
-    return np.where(unknown_classes(b, classes), np.nan, table_dice(confusion(a, b, classes), empty))
+    dices = table_dice(confusion(a, b, class_count(structures)), structures, empty)
+    return np.where(unknown_structures(b, structures), np.nan, dices)
 
 
-def table_dice(table: np.ndarray, empty: float = 1.0) -> np.ndarray:
-    """Dice ``(classes,)`` of each class from :func:`confusion`; ``empty`` for classes that are nowhere."""
-    both = table.sum(axis=0) + table.sum(axis=1)
-    return np.where(both > 0, 2 * np.diag(table) / np.maximum(both, 1), empty)
+def table_dice(table: np.ndarray, structures: Structures, empty: float = 1.0) -> np.ndarray:
+    """Dice ``(S,)`` of each structure from :func:`confusion`; ``empty`` for those that are nowhere."""
+    hits, predicted, true = overlaps(table, structures)
+    both = predicted + true
+    return np.where(both > 0, 2 * hits / np.maximum(both, 1), empty)
 
 
 def confusion(prediction: np.ndarray, reference: np.ndarray, classes: int) -> np.ndarray:
@@ -86,16 +90,21 @@ def confusion(prediction: np.ndarray, reference: np.ndarray, classes: int) -> np
     return table.reshape(classes, classes)
 
 
-def overlap_metrics(table: np.ndarray, index: int, empty: EmptyPolicy = "one") -> dict[str, float]:
-    """Accuracy, precision, recall, Dice, Jaccard of class ``index`` against the rest, from :func:`confusion`.
+def overlap_metrics(
+    hits: int, predicted: int, true: int, voxels: int, empty: EmptyPolicy = "one"
+) -> dict[str, float]:
+    """Accuracy, precision, recall, Dice, Jaccard of a structure against the rest.
 
-    Precision of a prediction without the class and recall of a reference without it are 0, as the prediction
+    Precision of a prediction without the structure and recall of a reference without it are 0, as the prediction
     is wrong. Accuracy counts the true background too, so it is high for any small structure.
+
+    Args:
+        hits: voxels that the structure has in both maps.
+        predicted: those in the prediction.
+        true: those in the reference.
+        voxels: all that count.
     """
-    hits = int(table[index, index])
-    false_positive = int(table[index].sum()) - hits
-    false_negative = int(table[:, index].sum()) - hits
-    voxels = int(table.sum())
+    false_positive, false_negative = predicted - hits, true - hits
     wrong = false_positive + false_negative
     if hits + wrong == 0:
         value = EMPTY_DICE[empty]
@@ -165,42 +174,44 @@ def score(
     prediction: np.ndarray,
     reference: np.ndarray,
     spacing: Sequence[float],
-    classes: int,
+    structures: Structures,
     empty: EmptyPolicy = "one",
-) -> dict[int, dict[str, float | str]]:
-    """All :data:`METRICS` and the column ``empty`` of each foreground class, by class index.
+) -> dict[str, dict[str, float | str]]:
+    """All :data:`METRICS` and the column ``empty`` of each structure.
 
     Args:
         prediction: class indices ``(X, Y, Z)``.
         reference: class indices ``(X, Y, Z)``, :data:`IGNORE` where the truth is unknown.
         spacing: voxel size (mm) along the array's axes.
-        classes: number of classes with the background.
-        empty: what a class absent from both counts as, see the module's text.
+        structures: what is scored.
+        empty: what a structure absent from both counts as, see the module's text.
 
     Volumes are in ml; differences are prediction minus reference, the relative one as a share of the
     reference (NaN where that is empty and the prediction is not).
     """
-    table, sparse = confusion(prediction, reference, classes), is_sparse(reference)
+    table, sparse = confusion(prediction, reference, class_count(structures)), is_sparse(reference)
     ignored = reference == IGNORE
     if ignored.any():
         prediction = np.where(ignored, IGNORE, prediction)
-    boxes = _class_boxes(prediction, reference, classes)
+    boxes = _class_boxes(prediction, reference, len(table))
     diagonal = float(np.linalg.norm(np.multiply(prediction.shape, spacing)))
-    scores: dict[int, dict[str, float | str]] = {}
-    for index in range(1, classes):
-        predicted, true = int(table[index].sum()), int(table[:, index].sum())
+    scores: dict[str, dict[str, float | str]] = {}
+    counts = overlaps(table, structures).T.tolist()
+    for (name, members), (hits, predicted, true) in zip(structures.items(), counts, strict=True):
         absent = _absent(predicted, true)
         if sparse:
-            scores[index] = _sparse_scores(table, index, empty)
+            scores[name] = _sparse_scores(hits, predicted, true, int(table.sum()), empty)
             continue
         if absent:
             none = 0.0 if empty == "one" else float("nan")
             distances = dict.fromkeys(DISTANCE_METRICS, none if absent == "both" else diagonal)
         else:
-            box = boxes[index]
-            distances = distance_metrics(prediction[box] == index, reference[box] == index, spacing)
-        scores[index] = {
-            **overlap_metrics(table, index, empty),
+            box = _around(boxes, members)
+            distances = distance_metrics(
+                mask(prediction[box], members), mask(reference[box], members), spacing
+            )
+        scores[name] = {
+            **overlap_metrics(hits, predicted, true, int(table.sum()), empty),
             **distances,
             **_volumes(predicted, true, float(np.prod(spacing)) / 1000),
             "empty": absent,
@@ -208,13 +219,15 @@ def score(
     return scores
 
 
-def _sparse_scores(table: np.ndarray, index: int, empty: EmptyPolicy) -> dict[str, float | str]:
-    """Overlap on the labelled voxels of a sparse reference, if it has the class; nothing else is known."""
+def _sparse_scores(
+    hits: int, predicted: int, true: int, voxels: int, empty: EmptyPolicy
+) -> dict[str, float | str]:
+    """Overlap on the labelled voxels of a sparse reference, if it has the structure; nothing else is known."""
     unknown = dict.fromkeys(METRICS, float("nan"))
-    if not table[:, index].any():
+    if not true:
         return unknown | {"empty": "unknown"}
-    absent = _absent(int(table[index].sum()), int(table[:, index].sum()))
-    return unknown | overlap_metrics(table, index, empty) | {"empty": absent}
+    overlap = overlap_metrics(hits, predicted, true, voxels, empty)
+    return unknown | overlap | {"empty": _absent(predicted, true)}
 
 
 def _absent(predicted: int, true: int) -> str:
@@ -236,13 +249,15 @@ def _volumes(predicted: int, true: int, voxel_ml: float) -> dict[str, float]:
     }
 
 
-def _class_boxes(prediction: np.ndarray, reference: np.ndarray, classes: int) -> dict[int, Box]:
-    """The box around a class of both maps, for the classes that both have: beyond it there is no surface."""
+def _class_boxes(prediction: np.ndarray, reference: np.ndarray, classes: int) -> dict[int, list[Box]]:
+    """The boxes around each class of the foreground in either map, as far as it has voxels there."""
     from scipy.ndimage import find_objects
 
     pairs = zip(find_objects(prediction, classes - 1), find_objects(reference, classes - 1), strict=True)
-    return {
-        index: tuple(slice(min(p.start, r.start), max(p.stop, r.stop)) for p, r in zip(*boxes, strict=True))
-        for index, boxes in enumerate(pairs, start=1)
-        if None not in boxes
-    }
+    return {index: [box for box in boxes if box] for index, boxes in enumerate(pairs, start=1)}
+
+
+def _around(boxes: Mapping[int, Sequence[Box]], members: Members) -> Box:
+    """The box around all classes of a structure in both maps: beyond it there is no surface."""
+    axes = zip(*(box for index in members for box in boxes[index]), strict=True)
+    return tuple(slice(min(s.start for s in axis), max(s.stop for s in axis)) for axis in axes)

@@ -28,10 +28,11 @@ def _faults(config: Config, key: str, folder: Path) -> list[str]:
             f"{key}: {folder} holds no experiment (there is no config.yaml); name one, as results/<experiment>"
         ]
     other = load_config(folder / "config.yaml")
-    starts = key == "reuse.warmup" and config.student.start == "warmup"
+    trained = ["regions"] if key == "reuse.warmup" else []
+    started = ["network"] if trained and config.student.start == "warmup" else []
     return [
         f"{key}: {name} is {getattr(other, name)} in {folder} and {getattr(config, name)} here; both must be the same"
-        for name in (*MUST_AGREE, *(["network"] if starts else []))
+        for name in (*MUST_AGREE, *trained, *started)
         if getattr(other, name) != getattr(config, name)
     ]
 

@@ -22,6 +22,7 @@ In a sparse label a class without any voxel is unknown, in a dense one it is abs
 import numpy as np
 
 from hstf.geometry import IGNORED
+from hstf.regions import Structures, mask
 
 
 def is_sparse(label: np.ndarray) -> bool:
@@ -29,8 +30,8 @@ def is_sparse(label: np.ndarray) -> bool:
     return 2 * int(np.count_nonzero(label == IGNORED)) > label.size
 
 
-def unknown_classes(label: np.ndarray, classes: int) -> np.ndarray:
-    """``(classes,)`` bool: those that a sparse ``label`` has no voxel of; none where it is dense."""
+def unknown_structures(label: np.ndarray, structures: Structures) -> np.ndarray:
+    """``(S,)`` bool: the structures that a sparse ``label`` has no voxel of; none where it is dense."""
     if not is_sparse(label):
-        return np.zeros(classes, bool)
-    return np.array([not (label == index).any() for index in range(classes)])
+        return np.zeros(len(structures), bool)
+    return np.array([not mask(label, members).any() for members in structures.values()])

@@ -19,13 +19,15 @@ STAGES: dict[str, Stage] = {
     "check": Stage(1, ("check", "labels", "modalities")),
     "plan": Stage(1, ("plan", "modalities", "labels")),
     "preprocess": Stage(2, ("preprocess", "labels")),
-    "warmup": Stage(2, ("warmup", "network", "labels", "seed", "teacher")),
-    "calibrate": Stage(3, ("calibrate", "refine", "labels", "lesions", "seed")),
-    "teacher": Stage(2, ("teacher",)),
-    "refine": Stage(2, ("refine", "labels", "lesions")),
+    "warmup": Stage(2, ("warmup", "network", "labels", "regions", "seed", "teacher")),
+    "calibrate": Stage(3, ("calibrate", "refine", "labels", "regions", "lesions", "seed")),
+    "teacher": Stage(2, ("teacher", "regions")),
+    "refine": Stage(2, ("refine", "labels", "regions", "lesions")),
     "labels": Stage(3, ("labels", "student.soft_targets", "refine.calibrate")),
-    "student": Stage(3, ("student", "network", "labels", "seed")),
-    "evaluate": Stage(3, ("evaluate", "lesions", "predict", "preprocess", "modalities", "labels", "seed")),
+    "student": Stage(3, ("student", "network", "labels", "regions", "seed")),
+    "evaluate": Stage(
+        3, ("evaluate", "lesions", "predict", "preprocess", "modalities", "labels", "regions", "seed")
+    ),
     "report": Stage(1, ("report", "evaluate")),
     "compare": Stage(1, ("compare.methods", "compare.seeds", "evaluate.bootstrap")),
     "track": Stage(1, ("track",)),
@@ -51,6 +53,8 @@ def stage_parameters(config: Config, name: str, number: int = 0) -> dict[str, An
     """
     stage = STAGES[name]
     values = config.for_round(number).model_dump(mode="json", include=_included(stage.keys))
+    if not config.regions:  # what was computed before there were regions stays valid
+        values.pop("regions", None)
     for section, keys in SPEED_KEYS.items():
         if isinstance(values.get(section), dict):
             values[section] = {k: v for k, v in values[section].items() if k not in keys}

@@ -168,11 +168,11 @@ class CaseWriter:
         section = self.config.teacher
         image = read_array(Layout.of(self.config).preprocessed / case_id / "image.b2nd")
         window = SlidingWindow.of(self.plan, section, self.device)
-        classes, voxel_ml = self.config.class_names, prod(self.plan.spacing) / 1000
+        structures, voxel_ml = self.config.structures, prod(self.plan.spacing) / 1000
         networks = {name: self.networks[name] for name in members}
         try:
             views = predict_views(
-                networks, torch.from_numpy(image).float(), window, section.scales, section.flip_axes, classes, voxel_ml
+                networks, torch.from_numpy(image).float(), window, section.scales, section.flip_axes, structures, voxel_ml
             )  # fmt: skip
         except HstfError as error:
             raise HstfError(f"{case_id}: {error}") from error

@@ -21,6 +21,8 @@ from hstf.errors import HstfError
 from hstf.files import write_json
 from hstf.geometry import Spacing, zooms
 from hstf.inference import SlidingWindow, flipped_probabilities
+from hstf.metrics import table_dice
+from hstf.regions import Structures, class_count, membership
 from hstf.store import write_array
 
 IN_MEMORY = (
@@ -42,7 +44,7 @@ class Views:
     uncertainty: np.ndarray
     """``(3, X, Y, Z)`` uint8, 255 times: normalised entropy of the mean, scale variance, disagreement."""
     agreement: dict[str, Any]
-    """Dice of each scale, member and flip with the mean, entropy and volume (ml), by foreground class."""
+    """Dice of each scale, member and flip with the mean, entropy and volume (ml), by structure: class or region."""
 
     def row(self) -> dict[str, Any]:
         """The columns :data:`COLUMNS` of a table of cases."""
@@ -67,7 +69,7 @@ def predict_views(
     window: SlidingWindow,
     scales: Sequence[float],
     flip_axes: Sequence[int],
-    classes: Sequence[str],
+    structures: Structures,
     voxel_ml: float,
 ) -> Views:
     """Predict ``image`` by every member at every scale, plain and mirrored along each axis alone.
@@ -75,11 +77,11 @@ def predict_views(
     Args:
         networks: by member.
         image: ``(C, X, Y, Z)``, normalised, on the planned grid.
-        classes: names, background first.
+        structures: whose agreement is told.
         voxel_ml: volume of a voxel of the grid.
     """
     axes = {"none": None, **{str(axis): axis for axis in flip_axes}}
-    shape = (len(classes), *image.shape[1:])
+    shape = (class_count(structures), *image.shape[1:])
     means = GroupMeans(
         {"scales": [str(float(s)) for s in scales], "members": list(networks), "flips": list(axes)}, shape
     )
@@ -89,7 +91,7 @@ def predict_views(
             for member, network in networks.items():
                 probabilities = flipped_probabilities(window, network, zoomed, axis, scale)
                 means.add(probabilities, {"scales": str(float(scale)), "members": member, "flips": flip})
-    return summarise(means, classes, voxel_ml)
+    return summarise(means, structures, voxel_ml)
 
 
 def zoom_image(image: Tensor, scale: float, spacing: Spacing = (1.0, 1.0, 1.0)) -> Tensor:
@@ -167,7 +169,7 @@ def _zeros(shape: tuple[int, ...]) -> np.ndarray:
     return np.memmap(file, np.float16, "r+", shape=shape)
 
 
-def summarise(means: GroupMeans, classes: Sequence[str], voxel_ml: float) -> Views:
+def summarise(means: GroupMeans, structures: Structures, voxel_ml: float) -> Views:
     """The mean of all views, three maps of uncertainty, and the agreement of the groups with the mean."""
     count, grid = means.shape[0], means.shape[1:]
     probabilities, uncertainty = np.empty((count, *grid), np.uint8), np.empty((3, *grid), np.uint8)
@@ -183,7 +185,7 @@ def summarise(means: GroupMeans, classes: Sequence[str], voxel_ml: float) -> Vie
         )
         probabilities[:, slab], uncertainty[:, slab] = _bytes(mean), _bytes(maps)
         sums.add(probabilities[:, slab].argmax(axis=0), maps[0], groups)
-    return Views(probabilities, uncertainty, sums.agreement(means.keys, classes, voxel_ml))
+    return Views(probabilities, uncertainty, sums.agreement(means.keys, structures, voxel_ml))
 
 
 def _mean(arrays: Iterable[np.ndarray]) -> np.ndarray:
@@ -227,12 +229,13 @@ class Sums:
     entropy: np.ndarray
     """``(K,)`` sum of the entropy over them."""
     groups: dict[str, dict[str, np.ndarray]]
-    """``(2, K)`` for each group: voxels it shares with the mean, and voxels it has."""
+    """``(K, K)`` voxels for each group, by the class of the mean (row) and of the group."""
 
     @classmethod
     def zeros(cls, means: GroupMeans, count: int) -> "Sums":
         groups = {
-            kind: {name: np.zeros((2, count)) for name in arrays} for kind, arrays in means.arrays.items()
+            kind: {name: np.zeros((count, count), np.int64) for name in arrays}
+            for kind, arrays in means.arrays.items()
         }
         return cls(np.zeros(count), np.zeros(count), groups)
 
@@ -243,32 +246,29 @@ class Sums:
         self.entropy[:] += np.bincount(label.ravel(), weights=entropies.ravel(), minlength=count)
         for kind, arrays in groups.items():
             for name, array in arrays.items():
-                other = array.argmax(axis=0)
-                self.groups[kind][name][0] += np.bincount(label[label == other], minlength=count)
-                self.groups[kind][name][1] += np.bincount(other.ravel(), minlength=count)
+                pairs = np.bincount((label * count + array.argmax(axis=0)).ravel(), minlength=count * count)
+                self.groups[kind][name] += pairs.reshape(count, count)
 
     def agreement(
-        self, keys: Mapping[str, Sequence[str]], classes: Sequence[str], voxel_ml: float
+        self, keys: Mapping[str, Sequence[str]], structures: Structures, voxel_ml: float
     ) -> dict[str, Any]:
-        """The content of ``agreement.json``; a class that is nowhere has Dice 1 and entropy 0."""
-        foreground = list(enumerate(classes))[1:]
-        mean_entropy = self.entropy / self.voxels.clip(1)
+        """The content of ``agreement.json``; a structure that is nowhere has Dice 1 and entropy 0."""
+        voxels, entropy = (membership(structures) @ values for values in (self.voxels, self.entropy))
+        mean_entropy = entropy / voxels.clip(1)
         return {
             **{
-                kind: {name: self._dice(kind, name, classes) for name in names}
+                kind: {name: self._dice(kind, name, structures) for name in names}
                 for kind, names in keys.items()
             },
-            "foreground_entropy": {name: float(mean_entropy[k]) for k, name in foreground},
-            "volumes_ml": {name: float(self.voxels[k] * voxel_ml) for k, name in foreground},
+            "foreground_entropy": {name: float(mean_entropy[k]) for k, name in enumerate(structures)},
+            "volumes_ml": {name: float(voxels[k] * voxel_ml) for k, name in enumerate(structures)},
         }
 
-    def _dice(self, kind: str, name: str, classes: Sequence[str]) -> dict[str, float]:
+    def _dice(self, kind: str, name: str, structures: Structures) -> dict[str, float]:
         if len(self.groups.get(kind, {})) < 2:  # the only group is the mean
-            return dict.fromkeys(classes[1:], 1.0)
-        shared, own = self.groups[kind][name]
-        total = own + self.voxels
-        dice = np.where(total > 0, 2 * shared / total.clip(1), 1.0)
-        return {name: float(value) for name, value in zip(classes[1:], dice[1:], strict=True)}
+            return dict.fromkeys(structures, 1.0)
+        dice = table_dice(self.groups[kind][name], structures)
+        return {name: float(value) for name, value in zip(structures, dice, strict=True)}
 
 
 FILES = ("probabilities.b2nd", "uncertainty.b2nd", "agreement.json")

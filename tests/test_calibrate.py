@@ -154,14 +154,14 @@ def ball_case(case_id: str, error: int) -> LabelledCase:
 
 
 def test_true_dice_is_that_of_what_refinement_would_write() -> None:
-    rules = {1: StructureRule(1, 100.0, False, False)}
+    rules = {"foreground": StructureRule(1, 100.0, False, False)}
     features, dice = score_case(ball_case("a", 0), 1.0, rules, {}, Config())
     assert dice.tolist() == [1.0]
     assert features["foreground"]["scales"] == 1.0  # type: ignore[index]
 
 
 def test_calibration_of_cases_round_trips_and_ranks_them(tmp_path: Path) -> None:
-    config, rules = Config(), {1: StructureRule(1, 100.0, False, False)}
+    config, rules = Config(), {"foreground": StructureRule(1, 100.0, False, False)}
     cases = [ball_case(f"case_{e}", e) for e in (0, 0, 1, 2, 4, 6)]
     features, dice = zip(*(score_case(case, 1.0, rules, {}, config) for case in cases), strict=True)
     sample = sample_voxels(cases[-1].output.probabilities, cases[-1].label, 5000, seed=0)
@@ -190,7 +190,7 @@ def test_the_diagram_holds_bins_with_voxels_alone() -> None:
 def test_lesions_are_learned_component_by_component() -> None:
     """Of two components, the cube is a lesion and the stray voxel is none; hardly a voxel besides says lesion."""
     case = ball_case("a", 0)
-    model = learn_lesions([case], 1, 1.0)
+    model = learn_lesions([case], (1,), 1.0)
     assert (model.components, model.real) == (2, 1)  # the cube and the stray voxel
     sizes = [Component(1, ml, 0.8, 1.0, (0.0, 0.0, 0.0)) for ml in (0.001, 0.216)]
     stray, cube = (model.probability(component) for component in sizes)
@@ -201,7 +201,7 @@ def test_lesions_are_learned_component_by_component() -> None:
 def test_labelled_cases_without_a_lesion_teach_that_components_are_false() -> None:
     case = ball_case("a", 0)
     empty = replace(case, label=np.zeros_like(case.label))
-    model = learn_lesions([empty, empty], 1, 1.0)
+    model = learn_lesions([empty, empty], (1,), 1.0)
     assert (model.components, model.real) == (4, 0)
     assert model.probability(Component(1, 0.216, 0.9, 1.0, (0.0, 0.0, 0.0))) < 0.5
 
@@ -218,7 +218,7 @@ ORGAN, BESIDE, BACKGROUND = (1, (5, 5, slice(4, 10))), (1, (12, 12, slice(0, 3))
 
 
 def test_dice_is_that_of_labelled_voxels_and_unknown_without_any() -> None:
-    rules = {1: StructureRule(0, 0.0, False, False)}
+    rules = {"foreground": StructureRule(0, 0.0, False, False)}
     case = ball_case("a", 2)
     said = [
         score_case(scribbled(case, *curves), 1.0, rules, {}, Config())[1].tolist()
@@ -236,7 +236,7 @@ def test_calibration_from_scribbles(tmp_path: Path) -> None:
     ]
     nan = float("nan")
     dice = [np.array(row) for row in ([0.9, 0.7, nan], [0.8, nan, nan], [nan, nan, nan])]
-    rules = {index: StructureRule(0, 0.0, False, index > 1) for index in (1, 2, 3)}
+    rules = {name: StructureRule(0, 0.0, False, name != "organ") for name in ("organ", "vessel", "duct")}
     sample = Sample(np.array([[255], [0], [0], [0]], np.uint8), np.zeros(1, np.uint8))
     calibration = assemble(config, ["a", "b", "c"], sample, 1.0, rules, {}, features, dice)
     calibration.save(tmp_path / "calibration.json")
@@ -250,9 +250,9 @@ def test_calibration_from_scribbles(tmp_path: Path) -> None:
 
 def test_components_without_a_labelled_voxel_teach_nothing_about_lesions() -> None:
     case = ball_case("a", 0)  # a cube, and a stray voxel in a corner
-    assert learn_lesions([scribbled(case, ORGAN)], 1, 1.0).components == 1
-    everywhere = learn_lesions([case], 1, 1.0)
-    known = learn_lesions([scribbled(case, ORGAN, (0, (15, 15, 15)))], 1, 1.0)
+    assert learn_lesions([scribbled(case, ORGAN)], (1,), 1.0).components == 1
+    everywhere = learn_lesions([case], (1,), 1.0)
+    known = learn_lesions([scribbled(case, ORGAN, (0, (15, 15, 15)))], (1,), 1.0)
     assert (known.components, known.real) == (everywhere.components, everywhere.real) == (2, 1)
 
 

@@ -104,6 +104,73 @@ def test_files_that_are_no_configuration(tmp_path: Path, text: str, told: str) -
         load_config(path)
 
 
+TUMOUR = {
+    "labels": {"necrosis": 1, "oedema": 2, "enhancing": 4, "ignore": 9},
+    "regions": {
+        "whole_tumour": ["necrosis", "oedema", "enhancing"],
+        "tumour_core": ["necrosis", "enhancing"],
+        "enhancing_tumour": ["enhancing"],
+    },
+}
+
+
+def test_structures_are_regions_or_without_them_classes() -> None:
+    config = resolve_config(TUMOUR | {"lesions": ["enhancing_tumour"]})
+    assert config.structures == {"whole_tumour": (1, 2, 3), "tumour_core": (1, 3), "enhancing_tumour": (3,)}
+    assert config.heads == ((1, 2, 3), (1, 3), (3,)) and config.structure_kind == "region"
+    plain = resolve_config({"labels": TUMOUR["labels"], "lesions": ["oedema"]})
+    assert plain.structures == {"necrosis": (1,), "oedema": (2,), "enhancing": (3,)}
+    assert plain.heads == () and plain.structure_kind == "class"
+    with pytest.raises(
+        HstfError, match="lesions name oedema, expected some of the regions whole_tumour, tumour_core"
+    ):
+        resolve_config(TUMOUR | {"lesions": ["oedema"]})
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"whole_tumour": ["necrosis", "edema"]}, "whole_tumour holds 'edema', which is no class. Did you mean 'oedema'?"),
+        ({"whole_tumour": ["xyz"]}, "'xyz', which is no class; the classes are necrosis, oedema, enhancing"),
+        ({"core": ["background", "oedema"]}, "core holds background, which is what no region holds"),
+        ({"core": ["ignore"]}, "core holds 'ignore', which is no class"),
+        ({"core": ["enhancing", "necrosis"]}, "tumour_core and core hold the same classes; keep one of them"),
+        ({"core": ["oedema", "oedema"]}, "core names a class twice"),
+        ({"core": []}, "core holds no class"),
+        ({"background": ["oedema"]}, "background is no name for a region"),
+        ({"whole_tumour": ["necrosis", "enhancing"]},
+         "the class oedema is in no region; give it one of its own, oedema: [oedema]"),
+        ({"enhancing_tumour": ["oedema"]},
+         "the classes necrosis and enhancing are in the same regions (tumour_core, whole_tumour), which cannot tell"
+         " them apart; add a region that holds one of them"),
+    ],
+)  # fmt: skip
+def test_regions_that_cannot_be_written_as_a_label_map(change: dict, told: str) -> None:
+    with pytest.raises(HstfError) as error:
+        resolve_config(TUMOUR | {"regions": TUMOUR["regions"] | change})
+    assert told in str(error.value)
+
+
+def test_all_faults_of_regions_are_told_at_once() -> None:
+    with pytest.raises(HstfError) as error:
+        resolve_config(TUMOUR | {"regions": {"core": ["necrosi", "background"]}})
+    told = str(error.value)
+    assert all(
+        part in told
+        for part in ("'necrosi'", "holds background", "oedema is in no region", "enhancing is in no")
+    )
+
+
+def test_regions_are_replaced_as_a_whole_and_change_nothing_where_there_are_none(tmp_path: Path) -> None:
+    first = TUMOUR | {"experiment": "first"}
+    second = {"regions": {"a": ["oedema"], "b": ["enhancing"], "tumour": ["necrosis", "oedema", "enhancing"]}}
+    assert list(load_config(*write(tmp_path, first=first, second=second)).regions) == ["a", "b", "tumour"]
+    for stage in STAGES:
+        assert "regions" not in stage_parameters(Config(), stage, 1)
+    changed = [s for s in STAGES if "regions" in stage_parameters(resolve_config(TUMOUR), s, 1)]
+    assert changed == ["warmup", "calibrate", "teacher", "refine", "student", "evaluate"]
+
+
 def test_a_round_differs_where_it_says_so() -> None:
     config = resolve_config(
         {"rounds_overrides": {2: {"student": {"steps": 7}}}, "student": {"learning_rate": 0.5}}
@@ -115,7 +182,7 @@ def test_a_round_differs_where_it_says_so() -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_parameters_of_a_stage_survive_json(stage: str) -> None:
-    parameters = stage_parameters(Config(), stage, 1)
+    parameters = stage_parameters(Config(regions={"whole": ("foreground",)}), stage, 1)
     assert json.loads(json.dumps(parameters)) == parameters
     assert {key.partition(".")[0] for key in STAGES[stage].keys} <= parameters.keys()
 

@@ -1,7 +1,7 @@
 """Evaluation with a stand-in for the networks: scores, skipping, the summary, pseudo-labels in hindsight, rounds."""
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +18,7 @@ from hstf.evaluate.tables import class_balanced
 from hstf.files import read_csv, read_json, sha256_file, write_csv, write_text
 from hstf.layout import Layout, members
 from hstf.metrics import METRICS
+from hstf.regions import Structures, mask
 from hstf.rounds import compare_with_warmup, print_rounds, rounds_table
 from hstf.volumes import Volume
 
@@ -49,11 +50,11 @@ class FakePredictor:
     shift: int
     calls: list[int] = field(default_factory=list)
 
-    def predict(self, volumes: list[Volume], probabilities_of: Iterable[int]) -> SimpleNamespace:
+    def predict(self, volumes: list[Volume], probabilities_of: Structures) -> SimpleNamespace:
         self.calls.append(len(volumes))
         indices = np.select([volumes[0].data == LIVER, volumes[0].data == TUMOUR], [1, 2]).astype(np.uint8)
         label = np.roll(indices, self.shift, axis=0)
-        probabilities = {k: ((label == k) * 204).astype(np.uint8) for k in probabilities_of}
+        probabilities = {n: (mask(label, m) * 204).astype(np.uint8) for n, m in probabilities_of.items()}
         return SimpleNamespace(
             label=label, members=dict.fromkeys(self.names, indices), probabilities=probabilities
         )

@@ -11,16 +11,17 @@ from hstf.metrics import (
     IGNORE,
     METRICS,
     OVERLAP_METRICS,
-    class_dice,
     confusion,
     dice,
     distance_metrics,
     score,
+    structure_dice,
     surface,
     surface_distances,
 )
 from hstf.sparse import is_sparse
 
+ONE, TWO = {"a": (1,)}, {"a": (1,), "b": (2,)}
 SPACING = (0.7, 1.0, 2.5)
 shapes = st.tuples(*[st.integers(1, 6)] * 3)
 spacings = st.tuples(*[st.floats(0.3, 5.0)] * 3)
@@ -75,20 +76,20 @@ def test_score_crops_without_changing_anything(
 ) -> None:
     prediction, reference = labels
     assume(not is_sparse(reference))
-    scores = score(prediction, reference, spacing, classes=3)
+    scores = score(prediction, reference, spacing, TWO)
     valid = reference != IGNORE
-    for index in (1, 2):
+    for name, (index,) in TWO.items():
         a, b = (prediction == index) & valid, reference == index
-        assert scores[index]["dice"] == pytest.approx(dice(a, b))
-        assert scores[index]["volume_difference_ml"] == pytest.approx(
+        assert scores[name]["dice"] == pytest.approx(dice(a, b))
+        assert scores[name]["volume_difference_ml"] == pytest.approx(
             (int(a.sum()) - int(b.sum())) * np.prod(spacing) / 1000
         )
         if a.any() and b.any():
             forth, back = brute_distances(a, b, spacing)
             pooled = np.concatenate([forth, back])
-            assert scores[index]["hd95_mm"] == pytest.approx(np.percentile(pooled, 95), abs=1e-9)
-            assert scores[index]["asd_mm"] == pytest.approx(pooled.mean(), abs=1e-9)
-            assert scores[index]["asd_directed_mm"] == pytest.approx(forth.mean(), abs=1e-9)
+            assert scores[name]["hd95_mm"] == pytest.approx(np.percentile(pooled, 95), abs=1e-9)
+            assert scores[name]["asd_mm"] == pytest.approx(pooled.mean(), abs=1e-9)
+            assert scores[name]["asd_directed_mm"] == pytest.approx(forth.mean(), abs=1e-9)
 
 
 @given(label_pairs())
@@ -99,8 +100,8 @@ def test_overlap_agrees_with_scikit_learn(labels: tuple[np.ndarray, np.ndarray])
     assume(not is_sparse(reference))
     valid = reference != IGNORE
     assume(valid.any())
-    scores = score(prediction, reference, SPACING, classes=3)
-    for index in (1, 2):
+    scores = score(prediction, reference, SPACING, TWO)
+    for name, (index,) in TWO.items():
         p, r = prediction[valid] == index, reference[valid] == index
         absent = not (p.any() or r.any())
         expected = {
@@ -110,7 +111,31 @@ def test_overlap_agrees_with_scikit_learn(labels: tuple[np.ndarray, np.ndarray])
             "dice": sklearn.f1_score(r, p, zero_division=float(absent)),
             "jaccard": sklearn.jaccard_score(r, p, zero_division=float(absent)),
         }
-        assert {name: scores[index][name] for name in OVERLAP_METRICS} == pytest.approx(expected)
+        assert {metric: scores[name][metric] for metric in OVERLAP_METRICS} == pytest.approx(expected)
+
+
+REGIONS = {"whole": (1, 2, 3), "core": (1, 3), "enhancing": (3,), "apart": (2,)}
+
+
+@given(shapes.flatmap(lambda shape: st.tuples(
+    arrays(np.uint8, shape, elements=st.integers(0, 3)),
+    arrays(np.uint8, shape, elements=st.sampled_from([0, 1, 2, 3, IGNORE])),
+)), spacings)  # fmt: skip
+@settings(max_examples=100, deadline=None)
+def test_a_region_scores_as_the_union_of_its_classes_does(
+    labels: tuple[np.ndarray, np.ndarray], spacing: tuple[float, ...]
+) -> None:
+    """Against each region drawn as a label map of its own, one class in it."""
+    prediction, reference = labels
+    scores = score(prediction, reference, spacing, REGIONS)
+    dices = structure_dice(prediction, reference, REGIONS)
+    for (name, members), found in zip(REGIONS.items(), dices, strict=True):
+        p, r = (np.isin(label, members).astype(np.uint8) for label in labels)
+        r[reference == IGNORE] = IGNORE
+        alone = score(p, r, spacing, ONE)["a"]
+        assert scores[name] == pytest.approx(alone, nan_ok=True) and found == pytest.approx(
+            alone["dice"], nan_ok=True
+        )
 
 
 def test_average_surface_distance_agrees_with_monai() -> None:
@@ -159,8 +184,8 @@ def test_confusion_counts_each_pair_once(labels: tuple[np.ndarray, np.ndarray]) 
     np.testing.assert_array_equal(confusion(prediction, reference, 3), expected)
     assume(not is_sparse(reference))
     np.testing.assert_allclose(
-        class_dice(prediction, reference, 3),
-        [dice((prediction == k) & (reference != IGNORE), reference == k) for k in range(3)],
+        structure_dice(prediction, reference, TWO),
+        [dice((prediction == k) & (reference != IGNORE), reference == k) for k in (1, 2)],
     )
 
 
@@ -177,17 +202,17 @@ def test_empty_classes() -> None:
     nothing, something = np.zeros((2, 3, 4, 12), np.uint8)
     something[1, 1, 1] = 1
     diagonal = 13.0  # of 3 x 4 x 12 voxels of 1 mm
-    both = score(nothing, nothing, (1, 1, 1), 2)[1]
+    both = score(nothing, nothing, (1, 1, 1), ONE)["a"]
     assert both["empty"] == "both"
     assert both["dice"] == both["jaccard"] == both["precision"] == both["recall"] == both["accuracy"] == 1
     assert both["hd95_mm"] == both["asd_mm"] == both["volume_difference_relative"] == 0
-    excluded = score(nothing, nothing, (1, 1, 1), 2, empty="exclude")[1]
+    excluded = score(nothing, nothing, (1, 1, 1), ONE, empty="exclude")["a"]
     assert np.isnan([excluded["dice"], excluded["hd95_mm"]]).all()
-    missed = score(nothing, something, (1, 1, 1), 2)[1]
+    missed = score(nothing, something, (1, 1, 1), ONE)["a"]
     assert (missed["empty"], missed["dice"], missed["precision"], missed["recall"]) == ("prediction", 0, 0, 0)
     assert missed["hd95_mm"] == missed["asd_mm"] == pytest.approx(diagonal)
     assert missed["volume_difference_relative"] == -1
-    invented = score(something, nothing, (1, 1, 1), 2, empty="exclude")[1]
+    invented = score(something, nothing, (1, 1, 1), ONE, empty="exclude")["a"]
     assert (invented["empty"], invented["dice"]) == ("reference", 0)
     assert np.isnan(invented["volume_difference_relative"])
     assert set(METRICS) | {"empty"} == invented.keys()
@@ -199,7 +224,7 @@ def test_voxels_to_ignore_count_for_nothing() -> None:
     reference[4:] = IGNORE
     other = prediction.copy()
     other[4:] = 1 - other[4:]
-    assert score(prediction, reference, SPACING, 2) == score(other, reference, SPACING, 2)
+    assert score(prediction, reference, SPACING, ONE) == score(other, reference, SPACING, ONE)
 
 
 def test_a_sparse_reference_tells_overlap_on_its_voxels_and_nothing_else() -> None:
@@ -207,14 +232,20 @@ def test_a_sparse_reference_tells_overlap_on_its_voxels_and_nothing_else() -> No
     reference[1, 1, :6], reference[5, 5, :6] = 1, 0
     prediction = np.zeros((8, 8, 8), np.uint8)
     prediction[1:4, :, 2:], prediction[6, 6, 6] = 1, 2  # four of six; the others lie where nothing is known
-    scores = score(prediction, reference, SPACING, 4)
-    assert (scores[1]["dice"], scores[1]["recall"], scores[1]["empty"]) == (0.8, pytest.approx(4 / 6), "")
-    assert np.isnan([scores[1][name] for name in METRICS if name not in OVERLAP_METRICS]).all()
-    for index in (2, 3):
-        assert scores[index]["empty"] == "unknown"
-        assert np.isnan([scores[index][name] for name in METRICS]).all()
-    np.testing.assert_array_equal(class_dice(prediction, reference, 4), [12 / 14, 0.8, np.nan, np.nan])
-    missed = score(np.zeros_like(prediction), reference, SPACING, 2)[1]
+    structures = {"a": (1,), "b": (2,), "c": (3,), "ab": (1, 2)}
+    scores = score(prediction, reference, SPACING, structures)
+    assert (scores["a"]["dice"], scores["a"]["recall"], scores["a"]["empty"]) == (
+        0.8,
+        pytest.approx(4 / 6),
+        "",
+    )
+    assert np.isnan([scores["a"][name] for name in METRICS if name not in OVERLAP_METRICS]).all()
+    for name in "bc":
+        assert scores[name]["empty"] == "unknown"
+        assert np.isnan([scores[name][metric] for metric in METRICS]).all()
+    found = structure_dice(prediction, reference, structures)
+    np.testing.assert_array_equal(found, [0.8, np.nan, np.nan, 0.8])
+    missed = score(np.zeros_like(prediction), reference, SPACING, ONE)["a"]
     assert (missed["dice"], missed["empty"]) == (0, "prediction")
 
 

@@ -26,6 +26,7 @@ from hstf.refine.lesions import fit_lesions
 from hstf.refine.overlay import best_slices, draw_overlay
 from hstf.refine.score import DiceModel
 from hstf.refine.structure import StructureRule
+from hstf.regions import Structures
 from hstf.volumes import read_label
 
 
@@ -50,7 +51,7 @@ def test_steps_of_one_case_add_up() -> None:
         probabilities, np.zeros((3, 8, 8, 8), np.uint8),
         {"scales": {"1.0": {"organ": 0.9}}, "foreground_entropy": {"organ": 0.1}},
     )  # fmt: skip
-    refined = refine_case(output, calibration(), ["background", "organ"], 1.0, RefineConfig())
+    refined = refine_case(output, calibration(), {"organ": (1,)}, 1.0, RefineConfig())
     expected = np.zeros((8, 8, 8), np.uint8)
     expected[1:6, 1:6, 1:6] = 1
     np.testing.assert_array_equal(refined.label, expected)
@@ -190,14 +191,16 @@ def random_output(classes: int, shape: tuple[int, int, int] = (9, 10, 11)) -> Te
     )
 
 
-def known_classes(classes: int, lesions: int = 0) -> tuple[Calibration, list[str]]:
+def known_classes(classes: int, lesions: int = 0) -> tuple[Calibration, Structures]:
     """What is known of ``classes`` classes, of which the last ``lesions`` are lesions."""
     names = ["background", *(f"c{k}" for k in range(1, classes))]
     organs = {name: StructureRule(1, 3.0, False, False) for name in names[1:]}
     models = {name: fit_lesions([], [], 0.2) for name in names[classes - lesions :]}
     dice = {name: DiceModel(0.9, 1.0, 0.8, {}, 0.0) for name in names[1:]}
     sd = dict.fromkeys(names[1:], 0.05)
-    return Calibration(1.5, dict.fromkeys(names, 0.7), organs, models, dice, sd, 0.05, 0.5, {}), names
+    return Calibration(1.5, dict.fromkeys(names, 0.7), organs, models, dice, sd, 0.05, 0.5, {}), {
+        name: (k,) for k, name in enumerate(names) if k
+    }
 
 
 PARTS = (

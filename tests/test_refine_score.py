@@ -26,15 +26,27 @@ def features_of(dice: list[float], noise: float = 0.0) -> list[dict[str, float] 
 
 def test_features_of_a_known_case() -> None:
     label = np.array([[[0, 1, 1]], [[1, 0, 0]]], np.uint8)
-    confidence = np.array([[[255, 204, 102]], [[153, 0, 0]]], np.uint8)
+    probabilities = np.zeros((3, 2, 1, 3), np.uint8)
+    probabilities[1] = [[[0, 204, 102]], [[153, 0, 0]]]
     agreement = {
         "scales": {"0.8": {"a": 0.8, "b": 1.0}, "1.25": {"a": 0.6, "b": 1.0}},
         "members": {"m": {"a": 0.1, "b": 0.1}},
         "foreground_entropy": {"a": 0.25, "b": 0.0},
     }
-    found = case_features(agreement, label, confidence, ["background", "a", "b"])
+    found = case_features(agreement, label, probabilities, {"a": (1,), "b": (2,)})
     assert found["b"] is None
     assert found["a"] == pytest.approx({"scales": 0.7, "confidence": 0.6})
+
+
+def test_the_confidence_of_a_region_is_that_in_any_of_its_classes() -> None:
+    """Necrosis or oedema, nobody knows, but tumour for sure."""
+    label = np.array([0, 1, 2, 1], np.uint8).reshape(4, 1, 1)
+    probabilities = np.array([[250, 0, 5, 55], [0, 128, 125, 130], [5, 127, 125, 70]], np.uint8).reshape(
+        3, 4, 1, 1
+    )
+    found = case_features({}, label, probabilities, {"whole": (1, 2), "core": (1,)})
+    assert found["whole"] == pytest.approx({"confidence": (255 + 250 + 200) / 3 / 255})
+    assert found["core"] == pytest.approx({"confidence": (128 + 130) / 2 / 255})
 
 
 def test_confidence_predicts_dice_in_the_right_order() -> None:

@@ -13,12 +13,12 @@ from hstf.config.load import resolve_config
 from hstf.config.training import AugmentationConfig
 from hstf.layout import Layout
 from hstf.methods.self_training import self_training
-from hstf.metrics import class_dice
+from hstf.metrics import structure_dice
 from hstf.phantom import PHANTOM_LABELS, PhantomOptions, generate_case, write_dataset
 from hstf.phantom.dataset import case_seed
 from hstf.plan import plan
 from hstf.preprocess import preprocess
-from hstf.sparse import is_sparse, unknown_classes
+from hstf.sparse import is_sparse, unknown_structures
 from hstf.store import read_array
 from hstf.training.loop import Views
 from hstf.training.patches import Batch, PatchSource
@@ -27,10 +27,10 @@ from hstf.warmup import warmup
 
 def test_more_than_half_ignored_is_sparse() -> None:
     label = np.array([0, 1, 255, 255], np.uint8)
-    assert not is_sparse(label) and not unknown_classes(label, 3).any()
+    assert not is_sparse(label) and not unknown_structures(label, {"a": (1,), "b": (2,)}).any()
     label[0] = 255
     assert is_sparse(label)
-    assert unknown_classes(label, 3).tolist() == [True, False, True]
+    assert unknown_structures(label, {"a": (1,), "b": (2,), "ab": (1, 2)}).tolist() == [False, True, False]
 
 
 def views_of(label: np.ndarray, seed: int, **augmentation: object) -> Views:
@@ -114,6 +114,7 @@ def test_scribbles_of_phantoms_are_learned_from(tmp_path: Path) -> None:
             assert is_sparse(read_array(Layout.of(config).preprocessed / case.case_id / "label.b2nd"))
             dense = generate_case(case_seed(options.seed, number), options).label
             anywhere = np.random.default_rng(0).permutation(predicted.reshape(-1)).reshape(predicted.shape)
-            dices.append([class_dice(label, dense, 4)[1:].mean() for label in (predicted, anywhere)])
+            organs = {"liver": (1,), "spleen": (2,), "kidney": (3,)}
+            dices.append([structure_dice(label, dense, organs).mean() for label in (predicted, anywhere)])
     found, chance = np.mean(dices, axis=0)
     assert len(dices) == 2 and found > 0.3 and chance < 0.1, dices

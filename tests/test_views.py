@@ -19,7 +19,7 @@ from hstf.models.hybrid import Pyramid
 from hstf.store import read_array
 from hstf.views import Views, disagreement, entropy, predict_views, scale_variance, zoom_image
 
-CLASSES = ["background", "organ"]
+CLASSES = {"organ": (1,)}
 WINDOW = SlidingWindow((16, 16, 16), (4, 4, 4), 0.5, 2, amp=False, device=torch.device("cpu"))
 
 

@@ -48,7 +48,7 @@ def compare(config: Config) -> Path:
 
     if config.compare is None:
         raise HstfError("the configuration has no 'compare:' section: name its methods and seeds there.")
-    folder, classes = Layout.of(config).compare, config.class_names[1:]
+    folder, classes = Layout.of(config).compare, list(config.structures)
     scores = [read_cell(cell) for cell in cells(config)]
     refuse_different_cases(scores)
     write_csv(
@@ -59,7 +59,8 @@ def compare(config: Config) -> Path:
         raise HstfError(f"{folder}: no round of any method is evaluated yet. Run: snakemake compare.")
     rows = table(found, classes, config.evaluate.bootstrap, config.seed)
     write_csv(folder / "table.csv", rows, columns(classes))
-    tables, remarks = [main_table(rows), class_table(rows, classes)], notes(config, scores, found)
+    tables = [main_table(rows), class_table(rows, classes, config.structure_kind)]
+    remarks = notes(config, scores, found)
     title = f"{config.experiment}: {KIND}"
     write_text(folder / "table.md", markdown(title, tables, remarks))
     page = folder / "compare.html"
@@ -106,7 +107,7 @@ def notes(config: Config, scores: Sequence["CellScores"], found: Sequence["Entry
     missing = [f"{cell.method} with seed {cell.seed}" for cell in scores if config.rounds not in cell.rounds]
     lines = [
         f"{cases} test cases of {patients} patients, each scored by the model of the last round ({config.rounds}). Means are"
-        " over classes, cases and seeds; ± is the standard deviation over seeds.",
+        f" over {'regions' if config.regions else 'classes'}, cases and seeds; ± is the standard deviation over seeds.",
         "Changes of Dice are paired by case, seeds averaged, with their 95% bootstrap interval over patients and the p-value"
         " of Wilcoxon's signed-rank test over patients, not corrected for the number of methods.",
         "Share of the gap (%): part of the way from the warm-up's Dice to that of 'full', which learns from every label.",

@@ -56,14 +56,14 @@ def _main_cells(row: Row, references: Sequence[str]) -> list[Cell]:
     return [*cells, number_cell(row["cpu_s"] / 3600, 2), number_cell(row["wall_s"] / 3600, 2)]
 
 
-def class_table(rows: Sequence[Row], classes: Sequence[str]) -> Table:
-    """Each metric of each class."""
+def class_table(rows: Sequence[Row], classes: Sequence[str], kind: str = "class") -> Table:
+    """Each metric of each class; ``kind``: what they are called."""
     titles = [f"{TITLES[metric]} {name}" for metric in METRICS for name in classes]
     cells = [
         [Cell(row["method"]), *(_with_sd(row, f"{m}_{name}", m) for m in METRICS for name in classes)]
         for row in rows
     ]
-    return Table("By class", ("method", *titles), cells, "compare/table.csv")
+    return Table(f"By {kind}", ("method", *titles), cells, "compare/table.csv")
 
 
 def _with_sd(row: Row, column: str, metric: str) -> Cell:

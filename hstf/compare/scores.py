@@ -39,7 +39,7 @@ class RoundScores:
     groups: tuple[str, ...]
     """The patient of each case."""
     by_class: dict[str, np.ndarray]
-    """By metric ``(cases, foreground classes)``, NaN where there is no score."""
+    """By metric ``(cases, classes or regions)``, NaN where there is no score."""
     compute: Compute
 
     @cached_property
@@ -88,7 +88,7 @@ def read_cell(cell: Cell) -> CellScores:
         cell.seed,
         config.reuse.warmup is not None,
         rounds,
-        read_scales(scales, config.class_names[1:]),
+        read_scales(scales, list(config.structures)),
     )
 
 
@@ -96,7 +96,7 @@ def read_round(config: Config, number: int) -> RoundScores:
     """Scores and compute of an evaluated round."""
     rows = read_csv(Layout.of(config).evaluation_cases(number))
     cases = {row["case_id"]: row["group"] for row in rows}
-    names = config.class_names[1:]
+    names = list(config.structures)
     scores = {metric: _array(rows, ("case_id", tuple(cases)), ("class", names), metric) for metric in METRICS}
     return RoundScores(tuple(cases), tuple(cases.values()), scores, compute(config, number))
 

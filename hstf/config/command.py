@@ -32,7 +32,7 @@ snakemake --cores 8 --configfile config/hippocampus.yaml
 
 - A file with its own `cases:` stands alone, over the defaults below. A file without changes the demo. Of several files after
   `--configfile`, later ones win; `--config rounds=3` wins over all of them.
-- Files are merged key by key; `labels` and `modalities` are replaced as a whole.
+- Files are merged key by key; `labels`, `regions` and `modalities` are replaced as a whole.
 - Unknown keys are refused. `hstf config --check --config FILE` checks a file and its case sheet, and
   `hstf config --show --config FILE` prints it with all defaults.
 - An edit reruns exactly what depends on it: a stage depends on its own section and on the keys that are said to be for it.
@@ -142,7 +142,8 @@ def summary(config: Config) -> str:
     """
     sheet = read_cases(config)
     counts = ", ".join(f"{len(sheet.of(split))} {split}" for split in Split)
-    classes = ", ".join(config.class_names)
+    regions = f"; regions {', '.join(config.regions)}" if config.regions else ""
+    classes = ", ".join(config.class_names) + regions
     return f"{config.experiment}: in order; {counts} cases; {config.rounds} rounds; classes {classes}"
 
 

@@ -16,6 +16,7 @@ from hstf.config.phantom import PhantomConfig
 from hstf.config.plan import PlanConfig
 from hstf.config.preprocess import PreprocessConfig
 from hstf.config.refine import CalibrateConfig, RefineConfig
+from hstf.config.regions import region_faults
 from hstf.config.report import ReportConfig
 from hstf.config.reuse import ReuseConfig
 from hstf.config.section import Section
@@ -42,8 +43,13 @@ class Config(Section):
     labels: dict[str, int] = {"background": 0, "foreground": 1}
     """Name and file value of each class. ``background`` is 0 unless given. ``ignore`` marks voxels whose class is unknown,
     such as all beside scribbles: nothing is learned or measured there."""
+    regions: dict[str, tuple[str, ...]] = {}
+    """Overlapping regions and the classes of each: ``{whole_tumour: [necrosis, oedema, enhancing]}``. They are trained with
+    a sigmoid head for each, judged and scored in place of classes, and written as one label map. Every class is in a
+    region, and no two classes are in the same ones. None: each class by itself."""
     lesions: tuple[str, ...] = ()
-    """Classes that are lesions: a case may have any number of them, or none. Each component is judged by itself."""
+    """Classes, or regions where there are any, that are lesions: a case may have any number of them, or none. Each component
+    is judged by itself."""
     withheld_labels: bool = False
     """Unlabelled cases that have a label are learned from as labelled ones: the ceiling of a benchmark, never a result."""
     modalities: dict[str, Modality] = {"image": "mr"}
@@ -123,11 +129,19 @@ class Config(Section):
         return ordered
 
     @model_validator(mode="after")
-    def _lesions_are_classes(self) -> Self:
-        unknown = [name for name in self.lesions if name not in self.class_names[1:]]
+    def _regions_are_made_of_classes(self) -> Self:
+        faults = region_faults(self.regions, self.class_names[1:])
+        if faults:
+            raise ValueError(f"regions: {'; '.join(faults)}")
+        return self
+
+    @model_validator(mode="after")
+    def _lesions_are_structures(self) -> Self:
+        unknown = [name for name in self.lesions if name not in self.structures]
         if unknown:
+            kind = "regions" if self.regions else "classes"
             raise ValueError(
-                f"lesions name {', '.join(unknown)}, expected some of the classes {', '.join(self.class_names[1:])}"
+                f"lesions name {', '.join(unknown)}, expected some of the {kind} {', '.join(self.structures)}"
             )
         return self
 
@@ -146,6 +160,23 @@ class Config(Section):
     def class_values(self) -> list[int]:
         """File value of each class, in the order of :attr:`class_names`."""
         return [self.labels[name] for name in self.class_names]
+
+    @property
+    def structures(self) -> dict[str, tuple[int, ...]]:
+        """Class indices of each structure that is judged and scored: of a region, or of each class where there are none."""
+        names = self.class_names
+        regions = self.regions or {name: (name,) for name in names[1:]}
+        return {name: tuple(sorted(map(names.index, members))) for name, members in regions.items()}
+
+    @property
+    def structure_kind(self) -> str:
+        """What people call a structure."""
+        return "region" if self.regions else "class"
+
+    @property
+    def heads(self) -> tuple[tuple[int, ...], ...]:
+        """Class indices of each sigmoid head of the network; none: it has a softmax over the classes."""
+        return tuple(self.structures.values()) if self.regions else ()
 
     @property
     def ignore_value(self) -> int | None:

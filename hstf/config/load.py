@@ -51,7 +51,7 @@ def validate(raw: Mapping[str, Any], prefix: str = "") -> Config:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``over`` merged into ``base``, section by section. ``labels`` and ``modalities`` are replaced as a whole."""
+    """``over`` merged into ``base``, section by section. :data:`WHOLE` keys are replaced as a whole."""
     merged = dict(base)
     for key, value in over.items():
         nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
@@ -59,7 +59,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-WHOLE = {"labels", "modalities"}
+WHOLE = {"labels", "regions", "modalities"}
 
 
 YAML_BYTES, YAML_DEPTH = 1_000_000, 20  # far beyond any configuration

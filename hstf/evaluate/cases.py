@@ -15,8 +15,9 @@ from hstf.evaluate.labels import read_indices, to_values
 from hstf.evaluate.tables import known, mean_over_classes
 from hstf.files import sha256_file, write_json
 from hstf.layout import Layout, members
-from hstf.metrics import EMPTY_DICE, IGNORE, class_dice, score
+from hstf.metrics import EMPTY_DICE, IGNORE, score, structure_dice
 from hstf.records import CaseWork, run_shard
+from hstf.regions import Structures, mask
 from hstf.sparse import is_sparse
 from hstf.stages import stage_parameters
 from hstf.volumes import Volume, read_image, write_like
@@ -30,8 +31,8 @@ COLUMNS = ("dice", "hd95_mm", "asd_mm")
 def evaluate_shard(config: Config, number: int, shard: str) -> int:
     """Predict and score the test cases of ``shard`` with the model of round ``number``.
 
-    Writes the predictions, ``scores/<case>.json`` and the shard's table, whose columns are means over the foreground
-    classes. Returns how many cases were computed; the others were up to date.
+    Writes the predictions, ``scores/<case>.json`` and the shard's table, whose columns are means over the classes
+    or regions. Returns how many cases were computed; the others were up to date.
 
     Raises:
         HstfError: the shard holds no test cases, or a file is missing or does not fit.
@@ -111,7 +112,7 @@ def _evaluate_case(
     layout = Layout.of(config)
     volumes = [read_image(path) for path in case.images]
     try:
-        prediction = predictor().predict(volumes, probabilities_of=lesion_classes(config).values())
+        prediction = predictor().predict(volumes, probabilities_of=lesion_structures(config))
     except HstfError as error:
         raise HstfError(f"{case.case_id}: {error}") from error
     if config.evaluate.save_predictions:
@@ -125,8 +126,9 @@ def _evaluate_case(
 def score_case(config: Config, case: Case, prediction: "Prediction", image: Volume) -> dict[str, Any]:
     """Scores of a case as plain JSON values.
 
-    ``classes``: metrics by foreground class; ``lesions``: those of the lesion classes one by one, see
-    :class:`hstf.detection.CaseLesions`, none where the reference is sparse; ``members``: Dice of each member alone.
+    ``classes``: metrics of each class, or of each region where there are any; ``lesions``: those of the structures that
+    are lesions one by one, see :class:`hstf.detection.CaseLesions`, none where the reference is sparse; ``members``: Dice
+    of each member alone.
 
     Raises:
         HstfError: the reference does not lie on the image's voxels, or holds values that are no class.
@@ -138,43 +140,43 @@ def score_case(config: Config, case: Case, prediction: "Prediction", image: Volu
             f"{case.case_id}: {case.reference} has shape {reference.shape}, the image"
             f" {prediction.label.shape}. A label lies on the voxels of its image; export it again."
         )
-    names, empty = config.class_names, config.evaluate.empty
-    scores = score(prediction.label, reference, image.spacing, len(names), empty)
+    structures, empty = config.structures, config.evaluate.empty
+    scores = score(prediction.label, reference, image.spacing, structures, empty)
     single = {
-        member: class_dice(label, reference, len(names), EMPTY_DICE[empty])[1:]
+        member: structure_dice(label, reference, structures, EMPTY_DICE[empty])
         for member, label in prediction.members.items()
     }
     return {
         "case_id": case.case_id,
         "group": case.group,
         "site": case.site,
-        "classes": {names[index]: _plain(values) for index, values in scores.items()},
+        "classes": {name: _plain(values) for name, values in scores.items()},
         "lesions": {
-            name: _lesions(config, prediction, reference, image, index)
-            for name, index in lesion_classes(config).items()
+            name: _lesions(config, prediction, reference, image, name)
+            for name in lesion_structures(config)
             if not is_sparse(reference)
         },
         "members": {
-            member: _plain(dict(zip(names[1:], dices, strict=True))) for member, dices in single.items()
+            member: _plain(dict(zip(structures, dices, strict=True))) for member, dices in single.items()
         },
     }
 
 
-def lesion_classes(config: Config) -> dict[str, int]:
-    """Name and class index of each class that consists of lesions."""
-    return {name: index for index, name in enumerate(config.class_names) if name in config.lesions}
+def lesion_structures(config: Config) -> Structures:
+    """The classes, or regions, that consist of lesions."""
+    return {name: members for name, members in config.structures.items() if name in config.lesions}
 
 
 def _lesions(
-    config: Config, prediction: "Prediction", reference: np.ndarray, image: Volume, index: int
+    config: Config, prediction: "Prediction", reference: np.ndarray, image: Volume, name: str
 ) -> dict[str, Any]:
-    predicted = (prediction.label == index) & (reference != IGNORE)
+    members = config.structures[name]
     lesions = find_lesions(
-        predicted,
-        reference == index,
+        mask(prediction.label, members) & (reference != IGNORE),
+        mask(reference, members),
         image.spacing,
         config.evaluate.detection,
-        prediction.probabilities.get(index),
+        prediction.probabilities.get(name),
     )
     return lesions.to_json()
 

@@ -21,8 +21,9 @@ from hstf.layout import Layout, pseudo_labelled
 from hstf.metrics import EMPTY_DICE, IGNORE, confusion, table_dice
 from hstf.parallel import worker_count
 from hstf.records import read_table
+from hstf.regions import Structures, overlaps
 from hstf.significance import rank_correlation
-from hstf.sparse import unknown_classes
+from hstf.sparse import unknown_structures
 from hstf.volumes import read_label
 
 COLUMNS = (
@@ -42,7 +43,7 @@ class Hindsight:
     accepted: bool
     predicted_dice: float | None
     dice: dict[str, float | None]
-    """By foreground class."""
+    """By structure: class or region."""
     kept: np.ndarray
     """``(K, K)`` voxel counts of kept voxels, rows the pseudo-label, columns the truth."""
     low: np.ndarray
@@ -54,7 +55,7 @@ class Hindsight:
 def score_pseudo_labels(config: Config, number: int) -> dict[str, Any] | None:
     """Write ``pseudo_labels.csv`` of a round and sum it up; None where there is nothing to score.
 
-    A row of the table is a class of a case: its Dice, the share of wrong voxels among those so labelled, kept
+    A row of the table is a class (or region) of a case: its Dice, the share of wrong voxels among those so labelled, kept
     (weight >= 0.5) and not (low weight), and the share kept. The summary gives mean Dice, also of accepted and of
     rejected cases, Spearman's correlation of predicted with true Dice, error rates over all voxels of all cases, and
     ``risk_coverage`` of the foreground, see :func:`risk_coverage`.
@@ -64,8 +65,7 @@ def score_pseudo_labels(config: Config, number: int) -> dict[str, Any] | None:
     """
     layout = Layout.of(config)
     scored = _score_all(config, number) if pseudo_labelled(config, number) else []
-    names = config.class_names
-    rows = [row for case in scored for row in _rows(case, names)]
+    rows = [row for case in scored for row in _rows(case, config.structures)]
     write_csv(layout.evaluation_pseudo_labels(number), rows, COLUMNS)
     return _summary(scored) if scored else None
 
@@ -115,13 +115,13 @@ def hindsight(
     trusted = weight >= KEPT_WEIGHT
     kept = confusion(label, np.where(trusted, reference, np.uint8(IGNORE)), classes)
     low = confusion(label, np.where(trusted, np.uint8(IGNORE), reference), classes)
-    dices = table_dice(kept + low, EMPTY_DICE[config.evaluate.empty])
-    dices[unknown_classes(reference, classes)] = np.nan
+    dices = table_dice(kept + low, config.structures, EMPTY_DICE[config.evaluate.empty])
+    dices[unknown_structures(reference, config.structures)] = np.nan
     return Hindsight(
         case_id,
         row["accepted"] == "1",
         known(row["predicted_dice"]),
-        {name: known(dices[index]) for index, name in enumerate(config.class_names) if index},
+        {name: known(dice) for name, dice in zip(config.structures, dices, strict=True)},
         kept,
         low,
         weight_counts(label, weight, reference, classes),
@@ -152,7 +152,8 @@ def risk_coverage(by_weight: np.ndarray) -> list[dict[str, float]]:
     ]
 
 
-def _rows(case: Hindsight, names: Sequence[str]) -> list[dict[str, Any]]:
+def _rows(case: Hindsight, structures: Structures) -> list[dict[str, Any]]:
+    (kept_right, kept, _), (low_right, low, _) = (overlaps(t, structures) for t in (case.kept, case.low))
     return [
         {
             "case_id": case.case_id,
@@ -160,12 +161,11 @@ def _rows(case: Hindsight, names: Sequence[str]) -> list[dict[str, Any]]:
             "predicted_dice": case.predicted_dice,
             "class": name,
             "dice": case.dice[name],
-            "kept_error": _error(case.kept[index].sum(), case.kept[index, index]),
-            "low_weight_error": _error(case.low[index].sum(), case.low[index, index]),
-            "kept_share": _share(case.kept[index].sum(), case.low[index].sum()),
+            "kept_error": _error(kept[row], kept_right[row]),
+            "low_weight_error": _error(low[row], low_right[row]),
+            "kept_share": _share(kept[row], low[row]),
         }
-        for index, name in enumerate(names)
-        if index
+        for row, name in enumerate(structures)
     ]
 
 

@@ -15,7 +15,7 @@ from hstf.evaluate.labels import read_indices
 from hstf.files import write_csv
 from hstf.geometry import Geometry
 from hstf.layout import Layout
-from hstf.metrics import EMPTY_DICE, class_dice
+from hstf.metrics import EMPTY_DICE, structure_dice
 from hstf.preprocess import prepare_image
 from hstf.progress import track
 from hstf.volumes import read_image
@@ -50,11 +50,11 @@ def _rows(
     reference = read_indices(case.reference, config)
     volumes = [read_image(path) for path in case.images]
     image, geometry = prepare_image(volumes, predictor.plan, config.preprocess, config.modalities)
-    names, empty = config.class_names, EMPTY_DICE[config.evaluate.empty]
+    structures, empty = config.structures, EMPTY_DICE[config.evaluate.empty]
     for scale in scales:
         label = predict_at(predictor, image, geometry, scale)
-        dices = class_dice(label, reference, len(names), empty)[1:]
-        for name, dice in zip(names[1:], dices, strict=True):
+        dices = structure_dice(label, reference, structures, empty)
+        for name, dice in zip(structures, dices, strict=True):
             yield {"case_id": case.case_id, "group": case.group, "scale": scale, "class": name, "dice": dice}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from hstf.cases import Case, Split, read_cases
 from hstf.config import Config
 from hstf.detection import CaseLesions, Lesion, summarise
-from hstf.evaluate.cases import lesion_classes
+from hstf.evaluate.cases import lesion_structures
 from hstf.evaluate.hindsight import score_pseudo_labels
 from hstf.evaluate.presence import doubts, presence
 from hstf.evaluate.tables import class_balanced, describe, known, mean
@@ -28,7 +28,7 @@ Scores = dict[str, Any]
 def summarise_round(config: Config, number: int) -> dict[str, Any]:
     """Write a round's ``cases.csv``, ``lesions.csv``, ``members.csv``, ``pseudo_labels.csv``, ``summary.json``.
 
-    Returns the summary, which holds, for the team of members:
+    Returns the summary, which holds, for the team of members, and with regions for these in place of classes:
 
     - ``dice``: mean over foreground classes of the mean over cases, with its bootstrap interval over patients. Cases in
       which reference and prediction lack a class do not count for it (unless ``evaluate.empty`` is ``one``);
@@ -48,8 +48,7 @@ def summarise_round(config: Config, number: int) -> dict[str, Any]:
     write_csv(layout.evaluation_cases(number), _case_rows(scores), CASE_COLUMNS)
     write_csv(layout.evaluation_members(number), _member_rows(scores), MEMBER_COLUMNS)
     write_csv(layout.evaluation_lesions(number), _lesion_rows(scores), LESION_COLUMNS)
-    names = config.class_names[1:]
-    classes = {name: _class_summary([case["classes"][name] for case in scores]) for name in names}
+    classes = {name: _class_summary([case["classes"][name] for case in scores]) for name in config.structures}
     summary = {
         "round": number,
         "model": "student" if number else "warm-up",
@@ -127,7 +126,7 @@ def _lesion_summary(config: Config, scores: Sequence[Scores]) -> dict[str, Any]:
             [CaseLesions.from_json(case["lesions"][name]) for case in scores],
             groups, evaluate.detection, evaluate.bootstrap, config.seed,
         )
-        for name in lesion_classes(config)
+        for name in lesion_structures(config)
     }  # fmt: skip
 
 

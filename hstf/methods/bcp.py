@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from hstf.config import Config
-from hstf.losses import pyramid_loss
 from hstf.methods.cross_teaching import hard
 from hstf.methods.mean_teacher import consistency_weight
+from hstf.methods.supervision import segmentation_loss
 from hstf.mixing import mix
 from hstf.training.loop import Objective, Views
 from hstf.training.state import TrainingState
@@ -23,15 +23,15 @@ from hstf.training.state import TrainingState
 def bcp(config: Config) -> Objective:
     """The objective: the loss on labelled voxels, and on those that the EMA network labelled, each a mean of its own."""
     training = config.student
-    levels = None if config.network.deep_supervision else 1
+    loss = segmentation_loss(config)
 
     def objective(state: TrainingState, views: Views) -> Mapping[str, Tensor]:
         views = mix(labelled_by_ema(state, views), training.mixing)
-        logits = state.network.pyramid(views.strong()).logits[:levels]
+        logits = state.network.pyramid(views.strong()).logits
         weight = consistency_weight(training, state.step)
         return {
-            "labelled": pyramid_loss(logits, views.target, views.weight * ~views.pseudo),
-            "unlabelled": weight * pyramid_loss(logits, views.target, views.weight * views.pseudo),
+            "labelled": loss(logits, views.target, views.weight * ~views.pseudo),
+            "unlabelled": weight * loss(logits, views.target, views.weight * views.pseudo),
         }
 
     return objective

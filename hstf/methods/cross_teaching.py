@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hstf.config import Config
-from hstf.losses import pyramid_loss, soft_dice
+from hstf.losses import soft_dice
 from hstf.methods.mean_teacher import consistency_weight
+from hstf.methods.supervision import segmentation_loss
 from hstf.training.distributed import somewhere
 from hstf.training.loop import Objective, Views
 from hstf.training.state import TrainingState
@@ -21,14 +22,14 @@ from hstf.training.state import TrainingState
 def cross_teaching(config: Config) -> Objective:
     """The objective, for networks of two ``parts``."""
     training = config.student
-    levels = None if config.network.deep_supervision else 1
+    loss = segmentation_loss(config)
 
     def objective(state: TrainingState, views: Views) -> Mapping[str, Tensor]:
         strong = views.strong()
-        first, second = (part.pyramid(strong).logits[:levels] for part in state.network.parts)
+        first, second = (part.pyramid(strong).logits for part in state.network.parts)
         terms = {
-            "supervised_first": pyramid_loss(first, views.target, views.weight),
-            "supervised_second": pyramid_loss(second, views.target, views.weight),
+            "supervised_first": loss(first, views.target, views.weight),
+            "supervised_second": loss(second, views.target, views.weight),
         }
         chosen = somewhere(views.unlabelled)
         if chosen.any():

@@ -13,7 +13,8 @@ from torch import Tensor
 from hstf.config import Config
 from hstf.config.training import StudentConfig
 from hstf.csc import sigmoid_ramp
-from hstf.losses import pyramid_loss, weighted_mean
+from hstf.losses import weighted_mean
+from hstf.methods.supervision import segmentation_loss
 from hstf.training.distributed import somewhere
 from hstf.training.loop import Objective, Views
 from hstf.training.state import TrainingState
@@ -25,11 +26,11 @@ Certainty = Callable[[TrainingState, Tensor, torch.Generator], Tensor]
 def mean_teacher(config: Config, certainty: Certainty | None = None) -> Objective:
     """The objective; without ``certainty`` the EMA network is believed everywhere inside the scan."""
     training = config.student
-    levels = None if config.network.deep_supervision else 1
+    loss = segmentation_loss(config)
 
     def objective(state: TrainingState, views: Views) -> Mapping[str, Tensor]:
-        logits = state.network.pyramid(views.strong()).logits[:levels]
-        terms = {"supervised": pyramid_loss(logits, views.target, views.weight)}
+        logits = state.network.pyramid(views.strong()).logits
+        terms = {"supervised": loss(logits, views.target, views.weight)}
         chosen = somewhere(views.unlabelled)
         if chosen.any():
             weak, weight = views.weak[chosen], views.inside[chosen] * views.pseudo[chosen]

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from hstf.config import Config
 from hstf.csc import consistency, draw_zoom, sigmoid_ramp, zoomed_pyramid
-from hstf.losses import pyramid_loss
-from hstf.methods.supervision import segmentation
+from hstf.methods.supervision import segmentation, segmentation_loss
 from hstf.mixing import mix
 from hstf.models.base import Pyramid
 from hstf.training.loop import Objective, Views
@@ -25,7 +24,7 @@ BLEND_FROM, BLEND_TO = 0.3, 0.7  # shares of the steps between which the EMA net
 def self_training(config: Config) -> Objective:
     """The objective; pseudo-labelled voxels count by their own weight times ``pseudo_weight``."""
     training, csc = config.student, config.student.csc
-    levels = None if config.network.deep_supervision else 1
+    loss = segmentation_loss(config)
 
     def objective(state: TrainingState, views: Views) -> Mapping[str, Tensor]:
         views = mix(views, training.mixing)
@@ -38,12 +37,12 @@ def self_training(config: Config) -> Objective:
         if share > 0:
             views = blend(views, mean_probabilities(teachers), share)
         weight = views.weight * torch.where(views.pseudo, training.pseudo_weight, 1.0)
-        terms = {"segmentation": segmentation(state.network, views.strong(), views.target, weight, levels)}
+        terms = {"segmentation": segmentation(state.network, views.strong(), views.target, weight, loss)}
         if zoomed:
             zoom, strong = draw_zoom(csc.scale_range, views.generator), views.strong()
             answers = [zoomed_pyramid(part, strong, zoom) for part in state.network.parts]
             if csc.segmentation_weight > 0:
-                losses = [pyramid_loss(answer.logits[:levels], views.target, weight) for answer in answers]
+                losses = [loss(answer.logits, views.target, weight) for answer in answers]
                 terms["zoomed_segmentation"] = csc.segmentation_weight * torch.stack(losses).sum()
             if csc.consistent:
                 ramp = sigmoid_ramp(state.step / (csc.ramp * training.steps))

@@ -16,6 +16,7 @@ from hstf.models.base import NetworkSpec, Pyramid, SegmentationNetwork
 from hstf.models.baselines import Vit, swin, unetpp, vnet
 from hstf.models.hybrid import HybridNet, attended_level
 from hstf.models.pair import Pair
+from hstf.models.regions import RegionNetwork
 from hstf.models.utnet import UTNet
 
 __all__ = [
@@ -50,11 +51,15 @@ def build(spec: NetworkSpec) -> SegmentationNetwork:
     """
     if spec.name not in NETWORKS:
         raise HstfError(f"there is no network {spec.name!r}; there are {', '.join(NETWORKS)}.")
+    if spec.regions and not spec.pair:  # the two of a pair have their heads each
+        return RegionNetwork(spec, build(replace(spec, classes=len(spec.regions), regions=())))
     return NETWORKS[spec.name](spec)
 
 
-def network_spec(network: NetworkConfig, plan: Any, inputs: int, classes: int) -> NetworkSpec:
-    """The network of a configuration on the levels of a plan.
+def network_spec(
+    network: NetworkConfig, plan: Any, inputs: int, classes: int, regions: tuple[tuple[int, ...], ...] = ()
+) -> NetworkSpec:
+    """The network of a configuration on the levels of a plan, with a head for each of ``regions``, if there are any.
 
     The width at the transformer's level must be a multiple of twice the heads: the heads are halved until it is.
 
@@ -85,14 +90,18 @@ def network_spec(network: NetworkConfig, plan: Any, inputs: int, classes: int) -
         kernels=tuple(plan.kernels), spacing=tuple(plan.spacing), transformer_layers=network.transformer_layers,
         transformer_heads=heads, transformer_stride=network.transformer_stride, drop_path=network.drop_path,
         dropout=network.dropout, patch_size=tuple(plan.patch_size), pair=names if network.name == "pair" else (),
+        regions=regions,
     )  # fmt: skip
 
 
 def save_network(path: Path, network: SegmentationNetwork, meta: Mapping[str, Any]) -> None:
     """Write weights, specification and ``meta`` (plain JSON values) into one file, atomically."""
+    spec = asdict(network.spec)
+    if not spec["regions"]:  # as it was before there were regions: such files hold the same bytes
+        del spec["regions"]
     content = {
         "state_dict": network.state_dict(),
-        "spec": json.dumps(asdict(network.spec)),
+        "spec": json.dumps(spec),
         "meta": json.dumps(dict(meta)),
     }
     write_torch(path, content)

@@ -36,6 +36,8 @@ class NetworkSpec:
     """Patch (voxels) of the plan; others are taken as well."""
     pair: tuple[str, ...] = ()
     """The names of the two networks of a ``pair``."""
+    regions: tuple[tuple[int, ...], ...] = ()
+    """Class indices of each sigmoid head (:mod:`hstf.models.regions`); none: a softmax over the classes."""
 
 
 @dataclass

@@ -64,7 +64,8 @@ def table(config: Config, plan: Plan) -> str:
     ]
     for name in NETWORKS:
         network = config.network.model_copy(update={"name": name})
-        one = cost(network_spec(network, plan, len(config.modalities), len(config.class_names)))
+        classes = len(config.class_names)
+        one = cost(network_spec(network, plan, len(config.modalities), classes, config.heads))
         title = f"{name} ({' + '.join(network.pair)})" if name == "pair" else name
         lines.append(f"| {title} | {one.parameters / 1e6:.2f} | {one.operations / 1e9:.1f} |")
     return "\n".join(lines)

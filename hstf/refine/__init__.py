@@ -2,7 +2,7 @@
 
 A shard's cases are refined on the planned grid (:mod:`hstf.refine.case`) and written in native space with the source's
 geometry. Without ``--shard`` the tables of the shards are joined into ``refine.csv``, the least certain case first; there
-the round's best cases are chosen among all. Where ``lesions:`` names classes, ``<case>.lesions.csv`` tells what became of
+the round's best cases are chosen among all. Where ``lesions:`` names any, ``<case>.lesions.csv`` tells what became of
 each component, and ``lesions.csv`` joins them.
 """
 
@@ -23,13 +23,14 @@ from hstf.errors import HstfError
 from hstf.files import read_csv, read_json, sha256_file, write_csv
 from hstf.geometry import IGNORED, Geometry
 from hstf.layout import Layout
-from hstf.metrics import class_dice
+from hstf.metrics import structure_dice
 from hstf.preprocess import class_indices
 from hstf.records import CaseWork, read_table, run_shard
 from hstf.refine.calibration import Calibration
 from hstf.refine.case import Refined, TeacherOutput, Verdict, judge, refine_case, select_best
 from hstf.refine.overlay import draw_overlay, overlay_path, prune_overlays
 from hstf.refine.weights import cap_weight
+from hstf.regions import mask, membership
 from hstf.stages import stage_parameters
 from hstf.store import open_array
 from hstf.volumes import Volume, open_nifti, read_label, write_like
@@ -119,7 +120,7 @@ def row_of(rows: Mapping[str, Mapping[str, str]], case: Case, name: str) -> str:
 
 def columns(config: Config) -> list[str]:
     """Columns of the table of pseudo-labels, beside case_id, files and sha256."""
-    names = config.class_names[1:]
+    names = config.structures
     return [
         "predicted_dice", "predicted_dice_low", "predicted_dice_high", "accepted", "reason",
         *STEPS, "lesions_kept", "lesions_dropped", "previous_round_dice", "weight_mean",
@@ -152,9 +153,9 @@ class CaseWriter:
         preprocessed = layout.preprocessed / self.case.case_id
         geometry = Geometry.from_json(read_json(preprocessed / "geometry.json"))
         output = TeacherOutput.read(layout.teacher(self.number) / self.case.case_id)
-        names = config.class_names
-        refined = refine_case(output, self.calibration, names, prod(geometry.spacing), config.refine)
-        present = {name: bool((refined.label == k).any()) for k, name in enumerate(names[1:], start=1)}
+        structures = config.structures
+        refined = refine_case(output, self.calibration, structures, prod(geometry.spacing), config.refine)
+        present = {name: bool(mask(refined.label, members).any()) for name, members in structures.items()}
         verdict = judge(refined.features, present, self.calibration, config.refine)
         for path in self.outputs[2:]:
             write_csv(path, self._lesion_rows(refined, geometry), LESION_COLUMNS)
@@ -169,11 +170,11 @@ class CaseWriter:
         return _row(verdict, refined) | native
 
     def _lesion_rows(self, refined: Refined, geometry: Geometry) -> list[dict[str, Any]]:
-        """Each component of the lesion classes, with its place in the coordinates of the image file (mm)."""
+        """Each component of the lesions, with its place in the coordinates of the image file (mm)."""
         return [
             {
                 "case_id": self.case.case_id,
-                "class": self.config.class_names[judged.index],
+                "class": judged.structure,
                 "component": judged.component.number,
                 "volume_ml": judged.component.volume_ml,
                 "probability": judged.probability,
@@ -196,11 +197,11 @@ class CaseWriter:
         for path, data in zip(self.outputs[:2], (values[label], weight), strict=True):
             write_like(path, data, source)
         voxels = np.bincount(label.reshape(-1), minlength=len(values))
-        volumes = voxels * prod(source.spacing) / 1000
-        names = self.config.class_names
+        structures = self.config.structures
+        volumes = membership(structures) @ voxels * prod(source.spacing) / 1000
         return columns | {
             "weight_mean": mean_weight(label, weight),
-            **{f"volume_ml_{name}": float(ml) for name, ml in zip(names[1:], volumes[1:], strict=True)},
+            **{f"volume_ml_{name}": float(ml) for name, ml in zip(structures, volumes, strict=True)},
         }
 
     def _look_back(self, label: np.ndarray, weight: np.ndarray) -> dict[str, Any]:
@@ -212,9 +213,7 @@ class CaseWriter:
         cap_weight(weight, differs, self.config.refine.changed_weight)
         return {
             "previous_round": int(np.count_nonzero(differs)),
-            "previous_round_dice": float(
-                np.nanmean(class_dice(label, previous, len(self.config.class_names))[1:])
-            ),
+            "previous_round_dice": float(np.nanmean(structure_dice(label, previous, self.config.structures))),
         }
 
 

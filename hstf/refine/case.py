@@ -17,8 +17,9 @@ from hstf.files import read_json
 from hstf.refine.calibration import Calibration
 from hstf.refine.lesions import Component, LesionModel, find_components
 from hstf.refine.score import Features, case_features, interval
-from hstf.refine.structure import StructureRule, fill_holes, keep_components, reassign
+from hstf.refine.structure import StructureRule, fill_holes, keep_components, outside, take_out
 from hstf.refine.weights import below_threshold, cap_weight, most_likely, scale_weight, sharpen, voxel_weights
+from hstf.regions import Structures, class_count, mask, probability
 from hstf.store import read_array
 
 
@@ -44,10 +45,10 @@ class TeacherOutput:
 
 @dataclass(frozen=True)
 class JudgedLesion:
-    """A component of a lesion class, and what became of it."""
+    """A component of a lesion class or region, and what became of it."""
 
-    index: int
-    """Class index."""
+    structure: str
+    """Name of the class or region."""
     component: Component
     probability: float
     """That it is a lesion (0..1)."""
@@ -56,7 +57,7 @@ class JudgedLesion:
 
 @dataclass
 class JudgedLesions:
-    """The components of the lesion classes of a case."""
+    """The components of the structures of a case that are lesions."""
 
     lesions: list[JudgedLesion] = field(default_factory=list)
     floor: np.ndarray | None = None
@@ -77,7 +78,7 @@ class CleanLabel:
     """``(X, Y, Z)`` bool by step: voxels whose label it changed."""
     lesions: "JudgedLesions"
     features: dict[str, Features | None]
-    """By class, of the label before the clean-up."""
+    """By structure, of the label before the clean-up."""
 
 
 @dataclass(frozen=True)
@@ -113,12 +114,12 @@ class Cleaning:
     """How label maps are brought to what the labelled cases show."""
 
     config: RefineConfig
-    classes: Sequence[str]
+    structures: Structures
     temperature: float
-    rules: Mapping[int, StructureRule]
-    """By class index, without lesion classes."""
-    lesions: Mapping[int, LesionModel]
-    """By class index, of the lesion classes."""
+    rules: Mapping[str, StructureRule]
+    """By structure, without lesions."""
+    lesions: Mapping[str, LesionModel]
+    """Of the structures that are lesions."""
     voxel_mm3: float
 
     def __call__(self, output: TeacherOutput) -> CleanLabel:
@@ -126,7 +127,7 @@ class Cleaning:
         given = output.probabilities
         calibrated = sharpen(given, self.temperature) if self.config.calibrate else given.copy()
         label, confidence = most_likely(calibrated)
-        features = case_features(output.agreement, label, confidence, self.classes)
+        features = case_features(output.agreement, label, calibrated, self.structures)
         changed: dict[str, np.ndarray] = {}
         judged = JudgedLesions()
         for name, step in self._steps(output.uncertainty, judged).items():
@@ -143,13 +144,13 @@ class Cleaning:
         parts = {
             "components": (
                 config.keep_components,
-                lambda label, p: keep_components(label, p, self.rules, self.voxel_mm3),
+                lambda label, p: keep_components(label, p, self.structures, self.rules, self.voxel_mm3),
             ),
             "lesions": (
                 config.judge_lesions and self.lesions,
                 lambda label, p: self._judge_lesions(label, p, uncertainty, judged),
             ),
-            "holes": (config.fill_holes, lambda label, _: fill_holes(label, self.rules)),
+            "holes": (config.fill_holes, lambda label, _: fill_holes(label, self.structures, self.rules)),
         }
         return {name: step for name, (wanted, step) in parts.items() if wanted}
 
@@ -160,17 +161,25 @@ class Cleaning:
         uncertainty: np.ndarray,
         judged: JudgedLesions,
     ) -> np.ndarray:
-        """``label`` without the lesions that are not likely enough: their voxels go to the next most likely class."""
+        """``label`` without the lesions that are not likely enough: their voxels go to the next most likely class.
+
+        Of regions within one another the larger come first: what goes with them is judged no more.
+        """
         cleaned = label.copy()
         judged.floor = np.zeros_like(label)
-        for index, model in self.lesions.items():
+        for name in sorted(self.lesions, key=lambda name: -len(self.structures[name])):
+            model, members = self.lesions[name], self.structures[name]
             numbers, components = find_components(
-                label == index, probabilities[index], uncertainty, self.voxel_mm3
+                mask(label, members) & mask(cleaned, members),
+                probability(probabilities, members),
+                uncertainty,
+                self.voxel_mm3,
             )
             likely = [model.probability(component) for component in components]
             kept = [p >= self.config.lesion_probability for p in likely]
-            judged.lesions += map(JudgedLesion, [index] * len(kept), components, likely, kept)
-            reassign(cleaned, np.array([False, *(not keep for keep in kept)])[numbers], probabilities, index)
+            judged.lesions += map(JudgedLesion, [name] * len(kept), components, likely, kept)
+            dropped = np.array([False, *(not keep for keep in kept)])[numbers]
+            take_out(cleaned, dropped, probabilities, outside(name, self.structures))
             floors = [round(255 * p) if keep else 0 for p, keep in zip(likely, kept, strict=True)]
             judged.floor = np.maximum(judged.floor, np.array([0, *floors], np.uint8)[numbers])
         return cleaned
@@ -185,7 +194,7 @@ def weight_steps(
 ) -> dict[str, WeightStep]:
     """The parts that are on, in order."""
     config = cleaning.config
-    thresholds = [calibration.thresholds[name] for name in cleaning.classes]
+    thresholds = list(calibration.thresholds.values())
 
     def uncertain(weight: np.ndarray) -> np.ndarray:
         weight[:] = voxel_weights(uncertainty, config)
@@ -210,8 +219,10 @@ def weight_steps(
 
     def possible_lesions(weight: np.ndarray) -> np.ndarray:
         possible = np.zeros(weight.shape, bool)
-        for index, model in cleaning.lesions.items():
-            possible |= (clean.probabilities[index] >= 255 * model.possible) & (clean.label != index)
+        for name, model in cleaning.lesions.items():
+            members = cleaning.structures[name]
+            likely = probability(clean.probabilities, members) >= 255 * model.possible
+            possible |= likely & ~mask(clean.label, members)
         cap_weight(weight, possible, config.possible_lesion_weight)
         return possible
 
@@ -228,21 +239,22 @@ def weight_steps(
 def refine_case(
     output: TeacherOutput,
     calibration: Calibration,
-    classes: Sequence[str],
+    structures: Structures,
     voxel_mm3: float,
     config: RefineConfig,
 ) -> Refined:
     """The pseudo-label of a case: calibrated, cleaned, weighted."""
     cleaning = Cleaning(
-        config, classes, calibration.temperature, calibration.rules(), calibration.lesion_models(), voxel_mm3
+        config, structures, calibration.temperature, calibration.rules(), calibration.lesions, voxel_mm3
     )
     clean = cleaning(output)
-    counts = {name: int(np.count_nonzero(mask)) for name, mask in clean.changed.items()}
+    counts = {name: int(np.count_nonzero(voxels)) for name, voxels in clean.changed.items()}
     weight = np.full(clean.label.shape, 255, np.uint8)
     for name, step in weight_steps(clean, output.uncertainty, calibration, cleaning).items():
         counts[name] = int(np.count_nonzero(step(weight)))
-    for mask in clean.changed.values():
-        clean.probabilities[:, mask] = 255 * (clean.label[mask] == np.arange(len(classes))[:, None])
+    classes = np.arange(class_count(structures))
+    for voxels in clean.changed.values():
+        clean.probabilities[:, voxels] = 255 * (clean.label[voxels] == classes[:, None])
     return Refined(clean.label, weight, clean.probabilities, counts, clean.lesions.lesions, clean.features)
 
 
@@ -255,8 +267,8 @@ def judge(
     """Predicted Dice of a case, and whether its pseudo-label is good enough to be used.
 
     Args:
-        features: by class, before the clean-up.
-        present: whether the pseudo-label has the class after it.
+        features: by structure, before the clean-up.
+        present: whether the pseudo-label has the structure after it.
     """
     predicted = calibration.predicted_dice(
         {name: values if present[name] else None for name, values in features.items()}

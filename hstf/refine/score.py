@@ -1,10 +1,9 @@
 """Predicted Dice of a pseudo-label: what the teacher's own doubts say about it, calibrated on the out-of-fold cases.
 
-What ranks cases best is the mean calibrated confidence of the voxels of a class, which is their expected precision: views
-that disagree lower it, since it is that of their mean. A handful of labelled cases cannot tell more signs apart (regression
-on them left the order to chance), so they set only the level of each class and, with a strong prior, one slope for all.
-Agreement across scales
-and mirrored views counts where it is worse than in every labelled case.
+What ranks cases best is the mean calibrated confidence of the voxels of a class, or of a region, which is their expected
+precision: views that disagree lower it, since it is that of their mean. A handful of labelled cases cannot tell more signs
+apart (regression on them left the order to chance), so they set only the level of each class and, with a strong prior, one
+slope for all. Agreement across scales and mirrored views counts where it is worse than in every labelled case.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from hstf.regions import Members, Structures, mask
+
 Features = dict[str, float]
-"""Signs of quality of a class in a case, none of which needs its label; higher means better for each, all in 0..1."""
+"""Signs of quality of a class (or region) in a case, none of which needs its label; higher is better for each, in 0..1."""
 
 CONFIDENCE = "confidence"
 PRIOR_SLOPE = 1.0
@@ -30,28 +31,33 @@ NORMAL_95 = 1.645
 
 
 def case_features(
-    agreement: Mapping[str, Any], label: np.ndarray, confidence: np.ndarray, classes: Sequence[str]
+    agreement: Mapping[str, Any], label: np.ndarray, probabilities: np.ndarray, structures: Structures
 ) -> dict[str, Features | None]:
-    """Features of each foreground class, None where the prediction lacks the class.
+    """Features of each structure, None where the prediction lacks it.
 
     Args:
         agreement: content of the teacher's ``agreement.json``. Its ``members`` are left out: the out-of-fold
             predictions, which the model is learned on, have one member.
         label: ``(X, Y, Z)`` class index of the prediction.
-        confidence: ``(X, Y, Z)`` uint8, 255 times the calibrated probability of that class.
-        classes: names, background first.
+        probabilities: ``(K, X, Y, Z)`` uint8, 255 times the calibrated probability of each class.
+        structures: whose features are told.
     """
-    voxels, total = (np.zeros(256) for _ in range(2))
-    for plane, sure in zip(label, confidence, strict=True):  # plane by plane: weights are float64
-        voxels += np.bincount(plane.reshape(-1), minlength=256)
-        total += np.bincount(plane.reshape(-1), weights=sure.reshape(-1), minlength=256)
+    confidences = {name: mean_confidence(label, probabilities, m) for name, m in structures.items()}
     return {
-        name: _class_features(agreement, name, float(total[k] / voxels[k] / 255)) if voxels[k] else None
-        for k, name in enumerate(classes[1:], start=1)
+        name: None if confidence is None else _structure_features(agreement, name, confidence)
+        for name, confidence in confidences.items()
     }
 
 
-def _class_features(agreement: Mapping[str, Any], name: str, confidence: float) -> Features:
+def mean_confidence(label: np.ndarray, probabilities: np.ndarray, members: Members) -> float | None:
+    """Mean probability (0..1) that the voxels of a structure are in it: its expected precision; None without voxels."""
+    inside = mask(label, members)
+    voxels = np.count_nonzero(inside)
+    total = sum(int(probabilities[index][inside].sum(dtype=np.int64)) for index in members)
+    return min(1.0, total / voxels / 255) if voxels else None
+
+
+def _structure_features(agreement: Mapping[str, Any], name: str, confidence: float) -> Features:
     values = {CONFIDENCE: confidence}
     for group in ("scales", "flips"):
         dice = [view[name] for view in agreement.get(group, {}).values()]

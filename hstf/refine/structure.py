@@ -1,7 +1,9 @@
-"""Structure of a label map: how many components a class has, how small they are, whether they have holes.
+"""Structure of a label map: how many components a class or region has, how small they are, whether they have holes.
 
-Components are 26-connected, holes 6-connected. What the labelled cases show becomes a rule for each class; pseudo-labels
-are brought to it. No anatomy is written down here.
+Components are 26-connected, holes 6-connected. What the labelled cases show becomes a rule for each class, or for each
+region where there are regions; pseudo-labels are brought to it. No anatomy is written down here. What leaves a region goes
+to the most likely class outside of it, so that a false enhancing spot becomes necrosis, oedema or nothing. A hole is
+background that is enclosed: it counts for the class that it touches most, and for each region of that class.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from hstf.geometry import IGNORED
+from hstf.regions import Members, Structures, class_count, mask
 from hstf.sparse import is_sparse
 
 SIZE_MARGIN = 0.5
@@ -21,9 +24,12 @@ COUNT_MARGIN = 2
 """A class whose number of components varies may have this many times the largest number seen."""
 
 
+Box = tuple[slice, ...]
+
+
 @dataclass(frozen=True)
 class ClassShape:
-    """Structure of one class in one case."""
+    """Structure of one class (or region) in one case."""
 
     sizes_mm3: tuple[float, ...]
     """Size of each component."""
@@ -34,7 +40,7 @@ class ClassShape:
 
 @dataclass(frozen=True)
 class StructureRule:
-    """Structure of one class in all labelled cases."""
+    """Structure of one class (or region) in all labelled cases."""
 
     maximum_components: int
     minimum_mm3: float
@@ -42,19 +48,21 @@ class StructureRule:
     may_be_absent: bool
 
 
-def describe(label: np.ndarray, classes: int, voxel_mm3: float) -> list[ClassShape]:
-    """The shape of each class ``1..classes-1`` of a label map ``(X, Y, Z)`` uint8; background is left out.
+def describe(label: np.ndarray, structures: Structures, voxel_mm3: float) -> dict[str, ClassShape]:
+    """The shape of each of ``structures`` of a label map ``(X, Y, Z)`` uint8.
 
     What is ignored (255) counts as background, which makes no hole that is not there unless a class encloses it.
     """
     whole = not is_sparse(label)
     label = np.where(label == IGNORED, 0, label).astype(np.uint8)
-    boxes = ndimage.find_objects(label, max_label=classes - 1)
+    boxes = _class_boxes(label, structures)
     holes = np.bincount(_holes(label)[1], minlength=256)
-    shapes = []
-    for index, box in enumerate(boxes, start=1):
-        sizes = label_components(label[box] == index)[1] if box else np.empty(0)
-        shapes.append(ClassShape(tuple((sizes * voxel_mm3).tolist()), int(holes[index]), whole))
+    shapes = {}
+    for name, members in structures.items():
+        box = _around(boxes, members)
+        sizes = label_components(mask(label[box], members))[1] if box else np.empty(0)
+        owned = int(holes[list(members)].sum())
+        shapes[name] = ClassShape(tuple((sizes * voxel_mm3).tolist()), owned, whole)
     return shapes
 
 
@@ -75,53 +83,102 @@ def learn_rule(shapes: Sequence[ClassShape]) -> StructureRule:
 
 
 def keep_components(
-    label: np.ndarray, probabilities: np.ndarray, rules: Mapping[int, StructureRule], voxel_mm3: float
+    label: np.ndarray,
+    probabilities: np.ndarray,
+    structures: Structures,
+    rules: Mapping[str, StructureRule],
+    voxel_mm3: float,
 ) -> np.ndarray:
-    """``label`` without the components that break the rule of their class.
+    """``label`` without the components that break the rule of their class or region.
 
-    The voxels go to the next most likely class; fragments that this leaves in other classes go to the background. The
-    largest component of a class stays, however small, unless labelled cases lack the class.
+    The voxels go to the most likely class besides. Fragments that this leaves in other structures go to the background, or
+    to what is left of a voxel without that region: a fragment of tumour core becomes oedema, which breaks no other rule.
+    The largest component of a structure stays, however small, unless labelled cases lack it.
 
     Args:
         label: ``(X, Y, Z)`` uint8 class index.
         probabilities: ``(K, X, Y, Z)`` uint8.
-        rules: by class index, background left out. A class that no labelled case has (no component allowed) is kept as
-            it is: nothing is known about it.
+        structures: classes, or regions.
+        rules: of the structures that are to be brought to one. A structure that no labelled case has (no component
+            allowed) is kept as it is: nothing is known about it.
     """
     cleaned = label.copy()
-    for to_background in (False, True):
-        boxes = ndimage.find_objects(cleaned, max_label=max(rules, default=1))
-        for index, rule in rules.items():
-            box = boxes[index - 1]
-            excess = _excess(cleaned[box] == index, rule, voxel_mm3) if box else np.empty(0)
-            if excess.any() and to_background:
-                cleaned[box][excess] = 0
-            elif excess.any():
-                reassign(cleaned[box], excess, probabilities[(slice(None), *box)], index)
+    for targets in (outside, beneath):
+        boxes = _class_boxes(cleaned, structures)
+        for name, rule in rules.items():
+            members = structures[name]
+            box = _around(boxes, members)
+            excess = _excess(mask(cleaned[box], members), rule, voxel_mm3) if box else np.empty(0)
+            if excess.any():
+                take_out(cleaned[box], excess, probabilities[(slice(None), *box)], targets(name, structures))
     return cleaned
 
 
-def reassign(label: np.ndarray, mask: np.ndarray, probabilities: np.ndarray, index: int) -> None:
-    """Give the voxels of ``mask`` to the most likely class besides ``index``, in place."""
-    scores = probabilities[:, mask]
-    scores[index] = 0
-    label[mask] = scores.argmax(axis=0)
+Targets = Mapping[int, Sequence[int]]
+"""Classes that may take the place of a class."""
 
 
-def fill_holes(label: np.ndarray, rules: Mapping[int, StructureRule]) -> np.ndarray:
-    """``label`` with holes filled in classes whose labelled cases have none.
+def outside(name: str, structures: Structures) -> Targets:
+    """For each class of the structure ``name`` all that are not in it."""
+    members = structures[name]
+    others = [index for index in range(class_count(structures)) if index not in members]
+    return dict.fromkeys(members, others)
 
-    A hole is background that is enclosed: it reaches no face of the volume. It belongs to the class that it touches most.
+
+def beneath(name: str, structures: Structures) -> Targets:
+    """For each class of the structure ``name`` those that are in most of its other structures, and in no more."""
+    holders = [
+        {other for other, members in structures.items() if index in members}
+        for index in range(class_count(structures))
+    ]
+    targets = {}
+    for index in structures[name]:
+        below = [k for k, held in enumerate(holders) if held <= holders[index] - {name}]
+        most = max(len(holders[k]) for k in below)
+        targets[index] = [k for k in below if len(holders[k]) == most]
+    return targets
+
+
+def take_out(label: np.ndarray, voxels: np.ndarray, probabilities: np.ndarray, targets: Targets) -> None:
+    """Give the ``voxels`` (bool) of each class of ``targets`` to the most likely of its targets, in place."""
+    for index, classes in targets.items():
+        chosen = voxels & (label == index)
+        likely = np.stack([probabilities[k][chosen] for k in classes]).argmax(axis=0)
+        label[chosen] = np.array(classes, np.uint8)[likely]
+
+
+def fill_holes(label: np.ndarray, structures: Structures, rules: Mapping[str, StructureRule]) -> np.ndarray:
+    """``label`` with holes filled in structures whose labelled cases have none.
+
+    A hole is background that is enclosed: it reaches no face of the volume. It belongs to the class that it touches most,
+    and is filled with it where one of its regions never has holes.
     """
     box, owners, holes = _holes(label)
     filled = label.copy()
-    fills = [index for index, rule in rules.items() if not rule.has_holes and rule.maximum_components]
-    wanted = np.where(np.isin(owners, fills), owners, 0).astype(np.uint8)
+    fills = {
+        index
+        for name, rule in rules.items()
+        if not rule.has_holes and rule.maximum_components
+        for index in structures[name]
+    }
+    wanted = np.where(np.isin(owners, list(fills)), owners, 0).astype(np.uint8)
     if wanted.any():
         target = wanted[holes]
         inner = filled[box]
         inner[target > 0] = target[target > 0]
     return filled
+
+
+def _class_boxes(label: np.ndarray, structures: Structures) -> dict[int, Box]:
+    """The box of each class of the foreground that ``label`` has."""
+    boxes = enumerate(ndimage.find_objects(label, max_label=class_count(structures) - 1), start=1)
+    return {index: box for index, box in boxes if box}
+
+
+def _around(boxes: Mapping[int, Box], members: Members) -> Box | None:
+    """The box of all ``members`` together; None without any."""
+    axes = list(zip(*(boxes[index] for index in members if index in boxes), strict=True))
+    return tuple(slice(min(s.start for s in a), max(s.stop for s in a)) for a in axes) if axes else None
 
 
 def _excess(mask: np.ndarray, rule: StructureRule, voxel_mm3: float) -> np.ndarray:
@@ -154,9 +211,6 @@ def _label(mask: np.ndarray, connectivity: Literal[6, 26]) -> np.ndarray:
     padded = np.pad(mask, [(0, 1)] * mask.ndim)
     components = cc3d.connected_components(padded, connectivity=connectivity)
     return np.ascontiguousarray(components[tuple(slice(n) for n in mask.shape)])
-
-
-Box = tuple[slice, ...]
 
 
 def _holes(label: np.ndarray) -> tuple[Box, np.ndarray, np.ndarray]:

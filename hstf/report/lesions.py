@@ -21,14 +21,14 @@ from hstf.report.results import Results
 from hstf.report.scores import round_name
 
 Found = Mapping[int, Mapping[str, Any]]
-"""Detection of a class by round, see :func:`hstf.detection.summarise`."""
+"""Detection of a class (or region) by round, see :func:`hstf.detection.summarise`."""
 
 
 def lesions_section(results: Results, figures: Figures) -> Section:
-    """Lesions one by one, for the classes that ``lesions:`` names."""
+    """Lesions one by one, for the classes or regions that ``lesions:`` names."""
     title, names = "Lesions", results.config.lesions
     if not names:
-        missing = "No class consists of lesions (“lesions” in the configuration names them)."
+        missing = f"No {results.kind} consists of lesions (“lesions” in the configuration names them)."
         return Section("lesions", title, "", [], missing)
     summaries = {
         n: results.document(results.layout.evaluation_summary(n)).get("lesions", {})
@@ -38,7 +38,8 @@ def lesions_section(results: Results, figures: Figures) -> Section:
     found = {name: rounds for name, rounds in found.items() if rounds}
     if not found:
         return Section("lesions", title, "", [], "No round has scored lesions yet.")
-    blocks: list[Block] = [_counts_table(found), *_figures(found, figures), _sizes_table(found)]
+    blocks: list[Block] = [_counts_table(found, results.kind), *_figures(found, figures)]
+    blocks.append(_sizes_table(found, results.kind))
     return Section("lesions", title, _criterion_text(results), blocks)
 
 
@@ -48,15 +49,15 @@ def _criterion_text(results: Results) -> str:
     needed = f"an {measure} of at least {rule.minimum:g}" if rule.minimum else "a voxel in common"
     small = f" Lesions below {rule.minimum_mm3:g} mm³ count for nothing." if rule.minimum_mm3 else ""
     return (
-        f"A lesion is a component of its class ({rule.connectivity} neighbours). Predicted and true lesions are matched one"
-        f" to one; a match needs {needed}.{small} Counts are pooled over the test scans, those without a lesion included;"
-        f" intervals by bootstrap over patients ({results.config.evaluate.bootstrap} resamples)."
+        f"A lesion is a component of its {results.kind} ({rule.connectivity} neighbours). Predicted and true lesions are"
+        f" matched one to one; a match needs {needed}.{small} Counts are pooled over the test scans, those without a lesion"
+        f" included; intervals by bootstrap over patients ({results.config.evaluate.bootstrap} resamples)."
     )
 
 
-def _counts_table(found: Mapping[str, Found]) -> Table:
+def _counts_table(found: Mapping[str, Found], kind: str) -> Table:
     titles = (
-        "Class", "Round", "Lesions", "Found", "Missed", "False positives", "F1 (95% CI)", "Precision", "Recall",
+        kind.capitalize(), "Round", "Lesions", "Found", "Missed", "False positives", "F1 (95% CI)", "Precision", "Recall",
         "False positives a scan", "FROC score", "Scans with one: found in", "Scans without: alarm in",
     )  # fmt: skip
     rows = [_counts_row(name, n, values) for name, rounds in found.items() for n, values in rounds.items()]
@@ -108,11 +109,16 @@ def _figures(found: Mapping[str, Found], figures: Figures) -> list[Block]:
     return charts
 
 
-def _sizes_table(found: Mapping[str, Found]) -> Table:
+def _sizes_table(found: Mapping[str, Found], kind: str) -> Table:
     """Recall by the size of the true lesion, in each round."""
     numbers = sorted({n for rounds in found.values() for n in rounds})
     rows = [row for name, rounds in found.items() for row in _size_rows(name, rounds, numbers)]
-    titles = ("Class", "Volume of the lesion", "Lesions", *(f"Recall, {round_name(n)}" for n in numbers))
+    titles = (
+        kind.capitalize(),
+        "Volume of the lesion",
+        "Lesions",
+        *(f"Recall, {round_name(n)}" for n in numbers),
+    )
     return Table("Recall by size", titles, rows)
 
 

@@ -60,7 +60,7 @@ def calibration_section(results: Results, figures: Figures) -> Section:
     if not content:
         return Section("calibration", "Calibration", "", [], "The warm-up is not calibrated.")
     evidence = content.get("evidence", {})
-    blocks: list[Block] = [Note([_calibration_text(content, evidence)]), _threshold_table(content, evidence)]
+    blocks: list[Block] = [Note([_calibration_text(content, evidence)]), *_learned_tables(results, content)]
     errors = evidence.get("calibration_error", {})
     names = [n for n, error in errors.get("after", {}).items() if None not in (error, errors["before"][n])]
     if names:
@@ -113,20 +113,34 @@ def _calibration_text(content: Mapping[str, Any], evidence: Mapping[str, Any]) -
     )
 
 
-def _threshold_table(content: Mapping[str, Any], evidence: Mapping[str, Any]) -> Table:
-    structure, dice, sd = content.get("structure", {}), evidence.get("dice", {}), content.get("class_sd", {})
-    rows = [
-        [
-            Cell(name),
-            number_cell(threshold, 2),
-            number_cell(dice.get(name)),
-            number_cell(sd.get(name)),
-            Cell(_structure_text(structure[name]) if name in structure else "–"),
+def _learned_tables(results: Results, content: Mapping[str, Any]) -> list[Table]:
+    """The threshold of each class, and what is known of each structure: in one table where classes are the structures."""
+    thresholds = content.get("thresholds", {})
+    titles = ("Out-of-fold Dice", "Predicted Dice off by", "Structure kept")
+    source = "round_0/calibration.json"
+    if not results.config.regions:
+        rows = [
+            [Cell(name), number_cell(value, 2), *_structure_cells(content, name)]
+            for name, value in thresholds.items()
         ]
-        for name, threshold in content.get("thresholds", {}).items()
+        of_class = ("Class", "Confidence threshold", *titles)
+        return [Table("What was learned for each class", of_class, rows, source)]
+    confidences = [[Cell(name), number_cell(value, 2)] for name, value in thresholds.items()]
+    regions = [[Cell(name), *_structure_cells(content, name)] for name in content.get("structure", {})]
+    return [
+        Table("What was learned for each region", ("Region", *titles), regions, source),
+        Table("Confidence that a voxel needs", ("Class", "Confidence threshold"), confidences, source),
     ]
-    titles = ("Class", "Confidence threshold", "Out-of-fold Dice", "Predicted Dice off by", "Structure kept")
-    return Table("What was learned for each class", titles, rows, "round_0/calibration.json")
+
+
+def _structure_cells(content: Mapping[str, Any], name: str) -> list[Cell]:
+    """Dice, error of the predicted Dice, and rule of a class or region; the background has none."""
+    rules, dice = content.get("structure", {}), content.get("evidence", {}).get("dice", {})
+    return [
+        number_cell(dice.get(name)),
+        number_cell(content.get("class_sd", {}).get(name)),
+        Cell(_structure_text(rules[name]) if name in rules else "–"),
+    ]
 
 
 def _structure_text(rule: Mapping[str, Any]) -> str:
@@ -332,7 +346,7 @@ def _case_table(results: Results, number: int, cases: Sequence[Row]) -> Table:
     labels = {row["case_id"]: row for row in results.table(results.layout.labels_table(number))}
     titles = (
         "Case", "Predicted Dice (90% interval)", "Became", "Why", "Mean voxel weight", "Dice with round before",
-        *(f"{name} (ml)" for name in results.classes),
+        *(f"{name} (ml)" for name in results.structures),
     )  # fmt: skip
     rows = [_case_row(results, case, labels.get(case["case_id"], {})) for case in least_certain(cases)]
     caption = f"Pseudo-labels of round {number}, least certain first"
@@ -350,7 +364,7 @@ def _case_row(results: Results, case: Row, label: Row) -> list[Cell]:
         *text_cells([_reason(case, label)]),
         number_cell(case.get("weight_mean"), 2),
         number_cell(case.get("previous_round_dice")),
-        *(number_cell(case.get(f"volume_ml_{name}"), 1) for name in results.classes),
+        *(number_cell(case.get(f"volume_ml_{name}"), 1) for name in results.structures),
     ]
 
 
@@ -426,7 +440,9 @@ def _legend(results: Results) -> list[tuple[str, str]]:
     from hstf.refine.overlay import COLOURS
 
     colours = [tuple(int(value) for value in colour) for colour in COLOURS[1:]]
-    return [(name, f"rgb{colours[k % len(colours)]}") for k, name in enumerate(results.classes)]
+    return [
+        (name, f"rgb{colours[k % len(colours)]}") for k, name in enumerate(results.config.class_names[1:])
+    ]
 
 
 def overrides_section(results: Results) -> Section:

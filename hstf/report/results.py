@@ -31,9 +31,19 @@ class Results:
         return list(range(1, self.config.rounds + 1))
 
     @property
-    def classes(self) -> list[str]:
-        """Names of the foreground classes."""
-        return self.config.class_names[1:]
+    def structures(self) -> list[str]:
+        """Names of the classes, or of the regions where there are any: what tables have a row or column for."""
+        return list(self.config.structures)
+
+    @property
+    def kind(self) -> str:
+        """What these are called: ``class`` or ``region``."""
+        return self.config.structure_kind
+
+    @property
+    def kinds(self) -> str:
+        """The same of several."""
+        return "regions" if self.config.regions else "classes"
 
     @cached_property
     def scores(self) -> list[dict[str, Any]]:
@@ -53,9 +63,9 @@ class Results:
             return {}
 
     def presence(self, number: int) -> dict[str, dict[str, Any]]:
-        """Of each class where the test cases of a round are scored, see :func:`hstf.evaluate.presence.presence`."""
+        """Of each structure where the test cases of a round are scored, see :func:`hstf.evaluate.presence.presence`."""
         rows = self.table(self.layout.evaluation_cases(number))
-        return {name: presence([r for r in rows if r["class"] == name]) for name in self.classes if rows}
+        return {name: presence([r for r in rows if r["class"] == name]) for name in self.structures if rows}
 
     def table(self, path: Path) -> list[dict[str, str]]:
         """Rows of a CSV file; none when it is missing or unreadable."""

@@ -122,19 +122,20 @@ def _basis(results: Results, row: Row) -> str:
         if patients
         else "the test scans"
     )
-    classes = counted(len(results.classes), "class", "classes")
+    structures = counted(len(results.structures), results.kind, results.kinds)
+    absent = EMPTY_TEXT[config.evaluate.empty].format(kind=results.kind)
     return (
-        f"Mean over {classes} ({', '.join(results.classes)}) of the mean Dice over {scored}, in native space."
-        f" {EMPTY_TEXT[config.evaluate.empty]} Intervals by bootstrap over patients ({config.evaluate.bootstrap} resamples),"
+        f"Mean over {structures} ({', '.join(results.structures)}) of the mean Dice over {scored}, in native space."
+        f" {absent} Intervals by bootstrap over patients ({config.evaluate.bootstrap} resamples),"
         f" p by Wilcoxon's signed-rank test. Nothing was chosen on the test scans.{f' Note: {caveat}.' if caveat else ''}"
     )
 
 
 EMPTY_TEXT = {
-    "exclude": "A scan in which neither reference nor prediction has a class does not count for that class; a class missed,"
+    "exclude": "A scan in which neither reference nor prediction has a {kind} does not count for it; a {kind} missed,"
     " or predicted where it is not, counts 0.",
-    "one": "A class that neither reference nor prediction has counts 1 (evaluate.empty), so a model that never predicts it"
-    " is paid for every scan without it; a class missed, or predicted where it is not, counts 0.",
+    "one": "A {kind} that neither reference nor prediction has counts 1 (evaluate.empty), so a model that never predicts it"
+    " is paid for every scan without it; a {kind} missed, or predicted where it is not, counts 0.",
 }  # fmt: skip
 
 
@@ -160,7 +161,7 @@ def _worse_classes(results: Results) -> list[str]:
     rounds = results.scores
     if len(rounds) < 2:
         return []
-    changes = {name: _difference(rounds[-1], rounds[0], f"dice_{name}") for name in results.classes}
+    changes = {name: _difference(rounds[-1], rounds[0], f"dice_{name}") for name in results.structures}
     return [
         f"Dice of {name} fell from {number_text(rounds[0][f'dice_{name}'])} to {number_text(rounds[-1][f'dice_{name}'])}."
         for name, change in changes.items()
@@ -191,7 +192,7 @@ def _some(names: list[str]) -> str:
 
 
 def case_dice(results: Results, number: int) -> dict[str, float]:
-    """Mean Dice over the classes of each test case in a round, where it has one."""
+    """Mean Dice over the classes or regions of each test case in a round, where it has one."""
     if not results.table(results.layout.evaluation_cases(number)):
         return {}
     return {name: dice for name, dice in round_dice(results.config, number).items() if not isnan(dice)}
@@ -250,14 +251,14 @@ def _round_row(row: Row) -> list[Cell]:
 
 
 def _classes_table(results: Results) -> Table:
-    """Dice of each class in each round, and its change from the warm-up to the last."""
-    columns = {name: [row.get(f"dice_{name}") for row in results.scores] for name in results.classes}
+    """Dice of each class or region in each round, and its change from the warm-up to the last."""
+    columns = {name: [row.get(f"dice_{name}") for row in results.scores] for name in results.structures}
     rows = []
     for name, values in columns.items():
         change = _difference({"": values[-1]}, {"": values[0]}, "") if len(values) > 1 else None
         rows.append([Cell(name), *(number_cell(value) for value in values), _change_cell(change)])
-    titles = ("Class", *(round_name(row["round"]) for row in results.scores), "Change")
-    return Table("Dice of each class", titles, rows)
+    titles = (results.kind.capitalize(), *(round_name(row["round"]) for row in results.scores), "Change")
+    return Table(f"Dice of each {results.kind}", titles, rows)
 
 
 def _doubts(results: Results) -> list[Note]:
@@ -270,7 +271,7 @@ def _doubts(results: Results) -> list[Note]:
 def _presence_table(results: Results) -> list[Table]:
     """Classes that a scan may lack: how good they are where they are, and whether they are found."""
     found = {int(row["round"]): results.presence(int(row["round"])) for row in results.scores}
-    names = [n for n in results.classes if any(n in may_be_absent(classes) for classes in found.values())]
+    names = [n for n in results.structures if any(n in may_be_absent(classes) for classes in found.values())]
     rows = [
         [Cell(name), Cell(round_name(number)), *_presence_cells(classes[name])]
         for name in names
@@ -278,14 +279,14 @@ def _presence_table(results: Results) -> list[Table]:
         if name in classes
     ]
     titles = (
-        "Class",
+        results.kind.capitalize(),
         "Round",
         "Scans with it",
         "Dice where present",
         "Some of it found in",
         "False alarm in",
     )
-    return [Table("Classes that a scan may lack", titles, rows)] if rows else []
+    return [Table(f"{results.kinds.capitalize()} that a scan may lack", titles, rows)] if rows else []
 
 
 def _presence_cells(found: Mapping[str, Any]) -> list[Cell]:
@@ -311,11 +312,11 @@ def _rounds_figure(results: Results, figures: Figures) -> Block:
 
     figure = dice_by_round(
         [int(row["round"]) for row in results.scores], numbers("dice"), numbers("dice_low"), numbers("dice_high"),
-        {name: numbers(f"dice_{name}") for name in results.classes},
+        {name: numbers(f"dice_{name}") for name in results.structures},
     )  # fmt: skip
     return figures.add(
         "dice_by_round", "Dice by round", figure,
-        "Thick, in numbers below: mean over the classes with its 95% interval over patients. Thin: each class.",
+        f"Thick, in numbers below: mean over the {results.kinds} with its 95% interval over patients. Thin: each of them.",
     )  # fmt: skip
 
 
@@ -341,7 +342,7 @@ CASE_METRICS = (
 
 
 def test_cases_section(results: Results) -> Section:
-    """Each test case and class of the last round, worst first, and the means by class and by site."""
+    """Each test case and class (or region) of the last round, worst first, and the means by it and by site."""
     last = next(
         (n for n in reversed([0, *results.rounds]) if results.table(results.layout.evaluation_cases(n))), None
     )
@@ -356,10 +357,16 @@ def test_cases_section(results: Results) -> Section:
     )
     rows.sort(key=lambda row: number if (number := to_number(row.get("dice"))) is not None else -1.0)
     sites = sorted({row.get("site") or "" for row in rows})
-    means = [_mean_table("class", results.classes, rows)] + (
+    means = [_mean_table("class", results.structures, rows, results.kind)] + (
         [_mean_table("site", sites, rows)] if len(sites) > 1 else []
     )
-    columns = ("Case", "Class", *(name for _, name, _ in CASE_METRICS), "Dice against warm-up", "Absent from")
+    columns = (
+        "Case",
+        results.kind.capitalize(),
+        *(name for _, name, _ in CASE_METRICS),
+        "Dice against warm-up",
+        "Absent from",
+    )
     source = f"round_{last}/evaluation/cases.csv"
     table = Table(
         f"Each test case in {round_name(last)}", columns, [_case_row(r, earlier) for r in rows], source
@@ -378,7 +385,7 @@ def _case_row(row: Row, earlier: Mapping[tuple[str, str], Row]) -> list[Cell]:
     ]
 
 
-def _mean_table(key: str, names: Sequence[str], rows: Sequence[Row]) -> Table:
+def _mean_table(key: str, names: Sequence[str], rows: Sequence[Row], title: str = "site") -> Table:
     """Means of the rows whose column ``key`` is each of ``names``."""
     groups = {name: [row for row in rows if (row.get(key) or "") == name] for name in names}
     metrics = CASE_METRICS[:5]
@@ -390,4 +397,4 @@ def _mean_table(key: str, names: Sequence[str], rows: Sequence[Row]) -> Table:
         ]
         for name, members in groups.items()
     ]
-    return Table(f"Means by {key}", (key.capitalize(), "Cases", *(name for _, name, _ in metrics)), body)
+    return Table(f"Means by {title}", (title.capitalize(), "Cases", *(name for _, name, _ in metrics)), body)

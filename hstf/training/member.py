@@ -112,7 +112,8 @@ def initial_network(config: Config, plan: Plan, seed: int, start: Path | None) -
     if start is not None:
         return load_network(start)[0]
     torch.manual_seed(seed)
-    return build(network_spec(config.network, plan, len(config.modalities), len(config.class_names)))
+    classes = len(config.class_names)
+    return build(network_spec(config.network, plan, len(config.modalities), classes, config.heads))
 
 
 def member_seed(seed: int, number: int, member: str) -> int:
@@ -131,6 +132,7 @@ def training_fingerprint(
         "training": training.model_dump(mode="json", exclude=SPEED_KEYS["student"]),
         "network": config.network.model_dump(mode="json"),
         "labels": config.labels,
+        **({"regions": config.heads} if config.heads else {}),
         "plan": {key: plan.to_json()[key] for key in PLAN_KEYS},
         "seed": source.seed,
         "files": [(str(path), sha256_file(path)) for path in paths],  # their order decides who is learned from when
