@@ -102,7 +102,7 @@ def side_by_side(count):
     node's."""
 
     def of_job(w):
-        if workflow.non_local_exec or workflow.cores is None:
+        if workflow.non_local_exec or workflow.remote_exec or workflow.cores is None:
             return 8
         return min(8, max(1, workflow.cores // max(1, count * ALIKE)))
 
