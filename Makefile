@@ -1,6 +1,7 @@
 # make demo    install into .venv and run the demo: two rounds on synthetic scans, a few minutes without a GPU
 # make test    run all tests          make lint    formats, types and the linter of the workflow
-# make test-slurm   run the workflow on a SLURM of pretended nodes, which it installs and starts (Debian, root)
+# make test-slurm   run the workflow on a SLURM of pretended nodes, which it installs and starts (Debian, root); shows the jobs
+# make faults  measure how long it takes to go on after each fault, as workflow/FAULTS.md has it
 # make docs    write config/README.md and the JSON schema from the configuration classes
 # make clean   remove the demo's results (no environment, no other experiment)
 #
@@ -12,7 +13,7 @@ CORES ?= all
 BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo test test-slurm lint docs clean
+.PHONY: demo test test-slurm faults lint docs clean
 
 demo: $(VENV)/.installed
 	snakemake --cores $(CORES)
@@ -22,7 +23,10 @@ test: $(VENV)/.installed-dev
 	python -m pytest
 
 test-slurm: $(VENV)/.installed-dev
-	HSTF_SLURM=1 python -m pytest tests/slurm -v
+	HSTF_SLURM=1 python -m pytest tests/slurm -v -rP
+
+faults: $(VENV)/.installed-dev
+	python tests/benchmarks/faults.py
 
 lint: $(VENV)/.installed-dev
 	ruff format --check .

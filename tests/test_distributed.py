@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import SPLITS, Workspace, write_sheet
+from recovery import Record, recovery
 from torch import Tensor
 from training_files import CLASSES, PLAN, TRAINING, new_state, some_views, write_experiment, write_labels
 
@@ -115,7 +116,9 @@ def step_when_a_rank_is_killed(command: list[str], state: Path) -> int:
     return int(torch.load(state, weights_only=True)["step"])
 
 
-def test_two_ranks_warm_up_as_one_though_one_of_them_was_killed(tmp_path: Path) -> None:
+def test_two_ranks_warm_up_as_one_though_one_of_them_was_killed(
+    tmp_path: Path, record_property: Record
+) -> None:
     keys = {"warmup": {**CURVE, "steps": 16, "seeds": 1}}
     one, _ = experiment(tmp_path / "one", 4, **keys)
     warmup(one, "seed_0")
@@ -124,7 +127,8 @@ def test_two_ranks_warm_up_as_one_though_one_of_them_was_killed(tmp_path: Path) 
     state = Layout.of(two).training_state(0, "seed_0") / "state.pt"
     assert 3 <= step_when_a_rank_is_killed([*TORCHRUN, *arguments], state) < 16
     assert not Layout.of(two).weights(0, "seed_0").exists()
-    done = by_two(*arguments)
+    with recovery(record_property, "SIGKILL of one rank of two", "all end; then from the last checkpoint"):
+        done = by_two(*arguments)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("resumes at step") == 1
     assert "cpu and 1 more" in done.stdout
