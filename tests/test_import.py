@@ -31,6 +31,7 @@ from hstf.importers.nnunet import read_labels
 from hstf.importers.split import draw
 from hstf.layout import Layout
 from hstf.phantom import LAYOUTS
+from hstf.store import read_array
 
 L, U, T = Split.LABELLED, Split.UNLABELLED, Split.TEST
 
@@ -138,25 +139,30 @@ def test_a_layout_can_be_run(layout: str, phantoms: Callable[..., Path], workpla
 QUICK = ("acdc", "brats")
 """Thick slices and two scans a patient; four modalities. The others take as long, so they run when asked for."""
 ROUND = {"rounds": 1, "track": {"enabled": False}} | {
-    name: TINY[name]
-    for name in ("device", "plan", "network", "warmup", "refine", "student", "teacher", "predict", "evaluate")
+    name: TINY[name] for name in ("device", "plan", "network", "warmup", "refine", "student", "evaluate")
 }
+ROUND |= {
+    "teacher": {"scales": [1.0], "flip_axes": [], "overlap": 0.0},
+    "predict": {"flip_axes": [], "overlap": 0.0},
+}
+"""What is tested is that files come through, so that one look at a scan is enough."""
 
 
 def when_asked(layout: str) -> object:
     """``layout`` as a parameter; unless quick, it is skipped without ``HSTF_ALL_LAYOUTS`` in the environment."""
     wanted = layout in QUICK or "HSTF_ALL_LAYOUTS" in os.environ
     return pytest.param(
-        layout, marks=pytest.mark.skipif(not wanted, reason="a minute: set HSTF_ALL_LAYOUTS=1")
+        layout, marks=pytest.mark.skipif(not wanted, reason="half a minute: set HSTF_ALL_LAYOUTS=1")
     )
 
 
 @pytest.mark.workflow
 @pytest.mark.parametrize("layout", [when_asked(layout) for layout in EXPECTED])
 def test_a_layout_goes_through_a_round(layout: str, workplace: Path) -> None:
-    """From the phantom to the report, and no withheld file is opened on the way."""
+    """From the phantom to the report, no withheld file opened on the way; scribbled where the layout can be."""
     options, labels, _, counts = EXPECTED[layout]
     made = ["--cases", "6", "--labelled", "3", "--test", "1", "--size", "24", "24", "12"]
+    made += ["--scribbles"] if LAYOUTS[layout].ignore else []
     assert main(["phantom", "--layout", layout, "--output", "data", *made]) == 0
     imported(LAYOUTS[layout].kind or layout, Path("data"), *options)
     settings = Path("config/x.yaml")
@@ -176,6 +182,9 @@ def test_a_layout_goes_through_a_round(layout: str, workplace: Path) -> None:
         assert set(np.unique(predicted.dataobj)) <= set(labels.values())
     with results.labels_table(1).open() as stream:
         assert len(list(csv.DictReader(stream))) == counts[U]
+    for case in sheet.of(L):
+        ignored = np.count_nonzero(read_array(results.preprocessed / case.case_id / "label.b2nd") == 255)
+        assert bool(ignored) is bool(LAYOUTS[layout].ignore)
     assert results.report.is_file() and (results.export / "model.json").is_file()
     assert {line.split()[0] for line in Path("opened.txt").read_text().splitlines()} == {"check", "evaluate"}
     assert workspace.jobs() == {}
@@ -479,6 +488,12 @@ BROKEN: list[tuple[str, Callable[[Path], None], str]] = [
     ("nnunet", describe(labels={"liver": "one"}), "expected whole numbers or lists of them"),
     ("nnunet", describe(labels=None), "labels is None"),
     ("nnunet", reshape("labelsTr/*001*", 16, 16, 9), "they must lie on one grid"),
+    ("nnunet", reshape("imagesTr/*001_0000*", 16, 16), "expected three axes"),
+    (
+        "nnunet",
+        copy("imagesTr/*001_0000*", "imagesTs/phantom_001_0000.nii.gz"),
+        "phantom_001: is there twice",
+    ),
     ("nnunet", empty, "dataset.json: missing"),
     ("folder", remove("images/case_001*"), "a label without its image case_001"),
     ("folder", rename("images", "pictures"), "has labels, but no folder of images: expected images"),
@@ -514,6 +529,31 @@ def test_a_broken_folder_is_a_sentence_and_nothing_is_written(
     assert main(["import", kind, "data", "--output", "config/x.yaml"]) == 1
     told = capsys.readouterr().err
     assert said in told and "Traceback" not in told
+    assert not Path("config").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (remove("images/case_001_pet*"), "case_001: modality pet is missing"),
+        (
+            rename("case_001_pet.nii.gz", "case_001_spect.nii.gz"),
+            "names no modality: expected <case>_ and one of",
+        ),
+        (reshape("images/case_001_pet*", 9, 9, 9), "they must lie on one grid"),
+    ],
+)
+def test_a_broken_folder_of_two_modalities(
+    damage: Callable[[Path], None],
+    said: str,
+    phantoms: Callable[..., Path],
+    workplace: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(phantoms("folder", "--modalities", "ct", "pet"), "data")
+    damage(Path("data"))
+    assert main(["import", "folder", "data", "--output", "config/x.yaml", "--modalities", "ct", "pet"]) == 1
+    assert said in capsys.readouterr().err
     assert not Path("config").exists()
 
 

@@ -96,6 +96,18 @@ A CSV file with a row for each case; relative paths start at the sheet's own fol
 | `group` | optional: the patient; cases of a patient never straddle a split or a fold |
 | `site` | optional: where the scan comes from; the report shows scores and pseudo-labels by site |
 
+## Scribbles
+
+A label may tell the class of some voxels alone. Give the others a value of their own and name it `ignore`, as in
+`labels: {background: 0, liver: 1, ignore: 255}`; nothing is learned from them and nothing measured, but their image still
+teaches consistency. A few curves of each class that a scan shows will do; the background needs some too, in each of its
+tissues. Dense labels and scribbles may be mixed. From scribbles alone refinement does not learn how many components a
+structure has, how small they are and whether they have holes, so that it leaves those of pseudo-labels as they are, and
+predicted Dice is that of voxels that a person was sure of: trust its order, not its height. Label test cases densely: of
+scribbled ones only overlap is scored, on the labelled voxels. `hstf phantom --scribbles` makes such scans.
+
+In a correction under `overrides/`, too, what is ignored has no weight; the pseudo-label does not come back there.
+
 ## Every key
 
 Generated from the classes in `hstf/config/` by `make docs`.

@@ -1,7 +1,7 @@
-"""What unlabelled scans of another hospital teach: ``python tests/benchmarks/sites.py FOLDER [--fourier 0.5] [--cores 1]``.
+"""What scans of another hospital teach, with Fourier mixing and without: ``python tests/benchmarks/sites.py FOLDER``.
 
 Phantoms of two sites: all labelled scans are of the first; unlabelled and test scans are of both, and the second has another
-contrast. Prints the mean Dice of the test scans by site, of the warm-up and of the student.
+contrast. One warm-up is the teacher of all students. Prints the mean Dice of the test scans by site.
 """
 
 import argparse
@@ -23,19 +23,21 @@ PHANTOM = [
 ]  # fmt: skip
 
 
-def configuration(folder: Path, fourier: float) -> dict:
-    """Small enough for one core and some minutes."""
-    augmentation = {"fourier_probability": fourier}
-    return {
-        "experiment": f"sites_{fourier:g}", "output": str(folder / "results"), "cases": str(folder / "data" / "cases.csv"),
+def configuration(folder: Path, experiment: str, fourier: float, reuse: str | None) -> dict:
+    """Small enough for one core and some minutes; the students start from the warm-up of the experiment ``reuse``."""
+    results = folder / "results"
+    shared = {"reuse": dict.fromkeys(("data", "warmup"), str(results / reuse))} if reuse else {}
+    return shared | {
+        "experiment": experiment, "output": str(results), "cases": str(folder / "data" / "cases.csv"),
         "overrides": str(folder / "overrides"), "rounds": 1, "shard_size": 100, "device": "cpu",
         "labels": {name: value for name, value in PHANTOM_LABELS.items() if name != "lesion"}, "modalities": {"image": "mr"},
         "plan": {"patch_size": [32, 32, 32], "batch_size": 2, "base_channels": 8, "stages": 3},
         "preprocess": {"workers": 1},
         "warmup": {"folds": 2, "steps": 200, "learning_rate": 0.002},
-        "student": {"start": "warmup", "steps": 200, "learning_rate": 0.002, "augmentation": augmentation},
-        "teacher": {"scales": [0.8, 1.0, 1.25], "overlap": 0.25},
-        "predict": {"overlap": 0.25}, "evaluate": {"bootstrap": 100},
+        "student": {
+            "start": "warmup", "steps": 200, "learning_rate": 0.002, "augmentation": {"fourier_probability": fourier},
+        },
+        "teacher": {"scales": [1.0]}, "predict": {"overlap": 0.25}, "evaluate": {"bootstrap": 100},
     }  # fmt: skip
 
 
@@ -44,30 +46,47 @@ def run(*command: str) -> None:
     subprocess.run([sys.executable, "-m", *command], check=True)
 
 
+def run_experiment(folder: Path, config: dict, cores: str, number: int) -> Path:
+    """The results of an experiment, up to the evaluation of round ``number``."""
+    path = folder / f"{config['experiment']}.yaml"
+    path.write_text(yaml.safe_dump(config))
+    results = folder / "results" / config["experiment"]
+    target = results / f"round_{number}" / "evaluation" / "cases.csv"
+    run("snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder), "--cores", cores,
+        "--configfile", str(path), "--quiet", "rules", "--", str(target))  # fmt: skip
+    return target
+
+
+def dice_by_site(table: Path) -> str:
+    """Mean Dice of each site, as text."""
+    dice = defaultdict(list)
+    for row in read_csv(table):
+        dice[row["site"]] += [float(row["dice"])] if row["dice"] else []
+    return "".join(f"{site}: {fmean(values):.3f}   " for site, values in sorted(dice.items()))
+
+
 def main() -> None:
     """Make the phantoms, run the workflow, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument(
-        "--fourier", type=float, default=0.5, help="augmentation.fourier_probability of the student"
+        "--fourier",
+        type=float,
+        nargs="+",
+        default=[0.0, 0.5],
+        help="augmentation.fourier_probability of the students",
     )
     parser.add_argument("--cores", default="1")
     args = parser.parse_args()
     folder = args.folder.resolve()
     if not (folder / "data" / "cases.csv").exists():
         run("hstf", "phantom", "--output", str(folder / "data"), *PHANTOM)
-    config = configuration(folder, args.fourier)
-    path = folder / f"{config['experiment']}.yaml"
-    path.write_text(yaml.safe_dump(config))
-    results = folder / "results" / config["experiment"]
-    tables = [results / f"round_{number}" / "evaluation" / "cases.csv" for number in (0, 1)]
-    run("snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder), "--cores", args.cores,
-        "--configfile", str(path), "--quiet", "rules", "--", *map(str, tables))  # fmt: skip
-    for name, table in zip(("warm-up", "student"), tables, strict=True):
-        dice = defaultdict(list)
-        for row in read_csv(table):
-            dice[row["site"]] += [float(row["dice"])] if row["dice"] else []
-        print(name, *(f"{site}: {fmean(values):.3f}" for site, values in sorted(dice.items())), sep="   ")
+    warmup = run_experiment(folder, configuration(folder, "warmup", 0.0, None), args.cores, 0)
+    print(f"{'warm-up':24}{dice_by_site(warmup)}", flush=True)
+    for fourier in args.fourier:
+        config = configuration(folder, f"fourier_{fourier:g}", fourier, "warmup")
+        student = run_experiment(folder, config, args.cores, 1)
+        print(f"{f'student, mixing {fourier:g}':24}{dice_by_site(student)}", flush=True)
 
 
 if __name__ == "__main__":
