@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Workspace, write_sheet
+from conftest import TINY, Workspace, write_sheet
 from scipy.stats import wilcoxon
 
 from hstf.cases import Split, read_cases
@@ -229,6 +229,13 @@ def test_the_jobs_of_a_comparison_share_data_and_warmup(experiment: Workspace) -
     assert not [rule for rule in jobs if rule.startswith("supervised") and "labels" in rule]
     assert jobs["hstf_seed_0_student_member"] == jobs["supervised_seed_1_student_member"] == 2
     assert not [rule for rule in experiment.jobs("compare_hstf_seed_0") if rule.startswith("supervised")]
+
+
+def test_scans_that_are_still_to_be_made_can_be_compared_on(tmp_path: Path) -> None:
+    write_sheet(tmp_path, ["labelled"] * 4 + ["test"] * 2 + ["unlabelled"] * 3, "images/{}.nii.gz")
+    workspace = Workspace(tmp_path)
+    workspace.configure(**TINY, compare={"methods": ["supervised"], "seeds": [0]})
+    assert workspace.jobs("compare")["phantom"] == 1
 
 
 def test_an_experiment_takes_data_and_warmup_of_another(experiment: Workspace) -> None:

@@ -125,7 +125,7 @@ def _derived(config: Config, name: str, method: str, seed: int, reuse: Mapping[s
     folder = Layout.of(config).compare
     changes = {
         "experiment": name, "output": str(folder), "overrides": str(folder / name / "overrides"), "method": method,
-        "seed": seed, "reuse": dict(reuse), "phantom": None,
+        "seed": seed, "reuse": dict(reuse),
     }  # fmt: skip
     return resolve_config(config.model_dump(mode="json") | changes, source=f"compare: {name}")
 
