@@ -296,7 +296,7 @@ def test_the_command_follows_from_gpus_and_nodes_of_the_round(tmp_path: Path) ->
     assert told.count(": torchrun --standalone --nproc-per-node 4 -m hstf warmup --config") == 3
     commands = (
         ": torchrun --standalone --nproc-per-node 2 -m hstf",
-        r": srun --nodes=2 --ntasks=4 --cpus-per-task=\d --kill-on-bad-exit=1 hstf",
+        r": srun --nodes=2 --ntasks-per-node=2 --cpus-per-task=\d --kill-on-bad-exit=1 hstf",
         ": hstf",
     )
     for number, command in enumerate(commands, 1):

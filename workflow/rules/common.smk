@@ -72,13 +72,13 @@ def memory(megabytes):
 
 def shared(nodes, gpus, threads):
     """Resources of a training on `gpus` of each of `nodes`; `launch` is how its command begins. The others are those by which
-    Snakemake has SLURM start an MPI job: a task for each GPU."""
-    tasks = nodes * gpus
+    Snakemake has SLURM start an MPI job: a task for each GPU, the same number on each node."""
     if nodes > 1:
-        sizes = f"--nodes={nodes} --ntasks={tasks} --cpus-per-task={threads}"
+        sizes = f"--nodes={nodes} --ntasks-per-node={gpus} --cpus-per-task={threads}"
         launch = f"srun {sizes} --kill-on-bad-exit=1 hstf"
-        several = {"mpi": "srun", "nodes": nodes, "tasks": tasks, "tasks_per_gpu": 0}
-        return {"gpu": GPU * tasks, "launch": launch, **several}
+        several = {"mpi": "srun", "nodes": nodes, "tasks_per_gpu": 0}
+        tasks = {"tasks": nodes if gpus == 1 else None, "tasks_per_node": gpus if gpus > 1 else None}
+        return {"gpu": GPU * nodes * gpus, "launch": launch, **several, **tasks}
     launch = f"torchrun --standalone --nproc-per-node {gpus} -m hstf" if gpus > 1 else "hstf"
     return {"gpu": GPU * gpus, "launch": launch}
 
