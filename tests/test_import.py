@@ -23,12 +23,14 @@ from hstf.check.scan import scan_file
 from hstf.cli import main
 from hstf.config import Config, load_config
 from hstf.config.load import merge, read_yaml
+from hstf.config.regions import region_faults
 from hstf.errors import HstfError
 from hstf.files import read_csv
 from hstf.importers.brats import name_labels
 from hstf.importers.dataset import column_names, modality_of, natural
 from hstf.importers.nnunet import read_labels
 from hstf.importers.split import draw
+from hstf.importers.write import named_regions
 from hstf.layout import Layout
 from hstf.phantom import LAYOUTS
 from hstf.store import read_array
@@ -77,7 +79,12 @@ def problems(config: Config) -> list[str]:
 
 ORGANS = {"background": 0, "liver": 1, "spleen": 2, "kidney": 3, "lesion": 4}
 HEART = {"background": 0, "right_ventricle": 1, "myocardium": 2, "left_ventricle": 3}
-TUMOUR = {"background": 0, "necrosis": 1, "oedema": 2, "enhancing_tumour": 4}
+TUMOUR = {"background": 0, "necrosis": 1, "oedema": 2, "enhancing": 4}
+REGIONS = {
+    "whole_tumour": ("necrosis", "oedema", "enhancing"),
+    "tumour_core": ("necrosis", "enhancing"),
+    "enhancing_tumour": ("enhancing",),
+}
 NUMBERED = {"background": 0, "class_1": 1, "class_2": 2, "class_3": 3, "class_4": 4}
 MR, CT = {"image": "mr"}, {"image": "ct"}
 EXPECTED = {
@@ -90,7 +97,7 @@ EXPECTED = {
     ),
     "brats2023": (
         ["--test", "1"],
-        TUMOUR | {"enhancing_tumour": 3},
+        TUMOUR | {"enhancing": 3},
         dict.fromkeys(["t2f", "t1n", "t1c", "t2w"], "mr"),
         {L: 3, U: 2, T: 1},
     ),
@@ -118,6 +125,7 @@ def test_a_layout_becomes_a_sound_experiment(
     options, labels, modalities, counts = EXPECTED[layout]
     config = imported(LAYOUTS[layout].kind or layout, phantoms(layout), *options)
     assert (config.labels, config.modalities) == (labels, modalities)
+    assert config.regions == (REGIONS if layout.startswith("brats") else {})
     assert splits(config) == counts
     assert problems(config) == []
     patients = {case.group for case in read_cases(config).cases}
@@ -171,7 +179,8 @@ def test_a_layout_goes_through_a_round(layout: str, workplace: Path) -> None:
     workspace = Workspace(workplace, str(settings))
     workspace.run()
 
-    results, sheet = Layout.of(load_config(settings)), read_cases(load_config(settings))
+    config = load_config(settings)
+    results, sheet = Layout.of(config), read_cases(config)
     for case in sheet.of(T):
         assert case.reference is not None
         predicted, reference = (
@@ -180,6 +189,7 @@ def test_a_layout_goes_through_a_round(layout: str, workplace: Path) -> None:
         np.testing.assert_allclose(predicted.affine, reference.affine, atol=1e-4)
         assert predicted.shape == reference.shape
         assert set(np.unique(predicted.dataobj)) <= set(labels.values())
+    assert {row["class"] for row in read_csv(results.evaluation_cases(1))} == set(config.structures)
     with results.labels_table(1).open() as stream:
         assert len(list(csv.DictReader(stream))) == counts[U]
     for case in sheet.of(L):
@@ -216,10 +226,12 @@ def test_4d_channels_become_files_on_request(
 
 
 def test_task_1_of_the_decathlon_is_brats(phantoms: Callable[..., Path], workplace: Path) -> None:
-    folder = phantoms("msd", "--modalities", "FLAIR", "T1w", "t1gd", "T2w")
-    config = imported("brats", folder, "--extract", "channels")
+    shutil.copytree(phantoms("msd", "--modalities", "FLAIR", "T1w", "t1gd", "T2w"), "data")
+    describe(labels={"0": "background", "1": "edema", "2": "non-enhancing", "3": "enhancing"})(Path("data"))
+    config = imported("brats", Path("data"), "--extract", "channels")
     assert list(config.modalities) == ["flair", "t1w", "t1gd", "t2w"]
-    assert "whole_tumour: [1, 2, 3], tumour_core: [2, 3]" in Path("config/x.yaml").read_text()
+    assert config.structures == {"whole_tumour": (1, 2, 3), "tumour_core": (2, 3), "enhancing_tumour": (3,)}
+    assert config.lesions == ("enhancing_tumour",)
 
 
 # --- what may not be looked at -----------------------------------------------------------------------
@@ -589,9 +601,11 @@ def test_the_odd_label_of_brats_2020(phantoms: Callable[..., Path], workplace: P
 )  # fmt: skip
 def test_labels_of_brats(values: set[int], recent: bool, enhancing: int, cavity: int | None) -> None:
     labels = name_labels(values, recent)
-    assert labels.values["enhancing_tumour"] == enhancing
+    assert labels.values["enhancing"] == enhancing
     assert labels.values.get("resection_cavity") == cavity
     assert labels.regions["tumour_core"] == (1, enhancing)
+    assert labels.regions.get("resection_cavity") == ((cavity,) if cavity else None)
+    assert not region_faults(named_regions(labels), list(labels.values)[1:])
 
 
 def test_timepoints_and_sites_of_brats(phantoms: Callable[..., Path], workplace: Path) -> None:
@@ -612,7 +626,27 @@ def test_regions_and_ignore_label_of_nnunet(phantoms: Callable[..., Path], workp
         "background": 0, "whole_tumor_rest": 1, "core_rest": 2, "enhancing": 3, "ignore": 4
     }  # fmt: skip
     assert config.ignore_value == 4
-    assert "{whole_tumor: [1, 2, 3], core: [2, 3], enhancing: [3]}" in Path("config/x.yaml").read_text()
+    assert config.structures == {"whole_tumor": (1, 2, 3), "core": (2, 3), "enhancing": (3,)}
+    assert config.lesions == ("whole_tumor",)
+
+
+def test_regions_of_nnunet_that_cannot_tell_classes_apart(
+    phantoms: Callable[..., Path], workplace: Path
+) -> None:
+    shutil.copytree(phantoms("nnunet"), "data")
+    regions = {"background": 0, "liver": [1, 2, 3, 4], "lesion": 4}
+    describe(labels=regions, regions_class_order=[1, 4])(Path("data"))
+    config = imported("nnunet", Path("data"))
+    assert config.regions == {} and config.lesions == ("lesion",)
+    assert config.labels == {
+        "background": 0,
+        "liver_rest": 1,
+        "liver_rest_2": 2,
+        "liver_rest_3": 3,
+        "lesion": 4,
+    }
+    told = " ".join(Path("config/x.yaml").read_text().replace("\n#", " ").split())
+    assert "the classes liver_rest, liver_rest_2 and liver_rest_3 are in the same regions (liver)" in told
 
 
 def test_labels_of_nnunet() -> None:
@@ -799,5 +833,5 @@ def test_a_sheet_is_not_written_for_a_configuration_of_other_data(
     arguments = ["import", "brats", str(phantoms("brats2023")), "--output", str(ready), "--sheet", "s.csv"]
     assert main(arguments) == 1
     told = capsys.readouterr().err
-    assert "modality flair is not there" in told and "label value 3 (enhancing_tumour) is not known" in told
+    assert "modality flair is not there" in told and "label value 3 (enhancing) is not known" in told
     assert not Path("s.csv").exists()

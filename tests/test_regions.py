@@ -3,6 +3,7 @@
 import itertools
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,11 +14,22 @@ from hypothesis import strategies as st
 from torch import Tensor
 from training_files import PLAN
 
+from hstf.calibrate import calibrate
+from hstf.cases import Split, read_cases
+from hstf.cli import main
+from hstf.config.load import merge, read_yaml, resolve_config
 from hstf.config.network import NetworkConfig
+from hstf.files import read_json
+from hstf.layout import Layout
 from hstf.losses import region_log_odds, region_loss, region_sums
+from hstf.metrics import structure_dice
 from hstf.models import build, load_network, network_spec, save_network
 from hstf.models.regions import class_logits
+from hstf.plan import plan
+from hstf.preprocess import preprocess
 from hstf.regions import mask, membership, overlaps, probability
+from hstf.store import read_array
+from hstf.warmup import warmup
 
 TUMOUR = {"whole": (1, 2, 3), "core": (1, 3), "enhancing": (3,)}
 CLASSES = 4
@@ -85,7 +97,7 @@ def test_log_odds_of_a_region_are_those_of_its_summed_probability() -> None:
 
 
 @pytest.mark.parametrize("name", ["hybrid", "utnet", "unetpp", "pair"])
-def test_a_network_has_a_head_for_each_region_and_answers_with_classes(name: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_network_has_a_head_for_each_region_and_answers_with_classes(name: str, tmp_path: Path) -> None:
     config = NetworkConfig(name=name, pair=("hybrid", "utnet"), transformer_layers=1, transformer_heads=1)
     torch.manual_seed(0)
     network = build(network_spec(config, PLAN, 2, CLASSES, NESTED)).eval()
@@ -183,3 +195,40 @@ def test_overlaps_of_regions_are_those_of_their_masks(seed: int) -> None:
     masks = [(np.isin(a, m), np.isin(b, m)) for m in TUMOUR.values()]
     expected = [[(p & q).sum(), p.sum(), q.sum()] for p, q in masks]
     np.testing.assert_array_equal(overlaps(table, TUMOUR), np.transpose(expected))
+
+
+# --- learned from ---------------------------------------------------------------------------------------
+
+
+def test_regions_of_a_phantom_are_learned_and_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Out of fold, against the same voxels anywhere; then what calibration says of each region."""
+    monkeypatch.chdir(tmp_path)
+    made = ["--cases", "4", "--labelled", "4", "--test", "0", "--size", "24", "24", "24"]
+    made += ["--lesions", "3", "--variation", "0.3", "--noise", "0.02"]
+    assert main(["phantom", "--layout", "brats", "--output", "data", *made]) == 0
+    assert main(["import", "brats", "data", "--output", "config/x.yaml"]) == 0
+    config = resolve_config(merge(read_yaml(Path("config/x.yaml")), {
+        "device": "cpu", "preprocess": {"workers": 1}, "teacher": {"scales": [1.0, 1.25]}, "network": {"name": "cnn"},
+        "plan": {"patch_size": [24, 24, 24], "batch_size": 2, "base_channels": 8, "stages": 3},
+        "warmup": {"folds": 2, "steps": 60, "warmup_steps": 4, "learning_rate": 0.02, "augmentation": {"flip_axes": []}},
+    }))  # fmt: skip
+    plan(config)
+    preprocess(config, "labelled_0")
+    for fold in ("fold_0", "fold_1"):
+        warmup(config, fold)
+    layout, dices = Layout.of(config), []
+    for case in read_cases(config).of(Split.LABELLED):
+        predicted = (
+            read_array(layout.out_of_fold / case.case_id / "probabilities.b2nd").argmax(0).astype(np.uint8)
+        )
+        anywhere = np.random.default_rng(0).permutation(predicted.reshape(-1)).reshape(predicted.shape)
+        label = read_array(layout.preprocessed / case.case_id / "label.b2nd")
+        dices.append([structure_dice(found, label, config.structures) for found in (predicted, anywhere)])
+    found, chance = np.mean(dices, axis=0)
+    assert (found > 0.35).all() and (chance < 0.1).all(), (found, chance)
+    agreement = read_json(layout.out_of_fold / case.case_id / "agreement.json")
+    assert all(dice.keys() == config.regions.keys() for dice in agreement["scales"].values())
+    known = calibrate(config)
+    assert known.dice_models.keys() == known.structure.keys() == config.regions.keys()
+    assert known.lesions.keys() == {"enhancing_tumour"} and list(known.thresholds) == config.class_names
+    assert known.evidence["dice"].keys() == config.regions.keys()

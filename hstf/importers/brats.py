@@ -118,15 +118,17 @@ def _adopt_odd_labels(dataset: DataSet, cases: dict[str, dict[str, Path]], odd: 
 
 
 def name_labels(values: set[int], recent: bool = False) -> Labels:
-    """The classes behind the ``values`` of the labels: 1, 2, 4 until 2021; 1, 2, 3 from 2023; 2024 adds 4.
+    """The classes behind the ``values`` of the labels: 1, 2, 4 until 2021; 1, 2, 3 from 2023; 2024 adds 4, the cavity after
+    surgery, which is a region by itself.
 
     Args:
         recent: names of 2023 on, should no enhancing tumour be there to tell.
     """
     enhancing = 3 if 3 in values or (recent and 4 not in values) else 4
-    classes = {"background": 0, "necrosis": 1, "oedema": 2, "enhancing_tumour": enhancing}
-    after_treatment = {"resection_cavity": 4} if {3, 4} <= values else {}
-    return Labels(classes | after_treatment, _regions(1, 2, enhancing))
+    classes = {"background": 0, "necrosis": 1, "oedema": 2, "enhancing": enhancing}
+    cavity = {"resection_cavity": 4} if {3, 4} <= values else {}
+    by_itself = {name: (value,) for name, value in cavity.items()}
+    return Labels(classes | cavity, _regions(1, 2, enhancing) | by_itself)
 
 
 def _regions(necrosis: int, oedema: int, enhancing: int) -> dict[str, tuple[int, ...]]:

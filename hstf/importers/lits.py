@@ -12,12 +12,18 @@ from hstf.importers.options import Options
 from hstf.volumes import stem
 
 FILE = re.compile(r"(?P<kind>volume|segmentation|test-volume|test-segmentation)-(?P<number>\d+)")
-LABELS = Labels({"background": 0, "liver": 1, "lesion": 2}, {"liver": (1, 2), "lesion": (2,)})
+LABELS = Labels({"background": 0, "liver": 1, "lesion": 2})
+SCORED = (
+    "Its owners score the liver with its lesions: 'regions: {liver: [liver, lesion], lesion: [lesion]}' trains and scores"
+    " these overlapping regions."
+)
 
 
 def find(folder: Path, options: Options) -> DataSet:
     """The scans below ``folder``."""
-    dataset = DataSet("LiTS: liver and liver lesions in contrast-enhanced CT.", {"image": "ct"}, LABELS)
+    dataset = DataSet(
+        "LiTS: liver and liver lesions in contrast-enhanced CT.", {"image": "ct"}, LABELS, comments=[SCORED]
+    )
     files: dict[str, Path] = {}
     for path in find_volumes(folder):
         match = FILE.fullmatch(stem(path))

@@ -85,7 +85,8 @@ def read_labels(labels: Any, source: Path) -> Labels:
     """Classes from ``labels``: names to values (version 2, a list of values is a region) or values to names (1).
 
     A value that lies in regions alone is named after the smallest of them: ``whole_tumor_rest`` is what no smaller
-    region of the whole tumour holds.
+    region of the whole tumour holds. ``regions_class_order``, in which nnU-Net writes one region over the other, is not
+    needed: a class is what lies in its regions and in no other.
     """
     if not isinstance(labels, Mapping) or not labels:
         raise HstfError(f"{source}: labels is {labels!r}, expected names and values.")

@@ -13,6 +13,8 @@ import yaml
 
 from hstf.cases import Split
 from hstf.config import Config, resolve_config
+from hstf.config.experiment import BACKGROUND, IGNORE
+from hstf.config.regions import region_faults
 from hstf.errors import join_faults
 from hstf.files import write_csv
 from hstf.importers.dataset import DataSet, FoundCase, Labels
@@ -77,7 +79,7 @@ def config_text(
     sections = [
         _header(output, dataset, splits, command),
         [f"experiment: {output.stem}", f"cases: {sheet_path(output)}", f"overrides: overrides/{output.stem}"],
-        [f"labels: {_flow(labels.values)}", *_lesions(labels), *_regions(labels),
+        [f"labels: {_flow(labels.values)}", *_regions(labels), *_lesions(labels),
          f"modalities: {_flow(dataset.modalities)}"],
         _training(len(labelled), [grids[case_id] for case_id in splits]),
     ]  # fmt: skip
@@ -115,18 +117,35 @@ def _flow(content: Any) -> str:
     return yaml.safe_dump(content, default_flow_style=True, sort_keys=False, width=10_000).strip()
 
 
-def _lesions(labels: Labels) -> list[str]:
-    """The classes that are lesions, by their names."""
-    names = [name for name in labels.values if LESION.search(name)]
-    return [f"lesions: {_flow(names)}   # by name: any number in a case, or none"] if names else []
+def named_regions(labels: Labels) -> dict[str, list[str]]:
+    """The classes of each region that the owners score."""
+    names = {value: name for name, value in labels.values.items()}
+    return {
+        region: [names.get(value, str(value)) for value in values]
+        for region, values in labels.regions.items()
+    }
+
+
+def _faults_of_regions(labels: Labels) -> list[str]:
+    return region_faults(named_regions(labels), [n for n in labels.values if n not in (BACKGROUND, IGNORE)])
 
 
 def _regions(labels: Labels) -> list[str]:
-    """The regions that the owners score, as a comment: the classes are trained as they are in the files."""
-    if not labels.regions:
-        return []
-    regions = _flow({name: list(values) for name, values in labels.regions.items()})
-    return [f"# Scored by its owners as overlapping regions of these values: {regions}"]
+    """The regions that the owners score; as a comment where a network cannot be trained with them."""
+    regions, faults = _flow(named_regions(labels)), _faults_of_regions(labels)
+    if faults:
+        return comment(f"Classes are trained, not the regions of its owners, {regions}: {'; '.join(faults)}.")
+    told = "Overlapping, as the owners score them: a sigmoid head for each, judged and scored as a whole."
+    return [*comment(told), f"regions: {regions}"] if labels.regions else []
+
+
+def _lesions(labels: Labels) -> list[str]:
+    """The classes that are lesions, by their names; of regions within one another the innermost."""
+    regions = {} if _faults_of_regions(labels) else named_regions(labels)
+    structures = {name: set(classes) for name, classes in regions.items()} or {n: {n} for n in labels.values}
+    named = [name for name in structures if LESION.search(name)]
+    inner = [name for name in named if not any(structures[other] < structures[name] for other in named)]
+    return [f"lesions: {_flow(inner)}   # by name: any number in a case, or none"] if inner else []
 
 
 def _training(labelled: int, grids: Sequence[Grid]) -> list[str]:
