@@ -1,7 +1,7 @@
 # make demo    install into .venv and run the demo: two rounds on synthetic scans, a few minutes without a GPU
 # make test    run all tests          make lint    formats, types and the linter of the workflow
 # make test-slurm   run the workflow on a SLURM of pretended nodes, which it installs and starts (Debian, root); shows the jobs
-# make faults  measure how long it takes to go on after each fault, as workflow/FAULTS.md has it
+# make faults  make the faults of workflow/FAULTS.md and print how long it takes to go on
 # make docs    write config/README.md and the JSON schema from the configuration classes
 # make clean   remove the demo's results (no environment, no other experiment)
 #

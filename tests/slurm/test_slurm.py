@@ -229,8 +229,11 @@ def test_a_job_that_runs_out_of_time_goes_on(
 
 
 @whole
-def test_a_training_on_two_nodes(prepared: Workspace, tmp_path: Path) -> None:
+def test_a_training_on_two_nodes(
+    prepared: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With a GPU for each rank: SLURM gives them, torch sees none of them and trains on the CPUs."""
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")  # the pretended nodes have no name in the network
     workspace = prepared.copy_to(tmp_path)
     workspace.configure(device="auto", warmup={"folds": 2, "steps": 12, "nodes": 2})
     run = snakemake(workspace, str(WEIGHTS), "--slurm-partition-config", "partitions.yaml")
