@@ -168,6 +168,24 @@ def test_compute_is_that_of_learning_wherever_it_was_spent(tmp_path: Path) -> No
     assert [(c.wall, c.cpu) for c in spent] == [(31, 24), (102, 191)]
 
 
+def test_the_gap_lies_between_networks_and_not_between_a_team_and_a_network(finished_cells: Config) -> None:
+    for cell in cells(finished_cells):
+        rows = [
+            {"case_id": f"case_{k:03d}", "member": member, "class": name, "dice": dice}
+            for member, dice in (("fold_0", 0.48), ("fold_1", 0.52))
+            for k in range(CASES)
+            for name in CLASSES
+        ]
+        table = Layout.of(cell.config).evaluation_members(0)
+        write_csv(table, rows, ["case_id", "member", "class", "dice"])
+    compare(finished_cells)
+    table = rows_of(Layout.of(finished_cells).compare / "table.csv")
+    assert float(table["warm-up"]["dice"]) == pytest.approx(0.6, abs=1e-5)
+    assert float(table["warm-up"]["dice_single"]) == pytest.approx(0.5, abs=1e-5)
+    assert float(table["hstf"]["dice_single"]) == pytest.approx(DICE["hstf"], abs=1e-5)
+    assert float(table["hstf"]["gap_share"]) == pytest.approx((0.8 - 0.5) / (0.9 - 0.5), abs=1e-4)
+
+
 def test_the_gap_needs_both_ends_and_a_ceiling_above_the_floor() -> None:
     def entry(name: str, dice: float) -> Entry:
         from hstf.compare.scores import Compute, RoundScores

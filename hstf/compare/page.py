@@ -27,7 +27,7 @@ Row = Mapping[str, Any]
 def main_table(rows: Sequence[Row]) -> Table:
     """A row for each method."""
     references = [name for name in REFERENCES if any(f"vs_{name}" in row for row in rows)]
-    titles = ["method", "seeds", *TITLES.values()]
+    titles = ["method", "seeds", *TITLES.values(), "Dice of one network"]
     titles += [title for name in references for title in (f"Dice vs {name} (95% CI)", "p")]
     titles += ["share of the gap", "CPU hours", "hours"]
     return Table(
@@ -43,6 +43,7 @@ def _main_cells(row: Row, references: Sequence[str]) -> list[Cell]:
         Cell(row["method"]),
         number_cell(row["seeds"], 0),
         *(_with_sd(row, metric, metric) for metric in METRICS),
+        number_cell(row["dice_single"], DIGITS["dice"]),
     ]
     for name in references:
         change, low, high = (row.get(f"vs_{name}{part}") for part in ("", "_low", "_high"))

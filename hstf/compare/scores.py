@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 
@@ -41,6 +42,13 @@ class RoundScores:
     by_class: dict[str, np.ndarray]
     """By metric ``(cases, classes or regions)``, NaN where there is no score."""
     compute: Compute
+    of_members: tuple[float, ...] = ()
+    """Mean Dice of each member alone."""
+
+    @property
+    def single(self) -> float:
+        """Mean Dice of one network: of the members of a team, the mean of what each has alone."""
+        return fmean(self.of_members) if self.of_members else self.mean("dice")
 
     @cached_property
     def by_case(self) -> dict[str, np.ndarray]:
@@ -98,21 +106,29 @@ def read_round(config: Config, number: int) -> RoundScores:
     cases = {row["case_id"]: row["group"] for row in rows}
     names = list(config.structures)
     scores = {metric: _array(rows, ("case_id", tuple(cases)), ("class", names), metric) for metric in METRICS}
-    return RoundScores(tuple(cases), tuple(cases.values()), scores, compute(config, number))
+    alone = read_members(Layout.of(config).evaluation_members(number), names)
+    return RoundScores(tuple(cases), tuple(cases.values()), scores, compute(config, number), alone)
+
+
+def read_members(table: Path, classes: Sequence[str]) -> tuple[float, ...]:
+    """Mean Dice (mean over the classes) of each member; empty without the table."""
+    return tuple(_dice_by(table, "member", classes).values())
 
 
 def read_scales(table: Path, classes: Sequence[str]) -> dict[float, float]:
     """Mean Dice (mean over the classes) by scale; empty where nothing was scored."""
+    return {float(scale): dice for scale, dice in _dice_by(table, "scale", classes).items()}
+
+
+def _dice_by(table: Path, column: str, classes: Sequence[str]) -> dict[str, float]:
+    """Mean Dice (mean over the classes) of the rows with each value of ``column``; empty without the table."""
     rows = read_csv(table) if table.is_file() else []
     cases = tuple(dict.fromkeys(row["case_id"] for row in rows))
-    scales = dict.fromkeys(row["scale"] for row in rows)
     arrays = {
-        scale: _array(
-            [r for r in rows if r["scale"] == scale], ("case_id", cases), ("class", classes), "dice"
-        )
-        for scale in scales
+        value: _array([r for r in rows if r[column] == value], ("case_id", cases), ("class", classes), "dice")
+        for value in dict.fromkeys(row[column] for row in rows)
     }
-    return {float(scale): _mean(class_balanced(array)) for scale, array in arrays.items()}
+    return {value: _mean(class_balanced(array)) for value, array in arrays.items()}
 
 
 def _array(

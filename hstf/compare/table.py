@@ -30,6 +30,11 @@ class Entry:
         """Mean over the seeds."""
         return fmean(scores.mean(metric) for scores in self.seeds)
 
+    @property
+    def single(self) -> float:
+        """Mean Dice of one network: see :attr:`RoundScores.single`."""
+        return fmean(scores.single for scores in self.seeds)
+
     def by_case(self, metric: str) -> np.ndarray:
         """``(cases,)``, mean over the seeds: values whose mean is the mean over the classes."""
         return np.mean([scores.by_case[metric] for scores in self.seeds], axis=0)
@@ -66,10 +71,10 @@ def table(
     """A row for each entry.
 
     Columns: ``method``; ``seeds``, their number; for each metric its mean over the seeds and the standard deviation
-    over them (``<metric>_sd``), also of each class (``<metric>_<class>``); for each reference method the mean change of
-    Dice (``vs_<method>``) with its 95% bootstrap interval over patients (``_low``, ``_high``) and ``_p`` of Wilcoxon's
-    signed-rank test over patients, seeds averaged; ``gap_share``: part of the way from the warm-up's Dice to that
-    of ``full``; ``cpu_s``, ``wall_s``: of all jobs of a seed.
+    over them (``<metric>_sd``), also of each class (``<metric>_<class>``); ``dice_single``, the Dice of one network;
+    for each reference method the mean change of Dice (``vs_<method>``) with its 95% bootstrap interval over patients
+    (``_low``, ``_high``) and ``_p`` of Wilcoxon's signed-rank test over patients, seeds averaged; ``gap_share``: part
+    of the way from a network of the warm-up to one of ``full``; ``cpu_s``, ``wall_s``: of all jobs of a seed.
     """
     by_name = {entry.name: entry for entry in found}
     rows = []
@@ -80,7 +85,12 @@ def table(
         for name in REFERENCES:
             if name in by_name and name != entry.name:
                 row |= _change(f"vs_{name}", tested(entry, by_name[name], resamples, seed))
-        row |= {"gap_share": gap_share(by_name, entry), "cpu_s": entry.cpu, "wall_s": entry.wall}
+        row |= {
+            "dice_single": entry.single,
+            "gap_share": gap_share(by_name, entry),
+            "cpu_s": entry.cpu,
+            "wall_s": entry.wall,
+        }
         for metric in METRICS:
             for k, name in enumerate(classes):
                 row |= _over_seeds(
@@ -95,7 +105,7 @@ def columns(classes: Sequence[str]) -> list[str]:
     overall = [f"{metric}{part}" for metric in METRICS for part in ("", "_sd")]
     tests = [f"vs_{name}{part}" for name in REFERENCES for part in ("", "_low", "_high", "_p")]
     by_class = [f"{metric}_{name}{part}" for metric in METRICS for name in classes for part in ("", "_sd")]
-    return ["method", "seeds", *overall, *tests, "gap_share", "cpu_s", "wall_s", *by_class]
+    return ["method", "seeds", *overall, "dice_single", *tests, "gap_share", "cpu_s", "wall_s", *by_class]
 
 
 def _over_seeds(name: str, scores: Iterable[float]) -> dict[str, float | None]:
@@ -127,11 +137,12 @@ def _change(name: str, comparison: Comparison) -> dict[str, float | None]:
 
 
 def gap_share(found: Mapping[str, Entry], entry: Entry) -> float | None:
-    """Part of the way from the warm-up's mean Dice (0) to that of training on every label (1) that a method goes.
+    """Part of the way from the mean Dice of a network of the warm-up (0) to that of one trained on every label (1) that a
+    network of a method goes. A team against a single network would count what averaging gains.
 
     None without either end, and where the ceiling does not lie above the warm-up.
     """
     if WARMUP not in found or CEILING not in found:
         return None
-    floor, ceiling = found[WARMUP].mean("dice"), found[CEILING].mean("dice")
-    return (entry.mean("dice") - floor) / (ceiling - floor) if ceiling > floor else None
+    floor, ceiling = found[WARMUP].single, found[CEILING].single
+    return (entry.single - floor) / (ceiling - floor) if ceiling > floor else None
