@@ -8,6 +8,7 @@ import argparse
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -46,15 +47,14 @@ def run(*command: str) -> None:
     subprocess.run([sys.executable, "-m", *command], check=True)
 
 
-def run_experiment(folder: Path, config: dict, cores: str, number: int) -> Path:
-    """The results of an experiment, up to the evaluation of round ``number``."""
+def run_experiment(folder: Path, config: dict, cores: str, targets: Sequence[str]) -> Path:
+    """Make ``targets``, files in the results of an experiment; returns the path of the last."""
     path = folder / f"{config['experiment']}.yaml"
     path.write_text(yaml.safe_dump(config))
-    results = folder / "results" / config["experiment"]
-    target = results / f"round_{number}" / "evaluation" / "cases.csv"
+    files = [str(folder / "results" / config["experiment"] / target) for target in targets]
     run("snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder), "--cores", cores,
-        "--configfile", str(path), "--quiet", "rules", "--", str(target))  # fmt: skip
-    return target
+        "--configfile", str(path), "--quiet", "all", "--", *files)  # fmt: skip
+    return Path(files[-1])
 
 
 def dice_by_site(table: Path) -> str:
@@ -81,11 +81,12 @@ def main() -> None:
     folder = args.folder.resolve()
     if not (folder / "data" / "cases.csv").exists():
         run("hstf", "phantom", "--output", str(folder / "data"), *PHANTOM)
-    warmup = run_experiment(folder, configuration(folder, "warmup", 0.0, None), args.cores, 0)
+    reused = ["preprocessed/unlabelled_0.csv", "round_0/evaluation/cases.csv"]
+    warmup = run_experiment(folder, configuration(folder, "warmup", 0.0, None), args.cores, reused)
     print(f"{'warm-up':24}{dice_by_site(warmup)}", flush=True)
     for fourier in args.fourier:
         config = configuration(folder, f"fourier_{fourier:g}", fourier, "warmup")
-        student = run_experiment(folder, config, args.cores, 1)
+        student = run_experiment(folder, config, args.cores, ["round_1/evaluation/cases.csv"])
         print(f"{f'student, mixing {fourier:g}':24}{dice_by_site(student)}", flush=True)
 
 
