@@ -302,7 +302,10 @@ def assemble(
     calibrated = Sample(sharpen(sample.probabilities, temperature), sample.label)
     before, after = (reliability(s, len(classes), config.calibrate.bins) for s in (sample, calibrated))
     seen = {
-        name: ([features[case][name] for case in np.flatnonzero(told[:, k])], table[told[:, k], k].tolist())
+        name: (
+            [features[case][name] for case in np.flatnonzero(told[:, k]).tolist()],
+            table[told[:, k], k].tolist(),
+        )
         for k, name in enumerate(structures)
     }
     slope = fit_slope(seen.values())

@@ -108,7 +108,9 @@ def keep_components(
         for name, rule in rules.items():
             members = structures[name]
             box = _around(boxes, members)
-            excess = _excess(mask(cleaned[box], members), rule, voxel_mm3) if box else np.empty(0)
+            if box is None:
+                continue
+            excess = _excess(mask(cleaned[box], members), rule, voxel_mm3)
             if excess.any():
                 take_out(cleaned[box], excess, probabilities[(slice(None), *box)], targets(name, structures))
     return cleaned
