@@ -26,7 +26,7 @@ LABEL_SOURCES = ("automatic", "accepted", "human", "rejected")
 def rounds_table(config: Config) -> list[dict[str, Any]]:
     """One row for each round that has been evaluated, the warm-up first; also written to ``rounds.csv``.
 
-    Columns, besides ``dice_<class>`` for each foreground class:
+    Columns, besides ``dice_<class>`` for each foreground class, or each region where there are any:
 
     - ``labelled``: cases with a label that the round's model learned from; ``pseudo_labelled``: those with a pseudo-label,
       which are ``automatic`` (accepted by their score), ``accepted`` (by a person) or ``human`` (corrected by a person);

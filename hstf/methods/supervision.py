@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hstf.config import Config
-from hstf.losses import dice_cross_entropy, pyramid_loss, region_loss
+from hstf.losses import Loss, dice_cross_entropy, pyramid_loss, region_loss
 from hstf.mixing import mix
 from hstf.models.base import SegmentationNetwork
 from hstf.training.loop import Objective, Views
@@ -32,7 +32,7 @@ def segmentation_loss(config: Config) -> LevelsLoss:
     """The loss that an experiment trains with: of its regions where there are any, of the finest level alone without
     ``network.deep_supervision``."""
     levels = None if config.network.deep_supervision else 1
-    of_level = partial(region_loss, regions=config.heads) if config.heads else dice_cross_entropy
+    of_level: Loss = partial(region_loss, regions=config.heads) if config.heads else dice_cross_entropy
 
     def loss(logits: Sequence[Tensor], target: Tensor, weight: Tensor) -> Tensor:
         return pyramid_loss(logits[:levels], target, weight, of_level)
