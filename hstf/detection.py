@@ -165,10 +165,10 @@ def _box(*masks: np.ndarray) -> tuple[slice, ...] | None:
 
 def _components(mask: np.ndarray, criterion: DetectionConfig) -> tuple[np.ndarray, np.ndarray]:
     """Components of ``mask`` from 1 on, and the voxels ``(n,)`` of each."""
-    import cc3d
+    from hstf.components import connected_components
 
-    parts, number = cc3d.connected_components(mask, connectivity=criterion.connectivity, return_N=True)
-    return parts, _sums(parts, number)
+    parts = connected_components(mask, criterion.connectivity)
+    return parts, _sums(parts, int(parts.max(initial=0)))
 
 
 def _sums(parts: np.ndarray, number: int, values: np.ndarray | None = None) -> np.ndarray:

@@ -8,12 +8,12 @@ background that is enclosed: it counts for the class that it touches most, and f
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import cc3d
 import numpy as np
 from scipy import ndimage
 
+from hstf.components import connected_components
 from hstf.geometry import IGNORED
 from hstf.regions import Members, Structures, class_count, mask
 from hstf.sparse import is_sparse
@@ -200,19 +200,8 @@ def _excess(mask: np.ndarray, rule: StructureRule, voxel_mm3: float) -> np.ndarr
 
 def label_components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """26-connected components of ``mask``, numbered from 1, and the voxels of each."""
-    components = _label(mask, connectivity=26)
+    components = connected_components(mask, connectivity=26)
     return components, np.asarray(cc3d.statistics(components)["voxel_counts"], dtype=np.int64)[1:]
-
-
-def _label(mask: np.ndarray, connectivity: Literal[6, 26]) -> np.ndarray:
-    """Components of ``mask``, numbered from 1.
-
-    A margin on one side: cc3d reserves room for as many components as an even-sized volume can have, and fails on small
-    odd-sized ones that have more.
-    """
-    padded = np.pad(mask, [(0, 1)] * mask.ndim)
-    components = cc3d.connected_components(padded, connectivity=connectivity)
-    return np.ascontiguousarray(components[tuple(slice(n) for n in mask.shape)])
 
 
 def _holes(label: np.ndarray) -> tuple[Box, np.ndarray, np.ndarray]:
@@ -221,7 +210,7 @@ def _holes(label: np.ndarray) -> tuple[Box, np.ndarray, np.ndarray]:
     if boxes[0] is None:
         return (slice(0, 0),) * 3, np.zeros(1, np.uint8), np.zeros((0, 0, 0), np.uint8)
     inner = label[boxes[0]]
-    holes = _label(inner == 0, connectivity=6)
+    holes = connected_components(inner == 0, connectivity=6)
     owners = np.zeros(int(holes.max()) + 1, np.uint8)
     enclosed = np.ones(len(owners), bool)
     enclosed[0] = False
