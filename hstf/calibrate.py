@@ -29,7 +29,7 @@ from hstf.records import read_table
 from hstf.refine.calibration import Calibration
 from hstf.refine.case import Cleaning, TeacherOutput
 from hstf.refine.lesions import Component, LesionModel, are_real, find_components, fit_lesions, possible_bound
-from hstf.refine.score import Features, fit_dice_model, fit_slope, leave_one_out, residual_sd
+from hstf.refine.score import DiceModel, Features, fit_dice_model, fit_slope, leave_one_out, residual_sd
 from hstf.refine.structure import StructureRule, describe, learn_rule
 from hstf.refine.weights import LEVELS, most_likely, sharpen
 from hstf.regions import Members, mask, probability
@@ -293,30 +293,12 @@ def assemble(
 
     NaN in ``dice`` is unknown.
     """
-    classes, structures, table = (
-        config.class_names,
-        list(config.structures),
-        as_good_as_others(np.array(dice)),
-    )
-    told = ~np.isnan(table)
+    classes, structures = config.class_names, list(config.structures)
     calibrated = Sample(sharpen(sample.probabilities, temperature), sample.label)
     before, after = (reliability(s, len(classes), config.calibrate.bins) for s in (sample, calibrated))
-    seen = {
-        name: (
-            [features[case][name] for case in np.flatnonzero(told[:, k]).tolist()],
-            table[told[:, k], k].tolist(),
-        )
-        for k, name in enumerate(structures)
-    }
-    slope = fit_slope(seen.values())
-    models, residuals, predicted = {}, np.full(table.T.shape, np.nan), []
-    for row, (name, columns) in enumerate(seen.items()):
-        arguments = (*columns, slope, rules[name].may_be_absent or name in lesions)
-        models[name] = fit_dice_model(*arguments)
-        if len(columns[1]) > 1:
-            residuals[row, told[:, row]] = leave_one_out(*arguments)
-        predicted.append([models[name].predict(case[name]) for case in features])
-    means, mean_sd = np.mean(predicted, axis=0), residual_sd(_case_means(residuals))
+    table = as_good_as_others(np.array(dice))
+    absent = {name: rules[name].may_be_absent or name in lesions for name in structures}
+    quality = learn_quality(features, table, absent)
     return Calibration(
         temperature=temperature,
         thresholds={
@@ -324,13 +306,10 @@ def assemble(
         },
         structure=dict(rules),
         lesions=dict(lesions),
-        dice_models=models,
-        class_sd={
-            name: residual_sd(errors[~np.isnan(errors)])
-            for name, errors in zip(structures, residuals, strict=True)
-        },
-        mean_sd=mean_sd,
-        minimum_predicted_dice=max(0.0, float(means.min()) - mean_sd),
+        dice_models=quality.models,
+        class_sd=quality.class_sd,
+        mean_sd=quality.mean_sd,
+        minimum_predicted_dice=max(0.0, float(quality.predicted.min()) - quality.mean_sd),
         evidence={
             "voxels": len(sample.label),
             "negative_log_likelihood": {
@@ -343,9 +322,55 @@ def assemble(
             },
             "reliability": diagram(reliability(calibrated, len(classes), DIAGRAM_BINS), classes),
             "dice": dict(zip(structures, np.nanmean(table, axis=0).tolist(), strict=True)),
-            "cases": _case_evidence(case_ids, structures, table, means),
+            "cases": _case_evidence(case_ids, structures, table, quality.predicted),
         },
     )
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How the Dice of a pseudo-label is predicted, and how far off that is."""
+
+    models: dict[str, DiceModel]
+    """By structure."""
+    class_sd: dict[str, float]
+    """By structure: standard deviation of the error on a case that the model has not seen."""
+    mean_sd: float
+    """The same of the mean over the structures."""
+    predicted: np.ndarray
+    """``(cases,)`` mean over the structures of the predicted Dice (0..1)."""
+
+
+def learn_quality(
+    features: Sequence[dict[str, Features | None]], table: np.ndarray, may_be_absent: Mapping[str, bool]
+) -> Quality:
+    """Fit the predicted Dice of each structure to the true one.
+
+    Args:
+        features: of each case, by structure.
+        table: ``(cases, S)`` true Dice (0..1); NaN is unknown.
+        may_be_absent: by structure, in the order of the columns of ``table``.
+    """
+    told = ~np.isnan(table)
+    seen = {
+        name: (
+            [features[case][name] for case in np.flatnonzero(told[:, k]).tolist()],
+            table[told[:, k], k].tolist(),
+        )
+        for k, name in enumerate(may_be_absent)
+    }
+    slope = fit_slope(seen.values())
+    models, residuals, predicted = {}, np.full(table.T.shape, np.nan), []
+    for row, (name, columns) in enumerate(seen.items()):
+        arguments = (*columns, slope, may_be_absent[name])
+        models[name] = fit_dice_model(*arguments)
+        if len(columns[1]) > 1:
+            residuals[row, told[:, row]] = leave_one_out(*arguments)
+        predicted.append([models[name].predict(case[name]) for case in features])
+    class_sd = {
+        name: residual_sd(errors[~np.isnan(errors)]) for name, errors in zip(models, residuals, strict=True)
+    }
+    return Quality(models, class_sd, residual_sd(_case_means(residuals)), np.mean(predicted, axis=0))
 
 
 def as_good_as_others(table: np.ndarray) -> np.ndarray:

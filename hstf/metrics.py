@@ -1,6 +1,6 @@
 """Scores of a segmentation against its reference (Metrics Reloaded, Maier-Hein et al., Nat Methods 2024).
 
-Label maps hold class indices ``(X, Y, Z)``; :data:`IGNORE` marks voxels of the reference that count for
+Label maps hold class indices ``(X, Y, Z)``; :data:`hstf.geometry.IGNORED` marks voxels of the reference that count for
 nothing: they are left out of the overlap metrics, and lie outside of both masks for distances and volumes.
 Scored are structures, each a set of classes (:mod:`hstf.regions`): the classes, or overlapping regions of them.
 
@@ -20,15 +20,15 @@ A sparse reference (:mod:`hstf.sparse`) shows neither surfaces nor volumes: thes
 voxel is not absent but ``unknown``, and all of its scores are NaN.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
-from hstf.regions import Members, Structures, class_count, mask, overlaps
+from hstf.geometry import IGNORED
+from hstf.regions import Structures, box_around, class_boxes, class_count, mask, overlaps
 from hstf.sparse import is_sparse, unknown_structures
 
-IGNORE = 255
 OVERLAP_METRICS = ("accuracy", "precision", "recall", "dice", "jaccard")
 DISTANCE_METRICS = ("hd95_mm", "asd_mm", "asd_directed_mm")
 VOLUME_METRICS = ("volume_ml", "reference_ml", "volume_difference_ml", "volume_difference_relative")
@@ -37,7 +37,6 @@ EmptyPolicy = Literal["one", "exclude"]
 EMPTY_DICE: dict[EmptyPolicy, float] = {"one": 1.0, "exclude": float("nan")}
 """Dice of a structure that is in neither map."""
 SLAB_VOXELS = 1 << 22
-Box = tuple[slice, ...]
 
 
 def dice(a: np.ndarray, b: np.ndarray, empty: float = 1.0) -> float:
@@ -72,7 +71,7 @@ def table_dice(table: np.ndarray, structures: Structures, empty: float = 1.0) ->
 def confusion(prediction: np.ndarray, reference: np.ndarray, classes: int) -> np.ndarray:
     """Voxel counts ``(classes, classes)``, rows the prediction, columns the reference.
 
-    Values of ``classes`` and above, :data:`IGNORE` among them, are left out. Works slab by slab, so that the
+    Values of ``classes`` and above, :data:`hstf.geometry.IGNORED` among them, are left out. Works slab by slab, so that the
     extra memory is that of a slab.
 
     Raises:
@@ -181,7 +180,7 @@ def score(
 
     Args:
         prediction: class indices ``(X, Y, Z)``.
-        reference: class indices ``(X, Y, Z)``, :data:`IGNORE` where the truth is unknown.
+        reference: class indices ``(X, Y, Z)``, :data:`hstf.geometry.IGNORED` where the truth is unknown.
         spacing: voxel size (mm) along the array's axes.
         structures: what is scored.
         empty: what a structure absent from both counts as, see the module's text.
@@ -190,10 +189,10 @@ def score(
     reference (NaN where that is empty and the prediction is not).
     """
     table, sparse = confusion(prediction, reference, class_count(structures)), is_sparse(reference)
-    ignored = reference == IGNORE
+    ignored = reference == IGNORED
     if ignored.any():
-        prediction = np.where(ignored, IGNORE, prediction)
-    boxes = _class_boxes(prediction, reference, len(table))
+        prediction = np.where(ignored, IGNORED, prediction)
+    boxes = [class_boxes(label, len(table)) for label in (prediction, reference)]
     diagonal = float(np.linalg.norm(np.multiply(prediction.shape, spacing)))
     scores: dict[str, dict[str, float | str]] = {}
     counts = overlaps(table, structures).T.tolist()
@@ -206,7 +205,8 @@ def score(
             none = 0.0 if empty == "one" else float("nan")
             distances = dict.fromkeys(DISTANCE_METRICS, none if absent == "both" else diagonal)
         else:
-            box = _around(boxes, members)
+            box = box_around(own[index] for own in boxes for index in members if index in own)
+            assert box is not None, "one of the two has the structure"  # beyond it there is no surface
             distances = distance_metrics(
                 mask(prediction[box], members), mask(reference[box], members), spacing
             )
@@ -247,17 +247,3 @@ def _volumes(predicted: int, true: int, voxel_ml: float) -> dict[str, float]:
         "volume_difference_ml": difference * voxel_ml,
         "volume_difference_relative": relative,
     }
-
-
-def _class_boxes(prediction: np.ndarray, reference: np.ndarray, classes: int) -> dict[int, list[Box]]:
-    """The boxes around each class of the foreground in either map, as far as it has voxels there."""
-    from scipy.ndimage import find_objects
-
-    pairs = zip(find_objects(prediction, classes - 1), find_objects(reference, classes - 1), strict=True)
-    return {index: [box for box in boxes if box] for index, boxes in enumerate(pairs, start=1)}
-
-
-def _around(boxes: Mapping[int, Sequence[Box]], members: Members) -> Box:
-    """The box around all classes of a structure in both maps: beyond it there is no surface."""
-    axes = zip(*(box for index in members for box in boxes[index]), strict=True)
-    return tuple(slice(min(s.start for s in axis), max(s.stop for s in axis)) for axis in axes)

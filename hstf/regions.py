@@ -4,7 +4,7 @@ Each is a set of classes of the label map: a region of ``regions:``, or one clas
 (:attr:`hstf.config.Config.structures`). Whoever asks a label map about a structure asks here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import reduce
 
 import numpy as np
@@ -13,6 +13,7 @@ Members = tuple[int, ...]
 """Indices of the classes of a structure."""
 Structures = Mapping[str, Members]
 """By name. Every class of the foreground is in one or more."""
+Box = tuple[slice, ...]
 
 
 def class_count(structures: Structures) -> int:
@@ -51,3 +52,17 @@ def overlaps(table: np.ndarray, structures: Structures) -> np.ndarray:
     """
     of = membership(structures)
     return np.stack([(of @ table * of).sum(axis=1), of @ table.sum(axis=1), of @ table.sum(axis=0)])
+
+
+def class_boxes(label: np.ndarray, classes: int) -> dict[int, Box]:
+    """The box of each class of the foreground that a map of class indices ``(X, Y, Z)`` has."""
+    from scipy.ndimage import find_objects
+
+    boxes = enumerate(find_objects(label, max_label=classes - 1), start=1)
+    return {index: box for index, box in boxes if box}
+
+
+def box_around(boxes: Iterable[Box]) -> Box | None:
+    """The smallest box that holds all of ``boxes``; None without any."""
+    axes = list(zip(*boxes, strict=True))
+    return tuple(slice(min(s.start for s in a), max(s.stop for s in a)) for a in axes) if axes else None

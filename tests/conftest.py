@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -168,3 +168,30 @@ def withhold(folder: Path, sheet: Path) -> None:
     files += [row["label"] for row in rows if row["split"] != "labelled" and row["label"]]
     listed = [os.path.relpath(sheet.parent / file, folder) for file in files]
     (folder / WITHHELD).write_text("\n".join(listed) + "\n")
+
+
+# ---- phantoms in the layouts of public data sets
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A data set in each layout, made once: 3 labelled, 1 test and 2 unlabelled patients."""
+    from hstf.cli import main
+
+    folder = tmp_path_factory.mktemp("layouts")
+
+    def of_layout(name: str, *options: str) -> Path:
+        target = folder / "_".join([name, *options])
+        if not target.exists():
+            numbers = ["--cases", "6", "--labelled", "3", "--test", "1", "--size", "16", "16", "8"]
+            layout = ["phantom", "--layout", name, "--output", str(target)]
+            assert main([*layout, *numbers, *options]) == 0
+        return target
+
+    return of_layout
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -6,9 +6,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from hstf.geometry import IGNORED
 from hstf.metrics import (
     DISTANCE_METRICS,
-    IGNORE,
     METRICS,
     OVERLAP_METRICS,
     confusion,
@@ -37,7 +37,7 @@ def mask_pairs(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 def label_pairs(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     shape = draw(shapes)
     return draw(arrays(np.uint8, shape, elements=st.integers(0, 2))), draw(
-        arrays(np.uint8, shape, elements=st.sampled_from([0, 1, 2, IGNORE]))
+        arrays(np.uint8, shape, elements=st.sampled_from([0, 1, 2, IGNORED]))
     )
 
 
@@ -77,7 +77,7 @@ def test_score_crops_without_changing_anything(
     prediction, reference = labels
     assume(not is_sparse(reference))
     scores = score(prediction, reference, spacing, TWO)
-    valid = reference != IGNORE
+    valid = reference != IGNORED
     for name, (index,) in TWO.items():
         a, b = (prediction == index) & valid, reference == index
         assert scores[name]["dice"] == pytest.approx(dice(a, b))
@@ -98,7 +98,7 @@ def test_overlap_agrees_with_scikit_learn(labels: tuple[np.ndarray, np.ndarray])
     sklearn = pytest.importorskip("sklearn.metrics")
     prediction, reference = labels
     assume(not is_sparse(reference))
-    valid = reference != IGNORE
+    valid = reference != IGNORED
     assume(valid.any())
     scores = score(prediction, reference, SPACING, TWO)
     for name, (index,) in TWO.items():
@@ -119,7 +119,7 @@ REGIONS = {"whole": (1, 2, 3), "core": (1, 3), "enhancing": (3,), "apart": (2,)}
 
 @given(shapes.flatmap(lambda shape: st.tuples(
     arrays(np.uint8, shape, elements=st.integers(0, 3)),
-    arrays(np.uint8, shape, elements=st.sampled_from([0, 1, 2, 3, IGNORE])),
+    arrays(np.uint8, shape, elements=st.sampled_from([0, 1, 2, 3, IGNORED])),
 )), spacings)  # fmt: skip
 @settings(max_examples=100, deadline=None)
 def test_a_region_scores_as_the_union_of_its_classes_does(
@@ -131,7 +131,7 @@ def test_a_region_scores_as_the_union_of_its_classes_does(
     dices = structure_dice(prediction, reference, REGIONS)
     for (name, members), found in zip(REGIONS.items(), dices, strict=True):
         p, r = (np.isin(label, members).astype(np.uint8) for label in labels)
-        r[reference == IGNORE] = IGNORE
+        r[reference == IGNORED] = IGNORED
         alone = score(p, r, spacing, ONE)["a"]
         assert scores[name] == pytest.approx(alone, nan_ok=True) and found == pytest.approx(
             alone["dice"], nan_ok=True
@@ -185,7 +185,7 @@ def test_confusion_counts_each_pair_once(labels: tuple[np.ndarray, np.ndarray]) 
     assume(not is_sparse(reference))
     np.testing.assert_allclose(
         structure_dice(prediction, reference, TWO),
-        [dice((prediction == k) & (reference != IGNORE), reference == k) for k in (1, 2)],
+        [dice((prediction == k) & (reference != IGNORED), reference == k) for k in (1, 2)],
     )
 
 
@@ -221,14 +221,14 @@ def test_empty_classes() -> None:
 def test_voxels_to_ignore_count_for_nothing() -> None:
     generator = np.random.default_rng(1)
     prediction, reference = generator.integers(0, 2, (2, 8, 8, 8), dtype=np.uint8)
-    reference[4:] = IGNORE
+    reference[4:] = IGNORED
     other = prediction.copy()
     other[4:] = 1 - other[4:]
     assert score(prediction, reference, SPACING, ONE) == score(other, reference, SPACING, ONE)
 
 
 def test_a_sparse_reference_tells_overlap_on_its_voxels_and_nothing_else() -> None:
-    reference = np.full((8, 8, 8), IGNORE, np.uint8)
+    reference = np.full((8, 8, 8), IGNORED, np.uint8)
     reference[1, 1, :6], reference[5, 5, :6] = 1, 0
     prediction = np.zeros((8, 8, 8), np.uint8)
     prediction[1:4, :, 2:], prediction[6, 6, 6] = 1, 2  # four of six; the others lie where nothing is known

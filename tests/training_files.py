@@ -17,11 +17,12 @@ from hstf.plan import Normalisation, Plan
 from hstf.preprocess import class_locations
 from hstf.store import write_array
 from hstf.training.loop import Views
-from hstf.training.patches import Batch, PatchSource
+from hstf.training.patches import Batch, PatchSource, TrainingCase
 from hstf.training.state import TrainingState
 
 SHAPE = (12, 11, 9)
 CLASSES = 3
+PATCH = (8, 8, 8)
 PLAN = Plan(
     spacing=(1.0, 1.0, 2.0), patch_size=(8, 8, 8), batch_size=2, channels=(4, 8), strides=((1, 1, 1), (2, 2, 2)),
     kernels=((3, 3, 3), (3, 3, 3)), normalisation=(Normalisation("zscore"),), median_shape=SHAPE, reasons={},
@@ -136,3 +137,26 @@ def new_state(config: Config, step: int = 0) -> TrainingState:
     state.network.eval()
     state.step = step
     return state
+
+
+def cases_in(folder: Path, count: int, prefix: str = "l") -> list[TrainingCase]:
+    cases = []
+    for name in (f"{prefix}_{i}" for i in range(count)):
+        image, label = scan(name)
+        path = folder / name
+        write_array(path / "image.b2nd", image, 8)
+        if prefix == "l":
+            write_array(path / "target.b2nd", label, 8)
+        else:
+            target = 255 * (label == np.arange(CLASSES).reshape(-1, 1, 1, 1)).astype(np.uint8)
+            weight = np.full((1, *SHAPE), 51, np.uint8)
+            write_array(path / "target.b2nd", np.concatenate([target, weight]), 8)
+        np.save(path / "locations.npy", np.argwhere(label[None] > 0).astype(np.int32))
+        files = [path / file for file in ("image.b2nd", "target.b2nd", "locations.npy")]
+        cases.append(TrainingCase(name, *files, pseudo=prefix == "u"))
+    return cases
+
+
+def source_of(labelled: list[TrainingCase], pseudo: list[TrainingCase], **keys: object) -> PatchSource:
+    values = {"batch_size": 2, "labelled_fraction": 0.5, "foreground_fraction": 0.5, "seed": 7} | keys
+    return PatchSource(labelled, pseudo, CLASSES, PATCH, **values)  # type: ignore[arg-type]

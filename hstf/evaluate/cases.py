@@ -14,8 +14,9 @@ from hstf.errors import HstfError
 from hstf.evaluate.labels import read_indices, to_values
 from hstf.evaluate.tables import known, mean_over_classes
 from hstf.files import sha256_file, write_json
+from hstf.geometry import IGNORED
 from hstf.layout import Layout, members
-from hstf.metrics import EMPTY_DICE, IGNORE, score, structure_dice
+from hstf.metrics import EMPTY_DICE, score, structure_dice
 from hstf.records import CaseWork, run_shard
 from hstf.regions import Structures, mask
 from hstf.sparse import is_sparse
@@ -172,7 +173,7 @@ def _lesions(
 ) -> dict[str, Any]:
     members = config.structures[name]
     lesions = find_lesions(
-        mask(prediction.label, members) & (reference != IGNORE),
+        mask(prediction.label, members) & (reference != IGNORED),
         mask(reference, members),
         image.spacing,
         config.evaluate.detection,

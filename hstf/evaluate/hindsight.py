@@ -17,8 +17,9 @@ from hstf.errors import HstfError
 from hstf.evaluate.labels import read_indices
 from hstf.evaluate.tables import describe, known, mean
 from hstf.files import read_csv, write_csv
+from hstf.geometry import IGNORED
 from hstf.layout import Layout, pseudo_labelled
-from hstf.metrics import EMPTY_DICE, IGNORE, confusion, table_dice
+from hstf.metrics import EMPTY_DICE, confusion, table_dice
 from hstf.parallel import worker_count
 from hstf.records import read_table
 from hstf.regions import Structures, overlaps
@@ -113,8 +114,8 @@ def hindsight(
     """Score a pseudo-label: class indices ``label`` and ``reference``, ``weight`` 0..255, all ``(X, Y, Z)`` uint8."""
     classes = len(config.class_names)
     trusted = weight >= KEPT_WEIGHT
-    kept = confusion(label, np.where(trusted, reference, np.uint8(IGNORE)), classes)
-    low = confusion(label, np.where(trusted, np.uint8(IGNORE), reference), classes)
+    kept = confusion(label, np.where(trusted, reference, np.uint8(IGNORED)), classes)
+    low = confusion(label, np.where(trusted, np.uint8(IGNORED), reference), classes)
     dices = table_dice(kept + low, config.structures, EMPTY_DICE[config.evaluate.empty])
     dices[unknown_structures(reference, config.structures)] = np.nan
     return Hindsight(

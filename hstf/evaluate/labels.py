@@ -10,7 +10,7 @@ from hstf.volumes import read_label
 
 
 def read_indices(path: Path, config: Config) -> np.ndarray:
-    """Class indices ``(X, Y, Z)`` uint8 of a label file, :data:`hstf.metrics.IGNORE` where voxels are to be ignored.
+    """Class indices ``(X, Y, Z)`` uint8 of a label file, :data:`hstf.geometry.IGNORED` where voxels are to be ignored.
 
     Raises:
         HstfError: unreadable, or values that ``labels:`` does not name.

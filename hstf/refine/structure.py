@@ -15,16 +15,13 @@ from scipy import ndimage
 
 from hstf.components import connected_components
 from hstf.geometry import IGNORED
-from hstf.regions import Members, Structures, class_count, mask
+from hstf.regions import Box, Structures, box_around, class_boxes, class_count, mask
 from hstf.sparse import is_sparse
 
 SIZE_MARGIN = 0.5
 """Components down to this share of the smallest labelled one are kept: a few cases do not show the smallest there is."""
 COUNT_MARGIN = 2
 """A class whose number of components varies may have this many times the largest number seen."""
-
-
-Box = tuple[slice, ...]
 
 
 @dataclass(frozen=True)
@@ -55,11 +52,11 @@ def describe(label: np.ndarray, structures: Structures, voxel_mm3: float) -> dic
     """
     whole = not is_sparse(label)
     label = np.where(label == IGNORED, 0, label).astype(np.uint8)
-    boxes = _class_boxes(label, structures)
+    boxes = class_boxes(label, class_count(structures))
     holes = np.bincount(_holes(label)[1], minlength=256)
     shapes = {}
     for name, members in structures.items():
-        box = _around(boxes, members)
+        box = box_around(boxes[index] for index in members if index in boxes)
         sizes = label_components(mask(label[box], members))[1] if box else np.empty(0)
         owned = int(holes[list(members)].sum())
         shapes[name] = ClassShape(tuple((sizes * voxel_mm3).tolist()), owned, whole)
@@ -104,10 +101,10 @@ def keep_components(
     """
     cleaned = label.copy()
     for targets in (outside, beneath):
-        boxes = _class_boxes(cleaned, structures)
+        boxes = class_boxes(cleaned, class_count(structures))
         for name, rule in rules.items():
             members = structures[name]
-            box = _around(boxes, members)
+            box = box_around(boxes[index] for index in members if index in boxes)
             if box is None:
                 continue
             excess = _excess(mask(cleaned[box], members), rule, voxel_mm3)
@@ -169,18 +166,6 @@ def fill_holes(label: np.ndarray, structures: Structures, rules: Mapping[str, St
         inner = filled[box]
         inner[target > 0] = target[target > 0]
     return filled
-
-
-def _class_boxes(label: np.ndarray, structures: Structures) -> dict[int, Box]:
-    """The box of each class of the foreground that ``label`` has."""
-    boxes = enumerate(ndimage.find_objects(label, max_label=class_count(structures) - 1), start=1)
-    return {index: box for index, box in boxes if box}
-
-
-def _around(boxes: Mapping[int, Box], members: Members) -> Box | None:
-    """The box of all ``members`` together; None without any."""
-    axes = list(zip(*(boxes[index] for index in members if index in boxes), strict=True))
-    return tuple(slice(min(s.start for s in a), max(s.stop for s in a)) for a in axes) if axes else None
 
 
 def _excess(mask: np.ndarray, rule: StructureRule, voxel_mm3: float) -> np.ndarray:

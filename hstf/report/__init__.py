@@ -63,7 +63,7 @@ def report(config: Config) -> Path:
 
 def render(config: Config, folder: Path) -> str:
     """The page as HTML; figures also go to ``folder``."""
-    from hstf.report import background, lesions, pseudo_labels, scores
+    from hstf.report import background, calibration, lesions, pseudo_labels, scores
     from hstf.report.figures import Figures
     from hstf.report.page import page
     from hstf.report.results import Results
@@ -78,7 +78,7 @@ def render(config: Config, folder: Path) -> str:
         _section(background.act_section, results),
         _section(scores.test_cases_section, results),
         _section(background.training_section, results, figures),
-        _section(pseudo_labels.calibration_section, results, figures),
+        _section(calibration.calibration_section, results, figures),
         _section(background.check_section, results),
         _section(background.plan_section, results),
         _section(background.provenance_section, results),

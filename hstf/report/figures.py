@@ -37,6 +37,8 @@ MANY_POINTS = 1500
 SMALL_CHANGE = 0.02
 """Half of the least range of an axis of shares: what is no change shall not look like one."""
 Numbers = Sequence[float | None]
+Points = tuple[list[float], list[float]]
+"""Horizontal and vertical positions."""
 
 
 @dataclass(frozen=True)
@@ -312,3 +314,8 @@ def froc(panels: Mapping[str, Mapping[str, Sequence[Sequence[float]]]]) -> Figur
             axes.set(xlabel="false positives per scan", ylabel=f"{title}: share found", ylim=(0, 1.03))
             _legend_above(axes, columns=3)
     return figure
+
+
+def unzip(pairs: Sequence[tuple[float, float]]) -> Points:
+    """First and second members of ``pairs``."""
+    return [first for first, _ in pairs], [second for _, second in pairs]

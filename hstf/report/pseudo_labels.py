@@ -1,4 +1,4 @@
-"""Sections about what the students learned from: calibration, pseudo-labels, pictures, people's overrides."""
+"""Sections about what the students learned from: pseudo-labels, pictures, people's overrides."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,19 +9,18 @@ from hstf.evaluate.tables import mean
 from hstf.layout import pseudo_labelled
 from hstf.report.figures import (
     Figures,
+    Points,
     by_round,
-    calibration_error,
     predicted_against_true,
     predicted_dice,
-    reliability,
     risk_coverage,
+    unzip,
 )
 from hstf.report.gallery import picture_address
 from hstf.report.page import (
     Block,
     Cell,
     Gallery,
-    Note,
     Picture,
     Section,
     Table,
@@ -51,105 +50,6 @@ STEPS = {
     "previous_round": "labelled otherwise in the round before: weight lowered",
 }
 Row = Mapping[str, str]
-Points = tuple[list[float], list[float]]
-
-
-def calibration_section(results: Results, figures: Figures) -> Section:
-    """What the labelled cases, predicted by members that had not seen them, say about the teacher's confidence."""
-    content = results.document(results.layout.calibration)
-    if not content:
-        return Section("calibration", "Calibration", "", [], "The warm-up is not calibrated.")
-    evidence = content.get("evidence", {})
-    blocks: list[Block] = [Note([_calibration_text(content, evidence)]), *_learned_tables(results, content)]
-    errors = evidence.get("calibration_error", {})
-    names = [n for n, error in errors.get("after", {}).items() if None not in (error, errors["before"][n])]
-    if names:
-        before, after = ({name: errors[when][name] for name in names} for when in ("before", "after"))
-        blocks.append(
-            figures.add(
-                "calibration",
-                "Calibration error",
-                calibration_error(before, after),
-                "How far confidence lies from the share of voxels that are right, averaged over voxels.",
-            )
-        )
-    if curves := _reliability_curves(evidence.get("reliability", [])):
-        caption = (
-            "Voxels of the labelled cases by the calibrated confidence of the class they were given. Below the diagonal:"
-            " over-confident."
-        )
-        blocks.append(figures.add("reliability", "Reliability", reliability(curves), caption))
-    cases = evidence.get("cases", {})
-    if cases:
-        pairs = [(case["predicted_dice"], case["mean_dice"]) for case in cases.values()]
-        figure = predicted_against_true({"labelled cases, out of fold": unzip(pairs)})
-        caption = "What the score of a pseudo-label was learned from. Near the diagonal the estimate can be trusted."
-        blocks.append(
-            figures.add("predicted_dice_labelled", "Predicted and true Dice, labelled cases", figure, caption)
-        )
-    intro = "Learned once, on out-of-fold predictions of the labelled cases; the test cases play no part."
-    return Section("calibration", "Calibration", intro, blocks)
-
-
-def _reliability_curves(bins: Sequence[Mapping[str, Any]]) -> dict[str, Points]:
-    """Confidence and accuracy of each class, bin by bin."""
-    names = dict.fromkeys(entry["class"] for entry in bins)
-    return {
-        name: unzip([(b["confidence"], b["accuracy"]) for b in bins if b["class"] == name]) for name in names
-    }
-
-
-def _calibration_text(content: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
-    temperature = content["temperature"]
-    meaning = (
-        "over-confident" if temperature > 1.02 else "under-confident" if temperature < 0.98 else "about right"
-    )
-    likelihood = evidence.get("negative_log_likelihood", {})
-    change = f"{number_text(likelihood.get('before'))} → {number_text(likelihood.get('after'))}"
-    return (
-        f"Temperature {number_text(temperature, 2)}: the networks were {meaning}; negative log-likelihood {change}."
-        f" A pseudo-label whose predicted mean Dice is below {number_text(content['minimum_predicted_dice'])} is unlike"
-        f" any labelled case and is not used. The predicted mean Dice is off by about ±{number_text(content['mean_sd'])}."
-    )
-
-
-def _learned_tables(results: Results, content: Mapping[str, Any]) -> list[Table]:
-    """The threshold of each class, and what is known of each structure: in one table where classes are the structures."""
-    thresholds = content.get("thresholds", {})
-    titles = ("Out-of-fold Dice", "Predicted Dice off by", "Structure kept")
-    source = "round_0/calibration.json"
-    if not results.config.regions:
-        rows = [
-            [Cell(name), number_cell(value, 2), *_structure_cells(content, name)]
-            for name, value in thresholds.items()
-        ]
-        of_class = ("Class", "Confidence threshold", *titles)
-        return [Table("What was learned for each class", of_class, rows, source)]
-    confidences = [[Cell(name), number_cell(value, 2)] for name, value in thresholds.items()]
-    regions = [[Cell(name), *_structure_cells(content, name)] for name in content.get("structure", {})]
-    return [
-        Table("What was learned for each region", ("Region", *titles), regions, source),
-        Table("Confidence that a voxel needs", ("Class", "Confidence threshold"), confidences, source),
-    ]
-
-
-def _structure_cells(content: Mapping[str, Any], name: str) -> list[Cell]:
-    """Dice, error of the predicted Dice, and rule of a class or region; the background has none."""
-    rules, dice = content.get("structure", {}), content.get("evidence", {}).get("dice", {})
-    return [
-        number_cell(dice.get(name)),
-        number_cell(content.get("class_sd", {}).get(name)),
-        Cell(_structure_text(rules[name]) if name in rules else "–"),
-    ]
-
-
-def _structure_text(rule: Mapping[str, Any]) -> str:
-    components = counted(rule["maximum_components"], "component")
-    holes = "holes allowed" if rule["has_holes"] else "no holes"
-    absent = "may be absent" if rule["may_be_absent"] else "must not be absent"
-    return (
-        f"at most {components} of at least {number_text(rule['minimum_mm3'] / 1000, 2)} ml, {holes}, {absent}"
-    )
 
 
 def pseudo_labels_section(results: Results, figures: Figures) -> Section:
@@ -325,11 +225,6 @@ def _true_dice(rows: Sequence[Row]) -> list[tuple[float, float]]:
         cases.setdefault(row["case_id"], []).append(row)
     pairs = [(to_number(r[0]["predicted_dice"]), column(r, "dice")) for r in cases.values()]
     return [(predicted, fmean(dice)) for predicted, dice in pairs if predicted is not None and dice]
-
-
-def unzip(pairs: Sequence[tuple[float, float]]) -> Points:
-    """First and second members of ``pairs``."""
-    return [first for first, _ in pairs], [second for _, second in pairs]
 
 
 def _hindsight_row(number: int, scores: Mapping[str, Any]) -> list[Cell]:

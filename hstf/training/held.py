@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hstf.geometry import IGNORED
 from hstf.store import read_array
-from hstf.training.patches import IGNORED, TrainingCase, overlap
+from hstf.training.patches import TrainingCase, overlap
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from hstf.augment import ISOTROPIC_MR, Acquisition, region_size
+from hstf.geometry import IGNORED
 from hstf.store import StoredArray, open_array
 
-IGNORED = 255  # class index of voxels to leave out, in stored labels
 AHEAD = 2  # batches that are read while one is learned from
 
 
