@@ -449,6 +449,7 @@ def test_methods_without_pseudo_labels(tmp_path: Path, method: str, told: str) -
     experiment.layout.calibration.unlink()
     page = page_of(experiment)
     assert f"Method {method}:" in page.text and told in page.text
+    assert ("sets it beside mean_teacher" in page.text) == (method == "mean_teacher")
     assert "This method learns without pseudo-labels" in page.text
     assert "This part could not be written" not in page.text
     assert "Correct or judge a pseudo-label" not in page.text

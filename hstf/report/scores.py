@@ -215,9 +215,21 @@ def rounds_section(results: Results, figures: Figures) -> Section:
     return Section(
         "rounds", "Rounds",
         "Change and p compare with the warm-up on the same test scans. “Dice of one member” is the mean Dice of each member"
-        " alone: it tells a gain by self-training from one by averaging several networks.",
+        " alone: it tells a gain by self-training from one by averaging several networks."
+        f"{_other_sources(results)}",
         blocks, "No round is finished yet.",
     )  # fmt: skip
+
+
+def _other_sources(results: Results) -> str:
+    """What else than unlabelled scans a change may come of; nothing where students see the labels alone."""
+    if learns_from(results.config, results.config.rounds) == "labels":
+        return ""
+    return (
+        " Students differ from the warm-up in more than what the unlabelled scans teach: they are trained further, and on the"
+        " labels of all folds. Method supervised does these two alone; “snakemake compare” sets it beside"
+        f" {results.config.method}."
+    )
 
 
 ROUND_COUNTS = {
