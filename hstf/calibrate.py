@@ -8,7 +8,7 @@ their order is not touched.
 
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, log, prod
 from typing import Any
 
@@ -26,11 +26,11 @@ from hstf.layout import Layout
 from hstf.metrics import structure_dice
 from hstf.progress import track
 from hstf.records import read_table
-from hstf.refine.calibration import Calibration
+from hstf.refine.calibration import Calibration, known_structure
 from hstf.refine.case import Cleaning, TeacherOutput
 from hstf.refine.lesions import Component, LesionModel, are_real, find_components, fit_lesions, possible_bound
 from hstf.refine.score import DiceModel, Features, fit_dice_model, fit_slope, leave_one_out, residual_sd
-from hstf.refine.structure import StructureRule, describe, learn_rule
+from hstf.refine.structure import KnownStructure, StructureRule, describe, learn_rule
 from hstf.refine.weights import LEVELS, most_likely, sharpen
 from hstf.regions import Members, mask, probability
 from hstf.store import read_array
@@ -103,9 +103,12 @@ def calibrate(config: Config) -> Calibration:
         for name, members in structures.items()
         if name in config.lesions
     }
+    cases = (read_case(layout, case_id) for case_id in track(case_ids, "calibrate: structure"))
+    rules |= with_gains(known_structure(structures, rules, lesions), cases)
+    known = known_structure(structures, rules, lesions)
     features, dice = [], []
     for case_id in track(case_ids, "calibrate: cases"):
-        case_features, case_dice = score_case(read_case(layout, case_id), temperature, rules, lesions, config)
+        case_features, case_dice = score_case(read_case(layout, case_id), temperature, known, lesions, config)
         features.append(case_features)
         dice.append(case_dice)
     calibration = assemble(config, case_ids, pooled, temperature, rules, lesions, features, dice)
@@ -153,7 +156,7 @@ def sample_voxels(probabilities: np.ndarray, label: np.ndarray, most: int, seed:
         most: voxels of either kind.
     """
     known = label.reshape(-1) != IGNORED
-    predicted = most_likely(probabilities)[0].reshape(-1)
+    predicted = most_likely(probabilities).reshape(-1)
     foreground = np.flatnonzero(known & (predicted > 0))
     doubtful = np.flatnonzero(known & (predicted == 0) & (probabilities[0].reshape(-1) < TRIVIAL_BACKGROUND))
     rng = np.random.default_rng(seed)
@@ -255,7 +258,7 @@ def learn_lesions(cases: Iterable[LabelledCase], members: Members, temperature: 
         calibrated = sharpen(case.output.probabilities, temperature)
         likely = probability(calibrated, members)
         numbers, found = find_components(
-            mask(most_likely(calibrated)[0], members), likely, case.output.uncertainty, case.voxel_mm3
+            mask(most_likely(calibrated), members), likely, case.output.uncertainty, case.voxel_mm3
         )
         lesion, known = mask(case.label, members), case.label != IGNORED
         for component, truth in zip(found, are_real(numbers, found, lesion, known), strict=True):
@@ -267,8 +270,33 @@ def learn_lesions(cases: Iterable[LabelledCase], members: Members, temperature: 
     return fit_lesions(components, real, possible_bound(voxels, lesion_voxels))
 
 
+def with_gains(anatomy: KnownStructure, cases: Iterable[LabelledCase]) -> dict[str, StructureRule]:
+    """The rules of ``anatomy``, each with what bringing the out-of-fold predictions to it alone adds to their mean Dice."""
+    gains = []
+    for case in cases:
+        given = case.output.probabilities
+        label = most_likely(given)
+        before = structure_dice(label, case.label, anatomy.structures)
+        single = (KnownStructure(anatomy.structures, {name: rule}) for name, rule in anatomy.rules.items())
+        after = [
+            structure_dice(one.cleaned(label, given, case.voxel_mm3), case.label, anatomy.structures)
+            for one in single
+        ]
+        gains.append([_mean_difference(dice, before) for dice in after])
+    return {
+        name: replace(rule, dice_gain=float(np.mean(gain)))
+        for (name, rule), gain in zip(anatomy.rules.items(), zip(*gains, strict=True), strict=True)
+    }
+
+
+def _mean_difference(after: np.ndarray, before: np.ndarray) -> float:
+    """Mean over the structures of the change of their Dice; 0 where none is known."""
+    change = (after - before)[~np.isnan(after - before)]
+    return float(change.mean()) if len(change) else 0.0
+
+
 def score_case(
-    case: LabelledCase, temperature: float, rules: Mapping[str, StructureRule], lesions: Mapping[str, LesionModel],
+    case: LabelledCase, temperature: float, known: KnownStructure, lesions: Mapping[str, LesionModel],
     config: Config,
 ) -> tuple[dict[str, Features | None], np.ndarray]:  # fmt: skip
     """Features of a case as refinement will see them, and the true Dice ``(S,)`` of what it would write, by structure.
@@ -276,8 +304,7 @@ def score_case(
     Dice is that of the labelled voxels, and NaN for a structure of which a sparse label shows none.
     """
     structures = config.structures
-    others = {name: rule for name, rule in rules.items() if name not in lesions}
-    clean = Cleaning(config.refine, structures, temperature, others, lesions, case.voxel_mm3)(case.output)
+    clean = Cleaning(config.refine, known, temperature, lesions, case.voxel_mm3)(case.output)
     features = {
         name: values if mask(clean.label, structures[name]).any() else None
         for name, values in clean.features.items()

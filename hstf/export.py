@@ -24,8 +24,10 @@ from hstf.errors import HstfError, join_faults
 from hstf.files import read_csv, read_json, sha256_file, write_json, write_text
 from hstf.layout import Layout, members
 from hstf.plan import Plan
+from hstf.refine.calibration import structure_of_predictions
+from hstf.refine.structure import KnownStructure
 
-FORMAT = 1
+FORMAT = 2
 METADATA_SCHEMA = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 )
@@ -99,6 +101,7 @@ def _copy_weights(weights: Mapping[str, Path], folder: Path) -> list[dict[str, A
 def _content(config: Config, entries: list[dict[str, Any]]) -> dict[str, Any]:
     """``model.json``: what prediction needs, and where the model comes from."""
     layout, last = Layout.of(config), config.for_round(config.rounds)
+    known = structure_of_predictions(last)
     return {
         "format": FORMAT,
         "experiment": config.experiment,
@@ -108,6 +111,7 @@ def _content(config: Config, entries: list[dict[str, Any]]) -> dict[str, Any]:
         "predict": last.predict.model_dump(mode="json"),
         "preprocess": config.preprocess.model_dump(mode="json"),
         "plan": read_json(layout.plan),
+        "structure": known.to_json() if known else None,
         "provenance": {
             "hstf": __version__,
             "round": config.rounds,
@@ -268,6 +272,8 @@ class ExportedModel:
     predict: PredictConfig
     preprocess: PreprocessConfig
     plan: Plan
+    known: KnownStructure | None
+    """What segmentations are brought to."""
 
     @classmethod
     def read(cls, folder: Path) -> "ExportedModel":
@@ -284,6 +290,7 @@ class ExportedModel:
                 folder, weights, dict(content["labels"]), dict(content["modalities"]),
                 PredictConfig.model_validate(content["predict"]),
                 PreprocessConfig.model_validate(content["preprocess"]), Plan.from_json(content["plan"]),
+                KnownStructure.of_json(content["structure"]) if content["structure"] else None,
             )  # fmt: skip
         except (KeyError, TypeError, ValueError) as error:
             raise HstfError(

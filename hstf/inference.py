@@ -15,10 +15,11 @@ from hstf.config.preprocess import PreprocessConfig
 from hstf.config.teacher import TeacherConfig
 from hstf.device import autocast, choose_device
 from hstf.errors import HstfError
-from hstf.geometry import Spacing, zooms
+from hstf.geometry import Geometry, Spacing, zooms
 from hstf.models import load_network
 from hstf.plan import Plan
 from hstf.preprocess import prepare_image
+from hstf.refine.structure import KnownStructure
 from hstf.regions import Structures
 from hstf.volumes import Volume
 
@@ -168,6 +169,8 @@ class Predictor:
     flip_axes: tuple[int, ...]
     preprocess: PreprocessConfig
     modalities: Mapping[str, str]
+    known: KnownStructure | None = None
+    """What segmentations are brought to."""
 
     @classmethod
     def load(
@@ -178,6 +181,7 @@ class Predictor:
         modalities: Mapping[str, str],
         device: torch.device | str = "auto",
         preprocess: PreprocessConfig | None = None,
+        known: KnownStructure | None = None,
     ) -> "Predictor":
         """Load the members of a model; each is called as its training named it.
 
@@ -188,7 +192,8 @@ class Predictor:
         loaded = [load_network(path, device) for path in weights]
         networks = {str(meta["member"]): network for network, meta in loaded}
         window = SlidingWindow.of(plan, predict, device)
-        return cls(networks, plan, window, predict.flip_axes, preprocess or PreprocessConfig(), modalities)
+        preprocess = preprocess or PreprocessConfig()
+        return cls(networks, plan, window, predict.flip_axes, preprocess, modalities, known)
 
     def predict(
         self, volumes: list[Volume], members: bool = True, probabilities_of: Structures | None = None
@@ -207,15 +212,22 @@ class Predictor:
         mean, labels = None, {}
         for member, probabilities in self._member_probabilities(torch.as_tensor(image)):
             if members and len(self.networks) > 1:
-                labels[member] = geometry.probabilities_to_native(probabilities.numpy())
+                labels[member] = self.label(probabilities.clone(), geometry)
             mean = probabilities if mean is None else mean.add_(probabilities)
         assert mean is not None, "a model has at least one member"
-        label = geometry.probabilities_to_native(mean.div_(len(self.networks)).numpy())
+        label = self.label(mean.div_(len(self.networks)), geometry)
         shown = {
             name: geometry.scalar_to_native(_as_bytes(mean[list(classes)].sum(0)))
             for name, classes in (probabilities_of or {}).items()
         }
         return Prediction(label, labels or (dict.fromkeys(self.networks, label) if members else {}), shown)
+
+    def label(self, probabilities: Tensor, geometry: Geometry) -> np.ndarray:
+        """The segmentation in native space, of ``probabilities`` on the grid, which are cleaned in place."""
+        array = probabilities.numpy()
+        if self.known:
+            self.known.clean(array, prod(geometry.spacing))
+        return geometry.probabilities_to_native(array)
 
     def _member_probabilities(self, image: Tensor) -> Iterator[tuple[str, Tensor]]:
         flips = (None, *self.flip_axes)

@@ -245,7 +245,7 @@ def training_target(
     target[:classes, label == IGNORED] = round(255 / classes)
     target[classes] = np.where(label == IGNORED, 0, weight)
     if probabilities is not None:
-        known, likely = label < classes, most_likely(probabilities)[0]
+        known, likely = label < classes, most_likely(probabilities)
         for index in range(classes):
             np.copyto(target[index], probabilities[index], where=known)
         differ = np.nonzero(known & (likely != label))

@@ -69,8 +69,8 @@ def predict(
     if not scans:
         return []
     predictor = Predictor.load(
-        model.weights, model.plan, model.predict, model.modalities, device, model.preprocess
-    )  # fmt: skip
+        model.weights, model.plan, model.predict, model.modalities, device, model.preprocess, model.known
+    )
     values = np.array(list(model.labels.values()), np.uint8)
     faults = []
     for scan in track(scans, "predict"):

@@ -66,3 +66,8 @@ def box_around(boxes: Iterable[Box]) -> Box | None:
     """The smallest box that holds all of ``boxes``; None without any."""
     axes = list(zip(*boxes, strict=True))
     return tuple(slice(min(s.start for s in a), max(s.stop for s in a)) for a in axes) if axes else None
+
+
+def with_margin(box: Box) -> Box:
+    """``box`` with a voxel around it, as far as the volume goes."""
+    return tuple(slice(max(0, s.start - 1), s.stop + 1) for s in box)

@@ -20,18 +20,18 @@ STAGES: dict[str, Stage] = {
     "plan": Stage(1, ("plan", "modalities", "labels")),
     "preprocess": Stage(2, ("preprocess", "labels")),
     "warmup": Stage(2, ("warmup", "network", "labels", "regions", "seed", "teacher")),
-    "calibrate": Stage(3, ("calibrate", "refine", "labels", "regions", "lesions", "seed")),
+    "calibrate": Stage(4, ("calibrate", "refine", "labels", "regions", "lesions", "seed")),
     "teacher": Stage(2, ("teacher", "regions")),
-    "refine": Stage(2, ("refine", "labels", "regions", "lesions")),
+    "refine": Stage(3, ("refine", "labels", "regions", "lesions")),
     "labels": Stage(3, ("labels", "student.soft_targets", "refine.calibrate")),
     "student": Stage(3, ("student", "network", "labels", "regions", "seed")),
     "evaluate": Stage(
-        3, ("evaluate", "lesions", "predict", "preprocess", "modalities", "labels", "regions", "seed")
+        4, ("evaluate", "lesions", "predict", "preprocess", "modalities", "labels", "regions", "seed")
     ),
     "report": Stage(1, ("report", "evaluate")),
     "compare": Stage(1, ("compare.methods", "compare.seeds", "evaluate.bootstrap")),
     "track": Stage(1, ("track",)),
-    "export": Stage(1, ("predict", "preprocess", "modalities", "labels")),
+    "export": Stage(2, ("predict", "preprocess", "modalities", "labels")),
 }
 
 # Keys that change how long a stage takes or how it is shown, never what it writes.

@@ -23,6 +23,7 @@ from hstf.calibrate import (
     reliability,
     sample_voxels,
     score_case,
+    with_gains,
 )
 from hstf.config import Config
 from hstf.config.refine import CalibrateConfig
@@ -30,10 +31,10 @@ from hstf.errors import HstfError
 from hstf.files import sha256_file, write_csv, write_json
 from hstf.geometry import Geometry
 from hstf.layout import Layout
-from hstf.refine.calibration import Calibration
+from hstf.refine.calibration import Calibration, known_structure
 from hstf.refine.case import TeacherOutput
 from hstf.refine.lesions import Component
-from hstf.refine.structure import StructureRule
+from hstf.refine.structure import KnownStructure, StructureRule
 from hstf.refine.weights import sharpen
 from hstf.store import write_array
 
@@ -153,19 +154,34 @@ def ball_case(case_id: str, error: int) -> LabelledCase:
     )
 
 
+FOREGROUND = {"foreground": (1,)}
+RULES = {"foreground": StructureRule(1, 100.0, False, False)}
+KNOWN, UNKNOWN = KnownStructure(FOREGROUND, RULES), KnownStructure(FOREGROUND, {})
+
+
 def test_true_dice_is_that_of_what_refinement_would_write() -> None:
-    rules = {"foreground": StructureRule(1, 100.0, False, False)}
-    features, dice = score_case(ball_case("a", 0), 1.0, rules, {}, Config())
+    features, dice = score_case(ball_case("a", 0), 1.0, KNOWN, {}, Config())
     assert dice.tolist() == [1.0]
     assert features["foreground"]["scales"] == 1.0  # type: ignore[index]
 
 
+def test_a_rule_that_costs_dice_out_of_fold_is_not_applied() -> None:
+    """A stray voxel goes at no cost; of an organ that was lost in its middle half would go."""
+    whole, torn = ball_case("a", 0), ball_case("b", 0)
+    torn.output.probabilities[:, 7:9] = np.array([255, 0], np.uint8)[:, None, None, None]
+    for cases, helps in (([whole], True), ([torn], False), ([whole, torn], False)):
+        rules = with_gains(KNOWN, cases)
+        assert (rules["foreground"].dice_gain > 0) == helps
+        assert known_structure(FOREGROUND, rules, ()).rules == (rules if helps else {})
+    assert known_structure(FOREGROUND, RULES, ("foreground",)).rules == {}, "lesions are judged one by one"
+
+
 def test_calibration_of_cases_round_trips_and_ranks_them(tmp_path: Path) -> None:
-    config, rules = Config(), {"foreground": StructureRule(1, 100.0, False, False)}
+    config = Config()
     cases = [ball_case(f"case_{e}", e) for e in (0, 0, 1, 2, 4, 6)]
-    features, dice = zip(*(score_case(case, 1.0, rules, {}, config) for case in cases), strict=True)
+    features, dice = zip(*(score_case(case, 1.0, KNOWN, {}, config) for case in cases), strict=True)
     sample = sample_voxels(cases[-1].output.probabilities, cases[-1].label, 5000, seed=0)
-    calibration = assemble(config, [c.case_id for c in cases], sample, 1.0, rules, {}, features, dice)
+    calibration = assemble(config, [c.case_id for c in cases], sample, 1.0, RULES, {}, features, dice)
     calibration.save(tmp_path / "calibration.json")
     assert Calibration.load(tmp_path / "calibration.json") == calibration
     json.loads((tmp_path / "calibration.json").read_text(), parse_constant=pytest.fail)  # no NaN
@@ -218,14 +234,13 @@ ORGAN, BESIDE, BACKGROUND = (1, (5, 5, slice(4, 10))), (1, (12, 12, slice(0, 3))
 
 
 def test_dice_is_that_of_labelled_voxels_and_unknown_without_any() -> None:
-    rules = {"foreground": StructureRule(0, 0.0, False, False)}
     case = ball_case("a", 2)
     said = [
-        score_case(scribbled(case, *curves), 1.0, rules, {}, Config())[1].tolist()
+        score_case(scribbled(case, *curves), 1.0, UNKNOWN, {}, Config())[1].tolist()
         for curves in ((ORGAN, BACKGROUND), (ORGAN, BESIDE), (BESIDE, BACKGROUND))
     ]
     assert said == [[1.0], [2 * 6 / (2 * 6 + 3)], [0.0]]
-    assert np.isnan(score_case(scribbled(case, BACKGROUND), 1.0, rules, {}, Config())[1]).all()
+    assert np.isnan(score_case(scribbled(case, BACKGROUND), 1.0, UNKNOWN, {}, Config())[1]).all()
 
 
 def test_calibration_from_scribbles(tmp_path: Path) -> None:
@@ -289,7 +304,9 @@ def test_the_stage_learns_from_files(tmp_path: Path) -> None:
     config = make_out_of_fold(tmp_path)
     found = calibrate(config)
     assert Calibration.load(Layout.of(config).calibration) == found
-    assert found.structure["foreground"] == StructureRule(1, 108.0, False, False)
+    rule = found.structure["foreground"]
+    assert rule == StructureRule(1, 108.0, False, False, dice_gain=rule.dice_gain)
+    assert 0 < rule.dice_gain < 0.01, "a stray voxel in a corner of each"
     truth = [1.0, 12 / 13, 6 / 7, 0.75]
     assert [case["mean_dice"] for case in found.evidence["cases"].values()] == pytest.approx(truth)
     assert found.minimum_predicted_dice < 0.75

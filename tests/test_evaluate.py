@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import nibabel as nib
 import numpy as np
 import pytest
+from tiny_model import calibration
 
 from hstf.config import Config
 from hstf.errors import HstfError
@@ -93,6 +94,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     )  # fmt: skip
     layout = Layout.of(config)
     write_text(layout.plan, "{}")
+    calibration().save(layout.calibration)
     for number in (0, 1):
         for member in members(config, number):
             write_text(layout.weights(number, member), f"{number} {member}")

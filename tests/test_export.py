@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_model import tiny_experiment
+from tiny_model import calibration, tiny_experiment
 
 from hstf.config import Config
 from hstf.errors import HstfError
@@ -42,6 +42,7 @@ def test_the_folder_holds_all_that_prediction_needs(config: Config) -> None:
     assert model.labels == {"background": 0, "liver": 6, "tumour": 200}
     assert model.predict == config.predict
     assert model.plan.patch_size == (16, 16, 8)
+    assert model.known == calibration().known_structure(config.structures)
     for member in ("seed_0", "seed_1"):
         ours, _ = load_network(folder / "members" / f"{member}.pt")
         trained, _ = load_network(Layout.of(config).weights(1, member))
@@ -119,9 +120,9 @@ def test_reading_refuses_what_is_no_sound_export(config: Config, tmp_path: Path)
     folder = export(config)
     members = read_json(folder / "model.json")["members"]
     edit(folder, format=99)
-    with pytest.raises(HstfError, match="format 1"):
+    with pytest.raises(HstfError, match="format 2"):
         ExportedModel.read(folder)
-    edit(folder, format=1, members=[{**members[0], "name": "../../elsewhere"}])
+    edit(folder, format=2, members=[{**members[0], "name": "../../elsewhere"}])
     with pytest.raises(HstfError, match="no plain name"):
         ExportedModel.read(folder)
     edit(folder, members=members, predict={"from_the_future": 1})

@@ -7,13 +7,16 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from tiny_model import tiny_experiment, write_scan
 
 from hstf.cli import main
+from hstf.components import connected_components
 from hstf.config import Config
 from hstf.errors import HstfError
 from hstf.evaluate.cases import load_predictor
 from hstf.export import export
+from hstf.geometry import Geometry
 from hstf.predict import find_scans, predict
 from hstf.volumes import read_image
 
@@ -43,6 +46,32 @@ def test_a_prediction_is_what_the_evaluation_scores(config: Config, model: Path,
     assert len(np.unique(evaluated.label)) > 1
     assert list(evaluated.members) == ["seed_0", "seed_1"]
     assert (evaluated.members["seed_0"] != evaluated.members["seed_1"]).any()
+
+
+def test_segmentations_have_the_structure_of_the_labelled_cases(config: Config, tmp_path: Path) -> None:
+    volumes = [read_image(write_scan(tmp_path / "scan.nii.gz"))]
+    cleaned, plain = (
+        load_predictor(config.model_copy(update={"predict": settings}), 1).predict(volumes)
+        for settings in (config.predict, config.predict.model_copy(update={"clean": False}))
+    )
+    assert components(cleaned.label) < components(plain.label)
+    assert components(cleaned.members["seed_1"]) < components(plain.members["seed_1"])
+
+
+def test_without_resampling_nothing_is_left_that_labelled_cases_lack(config: Config) -> None:
+    grid = Geometry.of((8, 8, 8), np.eye(4), (1.0, 1.0, 1.0))
+    probabilities = torch.tensor([0.1, 0.5, 0.4]).reshape(3, 1, 1, 1).repeat(1, 8, 8, 8)
+    for place in ((slice(1, 4),) * 3, (slice(6, 8),) * 3):
+        probabilities[(slice(None), *place)] = torch.tensor([0.1, 0.2, 0.7]).reshape(3, 1, 1, 1)
+    label = load_predictor(config, 1).label(probabilities, grid)
+    expected = np.ones((8, 8, 8), np.uint8)
+    expected[1:4, 1:4, 1:4] = 2
+    np.testing.assert_array_equal(label, expected)
+
+
+def components(label: np.ndarray) -> int:
+    """Of the tumour."""
+    return int(connected_components(label == 2, 26).max())
 
 
 def test_one_member_is_its_own_team(tmp_path: Path) -> None:

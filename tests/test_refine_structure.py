@@ -1,5 +1,8 @@
 """Structure of label maps, on hand-made arrays with known answers and against scipy."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,8 +12,10 @@ from scipy import ndimage
 
 from hstf.refine.structure import (
     ClassShape,
+    KnownStructure,
     StructureRule,
     beneath,
+    contacts,
     describe,
     fill_holes,
     keep_components,
@@ -262,3 +267,54 @@ def test_cleaned_labels_keep_their_rules(label: np.ndarray, count: int, size: in
             assert len(shape.sizes_mm3) <= count and min(shape.sizes_mm3, default=size) >= size
         again = keep_components(cleaned, certain(label, 4), structures, rules, 1.0)
         np.testing.assert_array_equal(again, cleaned)
+
+
+def test_contact_is_the_share_of_faces_with_other_structures() -> None:
+    label = np.zeros((9, 9, 9), np.uint8)
+    box(label, 1, (1, 3), (1, 3), (1, 3))  # 24 faces, 4 of them with b
+    box(label, 2, (3, 5), (1, 3), (1, 3))
+    box(label, 1, (6, 9), (6, 9), (6, 9))  # in a corner: 27 faces inside the volume, none with b
+    components = np.where(label == 1, 1, 0).astype(np.uint32)
+    components[6:, 6:, 6:] = 2
+    assert contacts(components, label == 2).tolist() == [4 / 24, 0.0]
+    shapes = describe(label, AB, 1.0)
+    assert (shapes["a"].contact, shapes["b"].contact) == (0.0, 4 / 24), "that of the largest"
+    assert learn_rule([ClassShape((9.0,), 0, contact=c) for c in (0.4, 0.2)]).contact == 0.2
+    assert learn_rule([ClassShape((), 0), ClassShape((9.0,), 0, contact=0.3)]).contact == 0.3
+
+
+def heart() -> np.ndarray:
+    """A wall (b) around a cavity (a), and in a corner a larger a with nothing of b around it."""
+    label = np.zeros((16, 16, 16), np.uint8)
+    box(label, 2, (1, 7), (1, 7), (1, 7))
+    box(label, 1, (2, 6), (2, 6), (2, 6))
+    box(label, 1, (9, 15), (9, 15), (9, 15))
+    return label
+
+
+def test_a_component_in_its_place_is_kept_before_a_larger_one_elsewhere() -> None:
+    label = heart()
+    alone = keep_components(label, certain(label, 3), AB, {"a": ONE}, 1.0)
+    assert alone[10, 10, 10] == 1 and alone[3, 3, 3] != 1, "of a rule without contact the largest stays"
+    rules = {"a": replace(ONE, contact=0.9), "b": ONE}
+    cleaned = keep_components(label, certain(label, 3), AB, rules, 1.0)
+    label[9:] = 0
+    np.testing.assert_array_equal(cleaned > 0, label > 0)
+    np.testing.assert_array_equal(cleaned[:9], label[:9])
+
+
+def test_final_probabilities_are_certain_where_a_rule_was_broken_and_else_untouched() -> None:
+    label = heart()
+    given = certain(label, 3).astype(np.float32) / 255
+    known = KnownStructure(AB, {"a": replace(ONE, contact=0.9), "b": ONE})
+    probabilities = given.copy()
+    known.clean(probabilities, 1.0)
+    false = np.zeros(label.shape, bool)
+    false[9:15, 9:15, 9:15] = True
+    np.testing.assert_array_equal(probabilities[:, ~false], given[:, ~false])
+    assert probabilities[:, false].max(axis=0).tolist() == [1.0] * false.sum()
+    assert not (probabilities.argmax(axis=0)[false] == 1).any()
+    once = probabilities.copy()
+    known.clean(probabilities, 1.0)
+    np.testing.assert_array_equal(probabilities, once)
+    assert KnownStructure.of_json(json.loads(json.dumps(known.to_json()))) == known

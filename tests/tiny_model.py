@@ -12,6 +12,8 @@ from hstf.files import write_csv, write_json
 from hstf.layout import Layout, members
 from hstf.models import HybridNet, NetworkSpec, save_network
 from hstf.plan import Normalisation, Plan
+from hstf.refine.calibration import Calibration
+from hstf.refine.structure import StructureRule
 
 
 def tiny_plan(channels: int = 1) -> Plan:
@@ -20,6 +22,12 @@ def tiny_plan(channels: int = 1) -> Plan:
         kernels=((3, 3, 3), (3, 3, 3)), normalisation=(Normalisation("zscore"),) * channels, median_shape=(18, 20, 12),
         reasons={},
     )  # fmt: skip
+
+
+def calibration() -> Calibration:
+    """Of labelled cases that all have one liver with holes and one tumour."""
+    rules = dict.fromkeys(("liver", "tumour"), StructureRule(1, 0.0, has_holes=True, may_be_absent=False))
+    return Calibration(1.0, {}, rules, {}, {}, {}, 0.0, 0.0, {})
 
 
 def tiny_experiment(folder: Path, modalities: Sequence[str] = ("image",), students: int = 2) -> Config:
@@ -44,6 +52,7 @@ def tiny_experiment(folder: Path, modalities: Sequence[str] = ("image",), studen
     )  # fmt: skip
     layout, plan = Layout.of(config), tiny_plan(len(modalities))
     write_json(layout.plan, plan.to_json())
+    calibration().save(layout.calibration)
     for seed, member in enumerate(members(config, 1)):
         torch.manual_seed(seed)
         spec = NetworkSpec(

@@ -14,6 +14,9 @@ class PredictConfig(Section):
     """Overlap of neighbouring windows, as a share of the patch."""
     flip_axes: tuple[int, ...] = ()
     """Axes mirrored one by one as further views; none: the plain network."""
+    clean: bool = True
+    """Bring the segmentation to the structure of the labelled cases, as refinement does: surplus and too small components
+    go, holes are filled where no labelled case has any. Lesions stay as they are."""
     window_batch: int = Field(2, ge=1)
     """Windows predicted at once."""
     amp: bool = True

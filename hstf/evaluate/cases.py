@@ -13,11 +13,12 @@ from hstf.detection import find_lesions
 from hstf.errors import HstfError
 from hstf.evaluate.labels import read_indices, to_values
 from hstf.evaluate.tables import known, mean_over_classes
-from hstf.files import sha256_file, write_json
+from hstf.files import sha256_file, sha256_json, write_json
 from hstf.geometry import IGNORED
 from hstf.layout import Layout, members
 from hstf.metrics import EMPTY_DICE, score, structure_dice
 from hstf.records import CaseWork, run_shard
+from hstf.refine.calibration import structure_of_predictions
 from hstf.regions import Structures, mask
 from hstf.sparse import is_sparse
 from hstf.stages import stage_parameters
@@ -44,6 +45,8 @@ def evaluate_shard(config: Config, number: int, shard: str) -> int:
     config, layout = config.for_round(number), Layout.of(config)
     model = {f"weights of {name}": sha256_file(path) for name, path in _weights(config, number).items()}
     model["plan"] = sha256_file(layout.plan)
+    if known := structure_of_predictions(config):
+        model["structure"] = sha256_json(known.to_json())
     predictor = cache(partial(load_predictor, config, number))  # loaded when a case needs it
     works = [
         CaseWork(
@@ -64,8 +67,10 @@ def load_predictor(config: Config, number: int) -> "Predictor":
     from hstf.plan import Plan
 
     weights = list(_weights(config, number).values())
-    plan = Plan.load(Layout.of(config).plan)
-    return Predictor.load(weights, plan, config.predict, config.modalities, config.device, config.preprocess)
+    plan, known = Plan.load(Layout.of(config).plan), structure_of_predictions(config)
+    return Predictor.load(
+        weights, plan, config.predict, config.modalities, config.device, config.preprocess, known
+    )
 
 
 def _weights(config: Config, number: int) -> dict[str, Path]:

@@ -77,4 +77,4 @@ def predict_at(predictor: "Predictor", image: np.ndarray, geometry: Geometry, sc
     for network in predictor.networks.values():
         total = total + predictor.window.probabilities(network, zoomed, scale)
     on_grid = interpolate(total[None], size=image.shape[1:], mode="trilinear", align_corners=False)[0]
-    return geometry.probabilities_to_native(on_grid.numpy())
+    return predictor.label(on_grid, geometry)

@@ -1,14 +1,17 @@
 """``calibration.json``: what the labelled cases, predicted out of fold, teach about the teacher."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from hstf.config import Config
 from hstf.files import read_json, write_json
+from hstf.layout import Layout
 from hstf.refine.lesions import LesionModel
 from hstf.refine.score import DiceModel, Features
-from hstf.refine.structure import StructureRule
+from hstf.refine.structure import KnownStructure, StructureRule
+from hstf.regions import Structures
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,9 @@ class Calibration:
     evidence: dict[str, Any]
     """For people: calibration error, reliability, likelihood and Dice of the out-of-fold cases."""
 
-    def rules(self) -> dict[str, StructureRule]:
-        """The structure rules, without lesions: components of those are judged one by one."""
-        return {name: rule for name, rule in self.structure.items() if name not in self.lesions}
+    def known_structure(self, structures: Structures) -> KnownStructure:
+        """The structure rules that help, without lesions: components of those are judged one by one."""
+        return known_structure(structures, self.structure, self.lesions)
 
     def may_be_absent(self, name: str) -> bool:
         """Whether a case may lack the structure ``name``."""
@@ -59,3 +62,22 @@ class Calibration:
         content["lesions"] = {n: LesionModel.of_json(model) for n, model in content["lesions"].items()}
         content["dice_models"] = {name: DiceModel(**model) for name, model in content["dice_models"].items()}
         return cls(**content)
+
+
+def known_structure(
+    structures: Structures, rules: Mapping[str, StructureRule], lesions: Container[str]
+) -> KnownStructure:
+    """The ``rules`` that segmentations are brought to: those that do not cost Dice, of all but ``lesions``."""
+    helping = {name: rule for name, rule in rules.items() if rule.dice_gain >= 0 and name not in lesions}
+    return KnownStructure(structures, helping)
+
+
+def structure_of_predictions(config: Config) -> KnownStructure | None:
+    """What final segmentations are brought to, where ``predict.clean`` says so.
+
+    Raises:
+        HstfError: ``calibration.json`` is missing or torn.
+    """
+    if not config.predict.clean:
+        return None
+    return Calibration.load(Layout.of(config).calibration).known_structure(config.structures)

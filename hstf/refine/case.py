@@ -17,7 +17,7 @@ from hstf.files import read_json
 from hstf.refine.calibration import Calibration
 from hstf.refine.lesions import Component, LesionModel, find_components
 from hstf.refine.score import Features, case_features, interval
-from hstf.refine.structure import StructureRule, fill_holes, keep_components, outside, take_out
+from hstf.refine.structure import KnownStructure, fill_holes, keep_components, outside, take_out
 from hstf.refine.weights import below_threshold, cap_weight, most_likely, scale_weight, sharpen, voxel_weights
 from hstf.regions import Structures, class_count, mask, probability
 from hstf.store import read_array
@@ -114,10 +114,9 @@ class Cleaning:
     """How label maps are brought to what the labelled cases show."""
 
     config: RefineConfig
-    structures: Structures
+    known: KnownStructure
+    """Without rules for lesions."""
     temperature: float
-    rules: Mapping[str, StructureRule]
-    """By structure, without lesions."""
     lesions: Mapping[str, LesionModel]
     """Of the structures that are lesions."""
     voxel_mm3: float
@@ -126,8 +125,8 @@ class Cleaning:
         """Calibrate the teacher's probabilities, take the most likely class, and clean."""
         given = output.probabilities
         calibrated = sharpen(given, self.temperature) if self.config.calibrate else given.copy()
-        label, confidence = most_likely(calibrated)
-        features = case_features(output.agreement, label, calibrated, self.structures)
+        label, confidence = most_likely(calibrated), calibrated.max(axis=0)
+        features = case_features(output.agreement, label, calibrated, self.known.structures)
         changed: dict[str, np.ndarray] = {}
         judged = JudgedLesions()
         for name, step in self._steps(output.uncertainty, judged).items():
@@ -144,13 +143,18 @@ class Cleaning:
         parts = {
             "components": (
                 config.keep_components,
-                lambda label, p: keep_components(label, p, self.structures, self.rules, self.voxel_mm3),
+                lambda label, p: keep_components(
+                    label, p, self.known.structures, self.known.rules, self.voxel_mm3
+                ),
             ),
             "lesions": (
                 config.judge_lesions and self.lesions,
                 lambda label, p: self._judge_lesions(label, p, uncertainty, judged),
             ),
-            "holes": (config.fill_holes, lambda label, _: fill_holes(label, self.structures, self.rules)),
+            "holes": (
+                config.fill_holes,
+                lambda label, _: fill_holes(label, self.known.structures, self.known.rules),
+            ),
         }
         return {name: step for name, (wanted, step) in parts.items() if wanted}
 
@@ -167,8 +171,8 @@ class Cleaning:
         """
         cleaned = label.copy()
         judged.floor = np.zeros_like(label)
-        for name in sorted(self.lesions, key=lambda name: -len(self.structures[name])):
-            model, members = self.lesions[name], self.structures[name]
+        for name in sorted(self.lesions, key=lambda name: -len(self.known.structures[name])):
+            model, members = self.lesions[name], self.known.structures[name]
             numbers, components = find_components(
                 mask(label, members) & mask(cleaned, members),
                 probability(probabilities, members),
@@ -179,7 +183,7 @@ class Cleaning:
             kept = [p >= self.config.lesion_probability for p in likely]
             judged.lesions += map(JudgedLesion, [name] * len(kept), components, likely, kept)
             dropped = np.array([False, *(not keep for keep in kept)])[numbers]
-            take_out(cleaned, dropped, probabilities, outside(name, self.structures))
+            take_out(cleaned, dropped, probabilities, outside(name, self.known.structures))
             floors = [round(255 * p) if keep else 0 for p, keep in zip(likely, kept, strict=True)]
             judged.floor = np.maximum(judged.floor, np.array([0, *floors], np.uint8)[numbers])
         return cleaned
@@ -220,7 +224,7 @@ def weight_steps(
     def possible_lesions(weight: np.ndarray) -> np.ndarray:
         possible = np.zeros(weight.shape, bool)
         for name, model in cleaning.lesions.items():
-            members = cleaning.structures[name]
+            members = cleaning.known.structures[name]
             likely = probability(clean.probabilities, members) >= 255 * model.possible
             possible |= likely & ~mask(clean.label, members)
         cap_weight(weight, possible, config.possible_lesion_weight)
@@ -244,9 +248,8 @@ def refine_case(
     config: RefineConfig,
 ) -> Refined:
     """The pseudo-label of a case: calibrated, cleaned, weighted."""
-    cleaning = Cleaning(
-        config, structures, calibration.temperature, calibration.rules(), calibration.lesions, voxel_mm3
-    )
+    known = calibration.known_structure(structures)
+    cleaning = Cleaning(config, known, calibration.temperature, calibration.lesions, voxel_mm3)
     clean = cleaning(output)
     counts = {name: int(np.count_nonzero(voxels)) for name, voxels in clean.changed.items()}
     weight = np.full(clean.label.shape, 255, np.uint8)

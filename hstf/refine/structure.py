@@ -7,7 +7,8 @@ background that is enclosed: it counts for the class that it touches most, and f
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 import cc3d
 import numpy as np
@@ -15,9 +16,12 @@ from scipy import ndimage
 
 from hstf.components import connected_components
 from hstf.geometry import IGNORED
-from hstf.regions import Box, Structures, box_around, class_boxes, class_count, mask
+from hstf.refine.weights import most_likely
+from hstf.regions import Box, Members, Structures, box_around, class_boxes, class_count, mask, with_margin
 from hstf.sparse import is_sparse
 
+Targets = Mapping[int, Sequence[int]]
+"""Classes that may take the place of a class."""
 SIZE_MARGIN = 0.5
 """Components down to this share of the smallest labelled one are kept: a few cases do not show the smallest there is."""
 COUNT_MARGIN = 2
@@ -33,6 +37,8 @@ class ClassShape:
     holes: int
     whole: bool = True
     """Whether the label shows where the class ends; of scribbles only whether the class is there is known."""
+    contact: float = 0.0
+    """Share of the surface of the largest component (0..1) that touches other structures."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,50 @@ class StructureRule:
     minimum_mm3: float
     has_holes: bool
     may_be_absent: bool
+    contact: float = 0.0
+    """Share of the surface (0..1) that touches other structures at least."""
+    dice_gain: float = 0.0
+    """What bringing out-of-fold predictions to the rule adds to their mean Dice. One that costs is not applied: of a poor
+    prediction the largest component may be the wrong one, and fragments may be the right ones."""
+
+
+@dataclass(frozen=True)
+class KnownStructure:
+    """What the labelled cases show, for segmentations to be brought to."""
+
+    structures: Structures
+    rules: Mapping[str, StructureRule]
+    """By structure; one without a rule may look as it likes."""
+
+    def clean(self, probabilities: np.ndarray, voxel_mm3: float) -> None:
+        """Make ``probabilities`` ``(K, X, Y, Z)`` certain, in place, where their most likely class breaks a rule.
+
+        It is the post-processing of nnU-Net (Isensee et al. 2021) with rules that labels teach.
+        """
+        label = most_likely(probabilities)
+        cleaned = self.cleaned(label, probabilities, voxel_mm3)
+        changed = cleaned != label
+        probabilities[:, changed] = cleaned[changed] == np.arange(len(probabilities))[:, None]
+
+    def cleaned(self, label: np.ndarray, probabilities: np.ndarray, voxel_mm3: float) -> np.ndarray:
+        """``label`` ``(X, Y, Z)`` uint8 after :func:`keep_components` and :func:`fill_holes`."""
+        kept = keep_components(label, probabilities, self.structures, self.rules, voxel_mm3)
+        return fill_holes(kept, self.structures, self.rules)
+
+    def to_json(self) -> dict[str, Any]:
+        """The rules, and the classes of the structures."""
+        rules = {name: asdict(rule) for name, rule in self.rules.items()}
+        return {"classes": {name: list(members) for name, members in self.structures.items()}, "rules": rules}
+
+    @classmethod
+    def of_json(cls, content: Mapping[str, Any]) -> Self:
+        """What :meth:`to_json` gave.
+
+        Raises:
+            KeyError, TypeError: it did not give this.
+        """
+        classes = {str(name): tuple(map(int, members)) for name, members in content["classes"].items()}
+        return cls(classes, {name: StructureRule(**content["rules"][name]) for name in content["rules"]})
 
 
 def describe(label: np.ndarray, structures: Structures, voxel_mm3: float) -> dict[str, ClassShape]:
@@ -52,15 +102,21 @@ def describe(label: np.ndarray, structures: Structures, voxel_mm3: float) -> dic
     """
     whole = not is_sparse(label)
     label = np.where(label == IGNORED, 0, label).astype(np.uint8)
-    boxes = class_boxes(label, class_count(structures))
+    boxes = _boxes(label, structures)
     holes = np.bincount(_holes(label)[1], minlength=256)
     shapes = {}
     for name, members in structures.items():
-        box = box_around(boxes[index] for index in members if index in boxes)
-        sizes = label_components(mask(label[box], members))[1] if box else np.empty(0)
+        sizes, contact = _measured(label[boxes[name]], members) if name in boxes else (np.empty(0), 0.0)
         owned = int(holes[list(members)].sum())
-        shapes[name] = ClassShape(tuple((sizes * voxel_mm3).tolist()), owned, whole)
+        shapes[name] = ClassShape(tuple((sizes * voxel_mm3).tolist()), owned, whole, contact)
     return shapes
+
+
+def _measured(label: np.ndarray, members: Members) -> tuple[np.ndarray, float]:
+    """Voxels of each component of the structure ``members``, and the contact of the largest with others."""
+    found = mask(label, members)
+    components, sizes = label_components(found)
+    return sizes, float(contacts(components, (label > 0) & ~found)[sizes.argmax()])
 
 
 def learn_rule(shapes: Sequence[ClassShape]) -> StructureRule:
@@ -76,6 +132,7 @@ def learn_rule(shapes: Sequence[ClassShape]) -> StructureRule:
         minimum_mm3=SIZE_MARGIN * min(sizes, default=0.0),
         has_holes=any(shape.holes for shape in whole),
         may_be_absent=any(not shape.sizes_mm3 for shape in shapes),
+        contact=min((shape.contact for shape in whole if shape.sizes_mm3), default=0.0),
     )
 
 
@@ -90,31 +147,35 @@ def keep_components(
 
     The voxels go to the most likely class besides. Fragments that this leaves in other structures go to the background, or
     to what is left of a voxel without that region: a fragment of tumour core becomes oedema, which breaks no other rule.
-    The largest component of a structure stays, however small, unless labelled cases lack it.
+    Of several components the largest stay, however small, unless labelled cases lack the structure. One that touches other
+    structures less than any labelled one counts for that much smaller: a false ventricle in the chest wall may be larger
+    than the true one, but no heart is around it.
 
     Args:
         label: ``(X, Y, Z)`` uint8 class index.
-        probabilities: ``(K, X, Y, Z)`` uint8.
+        probabilities: ``(K, X, Y, Z)``, of any range.
         structures: classes, or regions.
         rules: of the structures that are to be brought to one. A structure that no labelled case has (no component
             allowed) is kept as it is: nothing is known about it.
     """
-    cleaned = label.copy()
+    cleaned = label
     for targets in (outside, beneath):
-        boxes = class_boxes(cleaned, class_count(structures))
-        for name, rule in rules.items():
-            members = structures[name]
-            box = box_around(boxes[index] for index in members if index in boxes)
-            if box is None:
-                continue
-            excess = _excess(mask(cleaned[box], members), rule, voxel_mm3)
-            if excess.any():
+        before, cleaned = cleaned, cleaned.copy()
+        for name, box in _boxes(before, structures).items():
+            if name in rules:
+                found, settled = mask(before[box], structures[name]), before[box] == label[box]
+                excess = _excess(found, settled, (before[box] > 0) & ~found, rules[name], voxel_mm3)
                 take_out(cleaned[box], excess, probabilities[(slice(None), *box)], targets(name, structures))
     return cleaned
 
 
-Targets = Mapping[int, Sequence[int]]
-"""Classes that may take the place of a class."""
+def _boxes(label: np.ndarray, structures: Structures) -> dict[str, Box]:
+    """The box of each structure that ``label`` has, with a voxel around it."""
+    of_class = class_boxes(label, class_count(structures))
+    tight = {
+        n: box_around(of_class[k] for k in members if k in of_class) for n, members in structures.items()
+    }
+    return {name: with_margin(box) for name, box in tight.items() if box}
 
 
 def outside(name: str, structures: Structures) -> Targets:
@@ -168,12 +229,24 @@ def fill_holes(label: np.ndarray, structures: Structures, rules: Mapping[str, St
     return filled
 
 
-def _excess(mask: np.ndarray, rule: StructureRule, voxel_mm3: float) -> np.ndarray:
-    """Voxels of the components of ``mask`` beyond the number of ``rule`` or below its size."""
+def _excess(
+    found: np.ndarray, settled: np.ndarray, others: np.ndarray, rule: StructureRule, voxel_mm3: float
+) -> np.ndarray:
+    """Voxels of the components of ``found`` beyond the number of ``rule`` or below its size.
+
+    Args:
+        found: ``(X, Y, Z)`` bool, the structure.
+        settled: bool, voxels that nothing was done to. Components without any come last, however large.
+        others: bool, the other structures.
+    """
     if not rule.maximum_components:
-        return np.zeros_like(mask)
-    components, sizes = label_components(mask)
-    order = np.argsort(-sizes, kind="stable")
+        return np.zeros_like(found)
+    components, sizes = label_components(found)
+    fit = sizes.astype(float)
+    if rule.contact > 0 and len(sizes) > 1:
+        fit *= np.minimum(1, contacts(components, others) / rule.contact)
+    given = np.bincount(components[settled], minlength=len(sizes) + 1)[1:] == 0
+    order = np.lexsort((-sizes, -fit, given))
     kept = sizes[order] * voxel_mm3 >= rule.minimum_mm3
     kept[rule.maximum_components :] = False
     kept[:1] |= not rule.may_be_absent
@@ -181,6 +254,20 @@ def _excess(mask: np.ndarray, rule: StructureRule, voxel_mm3: float) -> np.ndarr
     excess[0] = False
     excess[order[kept] + 1] = False
     return excess[components]
+
+
+def contacts(components: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """``(n,)`` share of the voxel faces of each of n components, numbered from 1, beyond which there is one of ``others``.
+
+    Faces on the border of the volume do not count.
+    """
+    count = int(components.max())
+    parts = np.where(components > 0, components, np.where(others, count + 1, count + 2)).astype(np.uint32)
+    faces = np.zeros((2, count + 3))
+    for (a, b), area in cc3d.contacts(parts, connectivity=6, surface_area=True).items():
+        faces[:, a] += area, area * (b == count + 1)
+    total, touching = faces[:, 1 : count + 1]
+    return touching / np.maximum(total, 1)
 
 
 def label_components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

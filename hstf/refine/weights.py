@@ -38,12 +38,12 @@ def sharpen(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     return calibrated
 
 
-def most_likely(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Class index and confidence, both ``(...)`` uint8, of ``probabilities`` ``(K, ...)`` uint8."""
+def most_likely(probabilities: np.ndarray) -> np.ndarray:
+    """Class index ``(...)`` uint8 of ``probabilities`` ``(K, ...)``."""
     label = np.empty(probabilities.shape[1:], np.uint8)
     for slab in slabs(label.shape):
         label[slab] = probabilities[:, slab].argmax(axis=0)
-    return label, probabilities.max(axis=0)
+    return label
 
 
 def voxel_weights(uncertainty: np.ndarray, config: RefineConfig) -> np.ndarray:

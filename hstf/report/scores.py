@@ -226,8 +226,8 @@ def _other_sources(results: Results) -> str:
     if learns_from(results.config, results.config.rounds) == "labels":
         return ""
     return (
-        " Students differ from the warm-up in more than what the unlabelled scans teach: they are trained further, and on the"
-        " labels of all folds. Method supervised does these two alone; “snakemake compare” sets it beside"
+        " Students differ from the warm-up in more than what the unlabelled scans teach: they are trained further, and on"
+        " the labels of all folds. Method supervised does these two alone; “snakemake compare” sets it beside"
         f" {results.config.method}."
     )
 

@@ -200,15 +200,10 @@ def scored_pseudo_labels(w):
     return [LAYOUT.refine(number), *tables, *references(SHEET.of(Split.UNLABELLED))]
 
 
-def calibration():
-    """What pseudo-labels are judged by, where there are any."""
-    return [LAYOUT.calibration] if PSEUDO_LABELLED else []
-
-
 def results(number):
     """The small files of a round: how the training went, what it learned from, how the model scores."""
     histories = [LAYOUT.history(number, member) for member in members(CONFIG, number)]
-    tables = [] if number else calibration()
+    tables = [] if number else [LAYOUT.calibration]
     if number in PSEUDO_LABELLED:
         tables = [LAYOUT.refine(number), LAYOUT.labels_table(number)]
     return [*histories, *tables, LAYOUT.evaluation_cases(number), LAYOUT.evaluation_summary(number)]

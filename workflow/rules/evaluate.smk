@@ -4,6 +4,7 @@
 rule evaluate_shard:
     input:
         plan=LAYOUT.plan,
+        calibration=LAYOUT.calibration,
         models=round_weights,
         images=shard_images,
         references=shard_references,

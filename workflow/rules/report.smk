@@ -6,7 +6,7 @@ rule report:
         LAYOUT.check,
         LAYOUT.fingerprint,
         LAYOUT.plan,
-        calibration(),
+        LAYOUT.calibration,
         [results(number) for number in (0, *ROUNDS)],
     output:
         html=report(LAYOUT.report, category="Report", caption="../report/report.rst"),

@@ -4,6 +4,7 @@
 rule evaluate_scales:
     input:
         plan=LAYOUT.plan,
+        calibration=LAYOUT.calibration,
         models=round_weights,
         images=[image for case in SCALED for image in case.images],
         references=references(SCALED),
