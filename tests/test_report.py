@@ -108,7 +108,10 @@ class Fabricated:
             "temperature": 1.31,
             "thresholds": dict(zip(names, (0.62, 0.71, 0.68, 0.83), strict=True)),
             "structure": {
-                name: {"maximum_components": k + 1, "minimum_mm3": 420.0, "has_holes": False, "may_be_absent": k == 2}
+                name: {
+                    "maximum_components": k + 1, "minimum_mm3": 420.0, "has_holes": False, "may_be_absent": k == 2,
+                    "contact": 0.25 * k, "dice_gain": 0.01 - 0.01 * k,
+                }
                 for k, name in enumerate(CLASSES)
             },
             "dice_models": {},
@@ -453,6 +456,16 @@ def test_methods_without_pseudo_labels(tmp_path: Path, method: str, told: str) -
     assert "This method learns without pseudo-labels" in page.text
     assert "This part could not be written" not in page.text
     assert "Correct or judge a pseudo-label" not in page.text
+
+
+def test_what_is_known_of_structures_is_told(complete: tuple[Fabricated, Page]) -> None:
+    _, page = complete
+    assert "at most 1 component of at least 0.42 ml, no holes, must not be absent" in page.text
+    assert "of at least 0.42 ml, 25% of its surface touches others, no holes" in page.text
+    assert (
+        "50% of its surface touches others, no holes, may be absent, not applied, as it costs 0.010 Dice"
+        in page.text
+    )
 
 
 def test_figures_take_the_colours_of_the_page(complete: tuple[Fabricated, Page]) -> None:
