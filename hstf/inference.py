@@ -1,6 +1,6 @@
 """Networks on whole volumes: the sliding window, and the predictor that ``predict`` and ``evaluate`` share."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, prod
 from pathlib import Path
@@ -209,13 +209,8 @@ class Predictor:
             HstfError: the volumes do not fit together or hold no usable intensities.
         """
         image, geometry = prepare_image(volumes, self.plan, self.preprocess, self.modalities)
-        mean, labels = None, {}
-        for member, probabilities in self._member_probabilities(torch.as_tensor(image)):
-            if members and len(self.networks) > 1:
-                labels[member] = self.label(probabilities.clone(), geometry)
-            mean = probabilities if mean is None else mean.add_(probabilities)
-        assert mean is not None, "a model has at least one member"
-        label = self.label(mean.div_(len(self.networks)), geometry)
+        mean, labels = self._mean(torch.as_tensor(image), geometry, members and len(self.networks) > 1)
+        label = self.label(mean, geometry)
         shown = {
             name: geometry.scalar_to_native(_as_bytes(mean[list(classes)].sum(0)))
             for name, classes in (probabilities_of or {}).items()
@@ -229,10 +224,22 @@ class Predictor:
             self.known.clean(array, prod(geometry.spacing))
         return geometry.probabilities_to_native(array)
 
-    def _member_probabilities(self, image: Tensor) -> Iterator[tuple[str, Tensor]]:
-        flips = (None, *self.flip_axes)
-        for member, network in self.networks.items():
-            total = flipped_probabilities(self.window, network, image, None)
-            for axis in self.flip_axes:
-                total += flipped_probabilities(self.window, network, image, axis)
-            yield member, total.div_(len(flips))
+    def _mean(self, image: Tensor, geometry: Geometry, members: bool) -> tuple[Tensor, dict[str, np.ndarray]]:
+        """Mean probabilities of all networks, and with ``members`` the segmentation of each."""
+        (first, network), *others = self.networks.items()
+        mean = self._probabilities(network, image)
+        labels = {first: self.label(mean.clone(), geometry)} if members else {}
+        for member, network in others:
+            probabilities = self._probabilities(network, image)
+            mean += probabilities
+            if members:
+                labels[member] = self.label(probabilities, geometry)
+            del probabilities  # as large as the scan times its classes: not kept while the next is made
+        return mean.div_(len(self.networks)), labels
+
+    def _probabilities(self, network: nn.Module, image: Tensor) -> Tensor:
+        """Mean over the flips."""
+        total = flipped_probabilities(self.window, network, image, None)
+        for axis in self.flip_axes:
+            total += flipped_probabilities(self.window, network, image, axis)
+        return total.div_(1 + len(self.flip_axes))

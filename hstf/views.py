@@ -89,8 +89,9 @@ def predict_views(
         zoomed = zoom_image(image, scale, window.spacing)
         for flip, axis in axes.items():
             for member, network in networks.items():
-                probabilities = flipped_probabilities(window, network, zoomed, axis, scale)
-                means.add(probabilities, {"scales": str(float(scale)), "members": member, "flips": flip})
+                view = {"scales": str(float(scale)), "members": member, "flips": flip}
+                # unnamed: what is as large as the scan times its classes is not kept while the next is made
+                means.add(flipped_probabilities(window, network, zoomed, axis, scale), view)
     return summarise(means, structures, voxel_ml)
 
 
