@@ -1,7 +1,9 @@
-"""Structure of a label map: how many components a class or region has, how small they are, whether they have holes.
+"""Structure of a label map: how many components a class or region has, how small they are, what they touch, whether they
+have holes.
 
 Components are 26-connected, holes 6-connected. What the labelled cases show becomes a rule for each class, or for each
-region where there are regions; pseudo-labels are brought to it. No anatomy is written down here. What leaves a region goes
+region where there are regions; pseudo-labels and final segmentations are brought to it where that does not cost Dice on
+the out-of-fold predictions. No anatomy is written down here. What leaves a region goes
 to the most likely class outside of it, so that a false enhancing spot becomes necrosis, oedema or nothing. A hole is
 background that is enclosed: it counts for the class that it touches most, and for each region of that class.
 """
