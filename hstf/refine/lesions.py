@@ -16,6 +16,7 @@ from scipy import ndimage
 from scipy.optimize import minimize
 
 from hstf.refine.structure import label_components
+from hstf.refine.weights import slabs
 
 TRUE_SHARE = 0.1
 """A component is real where at least this share of its voxels lies in a lesion."""
@@ -70,22 +71,19 @@ def find_components(
     numbers = np.zeros(mask.shape, np.uint32)
     if boxes[0] is None:
         return numbers, []
-    inner = label_components(mask[boxes[0]])[0]
-    numbers[boxes[0]] = inner
-    places = np.nonzero(numbers)
-    owner = numbers[places]
-    voxels = np.bincount(owner)[1:]
-
-    def mean(values: np.ndarray) -> np.ndarray:
-        return np.bincount(owner, weights=values)[1:] / voxels
-
-    p = mean(probability[places]) / 255
-    agreement = mean(np.exp(-(uncertainty[1][places] / 255)) * (1 - uncertainty[2][places] / 255))
-    centres = np.stack([mean(axis) for axis in places], axis=1)
+    numbers[boxes[0]], sizes = label_components(mask[boxes[0]])
+    sums = np.zeros((5, len(sizes)))
+    for slab in slabs(mask.shape):  # a poor teacher may find lesions in half of a large scan
+        places = np.nonzero(numbers[slab])
+        owner = numbers[slab][places] - 1
+        _, v, d = (levels[slab][places] / 255 for levels in uncertainty)
+        values = probability[slab][places] / 255, np.exp(-v) * (1 - d), places[0] + slab.start, *places[1:]
+        sums += [np.bincount(owner, weights=value, minlength=len(sizes)) for value in values]
+    columns = np.vstack([sizes * voxel_mm3 / 1000, sums / sizes]).T.tolist()
     return numbers, [
-        Component(k + 1, float(voxels[k] * voxel_mm3 / 1000), float(p[k]), float(agreement[k]), tuple(centres[k].tolist()))
-        for k in range(len(voxels))
-    ]  # fmt: skip
+        Component(number, ml, p, agreement, (x, y, z))
+        for number, (ml, p, agreement, x, y, z) in enumerate(columns, start=1)
+    ]
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,8 @@ def _measured(label: np.ndarray, members: Members) -> tuple[np.ndarray, float]:
     """Voxels of each component of the structure ``members``, and the contact of the largest with others."""
     found = mask(label, members)
     components, sizes = label_components(found)
-    return sizes, float(contacts(components, (label > 0) & ~found)[sizes.argmax()])
+    largest = components == 1 + sizes.argmax()
+    return sizes, float(contacts(largest, (label > 0) & ~found)[0])
 
 
 def learn_rule(shapes: Sequence[ClassShape]) -> StructureRule:
@@ -244,12 +245,15 @@ def _excess(
     if not rule.maximum_components:
         return np.zeros_like(found)
     components, sizes = label_components(found)
-    fit = sizes.astype(float)
-    if rule.contact > 0 and len(sizes) > 1:
-        fit *= np.minimum(1, contacts(components, others) / rule.contact)
+    fit = np.where(sizes * voxel_mm3 >= rule.minimum_mm3, sizes, 0.0)
+    large = np.flatnonzero(fit)
+    if rule.contact > 0 and len(large) > 1:
+        numbers = np.zeros(len(sizes) + 1, np.uint32)
+        numbers[large + 1] = np.arange(len(large)) + 1
+        fit[large] *= np.minimum(1, contacts(numbers[components], others) / rule.contact)
     given = np.bincount(components[settled], minlength=len(sizes) + 1)[1:] == 0
     order = np.lexsort((-sizes, -fit, given))
-    kept = sizes[order] * voxel_mm3 >= rule.minimum_mm3
+    kept = np.isin(order, large)
     kept[rule.maximum_components :] = False
     kept[:1] |= not rule.may_be_absent
     excess = np.ones(len(sizes) + 1, bool)
@@ -264,7 +268,9 @@ def contacts(components: np.ndarray, others: np.ndarray) -> np.ndarray:
     Faces on the border of the volume do not count.
     """
     count = int(components.max())
-    parts = np.where(components > 0, components, np.where(others, count + 1, count + 2)).astype(np.uint32)
+    parts = np.full(components.shape, count + 2, np.uint32)
+    parts[others] = count + 1
+    np.copyto(parts, components, where=components > 0)
     faces = np.zeros((2, count + 3))
     for (a, b), area in cc3d.contacts(parts, connectivity=6, surface_area=True).items():
         faces[:, a] += area, area * (b == count + 1)
@@ -275,7 +281,8 @@ def contacts(components: np.ndarray, others: np.ndarray) -> np.ndarray:
 def label_components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """26-connected components of ``mask``, numbered from 1, and the voxels of each."""
     components = connected_components(mask, connectivity=26)
-    return components, np.asarray(cc3d.statistics(components)["voxel_counts"], dtype=np.int64)[1:]
+    found = cc3d.statistics(components, no_slice_conversion=True)  # no slice object for each of millions
+    return components, np.asarray(found["voxel_counts"], dtype=np.int64)[1:]
 
 
 def _holes(label: np.ndarray) -> tuple[Box, np.ndarray, np.ndarray]:
