@@ -18,8 +18,16 @@ from hstf.refine.calibration import Calibration
 from hstf.refine.lesions import Component, LesionModel, find_components
 from hstf.refine.score import Features, case_features, interval
 from hstf.refine.structure import KnownStructure, fill_holes, keep_components, outside, take_out
-from hstf.refine.weights import below_threshold, cap_weight, most_likely, scale_weight, sharpen, voxel_weights
-from hstf.regions import Structures, class_count, mask, probability
+from hstf.refine.weights import (
+    below_threshold,
+    cap_weight,
+    make_certain,
+    most_likely,
+    scale_weight,
+    sharpen,
+    voxel_weights,
+)
+from hstf.regions import Structures, mask, probability
 from hstf.store import read_array
 
 
@@ -255,9 +263,8 @@ def refine_case(
     weight = np.full(clean.label.shape, 255, np.uint8)
     for name, step in weight_steps(clean, output.uncertainty, calibration, cleaning).items():
         counts[name] = int(np.count_nonzero(step(weight)))
-    classes = np.arange(class_count(structures))
     for voxels in clean.changed.values():
-        clean.probabilities[:, voxels] = 255 * (clean.label[voxels] == classes[:, None])
+        make_certain(clean.probabilities, clean.label, voxels, 255)
     return Refined(clean.label, weight, clean.probabilities, counts, clean.lesions.lesions, clean.features)
 
 

@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from hstf.components import connected_components
 from hstf.geometry import IGNORED
-from hstf.refine.weights import most_likely
+from hstf.refine.weights import make_certain, most_likely
 from hstf.regions import Box, Members, Structures, box_around, class_boxes, class_count, mask, with_margin
 from hstf.sparse import is_sparse
 
@@ -73,8 +73,7 @@ class KnownStructure:
         """
         label = most_likely(probabilities)
         cleaned = self.cleaned(label, probabilities, voxel_mm3)
-        changed = cleaned != label
-        probabilities[:, changed] = cleaned[changed] == np.arange(len(probabilities))[:, None]
+        make_certain(probabilities, cleaned, cleaned != label, 1)
 
     def cleaned(self, label: np.ndarray, probabilities: np.ndarray, voxel_mm3: float) -> np.ndarray:
         """``label`` ``(X, Y, Z)`` uint8 after :func:`keep_components` and :func:`fill_holes`."""

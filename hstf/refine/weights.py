@@ -46,6 +46,15 @@ def most_likely(probabilities: np.ndarray) -> np.ndarray:
     return label
 
 
+def make_certain(probabilities: np.ndarray, label: np.ndarray, where: np.ndarray, full: float) -> None:
+    """Give ``full``, all there is, to the class of ``label`` in ``probabilities`` ``(K, ...)``, in place, ``where`` (bool).
+
+    Class by class: an index of the voxels would take more memory than the probabilities of a large scan do.
+    """
+    for index, of_class in enumerate(probabilities):
+        np.copyto(of_class, (label == index) * of_class.dtype.type(full), where=where)
+
+
 def voxel_weights(uncertainty: np.ndarray, config: RefineConfig) -> np.ndarray:
     """Weight (1-H)^a exp(-b V) (1-D)^c of each voxel: how far its pseudo-label can be trusted.
 
