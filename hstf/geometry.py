@@ -8,6 +8,7 @@ spacing equals the planned one is not interpolated.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import nibabel as nib
@@ -226,10 +227,14 @@ class Geometry:
             strict=True,
         )
         ras = [(g - (G - 1) / 2) * t / s + (n - 1) / 2 + start for g, G, t, n, s, (start, _) in sizes]
-        affine = np.array(self.affine)
-        native = inv_ornt_aff(orientation_of(affine), self.native_shape) @ [*ras, 1]
-        x, y, z, _ = (affine @ native).tolist()
+        x, y, z, _ = (self._ras_to_mm @ [*ras, 1]).tolist()
         return x, y, z
+
+    @cached_property
+    def _ras_to_mm(self) -> np.ndarray:
+        """From voxels along RAS to mm of the file's affine, ``(4, 4)``."""
+        affine = np.array(self.affine)
+        return affine @ inv_ornt_aff(orientation_of(affine), self.native_shape)
 
     def _native(
         self, dtype: np.dtype, fill: float, values: Callable[[slice, "Coordinates"], np.ndarray]

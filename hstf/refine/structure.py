@@ -306,7 +306,7 @@ def _touched_most(label: np.ndarray, holes: np.ndarray, enclosed: np.ndarray) ->
     """For each component of ``holes`` that is ``enclosed``, the class of most of its face neighbours."""
     voxels = np.argwhere(enclosed[holes])
     owner = holes[tuple(voxels.T)].astype(np.int64)
-    touched = np.zeros((len(enclosed), 256), np.int64)
+    touched = np.zeros((len(enclosed), int(label.max()) + 1), np.int64)
     for axis in range(3):
         for step in (-1, 1):
             neighbours = voxels.copy()
