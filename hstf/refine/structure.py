@@ -244,15 +244,15 @@ def _excess(
     if not rule.maximum_components:
         return np.zeros_like(found)
     components, sizes = label_components(found)
-    fit = np.where(sizes * voxel_mm3 >= rule.minimum_mm3, sizes, 0.0)
-    large = np.flatnonzero(fit)
-    if rule.contact > 0 and len(large) > 1:
+    large = sizes * voxel_mm3 >= rule.minimum_mm3
+    fit = np.where(large, sizes, 0.0)
+    if rule.contact > 0 and large.sum() > 1:  # of these alone: specks may be millions
         numbers = np.zeros(len(sizes) + 1, np.uint32)
-        numbers[large + 1] = np.arange(len(large)) + 1
+        numbers[1:][large] = np.arange(1, large.sum() + 1)
         fit[large] *= np.minimum(1, contacts(numbers[components], others) / rule.contact)
     given = np.bincount(components[settled], minlength=len(sizes) + 1)[1:] == 0
     order = np.lexsort((-sizes, -fit, given))
-    kept = np.isin(order, large)
+    kept = large[order]
     kept[rule.maximum_components :] = False
     kept[:1] |= not rule.may_be_absent
     excess = np.ones(len(sizes) + 1, bool)

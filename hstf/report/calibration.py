@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hstf.layout import pseudo_labelled
 from hstf.report.figures import Figures, Points, calibration_error, predicted_against_true, reliability, unzip
 from hstf.report.page import Block, Cell, Note, Section, Table, counted, number_cell, number_text
 from hstf.report.results import Results
@@ -14,7 +15,10 @@ def calibration_section(results: Results, figures: Figures) -> Section:
     if not content:
         return Section("calibration", "Calibration", "", [], "The warm-up is not calibrated.")
     evidence = content.get("evidence", {})
-    blocks: list[Block] = [Note([_calibration_text(content, evidence)]), *_learned_tables(results, content)]
+    told = [_confidence_text(content, evidence)]
+    if any(pseudo_labelled(results.config, number) for number in results.rounds):
+        told.append(_verdict_text(content))
+    blocks: list[Block] = [Note(told), *_learned_tables(results, content)]
     errors = evidence.get("calibration_error", {})
     names = [n for n, error in errors.get("after", {}).items() if None not in (error, errors["before"][n])]
     if names:
@@ -53,16 +57,19 @@ def _reliability_curves(bins: Sequence[Mapping[str, Any]]) -> dict[str, Points]:
     }
 
 
-def _calibration_text(content: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
+def _confidence_text(content: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
     temperature = content["temperature"]
     meaning = (
         "over-confident" if temperature > 1.02 else "under-confident" if temperature < 0.98 else "about right"
     )
     likelihood = evidence.get("negative_log_likelihood", {})
     change = f"{number_text(likelihood.get('before'))} → {number_text(likelihood.get('after'))}"
+    return f"Temperature {number_text(temperature, 2)}: the networks were {meaning}; negative log-likelihood {change}."
+
+
+def _verdict_text(content: Mapping[str, Any]) -> str:
     return (
-        f"Temperature {number_text(temperature, 2)}: the networks were {meaning}; negative log-likelihood {change}."
-        f" A pseudo-label whose predicted mean Dice is below {number_text(content['minimum_predicted_dice'])} is unlike"
+        f"A pseudo-label whose predicted mean Dice is below {number_text(content['minimum_predicted_dice'])} is unlike"
         f" any labelled case and is not used. The predicted mean Dice is off by about ±{number_text(content['mean_sd'])}."
     )
 
