@@ -159,9 +159,9 @@ def test_methods_without_pseudo_labels(tmp_path: Path, method: str, told: str) -
 def test_what_is_known_of_structures_is_told(complete: tuple[Fabricated, Page]) -> None:
     _, page = complete
     assert "at most 1 component of at least 0.42 ml, no holes, must not be absent" in page.text
-    assert "of at least 0.42 ml, 25% of its surface touches others, no holes" in page.text
+    assert "of at least 0.42 ml, at least 25% of its surface touches others, no holes" in page.text
     assert (
-        "50% of its surface touches others, no holes, may be absent, not applied, as it costs 0.010 Dice"
+        "at least 50% of its surface touches others, no holes, may be absent, not applied, as it costs 0.010 Dice"
         in page.text
     )
 

@@ -108,7 +108,7 @@ def _structure_text(rule: Mapping[str, Any]) -> str:
     components = counted(rule["maximum_components"], "component")
     parts = [f"at most {components} of at least {number_text(rule['minimum_mm3'] / 1000, 2)} ml"]
     if rule["contact"] > 0:
-        parts.append(f"{rule['contact']:.0%} of its surface touches others")
+        parts.append(f"at least {rule['contact']:.0%} of its surface touches others")
     parts.append("holes allowed" if rule["has_holes"] else "no holes")
     parts.append("may be absent" if rule["may_be_absent"] else "must not be absent")
     if rule["dice_gain"] < 0:
