@@ -74,7 +74,7 @@ These are ready, with the settings of the semi-supervised literature, once the s
 
 | file | data | labelled | scans and case sheet |
 |---|---|---|---|
-| `acdc.yaml` | ACDC: heart, cine MR, 10 mm slices | 3 patients | `data/acdc`, `acdc/cases.csv` |
+| `acdc.yaml` | ACDC: heart, cine MR, 10 mm slices | 3 or 7 patients | `data/acdc`, `acdc/acdc_<n>.csv` |
 | `brats.yaml` | BraTS: gliomas, four MR modalities | 25 or 50 | `data/brats`, by the import that the file names |
 | `lits.yaml` | LiTS: liver and its lesions, CT | 13 | `data/lits`, by the import that the file names |
 | `la.yaml` | left atrium, MR | 4, 8 or 16; 80: all | `data/la`, `la/la_<n>.csv` |
