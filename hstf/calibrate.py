@@ -24,16 +24,16 @@ from hstf.files import read_json
 from hstf.geometry import IGNORED, Geometry
 from hstf.layout import Layout
 from hstf.metrics import structure_dice
+from hstf.probabilities import LEVELS, most_likely, sharpen
 from hstf.progress import track
 from hstf.records import read_table
 from hstf.refine.calibration import Calibration, known_structure
 from hstf.refine.case import Cleaning, TeacherOutput
 from hstf.refine.lesions import Component, LesionModel, are_real, find_components, fit_lesions, possible_bound
 from hstf.refine.score import DiceModel, Features, fit_dice_model, fit_slope, leave_one_out, residual_sd
-from hstf.refine.structure import KnownStructure, StructureRule, describe, learn_rule
-from hstf.refine.weights import LEVELS, most_likely, sharpen
 from hstf.regions import Members, mask, probability
 from hstf.store import read_array
+from hstf.structure import KnownStructure, StructureRule, describe, learn_rule
 
 TRIVIAL_BACKGROUND = 252
 """Background voxels with at least this probability (of 255) say nothing about doubt."""

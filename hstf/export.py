@@ -25,7 +25,7 @@ from hstf.files import read_csv, read_json, sha256_file, write_json, write_text
 from hstf.layout import Layout, members
 from hstf.plan import Plan
 from hstf.refine.calibration import structure_of_predictions
-from hstf.refine.structure import KnownStructure
+from hstf.structure import KnownStructure
 
 FORMAT = 2
 METADATA_SCHEMA = (

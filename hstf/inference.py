@@ -19,8 +19,8 @@ from hstf.geometry import Geometry, Spacing, zooms
 from hstf.models import load_network
 from hstf.plan import Plan
 from hstf.preprocess import prepare_image
-from hstf.refine.structure import KnownStructure
 from hstf.regions import Structures
+from hstf.structure import KnownStructure
 from hstf.volumes import Volume
 
 SLAB = 16  # planes along X turned into probabilities at a time: no second copy of a volume is held

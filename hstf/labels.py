@@ -23,10 +23,10 @@ from hstf.geometry import IGNORED, Geometry
 from hstf.layout import Layout
 from hstf.overrides import Override, overrides_in_force
 from hstf.preprocess import class_indices, class_locations
+from hstf.probabilities import most_likely, sharpen
 from hstf.records import CaseWork, read_table, run_shard
 from hstf.refine import blank_volume, joined_rows, mean_weight, row_of, unlabelled_shard
 from hstf.refine.calibration import Calibration
-from hstf.refine.weights import most_likely, sharpen
 from hstf.stages import stage_parameters
 from hstf.store import read_array, write_array
 from hstf.volumes import open_nifti, read_label, write_like

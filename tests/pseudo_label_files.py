@@ -12,8 +12,8 @@ from hstf.layout import Layout
 from hstf.refine import merge_refined, refine
 from hstf.refine.calibration import Calibration
 from hstf.refine.score import DiceModel
-from hstf.refine.structure import StructureRule
 from hstf.store import write_array
+from hstf.structure import StructureRule
 
 SHAPE = (30, 24, 16)
 AFFINE = np.array([[0, -1.0, 0, 20], [1.2, 0, 0, -7], [0, 0, -2.0, 50], [0, 0, 0, 1]])

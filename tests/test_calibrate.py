@@ -31,12 +31,12 @@ from hstf.errors import HstfError
 from hstf.files import sha256_file, write_csv, write_json
 from hstf.geometry import Geometry
 from hstf.layout import Layout
+from hstf.probabilities import sharpen
 from hstf.refine.calibration import Calibration, known_structure
 from hstf.refine.case import TeacherOutput
 from hstf.refine.lesions import Component
-from hstf.refine.structure import KnownStructure, StructureRule
-from hstf.refine.weights import sharpen
 from hstf.store import write_array
+from hstf.structure import KnownStructure, StructureRule
 
 
 def drawn_sample(temperature: float, voxels: int = 40_000) -> Sample:

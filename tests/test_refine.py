@@ -25,8 +25,8 @@ from hstf.refine.case import TeacherOutput, judge, refine_case, select_best
 from hstf.refine.lesions import fit_lesions
 from hstf.refine.overlay import best_slices, draw_overlay
 from hstf.refine.score import DiceModel
-from hstf.refine.structure import StructureRule
 from hstf.regions import Structures
+from hstf.structure import StructureRule
 from hstf.volumes import read_label
 
 

@@ -1,50 +1,13 @@
-"""Calibrated probabilities and voxel weights against the formulas in floating point."""
+"""Voxel weights against the formulas in floating point."""
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hstf.config.refine import RefineConfig
-from hstf.refine import weights
-from hstf.refine.weights import (
-    below_threshold,
-    cap_weight,
-    most_likely,
-    scale_weight,
-    sharpen,
-    slabs,
-    voxel_weights,
-)
+from hstf.refine.weights import below_threshold, cap_weight, scale_weight, voxel_weights
 
 exponents = st.integers(0, 20).map(lambda quarters: quarters / 4)
-
-
-def random_probabilities(seed: int, classes: int = 3) -> np.ndarray:
-    logits = np.random.default_rng(seed).normal(0, 2, (classes, 5, 6, 7))
-    p = np.exp(logits)
-    return np.rint(255 * p / p.sum(axis=0)).astype(np.uint8)
-
-
-@given(st.integers(0, 1000), st.floats(0.3, 3))
-@settings(max_examples=30, deadline=None)
-def test_sharpen_is_temperature_scaling(seed: int, temperature: float) -> None:
-    probabilities = random_probabilities(seed)
-    p = probabilities / 255.0
-    expected = p ** (1 / temperature) / (p ** (1 / temperature)).sum(axis=0)
-    np.testing.assert_allclose(sharpen(probabilities, temperature) / 255, expected, atol=0.6 / 255)
-
-
-def test_temperature_one_changes_nothing() -> None:
-    probabilities = np.array([[200, 0, 255], [55, 255, 0]], np.uint8)
-    np.testing.assert_array_equal(sharpen(probabilities, 1.0), probabilities)
-
-
-def test_slabs_cover_everything_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "SLAB_VOXELS", 100)
-    assert list(slabs((7, 5, 10))) == [slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 7)]
-    whole = random_probabilities(1)
-    np.testing.assert_array_equal(most_likely(whole), whole.argmax(axis=0))
 
 
 @given(st.integers(0, 1000), exponents, exponents, exponents)

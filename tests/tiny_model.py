@@ -13,7 +13,7 @@ from hstf.layout import Layout, members
 from hstf.models import HybridNet, NetworkSpec, save_network
 from hstf.plan import Normalisation, Plan
 from hstf.refine.calibration import Calibration
-from hstf.refine.structure import StructureRule
+from hstf.structure import StructureRule
 
 
 def tiny_plan(channels: int = 1) -> Plan:

@@ -10,8 +10,8 @@ from hstf.files import read_json, write_json
 from hstf.layout import Layout
 from hstf.refine.lesions import LesionModel
 from hstf.refine.score import DiceModel, Features
-from hstf.refine.structure import KnownStructure, StructureRule
 from hstf.regions import Structures
+from hstf.structure import KnownStructure, StructureRule
 
 
 @dataclass(frozen=True)

@@ -14,21 +14,14 @@ import numpy as np
 
 from hstf.config.refine import RefineConfig
 from hstf.files import read_json
+from hstf.probabilities import make_certain, most_likely, sharpen
 from hstf.refine.calibration import Calibration
 from hstf.refine.lesions import Component, LesionModel, find_components
 from hstf.refine.score import Features, case_features, interval
-from hstf.refine.structure import KnownStructure, fill_holes, keep_components, outside, take_out
-from hstf.refine.weights import (
-    below_threshold,
-    cap_weight,
-    make_certain,
-    most_likely,
-    scale_weight,
-    sharpen,
-    voxel_weights,
-)
+from hstf.refine.weights import below_threshold, cap_weight, scale_weight, voxel_weights
 from hstf.regions import Structures, mask, probability
 from hstf.store import read_array
+from hstf.structure import KnownStructure, fill_holes, keep_components, outside, take_out
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import numpy as np
 from scipy import ndimage
 from scipy.optimize import minimize
 
-from hstf.refine.structure import label_components
-from hstf.refine.weights import slabs
+from hstf.probabilities import slabs
+from hstf.structure import label_components
 
 TRUE_SHARE = 0.1
 """A component is real where at least this share of its voxels lies in a lesion."""

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
-from hstf.refine.structure import (
+from hstf.regions import Structures
+from hstf.structure import (
     ClassShape,
     KnownStructure,
     StructureRule,
@@ -21,7 +22,6 @@ from hstf.refine.structure import (
     keep_components,
     learn_rule,
 )
-from hstf.regions import Structures
 
 A: Structures = {"a": (1,)}
 AB: Structures = {"a": (1,), "b": (2,)}

@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from hstf.components import connected_components
 from hstf.geometry import IGNORED
-from hstf.refine.weights import make_certain, most_likely
+from hstf.probabilities import make_certain, most_likely
 from hstf.regions import Box, Members, Structures, box_around, class_boxes, class_count, mask, with_margin
 from hstf.sparse import is_sparse
 
