@@ -9,6 +9,7 @@ from torch import Tensor
 from hstf.training.distributed import pooled
 
 EPSILON = 1e-5
+PRESENT = 0.1  # probability of a class in a voxel of a soft target from which on the target holds it
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Of logits ``(B, K, ...)``, class probabilities ``(B, K, ...)`` and voxel weights ``(B, 1, ...)``."""
 
@@ -31,7 +32,8 @@ def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
 
 def soft_dice(probabilities: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """1 - Dice, pooled over the batch, mean of the foreground classes that the batch's target holds.
+    """1 - Dice, pooled over the batch, mean of the foreground classes that the batch's target holds: those of which some
+    voxel that counts has more than :data:`PRESENT`. The tails of a soft target make no class.
 
     The overlap is (|p| + |t| - |p - t|) / 2, which equals p t for hard targets and, for soft ones, is largest at p = t
     (Dice semimetric loss, Wang et al. 2023).
@@ -42,9 +44,11 @@ def soft_dice(probabilities: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 def dice_loss(p: Tensor, t: Tensor, weight: Tensor) -> Tensor:
     """:func:`soft_dice` of all channels."""
     axes = (0, 2, 3, 4)
-    sums = (((p + t) * weight).sum(axes), ((p - t).abs() * weight).sum(axes), (t * weight).sum(axes))
-    size, difference, truth = pooled(*sums)
-    present = truth > EPSILON
+    sizes, differences = ((p + t) * weight).sum(axes), ((p - t).abs() * weight).sum(axes)
+    size, difference, holding = pooled(
+        sizes, differences, ((t > PRESENT) & (weight > 0)).sum(axes).to(p.dtype)
+    )
+    present = holding > 0
     dice = (size - difference + EPSILON) / (size + EPSILON)
     return (1 - torch.where(present, dice, 1.0)).sum() / present.sum().clamp_min(1)
 

@@ -19,12 +19,12 @@ STAGES: dict[str, Stage] = {
     "check": Stage(1, ("check", "labels", "modalities")),
     "plan": Stage(1, ("plan", "modalities", "labels")),
     "preprocess": Stage(2, ("preprocess", "labels")),
-    "warmup": Stage(2, ("warmup", "network", "labels", "regions", "seed", "teacher")),
+    "warmup": Stage(3, ("warmup", "network", "labels", "regions", "seed", "teacher")),
     "calibrate": Stage(4, ("calibrate", "refine", "labels", "regions", "lesions", "seed")),
     "teacher": Stage(2, ("teacher", "regions")),
     "refine": Stage(3, ("refine", "labels", "regions", "lesions")),
     "labels": Stage(3, ("labels", "student.soft_targets", "refine.calibrate")),
-    "student": Stage(3, ("student", "network", "labels", "regions", "seed")),
+    "student": Stage(4, ("student", "network", "labels", "regions", "seed")),
     "evaluate": Stage(
         4, ("evaluate", "lesions", "predict", "preprocess", "modalities", "labels", "regions", "seed")
     ),

@@ -103,6 +103,16 @@ def test_absent_classes_leave_the_mean_of_dice_to_the_others() -> None:
     assert soft_dice(p, target, voxels([1.0, 1.0])).item() == pytest.approx(alone, abs=1e-5)
 
 
+def test_tails_of_soft_targets_and_voxels_that_do_not_count_make_no_class() -> None:
+    p = voxels([0.2, 0.7], [0.5, 0.2], [0.3, 0.1])
+    tails = voxels([0.02, 0.97], [0.95, 0.0], [0.03, 0.03])
+    of_class_1 = 1 - ((0.5 + 0.95 + 0.2) - (0.45 + 0.2)) / (0.5 + 0.95 + 0.2)
+    assert soft_dice(p, tails, voxels([1.0, 1.0])).item() == pytest.approx(of_class_1, abs=1e-5)
+    hidden = voxels([0.0, 0.0], [0.0, 1.0], [1.0, 0.0])  # class 2 where nothing counts
+    of_the_rest = 1 - ((0.2 + 1.0) - 0.8) / (0.2 + 1.0)
+    assert soft_dice(p, hidden, voxels([0.0, 1.0])).item() == pytest.approx(of_the_rest, abs=1e-5)
+
+
 def test_pure_background_costs_cross_entropy_alone() -> None:
     logits = voxels([0.0, 0.0], [LOG3, 0.0]).requires_grad_()
     target, ones = voxels([1.0, 1.0], [0.0, 0.0]), voxels([1.0, 1.0])

@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 from training_files import CLASSES, PLAN, fresh_network, new_state, some_views, write_experiment
 
@@ -29,6 +30,7 @@ from hstf.models import NetworkSpec, Pyramid, build
 from hstf.training.loop import Views
 from hstf.training.state import TrainingState
 
+ROOT = Path(__file__).parent.parent
 EVERYTHING: dict[str, Any] = {
     "student": {
         "members": 2, "ema_blend": 0.5, "mixing": {"probability": 0.75, "share": 0.5},
@@ -82,6 +84,19 @@ def test_without_csc_the_three_weights_alone_differ() -> None:
     assert resolved("hstf_without_csc").student.csc.segmentation_weight == 0.5
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_controls_see_the_other_scales_that_the_method_sees(path: Path) -> None:
+    values = yaml.safe_load(path.read_text())
+    values.pop("method", None)
+    method, control = (
+        resolve_config({**values, "method": m}).student.csc for m in ("hstf", "hstf_without_csc")
+    )
+    assert method.consistent
+    assert not control.consistent
+    assert control.zoomed
+    assert (control.segmentation_weight, control.every) == (method.segmentation_weight, method.every)
+
+
 def test_without_plr_every_part_of_it_is_off_and_nothing_else() -> None:
     parts = {name for name, field in RefineConfig.model_fields.items() if field.annotation is bool}
     assert dict.fromkeys(parts, False) == NO_REFINEMENT
@@ -106,7 +121,10 @@ def test_supervised_methods_learn_from_labels_alone(method: str) -> None:
     assert config.student.learns_from == "labels"
     assert config.withheld_labels == (method == "full")
     assert not config.student.csc.consistent
-    assert (config.student.mixing.probability, config.student.ema_blend) == (0, 0)
+    assert (config.student.ema_blend, config.student.start) == (0, "warmup")
+    assert config.student.mixing == resolved("hstf").student.mixing, (
+        "mixed among themselves, as in the warm-up"
+    )
     assert config.student.steps == resolved("hstf").student.steps
 
 

@@ -5,6 +5,7 @@ import json
 import pickle
 from collections.abc import Sequence
 from dataclasses import replace
+from math import pi
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from hstf.models import build as build_network
 from hstf.models.baselines import field_of_view, padded_size
 from hstf.models.command import cost
 from hstf.models.hybrid import attended_level
-from hstf.models.transformer import TransformerLayer, rotary_angles, rotate
+from hstf.models.transformer import LONGEST_MM, TransformerLayer, rotary_angles, rotate
 from hstf.models.utnet import EfficientAttention
 
 HALF = (2, 2, 2)
@@ -112,7 +113,7 @@ def test_a_skipped_layer_keeps_its_expectation() -> None:
 def test_rotation_keeps_norms_and_knows_relative_positions_only() -> None:
     g = torch.Generator().manual_seed(0)
     q, k = torch.randn(12, generator=g), torch.randn(12, generator=g)
-    angles = rotary_angles((4, 5, 6), (2.0, 1.0, 3.0), 6, torch.device("cpu"))
+    angles = rotary_angles((4, 5, 6), (2.0, 1.0, 3.0), (4.0, 4.0, 4.0), 6, torch.device("cpu"))
     turned_q, turned_k = rotate(q.expand(120, 12), angles), rotate(k.expand(120, 12), angles)
     assert torch.allclose(turned_q.norm(dim=1), q.norm().expand(120), atol=1e-5)
     scores = (turned_q @ turned_k.T).reshape(4, 5, 6, 4, 5, 6)
@@ -124,8 +125,8 @@ def test_rotation_keeps_norms_and_knows_relative_positions_only() -> None:
 def test_positions_count_in_millimetres() -> None:
     """Every second voxel of a grid twice as fine has the angles of the coarse grid, on each axis."""
     cpu = torch.device("cpu")
-    coarse = rotary_angles((3, 4, 2), (2.0, 3.0, 5.0), 7, cpu).reshape(3, 4, 2, 7)
-    fine = rotary_angles((6, 8, 4), (1.0, 1.5, 2.5), 7, cpu).reshape(6, 8, 4, 7)
+    coarse = rotary_angles((3, 4, 2), (2.0, 3.0, 5.0), (4.0, 6.0, 10.0), 7, cpu).reshape(3, 4, 2, 7)
+    fine = rotary_angles((6, 8, 4), (1.0, 1.5, 2.5), (4.0, 6.0, 10.0), 7, cpu).reshape(6, 8, 4, 7)
     assert torch.allclose(fine[::2, ::2, ::2], coarse, atol=1e-5)
     assert coarse[1, 0, 0].bool().tolist() == [True, False, False] * 2 + [True]
 
@@ -311,14 +312,40 @@ def test_attention_is_the_same_for_the_same_anatomy_at_another_scale() -> None:
     g, cpu, mm = torch.Generator().manual_seed(0), torch.device("cpu"), (8.0, 8.0, 5.0)
     zoom = (1.5, 2.0, 1.0)
     q, k = torch.randn(2, 2 * 3 * 4, 12, generator=g)
-    planned = rotary_angles((2, 3, 4), mm, 6, cpu)
-    zoomed = rotary_angles((4, 7, 6), [m / z for m, z in zip(mm, zoom, strict=True)], 6, cpu)
+    shortest = (4.0, 4.0, 30.0)
+    planned = rotary_angles((2, 3, 4), mm, shortest, 6, cpu)
+    zoomed = rotary_angles((4, 7, 6), [m / z for m, z in zip(mm, zoom, strict=True)], shortest, 6, cpu)
     same_places = zoomed.reshape(4, 7, 6, 6)[0::3, 1::2, 2:]  # 1.5 x 2 voxels apart are the planned 1 x 1
-    apart = rotary_angles((3, 3, 4), mm, 6, cpu).reshape(3, 3, 4, 6)[::2]
+    apart = rotary_angles((3, 3, 4), mm, shortest, 6, cpu).reshape(3, 3, 4, 6)[::2]
     logits = rotate(q, apart.reshape(-1, 6)) @ rotate(k, apart.reshape(-1, 6)).T
     found = rotate(q, same_places.reshape(-1, 6)) @ rotate(k, same_places.reshape(-1, 6)).T
     assert torch.allclose(logits, found, atol=1e-3)
     assert not torch.allclose(logits, rotate(q, planned) @ rotate(k, planned).T, atol=1e-1)
+
+
+def test_neighbours_differ_by_a_radian_in_place_at_most() -> None:
+    """A wavelength under two voxels would be an alias of a longer one, and of another one at another scale."""
+    plan = replace(tiny_plan(), channels=(4, 24), strides=((1, 1, 1), (4, 4, 2)))
+    spec = network_spec(NetworkConfig(transformer_heads=2), plan, 1, 3)
+    mm = (6.0, 6.0, 4.0)  # 1.5 x 1.5 x 2.0 times the strides
+    angles = rotary_angles((2, 2, 2), mm, spec.shortest_mm, 6, torch.device("cpu")).reshape(2, 2, 2, 6)
+    steps = torch.stack([angles[1, 0, 0], angles[0, 1, 0], angles[0, 0, 1]]) - angles[0, 0, 0]
+    fastest, slower = steps[:, :3], steps[:, 3:]
+    assert torch.allclose(fastest, torch.eye(3))
+    longest = torch.tensor(
+        [2 * pi * m / LONGEST_MM for m in mm]
+    ).sqrt()  # half-way, in the ratio, to the longest
+    assert torch.allclose(slower, torch.diag(longest))
+
+
+def test_networks_of_files_that_do_not_say_their_wavelengths_keep_them(tmp_path: Path) -> None:
+    network = build(SPECS["two stages"])
+    save_network(tmp_path / "weights.pt", network, {})
+    content = torch.load(tmp_path / "weights.pt", weights_only=True)
+    spec = json.loads(content["spec"])
+    assert spec.pop("shortest_mm") == [4.0, 4.0, 4.0]
+    torch.save(content | {"spec": json.dumps(spec)}, tmp_path / "old.pt")
+    assert load_network(tmp_path / "old.pt")[0].spec == network.spec
 
 
 def test_features_of_a_padded_image_cover_the_image_alone() -> None:
@@ -388,8 +415,9 @@ def test_the_table_has_a_row_for_every_network(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_heads_are_halved_until_they_fit_the_widths() -> None:
-    plan = replace(tiny_plan(), channels=(12, 24))
-    assert network_spec(NetworkConfig(transformer_heads=8), plan, 1, 3).transformer_heads == 2
+    plan = replace(tiny_plan(), channels=(12, 48))
+    assert network_spec(NetworkConfig(transformer_heads=8), plan, 1, 3).transformer_heads == 8
+    assert network_spec(NetworkConfig(name="utnet", transformer_heads=8), plan, 1, 3).transformer_heads == 2
     odd = replace(plan, channels=(5, 10))
     spec = network_spec(NetworkConfig(transformer_heads=8), odd, 1, 3)
     assert spec.transformer_heads == 1

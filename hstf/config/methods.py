@@ -25,20 +25,23 @@ NO_REFINEMENT = {
 }  # fmt: skip
 HARD_LABELS = {"soft_targets": False, "cross_fit": False, "ema_blend": 0.0}
 NO_MIXING = {"probability": 0.0}
+ON_AND_ON = {
+    "start": "warmup"
+}  # without pseudo-labels a round is worth what it learns on top of the one before
 LABELS_ALONE = {
-    "learns_from": "labels", "objective": "self_training", "csc": NO_CONSISTENCY, "mixing": NO_MIXING, "ema_blend": 0.0,
+    "learns_from": "labels", "objective": "self_training", "csc": NO_CONSISTENCY, "ema_blend": 0.0, **ON_AND_ON,
 }  # fmt: skip
 
 
 def _online(objective: str, **student: Any) -> dict[str, Any]:
     """A student that learns from the unlabelled images themselves, without pseudo-labels on disk."""
-    return {"student": {"learns_from": "images", "objective": objective, **student}}
+    return {"student": {"learns_from": "images", "objective": objective, **ON_AND_ON, **student}}
 
 
 METHODS: dict[Method, Preset] = {
     "hstf": Preset("self-training with cross-scale consistency (CSC) and pseudo-label refinement (PLR)"),
     "hstf_without_csc": Preset(
-        "`hstf` with the weights of CSC at 0; the view at another scale, if it is segmented, still is",
+        "`hstf` with the weights of CSC at 0; the view at another scale is still segmented",
         {"student": {"csc": NO_CONSISTENCY}},
     ),
     "hstf_without_plr": Preset(

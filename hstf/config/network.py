@@ -22,7 +22,8 @@ class NetworkConfig(Section):
     transformer_layers: int = Field(4, ge=1)
     """Transformer layers on the deep feature map."""
     transformer_heads: int = Field(8, ge=1)
-    """Attention heads; the width of the deep feature map is a multiple of it."""
+    """Attention heads; halved until twice their number divides the width of the level that attends (in `utnet` of every
+    level)."""
     transformer_stride: int = Field(8, ge=2)
     """Largest in-plane stride of the feature map that the transformer sees (the deepest level with at most this stride)."""
     drop_path: float = Field(0.1, ge=0, lt=1)

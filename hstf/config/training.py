@@ -102,9 +102,9 @@ class CscConfig(Section):
     """Weight of the consistency of deep features at matched positions (1 - cosine)."""
     pyramid_weight: float = Field(0.0, ge=0)
     """Weight of the consistency of the coarser decoder levels with the teacher's finest."""
-    segmentation_weight: float = Field(0.0, ge=0)
-    """Weight of the segmentation loss of the student's view at the other scale: scale augmentation, no consistency. A
-    control without consistency keeps it."""
+    segmentation_weight: float = Field(0.5, ge=0)
+    """Weight of the segmentation loss of the student's view at the other scale: scale augmentation, no consistency. The
+    controls without consistency keep it, so that what is compared is consistency and not augmentation."""
     scale_range: tuple[float, float] = (0.7, 1.4)
     """Scale of the student's view, drawn log-uniformly."""
     ramp: float = Field(0.3, gt=0, le=1)

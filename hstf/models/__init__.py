@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
-from math import prod
+from math import pi, prod
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from hstf.errors import HstfError
 from hstf.files import write_torch
 from hstf.models.base import NetworkSpec, Pyramid, SegmentationNetwork
 from hstf.models.baselines import Vit, swin, unetpp, vnet
-from hstf.models.hybrid import HybridNet, attended_level
+from hstf.models.hybrid import HybridNet, attended_level, voxel_at
 from hstf.models.pair import Pair
 from hstf.models.regions import RegionNetwork
 from hstf.models.utnet import UTNet
@@ -61,15 +61,14 @@ def network_spec(
 ) -> NetworkSpec:
     """The network of a configuration on the levels of a plan, with a head for each of ``regions``, if there are any.
 
-    The width at the transformer's level must be a multiple of twice the heads: the heads are halved until it is.
+    The width at the transformer's level must be a multiple of twice the heads, that of every level in ``utnet``: the heads
+    are halved until it is. The transformer's positions turn by one radian from a voxel to the next at their fastest.
 
     Raises:
         HstfError: the transformer's width is odd, or the patch shrinks to one voxel.
     """
-    heads, width = (
-        network.transformer_heads,
-        plan.channels[attended_level(plan.strides, network.transformer_stride)],
-    )
+    attended = attended_level(plan.strides, network.transformer_stride)
+    heads, width = network.transformer_heads, plan.channels[attended]
     names = network.pair if network.name == "pair" else (network.name,)
     if "hybrid" in names and width % 2:
         raise HstfError(
@@ -83,14 +82,15 @@ def network_spec(
             f"the patch {tuple(plan.patch_size)} is a single voxel at the deepest of {len(plan.strides)} levels:"
             " lower plan.stages or enlarge plan.patch_size."
         )
-    while heads > 1 and any(c % (2 * heads) for c in plan.channels):
+    while heads > 1 and any(c % (2 * heads) for c in (plan.channels if "utnet" in names else [width])):
         heads //= 2
+    x, y, z = voxel_at(attended, plan.strides, plan.spacing)
     return NetworkSpec(
         name=network.name, inputs=inputs, classes=classes, channels=tuple(plan.channels), strides=tuple(plan.strides),
         kernels=tuple(plan.kernels), spacing=tuple(plan.spacing), transformer_layers=network.transformer_layers,
         transformer_heads=heads, transformer_stride=network.transformer_stride, drop_path=network.drop_path,
         dropout=network.dropout, patch_size=tuple(plan.patch_size), pair=names if network.name == "pair" else (),
-        regions=regions,
+        regions=regions, shortest_mm=(2 * pi * x, 2 * pi * y, 2 * pi * z),
     )  # fmt: skip
 
 

@@ -39,11 +39,11 @@ class HybridNet(SegmentationNetwork):
 
     def _transformer(self) -> Transformer:
         spec, level = self.spec, self.attended
-        total = [prod(s[axis] for s in spec.strides[: level + 1]) for axis in range(3)]
-        voxel_mm = [s * mm for s, mm in zip(total, spec.spacing, strict=True)]
+        voxel_mm = voxel_at(level, spec.strides, spec.spacing)
         return Transformer(
-            spec.channels[level], spec.transformer_layers, spec.transformer_heads, spec.drop_path, voxel_mm
-        )
+            spec.channels[level], spec.transformer_layers, spec.transformer_heads, spec.drop_path, voxel_mm,
+            spec.shortest_mm,
+        )  # fmt: skip
 
     def _convolutions(self) -> nn.Sequential:
         """Residual blocks with the parameters of the transformer: as few as do not narrow inside beyond its width."""
@@ -84,3 +84,10 @@ def attended_level(strides: Sequence[Sequence[int]], largest: int) -> int:
     """The deepest level whose total in-plane stride is at most ``largest``."""
     totals = accumulate(strides, lambda total, stride: [a * b for a, b in zip(total, stride, strict=True)])
     return max(level for level, total in enumerate(totals) if max(total) <= largest)
+
+
+def voxel_at(
+    level: int, strides: Sequence[Sequence[int]], spacing: Sequence[float]
+) -> tuple[float, float, float]:
+    """Voxel size (mm) of the feature map at ``level``, of an input with ``spacing``."""
+    return tuple(mm * prod(s[axis] for s in strides[: level + 1]) for axis, mm in enumerate(spacing))  # type: ignore[return-value]

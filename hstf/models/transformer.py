@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from hstf.models.base import Zoom
 
-SHORTEST_MM, LONGEST_MM = 4.0, 512.0  # wavelengths of the rotary positions: a few voxels to a whole trunk
+LONGEST_MM = 512.0  # wavelength of the rotary positions: a whole trunk
 
 
 class Transformer(nn.Module):
@@ -17,15 +17,22 @@ class Transformer(nn.Module):
     Args:
         width: channels; a multiple of ``heads``.
         voxel_mm: size of a voxel of the feature map along its three axes.
+        shortest_mm: shortest wavelength of the positions along each axis.
     """
 
     def __init__(
-        self, width: int, layers: int, heads: int, drop_path: float, voxel_mm: Sequence[float]
+        self,
+        width: int,
+        layers: int,
+        heads: int,
+        drop_path: float,
+        voxel_mm: Sequence[float],
+        shortest_mm: Sequence[float],
     ) -> None:
         super().__init__()
         rates = [drop_path * (i + 1) / layers for i in range(layers)]
         self.layers = nn.ModuleList(TransformerLayer(width, heads, rate) for rate in rates)
-        self.voxel_mm = tuple(voxel_mm)
+        self.voxel_mm, self.shortest_mm = tuple(voxel_mm), tuple(shortest_mm)
         self.pairs = width // heads // 2
 
     def forward(self, x: Tensor, zoom: Zoom = 1.0) -> Tensor:
@@ -34,7 +41,7 @@ class Transformer(nn.Module):
         shape = x.shape[2:]
         zooms = (zoom,) * 3 if isinstance(zoom, int | float) else tuple(zoom)
         voxel_mm = [mm / z for mm, z in zip(self.voxel_mm, zooms, strict=True)]
-        angles = rotary_angles(shape, voxel_mm, self.pairs, x.device)
+        angles = rotary_angles(shape, voxel_mm, self.shortest_mm, self.pairs, x.device)
         tokens = x.flatten(2).transpose(1, 2)
         for layer in self.layers:
             tokens = layer(tokens, angles)
@@ -77,20 +84,24 @@ class TransformerLayer(nn.Module):
 
 
 def rotary_angles(
-    shape: Sequence[int], voxel_mm: Sequence[float], pairs: int, device: torch.device
+    shape: Sequence[int],
+    voxel_mm: Sequence[float],
+    shortest_mm: Sequence[float],
+    pairs: int,
+    device: torch.device,
 ) -> Tensor:
     """Angles ``(N, pairs)`` of the voxels of a ``shape`` feature map: pair j turns along axis j mod 3 (RoPE in 3D).
 
-    Relative angles depend on distances in millimetres alone, whatever the voxel size.
+    Relative angles depend on distances in millimetres alone, whatever the voxel size. The wavelengths along an axis grow
+    from ``shortest_mm`` towards :data:`LONGEST_MM`.
     """
     axes = [torch.arange(n, device=device) * mm for n, mm in zip(shape, voxel_mm, strict=True)]
     position = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
     per_axis = -(-pairs // 3)
-    wavelengths = SHORTEST_MM * (LONGEST_MM / SHORTEST_MM) ** (
-        torch.arange(per_axis, device=device) / per_axis
-    )
+    share = torch.arange(per_axis, device=device) / per_axis
+    wavelengths = torch.stack([mm * max(1.0, LONGEST_MM / mm) ** share for mm in shortest_mm])
     j = torch.arange(pairs, device=device)
-    return position[:, j % 3] * (2 * torch.pi / wavelengths[j // 3])
+    return position[:, j % 3] * (2 * torch.pi / wavelengths[j % 3, j // 3])
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
