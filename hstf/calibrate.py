@@ -336,6 +336,7 @@ def assemble(
         dice_models=quality.models,
         class_sd=quality.class_sd,
         mean_sd=quality.mean_sd,
+        cases=int((~np.isnan(table)).any(axis=1).sum()),
         minimum_predicted_dice=max(0.0, float(quality.predicted.min()) - quality.mean_sd),
         evidence={
             "voxels": len(sample.label),

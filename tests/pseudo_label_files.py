@@ -64,7 +64,9 @@ def calibration() -> Calibration:
     model = DiceModel(0.95, 0.0, 0.9, {"scales": 0.95}, 0.0)
     rule = StructureRule(1, 100.0, has_holes=False, may_be_absent=False)
     thresholds = {"background": 0.5, "organ": 0.6}
-    return Calibration(1.0, thresholds, {"organ": rule}, {}, {"organ": model}, {"organ": 0.05}, 0.05, 0.7, {})
+    return Calibration(
+        1.0, thresholds, {"organ": rule}, {}, {"organ": model}, {"organ": 0.05}, 0.05, 8, 0.7, {}
+    )
 
 
 def ball(shape: tuple[int, ...]) -> np.ndarray:

@@ -89,6 +89,9 @@ def test_mean_and_deviation_over_seeds_and_share_of_the_gap(finished_cells: Conf
         assert float(row["dice_anterior"]) == pytest.approx(DICE[method] - 0.02, abs=1e-5)
         assert float(row["hd95_mm"]) == pytest.approx(2 - DICE[method], abs=1e-5)
         assert float(row["gap_share"] or "nan") == pytest.approx((DICE[method] - 0.6) / 0.3, abs=1e-4)
+    share = (DICE["hstf"] - DICE["supervised"]) / (DICE["full"] - DICE["supervised"])
+    assert float(table["hstf"]["label_gap_share"]) == pytest.approx(share, abs=1e-4)
+    assert table["warm-up"]["label_gap_share"] == ""
 
 
 def test_paired_tests_are_scipys_over_cases_with_seeds_averaged(finished_cells: Config) -> None:
@@ -110,7 +113,7 @@ def test_a_class_that_cases_lack_counts_fully_in_the_change_and_not_in_the_test_
     new[0, 1] += 0.4
     cases = tuple(f"case_{k}" for k in range(CASES))
     entry, reference = (
-        Entry("x", (RoundScores(cases, cases, {"dice": dice}, Compute(0, 0)),), 0, 0) for dice in (new, old)
+        Entry("x", {0: RoundScores(cases, cases, {"dice": dice}, Compute(0, 0))}, 0, 0) for dice in (new, old)
     )
     found = paired(entry, reference, 200, 0)
     assert found.difference.mean == pytest.approx(0.4 / 2), "half of the classes gain 0.4"
@@ -138,6 +141,18 @@ def test_cells_that_are_not_done_are_left_out_and_named(finished_cells: Config) 
     folder = Layout.of(finished_cells).compare
     assert rows_of(folder / "table.csv")["hstf"]["seeds"] == "1"
     assert "left out: hstf with seed 1." in (folder / "table.md").read_text()
+
+
+def test_methods_are_compared_on_the_seeds_that_both_have(finished_cells: Config) -> None:
+    """Seeds differ by 0.02: the one that is left must meet its like, not the mean of both."""
+    cell = next(cell for cell in cells(finished_cells) if cell.name == "hstf_seed_1")
+    Layout.of(cell.config).evaluation_cases(1).unlink()
+    compare(finished_cells)
+    row = rows_of(Layout.of(finished_cells).compare / "table.csv")["hstf"]
+    gain = DICE["hstf"] - DICE["supervised"] + GAIN
+    assert float(row["vs_supervised"]) == pytest.approx(gain.mean(), abs=1e-5)
+    assert float(row["vs_supervised_p"]) == pytest.approx(wilcoxon(gain).pvalue, abs=1e-5)
+    assert float(row["gap_share"]) == pytest.approx((DICE["hstf"] - 0.6) / 0.3, abs=1e-4)
 
 
 def test_cells_scored_on_other_cases_are_refused(finished_cells: Config) -> None:
@@ -191,12 +206,12 @@ def test_the_gap_needs_both_ends_and_a_ceiling_above_the_floor() -> None:
         from hstf.compare.scores import Compute, RoundScores
 
         by_class = dict.fromkeys(("dice", "hd95_mm", "asd_mm"), np.full((2, 1), dice))
-        return Entry(name, (RoundScores(("a", "b"), ("a", "b"), by_class, Compute(0, 0)),), 0, 0)
+        return Entry(name, {0: RoundScores(("a", "b"), ("a", "b"), by_class, Compute(0, 0))}, 0, 0)
 
     floor, middle, ceiling = entry(WARMUP, 0.5), entry("hstf", 0.7), entry(CEILING, 0.9)
-    assert gap_share({WARMUP: floor, CEILING: ceiling}, middle) == pytest.approx(0.5)
-    assert gap_share({WARMUP: floor}, middle) is None
-    assert gap_share({WARMUP: ceiling, CEILING: floor}, middle) is None
+    assert gap_share({WARMUP: floor, CEILING: ceiling}, middle, WARMUP) == pytest.approx(0.5)
+    assert gap_share({WARMUP: floor}, middle, WARMUP) is None
+    assert gap_share({WARMUP: ceiling, CEILING: floor}, middle, WARMUP) is None
 
 
 def test_cells_share_data_and_warmup_where_theirs_would_be_the_same(tmp_path: Path) -> None:

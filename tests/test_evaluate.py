@@ -15,6 +15,7 @@ from hstf.config import Config
 from hstf.errors import HstfError
 from hstf.evaluate import cases as evaluate_cases
 from hstf.evaluate import evaluate_shard, summarise_round
+from hstf.evaluate.hindsight import Hindsight, hindsight, summary
 from hstf.evaluate.tables import class_balanced
 from hstf.files import read_csv, read_json, sha256_file, write_csv, write_text
 from hstf.layout import Layout, members
@@ -123,6 +124,7 @@ def write_pseudo_labels(config: Config) -> None:
         rows.append(
             {
                 "case_id": case_id, "accepted": 1, "predicted_dice": predicted,
+                "predicted_dice_low": predicted - 0.05, "predicted_dice_high": predicted + 0.05,
                 "files": ";".join(f.name for f in files), "sha256": ";".join(map(sha256_file, files)),
             }
         )  # fmt: skip
@@ -363,6 +365,7 @@ def test_pseudo_labels_in_hindsight(config: Config, predictors: dict[int, FakePr
     assert rows[1]["low_weight_error"] == ""  # the tumour has no voxel of low weight
     assert found["dice"]["mean"] == pytest.approx(np.mean(list(expected.values())))
     assert found["accepted"]["cases"] == 1 and found["rejected"]["mean"] is None and found["spearman"] is None
+    assert found["interval_coverage"] == float(abs(found["dice"]["mean"] - 0.75) <= 0.05)
     wrong = label != reference
     assert found["voxels"]["kept_error"] == pytest.approx(wrong[..., :4].mean())
     assert found["voxels"]["low_weight_error"] == pytest.approx(wrong[..., 4:].mean())
@@ -372,6 +375,25 @@ def test_pseudo_labels_in_hindsight(config: Config, predictors: dict[int, FakePr
     assert curve[0]["coverage"] == pytest.approx(found["foreground_voxels"]["kept_share"])
     inside = (label > 0) | (reference > 0)
     assert found["foreground_voxels"]["kept_error"] == pytest.approx(wrong[..., :4][inside[..., :4]].mean())
+
+
+def test_the_share_of_pseudo_labels_within_their_interval(config: Config) -> None:
+    label, weight = np.zeros(SHAPE, np.uint8), np.full(SHAPE, 255, np.uint8)
+    label[:2], label[2:4] = 1, 2
+
+    def scored(low: str, high: str) -> Hindsight:
+        row = {
+            "accepted": "1",
+            "predicted_dice": "0.9",
+            "predicted_dice_low": low,
+            "predicted_dice_high": high,
+        }
+        return hindsight(config, "u", row, label, weight, label)
+
+    assert summary([scored("0.8", "1.0"), scored("0.8", "0.99"), scored("0.9", "1.0")])[
+        "interval_coverage"
+    ] == (pytest.approx(2 / 3))
+    assert summary([scored("", "")])["interval_coverage"] is None
 
 
 def test_rounds_side_by_side(

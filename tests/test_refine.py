@@ -74,7 +74,8 @@ def test_verdicts_are_sentences() -> None:
     features = {agreement: {"organ": {"confidence": 0.9, "scales": agreement}} for agreement in (0.6, 0.9)}
     good = judge(features[0.9], {"organ": True}, known, section)
     assert good.accepted and good.reason == "predicted Dice 0.900 reaches 0.700"
-    assert (good.low, good.high) == pytest.approx((0.9 - 1.645 * 0.05, 0.9 + 1.645 * 0.05))
+    # Student's t of the eight cases
+    assert (good.low, good.high) == pytest.approx((0.9 - 1.8946 * 0.05, 0.9 + 1.8946 * 0.05), abs=1e-5)
     assert (
         judge(features[0.6], {"organ": True}, known, section).reason == "predicted Dice 0.600 is below 0.700"
     )
@@ -198,7 +199,7 @@ def known_classes(classes: int, lesions: int = 0) -> tuple[Calibration, Structur
     models = {name: fit_lesions([], [], 0.2) for name in names[classes - lesions :]}
     dice = {name: DiceModel(0.9, 1.0, 0.8, {}, 0.0) for name in names[1:]}
     sd = dict.fromkeys(names[1:], 0.05)
-    return Calibration(1.5, dict.fromkeys(names, 0.7), organs, models, dice, sd, 0.05, 0.5, {}), {
+    return Calibration(1.5, dict.fromkeys(names, 0.7), organs, models, dice, sd, 0.05, 8, 0.5, {}), {
         name: (k,) for k, name in enumerate(names) if k
     }
 

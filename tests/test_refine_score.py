@@ -121,5 +121,6 @@ def test_spread_and_interval() -> None:
     assert residual_sd(np.array([0.1, -0.1])) == UNKNOWN_SD
     assert residual_sd(np.array([0.1, -0.1, 0.1, -0.1])) == pytest.approx(0.1)
     assert residual_sd(np.zeros(6)) == pytest.approx(0.02)
-    assert interval(0.9, 0.1) == (pytest.approx(0.7355), 1.0)
-    assert interval(0.05, 0.1)[0] == 0.0
+    assert interval(0.9, 0.1, 10) == (pytest.approx(0.9 - 0.1 * 1.8331, abs=1e-4), 1.0)  # t of 9 degrees
+    assert interval(0.5, 0.05, 2) == (pytest.approx(0.1843, abs=1e-4), pytest.approx(0.8157, abs=1e-4))
+    assert interval(0.05, 0.1, 10)[0] == 0.0

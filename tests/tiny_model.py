@@ -27,7 +27,7 @@ def tiny_plan(channels: int = 1) -> Plan:
 def calibration() -> Calibration:
     """Of labelled cases that all have one liver with holes and one tumour."""
     rules = dict.fromkeys(("liver", "tumour"), StructureRule(1, 0.0, has_holes=True, may_be_absent=False))
-    return Calibration(1.0, {}, rules, {}, {}, {}, 0.0, 0.0, {})
+    return Calibration(1.0, {}, rules, {}, {}, {}, 0.0, 2, 0.0, {})
 
 
 def tiny_experiment(folder: Path, modalities: Sequence[str] = ("image",), students: int = 2) -> Config:

@@ -29,7 +29,7 @@ def main_table(rows: Sequence[Row]) -> Table:
     references = [name for name in REFERENCES if any(f"vs_{name}" in row for row in rows)]
     titles = ["method", "seeds", *TITLES.values(), "Dice of one network"]
     titles += [title for name in references for title in (f"Dice vs {name} (95% CI)", "p")]
-    titles += ["share of the gap", "CPU hours", "hours"]
+    titles += ["share of the gap", "share from supervised", "CPU hours", "hours"]
     return Table(
         "Last round, mean over the seeds ± standard deviation over the seeds",
         tuple(titles),
@@ -52,8 +52,8 @@ def _main_cells(row: Row, references: Sequence[str]) -> list[Cell]:
             estimate_cell(change, low, high, signed=True),
             Cell(p_text(p_value) or "–", p_value, numeric=True),
         ]
-    share = row["gap_share"]
-    cells.append(number_cell(None if share is None else 100 * share, 0))
+    shares = (row["gap_share"], row["label_gap_share"])
+    cells += [number_cell(None if share is None else 100 * share, 0) for share in shares]
     return [*cells, number_cell(row["cpu_s"] / 3600, 2), number_cell(row["wall_s"] / 3600, 2)]
 
 

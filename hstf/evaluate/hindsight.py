@@ -43,6 +43,8 @@ class Hindsight:
     case_id: str
     accepted: bool
     predicted_dice: float | None
+    interval: tuple[float, float] | None
+    """In which the mean Dice was expected with 90 %."""
     dice: dict[str, float | None]
     """By structure: class or region."""
     kept: np.ndarray
@@ -58,8 +60,9 @@ def score_pseudo_labels(config: Config, number: int) -> dict[str, Any] | None:
 
     A row of the table is a class (or region) of a case: its Dice, the share of wrong voxels among those so labelled, kept
     (weight >= 0.5) and not (low weight), and the share kept. The summary gives mean Dice, also of accepted and of
-    rejected cases, Spearman's correlation of predicted with true Dice, error rates over all voxels of all cases, and
-    ``risk_coverage`` of the foreground, see :func:`risk_coverage`.
+    rejected cases, Spearman's correlation of predicted with true Dice, the share of the cases whose Dice lies in its
+    predicted interval (90 % of them should), error rates over all voxels of all cases, and ``risk_coverage`` of the
+    foreground, see :func:`risk_coverage`.
 
     Raises:
         HstfError: a table is missing, files were changed after they were written, or do not fit the reference.
@@ -68,7 +71,7 @@ def score_pseudo_labels(config: Config, number: int) -> dict[str, Any] | None:
     scored = _score_all(config, number) if pseudo_labelled(config, number) else []
     rows = [row for case in scored for row in _rows(case, config.structures)]
     write_csv(layout.evaluation_pseudo_labels(number), rows, COLUMNS)
-    return _summary(scored) if scored else None
+    return summary(scored) if scored else None
 
 
 def _score_all(config: Config, number: int) -> list[Hindsight]:
@@ -122,11 +125,17 @@ def hindsight(
         case_id,
         row["accepted"] == "1",
         known(row["predicted_dice"]),
+        _interval(row),
         {name: known(dice) for name, dice in zip(config.structures, dices, strict=True)},
         kept,
         low,
         weight_counts(label, weight, reference, classes),
     )
+
+
+def _interval(row: Mapping[str, str]) -> tuple[float, float] | None:
+    low, high = known(row["predicted_dice_low"]), known(row["predicted_dice_high"])
+    return None if low is None or high is None else (low, high)
 
 
 def weight_counts(label: np.ndarray, weight: np.ndarray, reference: np.ndarray, classes: int) -> np.ndarray:
@@ -170,10 +179,12 @@ def _rows(case: Hindsight, structures: Structures) -> list[dict[str, Any]]:
     ]
 
 
-def _summary(scored: Sequence[Hindsight]) -> dict[str, Any]:
+def summary(scored: Sequence[Hindsight]) -> dict[str, Any]:
+    """What :func:`score_pseudo_labels` says of them together."""
     dices = [mean(case.dice.values()) for case in scored]
     pairs = [(case.predicted_dice, dice) for case, dice in zip(scored, dices, strict=True)]
     both = [(p, d) for p, d in pairs if p is not None and d is not None]
+    told = [(c.interval, d) for c, d in zip(scored, dices, strict=True) if c.interval and d is not None]
     kept, low = (np.sum(tables, axis=0) for tables in zip(*((c.kept, c.low) for c in scored), strict=True))
     return {
         "dice": describe(dices),
@@ -181,6 +192,7 @@ def _summary(scored: Sequence[Hindsight]) -> dict[str, Any]:
         "rejected": describe(d for case, d in zip(scored, dices, strict=True) if not case.accepted),
         "classes": {name: describe(case.dice[name] for case in scored) for name in scored[0].dice},
         "spearman": rank_correlation([p for p, _ in both], [d for _, d in both]),
+        "interval_coverage": mean(float(low <= d <= high) for (low, high), d in told),
         "voxels": _voxel_summary(kept, low),
         "foreground_voxels": _voxel_summary(_without_background(kept), _without_background(low)),
         "risk_coverage": risk_coverage(np.sum([case.by_weight for case in scored], axis=0)),

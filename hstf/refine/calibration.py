@@ -29,6 +29,8 @@ class Calibration:
     """Standard deviation of the error of each structure's predicted Dice."""
     mean_sd: float
     """The same for the mean over them."""
+    cases: int
+    """How many cases tell: those of which the Dice of some structure is known."""
     minimum_predicted_dice: float
     """A case whose predicted mean Dice is lower is unlike any labelled case."""
     evidence: dict[str, Any]

@@ -277,7 +277,7 @@ def judge(
         {name: values if present[name] else None for name, values in features.items()}
     )
     mean = float(np.mean(list(predicted.values())))
-    low, high = interval(mean, calibration.mean_sd)
+    low, high = interval(mean, calibration.mean_sd, calibration.cases)
     if not config.select_cases:
         return Verdict(predicted, mean, low, high, True, "every case is used (refine.select_cases is off)")
     given = config.minimum_predicted_dice

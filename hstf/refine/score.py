@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import stdtrit
 
 from hstf.regions import Members, Structures, mask
 
@@ -26,8 +27,6 @@ SMALLEST_SLOPE = 0.25
 """More confidence always predicts better Dice, whatever few cases say."""
 SMALLEST_SD, UNKNOWN_SD = 0.02, 0.2
 """Standard deviation of predicted Dice: at least the first; the second where fewer than three cases tell."""
-NORMAL_95 = 1.645
-"""A normal value lies within this many standard deviations nine times in ten."""
 
 
 def case_features(
@@ -144,6 +143,7 @@ def residual_sd(residuals: np.ndarray) -> float:
     return max(SMALLEST_SD, float(np.sqrt(np.mean(np.square(residuals)))))
 
 
-def interval(predicted: float, sd: float) -> tuple[float, float]:
-    """The 90 % interval of a predicted Dice, within 0..1."""
-    return max(0.0, predicted - NORMAL_95 * sd), min(1.0, predicted + NORMAL_95 * sd)
+def interval(predicted: float, sd: float, cases: int) -> tuple[float, float]:
+    """The 90 % interval of a predicted Dice, within 0..1: by Student's t, for ``sd`` is that of so few ``cases``."""
+    reach = sd * float(stdtrit(max(1, cases - 1), 0.95))
+    return max(0.0, predicted - reach), min(1.0, predicted + reach)

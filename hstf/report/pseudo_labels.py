@@ -164,6 +164,7 @@ def _hindsight(results: Results, figures: Figures) -> list[Block]:
         "Accepted",
         "Rejected",
         "Rank correlation",
+        "Within their 90% intervals",
         "Wrong voxels, kept",
         "Wrong voxels, low weight",
     )
@@ -233,6 +234,7 @@ def _hindsight_row(number: int, scores: Mapping[str, Any]) -> list[Cell]:
         Cell(f"round {number}"),
         *(number_cell((scores.get(which) or {}).get("mean")) for which in ("dice", "accepted", "rejected")),
         number_cell(scores.get("spearman"), 2),
+        number_cell(scores.get("interval_coverage"), 2),
         *(number_cell(voxels.get(which)) for which in ("kept_error", "low_weight_error")),
     ]
 
