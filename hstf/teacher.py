@@ -24,7 +24,7 @@ from hstf.errors import HstfError, join_faults
 from hstf.files import read_csv, sha256_file
 from hstf.inference import SlidingWindow
 from hstf.layout import Layout, members
-from hstf.models import load_network
+from hstf.models import SegmentationNetwork, load_network
 from hstf.plan import Plan
 from hstf.records import CaseWork, file_faults, run_shard
 from hstf.stages import stage_parameters
@@ -155,9 +155,11 @@ class CaseWriter:
     weights: Mapping[str, Path]
 
     @cached_property
-    def networks(self) -> dict[str, nn.Module]:
-        """All members, loaded when the first case needs one."""
-        return {name: load_network(path, self.device)[0] for name, path in self.weights.items()}
+    def networks(self) -> dict[str, dict[str, nn.Module]]:
+        """The networks of each member, loaded when the first case needs one."""
+        return {
+            name: networks_of(name, load_network(path, self.device)[0]) for name, path in self.weights.items()
+        }
 
     @cached_property
     def device(self) -> torch.device:
@@ -169,7 +171,7 @@ class CaseWriter:
         image = read_array(Layout.of(self.config).preprocessed / case_id / "image.b2nd")
         window = SlidingWindow.of(self.plan, section, self.device)
         structures, voxel_ml = self.config.structures, prod(self.plan.spacing) / 1000
-        networks = {name: self.networks[name] for name in members}
+        networks = {name: part for member in members for name, part in self.networks[member].items()}
         try:
             views = predict_views(
                 networks, torch.from_numpy(image).float(), window, section.scales, section.flip_axes, structures, voxel_ml
@@ -178,3 +180,10 @@ class CaseWriter:
             raise HstfError(f"{case_id}: {error}") from error
         write_views(folder, views, self.config.preprocess.chunk)
         return {"members": ";".join(members)} | views.row()
+
+
+def networks_of(member: str, network: SegmentationNetwork) -> dict[str, nn.Module]:
+    """What predicts for ``member``: its network or, of a pair, both, whose disagreement is a doubt like that of members."""
+    if len(network.parts) == 1:
+        return {member: network}
+    return {f"{member}.{name}": part for name, part in zip(("first", "second"), network.parts, strict=True)}

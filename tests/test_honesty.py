@@ -15,10 +15,10 @@ MAY_OPEN = {"phantom", "check", "evaluate"}
 LEARNING = {"plan", "preprocess", "warmup", "calibrate", "teacher", "refine", "labels", "student"}
 
 
-def opened(folder: Path) -> dict[str, set[str]]:
+def opened(folder: Path, name: str = "opened.txt") -> dict[str, set[str]]:
     """By stage, the withheld files that its processes opened."""
     found: dict[str, set[str]] = {}
-    notes = folder / "opened.txt"
+    notes = folder / name
     for line in notes.read_text().splitlines() if notes.is_file() else []:
         stage, _, path = line.partition(" ")
         found.setdefault(stage, set()).add(path)
@@ -39,6 +39,13 @@ def test_nothing_that_plans_learns_refines_or_selects_opens_a_withheld_file(fini
     assert set(found) <= MAY_OPEN, {stage: found[stage] for stage in set(found) - MAY_OPEN}
     withheld = set((finished.folder / WITHHELD).read_text().split())
     assert found["evaluate"] == withheld, "the guard sees what is opened: all of them, by evaluate"
+
+
+@pytest.mark.workflow
+def test_nothing_that_learns_opens_what_was_scored_with_withheld_labels(finished: Workspace) -> None:
+    found = opened(finished.folder, "scores.txt")
+    assert {"evaluate", "report"} <= found.keys()
+    assert not found.keys() & LEARNING
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from hstf.crossfit import teaching_members
 from hstf.errors import HstfError
 from hstf.files import read_csv, read_json, sha256_file, write_csv, write_json
 from hstf.layout import Layout, members
-from hstf.models import HybridNet, NetworkSpec, save_network
+from hstf.models import HybridNet, NetworkSpec, build, save_network
 from hstf.plan import Normalisation, Plan
 from hstf.store import read_array, write_array
 from hstf.teacher import predict_out_of_fold, teacher
@@ -198,6 +198,22 @@ def test_out_of_fold_predictions_come_from_the_one_member_that_has_not_seen_the_
     assert sorted(path.name for path in folder.glob("*.csv")) == ["fold_0.csv", "fold_1.csv"]
     uncertainty = read_array(folder / "case_0" / "uncertainty.b2nd")
     assert uncertainty[2].any()  # one member: the disagreement is that of its mirrored views
+
+
+def test_the_two_networks_of_a_pair_doubt_each_other(experiment: Experiment) -> None:
+    spec = NetworkSpec(
+        "pair", 1, 3, PLAN.channels, PLAN.strides, PLAN.kernels, PLAN.spacing, 1, 2, pair=("hybrid", "cnn")
+    )
+    pair = build(spec)
+    path = experiment.layout.weights(0, "fold_0")
+    save_network(path, pair, {"member": "fold_0"})
+    labelled = read_cases(experiment.config).of(Split.LABELLED)[:1]
+    predict_out_of_fold(experiment.config, "fold_0", labelled, path)
+    folder = experiment.layout.out_of_fold / labelled[0].case_id
+    agreement = read_json(folder / "agreement.json")
+    assert list(agreement["members"]) == ["fold_0.first", "fold_0.second"]
+    apart = [np.prod(list(dices.values())) for dices in agreement["members"].values()]
+    assert min(apart) < 1, "each differs from their mean somewhere"
 
 
 def test_the_command_runs_the_stage_and_tells_faults_in_sentences(

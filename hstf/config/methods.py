@@ -69,7 +69,8 @@ METHODS: dict[Method, Preset] = {
         _online("mean_teacher"),
     ),
     "uamt": Preset(
-        "`mean_teacher` where the EMA network is certain (Yu et al., MICCAI 2019)", _online("uamt")
+        "`mean_teacher` where the EMA network, with dropout, is certain (Yu et al., MICCAI 2019)",
+        {"network": {"dropout": 0.3}, **_online("uamt")},
     ),
     "cross_teaching": Preset(
         "two networks (`network.pair`) learn from each other's labels (Luo et al., MIDL 2022)",
