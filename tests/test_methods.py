@@ -107,6 +107,11 @@ def test_without_plr_every_part_of_it_is_off_and_nothing_else() -> None:
     assert differences("hstf_without_csc_and_plr") == expected | differences("hstf_without_csc")
 
 
+def test_controls_of_the_transformer_differ_by_the_network_alone() -> None:
+    assert differences("hstf_without_transformer") == {"network.name": "hybrid_identity"}
+    assert differences("hstf_with_convolutions") == {"network.name": "cnn"}
+
+
 def test_noisy_student_has_hard_labels_of_all_voxels_and_cases_and_nothing_more() -> None:
     found = differences("noisy_student")
     assert found == {

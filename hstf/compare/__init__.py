@@ -111,7 +111,8 @@ def notes(config: Config, scores: Sequence["CellScores"], found: Sequence["Entry
         "Changes of Dice are paired by case, seeds averaged, with their 95% bootstrap interval over patients and the p-value"
         " of Wilcoxon's signed-rank test over patients, not corrected for the number of methods.",
         "Share of the gap (%): part of the way from the Dice of one network of the warm-up to that of one of 'full', which"
-        " learns from every label. The warm-up itself is the team of its members.",
+        " learns from every label; from supervised: the same, on from one network of 'supervised', which has had as many"
+        " steps. The warm-up itself is the team of its members.",
         "Hours are those of all jobs of a seed together, warm-up included and evaluation left out; an interrupted training"
         " counts from its last start.",
     ]

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Method = Literal[
-    "hstf", "hstf_without_csc", "hstf_without_plr", "hstf_without_csc_and_plr", "supervised", "noisy_student",
-    "mean_teacher", "uamt", "cross_teaching", "bcp", "full",
+    "hstf", "hstf_without_csc", "hstf_without_plr", "hstf_without_csc_and_plr", "hstf_without_transformer",
+    "hstf_with_convolutions", "supervised", "noisy_student", "mean_teacher", "uamt", "cross_teaching", "bcp", "full",
 ]  # fmt: skip
 
 
@@ -50,6 +50,12 @@ METHODS: dict[Method, Preset] = {
     ),
     "hstf_without_csc_and_plr": Preset(
         "`hstf` without both", {"refine": NO_REFINEMENT, "student": {**HARD_LABELS, "csc": NO_CONSISTENCY}}
+    ),
+    "hstf_without_transformer": Preset(
+        "`hstf` with the identity in place of the transformer", {"network": {"name": "hybrid_identity"}}
+    ),
+    "hstf_with_convolutions": Preset(
+        "`hstf` with as many parameters of convolutions in place of the transformer", {"network": {"name": "cnn"}}
     ),
     "supervised": Preset(
         "the labelled cases alone, for as many rounds and steps as the others", {"student": LABELS_ALONE}
