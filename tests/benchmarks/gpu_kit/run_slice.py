@@ -158,18 +158,20 @@ def run_slice(args: argparse.Namespace, deadline: float) -> int:
     slices = read_json(args.work / KIT / "slices.json", [])
     watch = _watch_gpu(args.work / KIT / f"gpu_{len(slices)}.csv")
     done, code = 0, 3
-    while deadline > time.monotonic():
-        left, _ = split_steps(steps, records)
-        if not left:
-            code = 0
-            break
-        group = together(left, args.together)
-        if not run_group(args.work, group, records, deadline):
-            code = 1 if deadline > time.monotonic() else 3
-            break
-        done += len(group)
-    if watch is not None:
-        watch.terminate()
+    try:
+        while deadline > time.monotonic():
+            left, _ = split_steps(steps, records)
+            if not left:
+                code = 0
+                break
+            group = together(left, args.together)
+            if not run_group(args.work, group, records, deadline):
+                code = 1 if deadline > time.monotonic() else 3
+                break
+            done += len(group)
+    finally:
+        if watch is not None:
+            watch.terminate()
     left, _ = split_steps(steps, records)
     slices.append({"done": done, "left": len(left), "code": code})
     write_json(args.work / KIT / "slices.json", slices)
@@ -191,7 +193,8 @@ def together(left: Sequence[Step], most: int) -> list[Step]:
 def run_group(work: Path, group: Sequence[Step], records: Records, deadline: float) -> bool:
     """Run steps side by side, at the longest until ``deadline``; returns whether all ended well."""
     before, started = fingerprints(work), time.monotonic()
-    running = {step: _start(work, step) for step in group}
+    threads = max(1, len(os.sched_getaffinity(0)) // len(group))
+    running = {step: _start(work, step, threads) for step in group}
     codes = {step: _wait(process, deadline) for step, process in running.items()}
     changed = [name for name, value in fingerprints(work).items() if before.get(name) != value]
     for step, code in codes.items():
@@ -204,7 +207,7 @@ def run_group(work: Path, group: Sequence[Step], records: Records, deadline: flo
     return all(code == 0 for code in codes.values())
 
 
-def _start(work: Path, step: Step) -> "subprocess.Popen[bytes]":
+def _start(work: Path, step: Step, threads: int) -> "subprocess.Popen[bytes]":
     for folder in step.folders:
         (work / folder).mkdir(parents=True, exist_ok=True)
     tools = work / KIT / "bin" / "hstf"
@@ -215,6 +218,7 @@ def _start(work: Path, step: Step) -> "subprocess.Popen[bytes]":
     environment = os.environ | {
         "PATH": f"{tools.parent.resolve()}:{os.environ['PATH']}",
         "PYTHONPATH": ":".join(filter(None, paths)),
+        "OMP_NUM_THREADS": str(threads),  # as Snakemake tells its jobs
     }
     return subprocess.Popen(["bash", "-c", step.command], cwd=work, env=environment, start_new_session=True)
 
