@@ -63,7 +63,8 @@ class TrainingConfig(Section):
     gradient_clip: float = Field(1.0, gt=0)
     """Largest norm of the gradient."""
     foreground_fraction: float = Field(0.5, ge=0, le=1)
-    """Share of patches centred on a voxel of a random foreground class; the others lie anywhere."""
+    """Share of patches centred on a voxel of a random foreground class; the others lie anywhere, as do all of unlabelled
+    images that have no pseudo-label."""
     amp: Literal["auto", "bf16", "off"] = "auto"
     """bfloat16 where it is faster: on GPUs and CPUs with native bf16 (auto), always, or never."""
     checkpoint_seconds: float = Field(60.0, ge=0)
