@@ -30,7 +30,7 @@ from hstf.records import read_table
 from hstf.refine.calibration import Calibration, known_structure
 from hstf.refine.case import Cleaning, TeacherOutput
 from hstf.refine.lesions import Component, LesionModel, are_real, find_components, fit_lesions, possible_bound
-from hstf.refine.score import DiceModel, Features, fit_dice_model, fit_slope, leave_one_out, residual_sd
+from hstf.refine.score import DiceModel, Features, fit_models, leave_one_out, residual_sd
 from hstf.regions import Members, mask, probability
 from hstf.store import read_array
 from hstf.structure import KnownStructure, StructureRule, describe, learn_rule
@@ -379,26 +379,15 @@ def learn_quality(
         table: ``(cases, S)`` true Dice (0..1); NaN is unknown.
         may_be_absent: by structure, in the order of the columns of ``table``.
     """
-    told = ~np.isnan(table)
-    seen = {
-        name: (
-            [features[case][name] for case in np.flatnonzero(told[:, k]).tolist()],
-            table[told[:, k], k].tolist(),
-        )
-        for k, name in enumerate(may_be_absent)
-    }
-    slope = fit_slope(seen.values())
-    models, residuals, predicted = {}, np.full(table.T.shape, np.nan), []
-    for row, (name, columns) in enumerate(seen.items()):
-        arguments = (*columns, slope, may_be_absent[name])
-        models[name] = fit_dice_model(*arguments)
-        if len(columns[1]) > 1:
-            residuals[row, told[:, row]] = leave_one_out(*arguments)
-        predicted.append([models[name].predict(case[name]) for case in features])
+    models = fit_models(features, table, may_be_absent)
+    errors = leave_one_out(features, table, may_be_absent)
+    predicted = [
+        np.mean([models[name].predict(values) for name, values in case.items()]) for case in features
+    ]
     class_sd = {
-        name: residual_sd(errors[~np.isnan(errors)]) for name, errors in zip(models, residuals, strict=True)
+        name: residual_sd(column[~np.isnan(column)]) for name, column in zip(models, errors.T, strict=True)
     }
-    return Quality(models, class_sd, residual_sd(_case_means(residuals)), np.mean(predicted, axis=0))
+    return Quality(models, class_sd, residual_sd(_case_means(errors)), np.array(predicted))
 
 
 def as_good_as_others(table: np.ndarray) -> np.ndarray:
@@ -408,8 +397,8 @@ def as_good_as_others(table: np.ndarray) -> np.ndarray:
 
 
 def _case_means(errors: np.ndarray) -> np.ndarray:
-    """Mean over the structures of ``(S, cases)``, of the cases of which one is known."""
-    return np.nanmean(errors[:, ~np.isnan(errors).all(axis=0)], axis=0)
+    """Mean over the structures of ``(cases, S)``, of the cases of which one is known."""
+    return np.nanmean(errors[~np.isnan(errors).all(axis=1)], axis=1)
 
 
 def _case_evidence(

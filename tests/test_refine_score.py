@@ -10,6 +10,7 @@ from hstf.refine.score import (
     UNKNOWN_SD,
     case_features,
     fit_dice_model,
+    fit_models,
     fit_slope,
     interval,
     leave_one_out,
@@ -99,7 +100,28 @@ def test_few_cases_never_lead_astray(dice: list[float], seed: int) -> None:
         assert 0 <= model.predict(x) <= 1
     worse, better = ({"confidence": c, "scales": s} for c, s in ((0.3, 0.3), (0.9, 0.9)))
     assert model.predict(worse) <= model.predict(better)
-    assert np.all(np.abs(leave_one_out(features, dice, slope, True)) <= 1)
+    errors = leave_one_out([{"organ": x} for x in features], np.array([dice]).T, {"organ": True})
+    assert np.all(np.abs(errors) <= 1)
+
+
+def test_a_case_says_nothing_about_its_own_prediction() -> None:
+    features = [{"a": x, "b": x} for x in features_of(DICE, noise=0.02)]
+    table = np.array([DICE, DICE[::-1]]).T
+    other = table.copy()
+    other[3] -= 0.25
+    errors, moved = (leave_one_out(features, dice, {"a": False, "b": False}) for dice in (table, other))
+    np.testing.assert_allclose(moved[3], errors[3] - 0.25, atol=1e-9)
+    assert not np.allclose(moved[4], errors[4], atol=1e-4), "the others learn from it"
+
+
+def test_cases_whose_dice_is_not_known_are_left_out_and_told_nothing() -> None:
+    features = [{"a": x, "b": x} for x in features_of([0.9, 0.8, 0.7])]
+    table = np.array([[0.9, np.nan], [0.8, 0.6], [0.7, np.nan]])
+    known = {"a": False, "b": False}
+    assert fit_models(features, table, known)["b"].mean == pytest.approx(0.6)
+    errors = leave_one_out(features, table, known)
+    assert np.isfinite(errors[:, 0]).all()
+    assert np.isnan(errors[:, 1]).all(), "without the one case nothing is known of b"
 
 
 def test_equal_cases_predict_their_mean() -> None:

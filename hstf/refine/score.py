@@ -124,16 +124,42 @@ def fit_dice_model(
     return DiceModel(mean, slope, centre, floors, absent)
 
 
+def fit_models(
+    features: Sequence[Mapping[str, Features | None]], table: np.ndarray, may_be_absent: Mapping[str, bool]
+) -> dict[str, DiceModel]:
+    """The predicted Dice of each structure, learned from the cases of which its Dice is known; none where it never is.
+
+    Args:
+        features: of each case, by structure.
+        table: ``(cases, S)`` true Dice (0..1); NaN is unknown.
+        may_be_absent: by structure, in the order of the columns of ``table``.
+    """
+    told = ~np.isnan(table)
+    seen = {
+        name: ([case[name] for case, known in zip(features, told[:, k], strict=True) if known], table[told[:, k], k])
+        for k, name in enumerate(may_be_absent)
+        if told[:, k].any()
+    }  # fmt: skip
+    slope = fit_slope((of_cases, dice.tolist()) for of_cases, dice in seen.values())
+    return {
+        name: fit_dice_model(of_cases, dice.tolist(), slope, may_be_absent[name])
+        for name, (of_cases, dice) in seen.items()
+    }
+
+
 def leave_one_out(
-    features: Sequence[Features | None], dice: Sequence[float], slope: float, may_be_absent: bool
+    features: Sequence[Mapping[str, Features | None]], table: np.ndarray, may_be_absent: Mapping[str, bool]
 ) -> np.ndarray:
-    """Error ``(cases,)`` of each case's predicted Dice by the level of the other cases; needs two cases."""
-    residuals = []
-    for left in range(len(dice)):
-        others = [i for i in range(len(dice)) if i != left]
-        model = fit_dice_model([features[i] for i in others], [dice[i] for i in others], slope, may_be_absent)
-        residuals.append(dice[left] - model.predict(features[left]))
-    return np.array(residuals)
+    """Error ``(cases, S)`` of each predicted Dice by what the other cases teach; NaN where they teach nothing, or the truth
+    is not known. The arguments are those of :func:`fit_models`."""
+    errors = np.full(table.shape, np.nan)
+    for left, case in enumerate(features):
+        others = [i for i in range(len(features)) if i != left]
+        models = fit_models([features[i] for i in others], table[others], may_be_absent)
+        for k, name in enumerate(may_be_absent):
+            if name in models:
+                errors[left, k] = table[left, k] - models[name].predict(case[name])
+    return errors
 
 
 def residual_sd(residuals: np.ndarray) -> float:
