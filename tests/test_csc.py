@@ -152,6 +152,18 @@ def test_divergence_by_hand() -> None:
     assert found.item() == pytest.approx(kl + dice, abs=1e-4)
 
 
+def test_six_classes_by_hand() -> None:
+    """A student that knows nothing and a teacher with doubts: 0.4 for the background, 0.12 for each of five structures."""
+    log_p = voxels(*[[-math.log(6)]] * 6)
+    log_t = voxels([math.log(0.4)], *[[math.log(0.12)]] * 5)
+    divergence = 0.4 * math.log(0.4 * 6) + 5 * 0.12 * math.log(0.12 * 6)
+    dice = 2 * 0.12 / (0.12 + 1 / 6)  # of each structure; the least of target and answer is what they share
+    weight = math.exp(-divergence)  # one voxel: its weight cancels, but for the epsilon of Dice
+    found = prediction_consistency(log_p, log_t, voxels([1.0])).item()
+    assert found == pytest.approx(divergence + 1 - dice, abs=1e-4)
+    assert rectified_divergence(log_p, log_t, voxels([1.0]))[1].item() == pytest.approx(weight, abs=1e-6)
+
+
 def test_voxels_count_less_where_the_two_differ_more() -> None:
     teacher = voxels([0.0, 0.0], [LOG3, 4.0])
     student = voxels([0.0, 0.0], [0.0, -4.0])
