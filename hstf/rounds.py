@@ -12,7 +12,7 @@ from hstf.config import Config
 from hstf.evaluate.presence import may_be_absent
 from hstf.evaluate.tables import class_balanced, known, mean
 from hstf.files import read_csv, read_json, write_csv
-from hstf.layout import Layout, members, pseudo_labelled
+from hstf.layout import Layout, learns_from, members, pseudo_labelled
 from hstf.significance import Comparison, compare, mean_interval
 
 COLUMNS = (
@@ -158,6 +158,13 @@ def print_rounds(config: Config) -> None:
     console.print(table)
     if rows and rows[-1]["warnings"]:
         console.print(f"Take care: {rows[-1]['warnings']}", style="yellow", highlight=False)
+    if config.rounds and learns_from(config, config.rounds) != "labels":
+        console.print(
+            "Part of a change comes of further training: what the scans without labels add is shown by"
+        )
+        console.print(
+            "snakemake compare, or by a second experiment with method: supervised.", highlight=False
+        )
     console.print(f"Report: {Layout.of(config).report.resolve()}", soft_wrap=True, highlight=False)
 
 

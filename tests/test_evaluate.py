@@ -418,6 +418,7 @@ def test_rounds_side_by_side(
     print_rounds(config)
     shown = capsys.readouterr().out
     assert f"{student['dice']['mean']:.3f}" in shown and f"{gain:+.3f}" in shown and "report.html" in shown
+    assert "further training" in shown and "method: supervised" in shown
 
 
 def test_rounds_without_evaluation_are_left_out(config: Config, predictors: dict[int, FakePredictor]) -> None:
