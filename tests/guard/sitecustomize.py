@@ -2,7 +2,7 @@
 
 ``HSTF_WITHHELD`` names a list of files, relative to its own folder. Beside it, ``stages.txt`` gets a line for each ``hstf``
 command that starts, and ``opened.txt`` one for each file of the list that such a command, or a process of it, opens.
-``scores.txt`` gets the same for each file in a folder ``evaluation``: what is told there was learned from withheld labels.
+``scores.txt`` gets the same for each file in a folder ``evaluation`` of that folder: what is told there was learned from withheld labels.
 """
 
 import os
@@ -25,7 +25,7 @@ def _guard(listing: Path) -> None:
         path = Path(os.fsdecode(arguments[0]))
         if path.name in names and path.resolve() in withheld:
             note("opened.txt", f"{stage} {path.resolve().relative_to(folder)}")
-        if "evaluation" in path.parts:
+        if "evaluation" in path.parts and path.resolve().is_relative_to(folder):
             note("scores.txt", f"{stage} {path}")
 
     note("stages.txt", stage)
