@@ -2,7 +2,8 @@
 
 ``HSTF_WITHHELD`` names a list of files, relative to its own folder. Beside it, ``stages.txt`` gets a line for each ``hstf``
 command that starts, and ``opened.txt`` one for each file of the list that such a command, or a process of it, opens.
-``scores.txt`` gets the same for each file in a folder ``evaluation`` of that folder: what is told there was learned from withheld labels.
+``scores.txt`` gets the same for each file of that folder in a folder ``evaluation``: what is told there was learned from
+withheld labels.
 """
 
 import os
