@@ -160,10 +160,9 @@ def print_rounds(config: Config) -> None:
         console.print(f"Take care: {rows[-1]['warnings']}", style="yellow", highlight=False)
     if config.rounds and learns_from(config, config.rounds) != "labels":
         console.print(
-            "Part of a change comes of further training: what the scans without labels add is shown by"
-        )
-        console.print(
-            "snakemake compare, or by a second experiment with method: supervised.", highlight=False
+            "Part of a change may come of further training on the labels: snakemake compare, or an experiment with\n"
+            "method: supervised, shows what the scans without labels add.",
+            highlight=False,
         )
     console.print(f"Report: {Layout.of(config).report.resolve()}", soft_wrap=True, highlight=False)
 

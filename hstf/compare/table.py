@@ -11,7 +11,8 @@ from hstf.compare.scores import METRICS, CellScores, RoundScores
 from hstf.evaluate.tables import known
 from hstf.significance import Comparison, compare, mean_interval
 
-REFERENCES = ("supervised", "noisy_student")
+SUPERVISED = "supervised"
+REFERENCES = (SUPERVISED, "noisy_student")
 CEILING = "full"
 WARMUP = "warm-up"
 
@@ -99,7 +100,7 @@ def table(
         row |= {
             "dice_single": entry.single,
             "gap_share": gap_share(by_name, entry, WARMUP),
-            "label_gap_share": None if entry.name == WARMUP else gap_share(by_name, entry, "supervised"),
+            "label_gap_share": None if entry.name == WARMUP else gap_share(by_name, entry, SUPERVISED),
             "cpu_s": entry.cpu,
             "wall_s": entry.wall,
         }
