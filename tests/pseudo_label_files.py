@@ -61,7 +61,7 @@ def write_verdicts(config: Config, number: int = 1) -> None:
 
 def calibration() -> Calibration:
     """One connected organ without holes, of at least 100 mm3, whose predicted Dice is its agreement across scales."""
-    model = DiceModel(0.95, 0.0, 0.9, {"scales": 0.95}, 0.0)
+    model = DiceModel(0.95, 1.0, {"scales": 0.95}, 0.0)
     rule = StructureRule(1, 100.0, has_holes=False, may_be_absent=False)
     thresholds = {"background": 0.5, "organ": 0.6}
     return Calibration(

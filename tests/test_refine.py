@@ -197,7 +197,7 @@ def known_classes(classes: int, lesions: int = 0) -> tuple[Calibration, Structur
     names = ["background", *(f"c{k}" for k in range(1, classes))]
     organs = {name: StructureRule(1, 3.0, False, False) for name in names[1:]}
     models = {name: fit_lesions([], [], 0.2) for name in names[classes - lesions :]}
-    dice = {name: DiceModel(0.9, 1.0, 0.8, {}, 0.0) for name in names[1:]}
+    dice = {name: DiceModel(0.9, 1.0, {"confidence": 0.8}, 0.0) for name in names[1:]}
     sd = dict.fromkeys(names[1:], 0.05)
     return Calibration(1.5, dict.fromkeys(names, 0.7), organs, models, dice, sd, 0.05, 8, 0.5, {}), {
         name: (k,) for k, name in enumerate(names) if k

@@ -77,16 +77,21 @@ def test_few_cases_never_turn_the_order_round() -> None:
     assert fit_slope([([{"confidence": v} for v in x], [0.9, 0.8, 0.7])]) == SMALLEST_SLOPE > 0
 
 
-def test_less_agreement_than_in_any_labelled_case_counts_one_to_one() -> None:
-    features = [{"confidence": 0.9, "scales": s, "flips": 1.0} for s in (0.9, 0.8, 0.95)]
-    model = fit_dice_model(features, [0.9, 0.9, 0.9], 1.0, False)
-    assert model.floors == {"scales": 0.8, "flips": 1.0}
-    seen = {"confidence": 0.9, "flips": 1.0}
-    assert (
-        model.predict(seen | {"scales": 0.99}) == model.predict(seen | {"scales": 0.8}) == pytest.approx(0.9)
-    )
-    assert model.predict(seen | {"scales": 0.5}) == pytest.approx(0.6)
-    assert model.predict({"confidence": 0.9}) == pytest.approx(0.9)  # not known: counts as good
+def test_confidence_and_agreement_count_alike() -> None:
+    features = [{"confidence": 0.9, "scales": s, "flips": 1.0} for s in (0.9, 0.8, 0.95, 0.95)]
+    model = fit_dice_model([*features, None], [0.9, 0.9, 0.9, 0.9, 0.0], 1.5, False)
+    assert model.usual == pytest.approx({"confidence": 0.9, "flips": 1.0, "scales": 0.9})
+    assert model.predict({"confidence": 0.8, "scales": 0.9, "flips": 1.0}) == pytest.approx(0.75)
+    assert model.predict({"confidence": 0.9, "scales": 0.8, "flips": 1.0}) == pytest.approx(0.75)
+    assert model.predict({"confidence": 0.85, "scales": 0.95, "flips": 0.9}) == pytest.approx(0.75)
+
+
+def test_a_sign_that_only_one_side_has_says_nothing() -> None:
+    """A round may ask for other views than the warm-up, and views may differ by case."""
+    features = [{"confidence": 0.9, "scales": 0.9}, {"confidence": 0.9, "scales": 0.7, "flips": 0.2}]
+    model = fit_dice_model(features, [0.9, 0.9], 1.0, False)
+    assert model.predict({"confidence": 0.9}) == pytest.approx(0.9)
+    assert model.predict({"confidence": 0.9, "scales": 0.7, "flips": 0.0}) == pytest.approx(0.8)
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=6), st.integers(0, 99))

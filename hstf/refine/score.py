@@ -1,9 +1,10 @@
 """Predicted Dice of a pseudo-label: what the teacher's own doubts say about it, calibrated on the out-of-fold cases.
 
-What ranks cases best is the mean calibrated confidence of the voxels of a class, or of a region, which is their expected
-precision: views that disagree lower it, since it is that of their mean. A handful of labelled cases cannot tell more signs
-apart (regression on them left the order to chance), so they set only the level of each class and, with a strong prior, one
-slope for all. Agreement across scales and mirrored views counts where it is worse than in every labelled case.
+Signs of quality are the mean calibrated confidence of the voxels of a class, or of a region, which is their expected
+precision, and how well the views at other scales and the mirrored ones agree with their mean. A handful of labelled cases
+cannot tell the signs apart (regression on them left the order of the cases to chance), so they count alike, as one sum: the
+labelled cases set the level of each class and, with a strong prior, one slope for all. Confidence fades as a sign when
+students learn from pseudo-labels and are surer of everything; agreement does not.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,11 +21,11 @@ Features = dict[str, float]
 
 CONFIDENCE = "confidence"
 PRIOR_SLOPE = 1.0
-"""Dice per confidence before any case is seen: expected precision, taken at its word."""
+"""Dice per sum of the signs before any case is seen: expected precision, and what views miss of it, taken at their word."""
 PRIOR_CASES, PRIOR_SPREAD = 4, 0.02
-"""The prior slope counts as this many cases whose confidence differs by this much from the mean."""
+"""The prior slope counts as this many cases whose sum of signs differs by this much from the mean."""
 SMALLEST_SLOPE = 0.25
-"""More confidence always predicts better Dice, whatever few cases say."""
+"""Better signs always predict better Dice, whatever few cases say."""
 SMALLEST_SD, UNKNOWN_SD = 0.02, 0.2
 """Standard deviation of predicted Dice: at least the first; the second where fewer than three cases tell."""
 
@@ -67,26 +68,36 @@ def _structure_features(agreement: Mapping[str, Any], name: str, confidence: flo
 
 @dataclass(frozen=True)
 class DiceModel:
-    """Predicted Dice of one class: ``mean`` plus ``slope`` times (confidence - ``centre``), less what agreement lacks."""
+    """Predicted Dice of one class: ``mean`` plus ``slope`` times by how much the signs are better than ``usual``."""
 
     mean: float
     slope: float
-    centre: float
-    floors: dict[str, float]
-    """Lowest agreement of the labelled cases; what a case has less than that is subtracted."""
+    usual: Features
+    """Mean of each sign over the labelled cases."""
     absent: float
     """Predicted Dice where the prediction lacks the class."""
 
     def predict(self, features: Features | None) -> float:
-        """Predicted Dice (0..1). An agreement that is not known counts as good."""
+        """Predicted Dice (0..1)."""
         if features is None:
             return self.absent
-        lacking = sum(max(0.0, floor - features.get(name, 1.0)) for name, floor in self.floors.items())
-        return float(np.clip(self.mean + self.slope * (features[CONFIDENCE] - self.centre) - lacking, 0, 1))
+        return float(np.clip(self.mean + self.slope * surplus(features, self.usual), 0, 1))
+
+
+def surplus(features: Features, usual: Features) -> float:
+    """By how much the signs of a case are better than ``usual``, summed over those that both have."""
+    return sum(features[name] - value for name, value in usual.items() if name in features)
+
+
+def usual_features(present: Sequence[Features]) -> Features:
+    """Mean of each sign that all cases have."""
+    names = sorted(set.intersection(*(set(case) for case in present))) if present else []
+    return {name: float(np.mean([case[name] for case in present])) for name in names}
 
 
 def fit_slope(classes: Iterable[tuple[Sequence[Features | None], Sequence[float]]]) -> float:
-    """Dice per confidence within the classes: least squares with :data:`PRIOR_CASES` on a line of :data:`PRIOR_SLOPE`.
+    """Dice per sum of the signs within the classes: least squares with :data:`PRIOR_CASES` on a line of
+    :data:`PRIOR_SLOPE`.
 
     Args:
         classes: features and true Dice of the out-of-fold cases, by class.
@@ -94,10 +105,10 @@ def fit_slope(classes: Iterable[tuple[Sequence[Features | None], Sequence[float]
     weight = PRIOR_CASES * PRIOR_SPREAD**2
     product, square = weight * PRIOR_SLOPE, weight
     for features, dice in classes:
-        pairs = np.array([(x[CONFIDENCE], y) for x, y in zip(features, dice, strict=True) if x is not None])
-        if len(pairs):
-            confidence, centred = (pairs - pairs.mean(axis=0)).T
-            product, square = product + confidence @ centred, square + confidence @ confidence
+        present = [(x, y) for x, y in zip(features, dice, strict=True) if x is not None]
+        usual = usual_features([x for x, _ in present])
+        signs = np.array([surplus(x, usual) for x, _ in present])
+        product, square = product + signs @ np.array([y for _, y in present]), square + signs @ signs
     return max(SMALLEST_SLOPE, float(product / square))
 
 
@@ -114,14 +125,9 @@ def fit_dice_model(
     """
     present = [(x, y) for x, y in zip(features, dice, strict=True) if x is not None]
     missed = [y for x, y in zip(features, dice, strict=True) if x is None]
-    mean = float(np.mean([y for _, y in present])) if present else float(np.mean(dice))
+    mean = float(np.mean([y for _, y in present] or dice))
     absent = float(np.mean([*missed, mean])) if may_be_absent else 0.0
-    if not present:
-        return DiceModel(mean, slope, 1.0, {}, absent)
-    centre = float(np.mean([x[CONFIDENCE] for x, _ in present]))
-    names = set.intersection(*(set(x) for x, _ in present)) - {CONFIDENCE}
-    floors = {name: min(x[name] for x, _ in present) for name in sorted(names)}
-    return DiceModel(mean, slope, centre, floors, absent)
+    return DiceModel(mean, slope, usual_features([x for x, _ in present]), absent)
 
 
 def fit_models(
