@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import isotonic_regression, minimize_scalar
 
-from hstf.cases import Split, read_cases
+from hstf.cases import Case, Split, read_cases
 from hstf.cli import add_config
 from hstf.config import Config, load_config
 from hstf.config.refine import CalibrateConfig
@@ -28,7 +28,7 @@ from hstf.probabilities import LEVELS, most_likely, sharpen
 from hstf.progress import track
 from hstf.records import read_table
 from hstf.refine.calibration import Calibration, known_structure
-from hstf.refine.case import Cleaning, TeacherOutput
+from hstf.refine.case import SCALE_VARIANCE, Cleaning, TeacherOutput
 from hstf.refine.lesions import Component, LesionModel, are_real, find_components, fit_lesions, possible_bound
 from hstf.refine.score import DiceModel, Features, fit_models, leave_one_out, residual_sd
 from hstf.regions import Members, mask, probability
@@ -81,7 +81,8 @@ def calibrate(config: Config) -> Calibration:
         HstfError: out-of-fold predictions or labels are missing or changed.
     """
     layout, structures = Layout.of(config), config.structures
-    case_ids = _case_ids(config)
+    cases = _labelled(config)
+    case_ids = [case.case_id for case in cases]
     samples, shapes = [], []
     for case_id in track(case_ids, "calibrate: voxels"):
         case = read_case(layout, case_id)
@@ -92,7 +93,7 @@ def calibrate(config: Config) -> Calibration:
     pooled = Sample(
         np.concatenate([s.probabilities for s in samples], axis=1), np.concatenate([s.label for s in samples])
     )
-    temperature = fit_temperature(pooled)
+    temperature = fit_temperature(pooled) if config.refine.calibrate else 1.0
     rules = {name: learn_rule([shape[name] for shape in shapes]) for name in structures}
     lesions = {
         name: learn_lesions(
@@ -103,20 +104,20 @@ def calibrate(config: Config) -> Calibration:
         for name, members in structures.items()
         if name in config.lesions
     }
-    cases = (read_case(layout, case_id) for case_id in track(case_ids, "calibrate: structure"))
-    rules |= with_gains(known_structure(structures, rules, lesions), cases)
+    predicted = (read_case(layout, case_id) for case_id in track(case_ids, "calibrate: structure"))
+    rules |= with_gains(known_structure(structures, rules, lesions), predicted)
     known = known_structure(structures, rules, lesions)
     features, dice = [], []
     for case_id in track(case_ids, "calibrate: cases"):
         case_features, case_dice = score_case(read_case(layout, case_id), temperature, known, lesions, config)
         features.append(case_features)
         dice.append(case_dice)
-    calibration = assemble(config, case_ids, pooled, temperature, rules, lesions, features, dice)
+    calibration = assemble(config, cases, pooled, temperature, rules, lesions, features, dice)
     calibration.save(layout.calibration)
     return calibration
 
 
-def _case_ids(config: Config) -> list[str]:
+def _labelled(config: Config) -> list[Case]:
     """Labelled cases, after their files were checked against the tables that name them."""
     layout, sheet = Layout.of(config), read_cases(config)
     predicted: set[str] = set()
@@ -124,13 +125,13 @@ def _case_ids(config: Config) -> list[str]:
         predicted |= read_table(layout.out_of_fold_table(f"fold_{fold}")).keys()
     for shard in sheet.shards(Split.LABELLED, config.shard_size):
         read_table(layout.preprocessed_table(shard))
-    case_ids = [case.case_id for case in sheet.of(Split.LABELLED)]
-    missing = [case_id for case_id in case_ids if case_id not in predicted]
+    cases = sheet.of(Split.LABELLED)
+    missing = [case.case_id for case in cases if case.case_id not in predicted]
     if missing:
         raise HstfError(
             f"{layout.out_of_fold}: no out-of-fold prediction of {', '.join(missing)}. Rerun the warmup stage."
         )
-    return case_ids
+    return cases
 
 
 def read_case(layout: Layout, case_id: str) -> LabelledCase:
@@ -166,7 +167,7 @@ def sample_voxels(probabilities: np.ndarray, label: np.ndarray, most: int, seed:
 
 
 def fit_temperature(sample: Sample) -> float:
-    """The temperature at which :func:`hstf.refine.weights.sharpen` makes the labels most likely; 1 without voxels."""
+    """The temperature at which :func:`hstf.probabilities.sharpen` makes the labels most likely; 1 without voxels."""
     if not len(sample.label):
         return 1.0
     found = minimize_scalar(
@@ -258,7 +259,10 @@ def learn_lesions(cases: Iterable[LabelledCase], members: Members, temperature: 
         calibrated = sharpen(case.output.probabilities, temperature)
         likely = probability(calibrated, members)
         numbers, found = find_components(
-            mask(most_likely(calibrated), members), likely, case.output.uncertainty, case.voxel_mm3
+            mask(most_likely(calibrated), members),
+            likely,
+            case.output.uncertainty[SCALE_VARIANCE],
+            case.voxel_mm3,
         )
         lesion, known = mask(case.label, members), case.label != IGNORED
         for component, truth in zip(found, are_real(numbers, found, lesion, known), strict=True):
@@ -313,7 +317,7 @@ def score_case(
 
 
 def assemble(
-    config: Config, case_ids: Sequence[str], sample: Sample, temperature: float, rules: Mapping[str, StructureRule],
+    config: Config, cases: Sequence[Case], sample: Sample, temperature: float, rules: Mapping[str, StructureRule],
     lesions: Mapping[str, LesionModel], features: Sequence[dict[str, Features | None]], dice: Sequence[np.ndarray],
 ) -> Calibration:  # fmt: skip
     """Put together what the voxels and the cases tell: confidence by class, predicted Dice by structure.
@@ -324,8 +328,9 @@ def assemble(
     calibrated = Sample(sharpen(sample.probabilities, temperature), sample.label)
     before, after = (reliability(s, len(classes), config.calibrate.bins) for s in (sample, calibrated))
     table = as_good_as_others(np.array(dice))
+    told = ~np.isnan(table).all(axis=1)
     absent = {name: rules[name].may_be_absent or name in lesions for name in structures}
-    quality = learn_quality(features, table, absent)
+    quality = learn_quality(features, table, absent, [case.group for case in cases])
     return Calibration(
         temperature=temperature,
         thresholds={
@@ -336,7 +341,7 @@ def assemble(
         dice_models=quality.models,
         class_sd=quality.class_sd,
         mean_sd=quality.mean_sd,
-        cases=int((~np.isnan(table)).any(axis=1).sum()),
+        patients=len({case.group for case, known in zip(cases, told, strict=True) if known}),
         minimum_predicted_dice=max(0.0, float(quality.predicted.min()) - quality.mean_sd),
         evidence={
             "voxels": len(sample.label),
@@ -350,7 +355,7 @@ def assemble(
             },
             "reliability": diagram(reliability(calibrated, len(classes), DIAGRAM_BINS), classes),
             "dice": dict(zip(structures, np.nanmean(table, axis=0).tolist(), strict=True)),
-            "cases": _case_evidence(case_ids, structures, table, quality.predicted),
+            "cases": _case_evidence([case.case_id for case in cases], structures, table, quality.predicted),
         },
     )
 
@@ -362,7 +367,7 @@ class Quality:
     models: dict[str, DiceModel]
     """By structure."""
     class_sd: dict[str, float]
-    """By structure: standard deviation of the error on a case that the model has not seen."""
+    """By structure: standard deviation of the error on a case of a patient that the model has not seen."""
     mean_sd: float
     """The same of the mean over the structures."""
     predicted: np.ndarray
@@ -370,17 +375,19 @@ class Quality:
 
 
 def learn_quality(
-    features: Sequence[dict[str, Features | None]], table: np.ndarray, may_be_absent: Mapping[str, bool]
-) -> Quality:
+    features: Sequence[dict[str, Features | None]], table: np.ndarray, may_be_absent: Mapping[str, bool],
+    patients: Sequence[str],
+) -> Quality:  # fmt: skip
     """Fit the predicted Dice of each structure to the true one.
 
     Args:
         features: of each case, by structure.
         table: ``(cases, S)`` true Dice (0..1); NaN is unknown.
         may_be_absent: by structure, in the order of the columns of ``table``.
+        patients: whose each case is.
     """
     models = fit_models(features, table, may_be_absent)
-    errors = leave_one_out(features, table, may_be_absent)
+    errors = leave_one_out(features, table, may_be_absent, patients)
     predicted = [
         np.mean([models[name].predict(values) for name, values in case.items()]) for case in features
     ]

@@ -31,13 +31,8 @@ def learned_cases(config: Config, number: int, member: str, case_ids: Iterable[s
     return [case_id for case_id in case_ids if parts[case_id] != own]
 
 
-def teaching_members(config: Config, number: int, case_id: str) -> list[str]:
-    """The members of round ``number - 1`` that may label an unlabelled case in round ``number``."""
-    return teachers_by_case(config, number, [case_id])[case_id]
-
-
 def teachers_by_case(config: Config, number: int, case_ids: Iterable[str]) -> dict[str, list[str]]:
-    """:func:`teaching_members` of many cases.
+    """The members of round ``number - 1`` that may label each of the unlabelled ``case_ids`` in round ``number``.
 
     Raises:
         KeyError: a case is not unlabelled.

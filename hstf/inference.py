@@ -227,19 +227,19 @@ class Predictor:
     def _mean(self, image: Tensor, geometry: Geometry, members: bool) -> tuple[Tensor, dict[str, np.ndarray]]:
         """Mean probabilities of all networks, and with ``members`` the segmentation of each."""
         (first, network), *others = self.networks.items()
-        mean = self._probabilities(network, image)
+        mean = self.probabilities(network, image)
         labels = {first: self.label(mean.clone(), geometry)} if members else {}
         for member, network in others:
-            probabilities = self._probabilities(network, image)
+            probabilities = self.probabilities(network, image)
             mean += probabilities
             if members:
                 labels[member] = self.label(probabilities, geometry)
             del probabilities  # as large as the scan times its classes: not kept while the next is made
         return mean.div_(len(self.networks)), labels
 
-    def _probabilities(self, network: nn.Module, image: Tensor) -> Tensor:
-        """Mean over the flips."""
-        total = flipped_probabilities(self.window, network, image, None)
+    def probabilities(self, network: nn.Module, image: Tensor, zoom: float = 1.0) -> Tensor:
+        """Class probabilities of a prepared image, the mean over the flips; ``zoom`` is how large it shows anatomy."""
+        total = flipped_probabilities(self.window, network, image, None, zoom)
         for axis in self.flip_axes:
-            total += flipped_probabilities(self.window, network, image, axis)
+            total += flipped_probabilities(self.window, network, image, axis, zoom)
         return total.div_(1 + len(self.flip_axes))

@@ -26,6 +26,7 @@ from typing import Literal
 import numpy as np
 
 from hstf.geometry import IGNORED
+from hstf.probabilities import slabs
 from hstf.regions import Structures, box_around, class_boxes, class_count, mask, overlaps
 from hstf.sparse import is_sparse, unknown_structures
 
@@ -36,7 +37,6 @@ METRICS = (*OVERLAP_METRICS, *DISTANCE_METRICS, *VOLUME_METRICS)
 EmptyPolicy = Literal["one", "exclude"]
 EMPTY_DICE: dict[EmptyPolicy, float] = {"one": 1.0, "exclude": float("nan")}
 """Dice of a structure that is in neither map."""
-SLAB_VOXELS = 1 << 22
 
 
 def dice(a: np.ndarray, b: np.ndarray, empty: float = 1.0) -> float:
@@ -80,9 +80,8 @@ def confusion(prediction: np.ndarray, reference: np.ndarray, classes: int) -> np
     if prediction.shape != reference.shape:
         raise ValueError(f"label maps of shapes {prediction.shape} and {reference.shape}")
     table = np.zeros(classes * classes, dtype=np.int64)
-    slab = max(1, SLAB_VOXELS // max(1, prediction[:1].size))
-    for start in range(0, len(prediction), slab):
-        p, r = prediction[start : start + slab], reference[start : start + slab]
+    for slab in slabs(prediction.shape):
+        p, r = prediction[slab], reference[slab]
         valid = (p < classes) & (r < classes)
         cells = p[valid].astype(np.intp) * classes + r[valid]
         table += np.bincount(cells, minlength=classes * classes)

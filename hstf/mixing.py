@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from hstf.config.training import MixingConfig
+from hstf.regions import Box
 from hstf.training.loop import Views
-
-Box = tuple[slice, slice, slice]
 
 
 def mix(views: Views, config: MixingConfig) -> Views:
@@ -39,7 +38,7 @@ def random_box(shape: Sequence[int], share: float, generator: torch.Generator) -
     sides = [max(1, round(share * n)) for n in shape]
     chance = torch.rand(3, generator=generator, device=generator.device).tolist()
     starts = [int(c * (n - side + 1)) for c, n, side in zip(chance, shape, sides, strict=True)]
-    return tuple(slice(start, start + side) for start, side in zip(starts, sides, strict=True))  # type: ignore[return-value]
+    return tuple(slice(start, start + side) for start, side in zip(starts, sides, strict=True))
 
 
 def partners(unlabelled: Sequence[bool]) -> list[int]:
@@ -57,5 +56,5 @@ def partners(unlabelled: Sequence[bool]) -> list[int]:
 def paste(x: Tensor, partner: Sequence[int], box: Box) -> Tensor:
     """``x`` ``(B, C, D, H, W)`` with the ``box`` of ``x[partner]``."""
     mixed = x.clone()
-    mixed[(..., *box)] = x[(list(partner), slice(None), *box)]
+    mixed[:, :, *box] = x[:, :, *box][list(partner)]
     return mixed

@@ -20,9 +20,9 @@ STAGES: dict[str, Stage] = {
     "plan": Stage(1, ("plan", "modalities", "labels")),
     "preprocess": Stage(2, ("preprocess", "labels")),
     "warmup": Stage(3, ("warmup", "network", "labels", "regions", "seed", "teacher")),
-    "calibrate": Stage(6, ("calibrate", "refine", "labels", "regions", "lesions", "seed")),
+    "calibrate": Stage(7, ("calibrate", "refine", "labels", "regions", "lesions", "seed")),
     "teacher": Stage(3, ("teacher", "regions")),
-    "refine": Stage(5, ("refine", "labels", "regions", "lesions")),
+    "refine": Stage(6, ("refine", "labels", "regions", "lesions")),
     "labels": Stage(3, ("labels", "student.soft_targets", "refine.calibrate")),
     "student": Stage(4, ("student", "network", "labels", "regions", "seed")),
     "evaluate": Stage(

@@ -85,7 +85,12 @@ def write_teacher(folder: Path, geometry: Geometry, agreement: float) -> None:
     write_array(folder / "uncertainty.b2nd", np.full((3, *organ.shape), 10, np.uint8), 32)
     write_json(
         folder / "agreement.json",
-        {"scales": {"0.8": dice}, "members": {}, "flips": {}, "foreground_entropy": {"organ": 0.1}},
+        {
+            "scales": {"0.8": dice, "1.0": dice},
+            "members": {},
+            "flips": {},
+            "foreground_entropy": {"organ": 0.1},
+        },
     )
 
 

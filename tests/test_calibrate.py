@@ -1,6 +1,7 @@
 """Calibration on voxels and cases whose truth is known."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,8 +26,9 @@ from hstf.calibrate import (
     score_case,
     with_gains,
 )
+from hstf.cases import Case, Split
 from hstf.config import Config
-from hstf.config.refine import CalibrateConfig
+from hstf.config.refine import CalibrateConfig, RefineConfig
 from hstf.errors import HstfError
 from hstf.files import sha256_file, write_csv, write_json
 from hstf.geometry import Geometry
@@ -145,13 +147,18 @@ def ball_case(case_id: str, error: int) -> LabelledCase:
     probabilities[0] = 255 - probabilities[1]
     quality = {"foreground": 1 - error / 10}
     agreement = {
-        "scales": {"0.8": quality},
-        "flips": {"none": quality},
+        "scales": {"0.8": quality, "1.0": quality},
+        "flips": {"none": quality, "0": quality},
         "foreground_entropy": {"foreground": 0.1},
     }
     return LabelledCase(
         case_id, TeacherOutput(probabilities, probabilities[[0, 0, 0]], agreement), label, 1.0
     )
+
+
+def sheet_of(case_ids: Iterable[str]) -> list[Case]:
+    """Labelled cases, each of its own patient."""
+    return [Case(name, (), None, Split.LABELLED, name, "") for name in case_ids]
 
 
 FOREGROUND = {"foreground": (1,)}
@@ -181,7 +188,7 @@ def test_calibration_of_cases_round_trips_and_ranks_them(tmp_path: Path) -> None
     cases = [ball_case(f"case_{e}", e) for e in (0, 0, 1, 2, 4, 6)]
     features, dice = zip(*(score_case(case, 1.0, KNOWN, {}, config) for case in cases), strict=True)
     sample = sample_voxels(cases[-1].output.probabilities, cases[-1].label, 5000, seed=0)
-    calibration = assemble(config, [c.case_id for c in cases], sample, 1.0, RULES, {}, features, dice)
+    calibration = assemble(config, sheet_of(c.case_id for c in cases), sample, 1.0, RULES, {}, features, dice)
     calibration.save(tmp_path / "calibration.json")
     assert Calibration.load(tmp_path / "calibration.json") == calibration
     json.loads((tmp_path / "calibration.json").read_text(), parse_constant=pytest.fail)  # no NaN
@@ -253,7 +260,7 @@ def test_calibration_from_scribbles(tmp_path: Path) -> None:
     dice = [np.array(row) for row in ([0.9, 0.7, nan], [0.8, nan, nan], [nan, nan, nan])]
     rules = {name: StructureRule(0, 0.0, False, name != "organ") for name in ("organ", "vessel", "duct")}
     sample = Sample(np.array([[255], [0], [0], [0]], np.uint8), np.zeros(1, np.uint8))
-    calibration = assemble(config, ["a", "b", "c"], sample, 1.0, rules, {}, features, dice)
+    calibration = assemble(config, sheet_of("abc"), sample, 1.0, rules, {}, features, dice)
     calibration.save(tmp_path / "calibration.json")
     json.loads((tmp_path / "calibration.json").read_text(), parse_constant=pytest.fail)  # no NaN
     models = calibration.dice_models
@@ -271,11 +278,14 @@ def test_components_without_a_labelled_voxel_teach_nothing_about_lesions() -> No
     assert (known.components, known.real) == (everywhere.components, everywhere.real) == (2, 1)
 
 
-def make_out_of_fold(folder: Path, errors: tuple[int, ...] = (0, 1, 2, 4)) -> Config:
+def make_out_of_fold(folder: Path, errors: tuple[int, ...] = (0, 1, 2, 4), patients: str = "abcd") -> Config:
     """Labelled cases on disk, preprocessed and predicted by two folds."""
     cases = {f"case_{k}": ball_case(f"case_{k}", error) for k, error in enumerate(errors)}
-    sheet = [{"case_id": c, "split": "labelled", "image": "i.nii.gz", "label": "l.nii.gz"} for c in cases]
-    write_csv(folder / "cases.csv", sheet, ["case_id", "split", "image", "label"])
+    sheet = [
+        {"case_id": c, "split": "labelled", "image": "i.nii.gz", "label": "l.nii.gz", "group": patient}
+        for c, patient in zip(cases, patients, strict=True)
+    ]
+    write_csv(folder / "cases.csv", sheet, list(sheet[0]))
     config = Config(cases=str(folder / "cases.csv"), output=str(folder), warmup={"folds": 2})  # type: ignore[arg-type]
     layout = Layout.of(config)
     for case_id, case in cases.items():
@@ -310,6 +320,33 @@ def test_the_stage_learns_from_files(tmp_path: Path) -> None:
     truth = [1.0, 12 / 13, 6 / 7, 0.75]
     assert [case["mean_dice"] for case in found.evidence["cases"].values()] == pytest.approx(truth)
     assert found.minimum_predicted_dice < 0.75
+
+
+def test_what_is_not_calibrated_has_thresholds_of_its_own_confidence(tmp_path: Path) -> None:
+    """Refinement leaves these probabilities as they are, so nothing may be learned from sharper ones."""
+    config = make_out_of_fold(tmp_path)
+    assert calibrate(config).temperature != pytest.approx(1.0, abs=0.05)
+    plain = config.model_copy(update={"refine": RefineConfig(calibrate=False)})
+    found = calibrate(plain)
+    assert found.temperature == 1.0
+    assert found.evidence["calibration_error"]["before"] == found.evidence["calibration_error"]["after"]
+
+
+def test_scans_of_one_patient_are_one_voice(tmp_path: Path) -> None:
+    alone = calibrate(make_out_of_fold(tmp_path / "alone"))
+    shared = calibrate(make_out_of_fold(tmp_path / "shared", patients="aabb"))
+    assert (alone.patients, shared.patients) == (4, 2)
+    assert shared.mean_sd > alone.mean_sd, "the worst two are unlike the others"
+
+
+def test_the_calibration_of_another_version_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    calibrate(make_out_of_fold(tmp_path)).save(path)
+    content = json.loads(path.read_text())
+    content["dice_models"]["foreground"]["centre"] = 0.9
+    write_json(path, content)
+    with pytest.raises(HstfError, match=r"calibration\.json: .* Run hstf calibrate again"):
+        Calibration.load(path)
 
 
 def test_a_case_without_prediction_is_named(tmp_path: Path) -> None:

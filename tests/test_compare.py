@@ -143,6 +143,16 @@ def test_cells_that_are_not_done_are_left_out_and_named(finished_cells: Config) 
     assert "left out: hstf with seed 1." in (folder / "table.md").read_text()
 
 
+def test_what_sees_no_other_scale_is_named(finished_cells: Config) -> None:
+    table = Layout.of(finished_cells).compare / "table.md"
+    compare(finished_cells)
+    assert "another scale" not in table.read_text()
+    methods = {"methods": ("supervised", "hstf", "uamt", "bcp")}
+    asked = finished_cells.compare.model_copy(update=methods)  # type: ignore[union-attr]
+    compare(finished_cells.model_copy(update={"compare": asked}))
+    assert "uamt, bcp learn from no view at another scale" in table.read_text()
+
+
 def test_methods_are_compared_on_the_seeds_that_both_have(finished_cells: Config) -> None:
     """Seeds differ by 0.02: the one that is left must meet its like, not the mean of both."""
     cell = next(cell for cell in cells(finished_cells) if cell.name == "hstf_seed_1")

@@ -396,6 +396,22 @@ def test_the_share_of_pseudo_labels_within_their_interval(config: Config) -> Non
     assert summary([scored("", "")])["interval_coverage"] is None
 
 
+def test_a_class_in_neither_map_counts_as_right_where_predicted_dice_is_judged(config: Config) -> None:
+    """So it does where predicted Dice is learned; the Dice that is reported leaves it out."""
+    label, weight = np.zeros(SHAPE, np.uint8), np.full(SHAPE, 255, np.uint8)
+    label[:2] = 1
+    reference = np.roll(label, 1, axis=0)
+    row = {
+        "accepted": "1",
+        "predicted_dice": "0.75",
+        "predicted_dice_low": "0.7",
+        "predicted_dice_high": "0.8",
+    }
+    found = summary([hindsight(config, "u", row, label, weight, reference)])
+    assert found["dice"]["mean"] == pytest.approx(0.5)
+    assert found["interval_coverage"] == 1.0  # (0.5 + 1) / 2
+
+
 def test_rounds_side_by_side(
     config: Config, predictors: dict[int, FakePredictor], capsys: pytest.CaptureFixture[str]
 ) -> None:

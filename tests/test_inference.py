@@ -3,11 +3,21 @@
 import numpy as np
 import pytest
 import torch
+from tiny_model import tiny_plan
 from torch import Tensor, nn
 
 from hstf.config.evaluate import PredictConfig
+from hstf.config.preprocess import PreprocessConfig
 from hstf.errors import HstfError
-from hstf.inference import SlidingWindow, _first_that_fits, flipped_probabilities, sliding_probabilities
+from hstf.evaluate.scales import predict_at
+from hstf.geometry import Geometry
+from hstf.inference import (
+    Predictor,
+    SlidingWindow,
+    _first_that_fits,
+    flipped_probabilities,
+    sliding_probabilities,
+)
 from hstf.models.hybrid import Pyramid
 
 CPU = torch.device("cpu")
@@ -91,6 +101,26 @@ def test_a_mirrored_view_comes_back_unmirrored(axis: int | None) -> None:
     torch.testing.assert_close(
         flipped_probabilities(window((8, 8, 8)), Pointwise(), image, axis), expected(image)
     )
+
+
+class Shown(Predictor):
+    """Gives the probabilities in place of the segmentation."""
+
+    def label(self, probabilities: Tensor, geometry: Geometry) -> np.ndarray:
+        return probabilities.numpy()
+
+
+def test_another_scale_is_predicted_as_the_planned_one_is() -> None:
+    """By the mean of all members and mirrored views: what is cleaned are probabilities."""
+    networks = {"one": Pointwise(), "two": Pointwise(2.0)}
+    predictor = Shown(networks, tiny_plan(), window((8, 8, 8)), (0, 2), PreprocessConfig(), {"image": "mr"})
+    geometry = Geometry.of((8, 8, 8), np.eye(4), (1.0, 1.0, 1.0))
+    image = torch.full((1, 8, 8, 8), 0.3)
+    found = predict_at(predictor, image.numpy(), geometry, 1.25)
+    np.testing.assert_allclose(found, (expected(image) + expected(image, 2.0)) / 2, atol=1e-5)
+    for network in networks.values():
+        assert network.zooms == [(1.25, 1.25, 1.25)] * 3  # the views; each is one window
+    np.testing.assert_allclose(found.sum(axis=0), 1, atol=1e-5)
 
 
 def test_a_full_gpu_falls_back_to_the_cpu_and_a_hopeless_one_is_told_in_a_sentence() -> None:

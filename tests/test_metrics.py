@@ -193,7 +193,7 @@ def test_confusion_is_the_same_in_slabs(monkeypatch: pytest.MonkeyPatch) -> None
     generator = np.random.default_rng(0)
     a, b = generator.integers(0, 4, (2, 9, 50, 40), dtype=np.uint8)
     whole = confusion(a, b, 4)
-    monkeypatch.setattr("hstf.metrics.SLAB_VOXELS", 4000)
+    monkeypatch.setattr("hstf.probabilities.SLAB_VOXELS", 4000)
     np.testing.assert_array_equal(confusion(a, b, 4), whole)
     assert whole.sum() == a.size
 

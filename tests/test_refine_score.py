@@ -1,5 +1,7 @@
 """Predicted Dice: few cases, odd cases, and what must always hold."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -25,12 +27,18 @@ def features_of(dice: list[float], noise: float = 0.0) -> list[dict[str, float] 
     return [{"confidence": 0.8 + d / 10 + noise * rng.normal(), "scales": 0.9} for d in dice]
 
 
+def names(cases: Sequence[object]) -> list[str]:
+    """A patient for each case."""
+    return [f"patient_{k}" for k in range(len(cases))]
+
+
 def test_features_of_a_known_case() -> None:
     label = np.array([[[0, 1, 1]], [[1, 0, 0]]], np.uint8)
     probabilities = np.zeros((3, 2, 1, 3), np.uint8)
     probabilities[1] = [[[0, 204, 102]], [[153, 0, 0]]]
     agreement = {
         "scales": {"0.8": {"a": 0.8, "b": 1.0}, "1.25": {"a": 0.6, "b": 1.0}},
+        "flips": {"none": {"a": 1.0, "b": 1.0}},  # the only view: says nothing
         "members": {"m": {"a": 0.1, "b": 0.1}},
         "foreground_entropy": {"a": 0.25, "b": 0.0},
     }
@@ -105,7 +113,7 @@ def test_few_cases_never_lead_astray(dice: list[float], seed: int) -> None:
         assert 0 <= model.predict(x) <= 1
     worse, better = ({"confidence": c, "scales": s} for c, s in ((0.3, 0.3), (0.9, 0.9)))
     assert model.predict(worse) <= model.predict(better)
-    errors = leave_one_out([{"organ": x} for x in features], np.array([dice]).T, {"organ": True})
+    errors = leave_one_out([{"organ": x} for x in features], np.array([dice]).T, {"organ": True}, names(dice))
     assert np.all(np.abs(errors) <= 1)
 
 
@@ -114,9 +122,22 @@ def test_a_case_says_nothing_about_its_own_prediction() -> None:
     table = np.array([DICE, DICE[::-1]]).T
     other = table.copy()
     other[3] -= 0.25
-    errors, moved = (leave_one_out(features, dice, {"a": False, "b": False}) for dice in (table, other))
+    errors, moved = (
+        leave_one_out(features, dice, {"a": False, "b": False}, names(DICE)) for dice in (table, other)
+    )
     np.testing.assert_allclose(moved[3], errors[3] - 0.25, atol=1e-9)
     assert not np.allclose(moved[4], errors[4], atol=1e-4), "the others learn from it"
+
+
+def test_nor_does_another_scan_of_the_same_patient() -> None:
+    features = [{"a": x} for x in features_of(DICE, noise=0.02)]
+    table, other = np.array([DICE, DICE])[:, :, None]
+    other = other.copy()
+    other[2] -= 0.25
+    patients = ["p0", "p0", "p1", "p1", "p2", "p2", "p3", "p3"]
+    errors, moved = (leave_one_out(features, dice, {"a": False}, patients) for dice in (table, other))
+    assert moved[3] == pytest.approx(errors[3]), "patient p1's other scan"
+    assert not np.allclose(moved[4], errors[4], atol=1e-4)
 
 
 def test_cases_whose_dice_is_not_known_are_left_out_and_told_nothing() -> None:
@@ -124,7 +145,7 @@ def test_cases_whose_dice_is_not_known_are_left_out_and_told_nothing() -> None:
     table = np.array([[0.9, np.nan], [0.8, 0.6], [0.7, np.nan]])
     known = {"a": False, "b": False}
     assert fit_models(features, table, known)["b"].mean == pytest.approx(0.6)
-    errors = leave_one_out(features, table, known)
+    errors = leave_one_out(features, table, known, names(features))
     assert np.isfinite(errors[:, 0]).all()
     assert np.isnan(errors[:, 1]).all(), "without the one case nothing is known of b"
 

@@ -12,7 +12,7 @@ from hstf import teacher as stage
 from hstf.cases import Split, read_cases
 from hstf.cli import main
 from hstf.config import Config, resolve_config
-from hstf.crossfit import teaching_members
+from hstf.crossfit import teachers_by_case
 from hstf.errors import HstfError
 from hstf.files import read_csv, read_json, sha256_file, write_csv, write_json
 from hstf.layout import Layout, members
@@ -148,7 +148,7 @@ def test_cross_fitted_students_label_the_part_that_they_left_out(experiment: Exp
     for seed in (0, 1):
         save_weights(experiment.layout.weights(1, f"seed_{seed}"), f"seed_{seed}", seed)
     assert teacher(config, 2, "unlabelled_0") == 2
-    expected = {case_id: teaching_members(config, 2, case_id) for case_id in ("case_2", "case_3")}
+    expected = teachers_by_case(config, 2, ["case_2", "case_3"])
     rows = {row["case_id"]: row for row in read_csv(experiment.layout.teacher_table(2, "unlabelled_0"))}
     for case_id, names in expected.items():
         assert rows[case_id]["members"] == ";".join(names) and len(names) == 1

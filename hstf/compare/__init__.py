@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from hstf.cli import add_config
 from hstf.config import Config, load_config
+from hstf.config.methods import METHODS
 from hstf.errors import HstfError
 from hstf.files import write_csv, write_text
 from hstf.layout import Layout
@@ -116,6 +117,12 @@ def notes(config: Config, scores: Sequence["CellScores"], found: Sequence["Entry
         "Hours are those of all jobs of a seed together, warm-up included and evaluation left out; an interrupted training"
         " counts from its last start.",
     ]
+    online = [name for name in config.compare.methods if METHODS[name].online] if config.compare else []
+    if online:
+        lines.append(
+            f"{', '.join(online)} learn from no view at another scale, and all other methods do: Dice against input scale"
+            " tells of that before it tells of the method."
+        )
     return lines + ([f"Not done yet, and left out: {', '.join(missing)}."] if missing else [])
 
 

@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -149,6 +150,19 @@ class Config(Section):
     def _rounds_overrides_are_valid(self) -> Self:
         for number in self.rounds_overrides:
             self.for_round(number)
+        return self
+
+    @model_validator(mode="after")
+    def _cross_fitted_students_keep_their_parts(self) -> Self:
+        students = [self.for_round(number).student for number in range(1, self.rounds)]
+        for number, (before, student) in enumerate(pairwise(students), start=2):
+            same = (student.members, student.cross_fit) == (before.members, before.cross_fit)
+            if student.members > 1 and student.cross_fit and student.start == "warmup" and not same:
+                raise ValueError(
+                    f"round {number} cross-fits {student.members} members that start from those of round {number - 1}, which"
+                    " have learned from other parts of the scans: use student.members and student.cross_fit alike in both,"
+                    " or student.start: scratch"
+                )
         return self
 
     @property

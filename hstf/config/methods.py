@@ -17,6 +17,11 @@ class Preset:
     description: str
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def online(self) -> bool:
+        """Whether it learns from the unlabelled images themselves, as its paper says, and sees no other scale."""
+        return self.overrides.get("student", {}).get("learns_from") == "images"
+
 
 NO_CONSISTENCY = {"prediction_weight": 0.0, "feature_weight": 0.0, "pyramid_weight": 0.0}
 NO_REFINEMENT = {

@@ -47,6 +47,8 @@ class Hindsight:
     """In which the mean Dice was expected with 90 %."""
     dice: dict[str, float | None]
     """By structure: class or region."""
+    as_predicted: float | None
+    """Mean Dice as predicted Dice means it: a structure that is in neither has 1, whatever ``evaluate.empty`` says."""
     kept: np.ndarray
     """``(K, K)`` voxel counts of kept voxels, rows the pseudo-label, columns the truth."""
     low: np.ndarray
@@ -119,14 +121,18 @@ def hindsight(
     trusted = weight >= KEPT_WEIGHT
     kept = confusion(label, np.where(trusted, reference, np.uint8(IGNORED)), classes)
     low = confusion(label, np.where(trusted, np.uint8(IGNORED), reference), classes)
-    dices = table_dice(kept + low, config.structures, EMPTY_DICE[config.evaluate.empty])
-    dices[unknown_structures(reference, config.structures)] = np.nan
+    unknown = unknown_structures(reference, config.structures)
+    dices, predicted = (
+        np.where(unknown, np.nan, table_dice(kept + low, config.structures, empty))
+        for empty in (EMPTY_DICE[config.evaluate.empty], 1.0)
+    )
     return Hindsight(
         case_id,
         row["accepted"] == "1",
         known(row["predicted_dice"]),
         _interval(row),
         {name: known(dice) for name, dice in zip(config.structures, dices, strict=True)},
+        mean(known(dice) for dice in predicted),
         kept,
         low,
         weight_counts(label, weight, reference, classes),
@@ -182,9 +188,9 @@ def _rows(case: Hindsight, structures: Structures) -> list[dict[str, Any]]:
 def summary(scored: Sequence[Hindsight]) -> dict[str, Any]:
     """What :func:`score_pseudo_labels` says of them together."""
     dices = [mean(case.dice.values()) for case in scored]
-    pairs = [(case.predicted_dice, dice) for case, dice in zip(scored, dices, strict=True)]
+    pairs = [(case.predicted_dice, case.as_predicted) for case in scored]
     both = [(p, d) for p, d in pairs if p is not None and d is not None]
-    told = [(c.interval, d) for c, d in zip(scored, dices, strict=True) if c.interval and d is not None]
+    told = [(c.interval, c.as_predicted) for c in scored if c.interval and c.as_predicted is not None]
     kept, low = (np.sum(tables, axis=0) for tables in zip(*((c.kept, c.low) for c in scored), strict=True))
     return {
         "dice": describe(dices),

@@ -73,8 +73,7 @@ def predict_at(predictor: "Predictor", image: np.ndarray, geometry: Geometry, sc
     from hstf.views import zoom_image
 
     zoomed = zoom_image(torch.as_tensor(image), scale, predictor.plan.spacing)
-    total = torch.zeros(1)
-    for network in predictor.networks.values():
-        total = total + predictor.window.probabilities(network, zoomed, scale)
-    on_grid = interpolate(total[None], size=image.shape[1:], mode="trilinear", align_corners=False)[0]
+    of_networks = (predictor.probabilities(network, zoomed, scale) for network in predictor.networks.values())
+    mean = sum(of_networks, torch.zeros(1)) / len(predictor.networks)
+    on_grid = interpolate(mean[None], size=image.shape[1:], mode="trilinear", align_corners=False)[0]
     return predictor.label(on_grid, geometry)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from hstf.config import Config
+from hstf.errors import HstfError
 from hstf.files import read_json, write_json
 from hstf.layout import Layout
 from hstf.refine.lesions import LesionModel
@@ -29,8 +30,8 @@ class Calibration:
     """Standard deviation of the error of each structure's predicted Dice."""
     mean_sd: float
     """The same for the mean over them."""
-    cases: int
-    """How many cases tell: those of which the Dice of some structure is known."""
+    patients: int
+    """How many patients tell: those with a case of which the Dice of some structure is known."""
     minimum_predicted_dice: float
     """A case whose predicted mean Dice is lower is unlike any labelled case."""
     evidence: dict[str, Any]
@@ -57,13 +58,22 @@ class Calibration:
         """Read what :meth:`save` wrote.
 
         Raises:
-            HstfError: the file is missing or torn.
+            HstfError: the file is missing or torn, or was written by another version.
         """
         content = read_json(path)
-        content["structure"] = {name: StructureRule(**rule) for name, rule in content["structure"].items()}
-        content["lesions"] = {n: LesionModel.of_json(model) for n, model in content["lesions"].items()}
-        content["dice_models"] = {name: DiceModel(**model) for name, model in content["dice_models"].items()}
-        return cls(**content)
+        try:
+            content["structure"] = {
+                name: StructureRule(**rule) for name, rule in content["structure"].items()
+            }
+            content["lesions"] = {n: LesionModel.of_json(model) for n, model in content["lesions"].items()}
+            content["dice_models"] = {
+                name: DiceModel(**model) for name, model in content["dice_models"].items()
+            }
+            return cls(**content)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise HstfError(
+                f"{path}: holds other fields than this version of hstf writes ({error}). Run hstf calibrate again."
+            ) from error
 
 
 def known_structure(

@@ -23,6 +23,9 @@ from hstf.regions import Structures, mask, probability
 from hstf.store import read_array
 from hstf.structure import KnownStructure, fill_holes, keep_components, outside, take_out
 
+SCALE_VARIANCE = 1
+"""Its channel in the uncertainty."""
+
 
 @dataclass(frozen=True)
 class TeacherOutput:
@@ -31,7 +34,7 @@ class TeacherOutput:
     probabilities: np.ndarray
     """``(K, X, Y, Z)`` uint8, not calibrated."""
     uncertainty: np.ndarray
-    """``(3, X, Y, Z)`` uint8."""
+    """``(3, X, Y, Z)`` uint8, as :class:`hstf.views.Views` has it."""
     agreement: Mapping[str, Any]
 
     @classmethod
@@ -130,14 +133,14 @@ class Cleaning:
         features = case_features(output.agreement, label, calibrated, self.known.structures)
         changed: dict[str, np.ndarray] = {}
         judged = JudgedLesions()
-        for name, step in self._steps(output.uncertainty, judged).items():
+        for name, step in self._steps(output.uncertainty[SCALE_VARIANCE], judged).items():
             cleaned = step(label, calibrated)
             changed[name] = cleaned != label
             label = cleaned
         return CleanLabel(label, confidence, calibrated, changed, judged, features)
 
     def _steps(
-        self, uncertainty: np.ndarray, judged: JudgedLesions
+        self, scale_variance: np.ndarray, judged: JudgedLesions
     ) -> dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]]:
         """The parts that are on, in order: from label and calibrated probabilities to another label."""
         config = self.config
@@ -150,7 +153,7 @@ class Cleaning:
             ),
             "lesions": (
                 config.judge_lesions and self.lesions,
-                lambda label, p: self._judge_lesions(label, p, uncertainty, judged),
+                lambda label, p: self._judge_lesions(label, p, scale_variance, judged),
             ),
             "holes": (
                 config.fill_holes,
@@ -163,7 +166,7 @@ class Cleaning:
         self,
         label: np.ndarray,
         probabilities: np.ndarray,
-        uncertainty: np.ndarray,
+        scale_variance: np.ndarray,
         judged: JudgedLesions,
     ) -> np.ndarray:
         """``label`` without the lesions that are not likely enough: their voxels go to the next most likely class.
@@ -177,7 +180,7 @@ class Cleaning:
             numbers, components = find_components(
                 mask(label, members) & mask(cleaned, members),
                 probability(probabilities, members),
-                uncertainty,
+                scale_variance,
                 self.voxel_mm3,
             )
             likely = [model.probability(component) for component in components]
@@ -277,7 +280,7 @@ def judge(
         {name: values if present[name] else None for name, values in features.items()}
     )
     mean = float(np.mean(list(predicted.values())))
-    low, high = interval(mean, calibration.mean_sd, calibration.cases)
+    low, high = interval(mean, calibration.mean_sd, calibration.patients)
     if not config.select_cases:
         return Verdict(predicted, mean, low, high, True, "every case is used (refine.select_cases is off)")
     given = config.minimum_predicted_dice

@@ -1,7 +1,7 @@
 """Lesions, one by one: each component of a lesion class has a probability of being real, and is kept or dropped by it.
 
 A case may have any number of lesions or none, so neither their number nor the largest of them says anything. What does:
-the teacher's calibrated probability over the component, its size, and how far the views agree there. How much each counts
+the teacher's calibrated probability over the component, its size, and how far the scales agree there. How much each counts
 is learned on the components of the out-of-fold predictions by logistic regression, shrunk to the component's mean
 calibrated probability itself, which is what counts where there are no such components (MAP estimate with normal priors;
 Gelman et al., A weakly informative default prior distribution for logistic regression, 2008).
@@ -43,7 +43,8 @@ class Component:
     probability: float
     """Mean calibrated probability (0..1) of its class."""
     agreement: float
-    """Mean over its voxels of how far scales, members and views agree (0..1)."""
+    """Mean over its voxels of how far the scales agree (0..1): exp of minus their variance. What members disagree about is
+    left out, for out of fold, where lesions are learned, there is but one."""
     centre: tuple[float, float, float]
     """Mean voxel index on the grid."""
 
@@ -55,14 +56,14 @@ class Component:
 
 
 def find_components(
-    mask: np.ndarray, probability: np.ndarray, uncertainty: np.ndarray, voxel_mm3: float
+    mask: np.ndarray, probability: np.ndarray, scale_variance: np.ndarray, voxel_mm3: float
 ) -> tuple[np.ndarray, list[Component]]:
     """The 26-connected components of ``mask``.
 
     Args:
         mask: ``(X, Y, Z)`` bool.
         probability: ``(X, Y, Z)`` uint8, of 255, calibrated, of the class.
-        uncertainty: ``(3, X, Y, Z)`` uint8, as :class:`hstf.views.Views` has it.
+        scale_variance: ``(X, Y, Z)`` uint8, of 255, as :class:`hstf.views.Views` has it.
 
     Returns:
         The number of the component of each voxel, 0 outside, and the components by number.
@@ -76,8 +77,8 @@ def find_components(
     for slab in slabs(mask.shape):  # a poor teacher may find lesions in half of a large scan
         places = np.nonzero(numbers[slab])
         owner = numbers[slab][places] - 1
-        _, v, d = (levels[slab][places] / 255 for levels in uncertainty)
-        values = probability[slab][places] / 255, np.exp(-v) * (1 - d), places[0] + slab.start, *places[1:]
+        agreement = np.exp(-(scale_variance[slab][places] / 255))
+        values = probability[slab][places] / 255, agreement, places[0] + slab.start, *places[1:]
         sums += [np.bincount(owner, weights=value, minlength=len(sizes)) for value in values]
     columns = np.vstack([sizes * voxel_mm3 / 1000, sums / sizes]).T.tolist()
     return numbers, [

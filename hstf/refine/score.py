@@ -3,8 +3,9 @@
 Signs of quality are the mean calibrated confidence of the voxels of a class, or of a region, which is their expected
 precision, and how well the views at other scales and the mirrored ones agree with their mean. A handful of labelled cases
 cannot tell the signs apart (regression on them left the order of the cases to chance), so they count alike, as one sum: the
-labelled cases set the level of each class and, with a strong prior, one slope for all. Confidence fades as a sign when
-students learn from pseudo-labels and are surer of everything; agreement does not.
+labelled cases set the level of each class and, with a strong prior, one slope for all. Both kinds of sign rise from round to
+round, as students learn to be sure and to agree, so that predicted Dice does too; selection needs its order alone, which is
+better than that of confidence where cases differ.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -61,7 +62,7 @@ def _structure_features(agreement: Mapping[str, Any], name: str, confidence: flo
     values = {CONFIDENCE: confidence}
     for group in ("scales", "flips"):
         dice = [view[name] for view in agreement.get(group, {}).values()]
-        if dice:
+        if len(dice) > 1:  # one view alone agrees with itself
             values[group] = float(np.mean(dice))
     return values
 
@@ -154,13 +155,14 @@ def fit_models(
 
 
 def leave_one_out(
-    features: Sequence[Mapping[str, Features | None]], table: np.ndarray, may_be_absent: Mapping[str, bool]
-) -> np.ndarray:
-    """Error ``(cases, S)`` of each predicted Dice by what the other cases teach; NaN where they teach nothing, or the truth
-    is not known. The arguments are those of :func:`fit_models`."""
+    features: Sequence[Mapping[str, Features | None]], table: np.ndarray, may_be_absent: Mapping[str, bool],
+    patients: Sequence[str],
+) -> np.ndarray:  # fmt: skip
+    """Error ``(cases, S)`` of each predicted Dice by what the cases of other patients teach; NaN where they teach nothing,
+    or the truth is not known. The arguments are those of :func:`fit_models`, and whose each case is."""
     errors = np.full(table.shape, np.nan)
     for left, case in enumerate(features):
-        others = [i for i in range(len(features)) if i != left]
+        others = [i for i, patient in enumerate(patients) if patient != patients[left]]
         models = fit_models([features[i] for i in others], table[others], may_be_absent)
         for k, name in enumerate(may_be_absent):
             if name in models:
@@ -175,7 +177,7 @@ def residual_sd(residuals: np.ndarray) -> float:
     return max(SMALLEST_SD, float(np.sqrt(np.mean(np.square(residuals)))))
 
 
-def interval(predicted: float, sd: float, cases: int) -> tuple[float, float]:
-    """The 90 % interval of a predicted Dice, within 0..1: by Student's t, for ``sd`` is that of so few ``cases``."""
-    reach = sd * float(stdtrit(max(1, cases - 1), 0.95))
+def interval(predicted: float, sd: float, patients: int) -> tuple[float, float]:
+    """The 90 % interval of a predicted Dice, within 0..1: by Student's t, for ``sd`` is that of so few ``patients``."""
+    reach = sd * float(stdtrit(max(1, patients - 1), 0.95))
     return max(0.0, predicted - reach), min(1.0, predicted + reach)

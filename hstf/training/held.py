@@ -7,14 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hstf.geometry import IGNORED
 from hstf.store import read_array
-from hstf.training.patches import TrainingCase, overlap
+from hstf.training.patches import TrainingCase
 
 
 @dataclass(frozen=True, eq=False)
 class HeldCase(TrainingCase):
-    """A case whose arrays are tensors on a device; its regions are those of the case on disk, value for value."""
+    """A case whose arrays are tensors on a device."""
 
     voxels: Tensor
     """``(C, X, Y, Z)`` float16."""
@@ -34,22 +33,8 @@ class HeldCase(TrainingCase):
     def locations(self) -> np.ndarray:
         return self.positions
 
-    def region(self, start: np.ndarray, size: Sequence[int], classes: int) -> Tensor:
-        inside, place = overlap(start, size, self.shape)
-        channels = len(self.voxels)
-        out = torch.zeros((channels + classes + 1, *size), device=self.voxels.device)
-        view = out[(slice(None), *place)]
-        view[:channels] = self.voxels[(slice(None), *inside)]
-        if self.label is None:
-            view[channels:-1] = 1 / classes
-        elif self.pseudo:
-            view[channels:] = self.label[(slice(None), *inside)] / 255
-        else:
-            label = self.label[inside]
-            view[channels:-1] = label == torch.arange(classes, device=label.device).reshape(-1, 1, 1, 1)
-            view[channels:-1, label == IGNORED] = 1 / classes
-            view[-1] = label != IGNORED
-        return out
+    def arrays(self) -> tuple[Tensor, Tensor | None]:
+        return self.voxels, self.label
 
 
 def hold(cases: Sequence[TrainingCase], device: torch.device, gigabytes: float) -> list[TrainingCase]:

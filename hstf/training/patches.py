@@ -64,29 +64,29 @@ class TrainingCase:
         """Voxels along the three axes."""
         return self.image.shape[1:]
 
+    def arrays(self) -> tuple[StoredArray | Tensor, StoredArray | Tensor | None]:
+        """Image and target, to take parts of."""
+        return self.image, None if self.target_path is None else open_array(self.target_path)
+
     def region(self, start: np.ndarray, size: Sequence[int], classes: int) -> Tensor:
         """Image, target and weight channels ``(C + K + 1, *size)`` float32 from ``start`` on, 0 outside the scan."""
-        image = self.image
-        channels = image.shape[0]
+        image, target = self.arrays()
         inside, place = overlap(start, size, image.shape[1:])
-        out = np.zeros((channels + classes + 1, *size), np.float32)
+        voxels = torch.as_tensor(image[(slice(None), *inside)])
+        channels = len(voxels)
+        out = torch.zeros((channels + classes + 1, *size), device=voxels.device)
         view = out[(slice(None), *place)]
-        view[:channels] = image[(slice(None), *inside)]
-        view[channels:] = self._target(inside, classes)
-        return torch.from_numpy(out)
-
-    def _target(self, inside: Slices, classes: int) -> np.ndarray:
-        if self.target_path is None:  # any class, equally likely, and of no weight, as ignored voxels are
-            shape = [side.stop - side.start for side in inside]
-            uniform = np.full((classes, *shape), 1 / classes, np.float32)
-            return np.concatenate([uniform, np.zeros((1, *shape), np.float32)])
-        target = open_array(self.target_path)
-        if self.pseudo:
-            return target[(slice(None), *inside)].astype(np.float32) / 255
-        label = target[inside]
-        one_hot = (label == np.arange(classes).reshape(-1, 1, 1, 1)).astype(np.float32)
-        one_hot[:, label == IGNORED] = 1 / classes
-        return np.concatenate([one_hot, (label != IGNORED)[None].astype(np.float32)])
+        view[:channels] = voxels
+        if target is None:  # any class, equally likely, and of no weight, as ignored voxels are
+            view[channels:-1] = 1 / classes
+        elif self.pseudo:
+            view[channels:] = torch.as_tensor(target[(slice(None), *inside)]) / 255
+        else:
+            label = torch.as_tensor(target[inside])
+            view[channels:-1] = label == torch.arange(classes, device=label.device).reshape(-1, 1, 1, 1)
+            view[channels:-1, label == IGNORED] = 1 / classes
+            view[-1] = label != IGNORED
+        return out
 
 
 @dataclass(frozen=True)
