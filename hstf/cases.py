@@ -138,6 +138,20 @@ def refuse_missing_files(sheet: CaseSheet) -> None:
         )
 
 
+def refuse_few_patients(labelled: Sequence[Case], folds: int) -> None:
+    """Each fold of the warm-up holds out a patient at least.
+
+    Raises:
+        HstfError: there are fewer labelled patients than ``folds``.
+    """
+    patients = len({case.group for case in labelled})
+    if patients < folds:
+        raise HstfError(
+            f"warmup.folds is {folds} but there are {patients} labelled patients: label more, or set warmup.folds to their"
+            " number."
+        )
+
+
 def _header_faults(header: Sequence[str], columns: Sequence[str]) -> list[str]:
     """Columns that are missing, twice there, or so nearly a known one that they must be meant as it."""
     required = ["case_id", "split", *columns]

@@ -127,7 +127,7 @@ def check_human_labels(config: Config, cases: Iterable[Case], in_force: Mapping[
         for fault in human_label_faults(config, case, in_force[case.case_id].file)  # type: ignore[arg-type]
     ]
     if faults:
-        raise join_faults(f"{Path(config.overrides)}: {len(faults)} faults in corrected labels.", faults)
+        raise join_faults(f"{Layout.of(config).overrides}: {len(faults)} faults in corrected labels.", faults)
 
 
 def human_label_faults(config: Config, case: Case, path: Path) -> list[str]:

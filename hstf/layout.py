@@ -24,7 +24,8 @@ class Layout:
     def of(cls, config: Config) -> "Layout":
         """The layout of an experiment."""
         root, reuse = Path(config.output) / config.experiment, config.reuse
-        return cls(root, Path(config.overrides), Path(reuse.data or root), Path(reuse.warmup or root))
+        overrides = Path(config.overrides or f"overrides/{config.experiment}")
+        return cls(root, overrides, Path(reuse.data or root), Path(reuse.warmup or root))
 
     @property
     def config(self) -> Path:

@@ -59,7 +59,7 @@ def overrides_in_force(config: Config, number: int, case_ids: Collection[str]) -
         HstfError: with every fault of the folder: unknown cases, rounds, actions or files, malformed rows.
     """
     layout = Layout.of(config)
-    faults: list[str] = []
+    faults = _strays(layout.overrides)
     files = _scan_files(layout, config.rounds, case_ids, faults)
     rows = _read_decisions(layout, config.rounds, case_ids, faults)
     events = {
@@ -122,6 +122,18 @@ def _scan_files(layout: Layout, rounds: int, case_ids: Collection[str], faults: 
     return files
 
 
+def _strays(folder: Path) -> list[str]:
+    """Corrections above ``folder``, where no experiment looks: ``overrides/round_1`` for ``overrides/mine/round_1``."""
+    if folder.parent.name != "overrides":
+        return []
+    above = [entry.name for entry in _entries(folder.parent)]
+    lost = [name for name in above if name == "decisions.csv" or name.startswith("round_")]
+    return [
+        f"{folder.parent / name}: belongs to no experiment. Those of this one lie in {folder}"
+        for name in lost
+    ]
+
+
 def _leaves(path: Path, folder: Path) -> bool:
     """Whether ``path`` in ``folder`` is a link to somewhere else."""
     return path.is_symlink() and not path.resolve().is_relative_to(folder.resolve())
@@ -147,11 +159,15 @@ def _read_decisions(
         return {}
     try:
         rows = read_csv(path)
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            header = next(csv.reader(stream), [])
     except (csv.Error, UnicodeDecodeError) as error:
         raise HstfError(f"{path}: not readable as comma-separated UTF-8 text ({error}).") from error
-    missing = [column for column in COLUMNS if rows and column not in rows[0]]
+    missing = [column for column in COLUMNS if header and column not in header]
     if missing:
-        faults.append(f"{path}: lacks the columns {', '.join(missing)}; expected {','.join(COLUMNS)}")
+        faults.append(
+            f"{path}: its first line lacks the columns {', '.join(missing)}; expected {','.join(COLUMNS)}"
+        )
         return {}
     decisions = {}
     for line, row in enumerate(rows, start=2):

@@ -20,7 +20,7 @@ from hstf.cli import add_config, add_shard
 from hstf.config import Config, load_config
 from hstf.config.preprocess import PreprocessConfig
 from hstf.errors import HstfError, join_faults
-from hstf.files import atomic_path, sha256_file, write_json
+from hstf.files import atomic_path, read_csv, sha256_file, write_json
 from hstf.geometry import IGNORED, Geometry, bounding_box, to_ras
 from hstf.intensity import field_of_view, normalise
 from hstf.layout import Layout
@@ -55,25 +55,48 @@ def preprocess(config: Config, shard: str) -> int:
     """Preprocess the labelled or unlabelled cases of ``shard``; returns how many were computed.
 
     Raises:
-        HstfError: no such shard, a shard of test cases, no plan, or a scan that cannot be used.
+        HstfError: no such shard, a shard of test cases, no plan, a scan that cannot be used, or one that is not the one that
+            was checked.
     """
     layout, plan = Layout.of(config), Plan.load(Layout.of(config).plan)
     cases = read_cases(config).shard(shard, config.shard_size)
     if any(case.split is Split.TEST for case in cases):
         raise HstfError(f"{shard}: test cases are read by the evaluate stage alone. Choose another shard.")
-    works = [_work(case, config, plan, layout.preprocessed / case.case_id) for case in cases]
+    digests = {path: sha256_file(path) for case in cases for path in _sources(case)}
+    _refuse_unchecked(digests, layout.check)
+    works = [_work(case, config, plan, layout.preprocessed / case.case_id, digests) for case in cases]
     workers = worker_count(config.preprocess.workers)
     table, parameters = layout.preprocessed_table(shard), stage_parameters(config, "preprocess")
     return run_shard(table, parameters, works, COLUMNS, f"preprocess {shard}", workers)
 
 
-def _work(case: Case, config: Config, plan: Plan, folder: Path) -> CaseWork:
-    files = dict(zip(config.modalities, case.images, strict=True))
+def _sources(case: Case) -> list[Path]:
+    return [*case.images, *([case.training_label] if case.split is Split.LABELLED else [])]
+
+
+def _refuse_unchecked(digests: Mapping[Path, str], table: Path) -> None:
+    """Snakemake reruns the check by the time of files, and a copy may be older than what it replaces."""
+    if not table.is_file():
+        return
+    checked = {row["file"]: row["sha256"] for row in read_csv(table)}
+    faults = [
+        f"{path}: {'was changed after it was checked' if str(path) in checked else 'was not there when scans were checked'}"
+        for path, digest in digests.items()
+        if checked.get(str(path)) != digest
+    ]
+    if faults:
+        raise join_faults(
+            f"{table}: does not speak of these files. Run the check stage again (--forcerun check).", faults
+        )
+
+
+def _work(case: Case, config: Config, plan: Plan, folder: Path, digests: Mapping[Path, str]) -> CaseWork:
+    channels = (*config.modalities, "label")
     names = ["image.b2nd", "geometry.json"]
     if case.split is Split.LABELLED:
-        files["label"] = case.training_label
         names += ["label.b2nd", "locations.npy"]
-    inputs = {name: sha256_file(path) for name, path in files.items()} | {"plan": plan.grid_sha256}
+    files = zip(channels, _sources(case), strict=False)  # only labelled cases have a label
+    inputs = {name: digests[path] for name, path in files} | {"plan": plan.grid_sha256}
     run = partial(preprocess_case, case, config, plan, folder)
     return CaseWork(case.case_id, inputs, [folder / name for name in names], run)
 

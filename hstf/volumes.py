@@ -9,6 +9,7 @@ import gzip
 import math
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,11 +77,14 @@ def open_nifti(path: Path) -> nib.Nifti1Image:
     image = open_any(path)
     shape = tuple(map(int, image.shape))
     if len(shape) != 3 and not (len(shape) == 4 and shape[3] == 1):
-        raise HstfError(
-            f"{path}: has shape {shape}, expected three axes. Split a 4D file into one file per channel"
-            " (hstf import does it with --extract)."
-        )
+        raise HstfError(f"{path}: has shape {shape}, expected three axes. {_advice(shape)}")
     return image
+
+
+def _advice(shape: Sequence[int]) -> str:
+    if len(shape) < 3:
+        return "A single slice is no scan: stack the slices of a scan in one file."
+    return "Split it into one file per channel; of the decathlon, hstf import msd does so with --extract."
 
 
 def open_any(path: Path) -> nib.Nifti1Image:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hstf.cases import Case, Split, read_cases
+from hstf.cases import Case, Split, read_cases, refuse_few_patients
 from hstf.cli import add_config, add_member
 from hstf.config import Config, load_config
 from hstf.errors import HstfError
@@ -49,12 +49,8 @@ def warmup(config: Config, member: str) -> None:
 
 def held_out_cases(config: Config, member: str, labelled: Sequence[Case]) -> list[Case]:
     """The labelled cases that ``fold_k`` does not see: whole patients, drawn by the experiment's seed."""
+    refuse_few_patients(labelled, config.warmup.folds)
     groups = sorted({case.group for case in labelled})
-    if len(groups) < config.warmup.folds:
-        raise HstfError(
-            f"warmup.folds is {config.warmup.folds} but there are {len(groups)} labelled patients:"
-            " label more, or set warmup.folds to their number."
-        )
     if not member.startswith("fold_"):
         return []
     np.random.default_rng(config.seed).shuffle(groups)

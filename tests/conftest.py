@@ -22,6 +22,7 @@ TINY = {
     "experiment": "tiny",
     "cases": "cases.csv",
     "labels": {"background": 0, "liver": 1, "spleen": 2, "kidney": 3, "lesion": 4},
+    "overrides": "overrides",
     "rounds": 2,
     "shard_size": 4,
     "device": "cpu",

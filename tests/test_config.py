@@ -72,7 +72,19 @@ def test_merging_keeps_the_second_and_changes_neither(base: dict, over: dict) ->
     [
         ({"rouns": 3}, "rouns: unknown key. Did you mean 'rounds'?"),
         ({"student": {"csc": {"evry": 1}}}, "student.csc.evry: unknown key. Did you mean 'every'?"),
-        ({"rounds": -1}, "rounds: Input should be greater than or equal to 0"),
+        ({"rounds": -1}, "rounds: Input should be greater than or equal to 0, found -1"),
+        ({"plan": {"spacing": [-1, 1, 1]}}, "plan.spacing.0: Input should be greater than 0, found -1"),
+        (
+            {"plan": {"patch_size": [0, 64, 64]}},
+            "plan.patch_size.0: Input should be greater than or equal to 1",
+        ),
+        (
+            {"predict": {"flip_axes": [3]}},
+            "predict.flip_axes: some of the axes 0, 1 and 2 are expected, each once, found [3]",
+        ),
+        ({"warmup": {"augmentation": {"flip_axes": [0, 0]}}}, "each once, found [0, 0]"),
+        ({"student": {"csc": {"scale_range": [0, 1.4]}}}, "within 0.25..4, found [0.0, 1.4]"),
+        ({"warmup": {"augmentation": {"scale_range": [1.2, 0.8]}}}, "the lowest and the highest scale"),
         ({"labels": {"a": 1, "b": 1}}, "labels share a value"),
         ({"labels": {"background": 0}}, "labels name no class besides the background"),
         ({"experiment": "../x"}, "names a folder"),
@@ -95,7 +107,17 @@ def test_all_faults_are_told_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"), [("- 1", "holds list"), ("a: [", "not valid YAML"), ("a: &x 1\nb: *x", "alias")]
+    ("text", "told"),
+    [
+        ("- 1", "holds list"),
+        ("a: [", "not valid YAML"),
+        ("a: &x 1\nb: *x", "alias"),
+        (
+            "student: {steps: 5}\nseed: 1\nstudent: {members: 2}",
+            r"(?s)once.*'student' stands in lines 1 and 3",
+        ),
+        ("labels: {background: 0, a: 1, a: 2}", "'a' stands in lines 1 and 1"),
+    ],
 )
 def test_files_that_are_no_configuration(tmp_path: Path, text: str, told: str) -> None:
     path = tmp_path / "config.yaml"

@@ -76,7 +76,9 @@ def test_a_layout_becomes_a_sound_experiment(
     patients = {case.group for case in read_cases(config).cases}
     assert len(patients) == 6
     shown = capsys.readouterr().out
-    assert f"{counts[L]} cases of" in shown and "hstf check --config config/x.yaml" in shown
+    assert (
+        f"{counts[L]} cases of" in shown and "snakemake --cores 8 check --configfile config/x.yaml" in shown
+    )
 
 
 @pytest.mark.workflow

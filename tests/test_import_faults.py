@@ -27,6 +27,10 @@ def archive(folder: Path) -> None:
     (folder / "data.zip").write_bytes(b"PK")
 
 
+def dangle(folder: Path) -> None:
+    (folder / "scan.nii.gz").symlink_to("nowhere.nii.gz")
+
+
 def swap_labels(folder: Path) -> None:
     path = folder / "dataset.json"
     content = json.loads(path.read_text())
@@ -59,6 +63,9 @@ BROKEN: list[tuple[str, Damage, str]] = [
         "but patient003_frame01.nii.gz has (16, 16, 8)",
     ),
     ("acdc", empty, "holds no volumes"),
+    ("acdc", dangle, "1 links lead to nothing"),
+    ("folder", copy("*001.nii.gz", "labels/case_001_seg.nii.gz"), "case_001: has two labels"),
+    ("folder", copy("*001.nii.gz", "images/case_001_roi.nii.gz"), "looks like a label of case_001"),
     ("acdc", dicom, "dcm2niix -z y"),
     ("acdc", archive, "Unpack it first"),
     ("brats", remove("BraTS20_Training_002_t1ce*"), "BraTS20_Training_002: modality t1ce is missing"),

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from import_files import L, T, copy, describe, imported, problems, rename
+from import_files import L, T, U, copy, describe, imported, problems, rename
 
 from hstf.cases import read_cases
 from hstf.cli import main
@@ -133,6 +133,61 @@ def several_sites() -> None:
 
 
 SITES = ("--modalities", "mr", "--labels", "organ=1", "--site", r"^([a-z]+)_")
+
+
+def write_scan(path: Path, values: np.ndarray | None = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = np.random.default_rng(len(str(path))).random((8, 8, 8), np.float32) if values is None else values
+    nib.save(nib.Nifti1Image(data, np.eye(4)), path)
+
+
+LABEL = np.zeros((8, 8, 8), np.uint8)
+LABEL[2:5, 2:5, 2:5] = 1
+
+
+def test_folders_of_any_letter_case_and_a_folder_for_each_case(workplace: Path) -> None:
+    for k in range(3):
+        write_scan(Path(f"large/Images/c{k}.nii.gz"))
+        write_scan(Path(f"large/Ground_Truth/c{k}.nii.gz"), LABEL)
+        for name in ("t1", "t2", *(["seg"] if k else [])):
+            write_scan(Path(f"each/ward/pat{k}/{name}.nii.gz"), LABEL if name == "seg" else None)
+    large = read_cases(imported("folder", Path("large")))
+    assert [(case.case_id, case.split) for case in large.cases] == [(f"c{k}", L) for k in range(3)]
+    each = read_cases(imported("folder", Path("each"), "--modalities", "t1=mr", "t2=mr", "--force")).by_id()
+    assert {name: case.split for name, case in each.items()} == {
+        "ward_pat0": U,
+        "ward_pat1": L,
+        "ward_pat2": L,
+    }
+    assert [path.name for path in each["ward_pat1"].images] == ["t1.nii.gz", "t2.nii.gz"]
+
+
+def test_labels_that_cannot_be_are_all_named(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for k, value in enumerate((1.5, -1, 500, 1)):
+        write_scan(Path(f"data/c{k}.nii.gz"))
+        write_scan(Path(f"data/c{k}_seg.nii.gz"), LABEL.astype(np.float32) * value)
+    command = ["import", "folder", "data", "--output", "config/x.yaml"]
+    assert main(command) == 1
+    told = capsys.readouterr().err
+    assert all(
+        f"c{k}_seg.nii.gz: label value {v}, expected whole" in told
+        for k, v in enumerate(("1.5", "-1", "500"))
+    )
+    for k in range(4):
+        write_scan(Path(f"data/c{k}_seg.nii.gz"), 0 * LABEL)
+    assert main(command) == 1
+    assert "labels are 0 everywhere" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("pattern", "told"), [("(", "is no regular expression"), ("case", "needs a group in parentheses")]
+)
+def test_a_pattern_that_finds_no_patient_is_refused(
+    pattern: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["import", "folder", "data", "--output", "x.yaml", "--patient", pattern])
+    assert told in capsys.readouterr().err
 
 
 def test_a_site_is_left_out_for_testing(workplace: Path) -> None:

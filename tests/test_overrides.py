@@ -9,6 +9,7 @@ import pytest
 
 from hstf.config import Config
 from hstf.errors import HstfError
+from hstf.layout import Layout
 from hstf.overrides import COLUMNS, Override, overrides_in_force
 
 CASES = {"a", "b", "c"}
@@ -118,6 +119,24 @@ def test_bytes_that_are_no_text_are_refused(folder: Path) -> None:
     folder.mkdir()
     (folder / "decisions.csv").write_bytes(b"round,case_id\n\xff\xfe,a\n")
     with pytest.raises(HstfError, match="not readable as comma-separated UTF-8"):
+        in_force(folder, 1)
+
+
+def test_corrections_that_no_experiment_would_read_are_named(folder: Path) -> None:
+    put(folder, 1, "a.nii.gz")
+    with pytest.raises(HstfError, match=r"overrides/round_1: belongs to no experiment.*overrides/mine"):
+        in_force(folder / "mine", 1)
+    assert set(in_force(folder, 1)) == {"a"}
+
+
+def test_each_experiment_has_a_folder_of_its_own() -> None:
+    assert Layout.of(Config(experiment="mine")).overrides == Path("overrides/mine")
+
+
+def test_rows_without_a_heading_are_named(folder: Path) -> None:
+    decide(folder)
+    (folder / "decisions.csv").write_text("1,a,reject,mo,2026-01-02,motion\n")
+    with pytest.raises(HstfError, match="its first line lacks the columns round, case_id"):
         in_force(folder, 1)
 
 

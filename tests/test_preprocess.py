@@ -13,7 +13,7 @@ from hstf.config import Config
 from hstf.config.load import resolve_config
 from hstf.config.preprocess import PreprocessConfig
 from hstf.errors import HstfError
-from hstf.files import read_csv, read_json, write_json
+from hstf.files import read_csv, read_json, sha256_file, write_csv, write_json
 from hstf.geometry import Geometry
 from hstf.layout import Layout
 from hstf.plan import Normalisation, Plan
@@ -74,6 +74,22 @@ def contents(folder: Path) -> dict[str, bytes]:
     """All files but the locks, which say who held them and since when."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_files_that_are_not_those_that_were_checked_are_named(config: Config, tmp_path: Path) -> None:
+    """A copy with an old time stamp reruns no check, and would be learned from unseen."""
+    rows = [
+        {"file": str(path), "sha256": sha256_file(path)}
+        for path in (tmp_path / "0.nii.gz", tmp_path / "1.nii.gz", tmp_path / "label_0.nii.gz")
+    ]
+    write_csv(Layout.of(config).check, rows, ["file", "sha256"])
+    write_nifti(tmp_path / "0.nii.gz", np.ones(SHAPE, np.float32))
+    with pytest.raises(HstfError) as error:
+        preprocess(config, "labelled_0")
+    told = str(error.value)
+    assert "0.nii.gz: was changed after it was checked" in told
+    assert "label_1.nii.gz: was not there when scans were checked" in told
+    assert told.count("\n") == 2 and "--forcerun check" in told
 
 
 def test_labelled_cases_get_image_label_locations_and_geometry(config: Config, tmp_path: Path) -> None:

@@ -6,9 +6,9 @@
 import argparse
 import json
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic.fields import FieldInfo
@@ -45,8 +45,8 @@ hstf import brats data/brats --output config/mine.yaml --labelled 25 --test 60
 ```
 
 This reads names and headers, prints what it found and what it left out and why, and writes `config/mine.yaml`, commented,
-and `config/mine/cases.csv`. Then run `hstf check --config config/mine.yaml` and
-`snakemake --cores 8 --configfile config/mine.yaml`. If anything is wrong with the folder, nothing is written and every fault
+and `config/mine/cases.csv`. Then run `snakemake --cores 8 check --configfile config/mine.yaml` and,
+when it finds no fault, the same without `check`. If anything is wrong with the folder, nothing is written and every fault
 is named. Kinds of folder:
 
 {kinds}
@@ -224,14 +224,20 @@ def _default(field: FieldInfo) -> str:
 
 def _values(field: FieldInfo) -> str:
     """Type and bounds of a key."""
+    return ", ".join([_kind(field.annotation), *_bounds(field.metadata)])
+
+
+def _bounds(rules: Iterable[Any]) -> list[str]:
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
-    bounds = [f"{signs[k]} {getattr(rule, k)}" for rule in field.metadata for k in signs if hasattr(rule, k)]
-    return ", ".join([_kind(field.annotation), *bounds])
+    return [f"{signs[k]} {getattr(rule, k)}" for rule in rules for k in signs if hasattr(rule, k)]
 
 
 def _kind(annotation: Any) -> str:
     """A type in words."""
     origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        rules = [rule for field in arguments[1:] if isinstance(field, FieldInfo) for rule in field.metadata]
+        return " ".join([_kind(arguments[0]), *_bounds(rules)])
     if origin is Literal:
         return " or ".join(f"`{value}`" for value in arguments)
     if origin in (Union, types.UnionType):

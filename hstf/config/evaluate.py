@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from hstf.config.section import Section
+from hstf.config.section import Axes, Section
 
 
 class PredictConfig(Section):
@@ -12,7 +12,7 @@ class PredictConfig(Section):
 
     overlap: float = Field(0.5, ge=0, lt=1)
     """Overlap of neighbouring windows, as a share of the patch."""
-    flip_axes: tuple[int, ...] = ()
+    flip_axes: Axes = ()
     """Axes mirrored one by one as further views; none: the plain network."""
     clean: bool = True
     """Bring the segmentation to the structure of the labelled cases, as refinement does: surplus and too small components

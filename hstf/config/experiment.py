@@ -63,9 +63,9 @@ class Config(Section):
     """Sections that differ in a round: ``{2: {refine: {...}}}``. All other keys stay as they are."""
     shard_size: int = Field(100, ge=1)
     """Cases that one job of a per-case stage handles."""
-    overrides: str = "overrides"
+    overrides: str | None = None
     """Folder of a person's corrections: ``round_<r>/<case_id>.nii.gz``, in which what is to be ignored has no weight, and
-    ``decisions.csv``."""
+    ``decisions.csv``; null: ``overrides/<experiment>``."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where networks run; auto takes a GPU when there is one."""
 

@@ -82,6 +82,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise HstfError(f"{path}: is not UTF-8 text. Save it as UTF-8.") from error
     try:
         _refuse_growth(path, yaml.parse(text, yaml.SafeLoader))
+        _refuse_repeats(path, yaml.compose(text, yaml.SafeLoader))
         content = yaml.safe_load(text) or {}
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or number that cannot be
         raise HstfError(f"{path}: not valid YAML: {error}") from error
@@ -100,13 +101,42 @@ def _refuse_growth(path: Path, events: Iterable[yaml.Event]) -> None:
             raise HstfError(f"{path}: is nested more than {YAML_DEPTH} levels deep.")
 
 
+def _refuse_repeats(path: Path, root: yaml.Node | None) -> None:
+    """A key that stands twice in a section: YAML would silently drop the first."""
+    nodes, repeats = [root] if root else [], []
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, yaml.MappingNode):
+            seen: dict[str, int] = {}
+            for key, value in node.value:
+                line = key.start_mark.line + 1
+                if key.value in seen:
+                    repeats.append(f"{key.value!r} stands in lines {seen[key.value]} and {line}")
+                seen[str(key.value)] = line
+                nodes.append(value)
+        elif isinstance(node, yaml.SequenceNode):
+            nodes += node.value
+    if repeats:
+        raise join_faults(
+            f"{path}: a key can stand once in a section. Put what belongs to it under one.", repeats
+        )
+
+
 def _sentence(error: Mapping[str, Any]) -> str:
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] != "extra_forbidden":
-        return f"{where}: {error['msg'].removeprefix('Value error, ')}" if where else str(error["msg"])
+        told = error["msg"].removeprefix("Value error, ") + _found(error)
+        return f"{where}: {told}" if where else told
     near = difflib.get_close_matches(str(error["loc"][-1]), known_keys(error["loc"][:-1]), n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     return f"{where}: unknown key.{hint}"
+
+
+def _found(error: Mapping[str, Any]) -> str:
+    """What stands there, where the message does not say it."""
+    value = error.get("input")
+    plain = isinstance(value, str | int | float | list | tuple) and len(repr(value)) <= 60
+    return f", found {value!r}" if plain and error["type"] not in ("value_error", "missing") else ""
 
 
 def known_keys(location: Iterable[Any]) -> list[str]:

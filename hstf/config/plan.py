@@ -1,16 +1,21 @@
 """``plan:``, how the network's input is chosen from the scans."""
 
+from typing import Annotated
+
 from pydantic import Field
 
 from hstf.config.section import Section
+
+Millimetres = Annotated[float, Field(gt=0)]
+Voxels = Annotated[int, Field(ge=1)]
 
 
 class PlanConfig(Section):
     """Everything here is optional: what is left at null is decided from the data, with its reason in ``plan.json``."""
 
-    spacing: tuple[float, float, float] | None = None
+    spacing: tuple[Millimetres, Millimetres, Millimetres] | None = None
     """Target voxel size (mm) along the three axes of the reoriented (RAS) volume; null: from the data."""
-    patch_size: tuple[int, int, int] | None = None
+    patch_size: tuple[Voxels, Voxels, Voxels] | None = None
     """Patch (voxels) that the network sees in training and prediction; null: from the data and the memory budget."""
     batch_size: int | None = Field(None, ge=1)
     """Patches in a training batch; null: from the memory budget, at least 2."""

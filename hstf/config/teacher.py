@@ -2,7 +2,7 @@
 
 from pydantic import Field, field_validator
 
-from hstf.config.section import Section
+from hstf.config.section import Axes, Section
 
 
 class TeacherConfig(Section):
@@ -10,7 +10,7 @@ class TeacherConfig(Section):
 
     scales: tuple[float, ...] = (0.8, 1.0, 1.25)
     """Zooms of the input; 1.0 must be among them."""
-    flip_axes: tuple[int, ...] = ()
+    flip_axes: Axes = ()
     """Axes mirrored one by one as further views of each member and scale."""
     overlap: float = Field(0.5, ge=0, lt=1)
     """Overlap of neighbouring windows, as a share of the patch."""
@@ -27,10 +27,3 @@ class TeacherConfig(Section):
         if any(not 0.25 <= scale <= 4 for scale in scales) or len(set(scales)) < len(scales):
             raise ValueError(f"scales lie in 0.25..4 and differ from one another, found {list(scales)}")
         return scales
-
-    @field_validator("flip_axes")
-    @classmethod
-    def _axes_of_a_volume(cls, axes: tuple[int, ...]) -> tuple[int, ...]:
-        if not set(axes) <= {0, 1, 2} or len(set(axes)) < len(axes):
-            raise ValueError(f"flip_axes are some of 0, 1 and 2, each once, found {list(axes)}")
-        return axes

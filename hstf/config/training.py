@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from hstf.config.section import Section
+from hstf.config.section import Axes, ScaleRange, Section
 
 
 class AugmentationConfig(Section):
@@ -12,12 +12,12 @@ class AugmentationConfig(Section):
     of the anatomy, in millimetres. Slices over three times as thick as the finest voxel edge stay as they are: patches
     turn, grow and bend within them."""
 
-    flip_axes: tuple[int, ...] = (0,)
+    flip_axes: Axes = (0,)
     """Axes (0, 1, 2 of the RAS volume: left-right, back-front, foot-head) that may be mirrored. Where front and back are
     told by their place (anterior and posterior parts, say), mirroring them costs more than it gives."""
     rotation_degrees: tuple[float, float, float] = (15.0, 15.0, 15.0)
     """Largest rotation about each axis; out of thick slices nothing is turned, whatever stands here."""
-    scale_range: tuple[float, float] = (0.8, 1.25)
+    scale_range: ScaleRange = (0.8, 1.25)
     """Isotropic zoom, drawn log-uniformly."""
     anisotropy: float = Field(0.1, ge=0, lt=1)
     """Further zoom of each axis by up to this share."""
@@ -106,7 +106,7 @@ class CscConfig(Section):
     segmentation_weight: float = Field(0.5, ge=0)
     """Weight of the segmentation loss of the student's view at the other scale: scale augmentation, no consistency. The
     controls without consistency keep it, so that what is compared is consistency and not augmentation."""
-    scale_range: tuple[float, float] = (0.7, 1.4)
+    scale_range: ScaleRange = (0.7, 1.4)
     """Scale of the student's view, drawn log-uniformly."""
     ramp: float = Field(0.3, gt=0, le=1)
     """Share of the steps over which the weight grows (sigmoid ramp)."""

@@ -5,6 +5,7 @@ Each kind has a module with ``find(folder, options) -> DataSet``. Nothing is wri
 
 import argparse
 import importlib
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,9 +63,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--labels", type=_label, nargs="+", default=[], metavar="NAME=VALUE", help="folder, bids: the classes"
     )
     add(
-        "--patient", default=PATIENT, metavar="REGEX", help="folder: its first group in a name is the patient"
+        "--patient",
+        type=_group,
+        default=PATIENT,
+        metavar="REGEX",
+        help="folder: its first group in a name is the patient",
     )
-    add("--site", default="", metavar="REGEX", help="folder: its first group in a name is the site")
+    add(
+        "--site",
+        type=_group,
+        default="",
+        metavar="REGEX",
+        help="folder: its first group in a name is the site",
+    )
     add("--extract", type=Path, metavar="FOLDER", help="write the channels of 4D images there")
     add("--leave-out-faulty", action="store_true", help="import the sound cases where others are faulty")
     add("--force", action="store_true", help="replace a configuration and a case sheet that exist")
@@ -101,7 +112,7 @@ def _next(args: argparse.Namespace) -> str:
         return f"Wrote {args.sheet}. Next:\n  snakemake --cores 8 {chosen}"
     return (
         f"Wrote {args.output} and {sheet_path(args.output)}. Next:\n"
-        f"  hstf check --config {args.output}\n"
+        f"  snakemake --cores 8 check --configfile {args.output}\n"
         f"  snakemake --cores 8 --configfile {args.output}"
     )
 
@@ -182,6 +193,17 @@ def _labels(dataset: DataSet, splits: Mapping[str, Split]) -> Labels:
         return dataset.labels
     labelled = [c.label for c in dataset.cases if c.label and splits.get(c.case_id) is Split.LABELLED]
     return dataset.labels(label_values(labelled))
+
+
+def _group(text: str) -> str:
+    """A regular expression with a group, or nothing."""
+    try:
+        groups = re.compile(text).groups
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from None
+    if text and not groups:
+        raise argparse.ArgumentTypeError(f"{text!r} needs a group in parentheses, as in '(case[0-9]+)'")
+    return text
 
 
 def _number_or_file(text: str) -> int | Path:

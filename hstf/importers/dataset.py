@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from hstf.cases import CASE_ID, FILE_ENDINGS, OPTIONAL_COLUMNS
 from hstf.config.experiment import Modality
-from hstf.errors import HstfError
+from hstf.errors import HstfError, join_faults
 from hstf.files import read_json
 from hstf.volumes import SUFFIXES, suffix_of
 
@@ -90,9 +90,13 @@ class DataSet:
             self.fault(case.case_id, "is no name for a case: use letters, digits, '.', '_' and '-'")
         elif any(other.case_id.lower() == case.case_id.lower() for other in self.cases):
             paths = [
-                next(iter(c.images.values())).path for c in (*self.cases, case) if c.case_id == case.case_id
+                next(iter(c.images.values())).path
+                for c in (*self.cases, case)
+                if c.case_id.lower() == case.case_id.lower()
             ]
-            self.fault(case.case_id, f"is there twice: {' and '.join(map(str, paths))}; keep one")
+            self.fault(
+                case.case_id, f"is there twice: {' and '.join(map(str, paths))}; keep one or rename one"
+            )
         else:
             self.cases.append(case)
 
@@ -107,6 +111,11 @@ def find_volumes(folder: Path) -> list[Path]:
         raise HstfError(f"{folder}: is no folder. Give the folder of the unpacked data set.")
     files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
     found = [path for path in files if suffix_of(path)]
+    dangling = [
+        str(path) for path in folder.rglob("*") if path.is_symlink() and suffix_of(path) and not path.exists()
+    ]
+    if dangling:
+        raise join_faults(f"{folder}: {len(dangling)} links lead to nothing. Mend or remove them.", dangling)
     if not found:
         raise HstfError(f"{folder}: {_nothing(files)}")
     return sorted(found, key=lambda path: natural(str(path)))

@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 
 from hstf.check.scan import scan_file
-from hstf.errors import HstfError
+from hstf.errors import HstfError, join_faults
 from hstf.importers.dataset import DataSet, FoundCase
 from hstf.parallel import ProcessDied, map_processes, worker_count
 from hstf.progress import Progress, track
@@ -90,21 +90,26 @@ def label_values(labels: Sequence[Path]) -> set[int]:
     Raises:
         HstfError: a label cannot be read, or holds values that are none.
     """
+    faults: list[str] = []
     found: set[int] = set()
     for path, values in each(_values, labels, "labels"):
         if isinstance(values, str):
-            raise HstfError(f"{path}: {values}")
-        found |= values
+            faults.append(f"{path}: {values}")
+        else:
+            found |= values
+    if faults:
+        raise join_faults("labels cannot be used. Mend them, or take their cases out of the folder.", faults)
+    if not found - {0}:
+        raise HstfError("the labelled cases show no class: their labels are 0 everywhere.")
     return found
 
 
 def _values(path: Path) -> set[int] | str:
     """Values of a label, or why there are none."""
     scan = scan_file(path, label=True)
-    odd = [value for value in scan.values if not value.isdigit()]
-    return scan.fault or (
-        f"label value {odd[0]}, expected whole numbers" if odd else set(map(int, scan.values))
-    )
+    odd = [value for value in scan.values if not value.isdigit() or int(value) > 255]
+    told = f"label value {', '.join(odd[:3])}, expected whole numbers from 0 to 255"
+    return scan.fault or (told if odd else set(map(int, scan.values)))
 
 
 def each(function: Callable[[T], R], items: Sequence[T], title: str) -> list[tuple[T, R]]:

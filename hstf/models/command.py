@@ -3,16 +3,19 @@
 import argparse
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from hstf.cli import add_config
 from hstf.config import Config, load_config
 from hstf.layout import Layout
 from hstf.models import NETWORKS, NetworkSpec, build, network_spec
 from hstf.plan import Plan
 from hstf.plan.decide import level_channels, network_levels
+
+PATCH = (96, 96, 96)
+"""What networks are shown for where no plan and nobody says."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,10 @@ class Cost:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``hstf models``."""
-    add_config(parser)
+    parser.add_argument(
+        "--config", type=Path, nargs="+", default=[], metavar="FILE",
+        help="configuration file; of several, later ones win; none: the defaults",
+    )  # fmt: skip
     parser.add_argument(
         "--patch", type=int, nargs=3, metavar="N", help="plan the networks for this patch (voxels) instead"
     )
@@ -40,14 +46,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def planned(config: Config, patch: Iterable[int] | None = None) -> Plan:
-    """The plan of the experiment, or what its network would be for ``patch``, on 1 mm voxels unless it says other.
+    """The plan of the experiment or, where there is none yet or a ``patch`` is given, what its network would be for a patch,
+    on 1 mm voxels unless the configuration says other.
 
     Raises:
-        HstfError: there is no plan yet and no ``patch``, or the patch cannot be halved as often as it has to be.
+        HstfError: the patch cannot be halved as often as it has to be.
     """
-    if patch is None:
-        return Plan.load(Layout.of(config).plan)
-    size, spacing = tuple(patch), config.plan.spacing or (1.0, 1.0, 1.0)
+    made = Layout.of(config).plan
+    if patch is None and made.is_file():
+        return Plan.load(made)
+    size, spacing = tuple(patch or config.plan.patch_size or PATCH), config.plan.spacing or (1.0, 1.0, 1.0)
     levels, _ = network_levels(config.plan, size, spacing)  # type: ignore[arg-type]
     channels = level_channels(config.plan, levels)
     return Plan(spacing, size, 1, channels, levels.strides, levels.kernels, (), size, {})  # type: ignore[arg-type]

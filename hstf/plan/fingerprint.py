@@ -111,6 +111,10 @@ def read_scan(config: Config, case: Case) -> tuple[Scan, dict[str, np.ndarray]]:
     union, intensities, foreground = None, [], {}
     for (name, kind), path in zip(config.modalities.items(), case.images, strict=True):
         volume = read_image(path)
+        if not np.isfinite(volume.data).all():
+            raise HstfError(
+                f"{case.case_id}: {path} holds NaN or infinite values. Replace them, by 0 outside the body."
+            )
         mask = scanned(volume.data)
         intensities.append(statistics(sample(volume.data, mask)))
         union = mask if union is None else union | mask

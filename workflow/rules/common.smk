@@ -6,7 +6,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from hstf.cases import Split, read_cases, refuse_missing_files
+from hstf.cases import Split, read_cases, refuse_few_patients, refuse_missing_files
 from hstf.errors import HstfError
 from hstf.layout import Layout, learns_from, members, pseudo_labelled
 from hstf.overrides import overrides_in_force
@@ -33,6 +33,7 @@ try:
     SHEET = read_cases(CONFIG)
     if CONFIG.phantom is None and workflow.is_main_process:
         refuse_missing_files(SHEET)
+    refuse_few_patients(SHEET.of(Split.LABELLED), CONFIG.warmup.folds)
     ROUNDS = range(1, CONFIG.rounds + 1)
     PSEUDO_LABELLED = [number for number in ROUNDS if pseudo_labelled(CONFIG, number)]
     OVERRIDES = read_overrides()
