@@ -246,13 +246,17 @@ def test_cells_leave_persons_overrides_out(tmp_path: Path) -> None:
     assert all(str(tmp_path / "mine") != cell.config.overrides for cell in cells(config))
 
 
-@pytest.mark.parametrize(
-    ("keys", "told"),
-    [({"method": "supervised"}, "Leave 'method' out"), ({"compare": {"seeds": [1, 1]}}, "names one twice")],
-)
-def test_faults_of_a_comparison_are_sentences(tmp_path: Path, keys: dict[str, Any], told: str) -> None:
-    with pytest.raises(HstfError, match=told):
-        cells(configuration(tmp_path, **keys))
+def test_a_seed_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(HstfError, match="names one twice"):
+        cells(configuration(tmp_path, compare={"seeds": [1, 1]}))
+
+
+def test_an_experiment_of_another_method_runs_alone(tmp_path: Path) -> None:
+    """``--config method=supervised`` on a file with a comparison: only who asks for the comparison is refused."""
+    config = configuration(tmp_path, method="supervised")
+    assert cells(config) == [] and experiments(config) == {}
+    with pytest.raises(HstfError, match="Leave 'method' out"):
+        compare(config)
 
 
 def test_scaled_cases_lie_at_even_distances(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, write_sheet
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -220,6 +220,24 @@ def test_configurations_of_the_repository_are_in_order(
         assert f"{config.experiment}: in order" in capsys.readouterr().out
     else:  # the data come from their owners alone: the file says how to import them
         assert f"--sheet {config.cases}" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"warmup": {"folds": 9}}, "warmup.folds is 9 but there are 3 labelled patients"),
+        ({"compare": {"seeds": [0, 0]}}, "names one twice"),
+        ({"reuse": {"data": "results/nowhere"}}, "holds no experiment"),
+    ],
+)
+def test_the_check_refuses_what_the_workflow_would(
+    tmp_path: Path, keys: dict, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_sheet(tmp_path, ["labelled"] * 3 + ["unlabelled", "test"])
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({"cases": str(tmp_path / "cases.csv"), "labels": {"organ": 1}} | keys))
+    assert main(["config", "--check", "--config", str(path)]) == 1
+    assert told in capsys.readouterr().err
 
 
 def test_what_is_shown_is_read_back_as_the_same() -> None:

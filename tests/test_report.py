@@ -307,6 +307,13 @@ def test_show_prints_the_rounds_and_where_the_report_is(
     assert f"{case_means(experiment, 0).mean():.3f}" in shown
 
 
+def test_there_is_nothing_to_show_before_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(f"experiment: e\noutput: {tmp_path}\n")
+    assert main(["report", "--config", str(path), "--show"]) == 1
+    assert "no report yet" in capsys.readouterr().err
+
+
 def test_long_tables_say_how_much_they_leave_out() -> None:
     rows = [[Cell(str(i))] for i in range(TABLE_ROWS + 7)]
     table = Table("long", ("Case",), rows, "cases.csv")

@@ -40,15 +40,17 @@ def compare(config: Config) -> Path:
     """Write the tables, figures and page of a comparison from the cells that are done; returns the page.
 
     Raises:
-        HstfError: there is no ``compare:`` section, no cell is done, or cells were scored on different test cases.
+        HstfError: there is no ``compare:`` section, the experiment has another method than ``hstf``, no cell is done, or
+            cells were scored on different test cases.
     """
-    from hstf.compare.cells import cells
+    from hstf.compare.cells import cells, refuse_method
     from hstf.compare.page import KIND, class_table, html, main_table, markdown
     from hstf.compare.scores import read_cell, refuse_different_cases
     from hstf.compare.table import columns, entries, table
 
     if config.compare is None:
         raise HstfError("the configuration has no 'compare:' section: name its methods and seeds there.")
+    refuse_method(config)
     folder, classes = Layout.of(config).compare, list(config.structures)
     scores = [read_cell(cell) for cell in cells(config)]
     refuse_different_cases(scores)

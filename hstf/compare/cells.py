@@ -12,6 +12,7 @@ from typing import Any
 
 from hstf.cases import Case
 from hstf.config import Config, resolve_config
+from hstf.config.compare import CompareConfig
 from hstf.errors import HstfError
 from hstf.layout import Layout
 from hstf.stages import stage_parameters
@@ -44,14 +45,15 @@ class Cell:
 
 
 def cells(config: Config) -> list[Cell]:
-    """The cells of a comparison, method by method; none without a ``compare:`` section.
+    """The cells of a comparison, method by method; none without a ``compare:`` section, or where the experiment has itself
+    another method than ``hstf``: then it is that method alone.
 
     Raises:
-        HstfError: a method or seed is named twice, or the experiment has itself another method than ``hstf``.
+        HstfError: a method or seed is named twice.
     """
-    if config.compare is None:
+    if config.compare is None or config.method != BASE_METHOD:
         return []
-    _refuse_faults(config)
+    _refuse_repeats(config.compare)
     return [
         Cell(method, seed, _cell_config(config, method, seed))
         for method in config.compare.methods
@@ -81,15 +83,22 @@ def experiments(config: Config) -> dict[str, Config]:
     return found
 
 
-def _refuse_faults(config: Config) -> None:
-    assert config.compare is not None
+def refuse_method(config: Config) -> None:
+    """A comparison starts from ``hstf``.
+
+    Raises:
+        HstfError: the experiment has another method.
+    """
     if config.method != BASE_METHOD:
         raise HstfError(
             f"compare: this experiment's method is {config.method!r}, which all methods would build on."
             " Leave 'method' out and name the methods in compare.methods."
         )
+
+
+def _refuse_repeats(section: CompareConfig) -> None:
     for key in ("methods", "seeds"):
-        values = getattr(config.compare, key)
+        values = getattr(section, key)
         if len(set(values)) < len(values):
             raise HstfError(f"compare.{key}: {', '.join(map(str, values))} names one twice.")
 

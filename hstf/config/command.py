@@ -13,11 +13,12 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic.fields import FieldInfo
 
-from hstf.cases import Split, read_cases
+from hstf.cases import Split, read_cases, refuse_few_patients
 from hstf.config import Config, load_config
 from hstf.config.methods import METHODS
 from hstf.config.section import Section
 from hstf.importers import KINDS
+from hstf.reuse import check_reuse
 
 HEADER = "# The whole configuration, defaults included. Written by the workflow: edit config/ instead.\n"
 
@@ -150,9 +151,14 @@ def summary(config: Config) -> str:
     """One line about a configuration that is in order.
 
     Raises:
-        HstfError: its case sheet is not.
+        HstfError: its case sheet, its comparison or what it reuses is not.
     """
+    from hstf.compare.cells import cells
+
     sheet = read_cases(config)
+    refuse_few_patients(sheet.of(Split.LABELLED), config.warmup.folds)
+    check_reuse(config)
+    cells(config)
     counts = ", ".join(f"{len(sheet.of(split))} {split}" for split in Split)
     regions = f"; regions {', '.join(config.regions)}" if config.regions else ""
     classes = ", ".join(config.class_names) + regions

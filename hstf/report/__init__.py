@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from hstf.cli import add_config
 from hstf.config import Config, load_config
+from hstf.errors import HstfError
 from hstf.files import write_text
 from hstf.layout import Layout
 from hstf.provenance import write_provenance
@@ -45,6 +46,10 @@ def run(args: argparse.Namespace) -> int:
     if args.show:
         from hstf.rounds import print_rounds
 
+        if not Layout.of(config).report.is_file():
+            raise HstfError(
+                f"{Layout.of(config).report}: no report yet. Run the workflow, or hstf report without --show."
+            )
         print_rounds(config)
         return 0
     print(f"report: {report(config).resolve()}", flush=True)

@@ -1,7 +1,7 @@
 # Methods and seeds side by side on the data of this experiment; only with a `compare:` section. Each is an experiment of its
 # own in <output>/<experiment>/compare/, made of the same rules, and takes data and warm-up from where they are made already.
 
-from hstf.compare.cells import cells, experiments
+from hstf.compare.cells import cells, experiments, refuse_method
 from hstf.config.command import config_text
 from hstf.files import write_text_if_changed
 
@@ -32,11 +32,20 @@ for _cell in CELLS:
             _cell.results,
 
 
-if CELLS:
+def compared(w):
+    """Scores of all cells. Only who asks for a comparison is told that there is none."""
+    try:
+        refuse_method(CONFIG)
+    except HstfError as error:
+        raise WorkflowError(str(error)) from None
+    return [path for cell in CELLS for path in cell.results]
+
+
+if CONFIG.compare is not None:
 
     rule compare:
         input:
-            [cell.results for cell in CELLS],
+            compared,
         output:
             cells=LAYOUT.compare / "cells.csv",
             table=report(LAYOUT.compare / "table.csv", category="Comparison", caption="../report/compare.rst"),
