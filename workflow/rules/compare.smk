@@ -1,7 +1,7 @@
 # Methods and seeds side by side on the data of this experiment; only with a `compare:` section. Each is an experiment of its
 # own in <output>/<experiment>/compare/, made of the same rules, and takes data and warm-up from where they are made already.
 
-from hstf.compare.cells import cells, experiments, refuse_method
+from hstf.compare.cells import cells, experiments
 from hstf.config.command import config_text
 from hstf.files import write_text_if_changed
 
@@ -30,15 +30,6 @@ for _cell in CELLS:
             f"compare_{_cell.name}"
         input:
             _cell.results,
-
-
-def compared(w):
-    """Scores of all cells. Only who asks for a comparison is told that there is none."""
-    try:
-        refuse_method(CONFIG)
-    except HstfError as error:
-        raise WorkflowError(str(error)) from None
-    return [path for cell in CELLS for path in cell.results]
 
 
 if CONFIG.compare is not None:
