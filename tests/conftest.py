@@ -125,7 +125,7 @@ def fabricated(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     for number in range(len(SPLITS)):
         for suffix in ("", "_label"):
             (workspace.folder / f"case_{number:03d}{suffix}.nii.gz").write_text(f"{number}{suffix}")
-    workspace.configure(experiment="few", cases="cases.csv", shard_size=2, rounds=2)
+    workspace.configure(experiment="few", cases="cases.csv", shard_size=2, rounds=2, overrides="overrides")
     summary = workspace.snakemake("--summary").stdout.splitlines()[1:]
     for path in (workspace.folder / line.split("\t")[0] for line in summary):
         path.parent.mkdir(parents=True, exist_ok=True)
