@@ -59,7 +59,7 @@ def pseudo_labels_section(results: Results, figures: Figures) -> Section:
         return Section("pseudo-labels", "Pseudo-labels", "", [], _no_pseudo_labels(results))
     spread = {n: column(rows, "predicted_dice") for n, rows in refined.items()}
     figure = predicted_dice({n: dice for n, dice in spread.items() if dice}, _bounds(results))
-    caption = "Each mark is a pseudo-label. The estimate comes from how well the teacher's views agree with each other."
+    caption = "Each mark is a pseudo-label. The estimate comes from how sure the teacher is and how well its views agree."
     blocks: list[Block] = [
         _fate_table(results, refined),
         figures.add("predicted_dice", "Predicted Dice of the pseudo-labels", figure, caption),
