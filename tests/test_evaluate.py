@@ -1,143 +1,46 @@
-"""Evaluation with a stand-in for the networks: scores, skipping, the summary, pseudo-labels in hindsight, rounds."""
+"""Evaluation with a stand-in for the networks: scores, skipping, the summary, rounds."""
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
 import pytest
-from tiny_model import calibration
+from evaluation_files import (
+    AFFINE,
+    LABELS,
+    LIVER,
+    SHAPE,
+    TUMOUR,
+    FakePredictor,
+    evaluate_all,
+    make_experiment,
+    stand_in,
+    truth,
+    write_nifti,
+    write_pseudo_labels,
+)
 
 from hstf.config import Config
 from hstf.errors import HstfError
 from hstf.evaluate import cases as evaluate_cases
 from hstf.evaluate import evaluate_shard, summarise_round
-from hstf.evaluate.hindsight import Hindsight, hindsight, summary
 from hstf.evaluate.tables import class_balanced
-from hstf.files import read_csv, read_json, sha256_file, write_csv, write_text
-from hstf.layout import Layout, members
+from hstf.files import read_csv, read_json, write_csv, write_text
+from hstf.layout import Layout
 from hstf.metrics import METRICS
-from hstf.regions import Structures, mask
 from hstf.rounds import compare_with_warmup, print_rounds, rounds_table
-from hstf.volumes import Volume
-
-SHAPE = (12, 10, 8)
-AFFINE = np.diag([2.0, 1.0, 3.0, 1.0])
-LABELS = {"background": 0, "liver": 7, "tumour": 3, "ignore": 99}
-LIVER, TUMOUR = 7, 3
-
-
-def truth(position: int) -> np.ndarray:
-    """File values of a box of liver that starts at ``position`` along X, with a tumour."""
-    label = np.zeros(SHAPE, np.uint8)
-    label[1 + position : 7, 2:8, 1:6] = LIVER
-    label[2 + position : 4 + position, 3:5, 2:4] = TUMOUR
-    return label
-
-
-def write_nifti(path: Path, data: np.ndarray) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(data, AFFINE), path)
-    return path
-
-
-@dataclass
-class FakePredictor:
-    """Finds the liver in an image whose voxels are file values, and misses voxels by ``shift`` along X."""
-
-    names: Sequence[str]
-    shift: int
-    calls: list[int] = field(default_factory=list)
-
-    def predict(self, volumes: list[Volume], probabilities_of: Structures) -> SimpleNamespace:
-        self.calls.append(len(volumes))
-        indices = np.select([volumes[0].data == LIVER, volumes[0].data == TUMOUR], [1, 2]).astype(np.uint8)
-        label = np.roll(indices, self.shift, axis=0)
-        probabilities = {n: (mask(label, m) * 204).astype(np.uint8) for n, m in probabilities_of.items()}
-        return SimpleNamespace(
-            label=label, members=dict.fromkeys(self.names, indices), probabilities=probabilities
-        )
 
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
-    """Two patients' three test scans, two unlabelled cases (one with a withheld label), one labelled case."""
     monkeypatch.chdir(tmp_path)
-    rows = []
-    for number, (case_id, split, group) in enumerate(
-        [
-            ("a", "test", "p1"),
-            ("b", "test", "p1"),
-            ("c", "test", "p2"),
-            ("l", "labelled", "p3"),
-            ("u", "unlabelled", "p4"),
-            ("v", "unlabelled", "p5"),
-        ]
-    ):
-        label = truth(number % 3)
-        write_nifti(tmp_path / f"{case_id}.nii.gz", label.astype(np.float32))
-        write_nifti(tmp_path / f"{case_id}_label.nii.gz", label)
-        rows.append(
-            {
-                "case_id": case_id, "image": f"{case_id}.nii.gz", "split": split, "group": group, "site": "x",
-                "label": "" if case_id == "v" else f"{case_id}_label.nii.gz",
-            }
-        )  # fmt: skip
-    write_csv(tmp_path / "cases.csv", rows, list(rows[0]))
-    config = Config.model_validate(
-        {
-            "experiment": "toy", "cases": "cases.csv", "labels": LABELS, "rounds": 1, "shard_size": 2,
-            "warmup": {"folds": 2}, "evaluate": {"bootstrap": 100},
-        }
-    )  # fmt: skip
-    layout = Layout.of(config)
-    write_text(layout.plan, "{}")
-    calibration().save(layout.calibration)
-    for number in (0, 1):
-        for member in members(config, number):
-            write_text(layout.weights(number, member), f"{number} {member}")
-    return config
+    return make_experiment(tmp_path)
 
 
 @pytest.fixture
 def predictors(config: Config, monkeypatch: pytest.MonkeyPatch) -> dict[int, FakePredictor]:
-    """The stand-in of each round: the warm-up is off by two voxels, the student by one."""
-    fakes = {number: FakePredictor(members(config, number), shift=2 - number) for number in (0, 1)}
-    monkeypatch.setattr(evaluate_cases, "load_predictor", lambda config, number: fakes[number])
-    return fakes
-
-
-def write_pseudo_labels(config: Config) -> None:
-    """Case u: the label off by one voxel, low weight in the upper half of Z; case v has no withheld label."""
-    layout = Layout.of(config)
-    folder, rows = layout.pseudo_labels(1), []
-    weight = np.full(SHAPE, 255, np.uint8)
-    weight[..., 4:] = 0
-    for case_id, predicted in (("u", 0.75), ("v", 0.5)):
-        files = [
-            write_nifti(folder / f"{case_id}.nii.gz", np.roll(truth(1), 1, axis=0)),
-            write_nifti(folder / f"{case_id}.weight.nii.gz", weight),
-        ]
-        rows.append(
-            {
-                "case_id": case_id, "accepted": 1, "predicted_dice": predicted,
-                "predicted_dice_low": predicted - 0.05, "predicted_dice_high": predicted + 0.05,
-                "files": ";".join(f.name for f in files), "sha256": ";".join(map(sha256_file, files)),
-            }
-        )  # fmt: skip
-    write_csv(layout.pseudo_labels_table(1, "unlabelled_0"), rows, list(rows[0]))
-    write_csv(layout.refine(1), rows, list(rows[0]))
-    labels = [{"case_id": "u", "source": "automatic"}, {"case_id": "v", "source": "rejected"}]
-    write_csv(layout.labels_table(1), labels, ["case_id", "source"])
-
-
-def evaluate_all(config: Config, number: int) -> dict:
-    for shard in ("test_0", "test_1"):
-        evaluate_shard(config, number, shard)
-    return summarise_round(config, number)
+    return stand_in(config, monkeypatch)
 
 
 def test_scores_and_predictions_of_a_shard(config: Config, predictors: dict[int, FakePredictor]) -> None:
@@ -346,70 +249,6 @@ def test_edited_predictions_are_found(config: Config, predictors: dict[int, Fake
     write_nifti(Layout.of(config).evaluation_prediction(0, "a"), truth(0))
     with pytest.raises(HstfError, match=r"a: .*predictions/a.nii.gz was changed"):
         summarise_round(config, 0)
-
-
-def test_pseudo_labels_in_hindsight(config: Config, predictors: dict[int, FakePredictor]) -> None:
-    write_pseudo_labels(config)
-    found = evaluate_all(config, 1)["pseudo_labels"]
-    rows = read_csv(Layout.of(config).evaluation_pseudo_labels(1))
-    label, reference = np.roll(truth(1), 1, axis=0), truth(1)
-    expected = {}
-    for name, value in (("liver", LIVER), ("tumour", TUMOUR)):
-        a, b = label == value, reference == value
-        expected[name] = 2 * (a & b).sum() / (a.sum() + b.sum())
-    assert [(row["case_id"], row["class"]) for row in rows] == [("u", "liver"), ("u", "tumour")]
-    assert {row["class"]: float(row["dice"]) for row in rows} == pytest.approx(expected, rel=1e-5)
-    kept = (label == LIVER)[..., :4]
-    assert float(rows[0]["kept_error"]) == pytest.approx((reference[..., :4][kept] != LIVER).mean(), rel=1e-5)
-    assert float(rows[0]["kept_share"]) == pytest.approx(kept.sum() / (label == LIVER).sum(), rel=1e-5)
-    assert rows[1]["low_weight_error"] == ""  # the tumour has no voxel of low weight
-    assert found["dice"]["mean"] == pytest.approx(np.mean(list(expected.values())))
-    assert found["accepted"]["cases"] == 1 and found["rejected"]["mean"] is None and found["spearman"] is None
-    assert found["interval_coverage"] == float(abs(found["dice"]["mean"] - 0.75) <= 0.05)
-    wrong = label != reference
-    assert found["voxels"]["kept_error"] == pytest.approx(wrong[..., :4].mean())
-    assert found["voxels"]["low_weight_error"] == pytest.approx(wrong[..., 4:].mean())
-    curve = found["risk_coverage"]
-    assert curve[-1]["coverage"] == 1 and curve[-1]["weight"] == 0
-    assert curve[0]["error"] == pytest.approx(found["foreground_voxels"]["kept_error"])
-    assert curve[0]["coverage"] == pytest.approx(found["foreground_voxels"]["kept_share"])
-    inside = (label > 0) | (reference > 0)
-    assert found["foreground_voxels"]["kept_error"] == pytest.approx(wrong[..., :4][inside[..., :4]].mean())
-
-
-def test_the_share_of_pseudo_labels_within_their_interval(config: Config) -> None:
-    label, weight = np.zeros(SHAPE, np.uint8), np.full(SHAPE, 255, np.uint8)
-    label[:2], label[2:4] = 1, 2
-
-    def scored(low: str, high: str) -> Hindsight:
-        row = {
-            "accepted": "1",
-            "predicted_dice": "0.9",
-            "predicted_dice_low": low,
-            "predicted_dice_high": high,
-        }
-        return hindsight(config, "u", row, label, weight, label)
-
-    assert summary([scored("0.8", "1.0"), scored("0.8", "0.99"), scored("0.9", "1.0")])[
-        "interval_coverage"
-    ] == (pytest.approx(2 / 3))
-    assert summary([scored("", "")])["interval_coverage"] is None
-
-
-def test_a_class_in_neither_map_counts_as_right_where_predicted_dice_is_judged(config: Config) -> None:
-    """So it does where predicted Dice is learned; the Dice that is reported leaves it out."""
-    label, weight = np.zeros(SHAPE, np.uint8), np.full(SHAPE, 255, np.uint8)
-    label[:2] = 1
-    reference = np.roll(label, 1, axis=0)
-    row = {
-        "accepted": "1",
-        "predicted_dice": "0.75",
-        "predicted_dice_low": "0.7",
-        "predicted_dice_high": "0.8",
-    }
-    found = summary([hindsight(config, "u", row, label, weight, reference)])
-    assert found["dice"]["mean"] == pytest.approx(0.5)
-    assert found["interval_coverage"] == 1.0  # (0.5 + 1) / 2
 
 
 def test_rounds_side_by_side(
