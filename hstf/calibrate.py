@@ -23,7 +23,7 @@ from hstf.errors import HstfError
 from hstf.files import read_json
 from hstf.geometry import IGNORED, Geometry
 from hstf.layout import Layout
-from hstf.metrics import structure_dice
+from hstf.metrics import confusion, structure_dice
 from hstf.probabilities import LEVELS, most_likely, sharpen
 from hstf.progress import track
 from hstf.records import read_table
@@ -31,7 +31,7 @@ from hstf.refine.calibration import Calibration, known_structure
 from hstf.refine.case import SCALE_VARIANCE, Cleaning, TeacherOutput
 from hstf.refine.lesions import Component, LesionModel, are_real, find_components, fit_lesions, possible_bound
 from hstf.refine.score import DiceModel, Features, fit_models, leave_one_out, residual_sd
-from hstf.regions import Members, mask, probability
+from hstf.regions import Members, class_count, mask, overlaps, probability
 from hstf.store import read_array
 from hstf.structure import KnownStructure, StructureRule, describe, learn_rule
 
@@ -40,6 +40,8 @@ TRIVIAL_BACKGROUND = 252
 VOXELS = 4_000_000
 """Most voxels that are looked at, as many from each case."""
 TEMPERATURES = (0.25, 4.0)
+MISSED = 0.2
+"""Structures of which a smaller share of the voxels is found are told."""
 DIAGRAM_BINS = 20
 """Bins of the reliability diagram."""
 
@@ -107,13 +109,14 @@ def calibrate(config: Config) -> Calibration:
     predicted = (read_case(layout, case_id) for case_id in track(case_ids, "calibrate: structure"))
     rules |= with_gains(known_structure(structures, rules, lesions), predicted)
     known = known_structure(structures, rules, lesions)
-    features, dice = [], []
-    for case_id in track(case_ids, "calibrate: cases"):
-        case_features, case_dice = score_case(read_case(layout, case_id), temperature, known, lesions, config)
-        features.append(case_features)
-        dice.append(case_dice)
-    calibration = assemble(config, cases, pooled, temperature, rules, lesions, features, dice)
+    scores = [
+        score_case(read_case(layout, case_id), temperature, known, lesions, config)
+        for case_id in track(case_ids, "calibrate: cases")
+    ]
+    calibration = assemble(config, cases, pooled, temperature, rules, lesions, scores)
     calibration.save(layout.calibration)
+    for warning in missed_structures(calibration.evidence["recall"]):
+        print(warning, flush=True)
     return calibration
 
 
@@ -299,38 +302,49 @@ def _mean_difference(after: np.ndarray, before: np.ndarray) -> float:
     return float(change.mean()) if len(change) else 0.0
 
 
+@dataclass(frozen=True)
+class CaseScore:
+    """What refinement would write of a labelled case, and how right it is about the labelled voxels."""
+
+    features: dict[str, Features | None]
+    """By structure, as refinement will see them."""
+    dice: np.ndarray
+    """``(S,)`` true Dice; NaN for a structure of which a sparse label shows none."""
+    found: np.ndarray
+    """``(S,)`` voxels of each structure that the prediction has too."""
+    voxels: np.ndarray
+    """``(S,)`` voxels of each structure."""
+
+
 def score_case(
     case: LabelledCase, temperature: float, known: KnownStructure, lesions: Mapping[str, LesionModel],
     config: Config,
-) -> tuple[dict[str, Features | None], np.ndarray]:  # fmt: skip
-    """Features of a case as refinement will see them, and the true Dice ``(S,)`` of what it would write, by structure.
-
-    Dice is that of the labelled voxels, and NaN for a structure of which a sparse label shows none.
-    """
+) -> CaseScore:  # fmt: skip
+    """Refine the out-of-fold prediction of ``case`` and compare it with the label."""
     structures = config.structures
     clean = Cleaning(config.refine, known, temperature, lesions, case.voxel_mm3)(case.output)
     features = {
         name: values if mask(clean.label, structures[name]).any() else None
         for name, values in clean.features.items()
     }
-    return features, structure_dice(clean.label, case.label, structures)
+    found, _, voxels = overlaps(confusion(clean.label, case.label, class_count(structures)), structures)
+    return CaseScore(features, structure_dice(clean.label, case.label, structures), found, voxels)
 
 
 def assemble(
     config: Config, cases: Sequence[Case], sample: Sample, temperature: float, rules: Mapping[str, StructureRule],
-    lesions: Mapping[str, LesionModel], features: Sequence[dict[str, Features | None]], dice: Sequence[np.ndarray],
+    lesions: Mapping[str, LesionModel], scores: Sequence[CaseScore],
 ) -> Calibration:  # fmt: skip
-    """Put together what the voxels and the cases tell: confidence by class, predicted Dice by structure.
-
-    NaN in ``dice`` is unknown.
-    """
+    """Put together what the voxels and the cases tell: confidence by class, predicted Dice by structure."""
     classes, structures = config.class_names, list(config.structures)
     calibrated = Sample(sharpen(sample.probabilities, temperature), sample.label)
     before, after = (reliability(s, len(classes), config.calibrate.bins) for s in (sample, calibrated))
-    table = as_good_as_others(np.array(dice))
+    table = as_good_as_others(np.array([score.dice for score in scores]))
     told = ~np.isnan(table).all(axis=1)
     absent = {name: rules[name].may_be_absent or name in lesions for name in structures}
-    quality = learn_quality(features, table, absent, [case.group for case in cases])
+    quality = learn_quality(
+        [score.features for score in scores], table, absent, [case.group for case in cases]
+    )
     return Calibration(
         temperature=temperature,
         thresholds={
@@ -355,9 +369,29 @@ def assemble(
             },
             "reliability": diagram(reliability(calibrated, len(classes), DIAGRAM_BINS), classes),
             "dice": dict(zip(structures, np.nanmean(table, axis=0).tolist(), strict=True)),
+            "recall": dict(zip(structures, pooled_recall(scores), strict=True)),
             "cases": _case_evidence([case.case_id for case in cases], structures, table, quality.predicted),
         },
     )
+
+
+def pooled_recall(scores: Sequence[CaseScore]) -> list[float | None]:
+    """Share of the voxels of each structure, of all cases together, that the predictions find; None without any."""
+    found, voxels = (
+        np.sum(counts, axis=0) for counts in zip(*((s.found, s.voxels) for s in scores), strict=True)
+    )
+    return [float(f / n) if n else None for f, n in zip(found, voxels, strict=True)]
+
+
+def missed_structures(recall: Mapping[str, float | None]) -> list[str]:
+    """A sentence about each structure of which the warm-up finds less than :data:`MISSED`."""
+    return [
+        f"calibrate: warning: the warm-up finds {found:.0%} of the voxels of {name} in the labelled cases that it has not"
+        f" seen. Pseudo-labels will teach students that there is no {name}: raise warmup.steps, or label more cases with it,"
+        " before any round."
+        for name, found in recall.items()
+        if found is not None and found < MISSED
+    ]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ STAGES: dict[str, Stage] = {
     "teacher": Stage(3, ("teacher", "regions")),
     "refine": Stage(6, ("refine", "labels", "regions", "lesions")),
     "labels": Stage(3, ("labels", "student.soft_targets", "refine.calibrate")),
-    "student": Stage(4, ("student", "network", "labels", "regions", "seed")),
+    "student": Stage(5, ("student", "network", "labels", "regions", "seed")),
     "evaluate": Stage(
         4, ("evaluate", "lesions", "predict", "preprocess", "modalities", "labels", "regions", "seed")
     ),

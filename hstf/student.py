@@ -56,8 +56,9 @@ def other_cases(config: Config, number: int, member: str) -> list[TrainingCase]:
         return []
     if learns_from == "images":
         return image_cases(layout, read_cases(config).of(Split.UNLABELLED))
-    used = [name for name, row in read_table(layout.labels_table(number)).items() if row["files"]]
-    return pseudo_cases(layout, number, learned_cases(config, number, member, used))
+    rows = read_table(layout.labels_table(number))
+    learned = learned_cases(config, number, member, [name for name, row in rows.items() if row["files"]])
+    return pseudo_cases(layout, number, {name: rows[name]["source"] for name in learned})
 
 
 def start_weights(config: Config, number: int, member: str) -> Path | None:

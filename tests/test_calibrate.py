@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hstf.calibrate import (
+    CaseScore,
     LabelledCase,
     Reliability,
     Sample,
@@ -20,7 +21,9 @@ from hstf.calibrate import (
     diagram,
     fit_temperature,
     learn_lesions,
+    missed_structures,
     negative_log_likelihood,
+    pooled_recall,
     reliability,
     sample_voxels,
     score_case,
@@ -167,9 +170,27 @@ KNOWN, UNKNOWN = KnownStructure(FOREGROUND, RULES), KnownStructure(FOREGROUND, {
 
 
 def test_true_dice_is_that_of_what_refinement_would_write() -> None:
-    features, dice = score_case(ball_case("a", 0), 1.0, KNOWN, {}, Config())
-    assert dice.tolist() == [1.0]
-    assert features["foreground"]["scales"] == 1.0  # type: ignore[index]
+    score = score_case(ball_case("a", 0), 1.0, KNOWN, {}, Config())
+    assert score.dice.tolist() == [1.0]
+    assert score.found.tolist() == score.voxels.tolist() == [6**3]
+    assert score.features["foreground"]["scales"] == 1.0  # type: ignore[index]
+
+
+def test_structures_that_the_warm_up_misses_are_told() -> None:
+    """A label of two classes, of which the prediction has the first, and the second in 20 of 120 voxels."""
+    config = Config(labels={"background": 0, "organ": 1, "lesion": 2, "duct": 3})
+    label = np.zeros((12, 12, 12), np.uint8)
+    label[2:10, 2:10, 2:10] = 1
+    label[4:8, 4:9, 3:9] = 2
+    predicted = np.where(label == 2, 1, label)
+    predicted[4, 4:8, 3:8] = 2
+    probabilities = (255 * (predicted == np.arange(4).reshape(-1, 1, 1, 1))).astype(np.uint8)
+    case = LabelledCase("a", TeacherOutput(probabilities, probabilities[:3] * 0, {}), label, 1.0)
+    score = score_case(case, 1.0, KnownStructure(config.structures, {}), {}, config)
+    recall = dict(zip(config.structures, pooled_recall([score, score]), strict=True))
+    assert recall == {"organ": 1.0, "lesion": pytest.approx(20 / 120), "duct": None}, "no case has a duct"
+    (warning,) = missed_structures(recall)
+    assert "finds 17% of the voxels of lesion" in warning and "warmup.steps" in warning
 
 
 def test_a_rule_that_costs_dice_out_of_fold_is_not_applied() -> None:
@@ -186,16 +207,18 @@ def test_a_rule_that_costs_dice_out_of_fold_is_not_applied() -> None:
 def test_calibration_of_cases_round_trips_and_ranks_them(tmp_path: Path) -> None:
     config = Config()
     cases = [ball_case(f"case_{e}", e) for e in (0, 0, 1, 2, 4, 6)]
-    features, dice = zip(*(score_case(case, 1.0, KNOWN, {}, config) for case in cases), strict=True)
+    scores = [score_case(case, 1.0, KNOWN, {}, config) for case in cases]
     sample = sample_voxels(cases[-1].output.probabilities, cases[-1].label, 5000, seed=0)
-    calibration = assemble(config, sheet_of(c.case_id for c in cases), sample, 1.0, RULES, {}, features, dice)
+    calibration = assemble(config, sheet_of(c.case_id for c in cases), sample, 1.0, RULES, {}, scores)
     calibration.save(tmp_path / "calibration.json")
     assert Calibration.load(tmp_path / "calibration.json") == calibration
     json.loads((tmp_path / "calibration.json").read_text(), parse_constant=pytest.fail)  # no NaN
-    predicted = [calibration.predicted_dice(f)["foreground"] for f in features]
+    predicted = [calibration.predicted_dice(f)["foreground"] for f in (s.features for s in scores)]
     assert predicted == sorted(predicted, reverse=True) and predicted[0] > predicted[-1]
     assert calibration.minimum_predicted_dice < min(predicted)
-    assert calibration.evidence["dice"]["foreground"] == pytest.approx(np.mean(dice))
+    assert calibration.evidence["dice"]["foreground"] == pytest.approx(
+        np.mean([score.dice for score in scores])
+    )
     points = calibration.evidence["reliability"]
     assert {point["class"] for point in points} <= {"background", "foreground"}
     assert sum(point["voxels"] for point in points) == len(sample.label)
@@ -243,11 +266,11 @@ ORGAN, BESIDE, BACKGROUND = (1, (5, 5, slice(4, 10))), (1, (12, 12, slice(0, 3))
 def test_dice_is_that_of_labelled_voxels_and_unknown_without_any() -> None:
     case = ball_case("a", 2)
     said = [
-        score_case(scribbled(case, *curves), 1.0, UNKNOWN, {}, Config())[1].tolist()
+        score_case(scribbled(case, *curves), 1.0, UNKNOWN, {}, Config()).dice.tolist()
         for curves in ((ORGAN, BACKGROUND), (ORGAN, BESIDE), (BESIDE, BACKGROUND))
     ]
     assert said == [[1.0], [2 * 6 / (2 * 6 + 3)], [0.0]]
-    assert np.isnan(score_case(scribbled(case, BACKGROUND), 1.0, UNKNOWN, {}, Config())[1]).all()
+    assert np.isnan(score_case(scribbled(case, BACKGROUND), 1.0, UNKNOWN, {}, Config()).dice).all()
 
 
 def test_calibration_from_scribbles(tmp_path: Path) -> None:
@@ -258,14 +281,17 @@ def test_calibration_from_scribbles(tmp_path: Path) -> None:
     ]
     nan = float("nan")
     dice = [np.array(row) for row in ([0.9, 0.7, nan], [0.8, nan, nan], [nan, nan, nan])]
+    voxels = [np.where(np.isnan(row), 0, 10) for row in dice]
+    scores = [CaseScore(f, d, n // 2, n) for f, d, n in zip(features, dice, voxels, strict=True)]
     rules = {name: StructureRule(0, 0.0, False, name != "organ") for name in ("organ", "vessel", "duct")}
     sample = Sample(np.array([[255], [0], [0], [0]], np.uint8), np.zeros(1, np.uint8))
-    calibration = assemble(config, sheet_of("abc"), sample, 1.0, rules, {}, features, dice)
+    calibration = assemble(config, sheet_of("abc"), sample, 1.0, rules, {}, scores)
     calibration.save(tmp_path / "calibration.json")
     json.loads((tmp_path / "calibration.json").read_text(), parse_constant=pytest.fail)  # no NaN
     models = calibration.dice_models
     assert [models[name].mean for name in models] == pytest.approx([0.85, 0.7, 0.8])
     assert calibration.class_sd["vessel"] == 0.2, "one case tells no spread"
+    assert calibration.evidence["recall"] == {"organ": 0.5, "vessel": 0.5, "duct": None}
     cases = calibration.evidence["cases"]
     assert cases.keys() == {"a", "b", "c"} and cases["b"]["dice"].keys() == {"organ", "duct"}
 

@@ -28,7 +28,11 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> list[TrainingCase]:
     write_array(folder / "l" / "label.b2nd", label, 8)
     files = [folder / "l" / name for name in ("image.b2nd", "label.b2nd", "locations.npy")]
     alone = TrainingCase("i", files[0], None, None, pseudo=True)
-    return [TrainingCase("l", *files, pseudo=False), *pseudo_cases(Layout.of(config), 1, ["u_0"]), alone]
+    return [
+        TrainingCase("l", *files, pseudo=False),
+        *pseudo_cases(Layout.of(config), 1, {"u_0": "automatic"}),
+        alone,
+    ]
 
 
 @given(start=st.tuples(*[st.integers(-6, 12)] * 3), which=st.integers(0, 2))

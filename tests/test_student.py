@@ -5,10 +5,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from training_files import CLASSES, PLAN, fresh_network, new_state, some_views, write_experiment, write_labels
+from training_files import (
+    CLASSES,
+    PLAN,
+    SHAPE,
+    fresh_network,
+    new_state,
+    scan,
+    some_views,
+    write_experiment,
+    write_labels,
+)  # fmt: skip
 
 from hstf import student as stage
 from hstf.cli import main
@@ -75,6 +86,16 @@ def test_rejected_cases_are_not_learned_from(tmp_path: Path, monkeypatch: pytest
     assert all(
         float(row["loss"]) == pytest.approx(sum(float(row[t]) for t in terms), rel=1e-4) for row in rows
     )
+
+
+def test_what_a_person_corrected_is_no_pseudo_label(tmp_path: Path) -> None:
+    config, _ = experiment(tmp_path)
+    write_labels(config, 1, ["u_0", "u_1"], human=["u_1"])
+    pseudo, human = other_cases(config, 1, "seed_0")
+    assert (pseudo.pseudo, human.pseudo) == (True, False)
+    whole = pseudo.region(np.zeros(3, int), SHAPE, CLASSES), human.region(np.zeros(3, int), SHAPE, CLASSES)
+    for region, name in zip(whole, ("u_0", "u_1"), strict=True):
+        assert region[1:-1].argmax(0).numpy().tolist() == scan(name)[1].tolist() and (region[-1] == 1).all()
 
 
 def test_a_round_whose_labels_were_all_rejected_learns_from_the_labelled_cases(tmp_path: Path) -> None:

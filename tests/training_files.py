@@ -87,8 +87,10 @@ def scan(case_id: str) -> tuple[np.ndarray, np.ndarray]:
     return image[None].astype(np.float16), label
 
 
-def write_labels(config: Config, number: int, used: Sequence[str], rejected: Sequence[str] = ()) -> None:
-    """The round's ``labels/`` and ``labels.csv``, with the true label of each used case."""
+def write_labels(
+    config: Config, number: int, used: Sequence[str], rejected: Sequence[str] = (), human: Sequence[str] = ()
+) -> None:  # fmt: skip
+    """The round's ``labels/`` and ``labels.csv``, with the true label of each used case; ``human`` are among these."""
     layout, rows = Layout.of(config), []
     for name in used:
         folder, label = layout.labels(number) / name, scan(name)[1]
@@ -99,7 +101,8 @@ def write_labels(config: Config, number: int, used: Sequence[str], rejected: Seq
         files = [folder / "target.b2nd", folder / "locations.npy"]
         names = ";".join(str(path.relative_to(layout.round(number))) for path in files)
         digests = ";".join(map(sha256_file, files))
-        rows.append({"case_id": name, "source": "automatic", "files": names, "sha256": digests})
+        source = "human" if name in human else "automatic"
+        rows.append({"case_id": name, "source": source, "files": names, "sha256": digests})
     rows += [{"case_id": name, "source": "rejected"} for name in rejected]
     write_csv(layout.labels_table(number), rows, ["case_id", "source", "files", "sha256"])
 

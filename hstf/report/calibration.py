@@ -77,7 +77,7 @@ def _verdict_text(content: Mapping[str, Any]) -> str:
 def _learned_tables(results: Results, content: Mapping[str, Any]) -> list[Table]:
     """The threshold of each class, and what is known of each structure: in one table where classes are the structures."""
     thresholds = content.get("thresholds", {})
-    titles = ("Out-of-fold Dice", "Predicted Dice off by", "Structure kept")
+    titles = ("Out-of-fold Dice", "Voxels found", "Predicted Dice off by", "Structure kept")
     source = "round_0/calibration.json"
     if not results.config.regions:
         rows = [
@@ -95,10 +95,11 @@ def _learned_tables(results: Results, content: Mapping[str, Any]) -> list[Table]
 
 
 def _structure_cells(content: Mapping[str, Any], name: str) -> list[Cell]:
-    """Dice, error of the predicted Dice, and rule of a class or region; the background has none."""
-    rules, dice = content.get("structure", {}), content.get("evidence", {}).get("dice", {})
+    """Dice, share of voxels found, error of the predicted Dice and rule of a class or region; the background has none."""
+    rules, evidence = content.get("structure", {}), content.get("evidence", {})
     return [
-        number_cell(dice.get(name)),
+        number_cell(evidence.get("dice", {}).get(name)),
+        number_cell(evidence.get("recall", {}).get(name), 2),
         number_cell(content.get("class_sd", {}).get(name)),
         Cell(_structure_text(rules[name]) if name in rules else "–"),
     ]

@@ -35,7 +35,7 @@ class Views:
     weight: Tensor
     """``(B, 1, D, H, W)``, in 0..1; 0 where the label is to be ignored."""
     pseudo: Tensor
-    """``(B, 1, D, H, W)`` bool: voxels of unlabelled cases."""
+    """``(B, 1, D, H, W)`` bool: voxels of cases without a person's label."""
     augmentation: AugmentationConfig
     generator: torch.Generator
     acquisition: Acquisition = ISOTROPIC_MR
@@ -67,7 +67,7 @@ class Views:
 
     @property
     def unlabelled(self) -> Tensor:
-        """``(B,)`` bool: patches with voxels of unlabelled cases."""
+        """``(B,)`` bool: patches with such voxels."""
         return self.pseudo.flatten(1).any(1)
 
 

@@ -2,7 +2,7 @@
 
 import platform
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,16 @@ def labelled_cases(layout: Layout, cases: Sequence[Case]) -> list[TrainingCase]:
     ]
 
 
-def pseudo_cases(layout: Layout, number: int, case_ids: Sequence[str]) -> list[TrainingCase]:
-    """Cases with the labels of round ``number``: pseudo-labels, or what a person put in their place."""
-    folders = [(i, layout.preprocessed / i / "image.b2nd", layout.labels(number) / i) for i in case_ids]
+def pseudo_cases(layout: Layout, number: int, sources: Mapping[str, str]) -> list[TrainingCase]:
+    """Cases with the labels of round ``number``: pseudo-labels, or what a person put in their place.
+
+    Args:
+        sources: by case, as ``labels.csv`` has them.
+    """
+    folders = [(i, layout.preprocessed / i / "image.b2nd", layout.labels(number) / i) for i in sources]
     return [
-        TrainingCase(i, image, f / "target.b2nd", f / "locations.npy", pseudo=True) for i, image, f in folders
+        TrainingCase(i, image, f / "target.b2nd", f / "locations.npy", pseudo=sources[i] != "human")
+        for i, image, f in folders
     ]
 
 

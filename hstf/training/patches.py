@@ -42,7 +42,7 @@ class TrainingCase:
     nothing is known."""
     locations_path: Path | None
     pseudo: bool
-    """Not labelled by hand."""
+    """Not labelled by a person."""
 
     @property
     def files(self) -> list[Path]:
@@ -79,7 +79,7 @@ class TrainingCase:
         view[:channels] = voxels
         if target is None:  # any class, equally likely, and of no weight, as ignored voxels are
             view[channels:-1] = 1 / classes
-        elif self.pseudo:
+        elif len(target.shape) == 4:
             view[channels:] = torch.as_tensor(target[(slice(None), *inside)]) / 255
         else:
             label = torch.as_tensor(target[inside])
@@ -96,7 +96,7 @@ class Batch:
     region: Tensor
     """``(B, C + K + 1, *region_size)``: image, target probabilities, voxel weight."""
     pseudo: Tensor
-    """``(B,)`` bool: pseudo-labelled cases."""
+    """``(B,)`` bool: cases without a person's label."""
     case_ids: tuple[str, ...]
     """Of the patches of all ranks."""
 
