@@ -24,12 +24,12 @@ from hstf.errors import HstfError, join_faults
 from hstf.files import read_csv, sha256_file
 from hstf.inference import SlidingWindow
 from hstf.layout import Layout, members
-from hstf.models import SegmentationNetwork, load_network
+from hstf.models import SegmentationNetwork, load_network, load_snapshots
 from hstf.plan import Plan
 from hstf.records import CaseWork, file_faults, run_shard
 from hstf.stages import stage_parameters
 from hstf.store import read_array
-from hstf.views import COLUMNS, predict_views, view_files, write_views
+from hstf.views import COLUMNS, predict_views, team_label, view_files, write_views
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -162,20 +162,33 @@ class CaseWriter:
         }
 
     @cached_property
+    def snapshots(self) -> dict[str, list[tuple[SegmentationNetwork, ...]]]:
+        """The networks of each member at earlier steps of its training, if these were kept (``snapshots``)."""
+        return {
+            name: [tuple(network.parts) for network in load_snapshots(path, self.device)]
+            for name, path in self.weights.items()
+        }
+
+    @cached_property
     def device(self) -> torch.device:
         return choose_device(self.config.device)
 
     def write(self, case_id: str, members: Sequence[str], folder: Path) -> dict[str, Any]:
         """Write the views of a case by ``members`` into ``folder``; returns its row."""
         section = self.config.teacher
-        image = read_array(Layout.of(self.config).preprocessed / case_id / "image.b2nd")
+        path = Layout.of(self.config).preprocessed / case_id / "image.b2nd"
+        image = torch.from_numpy(read_array(path)).float()
         window = SlidingWindow.of(self.plan, section, self.device)
         structures, voxel_ml = self.config.structures, prod(self.plan.spacing) / 1000
         networks = {name: part for member in members for name, part in self.networks[member].items()}
         try:
             views = predict_views(
-                networks, torch.from_numpy(image).float(), window, section.scales, section.flip_axes, structures, voxel_ml
+                networks, image, window, section.scales, section.flip_axes, structures, voxel_ml
             )  # fmt: skip
+            teams = zip(*(self.snapshots[member] for member in members), strict=False)
+            views = views.with_snapshots(
+                (team_label(sum(team, ()), image, window) for team in teams), structures
+            )
         except HstfError as error:
             raise HstfError(f"{case_id}: {error}") from error
         write_views(folder, views, self.config.preprocess.chunk)

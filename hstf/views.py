@@ -6,7 +6,7 @@ Only sums of groups of views are held, never all views; those of very large volu
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from hstf.errors import HstfError
 from hstf.files import write_json
 from hstf.geometry import Spacing, zooms
 from hstf.inference import SlidingWindow, flipped_probabilities
-from hstf.metrics import table_dice
+from hstf.metrics import confusion, table_dice
+from hstf.probabilities import most_likely
 from hstf.regions import Structures, class_count, membership
 from hstf.store import write_array
 
@@ -44,7 +45,18 @@ class Views:
     uncertainty: np.ndarray
     """``(3, X, Y, Z)`` uint8, 255 times: normalised entropy of the mean, scale variance, disagreement."""
     agreement: dict[str, Any]
-    """Dice of each scale, member and flip with the mean, entropy and volume (ml), by structure: class or region."""
+    """Dice of each scale, member, flip and snapshot with the mean, entropy and volume (ml), by structure: class or
+    region."""
+
+    def with_snapshots(self, labels: Iterable[np.ndarray], structures: Structures) -> "Views":
+        """These views, with the Dice of ``labels`` ``(X, Y, Z)``, what networks said earlier in their training, if any."""
+        label, classes = most_likely(self.probabilities), len(self.probabilities)
+        dice = {
+            str(k): table_dice(confusion(earlier, label, classes), structures).tolist()
+            for k, earlier in enumerate(labels, start=1)
+        }
+        told = {k: dict(zip(structures, values, strict=True)) for k, values in dice.items()}
+        return replace(self, agreement=self.agreement | {"snapshots": told}) if told else self
 
     def row(self) -> dict[str, Any]:
         """The columns :data:`COLUMNS` of a table of cases."""
@@ -93,6 +105,12 @@ def predict_views(
                 # unnamed: what is as large as the scan times its classes is not kept while the next is made
                 means.add(flipped_probabilities(window, network, zoomed, axis, scale), view)
     return summarise(means, structures, voxel_ml)
+
+
+def team_label(networks: Sequence[nn.Module], image: Tensor, window: SlidingWindow) -> np.ndarray:
+    """The most likely class ``(X, Y, Z)`` uint8 by the mean of ``networks`` on ``image`` as it is."""
+    mean = torch.stack([window.probabilities(network, image) for network in networks]).mean(0)
+    return mean.argmax(0).numpy().astype(np.uint8)
 
 
 def zoom_image(image: Tensor, scale: float, spacing: Spacing = (1.0, 1.0, 1.0)) -> Tensor:

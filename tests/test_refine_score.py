@@ -39,12 +39,13 @@ def test_features_of_a_known_case() -> None:
     agreement = {
         "scales": {"0.8": {"a": 0.8, "b": 1.0}, "1.25": {"a": 0.6, "b": 1.0}},
         "flips": {"none": {"a": 1.0, "b": 1.0}},  # the only view: says nothing
+        "snapshots": {"1": {"a": 0.5, "b": 1.0}},
         "members": {"m": {"a": 0.1, "b": 0.1}},
         "foreground_entropy": {"a": 0.25, "b": 0.0},
     }
     found = case_features(agreement, label, probabilities, {"a": (1,), "b": (2,)})
     assert found["b"] is None
-    assert found["a"] == pytest.approx({"scales": 0.7, "confidence": 0.6})
+    assert found["a"] == pytest.approx({"scales": 0.7, "snapshots": 0.5, "confidence": 0.6})
 
 
 def test_the_confidence_of_a_region_is_that_in_any_of_its_classes() -> None:

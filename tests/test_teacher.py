@@ -1,6 +1,7 @@
 """The teacher on a small experiment: what it writes, skips, computes again, and never reads."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,10 +38,15 @@ class Experiment:
         return [case.case_id for case in read_cases(self.config).of(Split.UNLABELLED)]
 
 
-def save_weights(path: Path, member: str, seed: int) -> None:
+def network_of(seed: int) -> HybridNet:
     torch.manual_seed(seed)
     spec = NetworkSpec("hybrid", 1, 3, PLAN.channels, PLAN.strides, PLAN.kernels, PLAN.spacing, 1, 2)
-    save_network(path, HybridNet(spec), {"member": member})
+    return HybridNet(spec)
+
+
+def save_weights(path: Path, member: str, seed: int, earlier: Sequence[int] = ()) -> None:
+    snapshots = [network_of(other).state_dict() for other in earlier]
+    save_network(path, network_of(seed), {"member": member}, snapshots)
 
 
 def write_preprocessed(layout: Layout, shard: str, cases: list[str], seed: int = 0) -> None:
@@ -129,6 +135,25 @@ def test_other_weights_settings_or_images_are_computed_again(experiment: Experim
     assert teacher(faster, 1, "unlabelled_0") == 0
     write_preprocessed(experiment.layout, "unlabelled_0", ["case_2", "case_3"], seed=5)
     assert teacher(faster, 1, "unlabelled_0") == 2
+
+
+def test_networks_of_earlier_steps_are_compared_with_the_teacher(experiment: Experiment) -> None:
+    """Of two snapshots of each member the first is another network, and the second is the last one itself."""
+    config = experiment.config.model_copy(
+        update={"teacher": experiment.config.teacher.model_copy(update={"scales": (1.0,), "flip_axes": ()})}
+    )
+    teacher(config, 1, "unlabelled_0")
+    folder = experiment.layout.teacher(1) / "case_2"
+    plain, probabilities = read_json(folder / "agreement.json"), read_array(folder / "probabilities.b2nd")
+    for seed, member in enumerate(members(config, 0)):
+        save_weights(experiment.layout.weights(0, member), member, seed, (seed + 7, seed))
+    assert teacher(config, 1, "unlabelled_0") == 2
+    agreement = read_json(folder / "agreement.json")
+    first, second = agreement.pop("snapshots").values()
+    assert agreement == plain and "snapshots" not in plain
+    np.testing.assert_array_equal(read_array(folder / "probabilities.b2nd"), probabilities)
+    assert min(second.values()) > 0.98, "but for the rounding of stored probabilities"
+    assert min(first.values()) < 0.9
 
 
 def test_later_rounds_are_taught_by_the_students(experiment: Experiment) -> None:

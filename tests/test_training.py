@@ -25,7 +25,7 @@ from hstf.layout import Layout
 from hstf.losses import pyramid_loss
 from hstf.models import HybridNet, NetworkSpec
 from hstf.store import write_array
-from hstf.training.loop import Objective, Views, learning_rate, train
+from hstf.training.loop import Objective, Views, learning_rate, snapshot_steps, train
 from hstf.training.member import initial_network, member_seed, train_member, training_fingerprint
 from hstf.training.patches import TrainingCase
 from hstf.training.state import Averages, TrainingState, parameter_groups, update_ema
@@ -176,8 +176,10 @@ def test_an_easy_scan_is_learned(tmp_path: Path) -> None:
 
 
 def test_a_resumed_training_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
-    """Interrupted between two rows of the history, and twice."""
+    """Interrupted between two rows of the history, and twice, each time just after a snapshot."""
     config, objective = labelled_only(9)
+    config = config.model_copy(update={"snapshots": 2})
+    assert snapshot_steps(config) == [3, 6]
     cases = cases_in(tmp_path, 3)
     whole, source = new_state(config), source_of(cases, [])
     train(whole, source, objective, config, tmp_path / "whole", "x", "test")
@@ -201,6 +203,11 @@ def test_a_resumed_training_ends_as_an_uninterrupted_one(tmp_path: Path) -> None
     assert last.history == whole.history
     for a, b in ((last.network, whole.network), (last.ema, whole.ema)):
         assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+    assert len(last.snapshots) == len(whole.snapshots) == 2
+    for one, other in zip(last.snapshots, whole.snapshots, strict=True):
+        assert all(torch.equal(weights, other[name]) for name, weights in one.items())
+    first, second = (torch.cat([w.flatten() for w in kept.values()]) for kept in last.snapshots)
+    assert not first.equal(second), "each is of its own step"
 
 
 def test_state_of_other_inputs_or_damaged_state_is_not_resumed(tmp_path: Path) -> None:

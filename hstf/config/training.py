@@ -69,6 +69,9 @@ class TrainingConfig(Section):
     """bfloat16 where it is faster: on GPUs and CPUs with native bf16 (auto), always, or never."""
     checkpoint_seconds: float = Field(60.0, ge=0)
     """Seconds between checkpoints of the resumable state."""
+    snapshots: int = Field(0, ge=0, le=5)
+    """States of the network along the training, at even distances, that are kept beside the last one: how far they agree
+    with the teacher about a scan is one more sign of its pseudo-label's quality (stability, as in ST++)."""
     held_gb: float = Field(8.0, ge=0)
     """Memory (GB) of the GPU for the scans that are learned from: read once, cut there. Those beyond it, and all on a CPU,
     are read from disk patch by patch."""

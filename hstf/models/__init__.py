@@ -1,13 +1,15 @@
 """Networks: built from a specification, saved with it, loaded without any other file."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from math import pi, prod
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from hstf.config.network import NetworkConfig
 from hstf.errors import HstfError
@@ -20,8 +22,8 @@ from hstf.models.regions import RegionNetwork
 from hstf.models.utnet import UTNet
 
 __all__ = [
-    "NETWORKS", "HybridNet", "NetworkSpec", "Pyramid", "SegmentationNetwork", "build", "load_network", "network_spec",
-    "save_network",
+    "NETWORKS", "HybridNet", "NetworkSpec", "Pyramid", "SegmentationNetwork", "build", "load_network", "load_snapshots",
+    "network_spec", "save_network",
 ]  # fmt: skip
 
 
@@ -94,16 +96,20 @@ def network_spec(
     )  # fmt: skip
 
 
-def save_network(path: Path, network: SegmentationNetwork, meta: Mapping[str, Any]) -> None:
-    """Write weights, specification and ``meta`` (plain JSON values) into one file, atomically."""
+def save_network(
+    path: Path, network: SegmentationNetwork, meta: Mapping[str, Any], snapshots: Sequence[dict[str, Tensor]] = ()
+) -> None:  # fmt: skip
+    """Write weights, specification, ``meta`` (plain JSON values) and earlier weights into one file, atomically."""
     spec = asdict(network.spec)
     if not spec["regions"]:  # as it was before there were regions: such files hold the same bytes
         del spec["regions"]
-    content = {
+    content: dict[str, Any] = {
         "state_dict": network.state_dict(),
         "spec": json.dumps(spec),
         "meta": json.dumps(dict(meta)),
     }
+    if snapshots:
+        content["snapshots"] = list(snapshots)
     write_torch(path, content)
 
 
@@ -115,17 +121,38 @@ def load_network(
     Raises:
         HstfError: the file is missing, damaged, or no such file.
     """
-    try:
+    with _reading(path):
         content = torch.load(path, map_location=device, weights_only=True)
-        network = build(_spec(json.loads(content["spec"])))
-        network.load_state_dict(content["state_dict"])
-        return network.to(device).eval(), json.loads(content["meta"])
+        return _network(content["spec"], content["state_dict"], device), json.loads(content["meta"])
+
+
+def load_snapshots(path: Path, device: torch.device | str = "cpu") -> list[SegmentationNetwork]:
+    """The network of a file of :func:`save_network` as it was at earlier steps, the first first.
+
+    Raises:
+        HstfError: the file is missing, damaged, or no such file.
+    """
+    with _reading(path):
+        content = torch.load(path, map_location=device, weights_only=True)
+        return [_network(content["spec"], weights, device) for weights in content.get("snapshots", [])]
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError as error:
         raise HstfError(f"{path}: the weights are missing. Run the warmup or student stage first.") from error
     except Exception as error:  # torch raises a dozen types for damaged files
         raise HstfError(
             f"{path}: not readable as weights ({error}). Delete the file and rerun its stage."
         ) from error
+
+
+def _network(spec: str, weights: Mapping[str, Tensor], device: torch.device | str) -> SegmentationNetwork:
+    network = build(_spec(json.loads(spec)))
+    network.load_state_dict(weights)
+    return network.to(device).eval()
 
 
 def _spec(values: dict[str, Any]) -> NetworkSpec:

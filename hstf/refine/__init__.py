@@ -165,7 +165,7 @@ class CaseWriter:
                 overlay_path(layout.pseudo_labels(self.number), self.case.case_id),
                 open_array(preprocessed / "image.b2nd"), refined.label, refined.weight, geometry.spacing,
                 f"{self.case.case_id}   predicted Dice {verdict.mean:.3f} ({verdict.low:.3f} to {verdict.high:.3f})",
-                f"{'accepted' if verdict.accepted else 'REJECTED'}: {verdict.reason}",
+                f"{'passes' if verdict.accepted else 'REJECTED'}: {verdict.reason}",
             )  # fmt: skip
         return _row(verdict, refined) | native
 

@@ -1,7 +1,9 @@
 """Predicted Dice of a pseudo-label: what the teacher's own doubts say about it, calibrated on the out-of-fold cases.
 
 Signs of quality are the mean calibrated confidence of the voxels of a class, or of a region, which is their expected
-precision, and how well the views at other scales and the mirrored ones agree with their mean. A handful of labelled cases
+precision, and how well the views at other scales and the mirrored ones agree with their mean; and, where they were kept,
+the networks of earlier steps (Yang et al., ST++: make self-training work better for semi-supervised semantic segmentation,
+CVPR 2022). A handful of labelled cases
 cannot tell the signs apart (regression on them left the order of the cases to chance), so they count alike, as one sum: the
 labelled cases set the level of each class and, with a strong prior, one slope for all. Both kinds of sign rise from round to
 round, as students learn to be sure and to agree, so that predicted Dice does too; selection needs its order alone, which is
@@ -60,9 +62,9 @@ def mean_confidence(label: np.ndarray, probabilities: np.ndarray, members: Membe
 
 def _structure_features(agreement: Mapping[str, Any], name: str, confidence: float) -> Features:
     values = {CONFIDENCE: confidence}
-    for group in ("scales", "flips"):
+    for group, fewest in (("scales", 2), ("flips", 2), ("snapshots", 1)):  # one view alone agrees with itself
         dice = [view[name] for view in agreement.get(group, {}).values()]
-        if len(dice) > 1:  # one view alone agrees with itself
+        if len(dice) >= fewest:
             values[group] = float(np.mean(dice))
     return values
 

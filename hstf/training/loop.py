@@ -138,12 +138,19 @@ def gradients(state: TrainingState, loss: Tensor, config: TrainingConfig) -> Ten
 
 
 def take_step(state: TrainingState, rate: float, config: TrainingConfig) -> None:
-    """One optimiser step, and one of the EMA."""
+    """One optimiser step, one of the EMA, and a snapshot where one is due."""
     for group in state.optimizer.param_groups:
         group["lr"] = rate
     state.optimizer.step()
     update_ema(state.ema, state.network, min(config.ema_decay, (state.step + 1) / (state.step + 10)))
     state.step += 1
+    if state.step in snapshot_steps(config):
+        state.keep_snapshot()
+
+
+def snapshot_steps(config: TrainingConfig) -> list[int]:
+    """The steps after which the EMA network is kept: they part the training evenly."""
+    return [config.steps * k // (config.snapshots + 1) for k in range(1, config.snapshots + 1)]
 
 
 def learning_rate(step: int, config: TrainingConfig) -> float:

@@ -149,4 +149,4 @@ def _write(layout: Layout, number: int, member: str, state: TrainingState, meta:
     columns = list(dict.fromkeys(key for row in state.history for key in row))
     write_csv(layout.history(number, member), state.history, columns)
     meta = {"round": number, "member": member, "steps": state.step, **meta}
-    save_network(layout.weights(number, member), state.ema, meta)
+    save_network(layout.weights(number, member), state.ema, meta, state.snapshots)

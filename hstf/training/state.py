@@ -56,6 +56,8 @@ class TrainingState:
     step: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     averages: Averages = field(default_factory=Averages)
+    snapshots: list[dict[str, Tensor]] = field(default_factory=list)
+    """Weights of the EMA network at earlier steps."""
 
     @classmethod
     def start(cls, network: SegmentationNetwork, config: TrainingConfig) -> "TrainingState":
@@ -80,6 +82,7 @@ class TrainingState:
             "step": self.step,
             "history": json.dumps(self.history),
             "averages": json.dumps(self.averages.to_json()),
+            "snapshots": self.snapshots,
         }
         write_torch(folder / "state.pt", content)
 
@@ -100,6 +103,11 @@ class TrainingState:
         self.step = content["step"]
         self.history = json.loads(content["history"])
         self.averages = Averages(**json.loads(content["averages"]))
+        self.snapshots = content["snapshots"]
+
+    def keep_snapshot(self) -> None:
+        """Keep the weights of the EMA network as they are now."""
+        self.snapshots.append({k: v.detach().cpu().clone() for k, v in self.ema.state_dict().items()})
 
 
 def _read(path: Path, fingerprint: str) -> tuple[dict[str, Any] | None, str]:
