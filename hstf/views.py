@@ -109,8 +109,10 @@ def predict_views(
 
 def team_label(networks: Sequence[nn.Module], image: Tensor, window: SlidingWindow) -> np.ndarray:
     """The most likely class ``(X, Y, Z)`` uint8 by the mean of ``networks`` on ``image`` as it is."""
-    mean = torch.stack([window.probabilities(network, image) for network in networks]).mean(0)
-    return mean.argmax(0).numpy().astype(np.uint8)
+    total = window.probabilities(networks[0], image)
+    for network in networks[1:]:  # one after the other: each is as large as the scan times its classes
+        total += window.probabilities(network, image)
+    return total.argmax(0).numpy().astype(np.uint8)
 
 
 def zoom_image(image: Tensor, scale: float, spacing: Spacing = (1.0, 1.0, 1.0)) -> Tensor:
