@@ -62,10 +62,6 @@ class CaseSheet:
         """The cases of one split, in order."""
         return [case for case in self.cases if case.split is split]
 
-    def by_id(self) -> dict[str, Case]:
-        """Cases by ``case_id``."""
-        return {case.case_id: case for case in self.cases}
-
     def shards(self, split: Split, size: int) -> dict[str, list[Case]]:
         """The cases of ``split`` in shards ``<split>_<k>`` of ``size``: new cases at the end touch the last one only."""
         cases = self.of(split)
@@ -92,7 +88,8 @@ def read_cases(config: Config) -> CaseSheet:
     mark, with spaces around cells and empty lines. With ``withheld_labels`` the unlabelled cases are labelled ones.
 
     Raises:
-        HstfError: with every fault of the sheet: columns, ids, splits, files that are not named.
+        HstfError: with every fault of the sheet: columns, ids, splits, files that are not named, test patients that are
+            in other splits too.
     """
     path = Path(config.cases)
     if not path.is_file():
@@ -114,7 +111,30 @@ def read_cases(config: Config) -> CaseSheet:
     if faults:
         raise join_faults(f"{path}: {len(faults)} faults in the case sheet.", faults)
     cases = [_case(row, columns, path.parent) for _, row in rows]
+    refuse_straddling_patients(cases, path)
     return CaseSheet(tuple(map(_revealed, cases) if config.withheld_labels else cases))
+
+
+def refuse_straddling_patients(cases: Sequence[Case], path: Path) -> None:
+    """A patient with a test case has no other cases: the test would flatter a model that has seen the patient.
+
+    Raises:
+        HstfError: with every such patient.
+    """
+    splits: dict[str, dict[Split, str]] = {}
+    for case in cases:
+        splits.setdefault(case.group, {}).setdefault(case.split, case.case_id)
+    faults = [
+        f"patient {group} is {' and '.join(f'{split} ({case_id})' for split, case_id in of.items())}"
+        for group, of in splits.items()
+        if len(of) > 1 and Split.TEST in of
+    ]
+    if faults:
+        raise join_faults(
+            f"{path}: test patients are in other splits too. Move all cases of a patient to one split: the test would"
+            " flatter the model.",
+            faults,
+        )
 
 
 def refuse_missing_files(sheet: CaseSheet) -> None:
@@ -149,6 +169,18 @@ def refuse_few_patients(labelled: Sequence[Case], folds: int) -> None:
         raise HstfError(
             f"warmup.folds is {folds} but there are {patients} labelled patients: label more, or set warmup.folds to their"
             " number."
+        )
+
+
+def refuse_no_test_cases(sheet: CaseSheet) -> None:
+    """Methods are compared on test cases.
+
+    Raises:
+        HstfError: there are none.
+    """
+    if not sheet.of(Split.TEST):
+        raise HstfError(
+            "compare: there are no test cases to compare the methods on: give some labelled patients the split 'test'."
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hstf import __version__
-from hstf.errors import HstfError
+from hstf.errors import HstfError, is_memory_error
 
 if TYPE_CHECKING:
     from hstf.config import Config
@@ -48,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except HstfError as error:
         print(f"hstf {args.command}: {error}", file=sys.stderr)
         return 1
-    except MemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not is_memory_error(error):
+            raise
         reason = f"not enough memory{f' ({error})' if str(error) else ''}"
         print(f"hstf {args.command}: {reason}. Use fewer workers or a machine with more.", file=sys.stderr)
         return 1

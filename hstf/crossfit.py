@@ -24,7 +24,7 @@ def learned_cases(config: Config, number: int, member: str, case_ids: Iterable[s
     Raises:
         KeyError: a case is not unlabelled.
     """
-    if not _crosses(config, number):
+    if not crosses(config, number):
         return list(case_ids)
     names = members(config, number)
     parts, own = parts_of_cases(config, len(names)), names.index(member)
@@ -38,7 +38,7 @@ def teachers_by_case(config: Config, number: int, case_ids: Iterable[str]) -> di
         KeyError: a case is not unlabelled.
     """
     names = members(config, number - 1)
-    if not _crosses(config, number - 1):
+    if not crosses(config, number - 1):
         return dict.fromkeys(case_ids, names)
     parts = parts_of_cases(config, len(names))
     return {case_id: [names[parts[case_id]]] for case_id in case_ids}
@@ -53,7 +53,7 @@ def parts_of_cases(config: Config, parts: int) -> dict[str, int]:
     return {case.case_id: place[case.group] for case in cases}
 
 
-def _crosses(config: Config, number: int) -> bool:
+def crosses(config: Config, number: int) -> bool:
     """Whether the members of round ``number`` leave out a part each."""
     student = config.for_round(number).student
     return number > 0 and student.members > 1 and student.cross_fit

@@ -18,8 +18,6 @@ from typing import Any
 
 from hstf.errors import HstfError
 
-CHUNK = 1 << 20
-
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:

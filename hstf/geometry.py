@@ -9,6 +9,7 @@ spacing equals the planned one is not interpolated.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from typing import Any, Literal
 
 import nibabel as nib
@@ -25,6 +26,24 @@ ANISOTROPY = 3.0  # ratio of spacings beyond which the coarse axis is treated on
 Triple = tuple[int, int, int]
 Spacing = tuple[float, float, float]
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+
+
+def corner_distance(a: np.ndarray, b: np.ndarray, shape: Sequence[int]) -> float:
+    """Largest distance (mm) between where ``a`` and ``b``, affines ``(4, 4)``, put a corner of an array of ``shape``."""
+    corners = np.array([(*corner, 1) for corner in product(*((0, size - 1) for size in shape))], dtype=float)
+    return float(np.linalg.norm((corners @ (a - b).T)[:, :3], axis=1).max())
+
+
+def misplacement(
+    shape: Sequence[int], affine: np.ndarray, image_shape: Sequence[int], image_affine: np.ndarray, tolerance_mm: float
+) -> str | None:  # fmt: skip
+    """How an array of ``shape`` and ``affine`` does not lie on the voxels of an image, in words; None where it does."""
+    if tuple(shape) != tuple(image_shape):
+        return f"has shape {tuple(shape)}, the image {tuple(image_shape)}"
+    distance = corner_distance(affine, image_affine, shape)
+    if distance > tolerance_mm:
+        return f"has an affine that puts corner voxels up to {distance:.4g} mm away from those of the image"
+    return None
 
 
 def orientation_of(affine: np.ndarray) -> np.ndarray:

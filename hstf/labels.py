@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 
 from hstf.cases import Case, Split, read_cases
-from hstf.check.faults import corner_distance
 from hstf.cli import add_round_and_shard, run_shard_or_join
 from hstf.config import Config
 from hstf.errors import HstfError, join_faults
 from hstf.files import atomic_path, read_csv, read_json, sha256_file, write_csv
-from hstf.geometry import IGNORED, Geometry
+from hstf.geometry import IGNORED, Geometry, misplacement
 from hstf.layout import Layout
 from hstf.overrides import Override, overrides_in_force
 from hstf.preprocess import class_indices, class_locations
@@ -136,17 +135,11 @@ def human_label_faults(config: Config, case: Case, path: Path) -> list[str]:
         image, label = open_nifti(case.images[0]), read_label(path)
     except HstfError as error:
         return [str(error)]
+    tolerance = config.check.affine_tolerance_mm
+    wrong = misplacement(label.data.shape, label.affine, image.shape[:3], np.asarray(image.affine), tolerance)
     faults = []
-    shape, expected = label.data.shape, tuple(image.shape[:3])
-    if shape != expected:
-        faults.append(f"{path}: shape {shape}, expected {expected} as {case.images[0]} has")
-    else:
-        distance = corner_distance(label.affine, np.asarray(image.affine, dtype=float), shape)
-        if distance > config.check.affine_tolerance_mm:
-            faults.append(
-                f"{path}: its affine puts corner voxels up to {distance:.4g} mm away from those of {case.images[0]}."
-                " Save the correction with the geometry of the image"
-            )
+    if wrong:
+        faults.append(f"{path}: {wrong}, {case.images[0]}. Save the correction with the image's geometry")
     known = set(config.labels.values())
     unknown = sorted(set(np.unique(label.data).tolist()) - known)
     if unknown:

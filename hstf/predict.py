@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from hstf.errors import HstfError, join_faults
+from hstf.errors import HstfError, is_memory_error, join_faults
 from hstf.export import ExportedModel
 from hstf.inference import Predictor
 from hstf.progress import track
@@ -76,7 +76,9 @@ def predict(
     for scan in track(scans, "predict"):
         try:
             _segment(predictor, scan, values, output / scan.name)
-        except (HstfError, MemoryError) as error:
+        except (HstfError, MemoryError, RuntimeError) as error:
+            if not isinstance(error, HstfError) and not is_memory_error(error):
+                raise
             faults.append(f"{scan.name}: {error if isinstance(error, HstfError) else 'not enough memory'}")
             print(f"hstf predict: {faults[-1]}", file=sys.stderr, flush=True)
     if faults:

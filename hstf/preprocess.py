@@ -21,7 +21,7 @@ from hstf.config import Config, load_config
 from hstf.config.preprocess import PreprocessConfig
 from hstf.errors import HstfError, join_faults
 from hstf.files import atomic_path, read_csv, sha256_file, write_json
-from hstf.geometry import IGNORED, Geometry, bounding_box, to_ras
+from hstf.geometry import IGNORED, Geometry, bounding_box, misplacement, to_ras
 from hstf.intensity import field_of_view, normalise
 from hstf.layout import Layout
 from hstf.parallel import worker_count
@@ -175,9 +175,9 @@ def _refuse_misfits(volumes: Sequence[Volume], plan: Plan, names: Sequence[str])
             f"{len(volumes)} images and {len(names)} modalities ({', '.join(names)}) for a plan of"
             f" {len(plan.normalisation)} channels. Give one image for each, in this order."
         )
-    faults = []
+    faults, first = [], volumes[0]
     for name, volume in zip(names, volumes, strict=True):
-        if volume.data.shape != volumes[0].data.shape or _distance(volume, volumes[0]) > AFFINE_MM:
+        if misplacement(volume.data.shape, volume.affine, first.data.shape, first.affine, AFFINE_MM):
             faults.append(f"{name}: its voxels are not those of {names[0]}; resample it to them")
         if not np.isfinite(volume.data).all():
             faults.append(f"{name}: holds NaN or infinite values; replace them, by 0 outside the body")
@@ -193,12 +193,6 @@ def _refuse_growth(geometry: Geometry) -> None:
             f"voxels of {numbers(geometry.source_spacing)} mm would become {voxels} voxels of"
             f" {numbers(geometry.spacing)} mm, over {MOST_GROWTH} for each. See whether the header's voxel sizes are right."
         )
-
-
-def _distance(a: Volume, b: Volume) -> float:
-    """Largest distance (mm) between the corners of two volumes."""
-    corners = np.array(np.meshgrid(*((0, size - 1) for size in a.data.shape))).reshape(3, -1)
-    return float(np.abs((a.affine - b.affine)[:3] @ np.vstack([corners, np.ones(8)])).max())
 
 
 def class_indices(values: np.ndarray, config: Config, path: Path) -> np.ndarray:

@@ -42,14 +42,6 @@ BATCH = 1000  # metrics in one request, MLflow's limit
 PARAMETER_BATCH = 100
 OVERLAYS = 8
 PLANNED = ("spacing", "patch_size", "batch_size", "channels", "strides")
-FILES = ("plan.json", "fingerprint.json")  # of the experiment
-ROUND_FILES = (
-    "calibration.json",
-    "refine.csv",
-    "labels.csv",
-    "evaluation/summary.json",
-    "evaluation/cases.csv",
-)
 ROUND_STAGES = ("teacher", "refine", "labels", "student", "evaluate")
 WARMUP_STAGES = ("plan", "preprocess", "warmup", "calibrate", "evaluate")
 

@@ -184,10 +184,12 @@ class Fabricated:
         predicted = self._predicted(number)
         true = np.clip(predicted + self.generator.normal(0, 0.04, len(predicted)), 0, 1)
         rows = [
-            {"case_id": case, "accepted": int(p >= 0.58), "predicted_dice": p, "class": name, "dice": t}
+            {
+                "case_id": case, "accepted": int(p >= 0.58), "predicted_dice": p, "true_dice": t, "class": name, "dice": t
+            }
             for case, p, t in zip(self.unlabelled_ids, predicted.tolist(), true.tolist(), strict=True)
             for name in CLASSES
-        ]
+        ]  # fmt: skip
         write_csv(self.layout.evaluation_pseudo_labels(number), rows, HINDSIGHT_COLUMNS)
         curve = [{"weight": w / 17, "coverage": 1 - w / 18, "error": 0.3 - w / 60} for w in range(17, -1, -1)]
         voxels = {"kept_error": 0.021, "low_weight_error": 0.31, "kept_share": 0.8}

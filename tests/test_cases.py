@@ -142,7 +142,7 @@ def test_a_sheet_that_is_missing(tmp_path: Path) -> None:
 
 def test_withheld_labels(tmp_path: Path) -> None:
     text = HEADER + "p1,a,al,labelled,,\np2,b,bl,unlabelled,,\np3,c,cl,test,,\n"
-    cases = read(tmp_path, text).by_id()
+    cases = {case.case_id: case for case in read(tmp_path, text).cases}
     assert cases["p1"].training_label.name == "al"
     for name in ("p2", "p3"):
         assert cases[name].reference is not None
@@ -169,7 +169,7 @@ def test_the_ceiling_of_a_benchmark_learns_from_withheld_labels_but_never_from_t
     tmp_path: Path,
 ) -> None:
     text = HEADER + "p1,a,al,labelled,,\np2,b,bl,unlabelled,,\np3,c,cl,test,,\n"
-    cases = read(tmp_path, text, withheld_labels=True).by_id()
+    cases = {case.case_id: case for case in read(tmp_path, text, withheld_labels=True).cases}
     assert [case.split for case in cases.values()] == [Split.LABELLED, Split.LABELLED, Split.TEST]
     assert cases["p2"].training_label.name == "bl"
     with pytest.raises(PermissionError, match="withheld"):
@@ -178,3 +178,18 @@ def test_the_ceiling_of_a_benchmark_learns_from_withheld_labels_but_never_from_t
     told = faults(tmp_path, missing, withheld_labels=True)
     assert "2 faults" in told
     assert "line 4 (p4): withheld_labels needs a file in column 'label'" in told
+
+
+def test_a_patient_with_a_test_case_has_no_other_cases(tmp_path: Path) -> None:
+    """Refused by whoever reads the sheet: a test case may be added when the data were checked long ago."""
+    rows = [
+        "p1,a,al,labelled,ann,",
+        "p2,b,,unlabelled,bob,",
+        "p3,c,cl,test,ann,",
+        "p4,d,dl,test,bob,",
+        "p5,e,el,test,eve,",
+    ]
+    with pytest.raises(HstfError, match="test patients are in other splits too") as told:
+        read(tmp_path, HEADER + "\n".join(rows))
+    assert "patient ann is labelled (p1) and test (p3)" in str(told.value)
+    assert "patient bob is unlabelled (p2) and test (p4)" in str(told.value) and "eve" not in str(told.value)

@@ -10,7 +10,8 @@ import pytest
 from conftest import TINY, Workspace, write_sheet
 from scipy.stats import wilcoxon
 
-from hstf.cases import Split, read_cases
+from hstf.cases import Split, read_cases, refuse_no_test_cases
+from hstf.cli import main
 from hstf.compare import compare
 from hstf.compare.cells import cells, experiments, scaled_cases
 from hstf.compare.scores import Compute, RoundScores, read_round
@@ -316,6 +317,46 @@ def test_reused_work_must_fit_and_is_never_written(tmp_path: Path) -> None:
         check_reuse(reusing.model_copy(update={"labels": {"background": 0, "liver": 1}}))
     with pytest.raises(HstfError, match="holds no experiment"):
         check_reuse(configuration(tmp_path, reuse={"data": "results/nowhere"}))
+
+
+def test_the_scores_of_a_warm_up_are_written_where_it_was_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = configuration(tmp_path)
+    write_text(Layout.of(config).config, config_text(config))
+    root = str(Layout.of(config).root)
+    reusing = configuration(tmp_path, experiment="next", reuse={"data": root, "warmup": root})
+    write_text(tmp_path / "next.yaml", config_text(reusing))
+    for more in ([], ["--shard", "test_0"], ["--scales"]):
+        assert main(["evaluate", "--config", str(tmp_path / "next.yaml"), "--round", "0", *more]) == 1
+        assert f"evaluate was done by {root}" in capsys.readouterr().err
+
+
+def test_methods_are_compared_on_test_cases(tmp_path: Path) -> None:
+    config = configuration(tmp_path)
+    refuse_no_test_cases(read_cases(config))
+    write_sheet(tmp_path, ["labelled"] * 3 + ["unlabelled"] * 3)
+    with pytest.raises(HstfError, match="no test cases to compare"):
+        refuse_no_test_cases(read_cases(config))
+
+
+def test_what_is_reused_has_learned_from_no_test_patient(tmp_path: Path) -> None:
+    sheets = {
+        "first": "a,labelled,ann;b,labelled,bob;c,labelled,cid;u,unlabelled,uma;t,test,tom",
+        "second": "a,labelled,ann;b,labelled,bob;c,unlabelled,cid;u,test,uma;t,test,tom",
+    }
+    for name, rows in sheets.items():
+        lines = [
+            f"{i},{i}.nii,{i}_l.nii,{rest}" for i, rest in (row.split(",", 1) for row in rows.split(";"))
+        ]
+        write_text(tmp_path / f"{name}.csv", "\n".join(["case_id,image,label,split,group", *lines]))
+    first = configuration(tmp_path, cases=str(tmp_path / "first.csv"))
+    write_text(Layout.of(first).config, config_text(first))
+    root, own = str(Layout.of(first).root), {"experiment": "next", "cases": str(tmp_path / "second.csv")}
+    with pytest.raises(HstfError, match=r"reuse.data: uma is tested here, but .* among its training cases"):
+        check_reuse(configuration(tmp_path, **own, reuse={"data": root}))
+    with pytest.raises(HstfError, match=r"(?s)uma is tested.*reuse.warmup: .* other labelled cases .*\(c\)"):
+        check_reuse(configuration(tmp_path, **own, reuse={"data": root, "warmup": root}))
 
 
 @pytest.mark.workflow

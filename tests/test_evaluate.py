@@ -233,6 +233,12 @@ def test_faults_are_told_with_case_and_file(config: Config, predictors: dict[int
         HstfError, match=r"c: c_label.nii.gz has shape \(11, 10, 8\), the image \(12, 10, 8\)"
     ):
         evaluate_shard(config, 0, "test_1")
+    mirrored = nib.Nifti1Image(truth(0), AFFINE @ np.diag([-1.0, 1.0, 1.0, 1.0]))
+    nib.save(mirrored, "c_label.nii.gz")
+    with pytest.raises(
+        HstfError, match=r"c: c_label.nii.gz has an affine that puts corner voxels up to 44 mm"
+    ):
+        evaluate_shard(config, 0, "test_1")
     write_nifti(Path("c_label.nii.gz"), truth(0) + 1)
     with pytest.raises(HstfError, match=r"c_label.nii.gz: holds the values \[1, 4, 8\]"):
         evaluate_shard(config, 0, "test_1")

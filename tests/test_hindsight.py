@@ -92,6 +92,8 @@ def test_a_class_in_neither_map_counts_as_right_where_predicted_dice_is_judged(c
         "predicted_dice_low": "0.7",
         "predicted_dice_high": "0.8",
     }
-    found = summary([hindsight(config, "u", row, label, weight, reference)])
+    scored = hindsight(config, "u", row, label, weight, reference)
+    assert scored.as_predicted == pytest.approx(0.75)
+    found = summary([scored])
     assert found["dice"]["mean"] == pytest.approx(0.5)
     assert found["interval_coverage"] == 1.0  # (0.5 + 1) / 2

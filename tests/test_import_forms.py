@@ -26,7 +26,8 @@ def test_the_odd_label_of_brats_2020(phantoms: Callable[..., Path], workplace: P
     shutil.copytree(phantoms("brats"), "data")
     rename("BraTS20_Training_002_seg*", "W39_1998.09.19_Segm.nii.gz")(Path("data"))
     config = imported("brats", Path("data"))
-    assert read_cases(config).by_id()["BraTS20_Training_002"].reference is not None
+    (case,) = (c for c in read_cases(config).cases if c.case_id == "BraTS20_Training_002")
+    assert case.reference is not None
 
 
 @pytest.mark.parametrize(
@@ -153,13 +154,13 @@ def test_folders_of_any_letter_case_and_a_folder_for_each_case(workplace: Path) 
             write_scan(Path(f"each/ward/pat{k}/{name}.nii.gz"), LABEL if name == "seg" else None)
     large = read_cases(imported("folder", Path("large")))
     assert [(case.case_id, case.split) for case in large.cases] == [(f"c{k}", L) for k in range(3)]
-    each = read_cases(imported("folder", Path("each"), "--modalities", "t1=mr", "t2=mr", "--force")).by_id()
-    assert {name: case.split for name, case in each.items()} == {
+    each = read_cases(imported("folder", Path("each"), "--modalities", "t1=mr", "t2=mr", "--force"))
+    assert {case.case_id: case.split for case in each.cases} == {
         "ward_pat0": U,
         "ward_pat1": L,
         "ward_pat2": L,
     }
-    assert [path.name for path in each["ward_pat1"].images] == ["t1.nii.gz", "t2.nii.gz"]
+    assert [path.name for path in each.of(L)[0].images] == ["t1.nii.gz", "t2.nii.gz"]
 
 
 def test_labels_that_cannot_be_are_all_named(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -176,7 +176,7 @@ def test_corrected_labels_are_checked_all_at_once(config: Config) -> None:
         "3 faults",
         "holds the values 7, expected only 0, 3, 9",
         "up to 5 mm away",
-        "shape (5, 5, 5)",
+        "has shape (5, 5, 5), the image",
     ):
         assert part in str(error.value), part
 

@@ -17,6 +17,7 @@ from hstf.errors import HstfError
 from hstf.evaluate.cases import load_predictor
 from hstf.export import export
 from hstf.geometry import Geometry
+from hstf.inference import Predictor
 from hstf.predict import find_scans, predict
 from hstf.volumes import read_image
 
@@ -157,6 +158,28 @@ def test_a_broken_scan_is_named_and_the_others_are_done(
         {"a.nii.gz", "d.nii.gz"} <= set(names(tmp_path / "out")) <= {"a.nii.gz", "d.nii.gz", "empty.nii.gz"}
     )
     assert "b.nii.gz" in told and "c.nii.gz" in told and "were not segmented" in told
+
+
+def test_a_scan_too_large_for_the_memory_is_named_and_the_others_are_done(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch's allocator says so by a plain RuntimeError; any other is a bug, which keeps its traceback."""
+    for name in ("a.nii.gz", "b.nii.gz"):
+        write_scan(tmp_path / "in" / name)
+    predict, failure = Predictor.predict, ["DefaultCPUAllocator: can't allocate memory: you tried ..."]
+
+    def scarce(self: Predictor, *arguments: object, **keys: object) -> object:
+        if failure:
+            raise RuntimeError(failure.pop())
+        return predict(self, *arguments, **keys)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Predictor, "predict", scarce)
+    assert command(model, tmp_path / "in", tmp_path / "out") == 1
+    assert names(tmp_path / "out") == ["b.nii.gz"]
+    assert "a.nii.gz: not enough memory" in capsys.readouterr().err
+    failure.append("shapes cannot be multiplied")
+    with pytest.raises(RuntimeError, match="shapes"):
+        command(model, tmp_path / "in", tmp_path / "again")
 
 
 def command(model: Path, source: Path, output: Path, *more: str) -> int:

@@ -343,14 +343,16 @@ def test_slices_go_through_the_largest_cross_sections() -> None:
 def test_a_picture_takes_little_time_and_shows_the_label_upright(tmp_path: Path) -> None:
     shape = Geometry.of((160, 160, 80), np.eye(4), (1.0, 1.0, 1.0)).grid_shape
     label = np.zeros(shape, np.uint8)
-    label[20:60, 70:90, 50:70] = 1  # right of the patient, high up
+    label[120:140, 120:140, 60:70] = 1  # right of the patient, in front, high up: axes are RAS
     image = np.zeros((1, *shape), np.float16)
     started = time.perf_counter()
     draw_overlay(tmp_path / "a.png", image, label, np.full(shape, 255, np.uint8), (1, 1, 2), "a", "b")
     assert time.perf_counter() - started < 1
     pixels = np.asarray(Image.open(tmp_path / "a.png")).astype(int)
-    red = np.argwhere(pixels[:240, 240:480, 0] > pixels[:240, 240:480, 2] + 30)  # the coronal tile
-    assert red[:, 0].mean() < 120 and red[:, 1].mean() < 120
+    for left in (0, 240, 480):  # front, right and right are on the left; head, head and front are up
+        tile = pixels[:240, left : left + 240]
+        red = np.argwhere(tile[..., 0] > tile[..., 2] + 30)
+        assert red[:, 0].mean() < 120 and red[:, 1].mean() < 120
 
 
 def test_the_fixture_is_a_ball() -> None:

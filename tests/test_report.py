@@ -154,6 +154,25 @@ def test_methods_without_pseudo_labels(tmp_path: Path, method: str, told: str) -
     assert "the networks were over-confident" in page.text and "A pseudo-label whose" not in page.text
     assert "This part could not be written" not in page.text
     assert "Correct or judge a pseudo-label" not in page.text
+    assert "After 2 rounds the mean test Dice" in page.text
+
+
+@pytest.mark.parametrize(
+    ("refine", "told"),
+    [
+        ({}, "whose predicted mean Dice is below 0.580 is not used"),
+        ({"minimum_predicted_dice": 0.2}, "whose predicted mean Dice is below 0.200 is not used"),
+        ({"select_cases": False}, "Every pseudo-label is used, however low its predicted Dice"),
+    ],
+)
+def test_the_bound_that_is_told_is_the_one_in_force(
+    tmp_path: Path, refine: dict[str, object], told: str
+) -> None:
+    experiment = fabricated(tmp_path, refine=refine)
+    experiment.write_all()
+    text = page_of(experiment).text
+    assert told in text and "After 2 rounds of self-training" in text
+    assert ("rejected below" in text) == ("select_cases" not in refine), "the line in the figure"
 
 
 def test_what_is_known_of_structures_is_told(complete: tuple[Fabricated, Page]) -> None:

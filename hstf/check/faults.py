@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import islice, product
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,8 @@ import numpy as np
 from hstf.cases import Case, CaseSheet, Split
 from hstf.check.scan import MOST_ODD_VALUES, Scan
 from hstf.config import Config
+from hstf.errors import few
+from hstf.geometry import corner_distance
 
 LARGEST_SPACING_MM = 20.0
 SHORTEST_AXIS = 4
@@ -243,12 +244,6 @@ def _grid_findings(of_case: Sequence[Source], scans: Scans, tolerance: float) ->
             )
 
 
-def corner_distance(a: np.ndarray, b: np.ndarray, shape: Sequence[int]) -> float:
-    """Largest distance (mm) between where ``a`` and ``b``, affines ``(4, 4)``, put a corner voxel."""
-    corners = np.array([(*corner, 1) for corner in product(*((0, size - 1) for size in shape))], dtype=float)
-    return float(np.linalg.norm((corners @ (a - b).T)[:, :3], axis=1).max())
-
-
 # --- all cases together ----------------------------------------------------------------------------
 
 
@@ -286,26 +281,20 @@ def _sheet_findings(sheet: CaseSheet) -> Iterator[Finding]:
 
 
 def _group_findings(sheet: CaseSheet) -> Iterator[Finding]:
-    """Patients on both sides of a split: an error where the test cases are one side."""
+    """Patients who are labelled and unlabelled; the sheet itself refuses those with test cases."""
     groups: dict[str, list[Case]] = defaultdict(list)
     for case in sheet.cases:
         groups[case.group].append(case)
     for group, cases in groups.items():
         if len({case.split for case in cases}) == 1:
             continue
-        leak = any(case.split is Split.TEST for case in cases)
-        advice = (
-            "Move all cases of the patient to one split: the test would flatter the model."
-            if leak
-            else "Mind that the teacher knows the patient; its pseudo-labels are better than those of others."
-        )
+        advice = "Mind that the teacher knows the patient; its pseudo-labels are better than those of others."
         for case in cases:
             others = few(
                 [f"{other.case_id} ({other.split})" for other in cases if other.split is not case.split]
             )
             found = f"patient {group} is {case.split} here and elsewhere in {others}"
-            level = Level.ERROR if leak else Level.WARNING
-            yield Finding(level, case.case_id, SHEET, found, "each patient in one split", advice)
+            yield Finding(Level.WARNING, case.case_id, SHEET, found, "each patient in one split", advice)
 
 
 def _duplicate_findings(scans: Scans, config: Config) -> Iterator[Finding]:
@@ -337,9 +326,3 @@ def _twin_findings(twins: Sequence[Source]) -> Iterator[Finding]:
 def numbers(values: Iterable[float]) -> str:
     """Sizes as text: ``64 x 64 x 32``."""
     return " x ".join(f"{value:.6g}" for value in values)
-
-
-def few(names: Iterable[str]) -> str:
-    """The first three of ``names``; of further ones, which may be thousands, only that there are some."""
-    first = list(islice(names, 4))
-    return ", ".join(first[:3]) + (" and more" if len(first) > 3 else "")

@@ -101,7 +101,9 @@ def headline(rows: Sequence[dict[str, Any]]) -> str:
         key=lambda row: row["dice"] or 0,
         default=None,
     )
-    return f"Best: {best['method']}, Dice {best['dice']:.3f}." if best else "No method is done yet."
+    if best is None or best["dice"] is None:
+        return "No method is done yet."
+    return f"Best: {best['method']}, Dice {best['dice']:.3f}."
 
 
 def notes(config: Config, scores: Sequence["CellScores"], found: Sequence["Entry"]) -> list[str]:
@@ -116,8 +118,8 @@ def notes(config: Config, scores: Sequence["CellScores"], found: Sequence["Entry
         "Share of the gap (%): part of the way from the Dice of one network of the warm-up to that of one of 'full', which"
         " learns from every label; from supervised: the same, on from one network of 'supervised', which has had as many"
         " steps. The warm-up itself is the team of its members.",
-        "Hours are those of all jobs of a seed together, warm-up included and evaluation left out; an interrupted training"
-        " counts from its last start.",
+        "Hours are those of the warm-up and of all rounds of a seed together, without what is done once for all (check,"
+        " plan, preprocessing) and without evaluation; an interrupted training counts from its last start.",
     ]
     online = [name for name in config.compare.methods if METHODS[name].online] if config.compare else []
     if online:

@@ -15,10 +15,10 @@ from hstf.config import Config, resolve_config
 from hstf.config.compare import CompareConfig
 from hstf.errors import HstfError
 from hstf.layout import Layout
+from hstf.reuse import DATA_STAGES
 from hstf.stages import stage_parameters
 
 BASE_METHOD = "hstf"
-DATA_STAGES = ("check", "plan", "preprocess")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from hstf.config import load_config
 from hstf.evaluate.cases import evaluate_shard
 from hstf.evaluate.scales import evaluate_scales
 from hstf.evaluate.summary import summarise_round
+from hstf.reuse import own_stage
 
 __all__ = ["add_arguments", "evaluate_scales", "evaluate_shard", "run", "summarise_round"]
 
@@ -23,6 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.round == 0:  # its scores lie with the warm-up
+        own_stage(load_config(*args.config), "evaluate")
     if args.scales:
         evaluate_scales(load_config(*args.config), args.round)
         return 0

@@ -11,7 +11,7 @@ from hstf.cases import Case, Split, read_cases
 from hstf.config import Config
 from hstf.detection import find_lesions
 from hstf.errors import HstfError
-from hstf.evaluate.labels import read_indices, to_values
+from hstf.evaluate.labels import read_reference, to_values
 from hstf.evaluate.tables import known, mean_over_classes
 from hstf.files import sha256_file, sha256_json, write_json
 from hstf.geometry import IGNORED
@@ -139,13 +139,7 @@ def score_case(config: Config, case: Case, prediction: "Prediction", image: Volu
     Raises:
         HstfError: the reference does not lie on the image's voxels, or holds values that are no class.
     """
-    assert case.reference is not None
-    reference = read_indices(case.reference, config)
-    if reference.shape != prediction.label.shape:
-        raise HstfError(
-            f"{case.case_id}: {case.reference} has shape {reference.shape}, the image"
-            f" {prediction.label.shape}. A label lies on the voxels of its image; export it again."
-        )
+    reference = read_reference(case, image, config)
     structures, empty = config.structures, config.evaluate.empty
     scores = score(prediction.label, reference, image.spacing, structures, empty)
     single = {

@@ -13,14 +13,14 @@ import numpy as np
 
 from hstf.cases import Case, Split, read_cases
 from hstf.config import Config
-from hstf.errors import HstfError
-from hstf.evaluate.labels import read_indices
+from hstf.evaluate.labels import read_reference
 from hstf.evaluate.tables import describe, known, mean
 from hstf.files import read_csv, write_csv
 from hstf.geometry import IGNORED
 from hstf.layout import Layout, pseudo_labelled
 from hstf.metrics import EMPTY_DICE, confusion, table_dice
 from hstf.parallel import worker_count
+from hstf.preprocess import class_indices
 from hstf.records import read_table
 from hstf.regions import Structures, overlaps
 from hstf.significance import rank_correlation
@@ -28,7 +28,8 @@ from hstf.sparse import unknown_structures
 from hstf.volumes import read_label
 
 COLUMNS = (
-    "case_id", "accepted", "predicted_dice", "class", "dice", "kept_error", "low_weight_error", "kept_share",
+    "case_id", "accepted", "predicted_dice", "true_dice", "class", "dice", "kept_error", "low_weight_error",
+    "kept_share",
 )  # fmt: skip
 KEPT_WEIGHT = 128
 """Voxels of at least this weight (of 255) count as kept."""
@@ -61,10 +62,10 @@ def score_pseudo_labels(config: Config, number: int) -> dict[str, Any] | None:
     """Write ``pseudo_labels.csv`` of a round and sum it up; None where there is nothing to score.
 
     A row of the table is a class (or region) of a case: its Dice, the share of wrong voxels among those so labelled, kept
-    (weight >= 0.5) and not (low weight), and the share kept. The summary gives mean Dice, also of accepted and of
-    rejected cases, Spearman's correlation of predicted with true Dice, the share of the cases whose Dice lies in its
-    predicted interval (90 % of them should), error rates over all voxels of all cases, and ``risk_coverage`` of the
-    foreground, see :func:`risk_coverage`.
+    (weight >= 0.5) and not (low weight), and the share kept; ``true_dice`` of the case is the mean that is predicted.
+    The summary gives mean Dice, also of accepted and of rejected cases, Spearman's correlation of predicted with true Dice,
+    the share of the cases whose Dice lies in its predicted interval (90 % of them should), error rates over all voxels of
+    all cases, and ``risk_coverage`` of the foreground, see :func:`risk_coverage`.
 
     Raises:
         HstfError: a table is missing, files were changed after they were written, or do not fit the reference.
@@ -98,14 +99,10 @@ def _score(config: Config, folder: Path, case: Case, row: Mapping[str, str]) -> 
     path, weight_path = folder / f"{case.case_id}.nii.gz", folder / f"{case.case_id}.weight.nii.gz"
     if not path.is_file():
         return None
-    assert case.reference is not None
-    label, reference = read_indices(path, config), read_indices(case.reference, config)
-    weight = read_label(weight_path).data
-    shapes = {str(path): label.shape, str(weight_path): weight.shape, str(case.reference): reference.shape}
-    if len(set(shapes.values())) > 1:
-        found = ", ".join(f"{name} has shape {shape}" for name, shape in shapes.items())
-        raise HstfError(f"{case.case_id}: {found}; expected one shape. Correct the reference's file.")
-    return hindsight(config, case.case_id, row, label, weight, reference)
+    pseudo_label = read_label(path)
+    label = class_indices(pseudo_label.data, config, path)
+    reference = read_reference(case, pseudo_label, config)
+    return hindsight(config, case.case_id, row, label, read_label(weight_path).data, reference)
 
 
 def hindsight(
@@ -175,6 +172,7 @@ def _rows(case: Hindsight, structures: Structures) -> list[dict[str, Any]]:
             "case_id": case.case_id,
             "accepted": int(case.accepted),
             "predicted_dice": case.predicted_dice,
+            "true_dice": case.as_predicted,
             "class": name,
             "dice": case.dice[name],
             "kept_error": _error(kept[row], kept_right[row]),

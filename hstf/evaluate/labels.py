@@ -1,21 +1,31 @@
 """From the values in label files to class indices and back."""
 
-from pathlib import Path
-
 import numpy as np
 
+from hstf.cases import Case
 from hstf.config import Config
+from hstf.errors import HstfError
+from hstf.geometry import misplacement
 from hstf.preprocess import class_indices
-from hstf.volumes import read_label
+from hstf.volumes import Volume, read_label
 
 
-def read_indices(path: Path, config: Config) -> np.ndarray:
-    """Class indices ``(X, Y, Z)`` uint8 of a label file, :data:`hstf.geometry.IGNORED` where voxels are to be ignored.
+def read_reference(case: Case, image: Volume, config: Config) -> np.ndarray:
+    """Class indices ``(X, Y, Z)`` uint8 of the withheld label of ``case``, which lies on the voxels of ``image``,
+    :data:`hstf.geometry.IGNORED` where voxels are to be ignored.
 
     Raises:
-        HstfError: unreadable, or values that ``labels:`` does not name.
+        HstfError: it lies on other voxels, is unreadable, or holds values that ``labels:`` does not name.
     """
-    return class_indices(read_label(path).data, config, path)
+    assert case.reference is not None, "nothing is scored without a reference"
+    label = read_label(case.reference)
+    shape, tolerance = image.data.shape, config.check.affine_tolerance_mm
+    wrong = misplacement(label.data.shape, label.affine, shape, image.affine, tolerance)
+    if wrong:
+        raise HstfError(
+            f"{case.case_id}: {case.reference} {wrong}. A label lies on the voxels of its image; export it again."
+        )
+    return class_indices(label.data, config, case.reference)
 
 
 def to_values(indices: np.ndarray, config: Config) -> np.ndarray:

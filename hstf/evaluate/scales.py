@@ -11,7 +11,7 @@ from hstf.compare.cells import scaled_cases
 from hstf.config import Config
 from hstf.errors import HstfError
 from hstf.evaluate.cases import load_predictor
-from hstf.evaluate.labels import read_indices
+from hstf.evaluate.labels import read_reference
 from hstf.files import write_csv
 from hstf.geometry import Geometry
 from hstf.layout import Layout
@@ -46,9 +46,8 @@ def evaluate_scales(config: Config, number: int) -> None:
 def _rows(
     config: Config, predictor: "Predictor", scales: Sequence[float], case: Case
 ) -> Iterator[dict[str, Any]]:
-    assert case.reference is not None, "the case sheet refuses test cases without a label"
-    reference = read_indices(case.reference, config)
     volumes = [read_image(path) for path in case.images]
+    reference = read_reference(case, volumes[0], config)
     image, geometry = prepare_image(volumes, predictor.plan, config.preprocess, config.modalities)
     structures, empty = config.structures, EMPTY_DICE[config.evaluate.empty]
     for scale in scales:

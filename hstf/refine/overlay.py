@@ -38,7 +38,8 @@ def draw_overlay(
 ) -> None:
     """Write a PNG: above, three orthogonal slices with the label's outline; below, the weights of the same slices.
 
-    The slices show the most foreground. Axes are RAS: the patient's right is on the right, front and head are up.
+    The slices show the most foreground, as radiologists look at them: from the left (the front is on the left), from the
+    front and from the feet (the patient's right is on the left).
 
     Args:
         image: ``(C, X, Y, Z)`` of any intensity; the first channel is shown, from its 1st to its 99th percentile.
@@ -98,8 +99,8 @@ def _heat(grey: np.ndarray, weight: np.ndarray) -> np.ndarray:
 def _placed(
     tile: np.ndarray, spacing: Sequence[float], left: int, top: int
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """A slice (first axis to the right, second up) with square pixels inside its tile, and where it goes."""
-    picture = Image.fromarray(np.rint(tile).astype(np.uint8).swapaxes(0, 1)[::-1])
+    """A slice of RAS axes (first axis to the left, second up) with square pixels in its tile, and where it goes."""
+    picture = Image.fromarray(np.rint(tile).astype(np.uint8).swapaxes(0, 1)[::-1, ::-1])
     sizes = [n * mm for n, mm in zip(tile.shape[:2], spacing, strict=True)]
     zoom = (TILE - 4) / max(sizes)
     width, height = (max(1, round(size * zoom)) for size in sizes)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hstf.config.refine import RefineConfig
 from hstf.layout import pseudo_labelled
 from hstf.report.figures import Figures, Points, calibration_error, predicted_against_true, reliability, unzip
 from hstf.report.page import Block, Cell, Note, Section, Table, counted, number_cell, number_text
@@ -17,7 +18,7 @@ def calibration_section(results: Results, figures: Figures) -> Section:
     evidence = content.get("evidence", {})
     told = [_confidence_text(content, evidence)]
     if any(pseudo_labelled(results.config, number) for number in results.rounds):
-        told.append(_verdict_text(content))
+        told.append(_verdict_text(results, content))
     blocks: list[Block] = [Note(told), *_learned_tables(results, content)]
     errors = evidence.get("calibration_error", {})
     names = [n for n, error in errors.get("after", {}).items() if None not in (error, errors["before"][n])]
@@ -67,11 +68,23 @@ def _confidence_text(content: Mapping[str, Any], evidence: Mapping[str, Any]) ->
     return f"Temperature {number_text(temperature, 2)}: the networks were {meaning}; negative log-likelihood {change}."
 
 
-def _verdict_text(content: Mapping[str, Any]) -> str:
-    return (
-        f"A pseudo-label whose predicted mean Dice is below {number_text(content['minimum_predicted_dice'])} is unlike"
-        f" any labelled case and is not used. The predicted mean Dice is off by about ±{number_text(content['mean_sd'])}."
+def needed_dice(section: RefineConfig, learned: float | None) -> float | None:
+    """The predicted Dice that a pseudo-label needs: the configured bound, else the ``learned`` one; None: all are used."""
+    if not section.select_cases:
+        return None
+    return learned if section.minimum_predicted_dice is None else section.minimum_predicted_dice
+
+
+def _verdict_text(results: Results, content: Mapping[str, Any]) -> str:
+    """What a pseudo-label needs to be used, in the first round that has any."""
+    number = next(n for n in results.rounds if pseudo_labelled(results.config, n))
+    bound = needed_dice(results.config.for_round(number).refine, content["minimum_predicted_dice"])
+    rule = (
+        "Every pseudo-label is used, however low its predicted Dice (refine.select_cases is off)."
+        if bound is None
+        else f"A pseudo-label whose predicted mean Dice is below {number_text(bound)} is not used."
     )
+    return f"{rule} The predicted mean Dice is off by about ±{number_text(content['mean_sd'])}."
 
 
 def _learned_tables(results: Results, content: Mapping[str, Any]) -> list[Table]:

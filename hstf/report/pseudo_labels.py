@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from statistics import fmean, median
+from statistics import median
 from typing import Any
 
 from hstf.evaluate.tables import mean
 from hstf.layout import pseudo_labelled
+from hstf.report.calibration import needed_dice
 from hstf.report.figures import (
     Figures,
     Points,
@@ -81,10 +82,9 @@ def _no_pseudo_labels(results: Results) -> str:
 
 
 def _bounds(results: Results) -> dict[int, float | None]:
-    """The predicted Dice that a pseudo-label needs in each round: configured, or learned."""
+    """The predicted Dice that a pseudo-label needs in each round: configured, or learned; None where all are used."""
     learned = to_number(results.document(results.layout.calibration).get("minimum_predicted_dice"))
-    configured = {n: results.config.for_round(n).refine.minimum_predicted_dice for n in results.rounds}
-    return {number: learned if bound is None else bound for number, bound in configured.items()}
+    return {n: needed_dice(results.config.for_round(n).refine, learned) for n in results.rounds}
 
 
 def _fate_table(results: Results, refined: Mapping[int, Sequence[Row]]) -> Table:
@@ -224,8 +224,8 @@ def _true_dice(rows: Sequence[Row]) -> list[tuple[float, float]]:
     cases: dict[str, list[Row]] = {}
     for row in rows:
         cases.setdefault(row["case_id"], []).append(row)
-    pairs = [(to_number(r[0]["predicted_dice"]), column(r, "dice")) for r in cases.values()]
-    return [(predicted, fmean(dice)) for predicted, dice in pairs if predicted is not None and dice]
+    pairs = [(to_number(r[0]["predicted_dice"]), to_number(r[0].get("true_dice"))) for r in cases.values()]
+    return [(predicted, dice) for predicted, dice in pairs if predicted is not None and dice is not None]
 
 
 def _hindsight_row(number: int, scores: Mapping[str, Any]) -> list[Cell]:
@@ -292,8 +292,9 @@ def gallery_section(results: Results) -> Section:
         if gallery.pictures:
             blocks.append(gallery)
     intro = (
-        "Above: slices through most of the foreground, seen from the left, from the front and from the feet, with the"
-        " outline of each class. Below: the same slices, red where the voxel weight is low. A click enlarges."
+        "Above: slices through most of the foreground, seen from the left, from the front and from the feet (the patient's"
+        " right is on the left), with the outline of each class. Below: the same slices, red where the voxel weight is low."
+        " A click enlarges."
     )
     return Section(
         "gallery",

@@ -7,7 +7,7 @@ from typing import Any
 from hstf.config.methods import METHODS
 from hstf.evaluate.presence import doubts, may_be_absent
 from hstf.evaluate.tables import mean
-from hstf.layout import learns_from
+from hstf.layout import learns_from, pseudo_labelled
 from hstf.report.figures import Figures, dice_by_round, paired_cases
 from hstf.report.page import (
     DASH,
@@ -60,7 +60,7 @@ def headline(results: Results) -> Note:
     p_value = p_text(last.get("p_value"))
     interval = f"95% CI {interval_text(low, high, signed=True)}" if low is not None else "no interval"
     sentence = (
-        f"After {counted(int(last['round']), 'round')} of self-training the mean test Dice {verdict}:"
+        f"After {counted(int(last['round']), 'round')}{_of_what(results)} the mean test Dice {verdict}:"
         f" {number_text(first['dice'])} (warm-up) → {number_text(last['dice'])} (round {last['round']}),"
         f" a change of {number_text(change, signed=True)} ({interval}{', ' + p_value if p_value else ''})."
     )
@@ -139,6 +139,10 @@ EMPTY_TEXT = {
 }  # fmt: skip
 
 
+def _of_what(results: Results) -> str:
+    return " of self-training" if any(pseudo_labelled(results.config, n) for n in results.rounds) else ""
+
+
 def look_first(results: Results) -> Note | None:
     """What deserves a person's time first."""
     lines = [*results.faults, *_worse_classes(results), *_worse_cases(results)]
@@ -152,7 +156,8 @@ def look_first(results: Results) -> Note | None:
     if rejected:
         lines.append(
             f"{counted(len(rejected), 'unlabelled case')} taught the last round nothing: {_some(rejected)}."
-            " Such cases are unlike the labelled ones; correcting them by hand is worth the most."
+            " Their predicted Dice is the lowest, or they lack a class (the reason stands in labels.csv); correcting them by"
+            " hand is worth the most."
         )
     return Note(lines, "warn", title="Look at these first") if lines else None
 

@@ -6,9 +6,11 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from hstf.cases import Split, read_cases, refuse_few_patients, refuse_missing_files
+from hstf.cases import Split, read_cases, refuse_few_patients, refuse_missing_files, refuse_no_test_cases
 from hstf.compare.cells import refuse_method
+from hstf.crossfit import crosses
 from hstf.errors import HstfError
+from hstf.files import sha256_json
 from hstf.layout import Layout, learns_from, members, pseudo_labelled
 from hstf.overrides import overrides_in_force
 from hstf.stages import stage_parameters
@@ -188,6 +190,17 @@ def override_rows(w):
     return [{key: str(value) for key, value in asdict(override).items()} for override in shard_overrides(w)]
 
 
+def dealt_patients(before):
+    """The patients of the unlabelled cases, by which cross-fitting deals them out to the members of the round of a job, or
+    of the one `before` it; nothing where all members learn from all."""
+
+    def of_job(w):
+        crossed = crosses(CONFIG, int(w.round) - before)
+        return {case.case_id: case.group for case in SHEET.of(Split.UNLABELLED)} if crossed else {}
+
+    return of_job
+
+
 def shard_patients(w):
     """Patient and site of each case of a shard, which scores are grouped by."""
     return {case.case_id: [case.group, case.site] for case in CASES[w.shard]}
@@ -219,6 +232,7 @@ def compared(w):
     """Scores of all cells. Only who asks for a comparison is told that there is none."""
     try:
         refuse_method(CONFIG)
+        refuse_no_test_cases(SHEET)
     except HstfError as error:
         raise WorkflowError(str(error)) from None
     return [path for cell in CELLS for path in cell.results]

@@ -24,6 +24,7 @@ rule student_member:
         # A training that is interrupted goes on from here: no output, since outputs of a failed job are deleted.
         state=str(LAYOUT.training_state("{round}", "{member}")),
         parameters=parameters("student"),
+        patients=dealt_patients(before=0),
     message:
         "round {wildcards.round}: training {wildcards.member}"
     shell:

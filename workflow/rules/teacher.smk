@@ -20,6 +20,7 @@ rule teacher_shard:
     params:
         config=str(LAYOUT.config),
         parameters=parameters("teacher"),
+        patients=dealt_patients(before=1),
     message:
         "round {wildcards.round}: teacher predicts {wildcards.shard}"
     shell:
