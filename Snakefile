@@ -40,5 +40,7 @@ onstart:
         raise WorkflowError(
             f"{holder} is at work in this folder. Wait for it or end it; --unlock does no good."
         )
+    if unused := unused_overrides(CONFIG, OVERRIDES):
+        print(unused, file=sys.stderr)
     for settings in (CONFIG, *EXPERIMENTS.values()):
         write_text_if_changed(Layout.of(settings).config, config_text(settings))

@@ -23,6 +23,9 @@ MARGIN = 1.25  # how much larger than the patch the region is that is read for a
 CONTROL_POINTS = 16  # voxels of the finest axis between the control points of a deformation
 CT_NOISE_HU = 30.0  # largest standard deviation: a thin slice at a low dose
 DARK = 1e-3  # intensities this close to the darkest of an ultrasound patch are no echo
+UPTAKE_SPREAD = (
+    0.4  # of arcsinh(uptake over the body's median) in a body, which differs by scan and is divided out
+)
 
 Change = Callable[[Tensor, torch.Generator], Tensor]
 
@@ -250,10 +253,10 @@ def _smoothed(image: Tensor, sigma: float, spacing: Spacing) -> Tensor:
             continue
         kernel = torch.exp(-0.5 * (offsets / (sigma / edge)) ** 2).to(image.dtype)
         kernel = kernel / kernel.sum()
-        shape = [1, 1, 1]
-        shape[axis] = 5
+        shape, pad = [1, 1, 1], [0] * 6
+        shape[axis], pad[4 - 2 * axis], pad[5 - 2 * axis] = 5, 2, 2
         weights = kernel.reshape(1, 1, *shape).expand(channels, 1, *shape)
-        image = F.conv3d(image, weights, padding=[s // 2 for s in shape], groups=channels)
+        image = F.conv3d(F.pad(image, pad, mode="replicate"), weights, groups=channels)
     return image
 
 
@@ -277,15 +280,16 @@ def _ct_noise(image: Tensor, generator: torch.Generator, sigma: float, spacing: 
 
 
 def _count_noise(image: Tensor, generator: torch.Generator) -> Tensor:
-    """Poisson-like noise of uptake ``a``, which the plan keeps as arcsinh: its variance is proportional to ``a``.
+    """Poisson-like noise of uptake ``a``, which is normalised to arcsinh(a) over its spread: the variance is proportional
+    to ``a``.
 
     The darkest voxel of a patch is taken for no uptake.
     """
     low = image.amin((2, 3, 4), keepdim=True)
-    uptake = (image - low).sinh()
+    uptake = (UPTAKE_SPREAD * (image - low)).sinh()
     sigma = _per_channel(image, 0.0, 0.3, generator)
     noise = sigma * torch.randn(image.shape, generator=generator, device=image.device)
-    return (uptake + uptake.sqrt() * noise).clamp_min(0).asinh() + low
+    return (uptake + uptake.sqrt() * noise).clamp_min(0).asinh() / UPTAKE_SPREAD + low
 
 
 def _gain(image: Tensor, generator: torch.Generator) -> Tensor:

@@ -15,7 +15,7 @@ import numpy as np
 
 from hstf.cases import Split, read_cases
 from hstf.config import Config
-from hstf.layout import members
+from hstf.layout import members, pseudo_labelled
 
 
 def learned_cases(config: Config, number: int, member: str, case_ids: Iterable[str]) -> list[str]:
@@ -56,4 +56,4 @@ def parts_of_cases(config: Config, parts: int) -> dict[str, int]:
 def crosses(config: Config, number: int) -> bool:
     """Whether the members of round ``number`` leave out a part each."""
     student = config.for_round(number).student
-    return number > 0 and student.members > 1 and student.cross_fit
+    return number > 0 and pseudo_labelled(config, number) and student.members > 1 and student.cross_fit

@@ -114,11 +114,13 @@ class SlidingWindow:
         (within the slices, where they are thick: :func:`hstf.geometry.zooms`).
 
         The window grows with the zoom: it covers the same anatomy as the planned patch, which is the view that
-        cross-scale consistency trains, and as many windows cover the scan.
+        cross-scale consistency trains, and as many windows cover the scan. As there, an axis with two voxels or more at the
+        deepest level keeps two.
         """
         each = zooms(zoom, self.spacing)
         patch = [
-            d * ceil(n * z / d - 1e-6) for n, z, d in zip(self.patch_size, each, self.divisor, strict=True)
+            d * max(min(2, n // d), ceil(n * z / d - 1e-6))
+            for n, z, d in zip(self.patch_size, each, self.divisor, strict=True)
         ]
         return sliding_probabilities(
             _at_zoom(network, each), image, patch, self.overlap, self.batch, self.amp, self.device

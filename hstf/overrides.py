@@ -12,15 +12,15 @@ labels depends on.
 import csv
 import os
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 from hstf.config import Config
-from hstf.errors import HstfError, join_faults
+from hstf.errors import HstfError, few, join_faults
 from hstf.files import read_csv
-from hstf.layout import Layout
+from hstf.layout import Layout, pseudo_labelled
 
 Action = Literal["accept", "replace", "reject"]
 ACTIONS: tuple[str, ...] = get_args(Action)
@@ -69,6 +69,28 @@ def overrides_in_force(config: Config, number: int, case_ids: Collection[str]) -
         raise join_faults(f"{layout.overrides}: {len(faults)} faults in the overrides.", faults)
     upto = sorted(key for key in events if key[0] <= number)
     return {case_id: events[round_, case_id] for round_, case_id in upto}  # later rounds replace earlier ones
+
+
+def unused_overrides(config: Config, in_force: Mapping[int, Mapping[str, Override]]) -> str | None:
+    """A sentence where persons corrected labels that nothing learns from; None where there are none.
+
+    Args:
+        in_force: by round, as :func:`overrides_in_force` gives them.
+    """
+    given = {case_id for of_cases in in_force.values() for case_id in of_cases}
+    used = {
+        case_id
+        for number, of_cases in in_force.items()
+        if pseudo_labelled(config, number)
+        for case_id in of_cases
+    }
+    lost = sorted(given - used)
+    if not lost:
+        return None
+    return (
+        f"{Layout.of(config).overrides}: method {config.method} learns from no pseudo-labels, so that the corrections of"
+        f" {few(lost)} are not used. Give corrected cases the split 'labelled' to learn from them."
+    )
 
 
 Key = tuple[int, str]

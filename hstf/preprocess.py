@@ -36,7 +36,9 @@ from hstf.volumes import Volume, read_image, read_label
 COLUMNS = ("shape_native", "shape_grid", "spacing", "orientation")
 LOCATIONS = 2000  # voxels kept for each class: training centres patches on them
 LARGE_GRID, MOST_GROWTH = 1 << 24, 64  # a grid of more voxels may have so many for each voxel of the scan
-AFFINE_MM = 0.1  # modalities of a case may differ by this much at the corners of the volume
+AFFINE_MM = (
+    1.0  # modalities of a case may differ by this much at the corners: the most that the check lets pass
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,14 +1,19 @@
 """Experiments that build on another's data or warm-up: what must be the same, and what is not theirs to write."""
 
+from collections.abc import Mapping
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 from hstf.cases import Split, read_cases
 from hstf.config import Config, load_config
 from hstf.errors import HstfError, few, join_faults
+from hstf.files import read_csv
+from hstf.layout import Layout, warmup_members
 
 DATA_STAGES = ("check", "plan", "preprocess")
-MUST_AGREE = ("labels", "modalities", "preprocess")
-"""Keys without which a reused plan or network would be read wrongly."""
+MUST_AGREE = ("labels", "modalities", "preprocess", "shard_size")
+"""Keys without which reused scans, plan or network would be read wrongly; of mappings the order counts."""
 
 
 def check_reuse(config: Config) -> None:
@@ -30,13 +35,18 @@ def _faults(config: Config, key: str, folder: Path) -> list[str]:
         ]
     other = load_config(folder / "config.yaml")
     differing = _sheet_faults(config, other, key, folder)
-    trained = ["regions"] if key == "reuse.warmup" else []
+    trained = ["regions", "warmup.folds", "warmup.seeds"] if key == "reuse.warmup" else []
     started = ["network"] if trained and config.student.start == "warmup" else []
     return differing + [
-        f"{key}: {name} is {getattr(other, name)} in {folder} and {getattr(config, name)} here; both must be the same"
+        f"{key}: {name} is {attrgetter(name)(other)} in {folder} and {attrgetter(name)(config)} here; both must be the same"
         for name in (*MUST_AGREE, *trained, *started)
-        if getattr(other, name) != getattr(config, name)
+        if _in_order(attrgetter(name)(other)) != _in_order(attrgetter(name)(config))
     ]
+
+
+def _in_order(value: Any) -> Any:
+    """Of mappings the items: two with the same items in another order are not the same."""
+    return list(value.items()) if isinstance(value, Mapping) else value
 
 
 def _sheet_faults(config: Config, other: Config, key: str, folder: Path) -> list[str]:
@@ -50,13 +60,21 @@ def _sheet_faults(config: Config, other: Config, key: str, folder: Path) -> list
     faults = (
         [f"{key}: {few(seen)} is tested here, but {folder} has it among its training cases"] if seen else []
     )
-    learned, labelled = ({case.case_id for case in sheet.of(Split.LABELLED)} for sheet in (theirs, ours))
+    labelled = {case.case_id for case in ours.of(Split.LABELLED)}
+    learned = _learned(other) or {case.case_id for case in theirs.of(Split.LABELLED)}
     if key == "reuse.warmup" and learned != labelled:
         faults.append(
             f"{key}: the warm-up of {folder} has other labelled cases than there are here"
             f" ({few(sorted(learned ^ labelled))}); train a warm-up on these"
         )
     return faults
+
+
+def _learned(config: Config) -> set[str]:
+    """The cases that the warm-up learned from, whatever its sheet says by now; none where it is not done."""
+    layout = Layout.of(config)
+    tables = [layout.out_of_fold_table(member) for member in warmup_members(config)]
+    return {row["case_id"] for table in tables if table.is_file() for row in read_csv(table)}
 
 
 def own_stage(config: Config, stage: str) -> Config:

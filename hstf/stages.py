@@ -18,8 +18,8 @@ class Stage:
 STAGES: dict[str, Stage] = {
     "check": Stage(1, ("check", "labels", "modalities")),
     "plan": Stage(1, ("plan", "modalities", "labels")),
-    "preprocess": Stage(2, ("preprocess", "labels")),
-    "warmup": Stage(3, ("warmup", "network", "labels", "regions", "seed", "teacher")),
+    "preprocess": Stage(2, ("preprocess", "labels", "modalities")),
+    "warmup": Stage(4, ("warmup", "network", "labels", "regions", "seed", "teacher")),
     "calibrate": Stage(7, ("calibrate", "refine", "labels", "regions", "lesions", "seed")),
     "teacher": Stage(3, ("teacher", "regions")),
     "refine": Stage(6, ("refine", "labels", "regions", "lesions")),
@@ -33,6 +33,9 @@ STAGES: dict[str, Stage] = {
     "track": Stage(1, ("track",)),
     "export": Stage(2, ("predict", "preprocess", "modalities", "labels")),
 }
+
+ORDERED = {"labels", "modalities", "regions"}
+"""Mappings whose order is that of classes, channels and heads."""
 
 # Keys that change how long a stage takes or how it is shown, never what it writes.
 SPEED_KEYS = {
@@ -53,6 +56,8 @@ def stage_parameters(config: Config, name: str, number: int = 0) -> dict[str, An
     """
     stage = STAGES[name]
     values = config.for_round(number).model_dump(mode="json", include=_included(stage.keys))
+    for name in ORDERED & values.keys():
+        values[name] = [list(item) for item in values[name].items()]  # as JSON keeps them
     if not config.regions:  # what was computed before there were regions stays valid
         values.pop("regions", None)
     for section, keys in SPEED_KEYS.items():

@@ -9,6 +9,7 @@ from torch import Tensor
 from hstf import augment
 from hstf.augment import Acquisition, intensity, region_size, spatial
 from hstf.config.training import AugmentationConfig
+from hstf.intensity import normalise
 from hstf.plan import Normalisation
 
 STILL = AugmentationConfig(
@@ -359,10 +360,27 @@ def test_what_the_window_of_ct_cut_off_stays_cut_off() -> None:
 def test_noise_of_pet_grows_with_the_root_of_uptake(level: float) -> None:
     uptake = torch.full((30, 1, 12, 12, 12), level)
     uptake[:, :, 0, 0, 0] = 0
-    noisy = augment._count_noise(uptake.asinh() - 1.0, generator()) + 1.0
+    spread = augment.UPTAKE_SPREAD
+    noisy = spread * (augment._count_noise(uptake.asinh() / spread - 1.0, generator()) + 1.0)
     noise = (noisy.sinh() - uptake)[:, :, 1:].std((1, 2, 3, 4)) / level**0.5
     assert 0.1 < noise.mean() < 0.2
     assert noisy.min() >= -1e-4, "no uptake is below none"
+
+
+def test_hot_voxels_of_a_normalised_pet_scan_have_more_noise() -> None:
+    """In units of uptake, the root law holds about as well as the spread of a body is known."""
+    rng = np.random.default_rng(0)
+    scan = np.exp(rng.normal(0, 0.5, (24, 24, 24))).astype(np.float32)  # a body, its median 1
+    scan[:4], scan[10:14, 10:14, 10:14] = 0.01, 30.0
+    raw = np.arcsinh(scan / np.median(scan[4:]))
+    image = scan.copy()
+    normalise(image, np.ones(scan.shape, bool), Normalisation("uptake"))
+    batch = torch.from_numpy(image).expand(60, 1, 24, 24, 24)
+    noisy = augment._count_noise(batch, generator()).numpy()
+    spread = float((raw[12, 12, 12] - raw[0, 0, 0]) / (image[12, 12, 12] - image[0, 0, 0]))
+    hot = np.sinh(spread * (noisy[:, 0][:, scan == 30] - image.min()) + raw.min()).std()
+    warm = np.sinh(spread * (noisy[:, 0][:, (scan > 0.9) & (scan < 1.1)] - image.min()) + raw.min()).std()
+    assert 0.5 * 30**0.5 < hot / warm < 2 * 30**0.5
 
 
 def test_corners_beside_the_fan_stay_black_and_change_nothing() -> None:
@@ -382,3 +400,10 @@ def test_speckle_is_a_factor() -> None:
     noise = (augment._speckle(image, generator(), ISOTROPIC) - image).reshape(-1, 3).std(0)
     assert noise[0] == 0
     assert noise[2] / noise[1] == pytest.approx(4, rel=0.1)
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (1.0, 1.5, 8.0)])
+def test_blur_makes_no_rim(spacing: tuple[float, float, float]) -> None:
+    """What lies beyond a patch is most likely as its last voxels are; none would be the mean of the scan."""
+    air = torch.full((1, 2, 8, 8, 8), -3.0)
+    torch.testing.assert_close(augment._smoothed(air, 1.0, spacing), air)

@@ -315,6 +315,12 @@ def test_reused_work_must_fit_and_is_never_written(tmp_path: Path) -> None:
         own_stage(reusing, "warmup")
     with pytest.raises(HstfError, match=r"(?s)reuse.data: labels is .*reuse.warmup: labels is"):
         check_reuse(reusing.model_copy(update={"labels": {"background": 0, "liver": 1}}))
+    swapped = {"background": 0, "posterior": 2, "anterior": 1}
+    assert swapped == config.labels, "but for the order, which is that of the classes"
+    with pytest.raises(HstfError, match=r"reuse.data: labels is"):
+        check_reuse(reusing.model_copy(update={"labels": swapped}))
+    with pytest.raises(HstfError, match=r"reuse.warmup: warmup.folds is 3 in .* and 2 here"):
+        check_reuse(reusing.model_copy(update={"warmup": config.warmup.model_copy(update={"folds": 2})}))
     with pytest.raises(HstfError, match="holds no experiment"):
         check_reuse(configuration(tmp_path, reuse={"data": "results/nowhere"}))
 
@@ -357,6 +363,22 @@ def test_what_is_reused_has_learned_from_no_test_patient(tmp_path: Path) -> None
         check_reuse(configuration(tmp_path, **own, reuse={"data": root}))
     with pytest.raises(HstfError, match=r"(?s)uma is tested.*reuse.warmup: .* other labelled cases .*\(c\)"):
         check_reuse(configuration(tmp_path, **own, reuse={"data": root, "warmup": root}))
+
+
+def test_what_a_warm_up_learned_from_stands_in_its_own_tables(tmp_path: Path) -> None:
+    """The sheet, which both experiments name, is no longer the one that it was trained with."""
+    config = configuration(tmp_path)
+    layout = Layout.of(config)
+    write_text(layout.config, config_text(config))
+    reusing = configuration(
+        tmp_path, experiment="next", reuse={"data": str(layout.root), "warmup": str(layout.root)}
+    )
+    for fold, names in enumerate((["case_000"], ["case_001", "case_002"], ["case_006"])):
+        write_csv(
+            layout.out_of_fold_table(f"fold_{fold}"), [{"case_id": name} for name in names], ["case_id"]
+        )
+    with pytest.raises(HstfError, match=r"other labelled cases than there are here \(case_006\)"):
+        check_reuse(reusing)
 
 
 @pytest.mark.workflow

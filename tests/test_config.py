@@ -15,6 +15,7 @@ from hstf.config.command import config_text, document, schema_text
 from hstf.config.load import merge
 from hstf.config.phantom import PhantomConfig
 from hstf.errors import HstfError
+from hstf.files import sha256_json
 from hstf.stages import STAGES, stage_parameters
 
 
@@ -268,3 +269,12 @@ def test_phantom_options_are_those_of_the_command() -> None:
     options = PhantomConfig(cases=5, size=(8, 9, 10)).options().split()
     assert options[:6] == ["--output", "demo", "--size", "8", "9", "10"]
     assert options[options.index("--cases") + 1] == "5"
+
+
+def test_the_order_of_classes_and_channels_is_a_parameter() -> None:
+    """It is that of class indices and channels: JSON with sorted keys would not tell the two apart."""
+    one = Config(labels={"background": 0, "liver": 1, "lesion": 2}, modalities={"t1": "mr", "t2": "mr"})
+    other = Config(labels={"background": 0, "lesion": 2, "liver": 1}, modalities={"t2": "mr", "t1": "mr"})
+    assert one.labels == other.labels and one.modalities == other.modalities
+    for stage in ("preprocess", "warmup", "refine", "labels", "student", "evaluate"):
+        assert sha256_json(stage_parameters(one, stage, 1)) != sha256_json(stage_parameters(other, stage, 1))

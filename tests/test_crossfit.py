@@ -35,6 +35,15 @@ def experiment(sheet: Path, count: int, **student: object) -> Config:
     return Config.model_validate({"cases": str(sheet), "rounds": 3, "student": {"members": count, **student}})
 
 
+def test_students_that_learn_from_no_pseudo_labels_are_not_crossed(sheet: Path) -> None:
+    config = experiment(sheet, 3).model_copy(
+        update={"rounds_overrides": {1: {"student": {"learns_from": "images"}}}}
+    )
+    everybody = members(config, 1)
+    assert set(map(tuple, teachers_by_case(config, 2, unlabelled(config)).values())) == {tuple(everybody)}
+    assert {len(names) for names in teachers_by_case(config, 3, unlabelled(config)).values()} == {1}
+
+
 def unlabelled(config: Config) -> list[str]:
     return [case.case_id for case in read_cases(config).cases if case.case_id != "known"]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from hstf.config import Config
+from hstf.config import Config, resolve_config
 from hstf.errors import HstfError
 from hstf.layout import Layout
-from hstf.overrides import COLUMNS, Override, overrides_in_force
+from hstf.overrides import COLUMNS, Override, overrides_in_force, unused_overrides
 
 CASES = {"a", "b", "c"}
 
@@ -144,3 +144,19 @@ def test_the_workflow_reads_overrides_without_heavy_imports() -> None:
     code = "import sys, hstf.overrides; print({'numpy', 'torch', 'nibabel', 'pandas'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_corrections_that_nothing_learns_from_are_told(folder: Path) -> None:
+    put(folder, 1, "b.nii.gz")
+    keys = {"overrides": str(folder), "rounds": 2}
+    for method, told in (("hstf", False), ("mean_teacher", True), ("supervised", True)):
+        config = resolve_config(keys | {"method": method})
+        given = {number: overrides_in_force(config, number, CASES) for number in (1, 2)}
+        sentence = unused_overrides(config, given)
+        assert (sentence is not None) == told
+        if sentence is not None:
+            assert method in sentence and "corrections of b are not used" in sentence
+    later = resolve_config(keys | {"rounds_overrides": {1: {"student": {"learns_from": "labels"}}}})
+    assert unused_overrides(later, {n: overrides_in_force(later, n, CASES) for n in (1, 2)}) is None, (
+        "round 2 does"
+    )

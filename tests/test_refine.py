@@ -153,6 +153,12 @@ def test_round_two_lowers_the_weight_where_it_contradicts_round_one(config: Conf
     assert rows(config, 2)["bad"]["previous_round_dice"] == ""  # rejected in round 1: nothing to look back to
 
 
+def test_after_a_round_without_pseudo_labels_there_is_nothing_to_look_back_to(config: Config) -> None:
+    config = config.model_copy(update={"rounds_overrides": {1: {"student": {"learns_from": "labels"}}}})
+    assert refine(config, 2, SHARD) == 2
+    assert {row["previous_round"] for row in rows(config, 2).values()} == {"0"}
+
+
 def test_the_best_share_of_the_round_is_taken_and_the_others_say_why(config: Config) -> None:
     alone = RefineConfig(minimum_predicted_dice=0, previous_round=False)
     half = config.model_copy(update={"refine": alone.model_copy(update={"share": (0.5, 1.0)})})

@@ -191,6 +191,20 @@ def test_windows_over_thick_slices_grow_in_the_plane_and_the_network_is_told() -
     assert set(told) >= {((20, 20, 6), (1.25, 1.25, 1.0))}
 
 
+def test_windows_of_small_patches_keep_two_voxels_at_the_deepest_level() -> None:
+    """As the views that are trained: instance norm cannot norm one."""
+    sizes: set[tuple[int, ...]] = set()
+
+    class Seen(Pointwise):
+        def pyramid(self, x: Tensor, zoom: object = 1.0) -> Pyramid:
+            sizes.add(tuple(x.shape[2:]))
+            return super().pyramid(x)
+
+    window = SlidingWindow((8, 8, 4), (4, 4, 4), 0.5, 2, False, torch.device("cpu"))
+    window.probabilities(Seen(), torch.zeros(1, 6, 6, 6), 0.4)
+    assert sizes == {(8, 8, 4)}
+
+
 @pytest.mark.parametrize("scale", [0.7, 0.8, 1.25])
 def test_zooming_there_and_back_shifts_nothing(scale: float) -> None:
     ramp = torch.linspace(-1, 1, 30)[None, :, None, None].expand(1, 30, 9, 9).contiguous()

@@ -22,7 +22,7 @@ from hstf.config import Config
 from hstf.errors import HstfError
 from hstf.files import read_csv, read_json, sha256_file, write_csv
 from hstf.geometry import IGNORED, Geometry
-from hstf.layout import Layout
+from hstf.layout import Layout, pseudo_labelled
 from hstf.metrics import structure_dice
 from hstf.preprocess import class_indices
 from hstf.records import CaseWork, read_table, run_shard
@@ -61,7 +61,7 @@ def refine(config: Config, number: int, shard: str) -> int:
         "teacher": read_table(layout.teacher_table(number, shard)),
         "preprocessed": read_table(layout.preprocessed_table(shard), verify=False),
     }
-    looks_back = number > 1 and round_config.refine.previous_round
+    looks_back = number > 1 and pseudo_labelled(config, number - 1) and round_config.refine.previous_round
     if looks_back:
         tables["previous labels"] = read_table(layout.labels_shard_table(number - 1, shard))
     calibration = Calibration.load(layout.calibration)

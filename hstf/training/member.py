@@ -136,11 +136,12 @@ def training_fingerprint(
         "versions": [STAGES[stage].version for stage in ("warmup", "student")],
         "training": training.model_dump(mode="json", exclude=SPEED_KEYS["student"]),
         "network": config.network.model_dump(mode="json"),
-        "labels": config.labels,
+        "labels": list(config.labels.items()),
         **({"regions": config.heads} if config.heads else {}),
         "plan": {key: plan.to_json()[key] for key in PLAN_KEYS},
         "seed": source.seed,
         "files": [(str(path), sha256_file(path)) for path in paths],  # their order decides who is learned from when
+        "pseudo": [case.pseudo for case in cases],
         "start": sha256_file(start) if start else None,
     })  # fmt: skip
 

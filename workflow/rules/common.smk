@@ -12,7 +12,7 @@ from hstf.crossfit import crosses
 from hstf.errors import HstfError
 from hstf.files import sha256_json
 from hstf.layout import Layout, learns_from, members, pseudo_labelled
-from hstf.overrides import overrides_in_force
+from hstf.overrides import overrides_in_force, unused_overrides
 from hstf.stages import stage_parameters
 
 
