@@ -10,7 +10,6 @@ from hstf.cases import Split, read_cases, refuse_few_patients, refuse_missing_fi
 from hstf.compare.cells import refuse_method
 from hstf.crossfit import crosses
 from hstf.errors import HstfError
-from hstf.files import sha256_json
 from hstf.layout import Layout, learns_from, members, pseudo_labelled
 from hstf.overrides import overrides_in_force, unused_overrides
 from hstf.stages import stage_parameters

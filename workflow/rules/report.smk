@@ -23,8 +23,6 @@ rule report:
     params:
         config=str(LAYOUT.config),
         parameters=parameters("report"),
-        # The page shows it; a comparison is no part of this experiment.
-        configuration=sha256_json(CONFIG.model_dump(mode="json", exclude={"compare"})),
     message:
         "writing the report"
     shell:
