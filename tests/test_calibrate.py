@@ -13,19 +13,11 @@ from hypothesis import strategies as st
 from hstf.calibrate import (
     CaseScore,
     LabelledCase,
-    Reliability,
-    Sample,
     assemble,
     calibrate,
-    confidence_threshold,
-    diagram,
-    fit_temperature,
     learn_lesions,
     missed_structures,
-    negative_log_likelihood,
     pooled_recall,
-    reliability,
-    sample_voxels,
     score_case,
     with_gains,
 )
@@ -39,6 +31,16 @@ from hstf.layout import Layout
 from hstf.probabilities import sharpen
 from hstf.refine.calibration import Calibration, known_structure
 from hstf.refine.case import TeacherOutput
+from hstf.refine.confidence import (
+    Reliability,
+    Sample,
+    confidence_threshold,
+    diagram,
+    fit_temperature,
+    negative_log_likelihood,
+    reliability,
+    sample_voxels,
+)
 from hstf.refine.lesions import Component
 from hstf.store import write_array
 from hstf.structure import KnownStructure, StructureRule
