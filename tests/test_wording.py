@@ -159,13 +159,15 @@ def test_wording_has_no_refused_word(folder: str) -> None:
 def test_find_hits_splits_names_and_joins_lines() -> None:
     """Names are split into words, and a phrase may be broken by a line break."""
     text = "best_{w} = 1\nclass Best{W}:\n    # the file {s}\n    # in a folder"
-    text = text.replace("{w}", "te" + "am").replace("{W}", "Te" + "am").replace("{s}", "st" + "ands")
+    text = (
+        text.replace("{w}", "te" + "am").replace("{W}", "Te" + "am").replace("{s}", "st" + "ands")
+    )
     assert [hit.line for hit in find_hits(text, "a.py")] == [1, 2, 3]
 
 
 def test_find_hits_accepts_the_exceptions() -> None:
     """A word within an exception is no hit."""
-    assert not list(find_hits("x.share" + "_memory_()", "a.py"))
+    assert not list(find_hits("x.sh" + "are_memory_()", "a.py"))
 
 
 def main(arguments: list[str]) -> int:
