@@ -1,4 +1,4 @@
-"""Check the project's wording: no text or name uses a word that ``tests/support/words.yaml`` refuses.
+"""Check that no text or name uses a word that ``tests/support/words.yaml`` refuses.
 
 Run ``python tests/test_wording.py [PATH ...]`` to list the hits below some folders only.
 """
@@ -102,7 +102,7 @@ def sources() -> list[Path]:
 
 
 def area(path: Path) -> str:
-    """Return the folder that a file is reported under: a package of ``hstf``, or the first folder of the path."""
+    """Return the package of ``hstf``, or the first folder, that a file is reported under."""
     parts = path.relative_to(ROOT).parts
     if parts[0] == "hstf" and len(parts) > 2:
         return "/".join(parts[:2])
@@ -110,7 +110,10 @@ def area(path: Path) -> str:
 
 
 def readable(text: str) -> str:
-    """Return ``text`` with names split into words and without comment and quotation marks; its lines stay the same."""
+    """Return ``text`` without comment and quotation marks and with names split into words.
+
+    The number of lines stays the same.
+    """
     lines = []
     for line in text.splitlines():
         line = LINE_END.sub("", LINE_START.sub("", line))
@@ -171,7 +174,7 @@ def test_find_hits_accepts_the_exceptions() -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Print the hits below the paths of ``arguments``, or of all files, and how many each folder has."""
+    """Print the hits below the paths in ``arguments`` (default: all) and their number by folder."""
     chosen = [Path(text).resolve() for text in arguments] or [ROOT]
     paths = [path for path in sources() if any(path.is_relative_to(folder) for folder in chosen)]
     hits = hits_in(paths)
