@@ -1,7 +1,7 @@
 # make demo    install into .venv and run the demo: two rounds on synthetic scans, a few minutes without a GPU
 # make test    run all tests          make lint    formats, types and the linter of the workflow
 # make test-slurm   run the workflow on a SLURM of pretended nodes, which it installs and starts (Debian, root); shows the jobs
-# make faults  make the faults of workflow/FAULTS.md and print how long it takes to go on
+# make recovery  produce the problems of docs/problems.md and print how long it takes to resume after each
 # make docs    write config/README.md and the JSON schema from the configuration classes
 # make clean   remove the demo's results (no environment, no other experiment)
 #
@@ -13,7 +13,7 @@ CORES ?= all
 BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo test test-slurm faults lint docs clean
+.PHONY: demo test test-slurm recovery lint docs clean
 
 demo: $(VENV)/.installed
 	snakemake --cores $(CORES)
@@ -25,7 +25,7 @@ test: $(VENV)/.installed-dev
 test-slurm: $(VENV)/.installed-dev
 	HSTF_SLURM=1 python -m pytest tests/slurm -v -rP
 
-faults: $(VENV)/.installed-dev
+recovery: $(VENV)/.installed-dev
 	python tests/benchmarks/faults.py
 
 lint: $(VENV)/.installed-dev
