@@ -2,7 +2,7 @@
 # make test    run all tests          make lint    formats, types and the linter of the workflow
 # make test-slurm   run the workflow on a SLURM of pretended nodes, which it installs and starts (Debian, root); shows the jobs
 # make recovery  produce the problems of docs/problems.md and print how long it takes to resume after each
-# make docs    write config/README.md and the JSON schema from the configuration classes
+# make docs    write the configuration reference and its JSON schema, then the documentation site (site/)
 # make clean   remove the demo's results (no environment, no other experiment)
 #
 # Another environment: make test VENV=/path/to/venv
@@ -35,9 +35,10 @@ lint: $(VENV)/.installed-dev
 	snakefmt --check Snakefile workflow
 	snakemake --lint
 
-docs: $(VENV)/.installed
+docs: $(VENV)/.installed-docs
 	hstf config --document > config/README.md
 	hstf config --schema > workflow/schemas/config.schema.json
+	mkdocs build --strict
 
 clean:
 	rm -rf demo results/demo
@@ -48,6 +49,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: pyproject.toml constraints.txt | $(VENV)/bin/python
+	python -m pip install --quiet -c constraints.txt -e '.[docs]'
 	touch $@ $(VENV)/.installed
 
 $(VENV)/bin/python:
