@@ -116,8 +116,8 @@ def machines(root: Path) -> dict[str, dict[str, int]]:
 
 def _machine_of(path: Path) -> str:
     try:
-        return str(read_json(path).get("machine", "unknown"))
-    except (HstfError, AttributeError):
+        return str(read_json(path)["machine"])
+    except (HstfError, KeyError, TypeError):
         return "unknown"
 
 

@@ -65,16 +65,16 @@ def _row(config: Config, number: int) -> dict[str, Any]:
         "hd95_mm": summary["mean"]["hd95_mm"]["mean"],
         "asd_mm": summary["mean"]["asd_mm"]["mean"],
         "pseudo_label_dice": pseudo_labels and pseudo_labels["dice"]["mean"],
-        "warnings": " ".join(summary.get("warnings", [])),
+        "warnings": " ".join(summary["warnings"]),
         **{f"dice_{name}": scores["dice"]["mean"] for name, scores in summary["classes"].items()},
         **_presence_and_lesions(summary),
     }
 
 
 def _presence_and_lesions(summary: Mapping[str, Any]) -> dict[str, Any]:
-    classes = {name: scores for name, scores in summary["classes"].items() if "present" in scores}
+    classes = summary["classes"]
     columns = {f"present_{name}": classes[name]["present"]["dice"]["mean"] for name in may_be_absent(classes)}
-    for name, lesions in summary.get("lesions", {}).items():
+    for name, lesions in summary["lesions"].items():
         columns[f"f1_{name}"] = lesions["f1"]["mean"]
         columns[f"false_positives_{name}"] = lesions["false_positives_per_scan"]
     return columns

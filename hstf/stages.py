@@ -41,8 +41,8 @@ ORDERED = {"labels", "modalities", "regions"}
 SPEED_KEYS = {
     "check": {"workers"},
     "preprocess": {"workers"},
-    "warmup": {"checkpoint_seconds", "held_gb", "gpus", "nodes"},
-    "student": {"checkpoint_seconds", "held_gb", "gpus", "nodes"},
+    "warmup": {"checkpoint_seconds", "held_gb", "gpus"},
+    "student": {"checkpoint_seconds", "held_gb", "gpus"},
     "teacher": {"window_batch"},
     "refine": {"overlays", "share"},  # the share is a parameter of the joined table alone
     "predict": {"window_batch"},
@@ -58,8 +58,6 @@ def stage_parameters(config: Config, name: str, number: int = 0) -> dict[str, An
     values = config.for_round(number).model_dump(mode="json", include=_included(stage.keys))
     for name in ORDERED & values.keys():
         values[name] = [list(item) for item in values[name].items()]  # as JSON keeps them
-    if not config.regions:  # what was computed before there were regions stays valid
-        values.pop("regions", None)
     for section, keys in SPEED_KEYS.items():
         if isinstance(values.get(section), dict):
             values[section] = {k: v for k, v in values[section].items() if k not in keys}

@@ -30,6 +30,7 @@ from hstf.config.track import VARIABLE, without_credentials
 from hstf.errors import HstfError
 from hstf.files import atomic_path, read_csv, read_json, sha256_file, sha256_json, write_json
 from hstf.layout import Layout, members
+from hstf.lease import alone
 from hstf.refine.overlay import overlay_path
 from hstf.report.results import to_number
 from hstf.stages import STAGES
@@ -232,7 +233,8 @@ def _log(config: Config, number: int) -> dict[str, str]:
     uri, log = with_variables(config.track.uri), collect(config, number)
     database = sqlite_file(uri)
     _prepare_mlflow(config.track.timeout_seconds)
-    with _only_writer(database) if database else nullcontext():
+    # A database that several processes create at once stays broken; later, concurrent writers time out.
+    with alone(Path(f"{database}.lock"), f"track round {number}") if database else nullcontext():
         client = _connect(uri, database)
         experiment_id = _experiment(client, config.experiment, database)
         run_id = _log_run(client, experiment_id, Layout.of(config).root.resolve(), number, log)
@@ -260,16 +262,6 @@ def _prepare_mlflow(timeout_seconds: int) -> None:
 
     for name in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.ERROR)
-
-
-@contextmanager
-def _only_writer(database: Path) -> Iterator[None]:
-    """Hold the database's lock: opened new by several at once it stays broken, later on writers time out."""
-    from filelock import FileLock
-
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{database}.lock"):
-        yield
 
 
 def _connect(uri: str, database: Path | None) -> "MlflowClient":

@@ -11,6 +11,7 @@ import yaml
 from hstf.config import Config
 from hstf.detection import CaseLesions, Lesion, summarise
 from hstf.evaluate.hindsight import COLUMNS as HINDSIGHT_COLUMNS
+from hstf.evaluate.presence import presence
 from hstf.evaluate.summary import CASE_COLUMNS
 from hstf.evaluate.tables import describe
 from hstf.files import write_csv, write_json, write_text
@@ -113,6 +114,7 @@ class Fabricated:
                     "after": {**dict(zip(names, (0.01, 0.03, 0.04, 0.09), strict=True)), "lesion": None},
                 },
                 "dice": dict.fromkeys(CLASSES, 0.77),
+                "recall": dict.fromkeys(CLASSES, 0.88),
                 "reliability": [
                     {"class": name, "confidence": (k + 0.5) / 20, "accuracy": k / 20, "voxels": 100}
                     for name in names
@@ -154,11 +156,15 @@ class Fabricated:
             "patients": self.test,
             "dice": mean_interval(dice.mean(axis=1), cases).to_json(),
             "mean": {m: describe(row[m] for row in rows) for m in METRICS},
-            "classes": {n: {"dice": describe(r["dice"] for r in rows if r["class"] == n)} for n in CLASSES},
+            "classes": {n: self._class_summary([r for r in rows if r["class"] == n]) for n in CLASSES},
+            "warnings": [],
             "members": {"mean": float(dice.mean()) - 0.006, "each": {}},
             "lesions": {n: self._lesions(cases) for n in self.config.lesions},
             "pseudo_labels": scored,
         })  # fmt: skip
+
+    def _class_summary(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        return {"dice": describe(row["dice"] for row in rows), **presence(rows)}
 
     def _lesions(self, cases: list[str]) -> dict[str, Any]:
         """One lesion of three is missed; a false positive in every case."""

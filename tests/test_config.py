@@ -184,12 +184,10 @@ def test_all_faults_of_regions_are_told_at_once() -> None:
     )
 
 
-def test_regions_are_replaced_as_a_whole_and_change_nothing_where_there_are_none(tmp_path: Path) -> None:
+def test_regions_are_replaced_as_a_whole_and_are_parameters_of_what_depends_on_them(tmp_path: Path) -> None:
     first = TUMOUR | {"experiment": "first"}
     second = {"regions": {"a": ["oedema"], "b": ["enhancing"], "tumour": ["necrosis", "oedema", "enhancing"]}}
     assert list(load_config(*write(tmp_path, first=first, second=second)).regions) == ["a", "b", "tumour"]
-    for stage in STAGES:
-        assert "regions" not in stage_parameters(Config(), stage, 1)
     changed = [s for s in STAGES if "regions" in stage_parameters(resolve_config(TUMOUR), s, 1)]
     assert changed == ["warmup", "calibrate", "teacher", "refine", "student", "evaluate"]
 

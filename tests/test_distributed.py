@@ -30,7 +30,7 @@ from hstf.layout import Layout
 from hstf.methods import OBJECTIVES
 from hstf.models import NetworkSpec, build, load_network
 from hstf.student import student
-from hstf.training.distributed import first_host, in_step, leads, place_in_slurm, rank, ranks, together
+from hstf.training.distributed import in_step, leads, rank, ranks, together
 from hstf.training.member import _check_share
 from hstf.training.patches import PatchSource, TrainingCase
 from hstf.training.state import TrainingState
@@ -58,27 +58,6 @@ def experiment(folder: Path, batch_size: int, **keys: Any) -> tuple[Config, Path
 def by_two(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [*TORCHRUN, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
-
-
-def by_two_tasks_of_slurm(*arguments: str | Path) -> list[tuple[int, str]]:
-    """Return codes and errors of two processes with what ``srun`` would tell them."""
-    step = {
-        "SLURM_STEP_NUM_TASKS": "2", "SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_ID": "0",
-        "SLURM_STEP_NODELIST": "localhost",
-    }  # fmt: skip
-    command = [sys.executable, *map(str, arguments)]
-    tasks = [
-        subprocess.Popen(
-            command,
-            env=os.environ | step | {"SLURM_PROCID": place, "SLURM_LOCALID": place},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for place in "01"
-    ]
-    errors = [task.communicate(timeout=300)[1] for task in tasks]
-    return [(task.returncode, error) for task, error in zip(tasks, errors, strict=True)]
 
 
 def curve(config: Config, number: int, member: str = "seed_0") -> list[dict[str, float]]:
@@ -148,8 +127,8 @@ def test_two_ranks_learn_as_one_from_pseudo_labels_with_every_part_of_the_method
     student(one, 1, "seed_0")
     two, path = student_experiment(tmp_path / "two", 3)
     arguments = ("-m", "hstf", "student", "--config", path, "--round", "1", "--member", "seed_0")
-    for code, error in by_two_tasks_of_slurm(*arguments):
-        assert code == 0, error
+    done = by_two(*arguments)
+    assert done.returncode == 0, done.stderr
     assert any(row.get("csc_predictions", 0) > 0 for row in curve(two, 1))
     assert_same(one, two, 1)
 
@@ -254,35 +233,10 @@ def test_a_batch_too_small_for_the_gpus_is_told(
     _check_share(8, training)
 
 
-# ---- SLURM
-
-
-@pytest.mark.parametrize(
-    ("nodes", "first"),
-    [("gpu[07-09,12],big1", "gpu07"), ("a1,b2", "a1"), ("node-3", "node-3"), ("c[1,4]", "c1")],
-)
-def test_the_first_host_of_slurms_list(nodes: str, first: str) -> None:
-    assert first_host(nodes) == first
-
-
-def test_a_task_of_several_is_a_rank() -> None:
-    task = {
-        "SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "12345",
-        "SLURM_STEP_ID": "2", "SLURM_STEP_NODELIST": "n[3-4]",
-    }  # fmt: skip
-    place = place_in_slurm(task)
-    assert (place["RANK"], place["LOCAL_RANK"], place["WORLD_SIZE"]) == ("5", "1", "8")
-    assert (place["MASTER_ADDR"], place["MASTER_PORT"]) == ("n3", "22347")
-    assert place_in_slurm({**task, "MASTER_ADDR": "n3-ib"})["MASTER_ADDR"] == "n3-ib"
-    assert place_in_slurm({**task, "RANK": "0"}) == {}, "torchrun has said it"
-    assert place_in_slurm({**task, "SLURM_STEP_NUM_TASKS": "1"}) == {}
-    assert place_in_slurm({"SLURM_NTASKS": "8"}) == {}, "an allocation, but not a task of it"
-
-
 # ---- the rules
 
 
-def test_the_command_follows_from_gpus_and_nodes_of_the_round(tmp_path: Path) -> None:
+def test_the_command_follows_from_gpus_of_the_round(tmp_path: Path) -> None:
     write_sheet(tmp_path, SPLITS)
     for row in (tmp_path / "cases.csv").read_text().splitlines()[1:]:
         for name in row.split(",")[1:3]:
@@ -290,13 +244,13 @@ def test_the_command_follows_from_gpus_and_nodes_of_the_round(tmp_path: Path) ->
     workspace = Workspace(tmp_path)
     workspace.configure(
         experiment="few", cases="cases.csv", rounds=3, warmup={"gpus": 4}, student={"gpus": 2},
-        rounds_overrides={2: {"student": {"nodes": 2}}, 3: {"student": {"gpus": 1}}},
+        rounds_overrides={2: {"student": {"gpus": 3}}, 3: {"student": {"gpus": 1}}},
     )  # fmt: skip
     told = workspace.snakemake("--dry-run", "--printshellcmds").stdout
     assert told.count(": torchrun --standalone --nproc-per-node 4 -m hstf warmup --config") == 3
     commands = (
         ": torchrun --standalone --nproc-per-node 2 -m hstf",
-        r": srun --nodes=2 --ntasks-per-node=2 --cpus-per-task=\d --kill-on-bad-exit=1 hstf",
+        ": torchrun --standalone --nproc-per-node 3 -m hstf",
         ": hstf",
     )
     for number, command in enumerate(commands, 1):

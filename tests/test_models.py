@@ -284,15 +284,6 @@ def test_the_cnn_has_the_parameters_of_the_hybrid(kernel: tuple[int, int, int], 
     assert cnn - neither == pytest.approx(hybrid - neither, rel=0.03)
 
 
-def test_files_of_the_cnn_before_it_was_matched_are_read(tmp_path: Path) -> None:
-    save_network(tmp_path / "new.pt", build(replace(THREE, name="hybrid_identity")), {})
-    content = torch.load(tmp_path / "new.pt", weights_only=True)
-    spec = json.loads(content["spec"]) | {"name": "cnn"}
-    content["spec"] = json.dumps({key: spec[key] for key in spec if key not in ("patch_size", "pair")})
-    torch.save(content, tmp_path / "old.pt")
-    assert load_network(tmp_path / "old.pt")[0].spec.name == "hybrid_identity"
-
-
 def test_a_pair_answers_with_the_mean_of_both_probabilities() -> None:
     torch.manual_seed(0)
     pair, x = build_network(replace(THREE, name="pair", pair=("hybrid", "cnn"))).eval(), an_input(THREE)

@@ -7,6 +7,7 @@ import argparse
 import json
 import types
 from collections.abc import Iterable, Iterator, Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -21,98 +22,6 @@ from hstf.importers import KINDS
 from hstf.reuse import check_reuse
 
 HEADER = "# The whole configuration, defaults included. Written by the workflow: edit config/ instead.\n"
-
-INTRODUCTION = """\
-# Configuration
-
-`config.yaml` is the demo. Another experiment is another file beside it:
-
-```
-snakemake --cores 8 --configfile config/hippocampus.yaml
-```
-
-- A file with its own `cases:` stands alone, over the defaults below. A file without changes the demo. Of several files after
-  `--configfile`, later ones win; `--config rounds=3` wins over all of them.
-- Files are merged key by key; `labels`, `regions` and `modalities` are replaced as a whole.
-- Unknown keys are refused. `hstf config --check --config FILE` checks a file and its case sheet, and
-  `hstf config --show --config FILE` prints it with all defaults.
-- An edit reruns exactly what depends on it: a stage depends on its own section and on the keys that are said to be for it.
-- Paths are relative to the folder in which `snakemake` is started.
-
-## From a folder to a case sheet
-
-```
-hstf import brats data/brats --output config/mine.yaml --labelled 25 --test 60
-```
-
-This reads names and headers, prints what it found and what it left out and why, and writes `config/mine.yaml`, commented,
-and `config/mine/cases.csv`. Then run `snakemake --cores 8 check --configfile config/mine.yaml` and,
-when it finds no fault, the same without `check`. If anything is wrong with the folder, nothing is written and every fault
-is named. Kinds of folder:
-
-{kinds}
-
-- `--labelled N` and `--test N` draw so many patients, spread over sites and spacings (`--seed` draws others); those of a
-  smaller N are among those of a larger one. A file instead of N names them. The labels of all other cases are withheld:
-  `check` and `evaluate` alone read them. A test set of the owners is kept.
-- `--test-site NAME` keeps a whole hospital for testing: none of its scans is learned from (leave one site out). Without it,
-  and with scans of that hospital among the unlabelled ones, the student learns from what they look like;
-  `student.augmentation.fourier_probability` helps there.
-- `--order FILE` takes the first patients of a list as labelled and the last as test; `--split FILE` takes the split of a
-  table with `case_id` (or `group`) and `split`, as a case sheet is.
-- `--modalities t1=mr t2=mr` and `--labels liver=1 lesion=2` say what names do not tell (`folder` and `bids`); in a `folder`
-  the images of a case are then `<case>_t1.nii.gz` and `<case>_t2.nii.gz`.
-- `--patient REGEX` and `--site REGEX` find patient and site in a name (`folder`); `patient003`, `sub-01` are found without.
-- `--extract FOLDER` is for 4D files whose fourth axis holds channels, as in some tasks of the decathlon: the workflow reads
-  one 3D volume a file, so each channel is written there. ACDC's series over time (`_4d`) are no channels and are left out.
-- `--leave-out-faulty` imports the sound cases where others are faulty; `--force` replaces an earlier import.
-- `--sheet FILE` writes the case sheet alone, for a configuration that exists, as those below.
-
-Volumes are NIfTI (`.nii.gz`, `.nii`), MetaImage (`.mha`) or NRRD (`.nrrd`). DICOM is refused: convert it with
-`dcm2niix -z y -o OUTPUT FOLDER`. `hstf phantom --layout KIND` writes synthetic scans in the form of each kind.
-
-These are ready, with the settings of the semi-supervised literature, once the scans of their owners lie in the folder:
-
-| file | data | labelled | scans and case sheet |
-|---|---|---|---|
-| `acdc.yaml` | ACDC: heart, cine MR, 10 mm slices | 3 or 7 patients | `data/acdc`, `acdc/acdc_<n>.csv` |
-| `brats.yaml` | BraTS: gliomas, four MR modalities | 25 or 50 | `data/brats`, by the import that the file names |
-| `lits.yaml` | LiTS: liver and its lesions, CT | 13 | `data/lits`, by the import that the file names |
-| `la.yaml` | left atrium, MR | 4, 8 or 16; 80: all | `data/la`, `la/la_<n>.csv` |
-| `hippocampus.yaml` | decathlon, Task04: hippocampus, MR | 10 | `data/hippocampus`, `hippocampus/cases.csv` |
-
-`la_cpu.yaml` goes on top of `la.yaml` where there is no GPU. `acdc`, `la` and `hippocampus` want `images/` and `labels/`
-with the names that their sheets have: put or link the files there.
-
-## The case sheet
-
-A CSV file with a row for each case; relative paths start at the sheet's own folder.
-
-| column | meaning |
-|---|---|
-| `case_id` | name of the case: letters, digits, `.`, `_`, `-` |
-| one for each of `modalities` | the image, a volume; `image` unless `modalities` says other |
-| `label` | the label, a volume: of labelled and test cases; of unlabelled ones in a benchmark, read by `evaluate` alone |
-| `split` | `labelled`, `unlabelled` or `test` |
-| `group` | optional: the patient; cases of a patient never straddle a split or a fold |
-| `site` | optional: where the scan comes from; the report shows scores and pseudo-labels by site |
-
-## Scribbles
-
-A label may tell the class of some voxels alone. Give the others a value of their own and name it `ignore`, as in
-`labels: {background: 0, liver: 1, ignore: 255}`; nothing is learned from them and nothing measured, but their image still
-teaches consistency. A few curves of each class that a scan shows will do; the background needs some too, in each of its
-tissues. Dense labels and scribbles may be mixed. From scribbles alone refinement does not learn how many components a
-structure has, how small they are and whether they have holes, so that it leaves those of pseudo-labels as they are, and
-predicted Dice is that of voxels that a person was sure of: trust its order, not its height. Label test cases densely: of
-scribbled ones only overlap is scored, on the labelled voxels. `hstf phantom --scribbles` makes such scans.
-
-In a correction under `overrides/`, too, what is ignored has no weight; the pseudo-label does not come back there.
-
-## Every key
-
-Generated from the classes in `hstf/config/` by `make docs`.
-"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -172,7 +81,8 @@ def schema_text() -> str:
 
 def document() -> str:
     """``config/README.md``."""
-    introduction = INTRODUCTION.replace("{kinds}", "\n".join(_kinds()))
+    template = files("hstf.config").joinpath("configuration.md").read_text(encoding="utf-8")
+    introduction = template.replace("{kinds}", "\n".join(_kinds()))
     return "\n".join([introduction, *_methods(), *_section("The experiment", Config)])
 
 

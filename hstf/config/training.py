@@ -78,8 +78,6 @@ class TrainingConfig(Section):
     gpus: int = Field(1, ge=1)
     """GPUs that share each batch of a training, on one node. The batch stays as it is: the more GPUs, the fewer patches on
     each, and the losses are those of one GPU to rounding; only what augmentation draws is other."""
-    nodes: int = Field(1, ge=1)
-    """Nodes of a SLURM cluster that share a training, each with ``gpus``."""
     history_every: int = Field(20, ge=1)
     """Steps averaged in one row of ``history.csv``."""
     augmentation: AugmentationConfig = AugmentationConfig()

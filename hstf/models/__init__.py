@@ -100,12 +100,9 @@ def save_network(
     path: Path, network: SegmentationNetwork, meta: Mapping[str, Any], snapshots: Sequence[dict[str, Tensor]] = ()
 ) -> None:  # fmt: skip
     """Write weights, specification, ``meta`` (plain JSON values) and earlier weights into one file, atomically."""
-    spec = asdict(network.spec)
-    if not spec["regions"]:  # as it was before there were regions: such files hold the same bytes
-        del spec["regions"]
     content: dict[str, Any] = {
         "state_dict": network.state_dict(),
-        "spec": json.dumps(spec),
+        "spec": json.dumps(asdict(network.spec)),
         "meta": json.dumps(dict(meta)),
     }
     if snapshots:
@@ -156,10 +153,6 @@ def _network(spec: str, weights: Mapping[str, Tensor], device: torch.device | st
 
 
 def _spec(values: dict[str, Any]) -> NetworkSpec:
-    if values["name"] == "cnn" and "patch_size" not in values:
-        values["name"] = (
-            "hybrid_identity"  # the name of that network in files from before the matched ``cnn``
-        )
     return NetworkSpec(**{key: _tuples(value) for key, value in values.items()})
 
 

@@ -39,7 +39,7 @@ class NetworkSpec:
     regions: tuple[tuple[int, ...], ...] = ()
     """Class indices of each sigmoid head (:mod:`hstf.models.regions`); none: a softmax over the classes."""
     shortest_mm: tuple[float, float, float] = (4.0, 4.0, 4.0)
-    """Shortest wavelength of the transformer's positions along each axis; files that do not say so have 4 mm."""
+    """Shortest wavelength of the transformer's positions along each axis (mm)."""
 
 
 @dataclass

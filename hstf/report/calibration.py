@@ -15,13 +15,13 @@ def calibration_section(results: Results, figures: Figures) -> Section:
     content = results.document(results.layout.calibration)
     if not content:
         return Section("calibration", "Calibration", "", [], "The warm-up is not calibrated.")
-    evidence = content.get("evidence", {})
+    evidence = content["evidence"]
     told = [_confidence_text(content, evidence)]
     if any(pseudo_labelled(results.config, number) for number in results.rounds):
         told.append(_verdict_text(results, content))
     blocks: list[Block] = [Note(told), *_learned_tables(results, content)]
-    errors = evidence.get("calibration_error", {})
-    names = [n for n, error in errors.get("after", {}).items() if None not in (error, errors["before"][n])]
+    errors = evidence["calibration_error"]
+    names = [n for n, error in errors["after"].items() if None not in (error, errors["before"][n])]
     if names:
         before, after = ({name: errors[when][name] for name in names} for when in ("before", "after"))
         blocks.append(
@@ -32,13 +32,13 @@ def calibration_section(results: Results, figures: Figures) -> Section:
                 "How far confidence lies from the share of voxels that are right, averaged over voxels.",
             )
         )
-    if curves := _reliability_curves(evidence.get("reliability", [])):
+    if curves := _reliability_curves(evidence["reliability"]):
         caption = (
             "Voxels of the labelled cases by the calibrated confidence of the class they were given. Below the diagonal:"
             " over-confident."
         )
         blocks.append(figures.add("reliability", "Reliability", reliability(curves), caption))
-    cases = evidence.get("cases", {})
+    cases = evidence["cases"]
     if cases:
         pairs = [(case["predicted_dice"], case["mean_dice"]) for case in cases.values()]
         figure = predicted_against_true({"labelled cases, out of fold": unzip(pairs)})
@@ -63,8 +63,8 @@ def _confidence_text(content: Mapping[str, Any], evidence: Mapping[str, Any]) ->
     meaning = (
         "over-confident" if temperature > 1.02 else "under-confident" if temperature < 0.98 else "about right"
     )
-    likelihood = evidence.get("negative_log_likelihood", {})
-    change = f"{number_text(likelihood.get('before'))} → {number_text(likelihood.get('after'))}"
+    likelihood = evidence["negative_log_likelihood"]
+    change = f"{number_text(likelihood['before'])} → {number_text(likelihood['after'])}"
     return f"Temperature {number_text(temperature, 2)}: the networks were {meaning}; negative log-likelihood {change}."
 
 
@@ -89,7 +89,7 @@ def _verdict_text(results: Results, content: Mapping[str, Any]) -> str:
 
 def _learned_tables(results: Results, content: Mapping[str, Any]) -> list[Table]:
     """The threshold of each class, and what is known of each structure: in one table where classes are the structures."""
-    thresholds = content.get("thresholds", {})
+    thresholds = content["thresholds"]
     titles = ("Out-of-fold Dice", "Voxels found", "Predicted Dice off by", "Structure kept")
     source = "round_0/calibration.json"
     if not results.config.regions:
@@ -100,7 +100,7 @@ def _learned_tables(results: Results, content: Mapping[str, Any]) -> list[Table]
         of_class = ("Class", "Confidence threshold", *titles)
         return [Table("What was learned for each class", of_class, rows, source)]
     confidences = [[Cell(name), number_cell(value, 2)] for name, value in thresholds.items()]
-    regions = [[Cell(name), *_structure_cells(content, name)] for name in content.get("structure", {})]
+    regions = [[Cell(name), *_structure_cells(content, name)] for name in content["structure"]]
     return [
         Table("What was learned for each region", ("Region", *titles), regions, source),
         Table("Confidence that a voxel needs", ("Class", "Confidence threshold"), confidences, source),
@@ -109,11 +109,12 @@ def _learned_tables(results: Results, content: Mapping[str, Any]) -> list[Table]
 
 def _structure_cells(content: Mapping[str, Any], name: str) -> list[Cell]:
     """Dice, share of voxels found, error of the predicted Dice and rule of a class or region; the background has none."""
-    rules, evidence = content.get("structure", {}), content.get("evidence", {})
+    rules = content["structure"]
+    evidence = content["evidence"]
     return [
-        number_cell(evidence.get("dice", {}).get(name)),
-        number_cell(evidence.get("recall", {}).get(name), 2),
-        number_cell(content.get("class_sd", {}).get(name)),
+        number_cell(evidence["dice"].get(name)),
+        number_cell(evidence["recall"].get(name), 2),
+        number_cell(content["class_sd"].get(name)),
         Cell(_structure_text(rules[name]) if name in rules else "–"),
     ]
 

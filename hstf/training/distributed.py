@@ -1,14 +1,13 @@
 """One training by several processes, each with a GPU of its own (a rank): the first writes, all compute the same steps.
 
-Torch's ``torchrun`` starts the ranks on one machine, ``srun`` those of several. Each knows the batch of a step and reads
-its part of it. The losses are quotients of sums over the voxels of a batch: :func:`pooled` adds these sums over the ranks,
-so that loss and gradient are those of one process with the whole batch, to rounding. What chance decides patch by patch
-(augmentation, dropout, who is mixed with whom) each rank draws from a stream of its own: with another number of ranks
-a patch lies at the same place and looks otherwise.
+Torch's ``torchrun`` starts the ranks, all on one machine. Each knows the batch of a step and reads its part of it. The
+losses are quotients of sums over the voxels of a batch: :func:`pooled` adds these sums over the ranks, so that loss and
+gradient are those of one process with the whole batch, to rounding. What chance decides patch by patch (augmentation,
+dropout, who is mixed with whom) each rank draws from a stream of its own: with another number of ranks a patch lies at
+the same place and looks otherwise.
 """
 
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,9 +26,8 @@ T = TypeVar("T")
 Terms = Callable[..., Mapping[str, Tensor]]
 
 # The first rank may have to wait for the process of a killed run to end, and the others with it. A rank that dies is not
-# waited for: torchrun and srun then end all.
+# waited for: torchrun then ends all.
 PATIENCE = timedelta(days=1)
-MEETING = timedelta(minutes=5)
 
 
 def rank() -> int:
@@ -55,19 +53,18 @@ def together(device: str) -> Iterator[None]:
         device: as configured; ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        HstfError: there are fewer GPUs than ranks, or another rank is not there or was lost.
+        HstfError: there are fewer GPUs than ranks, or another rank was lost.
     """
-    os.environ.update(place_in_slurm(os.environ))
     if ranks() == 1:
         yield
         return
     backend = "nccl" if choose_device(device).type == "cuda" else "gloo"
-    here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
-    if backend == "nccl" and here > gpus:
+    gpus = torch.cuda.device_count()
+    if backend == "nccl" and ranks() > gpus:
         raise HstfError(
-            f"{here} processes of a training need {here} GPUs on this machine, and torch sees {gpus}: set gpus."
+            f"{ranks()} processes of a training need {ranks()} GPUs on this machine, and torch sees {gpus}: set gpus."
         )
-    _meet(backend)
+    dist.init_process_group(backend, timeout=PATIENCE)
     try:
         yield
     except RuntimeError as error:
@@ -77,42 +74,6 @@ def together(device: str) -> Iterator[None]:
     finally:
         if backend == "gloo" or sys.exception() is None:  # NCCL would wait for the lost rank to say goodbye
             dist.destroy_process_group()
-
-
-def _meet(backend: str) -> None:
-    try:
-        store, place, count = next(dist.rendezvous("env://", timeout=MEETING))
-    except dist.DistError as error:
-        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        raise HstfError(
-            f"rank {rank()} of {ranks()} did not meet the first at {where} ({error}). Where the network has another name for"
-            " its node, set MASTER_ADDR to that."
-        ) from error
-    store.set_timeout(PATIENCE)
-    dist.init_process_group(backend, store=store, rank=place, world_size=count, timeout=PATIENCE)
-
-
-def place_in_slurm(environment: Mapping[str, str]) -> dict[str, str]:
-    """What torchrun would have set, for a task of an ``srun`` of several; else nothing."""
-    count = environment.get("SLURM_STEP_NUM_TASKS", "1")
-    if count == "1" or "RANK" in environment:
-        return {}
-    job = int(environment["SLURM_JOB_ID"]) + int(environment["SLURM_STEP_ID"])
-    return {
-        "RANK": environment["SLURM_PROCID"],
-        "LOCAL_RANK": environment["SLURM_LOCALID"],
-        "WORLD_SIZE": count,
-        "MASTER_ADDR": environment.get("MASTER_ADDR") or first_host(environment["SLURM_STEP_NODELIST"]),
-        "MASTER_PORT": str(20_000 + job % 10_000),
-    }
-
-
-def first_host(nodes: str) -> str:
-    """The first of SLURM's list of ``nodes``: ``gpu[07-09,12],big1`` begins with ``gpu07``."""
-    found = re.match(r"([^,\[]+)(?:\[(\d+))?", nodes)
-    if found is None:
-        raise HstfError(f"SLURM_STEP_NODELIST is {nodes!r}, which names no node.")
-    return found[1] + (found[2] or "")
 
 
 def from_first(value: T) -> T:

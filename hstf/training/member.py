@@ -108,7 +108,7 @@ def _check_share(batch_size: int, training: TrainingConfig) -> None:
     if ranks() > 1 and batch_size < least * ranks():
         raise HstfError(
             f"a batch of {batch_size} patches is too small for {ranks()} GPUs, of which each needs {least}:"
-            f" set gpus (times nodes) to {max(1, batch_size // least)}, or a larger plan.batch_size."
+            f" set gpus to {max(1, batch_size // least)}, or a larger plan.batch_size."
         )
 
 

@@ -73,30 +73,21 @@ def memory(megabytes):
     return of_attempt
 
 
-def shared(nodes, gpus, threads):
-    """Resources of a training on `gpus` of each of `nodes`; `launch` is how its command begins. The others are those by which
-    Snakemake has SLURM start an MPI job: a task for each GPU, the same number on each node."""
-    if nodes > 1:
-        sizes = f"--nodes={nodes} --ntasks-per-node={gpus} --cpus-per-task={threads}"
-        launch = f"srun {sizes} --kill-on-bad-exit=1 hstf"
-        several = {"mpi": "srun", "nodes": nodes, "tasks_per_gpu": 0}
-        tasks = {"tasks": nodes if gpus == 1 else None, "tasks_per_node": gpus if gpus > 1 else None}
-        return {"gpu": GPU * nodes * gpus, "launch": launch, **several, **tasks}
-    launch = f"torchrun --standalone --nproc-per-node {gpus} -m hstf" if gpus > 1 else "hstf"
-    return {"gpu": GPU * gpus, "launch": launch}
-
-
 def ranks(stage):
-    """The `shared` resources of a training of `stage`, as its round's configuration has them; None is not there."""
+    """Resources of a training of `stage` in the round of a job: its GPUs, and `launch`, how its command begins."""
 
-    def resource(name):
-        def of_job(w, threads):
-            training = getattr(CONFIG.for_round(int(w.get("round", 0))), stage)
-            return shared(training.nodes, training.gpus, threads).get(name)
+    def gpus(w):
+        return getattr(CONFIG.for_round(int(w.get("round", 0))), stage).gpus
 
-        return of_job
+    def gpu(w):
+        return GPU * gpus(w)
 
-    return {name: resource(name) for name in shared(2, 1, 1)}
+    def launch(w):
+        if gpus(w) > 1:
+            return f"torchrun --standalone --nproc-per-node {gpus(w)} -m hstf"
+        return "hstf"
+
+    return {"gpu": gpu, "launch": launch}
 
 
 def side_by_side(count):
