@@ -6,7 +6,7 @@
 #   snakemake --cores 8 round_1_refine                              up to a stage, or up to a stage of a round
 #   snakemake compare --cores 8 --configfile config/hippocampus.yaml    methods and seeds side by side
 #
-# hstf writes what happens where into <output>/<experiment>/; README.md explains each file.
+# All files are written to <output>/<experiment>/; docs/reference/output-files.md describes each of them.
 
 from snakemake.utils import min_version
 
