@@ -1,120 +1,10 @@
 """Shared fixtures: folders in which the real Snakemake runs the real workflow."""
 
-import csv
-import os
-import re
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
-
-ROOT = Path(__file__).resolve().parents[1]
-
-SPLITS = ["labelled"] * 3 + ["unlabelled"] * 4 + ["test"] * 2
-"""Of the cases case_000, case_001 ... whose scans are a few bytes: enough for the DAG."""
-
-TINY = {
-    "experiment": "tiny",
-    "cases": "cases.csv",
-    "labels": {"background": 0, "liver": 1, "spleen": 2, "kidney": 3, "lesion": 4},
-    "overrides": "overrides",
-    "rounds": 2,
-    "shard_size": 4,
-    "device": "cpu",
-    "phantom": {"folder": ".", "cases": 9, "labelled": 4, "test": 2, "size": [24, 24, 24]},
-    "plan": {"memory_gb": 1, "max_patch_voxels": 4096, "base_channels": 4, "stages": 3},
-    "network": {"transformer_layers": 1, "transformer_heads": 2},
-    "warmup": {"folds": 2, "steps": 8, "history_every": 4},
-    "refine": {"minimum_predicted_dice": 0.0},
-    "student": {"steps": 6, "history_every": 3},
-    "teacher": {"scales": [1.0, 1.25], "overlap": 0.25},
-    "predict": {"overlap": 0.25},
-    "evaluate": {"bootstrap": 100},
-}
-"""An experiment that learns next to nothing, in a minute."""
-
-
-WITHHELD = "withheld.txt"
-"""In a workspace that has it, whoever opens a file that it lists is noted: see ``guard/sitecustomize.py``."""
-
-
-@dataclass(frozen=True)
-class Workspace:
-    """A folder in which ``snakemake`` runs."""
-
-    folder: Path
-    configfile: str | None = "config.yaml"
-
-    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run Snakemake; the caller looks at the return code."""
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
-        command += ["--configfile", self.configfile] if self.configfile else []
-        command += ["--cores", "2", *arguments]
-        guard = {"PYTHONPATH": str(ROOT / "tests" / "guard"), "HSTF_WITHHELD": str(self.folder / WITHHELD)}
-        return subprocess.run(
-            command,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            env=os.environ | (guard if (self.folder / WITHHELD).is_file() else {}),
-        )
-
-    def jobs(self, *arguments: str) -> dict[str, int]:
-        """How many jobs of each rule a run would have; target rules, which run nothing, are left out."""
-        done = self.snakemake(*arguments, "--dry-run", "--quiet", "rules")
-        assert done.returncode == 0, done.stdout + done.stderr
-        table = re.search(
-            r"^Job stats:\n.*\n-+.*\n((?:\w+ +\d+\n)+)", done.stdout + done.stderr, re.MULTILINE
-        )
-        counts = dict(line.split() for line in table[1].splitlines()) if table else {}
-        return {rule: int(n) for rule, n in counts.items() if rule not in ("all", "total")}
-
-    def refusal(self, *arguments: str) -> str:
-        """What a dry run prints that must refuse to start, in sentences."""
-        done = self.snakemake(*arguments, "--dry-run")
-        assert done.returncode == 1
-        assert "Traceback" not in done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    def run(self, *arguments: str) -> str:
-        """Run the workflow for real; returns what it printed."""
-        done = self.snakemake(*arguments, "--show-failed-logs")
-        assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
-        return done.stdout + done.stderr
-
-    def configure(self, **sections: object) -> None:
-        """Change keys of ``config.yaml``."""
-        path = self.folder / "config.yaml"
-        content = yaml.safe_load(path.read_text()) if path.is_file() else {}
-        path.write_text(yaml.safe_dump(content | sections, sort_keys=False))
-
-    def decide(self, *rows: str) -> None:
-        """Write the reviewers' decisions: ``round,case_id,action,reviewer,date,reason``."""
-        path = self.folder / "overrides" / "decisions.csv"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text("\n".join(["round,case_id,action,reviewer,date,reason", *rows]) + "\n")
-
-    def copy_to(self, folder: Path) -> "Workspace":
-        """The same folder elsewhere, with its time stamps and Snakemake's memory."""
-        shutil.copytree(self.folder, folder, dirs_exist_ok=True)
-        return Workspace(folder, self.configfile)
-
-
-def write_sheet(
-    folder: Path, splits: Sequence[str], image: str = "{}.nii.gz", label: str = "{}_label.nii.gz"
-) -> None:
-    """A case sheet with the cases ``case_000`` ... of ``splits``."""
-    names = [f"case_{number:03d}" for number in range(len(splits))]
-    rows = [
-        f"{name},{image.format(name)},{label.format(name)},{split}"
-        for name, split in zip(names, splits, strict=True)
-    ]
-    (folder / "cases.csv").write_text("\n".join(["case_id,image,label,split", *rows]) + "\n")
+from support.workspace import SPLITS, TINY, Workspace, withhold, write_sheet
 
 
 @pytest.fixture(scope="session")
@@ -125,7 +15,9 @@ def fabricated(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     for number in range(len(SPLITS)):
         for suffix in ("", "_label"):
             (workspace.folder / f"case_{number:03d}{suffix}.nii.gz").write_text(f"{number}{suffix}")
-    workspace.configure(experiment="few", cases="cases.csv", shard_size=2, rounds=2, overrides="overrides")
+    workspace.configure(
+        experiment="few", cases="cases.csv", shard_size=2, rounds=2, overrides="overrides"
+    )
     summary = workspace.snakemake("--summary").stdout.splitlines()[1:]
     for path in (workspace.folder / line.split("\t")[0] for line in summary):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -158,17 +50,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     withhold(workspace.folder, workspace.folder / "sheet.csv")
     workspace.run()
     return workspace
-
-
-def withhold(folder: Path, sheet: Path) -> None:
-    """List what only ``check`` and ``evaluate`` may open: test cases, and the labels of unlabelled ones."""
-    with sheet.open() as stream:
-        rows = list(csv.DictReader(stream))
-    images = set(rows[0]) - {"case_id", "label", "split", "group", "site"}
-    files = [row[name] for row in rows if row["split"] == "test" for name in sorted(images)]
-    files += [row["label"] for row in rows if row["split"] != "labelled" and row["label"]]
-    listed = [os.path.relpath(sheet.parent / file, folder) for file in files]
-    (folder / WITHHELD).write_text("\n".join(listed) + "\n")
 
 
 # ---- phantoms in the layouts of public data sets

@@ -32,7 +32,12 @@ def imported(statement: str) -> set[str]:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    assert imported("import hstf.cli, hstf.config, hstf.cases, hstf.layout, hstf.overrides") == set()
+    assert (
+        imported(
+            "import hstf.cli, hstf.config, hstf.experiment.cases, hstf.experiment.layout, hstf.experiment.overrides"
+        )
+        == set()
+    )
 
 
 @pytest.mark.parametrize("name", WITHOUT_TORCH)
@@ -48,7 +53,9 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"hstf {name}" in capsys.readouterr().out
 
 
-def test_a_fault_is_a_sentence_and_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fault_is_a_sentence_and_exit_code_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["plan", "--config", f"{tmp_path}/nowhere.yaml"]) == 1
     assert "nowhere.yaml: cannot be read" in capsys.readouterr().err
 

@@ -21,17 +21,17 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny_model import tiny_plan
+from support.tiny_model import tiny_plan
 from torch import Tensor, nn
 
-from hstf.check import check
-from hstf.config import resolve_config
+from hstf.config.load import resolve_config
 from hstf.config.preprocess import PreprocessConfig
-from hstf.errors import HstfError
-from hstf.files import write_csv
-from hstf.inference import Predictor, SlidingWindow
-from hstf.preprocess import prepare_image
-from hstf.volumes import read_image, read_label
+from hstf.imaging.preparation import prepare_image
+from hstf.imaging.volumes import read_image, read_label
+from hstf.method.inference import Predictor, SlidingWindow
+from hstf.runtime.errors import HstfError
+from hstf.runtime.files import write_csv
+from hstf.stages.check.stage import check
 
 SECONDS, MEGABYTES = 20, 800
 """Of one file; a grid of 2^24 voxels, the most that a small file may ask for, takes about a third of the memory."""
@@ -76,7 +76,9 @@ def checked(path: Path) -> None:
     """All of ``hstf check`` on one case whose image and label are the file."""
     rows = [{"case_id": "a", "image": path.name, "label": path.name, "split": "labelled"}]
     write_csv(path.parent / "cases.csv", rows, list(rows[0]))
-    config = resolve_config({"cases": str(path.parent / "cases.csv"), "output": str(path.parent / "results")})
+    config = resolve_config(
+        {"cases": str(path.parent / "cases.csv"), "output": str(path.parent / "results")}
+    )
     check(config)
 
 
@@ -100,7 +102,8 @@ WAYS: dict[str, Callable[[Path], object]] = {
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """``check`` reads side by side in processes, which are slow to start and are not measured."""
     monkeypatch.setattr(
-        "hstf.check.reading.map_processes", lambda function, items, workers: ((i, function(i)) for i in items)
+        "hstf.stages.check.reading.map_processes",
+        lambda function, items, workers: ((i, function(i)) for i in items),
     )
 
 
@@ -135,7 +138,9 @@ def header(**fields: object) -> bytes:
     struct.pack_into("<i", content, 0, 348)
     for place, (kind, name) in layout.items():
         value = values[name]
-        struct.pack_into("<" + kind, content, place, *(value if isinstance(value, tuple) else (value,)))
+        struct.pack_into(
+            "<" + kind, content, place, *(value if isinstance(value, tuple) else (value,))
+        )
     content[344:348] = values["magic"]
     return bytes(content) + values["extension"]  # type: ignore[operator]
 
@@ -143,7 +148,9 @@ def header(**fields: object) -> bytes:
 VOXELS = np.random.default_rng(0).integers(0, 900, 120).astype("<i2").tobytes()
 
 shorts = st.one_of(
-    st.integers(-2, 40), st.sampled_from([-32768, 255, 256, 1000, 32767]), st.integers(-32768, 32767)
+    st.integers(-2, 40),
+    st.sampled_from([-32768, 255, 256, 1000, 32767]),
+    st.integers(-32768, 32767),
 )
 floats = st.one_of(
     st.sampled_from([0.0, -0.0, 1.0, -1.0, 1e-30, 1e-6, 100.0, 1e4, 1e10, 3e38, -3e38, math.nan, math.inf, -math.inf]),
@@ -190,7 +197,9 @@ edits = st.sets(st.sampled_from(sorted(FIELDS)), min_size=1, max_size=4).flatmap
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 @FUZZ
 @given(fields=edits, tail=st.one_of(st.just(VOXELS), st.binary(max_size=300)))
-def test_headers(tmp_path_factory: pytest.TempPathFactory, suffix: str, fields: dict, tail: bytes) -> None:
+def test_headers(
+    tmp_path_factory: pytest.TempPathFactory, suffix: str, fields: dict, tail: bytes
+) -> None:
     path = tmp_path_factory.getbasetemp() / f"header{suffix}"
     content = header(**fields) + tail
     path.write_bytes(gzip.compress(content, 1) if suffix == ".nii.gz" else content)
@@ -256,7 +265,9 @@ def zeros(count: int) -> bytes:
     """A gzip member of ``count`` zero bytes, made without holding them."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     block = bytes(1 << 20)
-    parts = [packer.compress(block[: min(len(block), count - at)]) for at in range(0, count, len(block))]
+    parts = [
+        packer.compress(block[: min(len(block), count - at)]) for at in range(0, count, len(block))
+    ]
     return b"".join([*parts, packer.flush()])
 
 
@@ -306,7 +317,8 @@ def test_a_constant_image_that_unpacks_to_gigabytes(tmp_path: Path) -> None:
     """Sound, and nothing but zeros: ``check`` reads it block by block, and no stage unpacks it into memory."""
     path = tmp_path / "zeros.nii.gz"
     path.write_bytes(
-        gzip.compress(header(dim=(3, 2000, 1000, 300, 1, 1, 1, 1), datatype=2, bitpix=8)) + zeros(600_000_000)
+        gzip.compress(header(dim=(3, 2000, 1000, 300, 1, 1, 1, 1), datatype=2, bitpix=8))
+        + zeros(600_000_000)
     )
     for name in ("check", "preprocess", "predict"):
         with bounded(name), pytest.raises(HstfError, match="constant"):
@@ -318,7 +330,9 @@ def test_a_bomb_under_a_memory_limit_is_a_sentence(tmp_path: Path) -> None:
     path = tmp_path / "bomb.nii.gz"
     extension = b"\1\0\0\0" + struct.pack("<ii", 2_000_000_000 // 16 * 16, 4)
     path.write_bytes(gzip.compress(header(vox_offset=2.1e9, extension=extension) + bytes(4000)))
-    rows = [{"case_id": c, "image": path.name, "label": path.name, "split": "labelled"} for c in "ab"]
+    rows = [
+        {"case_id": c, "image": path.name, "label": path.name, "split": "labelled"} for c in "ab"
+    ]
     write_csv(tmp_path / "cases.csv", rows, list(rows[0]))
     (tmp_path / "config.yaml").write_text("cases: cases.csv\ncheck: {workers: 1}\n")
 

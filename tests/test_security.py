@@ -8,19 +8,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, SPLITS, Workspace, write_sheet
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_model import tiny_experiment, write_scan
+from support.tiny_model import tiny_experiment, write_scan
+from support.workspace import ROOT, SPLITS, Workspace, write_sheet
 
-from hstf.config import Config, load_config
+from hstf.commands.predict import predict
+from hstf.config.experiment import Config
+from hstf.config.load import load_config
 from hstf.config.phantom import PhantomConfig
-from hstf.errors import HstfError
-from hstf.export import export
-from hstf.files import sha256_file, write_csv, write_json, write_text
-from hstf.overrides import overrides_in_force
-from hstf.predict import predict
-from hstf.records import CaseWork, read_table, run_shard
+from hstf.experiment.overrides import overrides_in_force
+from hstf.runtime.errors import HstfError
+from hstf.runtime.files import sha256_file, write_csv, write_json, write_text
+from hstf.runtime.shards import CaseWork, read_table, run_shard
+from hstf.stages.export import export
 
 SOURCES = sorted((ROOT / "hstf").rglob("*.py"))
 
@@ -51,7 +52,9 @@ def is_constant(node: ast.expr | None, value: object) -> bool:
 
 def test_weights_and_arrays_are_loaded_as_data() -> None:
     loads = [
-        (where, name, keywords) for where, name, keywords in calls() if name in ("torch.load", "np.load")
+        (where, name, keywords)
+        for where, name, keywords in calls()
+        if name in ("torch.load", "np.load")
     ]
     assert {name for _, name, _ in loads} == {"torch.load", "np.load"}
     for where, name, keywords in loads:
@@ -90,7 +93,9 @@ def test_shell_lines_of_the_rules_quote_what_does_not_come_from_the_workflow_its
     for path in sorted((ROOT / "workflow" / "rules").glob("*.smk")):
         for line in re.findall(r'^ +shell:\n +"(.*)"$', path.read_text(), re.MULTILINE):
             fields = set(re.findall(r"\{[^}]*\}", line))
-            assert all(field in plain or field.endswith(":q}") for field in fields), f"{path.name}: {line}"
+            assert all(field in plain or field.endswith(":q}") for field in fields), (
+                f"{path.name}: {line}"
+            )
             found += 1
     assert found > 15
 
@@ -132,7 +137,11 @@ def test_braces_which_would_be_wildcards_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_folder_of_the_phantom_is_quoted() -> None:
-    assert PhantomConfig(folder="x; touch pwned").options().startswith("--output 'x; touch pwned' --size")
+    assert (
+        PhantomConfig(folder="x; touch pwned")
+        .options()
+        .startswith("--output 'x; touch pwned' --size")
+    )
 
 
 def test_overrides_cannot_lead_out_of_their_folder(tmp_path: Path) -> None:
@@ -147,7 +156,9 @@ def test_overrides_cannot_lead_out_of_their_folder(tmp_path: Path) -> None:
     with pytest.raises(HstfError) as caught:
         overrides_in_force(config, 2, {"a", "b"})
     told = str(caught.value)
-    assert told.count("a link that leads out of the overrides folder; put the file itself there") == 3
+    assert (
+        told.count("a link that leads out of the overrides folder; put the file itself there") == 3
+    )
     assert "secret" not in told
 
 
@@ -155,7 +166,9 @@ def test_links_within_the_overrides_and_to_the_whole_folder_are_fine(tmp_path: P
     write_text(tmp_path / "share" / "round_1" / "a.nii.gz", "x")
     (tmp_path / "share" / "round_1" / "b.nii.gz").symlink_to("a.nii.gz")
     (tmp_path / "overrides").symlink_to("share")
-    assert set(overrides_in_force(Config(overrides=str(tmp_path / "overrides")), 1, {"a", "b"})) == {"a", "b"}
+    assert set(
+        overrides_in_force(Config(overrides=str(tmp_path / "overrides")), 1, {"a", "b"})
+    ) == {"a", "b"}
 
 
 @pytest.mark.parametrize("name", ["../outside.txt", "/etc/hostname", "a/../../outside.txt"])
@@ -167,7 +180,9 @@ def test_a_table_cannot_vouch_for_files_out_of_its_folder(tmp_path: Path, name: 
     with pytest.raises(HstfError, match="its row was edited"):
         read_table(table)
     write_json(table.parent / ".records" / "a.json", {"key": "x", "row": row})
-    work = CaseWork("a", {}, [table.parent / "a.txt"], lambda: write_text(table.parent / "a.txt", "y") or {})
+    work = CaseWork(
+        "a", {}, [table.parent / "a.txt"], lambda: write_text(table.parent / "a.txt", "y") or {}
+    )
     assert run_shard(table, {}, [work], [], "copy") == 1, "a record that is no record is none"
 
 
@@ -219,7 +234,18 @@ MERGED = "a: &a {x: 1}\n" + "".join(
         ("# " + "x" * 2_000_000, "bytes"),
         ("experiment: \x00", "not valid YAML"),
     ],
-    ids=["bomb", "merged", "deep list", "deep map", "deep block", "number", "date", "python", "large", "nul"],
+    ids=[
+        "bomb",
+        "merged",
+        "deep list",
+        "deep map",
+        "deep block",
+        "number",
+        "date",
+        "python",
+        "large",
+        "nul",
+    ],
 )
 def test_yaml_that_does_harm_is_refused_at_once(tmp_path: Path, text: str, told: str) -> None:
     path = tmp_path / "config.yaml"
@@ -239,7 +265,8 @@ def test_the_workflow_refuses_it_too(tmp_path: Path) -> None:
 @settings(deadline=None, max_examples=200)
 @given(
     st.one_of(
-        st.binary(max_size=200), st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace"))
+        st.binary(max_size=200),
+        st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace")),
     )
 )
 def test_any_bytes_are_a_configuration_or_a_sentence(

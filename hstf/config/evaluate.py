@@ -41,7 +41,9 @@ class DetectionConfig(Section):
     @classmethod
     def _bins_ascend(cls, bins: tuple[float, ...]) -> tuple[float, ...]:
         if list(bins) != sorted(set(bins)) or min(bins, default=1.0) <= 0:
-            raise ValueError(f"size_bins_mm3 are volumes above 0 in ascending order, found {list(bins)}")
+            raise ValueError(
+                f"size_bins_mm3 are volumes above 0 in ascending order, found {list(bins)}"
+            )
         return bins
 
 

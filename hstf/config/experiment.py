@@ -107,14 +107,18 @@ class Config(Section):
     @model_validator(mode="after")
     def _cross_teaching_has_two_networks(self) -> Self:
         if self.student.objective == "cross_teaching" and self.network.name != "pair":
-            raise ValueError("student.objective cross_teaching needs two networks: set network.name to pair")
+            raise ValueError(
+                "student.objective cross_teaching needs two networks: set network.name to pair"
+            )
         return self
 
     @field_validator("experiment")
     @classmethod
     def _plain_name(cls, name: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-            raise ValueError(f"experiment {name!r} names a folder: use letters, digits, '.', '_' and '-'")
+            raise ValueError(
+                f"experiment {name!r} names a folder: use letters, digits, '.', '_' and '-'"
+            )
         return name
 
     @field_validator("labels")

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from hstf.config.experiment import Config
-from hstf.errors import HstfError, join_faults
+from hstf.runtime.errors import HstfError, join_faults
 
 
 def load_config(*paths: Path) -> Config:
@@ -96,7 +96,9 @@ def _refuse_growth(path: Path, events: Iterable[yaml.Event]) -> None:
     for event in events:
         if isinstance(event, yaml.AliasEvent):
             raise HstfError(f"{path}: uses YAML aliases (*name). Write the values out.")
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
+            event, yaml.CollectionEndEvent
+        )
         if depth > YAML_DEPTH:
             raise HstfError(f"{path}: is nested more than {YAML_DEPTH} levels deep.")
 
@@ -148,3 +150,16 @@ def known_keys(location: Iterable[Any]) -> list[str]:
             return []
         section = annotation
     return list(section.model_fields)
+
+
+HEADER = (
+    "# The whole configuration, defaults included. Written by the workflow: edit config/ instead.\n"
+)
+
+
+def config_text(config: Config) -> str:
+    """``config`` as YAML with every default, under a comment."""
+    values = config.model_dump(mode="json")
+    return HEADER + yaml.safe_dump(
+        values, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None
+    )

@@ -37,5 +37,9 @@ class PhantomConfig(Section):
         options = [f"--{name} {value}" for name, value in values.items()]
         options += ["--scribbles"] if self.scribbles else []
         return " ".join(
-            [f"--output {shlex.quote(self.folder)}", f"--size {' '.join(map(str, self.size))}", *options]
+            [
+                f"--output {shlex.quote(self.folder)}",
+                f"--size {' '.join(map(str, self.size))}",
+                *options,
+            ]
         )

@@ -14,12 +14,18 @@ def region_faults(regions: Regions, classes: Sequence[str]) -> list[str]:
     """
     if not regions:
         return []
-    faults = [fault for name, members in regions.items() for fault in _faults_of(name, members, classes)]
+    faults = [
+        fault for name, members in regions.items() for fault in _faults_of(name, members, classes)
+    ]
     faults += [
         f"{_listed(names)} hold the same classes; keep one of them"
-        for names in _alike({name: frozenset(members) for name, members in regions.items() if members})
+        for names in _alike(
+            {name: frozenset(members) for name, members in regions.items() if members}
+        )
     ]
-    holders = {c: frozenset(name for name, members in regions.items() if c in members) for c in classes}
+    holders = {
+        c: frozenset(name for name, members in regions.items() if c in members) for c in classes
+    }
     faults += [
         f"the class {c} is in no region; give it one of its own, {c}: [{c}]"
         for c in classes
@@ -45,7 +51,11 @@ def _faults_of(name: str, members: Sequence[str], classes: Sequence[str]) -> Ite
             yield f"{name} holds background, which is what no region holds"
         elif member not in classes:
             near = difflib.get_close_matches(member, classes, n=1)
-            hint = f". Did you mean {near[0]!r}?" if near else f"; the classes are {', '.join(classes)}"
+            hint = (
+                f". Did you mean {near[0]!r}?"
+                if near
+                else f"; the classes are {', '.join(classes)}"
+            )
             yield f"{name} holds {member!r}, which is no class{hint}"
 
 

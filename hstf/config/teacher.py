@@ -25,5 +25,7 @@ class TeacherConfig(Section):
         if 1.0 not in scales:
             raise ValueError(f"1.0 must be among the scales, found {list(scales)}")
         if any(not 0.25 <= scale <= 4 for scale in scales) or len(set(scales)) < len(scales):
-            raise ValueError(f"scales lie in 0.25..4 and differ from one another, found {list(scales)}")
+            raise ValueError(
+                f"scales lie in 0.25..4 and differ from one another, found {list(scales)}"
+            )
         return scales

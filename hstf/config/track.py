@@ -12,7 +12,9 @@ CREDENTIALS = re.compile(
     r"(?<=://)[^\s/]*@|(?<=[?&])(?:[\w-]*(?:password|token|secret|key))=[^\s&\"']*", re.IGNORECASE
 )
 
-PASSWORD = re.compile(r"://[^\s/@]*:[^\s/]+@|[?&][\w-]*(?:password|token|secret|key)=[^\s&]+", re.IGNORECASE)
+PASSWORD = re.compile(
+    r"://[^\s/@]*:[^\s/]+@|[?&][\w-]*(?:password|token|secret|key)=[^\s&]+", re.IGNORECASE
+)
 
 
 class TrackConfig(Section):

@@ -146,7 +146,9 @@ class StudentConfig(TrainingConfig):
     learns_from: Literal["pseudo_labels", "images", "labels"] = "pseudo_labels"
     """What there is besides the labelled cases: pseudo-labels; unlabelled images without any; or nothing. Without
     pseudo-labels the stages teacher, refine and labels do not run."""
-    objective: Literal["self_training", "mean_teacher", "uamt", "cross_teaching", "bcp"] = "self_training"
+    objective: Literal["self_training", "mean_teacher", "uamt", "cross_teaching", "bcp"] = (
+        "self_training"
+    )
     """What is learned from a batch; `method` sets it. ``self_training`` has CSC, mixing and EMA blend."""
     members: int = Field(1, ge=1)
     """Students of a round that differ by seed; their mean prediction is the round's model."""

@@ -16,7 +16,7 @@ class NetworkSpec:
     """All that it takes to build a network again; plain JSON values, stored beside its weights."""
 
     name: str
-    """A key of :data:`hstf.models.NETWORKS`."""
+    """A key of :data:`hstf.models.registry.NETWORKS`."""
     inputs: int
     """Channels of the image."""
     classes: int
@@ -37,7 +37,7 @@ class NetworkSpec:
     pair: tuple[str, ...] = ()
     """The names of the two networks of a ``pair``."""
     regions: tuple[tuple[int, ...], ...] = ()
-    """Class indices of each sigmoid head (:mod:`hstf.models.regions`); none: a softmax over the classes."""
+    """Class indices of each sigmoid head (:mod:`hstf.models.registry.regions`); none: a softmax over the classes."""
     shortest_mm: tuple[float, float, float] = (4.0, 4.0, 4.0)
     """Shortest wavelength of the transformer's positions along each axis (mm)."""
 

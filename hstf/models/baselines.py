@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hstf.errors import HstfError
 from hstf.models.base import NetworkSpec, Pyramid, SegmentationNetwork, Triple, Zoom
+from hstf.runtime.errors import HstfError
 
 
 class Baseline(SegmentationNetwork):
@@ -91,7 +91,12 @@ def unetpp(spec: NetworkSpec) -> Baseline:
 
     channels = (*spec.channels, *(spec.channels[-1],) * 5)[:5]
     network = BasicUNetPlusPlus(
-        3, spec.inputs, spec.classes, (*channels, channels[0]), deep_supervision=True, dropout=spec.dropout
+        3,
+        spec.inputs,
+        spec.classes,
+        (*channels, channels[0]),
+        deep_supervision=True,
+        dropout=spec.dropout,
     )
     return Baseline(spec, network, 16, "upcat_3_1")
 

@@ -22,7 +22,12 @@ class ResidualBlock(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: Triple, stride: Triple = (1, 1, 1), inner: int | None = None
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: Triple,
+        stride: Triple = (1, 1, 1),
+        inner: int | None = None,
     ) -> None:
         super().__init__()
         inner = inner or outputs

@@ -25,7 +25,8 @@ class HybridNet(SegmentationNetwork):
         channels, strides, kernels = spec.channels, spec.strides, spec.kernels
         before = (spec.inputs, *channels[:-1])
         self.encoder = nn.ModuleList(
-            ResidualBlock(*arguments) for arguments in zip(before, channels, kernels, strides, strict=True)
+            ResidualBlock(*arguments)
+            for arguments in zip(before, channels, kernels, strides, strict=True)
         )
         self.attended = attended_level(strides, spec.transformer_stride)
         self.transformer = self._transformer() if spec.name == "hybrid" else None
@@ -82,7 +83,9 @@ class HybridNet(SegmentationNetwork):
 
 def attended_level(strides: Sequence[Sequence[int]], largest: int) -> int:
     """The deepest level whose total in-plane stride is at most ``largest``."""
-    totals = accumulate(strides, lambda total, stride: [a * b for a, b in zip(total, stride, strict=True)])
+    totals = accumulate(
+        strides, lambda total, stride: [a * b for a, b in zip(total, stride, strict=True)]
+    )
     return max(level for level, total in enumerate(totals) if max(total) <= largest)
 
 
@@ -90,4 +93,6 @@ def voxel_at(
     level: int, strides: Sequence[Sequence[int]], spacing: Sequence[float]
 ) -> tuple[float, float, float]:
     """Voxel size (mm) of the feature map at ``level``, of an input with ``spacing``."""
-    return tuple(mm * prod(s[axis] for s in strides[: level + 1]) for axis, mm in enumerate(spacing))  # type: ignore[return-value]
+    return tuple(
+        mm * prod(s[axis] for s in strides[: level + 1]) for axis, mm in enumerate(spacing)
+    )  # type: ignore[return-value]

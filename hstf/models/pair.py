@@ -12,7 +12,9 @@ from hstf.models.base import NetworkSpec, Pyramid, SegmentationNetwork, Zoom
 class Pair(SegmentationNetwork):
     """``first`` and ``second`` share nothing but their input; the pair answers with the mean of their probabilities."""
 
-    def __init__(self, spec: NetworkSpec, first: SegmentationNetwork, second: SegmentationNetwork) -> None:
+    def __init__(
+        self, spec: NetworkSpec, first: SegmentationNetwork, second: SegmentationNetwork
+    ) -> None:
         super().__init__(spec)
         self.first, self.second = first, second
 

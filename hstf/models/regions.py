@@ -4,7 +4,7 @@ Let z be the log-odds that the heads give the regions, and M the 0/1 matrix of w
 background lies in none. Independent sigmoids give a voxel the set b of regions with probability proportional to
 exp(b . z). Of all sets, only the rows of M can be written as a label. Restricted to them, class k has the probability
 softmax(M z)_k: logits y = M z are all that it takes, and teacher, refinement, consistency and prediction see classes.
-The probability of a region is the sum over its classes (:func:`hstf.losses.region_log_odds`).
+The probability of a region is the sum over its classes (:func:`hstf.training.losses.region_log_odds`).
 
 The region-based training of nnU-Net (Isensee et al., nnU-Net for brain tumor segmentation, BrainLes 2020) leaves the
 sigmoids independent: an enhancing tumour may be likelier than the whole tumour around it, and an order of writing settles
@@ -34,7 +34,9 @@ class RegionNetwork(SegmentationNetwork):
     def pyramid(self, x: Tensor, zoom: Zoom = 1.0) -> Pyramid:
         """See :class:`SegmentationNetwork`."""
         answer = self.network.pyramid(x, zoom)
-        levels = [class_logits(level, self.spec.regions, self.spec.classes) for level in answer.logits]
+        levels = [
+            class_logits(level, self.spec.regions, self.spec.classes) for level in answer.logits
+        ]
         return Pyramid(levels, answer.features)
 
 
@@ -46,6 +48,7 @@ def class_logits(z: Tensor, regions: Sequence[Sequence[int]], classes: int) -> T
     heads = z.float().unbind(1)
     nothing = torch.zeros_like(heads[0])
     rows = [
-        [head for head, members in zip(heads, regions, strict=True) if k in members] for k in range(classes)
+        [head for head, members in zip(heads, regions, strict=True) if k in members]
+        for k in range(classes)
     ]
     return torch.stack([sum(row, nothing) for row in rows], dim=1)

@@ -68,7 +68,11 @@ class TransformerLayer(nn.Module):
 
     def _attention(self, x: Tensor, angles: Tensor) -> Tensor:
         batch, count, width = x.shape
-        q, k, v = self.qkv(x).reshape(batch, count, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        q, k, v = (
+            self.qkv(x)
+            .reshape(batch, count, 3, self.heads, width // self.heads)
+            .permute(2, 0, 3, 1, 4)
+        )
         y = F.scaled_dot_product_attention(rotate(q, angles), rotate(k, angles), v)
         return self.out(y.transpose(1, 2).reshape(batch, count, width))
 

@@ -22,12 +22,19 @@ class UTNet(SegmentationNetwork):
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__(spec)
-        channels, strides, kernels, heads = spec.channels, spec.strides, spec.kernels, spec.transformer_heads
+        channels, strides, kernels, heads = (
+            spec.channels,
+            spec.strides,
+            spec.kernels,
+            spec.transformer_heads,
+        )
         last = len(channels) - 1
         self.first, self.deep = min(FIRST, last), attended_level(strides, spec.transformer_stride)
         self.encoder = nn.ModuleList(
             ResidualBlock(*arguments)
-            for arguments in zip((spec.inputs, *channels[:-1]), channels, kernels, strides, strict=True)
+            for arguments in zip(
+                (spec.inputs, *channels[:-1]), channels, kernels, strides, strict=True
+            )
         )
         self.attention = nn.ModuleList(AttentionBlock(c, c, heads) for c in channels[self.first :])
         self.decoder = nn.ModuleList(
@@ -119,7 +126,10 @@ class EfficientAttention(nn.Module):
         table = self.bias[:, relative_index(cells).to(self.bias.device)]
         fields = table.unflatten(2, (CELLS,) * 3)
         return (
-            F.interpolate(fields, size=tuple(shape), mode="trilinear").flatten(2).transpose(1, 2).contiguous()
+            F.interpolate(fields, size=tuple(shape), mode="trilinear")
+            .flatten(2)
+            .transpose(1, 2)
+            .contiguous()
         )
 
 

@@ -19,8 +19,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hstf.device import choose_device
-from hstf.errors import HstfError
+from hstf.runtime.devices import choose_device
+from hstf.runtime.errors import HstfError
 
 T = TypeVar("T")
 Terms = Callable[..., Mapping[str, Tensor]]
@@ -69,10 +69,14 @@ def together(device: str) -> Iterator[None]:
         yield
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error):
-            raise HstfError(f"rank {rank()} of {ranks()} lost another, whose message says why.") from error
+            raise HstfError(
+                f"rank {rank()} of {ranks()} lost another, whose message says why."
+            ) from error
         raise
     finally:
-        if backend == "gloo" or sys.exception() is None:  # NCCL would wait for the lost rank to say goodbye
+        if (
+            backend == "gloo" or sys.exception() is None
+        ):  # NCCL would wait for the lost rank to say goodbye
             dist.destroy_process_group()
 
 
@@ -108,7 +112,9 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient * ranks()  # DDP takes the mean of the ranks' gradients where we need their sum
+        return (
+            gradient * ranks()
+        )  # DDP takes the mean of the ranks' gradients where we need their sum
 
 
 def somewhere(chosen: Tensor) -> Tensor:

@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hstf.augment import ISOTROPIC_MR, Acquisition, intensity, spatial
 from hstf.config.training import AugmentationConfig, TrainingConfig
-from hstf.device import autocast
-from hstf.errors import HstfError
-from hstf.fourier import mix_amplitudes
-from hstf.progress import Progress
+from hstf.runtime.devices import autocast
+from hstf.runtime.errors import HstfError
+from hstf.runtime.progress import Progress
+from hstf.training.augmentation import ISOTROPIC_MR, Acquisition, intensity, spatial
 from hstf.training.distributed import in_step, leads
+from hstf.training.fourier import mix_amplitudes
 from hstf.training.patches import Batch, PatchSource
 from hstf.training.state import TrainingState, update_ema
 
@@ -42,7 +42,11 @@ class Views:
 
     @classmethod
     def draw(
-        cls, batch: Batch, source: PatchSource, config: AugmentationConfig, generator: torch.Generator
+        cls,
+        batch: Batch,
+        source: PatchSource,
+        config: AugmentationConfig,
+        generator: torch.Generator,
     ) -> "Views":
         """Cut the patches out of the regions of ``batch``, on the device of ``generator``."""
         region = batch.region.to(generator.device, non_blocking=True)
@@ -51,7 +55,13 @@ class Views:
         weak, target, weight = patch.split([channels, source.classes, 1], dim=1)
         pseudo = batch.pseudo.to(generator.device)[:, None, None, None, None].expand_as(weight)
         return cls(
-            weak, of_labelled(target, weight, pseudo), weight, pseudo, config, generator, source.acquisition
+            weak,
+            of_labelled(target, weight, pseudo),
+            weight,
+            pseudo,
+            config,
+            generator,
+            source.acquisition,
         )
 
     def strong(self) -> Tensor:
@@ -80,7 +90,9 @@ def of_labelled(target: Tensor, weight: Tensor, pseudo: Tensor) -> Tensor:
     inside = target.sum(1, keepdim=True)
     ignored = inside - weight
     mixed = ~pseudo & (ignored > IGNORED_SHARE) & (weight > IGNORED_SHARE)
-    labelled = (target - ignored / target.shape[1]).clamp_min(0) * inside / weight.clamp_min(IGNORED_SHARE)
+    labelled = (
+        (target - ignored / target.shape[1]).clamp_min(0) * inside / weight.clamp_min(IGNORED_SHARE)
+    )
     return torch.where(mixed, labelled, target)
 
 
@@ -110,7 +122,9 @@ def train(
         for batch in source.batches(state.step, config.steps):
             seed = source.seed * 1_000_003 + state.step + source.rank * RANK_STREAM
             torch.manual_seed(seed)  # DropPath and dropout
-            views = Views.draw(batch, source, config.augmentation, torch.Generator(device).manual_seed(seed))
+            views = Views.draw(
+                batch, source, config.augmentation, torch.Generator(device).manual_seed(seed)
+            )
             rate = learning_rate(state.step, config)
             with autocast(device, config.amp):
                 terms = compute(state, views)
@@ -121,7 +135,9 @@ def train(
             take_step(state, rate, config)
             state.averages.add(terms, loss)
             if state.step % config.history_every == 0 or state.step == config.steps:
-                state.history.append({"step": state.step, "learning_rate": rate, **state.averages.pop()})
+                state.history.append(
+                    {"step": state.step, "learning_rate": rate, **state.averages.pop()}
+                )
             if time.monotonic() - saved >= config.checkpoint_seconds:
                 state.save(folder, fingerprint)
                 saved = time.monotonic()
@@ -142,7 +158,9 @@ def take_step(state: TrainingState, rate: float, config: TrainingConfig) -> None
     for group in state.optimizer.param_groups:
         group["lr"] = rate
     state.optimizer.step()
-    update_ema(state.ema, state.network, min(config.ema_decay, (state.step + 1) / (state.step + 10)))
+    update_ema(
+        state.ema, state.network, min(config.ema_decay, (state.step + 1) / (state.step + 10))
+    )
     state.step += 1
     if state.step in snapshot_steps(config):
         state.keep_snapshot()
@@ -161,7 +179,8 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
 
 def _not_finite(step: int, batch: Batch, terms: Mapping[str, Tensor], norm: Tensor) -> str:
     values = ", ".join(
-        f"{name} {float(value.detach()):g}" for name, value in {**terms, "gradient norm": norm}.items()
+        f"{name} {float(value.detach()):g}"
+        for name, value in {**terms, "gradient norm": norm}.items()
     )
     return (
         f"the loss or its gradient is not finite at step {step} ({values}) with a batch of {', '.join(batch.case_ids)}."

@@ -8,20 +8,21 @@ from typing import Any
 
 import torch
 
-from hstf.augment import Acquisition
-from hstf.cases import Case
-from hstf.config import Config
+from hstf.config.experiment import Config
 from hstf.config.training import TrainingConfig
-from hstf.device import choose_device
-from hstf.errors import HstfError
-from hstf.files import sha256_file, sha256_json, write_csv, write_json
-from hstf.layout import Layout
-from hstf.lease import alone
-from hstf.models import SegmentationNetwork, build, load_network, network_spec, save_network
-from hstf.plan import Plan
-from hstf.stages import SPEED_KEYS, STAGES
+from hstf.experiment.cases import Case
+from hstf.experiment.dependencies import SPEED_KEYS, STAGES
+from hstf.experiment.layout import Layout
+from hstf.experiment.plan import Plan
+from hstf.models.base import SegmentationNetwork
+from hstf.models.registry import build, load_network, network_spec, save_network
+from hstf.runtime.devices import choose_device
+from hstf.runtime.errors import HstfError
+from hstf.runtime.files import sha256_file, sha256_json, write_csv, write_json
+from hstf.runtime.locks import alone
+from hstf.training.augmentation import Acquisition
 from hstf.training.distributed import leads, rank, ranks, together
-from hstf.training.held import hold
+from hstf.training.gpu_cache import hold
 from hstf.training.loop import Objective, train
 from hstf.training.patches import PatchSource, TrainingCase
 from hstf.training.state import TrainingState
@@ -45,7 +46,9 @@ def pseudo_cases(layout: Layout, number: int, sources: Mapping[str, str]) -> lis
     Args:
         sources: by case, as ``labels.csv`` has them.
     """
-    folders = [(i, layout.preprocessed / i / "image.b2nd", layout.labels(number) / i) for i in sources]
+    folders = [
+        (i, layout.preprocessed / i / "image.b2nd", layout.labels(number) / i) for i in sources
+    ]
     return [
         TrainingCase(i, image, f / "target.b2nd", f / "locations.npy", pseudo=sources[i] != "human")
         for i, image, f in folders
@@ -97,7 +100,11 @@ def train_member(
         train(state, source, objective, training, folder, fingerprint, title)
         if leads():
             _write(layout, number, member, state, meta or {})
-            made_by = {"machine": platform.node(), "device": str(device), "threads": torch.get_num_threads()}
+            made_by = {
+                "machine": platform.node(),
+                "device": str(device),
+                "threads": torch.get_num_threads(),
+            }
             write_json(folder / "made_by.json", made_by)  # sums of floats depend on all three
     return layout.weights(number, member)
 
@@ -112,7 +119,9 @@ def _check_share(batch_size: int, training: TrainingConfig) -> None:
         )
 
 
-def initial_network(config: Config, plan: Plan, seed: int, start: Path | None) -> SegmentationNetwork:
+def initial_network(
+    config: Config, plan: Plan, seed: int, start: Path | None
+) -> SegmentationNetwork:
     """A network with random weights drawn from ``seed``, or the one of the file ``start``."""
     if start is not None:
         return load_network(start)[0]
@@ -146,7 +155,9 @@ def training_fingerprint(
     })  # fmt: skip
 
 
-def _write(layout: Layout, number: int, member: str, state: TrainingState, meta: dict[str, Any]) -> None:
+def _write(
+    layout: Layout, number: int, member: str, state: TrainingState, meta: dict[str, Any]
+) -> None:
     columns = list(dict.fromkeys(key for row in state.history for key in row))
     write_csv(layout.history(number, member), state.history, columns)
     meta = {"round": number, "member": member, "steps": state.step, **meta}

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hstf.augment import ISOTROPIC_MR, Acquisition, region_size
-from hstf.geometry import IGNORED
-from hstf.store import StoredArray, open_array
+from hstf.imaging.arrays import StoredArray, open_array
+from hstf.imaging.geometry import IGNORED
+from hstf.training.augmentation import ISOTROPIC_MR, Acquisition, region_size
 
 AHEAD = 2  # batches that are read while one is learned from
 
@@ -47,7 +47,11 @@ class TrainingCase:
     @property
     def files(self) -> list[Path]:
         """All files that are read."""
-        return [path for path in (self.image_path, self.target_path, self.locations_path) if path is not None]
+        return [
+            path
+            for path in (self.image_path, self.target_path, self.locations_path)
+            if path is not None
+        ]
 
     @property
     def image(self) -> StoredArray:
@@ -83,7 +87,9 @@ class TrainingCase:
             view[channels:] = torch.as_tensor(target[(slice(None), *inside)]) / 255
         else:
             label = torch.as_tensor(target[inside])
-            view[channels:-1] = label == torch.arange(classes, device=label.device).reshape(-1, 1, 1, 1)
+            view[channels:-1] = label == torch.arange(classes, device=label.device).reshape(
+                -1, 1, 1, 1
+            )
             view[channels:-1, label == IGNORED] = 1 / classes
             view[-1] = label != IGNORED
         return out
@@ -125,7 +131,9 @@ class PatchSource:
         places = [(case, self._centre(case, rng) - np.array(size) // 2) for case in cases]
         own = places[self.rank :: self.ranks]
         regions = [case.region(start, size, self.classes) for case, start in own]
-        if any(region.is_cuda for region in regions):  # some are held on the GPU, others may not fit there
+        if any(
+            region.is_cuda for region in regions
+        ):  # some are held on the GPU, others may not fit there
             regions = [region.cuda() for region in regions]
         return Batch(
             torch.stack(regions),
@@ -158,7 +166,9 @@ class PatchSource:
             share = min(max(share, 1), self.batch_size - 1)
         return int(step * share + 0.5) if self.pseudo else step * self.batch_size
 
-    def _turn(self, cases: Sequence[TrainingCase], positions: range, stream: int) -> list[TrainingCase]:
+    def _turn(
+        self, cases: Sequence[TrainingCase], positions: range, stream: int
+    ) -> list[TrainingCase]:
         """The cases at ``positions`` of passes through all ``cases``, each in a random order of its own."""
         chosen = []
         for position in positions:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from hstf.config.training import TrainingConfig
-from hstf.files import write_torch
-from hstf.models import SegmentationNetwork
+from hstf.models.base import SegmentationNetwork
+from hstf.runtime.files import write_torch
 from hstf.training.distributed import from_first, leads
 
 
@@ -91,7 +91,9 @@ class TrainingState:
 
         Of several ranks the first reads, for all.
         """
-        content, said = from_first(_read(folder / "state.pt", fingerprint) if leads() else (None, ""))
+        content, said = from_first(
+            _read(folder / "state.pt", fingerprint) if leads() else (None, "")
+        )
         if content is not None:
             self._take(content)
         return said
@@ -107,7 +109,9 @@ class TrainingState:
 
     def keep_snapshot(self) -> None:
         """Keep the weights of the EMA network as they are now."""
-        self.snapshots.append({k: v.detach().cpu().clone() for k, v in self.ema.state_dict().items()})
+        self.snapshots.append(
+            {k: v.detach().cpu().clone() for k, v in self.ema.state_dict().items()}
+        )
 
 
 def _read(path: Path, fingerprint: str) -> tuple[dict[str, Any] | None, str]:

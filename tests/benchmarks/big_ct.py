@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from hstf.files import write_csv
-from hstf.phantom import PHANTOM_LABELS, PhantomOptions, generate_case
-from hstf.phantom.dataset import save
+from hstf.datasets.phantom.dataset import save
+from hstf.datasets.phantom.options import PHANTOM_LABELS, PhantomOptions
+from hstf.datasets.phantom.scan import generate_case
+from hstf.runtime.files import write_csv
 
 SMALL = (96, 96, 96)
 SPACING = (0.75, 0.75, 1.0)
@@ -56,7 +57,9 @@ STAGES = {
 }
 
 
-def make_scans(folder: Path, size: tuple[int, int, int], spacing: tuple[float, float, float]) -> None:
+def make_scans(
+    folder: Path, size: tuple[int, int, int], spacing: tuple[float, float, float]
+) -> None:
     """Scans, case sheet and configuration. The large scan is a coarse phantom with each voxel repeated, and fresh noise."""
     if (folder / "config.yaml").exists():
         return
@@ -140,7 +143,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--size", type=int, nargs=3, default=(512, 512, 800), metavar=("X", "Y", "Z"))
+    parser.add_argument(
+        "--size", type=int, nargs=3, default=(512, 512, 800), metavar=("X", "Y", "Z")
+    )
     parser.add_argument(
         "--spacing",
         type=float,

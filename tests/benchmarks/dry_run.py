@@ -25,7 +25,9 @@ def make_experiment(folder: Path, unlabelled: int, rounds: int) -> None:
         for name in filter(None, rows[-1].split(",")[1:3]):
             (folder / name).touch()
     (folder / "cases.csv").write_text("\n".join(rows) + "\n")
-    (folder / "config.yaml").write_text(f"experiment: many\ncases: {folder}/cases.csv\nrounds: {rounds}\n")
+    (folder / "config.yaml").write_text(
+        f"experiment: many\ncases: {folder}/cases.csv\nrounds: {rounds}\n"
+    )
 
 
 def dry_run(folder: Path) -> tuple[float, float, str]:
@@ -39,11 +41,23 @@ def dry_run(folder: Path) -> tuple[float, float, str]:
         "--directory",
         str(folder),
     ]
-    command += ["--configfile", str(folder / "config.yaml"), "--cores", "8", "--dry-run", "--quiet", "rules"]
+    command += [
+        "--configfile",
+        str(folder / "config.yaml"),
+        "--cores",
+        "8",
+        "--dry-run",
+        "--quiet",
+        "rules",
+    ]
     start = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     seconds = time.perf_counter() - start
-    return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024, done.stdout + done.stderr
+    return (
+        seconds,
+        resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
+        done.stdout + done.stderr,
+    )
 
 
 def main() -> None:

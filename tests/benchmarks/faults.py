@@ -14,7 +14,12 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parents[2]
-TESTS = ["tests/test_faults.py", "tests/test_training.py", "tests/test_distributed.py", "tests/slurm"]
+TESTS = [
+    "tests/test_faults.py",
+    "tests/test_training.py",
+    "tests/test_distributed.py",
+    "tests/slurm",
+]
 CHOSEN = "faults or killed or cancelled or preempted or out_of_time"
 
 
@@ -30,7 +35,9 @@ def table(rows: list[dict[str, str]]) -> str:
     """A Markdown table, the quickest first."""
     rows = sorted(rows, key=lambda row: float(row["seconds"]))
     lines = [f"| {row['fault']} | {row['goes on']} | {float(row['seconds']):.1f} |" for row in rows]
-    return "\n".join(["| fault | the next run goes on | seconds until done |", "|---|---|---:|", *lines])
+    return "\n".join(
+        ["| fault | the next run goes on | seconds until done |", "|---|---|---:|", *lines]
+    )
 
 
 def main() -> None:

@@ -14,8 +14,8 @@ from statistics import fmean
 
 import yaml
 
-from hstf.files import read_csv
-from hstf.phantom import PHANTOM_LABELS
+from hstf.datasets.phantom.options import PHANTOM_LABELS
+from hstf.runtime.files import read_csv
 
 ROOT = Path(__file__).resolve().parents[2]
 PHANTOM = [

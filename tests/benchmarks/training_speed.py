@@ -20,19 +20,20 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from hstf.config import Config, load_config
+from hstf.config.experiment import Config
+from hstf.config.load import load_config
 from hstf.config.training import TrainingConfig
-from hstf.device import autocast, choose_device
-from hstf.methods import student_objective
-from hstf.plan import Plan
-from hstf.plan.decide import batch_size, network_levels
-from hstf.store import write_array
-from hstf.training.held import hold
+from hstf.experiment.plan import Plan
+from hstf.imaging.arrays import write_array
+from hstf.method.objectives.registry import student_objective
+from hstf.method.objectives.supervision import supervised
+from hstf.runtime.devices import autocast, choose_device
+from hstf.stages.plan.decide import batch_size, network_levels
+from hstf.training.gpu_cache import hold
 from hstf.training.loop import Objective, train
 from hstf.training.member import initial_network
 from hstf.training.patches import PatchSource, TrainingCase
 from hstf.training.state import TrainingState
-from hstf.warmup import supervised
 
 MARGIN = 1.4  # edge of a random scan over that of the patch, about as in the left atrium
 
@@ -41,7 +42,9 @@ def make_plan(config: Config) -> Plan:
     """A plan of the configuration alone: its patch must be set, spacing and batch may be."""
     section = config.plan
     if section.patch_size is None:
-        sys.exit("the patch must be known: set plan.patch_size in the configuration, or give --patch.")
+        sys.exit(
+            "the patch must be known: set plan.patch_size in the configuration, or give --patch."
+        )
     spacing = section.spacing or (1.0, 1.0, 1.0)
     levels, _ = network_levels(section, section.patch_size, spacing)
     channels = tuple(
@@ -71,7 +74,9 @@ def random_case(
         here / "locations.npy",
         np.column_stack([label[tuple(position.T)], position])[label[tuple(position.T)] > 0],
     )
-    return TrainingCase(name, here / "image.b2nd", here / "target.b2nd", here / "locations.npy", pseudo)
+    return TrainingCase(
+        name, here / "image.b2nd", here / "target.b2nd", here / "locations.npy", pseudo
+    )
 
 
 @dataclass
@@ -88,7 +93,10 @@ class Clock:
         if state.step in (self.first, self.last):
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            self.times[state.step], self.process[state.step] = time.perf_counter(), time.process_time()
+            self.times[state.step], self.process[state.step] = (
+                time.perf_counter(),
+                time.process_time(),
+            )
         return self.objective(state, views)  # type: ignore[arg-type]
 
     @property
@@ -236,11 +244,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", type=Path, nargs="+", required=True)
-    parser.add_argument("--stage", choices=["warmup", "student"], nargs="+", default=["warmup", "student"])
+    parser.add_argument(
+        "--stage", choices=["warmup", "student"], nargs="+", default=["warmup", "student"]
+    )
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--patch", type=int, nargs=3, help="instead of plan.patch_size")
     parser.add_argument("--batch", type=int, help="instead of plan.batch_size")
-    parser.add_argument("--variant", nargs="+", default=[], choices=["channels_last", "compile", "benchmark"])
+    parser.add_argument(
+        "--variant", nargs="+", default=[], choices=["channels_last", "compile", "benchmark"]
+    )
     args = parser.parse_args()
     config = load_config(*args.config)
     changes = {"patch_size": args.patch and tuple(args.patch), "batch_size": args.batch}

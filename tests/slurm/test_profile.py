@@ -2,17 +2,24 @@
 
 import re
 
-from conftest import ROOT, Workspace
+from support.workspace import ROOT, Workspace
 
 PROFILE = ROOT / "workflow" / "profiles" / "slurm" / "config.yaml"
 
 
 def test_every_setting_of_the_profile_can_be_switched_on(experiment: Workspace) -> None:
     text = re.sub(r"^#(?=(  )*\w)", "", PROFILE.read_text(), flags=re.MULTILINE)
-    assert text.count("slurm_partition:") == text.count("set-resources:") == text.count("set-threads:") == 1
+    assert (
+        text.count("slurm_partition:")
+        == text.count("set-resources:")
+        == text.count("set-threads:")
+        == 1
+    )
     (experiment.folder / "slurm").mkdir()
     (experiment.folder / "slurm" / "config.yaml").write_text(text)
-    partitions = "partitions:\n  normal: {max_runtime: 2880}\n  gpu: {max_runtime: 1440, max_gpu: 4}\n"
+    partitions = (
+        "partitions:\n  normal: {max_runtime: 2880}\n  gpu: {max_runtime: 1440, max_gpu: 4}\n"
+    )
     assert [line.strip() for line in partitions.splitlines()] == re.findall(
         r"^# {5} *(.*)$", PROFILE.read_text(), re.MULTILINE
     ), "as the profile shows it"

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, TINY, Workspace, write_sheet
-from recovery import Record, recovery, wait_for
+from support.recovery import Record, recovery, wait_for
+from support.workspace import ROOT, TINY, Workspace, write_sheet
 
-from hstf.files import read_json, sha256_file
+from hstf.runtime.files import read_json, sha256_file
 
 HERE = Path(__file__).resolve().parent
 HOW = os.environ.get("HSTF_SLURM", "")
@@ -23,12 +23,15 @@ pytestmark = [
     pytest.mark.slurm,
     pytest.mark.skipif(HOW not in ("1", "ci"), reason="starts a SLURM: make test-slurm"),
     pytest.mark.skipif(
-        os.geteuid() != 0 or shutil.which("apt-get") is None, reason="needs root and Debian packages"
+        os.geteuid() != 0 or shutil.which("apt-get") is None,
+        reason="needs root and Debian packages",
     ),
 ]
 whole = pytest.mark.skipif(HOW == "ci", reason="takes minutes: make test-slurm")
 STEPS = 400  # of a training that is interrupted: long enough to be caught
-THREADS = min(8, len(os.sched_getaffinity(0)))  # of a job that asks for 8; no more than there really are
+THREADS = min(
+    8, len(os.sched_getaffinity(0))
+)  # of a job that asks for 8; no more than there really are
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,7 +61,13 @@ def jobs(*options: str) -> list[list[str]]:
 def show_jobs(submitted: list[str]) -> None:
     """Print the list of ``submitted`` jobs (``pytest -rP`` shows it)."""
     columns = "jobid:6,comment:60,partition:10,numnodes:6,numcpus:6,minmemory:9,tres-per-job:12,timeused:8,nodelist:9,state"
-    options = ["--all", "--states=all", "--sort=i", f"--jobs={','.join(submitted)}", f"--Format={columns}"]
+    options = [
+        "--all",
+        "--states=all",
+        "--sort=i",
+        f"--jobs={','.join(submitted)}",
+        f"--Format={columns}",
+    ]
     print(subprocess.run(["squeue", *options], capture_output=True, text=True, check=True).stdout)
 
 
@@ -73,13 +82,18 @@ def submitted(told: str) -> list[str]:
 def test_the_demo_from_a_clean_clone(tmp_path: Path) -> None:
     folder = tmp_path / "hstf"
     subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
-    done = subprocess.run(command(), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(
+        command(), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     assert done.returncode == 0, done.stdout[-6000:]
     show_jobs(submitted(done.stdout))
     assert (folder / "results/demo/report/report.html").is_file()
     assert 30 <= len(submitted(done.stdout)) <= 60, "32 cases, two rounds: few jobs"
     verify = subprocess.run(
-        [sys.executable, "-m", "hstf", "verify", "results/demo"], cwd=folder, capture_output=True, text=True
+        [sys.executable, "-m", "hstf", "verify", "results/demo"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
     )
     assert verify.returncode == 0, verify.stderr
 
@@ -96,7 +110,11 @@ def snakemake(workspace: Workspace, *arguments: str) -> subprocess.Popen[str]:
     options = [*arguments, "--snakefile", str(ROOT / "Snakefile"), "--configfile", "config.yaml"]
     options += ["--slurm-init-seconds-before-status-checks", "3"]
     return subprocess.Popen(
-        command(*options), cwd=workspace.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command(*options),
+        cwd=workspace.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 
@@ -172,7 +190,9 @@ def running(run: subprocess.Popen[str], workspace: Workspace) -> str:
     return next(job[0] for job in jobs("--states=running"))
 
 
-def ends_like_an_undisturbed_one(run: subprocess.Popen[str], workspace: Workspace, undisturbed: str) -> str:
+def ends_like_an_undisturbed_one(
+    run: subprocess.Popen[str], workspace: Workspace, undisturbed: str
+) -> str:
     told = run.communicate(timeout=500)[0]
     assert run.returncode == 0, told[-6000:]
     show_jobs(submitted(told))
@@ -189,7 +209,9 @@ def test_a_job_that_is_cancelled_goes_on(
     workspace = prepared.copy_to(tmp_path)
     run = snakemake(workspace, str(WEIGHTS))
     job = running(run, workspace)
-    with recovery(record_property, "SLURM: `scancel` of a training", "by itself: `retries` of the profile"):
+    with recovery(
+        record_property, "SLURM: `scancel` of a training", "by itself: `retries` of the profile"
+    ):
         subprocess.run(["scancel", job], check=True)
         told = ends_like_an_undisturbed_one(run, workspace, undisturbed)
     assert "Trying to restart job" in told
@@ -200,15 +222,24 @@ def test_a_job_that_is_preempted_is_requeued_and_goes_on(
     prepared: Workspace, tmp_path: Path, undisturbed: str, record_property: Record
 ) -> None:
     workspace = prepared.copy_to(tmp_path)
-    preemptable = ["--default-resources", "slurm_partition=preemptable", "mem_mb=2000", "runtime=60"]
+    preemptable = [
+        "--default-resources",
+        "slurm_partition=preemptable",
+        "mem_mb=2000",
+        "runtime=60",
+    ]
     run = snakemake(workspace, str(WEIGHTS), *preemptable)
     job = running(run, workspace)
     size = ["--partition=cpu", "--nodes=3", "--exclusive"]
     more_urgent = ["sbatch", "--parsable", *size, "--wrap=sleep 5", "--output=/dev/null"]
     restarts = ["scontrol", "--oneliner", "show", "job", job]
-    with recovery(record_property, "SLURM: preemption by a more urgent job", "by itself: `slurm-requeue`"):
+    with recovery(
+        record_property, "SLURM: preemption by a more urgent job", "by itself: `slurm-requeue`"
+    ):
         subprocess.run(more_urgent, check=True, capture_output=True, cwd=tmp_path)
-        wait_for(lambda: "Restarts=1" in subprocess.run(restarts, capture_output=True, text=True).stdout)
+        wait_for(
+            lambda: "Restarts=1" in subprocess.run(restarts, capture_output=True, text=True).stdout
+        )
         told = ends_like_an_undisturbed_one(run, workspace, undisturbed)
     assert "Trying to restart job" not in told, "SLURM did it"
 
@@ -224,7 +255,9 @@ def test_a_job_that_runs_out_of_time_goes_on(
     subprocess.run(["scancel", "--signal=STOP", "--full", job], check=True)
     subprocess.run(["scontrol", "update", f"JobId={job}", "TimeLimit=1"], check=True)
     wait_for(lambda: [job] in [line[:1] for line in jobs("--states=timeout")])
-    with recovery(record_property, "SLURM: time limit of a training", "by itself: `retries` of the profile"):
+    with recovery(
+        record_property, "SLURM: time limit of a training", "by itself: `retries` of the profile"
+    ):
         ends_like_an_undisturbed_one(run, workspace, undisturbed)
 
 
@@ -240,5 +273,7 @@ def test_a_training_on_two_gpus_of_a_node(prepared: Workspace, tmp_path: Path) -
     log = (tmp_path / LOG).read_text()
     assert "12 steps on cpu and 1 more" in log and "12/12" in log
     (job,) = submitted(told)
-    shown = subprocess.run(["scontrol", "--oneliner", "show", "job", job], capture_output=True, text=True)
+    shown = subprocess.run(
+        ["scontrol", "--oneliner", "show", "job", job], capture_output=True, text=True
+    )
     assert re.search(r" NumNodes=1 .*TresPerJob=gres:gpu:2", shown.stdout)

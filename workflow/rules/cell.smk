@@ -1,8 +1,8 @@
 # One experiment of a comparison: a method and a seed, or what several of them share. compare.smk uses this file as a module
 # and hands over the whole configuration.
 
-from hstf.config import resolve_config
-from hstf.compare.cells import scaled_cases
+from hstf.config.load import resolve_config
+from hstf.experiment.comparison import scaled_cases
 
 CONFIG = resolve_config(config)
 ALIKE = len(CONFIG.compare.methods) * len(CONFIG.compare.seeds)

@@ -6,13 +6,14 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from hstf.cases import Split, read_cases, refuse_few_patients, refuse_missing_files, refuse_no_test_cases
-from hstf.compare.cells import refuse_method
-from hstf.crossfit import crosses
-from hstf.errors import HstfError
-from hstf.layout import Layout, learns_from, members, pseudo_labelled
-from hstf.overrides import overrides_in_force, unused_overrides
-from hstf.stages import stage_parameters
+from hstf.experiment.cases import Split, read_cases, refuse_few_patients, refuse_missing_files, refuse_no_test_cases
+from hstf.experiment.comparison import refuse_method
+from hstf.method.cross_fitting import crosses
+from hstf.runtime.errors import HstfError
+from hstf.experiment.layout import Layout
+from hstf.experiment.schedule import learns_from, members, pseudo_labelled
+from hstf.experiment.overrides import overrides_in_force, unused_overrides
+from hstf.experiment.dependencies import stage_parameters
 
 
 # Built from envs/hstf.def; only `--software-deployment-method apptainer` uses it.

@@ -1,9 +1,9 @@
 # Methods and seeds side by side on the data of this experiment; only with a `compare:` section. Each is an experiment of its
 # own in <output>/<experiment>/compare/, made of the same rules, and takes data and warm-up from where they are made already.
 
-from hstf.compare.cells import cells, experiments
-from hstf.config.command import config_text
-from hstf.files import write_text_if_changed
+from hstf.experiment.comparison import cells, experiments
+from hstf.config.load import config_text
+from hstf.runtime.files import write_text_if_changed
 
 try:
     CELLS, EXPERIMENTS = cells(CONFIG), experiments(CONFIG)

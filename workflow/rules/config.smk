@@ -4,11 +4,12 @@ import sys
 from functools import reduce
 from pathlib import Path
 
-from hstf.config import resolve_config
+from hstf.config.load import resolve_config
 from hstf.config.load import merge, read_yaml
-from hstf.errors import HstfError
-from hstf.lease import Taken, sole_run
-from hstf.reuse import check_reuse
+from hstf.runtime.errors import HstfError
+from hstf.runtime.locks import Taken
+from hstf.runtime.run_lock import sole_run
+from hstf.experiment.reuse import check_reuse
 
 if "cases" not in config:
 

@@ -1,0 +1,90 @@
+"""Test cases at other input scales: what is left of a model's Dice when anatomy appears smaller or larger than planned."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hstf.config.experiment import Config
+from hstf.experiment.cases import Case, Split, read_cases
+from hstf.experiment.comparison import scaled_cases
+from hstf.experiment.layout import Layout
+from hstf.imaging.geometry import Geometry
+from hstf.imaging.preparation import prepare_image
+from hstf.imaging.volumes import read_image
+from hstf.runtime.errors import HstfError
+from hstf.runtime.files import write_csv
+from hstf.runtime.progress import track
+from hstf.scoring.metrics import EMPTY_DICE, structure_dice
+from hstf.stages.evaluate.cases import load_predictor
+from hstf.stages.evaluate.references import read_reference
+
+if TYPE_CHECKING:
+    from hstf.method.inference import Predictor
+
+COLUMNS = ("case_id", "group", "scale", "class", "dice")
+
+
+def evaluate_scales(config: Config, number: int) -> None:
+    """Write ``scales.csv`` of a round: Dice by test case, scale and class, at the scales of ``compare.scales``.
+
+    Raises:
+        HstfError: there is no ``compare:`` section, or the model or a file is missing.
+    """
+    if config.compare is None:
+        raise HstfError(
+            "--scales: scores at the scales of compare.scales; the configuration has no 'compare:'."
+        )
+    cases = scaled_cases(config, read_cases(config).of(Split.TEST))
+    predictor = load_predictor(config.for_round(number), number)
+    score = partial(_rows, config.for_round(number), predictor, config.compare.scales)
+    rows = [row for case in track(cases, f"scales {number}") for row in score(case)]
+    write_csv(Layout.of(config).evaluation_scales(number), rows, COLUMNS)
+
+
+def _rows(
+    config: Config, predictor: "Predictor", scales: Sequence[float], case: Case
+) -> Iterator[dict[str, Any]]:
+    volumes = [read_image(path) for path in case.images]
+    reference = read_reference(case, volumes[0], config)
+    image, geometry = prepare_image(volumes, predictor.plan, config.preprocess, config.modalities)
+    structures, empty = config.structures, EMPTY_DICE[config.evaluate.empty]
+    for scale in scales:
+        label = predict_at(predictor, image, geometry, scale)
+        dices = structure_dice(label, reference, structures, empty)
+        for name, dice in zip(structures, dices, strict=True):
+            yield {
+                "case_id": case.case_id,
+                "group": case.group,
+                "scale": scale,
+                "class": name,
+                "dice": dice,
+            }
+
+
+def predict_at(
+    predictor: "Predictor", image: np.ndarray, geometry: Geometry, scale: float
+) -> np.ndarray:
+    """Class indices ``(X, Y, Z)`` uint8 in native space, of a scan shown to the network at ``scale`` times its size.
+
+    The window shows the same anatomy at every scale and the network is told the size of a voxel, as in the views that
+    cross-scale consistency trains and a scan of another resolution has.
+
+    Args:
+        image: ``(C, X, Y, Z)`` float32, normalised, on the planned grid.
+    """
+    import torch
+    from torch.nn.functional import interpolate
+
+    from hstf.method.tta import zoom_image
+
+    zoomed = zoom_image(torch.as_tensor(image), scale, predictor.plan.spacing)
+    of_networks = (
+        predictor.probabilities(network, zoomed, scale) for network in predictor.networks.values()
+    )
+    mean = sum(of_networks, torch.zeros(1)) / len(predictor.networks)
+    on_grid = interpolate(mean[None], size=image.shape[1:], mode="trilinear", align_corners=False)[
+        0
+    ]
+    return predictor.label(on_grid, geometry)

@@ -1,0 +1,328 @@
+"""The configuration: merging, defaults, faults as sentences, and what is generated from the classes."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from support.workspace import ROOT, write_sheet
+
+from hstf.cli import main
+from hstf.commands.config import document, schema_text
+from hstf.config.experiment import Config
+from hstf.config.load import config_text, load_config, merge, resolve_config
+from hstf.config.phantom import PhantomConfig
+from hstf.experiment.dependencies import STAGES, stage_parameters
+from hstf.runtime.errors import HstfError
+from hstf.runtime.files import sha256_json
+
+
+def write(folder: Path, **files: object) -> list[Path]:
+    """A YAML file for each keyword."""
+    for name, content in files.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    return [folder / f"{name}.yaml" for name in files]
+
+
+def test_defaults_need_no_file() -> None:
+    config = resolve_config({})
+    assert config.rounds == 2
+    assert config.class_names == ["background", "foreground"]
+
+
+def test_later_files_win_key_by_key(tmp_path: Path) -> None:
+    first = {"student": {"steps": 5, "csc": {"every": 3}}, "seed": 1}
+    config = load_config(*write(tmp_path, first=first, second={"student": {"csc": {"ramp": 0.5}}}))
+    assert (
+        config.student.steps,
+        config.student.csc.every,
+        config.student.csc.ramp,
+        config.seed,
+    ) == (
+        5,
+        3,
+        0.5,
+        1,
+    )
+
+
+def test_labels_and_modalities_are_replaced_as_a_whole(tmp_path: Path) -> None:
+    first = {"labels": {"liver": 1, "spleen": 2}, "modalities": {"t1": "mr", "t2": "mr"}}
+    config = load_config(
+        *write(tmp_path, first=first, second={"labels": {"heart": 1}, "modalities": {"ct": "ct"}})
+    )
+    assert config.class_names == ["background", "heart"]
+    assert config.modalities == {"ct": "ct"}
+
+
+nested = st.recursive(
+    st.integers(),
+    lambda inner: st.dictionaries(st.sampled_from("abcd"), inner, max_size=3),
+    max_leaves=8,
+)
+mappings = st.dictionaries(st.sampled_from("abcd"), nested, max_size=3)
+
+
+@given(mappings, mappings)
+def test_merging_keeps_the_second_and_changes_neither(base: dict, over: dict) -> None:
+    before = json.dumps([base, over])
+    merged = merge(base, over)
+    assert json.dumps([base, over]) == before
+    assert merge(merged, over) == merged
+    assert merged.keys() == base.keys() | over.keys()
+    assert all(merged[key] == value for key, value in over.items() if not isinstance(value, dict))
+
+
+@pytest.mark.parametrize(
+    ("raw", "told"),
+    [
+        ({"rouns": 3}, "rouns: unknown key. Did you mean 'rounds'?"),
+        ({"student": {"csc": {"evry": 1}}}, "student.csc.evry: unknown key. Did you mean 'every'?"),
+        ({"rounds": -1}, "rounds: Input should be greater than or equal to 0, found -1"),
+        (
+            {"plan": {"spacing": [-1, 1, 1]}},
+            "plan.spacing.0: Input should be greater than 0, found -1",
+        ),
+        (
+            {"plan": {"patch_size": [0, 64, 64]}},
+            "plan.patch_size.0: Input should be greater than or equal to 1",
+        ),
+        (
+            {"predict": {"flip_axes": [3]}},
+            "predict.flip_axes: some of the axes 0, 1 and 2 are expected, each once, found [3]",
+        ),
+        ({"warmup": {"augmentation": {"flip_axes": [0, 0]}}}, "each once, found [0, 0]"),
+        ({"student": {"csc": {"scale_range": [0, 1.4]}}}, "within 0.25..4, found [0.0, 1.4]"),
+        (
+            {"warmup": {"augmentation": {"scale_range": [1.2, 0.8]}}},
+            "the lowest and the highest scale",
+        ),
+        ({"labels": {"a": 1, "b": 1}}, "labels share a value"),
+        ({"labels": {"background": 0}}, "labels name no class besides the background"),
+        ({"experiment": "../x"}, "names a folder"),
+        ({"rounds_overrides": {2: {"plan": {}}}}, "plan cannot differ by round"),
+        ({"rounds_overrides": {2: {"student": {"step": 1}}}}, "unknown key. Did you mean 'steps'?"),
+        ({"phantom": {"size": [40, 40]}}, "phantom.size"),
+    ],
+)
+def test_faults_are_sentences(raw: dict, told: str) -> None:
+    with pytest.raises(HstfError) as error:
+        resolve_config(raw, "my.yaml")
+    assert "my.yaml" in str(error.value)
+    assert told in str(error.value)
+
+
+def test_all_faults_are_told_at_once() -> None:
+    with pytest.raises(HstfError) as error:
+        resolve_config({"rouns": 3, "student": {"steps": 0}, "seed": -1})
+    assert all(key in str(error.value) for key in ("rouns", "student.steps", "seed"))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("- 1", "holds list"),
+        ("a: [", "not valid YAML"),
+        ("a: &x 1\nb: *x", "alias"),
+        (
+            "student: {steps: 5}\nseed: 1\nstudent: {members: 2}",
+            r"(?s)once.*'student' stands in lines 1 and 3",
+        ),
+        ("labels: {background: 0, a: 1, a: 2}", "'a' stands in lines 1 and 1"),
+    ],
+)
+def test_files_that_are_no_configuration(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(HstfError, match=told):
+        load_config(path)
+
+
+TUMOUR = {
+    "labels": {"necrosis": 1, "oedema": 2, "enhancing": 4, "ignore": 9},
+    "regions": {
+        "whole_tumour": ["necrosis", "oedema", "enhancing"],
+        "tumour_core": ["necrosis", "enhancing"],
+        "enhancing_tumour": ["enhancing"],
+    },
+}
+
+
+def test_structures_are_regions_or_without_them_classes() -> None:
+    config = resolve_config(TUMOUR | {"lesions": ["enhancing_tumour"]})
+    assert config.structures == {
+        "whole_tumour": (1, 2, 3),
+        "tumour_core": (1, 3),
+        "enhancing_tumour": (3,),
+    }
+    assert config.heads == ((1, 2, 3), (1, 3), (3,)) and config.structure_kind == "region"
+    plain = resolve_config({"labels": TUMOUR["labels"], "lesions": ["oedema"]})
+    assert plain.structures == {"necrosis": (1,), "oedema": (2,), "enhancing": (3,)}
+    assert plain.heads == () and plain.structure_kind == "class"
+    with pytest.raises(
+        HstfError,
+        match="lesions name oedema, expected some of the regions whole_tumour, tumour_core",
+    ):
+        resolve_config(TUMOUR | {"lesions": ["oedema"]})
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"whole_tumour": ["necrosis", "edema"]}, "whole_tumour holds 'edema', which is no class. Did you mean 'oedema'?"),
+        ({"whole_tumour": ["xyz"]}, "'xyz', which is no class; the classes are necrosis, oedema, enhancing"),
+        ({"core": ["background", "oedema"]}, "core holds background, which is what no region holds"),
+        ({"core": ["ignore"]}, "core holds 'ignore', which is no class"),
+        ({"core": ["enhancing", "necrosis"]}, "tumour_core and core hold the same classes; keep one of them"),
+        ({"core": ["oedema", "oedema"]}, "core names a class twice"),
+        ({"core": []}, "core holds no class"),
+        ({"background": ["oedema"]}, "background is no name for a region"),
+        ({"whole_tumour": ["necrosis", "enhancing"]},
+         "the class oedema is in no region; give it one of its own, oedema: [oedema]"),
+        ({"enhancing_tumour": ["oedema"]},
+         "the classes necrosis and enhancing are in the same regions (tumour_core, whole_tumour), which cannot tell"
+         " them apart; add a region that holds one of them"),
+    ],
+)  # fmt: skip
+def test_regions_that_cannot_be_written_as_a_label_map(change: dict, told: str) -> None:
+    with pytest.raises(HstfError) as error:
+        resolve_config(TUMOUR | {"regions": TUMOUR["regions"] | change})
+    assert told in str(error.value)
+
+
+def test_all_faults_of_regions_are_told_at_once() -> None:
+    with pytest.raises(HstfError) as error:
+        resolve_config(TUMOUR | {"regions": {"core": ["necrosi", "background"]}})
+    told = str(error.value)
+    assert all(
+        part in told
+        for part in (
+            "'necrosi'",
+            "holds background",
+            "oedema is in no region",
+            "enhancing is in no",
+        )
+    )
+
+
+def test_regions_are_replaced_as_a_whole_and_are_parameters_of_what_depends_on_them(
+    tmp_path: Path,
+) -> None:
+    first = TUMOUR | {"experiment": "first"}
+    second = {
+        "regions": {
+            "a": ["oedema"],
+            "b": ["enhancing"],
+            "tumour": ["necrosis", "oedema", "enhancing"],
+        }
+    }
+    assert list(load_config(*write(tmp_path, first=first, second=second)).regions) == [
+        "a",
+        "b",
+        "tumour",
+    ]
+    changed = [s for s in STAGES if "regions" in stage_parameters(resolve_config(TUMOUR), s, 1)]
+    assert changed == ["warmup", "calibrate", "teacher", "refine", "student", "evaluate"]
+
+
+def test_a_round_differs_where_it_says_so() -> None:
+    config = resolve_config(
+        {"rounds_overrides": {2: {"student": {"steps": 7}}}, "student": {"learning_rate": 0.5}}
+    )
+    assert config.for_round(1) is config
+    assert config.for_round(2).student.steps == 7
+    assert config.for_round(2).student.learning_rate == 0.5
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_parameters_of_a_stage_survive_json(stage: str) -> None:
+    parameters = stage_parameters(Config(regions={"whole": ("foreground",)}), stage, 1)
+    assert json.loads(json.dumps(parameters)) == parameters
+    assert {key.partition(".")[0] for key in STAGES[stage].keys} <= parameters.keys()
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_configurations_of_the_repository_are_in_order(
+    path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    config = load_config(path)
+    if Path(config.cases).is_file():
+        assert main(["config", "--check", "--config", str(path)]) == 0
+        assert f"{config.experiment}: in order" in capsys.readouterr().out
+    else:  # the data come from their owners alone: the file says how to import them
+        assert f"--sheet {config.cases}" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"warmup": {"folds": 9}}, "warmup.folds is 9 but there are 3 labelled patients"),
+        ({"compare": {"seeds": [0, 0]}}, "names one twice"),
+        ({"reuse": {"data": "results/nowhere"}}, "holds no experiment"),
+    ],
+)
+def test_the_check_refuses_what_the_workflow_would(
+    tmp_path: Path, keys: dict, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_sheet(tmp_path, ["labelled"] * 3 + ["unlabelled", "test"])
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        yaml.safe_dump({"cases": str(tmp_path / "cases.csv"), "labels": {"organ": 1}} | keys)
+    )
+    assert main(["config", "--check", "--config", str(path)]) == 1
+    assert told in capsys.readouterr().err
+
+
+def test_what_is_shown_is_read_back_as_the_same() -> None:
+    config = load_config(ROOT / "config" / "config.yaml")
+    assert resolve_config(yaml.safe_load(config_text(config))) == config
+
+
+def test_generated_files_are_in_step_with_the_classes() -> None:
+    readme, schema = (
+        ROOT / "config" / "README.md",
+        ROOT / "workflow" / "schemas" / "config.schema.json",
+    )
+    assert readme.read_text() == document(), "run `make docs`"
+    assert schema.read_text() == schema_text(), "run `make docs`"
+
+
+def test_every_key_is_explained() -> None:
+    empty = [
+        line for line in document().splitlines() if line.startswith("| `") and line.endswith("|  |")
+    ]
+    assert empty == []
+
+
+def test_the_schema_refuses_what_the_classes_refuse() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    validator = jsonschema.Draft202012Validator(json.loads(schema_text()))
+    assert validator.is_valid(yaml.safe_load((ROOT / "config" / "config.yaml").read_text()))
+    assert not validator.is_valid({"rouns": 3})
+    assert not validator.is_valid({"student": {"steps": 0}})
+
+
+def test_phantom_options_are_those_of_the_command() -> None:
+    options = PhantomConfig(cases=5, size=(8, 9, 10)).options().split()
+    assert options[:6] == ["--output", "demo", "--size", "8", "9", "10"]
+    assert options[options.index("--cases") + 1] == "5"
+
+
+def test_the_order_of_classes_and_channels_is_a_parameter() -> None:
+    """It is that of class indices and channels: JSON with sorted keys would not tell the two apart."""
+    one = Config(
+        labels={"background": 0, "liver": 1, "lesion": 2}, modalities={"t1": "mr", "t2": "mr"}
+    )
+    other = Config(
+        labels={"background": 0, "lesion": 2, "liver": 1}, modalities={"t2": "mr", "t1": "mr"}
+    )
+    assert one.labels == other.labels and one.modalities == other.modalities
+    for stage in ("preprocess", "warmup", "refine", "labels", "student", "evaluate"):
+        assert sha256_json(stage_parameters(one, stage, 1)) != sha256_json(
+            stage_parameters(other, stage, 1)
+        )

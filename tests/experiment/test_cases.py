@@ -1,0 +1,217 @@
+"""The case sheet: what is refused, and that shards and withheld labels are as promised."""
+
+from pathlib import Path
+
+import pytest
+
+from hstf.config.experiment import Config
+from hstf.experiment.cases import CaseSheet, Split, read_cases
+from hstf.runtime.errors import HstfError
+
+HEADER = "case_id,image,label,split,group,site\n"
+SOUND = (
+    HEADER
+    + "p1,a.nii.gz,al.nii.gz,labelled,g1,x\np2,b.nii.gz,,unlabelled,,\np3,/c.nii,cl.nii,test,,y\n"
+)
+
+
+def read(folder: Path, text: str | bytes, **values: object) -> CaseSheet:
+    path = folder / "cases.csv"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return read_cases(Config.model_validate({"cases": str(path), **values}))
+
+
+def faults(folder: Path, text: str | bytes, **values: object) -> str:
+    with pytest.raises(HstfError) as caught:
+        read(folder, text, **values)
+    return str(caught.value)
+
+
+def test_a_sound_sheet(tmp_path: Path) -> None:
+    first, second, third = read(tmp_path, SOUND).cases
+    assert (first.case_id, first.images, first.split) == (
+        "p1",
+        (tmp_path / "a.nii.gz",),
+        Split.LABELLED,
+    )
+    assert (first.group, first.site, first.training_label) == ("g1", "x", tmp_path / "al.nii.gz")
+    assert (second.reference, second.group, second.site) == (None, "p2", "")
+    assert third.images == (Path("/c.nii"),)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: b"\xef\xbb\xbf" + text.encode(),
+        lambda text: text.replace(",", ";").encode(),
+        lambda text: text.replace(",", "\t").encode(),
+        lambda text: text.replace("\n", "\r\n").encode(),
+        lambda text: text.replace(",", " , ").encode() + b"\n  \n , , \n",
+        lambda text: ("\ufeff" + text.replace(",", ";").replace("\n", ";;\r\n")).encode(),
+    ],
+    ids=["bom", "semicolons", "tabs", "windows", "spaces", "excel"],
+)
+def test_sheets_from_spreadsheets_read_the_same(tmp_path: Path, change: object) -> None:
+    assert read(tmp_path, change(SOUND)) == read(tmp_path, SOUND)  # type: ignore[operator]
+
+
+def test_channels_come_in_the_order_of_the_configuration(tmp_path: Path) -> None:
+    text = "flair,case_id,t1,split\nf.nii,p1,t.nii,unlabelled\n"
+    sheet = read(tmp_path, text, modalities={"t1": "mr", "flair": "mr"})
+    assert [path.name for path in sheet.cases[0].images] == ["t.nii", "f.nii"]
+
+
+@pytest.mark.parametrize(
+    "case_id",
+    [
+        "; rm -rf",
+        "../x",
+        "a/b",
+        ".hidden",
+        "-flag",
+        "",
+        "a b",
+        "x" * 129,
+        "ä",
+        "$(id)",
+        "a\nb",
+        "a{shard}",
+        "a;b",
+    ],
+)
+def test_ids_that_could_do_harm_in_a_path_or_a_shell(tmp_path: Path, case_id: str) -> None:
+    told = faults(tmp_path, f'{HEADER}"{case_id}",a.nii,l.nii,labelled,,\n')
+    assert "must be letters, digits" in told
+
+
+@pytest.mark.parametrize("case_id", ["p1.weight", "p1.nii.gz", "p1.NII", "labelled_0.csv", "p1."])
+def test_ids_that_could_be_the_file_of_another_case(tmp_path: Path, case_id: str) -> None:
+    assert "must not end like a file" in faults(
+        tmp_path, f"{HEADER}{case_id},a.nii,l.nii,labelled,,\n"
+    )
+
+
+def test_every_fault_at_once(tmp_path: Path) -> None:
+    text = HEADER + (
+        "p1,a.nii,,labelled,,\n"
+        "p1,,l.nii,labelled,,\n"
+        "\n"
+        "p3,c.nii,,training,,\n"
+        "P4,d.nii,,test,,\n"
+        "p4,d.nii,,unlabelled,,,stray, cells\n"
+        "p5\n"
+    )
+    told = faults(tmp_path, text)
+    for fault in (
+        "9 faults",
+        "line 2 (p1): a labelled case needs a file in column 'label'",
+        "line 3 (p1): no file in column 'image'",
+        "line 5 (p3): split 'training' is none of labelled, unlabelled, test",
+        "line 6 (P4): a test case needs",
+        "line 7 (p4): more cells than columns, the last are 'stray cells'",
+        "line 8 (p5): split ''",
+        "line 8 (p5): no file in column 'image'",
+        "case_id 'p1' appears 2 times",
+        "case_id 'P4' and 'p4' appears 2 times; it must be unique whatever its letter case",
+    ):
+        assert fault in told
+
+
+def test_columns(tmp_path: Path) -> None:
+    assert "column 'split' is missing" in faults(tmp_path, "case_id,image\np1,a.nii\n")
+    assert "column 't1' is missing" in faults(tmp_path, SOUND, modalities={"t1": "mr"})
+    assert "column 'image' appears 2 times" in faults(
+        tmp_path, "case_id,split,image,image\np1,unlabelled,a,b\n"
+    )
+    assert "'groups' is not known; did you mean 'group'?" in faults(
+        tmp_path, SOUND.replace("group", "groups")
+    )
+    assert "'Site' is not known; did you mean 'site'?" in faults(
+        tmp_path, SOUND.replace("site", "Site")
+    )
+    assert len(read(tmp_path, SOUND.replace("site", "age")).cases) == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "column 'case_id' is missing"),
+        (HEADER.encode(), "it holds no case"),
+        ("case_id,image,split\nMüller,a.nii,test\n".encode("cp1252"), "is not UTF-8"),
+        (SOUND.encode("utf-16"), "is not UTF-8"),
+    ],
+)
+def test_sheets_that_are_none(tmp_path: Path, content: bytes, told: str) -> None:
+    assert told in faults(tmp_path, content)
+
+
+def test_a_sheet_that_is_missing(tmp_path: Path) -> None:
+    for path in (tmp_path / "absent.csv", tmp_path):
+        with pytest.raises(HstfError, match="the case sheet is missing"):
+            read_cases(Config.model_validate({"cases": str(path)}))
+
+
+def test_withheld_labels(tmp_path: Path) -> None:
+    text = HEADER + "p1,a,al,labelled,,\np2,b,bl,unlabelled,,\np3,c,cl,test,,\n"
+    cases = {case.case_id: case for case in read(tmp_path, text).cases}
+    assert cases["p1"].training_label.name == "al"
+    for name in ("p2", "p3"):
+        assert cases[name].reference is not None
+        with pytest.raises(PermissionError, match="withheld"):
+            _ = cases[name].training_label
+
+
+def test_shards(tmp_path: Path) -> None:
+    lines = [f"u{i},{i}.nii,,unlabelled,,\n" for i in range(5)]
+    sheet = read(tmp_path, HEADER + "".join(lines))
+    names = {
+        name: [case.case_id for case in part]
+        for name, part in sheet.shards(Split.UNLABELLED, 2).items()
+    }
+    assert names == {
+        "unlabelled_0": ["u0", "u1"],
+        "unlabelled_1": ["u2", "u3"],
+        "unlabelled_2": ["u4"],
+    }
+    assert sheet.shards(Split.LABELLED, 2) == {}
+    assert [case.case_id for case in sheet.shard("unlabelled_2", 2)] == ["u4"]
+    with pytest.raises(HstfError, match="no shard 'unlabelled_3'; there are unlabelled_0"):
+        sheet.shard("unlabelled_3", 2)
+    longer = read(tmp_path, HEADER + "".join(lines) + "u5,5.nii,,unlabelled,,\n").shards(
+        Split.UNLABELLED, 2
+    )
+    assert all(
+        longer[name] == part for name, part in list(sheet.shards(Split.UNLABELLED, 2).items())[:2]
+    )
+
+
+def test_the_ceiling_of_a_benchmark_learns_from_withheld_labels_but_never_from_test_cases(
+    tmp_path: Path,
+) -> None:
+    text = HEADER + "p1,a,al,labelled,,\np2,b,bl,unlabelled,,\np3,c,cl,test,,\n"
+    cases = {case.case_id: case for case in read(tmp_path, text, withheld_labels=True).cases}
+    assert [case.split for case in cases.values()] == [Split.LABELLED, Split.LABELLED, Split.TEST]
+    assert cases["p2"].training_label.name == "bl"
+    with pytest.raises(PermissionError, match="withheld"):
+        _ = cases["p3"].training_label
+    missing = HEADER + "p1,a,al,labelled,,\np2,b,,unlabelled,,\np4,b,,unlabelled,,\n"
+    told = faults(tmp_path, missing, withheld_labels=True)
+    assert "2 faults" in told
+    assert "line 4 (p4): withheld_labels needs a file in column 'label'" in told
+
+
+def test_a_patient_with_a_test_case_has_no_other_cases(tmp_path: Path) -> None:
+    """Refused by whoever reads the sheet: a test case may be added when the data were checked long ago."""
+    rows = [
+        "p1,a,al,labelled,ann,",
+        "p2,b,,unlabelled,bob,",
+        "p3,c,cl,test,ann,",
+        "p4,d,dl,test,bob,",
+        "p5,e,el,test,eve,",
+    ]
+    with pytest.raises(HstfError, match="test patients are in other splits too") as told:
+        read(tmp_path, HEADER + "\n".join(rows))
+    assert "patient ann is labelled (p1) and test (p3)" in str(told.value)
+    assert "patient bob is unlabelled (p2) and test (p4)" in str(told.value) and "eve" not in str(
+        told.value
+    )

@@ -1,0 +1,303 @@
+"""Cross-scale consistency: nothing to learn from agreement, known values, doubtful voxels, matched positions."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hstf.config.training import CscConfig
+from hstf.imaging.geometry import zooms
+from hstf.method.csc import (
+    consistency,
+    feature_consistency,
+    prediction_consistency,
+    pyramid_consistency,
+    rectified_divergence,
+    sigmoid_ramp,
+    zoomed_pyramid,
+    zoomed_size,
+)
+from hstf.models.base import NetworkSpec
+from hstf.models.hybrid import HybridNet
+from hstf.training.losses import soft_dice
+
+SPEC = NetworkSpec(
+    "hybrid", 1, 3, (4, 8, 8), ((1, 1, 1), (2, 2, 2), (2, 2, 2)), ((3, 3, 3),) * 3, (1.0, 1.0, 1.0), 1, 1,
+    drop_path=0.0,
+)  # fmt: skip
+LOG3 = math.log(3)
+
+
+def voxels(*rows: list[float]) -> Tensor:
+    """``(1, K, N, 1, 1)`` from one row per channel."""
+    return torch.tensor(rows)[None, :, :, None, None]
+
+
+@pytest.fixture(scope="module")
+def network() -> HybridNet:
+    torch.manual_seed(0)
+    return HybridNet(SPEC).eval()
+
+
+@pytest.fixture(scope="module")
+def smooth() -> Tensor:
+    coarse = torch.randn(2, 1, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    return F.interpolate(coarse, size=(16, 16, 16), mode="trilinear")
+
+
+ALL = CscConfig(prediction_weight=1, feature_weight=1, pyramid_weight=1)
+
+
+def parts(student: HybridNet, teacher: HybridNet, image: Tensor, zoom: float) -> dict[str, float]:
+    with torch.no_grad():
+        answer = zoomed_pyramid(student, image, zoom)
+        found = consistency(ALL, answer, teacher.pyramid(image), torch.ones_like(image))
+    return {name: value.item() for name, value in found.items()}
+
+
+def test_the_same_network_at_the_same_scale_agrees(network: HybridNet, smooth: Tensor) -> None:
+    found = parts(network, network, smooth, 1.0)
+    assert found["csc_predictions"] == pytest.approx(0, abs=1e-5)
+    assert found["csc_features"] == pytest.approx(0, abs=1e-5)
+
+
+def test_other_scales_and_other_networks_differ(network: HybridNet, smooth: Tensor) -> None:
+    torch.manual_seed(1)
+    other = HybridNet(SPEC).eval()
+    scaled, foreign = parts(network, network, smooth, 1.3), parts(other, network, smooth, 1.0)
+    assert min(scaled.values()) > 1e-4
+    assert all(foreign[name] > scaled[name] for name in ("csc_predictions", "csc_features"))
+
+
+def test_each_part_counts_by_its_weight_and_is_left_out_without(
+    network: HybridNet, smooth: Tensor
+) -> None:
+    alone = parts(network, network, smooth, 1.3)
+    weights = {"prediction_weight": 0.3, "feature_weight": 0.05, "pyramid_weight": 2.0}
+    answer, teacher = zoomed_pyramid(network, smooth, 1.3), network.pyramid(smooth)
+    terms = dict(zip(weights, ("csc_predictions", "csc_features", "csc_pyramid"), strict=True))
+    off = dict.fromkeys(weights, 0.0)
+    assert consistency(CscConfig(**off), answer, teacher, torch.ones_like(smooth)) == {}
+    for key, weight in weights.items():
+        found = consistency(
+            CscConfig(**{**off, key: weight}), answer, teacher, torch.ones_like(smooth)
+        )
+        assert found.keys() == {terms[key]}
+        assert found[terms[key]].item() == pytest.approx(weight * alone[terms[key]], rel=1e-4)
+
+
+@pytest.mark.parametrize("classes", [2, 6])
+def test_every_part_teaches_the_student_and_none_the_teacher(smooth: Tensor, classes: int) -> None:
+    torch.manual_seed(0)
+    spec = replace(SPEC, classes=classes)
+    student, teacher = HybridNet(spec), HybridNet(spec).requires_grad_(False)
+    answer = zoomed_pyramid(student, smooth, 0.8)
+    terms = consistency(ALL, answer, teacher.pyramid(smooth), torch.ones_like(smooth))
+    fine, coarse = student.heads[-1].weight, student.heads[0].weight
+    for name, loss in terms.items():
+        student.zero_grad()
+        loss.backward(retain_graph=True)
+        assert all(p.grad is None or p.grad.isfinite().all() for p in student.parameters())
+        assert student.encoder[0].first.weight.grad.abs().max() > 0
+        assert (fine.grad is not None) == (name == "csc_predictions")
+        assert (coarse.grad is not None) == (name == "csc_pyramid")
+
+
+@pytest.mark.parametrize(
+    ("spacing", "zoom", "size", "told"),
+    [
+        ((1.0, 1.0, 1.0), 1.27, (20, 20, 20), (1.25, 1.25, 1.25)),
+        ((1.0, 1.0, 3.0), 1.27, (20, 20, 20), (1.25, 1.25, 1.25)),
+        ((1.5, 1.5, 10.0), 1.27, (20, 20, 16), (1.25, 1.25, 1.0)),
+        ((6.0, 1.0, 1.0), 0.8, (16, 12, 12), (1.0, 0.75, 0.75)),
+    ],
+)
+def test_the_true_zoom_of_each_axis_is_told_to_the_network(
+    smooth: Tensor,
+    monkeypatch: pytest.MonkeyPatch,
+    spacing: tuple[float, float, float],
+    zoom: float,
+    size: tuple[int, ...],
+    told: tuple[float, ...],
+) -> None:
+    """Sizes are rounded to the divisor, and thick slices are not zoomed."""
+    seen: list[tuple[tuple[int, ...], tuple[float, ...]]] = []
+    pyramid = HybridNet.pyramid
+
+    def spy(self: HybridNet, x: Tensor, zoom: tuple[float, ...]) -> object:
+        seen.append((tuple(x.shape[2:]), zoom))
+        return pyramid(self, x, zoom)
+
+    monkeypatch.setattr(HybridNet, "pyramid", spy)
+    with torch.no_grad():
+        answer = zoomed_pyramid(HybridNet(replace(SPEC, spacing=spacing)).eval(), smooth, zoom)
+    assert seen == [(size, pytest.approx(told))]
+    assert answer.logits[0].shape[2:] == smooth.shape[2:]
+
+
+def test_thick_slices_keep_their_scale() -> None:
+    assert zooms(1.3, (1.5, 1.5, 1.5)) == (1.3, 1.3, 1.3)
+    assert zooms(1.3, (1.5, 1.5, 4.5)) == (1.3, 1.3, 1.3)
+    assert zooms(1.3, (1.5, 1.5, 10.0)) == (1.3, 1.3, 1.0)
+
+
+def compare(logits: Tensor, teacher: Tensor, valid: Tensor) -> Tensor:
+    return prediction_consistency(logits.log_softmax(1), teacher.log_softmax(1), valid)
+
+
+def test_divergence_by_hand() -> None:
+    """Teacher 3/4 against student 1/2; no foreground of the teacher's is wrong, so Dice follows by hand too."""
+    teacher, student = voxels([0.0], [LOG3]), voxels([0.0], [0.0])
+    kl = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
+    dice = 1 - (1.25 - 0.25) / 1.25
+    found = compare(student, teacher, voxels([1.0]))
+    assert found.item() == pytest.approx(kl + dice, abs=1e-4)
+
+
+def test_six_classes_by_hand() -> None:
+    """A student that knows nothing and a teacher with doubts: 0.4 for the background, 0.12 for each of five structures."""
+    log_p = voxels(*[[-math.log(6)]] * 6)
+    log_t = voxels([math.log(0.4)], *[[math.log(0.12)]] * 5)
+    divergence = 0.4 * math.log(0.4 * 6) + 5 * 0.12 * math.log(0.12 * 6)
+    dice = (
+        2 * 0.12 / (0.12 + 1 / 6)
+    )  # of each structure; the least of target and answer is what they share
+    weight = math.exp(-divergence)  # one voxel: its weight cancels, but for the epsilon of Dice
+    found = prediction_consistency(log_p, log_t, voxels([1.0])).item()
+    assert found == pytest.approx(divergence + 1 - dice, abs=1e-4)
+    assert rectified_divergence(log_p, log_t, voxels([1.0]))[1].item() == pytest.approx(
+        weight, abs=1e-6
+    )
+
+
+def test_voxels_count_less_where_the_two_differ_more() -> None:
+    teacher = voxels([0.0, 0.0], [LOG3, 4.0])
+    student = voxels([0.0, 0.0], [0.0, -4.0])
+    log_p, log_t = student.log_softmax(1), teacher.log_softmax(1)
+    kl = (log_t.exp() * (log_t - log_p)).sum(1).flatten()
+    weight = torch.exp(-kl)
+    assert weight[1] < 0.1 * weight[0]
+    expected = (kl * weight).sum() / weight.sum()
+    expected = expected + soft_dice(log_p.exp(), log_t.exp(), weight.reshape(1, 1, 2, 1, 1))
+    ones = voxels([1.0, 1.0])
+    assert compare(student, teacher, ones).item() == pytest.approx(expected.item(), rel=1e-5)
+    student.requires_grad_()
+    compare(student, teacher, ones).backward()
+    assert student.grad is not None
+    assert student.grad[0, :, 1].abs().sum() < student.grad[0, :, 0].abs().sum()
+
+
+def test_what_lies_outside_the_scan_has_no_say() -> None:
+    g = torch.Generator().manual_seed(0)
+    student, teacher = (
+        torch.randn(1, 3, 4, 1, 1, generator=g),
+        torch.randn(1, 3, 4, 1, 1, generator=g),
+    )
+    inside = voxels([1.0, 1.0, 0.0, 0.0])
+    student.requires_grad_()
+    loss = compare(student, teacher, inside)
+    loss.backward()
+    assert student.grad is not None
+    assert not student.grad[:, :, 2:].any()
+    alone = compare(student[:, :, :2], teacher[:, :, :2], inside[:, :, :2])
+    assert loss.item() == pytest.approx(alone.item(), rel=1e-6)
+    assert compare(student, teacher, torch.zeros_like(inside)).item() == pytest.approx(0, abs=1e-6)
+
+
+def positions(size: int) -> Tensor:
+    """Features that are a direction turning along the first axis of the field of view."""
+    angle = (
+        ((torch.arange(size) + 0.5) / size * 2).reshape(1, 1, size, 1, 1).expand(1, 1, size, 4, 4)
+    )
+    return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+
+def test_features_are_compared_at_the_same_places_of_the_field_of_view() -> None:
+    def apart(features: Tensor, teacher: Tensor) -> float:
+        return feature_consistency(features, teacher, torch.ones(1, 1, 32, 16, 16)).item()
+
+    assert apart(positions(12), positions(8)) < 1e-3
+    assert apart(positions(8), positions(8)) == pytest.approx(0, abs=1e-6)
+    assert apart(positions(12).flip(2), positions(8)) > 0.1
+    assert apart(-positions(8), positions(8)) == pytest.approx(2, abs=1e-5)
+    assert apart(7 * positions(8), positions(8)) == pytest.approx(0, abs=1e-6)
+
+
+def test_features_count_where_the_predictions_are_trusted() -> None:
+    """Opposite features in the half that is trusted a quarter as much: 2 times 0.2."""
+    features = torch.ones(1, 3, 4, 2, 2)
+    features[:, :, :2] *= -1
+    trust = torch.ones(1, 1, 16, 8, 8)
+    trust[:, :, :8] = 0.25
+    assert feature_consistency(features, torch.ones(1, 3, 4, 2, 2), trust).item() == pytest.approx(
+        0.4, rel=1e-5
+    )
+
+
+def test_a_coarse_level_agrees_with_the_mean_of_the_fine_one() -> None:
+    """Two fine voxels of 3/4 and 1/4 foreground make a coarse one of 1/2, and one of 3/8 where the first counts less."""
+    teacher = voxels([0.25, 0.75], [0.75, 0.25])
+    even, odd = voxels([0.0], [0.0]), voxels([0.0], [LOG3])
+    ones = voxels([1.0, 1.0])
+    assert pyramid_consistency([even], teacher, ones).item() == pytest.approx(0, abs=1e-6)
+    kl = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)
+    assert pyramid_consistency([odd], teacher, ones).item() == pytest.approx(kl, rel=1e-5)
+    assert pyramid_consistency([even, odd], teacher, ones).item() == pytest.approx(kl / 2, rel=1e-5)
+    weighted = voxels([math.log(0.625)], [math.log(0.375)])
+    assert pyramid_consistency([weighted], teacher, voxels([1 / 3, 1.0])).item() == pytest.approx(
+        0, abs=1e-6
+    )
+    assert pyramid_consistency([odd], teacher, 0 * ones).item() == 0
+
+
+def test_coarse_voxels_count_less_where_they_differ_more() -> None:
+    teacher = voxels([0.25, 0.02], [0.75, 0.98])
+    level = voxels([0.0, 4.0], [0.0, -4.0])
+    log_p = level.log_softmax(1)
+    kl, trust = rectified_divergence(log_p, teacher.log(), voxels([1.0, 1.0]))
+    assert trust.flatten()[1] < 0.01 * trust.flatten()[0]
+    expected = (kl * trust).sum() / trust.sum()
+    assert pyramid_consistency([level], teacher, voxels([1.0, 1.0])).item() == pytest.approx(
+        expected.item(), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "zoom", "divisor", "expected"),
+    [
+        ((16, 16, 16), 1.0, (8, 8, 8), (16, 16, 16)),
+        ((64, 64, 64), 1.3, (8, 8, 8), (80, 80, 80)),
+        ((64, 64, 16), 0.7, (16, 16, 4), (48, 48, 12)),
+        (
+            (16, 16, 16),
+            0.7,
+            (8, 8, 8),
+            (16, 16, 16),
+        ),  # one voxel at the deepest level could not be normed
+        ((32, 32, 8), 0.25, (8, 8, 8), (16, 16, 8)),
+    ],
+)
+def test_zoomed_sizes_are_multiples_of_the_divisor(
+    shape: tuple[int, int, int],
+    zoom: float,
+    divisor: tuple[int, int, int],
+    expected: tuple[int, int, int],
+) -> None:
+    assert zoomed_size(shape, (zoom,) * 3, divisor) == expected
+
+
+def test_small_patches_can_be_zoomed_out() -> None:
+    spec = replace(SPEC, strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)))
+    network, image = HybridNet(spec).eval(), torch.randn(1, 1, 8, 8, 8)
+    assert all(math.isfinite(term) for term in parts(network, network, image, 0.6).values())
+
+
+def test_the_ramp_grows_from_almost_nothing_to_one() -> None:
+    values = [sigmoid_ramp(t / 10) for t in range(11)]
+    assert values[0] == pytest.approx(math.exp(-5))
+    assert values[5] == pytest.approx(math.exp(-1.25))
+    assert values == sorted(values)
+    assert values[10] == sigmoid_ramp(3.0) == 1

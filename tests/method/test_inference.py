@@ -1,0 +1,166 @@
+"""The sliding window against direct forward passes and hand-made blending; the predictor on native scans."""
+
+import numpy as np
+import pytest
+import torch
+from support.tiny_model import tiny_plan
+from torch import Tensor, nn
+
+from hstf.config.evaluate import PredictConfig
+from hstf.config.preprocess import PreprocessConfig
+from hstf.imaging.geometry import Geometry
+from hstf.method.inference import (
+    Predictor,
+    SlidingWindow,
+    _first_that_fits,
+    flipped_probabilities,
+    sliding_probabilities,
+)
+from hstf.models.base import Pyramid
+from hstf.runtime.errors import HstfError
+from hstf.stages.evaluate.scales import predict_at
+
+CPU = torch.device("cpu")
+
+
+class Pointwise(nn.Module):
+    """Logits ``(-slope x, slope x)`` of the first channel: each voxel's answer is known and needs no neighbours."""
+
+    def __init__(self, slope: float = 1.0) -> None:
+        super().__init__()
+        self.slope, self.calls, self.zooms = slope, [], []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls.append(tuple(x.shape))
+        return torch.cat([-self.slope * x[:, :1], self.slope * x[:, :1]], dim=1)
+
+    def pyramid(self, x: Tensor, zoom: float = 1.0) -> Pyramid:
+        self.zooms.append(zoom)
+        return Pyramid([self(x)], x)
+
+
+def expected(image: Tensor, slope: float = 1.0) -> Tensor:
+    return torch.stack([-slope * image[0], slope * image[0]]).softmax(dim=0)
+
+
+def window(patch: tuple[int, int, int], overlap: float = 0.5) -> SlidingWindow:
+    return SlidingWindow(patch, (4, 4, 4), overlap, 2, amp=False, device=CPU)
+
+
+def test_a_volume_of_one_window_costs_one_forward_pass_and_equals_it() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv3d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv3d(4, 3, 3, padding=1)
+    ).eval()
+    calls: list[int] = []
+    network.register_forward_hook(lambda *_: calls.append(1))
+    image = torch.randn(1, 12, 16, 8)
+    got = sliding_probabilities(network, image, (12, 16, 8), 0.5, 2, False, CPU)
+    assert len(calls) == 1
+    torch.testing.assert_close(got, network(image[None])[0].softmax(dim=0).detach())
+
+
+@pytest.mark.parametrize("shape", [(20, 24, 16), (21, 13, 30), (5, 40, 7), (1, 1, 1)])
+def test_windows_of_any_volume_give_the_answer_of_a_pointwise_network(
+    shape: tuple[int, int, int],
+) -> None:
+    image = torch.randn(1, *shape)
+    got = window((8, 12, 8)).probabilities(Pointwise(), image)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, expected(image))
+
+
+def test_overlapping_windows_are_blended_with_a_gaussian() -> None:
+    class Numbered(nn.Module):  # window i answers logits (0, i) everywhere
+        count = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits = torch.zeros(len(x), 2, *x.shape[2:])
+            for item in logits:
+                item[1] = self.count
+                self.count += 1
+            return logits
+
+    got = sliding_probabilities(Numbered(), torch.zeros(1, 12, 8, 8), (8, 8, 8), 0.5, 1, False, CPU)
+    axis = np.arange(8) - 3.5
+    line = np.exp(-(axis**2) / 2)  # sigma is an eighth of the patch: 1 voxel
+    cross = line[4] ** 2  # weight of the voxel nearest the middle along y and z
+    weight = np.clip(line * cross, 1e-3, None)
+    first, second = np.zeros(12), np.zeros(12)
+    first[:8], second[4:] = weight, weight
+    logit = second / (first + second)
+    np.testing.assert_allclose(got[1, :, 4, 4], 1 / (1 + np.exp(-logit)), atol=1e-5)
+
+
+def test_the_window_grows_with_the_zoom_and_the_network_hears_of_it() -> None:
+    network = Pointwise()
+    window((8, 8, 12)).probabilities(network, torch.zeros(1, 10, 10, 15), zoom=1.25)
+    assert network.zooms == [(1.25, 1.25, 1.25)]
+    assert network.calls == [(1, 1, 12, 12, 16)]  # 10, 10, 15 to the next multiple of 4: one window
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1, 2])
+def test_a_mirrored_view_comes_back_unmirrored(axis: int | None) -> None:
+    image = torch.randn(1, 8, 6, 7)
+    torch.testing.assert_close(
+        flipped_probabilities(window((8, 8, 8)), Pointwise(), image, axis), expected(image)
+    )
+
+
+class Shown(Predictor):
+    """Gives the probabilities in place of the segmentation."""
+
+    def label(self, probabilities: Tensor, geometry: Geometry) -> np.ndarray:
+        return probabilities.numpy()
+
+
+def test_another_scale_is_predicted_as_the_planned_one_is() -> None:
+    """By the mean of all members and mirrored views: what is cleaned are probabilities."""
+    networks = {"one": Pointwise(), "two": Pointwise(2.0)}
+    predictor = Shown(
+        networks, tiny_plan(), window((8, 8, 8)), (0, 2), PreprocessConfig(), {"image": "mr"}
+    )
+    geometry = Geometry.of((8, 8, 8), np.eye(4), (1.0, 1.0, 1.0))
+    image = torch.full((1, 8, 8, 8), 0.3)
+    found = predict_at(predictor, image.numpy(), geometry, 1.25)
+    np.testing.assert_allclose(found, (expected(image) + expected(image, 2.0)) / 2, atol=1e-5)
+    for network in networks.values():
+        assert network.zooms == [(1.25, 1.25, 1.25)] * 3  # the views; each is one window
+    np.testing.assert_allclose(found.sum(axis=0), 1, atol=1e-5)
+
+
+def test_a_full_gpu_falls_back_to_the_cpu_and_a_hopeless_one_is_told_in_a_sentence() -> None:
+    def full_gpu(where: torch.device) -> Tensor:
+        if where.type == "cuda":
+            raise torch.OutOfMemoryError("full")
+        return torch.ones(1)
+
+    def hopeless(where: torch.device) -> Tensor:
+        raise torch.OutOfMemoryError("full")
+
+    assert _first_that_fits(full_gpu, torch.device("cuda")) == 1
+    with pytest.raises(HstfError, match="window_batch"):
+        _first_that_fits(hopeless, torch.device("cuda"))
+
+
+def test_more_overlap_never_changes_where_a_pointwise_network_is_sure() -> None:
+    image = torch.randn(1, 17, 9, 11)
+    for overlap in (0.0, 0.25, 0.75):
+        torch.testing.assert_close(
+            window((8, 8, 8), overlap).probabilities(Pointwise(), image), expected(image)
+        )
+
+
+def test_predict_config_has_what_a_window_needs() -> None:
+    plan = type(
+        "Plan",
+        (),
+        {
+            "patch_size": (8, 8, 8),
+            "strides": ((1, 1, 1), (2, 2, 1), (2, 2, 2)),
+            "spacing": (1.0, 1.0, 9.0),
+        },
+    )()
+    built = SlidingWindow.of(plan, PredictConfig(overlap=0.25, window_batch=3), CPU)
+    assert (built.divisor, built.overlap, built.batch) == ((4, 4, 2), 0.25, 3)
+    assert built.spacing == (1.0, 1.0, 9.0)

@@ -1,0 +1,432 @@
+"""Methods: every preset sets what its name says, and the online objectives have known values."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+import yaml
+from support.training_files import (
+    CLASSES,
+    PLAN,
+    fresh_network,
+    new_state,
+    some_views,
+    write_experiment,
+)
+from torch import Tensor, nn
+
+from hstf.config.experiment import Config
+from hstf.config.load import resolve_config
+from hstf.config.methods import METHODS, NO_REFINEMENT, Method
+from hstf.config.refine import RefineConfig
+from hstf.config.training import StudentConfig
+from hstf.method.csc import sigmoid_ramp
+from hstf.method.objectives.bcp import labelled_by_ema
+from hstf.method.objectives.cross_teaching import hard
+from hstf.method.objectives.mean_teacher import consistency_weight, distance
+from hstf.method.objectives.registry import OBJECTIVES, student_objective
+from hstf.method.objectives.self_training import mean_probabilities
+from hstf.method.objectives.uamt import entropy_bound, noisy, relative_entropy, stochastic
+from hstf.models.base import NetworkSpec, Pyramid
+from hstf.models.registry import build
+from hstf.runtime.errors import HstfError
+from hstf.training.loop import Views
+from hstf.training.losses import pyramid_loss, soft_dice
+from hstf.training.mixing import mix
+from hstf.training.state import TrainingState
+
+ROOT = Path(__file__).parents[2]
+EVERYTHING: dict[str, Any] = {
+    "student": {
+        "members": 2, "ema_blend": 0.5, "mixing": {"probability": 0.75, "share": 0.5},
+        "csc": {"prediction_weight": 0.4, "feature_weight": 0.2, "pyramid_weight": 0.1, "segmentation_weight": 0.5},
+    },
+}  # fmt: skip
+"""A configuration that switches all parts of the method on."""
+CSC_WEIGHTS = ("prediction_weight", "feature_weight", "pyramid_weight")
+
+
+def resolved(method: str, **changes: Any) -> Config:
+    return resolve_config({**EVERYTHING, "method": method, **changes})
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found = {}
+    for key, value in values.items():
+        found |= (
+            flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return found
+
+
+def differences(method: str) -> dict[str, Any]:
+    """What ``method`` has otherwise than ``hstf``."""
+    mine, other = (flat(resolved(name).model_dump(mode="json")) for name in (method, "hstf"))
+    return {key: value for key, value in mine.items() if other[key] != value and key != "method"}
+
+
+# ---- presets
+
+
+def test_every_method_is_there_once() -> None:
+    assert list(METHODS) == list(get_args(Method))
+    objective = StudentConfig.model_fields["objective"].annotation
+    assert list(OBJECTIVES) == list(get_args(objective))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_resolves_and_sets_what_it_lists(method: Method) -> None:
+    found = flat(resolved(method).model_dump())
+    assert {key: found[key] for key in flat(METHODS[method].overrides)} == flat(
+        METHODS[method].overrides
+    )
+
+
+def test_hstf_is_the_configuration_as_it_is() -> None:
+    assert METHODS["hstf"].overrides == {}
+    assert resolve_config(EVERYTHING) == resolved("hstf")
+    assert Config().method == "hstf"
+
+
+def test_without_csc_the_three_weights_alone_differ() -> None:
+    assert differences("hstf_without_csc") == {f"student.csc.{key}": 0.0 for key in CSC_WEIGHTS}
+    assert resolved("hstf_without_csc").student.csc.segmentation_weight == 0.5
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_shipped_controls_see_the_other_scales_that_the_method_sees(path: Path) -> None:
+    values = yaml.safe_load(path.read_text())
+    values.pop("method", None)
+    method, control = (
+        resolve_config({**values, "method": m}).student.csc for m in ("hstf", "hstf_without_csc")
+    )
+    assert method.consistent
+    assert not control.consistent
+    assert control.zoomed
+    assert (control.segmentation_weight, control.every) == (
+        method.segmentation_weight,
+        method.every,
+    )
+
+
+def test_without_plr_every_part_of_it_is_off_and_nothing_else() -> None:
+    parts = {name for name, field in RefineConfig.model_fields.items() if field.annotation is bool}
+    assert dict.fromkeys(parts, False) == NO_REFINEMENT
+    found = differences("hstf_without_plr")
+    expected = {f"refine.{part}": False for part in parts}
+    expected |= {
+        "student.soft_targets": False,
+        "student.cross_fit": False,
+        "student.ema_blend": 0.0,
+    }
+    assert found == expected
+    assert differences("hstf_without_csc_and_plr") == expected | differences("hstf_without_csc")
+
+
+def test_controls_of_the_transformer_differ_by_the_network_alone() -> None:
+    assert differences("hstf_without_transformer") == {"network.name": "hybrid_identity"}
+    assert differences("hstf_with_convolutions") == {"network.name": "cnn"}
+
+
+def test_noisy_student_has_hard_labels_of_all_voxels_and_cases_and_nothing_more() -> None:
+    found = differences("noisy_student")
+    assert found == {
+        **differences("hstf_without_csc_and_plr"), "student.mixing.probability": 0.0,
+    }  # fmt: skip
+    assert resolved("noisy_student").student.learns_from == "pseudo_labels"
+
+
+@pytest.mark.parametrize("method", ["supervised", "full"])
+def test_supervised_methods_learn_from_labels_alone(method: str) -> None:
+    config = resolved(method)
+    assert config.student.learns_from == "labels"
+    assert config.withheld_labels == (method == "full")
+    assert not config.student.csc.consistent
+    assert (config.student.ema_blend, config.student.start) == (0, "warmup")
+    assert config.student.mixing == resolved("hstf").student.mixing, (
+        "mixed among themselves, as in the warm-up"
+    )
+    assert config.student.steps == resolved("hstf").student.steps
+
+
+@pytest.mark.parametrize("method", ["mean_teacher", "uamt", "cross_teaching", "bcp"])
+def test_online_methods_learn_from_images(method: str) -> None:
+    config = resolved(method)
+    assert (config.student.learns_from, config.student.objective) == ("images", method)
+    assert (config.network.name == "pair") == (method == "cross_teaching")
+    assert (config.student.steps, config.rounds) == (
+        resolved("hstf").student.steps,
+        resolved("hstf").rounds,
+    )
+
+
+def test_a_method_has_the_last_word_in_every_round() -> None:
+    rounds = {2: {"student": {"steps": 7, "csc": {"prediction_weight": 0.9}}}}
+    config = resolved("hstf_without_csc", rounds_overrides=rounds)
+    assert config.for_round(2).student.steps == 7
+    assert not config.for_round(2).student.csc.consistent
+    assert resolve_config(config.model_dump(mode="json")) == config
+
+
+def test_an_unknown_method_is_told_with_the_nearest() -> None:
+    with pytest.raises(
+        HstfError,
+        match=r"method: there is no method 'hstff'\. Did you mean 'hstf'\? There are hstf, ",
+    ):
+        resolve_config({"method": "hstff"})
+    with pytest.raises(HstfError, match="there is no method 3"):
+        resolve_config({"method": 3})
+
+
+def test_cross_teaching_needs_a_pair() -> None:
+    with pytest.raises(HstfError, match=r"needs two networks: set network\.name to pair"):
+        resolve_config({"student": {"objective": "cross_teaching"}})
+
+
+# ---- mean teacher
+
+
+def online(
+    folder: Path, method: str, step: int = 6, **student: Any
+) -> tuple[Config, TrainingState, Views]:
+    """The last step of a method; the second patch is unlabelled, and half of it lies outside its scan."""
+    config, _ = write_experiment(folder, method=method, student={"steps": 6, **student})
+    views = some_views(config, [False, True])
+    views.target[1], views.weight[1] = 1 / CLASSES, 0
+    views.target[1, :, :4] = 0
+    return config, new_state(config, step), views
+
+
+def test_distances_by_hand() -> None:
+    log_p = torch.tensor([0.5, 0.5]).log().reshape(1, 2, 1, 1, 1)
+    log_t = torch.tensor([0.25, 0.75]).log().reshape(1, 2, 1, 1, 1)
+    assert distance(log_p, log_t, "mse").item() == pytest.approx(0.0625)
+    kl = 0.25 * math.log(0.25 / 0.5) + 0.75 * math.log(0.75 / 0.5)
+    assert distance(log_p, log_t, "kl").item() == pytest.approx(kl, rel=1e-5)
+    assert distance(log_t, log_t, "kl").item() == distance(log_t, log_t, "mse").item() == 0
+
+
+def test_the_weight_grows_to_its_full() -> None:
+    training = StudentConfig.model_validate(
+        {"steps": 10, "consistency": {"weight": 0.2, "ramp": 0.5}}
+    )
+    found = [consistency_weight(training, step) for step in (0, 2, 5, 9)]
+    expected = [0.2 * sigmoid_ramp(t) for t in (0, 0.4, 1, 1)]
+    assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", ["mse", "kl"])
+def test_mean_teacher_compares_what_is_unlabelled_and_inside(tmp_path: Path, kind: str) -> None:
+    config, state, views = online(
+        tmp_path, "mean_teacher", consistency={"weight": 0.5, "distance": kind}
+    )
+    state.ema = fresh_network(7).eval().requires_grad_(False)
+    terms = student_objective(config)(state, views)
+    student, teacher = (
+        n.pyramid(views.weak).logits[0].log_softmax(1) for n in (state.network, state.ema)
+    )
+    apart = distance(student, teacher, kind)[1, :, 4:].mean()
+    assert terms["consistency"].item() == pytest.approx(0.5 * apart.item(), rel=1e-4)
+    logits = state.network.pyramid(views.weak[:1]).logits
+    supervised = pyramid_loss(logits, views.target[:1], views.weight[:1])
+    assert terms["supervised"].item() == pytest.approx(supervised.item(), rel=1e-4)
+    sum(terms.values()).backward()
+    assert all(p.grad is None for p in state.ema.parameters())
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in state.network.parameters())
+
+
+def test_mean_teacher_learns_nothing_from_agreement(tmp_path: Path) -> None:
+    config, state, views = online(tmp_path, "mean_teacher")
+    assert student_objective(config)(state, views)["consistency"].item() == pytest.approx(
+        0, abs=1e-10
+    )
+
+
+@pytest.mark.parametrize("method", ["mean_teacher", "uamt", "cross_teaching"])
+def test_a_batch_of_labelled_patches_has_no_other_term(tmp_path: Path, method: str) -> None:
+    config, state, views = online(tmp_path, method)
+    state = pair_state(config) if method == "cross_teaching" else state
+    labelled = replace(views, pseudo=torch.zeros_like(views.pseudo))
+    assert all(name.startswith("supervised") for name in student_objective(config)(state, labelled))
+
+
+# ---- uncertainty
+
+
+def test_certainty_by_hand() -> None:
+    even = torch.full((1, CLASSES, 1, 1, 1), 1 / CLASSES)
+    sure = torch.tensor([1.0, 0, 0]).reshape(1, 3, 1, 1, 1)
+    half = torch.tensor([0.5, 0.5, 0]).reshape(1, 3, 1, 1, 1)
+    found = [relative_entropy(p).item() for p in (even, sure, half)]
+    assert found == pytest.approx([1, 0, math.log(2) / math.log(3)], abs=1e-6)
+    assert entropy_bound(0) == pytest.approx(0.75 + 0.25 * math.exp(-5))
+    assert entropy_bound(1) == 1
+
+
+def test_noise_is_cut_off() -> None:
+    found = noisy(torch.zeros(20, 20, 20), 0.1, torch.Generator().manual_seed(0))
+    assert found.abs().max().item() == pytest.approx(0.2)
+    assert found.std().item() == pytest.approx(0.1 * 0.959, abs=0.003)
+
+
+def test_dropout_is_at_work_for_the_passes_alone() -> None:
+    network = nn.Sequential(nn.Conv3d(1, 4, 1), nn.Dropout(0.5)).eval()
+    with stochastic(network):
+        assert network[1].training
+    assert not any(m.training for m in network.modules())
+
+
+class Answers(nn.Module):
+    """A network that says the same, whatever it sees."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits, self.calls = logits, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.logits.expand(len(x), *self.logits.shape[1:])
+
+
+def test_uamt_leaves_uncertain_voxels_out(tmp_path: Path) -> None:
+    config, state, views = online(
+        tmp_path, "uamt", step=3, consistency={"weight": 1.0, "passes": 3}
+    )
+    logits = torch.zeros(1, CLASSES, 8, 8, 8)
+    logits[:, 1, :, :4] = 5.0  # certain in one half, of no opinion in the other
+    state.ema = Answers(logits)  # type: ignore[assignment]
+    terms = student_objective(config)(state, views)
+    assert state.ema.calls == 1 + 3
+    student = state.network.pyramid(views.weak).logits[0].log_softmax(1)
+    apart = distance(student[1:], logits.log_softmax(1), "mse")[0, :, 4:, :4].mean()
+    assert terms["consistency"].item() == pytest.approx(sigmoid_ramp(0.5) * apart.item(), rel=1e-4)
+
+
+# ---- cross-teaching
+
+
+def pair_state(config: Config, step: int = 6) -> TrainingState:
+    torch.manual_seed(0)
+    spec = NetworkSpec(
+        "pair",
+        1,
+        CLASSES,
+        PLAN.channels,
+        PLAN.strides,
+        PLAN.kernels,
+        PLAN.spacing,
+        1,
+        1,
+        pair=("hybrid", "cnn"),
+    )
+    state = TrainingState.start(build(spec), config.student)
+    state.network.eval()
+    state.step = step
+    return state
+
+
+def test_each_network_learns_the_others_label(tmp_path: Path) -> None:
+    config, _, views = online(tmp_path, "cross_teaching", consistency={"weight": 0.4})
+    state = pair_state(config)
+    terms = student_objective(config)(state, views)
+    answers = [part.pyramid(views.weak).logits for part in state.network.parts]
+    one, other = (a[0][1:].softmax(1) for a in answers)
+    inside = views.inside[1:]
+    expected = {
+        "supervised_first": pyramid_loss(answers[0], views.target, views.weight),
+        "supervised_second": pyramid_loss(answers[1], views.target, views.weight),
+        "first_taught": 0.4 * soft_dice(one, hard(other), inside),
+        "second_taught": 0.4 * soft_dice(other, hard(one), inside),
+    }
+    assert {name: term.item() for name, term in terms.items()} == pytest.approx(
+        {name: term.item() for name, term in expected.items()}, rel=1e-4
+    )
+    first, second = (list(part.parameters()) for part in state.network.parts)
+    learned = torch.autograd.grad(
+        terms["first_taught"], [*first, *second], allow_unused=True, retain_graph=True
+    )
+    assert any(g is not None and g.abs().max() > 0 for g in learned[: len(first)])
+    assert all(g is None for g in learned[len(first) :])
+
+
+def test_hard_labels_are_the_likeliest_class() -> None:
+    p = torch.tensor([[0.2, 0.5, 0.3], [0.6, 0.1, 0.3]]).T.reshape(1, 3, 2, 1, 1)
+    assert hard(p)[0, :, :, 0, 0].T.tolist() == [[0, 1, 0], [1, 0, 0]]
+
+
+# ---- a pair in self-training
+
+
+def test_the_networks_of_a_pair_learn_side_by_side_each_consistent_with_its_own_ema(
+    tmp_path: Path,
+) -> None:
+    csc = {
+        "pyramid_weight": 0.1,
+        "segmentation_weight": 0.3,
+        "scale_range": (1.25, 1.25),
+        "every": 1,
+    }
+    config, _ = write_experiment(tmp_path, student={"steps": 10, "csc": csc, "ema_blend": 0.5})
+    both = pair_state(config, step=6)
+    terms = {}
+    for index in range(2):
+        one = pair_state(config, step=6)
+        one.network, one.ema = (n.parts[index] for n in (one.network, one.ema))
+        blended = {"student": {**config.student.model_dump(), "ema_blend": 0.0}}
+        objective = student_objective(config.model_validate(config.model_dump() | blended))
+        terms[index] = objective(one, some_views(config, [False, False]))
+    found = student_objective(config)(
+        both, some_views(config, [False, False])
+    )  # labels are not blended
+    assert found.keys() == terms[0].keys()
+    assert {"csc_predictions", "zoomed_segmentation"} <= found.keys()
+    for name, value in found.items():
+        assert value.item() == pytest.approx((terms[0][name] + terms[1][name]).item(), rel=1e-4)
+    sum(found.values()).backward()
+    assert all(p.grad is not None for part in both.network.parts for p in part.parameters())
+
+
+def test_the_ema_pair_blends_with_the_mean_of_its_probabilities() -> None:
+    logits = [torch.tensor([p, 1 - p]).log().reshape(1, 2, 1, 1, 1) for p in (0.2, 0.6)]
+    found = mean_probabilities([Pyramid([level], level) for level in logits])
+    assert found.flatten().tolist() == pytest.approx([0.4, 0.6])
+
+
+# ---- bidirectional copy-paste
+
+
+def test_the_ema_network_labels_the_unlabelled_inside_the_scan(tmp_path: Path) -> None:
+    _, state, views = online(tmp_path, "bcp")
+    state.ema = fresh_network(3).eval()
+    found = labelled_by_ema(state, views)
+    assert torch.equal(found.target[0], views.target[0])
+    assert torch.equal(found.weight[0], views.weight[0])
+    classes = state.ema(views.weak)[1].argmax(0)
+    assert torch.equal(found.target[1, :, 4:].argmax(0), classes[4:])
+    assert torch.equal(found.target[1].sum(0), found.weight[1, 0])
+    assert found.weight[1, 0, :, 0, 0].tolist() == [0] * 4 + [1] * 4
+    assert views.weight[1].max() == 0, "the views themselves are left alone"
+
+
+def test_bcp_scores_labelled_and_unlabelled_voxels_of_mixed_patches_each_by_themselves(
+    tmp_path: Path,
+) -> None:
+    config, state, views = online(tmp_path, "bcp")
+    again = online(tmp_path, "bcp")[2]
+    mixed = mix(labelled_by_ema(state, again), config.student.mixing)
+    assert 0 < mixed.pseudo[0].float().mean() < 1
+    logits = state.network.pyramid(mixed.weak).logits
+    expected = {
+        "labelled": pyramid_loss(logits, mixed.target, mixed.weight * ~mixed.pseudo),
+        "unlabelled": 0.5 * pyramid_loss(logits, mixed.target, mixed.weight * mixed.pseudo),
+    }
+    found = student_objective(config)(state, views)
+    assert {name: term.item() for name, term in found.items()} == pytest.approx(
+        {name: term.item() for name, term in expected.items()}, rel=1e-5
+    )

@@ -1,0 +1,460 @@
+"""The networks: shapes, gradients, positions in millimetres, controls, and files that bring them back."""
+
+import hashlib
+import json
+import pickle
+from collections.abc import Sequence
+from dataclasses import replace
+from math import pi
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.tiny_model import tiny_plan
+
+from hstf.cli import main
+from hstf.commands.models import cost
+from hstf.config.network import NetworkConfig
+from hstf.models.base import NetworkSpec
+from hstf.models.baselines import field_of_view, padded_size
+from hstf.models.hybrid import HybridNet, attended_level
+from hstf.models.registry import NETWORKS, load_network, network_spec, save_network
+from hstf.models.registry import build as build_network
+from hstf.models.transformer import LONGEST_MM, TransformerLayer, rotary_angles, rotate
+from hstf.models.utnet import EfficientAttention
+from hstf.runtime.errors import HstfError
+
+HALF = (2, 2, 2)
+FULL = (1, 1, 1)
+GOLDEN = (0.37293, 0.35165)  # mean and standard deviation of the hybrid's logits
+SPECS = {
+    "two stages": NetworkSpec(
+        "hybrid", 1, 2, (4, 8), (FULL, HALF), ((3, 3, 3),) * 2, (1.0, 1.0, 1.0), 1, 1
+    ),
+    "three stages, cnn": NetworkSpec(
+        "cnn", 4, 6, (4, 8, 8), (FULL, HALF, HALF), ((3, 3, 3),) * 3, (1.0, 1.0, 1.0)
+    ),
+    "four stages, coarse slices": NetworkSpec(
+        "hybrid", 1, 6, (4, 8, 12, 12), (FULL, (2, 2, 1), (2, 2, 1), HALF),
+        ((3, 3, 1), (3, 3, 1), (3, 3, 3), (3, 3, 3)), (0.7, 0.8, 5.0), 2, 2,
+    ),
+    "five stages, attention above the deepest": NetworkSpec(
+        "hybrid", 4, 2, (4, 4, 8, 8, 8), (FULL, HALF, HALF, (1, 2, 2), HALF), ((3, 3, 3),) * 5, (2.0, 1.0, 1.0), 1, 1, 4
+    ),
+}  # fmt: skip
+
+
+def build(spec: NetworkSpec, seed: int = 0) -> HybridNet:
+    """A network whose transformer has a say (its LayerScale starts near 0)."""
+    torch.manual_seed(seed)
+    network = HybridNet(spec)
+    for layer in network.transformer.layers if network.transformer is not None else []:
+        torch.nn.init.ones_(layer.scale1)
+        torch.nn.init.ones_(layer.scale2)
+    return network
+
+
+def an_input(spec: NetworkSpec, times: tuple[int, int, int] = (2, 1, 3)) -> torch.Tensor:
+    size = [n * d for n, d in zip(times, HybridNet(spec).divisor, strict=True)]
+    return torch.randn(2, spec.inputs, *size, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
+@pytest.mark.parametrize("times", [(2, 1, 3), (1, 2, 1)])
+def test_any_multiple_of_the_divisor_comes_back_in_its_size(
+    spec: NetworkSpec, times: tuple[int, int, int]
+) -> None:
+    network, x = build(spec).eval(), an_input(spec, times)
+    with torch.no_grad():
+        answer = network.pyramid(x)
+        assert torch.equal(answer.logits[0], network(x))
+    shapes, size = [], list(x.shape[2:])
+    for stride in [FULL, *spec.strides[1:-1]]:
+        size = [n // s for n, s in zip(size, stride, strict=True)]
+        shapes.append((2, spec.classes, *size))
+    assert [tuple(level.shape) for level in answer.logits] == shapes
+    level = attended_level(spec.strides, spec.transformer_stride)
+    total = torch.tensor(spec.strides[: level + 1]).prod(0).tolist()
+    expected = [n // s for n, s in zip(x.shape[2:], total, strict=True)]
+    assert list(answer.features.shape) == [2, spec.channels[level], *expected]
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
+def test_gradients_reach_every_parameter(spec: NetworkSpec) -> None:
+    network = build(replace(spec, drop_path=0.0)).train()
+    sum(level.square().mean() for level in network.pyramid(an_input(spec)).logits).backward()
+    dead = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not dead
+    assert any("transformer" in name for name, _ in network.named_parameters()) == (
+        spec.name == "hybrid"
+    )
+
+
+def test_the_deepest_level_within_the_largest_stride_attends() -> None:
+    strides = (FULL, HALF, (2, 2, 1), HALF)
+    assert [attended_level(strides, n) for n in (2, 3, 4, 7, 8, 100)] == [1, 1, 2, 2, 3, 3]
+
+
+def test_evaluation_is_deterministic_and_training_skips_layers_now_and_then() -> None:
+    spec = replace(SPECS["two stages"], drop_path=0.5)
+    network, x = build(spec), an_input(spec)
+    network.eval()
+    assert torch.equal(network(x), network(x))
+    network.train()
+    assert any(not torch.equal(network(x), network(x)) for _ in range(4))
+
+
+def test_a_skipped_layer_keeps_its_expectation() -> None:
+    layer = TransformerLayer(4, 1, 0.25).train()
+    torch.manual_seed(0)
+    kept = layer._path(torch.ones(20_000, 1, 1))
+    assert kept.unique().tolist() == pytest.approx([0, 1 / 0.75])
+    assert kept.mean().item() == pytest.approx(1, abs=0.02)
+
+
+def test_rotation_keeps_norms_and_knows_relative_positions_only() -> None:
+    g = torch.Generator().manual_seed(0)
+    q, k = torch.randn(12, generator=g), torch.randn(12, generator=g)
+    angles = rotary_angles((4, 5, 6), (2.0, 1.0, 3.0), (4.0, 4.0, 4.0), 6, torch.device("cpu"))
+    turned_q, turned_k = rotate(q.expand(120, 12), angles), rotate(k.expand(120, 12), angles)
+    assert torch.allclose(turned_q.norm(dim=1), q.norm().expand(120), atol=1e-5)
+    scores = (turned_q @ turned_k.T).reshape(4, 5, 6, 4, 5, 6)
+    one_on = scores[1:, 1:, 1:, 1:, 1:, 1:]  # both voxels moved by (1, 1, 1)
+    assert torch.allclose(scores[:-1, :-1, :-1, :-1, :-1, :-1], one_on, atol=1e-4)
+    assert scores[0, 0, 0, 1, 0, 0] != pytest.approx(scores[0, 0, 0, 0, 1, 0].item())
+
+
+def test_positions_count_in_millimetres() -> None:
+    """Every second voxel of a grid twice as fine has the angles of the coarse grid, on each axis."""
+    cpu = torch.device("cpu")
+    coarse = rotary_angles((3, 4, 2), (2.0, 3.0, 5.0), (4.0, 6.0, 10.0), 7, cpu).reshape(3, 4, 2, 7)
+    fine = rotary_angles((6, 8, 4), (1.0, 1.5, 2.5), (4.0, 6.0, 10.0), 7, cpu).reshape(6, 8, 4, 7)
+    assert torch.allclose(fine[::2, ::2, ::2], coarse, atol=1e-5)
+    assert coarse[1, 0, 0].bool().tolist() == [True, False, False] * 2 + [True]
+
+
+def test_zoom_tells_the_network_how_large_a_voxel_is() -> None:
+    spec = replace(SPECS["two stages"], drop_path=0.0)
+    network, x = build(spec).eval(), an_input(spec)
+    finer = build(replace(spec, spacing=(0.5, 0.5, 0.5))).eval()
+    with torch.no_grad():
+        zoomed = network.pyramid(x, 2.0).logits[0]
+        assert torch.allclose(zoomed, finer(x), atol=1e-5)
+        assert (zoomed - network(x)).abs().max() > 1e-4
+        cnn = build(SPECS["three stages, cnn"]).eval()
+        image = an_input(cnn.spec)
+        assert torch.equal(cnn.pyramid(image, 2.0).logits[0], cnn(image))
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
+def test_a_saved_network_comes_back_the_same(spec: NetworkSpec, tmp_path: Path) -> None:
+    network, x = build(spec).eval(), an_input(spec)
+    meta = {"round": 1, "member": "seed_0", "trained_on": ["a", "b"]}
+    for name in ("first/weights.pt", "second.pt"):
+        save_network(tmp_path / name, network, meta)
+    loaded, found = load_network(tmp_path / "first/weights.pt")
+    assert (found, loaded.spec, loaded.training) == (meta, spec, False)
+    with torch.no_grad():
+        assert torch.equal(loaded(x), network(x))
+    save_network(tmp_path / "again.pt", loaded, found)
+    assert len({sha256(tmp_path / n) for n in ("first/weights.pt", "second.pt", "again.pt")}) == 1
+
+
+class Payload:
+    """Would write a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.path,))
+
+
+def test_damaged_weights_are_told_and_never_executed(tmp_path: Path) -> None:
+    good = tmp_path / "good.pt"
+    save_network(good, build(SPECS["two stages"]), {})
+    content, trap = good.read_bytes(), tmp_path / "trap"
+    torch.save({"state_dict": Payload(trap), "spec": "{}"}, tmp_path / "trojan.pt")
+    other = torch.load(good, weights_only=True)
+    other["state_dict"].popitem()
+    torch.save(other, tmp_path / "incomplete.pt")
+    for name, data in {
+        "empty.pt": b"",
+        "half.pt": content[: len(content) // 2],
+        "text.pt": b"no weights",
+        "pickle.pt": pickle.dumps({"state_dict": {}}),
+    }.items():
+        (tmp_path / name).write_bytes(data)
+    torch.save([1, 2], tmp_path / "list.pt")
+    for path in sorted(set(tmp_path.glob("*.pt")) - {good}):
+        with pytest.raises(HstfError, match=rf"{path.name}.*not readable as weights"):
+            load_network(path)
+    assert not trap.exists()
+    with pytest.raises(HstfError, match=r"absent\.pt: the weights are missing. Run"):
+        load_network(tmp_path / "absent.pt")
+
+
+THREE = NetworkSpec(
+    "hybrid", 1, 2, (4, 8, 8), (FULL, HALF, HALF), ((3, 3, 3),) * 3, (1.0, 1.0, 1.0), 2, 2, 4, 0.0,
+    patch_size=(16, 8, 8), pair=("hybrid", "unetpp"),
+)  # fmt: skip
+COARSE = replace(
+    THREE, inputs=4, classes=6, channels=(4, 8, 8, 8), strides=(FULL, (2, 2, 1), (2, 2, 1), HALF),
+    kernels=((3, 3, 1), (3, 3, 1), (3, 3, 3), (3, 3, 3)), spacing=(0.7, 0.8, 5.0), patch_size=(32, 16, 4),
+)  # fmt: skip
+PLANNED = {
+    "isotropic, two classes": (THREE, (20, 8, 12)),
+    "coarse slices, six classes": (COARSE, (16, 24, 6)),
+}
+
+
+@pytest.mark.parametrize(("spec", "size"), PLANNED.values(), ids=PLANNED.keys())
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_answers_on_the_grid_of_its_input(
+    name: str, spec: NetworkSpec, size: tuple[int, int, int]
+) -> None:
+    torch.manual_seed(0)
+    network, x = build_network(replace(spec, name=name)).eval(), torch.randn(2, spec.inputs, *size)
+    assert all(n % d == 0 for n, d in zip(size, network.divisor, strict=True))
+    with torch.no_grad():
+        answer = network.pyramid(x, (1.1, 1.0, 1.2))
+    assert answer.logits[0].shape == (2, spec.classes, *size)
+    voxels = [level[0, 0].numel() for level in answer.logits]
+    assert voxels == sorted(voxels, reverse=True)
+    assert all(
+        level.shape[:2] == (2, spec.classes) and level.isfinite().all() for level in answer.logits
+    )
+    assert answer.features.shape[0] == 2 and answer.features.isfinite().all()
+    assert all(
+        1 <= n <= whole / 2 for n, whole in zip(answer.features.shape[2:4], size, strict=False)
+    )
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gradients_reach_every_parameter_of_every_network(name: str) -> None:
+    torch.manual_seed(0)
+    network = build_network(replace(THREE, name=name)).train()
+    sum(
+        level.square().mean() for level in network.pyramid(torch.randn(2, 1, 20, 8, 12)).logits
+    ).backward()
+    dead = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not dead
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_comes_back_from_its_file(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, x = build_network(replace(THREE, name=name)).eval(), torch.randn(1, 1, 8, 8, 4)
+    save_network(tmp_path / "weights.pt", network, {})
+    loaded, _ = load_network(tmp_path / "weights.pt")
+    assert (type(loaded), loaded.spec) == (type(network), network.spec)
+    with torch.no_grad():
+        assert torch.equal(loaded(x), network(x))
+
+
+def test_the_hybrid_of_a_seed_stays_the_same() -> None:
+    """Measured results hold for these random weights and this arithmetic."""
+    torch.manual_seed(0)
+    network = HybridNet(replace(THREE, name="hybrid")).eval()
+    x = torch.linspace(-1, 1, 16 * 8 * 8).reshape(1, 1, 16, 8, 8)
+    with torch.no_grad():
+        logits = network(x)
+    assert [logits.mean().item(), logits.std().item()] == pytest.approx(GOLDEN, abs=1e-4)
+
+
+def test_the_identity_control_is_the_hybrid_whose_transformer_is_silent() -> None:
+    hybrid, control = (
+        build(replace(THREE, name="hybrid")).eval(),
+        build(replace(THREE, name="hybrid_identity")),
+    )
+    unmatched = control.load_state_dict(hybrid.state_dict(), strict=False)
+    assert not unmatched.missing_keys
+    assert all(key.startswith("transformer.") for key in unmatched.unexpected_keys)
+    x = an_input(THREE)
+    with torch.no_grad():
+        assert not torch.equal(control.eval()(x), hybrid(x))
+        for layer in hybrid.transformer.layers:
+            layer.scale1.zero_(), layer.scale2.zero_()
+        assert torch.equal(control(x), hybrid(x))
+
+
+@pytest.mark.parametrize("kernel", [(3, 3, 3), (3, 3, 1)])
+@pytest.mark.parametrize("layers", [1, 4, 8])
+def test_the_cnn_has_the_parameters_of_the_hybrid(
+    kernel: tuple[int, int, int], layers: int
+) -> None:
+    spec = replace(THREE, channels=(16, 32, 64), kernels=(kernel,) * 3, transformer_layers=layers)
+    hybrid, cnn, neither = (
+        cost(replace(spec, name=name)).parameters for name in ("hybrid", "cnn", "hybrid_identity")
+    )
+    assert cnn - neither == pytest.approx(hybrid - neither, rel=0.03)
+
+
+def test_a_pair_answers_with_the_mean_of_both_probabilities() -> None:
+    torch.manual_seed(0)
+    pair, x = (
+        build_network(replace(THREE, name="pair", pair=("hybrid", "cnn"))).eval(),
+        an_input(THREE),
+    )
+    first, second = pair.parts
+    assert (first.spec.name, second.spec.name) == ("hybrid", "cnn")
+    with torch.no_grad():
+        expected = (first(x).softmax(1) + second(x).softmax(1)) / 2
+        answer = pair.pyramid(x)
+        assert torch.allclose(pair(x).exp(), expected, atol=1e-6)
+    assert [level.shape for level in answer.logits] == [
+        level.shape for level in first.pyramid(x).logits
+    ]
+    assert answer.features.shape[1] == 16
+    assert first.parts == (first,)
+
+
+def test_attention_is_the_same_for_the_same_anatomy_at_another_scale() -> None:
+    """The logits between voxels that show the same places do not depend on the zoom, nor on where the grid starts."""
+    g, cpu, mm = torch.Generator().manual_seed(0), torch.device("cpu"), (8.0, 8.0, 5.0)
+    zoom = (1.5, 2.0, 1.0)
+    q, k = torch.randn(2, 2 * 3 * 4, 12, generator=g)
+    shortest = (4.0, 4.0, 30.0)
+    planned = rotary_angles((2, 3, 4), mm, shortest, 6, cpu)
+    zoomed = rotary_angles(
+        (4, 7, 6), [m / z for m, z in zip(mm, zoom, strict=True)], shortest, 6, cpu
+    )
+    same_places = zoomed.reshape(4, 7, 6, 6)[
+        0::3, 1::2, 2:
+    ]  # 1.5 x 2 voxels apart are the planned 1 x 1
+    apart = rotary_angles((3, 3, 4), mm, shortest, 6, cpu).reshape(3, 3, 4, 6)[::2]
+    logits = rotate(q, apart.reshape(-1, 6)) @ rotate(k, apart.reshape(-1, 6)).T
+    found = rotate(q, same_places.reshape(-1, 6)) @ rotate(k, same_places.reshape(-1, 6)).T
+    assert torch.allclose(logits, found, atol=1e-3)
+    assert not torch.allclose(logits, rotate(q, planned) @ rotate(k, planned).T, atol=1e-1)
+
+
+def test_neighbours_differ_by_a_radian_in_place_at_most() -> None:
+    """A wavelength under two voxels would be an alias of a longer one, and of another one at another scale."""
+    plan = replace(tiny_plan(), channels=(4, 24), strides=((1, 1, 1), (4, 4, 2)))
+    spec = network_spec(NetworkConfig(transformer_heads=2), plan, 1, 3)
+    mm = (6.0, 6.0, 4.0)  # 1.5 x 1.5 x 2.0 times the strides
+    angles = rotary_angles((2, 2, 2), mm, spec.shortest_mm, 6, torch.device("cpu")).reshape(
+        2, 2, 2, 6
+    )
+    steps = torch.stack([angles[1, 0, 0], angles[0, 1, 0], angles[0, 0, 1]]) - angles[0, 0, 0]
+    fastest, slower = steps[:, :3], steps[:, 3:]
+    assert torch.allclose(fastest, torch.eye(3))
+    longest = torch.tensor(
+        [2 * pi * m / LONGEST_MM for m in mm]
+    ).sqrt()  # half-way, in the ratio, to the longest
+    assert torch.allclose(slower, torch.diag(longest))
+
+
+def test_networks_of_files_that_do_not_say_their_wavelengths_keep_them(tmp_path: Path) -> None:
+    network = build(SPECS["two stages"])
+    save_network(tmp_path / "weights.pt", network, {})
+    content = torch.load(tmp_path / "weights.pt", weights_only=True)
+    spec = json.loads(content["spec"])
+    assert spec.pop("shortest_mm") == [4.0, 4.0, 4.0]
+    torch.save(content | {"spec": json.dumps(spec)}, tmp_path / "old.pt")
+    assert load_network(tmp_path / "old.pt")[0].spec == network.spec
+
+
+def test_features_of_a_padded_image_cover_the_image_alone() -> None:
+    """Cells of 8 voxels of which 28 of 32 are image: 4 cells of 7 voxels, sampled at their centres."""
+    ramp = torch.arange(4.0)[None, None, :, None, None].expand(1, 1, 4, 2, 2)
+    assert field_of_view(ramp, (1.0, 1.0, 1.0)) is ramp
+    found = field_of_view(ramp, (28 / 32, 1.0, 0.5))
+    assert found.shape == (1, 1, 4, 2, 1)
+    centres = (torch.tensor([3.5, 10.5, 17.5, 24.5]) / 8 - 0.5).clamp_min(0)
+    assert torch.allclose(found[0, 0, :, 0, 0], centres, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "padded"),
+    [((32, 32, 64), (32, 32, 64)), ((40, 56, 40), (64, 64, 64)), ((9, 32, 1), (64, 32, 32))],
+)
+def test_images_are_padded_to_the_strides_of_a_baseline(
+    size: Sequence[int], padded: Sequence[int]
+) -> None:
+    assert padded_size(size, 32) == padded
+
+
+def test_positions_of_unetr_are_its_own_at_the_planned_patch() -> None:
+    torch.manual_seed(0)
+    vit = build_network(replace(THREE, name="vit", patch_size=(32, 16, 16))).eval()
+    x = torch.randn(1, 1, 32, 16, 16)
+    with torch.no_grad():
+        vit(torch.randn(1, 1, 48, 16, 32))  # leaves nothing behind
+        assert torch.allclose(vit(x), vit.network(x), atol=1e-5)
+
+
+def test_relative_positions_of_utnet_depend_on_the_offset_alone() -> None:
+    attention = EfficientAttention(4, 4, 2)
+    bias = attention.relative((4, 4, 4), (4, 4, 4)).reshape(2, *(4,) * 6)  # heads, places, cells
+    assert torch.allclose(bias[:, :-1, :-1, :-1, :-1, :-1, :-1], bias[:, 1:, 1:, 1:, 1:, 1:, 1:])
+    assert bias[0].unique().numel() == 7**3
+    attention.bias.data = (
+        torch.arange(-3.0, 4.0).repeat_interleave(49).expand(2, 343)
+    )  # the offset along the first axis
+    finer = attention.relative((8, 4, 4), (4, 4, 4)).reshape(2, 8, 16, 4, 16)[0, :, 0, :, 0]
+    places = torch.arange(8) / 2 - 0.25  # in cells
+    assert torch.allclose(finer[1:-1], (places[:, None] - torch.arange(4))[1:-1])
+    assert attention.relative((2, 4, 1), (2, 4, 1)).shape == (2, 8, 8)
+
+
+def test_networks_that_cannot_be_built_are_told() -> None:
+    with pytest.raises(HstfError, match=r"no network 'unet'; there are hybrid, .*pair"):
+        build_network(replace(THREE, name="unet"))
+    with pytest.raises(HstfError, match="vnet takes 1, 2, 4, 8 or 16 modalities, not 3"):
+        build_network(replace(THREE, name="vnet", inputs=3))
+
+
+def test_operations_of_convolutions_grow_with_the_patch_and_parameters_do_not() -> None:
+    small, large = (
+        cost(replace(THREE, name="hybrid_identity", patch_size=p))
+        for p in ((16, 8, 8), (16, 16, 8))
+    )
+    assert (large.operations, large.parameters) == (2 * small.operations, small.parameters)
+    attending = cost(replace(THREE, name="hybrid", patch_size=(16, 8, 8)))
+    assert attending.operations > small.operations
+
+
+def test_the_table_has_a_row_for_every_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "tiny.yaml"
+    config.write_text("experiment: tiny\nplan: {base_channels: 4, max_channels: 8}\n")
+    assert main(["models", "--config", str(config), "--patch", "16", "16", "8"]) == 0
+    rows = [
+        line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")
+    ][1:]
+    assert [row[0].strip("| ").split(" ")[0] for row in rows] == list(NETWORKS)
+    assert all(float(row[1]) > 0 for row in rows)
+
+
+def test_heads_are_halved_until_they_fit_the_widths() -> None:
+    plan = replace(tiny_plan(), channels=(12, 48))
+    assert network_spec(NetworkConfig(transformer_heads=8), plan, 1, 3).transformer_heads == 8
+    assert (
+        network_spec(NetworkConfig(name="utnet", transformer_heads=8), plan, 1, 3).transformer_heads
+        == 2
+    )
+    odd = replace(plan, channels=(5, 10))
+    spec = network_spec(NetworkConfig(transformer_heads=8), odd, 1, 3)
+    assert spec.transformer_heads == 1
+    assert HybridNet(spec)(torch.zeros(1, 1, 8, 8, 8)).shape == (1, 3, 8, 8, 8)
+
+
+def test_plans_without_a_network_are_refused() -> None:
+    odd = replace(tiny_plan(), channels=(4, 9))
+    with pytest.raises(
+        HstfError, match=r"9 channels: make plan\.base_channels and max_channels even"
+    ):
+        network_spec(NetworkConfig(), odd, 1, 3)
+    assert network_spec(NetworkConfig(name="cnn"), odd, 1, 3).channels == (4, 9)
+    with pytest.raises(HstfError, match="9 channels"):
+        network_spec(NetworkConfig(name="pair", pair=("vnet", "hybrid")), odd, 1, 3)
+    with pytest.raises(HstfError, match="single voxel at the deepest of 2 levels"):
+        network_spec(NetworkConfig(), replace(tiny_plan(), patch_size=(2, 2, 2)), 1, 3)

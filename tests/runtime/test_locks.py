@@ -1,0 +1,109 @@
+"""Locks end with their process; GPUs go to as many processes as there are, and then to the least used."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from support.processes import in_another_process
+
+from hstf.runtime import locks as module
+from hstf.runtime.gpu_lease import lease, leased_index, visible_devices
+from hstf.runtime.locks import Taken, alone, take
+from hstf.runtime.run_lock import sole_run
+
+HOLD = "take(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+
+
+def test_a_lock_names_its_holder_and_ends_with_it(tmp_path: Path) -> None:
+    process = in_another_process(HOLD, tmp_path / "lock")
+    with pytest.raises(Taken, match=rf"process {process.pid} on \S+ since 20"):
+        take(tmp_path / "lock")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    os.close(take(tmp_path / "lock"))
+
+
+def test_who_comes_second_waits_and_says_for_whom(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    process = in_another_process(HOLD.replace("60", "1"), tmp_path / "lock")
+    start = time.monotonic()
+    with alone(tmp_path / "lock", "teacher 1 unlabelled_0"):
+        assert process.wait(5) == 0
+    assert time.monotonic() - start < 10
+    told = capsys.readouterr().out
+    assert told.startswith(f"teacher 1 unlabelled_0: process {process.pid} on")
+    assert told.count("waiting until it is done") == 1
+
+
+def test_a_disk_without_locks_does_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object) -> None:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(module.fcntl, "flock", none)
+    with alone(tmp_path / "lock", "x"):
+        pass
+    assert sole_run(tmp_path) == ""
+    assert lease(["0", "1"], tmp_path) is None
+
+
+def test_a_link_in_the_place_of_a_lock_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("x" * 300)
+    (tmp_path / "lock").symlink_to("precious")
+    with pytest.raises(OSError):
+        take(tmp_path / "lock")
+    assert (tmp_path / "precious").read_text() == "x" * 300
+
+
+def test_the_locks_of_a_killed_run_are_removed_and_those_of_a_living_one_stay(
+    tmp_path: Path,
+) -> None:
+    lock = tmp_path / "locks" / "0.input.lock"
+    lock.parent.mkdir()
+    lock.write_text("a.nii.gz")
+    process = in_another_process(
+        "sole_run(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)", tmp_path
+    )
+    lock.parent.mkdir(exist_ok=True)
+    lock.write_text("a.nii.gz")  # as Snakemake does when it starts to work
+    with pytest.raises(Taken, match=f"process {process.pid}"):
+        sole_run(tmp_path)
+    assert lock.is_file()
+    process.kill()
+    process.wait()
+    assert "was killed" in sole_run(tmp_path)
+    assert not lock.exists()
+
+
+def test_each_process_gets_a_gpu_of_its_own_and_then_the_least_used(tmp_path: Path) -> None:
+    code = "print(lease(['0', 'GPU-b', '2'], Path(sys.argv[1])), flush=True); time.sleep(60)"
+    processes = [in_another_process(code, tmp_path / "leases") for _ in range(4)]
+    assert [process.first for process in processes] == ["0", "1", "2", "0"]  # type: ignore[attr-defined]
+    processes[1].kill()
+    processes[1].wait()
+    processes.append(in_another_process(code, tmp_path / "leases"))
+    assert processes[-1].first == "1"  # type: ignore[attr-defined]
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def test_devices_are_called_as_the_environment_does() -> None:
+    assert visible_devices(2, {}) == ["0", "1"]
+    assert visible_devices(2, {"CUDA_VISIBLE_DEVICES": "3, GPU-7"}) == ["3", "GPU-7"]
+    assert visible_devices(2, {"CUDA_VISIBLE_DEVICES": "5"}) == ["0", "1"]
+
+
+def test_it_steps_aside_where_slurm_hands_gpus_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(module.tempfile, "tempdir", None)
+    assert leased_index(0) is None and leased_index(1) is None
+    assert leased_index(2) == 0
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    assert leased_index(2) is None
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert leased_index(2) == 1

@@ -1,0 +1,434 @@
+"""Calibration on voxels and cases whose truth is known."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hstf.config.experiment import Config
+from hstf.config.refine import CalibrateConfig, RefineConfig
+from hstf.experiment.cases import Case, Split
+from hstf.experiment.layout import Layout
+from hstf.imaging.arrays import write_array
+from hstf.imaging.geometry import Geometry
+from hstf.imaging.probabilities import sharpen
+from hstf.method.plr.anatomy_rules import KnownStructure, StructureRule
+from hstf.method.plr.calibration import Calibration, known_structure
+from hstf.method.plr.lesions import Component
+from hstf.method.plr.refinement import TeacherOutput
+from hstf.method.plr.reliability import (
+    Reliability,
+    Sample,
+    confidence_threshold,
+    diagram,
+    fit_temperature,
+    negative_log_likelihood,
+    reliability,
+    sample_voxels,
+)
+from hstf.runtime.errors import HstfError
+from hstf.runtime.files import sha256_file, write_csv, write_json
+from hstf.stages.calibrate import (
+    CaseScore,
+    LabelledCase,
+    assemble,
+    calibrate,
+    learn_lesions,
+    missed_structures,
+    pooled_recall,
+    score_case,
+    with_gains,
+)
+
+
+def drawn_sample(temperature: float, voxels: int = 40_000) -> Sample:
+    """Voxels of a teacher whose probabilities are calibrated at ``temperature``: labels are drawn from p^(1/T)."""
+    rng = np.random.default_rng(3)
+    logits = rng.normal(0, 1.5, (3, voxels)).clip(-3, 3)
+    stated, true = (np.exp(z) / np.exp(z).sum(axis=0) for z in (logits, logits / temperature))
+    label = (rng.random(voxels) > true.cumsum(axis=0)[:2]).sum(axis=0).astype(np.uint8)
+    return Sample(np.rint(255 * stated).astype(np.uint8), label)
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.0, 2.0])
+def test_the_temperature_of_a_known_teacher_is_found(temperature: float) -> None:
+    sample = drawn_sample(temperature)
+    found = fit_temperature(sample)
+    assert found == pytest.approx(temperature, rel=0.06)
+    assert negative_log_likelihood(sample, found) <= negative_log_likelihood(sample, 1.0) + 1e-6
+
+
+def test_calibration_error_falls_with_the_temperature() -> None:
+    sample = drawn_sample(2.0)
+    calibrated = Sample(sharpen(sample.probabilities, fit_temperature(sample)), sample.label)
+    before, after = (reliability(s, 3, 20) for s in (sample, calibrated))
+    assert all(b.error > 0.1 and a.error < 0.03 for b, a in zip(before, after, strict=True))
+
+
+def test_reliability_against_counting_by_hand() -> None:
+    sample = Sample(
+        np.array([[255, 140, 100], [0, 115, 155]], np.uint8), np.array([0, 1, 1], np.uint8)
+    )
+    background, foreground = reliability(sample, 2, bins=10)
+    assert background.voxels.tolist() == [0, 0, 0, 0, 0, 1, 0, 0, 0, 1]
+    assert background.right.tolist() == [0] * 9 + [1]
+    assert background.error == pytest.approx((140 / 255 + 0) / 2)
+    assert foreground.error == pytest.approx(1 - 155 / 255)
+    assert reliability(sample, 3, bins=10)[2].error is None
+
+
+def curve(*accuracy: float) -> Reliability:
+    """Ten bins of 100 voxels each."""
+    voxels = np.full(10, 100)
+    return Reliability(voxels, np.array(accuracy) * 100, (np.arange(10) + 0.5) / 10)
+
+
+def test_threshold_is_where_voxels_become_right_often_enough() -> None:
+    config = CalibrateConfig(target_precision=0.8, threshold_bounds=(0.5, 0.95), smallest_pass=0)
+    assert confidence_threshold(
+        curve(0, 0, 0, 0, 0, 0.5, 0.6, 0.8, 0.9, 1), config
+    ) == pytest.approx(0.7)
+
+
+def test_threshold_of_a_curve_that_dips_is_monotone() -> None:
+    """The early peak and the dip after it pool to 0.75, which is not enough."""
+    config = CalibrateConfig(target_precision=0.8, threshold_bounds=(0.5, 0.95), smallest_pass=0)
+    assert confidence_threshold(
+        curve(0, 0, 0, 0, 0, 0.4, 0.9, 0.6, 0.9, 1), config
+    ) == pytest.approx(0.8)
+
+
+def test_threshold_stays_within_its_bounds() -> None:
+    config = CalibrateConfig(target_precision=0.8, threshold_bounds=(0.5, 0.95), smallest_pass=0)
+    assert confidence_threshold(curve(*[1.0] * 10), config) == 0.5
+    assert confidence_threshold(curve(*[0.1] * 10), config) == 0.95
+    never = Reliability(np.zeros(10), np.zeros(10), np.zeros(10))
+    assert confidence_threshold(never, config) == 0.95
+
+
+def test_half_of_a_class_that_is_mostly_wrong_still_passes() -> None:
+    """Of 1,000 voxels spread evenly over ten bins, 500 lie above 0.5, 300 above 0.7."""
+    wrong = curve(*[0.1] * 10)
+    for share, threshold in ((0.5, 0.5), (0.3, 0.7), (0.25, 0.7), (0.0, 0.95)):
+        config = CalibrateConfig(threshold_bounds=(0.1, 0.95), smallest_pass=share)
+        assert confidence_threshold(wrong, config) == pytest.approx(threshold)
+
+
+@given(st.integers(0, 200), st.floats(0.1, 0.99))
+@settings(max_examples=40, deadline=None)
+def test_a_stricter_target_never_lowers_the_threshold(seed: int, target: float) -> None:
+    accuracy = np.random.default_rng(seed).random(10)
+    low, high = (
+        confidence_threshold(curve(*accuracy), CalibrateConfig(target_precision=t))
+        for t in (target * 0.9, target)
+    )
+    assert 0.5 <= low <= high <= 0.95
+
+
+def test_foreground_and_as_much_doubtful_background_are_sampled() -> None:
+    foreground = np.array(
+        [0, 55, 60, 65, 200, 210, 220, 0], np.uint8
+    )  # the last voxel is a confident miss
+    probabilities = np.stack([255 - foreground, foreground])[:, None, None]
+    label = np.array([[[0, 0, 1, 0, 1, 0, 255, 1]]], np.uint8)
+    sample = sample_voxels(probabilities, label, 9, seed=0)
+    found = sorted(zip(sample.probabilities[1].tolist(), sample.label.tolist(), strict=True))
+    assert found[2:] == [(200, 1), (210, 0)]
+    assert len(found) == 4 and set(found[:2]) < {(55, 0), (60, 1), (65, 0)}
+    assert len(sample_voxels(probabilities, label, 1, seed=0).label) == 2
+    probabilities[1] = 50
+    probabilities[0] = 205  # nothing is found: all doubt is taken
+    assert len(sample_voxels(probabilities, label, 9, seed=0).label) == 7
+
+
+def test_without_voxels_the_temperature_is_one() -> None:
+    assert fit_temperature(Sample(np.zeros((2, 0), np.uint8), np.zeros(0, np.uint8))) == 1.0
+
+
+def ball_case(case_id: str, error: int) -> LabelledCase:
+    """A cube predicted ``error`` voxels too long, and less surely, with a stray voxel that the clean-up removes."""
+    label = np.zeros((16, 16, 16), np.uint8)
+    label[4:10, 4:10, 4:10] = 1
+    probabilities = np.zeros((2, 16, 16, 16), np.uint8)
+    probabilities[1, 4 : 10 + error, 4:10, 4:10] = 230 - 5 * error
+    probabilities[1, 15, 15, 15] = 200
+    probabilities[0] = 255 - probabilities[1]
+    quality = {"foreground": 1 - error / 10}
+    agreement = {
+        "scales": {"0.8": quality, "1.0": quality},
+        "flips": {"none": quality, "0": quality},
+        "foreground_entropy": {"foreground": 0.1},
+    }
+    return LabelledCase(
+        case_id, TeacherOutput(probabilities, probabilities[[0, 0, 0]], agreement), label, 1.0
+    )
+
+
+def sheet_of(case_ids: Iterable[str]) -> list[Case]:
+    """Labelled cases, each of its own patient."""
+    return [Case(name, (), None, Split.LABELLED, name, "") for name in case_ids]
+
+
+FOREGROUND = {"foreground": (1,)}
+RULES = {"foreground": StructureRule(1, 100.0, False, False)}
+KNOWN, UNKNOWN = KnownStructure(FOREGROUND, RULES), KnownStructure(FOREGROUND, {})
+
+
+def test_true_dice_is_that_of_what_refinement_would_write() -> None:
+    score = score_case(ball_case("a", 0), 1.0, KNOWN, {}, Config())
+    assert score.dice.tolist() == [1.0]
+    assert score.found.tolist() == score.voxels.tolist() == [6**3]
+    assert score.features["foreground"]["scales"] == 1.0  # type: ignore[index]
+
+
+def test_structures_that_the_warm_up_misses_are_told() -> None:
+    """A label of two classes, of which the prediction has the first, and the second in 20 of 120 voxels."""
+    config = Config(labels={"background": 0, "organ": 1, "lesion": 2, "duct": 3})
+    label = np.zeros((12, 12, 12), np.uint8)
+    label[2:10, 2:10, 2:10] = 1
+    label[4:8, 4:9, 3:9] = 2
+    predicted = np.where(label == 2, 1, label)
+    predicted[4, 4:8, 3:8] = 2
+    probabilities = (255 * (predicted == np.arange(4).reshape(-1, 1, 1, 1))).astype(np.uint8)
+    case = LabelledCase("a", TeacherOutput(probabilities, probabilities[:3] * 0, {}), label, 1.0)
+    score = score_case(case, 1.0, KnownStructure(config.structures, {}), {}, config)
+    recall = dict(zip(config.structures, pooled_recall([score, score]), strict=True))
+    assert recall == {"organ": 1.0, "lesion": pytest.approx(20 / 120), "duct": None}, (
+        "no case has a duct"
+    )
+    (warning,) = missed_structures(recall)
+    assert "finds 17% of the voxels of lesion" in warning and "warmup.steps" in warning
+
+
+def test_a_rule_that_costs_dice_out_of_fold_is_not_applied() -> None:
+    """A stray voxel goes at no cost; of an organ that was lost in its middle half would go."""
+    whole, torn = ball_case("a", 0), ball_case("b", 0)
+    torn.output.probabilities[:, 7:9] = np.array([255, 0], np.uint8)[:, None, None, None]
+    for cases, helps in (([whole], True), ([torn], False), ([whole, torn], False)):
+        rules = with_gains(KNOWN, cases)
+        assert (rules["foreground"].dice_gain > 0) == helps
+        assert known_structure(FOREGROUND, rules, ()).rules == (rules if helps else {})
+    assert known_structure(FOREGROUND, RULES, ("foreground",)).rules == {}, (
+        "lesions are judged one by one"
+    )
+
+
+def test_calibration_of_cases_round_trips_and_ranks_them(tmp_path: Path) -> None:
+    config = Config()
+    cases = [ball_case(f"case_{e}", e) for e in (0, 0, 1, 2, 4, 6)]
+    scores = [score_case(case, 1.0, KNOWN, {}, config) for case in cases]
+    sample = sample_voxels(cases[-1].output.probabilities, cases[-1].label, 5000, seed=0)
+    calibration = assemble(
+        config, sheet_of(c.case_id for c in cases), sample, 1.0, RULES, {}, scores
+    )
+    calibration.save(tmp_path / "calibration.json")
+    assert Calibration.load(tmp_path / "calibration.json") == calibration
+    json.loads((tmp_path / "calibration.json").read_text(), parse_constant=pytest.fail)  # no NaN
+    predicted = [calibration.predicted_dice(f)["foreground"] for f in (s.features for s in scores)]
+    assert predicted == sorted(predicted, reverse=True) and predicted[0] > predicted[-1]
+    assert calibration.minimum_predicted_dice < min(predicted)
+    assert calibration.evidence["dice"]["foreground"] == pytest.approx(
+        np.mean([score.dice for score in scores])
+    )
+    points = calibration.evidence["reliability"]
+    assert {point["class"] for point in points} <= {"background", "foreground"}
+    assert sum(point["voxels"] for point in points) == len(sample.label)
+
+
+def test_the_diagram_holds_bins_with_voxels_alone() -> None:
+    sample = Sample(
+        np.array([[255, 140, 100], [0, 115, 155]], np.uint8), np.array([0, 1, 1], np.uint8)
+    )
+    assert diagram(reliability(sample, 2, bins=10), ["background", "organ"]) == [
+        {
+            "class": "background",
+            "confidence": pytest.approx(140 / 255),
+            "accuracy": 0.0,
+            "voxels": 1,
+        },
+        {"class": "background", "confidence": 1.0, "accuracy": 1.0, "voxels": 1},
+        {"class": "organ", "confidence": pytest.approx(155 / 255), "accuracy": 1.0, "voxels": 1},
+    ]
+
+
+def test_lesions_are_learned_component_by_component() -> None:
+    """Of two components, the cube is a lesion and the stray voxel is none; hardly a voxel besides says lesion."""
+    case = ball_case("a", 0)
+    model = learn_lesions([case], (1,), 1.0)
+    assert (model.components, model.real) == (2, 1)  # the cube and the stray voxel
+    sizes = [Component(1, ml, 0.8, 1.0, (0.0, 0.0, 0.0)) for ml in (0.001, 0.216)]
+    stray, cube = (model.probability(component) for component in sizes)
+    assert cube > stray + 0.02  # equally sure, but of the size of the real one
+    assert model.possible == 0.05
+
+
+def test_labelled_cases_without_a_lesion_teach_that_components_are_false() -> None:
+    case = ball_case("a", 0)
+    empty = replace(case, label=np.zeros_like(case.label))
+    model = learn_lesions([empty, empty], (1,), 1.0)
+    assert (model.components, model.real) == (4, 0)
+    assert model.probability(Component(1, 0.216, 0.9, 1.0, (0.0, 0.0, 0.0))) < 0.5
+
+
+def scribbled(case: LabelledCase, *curves: tuple[int, tuple[slice | int, ...]]) -> LabelledCase:
+    """``case`` with a sparse label: each curve has a class and a place."""
+    label = np.full(case.label.shape, 255, np.uint8)
+    for index, place in curves:
+        label[place] = index
+    return replace(case, label=label)
+
+
+ORGAN, BESIDE, BACKGROUND = (
+    (1, (5, 5, slice(4, 10))),
+    (1, (12, 12, slice(0, 3))),
+    (0, (2, 2, slice(2, 14))),
+)
+
+
+def test_dice_is_that_of_labelled_voxels_and_unknown_without_any() -> None:
+    case = ball_case("a", 2)
+    said = [
+        score_case(scribbled(case, *curves), 1.0, UNKNOWN, {}, Config()).dice.tolist()
+        for curves in ((ORGAN, BACKGROUND), (ORGAN, BESIDE), (BESIDE, BACKGROUND))
+    ]
+    assert said == [[1.0], [2 * 6 / (2 * 6 + 3)], [0.0]]
+    assert np.isnan(score_case(scribbled(case, BACKGROUND), 1.0, UNKNOWN, {}, Config()).dice).all()
+
+
+def test_calibration_from_scribbles(tmp_path: Path) -> None:
+    """Of three cases one shows two classes, one shows one and one none; no case shows the third."""
+    config = Config(labels={"background": 0, "organ": 1, "vessel": 2, "duct": 3, "ignore": 9})
+    features = [
+        {name: {"confidence": 0.9 - k / 10} for name in ("organ", "vessel", "duct")}
+        for k in range(3)
+    ]
+    nan = float("nan")
+    dice = [np.array(row) for row in ([0.9, 0.7, nan], [0.8, nan, nan], [nan, nan, nan])]
+    voxels = [np.where(np.isnan(row), 0, 10) for row in dice]
+    scores = [CaseScore(f, d, n // 2, n) for f, d, n in zip(features, dice, voxels, strict=True)]
+    rules = {
+        name: StructureRule(0, 0.0, False, name != "organ") for name in ("organ", "vessel", "duct")
+    }
+    sample = Sample(np.array([[255], [0], [0], [0]], np.uint8), np.zeros(1, np.uint8))
+    calibration = assemble(config, sheet_of("abc"), sample, 1.0, rules, {}, scores)
+    calibration.save(tmp_path / "calibration.json")
+    json.loads((tmp_path / "calibration.json").read_text(), parse_constant=pytest.fail)  # no NaN
+    models = calibration.dice_models
+    assert [models[name].mean for name in models] == pytest.approx([0.85, 0.7, 0.8])
+    assert calibration.class_sd["vessel"] == 0.2, "one case tells no spread"
+    assert calibration.evidence["recall"] == {"organ": 0.5, "vessel": 0.5, "duct": None}
+    cases = calibration.evidence["cases"]
+    assert cases.keys() == {"a", "b", "c"} and cases["b"]["dice"].keys() == {"organ", "duct"}
+
+
+def test_components_without_a_labelled_voxel_teach_nothing_about_lesions() -> None:
+    case = ball_case("a", 0)  # a cube, and a stray voxel in a corner
+    assert learn_lesions([scribbled(case, ORGAN)], (1,), 1.0).components == 1
+    everywhere = learn_lesions([case], (1,), 1.0)
+    known = learn_lesions([scribbled(case, ORGAN, (0, (15, 15, 15)))], (1,), 1.0)
+    assert (known.components, known.real) == (everywhere.components, everywhere.real) == (2, 1)
+
+
+def make_out_of_fold(
+    folder: Path, errors: tuple[int, ...] = (0, 1, 2, 4), patients: str = "abcd"
+) -> Config:
+    """Labelled cases on disk, preprocessed and predicted by two folds."""
+    cases = {f"case_{k}": ball_case(f"case_{k}", error) for k, error in enumerate(errors)}
+    sheet = [
+        {
+            "case_id": c,
+            "split": "labelled",
+            "image": "i.nii.gz",
+            "label": "l.nii.gz",
+            "group": patient,
+        }
+        for c, patient in zip(cases, patients, strict=True)
+    ]
+    write_csv(folder / "cases.csv", sheet, list(sheet[0]))
+    config = Config(cases=str(folder / "cases.csv"), output=str(folder), warmup={"folds": 2})  # type: ignore[arg-type]
+    layout = Layout.of(config)
+    for case_id, case in cases.items():
+        preprocessed, predicted = layout.preprocessed / case_id, layout.out_of_fold / case_id
+        write_json(
+            preprocessed / "geometry.json", Geometry.of((16,) * 3, np.eye(4), (1.0,) * 3).to_json()
+        )  # type: ignore[arg-type]
+        write_array(preprocessed / "label.b2nd", case.label, 8)
+        write_array(predicted / "probabilities.b2nd", case.output.probabilities, 8)
+        write_array(predicted / "uncertainty.b2nd", case.output.uncertainty, 8)
+        write_json(predicted / "agreement.json", case.output.agreement)
+    write_table(layout.preprocessed_table("labelled_0"), list(cases))
+    write_table(layout.out_of_fold_table("fold_0"), list(cases)[::2])
+    write_table(layout.out_of_fold_table("fold_1"), list(cases)[1::2])
+    return config
+
+
+def write_table(table: Path, case_ids: list[str]) -> None:
+    rows = []
+    for case_id in case_ids:
+        paths = sorted((table.parent / case_id).iterdir())
+        files = ";".join(f"{case_id}/{path.name}" for path in paths)
+        rows.append(
+            {"case_id": case_id, "files": files, "sha256": ";".join(map(sha256_file, paths))}
+        )
+    write_csv(table, rows, ["case_id", "files", "sha256"])
+
+
+def test_the_stage_learns_from_files(tmp_path: Path) -> None:
+    config = make_out_of_fold(tmp_path)
+    found = calibrate(config)
+    assert Calibration.load(Layout.of(config).calibration) == found
+    rule = found.structure["foreground"]
+    assert rule == StructureRule(1, 108.0, False, False, dice_gain=rule.dice_gain)
+    assert 0 < rule.dice_gain < 0.01, "a stray voxel in a corner of each"
+    truth = [1.0, 12 / 13, 6 / 7, 0.75]
+    assert [case["mean_dice"] for case in found.evidence["cases"].values()] == pytest.approx(truth)
+    assert found.minimum_predicted_dice < 0.75
+
+
+def test_what_is_not_calibrated_has_thresholds_of_its_own_confidence(tmp_path: Path) -> None:
+    """Refinement leaves these probabilities as they are, so nothing may be learned from sharper ones."""
+    config = make_out_of_fold(tmp_path)
+    assert calibrate(config).temperature != pytest.approx(1.0, abs=0.05)
+    plain = config.model_copy(update={"refine": RefineConfig(calibrate=False)})
+    found = calibrate(plain)
+    assert found.temperature == 1.0
+    assert (
+        found.evidence["calibration_error"]["before"]
+        == found.evidence["calibration_error"]["after"]
+    )
+
+
+def test_scans_of_one_patient_are_one_voice(tmp_path: Path) -> None:
+    alone = calibrate(make_out_of_fold(tmp_path / "alone"))
+    shared = calibrate(make_out_of_fold(tmp_path / "shared", patients="aabb"))
+    assert (alone.patients, shared.patients) == (4, 2)
+    assert shared.mean_sd > alone.mean_sd, "the worst two are unlike the others"
+
+
+def test_the_calibration_of_another_version_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    calibrate(make_out_of_fold(tmp_path)).save(path)
+    content = json.loads(path.read_text())
+    content["dice_models"]["foreground"]["centre"] = 0.9
+    write_json(path, content)
+    with pytest.raises(HstfError, match=r"calibration\.json: .* Run hstf calibrate again"):
+        Calibration.load(path)
+
+
+def test_a_case_without_prediction_is_named(tmp_path: Path) -> None:
+    config = make_out_of_fold(tmp_path)
+    write_table(Layout.of(config).out_of_fold_table("fold_1"), ["case_1"])
+    with pytest.raises(HstfError, match="no out-of-fold prediction of case_3"):
+        calibrate(config)
+
+
+def test_a_prediction_that_was_changed_is_refused(tmp_path: Path) -> None:
+    config = make_out_of_fold(tmp_path)
+    write_json(Layout.of(config).out_of_fold / "case_2" / "agreement.json", {})
+    with pytest.raises(HstfError, match=r"case_2/agreement\.json was changed"):
+        calibrate(config)

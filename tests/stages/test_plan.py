@@ -1,0 +1,293 @@
+"""The plan: decisions over fingerprints made by hand, and the stage on scans on disk."""
+
+import csv
+import json
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hstf.config.experiment import Config
+from hstf.config.load import resolve_config
+from hstf.experiment.cases import Split, read_cases
+from hstf.experiment.layout import Layout
+from hstf.experiment.plan import Plan
+from hstf.runtime.errors import HstfError
+from hstf.runtime.files import read_json, write_json
+from hstf.stages.plan.decide import SET, Levels, make_plan, training_gb
+from hstf.stages.plan.fingerprint import Fingerprint, Scan, spread
+from hstf.stages.plan.stage import plan
+
+
+def fingerprint(
+    shapes: list[tuple], spacings: list[tuple], foreground: dict | None = None
+) -> Fingerprint:
+    scans = [
+        Scan(
+            f"case_{i}", shape, spacing, "RAS", cropped_shape=shape, intensities=((0, 1, 2, 1, 1),)
+        )
+        for i, (shape, spacing) in enumerate(zip(shapes, spacings, strict=True))
+    ]
+    return Fingerprint(tuple(scans), foreground or {})
+
+
+def planned(scans: Fingerprint, modality: str = "mr", **section: Any) -> Plan:
+    return make_plan(resolve_config({"modalities": {"image": modality}, "plan": section}), scans)
+
+
+SMALL = fingerprint(
+    [(34, 50, 35), (36, 50, 34), (38, 54, 40), (35, 49, 36), (35, 52, 35)], [(1.0, 1.0, 1.0)] * 5
+)
+CARDIAC = fingerprint([(216, 256, 9), (232, 256, 10), (224, 216, 8)], [(1.5, 1.5, 10.0)] * 3)
+BODY = fingerprint(
+    [(512, 512, 300), (512, 512, 500), (512, 512, 700)],
+    [(0.7, 0.7, 1.5), (0.8, 0.8, 1.0), (0.9, 0.9, 1.0)],
+)
+
+
+def test_small_scans_are_seen_whole() -> None:
+    chosen = planned(SMALL)
+    assert chosen.spacing == (1, 1, 1)
+    assert chosen.patch_size == (40, 56, 40)
+    assert chosen.strides == ((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2))
+    assert set(chosen.kernels) == {(3, 3, 3)}
+    assert chosen.channels == (32, 64, 128, 256)
+    assert chosen.median_shape == (35, 50, 35)
+    assert chosen.batch_size == 4
+
+
+def test_thick_slices_are_not_halved_until_the_plane_is_as_coarse() -> None:
+    chosen = planned(CARDIAC)
+    assert chosen.spacing == (1.5, 1.5, 10)
+    assert chosen.patch_size[2] in (9, 10)
+    assert chosen.strides[:4] == ((1, 1, 1), (2, 2, 1), (2, 2, 1), (2, 2, 2))
+    assert chosen.kernels[:3] == ((3, 3, 1), (3, 3, 1), (3, 3, 3))
+    assert "Axis 2 is coarse" in chosen.reasons["spacing"]
+
+
+def test_a_coarse_axis_takes_the_spacing_of_the_finest_tenth() -> None:
+    thick = [(1.0, 1.0, z) for z in (4.0, 5.0, 6.0, 8.0, 8.0, 8.0, 8.0, 8.0, 9.0, 10.0, 10.0)]
+    assert planned(fingerprint([(200, 200, 20)] * 11, thick)).spacing == (1, 1, 5)
+    never_finer = [(1.0, 1.0, z) for z in (0.3, 0.3, 0.3, 8.0, 8.0, 8.0, 8.0)]
+    assert planned(fingerprint([(200, 200, 20)] * 7, never_finer)).spacing == (1, 1, 1)
+    as_many_slices = fingerprint(
+        [(200, 200, 150)] * 11, thick
+    )  # coarse, but with as many voxels: the median
+    assert planned(as_many_slices).spacing == (1, 1, 8)
+
+
+def test_large_scans_get_the_largest_patch_that_memory_allows() -> None:
+    chosen, less = planned(BODY), planned(BODY, memory_gb=4)
+    for result, memory in ((chosen, 8), (less, 4)):
+        levels = Levels(result.strides, result.kernels)
+        used = result.batch_size * training_gb(Config().plan, result.patch_size, levels)
+        assert 0.6 * memory < used <= memory
+        assert len(result.strides) == 5
+        assert max(result.patch_size) <= 2 * min(result.patch_size)
+    assert chosen.batch_size == less.batch_size == 2
+    assert "does not fit" in chosen.reasons["patch_size"]
+    assert prod(planned(BODY, max_patch_voxels=64**3).patch_size) <= 64**3
+
+
+@given(
+    shape=st.tuples(*[st.integers(1, 700)] * 3),
+    spacing=st.tuples(*[st.floats(0.3, 12.0)] * 3),
+    memory=st.floats(0.5, 40),
+    stages=st.none() | st.integers(2, 5),
+)
+@settings(max_examples=200, deadline=None)
+def test_every_plan_is_one_that_a_network_can_follow(
+    shape: tuple, spacing: tuple, memory: float, stages: int | None
+) -> None:
+    scans = fingerprint([shape] * 3, [spacing] * 3)
+    try:
+        chosen = planned(scans, memory_gb=memory, stages=stages)
+    except HstfError as error:
+        assert "stages" in str(error) and max(shape) < 32
+        return
+    total = Levels(chosen.strides, chosen.kernels).total_stride
+    assert all(n % step == 0 for n, step in zip(chosen.patch_size, total, strict=True))
+    assert (
+        len(chosen.strides)
+        == len(chosen.kernels)
+        == len(chosen.channels)
+        == (stages or len(chosen.strides))
+    )
+    assert chosen.strides[0] == (1, 1, 1)
+    assert chosen.batch_size >= 2
+    assert prod(chosen.patch_size) <= 128**3 or chosen.patch_size == total
+    levels = Levels(chosen.strides, chosen.kernels)
+    fits = chosen.batch_size * training_gb(Config().plan, chosen.patch_size, levels) <= memory
+    assert fits or all(n <= step for n, step in zip(chosen.patch_size, total, strict=True))
+    for axis in range(3):  # a kernel once 3 stays 3
+        column = [kernel[axis] for kernel in chosen.kernels]
+        assert column == sorted(column)
+
+
+def test_what_the_configuration_sets_is_taken() -> None:
+    section = {
+        "spacing": (2, 2, 2),
+        "patch_size": (48, 32, 16),
+        "batch_size": 7,
+        "stages": 3,
+        "base_channels": 8,
+        "max_channels": 20,
+    }
+    chosen = planned(BODY, **section)
+    assert (chosen.spacing, chosen.patch_size, chosen.batch_size) == ((2, 2, 2), (48, 32, 16), 7)
+    assert chosen.channels == (8, 16, 20)
+    assert [chosen.reasons[name] for name in ("spacing", "patch_size", "batch_size")] == [SET] * 3
+    assert SET in chosen.reasons["strides"]
+
+
+def test_only_even_edges_of_a_given_patch_are_halved() -> None:
+    assert planned(SMALL, patch_size=(40, 36, 33)).strides == (
+        (1, 1, 1),
+        (2, 2, 1),
+        (2, 2, 1),
+        (2, 1, 1),
+    )
+    with pytest.raises(HstfError, match=r"\(40, 36, 33\) can be halved 3 times, 5 stages need 4"):
+        planned(SMALL, patch_size=(40, 36, 33), stages=5)
+    with pytest.raises(HstfError, match=r"can be halved 0 times"):
+        planned(SMALL, patch_size=(33, 33, 33))
+
+
+def test_normalisation_follows_the_modality() -> None:
+    config = resolve_config(
+        {"modalities": {"a": "mr", "b": "ct", "c": "pet", "d": "us", "e": "other"}}
+    )
+    chosen = make_plan(
+        config, fingerprint([(64, 64, 64)], [(1.0,) * 3], {"b": (-80.0, 60.0, 210.0, 65.0, 40.0)})
+    )
+    assert [n.scheme for n in chosen.normalisation] == ["zscore", "ct", "uptake", "fan", "zscore"]
+    ct = chosen.normalisation[1]
+    assert (ct.lower, ct.upper, ct.mean, ct.std) == (-80, 210, 65, 40)
+    assert {f"normalisation {name}" for name in "abcde"} <= chosen.reasons.keys()
+
+
+def test_plans_are_read_as_they_were_written(tmp_path: Path) -> None:
+    chosen = planned(CARDIAC)
+    write_json(tmp_path / "plan.json", chosen.to_json())
+    assert Plan.load(tmp_path / "plan.json") == chosen
+    content = chosen.to_json()
+    del content["strides"]
+    write_json(tmp_path / "plan.json", content)
+    with pytest.raises(HstfError, match="is not a plan"):
+        Plan.load(tmp_path / "plan.json")
+
+
+def test_preprocessed_arrays_depend_on_spacing_and_normalisation_alone() -> None:
+    chosen = planned(SMALL)
+    assert planned(SMALL, patch_size=(32, 32, 32)).grid_sha256 == chosen.grid_sha256
+    assert planned(SMALL, spacing=(1, 1, 2)).grid_sha256 != chosen.grid_sha256
+    assert planned(SMALL, "pet").grid_sha256 != chosen.grid_sha256
+
+
+def write_nifti(path: Path, data: np.ndarray, affine: np.ndarray) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(data, affine), path)
+    return str(path)
+
+
+def experiment(folder: Path, modality: str, label: bool) -> Config:
+    """Three labelled, two unlabelled scans; test scans and withheld labels are files that nobody can read."""
+    generator = np.random.default_rng(0)
+    (folder / "broken.nii.gz").write_bytes(b"not to be read")
+    rows = []
+    for number in range(6):
+        split = (["labelled"] * 3 + ["unlabelled"] * 2 + ["test"])[number]
+        data = np.full((24, 20, 10), -1000, np.float32)
+        data[2:22, 4:16, :] = generator.normal(-100, 20, (20, 12, 10))
+        mask = np.zeros(data.shape, np.uint8)
+        mask[8:14, 8:12, 2:8] = 1
+        data[mask == 1] = generator.normal(50, 5, int(mask.sum()))
+        affine = np.diag([-0.75, -0.75, 2.0, 1.0])
+        image = write_nifti(folder / f"image_{number}.nii.gz", data, affine)
+        truth = (
+            write_nifti(folder / f"label_{number}.nii.gz", mask, affine)
+            if label
+            else "broken.nii.gz"
+        )
+        rows.append({
+            "case_id": f"case_{number}", "split": split,
+            "image": "broken.nii.gz" if split == "test" else image,
+            "label": truth if split == "labelled" else "broken.nii.gz",
+        })  # fmt: skip
+    with (folder / "cases.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    return resolve_config({
+        "experiment": "e", "output": str(folder / "results"), "cases": str(folder / "cases.csv"),
+        "modalities": {"image": modality}, "preprocess": {"workers": 1},
+    })  # fmt: skip
+
+
+def test_the_stage_reads_no_test_case_and_no_withheld_label(tmp_path: Path) -> None:
+    config = experiment(tmp_path, "mr", label=False)
+    chosen = plan(config)
+    layout = Layout.of(config)
+    assert Plan.load(layout.plan) == chosen
+    scans = read_json(layout.fingerprint)["scans"]
+    assert [scan["case_id"] for scan in scans] == [f"case_{i}" for i in range(5)]
+    assert scans[0] | {"intensities": None} == {
+        "case_id": "case_0", "shape": [24, 20, 10], "spacing": [0.75, 0.75, 2.0], "orientation": "LPS",
+        "cropped_shape": [20, 12, 10], "intensities": None,
+    }  # fmt: skip
+    assert chosen.spacing == (0.75, 0.75, 2.0)
+    assert chosen.median_shape == (20, 12, 10)
+
+
+def test_ct_takes_its_scale_from_the_labelled_foreground(tmp_path: Path) -> None:
+    ct = plan(experiment(tmp_path, "ct", label=True)).normalisation[0]
+    assert ct.mean == pytest.approx(50, abs=1)
+    assert ct.std == pytest.approx(5, abs=0.5)
+    assert 35 < ct.lower < 40 < 60 < ct.upper < 65
+
+
+def test_ct_takes_its_scale_from_scribbles(tmp_path: Path) -> None:
+    config = experiment(tmp_path, "ct", label=True)
+    for number in range(3):
+        scribbles = np.full((24, 20, 10), 9, np.uint8)
+        scribbles[9, 9, 3:7], scribbles[3, 5:15, 4] = 1, 0
+        write_nifti(tmp_path / f"label_{number}.nii.gz", scribbles, np.diag([-0.75, -0.75, 2.0, 1]))
+    sparse = config.model_copy(update={"labels": {"background": 0, "foreground": 1, "ignore": 9}})
+    ct = plan(sparse).normalisation[0]
+    assert ct.mean == pytest.approx(50, abs=5) and ct.std < 10
+
+
+def test_ct_without_labelled_foreground_is_a_sentence(tmp_path: Path) -> None:
+    config = experiment(tmp_path, "ct", label=True)
+    for number in range(3):
+        write_nifti(
+            tmp_path / f"label_{number}.nii.gz",
+            np.zeros((24, 20, 10), np.uint8),
+            np.diag([-0.75, -0.75, 2.0, 1]),
+        )
+    with pytest.raises(HstfError, match="no labelled case has any"):
+        plan(config)
+
+
+def test_of_many_scans_all_headers_and_some_voxels_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = experiment(tmp_path, "mr", label=False)
+    monkeypatch.setattr("hstf.stages.plan.fingerprint.READ", 2)
+    plan(config)
+    scans = read_json(Layout.of(config).fingerprint)["scans"]
+    assert [scan["cropped_shape"] is not None for scan in scans] == [True, False, True, True, True]
+    assert len({json.dumps(scan["spacing"]) for scan in scans}) == 1
+
+
+def test_scans_are_chosen_all_over_the_sheet(tmp_path: Path) -> None:
+    cases = read_cases(experiment(tmp_path, "mr", label=False)).of(Split.LABELLED)
+    assert [case.case_id for case in spread(cases * 10, 4)] == [
+        (cases * 10)[i].case_id for i in (0, 10, 19, 29)
+    ]
+    assert spread(cases, 100) == cases

@@ -1,0 +1,264 @@
+"""The preprocess stage on scans on disk."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from hstf.config.experiment import Config
+from hstf.config.load import resolve_config
+from hstf.config.preprocess import PreprocessConfig
+from hstf.experiment.layout import Layout
+from hstf.experiment.plan import Normalisation, Plan
+from hstf.imaging.arrays import read_array
+from hstf.imaging.geometry import Geometry
+from hstf.imaging.label_values import class_indices, class_locations
+from hstf.imaging.preparation import prepare_image
+from hstf.imaging.volumes import Volume, read_image
+from hstf.runtime.errors import HstfError
+from hstf.runtime.files import read_csv, read_json, sha256_file, write_csv, write_json
+from hstf.stages.preprocess import preprocess
+
+AFFINE = np.array(
+    [[0, -1.0, 0, 5], [1.0, 0, 0, 7], [0, 0, 2.0, -3], [0, 0, 0, 1]]
+)  # array axes: A, L, S
+SHAPE = (26, 22, 12)
+
+
+def a_plan(spacing: tuple[float, float, float] = (1, 1, 2), channels: int = 1) -> Plan:
+    return Plan(
+        spacing, (16, 16, 8), 2, (8, 16), ((1, 1, 1), (2, 2, 2)), ((3, 3, 3),) * 2, (Normalisation("zscore"),) * channels,
+        (20, 20, 10), {},
+    )  # fmt: skip
+
+
+def write_nifti(path: Path, data: np.ndarray) -> Path:
+    nib.save(nib.Nifti1Image(data, AFFINE), path)
+    return path
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """Two labelled and one unlabelled case, whose label like the test case nobody can read."""
+    (tmp_path / "broken.nii.gz").write_bytes(b"not to be read")
+    rows = []
+    for number, split in enumerate(["labelled", "labelled", "unlabelled", "test"]):
+        generator = np.random.default_rng(number)
+        image = np.zeros(SHAPE, np.float32)
+        image[3:24, 2:20] = generator.normal(500, 50, (21, 18, 12))
+        label = np.zeros(SHAPE, np.uint8)
+        label[8:15, 6:14, 3:9] = 4
+        label[15:18, 6:14, 3:9] = 2
+        label[20:22] = 9
+        names = [f"{number}.nii.gz", f"label_{number}.nii.gz"]
+        write_nifti(tmp_path / names[0], image)
+        write_nifti(tmp_path / names[1], label)
+        hidden = "broken.nii.gz"
+        rows.append({
+            "case_id": f"case_{number}", "image": hidden if split == "test" else names[0],
+            "label": names[1] if split == "labelled" else hidden, "split": split,
+        })  # fmt: skip
+    with (tmp_path / "cases.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    content = resolve_config({
+        "experiment": "e", "output": str(tmp_path / "results"), "cases": str(tmp_path / "cases.csv"),
+        "labels": {"background": 0, "wall": 4, "lumen": 2, "ignore": 9}, "preprocess": {"workers": 1, "chunk": 8},
+    })  # fmt: skip
+    write_json(Layout.of(content).plan, a_plan().to_json())
+    return content
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files but the locks, which say who held them and since when."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_files_that_are_not_those_that_were_checked_are_named(
+    config: Config, tmp_path: Path
+) -> None:
+    """A copy with an old time stamp reruns no check, and would be learned from unseen."""
+    rows = [
+        {"file": str(path), "sha256": sha256_file(path)}
+        for path in (tmp_path / "0.nii.gz", tmp_path / "1.nii.gz", tmp_path / "label_0.nii.gz")
+    ]
+    write_csv(Layout.of(config).check, rows, ["file", "sha256"])
+    write_nifti(tmp_path / "0.nii.gz", np.ones(SHAPE, np.float32))
+    with pytest.raises(HstfError) as error:
+        preprocess(config, "labelled_0")
+    told = str(error.value)
+    assert "0.nii.gz: was changed after it was checked" in told
+    assert "label_1.nii.gz: was not there when scans were checked" in told
+    assert told.count("\n") == 2 and "--forcerun check" in told
+
+
+def test_labelled_cases_get_image_label_locations_and_geometry(
+    config: Config, tmp_path: Path
+) -> None:
+    assert preprocess(config, "labelled_0") == 2
+    folder = Layout.of(config).preprocessed / "case_0"
+    assert {p.name for p in folder.iterdir()} == {
+        "image.b2nd",
+        "label.b2nd",
+        "locations.npy",
+        "geometry.json",
+    }
+    image, label = read_array(folder / "image.b2nd"), read_array(folder / "label.b2nd")
+    assert (image.dtype, image.shape) == (np.float16, (1, 18, 21, 12))
+    assert (label.dtype, label.shape) == (np.uint8, (18, 21, 12))
+    geometry = Geometry.from_json(read_json(folder / "geometry.json"))
+    native = np.asarray(nib.load(tmp_path / "label_0.nii.gz").dataobj)
+    expected = np.where(native == 4, 1, np.where(native == 2, 2, np.where(native == 9, 255, 0)))
+    expected[:, :2] = expected[:, 20:] = expected[:3] = expected[24:] = 0  # outside the crop
+    assert np.array_equal(geometry.scalar_to_native(label, order=0), expected)
+    assert abs(image.astype(float).mean()) < 0.01
+    assert abs(image.astype(float).std() - 1) < 0.01
+    locations = np.load(folder / "locations.npy")
+    assert set(locations[:, 0]) == {1, 2}
+    assert (label[tuple(locations[:, 1:].T)] == locations[:, 0]).all()
+    row = read_csv(Layout.of(config).preprocessed_table("labelled_0"))[0]
+    assert row["shape_native"], row["shape_grid"] == ("26x22x12", "18x21x12")
+    assert (row["spacing"], row["orientation"]) == ("1x1x2", "ALS")
+
+
+def test_of_unlabelled_cases_only_the_image_is_read(config: Config) -> None:
+    assert preprocess(config, "unlabelled_0") == 1
+    folder = Layout.of(config).preprocessed / "case_2"
+    assert {p.name for p in folder.iterdir()} == {"image.b2nd", "geometry.json"}
+
+
+def test_test_cases_are_left_to_evaluate(config: Config) -> None:
+    with pytest.raises(HstfError, match="evaluate stage alone"):
+        preprocess(config, "test_0")
+
+
+def test_processes_side_by_side_write_the_same_files(config: Config) -> None:
+    preprocess(config, "labelled_0")
+    before = contents(Layout.of(config).preprocessed)
+    for path in Layout.of(config).preprocessed.rglob("*.b2nd"):
+        path.unlink()
+    parallel = config.model_copy(update={"preprocess": PreprocessConfig(workers=2, chunk=8)})
+    assert preprocess(parallel, "labelled_0") == 2
+    assert contents(Layout.of(config).preprocessed) == before
+
+
+def test_only_what_arrays_depend_on_makes_them_anew(config: Config, tmp_path: Path) -> None:
+    assert preprocess(config, "labelled_0") == 2
+    assert preprocess(config, "labelled_0") == 0
+    plan_path = Layout.of(config).plan
+    write_json(plan_path, replace(a_plan(), patch_size=(8, 8, 8)).to_json())
+    assert preprocess(config, "labelled_0") == 0
+    image = np.asarray(nib.load(tmp_path / "1.nii.gz").dataobj)
+    write_nifti(tmp_path / "1.nii.gz", image + np.float32(1))
+    assert preprocess(config, "labelled_0") == 1
+    write_json(plan_path, a_plan(spacing=(1.5, 1.5, 2)).to_json())
+    assert preprocess(config, "labelled_0") == 2
+    assert read_array(Layout.of(config).preprocessed / "case_0" / "image.b2nd").shape == (
+        1,
+        12,
+        14,
+        12,
+    )
+
+
+def test_values_without_a_class_are_named(config: Config, tmp_path: Path) -> None:
+    write_nifti(tmp_path / "label_1.nii.gz", np.full(SHAPE, 7, np.uint8))
+    with pytest.raises(
+        HstfError, match=r"case_1: .*label_1\.nii\.gz: holds the values \[7\].*wall 4"
+    ):
+        preprocess(config, "labelled_0")
+
+
+def test_a_label_on_other_voxels_is_refused(config: Config, tmp_path: Path) -> None:
+    write_nifti(tmp_path / "label_0.nii.gz", np.zeros((26, 22, 11), np.uint8))
+    with pytest.raises(
+        HstfError, match=r"case_0: .*has shape \(26, 22, 11\), the image \(26, 22, 12\)"
+    ):
+        preprocess(config, "labelled_0")
+
+
+def volume(data: Any, affine: np.ndarray = AFFINE) -> Volume:
+    return Volume(np.asarray(data, np.float32), affine, nib.Nifti1Header())
+
+
+def test_prediction_prepares_scans_as_training_did(config: Config, tmp_path: Path) -> None:
+    preprocess(config, "unlabelled_0")
+    image, geometry = prepare_image(
+        [read_image(tmp_path / "2.nii.gz")], a_plan(), config.preprocess, ["image"]
+    )
+    folder = Layout.of(config).preprocessed / "case_2"
+    assert np.array_equal(image.astype(np.float16), read_array(folder / "image.b2nd"))
+    assert geometry == Geometry.from_json(read_json(folder / "geometry.json"))
+
+
+def test_channels_share_the_crop_of_all_and_keep_their_volumes() -> None:
+    first, second = np.zeros((2, *SHAPE), np.float32)
+    first[4:9, 5:9, 2:6] = 50 + np.arange(80).reshape(5, 4, 4)
+    second[8:15, 7:12, 4:9] = 70 - np.arange(175).reshape(7, 5, 5)
+    volumes = [volume(first), volume(second)]
+    before = [v.data.copy() for v in volumes]
+    image, geometry = prepare_image(volumes, a_plan(channels=2), PreprocessConfig(), ["t1", "t2"])
+    assert geometry.crop == (
+        (10, 17),
+        (4, 15),
+        (2, 9),
+    )  # right: array axis 1 mirrored; anterior: array axis 0
+    assert image.shape == (2, 7, 11, 7)
+    assert all(np.array_equal(v.data, old) for v, old in zip(volumes, before, strict=True))
+    whole, _ = prepare_image(
+        volumes, a_plan(channels=2), PreprocessConfig(crop=False), ["t1", "t2"]
+    )
+    assert whole.shape == (2, 22, 26, 12)
+    assert np.array_equal(whole[:, 10:17, 4:15, 2:9], image)
+
+
+def test_channels_that_do_not_fit_are_all_named() -> None:
+    good = np.random.default_rng(0).normal(size=SHAPE)
+    broken = good.copy()
+    broken[0, 0, 0] = np.nan
+    shifted = AFFINE + np.array([[0, 0, 0, 3.0]] + [[0] * 4] * 3)
+    volumes = [volume(good), volume(broken), volume(good, shifted), volume(good[1:])]
+    with pytest.raises(HstfError) as raised:
+        prepare_image(volumes, a_plan(channels=4), PreprocessConfig(), ["a", "b", "c", "d"])
+    lines = str(raised.value).splitlines()[1:]
+    assert [line.split()[1] for line in lines] == ["b:", "c:", "d:"]
+    with pytest.raises(HstfError, match="1 images and 2 modalities"):
+        prepare_image(volumes[:1], a_plan(channels=2), PreprocessConfig(), ["a", "b"])
+
+
+def test_class_indices_follow_the_configuration() -> None:
+    config = resolve_config({"labels": {"background": 0, "wall": 4, "lumen": 2, "ignore": 9}})
+    values = np.array([0, 2, 4, 9], np.uint8)
+    assert class_indices(values, config, Path("x")).tolist() == [0, 2, 1, 255]
+
+
+def test_locations_are_few_random_and_the_same_for_a_case() -> None:
+    label = np.zeros((30, 30, 30), np.uint8)
+    label[:20] = 1
+    label[25, 3, 4] = 3
+    locations = class_locations(label, 4, "case")
+    assert locations.dtype == np.int32
+    assert np.bincount(locations[:, 0]).tolist() == [0, 2000, 0, 1]
+    assert locations[-1].tolist() == [3, 25, 3, 4]
+    assert len(np.unique(locations, axis=0)) == len(locations)
+    assert abs(locations[:2000, 1].mean() - 9.5) < 0.5
+    assert np.array_equal(locations, class_locations(label, 4, "case"))
+    assert not np.array_equal(locations, class_locations(label, 4, "other"))
+    assert class_locations(np.zeros((3, 3, 3), np.uint8), 2, "case").shape == (0, 4)
+
+
+def test_background_scribbles_are_places_to_look_at() -> None:
+    dense = np.zeros((20, 20, 20), np.uint8)
+    dense[:2], dense[5, 5, 2:12] = 255, 1
+    sparse = np.where(dense == 0, 255, dense).astype(np.uint8)
+    sparse[9, 9, :7] = 0
+    of_dense, of_sparse = (class_locations(label, 2, "case") for label in (dense, sparse))
+    assert set(of_dense[:, 0]) == {1}, "of a dense label any patch shows some"
+    np.testing.assert_array_equal(of_sparse[:10], of_dense)
+    np.testing.assert_array_equal(of_sparse[10:], [[0, 9, 9, z] for z in range(7)])

@@ -1,0 +1,418 @@
+"""The refine stage on files: what is written, decided, skipped and refused."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import ndimage
+from support.pseudo_label_files import (
+    AFFINE,
+    CASES,
+    SHAPE,
+    SHARD,
+    ball,
+    calibration,
+    make_experiment,
+)
+
+from hstf.cli import main
+from hstf.config.experiment import Config
+from hstf.config.refine import RefineConfig
+from hstf.experiment.layout import Layout
+from hstf.imaging.geometry import Geometry
+from hstf.imaging.overlays import best_slices, draw_overlay
+from hstf.imaging.regions import Structures
+from hstf.imaging.volumes import read_label
+from hstf.method.plr.anatomy_rules import StructureRule
+from hstf.method.plr.calibration import Calibration
+from hstf.method.plr.lesions import fit_lesions
+from hstf.method.plr.predicted_dice import DiceModel
+from hstf.method.plr.refinement import TeacherOutput, judge, refine_case, select_best
+from hstf.runtime.errors import HstfError
+from hstf.runtime.files import read_csv
+from hstf.stages.labels import labels
+from hstf.stages.refine import merge_refined, refine
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return make_experiment(tmp_path)
+
+
+def rows(config: Config, number: int = 1) -> dict[str, dict[str, str]]:
+    table = Layout.of(config).pseudo_labels_table(number, SHARD)
+    return {row["case_id"]: row for row in read_csv(table)}
+
+
+def test_steps_of_one_case_add_up() -> None:
+    probabilities = np.zeros((2, 8, 8, 8), np.uint8)
+    probabilities[1, 1:6, 1:6, 1:6] = 230
+    probabilities[1, 1, 1, 1] = 140  # right, but below the threshold of 0.6
+    probabilities[1, 3, 3, 3] = 100  # a hole
+    probabilities[1, 7, 7, 7] = 250  # a second component
+    probabilities[0] = 255 - probabilities[1]
+    output = TeacherOutput(
+        probabilities, np.zeros((3, 8, 8, 8), np.uint8),
+        {"scales": {"1.0": {"organ": 0.9}}, "foreground_entropy": {"organ": 0.1}},
+    )  # fmt: skip
+    refined = refine_case(output, calibration(), {"organ": (1,)}, 1.0, RefineConfig())
+    expected = np.zeros((8, 8, 8), np.uint8)
+    expected[1:6, 1:6, 1:6] = 1
+    np.testing.assert_array_equal(refined.label, expected)
+    assert refined.changed == {
+        "uncertainty": 0,
+        "low_confidence": 1,
+        "components": 1,
+        "holes": 1,
+        "structure": 2,
+    }
+    assert refined.weight[1, 1, 1] == round(255 * 0.1)
+    assert refined.weight[3, 3, 3] == refined.weight[7, 7, 7] == round(255 * 0.3)
+    assert refined.weight[2, 2, 2] == refined.weight[0, 7, 0] == 255
+    assert refined.probabilities[:, 3, 3, 3].tolist() == [0, 255]
+    assert refined.probabilities[:, 7, 7, 7].tolist() == [255, 0]
+
+
+def test_verdicts_are_sentences() -> None:
+    known, section = calibration(), RefineConfig()
+    features = {
+        agreement: {"organ": {"confidence": 0.9, "scales": agreement}} for agreement in (0.6, 0.9)
+    }
+    good = judge(features[0.9], {"organ": True}, known, section)
+    assert good.accepted and good.reason == "predicted Dice 0.900 reaches 0.700"
+    # Student's t of the eight cases
+    assert (good.low, good.high) == pytest.approx(
+        (0.9 - 1.8946 * 0.05, 0.9 + 1.8946 * 0.05), abs=1e-5
+    )
+    assert (
+        judge(features[0.6], {"organ": True}, known, section).reason
+        == "predicted Dice 0.600 is below 0.700"
+    )
+    assert judge(
+        features[0.6], {"organ": True}, known, RefineConfig(minimum_predicted_dice=0.5)
+    ).accepted
+    everything = judge(features[0.6], {"organ": False}, known, RefineConfig(select_cases=False))
+    assert everything.accepted and everything.reason.startswith("every case is used")
+    gone = judge(features[0.9], {"organ": False}, known, RefineConfig(minimum_predicted_dice=0))
+    assert not gone.accepted and gone.reason == "organ is absent, but every labelled case has it"
+    assert gone.predicted == {"organ": 0.0}
+
+
+def test_a_shard_writes_labels_weights_pictures_and_a_table(config: Config) -> None:
+    assert refine(config, 1, SHARD) == 2
+    folder = Layout.of(config).pseudo_labels(1)
+    label, weight = (nib.load(folder / f"good{end}") for end in (".nii.gz", ".weight.nii.gz"))
+    for image in (label, weight):
+        assert image.shape == SHAPE and image.get_data_dtype() == np.uint8
+        np.testing.assert_allclose(image.affine, AFFINE)
+    data = np.asarray(label.dataobj)
+    assert set(np.unique(data)) == {0, 3}
+    truth = ball_in_native()
+    assert 2 * (truth & (data == 3)).sum() / (truth.sum() + (data == 3).sum()) > 0.93
+    row = rows(config)["good"]
+    assert (row["components"], row["holes"], row["previous_round"]) == ("1", "1", "0")
+    assert float(row["volume_ml_organ"]) == pytest.approx((data == 3).sum() * 2.4 / 1000, rel=1e-4)
+    assert row["files"] == "good.nii.gz;good.weight.nii.gz"
+    for case_id in CASES:
+        assert Image.open(folder / "overlays" / f"{case_id}.png").size[0] == 720
+
+
+def ball_in_native() -> np.ndarray:
+    centred = [
+        (np.arange(n) - (n - 1) / 2) * mm for n, mm in zip(SHAPE, (1.2, 1.0, 2.0), strict=True)
+    ]
+    return sum(np.square(axis) for axis in np.meshgrid(*centred, indexing="ij")) < 81  # type: ignore[return-value]
+
+
+def test_an_outlier_is_rejected_and_listed_first(config: Config) -> None:
+    refine(config, 1, SHARD)
+    merge_refined(config, 1)
+    first, second = read_csv(Layout.of(config).refine(1))
+    assert (first["case_id"], first["accepted"]) == ("bad", "0")
+    assert first["reason"] == "predicted Dice 0.300 is below 0.700"
+    assert (second["case_id"], second["accepted"]) == ("good", "1")
+    assert second["files"] == "pseudo_labels/good.nii.gz;pseudo_labels/good.weight.nii.gz"
+
+
+def test_what_is_done_is_not_done_again(config: Config) -> None:
+    refine(config, 1, SHARD)
+    assert refine(config, 1, SHARD) == 0
+    assert (
+        refine(config.model_copy(update={"refine": RefineConfig(changed_weight=0.5)}), 1, SHARD)
+        == 2
+    )
+
+
+def test_fewer_pictures_are_of_the_worst_and_redo_no_case(config: Config) -> None:
+    refine(config, 1, SHARD)
+    assert refine(config.model_copy(update={"refine": RefineConfig(overlays=1)}), 1, SHARD) == 0
+    overlays = Layout.of(config).pseudo_labels(1) / "overlays"
+    assert [path.name for path in overlays.iterdir()] == ["bad.png"]
+
+
+def test_round_two_lowers_the_weight_where_it_contradicts_round_one(config: Config) -> None:
+    refine(config, 1, SHARD)
+    layout = Layout.of(config)
+    other = np.asarray(nib.load(layout.pseudo_labels(1) / "good.nii.gz").dataobj).copy()
+    moved = np.argwhere(other == 3)[:50]
+    other[tuple(moved.T)] = 0
+    other[0, 0, 0] = 9  # a person left this voxel open: it contradicts nothing
+    (Path(config.overrides) / "round_1").mkdir(parents=True)
+    nib.save(nib.Nifti1Image(other, AFFINE), Path(config.overrides) / "round_1" / "good.nii.gz")
+    merge_refined(config, 1)
+    labels(config, 1, SHARD)
+    refine(config, 2, SHARD)
+    row = rows(config, 2)["good"]
+    assert row["previous_round"] == "50" and 0.9 < float(row["previous_round_dice"]) < 1
+    weight = read_label(layout.pseudo_labels(2) / "good.weight.nii.gz").data
+    assert weight[tuple(moved.T)].max() <= round(255 * 0.3) < weight[0, 0, 0]
+    assert (
+        rows(config, 2)["bad"]["previous_round_dice"] == ""
+    )  # rejected in round 1: nothing to look back to
+
+
+def test_after_a_round_without_pseudo_labels_there_is_nothing_to_look_back_to(
+    config: Config,
+) -> None:
+    config = config.model_copy(
+        update={"rounds_overrides": {1: {"student": {"learns_from": "labels"}}}}
+    )
+    assert refine(config, 2, SHARD) == 2
+    assert {row["previous_round"] for row in rows(config, 2).values()} == {"0"}
+
+
+def test_the_best_share_of_the_round_is_taken_and_the_others_say_why(config: Config) -> None:
+    alone = RefineConfig(minimum_predicted_dice=0, previous_round=False)
+    half = config.model_copy(update={"refine": alone.model_copy(update={"share": (0.5, 1.0)})})
+    for number in (1, 2):
+        refine(half, number, SHARD)
+        merge_refined(half, number)
+    layout = Layout.of(half)
+    first, second = (
+        {row["case_id"]: row for row in read_csv(layout.refine(number))} for number in (1, 2)
+    )
+    assert first["good"]["accepted"] == "1" and first["bad"]["accepted"] == "0"
+    assert (
+        first["bad"]["reason"]
+        == "predicted Dice 0.300 is number 2 of 2; this round learns from the best 1"
+    )
+    assert second["bad"]["accepted"] == "1"
+    wider = config.model_copy(update={"refine": alone.model_copy(update={"share": (1.0,)})})
+    assert refine(wider, 1, SHARD) == 0  # no case is refined again
+    merge_refined(wider, 1)
+    assert {row["accepted"] for row in read_csv(layout.refine(1))} == {"1"}
+
+
+@pytest.mark.parametrize(
+    ("share", "kept"), [(0.8, "abcd"), (0.5, "ab"), (0.01, "a"), (1.0, "abcde")]
+)
+def test_the_best_of_equals_goes_by_name(share: float, kept: str) -> None:
+    rows = [
+        {"case_id": name, "predicted_dice": dice, "accepted": "1", "reason": ""}
+        for name, dice in zip("edcba", ("0.5", "0.7", "0.7", "0.9", "0.9"), strict=True)
+    ]
+    select_best(rows, share)
+    assert sorted(row["case_id"] for row in rows if row["accepted"] == "1") == list(kept)
+
+
+def random_output(classes: int, shape: tuple[int, int, int] = (9, 10, 11)) -> TeacherOutput:
+    rng = np.random.default_rng(classes)
+    logits = ndimage.gaussian_filter(rng.normal(0, 6, (classes, *shape)), (0, 1, 1, 1))
+    p = np.exp(logits) / np.exp(logits).sum(axis=0)
+    agreement = {"scales": {"1.0": {f"c{k}": 0.9 for k in range(1, classes)}}}
+    return TeacherOutput(
+        np.rint(255 * p).astype(np.uint8),
+        rng.integers(0, 256, (3, *shape)).astype(np.uint8),
+        agreement,
+    )
+
+
+def known_classes(classes: int, lesions: int = 0) -> tuple[Calibration, Structures]:
+    """What is known of ``classes`` classes, of which the last ``lesions`` are lesions."""
+    names = ["background", *(f"c{k}" for k in range(1, classes))]
+    organs = {name: StructureRule(1, 3.0, False, False) for name in names[1:]}
+    models = {name: fit_lesions([], [], 0.2) for name in names[classes - lesions :]}
+    dice = {name: DiceModel(0.9, 1.0, {"confidence": 0.8}, 0.0) for name in names[1:]}
+    sd = dict.fromkeys(names[1:], 0.05)
+    return Calibration(
+        1.5, dict.fromkeys(names, 0.7), organs, models, dice, sd, 0.05, 8, 0.5, {}
+    ), {name: (k,) for k, name in enumerate(names) if k}
+
+
+PARTS = (
+    "calibrate", "keep_components", "judge_lesions", "fill_holes", "voxel_weights", "thresholds", "previous_round",
+    "select_cases",
+)  # fmt: skip
+ALL_OFF = dict.fromkeys(PARTS, False)
+
+
+@pytest.mark.parametrize(("classes", "voxel_mm3"), [(2, 1.0), (6, 1.0), (6, 0.5 * 0.5 * 5)])
+def test_with_all_parts_off_the_label_is_the_most_likely_class_and_every_weight_one(
+    classes: int, voxel_mm3: float
+) -> None:
+    output = random_output(classes)
+    known, names = known_classes(classes, lesions=1)
+    refined = refine_case(output, known, names, voxel_mm3, RefineConfig.model_validate(ALL_OFF))
+    np.testing.assert_array_equal(refined.label, output.probabilities.argmax(axis=0))
+    np.testing.assert_array_equal(refined.probabilities, output.probabilities)
+    assert np.all(refined.weight == 255) and refined.changed == {} and refined.lesions == []
+
+
+STEP_OF = {
+    "keep_components": {"components", "structure"},
+    "judge_lesions": {"lesions", "lesion_weight", "possible_lesions", "structure"},
+    "fill_holes": {"holes", "structure"}, "voxel_weights": {"uncertainty"}, "thresholds": {"low_confidence"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("part", STEP_OF)
+@pytest.mark.parametrize("classes", [2, 6])
+def test_each_part_is_switched_on_alone(part: str, classes: int) -> None:
+    known, names = known_classes(classes, lesions=1)
+    config = RefineConfig.model_validate({**ALL_OFF, part: True})
+    refined = refine_case(random_output(classes), known, names, 1.0, config)
+    assert set(refined.changed) == STEP_OF[part]
+    touches_labels = part in ("keep_components", "judge_lesions", "fill_holes")
+    same = refined.label == random_output(classes).probabilities.argmax(axis=0)
+    assert touches_labels or same.all()
+    assert np.all(refined.weight[~same] <= round(255 * config.changed_weight))
+
+
+def lesion_case(likely: float) -> TeacherOutput:
+    """An organ (class 1) with a lesion (class 2) of three voxels, three more where one is possible, and a hole's worth."""
+    p = np.zeros((3, 12, 12, 12))
+    p[0], p[1] = 0.98, 0.02
+    p[:, 2:10, 2:10, 2:10] = np.array([0.02, 0.96, 0.02])[:, None, None, None]
+    p[:, 5, 5, 4:7] = np.array([0.02, 0.98 - likely, likely])[:, None]
+    p[:, 8, 8, 4:7] = np.array([0.02, 0.68, 0.3])[:, None]
+    uncertainty = np.zeros((3, 12, 12, 12), np.uint8)
+    uncertainty[0, 5, 5, 4:7] = 200
+    agreement = {"scales": {"1.0": {"c1": 0.9, "c2": 0.9}}}
+    return TeacherOutput(np.rint(255 * p).astype(np.uint8), uncertainty, agreement)
+
+
+def test_a_lesion_that_is_kept_is_learned_as_a_whole_and_possible_ones_are_ignored() -> None:
+    known, names = known_classes(3, lesions=1)
+    config = RefineConfig(calibrate=False, fill_holes=False)
+    refined = refine_case(lesion_case(0.9), known, names, 1.0, config)
+    assert (refined.label == 2).sum() == 3
+    (judged,) = refined.lesions
+    assert judged.kept and judged.probability == pytest.approx(0.9, abs=0.01)
+    assert judged.component.centre == (
+        5.0,
+        5.0,
+        5.0,
+    ) and judged.component.volume_ml == pytest.approx(0.003)
+    assert np.all(
+        refined.weight[5, 5, 4:7] == round(255 * judged.probability)
+    )  # by voxel it would be 55
+    assert np.all(refined.weight[8, 8, 4:7] == 0) and np.all(refined.label[8, 8, 4:7] == 1)
+    assert np.count_nonzero(refined.weight == 0) == 3
+
+
+def test_a_lesion_that_is_dropped_is_no_confident_background() -> None:
+    known, names = known_classes(3, lesions=1)
+    config = RefineConfig(calibrate=False, lesion_probability=0.7)
+    refined = refine_case(lesion_case(0.6), known, names, 1.0, config)
+    assert not (refined.label == 2).any() and np.all(refined.label[5, 5, 4:7] == 1)
+    (judged,) = refined.lesions
+    assert not judged.kept and np.all(refined.weight[5, 5, 4:7] == 0)
+    assert refined.changed["lesions"] == 3 and refined.changed["possible_lesions"] == 6
+    verdict = judge(refined.features, {"c1": True, "c2": False}, known, config)
+    assert verdict.accepted  # a case may have no lesion
+
+
+def test_lesions_are_never_removed_for_their_number_or_size() -> None:
+    known, names = known_classes(2, lesions=1)
+    probabilities = np.zeros((2, 10, 10, 10), np.uint8)
+    probabilities[1, 1:9:3, 1:9:3, 1:9:3] = 240  # 27 single voxels
+    probabilities[0] = 255 - probabilities[1]
+    output = TeacherOutput(
+        probabilities, np.zeros((3, 10, 10, 10), np.uint8), {"scales": {"1.0": {"c1": 1.0}}}
+    )
+    refined = refine_case(output, known, names, 1.0, RefineConfig(calibrate=False))
+    assert (refined.label == 1).sum() == 27 and len(refined.lesions) == 27
+
+
+def test_lesions_are_listed_for_people(tmp_path: Path) -> None:
+    config = make_experiment(tmp_path, lesions=["organ"])
+    known = replace(calibration(), lesions={"organ": fit_lesions([], [], 0.2)})
+    known.save(Layout.of(config).calibration)
+    refine(config, 1, SHARD)
+    merge_refined(config, 1)
+    assert rows(config)["good"]["files"] == "good.nii.gz;good.weight.nii.gz;good.lesions.csv"
+    found = read_csv(Layout.of(config).lesions(1))
+    assert [row["class"] for row in found] == [
+        "organ"
+    ] * 4  # a ball and a stray voxel in either case
+    ball_row = max(found[:2], key=lambda row: float(row["volume_ml"]))
+    assert ball_row["kept"] == "1" and float(ball_row["probability"]) == pytest.approx(
+        230 / 255, abs=0.01
+    )
+    centre = AFFINE @ [*((np.array(SHAPE) - 1) / 2), 1]
+    np.testing.assert_allclose(
+        [float(ball_row[c]) for c in ("x_mm", "y_mm", "z_mm")], centre[:3], atol=0.5
+    )
+    assert rows(config)["good"]["lesions_kept"] == "2"
+
+
+def test_a_teacher_file_that_was_changed_is_refused(config: Config) -> None:
+    path = Layout.of(config).teacher(1) / "good" / "agreement.json"
+    path.write_text(path.read_text() + " ")
+    with pytest.raises(HstfError, match=r"good/agreement\.json was changed"):
+        refine(config, 1, SHARD)
+
+
+def test_wrong_rounds_and_shards_are_sentences(
+    config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in (0, 3):
+        with pytest.raises(HstfError, match="rounds 1 to 2"):
+            refine(config, number, SHARD)
+    with pytest.raises(HstfError, match="no shard 'unlabelled_7'"):
+        refine(config, 1, "unlabelled_7")
+
+
+def test_the_command_needs_no_shard_to_join_tables(config: Config, tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(config.model_dump_json())
+    assert main(["refine", "--config", str(file), "--round", "1", "--shard", SHARD]) == 0
+    assert main(["refine", "--config", str(file), "--round", "1"]) == 0
+    assert len(read_csv(Layout.of(config).refine(1))) == 2
+
+
+def test_slices_go_through_the_largest_cross_sections() -> None:
+    label = np.zeros((8, 9, 10), np.uint8)
+    label[2, 3:6, 4:7] = 1
+    label[2:5, 4, 5] = 1
+    assert best_slices(label) == [2, 4, 5]
+    assert best_slices(np.zeros((8, 9, 10), np.uint8)) == [4, 4, 5]
+
+
+def test_a_picture_takes_little_time_and_shows_the_label_upright(tmp_path: Path) -> None:
+    shape = Geometry.of((160, 160, 80), np.eye(4), (1.0, 1.0, 1.0)).grid_shape
+    label = np.zeros(shape, np.uint8)
+    label[120:140, 120:140, 60:70] = 1  # right of the patient, in front, high up: axes are RAS
+    image = np.zeros((1, *shape), np.float16)
+    started = time.perf_counter()
+    draw_overlay(
+        tmp_path / "a.png", image, label, np.full(shape, 255, np.uint8), (1, 1, 2), "a", "b"
+    )
+    assert time.perf_counter() - started < 1
+    pixels = np.asarray(Image.open(tmp_path / "a.png")).astype(int)
+    for left in (
+        0,
+        240,
+        480,
+    ):  # front, right and right are on the left; head, head and front are up
+        tile = pixels[:240, left : left + 240]
+        red = np.argwhere(tile[..., 0] > tile[..., 2] + 30)
+        assert red[:, 0].mean() < 120 and red[:, 1].mean() < 120
+
+
+def test_the_fixture_is_a_ball() -> None:
+    assert ball((21, 21, 15)).sum() * 4.5 == pytest.approx(4 / 3 * np.pi * 729, rel=0.1)

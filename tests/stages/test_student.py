@@ -1,0 +1,405 @@
+"""The student: what it learns from, where it starts, which terms its loss has."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support.training_files import (
+    CLASSES,
+    PLAN,
+    SHAPE,
+    fresh_network,
+    new_state,
+    scan,
+    some_views,
+    write_experiment,
+    write_labels,
+)  # fmt: skip
+from torch import Tensor
+
+from hstf.cli import main
+from hstf.config.experiment import Config
+from hstf.experiment.layout import Layout
+from hstf.method.cross_fitting import learned_cases
+from hstf.method.csc import draw_zoom, sigmoid_ramp
+from hstf.method.objectives.registry import student_objective
+from hstf.method.objectives.self_training import blend, blend_share, self_training
+from hstf.models.hybrid import HybridNet
+from hstf.models.registry import build, load_network, network_spec, save_network
+from hstf.runtime.errors import HstfError
+from hstf.runtime.files import read_csv, sha256_file
+from hstf.stages import student as stage
+from hstf.stages.student import other_cases, start_weights, student
+from hstf.training import member as member_module
+from hstf.training.loop import Objective, Views
+from hstf.training.losses import pyramid_loss
+from hstf.training.mixing import mix
+from hstf.training.patches import PatchSource
+from hstf.training.state import TrainingState
+
+
+@pytest.fixture(autouse=True)
+def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+
+
+def experiment(folder: Path, **keys: Any) -> tuple[Config, Path]:
+    """Round 1 before its student: one of three unlabelled cases was rejected."""
+    config, path = write_experiment(folder, **keys)
+    write_labels(config, 1, ["u_0", "u_2"], rejected=["u_1"])
+    return config, path
+
+
+def write_warmup(config: Config) -> None:
+    """Weights of round 0, for methods whose students go on from them."""
+    torch.manual_seed(5)
+    network = build(network_spec(config.network, PLAN, 1, CLASSES))
+    save_network(Layout.of(config).weights(0, "fold_0"), network, {})
+
+
+# ---- the stage
+
+
+def test_rejected_cases_are_not_learned_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, path = experiment(tmp_path)
+    sources: list[PatchSource] = []
+    train = member_module.train
+
+    def watched(state, source, *arguments):  # type: ignore[no-untyped-def]
+        sources.append(source)
+        train(state, source, *arguments)
+
+    monkeypatch.setattr(member_module, "train", watched)
+    assert main(["student", "--config", str(path), "--round", "1", "--member", "seed_0"]) == 0
+    assert [case.case_id for case in sources[0].pseudo] == ["u_0", "u_2"]
+    assert [case.case_id for case in sources[0].labelled] == ["l_0", "l_1", "l_2", "l_3"]
+    layout = Layout.of(config)
+    _, meta = load_network(layout.weights(1, "seed_0"))
+    assert (meta["round"], meta["pseudo_labelled"], meta["steps"]) == (1, 2, 6)
+    rows = read_csv(layout.history(1, "seed_0"))
+    assert [row["step"] for row in rows] == ["4", "6"]
+    assert all(float(row["csc_predictions"]) > 0 for row in rows)
+    terms = ("segmentation", "zoomed_segmentation", "csc_predictions", "csc_features")
+    assert all(
+        float(row["loss"]) == pytest.approx(sum(float(row[t]) for t in terms), rel=1e-4)
+        for row in rows
+    )
+
+
+def test_what_a_person_corrected_is_no_pseudo_label(tmp_path: Path) -> None:
+    config, _ = experiment(tmp_path)
+    write_labels(config, 1, ["u_0", "u_1"], human=["u_1"])
+    pseudo, human = other_cases(config, 1, "seed_0")
+    assert (pseudo.pseudo, human.pseudo) == (True, False)
+    whole = (
+        pseudo.region(np.zeros(3, int), SHAPE, CLASSES),
+        human.region(np.zeros(3, int), SHAPE, CLASSES),
+    )
+    for region, name in zip(whole, ("u_0", "u_1"), strict=True):
+        assert (
+            region[1:-1].argmax(0).numpy().tolist() == scan(name)[1].tolist()
+            and (region[-1] == 1).all()
+        )
+
+
+def test_a_round_whose_labels_were_all_rejected_learns_from_the_labelled_cases(
+    tmp_path: Path,
+) -> None:
+    config, _ = write_experiment(tmp_path, student={"steps": 2})
+    write_labels(config, 1, [], rejected=["u_0", "u_1", "u_2"])
+    student(config, 1, "seed_0")
+    assert load_network(Layout.of(config).weights(1, "seed_0"))[1]["pseudo_labelled"] == 0
+
+
+@pytest.mark.parametrize(
+    "method", ["hstf", "mean_teacher", "uamt", "cross_teaching", "bcp", "supervised"]
+)
+def test_an_interrupted_student_ends_in_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """EMA teacher, zoom, mixing, noise, dropout and strong views go on as if nothing had been."""
+    digests = []
+    student_keys = {
+        "mixing": {"probability": 0.5},
+        "ema_blend": 0.5,
+        "csc": {"segmentation_weight": 0.3},
+    }
+    for name in ("whole", "parts"):
+        config, _ = experiment(tmp_path / name, method=method, student=student_keys)
+        layout = Layout.of(config)
+        write_warmup(config)
+        if name == "parts":
+            with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+                patch.setattr(
+                    stage, "student_objective", lambda c: interrupted(student_objective(c), 3)
+                )
+                student(config, 1, "seed_0")
+            assert not layout.weights(1, "seed_0").exists()
+        student(config, 1, "seed_0")
+        digests.append(
+            (sha256_file(layout.weights(1, "seed_0")), layout.history(1, "seed_0").read_bytes())
+        )
+    assert digests[0] == digests[1]
+
+
+def interrupted(objective: Objective, at: int) -> Objective:
+    def stop(state: TrainingState, views: Views) -> Mapping[str, Tensor]:
+        if state.step == at:
+            raise KeyboardInterrupt
+        return objective(state, views)
+
+    return stop
+
+
+@pytest.mark.parametrize(
+    ("method", "others"), [("mean_teacher", ["u_0", "u_1", "u_2"]), ("supervised", [])]
+)
+def test_without_pseudo_labels_no_label_of_an_unlabelled_case_is_read(
+    tmp_path: Path, method: str, others: list[str]
+) -> None:
+    config, _ = write_experiment(tmp_path, method=method)  # there is no labels/
+    found = other_cases(config, 1, "seed_0")
+    assert [case.case_id for case in found] == others
+    assert all(case.pseudo and case.files == [case.image_path] for case in found)
+    write_warmup(config)
+    student(config, 1, "seed_0")
+    assert load_network(Layout.of(config).weights(1, "seed_0"))[1]["pseudo_labelled"] == 0
+
+
+def test_a_member_learns_from_the_cases_that_it_will_not_label(tmp_path: Path) -> None:
+    config, _ = experiment(tmp_path, student={"members": 2})
+    learned = [{case.case_id for case in other_cases(config, 1, f"seed_{k}")} for k in range(2)]
+    assert learned == [set(learned_cases(config, 1, f"seed_{k}", ["u_0", "u_2"])) for k in range(2)]
+    assert learned[0] | learned[1] == {"u_0", "u_2"}
+
+
+@pytest.mark.parametrize("change", ["lost", "edited"])
+def test_labels_that_are_not_as_they_were_written_are_told(tmp_path: Path, change: str) -> None:
+    config, _ = experiment(tmp_path)
+    path = Layout.of(config).labels(1) / "u_2" / "locations.npy"
+    path.unlink() if change == "lost" else path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(HstfError, match=r"u_2: .*(missing|changed after it was written)"):
+        student(config, 1, "seed_0")
+
+
+@pytest.mark.parametrize(
+    ("number", "member"), [(0, "seed_0"), (2, "seed_0"), (1, "seed_1"), (1, "fold_0")]
+)
+def test_there_is_no_such_student(tmp_path: Path, number: int, member: str) -> None:
+    config, _ = experiment(tmp_path)
+    with pytest.raises(HstfError, match=rf"no student '{member}' in round {number}: see 'rounds'"):
+        student(config, number, member)
+
+
+# ---- the first weights
+
+
+def test_start_warmup_takes_over_the_previous_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, _ = experiment(tmp_path, student={"start": "warmup", "steps": 1})
+    layout, previous = Layout.of(config), fresh_network(5)
+    save_network(layout.weights(0, "fold_0"), previous, {})
+    started: list[dict[str, Tensor]] = []
+
+    def watched(state, *_):  # type: ignore[no-untyped-def]
+        started.append({name: value.clone() for name, value in state.network.state_dict().items()})
+
+    monkeypatch.setattr(member_module, "train", watched)
+    student(config, 1, "seed_0")
+    assert all(
+        torch.equal(started[0][name], value) for name, value in previous.state_dict().items()
+    )
+
+
+def test_missing_previous_weights_are_told(tmp_path: Path) -> None:
+    config, _ = experiment(tmp_path, student={"start": "warmup"})
+    with pytest.raises(HstfError, match=r"fold_0/weights\.pt: the weights are missing"):
+        student(config, 1, "seed_0")
+
+
+def test_members_start_from_the_member_of_their_index_in_the_previous_round(tmp_path: Path) -> None:
+    """Round 2 has three students, round 1 the usual two: the third takes the first again."""
+    config, _ = write_experiment(
+        tmp_path, rounds=2, student={"members": 2}, rounds_overrides={2: {"student": {"members": 3, "start": "warmup"}}}
+    )  # fmt: skip
+    layout = Layout.of(config)
+    starts = [start_weights(config, 2, f"seed_{k}") for k in range(3)]
+    assert starts == [layout.weights(1, name) for name in ("seed_0", "seed_1", "seed_0")]
+    assert start_weights(config, 1, "seed_0") is None
+
+
+# ---- the objective
+
+
+def test_consistency_joins_every_so_often_and_grows(tmp_path: Path) -> None:
+    csc = {"every": 3, "ramp": 0.5, "prediction_weight": 0.4, "feature_weight": 0.1}
+    config, _ = write_experiment(tmp_path, student={"steps": 12, "csc": csc})
+    objective, views = self_training(config), some_views(config, [False, True])
+    terms = {
+        step: objective(new_state(config, step), some_views(config, [False, True]))
+        for step in range(7)
+    }
+    assert {step for step, found in terms.items() if "csc_predictions" in found} == {0, 3, 6}
+    assert all({"segmentation"} <= found.keys() for found in terms.values())
+    for name in ("csc_predictions", "csc_features"):
+        ratio = (terms[3][name] / terms[6][name]).item()
+        assert ratio == pytest.approx(sigmoid_ramp(0.5) / sigmoid_ramp(1), rel=1e-4)
+    assert views.inside.shape == (2, 1, 8, 8, 8)
+    assert views.inside.min() == 1
+
+
+def test_without_its_weights_there_is_no_consistency(tmp_path: Path) -> None:
+    config, _ = write_experiment(
+        tmp_path, student={"csc": {"prediction_weight": 0, "feature_weight": 0}}
+    )
+    terms = self_training(config)(new_state(config), some_views(config, [False, True]))
+    assert set(terms) == {"segmentation", "zoomed_segmentation"}
+
+
+def test_the_teacher_gets_no_gradient(tmp_path: Path) -> None:
+    config, _ = write_experiment(tmp_path)
+    state = new_state(config)
+    terms = self_training(config)(state, some_views(config, [False, True]))
+    sum(terms.values()).backward()
+    assert all(p.grad is None for p in state.ema.parameters())
+    assert all(p.grad is not None for p in state.network.parameters())
+
+
+def gradient(network: HybridNet, loss: Tensor) -> list[Tensor]:
+    return list(torch.autograd.grad(loss, list(network.parameters())))
+
+
+def test_pseudo_weight_zero_learns_from_labelled_cases_alone(tmp_path: Path) -> None:
+    config, _ = write_experiment(
+        tmp_path, student={"pseudo_weight": 0, "csc": {"prediction_weight": 0, "feature_weight": 0}}
+    )
+    state, views = new_state(config), some_views(config, [False, True])
+    found = gradient(state.network, self_training(config)(state, views)["segmentation"])
+    logits = state.network.pyramid(views.weak[:1]).logits
+    expected = gradient(state.network, pyramid_loss(logits, views.target[:1], views.weight[:1]))
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(found, expected, strict=True))
+
+
+def test_pseudo_weight_scales_the_weights_of_pseudo_labelled_voxels(tmp_path: Path) -> None:
+    no_csc = {"prediction_weight": 0, "feature_weight": 0}
+    config, _ = write_experiment(tmp_path, student={"pseudo_weight": 0.3, "csc": no_csc})
+    state, views = new_state(config), some_views(config, [False, True])
+    weight = views.weight * torch.tensor([1, 0.3]).reshape(2, 1, 1, 1, 1)
+    expected = pyramid_loss(state.network.pyramid(views.weak).logits, views.target, weight)
+    assert self_training(config)(state, views)["segmentation"].item() == pytest.approx(
+        expected.item(), rel=1e-5
+    )
+
+
+def test_without_deep_supervision_the_finest_level_alone_is_scored(tmp_path: Path) -> None:
+    no_csc = {"prediction_weight": 0, "feature_weight": 0}
+    config, _ = write_experiment(
+        tmp_path, network={"deep_supervision": False}, student={"csc": no_csc}
+    )
+    state, views = new_state(config), some_views(config, [False, True])
+    expected = pyramid_loss(
+        state.network.pyramid(views.weak).logits[:1], views.target, views.weight
+    )
+    assert self_training(config)(state, views)["segmentation"].item() == pytest.approx(
+        expected.item(), rel=1e-6
+    )
+
+
+def test_zooms_are_drawn_evenly_in_their_logarithm() -> None:
+    g = torch.Generator().manual_seed(0)
+    zooms = torch.tensor([draw_zoom((0.5, 2.0), g) for _ in range(400)])
+    assert 0.5 <= zooms.min() < 0.52
+    assert 1.92 < zooms.max() <= 2
+    assert (zooms < 1).float().mean().item() == pytest.approx(0.5, abs=0.08)
+
+
+# ---- the view at another scale, and the EMA network's say
+
+
+OFF = {"prediction_weight": 0, "feature_weight": 0, "pyramid_weight": 0}
+
+
+def test_the_view_at_another_scale_is_scored_on_the_grid_of_the_patch(tmp_path: Path) -> None:
+    """Scale augmentation alone: no teacher, no consistency. At scale 1 the loss is the segmentation loss itself."""
+    csc = {**OFF, "segmentation_weight": 0.25, "scale_range": (1.0, 1.0), "every": 1}
+    config, _ = write_experiment(tmp_path, student={"csc": csc, "pseudo_weight": 0.3})
+    terms = self_training(config)(new_state(config), some_views(config, [False, True]))
+    assert terms.keys() == {"segmentation", "zoomed_segmentation"}
+    assert terms["zoomed_segmentation"].item() == pytest.approx(
+        0.25 * terms["segmentation"].item(), rel=1e-5
+    )
+    other = {**csc, "scale_range": (1.5, 1.5)}
+    config, _ = write_experiment(tmp_path, student={"csc": other, "pseudo_weight": 0.3})
+    zoomed = self_training(config)(new_state(config), some_views(config, [False, True]))
+    assert zoomed["segmentation"].item() == pytest.approx(terms["segmentation"].item())
+    assert zoomed["zoomed_segmentation"].item() != pytest.approx(
+        terms["zoomed_segmentation"].item()
+    )
+
+
+def test_the_teacher_is_asked_once_and_only_where_it_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    csc = {"every": 2}
+    config, _ = write_experiment(tmp_path, student={"steps": 10, "ema_blend": 0.5, "csc": csc})
+    objective, asked = self_training(config), []
+    for step in range(10):
+        state = new_state(config, step)
+        pyramid = state.ema.pyramid
+        monkeypatch.setattr(
+            state.ema, "pyramid", lambda x, p=pyramid, s=step: (asked.append(s), p(x))[1]
+        )
+        terms = objective(state, some_views(config, [False, True]))
+        assert ("csc_predictions" in terms) == (step % 2 == 0)
+    assert asked == [0, 2, 4, 5, 6, 7, 8, 9]
+
+
+def test_the_ema_network_gains_its_say_between_three_and_seven_tenths() -> None:
+    found = [blend_share(t / 10, 0.5) for t in range(11)]
+    assert found == pytest.approx([0, 0, 0, 0, 0.125, 0.25, 0.375, 0.5, 0.5, 0.5, 0.5], abs=1e-9)
+    assert blend_share(0.9, 0.0) == 0
+
+
+def test_only_pseudo_labels_inside_the_scan_are_blended(tmp_path: Path) -> None:
+    config, _ = write_experiment(tmp_path)
+    views = some_views(config, [False, True])
+    views.target[:, :, :3] = 0  # outside
+    probabilities = torch.full_like(views.target, 1 / CLASSES)
+    found = blend(views, probabilities, 0.25)
+    assert torch.equal(found.target[0], views.target[0])
+    assert torch.equal(found.target[:, :, :3], torch.zeros_like(found.target[:, :, :3]))
+    expected = 0.75 * views.target[1, :, 3:] + 0.25 / CLASSES
+    assert torch.allclose(found.target[1, :, 3:], expected)
+    assert torch.equal(found.weight, views.weight)
+
+
+def test_the_blended_target_is_what_is_learned(tmp_path: Path) -> None:
+    config, _ = write_experiment(tmp_path, student={"steps": 10, "ema_blend": 1.0, "csc": OFF})
+    state, views = new_state(config, step=7), some_views(config, [False, True])
+    logits = state.network.pyramid(views.weak).logits
+    target = views.target.clone()
+    target[1] = logits[0].softmax(1)[1].detach()  # the EMA is still the network
+    expected = pyramid_loss(logits, target, views.weight)
+    assert self_training(config)(state, views)["segmentation"].item() == pytest.approx(
+        expected.item(), rel=1e-5
+    )
+
+
+def test_mixed_patches_are_what_is_learned(tmp_path: Path) -> None:
+    """The weight of a pseudo-label goes with its box."""
+    student = {"csc": OFF, "mixing": {"probability": 1.0}, "pseudo_weight": 0.3}
+    config, _ = write_experiment(tmp_path, student=student)
+    state = new_state(config)
+    mixed = mix(some_views(config, [False, True]), config.student.mixing)
+    assert 0 < mixed.pseudo[0].float().mean() < 1
+    weight = torch.where(mixed.pseudo, 0.3, 1.0) * mixed.weight
+    expected = pyramid_loss(state.network.pyramid(mixed.weak).logits, mixed.target, weight)
+    found = self_training(config)(state, some_views(config, [False, True]))
+    assert found["segmentation"].item() == pytest.approx(expected.item(), rel=1e-5)

@@ -1,0 +1,172 @@
+"""The warm-up: folds of whole patients, what a member never sees, what it leaves behind."""
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from support.training_files import write_experiment
+
+from hstf.cli import main
+from hstf.experiment.cases import Split, read_cases
+from hstf.experiment.layout import Layout
+from hstf.experiment.schedule import warmup_members
+from hstf.models.registry import load_network
+from hstf.runtime.errors import HstfError
+from hstf.runtime.files import read_csv, sha256_file
+from hstf.stages import teacher
+from hstf.stages.warmup import held_out_cases, warmup
+from hstf.training import member as member_module
+from hstf.training.patches import PatchSource, TrainingCase
+
+
+@pytest.fixture(autouse=True)
+def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+
+
+@pytest.mark.parametrize(
+    ("groups", "folds"), [("abcd", 2), ("aabbbcdde", 3), ("aaabc", 3), ("abcdefg", 7)]
+)
+def test_every_labelled_case_is_held_out_once_with_its_whole_patient(
+    tmp_path: Path, groups: str, folds: int
+) -> None:
+    config, _ = write_experiment(
+        tmp_path, groups, unlabelled=0, warmup={"folds": folds, "seeds": 1}
+    )
+    labelled = read_cases(config).of(Split.LABELLED)
+    parts = [held_out_cases(config, f"fold_{k}", labelled) for k in range(folds)]
+    assert Counter(case.case_id for part in parts for case in part) == Counter(
+        c.case_id for c in labelled
+    )
+    patients = [{case.group for case in part} for part in parts]
+    assert sum(map(len, patients)) == len(set(groups)), "no patient straddles two folds"
+    assert max(map(len, patients)) - min(map(len, patients)) <= 1
+    assert held_out_cases(config, "seed_0", labelled) == []
+    assert parts == [
+        held_out_cases(config, f"fold_{k}", labelled[::-1])[::-1] for k in range(folds)
+    ]
+
+
+def test_the_seed_draws_the_folds(tmp_path: Path) -> None:
+    config, _ = write_experiment(tmp_path, "abcdef", unlabelled=0)
+    labelled, found = read_cases(config).of(Split.LABELLED), set()
+    for seed in range(6):
+        part = held_out_cases(config.model_copy(update={"seed": seed}), "fold_0", labelled)
+        found.add(frozenset(case.case_id for case in part))
+    assert len(found) > 1
+
+
+@pytest.mark.parametrize("member", ["fold_0", "seed_0"])
+def test_too_few_patients_are_told(tmp_path: Path, member: str) -> None:
+    config, path = write_experiment(tmp_path, "aab", warmup={"folds": 3, "seeds": 1})
+    with pytest.raises(HstfError, match=r"warmup\.folds is 3 but there are 2 labelled patients"):
+        warmup(config, member)
+    assert main(["warmup", "--config", str(path), "--member", member]) == 1
+
+
+def test_an_unknown_member_is_told(tmp_path: Path) -> None:
+    config, _ = write_experiment(tmp_path)
+    with pytest.raises(HstfError, match=r"no warm-up member 'fold_2'; there are fold_0, fold_1\."):
+        warmup(config, "fold_2")
+
+
+def test_a_fold_is_never_read_before_it_is_predicted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files of the held-out cases are out of reach while the member learns."""
+    config, _ = write_experiment(tmp_path, "aabc")
+    layout, sheet = Layout.of(config), read_cases(config)
+    held_out = {case.case_id for case in held_out_cases(config, "fold_1", sheet.of(Split.LABELLED))}
+    sources: list[PatchSource] = []
+    read: set[str] = set()
+    region, train, predict = TrainingCase.region, member_module.train, teacher.predict_out_of_fold
+
+    def hidden(state, source, *arguments):  # type: ignore[no-untyped-def]
+        sources.append(source)
+        for case_id in held_out:
+            (layout.preprocessed / case_id).rename(tmp_path / case_id)
+        train(state, source, *arguments)
+
+    def watched(case: TrainingCase, *arguments):  # type: ignore[no-untyped-def]
+        read.add(case.case_id)
+        return region(case, *arguments)
+
+    def shown(config, member, cases, weights):  # type: ignore[no-untyped-def]
+        for case_id in held_out:
+            (tmp_path / case_id).rename(layout.preprocessed / case_id)
+        predict(config, member, cases, weights)
+
+    monkeypatch.setattr(member_module, "train", hidden)
+    monkeypatch.setattr(TrainingCase, "region", watched)
+    monkeypatch.setattr(teacher, "predict_out_of_fold", shown)
+    warmup(config, "fold_1")
+    everyone = {case.case_id for case in sheet.of(Split.LABELLED)}
+    assert {case.case_id for case in sources[0].labelled} == everyone - held_out == read
+    assert not sources[0].pseudo
+    table = read_csv(layout.out_of_fold_table("fold_1"))
+    assert {row["case_id"] for row in table} == held_out
+    network, meta = load_network(layout.weights(0, "fold_1"))
+    assert set(meta["held_out"]) == held_out
+    assert set(meta["trained_on"]) == everyone - held_out
+    assert (meta["round"], meta["member"], meta["steps"]) == (0, "fold_1", 6)
+    assert [row["step"] for row in read_csv(layout.history(0, "fold_1"))] == ["4", "6"]
+    assert network(torch.zeros(1, 1, 8, 8, 8)).shape == (1, 3, 8, 8, 8)
+
+
+def test_members_differ_and_the_same_member_is_the_same(tmp_path: Path) -> None:
+    keys = {"warmup": {"steps": 2, "folds": 2, "seeds": 2}}
+    digests = []
+    for name in ("first", "second"):
+        config, path = write_experiment(tmp_path / name, **keys)
+        assert main(["warmup", "--config", str(path), "--member", "seed_0"]) == 0
+        digests.append(sha256_file(Layout.of(config).weights(0, "seed_0")))
+    warmup(config, "seed_1")
+    assert warmup_members(config) == ["fold_0", "fold_1", "seed_0", "seed_1"]
+    assert digests[0] == digests[1] != sha256_file(Layout.of(config).weights(0, "seed_1"))
+    assert not Layout.of(config).out_of_fold.exists(), "seed members hold nobody out"
+
+
+def test_a_warmup_killed_while_it_predicts_does_not_learn_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, _ = write_experiment(tmp_path)
+    layout = Layout.of(config)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(teacher, "predict_out_of_fold", killed)
+        warmup(config, "fold_0")
+    first = sha256_file(layout.weights(0, "fold_0"))
+    layout.weights(0, "fold_0").unlink()  # as Snakemake does with the outputs of a failed job
+    warmup(config, "fold_0")
+    assert "resumes at step 6" in capsys.readouterr().out
+    assert sha256_file(layout.weights(0, "fold_0")) == first
+    assert layout.out_of_fold_table("fold_0").is_file()
+
+
+def test_without_deep_supervision_the_coarse_heads_stay_as_they_were(tmp_path: Path) -> None:
+    config, _ = write_experiment(
+        tmp_path, network={"deep_supervision": False}, warmup={"steps": 2, "seeds": 1}
+    )
+    layout = Layout.of(config)
+    warmup(config, "seed_0")
+    assert load_network(layout.weights(0, "seed_0"))[1]["steps"] == 2
+
+
+def test_the_loss_falls_on_easy_scans(tmp_path: Path) -> None:
+    keys = {
+        "steps": 60,
+        "seeds": 1,
+        "learning_rate": 1e-2,
+        "history_every": 10,
+        "checkpoint_seconds": 60,
+    }
+    config, _ = write_experiment(tmp_path, warmup=keys)
+    warmup(config, "seed_0")
+    losses = [float(row["loss"]) for row in read_csv(Layout.of(config).history(0, "seed_0"))]
+    assert len(losses) == 6
+    assert losses[-1] < 0.75 * losses[0]

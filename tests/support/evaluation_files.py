@@ -1,0 +1,137 @@
+"""An experiment to evaluate, and a stand-in for its networks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from hstf.config.experiment import Config
+from hstf.experiment.layout import Layout
+from hstf.experiment.schedule import members
+from hstf.imaging.regions import Structures, mask
+from hstf.imaging.volumes import Volume
+from hstf.runtime.files import sha256_file, write_csv, write_text
+from hstf.stages.evaluate import cases as evaluate_cases
+from hstf.stages.evaluate.cases import evaluate_shard
+from hstf.stages.evaluate.summary import summarise_round
+from support.tiny_model import calibration
+
+SHAPE = (12, 10, 8)
+AFFINE = np.diag([2.0, 1.0, 3.0, 1.0])
+LABELS = {"background": 0, "liver": 7, "tumour": 3, "ignore": 99}
+LIVER, TUMOUR = 7, 3
+
+
+def truth(position: int) -> np.ndarray:
+    """File values of a box of liver that starts at ``position`` along X, with a tumour."""
+    label = np.zeros(SHAPE, np.uint8)
+    label[1 + position : 7, 2:8, 1:6] = LIVER
+    label[2 + position : 4 + position, 3:5, 2:4] = TUMOUR
+    return label
+
+
+def write_nifti(path: Path, data: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(data, AFFINE), path)
+    return path
+
+
+@dataclass
+class FakePredictor:
+    """Finds the liver in an image whose voxels are file values, and misses voxels by ``shift`` along X."""
+
+    names: Sequence[str]
+    shift: int
+    calls: list[int] = field(default_factory=list)
+
+    def predict(self, volumes: list[Volume], probabilities_of: Structures) -> SimpleNamespace:
+        self.calls.append(len(volumes))
+        indices = np.select([volumes[0].data == LIVER, volumes[0].data == TUMOUR], [1, 2]).astype(
+            np.uint8
+        )
+        label = np.roll(indices, self.shift, axis=0)
+        probabilities = {
+            n: (mask(label, m) * 204).astype(np.uint8) for n, m in probabilities_of.items()
+        }
+        return SimpleNamespace(
+            label=label, members=dict.fromkeys(self.names, indices), probabilities=probabilities
+        )
+
+
+def make_experiment(tmp_path: Path) -> Config:
+    """Two patients' three test scans, two unlabelled cases (one with a withheld label), one labelled case."""
+    rows = []
+    for number, (case_id, split, group) in enumerate(
+        [
+            ("a", "test", "p1"),
+            ("b", "test", "p1"),
+            ("c", "test", "p2"),
+            ("l", "labelled", "p3"),
+            ("u", "unlabelled", "p4"),
+            ("v", "unlabelled", "p5"),
+        ]
+    ):
+        label = truth(number % 3)
+        write_nifti(tmp_path / f"{case_id}.nii.gz", label.astype(np.float32))
+        write_nifti(tmp_path / f"{case_id}_label.nii.gz", label)
+        rows.append(
+            {
+                "case_id": case_id, "image": f"{case_id}.nii.gz", "split": split, "group": group, "site": "x",
+                "label": "" if case_id == "v" else f"{case_id}_label.nii.gz",
+            }
+        )  # fmt: skip
+    write_csv(tmp_path / "cases.csv", rows, list(rows[0]))
+    config = Config.model_validate(
+        {
+            "experiment": "toy", "cases": "cases.csv", "labels": LABELS, "rounds": 1, "shard_size": 2,
+            "warmup": {"folds": 2}, "evaluate": {"bootstrap": 100},
+        }
+    )  # fmt: skip
+    layout = Layout.of(config)
+    write_text(layout.plan, "{}")
+    calibration().save(layout.calibration)
+    for number in (0, 1):
+        for member in members(config, number):
+            write_text(layout.weights(number, member), f"{number} {member}")
+    return config
+
+
+def stand_in(config: Config, monkeypatch: pytest.MonkeyPatch) -> dict[int, FakePredictor]:
+    """The stand-in of each round: the warm-up is off by two voxels, the student by one."""
+    fakes = {number: FakePredictor(members(config, number), shift=2 - number) for number in (0, 1)}
+    monkeypatch.setattr(evaluate_cases, "load_predictor", lambda config, number: fakes[number])
+    return fakes
+
+
+def write_pseudo_labels(config: Config) -> None:
+    """Case u: the label off by one voxel, low weight in the upper half of Z; case v has no withheld label."""
+    layout = Layout.of(config)
+    folder, rows = layout.pseudo_labels(1), []
+    weight = np.full(SHAPE, 255, np.uint8)
+    weight[..., 4:] = 0
+    for case_id, predicted in (("u", 0.75), ("v", 0.5)):
+        files = [
+            write_nifti(folder / f"{case_id}.nii.gz", np.roll(truth(1), 1, axis=0)),
+            write_nifti(folder / f"{case_id}.weight.nii.gz", weight),
+        ]
+        rows.append(
+            {
+                "case_id": case_id, "accepted": 1, "predicted_dice": predicted,
+                "predicted_dice_low": predicted - 0.05, "predicted_dice_high": predicted + 0.05,
+                "files": ";".join(f.name for f in files), "sha256": ";".join(map(sha256_file, files)),
+            }
+        )  # fmt: skip
+    write_csv(layout.pseudo_labels_table(1, "unlabelled_0"), rows, list(rows[0]))
+    write_csv(layout.refine(1), rows, list(rows[0]))
+    labels = [{"case_id": "u", "source": "automatic"}, {"case_id": "v", "source": "rejected"}]
+    write_csv(layout.labels_table(1), labels, ["case_id", "source"])
+
+
+def evaluate_all(config: Config, number: int) -> dict:
+    for shard in ("test_0", "test_1"):
+        evaluate_shard(config, number, shard)
+    return summarise_round(config, number)

@@ -1,0 +1,109 @@
+"""A small experiment on disk, up to the teacher's output: what the refine and labels stages read."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from hstf.config.experiment import Config
+from hstf.experiment.layout import Layout
+from hstf.imaging.arrays import write_array
+from hstf.imaging.geometry import Geometry
+from hstf.method.plr.anatomy_rules import StructureRule
+from hstf.method.plr.calibration import Calibration
+from hstf.method.plr.predicted_dice import DiceModel
+from hstf.runtime.files import sha256_file, write_csv, write_json
+from hstf.stages.refine import merge_refined, refine
+
+SHAPE = (30, 24, 16)
+AFFINE = np.array([[0, -1.0, 0, 20], [1.2, 0, 0, -7], [0, 0, -2.0, 50], [0, 0, 0, 1]])
+SPACING = (1.5, 1.5, 2.0)
+SHARD = "unlabelled_0"
+VALUES = {"background": 0, "organ": 3, "ignore": 9}
+CASES = ("good", "bad")
+
+
+def make_experiment(folder: Path, **sections: object) -> Config:
+    """A case sheet of two unlabelled scans, ``good`` and ``bad``, preprocessed and predicted in rounds 1 and 2."""
+    rows = []
+    for case_id in CASES:
+        image = nib.Nifti1Image(
+            np.random.default_rng(0).normal(size=SHAPE).astype(np.float32), AFFINE
+        )
+        nib.save(image, folder / f"{case_id}.nii.gz")
+        rows.append({"case_id": case_id, "split": "unlabelled", "image": f"{case_id}.nii.gz"})
+    write_csv(folder / "cases.csv", rows, ["case_id", "split", "image", "label"])
+    config = Config.model_validate(
+        {"output": str(folder / "results"), "cases": str(folder / "cases.csv"), "labels": VALUES,
+         "overrides": str(folder / "overrides"), "modalities": {"image": "mr"}, **sections}
+    )  # fmt: skip
+    layout = Layout.of(config)
+    geometry = Geometry.of(SHAPE, AFFINE, SPACING)
+    for case_id in CASES:
+        target = layout.preprocessed / case_id
+        write_json(target / "geometry.json", geometry.to_json())
+        noise = np.random.default_rng(1).normal(size=(1, *geometry.grid_shape)).astype(np.float16)
+        write_array(target / "image.b2nd", noise, 32)
+    write_table(layout.preprocessed_table(SHARD), ("geometry.json", "image.b2nd"))
+    for number in (1, 2):
+        for case_id, agreement in zip(CASES, (0.95, 0.3), strict=True):
+            write_teacher(layout.teacher(number) / case_id, geometry, agreement)
+        write_table(
+            layout.teacher_table(number, SHARD),
+            ("probabilities.b2nd", "uncertainty.b2nd", "agreement.json"),
+        )
+    calibration().save(layout.calibration)
+    return config
+
+
+def write_verdicts(config: Config, number: int = 1) -> None:
+    """Refine both cases and join the tables, all good cases accepted."""
+    refine(config, number, SHARD)
+    merge_refined(config, number)
+
+
+def calibration() -> Calibration:
+    """One connected organ without holes, of at least 100 mm3, whose predicted Dice is its agreement across scales."""
+    model = DiceModel(0.95, 1.0, {"scales": 0.95}, 0.0)
+    rule = StructureRule(1, 100.0, has_holes=False, may_be_absent=False)
+    thresholds = {"background": 0.5, "organ": 0.6}
+    return Calibration(
+        1.0, thresholds, {"organ": rule}, {}, {"organ": model}, {"organ": 0.05}, 0.05, 8, 0.7, {}
+    )
+
+
+def ball(shape: tuple[int, ...]) -> np.ndarray:
+    """A ball of 9 mm about the centre of the grid."""
+    centred = [(np.arange(n) - (n - 1) / 2) * mm for n, mm in zip(shape, SPACING, strict=True)]
+    return sum(np.square(axis) for axis in np.meshgrid(*centred, indexing="ij")) < 81  # type: ignore[return-value]
+
+
+def write_teacher(folder: Path, geometry: Geometry, agreement: float) -> None:
+    """A ball with a hole in its centre, and a stray voxel in a corner."""
+    organ = np.where(ball(geometry.grid_shape), 230, 10).astype(np.uint8)
+    organ[tuple(n // 2 for n in organ.shape)] = 60
+    organ[0, 0, 0] = 240
+    dice = {"organ": agreement}
+    write_array(folder / "probabilities.b2nd", np.stack([255 - organ, organ]), 32)
+    write_array(folder / "uncertainty.b2nd", np.full((3, *organ.shape), 10, np.uint8), 32)
+    write_json(
+        folder / "agreement.json",
+        {
+            "scales": {"0.8": dice, "1.0": dice},
+            "members": {},
+            "flips": {},
+            "foreground_entropy": {"organ": 0.1},
+        },
+    )
+
+
+def write_table(table: Path, names: tuple[str, ...]) -> None:
+    """A shard's table of the files ``<case>/<name>`` beside it."""
+    rows = []
+    for case_id in CASES:
+        paths = [table.parent / case_id / name for name in names]
+        rows.append(
+            {"case_id": case_id, "files": ";".join(f"{case_id}/{name}" for name in names),
+             "sha256": ";".join(map(sha256_file, paths))}
+        )  # fmt: skip
+    write_csv(table, rows, ["case_id", "files", "sha256"])

@@ -1,0 +1,90 @@
+"""A small experiment with a trained-looking model, for the tests of export, predict and evaluate's path."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from hstf.config.experiment import Config
+from hstf.config.load import resolve_config
+from hstf.experiment.layout import Layout
+from hstf.experiment.plan import Normalisation, Plan
+from hstf.experiment.schedule import members
+from hstf.method.plr.anatomy_rules import StructureRule
+from hstf.method.plr.calibration import Calibration
+from hstf.models.base import NetworkSpec
+from hstf.models.hybrid import HybridNet
+from hstf.models.registry import save_network
+from hstf.runtime.files import write_csv, write_json
+
+
+def tiny_plan(channels: int = 1) -> Plan:
+    return Plan(
+        spacing=(1.5, 1.5, 2.0), patch_size=(16, 16, 8), batch_size=2, channels=(4, 8), strides=((1, 1, 1), (2, 2, 2)),
+        kernels=((3, 3, 3), (3, 3, 3)), normalisation=(Normalisation("zscore"),) * channels, median_shape=(18, 20, 12),
+        reasons={},
+    )  # fmt: skip
+
+
+def calibration() -> Calibration:
+    """Of labelled cases that all have one liver with holes and one tumour."""
+    rules = dict.fromkeys(
+        ("liver", "tumour"), StructureRule(1, 0.0, has_holes=True, may_be_absent=False)
+    )
+    return Calibration(1.0, {}, rules, {}, {}, {}, 0.0, 2, 0.0, {})
+
+
+def tiny_experiment(
+    folder: Path, modalities: Sequence[str] = ("image",), students: int = 2
+) -> Config:
+    """An experiment after its only round: a plan, students' weights and a case sheet, no scans."""
+    columns = ["case_id", *modalities, "label", "split"]
+    rows = [
+        {
+            "case_id": f"patient_{i}",
+            "label": "x.nii.gz",
+            "split": split,
+            **dict.fromkeys(modalities, "x.nii.gz"),
+        }
+        for i, split in enumerate(["labelled"] * 2 + ["unlabelled"] * 3 + ["test"])
+    ]
+    write_csv(folder / "cases.csv", rows, columns)
+    config = resolve_config(
+        {
+            "experiment": "liver", "output": str(folder / "results"), "cases": str(folder / "cases.csv"), "rounds": 1,
+            "labels": {"background": 0, "liver": 6, "tumour": 200}, "modalities": dict.fromkeys(modalities, "mr"),
+            "device": "cpu", "student": {"members": students}, "predict": {"flip_axes": [1], "amp": False},
+        }
+    )  # fmt: skip
+    layout, plan = Layout.of(config), tiny_plan(len(modalities))
+    write_json(layout.plan, plan.to_json())
+    calibration().save(layout.calibration)
+    for seed, member in enumerate(members(config, 1)):
+        torch.manual_seed(seed)
+        spec = NetworkSpec(
+            "hybrid",
+            len(modalities),
+            3,
+            plan.channels,
+            plan.strides,
+            plan.kernels,
+            plan.spacing,
+            1,
+            2,
+        )
+        meta = {"member": member, "round": 1, "trained_on": ["patient_0", "patient_1"]}
+        save_network(layout.weights(1, member), HybridNet(spec), meta)
+    return config
+
+
+def write_scan(path: Path, seed: int = 0, shape: tuple[int, int, int] = (21, 19, 13)) -> Path:
+    """A tilted scan of smooth noise in an unusual orientation."""
+    random = np.random.default_rng(seed)
+    coarse = torch.from_numpy(random.normal(size=(1, 1, 5, 5, 4)))
+    data = torch.nn.functional.interpolate(coarse, size=shape, mode="trilinear")[0, 0].numpy()
+    affine = np.array([[-1.2, 0.1, 0, 40], [0, 0.1, 2.0, -20], [0.1, -1.3, 0, 9], [0, 0, 0, 1]])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image((100 * (data - data.min())).astype(np.float32) + 5, affine), path)
+    return path

@@ -1,0 +1,135 @@
+"""Sites: the look of another hospital, by the amplitudes of its low frequencies."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from hstf.config.experiment import Config
+from hstf.config.training import AugmentationConfig
+from hstf.experiment.layout import Layout
+from hstf.runtime.files import write_csv
+from hstf.stages.report.page import Table
+from hstf.stages.report.pseudo_labels import _site_table
+from hstf.stages.report.results import Results
+from hstf.training.fourier import BAND, mix_amplitudes, with_amplitude_of
+from hstf.training.loop import Views
+
+ISOTROPIC = (1.0, 1.0, 1.0)
+SHAPE = (24, 20, 15)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def noise(batch: int = 1, channels: int = 2, seed: int = 0) -> Tensor:
+    return torch.randn(batch, channels, *SHAPE, generator=generator(seed))
+
+
+def test_a_look_is_amplitude_of_low_frequencies_as_in_numpy() -> None:
+    """FDA in its own words: shift the spectrum, swap a box about its middle, keep the phase."""
+    image, look = noise(seed=1), noise(seed=2)
+    found = with_amplitude_of(image, look, ISOTROPIC)
+    for channel in range(2):
+        own, other = (np.fft.fftshift(np.fft.fftn(x[0, channel].numpy())) for x in (image, look))
+        box = tuple(slice(n // 2 - int(BAND * n), n // 2 + int(BAND * n) + 1) for n in SHAPE)
+        amplitude = np.abs(own)
+        amplitude[box] = np.abs(other)[box]
+        expected = np.fft.ifftn(np.fft.ifftshift(amplitude * np.exp(1j * np.angle(own))))
+        assert np.abs(expected.imag).max() < 1e-5
+        assert np.allclose(found[0, channel].numpy(), expected.real, atol=1e-4)
+
+
+def test_its_own_look_changes_nothing_and_edges_stay() -> None:
+    image = noise()
+    assert torch.allclose(with_amplitude_of(image, image, ISOTROPIC), image, atol=1e-5)
+    brighter = with_amplitude_of(image + 5, image + 8, ISOTROPIC)
+    assert torch.allclose(brighter, image + 8, atol=1e-4), "the mean is the lowest of frequencies"
+
+
+def test_frequencies_are_those_of_the_anatomy() -> None:
+    """A wave of 40 finest voxels across thick slices is low, one of 10 voxels is not."""
+    z = torch.arange(20) * 4.0
+    wave = torch.cos(2 * math.pi * z / 40).expand(1, 1, 24, 24, 20)
+    flat = torch.zeros(1, 1, 24, 24, 20)
+    assert with_amplitude_of(wave, flat, (1.0, 1.0, 4.0)).abs().max() < 1e-4
+    assert torch.allclose(with_amplitude_of(wave, flat, ISOTROPIC), wave, atol=1e-4)
+
+
+def test_labelled_patches_take_the_look_of_unlabelled_ones() -> None:
+    image, unlabelled = noise(4), torch.tensor([False, True, False, True])
+    found = mix_amplitudes(image, unlabelled, 1.0, ISOTROPIC, generator())
+    assert torch.equal(found[unlabelled], image[unlabelled])
+    for index in (0, 2):
+        looks = [
+            with_amplitude_of(image[[index]], image[[donor]], ISOTROPIC)[0] for donor in (1, 3)
+        ]
+        assert sum(torch.allclose(found[index], look, atol=1e-5) for look in looks) == 1
+
+
+@pytest.mark.parametrize("unlabelled", [[False, False], [True, True]])
+def test_patches_of_one_kind_stay_as_they_are(unlabelled: list[bool]) -> None:
+    image = noise(2)
+    assert mix_amplitudes(image, torch.tensor(unlabelled), 1.0, ISOTROPIC, generator()) is image
+
+
+def test_a_batch_in_which_none_takes_a_look_stays_as_it_is() -> None:
+    image = noise(2)
+    assert mix_amplitudes(image, torch.tensor([False, True]), 1e-9, ISOTROPIC, generator()) is image
+
+
+def test_without_it_nothing_is_drawn() -> None:
+    g, image = generator(), noise(2)
+    assert mix_amplitudes(image, torch.tensor([False, True]), 0.0, ISOTROPIC, g) is image
+    assert torch.equal(g.get_state(), generator().get_state())
+
+
+def test_patches_take_a_look_as_often_as_they_should() -> None:
+    image = torch.randn(80, 1, 6, 6, 6, generator=generator())
+    unlabelled = torch.arange(80) % 2 == 0
+    found = mix_amplitudes(image, unlabelled, 0.3, ISOTROPIC, generator(1))
+    changed = (found != image).flatten(1).any(1)[~unlabelled].float().mean()
+    assert 0.1 < changed < 0.5
+
+
+def test_strong_views_have_it_and_weak_ones_do_not() -> None:
+    weak = noise(2)
+    ones = torch.ones(2, 1, *SHAPE)
+    pseudo = torch.tensor([False, True])[:, None, None, None, None].expand_as(ones)
+    config = AugmentationConfig(intensity_probability=0, fourier_probability=1)
+    strong = Views(weak, ones, ones, pseudo, config, generator()).strong()
+    assert torch.allclose(strong[0], with_amplitude_of(weak[:1], weak[1:], ISOTROPIC)[0], atol=1e-5)
+    assert torch.equal(strong[1], weak[1])
+
+
+@pytest.mark.parametrize("sites", [("rome", "oslo", "oslo"), ("rome", "rome", "rome")])
+def test_the_report_tells_pseudo_labels_by_site(tmp_path: Path, sites: tuple[str, ...]) -> None:
+    config = Config(output=str(tmp_path), cases=str(tmp_path / "cases.csv"))
+    names = ["a", "b", "c"]
+    sheet = [
+        {"case_id": name, "image": "x.nii.gz", "split": "unlabelled", "site": site}
+        for name, site in zip(names, sites, strict=True)
+    ]
+    write_csv(tmp_path / "cases.csv", sheet, ["case_id", "image", "split", "site"])
+    labels = [
+        {"case_id": n, "source": s}
+        for n, s in zip(names, ["automatic", "rejected", "human"], strict=True)
+    ]
+    write_csv(Layout.of(config).labels_table(1), labels, ["case_id", "source"])
+    refined = [
+        {"case_id": name, "predicted_dice": dice, "weight_mean": "0.5"}
+        for name, dice in zip(names, ["0.9", "0.5", "0.7"], strict=True)
+    ]
+    blocks = _site_table(Results(config), {1: refined})
+    if len(set(sites)) == 1:
+        assert blocks == []
+        return
+    [table] = blocks
+    assert isinstance(table, Table)
+    assert [[cell.text for cell in row] for row in table.all_rows] == [
+        ["round 1", "oslo", "2", "1", "0.600", "0.500"], ["round 1", "rome", "1", "1", "0.900", "0.500"]
+    ]  # fmt: skip

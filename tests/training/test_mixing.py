@@ -1,0 +1,115 @@
+"""Mixing: who exchanges boxes with whom, and that every voxel brings its image, target and weight."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hstf.config.training import AugmentationConfig, MixingConfig
+from hstf.training.loop import Views
+from hstf.training.mixing import mix, partners, paste, random_box
+
+ALWAYS = MixingConfig(probability=1.0)
+
+
+def some_views(
+    pseudo: list[bool], shape: tuple[int, int, int] = (6, 9, 12), classes: int = 3
+) -> Views:
+    """Every voxel of every tensor tells which patch and place it is of."""
+    batch = len(pseudo)
+    code = torch.arange(float(torch.tensor([batch, *shape]).prod())).reshape(batch, 1, *shape)
+    target = torch.cat([code + k / 10 for k in range(classes)], dim=1)
+    unlabelled = torch.tensor(pseudo)[:, None, None, None, None].expand_as(code)
+    return Views(
+        code, target, code + 0.5, unlabelled, AugmentationConfig(), torch.Generator().manual_seed(0)
+    )
+
+
+@pytest.mark.parametrize(
+    "pseudo", [[False, True], [False, False, True], [False, True, True, True], [False, False]]
+)
+@pytest.mark.parametrize("classes", [2, 6])
+def test_every_voxel_moves_with_all_that_belongs_to_it(pseudo: list[bool], classes: int) -> None:
+    views = some_views(pseudo, classes=classes)
+    mixed = mix(views, ALWAYS)
+    assert not torch.equal(mixed.weak, views.weak)
+    assert torch.equal(mixed.weight, mixed.weak + 0.5)
+    assert torch.equal(
+        mixed.target, torch.cat([mixed.weak + k / 10 for k in range(classes)], dim=1)
+    )
+    size = views.weak[0].numel()
+    patch, place = mixed.weak.div(size, rounding_mode="floor").long(), mixed.weak % size
+    assert torch.equal(place, views.weak % size), "a voxel stays at its place"
+    assert torch.equal(mixed.pseudo, torch.tensor(pseudo)[patch])
+    pasted = (patch != torch.arange(len(pseudo)).reshape(-1, 1, 1, 1, 1)).flatten(1)
+    assert pasted.sum(1).tolist() == [4 * 6 * 8] * len(pseudo)
+    assert (pasted == pasted[0]).all(), "one box for all"
+
+
+def test_labelled_and_unlabelled_halves_swap_the_same_box_voxel_by_voxel() -> None:
+    views = some_views([False, True])
+    mixed = mix(views, ALWAYS)
+    box = views.weak[0] != mixed.weak[0]
+    for name in ("weak", "target", "weight", "pseudo"):
+        before, after = getattr(views, name), getattr(mixed, name)
+        assert torch.equal(after[0], torch.where(box, before[1], before[0]))
+        assert torch.equal(after[1], torch.where(box, before[0], before[1]))
+
+
+def test_the_views_themselves_are_left_alone() -> None:
+    views, again = some_views([False, True]), some_views([False, True])
+    mix(views, ALWAYS)
+    assert torch.equal(views.weak, again.weak)
+    assert torch.equal(views.target, again.target)
+
+
+def test_mixing_has_its_chance() -> None:
+    views = some_views([False, True])
+    found = [mix(views, MixingConfig(probability=0.25)) is not views for _ in range(400)]
+    assert sum(found) / 400 == pytest.approx(0.25, abs=0.07)
+
+
+def test_without_mixing_nothing_is_drawn_and_nothing_changes() -> None:
+    views = some_views([False, True])
+    before = views.generator.get_state()
+    assert mix(views, MixingConfig()) is views
+    assert torch.equal(views.generator.get_state(), before)
+    alone = some_views([True])
+    assert mix(alone, ALWAYS) is alone
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.booleans(), min_size=2, max_size=8))
+def test_everyone_has_a_partner_of_the_other_kind_if_there_is_one(unlabelled: list[bool]) -> None:
+    found = partners(unlabelled)
+    assert len(found) == len(unlabelled)
+    if len(set(unlabelled)) == 2:
+        assert all(unlabelled[i] != unlabelled[j] for i, j in enumerate(found))
+    else:
+        assert sorted(i % len(unlabelled) for i in found) == list(range(len(unlabelled)))
+        assert all(i != j % len(unlabelled) for i, j in enumerate(found))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.tuples(*[st.integers(1, 20)] * 3), st.floats(0.05, 0.95), st.integers(0, 100))
+def test_boxes_lie_in_the_patch_with_their_share_of_each_side(
+    shape: tuple[int, int, int], share: float, seed: int
+) -> None:
+    box = random_box(shape, share, torch.Generator().manual_seed(seed))
+    for side, n in zip(box, shape, strict=True):
+        assert 0 <= side.start < side.stop <= n
+        assert side.stop - side.start == max(1, round(share * n))
+
+
+def test_boxes_lie_anywhere() -> None:
+    g = torch.Generator().manual_seed(0)
+    starts = [[side.start for side in random_box((6, 6, 6), 2 / 3, g)] for _ in range(100)]
+    assert all({start[axis] for start in starts} == {0, 1, 2} for axis in range(3))
+
+
+def test_paste_takes_the_box_of_the_partner() -> None:
+    x = torch.arange(3.0).reshape(3, 1, 1, 1, 1).expand(3, 1, 2, 2, 2)
+    found = paste(x, [2, 0, 1], (slice(0, 1), slice(0, 2), slice(1, 2)))
+    assert found[:, 0, 0, :, 1].tolist() == [[2, 2], [0, 0], [1, 1]]
+    assert found[:, 0, 0, :, 0].tolist() == [[0, 0], [1, 1], [2, 2]]
+    assert found[:, 0, 1].flatten(1).unique(dim=1).flatten().tolist() == [0, 1, 2]

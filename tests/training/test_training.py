@@ -1,0 +1,382 @@
+"""The loop, and the state that lets an interrupted training end in the same weights."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.recovery import Record, recovery
+from support.training_files import (
+    CLASSES,
+    PLAN,
+    SHAPE,
+    TRAINING,
+    cases_in,
+    scan,
+    source_of,
+    write_experiment,
+)
+from torch import Tensor
+
+from hstf.config.experiment import Config
+from hstf.config.training import TrainingConfig
+from hstf.experiment.layout import Layout
+from hstf.imaging.arrays import write_array
+from hstf.method.objectives.supervision import supervised
+from hstf.models.base import NetworkSpec
+from hstf.models.hybrid import HybridNet
+from hstf.runtime.errors import HstfError
+from hstf.runtime.files import read_csv, sha256_file
+from hstf.stages.warmup import warmup as stage
+from hstf.training.loop import Objective, Views, learning_rate, snapshot_steps, train
+from hstf.training.losses import pyramid_loss
+from hstf.training.member import initial_network, member_seed, train_member, training_fingerprint
+from hstf.training.patches import TrainingCase
+from hstf.training.state import Averages, TrainingState, parameter_groups, update_ema
+
+
+@pytest.fixture(autouse=True)
+def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+
+
+def labelled_only(steps: int = 5) -> tuple[TrainingConfig, Objective]:
+    def objective(state: TrainingState, views: Views) -> Mapping[str, Tensor]:
+        return {
+            "supervised": pyramid_loss(
+                state.network.pyramid(views.strong()).logits, views.target, views.weight
+            )
+        }
+
+    return TrainingConfig(**{**TRAINING, "steps": steps}), objective
+
+
+def new_state(config: TrainingConfig) -> TrainingState:
+    torch.manual_seed(0)
+    spec = NetworkSpec(
+        "hybrid", 1, CLASSES, PLAN.channels, PLAN.strides, PLAN.kernels, PLAN.spacing, 1, 1
+    )
+    return TrainingState.start(HybridNet(spec), config)
+
+
+# ---- schedule, EMA, averages
+
+
+def test_the_learning_rate_grows_and_then_decays_to_zero() -> None:
+    config = TrainingConfig(steps=100, warmup_steps=10, learning_rate=2e-3)
+    rates = [learning_rate(step, config) for step in range(100)]
+    assert rates[0] == pytest.approx(2e-4)
+    assert rates[9] == pytest.approx(2e-3 * 0.91**0.9)
+    assert rates[50] == pytest.approx(2e-3 * 0.5**0.9)
+    assert rates[9:] == sorted(rates[9:], reverse=True)
+    assert 0 < rates[-1] < 4e-5
+    assert learning_rate(0, TrainingConfig(steps=1, warmup_steps=0)) == pytest.approx(1e-3)
+
+
+def test_ema_moves_by_its_decay() -> None:
+    ema, network = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    before = ema.weight.detach().clone()
+    update_ema(ema, network, 0.75)
+    assert torch.allclose(ema.weight, 0.75 * before + 0.25 * network.weight)
+    update_ema(ema, network, 0.0)
+    assert torch.equal(ema.weight, network.weight)
+
+
+def test_only_kernels_and_matrices_decay() -> None:
+    config = TrainingConfig(weight_decay=0.3)
+    network = new_state(config).network
+    decaying, free = parameter_groups(network, config)
+    assert (decaying["weight_decay"], free["weight_decay"]) == (0.3, 0.0)
+    assert {p.ndim for p in decaying["params"]} == {2, 5}
+    assert {p.ndim for p in free["params"]} == {1}
+    assert len(decaying["params"]) + len(free["params"]) == len(list(network.parameters()))
+
+
+def test_averages_share_a_loss_out_to_its_terms() -> None:
+    averages = Averages()
+    averages.add({"a": torch.tensor(1.0)}, torch.tensor(1.0))
+    averages = Averages(**json.loads(json.dumps(averages.to_json())))
+    averages.add({"a": torch.tensor(2.0), "b": torch.tensor(1.0)}, torch.tensor(3.0))
+    assert averages.pop() == {"loss": 2.0, "a": 1.5, "b": 0.5}
+    assert averages.note == "loss 2.000"
+    assert averages == Averages()
+
+
+# ---- the loop
+
+
+def test_the_loop_takes_all_steps_and_writes_a_row_now_and_then(tmp_path: Path) -> None:
+    config, objective = labelled_only(6)
+    state, source = new_state(config), source_of(cases_in(tmp_path, 2), [])
+    train(state, source, objective, config, tmp_path / "state", "x", "test")
+    assert state.step == 6
+    assert [row["step"] for row in state.history] == [4, 6]
+    assert all(row["loss"] == pytest.approx(row["supervised"]) for row in state.history)
+    assert state.history[0]["learning_rate"] == pytest.approx(learning_rate(3, config))
+    assert not state.ema.training
+    assert any(
+        not torch.equal(a, b)
+        for a, b in zip(state.ema.parameters(), state.network.parameters(), strict=True)
+    )
+
+
+def test_the_ema_follows_its_growing_decay(tmp_path: Path) -> None:
+    config, objective = labelled_only(3)
+    state, source = new_state(config), source_of(cases_in(tmp_path, 2), [])
+    expected = state.ema.heads[0].weight.clone()
+    decays = []
+
+    def watched(s: TrainingState, views: Views) -> Mapping[str, Tensor]:
+        nonlocal expected
+        if s.step:
+            decays.append(min(config.ema_decay, s.step / (s.step + 9)))
+            expected = decays[-1] * expected + (1 - decays[-1]) * s.network.heads[0].weight.detach()
+            assert torch.allclose(s.ema.heads[0].weight, expected, atol=1e-6)
+        return objective(s, views)
+
+    train(state, source, watched, config, tmp_path / "state", "x", "test")
+    assert decays == [1 / 10, 2 / 11]
+
+
+@pytest.mark.parametrize("fault", ["loss", "gradient"])
+def test_a_loss_that_is_not_finite_names_its_cases_and_keeps_the_last_good_state(
+    tmp_path: Path, fault: str
+) -> None:
+    config, objective = labelled_only(6)
+    state, source = new_state(config), source_of(cases_in(tmp_path, 2), [])
+
+    def broken(s: TrainingState, views: Views) -> Mapping[str, Tensor]:
+        terms = dict(objective(s, views))
+        if s.step == 3 and fault == "loss":
+            terms["supervised"] = terms["supervised"] * math.nan
+        if s.step == 3 and fault == "gradient":  # the root of 0 has an infinite slope
+            terms["bad"] = (0 * s.network.heads[0].weight).abs().sum().sqrt()
+        return terms
+
+    with pytest.raises(
+        HstfError, match=r"not finite at step 3 .*batch of l_\d, l_\d.*learning_rate"
+    ) as error:
+        train(state, source, broken, config, tmp_path / "state", "x", "test")
+    assert all(case_id in str(error.value) for case_id in source.batch(3).case_ids)
+    kept = new_state(config)
+    assert kept.resume(tmp_path / "state", "x") == "resumes at step 3"
+    for network in (kept.network, kept.ema, state.network, state.ema):
+        assert all(p.isfinite().all() for p in network.parameters())
+
+
+def test_an_easy_scan_is_learned(tmp_path: Path) -> None:
+    config, objective = labelled_only(60)
+    config = config.model_copy(
+        update={"learning_rate": 1e-2, "checkpoint_seconds": 1e9, "history_every": 10}
+    )
+    state, source = new_state(config), source_of(cases_in(tmp_path, 2), [])
+    train(state, source, objective, config, tmp_path / "state", "x", "test")
+    losses = [row["loss"] for row in state.history]
+    assert losses[-1] < 0.7 * losses[0]
+    image, label = scan("l_1")
+    with torch.no_grad():
+        found = state.network.eval()(torch.from_numpy(image[None, :, :, :10, :8]).float()).argmax(
+            1
+        )[0]
+    assert (found.numpy() == label[:, :10, :8]).mean() > 0.8
+
+
+# ---- the state
+
+
+def test_a_resumed_training_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
+    """Interrupted between two rows of the history, and twice, each time just after a snapshot."""
+    config, objective = labelled_only(9)
+    config = config.model_copy(update={"snapshots": 2})
+    assert snapshot_steps(config) == [3, 6]
+    cases = cases_in(tmp_path, 3)
+    whole, source = new_state(config), source_of(cases, [])
+    train(whole, source, objective, config, tmp_path / "whole", "x", "test")
+
+    def interrupted(at: int) -> Objective:
+        def stop(s: TrainingState, views: Views) -> Mapping[str, Tensor]:
+            if s.step == at:
+                raise KeyboardInterrupt
+            return objective(s, views)
+
+        return stop
+
+    for at in (3, 6):
+        parts = new_state(config)
+        parts.resume(tmp_path / "parts", "x")
+        with pytest.raises(KeyboardInterrupt):
+            train(
+                parts,
+                source_of(cases, []),
+                interrupted(at),
+                config,
+                tmp_path / "parts",
+                "x",
+                "test",
+            )
+    last = new_state(config)
+    assert last.resume(tmp_path / "parts", "x") == "resumes at step 6"
+    train(last, source_of(cases, []), objective, config, tmp_path / "parts", "x", "test")
+    assert last.history == whole.history
+    for a, b in ((last.network, whole.network), (last.ema, whole.ema)):
+        assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+    assert len(last.snapshots) == len(whole.snapshots) == 2
+    for one, other in zip(last.snapshots, whole.snapshots, strict=True):
+        assert all(torch.equal(weights, other[name]) for name, weights in one.items())
+    first, second = (torch.cat([w.flatten() for w in kept.values()]) for kept in last.snapshots)
+    assert not first.equal(second), "each is of its own step"
+
+
+def test_state_of_other_inputs_or_damaged_state_is_not_resumed(tmp_path: Path) -> None:
+    config, _ = labelled_only()
+    state = new_state(config)
+    assert state.resume(tmp_path, "a") == "starts at step 0"
+    state.step = 4
+    state.save(tmp_path, "a")
+    fresh = new_state(config)
+    assert "another configuration" in fresh.resume(tmp_path, "b")
+    assert fresh.step == 0
+    assert fresh.resume(tmp_path, "a") == "resumes at step 4"
+    path = tmp_path / "state.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    broken = new_state(config)
+    assert "state.pt is damaged" in broken.resume(tmp_path, "a")
+    assert broken.step == 0
+
+
+def test_the_fingerprint_knows_what_a_training_depends_on(tmp_path: Path) -> None:
+    config, _ = write_experiment(tmp_path)
+    cases = cases_in(tmp_path / "cases", 3)
+
+    def fingerprint(
+        cases: list[TrainingCase] = cases, config: Config = config, **keys: object
+    ) -> str:
+        training = config.warmup.model_copy(update=keys)
+        return training_fingerprint(config, training, PLAN, source_of(cases, []), None)
+
+    base = fingerprint()
+    assert fingerprint() == base
+    assert fingerprint(checkpoint_seconds=5) == base
+    others = [
+        fingerprint(steps=7),
+        fingerprint(learning_rate=0.1),
+        fingerprint(cases[::-1]),
+        fingerprint(cases[:2]),
+    ]
+    network = config.network.model_copy(update={"dropout": 0.1})
+    others.append(fingerprint(config=config.model_copy(update={"network": network})))
+    np.save(cases[0].locations_path, np.ones((1, 4), np.int32))
+    others.append(fingerprint())
+    write_array(cases[0].target_path, np.zeros(SHAPE, np.uint8), 8)
+    others.append(fingerprint())
+    assert len({base, *others}) == 1 + len(others)
+
+
+# ---- a member
+
+
+def test_members_have_seeds_and_first_weights_of_their_own(tmp_path: Path) -> None:
+    config, _ = write_experiment(tmp_path)
+    seeds = {member_seed(s, r, m) for s in (0, 1) for r in (0, 1) for m in ("fold_0", "seed_0")}
+    assert len(seeds) == 8
+    first, same, other = (
+        initial_network(config, PLAN, seed, None).state_dict() for seed in (1, 1, 2)
+    )
+    assert all(torch.equal(first[name], same[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+@pytest.mark.parametrize("training_key", ["network", "steps"])
+def test_a_changed_configuration_starts_over_and_ends_like_a_fresh_training(
+    tmp_path: Path, training_key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = (
+        {"network": {"deep_supervision": False}}
+        if training_key == "network"
+        else {"warmup": {"steps": 5}}
+    )
+    for name in ("stale", "fresh"):
+        config, _ = write_experiment(tmp_path / name, **(changed if name == "fresh" else {}))
+        if name == "stale":
+            state = new_state(config.warmup)
+            state.step = 3
+            state.save(Layout.of(config).training_state(0, "seed_0"), "of another configuration")
+            config, _ = write_experiment(tmp_path / name, **changed)
+        objective = supervised(config)
+        cases = cases_in(tmp_path / "cases", 2)
+        train_member(config, 0, "seed_0", config.warmup, objective, cases, [])
+        assert ("another configuration" in capsys.readouterr().out) == (name == "stale")
+    weights = [sha256_file(p) for p in sorted(tmp_path.rglob("seed_0/weights.pt"))]
+    assert len(weights) == 2
+    assert len(set(weights)) == 1
+
+
+CORE = min(os.sched_getaffinity(0))
+COMMAND = [sys.executable, "-c", f"""
+import os, sys
+os.sched_setaffinity(0, {{{CORE}}})
+from hstf.cli import main
+sys.exit(main(sys.argv[1:]))
+"""]  # fmt: skip
+"""``hstf`` with as many threads as the tests have: sums of floats depend on it."""
+
+
+def step_when_killed(arguments: list[str], state: Path) -> int:
+    """Start a training in a process of its own and kill it on its way; returns the step of its last state."""
+    process = subprocess.Popen(
+        [*COMMAND, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 600  # a busy machine is slow to import torch
+    try:
+        while not state.is_file() or torch.load(state, weights_only=True)["step"] < 7:
+            assert process.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    return int(torch.load(state, weights_only=True)["step"])
+
+
+def test_a_killed_training_ends_in_the_same_bytes_as_an_uninterrupted_one(
+    tmp_path: Path, record_property: Record
+) -> None:
+    keys = {"warmup": {"steps": 60, "history_every": 8}}
+    config, path = write_experiment(tmp_path / "whole", **keys)
+    subprocess.run([*COMMAND, "warmup", "--config", str(path), "--member", "fold_0"], check=True)
+    whole = Layout.of(config)
+    config, path = write_experiment(tmp_path / "killed", **keys)
+    killed, arguments = Layout.of(config), ["warmup", "--config", str(path), "--member", "fold_0"]
+    assert 7 <= step_when_killed(arguments, killed.training_state(0, "fold_0") / "state.pt") < 60
+    assert not killed.weights(0, "fold_0").exists()
+    with recovery(record_property, "SIGKILL of a training", "from its last checkpoint"):
+        done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "resumes at step" in done.stdout
+    assert sha256_file(killed.weights(0, "fold_0")) == sha256_file(whole.weights(0, "fold_0"))
+    assert killed.history(0, "fold_0").read_bytes() == whole.history(0, "fold_0").read_bytes()
+    assert [row["step"] for row in read_csv(killed.history(0, "fold_0"))] == [
+        "8", "16", "24", "32", "40", "48", "56", "60",
+    ]  # fmt: skip
+
+
+def test_a_finished_training_is_not_done_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, _ = write_experiment(tmp_path, warmup={"steps": 6})
+    stage(config, "fold_0")
+    weights = Layout.of(config).weights(0, "fold_0")
+    before = sha256_file(weights)
+    weights.unlink()
+    capsys.readouterr()
+    stage(config, "fold_0")
+    assert "resumes at step 6" in capsys.readouterr().out
+    assert sha256_file(weights) == before
