@@ -15,9 +15,9 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = [
-    "tests/test_faults.py",
-    "tests/test_training.py",
-    "tests/test_distributed.py",
+    "tests/workflow/test_interruptions.py",
+    "tests/training/test_training.py",
+    "tests/training/test_distributed.py",
     "tests/slurm",
 ]
 CHOSEN = "faults or killed or cancelled or preempted or out_of_time"
