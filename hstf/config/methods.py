@@ -31,7 +31,7 @@ NO_REFINEMENT = {
 HARD_LABELS = {"soft_targets": False, "cross_fit": False, "ema_blend": 0.0}
 NO_MIXING = {"probability": 0.0}
 ON_AND_ON = {
-    "start": "warmup"
+    "start": "previous_round"
 }  # without pseudo-labels a round is worth what it learns on top of the one before
 LABELS_ALONE = {
     "learns_from": "labels", "objective": "self_training", "csc": NO_CONSISTENCY, "ema_blend": 0.0, **ON_AND_ON,
@@ -89,7 +89,7 @@ METHODS: dict[Method, Preset] = {
     ),
     "bcp": Preset(
         "bidirectional copy-paste with the EMA network's labels (Bai et al., CVPR 2023)",
-        _online("bcp", mixing={"probability": 1.0, "share": 2 / 3}, consistency={"weight": 0.5, "ramp": 0.1}),
+        _online("bcp", mixing={"probability": 1.0, "fraction": 2 / 3}, consistency={"weight": 0.5, "ramp": 0.1}),
     ),
     "full": Preset(
         "`supervised` with the withheld labels of the unlabelled cases: the ceiling of a benchmark",

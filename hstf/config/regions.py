@@ -7,7 +7,7 @@ Regions = Mapping[str, Sequence[str]]
 """Names of the classes of each region."""
 
 
-def region_faults(regions: Regions, classes: Sequence[str]) -> list[str]:
+def region_problems(regions: Regions, classes: Sequence[str]) -> list[str]:
     """What is wrong with ``regions`` of foreground ``classes``, as sentences without a full stop; nothing without regions.
 
     Every class lies in a region, and no two classes in the same ones: else the regions could not be written as a label map.

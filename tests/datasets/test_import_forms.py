@@ -13,7 +13,7 @@ from support.workspace import ROOT
 
 from hstf.cli import main
 from hstf.config.load import load_config
-from hstf.config.regions import region_faults
+from hstf.config.regions import region_problems
 from hstf.datasets.importers.brats import name_labels
 from hstf.datasets.importers.dataset import column_names, modality_of, natural
 from hstf.datasets.importers.nnunet import read_labels
@@ -44,7 +44,7 @@ def test_labels_of_brats(
     assert labels.values.get("resection_cavity") == cavity
     assert labels.regions["tumour_core"] == (1, enhancing)
     assert labels.regions.get("resection_cavity") == ((cavity,) if cavity else None)
-    assert not region_faults(named_regions(labels), list(labels.values)[1:])
+    assert not region_problems(named_regions(labels), list(labels.values)[1:])
 
 
 def test_timepoints_and_sites_of_brats(phantoms: Callable[..., Path], workplace: Path) -> None:

@@ -14,7 +14,9 @@ from support.import_files import L, T, U, describe, imported, problems, splits
 from support.workspace import TINY, Workspace, withhold
 
 from hstf.cli import main
-from hstf.config.load import load_config, merge, read_yaml
+from hstf.config.load import load_config
+from hstf.config.merge import merge
+from hstf.config.yaml_files import read_yaml
 from hstf.datasets.phantom.layouts import LAYOUTS
 from hstf.experiment.cases import read_cases
 from hstf.experiment.layout import Layout

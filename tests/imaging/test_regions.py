@@ -15,7 +15,9 @@ from support.training_files import PLAN
 from torch import Tensor
 
 from hstf.cli import main
-from hstf.config.load import merge, read_yaml, resolve_config
+from hstf.config.load import resolve_config
+from hstf.config.merge import merge
+from hstf.config.yaml_files import read_yaml
 from hstf.config.network import NetworkConfig
 from hstf.experiment.cases import Split, read_cases
 from hstf.experiment.layout import Layout

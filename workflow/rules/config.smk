@@ -5,7 +5,8 @@ from functools import reduce
 from pathlib import Path
 
 from hstf.config.load import resolve_config
-from hstf.config.load import merge, read_yaml
+from hstf.config.merge import merge
+from hstf.config.yaml_files import read_yaml
 from hstf.runtime.errors import HstfError
 from hstf.runtime.locks import Taken
 from hstf.runtime.run_lock import sole_run

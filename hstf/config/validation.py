@@ -1,0 +1,59 @@
+"""Readable messages for values that a configuration class refuses."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+MAXIMUM_SHOWN = 60
+"""Values with a longer text are not repeated in a message."""
+
+
+def problems(error: ValidationError, root: type[BaseModel]) -> list[str]:
+    """Describe each problem in one sentence: the key, what is wrong, and what was found.
+
+    Args:
+        error: what pydantic raised.
+        root: the class that was validated.
+    """
+    return [_problem(item, root) for item in error.errors()]
+
+
+def known_keys(root: type[BaseModel], location: Iterable[Any]) -> list[str]:
+    """Return the keys of the section at ``location`` below ``root``; nothing if it is no section."""
+    section = root
+    for part in location:
+        field = section.model_fields.get(part)
+        annotation = field.annotation if field is not None else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        section = annotation
+    return list(section.model_fields)
+
+
+def _problem(item: Mapping[str, Any], root: type[BaseModel]) -> str:
+    location = item["loc"]
+    name = ".".join(str(part) for part in location)
+    if item["type"] == "extra_forbidden":
+        return f"{name}: unknown key.{_suggestion(root, location)}"
+    message = item["msg"].removeprefix("Value error, ") + _found(item)
+    return f"{name}: {message}" if name else message
+
+
+def _suggestion(root: type[BaseModel], location: tuple[Any, ...]) -> str:
+    """Suggest the known key that is most similar to an unknown one."""
+    *section, key = location
+    near = difflib.get_close_matches(str(key), known_keys(root, section), n=1)
+    return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def _found(item: Mapping[str, Any]) -> str:
+    """Return the refused value, unless the message names it already."""
+    if item["type"] in ("value_error", "missing"):
+        return ""
+    value = item.get("input")
+    is_plain = isinstance(value, str | int | float | list | tuple)
+    if not is_plain or len(repr(value)) > MAXIMUM_SHOWN:
+        return ""
+    return f", found {value!r}"
