@@ -11,6 +11,7 @@ from hstf.experiment.cases import Case, Split, read_cases, refuse_few_patients
 from hstf.experiment.layout import Layout
 from hstf.experiment.reuse import own_stage
 from hstf.experiment.schedule import warmup_members
+from hstf.method.ensemble import predict_out_of_fold
 from hstf.method.objectives.supervision import supervised
 from hstf.runtime.errors import HstfError
 from hstf.stages.arguments import add_config, add_member
@@ -34,8 +35,6 @@ def warmup(config: Config, member: str) -> None:
     Raises:
         HstfError: there is no such member, or fewer labelled patients than folds.
     """
-    from hstf.stages.teacher import predict_out_of_fold
-
     if member not in warmup_members(config):
         raise HstfError(
             f"no warm-up member {member!r}; there are {', '.join(warmup_members(config))}."

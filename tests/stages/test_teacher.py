@@ -15,13 +15,14 @@ from hstf.experiment.cases import Split, read_cases
 from hstf.experiment.layout import Layout
 from hstf.experiment.schedule import members
 from hstf.imaging.arrays import read_array, write_array
+from hstf.method import ensemble
 from hstf.method.cross_fitting import teachers_by_case
+from hstf.method.ensemble import predict_out_of_fold
 from hstf.models.base import NetworkSpec
 from hstf.models.registry import build, save_network
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_csv, read_json, sha256_file, write_csv, write_json
-from hstf.stages import teacher as stage
-from hstf.stages.teacher import predict_out_of_fold, teacher
+from hstf.stages.teacher import teacher
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def experiment(tmp_path: Path) -> Experiment:
         {
             "output": str(tmp_path / "results"), "cases": str(tmp_path / "cases.csv"), "shard_size": 2, "device": "cpu",
             "labels": {"background": 0, "liver": 1, "tumour": 2}, "warmup": {"folds": 2},
-            "teacher": {"scales": [0.75, 1.0], "flip_axes": [0], "amp": False}, "preprocess": {"chunk": 8},
+            "teacher": {"scales": [0.75, 1.0], "flip_axes": [0], "amp": "off"}, "preprocess": {"chunk": 8},
         }
     )  # fmt: skip
     layout = Layout.of(config)
@@ -100,7 +101,7 @@ def test_cases_that_are_done_cost_no_network(
     def never(*_: object) -> None:
         raise AssertionError("a network was loaded")
 
-    monkeypatch.setattr(stage, "load_network", never)
+    monkeypatch.setattr(ensemble, "load_network", never)
     assert teacher(experiment.config, 1, "unlabelled_0") == 0
     assert experiment.layout.teacher_table(1, "unlabelled_0").read_bytes() == before
 
@@ -277,6 +278,6 @@ def test_a_fault_in_the_middle_names_its_case(
     def no_room(*_: object) -> None:
         raise HstfError("no room")
 
-    monkeypatch.setattr(stage, "predict_views", no_room)
+    monkeypatch.setattr(ensemble, "predict_views", no_room)
     with pytest.raises(HstfError, match="case_2: no room"):
         teacher(experiment.config, 1, "unlabelled_0")

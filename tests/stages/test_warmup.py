@@ -15,7 +15,7 @@ from hstf.experiment.schedule import warmup_members
 from hstf.models.registry import load_network
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_csv, sha256_file
-from hstf.stages import teacher
+from hstf.stages import warmup as stage
 from hstf.stages.warmup import held_out_cases, warmup
 from hstf.training import member as member_module
 from hstf.training.patches import PatchSource, TrainingCase
@@ -81,7 +81,7 @@ def test_a_fold_is_never_read_before_it_is_predicted(
     held_out = {case.case_id for case in held_out_cases(config, "fold_1", sheet.of(Split.LABELLED))}
     sources: list[PatchSource] = []
     read: set[str] = set()
-    region, train, predict = TrainingCase.region, member_module.train, teacher.predict_out_of_fold
+    region, train, predict = TrainingCase.region, member_module.train, stage.predict_out_of_fold
 
     def hidden(state, source, *arguments):  # type: ignore[no-untyped-def]
         sources.append(source)
@@ -100,7 +100,7 @@ def test_a_fold_is_never_read_before_it_is_predicted(
 
     monkeypatch.setattr(member_module, "train", hidden)
     monkeypatch.setattr(TrainingCase, "region", watched)
-    monkeypatch.setattr(teacher, "predict_out_of_fold", shown)
+    monkeypatch.setattr(stage, "predict_out_of_fold", shown)
     warmup(config, "fold_1")
     everyone = {case.case_id for case in sheet.of(Split.LABELLED)}
     assert {case.case_id for case in sources[0].labelled} == everyone - held_out == read
@@ -138,7 +138,7 @@ def test_a_warmup_killed_while_it_predicts_does_not_learn_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(teacher, "predict_out_of_fold", killed)
+        patch.setattr(stage, "predict_out_of_fold", killed)
         warmup(config, "fold_0")
     first = sha256_file(layout.weights(0, "fold_0"))
     layout.weights(0, "fold_0").unlink()  # as Snakemake does with the outputs of a failed job
