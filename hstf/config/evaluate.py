@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from hstf.config.precision import Precision
 from hstf.config.section import Axes, Section
 
 
@@ -19,8 +20,9 @@ class PredictConfig(Section):
     go, holes are filled where no labelled case has any. Lesions stay as they are."""
     window_batch: int = Field(2, ge=1)
     """Windows predicted at once."""
-    amp: bool = True
-    """bfloat16 where the device has it natively."""
+    amp: Precision = "auto"
+    """bfloat16: on devices that compute it natively (``auto``), always (``bf16``) or never
+    (``off``)."""
 
 
 class DetectionConfig(Section):

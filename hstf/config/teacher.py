@@ -2,6 +2,7 @@
 
 from pydantic import Field, field_validator
 
+from hstf.config.precision import Precision
 from hstf.config.section import Axes, Section
 
 
@@ -16,8 +17,9 @@ class TeacherConfig(Section):
     """Overlap of neighbouring windows, as a share of the patch."""
     window_batch: int = Field(2, ge=1)
     """Windows predicted at once."""
-    amp: bool = True
-    """bfloat16 where the device has it natively."""
+    amp: Precision = "auto"
+    """bfloat16: on devices that compute it natively (``auto``), always (``bf16``) or never
+    (``off``)."""
 
     @field_validator("scales")
     @classmethod

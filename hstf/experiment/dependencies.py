@@ -42,8 +42,8 @@ ORDERED = {"labels", "modalities", "regions"}
 SPEED_KEYS = {
     "check": {"workers"},
     "preprocess": {"workers"},
-    "warmup": {"checkpoint_seconds", "held_gb", "gpus"},
-    "student": {"checkpoint_seconds", "held_gb", "gpus"},
+    "warmup": {"checkpoint_seconds", "gpu_cache_gb", "gpus"},
+    "student": {"checkpoint_seconds", "gpu_cache_gb", "gpus"},
     "teacher": {"window_batch"},
     "refine": {"overlays", "share"},  # the share is a parameter of the joined table alone
     "predict": {"window_batch"},

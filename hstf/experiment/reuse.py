@@ -10,7 +10,7 @@ from hstf.config.load import load_config
 from hstf.experiment.cases import Split, read_cases
 from hstf.experiment.layout import Layout
 from hstf.experiment.schedule import warmup_members
-from hstf.runtime.errors import HstfError, few, join_faults
+from hstf.runtime.errors import HstfError, few, join_problems
 from hstf.runtime.files import read_csv
 
 DATA_STAGES = ("check", "plan", "preprocess")
@@ -29,7 +29,7 @@ def check_reuse(config: Config) -> None:
         fault for key, folder in named.items() for fault in _faults(config, key, Path(folder))
     ]
     if faults:
-        raise join_faults("another experiment's work cannot be reused.", faults)
+        raise join_problems("another experiment's work cannot be reused.", faults)
 
 
 def _faults(config: Config, key: str, folder: Path) -> list[str]:
@@ -40,7 +40,7 @@ def _faults(config: Config, key: str, folder: Path) -> list[str]:
     other = load_config(folder / "config.yaml")
     differing = _sheet_faults(config, other, key, folder)
     trained = ["regions", "warmup.folds", "warmup.seeds"] if key == "reuse.warmup" else []
-    started = ["network"] if trained and config.student.start == "warmup" else []
+    started = ["network"] if trained and config.student.start == "previous_round" else []
     return differing + [
         f"{key}: {name} is {attrgetter(name)(other)} in {folder} and {attrgetter(name)(config)} here; both must be the same"
         for name in (*MUST_AGREE, *trained, *started)

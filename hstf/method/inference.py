@@ -32,7 +32,7 @@ def sliding_probabilities(
     patch_size: Sequence[int],
     overlap: float,
     window_batch: int,
-    amp: bool,
+    amp: str,
     device: torch.device,
 ) -> Tensor:
     """Class probabilities of a whole image, window by window.
@@ -45,7 +45,7 @@ def sliding_probabilities(
         network: ``(B, C, *patch)`` to logits ``(B, K, *patch)``, on ``device``.
         image: ``(C, X, Y, Z)``, normalised, on the CPU.
         overlap: of neighbouring windows, as a share of the patch.
-        amp: bfloat16 where ``device`` has it natively.
+        amp: ``auto``, ``bf16`` or ``off``: see :func:`hstf.runtime.devices.autocast`.
 
     Returns:
         ``(K, X, Y, Z)`` float32 on the CPU. The volume is put together on the GPU when it fits there.
@@ -55,7 +55,7 @@ def sliding_probabilities(
     """
 
     def logits(windows: Tensor) -> Tensor:
-        with autocast(device, "auto" if amp else "off"):
+        with autocast(device, amp):
             return network(windows).float()
 
     def stitched_on(where: torch.device) -> Tensor:
@@ -96,7 +96,7 @@ class SlidingWindow:
     """Sizes that the network takes are multiples of this."""
     overlap: float
     batch: int
-    amp: bool
+    amp: str
     device: torch.device
     spacing: Spacing = (1.0, 1.0, 1.0)
     """mm; along thick slices there is no zoom."""

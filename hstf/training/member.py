@@ -85,7 +85,7 @@ def train_member(
     with together(config.device), alone(folder / "lock", title):
         _check_share(plan.batch_size, training)
         device, seed = choose_device(config.device), member_seed(config.seed, number, member)
-        held = hold([*labelled, *pseudo], device, training.held_gb)
+        held = hold([*labelled, *pseudo], device, training.gpu_cache_gb)
         source = PatchSource(
             held[: len(labelled)], held[len(labelled) :], len(config.class_names), plan.patch_size, plan.batch_size,
             labelled_fraction, training.foreground_fraction, seed, rank(), ranks(),

@@ -28,7 +28,7 @@ def mix(views: Views, config: MixingConfig) -> Views:
         >= config.probability
     ):
         return views
-    box = random_box(views.weak.shape[2:], config.share, views.generator)
+    box = random_box(views.weak.shape[2:], config.fraction, views.generator)
     partner = partners(views.unlabelled.tolist())
     weak, target, weight, pseudo = (
         paste(x, partner, box) for x in (views.weak, views.target, views.weight, views.pseudo)

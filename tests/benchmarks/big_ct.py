@@ -34,7 +34,7 @@ CONFIG = {
     "preprocess": {"workers": 1},
     "network": {"name": "cnn", "transformer_layers": 1, "transformer_heads": 1, "deep_supervision": False},
     "warmup": {"folds": 2, "steps": 2},
-    "student": {"steps": 1, "start": "warmup"},
+    "student": {"steps": 1, "start": "previous_round"},
     "teacher": {"scales": [1.0], "overlap": 0.0, "flip_axes": [], "window_batch": 1},
     "predict": {"overlap": 0.0, "flip_axes": [], "window_batch": 1},
 }  # fmt: skip

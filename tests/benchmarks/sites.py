@@ -36,7 +36,7 @@ def configuration(folder: Path, experiment: str, fourier: float, reuse: str | No
         "preprocess": {"workers": 1},
         "warmup": {"folds": 2, "steps": 200, "learning_rate": 0.002},
         "student": {
-            "start": "warmup", "steps": 200, "learning_rate": 0.002, "augmentation": {"fourier_probability": fourier},
+            "start": "previous_round", "steps": 200, "learning_rate": 0.002, "augmentation": {"fourier_probability": fourier},
         },
         "teacher": {"scales": [1.0]}, "predict": {"overlap": 0.25}, "evaluate": {"bootstrap": 100},
     }  # fmt: skip

@@ -186,7 +186,7 @@ def measure(
     labelled, pseudo = ([random_case(folder, f"{kind}{k}", shape, config, kind == "pseudo") for k in range(2)]
                         for kind in ("labelled", "pseudo"))  # fmt: skip
     schedule: TrainingConfig = getattr(config, stage)
-    labelled, pseudo = (hold(cases, device, schedule.held_gb) for cases in (labelled, pseudo))
+    labelled, pseudo = (hold(cases, device, schedule.gpu_cache_gb) for cases in (labelled, pseudo))
     source = PatchSource(
         labelled, pseudo if stage == "student" else [], len(config.class_names), plan.patch_size, plan.batch_size,
         0.5 if stage == "student" else 1.0, 0.5, 0,

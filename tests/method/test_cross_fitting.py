@@ -125,7 +125,7 @@ def test_a_round_may_differ(sheet: Path) -> None:
 @pytest.mark.parametrize("second", [{"members": 3}, {"members": 2, "cross_fit": True}])
 def test_a_student_that_has_seen_its_part_is_refused(sheet: Path, second: dict[str, int]) -> None:
     """Its weights come from one that has learned from other parts, and it would label what they know."""
-    one = {"members": 2, "cross_fit": second["members"] == 3, "start": "warmup"}
+    one = {"members": 2, "cross_fit": second["members"] == 3, "start": "previous_round"}
     values = {"cases": str(sheet), "labels": {"organ": 1}, "rounds": 3, "student": one}
     with pytest.raises(
         ValueError, match=r"round 2 cross-fits . members that start from those of round 1"

@@ -44,7 +44,7 @@ def expected(image: Tensor, slope: float = 1.0) -> Tensor:
 
 
 def window(patch: tuple[int, int, int], overlap: float = 0.5) -> SlidingWindow:
-    return SlidingWindow(patch, (4, 4, 4), overlap, 2, amp=False, device=CPU)
+    return SlidingWindow(patch, (4, 4, 4), overlap, 2, amp="off", device=CPU)
 
 
 def test_a_volume_of_one_window_costs_one_forward_pass_and_equals_it() -> None:

@@ -42,7 +42,7 @@ from hstf.training.state import TrainingState
 ROOT = Path(__file__).parents[2]
 EVERYTHING: dict[str, Any] = {
     "student": {
-        "members": 2, "ema_blend": 0.5, "mixing": {"probability": 0.75, "share": 0.5},
+        "members": 2, "ema_blend": 0.5, "mixing": {"probability": 0.75, "fraction": 0.5},
         "csc": {"prediction_weight": 0.4, "feature_weight": 0.2, "pyramid_weight": 0.1, "segmentation_weight": 0.5},
     },
 }  # fmt: skip
@@ -148,7 +148,7 @@ def test_supervised_methods_learn_from_labels_alone(method: str) -> None:
     assert config.student.learns_from == "labels"
     assert config.withheld_labels == (method == "full")
     assert not config.student.csc.consistent
-    assert (config.student.ema_blend, config.student.start) == (0, "warmup")
+    assert (config.student.ema_blend, config.student.start) == (0, "previous_round")
     assert config.student.mixing == resolved("hstf").student.mixing, (
         "mixed among themselves, as in the warm-up"
     )

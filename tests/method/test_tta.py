@@ -20,7 +20,7 @@ from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_json
 
 CLASSES = {"organ": (1,)}
-WINDOW = SlidingWindow((16, 16, 16), (4, 4, 4), 0.5, 2, amp=False, device=torch.device("cpu"))
+WINDOW = SlidingWindow((16, 16, 16), (4, 4, 4), 0.5, 2, amp="off", device=torch.device("cpu"))
 
 
 class Pointwise(nn.Module):

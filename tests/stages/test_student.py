@@ -200,10 +200,10 @@ def test_there_is_no_such_student(tmp_path: Path, number: int, member: str) -> N
 # ---- the first weights
 
 
-def test_start_warmup_takes_over_the_previous_weights(
+def test_start_previous_round_takes_over_the_previous_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, _ = experiment(tmp_path, student={"start": "warmup", "steps": 1})
+    config, _ = experiment(tmp_path, student={"start": "previous_round", "steps": 1})
     layout, previous = Layout.of(config), fresh_network(5)
     save_network(layout.weights(0, "fold_0"), previous, {})
     started: list[dict[str, Tensor]] = []
@@ -219,7 +219,7 @@ def test_start_warmup_takes_over_the_previous_weights(
 
 
 def test_missing_previous_weights_are_told(tmp_path: Path) -> None:
-    config, _ = experiment(tmp_path, student={"start": "warmup"})
+    config, _ = experiment(tmp_path, student={"start": "previous_round"})
     with pytest.raises(HstfError, match=r"fold_0/weights\.pt: the weights are missing"):
         student(config, 1, "seed_0")
 
@@ -227,7 +227,7 @@ def test_missing_previous_weights_are_told(tmp_path: Path) -> None:
 def test_members_start_from_the_member_of_their_index_in_the_previous_round(tmp_path: Path) -> None:
     """Round 2 has three students, round 1 the usual two: the third takes the first again."""
     config, _ = write_experiment(
-        tmp_path, rounds=2, student={"members": 2}, rounds_overrides={2: {"student": {"members": 3, "start": "warmup"}}}
+        tmp_path, rounds=2, student={"members": 2}, rounds_overrides={2: {"student": {"members": 3, "start": "previous_round"}}}
     )  # fmt: skip
     layout = Layout.of(config)
     starts = [start_weights(config, 2, f"seed_{k}") for k in range(3)]

@@ -55,7 +55,7 @@ def tiny_experiment(
         {
             "experiment": "liver", "output": str(folder / "results"), "cases": str(folder / "cases.csv"), "rounds": 1,
             "labels": {"background": 0, "liver": 6, "tumour": 200}, "modalities": dict.fromkeys(modalities, "mr"),
-            "device": "cpu", "student": {"members": students}, "predict": {"flip_axes": [1], "amp": False},
+            "device": "cpu", "student": {"members": students}, "predict": {"flip_axes": [1], "amp": "off"},
         }
     )  # fmt: skip
     layout, plan = Layout.of(config), tiny_plan(len(modalities))

@@ -136,7 +136,7 @@ def previous_weights(w):
 
 def start_weights(w):
     """The weights that a student starts from, unless it starts from scratch."""
-    return previous_weights(w) if CONFIG.for_round(int(w.round)).student.start == "warmup" else []
+    return previous_weights(w) if CONFIG.for_round(int(w.round)).student.start == "previous_round" else []
 
 
 def training_cases(w):

@@ -1,0 +1,18 @@
+"""The type of every ``amp`` key: the number format in which networks compute."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
+
+
+def _name_of_flag(value: Any) -> Any:
+    """Return the name that a truth value stands for: YAML reads an unquoted ``off`` as false."""
+    if value is True:
+        return "auto"
+    if value is False:
+        return "off"
+    return value
+
+
+Precision = Annotated[Literal["auto", "bf16", "off"], BeforeValidator(_name_of_flag)]
+"""``auto``, ``bf16`` or ``off``; true means ``auto`` and false means ``off``."""
