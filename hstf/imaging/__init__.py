@@ -1,0 +1,1 @@
+"""Volumes, their geometry, and operations on them."""

@@ -7,11 +7,14 @@ import numpy as np
 
 
 def connected_components(mask: np.ndarray, connectivity: Literal[6, 18, 26]) -> np.ndarray:
-    """Components of a boolean ``mask`` ``(X, Y, Z)``, numbered from 1; 0 outside.
+    """Find the connected components of a boolean ``mask`` ``(X, Y, Z)``.
 
-    A margin on one side: cc3d reserves room for as many components as an even-sized volume can have, and fails on small
-    odd-sized ones that have more.
+    Returns:
+        Numbers of the components, from 1; 0 outside ``mask``.
     """
+    # cc3d reserves memory for as many components as a volume of even size can have. It fails for
+    # small volumes of odd size, which can have more. One more plane on each axis avoids that.
     padded = np.pad(mask, [(0, 1)] * mask.ndim)
     components = cc3d.connected_components(padded, connectivity=connectivity)
-    return np.ascontiguousarray(components[tuple(slice(n) for n in mask.shape)])
+    inside = tuple(slice(size) for size in mask.shape)
+    return np.ascontiguousarray(components[inside])

@@ -1,362 +1,360 @@
-"""From a scan's native voxels to the planned grid and back.
+"""Transform a scan from its native voxels to the planned grid and back.
 
-The grid keeps the scan's axes: they are reordered and mirrored to the closest RAS directions, cropped, and resampled to
-the planned spacing. Grid and crop share their centre, and spacings are exact, so nothing drifts: voxel ``g`` of a grid of
-``G`` voxels of ``t`` mm lies at ``(g - (G-1)/2) * t/s + (N-1)/2`` of the crop's ``N`` voxels of ``s`` mm. An axis whose
-spacing equals the planned one is not interpolated.
+The grid keeps the axes of the scan. They are reordered and flipped to the closest RAS directions,
+cropped, and resampled to the planned spacing. Grid and crop have the same centre, and spacings are
+exact. Hence positions do not drift: let the grid have ``G`` voxels of ``t`` mm along an axis, and
+the crop ``N`` voxels of ``s`` mm. Then voxel ``g`` of the grid is at ``(g - (G-1)/2) * t/s +
+(N-1)/2`` in the crop. An axis is not interpolated if its spacing is the planned one.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from itertools import product
-from typing import Any, Literal
+from typing import Literal
 
 import nibabel as nib
 import numpy as np
-from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+from nibabel.orientations import inv_ornt_aff
 
-from hstf.imaging.resampling import SLAB, Order, resample
+from hstf.imaging.affines import orientation_of, ras_spacing, to_ras
+from hstf.imaging.label_values import IGNORED
+from hstf.imaging.resampling import Order, resample
+from hstf.imaging.slabs import plane_slabs
+from hstf.imaging.spacing import Spacing, Triple, coarse_axis, is_same_spacing
+from hstf.runtime.documents import Document
 from hstf.runtime.errors import HstfError
 
-IGNORED = 255
-SAME_SPACING = 1e-3  # relative difference below which two spacings are the same
-ANISOTROPY = (
-    3.0  # ratio of spacings beyond which the coarse axis is treated on its own, as in nnU-Net
-)
-
-Triple = tuple[int, int, int]
-Spacing = tuple[float, float, float]
-Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+CropBox = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+"""First voxel and last voxel + 1 along each axis."""
+Coordinates = tuple[np.ndarray | None, ...]
+"""For each axis the voxel coordinates to sample; None for an axis that is not interpolated."""
+LINEAR: tuple[Order, ...] = (1, 1, 1)
+NEAREST: tuple[Order, ...] = (0, 0, 0)
 
 
-def corner_distance(a: np.ndarray, b: np.ndarray, shape: Sequence[int]) -> float:
-    """Largest distance (mm) between where ``a`` and ``b``, affines ``(4, 4)``, put a corner of an array of ``shape``."""
-    corners = np.array(
-        [(*corner, 1) for corner in product(*((0, size - 1) for size in shape))], dtype=float
-    )
-    return float(np.linalg.norm((corners @ (a - b).T)[:, :3], axis=1).max())
+def bounding_box(mask: np.ndarray) -> CropBox:
+    """Return the bounding box of a ``mask`` ``(X, Y, Z)`` that has at least one voxel."""
+    return _extent(mask, 0), _extent(mask, 1), _extent(mask, 2)
 
 
-def misplacement(
-    shape: Sequence[int], affine: np.ndarray, image_shape: Sequence[int], image_affine: np.ndarray, tolerance_mm: float
-) -> str | None:  # fmt: skip
-    """How an array of ``shape`` and ``affine`` does not lie on the voxels of an image, in words; None where it does."""
-    if tuple(shape) != tuple(image_shape):
-        return f"has shape {tuple(shape)}, the image {tuple(image_shape)}"
-    distance = corner_distance(affine, image_affine, shape)
-    if distance > tolerance_mm:
-        return f"has an affine that puts corner voxels up to {distance:.4g} mm away from those of the image"
-    return None
+def _extent(mask: np.ndarray, axis: int) -> tuple[int, int]:
+    others = tuple(other for other in range(3) if other != axis)
+    occupied = np.flatnonzero(mask.any(axis=others))
+    return int(occupied[0]), int(occupied[-1]) + 1
 
 
-def orientation_of(affine: np.ndarray) -> np.ndarray:
-    """``(3, 2)`` in nibabel's form: for each array axis the closest RAS axis, and -1 where it runs against it.
+class Geometry(Document):
+    """Position of a scan on the planned grid (``geometry.json``). Create it with :meth:`of`."""
 
-    Raises:
-        HstfError: an axis of ``affine`` has no direction.
-    """
-    orientation = io_orientation(np.asarray(affine, dtype=float))
-    if np.isnan(orientation).any():
-        raise HstfError(f"an affine with an axis of no direction: {np.asarray(affine).tolist()}.")
-    return orientation.astype(int)
-
-
-def to_ras(array: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """A view of ``array`` ``(X, Y, Z)`` whose axes run closest to right, anterior, superior."""
-    return apply_orientation(array, orientation_of(affine))
-
-
-def ras_spacing(affine: np.ndarray) -> Spacing:
-    """Voxel size (mm) along the axes of :func:`to_ras`."""
-    sizes = np.linalg.norm(np.asarray(affine, dtype=float)[:3, :3], axis=0)
-    return tuple(float(sizes[axis]) for axis in np.argsort(orientation_of(affine)[:, 0]))  # type: ignore[return-value]
-
-
-def coarse_axis(spacing: Spacing) -> int | None:
-    """The axis whose voxels are over three times as long as the shortest edge, if there is one."""
-    worst = int(np.argmax(spacing))
-    return worst if spacing[worst] > ANISOTROPY * min(spacing) else None
-
-
-def edges(spacing: Sequence[float]) -> tuple[float, ...]:
-    """Voxel edges in units of the shortest."""
-    return tuple(mm / min(spacing) for mm in spacing)
-
-
-def zooms(zoom: float, spacing: Sequence[float]) -> tuple[float, ...]:
-    """``zoom`` of each axis: 1 along the thick slices of a strongly anisotropic grid of ``spacing`` (mm)."""
-    return tuple(1.0 if edge > ANISOTROPY else zoom for edge in edges(spacing))
-
-
-def bounding_box(mask: np.ndarray) -> Box:
-    """First and last + 1 voxel of a non-empty ``mask`` ``(X, Y, Z)`` along each axis."""
-    box = []
-    for axis in range(3):
-        along = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
-        box.append((int(along[0]), int(along[-1]) + 1))
-    return tuple(box)  # type: ignore[return-value]
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Where a scan lies on the planned grid. Build it with :meth:`of`."""
+    stage = "preprocess"
 
     native_shape: Triple
-    """``(X, Y, Z)`` in the file's array order."""
+    """``(X, Y, Z)`` in the array order of the file."""
     affine: tuple[tuple[float, ...], ...]
     """``(4, 4)``, native voxel index to mm."""
-    crop: Box
-    """First and last + 1 voxel along each axis of the reoriented (RAS) volume."""
+    crop: CropBox
+    """First voxel and last voxel + 1 along each axis of the reoriented (RAS) volume."""
     source_spacing: Spacing
-    """mm, of the reoriented volume."""
+    """Voxel size (mm) of the reoriented volume."""
     spacing: Spacing
-    """mm, of the grid."""
+    """Voxel size (mm) of the grid."""
     grid_shape: Triple
+    """Shape of the grid, RAS axes."""
 
     @classmethod
     def of(
-        cls, native_shape: Triple, affine: np.ndarray, spacing: Spacing, crop: Box | None = None
+        cls,
+        native_shape: Sequence[int],
+        affine: np.ndarray,
+        spacing: Sequence[float],
+        crop: CropBox | None = None,
     ) -> "Geometry":
-        """The geometry of a scan on a grid of ``spacing`` (mm); ``crop`` is a box of the reoriented volume.
+        """Compute the geometry of a scan.
+
+        Args:
+            native_shape: shape of the scan.
+            affine: ``(4, 4)``, native voxel index to mm.
+            spacing: voxel size (mm) of the grid, RAS axes.
+            crop: box of the reoriented volume; None for the whole volume.
 
         Raises:
-            HstfError: the affine is degenerate.
+            HstfError: if the affine is degenerate.
         """
-        order = np.argsort(orientation_of(affine)[:, 0])
-        whole = tuple((0, int(native_shape[axis])) for axis in order)
-        box = whole if crop is None else tuple((int(a), int(b)) for a, b in crop)
-        source = ras_spacing(affine)
-        target = tuple(float(v) for v in spacing)
-        sizes = [stop - start for start, stop in box]
-        grid = [
-            n if _same(s, t) else max(1, round(n * s / t))
-            for n, s, t in zip(sizes, source, target, strict=True)
-        ]
-        rows = tuple(tuple(float(v) for v in row) for row in np.asarray(affine))
-        return cls(tuple(int(n) for n in native_shape), rows, box, source, target, tuple(grid))  # type: ignore[arg-type]
+        if crop is None:
+            ras_order = np.argsort(orientation_of(affine)[:, 0])
+            box = [(0, int(native_shape[axis])) for axis in ras_order]
+        else:
+            box = [(int(start), int(stop)) for start, stop in crop]
+        source_spacing = ras_spacing(affine)
+        grid_shape = []
+        for (start, stop), source, target in zip(box, source_spacing, spacing, strict=True):
+            grid_shape.append(_grid_size(stop - start, source, float(target)))
+        content = {
+            "native_shape": [int(size) for size in native_shape],
+            "affine": np.asarray(affine, dtype=float).tolist(),
+            "crop": box,
+            "source_spacing": source_spacing,
+            "spacing": [float(mm) for mm in spacing],
+            "grid_shape": grid_shape,
+        }
+        return cls.model_validate(content)
 
     @property
     def crop_shape(self) -> Triple:
         """Shape of the crop in native voxels, RAS axes."""
-        return tuple(stop - start for start, stop in self.crop)  # type: ignore[return-value]
+        x, y, z = self.crop
+        return x[1] - x[0], y[1] - y[0], z[1] - z[0]
 
     @property
     def orientation(self) -> str:
         """Directions of the native array axes, for instance ``LPS``."""
         return "".join(nib.aff2axcodes(np.array(self.affine)))
 
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
-
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> "Geometry":
-        """The inverse of :meth:`to_json`."""
-        return cls(**{name: _tuples(content[name]) for name in cls.__dataclass_fields__})
-
     def to_grid(self, image: np.ndarray, order: Order = 3) -> np.ndarray:
-        """A native ``image`` ``(X, Y, Z)`` on the grid, float32.
+        """Resample a native ``image`` ``(X, Y, Z)`` to the grid.
+
+        Args:
+            image: native volume.
+            order: order of interpolation; see :meth:`crop_to_grid`.
+
+        Returns:
+            Float32, of shape :attr:`grid_shape`.
 
         Raises:
-            HstfError: the shape is not the native one.
+            HstfError: if the shape is not the native one.
         """
         return self.crop_to_grid(self.cropped(image), order)
 
     def crop_to_grid(self, cropped: np.ndarray, order: Order = 3) -> np.ndarray:
-        """As :meth:`to_grid`, of what :meth:`cropped` returned.
+        """Resample a volume that :meth:`cropped` returned to the grid, as float32.
 
-        With order 3 a coarse axis (over three times the shortest edge) takes the nearest slice instead: splines
-        between thick slices make up structures that are not there (nnU-Net, Isensee et al. 2021).
+        With order 3, the nearest slice is taken along a coarse axis: splines between thick slices
+        produce structures that do not exist (nnU-Net, Isensee et al. 2021).
         """
         return resample(cropped, self._grid_in_crop(), self._image_orders(order))
 
     def cropped(self, array: np.ndarray) -> np.ndarray:
-        """The crop of a native array ``(X, Y, Z)`` as a view with RAS axes.
+        """Return the crop of a native ``array`` ``(X, Y, Z)`` as a view with RAS axes.
 
         Raises:
-            HstfError: the shape is not the native one.
+            HstfError: if the shape is not the native one.
         """
-        _expect_shape(array.shape, self.native_shape, "native")
-        return to_ras(array, np.array(self.affine))[self._box]
+        _check_shape(array.shape, self.native_shape, "native")
+        box = tuple(slice(start, stop) for start, stop in self.crop)
+        return to_ras(array, np.array(self.affine))[box]
 
     def label_to_grid(self, label: np.ndarray, classes: int) -> np.ndarray:
-        """A native map of class indices (uint8, 255 = ignore) on the grid.
+        """Resample a native label map to the grid.
 
-        Each class is interpolated linearly and the largest wins; ignored voxels go to the grid voxels nearest to them, but a
-        labelled voxel goes before them: a scribble of one voxel's width is not lost between the voxels of a coarse grid.
+        Each class is interpolated linearly, and the class with the maximum value is taken. A grid
+        voxel is ignored if the nearest native voxel is ignored. Labelled voxels take precedence: a
+        scribble that is one voxel wide is not lost on a coarse grid.
+
+        Args:
+            label: ``(X, Y, Z)`` uint8 class indices, 255 for voxels to ignore.
+            classes: number of classes, including the background.
 
         Raises:
-            HstfError: the shape is not the native one.
+            HstfError: if the shape is not the native one.
         """
-        cropped, coordinates = self.cropped(label), self._grid_in_crop()
-        if all(c is None for c in coordinates):
+        cropped = self.cropped(label)
+        coordinates = self._grid_in_crop()
+        if all(axis is None for axis in coordinates):
             return cropped.astype(np.uint8)
         result = np.empty(self.grid_shape, np.uint8)
-        for rows in _slabs(self.grid_shape[0]):
-            source, within = _touched(cropped, rows, coordinates)
-            present = [index for index in range(classes) if (source == index).any()]
-            scores = (resample(source == index, within, (1, 1, 1)) for index in present)
-            result[rows] = _largest(scores, present, result[rows].shape)
+        for rows in plane_slabs(self.grid_shape[0]):
+            source, within = _needed_planes(cropped, rows, coordinates)
+            winner = _WinningClass(result[rows].shape)
+            for index in range(classes):
+                inside = source == index
+                if inside.any():
+                    winner.add(index, resample(inside, within, LINEAR))
+            result[rows] = winner.label
             ignored = source == IGNORED
             if ignored.any():
-                result[rows][resample(ignored, within, (0, 0, 0)) > 0] = IGNORED
+                result[rows][resample(ignored, within, NEAREST) > 0] = IGNORED
         if (result == IGNORED).any():
             self._keep_labelled(cropped, result)
         return result
 
     def probabilities_to_native(self, probabilities: np.ndarray) -> np.ndarray:
-        """The most probable class index (uint8) of each native voxel; 0 outside the crop.
+        """Compute the most probable class of each native voxel.
 
         Args:
-            probabilities: ``(K, X, Y, Z)`` on the grid, on any scale that the classes share (0..1, 0..255).
+            probabilities: ``(K, X, Y, Z)`` on the grid, on the same scale for all classes, such as
+                0..1 or 0..255.
+
+        Returns:
+            Uint8 class indices of the native shape; 0 outside the crop.
 
         Raises:
-            HstfError: the shape is not that of the grid.
+            HstfError: if the shape is not that of the grid.
         """
-        _expect_shape(probabilities.shape[1:], self.grid_shape, "grid")
+        _check_shape(probabilities.shape[1:], self.grid_shape, "grid")
 
         def classes(rows: slice, coordinates: Coordinates) -> np.ndarray:
-            slabs = [_touched(channel, rows, coordinates) for channel in probabilities]
-            used = [k for k, (slab, _) in enumerate(slabs) if k == 0 or slab.any()]
-            scores = (resample(*slabs[k], (1, 1, 1)) for k in used)
-            return _largest(scores, used, (rows.stop - rows.start, *self.crop_shape[1:]))
+            winner = _WinningClass((rows.stop - rows.start, *self.crop_shape[1:]))
+            for index, channel in enumerate(probabilities):
+                source, within = _needed_planes(channel, rows, coordinates)
+                # A class without probability cannot win. Class 0 is the default.
+                if index == 0 or source.any():
+                    winner.add(index, resample(source, within, LINEAR))
+            return winner.label
 
-        return self._native(np.dtype(np.uint8), 0, classes)
+        return self._fill_native(np.dtype(np.uint8), 0, classes)
 
     def scalar_to_native(
         self, array: np.ndarray, order: Literal[0, 1] = 1, fill: float = 0
     ) -> np.ndarray:
-        """A map on the grid ``(X, Y, Z)`` in native space, of the same type; ``fill`` outside the crop.
+        """Resample a map on the grid ``(X, Y, Z)`` to native space.
+
+        Args:
+            array: map on the grid. Integers are rounded.
+            order: 0 for the nearest voxel, 1 for linear interpolation.
+            fill: value outside the crop.
+
+        Returns:
+            Map of the native shape and of the type of ``array``.
 
         Raises:
-            HstfError: the shape is not that of the grid.
+            HstfError: if the shape is not that of the grid.
         """
-        _expect_shape(array.shape, self.grid_shape, "grid")
+        _check_shape(array.shape, self.grid_shape, "grid")
 
         def values(rows: slice, coordinates: Coordinates) -> np.ndarray:
-            slab = resample(*_touched(array, rows, coordinates), (order,) * 3)
-            return np.rint(slab) if array.dtype.kind in "iu" else slab
+            source, within = _needed_planes(array, rows, coordinates)
+            resampled = resample(source, within, (order,) * 3)
+            if array.dtype.kind in "iu":
+                return np.rint(resampled)
+            return resampled
 
-        return self._native(array.dtype, fill, values)
+        return self._fill_native(array.dtype, fill, values)
 
     def grid_to_mm(self, position: Sequence[float]) -> tuple[float, float, float]:
-        """Where a (fractional) voxel index of the grid lies, in mm of the file's affine."""
-        sizes = zip(
-            position,
-            self.grid_shape,
-            self.spacing,
-            self.crop_shape,
-            self.source_spacing,
-            self.crop,
-            strict=True,
-        )
-        ras = [
-            (g - (G - 1) / 2) * t / s + (n - 1) / 2 + start for g, G, t, n, s, (start, _) in sizes
-        ]
+        """Return the position (mm, by the affine of the file) of a voxel index of the grid."""
+        ras = []
+        for axis, index in enumerate(position):
+            grid_centre = (self.grid_shape[axis] - 1) / 2
+            crop_centre = (self.crop_shape[axis] - 1) / 2
+            mm = (index - grid_centre) * self.spacing[axis]
+            ras.append(mm / self.source_spacing[axis] + crop_centre + self.crop[axis][0])
         x, y, z, _ = (self._ras_to_mm @ [*ras, 1]).tolist()
         return x, y, z
 
     @cached_property
     def _ras_to_mm(self) -> np.ndarray:
-        """From voxels along RAS to mm of the file's affine, ``(4, 4)``."""
+        """Affine ``(4, 4)`` from voxels of the reoriented volume to mm."""
         affine = np.array(self.affine)
         return affine @ inv_ornt_aff(orientation_of(affine), self.native_shape)
 
-    def _native(
-        self, dtype: np.dtype, fill: float, values: Callable[[slice, "Coordinates"], np.ndarray]
+    def _fill_native(
+        self, dtype: np.dtype, fill: float, values: Callable[[slice, Coordinates], np.ndarray]
     ) -> np.ndarray:
-        """A native volume whose crop is filled slab by slab: memory stays that of the result."""
+        """Create a native volume and fill its crop slab by slab, to save memory."""
         native = np.full(self.native_shape, fill, dtype)
-        cropped, coordinates = self.cropped(native), self._crop_in_grid()
-        for rows in _slabs(self.crop_shape[0]):
+        cropped = self.cropped(native)
+        coordinates = self._crop_in_grid()
+        for rows in plane_slabs(self.crop_shape[0]):
             cropped[rows] = values(rows, coordinates)
         return native
 
     def _keep_labelled(self, cropped: np.ndarray, grid: np.ndarray) -> None:
-        """Give ignored voxels of ``grid``, in place, the class of the labelled voxels of ``cropped`` within them.
+        """Label ignored voxels of ``grid`` by the labelled voxels of ``cropped`` within them.
 
-        Those within which labelled voxels of several classes lie stay ignored: none of them is known there.
+        ``grid`` changes in place. A grid voxel that contains voxels of several classes stays
+        ignored, because its class is not known.
         """
-        nearest = [
-            (np.arange(n) if c is None else np.floor(c + 0.5)).clip(0, m - 1).astype(np.intp)
-            for n, c, m in zip(self.crop_shape, self._crop_in_grid(), self.grid_shape, strict=True)
-        ]
-        lowest, highest = np.full(grid.shape, IGNORED, np.uint8), np.zeros(grid.shape, np.uint8)
-        for rows in _slabs(self.crop_shape[0]):
+        nearest = self._nearest_grid_voxels()
+        lowest = np.full(grid.shape, IGNORED, np.uint8)
+        highest = np.zeros(grid.shape, np.uint8)
+        for rows in plane_slabs(self.crop_shape[0]):
             x, y, z = np.nonzero(cropped[rows] != IGNORED)
-            place = (nearest[0][rows][x], nearest[1][y], nearest[2][z])
+            voxels = (nearest[0][rows][x], nearest[1][y], nearest[2][z])
             values = cropped[rows][x, y, z]
-            np.minimum.at(lowest, place, values)
-            np.maximum.at(highest, place, values)
-        only = (grid == IGNORED) & (lowest == highest)
-        grid[only] = lowest[only]
+            np.minimum.at(lowest, voxels, values)
+            np.maximum.at(highest, voxels, values)
+        has_one_class = (grid == IGNORED) & (lowest == highest)
+        grid[has_one_class] = lowest[has_one_class]
 
-    @property
-    def _box(self) -> tuple[slice, ...]:
-        return tuple(slice(start, stop) for start, stop in self.crop)
+    def _nearest_grid_voxels(self) -> list[np.ndarray]:
+        """Return, for each axis, the index of the grid voxel that is nearest to a crop voxel."""
+        nearest = []
+        for axis, coordinates in enumerate(self._crop_in_grid()):
+            if coordinates is None:
+                index = np.arange(self.crop_shape[axis])
+            else:
+                index = np.floor(coordinates + 0.5)
+            nearest.append(index.clip(0, self.grid_shape[axis] - 1).astype(np.intp))
+        return nearest
 
     def _image_orders(self, order: Order) -> tuple[Order, ...]:
-        coarse = (
-            {coarse_axis(self.source_spacing), coarse_axis(self.spacing)} if order == 3 else set()
-        )
+        if order != 3:
+            return (order,) * 3
+        coarse = {coarse_axis(self.source_spacing), coarse_axis(self.spacing)}
         return tuple(0 if axis in coarse else order for axis in range(3))
 
-    def _grid_in_crop(self) -> "Coordinates":
-        return _centred(self.crop_shape, self.source_spacing, self.grid_shape, self.spacing)
+    def _grid_in_crop(self) -> Coordinates:
+        return _coordinates(self.crop_shape, self.source_spacing, self.grid_shape, self.spacing)
 
-    def _crop_in_grid(self) -> "Coordinates":
-        return _centred(self.grid_shape, self.spacing, self.crop_shape, self.source_spacing)
-
-
-Coordinates = tuple[np.ndarray | None, ...]
+    def _crop_in_grid(self) -> Coordinates:
+        return _coordinates(self.grid_shape, self.spacing, self.crop_shape, self.source_spacing)
 
 
-def _centred(source: Triple, source_mm: Spacing, target: Triple, target_mm: Spacing) -> Coordinates:
-    """Per axis, where the voxels of ``target`` lie in ``source`` when both share their centre; None: the same voxels."""
-    return tuple(
-        None if _same(s, t) else (np.arange(m) - (m - 1) / 2) * (t / s) + (n - 1) / 2
-        for n, s, m, t in zip(source, source_mm, target, target_mm, strict=True)
-    )
+def _grid_size(voxels: int, source_mm: float, target_mm: float) -> int:
+    """Return the number of grid voxels along an axis."""
+    if is_same_spacing(source_mm, target_mm):
+        return voxels
+    return max(1, round(voxels * source_mm / target_mm))
 
 
-def _slabs(planes: int) -> Iterator[slice]:
-    return (slice(start, min(start + SLAB, planes)) for start in range(0, planes, SLAB))
+def _coordinates(
+    source: Triple, source_mm: Spacing, target: Triple, target_mm: Spacing
+) -> Coordinates:
+    """Return the positions of the voxels of ``target`` in ``source``, which has the same centre."""
+    coordinates: list[np.ndarray | None] = []
+    for axis in range(3):
+        if is_same_spacing(source_mm[axis], target_mm[axis]):
+            coordinates.append(None)
+            continue
+        offset = np.arange(target[axis]) - (target[axis] - 1) / 2
+        step = target_mm[axis] / source_mm[axis]
+        coordinates.append(offset * step + (source[axis] - 1) / 2)
+    return tuple(coordinates)
 
 
-def _touched(
-    grid: np.ndarray, rows: slice, coordinates: Coordinates
+def _needed_planes(
+    source: np.ndarray, rows: slice, coordinates: Coordinates
 ) -> tuple[np.ndarray, Coordinates]:
-    """The planes of ``grid`` that interpolation at ``rows`` (linear or nearest) needs, and the coordinates within them."""
+    """Cut the planes of ``source`` that linear or nearest interpolation at ``rows`` needs.
+
+    Returns:
+        The planes as a view, and the coordinates within them.
+    """
     if coordinates[0] is None:
-        return grid[rows], coordinates
-    wanted = np.clip(coordinates[0][rows], 0, grid.shape[0] - 1)
-    first, last = int(wanted[0]), int(np.ceil(wanted[-1]))
-    return grid[first : last + 1], (wanted - first, *coordinates[1:])
+        return source[rows], coordinates
+    wanted = np.clip(coordinates[0][rows], 0, source.shape[0] - 1)
+    first = int(wanted[0])
+    last = int(np.ceil(wanted[-1]))
+    return source[first : last + 1], (wanted - first, *coordinates[1:])
 
 
-def _largest(
-    scores: Iterator[np.ndarray], classes: Sequence[int], shape: tuple[int, ...]
-) -> np.ndarray:
-    """The class of the largest score at each voxel, the first of equals; one score in memory at a time."""
-    winner, best = np.zeros(shape, np.uint8), np.zeros(shape, np.float32)
-    for index, score in zip(classes, scores, strict=True):
-        better = score > best
-        winner[better] = index
-        np.maximum(best, score, out=best)
-    return winner
+class _WinningClass:
+    """The class with the maximum score of each voxel. Of equal scores, the first class wins.
+
+    Scores are added one after the other, so that only one of them is in memory.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.label = np.zeros(shape, np.uint8)
+        self._best = np.zeros(shape, np.float32)
+
+    def add(self, index: int, score: np.ndarray) -> None:
+        self.label[score > self._best] = index
+        np.maximum(self._best, score, out=self._best)
 
 
-def _same(a: float, b: float) -> bool:
-    return abs(a - b) <= SAME_SPACING * b
-
-
-def _expect_shape(found: tuple[int, ...], expected: Triple, space: str) -> None:
+def _check_shape(found: tuple[int, ...], expected: Triple, space: str) -> None:
     if tuple(found) != tuple(expected):
         raise HstfError(
-            f"an array of shape {tuple(found)} where the {space} shape is {tuple(expected)}."
+            f"an array has shape {tuple(found)}, but the {space} shape of its case is"
+            f" {tuple(expected)}."
         )
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value

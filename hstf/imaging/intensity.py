@@ -1,4 +1,4 @@
-"""Intensities: where a scan is empty, and how its values are brought to a common scale."""
+"""Find the empty background of a scan and normalise its intensities."""
 
 from collections import Counter
 
@@ -6,58 +6,96 @@ import numpy as np
 
 from hstf.experiment.plan import Normalisation
 
-SAMPLE = (
-    4_000_000  # voxels that statistics are taken from: every s-th along each axis of larger scans
-)
-LOWER, UPPER = 0.5, 99.5  # percentiles that intensities are clipped to
-BODY = 0.25  # share of a PET scan's mean that tells the body from air
+MAXIMUM_SAMPLE = 4_000_000
+"""Number of voxels from which statistics are computed. Larger scans are subsampled."""
+LOWER = 0.5
+"""Percentile at which low intensities are clipped."""
+UPPER = 99.5
+"""Percentile at which high intensities are clipped."""
+BODY_THRESHOLD = 0.25
+"""Fraction of the mean uptake of a PET scan that separates the body from air."""
+MINIMUM_STD = 1e-6
+"""Standard deviation, relative to the mean, up to which a scan is constant."""
 
 
 def empty_value(data: np.ndarray) -> float | None:
-    """The value of the empty background of a scan ``(X, Y, Z)``, None where it has none.
+    """Return the intensity of the empty background of a scan ``(X, Y, Z)``.
 
-    That is what at least half of the volume's corners hold exactly, when it is the scan's minimum or zero: padding, the
-    air of a masked scan, the corners beside the fan of an ultrasound.
+    It is the value of at least four of the eight corners, provided that it is zero or the minimum
+    of the scan. Examples are padding, the air of a masked scan, and the corners outside the fan of
+    an ultrasound scan.
+
+    Returns:
+        The value, or None if the scan has no empty background.
     """
-    corners = data[np.ix_(*((0, size - 1) for size in data.shape))]
+    corners = _corners(data)
     value, count = Counter(corners.ravel().tolist()).most_common(1)[0]
-    return value if count >= 4 and (value == 0 or value == data.min()) else None
+    if count >= 4 and (value == 0 or value == data.min()):
+        return value
+    return None
 
 
-def scanned(data: np.ndarray) -> np.ndarray:
-    """Mask of the voxels that differ from the empty background; all of them where there is none."""
+def _corners(data: np.ndarray) -> np.ndarray:
+    ends = [(0, size - 1) for size in data.shape]
+    return data[np.ix_(*ends)]
+
+
+def nonempty_mask(data: np.ndarray) -> np.ndarray:
+    """Return a mask of the voxels that differ from the empty background.
+
+    The mask has all voxels if the scan has no empty background, or if it is constant.
+    """
     empty = empty_value(data)
-    mask = np.ones(data.shape, bool) if empty is None else data != empty
-    return mask if mask.any() else np.ones(data.shape, bool)
+    if empty is not None:
+        mask = data != empty
+        if mask.any():
+            return mask
+    return np.ones(data.shape, bool)
 
 
 def field_of_view(data: np.ndarray, scheme: str) -> np.ndarray:
-    """Mask of what was scanned: with the scheme ``fan`` all but what is empty and joined to a corner of the volume.
+    """Return a mask of the voxels that were scanned.
 
-    In an ultrasound scan what returns no echo has the value of the corners beside the fan, and is anatomy.
+    An ultrasound scan (scheme ``fan``) has the value of the empty corners also where the tissue
+    returns no echo. Hence only empty voxels that are connected to a corner are outside.
+
+    Args:
+        data: ``(X, Y, Z)``.
+        scheme: normalisation scheme of the channel.
     """
-    mask = scanned(data)
+    mask = nonempty_mask(data)
     if scheme != "fan":
         return mask
     from scipy.ndimage import label
 
     regions, _ = label(~mask)
-    corners = np.unique(regions[np.ix_(*((0, size - 1) for size in data.shape))])
-    return ~np.isin(regions, corners[corners > 0])
+    corner_regions = np.unique(_corners(regions))
+    return ~np.isin(regions, corner_regions[corner_regions > 0])
 
 
 def sample(data: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Values of ``data`` in ``mask``, at most about :data:`SAMPLE` of them, on a regular sub-grid."""
-    step = max(1, int(np.ceil((data.size / SAMPLE) ** (1 / 3))))
+    """Return the values of ``data`` in ``mask`` on a regular subgrid.
+
+    The subgrid has about :data:`MAXIMUM_SAMPLE` voxels at most.
+    """
+    step = max(1, int(np.ceil((data.size / MAXIMUM_SAMPLE) ** (1 / 3))))
     grid = (slice(None, None, step),) * 3
     values = data[grid][mask[grid]]
-    return values if values.size else data[mask]
+    if values.size:
+        return values
+    return data[mask]
 
 
 def normalise(data: np.ndarray, mask: np.ndarray, normalisation: Normalisation) -> None:
-    """Bring float32 ``data`` ``(X, Y, Z)`` in place to about zero mean and unit spread; a constant scan becomes 0.
+    """Normalise a scan in place to a mean of about 0 and a standard deviation of about 1.
 
-    Statistics come from ``mask`` (or, for CT, from the plan); voxels outside it go through the same function.
+    A constant scan becomes 0.
+
+    Args:
+        data: ``(X, Y, Z)`` float32.
+        mask: voxels from which statistics are computed, except for CT, whose statistics are in the
+            plan. Voxels outside are normalised by the same function.
+        normalisation: scheme of the channel.
     """
     if normalisation.scheme == "ct":
         np.clip(data, normalisation.lower, normalisation.upper, out=data)
@@ -66,29 +104,45 @@ def normalise(data: np.ndarray, mask: np.ndarray, normalisation: Normalisation) 
     values = sample(data, mask)
     upper = np.inf
     if normalisation.scheme == "uptake":
-        body = _body(values)
-        scale = float(np.median(body)) if body.size else 1.0
-        values = np.arcsinh((body if body.size else values) / scale)
-        np.arcsinh(np.divide(data, scale, out=data), out=data)
+        values = _compress_uptake(data, values)
         lower = np.percentile(values, LOWER)
     else:
         lower, upper = np.percentile(values, (LOWER, UPPER))
     values = np.clip(values, lower, upper)
     np.clip(data, lower, upper, out=data)
-    _standardise(data, float(values.mean(dtype=float)), float(values.std(dtype=float)))
+    mean = float(values.mean(dtype=float))
+    std = float(values.std(dtype=float))
+    _standardise(data, mean, std)
+
+
+def _compress_uptake(data: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Compress the upper tail of a PET scan by arcsinh, in place.
+
+    Returns:
+        The compressed values of the body, or all compressed ``values`` if there is no body.
+    """
+    body = _body(values)
+    scale = float(np.median(body)) if body.size else 1.0
+    np.divide(data, scale, out=data)
+    np.arcsinh(data, out=data)
+    reference = body if body.size else values
+    return np.arcsinh(reference / scale)
 
 
 def _body(values: np.ndarray) -> np.ndarray:
-    """Values of a PET scan that are not air: those above a quarter of the positive values' mean.
+    """Return the values of a PET scan that are not air.
 
-    The mean stands for the injected dose by weight, as in standardised uptake values; the more air, the lower it is,
-    and air lies far below it all the same.
+    They are above a quarter of the mean of all positive values. The mean represents the injected
+    dose by weight, as in standardised uptake values. More air makes it lower, but air is still far
+    below it.
     """
     positive = values[values > 0]
-    return positive[positive > BODY * positive.mean()] if positive.size else positive
+    if not positive.size:
+        return positive
+    return positive[positive > BODY_THRESHOLD * positive.mean()]
 
 
 def _standardise(data: np.ndarray, mean: float, std: float) -> None:
     data -= np.float32(mean)
-    if std > 1e-6 * max(1.0, abs(mean)):
+    if std > MINIMUM_STD * max(1.0, abs(mean)):
         data /= np.float32(std)

@@ -1,7 +1,7 @@
-"""MetaImage (.mha) and NRRD (.nrrd) volumes, opened as if they were NIfTI.
+"""Open MetaImage (.mha) and NRRD (.nrrd) volumes as if they were NIfTI.
 
-ITK's readers know the pixel types, packings and orientation conventions of both. ITK places voxels along LPS
-(left, posterior, superior); NIfTI's RAS+ is the same with the signs of the first two axes turned.
+The readers of ITK support the pixel types, encodings and orientations of both formats. ITK places
+voxels along LPS axes (left, posterior, superior). NIfTI's RAS+ has the first two axes reversed.
 """
 
 import re
@@ -21,60 +21,69 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 class ItkVoxels:
-    """The voxels of a file, ``(X, Y, Z)``: read when they are asked for, as nibabel's own array proxies are."""
+    """The voxels of a file, ``(X, Y, Z)``, read on demand as by an array proxy of nibabel."""
 
     is_proxy = True
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
-        self.path, self.shape, self.dtype, self.ndim = path, shape, dtype, len(shape)
+        self.path = path
+        self.shape = shape
+        self.dtype = dtype
+        self.ndim = len(shape)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         import SimpleITK
 
-        with _plain_errors():
-            voxels = SimpleITK.GetArrayFromImage(
-                _reader(self.path).Execute()
-            ).T  # ITK's arrays are (Z, Y, X)
-        return voxels if dtype is None else voxels.astype(dtype, copy=False)
+        with _short_errors():
+            image = _reader(self.path).Execute()
+            voxels = SimpleITK.GetArrayFromImage(image).T  # arrays of ITK are (Z, Y, X)
+        if dtype is None:
+            return voxels
+        return voxels.astype(dtype, copy=False)
 
     def __getitem__(self, index: Any) -> np.ndarray:
         return np.asarray(self)[index]
 
 
 def open_itk(path: Path) -> nib.Nifti1Image:
-    """The header of a .mha or .nrrd file as that of a NIfTI image in mm; the voxels are not read.
+    """Read the header of a .mha or .nrrd file as that of a NIfTI image in mm.
+
+    The voxels are not read.
 
     Raises:
-        OSError: ITK cannot read the header.
-        ValueError: several values a voxel, or other than three axes (a fourth of length 1 passes).
+        OSError: if ITK cannot read the header.
+        ValueError: if a voxel has several values, or the file has other than three axes (a fourth
+            axis of length 1 is accepted).
     """
     import SimpleITK
 
     reader = _reader(path)
-    with _plain_errors():
+    with _short_errors():
         reader.ReadImageInformation()
     size = tuple(int(n) for n in reader.GetSize())
     if reader.GetNumberOfComponents() != 1:
-        raise ValueError(f"{reader.GetNumberOfComponents()} values a voxel, expected one")
+        raise ValueError(f"{reader.GetNumberOfComponents()} values for each voxel, expected one")
     if len(size) not in (3, 4):
         raise ValueError(f"shape {size}, expected three axes")
+    # An image of one voxel shows which numpy type the pixel type of the file has.
     pixel = SimpleITK.Image([1] * len(size), reader.GetPixelID())
     dtype = SimpleITK.GetArrayViewFromImage(pixel).dtype
     image = nib.Nifti1Image(ItkVoxels(path, size, dtype), _affine(reader, len(size)), dtype=dtype)
     image.header.set_xyzt_units("mm")
-    image.set_qform(image.affine, code=1, update_affine=False)  # the header has single precision
+    # update_affine=False: the header has single precision, the affine must keep double precision.
+    image.set_qform(image.affine, code=1, update_affine=False)
     image.set_sform(image.affine, code=1, update_affine=False)
     return image
 
 
 @contextmanager
-def _plain_errors() -> Iterator[None]:
-    """ITK's errors without the places in its source and memory."""
+def _short_errors() -> Iterator[None]:
+    """Convert errors of ITK to OSError, without positions in its source code and memory."""
     try:
         yield
     except RuntimeError as error:
-        said = re.split(r"(?:ITK |itk::)ERROR: \w+\(0x[0-9a-f]+\): ", str(error))[-1]
-        raise OSError(said.partition(" Reason:")[0]) from error
+        message = re.split(r"(?:ITK |itk::)ERROR: \w+\(0x[0-9a-f]+\): ", str(error))[-1]
+        raise OSError(message.partition(" Reason:")[0]) from error
 
 
 def _reader(path: Path) -> "SimpleITK.ImageFileReader":
@@ -88,7 +97,7 @@ def _reader(path: Path) -> "SimpleITK.ImageFileReader":
 
 
 def _affine(reader: "SimpleITK.ImageFileReader", axes: int) -> np.ndarray:
-    """Voxel index to mm (RAS+), ``(4, 4)``, of the first three ``axes``."""
+    """Return the affine ``(4, 4)`` of the first three axes: voxel index to mm (RAS+)."""
     direction = np.reshape(reader.GetDirection(), (axes, axes))[:3, :3]
     affine = np.eye(4)
     affine[:3, :3] = direction * reader.GetSpacing()[:3]

@@ -1,6 +1,6 @@
-"""A picture of each pseudo-label: three slices of image, label and weights, to judge a case at a glance."""
+"""Draw an overview picture of each pseudo-label: slices of image, label and weights."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -9,19 +9,37 @@ from PIL import Image, ImageDraw, ImageFont
 
 from hstf.runtime.files import atomic_path
 
-TILE = 240  # pixels
-CAPTION = 44  # pixels
+TILE = 240
+"""Edge of a tile (pixels)."""
+MARGIN = 4
+"""Margin of a slice in its tile (pixels)."""
+CAPTION = 44
+"""Height of the caption (pixels)."""
+LINE_HEIGHT = 18
+"""Height of a line of the caption (pixels)."""
+MAXIMUM_CHARACTERS = 118
+"""Number of characters that fit into a line of the caption."""
 COLOURS = np.array(
     [
-        (0, 0, 0), (230, 75, 53), (77, 187, 213), (0, 160, 135), (240, 205, 70), (145, 130, 220),
-        (243, 155, 127), (200, 90, 160), (120, 180, 60), (60, 110, 200),
+        (0, 0, 0),
+        (230, 75, 53),
+        (77, 187, 213),
+        (0, 160, 135),
+        (240, 205, 70),
+        (145, 130, 220),
+        (243, 155, 127),
+        (200, 90, 160),
+        (120, 180, 60),
+        (60, 110, 200),
     ],
     np.float32,
-)  # fmt: skip
+)
+"""RGB colour of each class. Classes after the last colour start again at the second one."""
+LOW_WEIGHT_COLOUR = np.array((255, 60, 30), np.float32)
 
 
-class Sliced(Protocol):
-    """An array of which a slice can be read alone."""
+class Sliceable(Protocol):
+    """An array from which slices can be read."""
 
     shape: tuple[int, ...]
 
@@ -29,53 +47,67 @@ class Sliced(Protocol):
 
 
 def overlay_path(folder: Path, case_id: str) -> Path:
-    """The picture of a case whose label lies in ``folder``."""
+    """Return the path of the picture of a case.
+
+    Args:
+        folder: folder of the pseudo-labels.
+        case_id: the case.
+    """
     return folder / "overlays" / f"{case_id}.png"
 
 
 def draw_overlay(
     path: Path,
-    image: Sliced,
+    image: Sliceable,
     label: np.ndarray,
     weight: np.ndarray,
     spacing: Sequence[float],
     *captions: str,
 ) -> None:
-    """Write a PNG: above, three orthogonal slices with the label's outline; below, the weights of the same slices.
+    """Draw three orthogonal slices and write them as PNG.
 
-    The slices show the most foreground, as radiologists look at them: from the left (the front is on the left), from the
-    front and from the feet (the patient's right is on the left).
+    The upper row shows the label on the image, the lower row the weights. Slices are those with the
+    most foreground, in radiological view: from the left (anterior is on the left), from the front,
+    and from the feet (the patient's right is on the left).
 
     Args:
-        image: ``(C, X, Y, Z)`` of any intensity; the first channel is shown, from its 1st to its 99th percentile.
-        label: ``(X, Y, Z)`` class index.
+        path: file to write.
+        image: ``(C, X, Y, Z)``. The first channel is shown, from its 1st to its 99th percentile.
+        label: ``(X, Y, Z)`` class indices.
         weight: ``(X, Y, Z)`` uint8.
-        spacing: mm.
-        captions: lines of text under the slices.
+        spacing: voxel size (mm).
+        captions: lines of text below the slices.
     """
     canvas = Image.new("RGB", (3 * TILE, 2 * TILE + CAPTION))
     for axis, position in enumerate(best_slices(label)):
-        region = tuple(position if a == axis else slice(None) for a in range(3))
-        pixels = [size for a, size in enumerate(spacing) if a != axis]
-        grey, classes = _grey(image[(0, *region)]), label[region]
-        tiles = _outlined(grey, classes), _heat(grey, weight[region])
-        for row, tile in enumerate(tiles):
-            canvas.paste(*_placed(tile, pixels, axis * TILE, row * TILE))
-    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(12)
-    for line, caption in enumerate(captions):
-        pen.text((6, 2 * TILE + 4 + 18 * line), caption[:118], fill=(255, 255, 255), font=font)
+        region: list[int | slice] = [slice(None)] * 3
+        region[axis] = position
+        plane = tuple(region)
+        pixel_size = [mm for other, mm in enumerate(spacing) if other != axis]
+        grey = _grey(image[(0, *plane)])
+        _paste(canvas, _outline(grey, label[plane]), pixel_size, (axis, 0))
+        _paste(canvas, _highlight_low(grey, weight[plane]), pixel_size, (axis, 1))
+    _write_captions(canvas, captions)
     with atomic_path(path) as temporary:
         canvas.save(temporary)
 
 
 def best_slices(label: np.ndarray) -> list[int]:
-    """For each axis, the slice with the most foreground; the middle one without any."""
+    """Return the slice with the most foreground along each axis; without any, the middle one."""
     foreground = label > 0
-    counts = [
-        np.count_nonzero(foreground, axis=tuple(a for a in range(3) if a != axis))
-        for axis in range(3)
-    ]
-    return [int(c.argmax()) if c.any() else len(c) // 2 for c in counts]
+    slices = []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        counts = np.count_nonzero(foreground, axis=others)
+        best = counts.argmax() if counts.any() else len(counts) // 2
+        slices.append(int(best))
+    return slices
+
+
+def prune_overlays(folder: Path, ranked_cases: Sequence[str], maximum: int) -> None:
+    """Delete the pictures of all but the first ``maximum`` of ``ranked_cases``."""
+    for case_id in ranked_cases[maximum:]:
+        overlay_path(folder, case_id).unlink(missing_ok=True)
 
 
 def _grey(values: np.ndarray) -> np.ndarray:
@@ -85,41 +117,57 @@ def _grey(values: np.ndarray) -> np.ndarray:
     return np.repeat(grey[..., None], 3, axis=-1)
 
 
-def _outlined(grey: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """The slice with each class tinted and its edge in full colour."""
+def _outline(grey: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Tint each class of a slice and draw its edge in full colour."""
     edge = np.zeros(classes.shape, bool)
-    for lines, neighbours in ((classes, edge), (classes.T, edge.T)):
-        differs = lines[1:] != lines[:-1]
-        neighbours[1:] |= differs
-        neighbours[:-1] |= differs
+    _mark_changes(classes, edge)
+    _mark_changes(classes.T, edge.T)
     inside = classes > 0
     colour = COLOURS[np.where(inside, (classes - 1) % (len(COLOURS) - 1) + 1, 0)]
-    opacity = np.where(inside, np.where(edge, 1.0, 0.25), 0.0)[..., None]
+    opacity = np.where(edge, 1.0, 0.25)
+    opacity = np.where(inside, opacity, 0.0)[..., None]
     return grey * (1 - opacity) + colour * opacity
 
 
-def _heat(grey: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """The slice in red where the weight is low."""
-    doubt = 1 - weight[..., None].astype(np.float32) / 255
-    return grey * (1 - doubt) * 0.6 + np.array((255, 60, 30), np.float32) * doubt
+def _mark_changes(classes: np.ndarray, edge: np.ndarray) -> None:
+    """Mark both neighbours wherever the class changes along the first axis, in place."""
+    differs = classes[1:] != classes[:-1]
+    edge[1:] |= differs
+    edge[:-1] |= differs
 
 
-def _placed(
-    tile: np.ndarray, spacing: Sequence[float], left: int, top: int
-) -> tuple[Image.Image, tuple[int, int]]:
-    """A slice of RAS axes (first axis to the left, second up) with square pixels in its tile, and where it goes."""
-    picture = Image.fromarray(np.rint(tile).astype(np.uint8).swapaxes(0, 1)[::-1, ::-1])
-    sizes = [n * mm for n, mm in zip(tile.shape[:2], spacing, strict=True)]
-    zoom = (TILE - 4) / max(sizes)
-    width, height = (max(1, round(size * zoom)) for size in sizes)
-    shown = picture.resize((width, height), Image.Resampling.BILINEAR)
-    return shown, (left + (TILE - width) // 2, top + (TILE - height) // 2)
+def _highlight_low(grey: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Colour a slice red where the weight is low."""
+    lack = 1 - weight[..., None].astype(np.float32) / 255
+    return grey * (1 - lack) * 0.6 + LOW_WEIGHT_COLOUR * lack
 
 
-def prune_overlays(folder: Path, rows: Sequence[Mapping[str, str]], most: int) -> None:
-    """Keep the pictures of the ``most`` cases of ``rows`` with the lowest predicted Dice."""
-    certain = sorted(rows, key=lambda row: (row["accepted"] == "1", float(row["predicted_dice"])))[
-        most:
-    ]
-    for row in certain:
-        overlay_path(folder, row["case_id"]).unlink(missing_ok=True)
+def _paste(
+    canvas: Image.Image, plane: np.ndarray, pixel_size: Sequence[float], tile: tuple[int, int]
+) -> None:
+    """Paste a slice with RAS axes into the middle of a tile, with square pixels.
+
+    Args:
+        canvas: picture to change.
+        plane: ``(X, Y, 3)``. The first axis is drawn to the left, the second upwards.
+        pixel_size: voxel size (mm) of both axes.
+        tile: column and row of the tile.
+    """
+    pixels = np.rint(plane).astype(np.uint8).swapaxes(0, 1)[::-1, ::-1]
+    width_mm = plane.shape[0] * pixel_size[0]
+    height_mm = plane.shape[1] * pixel_size[1]
+    zoom = (TILE - MARGIN) / max(width_mm, height_mm)
+    width = max(1, round(width_mm * zoom))
+    height = max(1, round(height_mm * zoom))
+    shown = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
+    left = tile[0] * TILE + (TILE - width) // 2
+    top = tile[1] * TILE + (TILE - height) // 2
+    canvas.paste(shown, (left, top))
+
+
+def _write_captions(canvas: Image.Image, captions: Sequence[str]) -> None:
+    pen = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(12)
+    for line, caption in enumerate(captions):
+        position = (6, 2 * TILE + 4 + LINE_HEIGHT * line)
+        pen.text(position, caption[:MAXIMUM_CHARACTERS], fill=(255, 255, 255), font=font)

@@ -1,4 +1,4 @@
-"""Channels of a case on the planned grid, normalised."""
+"""Bring the images of a case to the planned grid and normalise them."""
 
 from collections.abc import Collection, Sequence
 from math import prod
@@ -7,78 +7,84 @@ import numpy as np
 
 from hstf.config.preprocess import PreprocessConfig
 from hstf.experiment.plan import Plan
-from hstf.imaging.geometry import Geometry, bounding_box, misplacement, to_ras
+from hstf.imaging.affines import geometry_mismatch, to_ras
+from hstf.imaging.geometry import Geometry, bounding_box
 from hstf.imaging.intensity import field_of_view, normalise
 from hstf.imaging.volumes import Volume
-from hstf.runtime.errors import HstfError, join_faults, numbers
+from hstf.runtime.errors import HstfError, join_problems, numbers
 
-LARGE_GRID, MOST_GROWTH = (
-    1 << 24,
-    64,
-)  # a grid of more voxels may have so many for each voxel of the scan
-
-
-AFFINE_MM = 1.0  # modalities of a case may differ by this much at the corners: the most that the check lets pass
+LARGE_GRID = 1 << 24
+"""Number of grid voxels up to which the growth of a scan is not limited."""
+MAXIMUM_GROWTH = 64
+"""Maximum number of voxels of a large grid for each voxel of the scan."""
+AFFINE_TOLERANCE_MM = 1.0
+"""Maximum distance of the corners of two modalities: the highest tolerance of ``check``."""
 
 
 def prepare_image(
     volumes: Sequence[Volume], plan: Plan, config: PreprocessConfig, modalities: Collection[str]
 ) -> tuple[np.ndarray, Geometry]:
-    """A scan's channels on the planned grid, normalised: the one way to the network, in training and prediction.
+    """Bring the channels of a scan to the planned grid and normalise them.
+
+    Training and prediction both prepare their images with this function.
 
     Args:
-        volumes: one per modality, in channel order, on the same voxels.
-        modalities: their names, for messages.
+        volumes: one for each modality, in channel order, on the same voxels.
+        plan: spacing of the grid and normalisation of each channel.
+        config: configuration section.
+        modalities: names of the modalities, for error messages.
 
     Returns:
-        Float32 ``(C, X, Y, Z)``, and the geometry that leads back.
+        Float32 ``(C, X, Y, Z)``, and the geometry of the scan on the grid.
 
     Raises:
-        HstfError: channels that are missing, lie on different voxels, or hold NaN or infinite values.
+        HstfError: if channels are missing, have different voxels, or have NaN or infinite values.
     """
-    _refuse_misfits(volumes, plan, list(modalities))
+    _check_volumes(volumes, plan, list(modalities))
+    masks = []
+    for volume, normalisation in zip(volumes, plan.normalisation, strict=True):
+        masks.append(field_of_view(volume.data, normalisation.scheme))
     first = volumes[0]
-    masks = [
-        field_of_view(v.data, n.scheme) for v, n in zip(volumes, plan.normalisation, strict=True)
-    ]
-    box = bounding_box(to_ras(np.logical_or.reduce(masks), first.affine)) if config.crop else None
+    box = None
+    if config.crop:
+        box = bounding_box(to_ras(np.logical_or.reduce(masks), first.affine))
     geometry = Geometry.of(first.data.shape, first.affine, plan.spacing, box)
-    _refuse_growth(geometry)
+    _check_growth(geometry)
     image = np.empty((len(volumes), *geometry.grid_shape), np.float32)
-    for channel, volume, mask, normalisation in zip(
-        image, volumes, masks, plan.normalisation, strict=True
-    ):
+    for channel, volume in enumerate(volumes):
         cropped = np.array(geometry.cropped(volume.data), np.float32, order="C")
-        normalise(cropped, geometry.cropped(mask), normalisation)
-        channel[...] = geometry.crop_to_grid(cropped)
+        normalise(cropped, geometry.cropped(masks[channel]), plan.normalisation[channel])
+        image[channel] = geometry.crop_to_grid(cropped)
     return image, geometry
 
 
-def _refuse_misfits(volumes: Sequence[Volume], plan: Plan, names: Sequence[str]) -> None:
-    if not len(volumes) == len(names) == len(plan.normalisation):
+def _check_volumes(volumes: Sequence[Volume], plan: Plan, names: Sequence[str]) -> None:
+    channels = len(plan.normalisation)
+    if len(volumes) != channels or len(names) != channels:
         raise HstfError(
             f"{len(volumes)} images and {len(names)} modalities ({', '.join(names)}) for a plan of"
-            f" {len(plan.normalisation)} channels. Give one image for each, in this order."
+            f" {channels} channels. Provide one image for each channel, in this order."
         )
-    faults, first = [], volumes[0]
+    problems = []
+    first = volumes[0]
     for name, volume in zip(names, volumes, strict=True):
-        if misplacement(
-            volume.data.shape, volume.affine, first.data.shape, first.affine, AFFINE_MM
+        if geometry_mismatch(
+            volume.data.shape, volume.affine, first.data.shape, first.affine, AFFINE_TOLERANCE_MM
         ):
-            faults.append(f"{name}: its voxels are not those of {names[0]}; resample it to them")
+            problems.append(f"{name}: its voxels differ from those of {names[0]}; resample it")
         if not np.isfinite(volume.data).all():
-            faults.append(
-                f"{name}: holds NaN or infinite values; replace them, by 0 outside the body"
-            )
-    if faults:
-        raise join_faults("The images cannot be used.", faults)
+            problems.append(f"{name}: has NaN or infinite values; replace them, for example by 0")
+    if problems:
+        raise join_problems("The images cannot be used.", problems)
 
 
-def _refuse_growth(geometry: Geometry) -> None:
-    """A few voxels that claim to be metres long must not fill the memory."""
-    voxels, source = prod(geometry.grid_shape), prod(geometry.crop_shape)
-    if voxels > max(LARGE_GRID, MOST_GROWTH * source):
+def _check_growth(geometry: Geometry) -> None:
+    """Refuse a scan whose voxels would fill the memory, because their claimed size is absurd."""
+    grid_voxels = prod(geometry.grid_shape)
+    scan_voxels = prod(geometry.crop_shape)
+    if grid_voxels > max(LARGE_GRID, MAXIMUM_GROWTH * scan_voxels):
         raise HstfError(
-            f"voxels of {numbers(geometry.source_spacing)} mm would become {voxels} voxels of"
-            f" {numbers(geometry.spacing)} mm, over {MOST_GROWTH} for each. See whether the header's voxel sizes are right."
+            f"voxels of {numbers(geometry.source_spacing)} mm would become {grid_voxels} voxels of"
+            f" {numbers(geometry.spacing)} mm, more than {MAXIMUM_GROWTH} for each voxel."
+            " Check the voxel sizes in the header of the file."
         )

@@ -1,7 +1,7 @@
-"""Structures: what is judged, audited and scored.
+"""Structures: what is scored, calibrated and checked.
 
-Each is a set of classes of the label map: a region of ``regions:``, or one class where there are none
-(:attr:`hstf.config.Config.structures`). Whoever asks a label map about a structure asks here.
+A structure is a set of classes of the label map: a region of ``regions:``, or one class if the
+configuration has no regions (:attr:`hstf.config.experiment.Config.structures`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,69 +9,90 @@ from functools import reduce
 
 import numpy as np
 
-Members = tuple[int, ...]
-"""Indices of the classes of a structure."""
-Structures = Mapping[str, Members]
-"""By name. Every class of the foreground is in one or more."""
+ClassIndices = tuple[int, ...]
+"""Class indices of a structure."""
+Structures = Mapping[str, ClassIndices]
+"""Class indices of each structure by name. Every foreground class is in at least one structure."""
 Box = tuple[slice, ...]
+"""A box of voxels, as slices."""
 
 
 def class_count(structures: Structures) -> int:
-    """How many classes there are, with the background."""
-    return 1 + max(index for members in structures.values() for index in members)
+    """Return the number of classes, including the background."""
+    return 1 + max(max(classes) for classes in structures.values())
 
 
 def membership(structures: Structures) -> np.ndarray:
-    """``(S, K)`` int64: 1 where a class (column) is in a structure (row)."""
+    """Return a table ``(S, K)`` int64: 1 where a class (column) is in a structure (row)."""
     table = np.zeros((len(structures), class_count(structures)), np.int64)
-    for row, members in zip(table, structures.values(), strict=True):
-        row[list(members)] = 1
+    for row, classes in zip(table, structures.values(), strict=True):
+        row[list(classes)] = 1
     return table
 
 
-def mask(label: np.ndarray, members: Members) -> np.ndarray:
-    """Where a map of class indices has one of ``members``: bool, of the shape of ``label``."""
-    return reduce(np.logical_or, (label == index for index in members))
+def structure_mask(label: np.ndarray, classes: ClassIndices) -> np.ndarray:
+    """Return a boolean mask of a structure.
+
+    Args:
+        label: map of class indices.
+        classes: classes of the structure.
+    """
+    return reduce(np.logical_or, (label == index for index in classes))
 
 
-def probability(probabilities: np.ndarray, members: Members) -> np.ndarray:
-    """Probability ``(...)`` uint8 of a structure, of 255, from those of the classes ``(K, ...)`` uint8: their sum."""
-    return reduce(_capped_sum, (probabilities[index] for index in members))
+def structure_probability(probabilities: np.ndarray, classes: ClassIndices) -> np.ndarray:
+    """Return the probability of a structure: the sum over its classes.
+
+    Args:
+        probabilities: ``(K, ...)`` uint8, 255 times the probability.
+        classes: classes of the structure.
+
+    Returns:
+        ``(...)`` uint8.
+    """
+    return reduce(_add_up_to_255, (probabilities[index] for index in classes))
 
 
-def _capped_sum(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Sum of uint8 arrays, 255 at most: the rounding of each may add up to a step more."""
-    return a + np.minimum(b, 255 - a)
+def _add_up_to_255(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Add two uint8 arrays. Rounding may have made the sum of all classes more than 255."""
+    return first + np.minimum(second, 255 - first)
 
 
 def overlaps(table: np.ndarray, structures: Structures) -> np.ndarray:
-    """``(3, S)`` voxels of each structure: in both maps, in the first, in the second.
+    """Count the voxels of each structure in two label maps.
 
     Args:
-        table: ``(K, K)`` voxels by their class in two maps, rows the first.
+        table: ``(K, K)`` number of voxels by their class in the first map (row) and in the second.
+        structures: structures to count.
+
+    Returns:
+        ``(3, S)``: voxels in both maps, in the first, in the second.
     """
-    of = membership(structures)
-    return np.stack([(of @ table * of).sum(axis=1), of @ table.sum(axis=1), of @ table.sum(axis=0)])
+    in_structure = membership(structures)
+    both = (in_structure @ table * in_structure).sum(axis=1)
+    first = in_structure @ table.sum(axis=1)
+    second = in_structure @ table.sum(axis=0)
+    return np.stack([both, first, second])
 
 
 def class_boxes(label: np.ndarray, classes: int) -> dict[int, Box]:
-    """The box of each class of the foreground that a map of class indices ``(X, Y, Z)`` has."""
+    """Return the bounding box of each foreground class that a label map ``(X, Y, Z)`` has."""
     from scipy.ndimage import find_objects
 
-    boxes = enumerate(find_objects(label, max_label=classes - 1), start=1)
-    return {index: box for index, box in boxes if box}
+    boxes = find_objects(label, max_label=classes - 1)
+    return {index: box for index, box in enumerate(boxes, start=1) if box}
 
 
 def box_around(boxes: Iterable[Box]) -> Box | None:
-    """The smallest box that holds all of ``boxes``; None without any."""
-    axes = list(zip(*boxes, strict=True))
-    return (
-        tuple(slice(min(s.start for s in a), max(s.stop for s in a)) for a in axes)
-        if axes
-        else None
-    )
+    """Return the bounding box of all ``boxes``; None if there are no boxes."""
+    merged = []
+    for edges in zip(*boxes, strict=True):
+        start = min(edge.start for edge in edges)
+        stop = max(edge.stop for edge in edges)
+        merged.append(slice(start, stop))
+    return tuple(merged) or None
 
 
 def with_margin(box: Box) -> Box:
-    """``box`` with a voxel around it, as far as the volume goes."""
-    return tuple(slice(max(0, s.start - 1), s.stop + 1) for s in box)
+    """Extend a box by one voxel on each side, within the volume."""
+    return tuple(slice(max(0, edge.start - 1), edge.stop + 1) for edge in box)

@@ -1,48 +1,71 @@
-"""Interpolation along one axis at a time: a grid that keeps the axes of its source is a separable problem."""
+"""Resample volumes axis by axis.
+
+A grid that keeps the axes of its source is a separable problem: one axis is interpolated at a time.
+"""
 
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
+from hstf.imaging.slabs import plane_slabs
+
 Order = Literal[0, 1, 3]
-SLAB = 16  # planes worked on at once: temporaries stay small beside the volume
+"""Order of interpolation: 0 nearest voxel, 1 linear, 3 cubic B-splines."""
 
 
 def resample(
     array: np.ndarray, coordinates: Sequence[np.ndarray | None], orders: Sequence[Order]
 ) -> np.ndarray:
-    """``array`` ``(X, Y, Z)`` at the voxel ``coordinates`` of each axis, as float32.
+    """Sample a volume on a grid.
 
-    Coordinates beyond the outermost voxel centres take the value there. An axis whose coordinates are None stays as
-    it is, bit for bit. Order 0 takes the nearest voxel, 1 interpolates linearly, 3 by cubic B-splines (Unser 1999).
+    Coordinates outside the volume take the value of the closest voxel.
+
+    Args:
+        array: ``(X, Y, Z)``.
+        coordinates: for each axis, the voxel coordinates of the grid in ascending order. An axis
+            with None is not changed.
+        orders: for each axis, the order of interpolation: 0 takes the nearest voxel, 1 interpolates
+            linearly, 3 by cubic B-splines (Unser 1999).
+
+    Returns:
+        Float32.
     """
-    todo = [axis for axis in range(3) if coordinates[axis] is not None]
-    growth = {axis: len(coordinates[axis]) / array.shape[axis] for axis in todo}  # type: ignore[arg-type]
+    growth: dict[int, float] = {}
+    for axis, wanted in enumerate(coordinates):
+        if wanted is not None:
+            growth[axis] = len(wanted) / array.shape[axis]
     result = array.astype(np.float32, copy=False)
-    for axis in sorted(
-        todo, key=lambda axis: growth[axis]
-    ):  # shrinking axes first: less to do for the others
-        result = _along(result, axis, coordinates[axis], orders[axis])  # type: ignore[arg-type]
+    # Axes that shrink come first: this leaves less work for the others.
+    for axis in sorted(growth, key=growth.__getitem__):
+        wanted = coordinates[axis]
+        assert wanted is not None
+        result = _resample_axis(result, axis, wanted, orders[axis])
     return result
 
 
-def _along(array: np.ndarray, axis: int, coordinates: np.ndarray, order: Order) -> np.ndarray:
+def _resample_axis(
+    array: np.ndarray, axis: int, coordinates: np.ndarray, order: Order
+) -> np.ndarray:
     size = array.shape[axis]
     if order == 0 or size == 1:
-        return array.take(np.clip(np.floor(coordinates + 0.5), 0, size - 1).astype(np.intp), axis)
+        nearest = np.clip(np.floor(coordinates + 0.5), 0, size - 1)
+        return array.take(nearest.astype(np.intp), axis)
     shape = list(array.shape)
     shape[axis] = len(coordinates)
     result = np.empty(shape, np.float32)
-    indices, weights = _taps(np.clip(coordinates, 0, size - 1), size, order)
-    expand = (slice(None), *(None,) * (2 - axis))
-    across = 1 if axis == 0 else 0
-    for start in range(0, shape[across], SLAB):
-        slab = (slice(None),) * across + (slice(start, start + SLAB),)
-        source = _spline_coefficients(array[slab], axis) if order == 3 else array[slab]
-        result[slab] = source.take(indices[0], axis) * weights[0][expand]
+    indices, weights = _neighbours(np.clip(coordinates, 0, size - 1), size, order)
+    along_axis = (slice(None), *(None,) * (2 - axis))
+    # Work in slabs of another axis, so that temporary arrays stay small.
+    slab_axis = 1 if axis == 0 else 0
+    for planes in plane_slabs(shape[slab_axis]):
+        slab = (slice(None),) * slab_axis + (planes,)
+        source = array[slab]
+        if order == 3:
+            source = _spline_coefficients(source, axis)
+        result[slab] = source.take(indices[0], axis) * weights[0][along_axis]
         for index, weight in zip(indices[1:], weights[1:], strict=True):
-            result[slab] += source.take(index, axis) * weight[expand]
+            result[slab] += source.take(index, axis) * weight[along_axis]
     return result
 
 
@@ -52,14 +75,18 @@ def _spline_coefficients(array: np.ndarray, axis: int) -> np.ndarray:
     return spline_filter1d(array, order=3, axis=axis, output=np.float32, mode="mirror")
 
 
-def _taps(
+def _neighbours(
     coordinates: np.ndarray, size: int, order: Order
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Indices and weights of the 2 (linear) or 4 (cubic) neighbours, mirrored at the outermost voxel centres."""
+    """Return indices and weights of the 2 (linear) or 4 (cubic) neighbours of each coordinate.
+
+    The volume is mirrored at the centres of its outermost voxels.
+    """
     low = np.floor(coordinates).astype(np.intp)
     t = (coordinates - low).astype(np.float32)
     if order == 1:
-        return [low, np.minimum(low + 1, size - 1)], [1 - t, t]
+        high = np.minimum(low + 1, size - 1)
+        return [low, high], [1 - t, t]
     weights = [
         (1 - t) ** 3 / 6,
         2 / 3 - t**2 + t**3 / 2,
@@ -67,5 +94,7 @@ def _taps(
         t**3 / 6,
     ]
     period = 2 * (size - 1)
-    mirrored = [np.abs((low + k + size - 1) % period - (size - 1)) for k in (-1, 0, 1, 2)]
-    return mirrored, weights
+    indices = []
+    for step in (-1, 0, 1, 2):
+        indices.append(np.abs((low + step + size - 1) % period - (size - 1)))
+    return indices, weights

@@ -1,40 +1,47 @@
-"""What a volume's file holds, found in one pass over its bytes and in little memory, whatever its size."""
+"""Read what a volume's file contains, in one pass and in little memory, whatever its size."""
 
 import gzip
 import hashlib
 import math
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
 import nibabel as nib
 import numpy as np
 from nibabel.arrayproxy import ArrayProxy
+from pydantic import Field
 
-from hstf.imaging.volumes import affine_fault, is_label, is_nifti, open_nifti, reason, spacing_of
+from hstf.imaging.affines import affine_problem, spacing_of
+from hstf.imaging.spacing import Spacing
+from hstf.imaging.volumes import error_text, is_label, is_nifti, open_nifti
+from hstf.runtime.documents import Part
 from hstf.runtime.errors import HstfError
 
-BLOCK = 4 << 20
-FLOAT32_MAX = float(np.finfo(np.float32).max)
-MOST_EXTRA = 64 << 20
-"""Bytes behind the voxels after which unpacking stops: nobody waits for a gzip bomb."""
-MOST_ODD_VALUES = 20
+BLOCK_BYTES = 4 << 20
+"""Number of bytes that are read at a time."""
+FLOAT32_MAXIMUM = float(np.finfo(np.float32).max)
+MAXIMUM_EXTRA_BYTES = 64 << 20
+"""Upper bound for the bytes after the last voxel that are read: a gzip bomb would take hours."""
+MAXIMUM_INVALID_VALUES = 20
+"""Number of invalid label values that are listed."""
 
 
-@dataclass(frozen=True)
-class Scan:
-    """Facts of a file; of one that cannot be read, only ``fault``. All plain values, so that it can be kept."""
+class Scan(Part):
+    """Content of a file. If the file cannot be read, only ``problem`` is set.
 
-    fault: str = ""
-    """Why it cannot be read, as a sentence."""
+    All values are plain, so that a scan can be stored as JSON.
+    """
+
+    problem: str = ""
+    """Why the file cannot be read, as a sentence."""
     shape: tuple[int, ...] = ()
     affine: tuple[tuple[float, ...], ...] = ()
     """``(4, 4)``, voxel index to mm."""
     pixdim: tuple[float, ...] = ()
-    """The header's voxel sizes as they are, before nibabel mends them."""
+    """Voxel sizes as stored in the header, before nibabel corrects them."""
     orientation: str = ""
     """Direction in which each array axis grows, for instance RAS."""
     codes: tuple[int, int] = (0, 0)
@@ -43,23 +50,19 @@ class Scan:
     """Spatial unit: mm, meter, micron or unknown."""
     dtype: str = ""
     minimum: float = math.nan
+    """Minimum of the finite values, scaled by slope and intercept. NaN for labels."""
     maximum: float = math.nan
-    """Smallest and largest finite value, scaled by slope and intercept."""
+    """Maximum of the finite values, scaled by slope and intercept. NaN for labels."""
     non_finite: int = 0
-    """Voxels that are NaN or infinite, as float32."""
-    values: dict[str, int] = field(default_factory=dict)
-    """Voxels of each value of a label; of values that are no label, the first few."""
+    """Number of voxels that are NaN or infinite as float32."""
+    values: dict[str, int] = Field(default_factory=dict)
+    """Number of voxels of each label value, and of the first few invalid values."""
     extra_bytes: int = 0
-    """Bytes behind the last voxel (counted up to a bound)."""
+    """Number of bytes after the last voxel, up to :data:`MAXIMUM_EXTRA_BYTES`."""
     sha256: str = ""
-    """Of the file."""
-    content: str = ""
-    """SHA-256 of the voxels as stored: a copy that was compressed again has the same."""
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "Scan":
-        """A scan from what ``dataclasses.asdict`` and JSON made of it."""
-        return cls(**{key: _as_tuple(value) for key, value in content.items()})
+    """SHA-256 of the file."""
+    voxels_sha256: str = ""
+    """SHA-256 of the voxels as stored. It is the same for a copy that was compressed again."""
 
     @property
     def matrix(self) -> np.ndarray:
@@ -67,60 +70,63 @@ class Scan:
         return np.asarray(self.affine, dtype=float)
 
     @property
-    def spacing(self) -> tuple[float, float, float]:
-        """Voxel size in mm along each array axis."""
+    def spacing(self) -> Spacing:
+        """Voxel size (mm) along each array axis."""
         return spacing_of(self.matrix)
 
 
-def _as_tuple(value: Any) -> Any:
-    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
-
-
 def scan_file(path: Path, label: bool) -> Scan:
-    """Read every byte of a file once. Any fault of the file is in the result, none is raised."""
+    """Read every byte of a file once.
+
+    A problem of the file is part of the result and raises no exception.
+
+    Args:
+        path: the file.
+        label: whether the file is a label map.
+    """
     try:
         image = open_nifti(path)
-        fault = affine_fault(np.asarray(image.affine))
-        if fault:
-            raise HstfError(f"{path}: {fault}.")
+        problem = affine_problem(np.asarray(image.affine))
+        if problem:
+            raise HstfError(f"{path}: {problem}.")
         return _scan(path, image, label)
     except HstfError as error:
-        return Scan(fault=str(error).removeprefix(f"{path}: "))
+        return Scan(problem=str(error).removeprefix(f"{path}: "))
 
 
 def _scan(path: Path, image: nib.Nifti1Image, label: bool) -> Scan:
     summary = _LabelSummary() if label else _ImageSummary()
     shape = tuple(map(int, image.shape[:3]))
-    content = hashlib.sha256(repr((shape, image.get_data_dtype().str)).encode())
+    voxels_hash = hashlib.sha256(repr((shape, image.get_data_dtype().str)).encode())
+    pixdim: tuple[float, ...] = spacing_of(image.affine)
+    extra_bytes = 0
     try:
-        with path.open("rb") as file:
-            hashed, extra = _HashedFile(file), 0
-            pixdim: tuple[float, ...] = spacing_of(image.affine)
+        with path.open("rb") as binary:
+            file = _HashedFile(binary)
             if is_nifti(path):
-                stream = _unpacked(hashed) if path.suffix.lower() == ".gz" else hashed
+                stream = _unpack(file) if path.suffix.lower() == ".gz" else file
                 pixdim = _raw_pixdim(stream, image)
-                for values in _voxels(stream, image, content):
+                for values in _voxels(stream, image, voxels_hash):
                     summary.add(values)
-                extra = _drain(stream)
-            else:  # unpacked as a whole by its reader
+                extra_bytes = _drain(stream)
+            else:  # ITK decompresses the file as a whole
                 voxels = np.ravel(image.dataobj, order="F")
-                content.update(voxels.data)
+                voxels_hash.update(voxels.data)
                 summary.add(voxels)
-            while hashed.read(BLOCK):
-                pass
+            file.read_to_end()
     except (OSError, EOFError, zlib.error) as error:
-        raise HstfError(f"{path}: truncated or damaged ({reason(error)}).") from error
+        raise HstfError(f"{path}: truncated or damaged ({error_text(error)}).") from error
     return Scan(
         shape=shape,
-        affine=tuple(tuple(map(float, row)) for row in image.affine),
+        affine=tuple(map(tuple, image.affine.tolist())),
         orientation="".join(nib.aff2axcodes(image.affine)),
         pixdim=pixdim,
         codes=(int(image.header["qform_code"]), int(image.header["sform_code"])),
         unit=_unit(image.header),
         dtype=str(image.get_data_dtype().newbyteorder("=")),
-        extra_bytes=extra,
-        sha256=hashed.digest.hexdigest(),
-        content=content.hexdigest(),
+        extra_bytes=extra_bytes,
+        sha256=file.digest.hexdigest(),
+        voxels_sha256=voxels_hash.hexdigest(),
         **summary.facts(),
     )
 
@@ -130,25 +136,32 @@ class _Readable(Protocol):
 
 
 class _HashedFile:
-    """Hashes a file as it is read."""
+    """A file that is hashed while it is read."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self.file, self.digest = file, hashlib.sha256()
+        self.file = file
+        self.digest = hashlib.sha256()
 
     def read(self, size: int) -> bytes:
         block = self.file.read(size)
         self.digest.update(block)
         return block
 
+    def read_to_end(self) -> None:
+        while self.read(BLOCK_BYTES):
+            pass
 
-def _unpacked(stream: _Readable) -> _Readable:
-    return gzip.GzipFile(fileobj=cast(BinaryIO, stream), mode="rb")  # it reads forwards only
+
+def _unpack(stream: _Readable) -> _Readable:
+    # GzipFile is typed for a file that can seek, but it only reads forwards.
+    return gzip.GzipFile(fileobj=cast(BinaryIO, stream), mode="rb")
 
 
 def _raw_pixdim(stream: _Readable, image: nib.Nifti1Image) -> tuple[float, ...]:
-    """Voxel sizes as the file has them; leaves ``stream`` behind the header proper."""
+    """Read the voxel sizes as stored. ``stream`` is then after the header, before extensions."""
     kind = type(image.header)
-    raw = kind(stream.read(kind.template_dtype.itemsize), image.header.endianness, check=False)
+    header_bytes = stream.read(kind.template_dtype.itemsize)
+    raw = kind(header_bytes, image.header.endianness, check=False)
     return tuple(float(size) for size in raw["pixdim"][1:4])
 
 
@@ -160,83 +173,100 @@ def _unit(header: nib.Nifti1Header) -> str:
 
 
 def _voxels(
-    stream: _Readable, image: nib.Nifti1Image, content: "hashlib._Hash"
+    stream: _Readable, image: nib.Nifti1Image, voxels_hash: "hashlib._Hash"
 ) -> Iterator[np.ndarray]:
-    """The voxels block by block as stored, scaled by slope and intercept; ``content`` hashes them unscaled."""
-    proxy, dtype = cast(ArrayProxy, image.dataobj), image.get_data_dtype()
-    for _extension in _blocks(
-        stream, int(proxy.offset) - type(image.header).template_dtype.itemsize
-    ):
+    """Yield the voxels in blocks, scaled by slope and intercept. The hash is of unscaled voxels."""
+    proxy = cast(ArrayProxy, image.dataobj)
+    dtype = image.get_data_dtype()
+    extensions_size = int(proxy.offset) - type(image.header).template_dtype.itemsize
+    for _ in _blocks(stream, extensions_size):
         pass
-    scaled = (proxy.slope, proxy.inter) != (1, 0)
+    is_scaled = (proxy.slope, proxy.inter) != (1, 0)
     for block in _blocks(stream, math.prod(image.shape) * dtype.itemsize):
-        content.update(block)
+        voxels_hash.update(block)
         values = np.frombuffer(block, dtype)
+        # The consumer works within errstate too: values of a damaged file overflow.
         with np.errstate(all="ignore"):
-            yield values * float(proxy.slope) + float(proxy.inter) if scaled else values
+            if is_scaled:
+                values = values * float(proxy.slope) + float(proxy.inter)
+            yield values
 
 
 def _blocks(stream: _Readable, size: int) -> Iterator[bytes]:
-    """Exactly ``size`` bytes of ``stream`` in blocks."""
+    """Yield exactly ``size`` bytes of ``stream`` in blocks."""
     left = size
     while left > 0:
-        wanted = min(left, BLOCK)
+        wanted = min(left, BLOCK_BYTES)
         block = stream.read(wanted)
         if len(block) < wanted:
-            raise EOFError(f"{size - left + len(block)} of {size} bytes of voxels are there")
+            found = size - left + len(block)
+            raise EOFError(f"the file has {found} of {size} bytes of voxels")
         left -= wanted
         yield block
 
 
 def _drain(stream: _Readable) -> int:
-    """Read to the end, which verifies the checksum of a gzip file; returns the bytes found, up to a bound."""
-    extra = 0
-    while extra < MOST_EXTRA and (block := stream.read(BLOCK)):
-        extra += len(block)
-    return extra
+    """Read to the end, which verifies the checksum of a gzip file.
+
+    Returns:
+        Number of bytes read, up to a bound.
+    """
+    extra_bytes = 0
+    while extra_bytes < MAXIMUM_EXTRA_BYTES:
+        block = stream.read(BLOCK_BYTES)
+        if not block:
+            break
+        extra_bytes += len(block)
+    return extra_bytes
 
 
 class _ImageSummary:
-    """Range of the finite values and number of the others; what float32 cannot hold counts as infinite."""
+    """Range of the finite values, and number of all others. Overflow of float32 is infinite."""
 
     def __init__(self) -> None:
-        self.minimum, self.maximum, self.non_finite = math.inf, -math.inf, 0
+        self.minimum = math.inf
+        self.maximum = -math.inf
+        self.non_finite = 0
 
     def add(self, values: np.ndarray) -> None:
-        low, high = float(values.min()), float(values.max())  # NaN wins in both
-        if not (low >= -FLOAT32_MAX and high <= FLOAT32_MAX):
-            finite = values[np.abs(values) <= FLOAT32_MAX]
+        low = float(values.min())  # NaN if any value is NaN
+        high = float(values.max())
+        if not (low >= -FLOAT32_MAXIMUM and high <= FLOAT32_MAXIMUM):
+            finite = values[np.abs(values) <= FLOAT32_MAXIMUM]
             self.non_finite += values.size - finite.size
             if not finite.size:
                 return
-            low, high = float(finite.min()), float(finite.max())
-        self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
+            low = float(finite.min())
+            high = float(finite.max())
+        self.minimum = min(self.minimum, low)
+        self.maximum = max(self.maximum, high)
 
     def facts(self) -> dict[str, Any]:
         return {"minimum": self.minimum, "maximum": self.maximum, "non_finite": self.non_finite}
 
 
 class _LabelSummary:
-    """Voxels of each label value, and of the first few values that are none."""
+    """Number of voxels of each label value, and of the first few invalid values."""
 
     def __init__(self) -> None:
-        self.counts, self.odd = np.zeros(256, dtype=np.int64), Counter[str]()
+        self.counts = np.zeros(256, dtype=np.int64)
+        self.invalid = Counter[str]()
 
     def add(self, values: np.ndarray) -> None:
         if values.dtype != np.uint8:
-            right = is_label(values)
-            if not right.all():
-                self._add_odd(values[~right])
-                values = values[right]
+            valid = is_label(values)
+            if not valid.all():
+                self._add_invalid(values[~valid])
+                values = values[valid]
             values = np.rint(values).astype(np.uint8)
         self.counts += np.bincount(values, minlength=256)
 
-    def _add_odd(self, values: np.ndarray) -> None:
+    def _add_invalid(self, values: np.ndarray) -> None:
         for value, count in zip(*np.unique(values, return_counts=True), strict=True):
             name = f"{float(value):g}"
-            if name in self.odd or len(self.odd) < MOST_ODD_VALUES:
-                self.odd[name] += int(count)
+            if name in self.invalid or len(self.invalid) < MAXIMUM_INVALID_VALUES:
+                self.invalid[name] += int(count)
 
     def facts(self) -> dict[str, Any]:
-        counts = {str(value): int(self.counts[value]) for value in np.flatnonzero(self.counts)}
-        return {"values": counts | dict(self.odd)}
+        voxels = {str(value): int(self.counts[value]) for value in np.flatnonzero(self.counts)}
+        return {"values": voxels | dict(self.invalid)}

@@ -1,37 +1,47 @@
-"""Sparse labels: scribbles, or any label most voxels of which are to be ignored.
+"""Sparse labels: scribbles, or any label in which most voxels are to be ignored.
 
-A voxel that is ignored is unknown, and unknown is not background. ``ignore`` under ``labels:`` names its value, which means
-the same in every file: no class is learned there and nothing is measured; the image still teaches consistency across scales.
-A sparse label moreover tells the class of some voxels, but never where a structure ends:
+The class of an ignored voxel is unknown; it is not background. The value of ignored voxels is set
+by ``ignore`` under ``labels:`` and is the same in all files. No class is learned and nothing is
+scored there, but the image still trains the consistency across scales. A sparse label shows the
+class of some voxels, but it never shows where a structure ends. Hence:
 
-- ``check`` wants a voxel with a class in every label, and tells which classes no labelled case shows;
-- ``plan`` takes foreground intensities from the scribbled voxels, everything else from the images;
-- ``preprocess`` keeps every scribble on the planned grid, however coarse, and lists background scribbles among the voxels
-  that patches are centred on, as no patch meets them by chance;
-- ``calibrate`` takes temperature, thresholds and Dice from the labelled voxels alone. People scribble where they are sure,
-  so these are on the hopeful side; the order of the pseudo-labels does not suffer. Number, size and holes of components
-  come from cases with dense labels; where there are none, refinement leaves the components of pseudo-labels as they are.
-  A class is taken to be there in every case only where every labelled case shows it. Lesions are judged by the components
-  on which a labelled voxel lies;
-- ``labels``: what a person ignores in a correction has no weight; the rest of it counts in full;
-- ``evaluate`` scores overlap on the labelled voxels; distances, volumes and lesions of a sparse reference do not exist.
+- ``check`` expects at least one voxel with a class in every label, and reports classes that no
+  labelled case shows.
+- ``plan`` takes foreground intensities from the scribbled voxels, and all else from the images.
+- ``preprocess`` keeps every scribble on the planned grid, even if the grid is coarse. It adds
+  background scribbles to the voxels on which patches are centred.
+- ``calibrate`` computes temperature, thresholds and Dice from labelled voxels only. Scribbles are
+  drawn where the class is clear, so these values are optimistic; the ranking of pseudo-labels is
+  not affected. Number, size and holes of components come from cases with dense labels. If there
+  are none, refinement does not change the components of pseudo-labels. A class is expected in every
+  case only if every labelled case shows it. Lesions are judged by the components that contain
+  labelled voxels.
+- ``labels``: voxels that a reviewer ignores in a corrected label have no weight, all others have
+  full weight.
+- ``evaluate`` scores overlap on the labelled voxels. Distances, volumes and lesions of a sparse
+  reference are not defined.
 
-In a sparse label a class without any voxel is unknown, in a dense one it is absent.
+A class that has no voxel in a sparse label is unknown. In a dense label it is absent.
 """
 
 import numpy as np
 
-from hstf.imaging.geometry import IGNORED
-from hstf.imaging.regions import Structures, mask
+from hstf.imaging.label_values import IGNORED
+from hstf.imaging.regions import Structures, structure_mask
 
 
 def is_sparse(label: np.ndarray) -> bool:
-    """Whether more than half of the voxels of a map of class indices (uint8, 255 = ignore) are ignored."""
+    """Return whether more than half of the voxels of a map of class indices are ignored."""
     return 2 * int(np.count_nonzero(label == IGNORED)) > label.size
 
 
 def unknown_structures(label: np.ndarray, structures: Structures) -> np.ndarray:
-    """``(S,)`` bool: the structures that a sparse ``label`` has no voxel of; none where it is dense."""
-    if not is_sparse(label):
-        return np.zeros(len(structures), bool)
-    return np.array([not mask(label, members).any() for members in structures.values()])
+    """Return which structures a sparse label has no voxel of, as ``(S,)`` bool.
+
+    All values are False for a dense label.
+    """
+    unknown = np.zeros(len(structures), bool)
+    if is_sparse(label):
+        for row, classes in enumerate(structures.values()):
+            unknown[row] = not structure_mask(label, classes).any()
+    return unknown

@@ -1,8 +1,9 @@
-"""Volumes: read with their geometry, written as NIfTI with the geometry of their source.
+"""Read volumes with their geometry, and write NIfTI files with the geometry of their source.
 
-NIfTI (.nii, .nii.gz), MetaImage (.mha) and NRRD (.nrrd) are read.
+NIfTI (.nii, .nii.gz), MetaImage (.mha) and NRRD (.nrrd) can be read.
 
-Arrays are indexed as NIfTI stores them, ``(X, Y, Z)``; an affine maps voxel indices to millimetres (RAS+).
+Arrays are indexed as NIfTI stores them, ``(X, Y, Z)``. An affine maps voxel indices to millimetres
+(RAS+). Files may be damaged or hostile: a small file must never make hstf allocate gigabytes.
 """
 
 import gzip
@@ -12,22 +13,29 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import nibabel as nib
 import numpy as np
 
+from hstf.imaging.affines import affine_problem, spacing_of
 from hstf.imaging.itk import READERS, open_itk
+from hstf.imaging.spacing import Spacing
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import atomic_path
 
 SUFFIXES = (".nii.gz", ".nii", *READERS)
-DEFLATE_RATIO = 1100
-"""No gzip file expands by more than a factor of 1032."""
-MOST_HEADER = 64 << 20
-LARGE, MOST_PACKED = 1 << 26, 250
-"""Of more voxels than :data:`LARGE`, a packed scan needs at least a byte for so many: noise does not compress."""
+GZIP_MAGIC = b"\x1f\x8b"
+MAXIMUM_GZIP_RATIO = 1100
+"""Upper bound for the compression ratio of a gzip file; deflate reaches 1032."""
+MAXIMUM_HEADER_BYTES = 64 << 20
+"""Upper bound for a header with its extensions, which nibabel reads into memory."""
+LARGE_SCAN = 1 << 26
+"""Number of voxels up to which the compression of a scan is not checked."""
+MAXIMUM_VOXELS_PER_BYTE = 250
+"""Upper bound for a large scan: noise does not compress, so a smaller file is not a scan."""
 LABEL_TOLERANCE = 1e-3
-"""Rounding of the header's slope and intercept: a voxel this close to a whole number is that number."""
+"""Maximum distance of a label value from a whole number, after rounding of slope and intercept."""
 
 
 @dataclass(frozen=True)
@@ -41,116 +49,134 @@ class Volume:
     header: nib.Nifti1Header
 
     @property
-    def spacing(self) -> tuple[float, float, float]:
-        """Voxel size in mm along each array axis."""
+    def spacing(self) -> Spacing:
+        """Voxel size (mm) along each array axis."""
         return spacing_of(self.affine)
 
 
-def spacing_of(affine: np.ndarray) -> tuple[float, float, float]:
-    """Voxel size in mm along each array axis of ``affine`` ``(4, 4)``."""
-    x, y, z = np.linalg.norm(affine[:3, :3], axis=0)
-    return float(x), float(y), float(z)
-
-
 def suffix_of(path: Path) -> str:
-    """Which of :data:`SUFFIXES` a file's name ends in, in lower case; empty for other files."""
-    return next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), "")
+    """Return which of :data:`SUFFIXES` the name of a file ends in; empty for other files."""
+    name = path.name.lower()
+    for suffix in SUFFIXES:
+        if name.endswith(suffix):
+            return suffix
+    return ""
 
 
 def stem(path: Path) -> str:
-    """The name of a volume's file without its suffix."""
+    """Return the name of a volume's file without its suffix."""
     return path.name[: len(path.name) - len(suffix_of(path))]
 
 
 def is_nifti(path: Path) -> bool:
-    """Whether a file is named as NIfTI; other volumes have their voxels read as a whole."""
+    """Return whether a file has a suffix of NIfTI. Voxels of other formats are read as a whole."""
     return suffix_of(path) in (".nii", ".nii.gz")
 
 
 def open_nifti(path: Path) -> nib.Nifti1Image:
-    """Open a volume lazily as NIfTI: the header is read and found plausible, the voxels are not read.
+    """Open a 3D volume as NIfTI: read and check its header, but not its voxels.
 
     Raises:
-        HstfError: missing, unreadable, not 3D (a fourth axis of length 1 passes), voxels that are no real numbers,
-            or a header that claims more voxels than a file of this size can hold.
+        HstfError: as :func:`open_any`, or if the file has other than three axes (a fourth axis of
+            length 1 is accepted).
     """
     image = open_any(path)
     shape = tuple(map(int, image.shape))
-    if len(shape) != 3 and not (len(shape) == 4 and shape[3] == 1):
-        raise HstfError(f"{path}: has shape {shape}, expected three axes. {_advice(shape)}")
-    return image
+    if len(shape) == 3 or (len(shape) == 4 and shape[3] == 1):
+        return image
+    raise HstfError(f"{path}: has shape {shape}, expected three axes. {_advise_on_axes(shape)}")
 
 
-def _advice(shape: Sequence[int]) -> str:
+def _advise_on_axes(shape: Sequence[int]) -> str:
     if len(shape) < 3:
-        return "A single slice is no scan: stack the slices of a scan in one file."
-    return "Split it into one file per channel; of the decathlon, hstf import msd does so with --extract."
+        return "A single slice is not a scan: store all slices of a scan in one file."
+    return (
+        "Split it into one file for each channel. For files of the Medical Segmentation Decathlon,"
+        " use hstf import msd --extract."
+    )
 
 
 def open_any(path: Path) -> nib.Nifti1Image:
-    """As :func:`open_nifti`, for any number of axes: a fourth one holds channels or time.
+    """Open a volume with any number of axes as NIfTI. A fourth axis holds channels or time.
 
     Raises:
-        HstfError: as :func:`open_nifti`, shape aside.
+        HstfError: if the file is missing or unreadable, if its voxels are not real numbers, or if
+            its header claims more voxels than a file of this size can hold.
     """
-    size = _size(path)
-    if is_nifti(path) and _has_boundless_header(path):
+    size = _check_file(path)
+    if is_nifti(path) and _has_huge_header(path):
         raise HstfError(
-            f"{path}: its header claims over {MOST_HEADER} bytes before the voxels; it is damaged."
+            f"{path}: its header claims more than {MAXIMUM_HEADER_BYTES} bytes before the voxels;"
+            " it is damaged."
         )
     try:
         image = nib.load(path, mmap=False) if is_nifti(path) else open_itk(path)
-    except (
-        Exception
-    ) as error:  # damaged bytes surface as errors of nibabel, struct, zlib, numpy and ITK alike
+    # Damaged bytes cause errors of nibabel, struct, zlib, numpy and ITK.
+    except Exception as error:
         kind = "NIfTI" if is_nifti(path) else suffix_of(path)
-        raise HstfError(f"{path}: not a readable {kind} file ({reason(error)}).") from error
+        raise HstfError(f"{path}: not a readable {kind} file ({error_text(error)}).") from error
     if not isinstance(image, nib.Nifti1Image | nib.Nifti2Image):
         raise HstfError(f"{path}: is {type(image).__name__}, expected NIfTI (.nii or .nii.gz).")
-    fault = _header_fault(image, size, compressed=suffix_of(path) != ".nii")
-    if fault:
-        raise HstfError(f"{path}: {fault}")
+    problem = _header_problem(image, size, compressed=suffix_of(path) != ".nii")
+    if problem:
+        raise HstfError(f"{path}: {problem}")
     return image
 
 
-def _has_boundless_header(path: Path) -> bool:
-    """Whether a header and its extensions, which nibabel reads as a whole, are longer than any scan needs."""
+def _has_huge_header(path: Path) -> bool:
+    """Return whether the header and its extensions are larger than any scan needs.
+
+    nibabel reads them into memory before anything can be checked.
+    """
     unpack = gzip.open if suffix_of(path) == ".nii.gz" else open
     try:
         with unpack(path, "rb") as stream:
-            start = stream.read(544)
-            order = "<" if start[:4] in (struct.pack("<i", 348), struct.pack("<i", 540)) else ">"
-            length = struct.unpack_from(f"{order}i", start)[0]
-            if length not in (348, 540):
-                return False
-            kind, place = ("f", 108) if length == 348 else ("q", 168)
-            offset = struct.unpack_from(f"{order}{kind}", start, place)[0]
-            if offset > MOST_HEADER:
-                return True
-            at = length + 4  # a list of extensions, each with its size
-            while start[length] and at + 8 <= offset:
-                stream.seek(at)
-                extension = struct.unpack(f"{order}i", stream.read(4))[0]
-                if not 8 <= extension <= MOST_HEADER:
-                    return True
-                at += extension
-    except (OSError, EOFError, zlib.error, struct.error, IndexError):  # nibabel tells what is wrong
-        pass
+            return _claims_huge_header(cast(BinaryIO, stream))
+    except (OSError, EOFError, zlib.error, struct.error, IndexError):
+        return False  # nibabel reports the problem
+
+
+def _claims_huge_header(stream: BinaryIO) -> bool:
+    start = stream.read(544)
+    is_little_endian = start[:4] in (struct.pack("<i", 348), struct.pack("<i", 540))
+    order = "<" if is_little_endian else ">"
+    length = struct.unpack_from(f"{order}i", start)[0]
+    if length == 348:  # NIfTI-1
+        offset = struct.unpack_from(f"{order}f", start, 108)[0]
+    elif length == 540:  # NIfTI-2
+        offset = struct.unpack_from(f"{order}q", start, 168)[0]
+    else:
+        return False
+    if offset > MAXIMUM_HEADER_BYTES:
+        return True
+    # A list of extensions follows if the next byte is set. Each one starts with its size.
+    position = length + 4
+    while start[length] and position + 8 <= offset:
+        stream.seek(position)
+        extension = struct.unpack(f"{order}i", stream.read(4))[0]
+        if not 8 <= extension <= MAXIMUM_HEADER_BYTES:
+            return True
+        position += extension
     return False
 
 
-def reason(error: BaseException) -> str:
-    """What an exception says, on one line; its kind when it says nothing."""
-    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+def error_text(error: BaseException) -> str:
+    """Return the message of an exception on one line, or its type if it has no message."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror
     return " ".join(text.split()) or type(error).__name__
 
 
-def _size(path: Path) -> int:
-    """Bytes of a regular file with a volume's name; pipes and devices, which may never end, are not opened."""
+def _check_file(path: Path) -> int:
+    """Check name and kind of a volume's file, and return its size in bytes.
+
+    Pipes and devices are not opened, because they may have no end.
+    """
     if not suffix_of(path):
         raise HstfError(
-            f"{path}: is not named {', '.join(SUFFIXES)}. Convert it to NIfTI: DICOM with dcm2niix"
-            " (dcm2niix -z y -o OUTPUT FOLDER), which keeps spacing and orientation."
+            f"{path}: the name does not end in {', '.join(SUFFIXES)}. Convert the file to NIfTI."
+            " For DICOM use dcm2niix -z y -o OUTPUT FOLDER, which keeps spacing and orientation."
         )
     try:
         if not path.exists():
@@ -161,66 +187,68 @@ def _size(path: Path) -> int:
             start = stream.read(2)
         size = path.stat().st_size
     except OSError as error:
-        raise HstfError(f"{path}: cannot be read ({reason(error)}).") from error
+        raise HstfError(f"{path}: cannot be read ({error_text(error)}).") from error
     if not start:
         raise HstfError(f"{path}: the file is empty.")
-    compressed, named = start == b"\x1f\x8b", path.name.lower().endswith(".gz")
-    if is_nifti(path) and compressed != named:
-        raise HstfError(
-            f"{path}: is{'' if compressed else ' not'} gzip-compressed, which its name denies."
-            f" Rename it to end in {'.nii.gz' if compressed else '.nii'} if it is sound."
-        )
+    if is_nifti(path):
+        _check_compression(path, is_compressed=start == GZIP_MAGIC)
     return size
 
 
-def _header_fault(image: nib.Nifti1Image, size: int, compressed: bool) -> str:
-    """What is implausible about a header of a file of ``size`` bytes; empty when nothing is."""
-    shape, dtype = tuple(map(int, image.shape)), image.get_data_dtype()
+def _check_compression(path: Path, is_compressed: bool) -> None:
+    if is_compressed and not path.name.lower().endswith(".gz"):
+        raise HstfError(
+            f"{path}: is gzip-compressed, but its name does not end in .gz."
+            " If the file is not damaged, rename it to end in .nii.gz."
+        )
+    if not is_compressed and path.name.lower().endswith(".gz"):
+        raise HstfError(
+            f"{path}: is not gzip-compressed, but its name ends in .gz."
+            " If the file is not damaged, rename it to end in .nii."
+        )
+
+
+def _header_problem(image: nib.Nifti1Image, size: int, compressed: bool) -> str:
+    """Describe what is implausible in the header of a file of ``size`` bytes; empty if nothing."""
+    shape = tuple(map(int, image.shape))
+    dtype = image.get_data_dtype()
     if min(shape, default=0) < 1:
         return f"has shape {shape}: an axis without voxels."
     if dtype.kind not in "iuf":
         return f"has voxels of type {dtype}, expected whole or real numbers. Convert it."
-    needed = int(getattr(image.dataobj, "offset", 0)) + math.prod(shape) * dtype.itemsize
-    if needed > size * (DEFLATE_RATIO if compressed else 1):
+    offset = int(getattr(image.dataobj, "offset", 0))
+    needed = offset + math.prod(shape) * dtype.itemsize
+    ratio = MAXIMUM_GZIP_RATIO if compressed else 1
+    if needed > size * ratio:
         return (
-            f"the header claims shape {shape} of {dtype}, {needed} bytes, but the file has {size} bytes;"
-            " it is truncated or its header is damaged."
+            f"the header claims shape {shape} of {dtype}, {needed} bytes, but the file has {size}"
+            " bytes; it is truncated or its header is damaged."
         )
     return ""
 
 
-def affine_fault(affine: np.ndarray) -> str:
-    """Why an affine ``(4, 4)`` cannot place voxels in space; empty when it can."""
-    if not np.isfinite(affine).all():
-        return "the affine holds values that are not finite"
-    edges = np.linalg.norm(affine[:3, :3], axis=0)
-    if edges.min() < 1e-6 or abs(np.linalg.det(affine[:3, :3] / edges)) < 1e-6:
-        return f"the affine is singular: {np.array2string(affine[:3, :3], precision=4).replace(chr(10), '')}"
-    return ""
-
-
 def read_image(path: Path) -> Volume:
-    """Read a 3D image as float32, scaled by the header's slope and intercept.
+    """Read a 3D image as float32, scaled by the slope and intercept of the header.
 
     Raises:
-        HstfError: missing, truncated, not NIfTI, not 3D (a fourth axis of length 1 is dropped), or with an
-            affine that cannot be inverted.
+        HstfError: if the file is missing, truncated, unreadable or not 3D (a fourth axis of length
+            1 is dropped), or if its affine cannot be inverted.
     """
     return _read(path, np.dtype(np.float32))
 
 
 def read_label(path: Path) -> Volume:
-    """Read a 3D label map as uint8. Values that are not whole numbers in 0..255 are refused.
+    """Read a 3D label map as uint8.
 
     Raises:
-        HstfError: as :func:`read_image`, or a value that is no label.
+        HstfError: as :func:`read_image`, or if a value is not a whole number from 0 to 255.
     """
     volume = _read(path, None)
     data = volume.data
     if data.dtype != np.uint8:
-        wrong = ~is_label(data)
-        if wrong.any():
-            found = float(data[wrong][0])
+        valid = is_label(data)
+        if not valid.all():
+            found = float(data[~valid][0])
             raise HstfError(
                 f"{path}: label values must be whole numbers from 0 to 255, found {found:g}."
             )
@@ -229,62 +257,80 @@ def read_label(path: Path) -> Volume:
 
 
 def is_label(values: np.ndarray) -> np.ndarray:
-    """Which ``values`` are whole numbers in 0..255, as booleans of the same shape. NaN is none."""
+    """Return which ``values`` are whole numbers from 0 to 255, as booleans. NaN is not."""
     if values.dtype.kind in "iu":
         return (values >= 0) & (values <= 255)
     rounded = np.rint(values)
-    with np.errstate(invalid="ignore"):  # inf - inf
-        return (np.abs(values - rounded) <= LABEL_TOLERANCE) & (rounded >= 0) & (rounded <= 255)
+    with np.errstate(invalid="ignore"):  # infinity minus infinity
+        is_whole = np.abs(values - rounded) <= LABEL_TOLERANCE
+    return is_whole & (rounded >= 0) & (rounded <= 255)
 
 
 def _read(path: Path, dtype: np.dtype | None) -> Volume:
     image = open_nifti(path)
     affine = np.asarray(image.affine, dtype=float)
-    fault = affine_fault(affine)
-    if fault:
-        raise HstfError(f"{path}: {fault}. Restore the file's geometry from its source.")
-    if dtype is not None and math.prod(image.shape) > max(LARGE, MOST_PACKED * path.stat().st_size):
-        raise HstfError(
-            f"{path}: {path.stat().st_size} bytes for shape {image.shape}: all but constant, no scan."
-        )
+    problem = affine_problem(affine)
+    if problem:
+        raise HstfError(f"{path}: {problem}. Restore the geometry of the file from its source.")
+    if dtype is not None:
+        _check_not_constant(path, image.shape)
     try:
-        with np.errstate(
-            all="ignore"
-        ):  # a damaged slope overflows; check names the values that result
+        # A damaged slope overflows. `check` reports the resulting values.
+        with np.errstate(all="ignore"):
             data = np.asanyarray(image.dataobj, dtype=dtype)
         data = np.ascontiguousarray(data.reshape(image.shape[:3]))
     except MemoryError as error:
         raise HstfError(f"{path}: not enough memory for its shape {image.shape}.") from error
-    except Exception as error:  # as in open_nifti
+    # Damaged bytes cause errors of many kinds, as in open_any.
+    except Exception as error:
         raise HstfError(
-            f"{path}: the voxels cannot be read; the file is truncated or damaged ({reason(error)})."
+            f"{path}: the voxels cannot be read; the file is truncated or damaged"
+            f" ({error_text(error)})."
         ) from error
     return Volume(data, affine, image.header)
 
 
-def write_like(path: Path, data: np.ndarray, source: Volume) -> None:
-    """Write ``data`` (``(X, Y, Z)``, uint8 or float32) as NIfTI with the geometry of ``source``.
+def _check_not_constant(path: Path, shape: Sequence[int]) -> None:
+    """Refuse a file that is too small for a scan, before its voxels fill the memory."""
+    size = path.stat().st_size
+    if math.prod(shape) > max(LARGE_SCAN, MAXIMUM_VOXELS_PER_BYTE * size):
+        raise HstfError(
+            f"{path}: {size} bytes for shape {tuple(shape)}: it is almost constant, not a scan."
+        )
 
-    The header is the source's: qform, sform, their codes, voxel sizes, units and byte order stay, bit by bit.
+
+def write_like(path: Path, data: np.ndarray, source: Volume) -> None:
+    """Write a NIfTI file with the geometry of ``source``.
+
+    The header is that of the source: qform, sform, their codes, voxel sizes, units and byte order
+    do not change by a bit.
+
+    Args:
+        path: file to write.
+        data: ``(X, Y, Z)``, uint8 or float32.
+        source: volume of the same shape.
 
     Raises:
-        HstfError: the shapes differ, or the file cannot be written.
+        HstfError: if the shapes differ, or the file cannot be written.
     """
     if data.shape != source.data.shape:
         raise HstfError(
-            f"{path}: shape {data.shape} to be written with the geometry of shape {source.data.shape}."
+            f"{path}: an array of shape {data.shape} cannot be written with the geometry of a"
+            f" volume of shape {source.data.shape}."
         )
     header = source.header.copy()
     header.set_data_dtype(data.dtype)
     header.set_slope_inter(1, 0)
-    header["cal_min"] = header["cal_max"] = 0
-    kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+    header["cal_min"] = 0
+    header["cal_max"] = 0
+    is_nifti2 = isinstance(header, nib.Nifti2Header)
+    image_type = nib.Nifti2Image if is_nifti2 else nib.Nifti1Image
     with atomic_path(path) as temporary:
-        nib.save(kind(data, source.affine, header), temporary)
+        nib.save(image_type(data, source.affine, header), temporary)
 
 
 def blank_volume(path: Path) -> Volume:
-    """The geometry of a NIfTI file, its voxels not read: all zero, in no memory."""
+    """Return the geometry of a file with voxels of zero, which need no memory."""
     image = open_nifti(path)
     zeros = np.broadcast_to(np.uint8(0), image.shape[:3])
     return Volume(zeros, np.asarray(image.affine, dtype=float), image.header)

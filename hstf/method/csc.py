@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hstf.config.training import CscConfig
-from hstf.imaging.geometry import zooms
+from hstf.imaging.spacing import axis_zooms
 from hstf.models.base import Pyramid, SegmentationNetwork
-from hstf.training.distributed import from_first
+from hstf.training.distributed import from_first_rank
 from hstf.training.losses import EPSILON, averaged, soft_dice, weighted_mean
 
 
@@ -27,7 +27,7 @@ def zoomed_pyramid(student: SegmentationNetwork, image: Tensor, zoom: float) -> 
     """
     shape, size = (
         image.shape[2:],
-        zoomed_size(image.shape[2:], zooms(zoom, student.spec.spacing), student.divisor),
+        zoomed_size(image.shape[2:], axis_zooms(zoom, student.spec.spacing), student.divisor),
     )
     zoomed = F.interpolate(image, size=size, mode="trilinear", align_corners=False)
     answer = student.pyramid(
@@ -126,7 +126,7 @@ def draw_zoom(scale_range: tuple[float, float], generator: torch.Generator) -> f
     zoom = math.exp(
         low + (high - low) * float(torch.rand(1, generator=generator, device=generator.device))
     )
-    return from_first(zoom)
+    return from_first_rank(zoom)
 
 
 def sigmoid_ramp(progress: float) -> float:

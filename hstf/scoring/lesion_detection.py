@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from hstf.config.evaluate import DetectionConfig
+from hstf.imaging.slabs import slabs
 
 FROC_RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """False positives per scan at which sensitivity is told and averaged (LUNA16, Setio et al., Med Image Anal 2017)."""
@@ -184,12 +185,11 @@ def _components(mask: np.ndarray, criterion: DetectionConfig) -> tuple[np.ndarra
 def _sums(parts: np.ndarray, number: int, values: np.ndarray | None = None) -> np.ndarray:
     """Voxels ``(number,)`` of each part, or the sum of its ``values``; slab by slab, bincount makes wide copies."""
     total = np.zeros(number + 1)
-    step = max(1, SLAB_VOXELS // max(1, parts[:1].size))
-    for start in range(0, len(parts), step):
-        slab = parts[start : start + step]
-        inside = slab > 0
-        weights = None if values is None else values[start : start + step][inside]
-        total += np.bincount(slab[inside], weights, number + 1)
+    for slab in slabs(parts.shape, SLAB_VOXELS):
+        numbers = parts[slab]
+        inside = numbers > 0
+        weights = None if values is None else values[slab][inside]
+        total += np.bincount(numbers[inside], weights, number + 1)
     return total[1:]
 
 

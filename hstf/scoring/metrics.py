@@ -1,6 +1,6 @@
 """Scores of a segmentation against its reference (Metrics Reloaded, Maier-Hein et al., Nat Methods 2024).
 
-Label maps hold class indices ``(X, Y, Z)``; :data:`hstf.imaging.geometry.IGNORED` marks voxels of the reference that count for
+Label maps hold class indices ``(X, Y, Z)``; :data:`hstf.imaging.label_values.IGNORED` marks voxels of the reference that count for
 nothing: they are left out of the overlap metrics, and lie outside of both masks for distances and volumes.
 Scored are structures, each a set of classes (:mod:`hstf.imaging.regions`): the classes, or overlapping regions of them.
 
@@ -25,9 +25,16 @@ from typing import Literal
 
 import numpy as np
 
-from hstf.imaging.geometry import IGNORED
-from hstf.imaging.probabilities import slabs
-from hstf.imaging.regions import Structures, box_around, class_boxes, class_count, mask, overlaps
+from hstf.imaging.label_values import IGNORED
+from hstf.imaging.regions import (
+    Structures,
+    box_around,
+    class_boxes,
+    class_count,
+    overlaps,
+    structure_mask,
+)
+from hstf.imaging.slabs import slabs
 from hstf.imaging.sparse_labels import is_sparse, unknown_structures
 
 OVERLAP_METRICS = ("accuracy", "precision", "recall", "dice", "jaccard")
@@ -73,7 +80,7 @@ def table_dice(table: np.ndarray, structures: Structures, empty: float = 1.0) ->
 def confusion(prediction: np.ndarray, reference: np.ndarray, classes: int) -> np.ndarray:
     """Voxel counts ``(classes, classes)``, rows the prediction, columns the reference.
 
-    Values of ``classes`` and above, :data:`hstf.imaging.geometry.IGNORED` among them, are left out. Works slab by slab, so that the
+    Values of ``classes`` and above, :data:`hstf.imaging.label_values.IGNORED` among them, are left out. Works slab by slab, so that the
     extra memory is that of a slab.
 
     Raises:
@@ -181,7 +188,7 @@ def score(
 
     Args:
         prediction: class indices ``(X, Y, Z)``.
-        reference: class indices ``(X, Y, Z)``, :data:`hstf.imaging.geometry.IGNORED` where the truth is unknown.
+        reference: class indices ``(X, Y, Z)``, :data:`hstf.imaging.label_values.IGNORED` where the truth is unknown.
         spacing: voxel size (mm) along the array's axes.
         structures: what is scored.
         empty: what a structure absent from both counts as, see the module's text.
@@ -211,7 +218,9 @@ def score(
                 "one of the two has the structure"
             )  # beyond it there is no surface
             distances = distance_metrics(
-                mask(prediction[box], members), mask(reference[box], members), spacing
+                structure_mask(prediction[box], members),
+                structure_mask(reference[box], members),
+                spacing,
             )
         scores[name] = {
             **overlap_metrics(hits, predicted, true, int(table.sum()), empty),

@@ -8,7 +8,7 @@ their order is not touched.
 
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -19,38 +19,50 @@ from hstf.config.load import load_config
 from hstf.experiment.cases import Case, Split, read_cases
 from hstf.experiment.layout import Layout
 from hstf.imaging.arrays import read_array
-from hstf.imaging.geometry import IGNORED, Geometry
-from hstf.imaging.probabilities import most_likely, sharpen
-from hstf.imaging.regions import Members, class_count, mask, overlaps, probability
-from hstf.method.plr.anatomy_rules import KnownStructure, StructureRule, describe, learn_rule
-from hstf.method.plr.calibration import Calibration, known_structure
+from hstf.imaging.geometry import Geometry
+from hstf.imaging.label_values import IGNORED
+from hstf.imaging.probabilities import apply_temperature, most_likely
+from hstf.imaging.regions import (
+    ClassIndices,
+    class_count,
+    overlaps,
+    structure_mask,
+    structure_probability,
+)
+from hstf.method.plr.anatomy_rules import (
+    AnatomyRule,
+    AnatomyRules,
+    describe_anatomy,
+    learn_rule,
+)
+from hstf.method.plr.calibration import Calibration, applicable_rules
 from hstf.method.plr.lesions import (
     Component,
     LesionModel,
-    are_real,
     find_components,
     fit_lesions,
     possible_bound,
+    real_components,
 )
 from hstf.method.plr.predicted_dice import (
     DiceModel,
-    Features,
+    QualityFeatures,
     fit_models,
-    leave_one_out,
+    leave_one_out_errors,
     residual_sd,
 )
-from hstf.method.plr.refinement import SCALE_VARIANCE, Cleaning, TeacherOutput
+from hstf.method.plr.refinement import LabelCleaner
 from hstf.method.plr.reliability import (
-    Sample,
+    VoxelSample,
     confidence_threshold,
-    diagram,
     fit_temperature,
     negative_log_likelihood,
     reliability,
+    reliability_diagram,
     sample_voxels,
 )
+from hstf.method.tta_summary import TtaSummary
 from hstf.runtime.errors import HstfError
-from hstf.runtime.files import read_json
 from hstf.runtime.progress import track
 from hstf.runtime.shards import read_table
 from hstf.scoring.metrics import confusion, structure_dice
@@ -78,7 +90,7 @@ class LabelledCase:
     """An out-of-fold prediction and the label it is measured with, both on the grid."""
 
     case_id: str
-    output: TeacherOutput
+    output: TtaSummary
     label: np.ndarray
     """``(X, Y, Z)`` uint8 class index, 255 where unknown."""
     voxel_mm3: float
@@ -101,8 +113,8 @@ def calibrate(config: Config) -> Calibration:
                 case.output.probabilities, case.label, VOXELS // (2 * len(case_ids)), config.seed
             )
         )
-        shapes.append(describe(case.label, structures, case.voxel_mm3))
-    pooled = Sample(
+        shapes.append(describe_anatomy(case.label, structures, case.voxel_mm3))
+    pooled = VoxelSample(
         np.concatenate([s.probabilities for s in samples], axis=1),
         np.concatenate([s.label for s in samples]),
     )
@@ -118,8 +130,8 @@ def calibrate(config: Config) -> Calibration:
         if name in config.lesions
     }
     predicted = (read_case(layout, case_id) for case_id in track(case_ids, "calibrate: structure"))
-    rules |= with_gains(known_structure(structures, rules, lesions), predicted)
-    known = known_structure(structures, rules, lesions)
+    rules |= with_gains(applicable_rules(structures, rules, lesions), predicted)
+    known = applicable_rules(structures, rules, lesions)
     scores = [
         score_case(read_case(layout, case_id), temperature, known, lesions, config)
         for case_id in track(case_ids, "calibrate: cases")
@@ -151,33 +163,35 @@ def _labelled(config: Config) -> list[Case]:
 def read_case(layout: Layout, case_id: str) -> LabelledCase:
     """Read a labelled case's prediction and label on the grid."""
     folder = layout.preprocessed / case_id
-    geometry = Geometry.from_json(read_json(folder / "geometry.json"))
+    geometry = Geometry.load(folder / "geometry.json")
     return LabelledCase(
         case_id,
-        TeacherOutput.read(layout.out_of_fold / case_id),
+        TtaSummary.load(layout.out_of_fold / case_id),
         read_array(folder / "label.b2nd"),
         prod(geometry.spacing),
     )
 
 
 def learn_lesions(
-    cases: Iterable[LabelledCase], members: Members, temperature: float
+    cases: Iterable[LabelledCase], members: ClassIndices, temperature: float
 ) -> LesionModel:
     """What the out-of-fold ``cases`` teach about lesions that have the classes ``members``."""
     components: list[Component] = []
     real: list[bool] = []
     voxels, lesion_voxels = np.zeros(256, np.int64), np.zeros(256, np.int64)
     for case in cases:
-        calibrated = sharpen(case.output.probabilities, temperature)
-        likely = probability(calibrated, members)
+        calibrated = apply_temperature(case.output.probabilities, temperature)
+        likely = structure_probability(calibrated, members)
         numbers, found = find_components(
-            mask(most_likely(calibrated), members),
+            structure_mask(most_likely(calibrated), members),
             likely,
-            case.output.uncertainty[SCALE_VARIANCE],
+            case.output.scale_variance,
             case.voxel_mm3,
         )
-        lesion, known = mask(case.label, members), case.label != IGNORED
-        for component, truth in zip(found, are_real(numbers, found, lesion, known), strict=True):
+        lesion, known = structure_mask(case.label, members), case.label != IGNORED
+        for component, truth in zip(
+            found, real_components(numbers, found, lesion, known), strict=True
+        ):
             if truth is not None:
                 components.append(component)
                 real.append(truth)
@@ -186,25 +200,26 @@ def learn_lesions(
     return fit_lesions(components, real, possible_bound(voxels, lesion_voxels))
 
 
-def with_gains(anatomy: KnownStructure, cases: Iterable[LabelledCase]) -> dict[str, StructureRule]:
+def with_gains(anatomy: AnatomyRules, cases: Iterable[LabelledCase]) -> dict[str, AnatomyRule]:
     """The rules of ``anatomy``, each with what bringing the out-of-fold predictions to it alone adds to their mean Dice."""
     gains = []
     for case in cases:
         given = case.output.probabilities
         label = most_likely(given)
-        before = structure_dice(label, case.label, anatomy.structures)
+        before = structure_dice(label, case.label, anatomy.classes)
         single = (
-            KnownStructure(anatomy.structures, {name: rule}) for name, rule in anatomy.rules.items()
+            AnatomyRules(classes=anatomy.classes, rules={name: rule})
+            for name, rule in anatomy.rules.items()
         )
         after = [
             structure_dice(
-                one.cleaned(label, given, case.voxel_mm3), case.label, anatomy.structures
+                one.apply_to_label(label, given, case.voxel_mm3), case.label, anatomy.classes
             )
             for one in single
         ]
         gains.append([_mean_difference(dice, before) for dice in after])
     return {
-        name: replace(rule, dice_gain=float(np.mean(gain)))
+        name: rule.model_copy(update={"dice_gain": float(np.mean(gain))})
         for (name, rule), gain in zip(anatomy.rules.items(), zip(*gains, strict=True), strict=True)
     }
 
@@ -219,7 +234,7 @@ def _mean_difference(after: np.ndarray, before: np.ndarray) -> float:
 class CaseScore:
     """What refinement would write of a labelled case, and how right it is about the labelled voxels."""
 
-    features: dict[str, Features | None]
+    features: dict[str, QualityFeatures | None]
     """By structure, as refinement will see them."""
     dice: np.ndarray
     """``(S,)`` true Dice; NaN for a structure of which a sparse label shows none."""
@@ -230,14 +245,16 @@ class CaseScore:
 
 
 def score_case(
-    case: LabelledCase, temperature: float, known: KnownStructure, lesions: Mapping[str, LesionModel],
+    case: LabelledCase, temperature: float, known: AnatomyRules, lesions: Mapping[str, LesionModel],
     config: Config,
 ) -> CaseScore:  # fmt: skip
     """Refine the out-of-fold prediction of ``case`` and compare it with the label."""
     structures = config.structures
-    clean = Cleaning(config.refine, known, temperature, lesions, case.voxel_mm3)(case.output)
+    clean = LabelCleaner(config.refine, known, temperature, lesions, case.voxel_mm3).clean(
+        case.output
+    )
     features = {
-        name: values if mask(clean.label, structures[name]).any() else None
+        name: values if structure_mask(clean.label, structures[name]).any() else None
         for name, values in clean.features.items()
     }
     found, _, voxels = overlaps(
@@ -247,12 +264,12 @@ def score_case(
 
 
 def assemble(
-    config: Config, cases: Sequence[Case], sample: Sample, temperature: float, rules: Mapping[str, StructureRule],
+    config: Config, cases: Sequence[Case], sample: VoxelSample, temperature: float, rules: Mapping[str, AnatomyRule],
     lesions: Mapping[str, LesionModel], scores: Sequence[CaseScore],
 ) -> Calibration:  # fmt: skip
     """Put together what the voxels and the cases tell: confidence by class, predicted Dice by structure."""
     classes, structures = config.class_names, list(config.structures)
-    calibrated = Sample(sharpen(sample.probabilities, temperature), sample.label)
+    calibrated = VoxelSample(apply_temperature(sample.probabilities, temperature), sample.label)
     before, after = (
         reliability(s, len(classes), config.calibrate.bins) for s in (sample, calibrated)
     )
@@ -268,7 +285,7 @@ def assemble(
             n: confidence_threshold(curve, config.calibrate)
             for n, curve in zip(classes, after, strict=True)
         },
-        structure=dict(rules),
+        anatomy_rules=dict(rules),
         lesions=dict(lesions),
         dice_models=quality.models,
         class_sd=quality.class_sd,
@@ -287,7 +304,9 @@ def assemble(
                 "before": {name: curve.error for name, curve in zip(classes, before, strict=True)},
                 "after": {name: curve.error for name, curve in zip(classes, after, strict=True)},
             },
-            "reliability": diagram(reliability(calibrated, len(classes), DIAGRAM_BINS), classes),
+            "reliability": reliability_diagram(
+                reliability(calibrated, len(classes), DIAGRAM_BINS), classes
+            ),
             "dice": dict(zip(structures, np.nanmean(table, axis=0).tolist(), strict=True)),
             "recall": dict(zip(structures, pooled_recall(scores), strict=True)),
             "cases": _case_evidence(
@@ -332,7 +351,7 @@ class Quality:
 
 
 def learn_quality(
-    features: Sequence[dict[str, Features | None]], table: np.ndarray, may_be_absent: Mapping[str, bool],
+    features: Sequence[dict[str, QualityFeatures | None]], table: np.ndarray, may_be_absent: Mapping[str, bool],
     patients: Sequence[str],
 ) -> Quality:  # fmt: skip
     """Fit the predicted Dice of each structure to the true one.
@@ -344,7 +363,7 @@ def learn_quality(
         patients: whose each case is.
     """
     models = fit_models(features, table, may_be_absent)
-    errors = leave_one_out(features, table, may_be_absent, patients)
+    errors = leave_one_out_errors(features, table, may_be_absent, patients)
     predicted = [
         np.mean([models[name].predict(values) for name, values in case.items()])
         for case in features

@@ -1,10 +1,15 @@
-"""``hstf labels``: what the student learns from. A person's word comes before the pseudo-label.
+"""``hstf labels``: what the student learns from. A manual override comes before the pseudo-label.
 
-Each case that is used gets its label and weights in native space, to look at, and as targets on the grid, to train on.
-Without ``--shard`` the tables of the shards are joined into ``labels.csv``.
+Each case that is used gets its label and weight in native space, to look at, and a target on the
+planned grid, to train on. The target of a pseudo-label was stored by ``refine``; the target of a
+corrected label is made here. Without ``--shard`` the tables of the shards are joined into
+``labels.csv``.
 """
 
 import argparse
+import os
+import shutil
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -14,172 +19,197 @@ from typing import Any
 import numpy as np
 
 from hstf.config.experiment import Config
-from hstf.experiment.cases import Case, Split, read_cases
-from hstf.experiment.context import joined_rows, unlabelled_shard
-from hstf.experiment.dependencies import stage_parameters
-from hstf.experiment.layout import Layout
+from hstf.experiment.cases import Case, Split
+from hstf.experiment.context import StageContext
 from hstf.experiment.overrides import Override, overrides_in_force
-from hstf.imaging.arrays import read_array, write_array
-from hstf.imaging.geometry import IGNORED, Geometry, misplacement
-from hstf.imaging.label_values import class_indices, class_locations
-from hstf.imaging.probabilities import most_likely, sharpen
+from hstf.experiment.tables import LABELS, PREPROCESSED, REFINE
+from hstf.imaging.affines import geometry_mismatch
+from hstf.imaging.arrays import write_array
+from hstf.imaging.class_locations import class_locations
+from hstf.imaging.geometry import Geometry
+from hstf.imaging.label_values import IGNORED, class_indices
 from hstf.imaging.volumes import blank_volume, open_nifti, read_label, write_like
-from hstf.method.plr.calibration import Calibration
+from hstf.method.plr.targets import grid_weight, training_target
 from hstf.method.plr.weights import mean_weight
-from hstf.runtime.errors import HstfError, join_faults
-from hstf.runtime.files import atomic_path, read_csv, read_json, sha256_file, write_csv
-from hstf.runtime.shards import CaseWork, read_table, row_of, run_shard
-from hstf.stages.arguments import add_round_and_shard, run_shard_or_join
+from hstf.runtime.errors import HstfError, join_problems
+from hstf.runtime.files import atomic_path, sha256_file
+from hstf.runtime.shards import CaseWork, Row, digest_of, read_shard, run_shard
+from hstf.stages.arguments import context_of
 
-COLUMNS = ("round", "source", "reviewer", "reason", "predicted_dice", "weight_mean")
+SOURCE_OF_ACTION = {"accept": "accepted", "replace": "corrected", "reject": "rejected"}
+"""The column ``source`` by the action of a reviewer."""
 
-
-add_arguments = add_round_and_shard
+SOURCES = ("automatic", "accepted", "corrected", "rejected")
 
 
 def run(args: argparse.Namespace) -> int:
-    return run_shard_or_join(args, labels, merge_labels)
+    """Write the labels of a shard, or join the tables of all shards."""
+    context = context_of(args, "labels")
+    if args.shard is None:
+        merge_labels(context)
+    else:
+        labels(context, args.shard)
+    return 0
 
 
-def labels(config: Config, number: int, shard: str) -> int:
-    """Write the labels of ``shard`` in round ``number``; returns how many cases were computed.
+def labels(context: StageContext, shard: str) -> int:
+    """Write the labels of a shard.
+
+    Returns:
+        The number of cases that were computed; the others were up to date.
 
     Raises:
-        HstfError: a wrong round or shard; faults of the overrides, all at once; pseudo-labels missing or edited.
+        HstfError: if there is no such round or shard, if overrides have problems (the message lists
+            all of them), or if pseudo-labels are missing or were edited.
     """
-    cases = unlabelled_shard(config, number, shard)
-    layout, soft = Layout.of(config), config.for_round(number).student.soft_targets
-    every_case = {case.case_id for case in read_cases(config).of(Split.UNLABELLED)}
-    in_force = overrides_in_force(config, number, every_case)
-    check_human_labels(config, cases, in_force)
-    pseudo = read_table(layout.pseudo_labels_table(number, shard))
-    verdicts = {row["case_id"]: row for row in read_csv(layout.refine(number))}
-    preprocessed = read_table(layout.preprocessed_table(shard), verify=False)
-    teacher = read_table(layout.teacher_table(number, shard)) if soft else {}
-    temperature = calibrated_temperature(config, number) if soft else None
+    cases = context.unlabelled_shard(shard)
+    layout = context.layout
+    number = context.round
+    unlabelled = {case.case_id for case in context.cases(Split.UNLABELLED)}
+    overrides = overrides_in_force(layout.overrides, context.schedule, number, unlabelled)
+    check_corrected_labels(context, cases, overrides)
+    refined = read_shard(REFINE, layout.pseudo_labels_table(number, shard))
+    verdicts = read_shard(REFINE, layout.refine(number), verify=False)
+    preprocessed = read_shard(PREPROCESSED, layout.preprocessed_table(shard), verify=False)
     works = []
     for case in cases:
+        name = case.case_id
         inputs = {
-            "geometry": row_of(preprocessed, case, "preprocess"),
-            "label": row_of(pseudo, case, "refine"),
+            "geometry": digest_of(preprocessed, name, "preprocess"),
+            "label": digest_of(refined, name, "refine"),
         }
-        if soft:
-            inputs |= {
-                "teacher": row_of(teacher, case, "teacher"),
-                "temperature": str(temperature),
-            }
-        row_of(verdicts, case, "refine.csv")
-        decision = decide(verdicts[case.case_id], in_force.get(case.case_id), number)
-        inputs |= {"decision": str(asdict(decision))}
+        digest_of(verdicts, name, "refine.csv")
+        decision = decide(verdicts[name], overrides.get(name), number)
+        inputs["decision"] = str(asdict(decision))
         if decision.file is not None:
-            inputs |= {"human label": sha256_file(decision.file)}
-        writer = CaseWriter(config, number, case, decision, temperature)
-        works.append(CaseWork(case.case_id, inputs, writer.outputs, writer.write))
-    table = layout.labels_shard_table(number, shard)
-    parameters = stage_parameters(config, "labels", number)
-    return run_shard(table, parameters, works, COLUMNS, f"labels {number} {shard}")
+            inputs["corrected label"] = sha256_file(decision.file)
+        label = CaseLabel(context, case, decision)
+        works.append(CaseWork(name, inputs, label.outputs, label.write))
+    path = layout.labels_shard_table(number, shard)
+    return run_shard(LABELS, path, context.parameters, works, f"labels {number} {shard}")
 
 
-def calibrated_temperature(config: Config, number: int) -> float:
-    """The temperature of the teacher's probabilities in soft targets; 1 where refinement does not calibrate."""
-    if not config.for_round(number).refine.calibrate:
-        return 1.0
-    return Calibration.load(Layout.of(config).calibration).temperature
+def merge_labels(context: StageContext) -> None:
+    """Join the tables of the shards into ``labels.csv``.
+
+    Raises:
+        HstfError: if the table of a shard is missing.
+    """
+    layout = context.layout
+    number = context.round
+    path_of = partial(layout.labels_shard_table, number)
+    rows = context.joined_records(LABELS, path_of, layout.labels(number).name)
+    LABELS.write(layout.labels_table(number), rows)
+    counts = Counter(row["source"] for row in rows)
+    summary = ", ".join(f"{counts[source]} {source}" for source in SOURCES)
+    print(f"labels {number}: {summary}", flush=True)
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Where a case's label comes from."""
+    """Where the label of a case comes from."""
 
     round: int
-    """Of the pseudo-label, or from which the person's word holds."""
+    """Round of the pseudo-label, or round from which the override applies."""
     source: str
-    """automatic, human, accepted (an automatic label that a person accepted) or rejected."""
+    """One of :data:`SOURCES`."""
     reviewer: str
     reason: str
     predicted_dice: float | None
-    """None for a person's label."""
+    """None for a corrected label."""
     file: Path | None
-    """A person's label."""
+    """The corrected label."""
 
 
-def decide(row: Mapping[str, str], override: Override | None, number: int) -> Decision:
-    """Join the verdict of refinement, a ``row`` of ``refine.csv``, and a person's ``override``."""
-    predicted = float(row["predicted_dice"])
+def decide(row: Row, override: Override | None, number: int) -> Decision:
+    """Join the verdict of the refinement with a manual override.
+
+    Args:
+        row: the row of the case in ``refine.csv``.
+        override: the override that is in force, if there is one.
+        number: the round.
+    """
+    predicted_dice = row["predicted_dice"]
     if override is None:
-        source = "automatic" if row["accepted"] == "1" else "rejected"
-        return Decision(number, source, "", row["reason"], predicted, None)
-    source = {"accept": "accepted", "replace": "human", "reject": "rejected"}[override.action]
-    known = None if source == "human" else predicted
+        source = "automatic" if row["accepted"] else "rejected"
+        return Decision(number, source, "", row["reason"], predicted_dice, None)
+    source = SOURCE_OF_ACTION[override.action]
+    if source == "corrected":
+        predicted_dice = None
     return Decision(
-        override.number, source, override.reviewer, override.reason, known, override.file
+        override.number, source, override.reviewer, override.reason, predicted_dice, override.file
     )
 
 
-def check_human_labels(
-    config: Config, cases: Iterable[Case], in_force: Mapping[str, Override]
+def check_corrected_labels(
+    context: StageContext, cases: Iterable[Case], overrides: Mapping[str, Override]
 ) -> None:
-    """Refuse corrected labels that do not lie on their image's grid or hold values of no class.
+    """Refuse corrected labels that do not fit their image or have unknown values.
 
     Raises:
-        HstfError: with every fault of every label.
+        HstfError: with all problems of all labels.
     """
-    faults = [
-        fault
-        for case in cases
-        if case.case_id in in_force and in_force[case.case_id].file is not None
-        for fault in human_label_faults(config, case, in_force[case.case_id].file)  # type: ignore[arg-type]
-    ]
-    if faults:
-        raise join_faults(
-            f"{Layout.of(config).overrides}: {len(faults)} faults in corrected labels.", faults
+    problems = []
+    for case in cases:
+        override = overrides.get(case.case_id)
+        if override is not None and override.file is not None:
+            problems += corrected_label_problems(context.config, case, override.file)
+    if problems:
+        raise join_problems(
+            f"{context.layout.overrides}: {len(problems)} problems in corrected labels.", problems
         )
 
 
-def human_label_faults(config: Config, case: Case, path: Path) -> list[str]:
-    """What is wrong with a corrected label, as sentences."""
+def corrected_label_problems(config: Config, case: Case, path: Path) -> list[str]:
+    """Describe what is wrong with a corrected label."""
     try:
-        image, label = open_nifti(case.images[0]), read_label(path)
+        image = open_nifti(case.images[0])
+        label = read_label(path)
     except HstfError as error:
         return [str(error)]
-    tolerance = config.check.affine_tolerance_mm
-    wrong = misplacement(
-        label.data.shape, label.affine, image.shape[:3], np.asarray(image.affine), tolerance
+    problems = []
+    mismatch = geometry_mismatch(
+        label.data.shape,
+        label.affine,
+        image.shape[:3],
+        np.asarray(image.affine),
+        config.check.affine_tolerance_mm,
     )
-    faults = []
-    if wrong:
-        faults.append(
-            f"{path}: {wrong}, {case.images[0]}. Save the correction with the image's geometry"
+    if mismatch:
+        problems.append(
+            f"{path}: {mismatch}, {case.images[0]}. Save the correction with the geometry of the image"
         )
     known = set(config.labels.values())
     unknown = sorted(set(np.unique(label.data).tolist()) - known)
     if unknown:
-        faults.append(
-            f"{path}: holds the values {', '.join(map(str, unknown))}, expected only"
-            f" {', '.join(map(str, sorted(known)))}"
+        problems.append(
+            f"{path}: has the values {_listed(unknown)}, expected only {_listed(sorted(known))}"
         )
-    return faults
+    return problems
+
+
+def _listed(values: Iterable[int]) -> str:
+    return ", ".join(map(str, values))
 
 
 @dataclass(frozen=True)
-class CaseWriter:
-    """Writes the label of one case."""
+class CaseLabel:
+    """Writes what the student learns from one case."""
 
-    config: Config
-    number: int
+    context: StageContext
     case: Case
     decision: Decision
-    temperature: float | None
-    """For soft targets: the calibration of the teacher's probabilities."""
 
     @property
-    def used(self) -> bool:
+    def is_used(self) -> bool:
+        """Whether the student learns from the case."""
         return self.decision.source != "rejected"
 
     @property
     def files(self) -> list[Path]:
-        """Label and weight in native space, target and locations on the grid."""
-        folder, name = Layout.of(self.config).labels(self.number), self.case.case_id
+        """Label and weight in native space, target and patch centres on the grid."""
+        folder = self.context.layout.labels(self.context.round)
+        name = self.case.case_id
         return [
             folder / f"{name}.nii.gz",
             folder / f"{name}.weight.nii.gz",
@@ -189,98 +219,65 @@ class CaseWriter:
 
     @property
     def outputs(self) -> list[Path]:
-        return self.files if self.used else []
+        """The files, if the case is used."""
+        return self.files if self.is_used else []
 
     def write(self) -> dict[str, Any]:
-        """Write the case's files; returns the row of the table. Files of a case that is now rejected are removed."""
-        row = {key: value for key, value in asdict(self.decision).items() if key != "file"}
-        if not self.used:
+        """Write the files of the case and return its row of the table.
+
+        The files of a case that is no longer used are removed.
+        """
+        row = asdict(self.decision)
+        del row["file"]
+        if not self.is_used:
             for path in self.files:
                 path.unlink(missing_ok=True)
             return row
-        values = read_label(self.decision.file or self._pseudo_label("")).data
-        label = class_indices(values, self.config, self.decision.file or self.files[0])
+        source = self.decision.file or self._pseudo_label(".nii.gz")
+        values = read_label(source).data
+        label = class_indices(values, self.context.config, source)
         if self.decision.file is None:
-            weight = read_label(self._pseudo_label(".weight")).data
+            weight = read_label(self._pseudo_label(".weight.nii.gz")).data
         else:
             weight = np.where(label == IGNORED, 0, 255).astype(np.uint8)
-        source = blank_volume(self.case.images[0])
-        write_like(self.files[0], values, source)
-        write_like(self.files[1], weight, source)
+        image = blank_volume(self.case.images[0])
+        write_like(self.files[0], values, image)
+        write_like(self.files[1], weight, image)
         self._write_target(label, weight)
-        return row | {"weight_mean": mean_weight(label, weight)}
+        row["weight_mean"] = mean_weight(label, weight)
+        return row
 
-    def _pseudo_label(self, kind: str) -> Path:
-        return (
-            Layout.of(self.config).pseudo_labels(self.number) / f"{self.case.case_id}{kind}.nii.gz"
-        )
+    def _pseudo_label(self, suffix: str) -> Path:
+        folder = self.context.layout.pseudo_labels(self.context.round)
+        return folder / f"{self.case.case_id}{suffix}"
 
     def _write_target(self, native_label: np.ndarray, native_weight: np.ndarray) -> None:
-        layout, classes = Layout.of(self.config), len(self.config.class_names)
-        geometry = Geometry.from_json(
-            read_json(layout.preprocessed / self.case.case_id / "geometry.json")
-        )
+        """Write target and patch centres on the planned grid."""
+        config = self.context.config
+        classes = len(config.class_names)
+        preprocessed = self.context.layout.preprocessed / self.case.case_id
+        geometry = Geometry.load(preprocessed / "geometry.json")
         label = geometry.label_to_grid(native_label, classes)
-        if self.decision.file is None:
-            weight = np.rint(geometry.to_grid(native_weight, order=1)).clip(0, 255).astype(np.uint8)
-        else:  # full, however thin a scribble is
-            weight = np.full(label.shape, 255, np.uint8)
-        probabilities = None
-        if self.temperature is not None and self.decision.file is None:
-            folder = layout.teacher(self.number) / self.case.case_id
-            probabilities = sharpen(read_array(folder / "probabilities.b2nd"), self.temperature)
         target, locations = self.files[2:]
-        write_array(
-            target,
-            training_target(label, weight, classes, probabilities),
-            self.config.preprocess.chunk,
-        )
+        if self.decision.file is None and config.student.soft_targets:
+            link_or_copy(self._pseudo_label(".target.b2nd"), target)
+        else:
+            if self.decision.file is None:
+                weight = grid_weight(native_weight, geometry)
+            else:
+                # A corrected voxel counts fully, however thin a scribble is.
+                weight = np.full(label.shape, 255, np.uint8)
+            array = training_target(label, weight, classes, None)
+            write_array(target, array, config.preprocess.chunk)
+        centres = class_locations(label, classes, self.case.case_id)
         with atomic_path(locations) as temporary:
-            np.save(
-                temporary, class_locations(label, classes, self.case.case_id), allow_pickle=False
-            )
+            np.save(temporary, centres, allow_pickle=False)
 
 
-def training_target(
-    label: np.ndarray, weight: np.ndarray, classes: int, probabilities: np.ndarray | None
-) -> np.ndarray:
-    """Target probabilities and weight, ``(K+1, X, Y, Z)`` uint8, of 255.
-
-    One-hot, or the calibrated ``probabilities`` ``(K, X, Y, Z)``. Where their most likely class is not that of ``label``
-    ``(X, Y, Z)``, the two classes change places: a clean-up did not believe the one and took the other, or, at a boundary,
-    resampling decided between two nearly equal ones. So the label is always a most likely class of its target. Ignored
-    voxels (255) have weight 0, and any class is equally likely.
-    """
-    target = np.empty((classes + 1, *label.shape), np.uint8)
-    for index in range(classes):
-        target[index] = 255 * (label == index).view(np.uint8)
-    target[:classes, label == IGNORED] = round(255 / classes)
-    target[classes] = np.where(label == IGNORED, 0, weight)
-    if probabilities is not None:
-        known, likely = label < classes, most_likely(probabilities)
-        for index in range(classes):
-            np.copyto(target[index], probabilities[index], where=known)
-        differ = np.nonzero(known & (likely != label))
-        here, there = (label[differ], *differ), (likely[differ], *differ)
-        target[here], target[there] = target[there], target[here]
-    return target
-
-
-def merge_labels(config: Config, number: int) -> None:
-    """Join the tables of the shards into ``labels.csv``.
-
-    Raises:
-        HstfError: a shard's table is missing.
-    """
-    layout = Layout.of(config)
-    rows = joined_rows(
-        config, partial(layout.labels_shard_table, number), layout.labels(number).name
-    )
-    write_csv(layout.labels_table(number), rows, ["case_id", *COLUMNS, "files", "sha256"])
-    counts = {
-        s: sum(row["source"] == s for row in rows)
-        for s in ("automatic", "accepted", "human", "rejected")
-    }
-    print(
-        f"labels {number}: {', '.join(f'{n} {source}' for source, n in counts.items())}", flush=True
-    )
+def link_or_copy(source: Path, target: Path) -> None:
+    """Create ``target`` as a second name of ``source``; copy it if the disk has no hard links."""
+    with atomic_path(target) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)

@@ -20,12 +20,13 @@ from hstf.experiment.layout import Layout
 from hstf.experiment.plan import Plan
 from hstf.experiment.reuse import own_stage
 from hstf.imaging.arrays import write_array
+from hstf.imaging.class_locations import class_locations
 from hstf.imaging.geometry import Geometry
-from hstf.imaging.label_values import class_indices, class_locations
+from hstf.imaging.label_values import class_indices
 from hstf.imaging.preparation import prepare_image
 from hstf.imaging.volumes import read_image, read_label
-from hstf.runtime.errors import HstfError, join_faults
-from hstf.runtime.files import atomic_path, read_csv, sha256_file, write_json
+from hstf.runtime.errors import HstfError, join_problems
+from hstf.runtime.files import atomic_path, read_csv, sha256_file
 from hstf.runtime.processes import worker_count
 from hstf.runtime.shards import CaseWork, run_shard
 from hstf.stages.arguments import add_config, add_shard
@@ -83,7 +84,7 @@ def _refuse_unchecked(digests: Mapping[Path, str], table: Path) -> None:
         if checked.get(str(path)) != digest
     ]
     if faults:
-        raise join_faults(
+        raise join_problems(
             f"{table}: does not speak of these files. Run the check stage again (--forcerun check).",
             faults,
         )
@@ -118,7 +119,7 @@ def preprocess_case(case: Case, config: Config, plan: Plan, folder: Path) -> dic
             _write_label(case, config, geometry, folder)
     except HstfError as error:
         raise HstfError(f"{case.case_id}: {error}") from error
-    write_json(folder / "geometry.json", geometry.to_json())
+    geometry.save(folder / "geometry.json")
     return {
         "shape_native": "x".join(map(str, geometry.native_shape)),
         "shape_grid": "x".join(map(str, geometry.grid_shape)),

@@ -1,8 +1,8 @@
-"""Fourier amplitude mixing: a labelled patch takes on the look of a scan of another hospital and keeps its anatomy.
+"""Fourier domain adaptation (FDA): labelled patches get the appearance of another hospital.
 
-The low frequencies of the amplitude hold how bright a scanner shows what; the phase holds where things are. A patch whose
-low-frequency amplitudes are another's is an image that the other scanner could have taken, with the label it had (FDA, Yang
-and Soatto, CVPR 2020).
+The low frequencies of the amplitude spectrum hold brightness and contrast of a scanner; the phase
+holds the anatomy. A patch with the low-frequency amplitudes of another patch looks as if the other
+scanner had acquired it, and its label stays valid (Yang and Soatto, CVPR 2020).
 """
 
 from collections.abc import Sequence
@@ -10,9 +10,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hstf.imaging.geometry import edges
+from hstf.imaging.spacing import relative_spacing
 
-BAND = 0.05  # cycles per finest voxel; the paper tries 0.01 to 0.09 and finds 0.05 and 0.09 best on its own
+BAND = 0.05
+"""Upper bound of the low frequencies, in cycles per finest voxel edge.
+
+The paper tries 0.01 to 0.09, and 0.05 and 0.09 are best when only one value is used."""
 
 
 def mix_amplitudes(
@@ -22,32 +25,41 @@ def mix_amplitudes(
     spacing: Sequence[float],
     generator: torch.Generator,
 ) -> Tensor:
-    """``image`` with some labelled patches in the look of unlabelled ones of the batch.
+    """Give random labelled patches the low-frequency amplitudes of random unlabelled patches.
 
-    A batch of labelled or of unlabelled patches alone stays as it is.
+    A batch with only labelled or only unlabelled patches is returned unchanged.
 
     Args:
         image: ``(B, C, D, H, W)``.
         unlabelled: ``(B,)`` bool: patches with voxels of unlabelled cases.
-        probability: that a labelled patch takes the amplitude of an unlabelled one, drawn at random.
-        spacing: voxel size (mm): frequencies are those of the anatomy.
+        probability: probability of each labelled patch, 0 to 1.
+        spacing: voxel size (mm).
+        generator: source of the random numbers.
     """
     donors = unlabelled.nonzero()[:, 0]
     if probability == 0 or not 0 < len(donors) < len(image):
         return image
     chance = torch.rand(2, len(image), generator=generator, device=image.device)
-    takes = (chance[0] < probability) & ~unlabelled
-    if not takes.any():  # a transform of no patch is an error
+    receives = (chance[0] < probability) & ~unlabelled
+    if not receives.any():
+        # The Fourier transform of an empty batch is an error.
         return image
     donor = donors[(chance[1] * len(donors)).long().clamp_max(len(donors) - 1)]
-    looked = with_amplitude_of(image[takes], image[donor[takes]], spacing)
-    return image.index_put((takes.nonzero()[:, 0],), looked)
+    changed = with_amplitudes_of(image[receives], image[donor[receives]], spacing)
+    return image.index_put((receives.nonzero()[:, 0],), changed)
 
 
-def with_amplitude_of(image: Tensor, look: Tensor, spacing: Sequence[float]) -> Tensor:
-    """``image`` ``(B, C, D, H, W)`` with the amplitudes of ``look`` at frequencies of up to :data:`BAND`."""
+def with_amplitudes_of(image: Tensor, donor: Tensor, spacing: Sequence[float]) -> Tensor:
+    """Replace the low-frequency amplitudes of ``image`` by those of ``donor``.
+
+    Args:
+        image: ``(B, C, D, H, W)``.
+        donor: ``(B, C, D, H, W)``.
+        spacing: voxel size (mm).
+    """
     axes = (2, 3, 4)
-    own, other = torch.fft.rfftn(image.float(), dim=axes), torch.fft.rfftn(look.float(), dim=axes)
+    own = torch.fft.rfftn(image.float(), dim=axes)
+    other = torch.fft.rfftn(donor.float(), dim=axes)
     low = _low_frequencies(image.shape[2:], spacing).to(image.device)
     amplitude = torch.where(low, other.abs(), own.abs())
     spectrum = torch.polar(amplitude, own.angle())
@@ -55,9 +67,9 @@ def with_amplitude_of(image: Tensor, look: Tensor, spacing: Sequence[float]) -> 
 
 
 def _low_frequencies(shape: Sequence[int], spacing: Sequence[float]) -> Tensor:
-    """Which of the frequencies ``(D, H, W // 2 + 1)`` of a patch are low along each axis; the mean always is."""
+    """Return ``(D, H, W // 2 + 1)`` bool: frequencies within the band along every axis."""
     within = []
-    for axis, (n, edge) in enumerate(zip(shape, edges(spacing), strict=True)):
-        frequencies = torch.fft.rfftfreq(n) if axis == 2 else torch.fft.fftfreq(n)
+    for axis, (size, edge) in enumerate(zip(shape, relative_spacing(spacing), strict=True)):
+        frequencies = torch.fft.rfftfreq(size) if axis == 2 else torch.fft.fftfreq(size)
         within.append(frequencies.abs() / edge <= BAND)
     return within[0][:, None, None] & within[1][:, None] & within[2]

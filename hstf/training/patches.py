@@ -1,6 +1,7 @@
-"""Batches of training regions, each a pure function of the seed and the step.
+"""Batches of training regions.
 
-Nothing random is carried from step to step, so a resumed training sees exactly what it would have seen.
+Each batch is a pure function of the seed and the step. No random state is carried from step to
+step, so that a resumed training sees the same batches as an uninterrupted one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,52 +14,72 @@ import torch
 from torch import Tensor
 
 from hstf.imaging.arrays import StoredArray, open_array
-from hstf.imaging.geometry import IGNORED
-from hstf.training.augmentation import ISOTROPIC_MR, Acquisition, region_size
+from hstf.imaging.label_values import IGNORED
+from hstf.imaging.spacing import Triple
+from hstf.training.augmentations.acquisition import ISOTROPIC_MR, Acquisition
+from hstf.training.augmentations.spatial import region_size
 
-AHEAD = 2  # batches that are read while one is learned from
-
+AHEAD = 2
+"""Number of batches that are read ahead."""
+LABELLED_STREAM = 1
+PSEUDO_STREAM = 2
+"""Random streams that decide the order of the labelled and of the other cases."""
 
 Slices = tuple[slice, ...]
 
 
 def overlap(start: np.ndarray, size: Sequence[int], shape: Sequence[int]) -> tuple[Slices, Slices]:
-    """Where the box of ``size`` from ``start`` on lies in an array of ``shape``, and where that part lies in the box."""
-    low, high = np.maximum(start, 0), np.minimum(start + size, shape)
-    return (
-        tuple(slice(a, b) for a, b in zip(low, high, strict=True)),
-        tuple(slice(a, b) for a, b in zip(low - start, high - start, strict=True)),
-    )
+    """Compute the part of a box that is inside an array.
+
+    Args:
+        start: first voxel of the box; may be negative.
+        size: size of the box (voxels).
+        shape: shape of the array.
+
+    Returns:
+        The position of that part in the array, and its position in the box.
+    """
+    low = np.maximum(start, 0)
+    high = np.minimum(start + size, shape)
+    return _slices(low, high), _slices(low - start, high - start)
+
+
+def _slices(low: np.ndarray, high: np.ndarray) -> Slices:
+    return tuple(slice(a, b) for a, b in zip(low, high, strict=True))
 
 
 @dataclass(frozen=True)
 class TrainingCase:
-    """A case on the planned grid, read by region. Nothing stays open: there may be more cases than a process may open."""
+    """A case on the planned grid, which is read region by region.
+
+    No file stays open, because there may be more cases than a process may open files.
+    """
 
     case_id: str
     image_path: Path
     target_path: Path | None
-    """Class indices ``(X, Y, Z)`` of a labelled case, or 255 times target and weight ``(K + 1, X, Y, Z)``; none where
-    nothing is known."""
+    """Class indices ``(X, Y, Z)`` of a labelled case; or target probabilities and weight
+    ``(K + 1, X, Y, Z)`` times 255; or None if there is no label."""
     locations_path: Path | None
     pseudo: bool
-    """Not labelled by a person."""
+    """Whether the case has no manual label."""
 
     @property
     def files(self) -> list[Path]:
         """All files that are read."""
-        return [
-            path
-            for path in (self.image_path, self.target_path, self.locations_path)
-            if path is not None
-        ]
+        paths = (self.image_path, self.target_path, self.locations_path)
+        return [path for path in paths if path is not None]
 
     @property
     def image(self) -> StoredArray:
+        """The image ``(C, X, Y, Z)`` on disk."""
         return open_array(self.image_path)
 
     def locations(self) -> np.ndarray:
-        """``(M, 4)``: class and position of some voxels of each foreground class; in sparse labels of the background too."""
+        """Return class and position ``(M, 4)`` of some voxels of each foreground class.
+
+        Sparse labels also have locations of the background.
+        """
         if self.locations_path is None:
             return np.zeros((0, 4), np.int32)
         return np.load(self.locations_path, allow_pickle=False)
@@ -69,42 +90,53 @@ class TrainingCase:
         return self.image.shape[1:]
 
     def arrays(self) -> tuple[StoredArray | Tensor, StoredArray | Tensor | None]:
-        """Image and target, to take parts of."""
-        return self.image, None if self.target_path is None else open_array(self.target_path)
+        """Return image and target; their parts are read on access."""
+        target = None if self.target_path is None else open_array(self.target_path)
+        return self.image, target
 
     def region(self, start: np.ndarray, size: Sequence[int], classes: int) -> Tensor:
-        """Image, target and weight channels ``(C + K + 1, *size)`` float32 from ``start`` on, 0 outside the scan."""
+        """Read a region of image, target and weight.
+
+        Args:
+            start: first voxel of the region; may be negative.
+            size: size of the region (voxels).
+            classes: number of classes K.
+
+        Returns:
+            ``(C + K + 1, *size)`` float32: channels of the image, target probabilities and weight;
+            all are 0 outside the scan.
+        """
         image, target = self.arrays()
         inside, place = overlap(start, size, image.shape[1:])
         voxels = torch.as_tensor(image[(slice(None), *inside)])
         channels = len(voxels)
-        out = torch.zeros((channels + classes + 1, *size), device=voxels.device)
-        view = out[(slice(None), *place)]
-        view[:channels] = voxels
-        if target is None:  # any class, equally likely, and of no weight, as ignored voxels are
-            view[channels:-1] = 1 / classes
+        region = torch.zeros((channels + classes + 1, *size), device=voxels.device)
+        part = region[(slice(None), *place)]
+        part[:channels] = voxels
+        if target is None:
+            # All classes are equally likely and the weight is 0, as for ignored voxels.
+            part[channels:-1] = 1 / classes
         elif len(target.shape) == 4:
-            view[channels:] = torch.as_tensor(target[(slice(None), *inside)]) / 255
+            part[channels:] = torch.as_tensor(target[(slice(None), *inside)]) / 255
         else:
             label = torch.as_tensor(target[inside])
-            view[channels:-1] = label == torch.arange(classes, device=label.device).reshape(
-                -1, 1, 1, 1
-            )
-            view[channels:-1, label == IGNORED] = 1 / classes
-            view[-1] = label != IGNORED
-        return out
+            indices = torch.arange(classes, device=label.device).reshape(-1, 1, 1, 1)
+            part[channels:-1] = label == indices
+            part[channels:-1, label == IGNORED] = 1 / classes
+            part[-1] = label != IGNORED
+        return region
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Regions to cut the patches from."""
+class RawBatch:
+    """Regions of scans, from which the patches of a batch are cut."""
 
     region: Tensor
     """``(B, C + K + 1, *region_size)``: image, target probabilities, voxel weight."""
     pseudo: Tensor
-    """``(B,)`` bool: cases without a person's label."""
+    """``(B,)`` bool: cases without a manual label."""
     case_ids: tuple[str, ...]
-    """Of the patches of all ranks."""
+    """Cases of the patches of all ranks."""
 
 
 @dataclass(frozen=True)
@@ -114,37 +146,48 @@ class PatchSource:
     labelled: Sequence[TrainingCase]
     pseudo: Sequence[TrainingCase]
     classes: int
-    patch_size: tuple[int, int, int]
+    patch_size: Triple
     batch_size: int
     labelled_fraction: float
+    """Fraction of patches from labelled cases, if there are other cases."""
     foreground_fraction: float
+    """Fraction of patches that are centred on a foreground voxel."""
     seed: int
     rank: int = 0
-    """Which of the ``ranks`` processes of a training this is; of a batch it reads patches ``rank``, ``rank + ranks`` ..."""
+    """Rank of this process: it reads the patches ``rank``, ``rank + ranks``, … of each batch."""
     ranks: int = 1
+    """Number of processes of the training."""
     acquisition: Acquisition = ISOTROPIC_MR
 
-    def batch(self, step: int) -> Batch:
-        """The part of this rank in the batch of ``step``."""
+    def batch(self, step: int) -> RawBatch:
+        """Read the regions of this rank for a step."""
         rng = np.random.default_rng([self.seed, step])
-        cases, size = self._cases(step), region_size(self.patch_size)
-        places = [(case, self._centre(case, rng) - np.array(size) // 2) for case in cases]
-        own = places[self.rank :: self.ranks]
-        regions = [case.region(start, size, self.classes) for case, start in own]
-        if any(
-            region.is_cuda for region in regions
-        ):  # some are held on the GPU, others may not fit there
+        cases = self._cases(step)
+        size = region_size(self.patch_size)
+        # Every rank draws the positions of the whole batch, so that they do not depend on ranks.
+        starts = [self._centre(case, rng) - np.array(size) // 2 for case in cases]
+        own = slice(self.rank, None, self.ranks)
+        own_cases = cases[own]
+        regions = [
+            case.region(start, size, self.classes)
+            for case, start in zip(own_cases, starts[own], strict=True)
+        ]
+        if any(region.is_cuda for region in regions):
+            # Some cases are in the GPU cache, others may not fit into it.
             regions = [region.cuda() for region in regions]
-        return Batch(
+        return RawBatch(
             torch.stack(regions),
-            torch.tensor([case.pseudo for case, _ in own]),
+            torch.tensor([case.pseudo for case in own_cases]),
             tuple(case.case_id for case in cases),
         )
 
-    def batches(self, first: int, last: int) -> Iterator[Batch]:
-        """The batches of steps ``first`` to ``last`` - 1, read ahead in a thread while the network learns."""
+    def batches(self, first: int, last: int) -> Iterator[RawBatch]:
+        """Yield the batches of the steps from ``first`` to ``last - 1``.
+
+        A thread reads the next batches while the network trains.
+        """
         with ThreadPoolExecutor(1) as reader:
-            waiting: list[Future[Batch]] = []
+            waiting: list[Future[RawBatch]] = []
             for step in range(first, last + AHEAD):
                 if step < last:
                     waiting.append(reader.submit(self.batch, step))
@@ -152,24 +195,29 @@ class PatchSource:
                     yield waiting.pop(0).result()
 
     def _cases(self, step: int) -> list[TrainingCase]:
-        first, last = self._labelled_before(step), self._labelled_before(step + 1)
-        pseudo = range(step * self.batch_size - first, (step + 1) * self.batch_size - last)
-        return self._turn(self.labelled, range(first, last), 1) + self._turn(self.pseudo, pseudo, 2)
+        first = self._labelled_before(step)
+        last = self._labelled_before(step + 1)
+        others = range(step * self.batch_size - first, (step + 1) * self.batch_size - last)
+        labelled = self._in_turn(self.labelled, range(first, last), LABELLED_STREAM)
+        return labelled + self._in_turn(self.pseudo, others, PSEUDO_STREAM)
 
     def _labelled_before(self, step: int) -> int:
-        """Patches of labelled cases before ``step``: their share holds over the steps whatever the batch size.
+        """Return the number of labelled patches before ``step``.
 
-        A batch of two or more holds both kinds.
+        Their fraction is kept over the steps for every batch size. A batch of two or more patches
+        has patches of both kinds.
         """
-        share = self.batch_size * self.labelled_fraction
+        if not self.pseudo:
+            return step * self.batch_size
+        per_batch = self.batch_size * self.labelled_fraction
         if self.batch_size > 1:
-            share = min(max(share, 1), self.batch_size - 1)
-        return int(step * share + 0.5) if self.pseudo else step * self.batch_size
+            per_batch = min(max(per_batch, 1), self.batch_size - 1)
+        return int(step * per_batch + 0.5)
 
-    def _turn(
+    def _in_turn(
         self, cases: Sequence[TrainingCase], positions: range, stream: int
     ) -> list[TrainingCase]:
-        """The cases at ``positions`` of passes through all ``cases``, each in a random order of its own."""
+        """Return the cases at ``positions`` of passes over ``cases``; each pass has a new order."""
         chosen = []
         for position in positions:
             turn, index = divmod(position, len(cases))
@@ -178,19 +226,20 @@ class PatchSource:
         return chosen
 
     def _centre(self, case: TrainingCase, rng: np.random.Generator) -> np.ndarray:
-        shape, patch = np.array(case.shape), np.array(self.patch_size)
+        """Draw the centre voxel of a patch."""
+        shape = np.array(case.shape)
+        patch = np.array(self.patch_size)
         free = np.maximum(shape - patch, 0)
-        centre = rng.integers(0, free + 1) + np.minimum(patch, shape) // 2
+        half = np.minimum(patch, shape) // 2
+        centre = rng.integers(0, free + 1) + half
         locations = case.locations()
         if rng.random() < self.foreground_fraction and len(locations):
-            centre = _labelled_voxel(locations, rng)
-            half = np.minimum(patch, shape) // 2
-            centre = np.clip(centre, half, half + free)
+            centre = np.clip(_foreground_voxel(locations, rng), half, half + free)
         return centre
 
 
-def _labelled_voxel(locations: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A voxel of a class drawn from those that the locations have, each equally often however small it is."""
+def _foreground_voxel(locations: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw a class, each with equal probability, and a voxel of it."""
     wanted = rng.choice(np.unique(locations[:, 0]))
     candidates = locations[locations[:, 0] == wanted, 1:]
     return candidates[rng.integers(len(candidates))]

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from scipy.ndimage import center_of_mass
 from scipy.spatial.transform import Rotation
 
-from hstf.imaging.geometry import Geometry, bounding_box, coarse_axis, to_ras
+from hstf.imaging.affines import to_ras
+from hstf.imaging.geometry import Geometry, bounding_box
+from hstf.imaging.spacing import coarse_axis
 from hstf.runtime.errors import HstfError
 
 ORIENTATIONS = [
@@ -230,7 +232,7 @@ def test_slabs_leave_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
         grid = geometry.label_to_grid(label, 3)
         native = geometry.scalar_to_native(grid, order=0)
         with monkeypatch.context() as patched:
-            patched.setattr("hstf.imaging.geometry.SLAB", 1000)
+            patched.setattr("hstf.imaging.slabs.SLAB_PLANES", 1000)
             assert np.array_equal(geometry.label_to_grid(label, 3), grid)
             assert np.array_equal(geometry.scalar_to_native(grid, order=0), native)
 
@@ -251,13 +253,15 @@ def test_the_way_back_needs_little_memory() -> None:
 @settings(max_examples=30, deadline=None)
 def test_json_holds_all_of_it(affine: np.ndarray, shape: tuple, target: tuple) -> None:
     geometry = Geometry.of(shape, affine, target)
-    assert Geometry.from_json(json.loads(json.dumps(geometry.to_json()))) == geometry
+    assert Geometry.model_validate(json.loads(json.dumps(geometry.to_json()))) == geometry
     assert all(n >= 1 for n in geometry.grid_shape)
 
 
 def test_wrong_shapes_and_degenerate_affines_are_refused() -> None:
     geometry = Geometry.of((4, 5, 6), np.eye(4), (1, 1, 1))
-    with pytest.raises(HstfError, match=r"\(6, 5, 4\) where the native shape is \(4, 5, 6\)"):
+    with pytest.raises(
+        HstfError, match=r"\(6, 5, 4\), but the native shape of its case is \(4, 5, 6\)"
+    ):
         geometry.to_grid(np.zeros((6, 5, 4)))
     with pytest.raises(HstfError, match="grid shape"):
         geometry.probabilities_to_native(np.zeros((2, 6, 5, 4)))

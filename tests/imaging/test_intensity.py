@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from hstf.experiment.plan import Normalisation
-from hstf.imaging.intensity import empty_value, field_of_view, normalise, sample, scanned
+from hstf.imaging.intensity import empty_value, field_of_view, nonempty_mask, normalise, sample
 
-ZSCORE, UPTAKE = Normalisation("zscore"), Normalisation("uptake")
+ZSCORE, UPTAKE = Normalisation(scheme="zscore"), Normalisation(scheme="uptake")
 
 
 def body(background: float, seed: int = 0) -> np.ndarray:
@@ -20,7 +20,7 @@ def body(background: float, seed: int = 0) -> np.ndarray:
 def test_the_empty_background_is_what_corners_share(background: float) -> None:
     data = body(background)
     assert empty_value(data) == background
-    assert scanned(data).sum() == 12**3
+    assert nonempty_mask(data).sum() == 12**3
 
 
 def test_zero_is_empty_even_when_interpolation_left_values_below_it() -> None:
@@ -37,11 +37,11 @@ def test_scans_that_fill_their_volume_have_no_empty_background() -> None:
     )
     assert empty_value(noise) is None
     assert empty_value(saturated) is None
-    assert scanned(saturated).all()
+    assert nonempty_mask(saturated).all()
 
 
 def test_an_empty_scan_is_all_scanned() -> None:
-    assert scanned(np.zeros((4, 4, 4), np.float32)).all()
+    assert nonempty_mask(np.zeros((4, 4, 4), np.float32)).all()
 
 
 def fan() -> tuple[np.ndarray, np.ndarray]:
@@ -62,7 +62,7 @@ def test_corners_beside_an_ultrasound_fan_do_not_count_and_a_black_cyst_does() -
     assert not np.array_equal(field_of_view(data, "zscore"), inside), (
         "in MR, what is empty is empty"
     )
-    normalise(data, mask, Normalisation("fan"))
+    normalise(data, mask, Normalisation(scheme="fan"))
     assert abs(data[inside].mean()) < 0.02
     assert abs(data[inside].std() - 1) < 0.02
     assert (data[~inside] == data.min()).all(), "the corners are as black as the cyst"
@@ -82,8 +82,8 @@ def test_zscore_does_not_depend_on_the_scale_of_the_scan(scale: float, offset: f
     reference, scaled = body(0), body(0)
     scaled[scaled != 0] = scaled[scaled != 0] * scale + offset * scale
     for data in (reference, scaled):
-        normalise(data, scanned(data), ZSCORE)
-    inside = scanned(body(0))
+        normalise(data, nonempty_mask(data), ZSCORE)
+    inside = nonempty_mask(body(0))
     assert np.allclose(reference[inside], scaled[inside], atol=2e-3)
     assert abs(reference[inside].mean()) < 1e-3
     assert abs(reference[inside].std() - 1) < 1e-3
@@ -93,7 +93,7 @@ def test_a_few_extreme_voxels_change_nothing() -> None:
     plain, spiked = body(0), body(0)
     spiked[8, 8, 8:12] = 1e6
     for data in (plain, spiked):
-        normalise(data, scanned(data), ZSCORE)
+        normalise(data, nonempty_mask(data), ZSCORE)
     others = plain < 2  # the brightest are clipped a little later
     others[8, 8, 8:12] = False
     assert np.abs(plain - spiked)[others].max() < 0.05
@@ -103,7 +103,9 @@ def test_a_few_extreme_voxels_change_nothing() -> None:
 def test_ct_keeps_its_absolute_scale() -> None:
     data = np.array([[[-3000.0, -100.0, 50.0, 200.0, 4000.0]]], np.float32)
     normalise(
-        data, np.ones(data.shape, bool), Normalisation("ct", lower=-100, upper=200, mean=50, std=75)
+        data,
+        np.ones(data.shape, bool),
+        Normalisation(scheme="ct", lower=-100, upper=200, mean=50, std=75),
     )
     assert np.allclose(data, [[[-2, -2, 0, 2, 2]]])
 
@@ -147,12 +149,12 @@ def test_pet_hardly_depends_on_how_much_air_is_scanned() -> None:
 @pytest.mark.parametrize("value", [0.0, 7.0, -3.0])
 def test_a_constant_scan_becomes_zero(scheme: str, value: float) -> None:
     data = np.full((4, 4, 4), value, np.float32)
-    normalise(data, np.ones(data.shape, bool), Normalisation(scheme))  # type: ignore[arg-type]
+    normalise(data, np.ones(data.shape, bool), Normalisation(scheme=scheme))  # type: ignore[arg-type]
     assert np.abs(data).max() < 1e-5
 
 
 def test_statistics_of_large_scans_come_from_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hstf.imaging.intensity.SAMPLE", 1000)
+    monkeypatch.setattr("hstf.imaging.intensity.MAXIMUM_SAMPLE", 1000)
     data = np.random.default_rng(0).normal(5, 2, (40, 40, 40)).astype(np.float32)
     values = sample(data, np.ones(data.shape, bool))
     assert 500 < values.size <= 1000

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hstf.imaging import probabilities as maps
-from hstf.imaging.probabilities import make_certain, most_likely, sharpen, slabs
+from hstf.imaging.probabilities import apply_temperature, make_certain, most_likely
+from hstf.imaging.slabs import slabs
 
 
 def random_probabilities(seed: int, classes: int = 3) -> np.ndarray:
@@ -21,16 +21,18 @@ def test_sharpen_is_temperature_scaling(seed: int, temperature: float) -> None:
     probabilities = random_probabilities(seed)
     p = probabilities / 255.0
     expected = p ** (1 / temperature) / (p ** (1 / temperature)).sum(axis=0)
-    np.testing.assert_allclose(sharpen(probabilities, temperature) / 255, expected, atol=0.6 / 255)
+    np.testing.assert_allclose(
+        apply_temperature(probabilities, temperature) / 255, expected, atol=0.6 / 255
+    )
 
 
 def test_temperature_one_changes_nothing() -> None:
     probabilities = np.array([[200, 0, 255], [55, 255, 0]], np.uint8)
-    np.testing.assert_array_equal(sharpen(probabilities, 1.0), probabilities)
+    np.testing.assert_array_equal(apply_temperature(probabilities, 1.0), probabilities)
 
 
 def test_slabs_cover_everything_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(maps, "SLAB_VOXELS", 100)
+    monkeypatch.setattr("hstf.imaging.slabs.SLAB_VOXELS", 100)
     assert list(slabs((7, 5, 10))) == [slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 7)]
     whole = random_probabilities(1)
     np.testing.assert_array_equal(most_likely(whole), whole.argmax(axis=0))

@@ -17,12 +17,12 @@ from torch import Tensor
 from hstf.cli import main
 from hstf.config.load import resolve_config
 from hstf.config.merge import merge
-from hstf.config.yaml_files import read_yaml
 from hstf.config.network import NetworkConfig
+from hstf.config.yaml_files import read_yaml
 from hstf.experiment.cases import Split, read_cases
 from hstf.experiment.layout import Layout
 from hstf.imaging.arrays import read_array
-from hstf.imaging.regions import mask, membership, overlaps, probability
+from hstf.imaging.regions import membership, overlaps, structure_mask, structure_probability
 from hstf.models.regions import class_logits
 from hstf.models.registry import build, load_network, network_spec, save_network
 from hstf.runtime.files import read_json
@@ -88,10 +88,12 @@ def test_what_is_decoded_encodes_to_the_same_regions(
 ) -> None:
     """From a label map to its regions, to sure log-odds, to the likeliest class: one that lies in the same regions."""
     label = torch.randint(0, CLASSES, (2, 3, 4, 2), generator=torch.Generator().manual_seed(seed))
-    drawn = torch.stack([torch.from_numpy(mask(label.numpy(), members)) for members in regions], 1)
+    drawn = torch.stack(
+        [torch.from_numpy(structure_mask(label.numpy(), members)) for members in regions], 1
+    )
     decoded = class_logits(20.0 * drawn - 10, regions, CLASSES).argmax(1).numpy()
     for r, members in enumerate(regions):
-        np.testing.assert_array_equal(mask(decoded, members), drawn[:, r].numpy())
+        np.testing.assert_array_equal(structure_mask(decoded, members), drawn[:, r].numpy())
 
 
 def test_log_odds_of_a_region_are_those_of_its_summed_probability() -> None:
@@ -192,12 +194,12 @@ def test_every_head_learns_and_half_precision_is_computed_in_float32() -> None:
 
 def test_structures_of_a_label_map() -> None:
     label = np.array([0, 1, 2, 3, 255], np.uint8)
-    assert mask(label, (1, 3)).tolist() == [False, True, False, True, False]
+    assert structure_mask(label, (1, 3)).tolist() == [False, True, False, True, False]
     assert membership(TUMOUR).tolist() == [[0, 1, 1, 1], [0, 1, 0, 1], [0, 0, 0, 1]]
     shares = np.array([[5, 0], [100, 128], [50, 127], [100, 1]], np.uint8)
-    assert probability(shares, (1, 2, 3)).tolist() == [250, 255]
-    assert probability(np.full((4, 1), 200, np.uint8), (1, 2)).tolist() == [255]
-    assert probability(shares, (2,)).tolist() == [50, 127]
+    assert structure_probability(shares, (1, 2, 3)).tolist() == [250, 255]
+    assert structure_probability(np.full((4, 1), 200, np.uint8), (1, 2)).tolist() == [255]
+    assert structure_probability(shares, (2,)).tolist() == [50, 127]
 
 
 @given(st.integers(0, 10_000))

@@ -22,8 +22,8 @@ from hstf.scoring.metrics import structure_dice
 from hstf.stages.plan.stage import plan
 from hstf.stages.preprocess import preprocess
 from hstf.stages.warmup import warmup
-from hstf.training.loop import Views
-from hstf.training.patches import Batch, PatchSource
+from hstf.training.batch import Batch
+from hstf.training.patches import PatchSource, RawBatch
 
 
 def test_more_than_half_ignored_is_sparse() -> None:
@@ -38,7 +38,7 @@ def test_more_than_half_ignored_is_sparse() -> None:
     ]
 
 
-def views_of(label: np.ndarray, seed: int, **augmentation: object) -> Views:
+def batch_of(label: np.ndarray, seed: int, **augmentation: object) -> Batch:
     """A patch of a labelled case, turned and deformed."""
     source = PatchSource([], [], CLASSES, (8, 8, 8), 1, 0.5, 0.5, seed)
     one_hot = (label == np.arange(CLASSES).reshape(-1, 1, 1, 1)).astype(np.float32)
@@ -48,8 +48,8 @@ def views_of(label: np.ndarray, seed: int, **augmentation: object) -> Views:
     config = AugmentationConfig(
         **({"affine_probability": 1.0, "elastic_probability": 1.0} | augmentation)
     )
-    batch = Batch(torch.from_numpy(region)[None], torch.tensor([False]), ("a",))
-    return Views.draw(batch, source, config, torch.Generator().manual_seed(seed))
+    raw = RawBatch(torch.from_numpy(region)[None], torch.tensor([False]), ("a",))
+    return Batch.draw(raw, source, config, torch.Generator().manual_seed(seed))
 
 
 @given(st.integers(0, 10_000))
@@ -58,33 +58,33 @@ def test_turned_scribbles_keep_their_class(seed: int) -> None:
     """A curve of one class has no other class in its target, wherever interpolation puts it, and counts where it is."""
     label = np.full((10, 10, 10), 255, np.uint8)
     label[5, 4, 1:9] = 2
-    views = views_of(label, seed)
-    drawn = views.weight[0, 0] > 1e-3
-    assert drawn.any() and views.weight.max() <= 1 + 1e-6
+    batch = batch_of(label, seed)
+    drawn = batch.weight[0, 0] > 1e-3
+    assert drawn.any() and batch.weight.max() <= 1 + 1e-6
     torch.testing.assert_close(
-        views.target[0, 2][drawn], views.inside[0, 0][drawn], atol=1e-3, rtol=0
+        batch.target[0, 2][drawn], batch.inside[0, 0][drawn], atol=1e-3, rtol=0
     )
-    assert views.target[0, :2][:, drawn].max() < 1e-3
-    undrawn = views.weight[0, 0] == 0
-    torch.testing.assert_close(views.target[0, 0][undrawn], views.target[0, 2][undrawn])
+    assert batch.target[0, :2][:, drawn].max() < 1e-3
+    undrawn = batch.weight[0, 0] == 0
+    torch.testing.assert_close(batch.target[0, 0][undrawn], batch.target[0, 2][undrawn])
 
 
 @given(st.integers(0, 10_000))
 @settings(max_examples=10, deadline=None)
 def test_targets_of_dense_labels_are_as_they_were_interpolated(seed: int) -> None:
     label = np.random.default_rng(seed).integers(0, CLASSES, (10, 10, 10)).astype(np.uint8)
-    views = views_of(label, seed)
-    torch.testing.assert_close(views.target.sum(1, keepdim=True), views.weight)
+    batch = batch_of(label, seed)
+    torch.testing.assert_close(batch.target.sum(1, keepdim=True), batch.weight)
 
 
 def test_ignored_voxels_teach_consistency_and_no_class(tmp_path: Path) -> None:
     config, _ = write_experiment(tmp_path)
     state = new_state(config)
-    views = views_of(
+    batch = batch_of(
         np.full((10, 10, 10), 255, np.uint8), 0, affine_probability=0.0, elastic_probability=0.0
     )
-    assert float(views.inside.min()) > 0.9 and not views.weight.any()
-    terms = self_training(config)(state, views)
+    assert float(batch.inside.min()) > 0.9 and not batch.weight.any()
+    terms = self_training(config)(state, batch)
     assert float(terms["segmentation"].detach()) == 0
     assert float(terms["csc_predictions"].detach()) > 0
     sum(terms.values()).backward()  # type: ignore[union-attr]

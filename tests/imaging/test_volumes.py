@@ -13,8 +13,9 @@ import SimpleITK as sitk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hstf.imaging.affines import affine_problem
 from hstf.imaging.scan import scan_file
-from hstf.imaging.volumes import affine_fault, open_nifti, read_image, read_label, write_like
+from hstf.imaging.volumes import open_nifti, read_image, read_label, write_like
 from hstf.runtime.errors import HstfError
 
 SHAPE = (7, 6, 5)
@@ -198,18 +199,18 @@ def test_a_header_that_claims_gigabytes_takes_no_memory(tmp_path: Path, suffix: 
     for reading in (read_image, read_label):
         with pytest.raises(HstfError, match="the header claims shape \\(30000, 30000, 30000\\)"):
             reading(path)
-    assert "claims" in scan_file(path, label=False).fault
+    assert "claims" in scan_file(path, label=False).problem
     assert tracemalloc.get_traced_memory()[1] < 20e6
     tracemalloc.stop()
 
 
 def test_affines_that_place_nothing(tmp_path: Path) -> None:
-    assert affine_fault(OBLIQUE) == affine_fault(np.diag([1e-3, 1e-3, 1e-3, 1])) == ""
-    assert "finite" in affine_fault(np.diag([1, np.nan, 1, 1]))
-    assert "singular" in affine_fault(np.diag([1, 0, 1, 1]))
+    assert affine_problem(OBLIQUE) == affine_problem(np.diag([1e-3, 1e-3, 1e-3, 1])) == ""
+    assert "finite" in affine_problem(np.diag([1, np.nan, 1, 1]))
+    assert "singular" in affine_problem(np.diag([1, 0, 1, 1]))
     flat = OBLIQUE.copy()
     flat[:, 1] = flat[:, 0]
-    assert "singular" in affine_fault(flat)
+    assert "singular" in affine_problem(flat)
     content = bytearray(save(tmp_path / "image.nii", voxels(), LAS, sform_code=1).read_bytes())
     content[280:328] = bytes(48)
     (tmp_path / "image.nii").write_bytes(content)
@@ -225,7 +226,7 @@ def damaged(path: Path) -> None:
         except HstfError as error:
             assert str(error).startswith(str(path))
     for label in (False, True):
-        assert scan_file(path, label).fault is not None
+        assert scan_file(path, label).problem is not None
 
 
 FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
@@ -295,7 +296,7 @@ def test_itk_formats_lie_where_itk_puts_them(
     )
     np.testing.assert_array_equal(volume.affine[:3, 3], [5.0, -7.25, 9.5])
     scan = scan_file(tmp_path / f"scan{suffix}", label=False)
-    assert (scan.fault, scan.unit, scan.codes, scan.shape) == ("", "mm", (1, 1), SHAPE)
+    assert (scan.problem, scan.unit, scan.codes, scan.shape) == ("", "mm", (1, 1), SHAPE)
     assert (scan.minimum, scan.maximum) == (data.min(), data.max())
 
 
@@ -347,7 +348,7 @@ def test_damaged_itk_files(tmp_path: Path, suffix: str) -> None:
             read_image(path)
         assert "0x" not in str(refused.value)
         damaged(path)
-        assert scan_file(path, label=False).fault
+        assert scan_file(path, label=False).problem
 
 
 def test_dicom_is_pointed_to_dcm2niix(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hstf.config.training import CscConfig
-from hstf.imaging.geometry import zooms
+from hstf.imaging.spacing import axis_zooms
 from hstf.method.csc import (
     consistency,
     feature_consistency,
@@ -139,9 +139,9 @@ def test_the_true_zoom_of_each_axis_is_told_to_the_network(
 
 
 def test_thick_slices_keep_their_scale() -> None:
-    assert zooms(1.3, (1.5, 1.5, 1.5)) == (1.3, 1.3, 1.3)
-    assert zooms(1.3, (1.5, 1.5, 4.5)) == (1.3, 1.3, 1.3)
-    assert zooms(1.3, (1.5, 1.5, 10.0)) == (1.3, 1.3, 1.0)
+    assert axis_zooms(1.3, (1.5, 1.5, 1.5)) == (1.3, 1.3, 1.3)
+    assert axis_zooms(1.3, (1.5, 1.5, 4.5)) == (1.3, 1.3, 1.3)
+    assert axis_zooms(1.3, (1.5, 1.5, 10.0)) == (1.3, 1.3, 1.0)
 
 
 def compare(logits: Tensor, teacher: Tensor, valid: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from hstf.imaging.geometry import IGNORED
+from hstf.imaging.label_values import IGNORED
 from hstf.imaging.sparse_labels import is_sparse
 from hstf.scoring.metrics import (
     DISTANCE_METRICS,
@@ -201,7 +201,7 @@ def test_confusion_is_the_same_in_slabs(monkeypatch: pytest.MonkeyPatch) -> None
     generator = np.random.default_rng(0)
     a, b = generator.integers(0, 4, (2, 9, 50, 40), dtype=np.uint8)
     whole = confusion(a, b, 4)
-    monkeypatch.setattr("hstf.imaging.probabilities.SLAB_VOXELS", 4000)
+    monkeypatch.setattr("hstf.imaging.slabs.SLAB_VOXELS", 4000)
     np.testing.assert_array_equal(confusion(a, b, 4), whole)
     assert whole.sum() == a.size
 

@@ -16,7 +16,7 @@ from hstf.experiment.cases import Case, Split
 from hstf.experiment.layout import Layout
 from hstf.imaging.arrays import write_array
 from hstf.imaging.geometry import Geometry
-from hstf.imaging.probabilities import sharpen
+from hstf.imaging.probabilities import apply_temperature
 from hstf.method.plr.anatomy_rules import KnownStructure, StructureRule
 from hstf.method.plr.calibration import Calibration, known_structure
 from hstf.method.plr.lesions import Component
@@ -65,7 +65,9 @@ def test_the_temperature_of_a_known_teacher_is_found(temperature: float) -> None
 
 def test_calibration_error_falls_with_the_temperature() -> None:
     sample = drawn_sample(2.0)
-    calibrated = Sample(sharpen(sample.probabilities, fit_temperature(sample)), sample.label)
+    calibrated = Sample(
+        apply_temperature(sample.probabilities, fit_temperature(sample)), sample.label
+    )
     before, after = (reliability(s, 3, 20) for s in (sample, calibrated))
     assert all(b.error > 0.1 and a.error < 0.03 for b, a in zip(before, after, strict=True))
 
@@ -89,7 +91,9 @@ def curve(*accuracy: float) -> Reliability:
 
 
 def test_threshold_is_where_voxels_become_right_often_enough() -> None:
-    config = CalibrateConfig(target_precision=0.8, threshold_bounds=(0.5, 0.95), smallest_pass=0)
+    config = CalibrateConfig(
+        target_precision=0.8, threshold_bounds=(0.5, 0.95), minimum_pass_fraction=0
+    )
     assert confidence_threshold(
         curve(0, 0, 0, 0, 0, 0.5, 0.6, 0.8, 0.9, 1), config
     ) == pytest.approx(0.7)
@@ -97,14 +101,18 @@ def test_threshold_is_where_voxels_become_right_often_enough() -> None:
 
 def test_threshold_of_a_curve_that_dips_is_monotone() -> None:
     """The early peak and the dip after it pool to 0.75, which is not enough."""
-    config = CalibrateConfig(target_precision=0.8, threshold_bounds=(0.5, 0.95), smallest_pass=0)
+    config = CalibrateConfig(
+        target_precision=0.8, threshold_bounds=(0.5, 0.95), minimum_pass_fraction=0
+    )
     assert confidence_threshold(
         curve(0, 0, 0, 0, 0, 0.4, 0.9, 0.6, 0.9, 1), config
     ) == pytest.approx(0.8)
 
 
 def test_threshold_stays_within_its_bounds() -> None:
-    config = CalibrateConfig(target_precision=0.8, threshold_bounds=(0.5, 0.95), smallest_pass=0)
+    config = CalibrateConfig(
+        target_precision=0.8, threshold_bounds=(0.5, 0.95), minimum_pass_fraction=0
+    )
     assert confidence_threshold(curve(*[1.0] * 10), config) == 0.5
     assert confidence_threshold(curve(*[0.1] * 10), config) == 0.95
     never = Reliability(np.zeros(10), np.zeros(10), np.zeros(10))
@@ -115,7 +123,7 @@ def test_half_of_a_class_that_is_mostly_wrong_still_passes() -> None:
     """Of 1,000 voxels spread evenly over ten bins, 500 lie above 0.5, 300 above 0.7."""
     wrong = curve(*[0.1] * 10)
     for share, threshold in ((0.5, 0.5), (0.3, 0.7), (0.25, 0.7), (0.0, 0.95)):
-        config = CalibrateConfig(threshold_bounds=(0.1, 0.95), smallest_pass=share)
+        config = CalibrateConfig(threshold_bounds=(0.1, 0.95), minimum_pass_fraction=share)
         assert confidence_threshold(wrong, config) == pytest.approx(threshold)
 
 
@@ -354,9 +362,8 @@ def make_out_of_fold(
     layout = Layout.of(config)
     for case_id, case in cases.items():
         preprocessed, predicted = layout.preprocessed / case_id, layout.out_of_fold / case_id
-        write_json(
-            preprocessed / "geometry.json", Geometry.of((16,) * 3, np.eye(4), (1.0,) * 3).to_json()
-        )  # type: ignore[arg-type]
+        geometry = Geometry.of((16,) * 3, np.eye(4), (1.0,) * 3)
+        geometry.save(preprocessed / "geometry.json")
         write_array(preprocessed / "label.b2nd", case.label, 8)
         write_array(predicted / "probabilities.b2nd", case.output.probabilities, 8)
         write_array(predicted / "uncertainty.b2nd", case.output.uncertainty, 8)

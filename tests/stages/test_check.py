@@ -14,7 +14,7 @@ from support.check_files import AFFINE, SHAPE, Data
 
 from hstf.cli import main
 from hstf.experiment.layout import Layout
-from hstf.imaging.geometry import corner_distance
+from hstf.imaging.affines import corner_distance
 from hstf.imaging.scan import scan_file
 from hstf.runtime.files import read_csv, sha256_file, write_text
 from hstf.runtime.processes import ProcessDied
@@ -291,7 +291,7 @@ def test_a_damaged_checksum_is_found(data: Data) -> None:
 
 
 def test_scan_in_blocks_agrees_with_numpy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hstf.imaging.scan.BLOCK", 64)
+    monkeypatch.setattr("hstf.imaging.scan.BLOCK_BYTES", 64)
     values = np.random.default_rng(0).normal(size=SHAPE).astype(">f4")
     values[0, 0, 0] = np.nan
     nib.save(nib.Nifti1Image(values, AFFINE), tmp_path / "a.nii")
@@ -318,7 +318,7 @@ def test_values_that_float32_cannot_hold(tmp_path: Path) -> None:
 def test_a_gzip_bomb_behind_the_voxels_is_left_packed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hstf.imaging.scan.MOST_EXTRA", 8 << 20)
+    monkeypatch.setattr("hstf.imaging.scan.MAXIMUM_EXTRA_BYTES", 8 << 20)
     nib.save(nib.Nifti1Image(Data.scan(0), AFFINE), tmp_path / "a.nii")
     bomb = gzip.compress((tmp_path / "a.nii").read_bytes() + bytes(64 << 20), 1)
     (tmp_path / "a.nii.gz").write_bytes(bomb)

@@ -1,7 +1,6 @@
 """The preprocess stage on scans on disk."""
 
 import csv
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,13 @@ from hstf.config.preprocess import PreprocessConfig
 from hstf.experiment.layout import Layout
 from hstf.experiment.plan import Normalisation, Plan
 from hstf.imaging.arrays import read_array
+from hstf.imaging.class_locations import class_locations
 from hstf.imaging.geometry import Geometry
-from hstf.imaging.label_values import class_indices, class_locations
+from hstf.imaging.label_values import class_indices
 from hstf.imaging.preparation import prepare_image
 from hstf.imaging.volumes import Volume, read_image
 from hstf.runtime.errors import HstfError
-from hstf.runtime.files import read_csv, read_json, sha256_file, write_csv, write_json
+from hstf.runtime.files import read_csv, sha256_file, write_csv
 from hstf.stages.preprocess import preprocess
 
 AFFINE = np.array(
@@ -31,9 +31,16 @@ SHAPE = (26, 22, 12)
 
 def a_plan(spacing: tuple[float, float, float] = (1, 1, 2), channels: int = 1) -> Plan:
     return Plan(
-        spacing, (16, 16, 8), 2, (8, 16), ((1, 1, 1), (2, 2, 2)), ((3, 3, 3),) * 2, (Normalisation("zscore"),) * channels,
-        (20, 20, 10), {},
-    )  # fmt: skip
+        spacing=spacing,
+        patch_size=(16, 16, 8),
+        batch_size=2,
+        channels=(8, 16),
+        strides=((1, 1, 1), (2, 2, 2)),
+        kernels=((3, 3, 3),) * 2,
+        normalisation=(Normalisation(scheme="zscore"),) * channels,
+        median_shape=(20, 20, 10),
+        reasons={},
+    )
 
 
 def write_nifti(path: Path, data: np.ndarray) -> Path:
@@ -70,7 +77,7 @@ def config(tmp_path: Path) -> Config:
         "experiment": "e", "output": str(tmp_path / "results"), "cases": str(tmp_path / "cases.csv"),
         "labels": {"background": 0, "wall": 4, "lumen": 2, "ignore": 9}, "preprocess": {"workers": 1, "chunk": 8},
     })  # fmt: skip
-    write_json(Layout.of(content).plan, a_plan().to_json())
+    a_plan().save(Layout.of(content).plan)
     return content
 
 
@@ -112,7 +119,7 @@ def test_labelled_cases_get_image_label_locations_and_geometry(
     image, label = read_array(folder / "image.b2nd"), read_array(folder / "label.b2nd")
     assert (image.dtype, image.shape) == (np.float16, (1, 18, 21, 12))
     assert (label.dtype, label.shape) == (np.uint8, (18, 21, 12))
-    geometry = Geometry.from_json(read_json(folder / "geometry.json"))
+    geometry = Geometry.load(folder / "geometry.json")
     native = np.asarray(nib.load(tmp_path / "label_0.nii.gz").dataobj)
     expected = np.where(native == 4, 1, np.where(native == 2, 2, np.where(native == 9, 255, 0)))
     expected[:, :2] = expected[:, 20:] = expected[:3] = expected[24:] = 0  # outside the crop
@@ -152,12 +159,12 @@ def test_only_what_arrays_depend_on_makes_them_anew(config: Config, tmp_path: Pa
     assert preprocess(config, "labelled_0") == 2
     assert preprocess(config, "labelled_0") == 0
     plan_path = Layout.of(config).plan
-    write_json(plan_path, replace(a_plan(), patch_size=(8, 8, 8)).to_json())
+    a_plan().model_copy(update={"patch_size": (8, 8, 8)}).save(plan_path)
     assert preprocess(config, "labelled_0") == 0
     image = np.asarray(nib.load(tmp_path / "1.nii.gz").dataobj)
     write_nifti(tmp_path / "1.nii.gz", image + np.float32(1))
     assert preprocess(config, "labelled_0") == 1
-    write_json(plan_path, a_plan(spacing=(1.5, 1.5, 2)).to_json())
+    a_plan(spacing=(1.5, 1.5, 2)).save(plan_path)
     assert preprocess(config, "labelled_0") == 2
     assert read_array(Layout.of(config).preprocessed / "case_0" / "image.b2nd").shape == (
         1,
@@ -194,7 +201,7 @@ def test_prediction_prepares_scans_as_training_did(config: Config, tmp_path: Pat
     )
     folder = Layout.of(config).preprocessed / "case_2"
     assert np.array_equal(image.astype(np.float16), read_array(folder / "image.b2nd"))
-    assert geometry == Geometry.from_json(read_json(folder / "geometry.json"))
+    assert geometry == Geometry.load(folder / "geometry.json")
 
 
 def test_channels_share_the_crop_of_all_and_keep_their_volumes() -> None:

@@ -12,7 +12,7 @@ import pytest
 from hstf.config.experiment import Config
 from hstf.experiment.layout import Layout
 from hstf.experiment.schedule import members
-from hstf.imaging.regions import Structures, mask
+from hstf.imaging.regions import Structures, structure_mask
 from hstf.imaging.volumes import Volume
 from hstf.runtime.files import sha256_file, write_csv, write_text
 from hstf.stages.evaluate import cases as evaluate_cases
@@ -55,7 +55,7 @@ class FakePredictor:
         )
         label = np.roll(indices, self.shift, axis=0)
         probabilities = {
-            n: (mask(label, m) * 204).astype(np.uint8) for n, m in probabilities_of.items()
+            n: (structure_mask(label, m) * 204).astype(np.uint8) for n, m in probabilities_of.items()
         }
         return SimpleNamespace(
             label=label, members=dict.fromkeys(self.names, indices), probabilities=probabilities

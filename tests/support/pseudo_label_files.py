@@ -41,7 +41,7 @@ def make_experiment(folder: Path, **sections: object) -> Config:
     geometry = Geometry.of(SHAPE, AFFINE, SPACING)
     for case_id in CASES:
         target = layout.preprocessed / case_id
-        write_json(target / "geometry.json", geometry.to_json())
+        geometry.save(target / "geometry.json")
         noise = np.random.default_rng(1).normal(size=(1, *geometry.grid_shape)).astype(np.float16)
         write_array(target / "image.b2nd", noise, 32)
     write_table(layout.preprocessed_table(SHARD), ("geometry.json", "image.b2nd"))

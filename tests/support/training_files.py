@@ -14,12 +14,12 @@ from hstf.config.load import load_config
 from hstf.experiment.layout import Layout
 from hstf.experiment.plan import Normalisation, Plan
 from hstf.imaging.arrays import write_array
-from hstf.imaging.label_values import class_locations
+from hstf.imaging.class_locations import class_locations
 from hstf.models.base import NetworkSpec
 from hstf.models.hybrid import HybridNet
-from hstf.runtime.files import sha256_file, write_csv, write_json
-from hstf.training.loop import Views
-from hstf.training.patches import Batch, PatchSource, TrainingCase
+from hstf.runtime.files import sha256_file, write_csv
+from hstf.training.batch import Batch
+from hstf.training.patches import PatchSource, RawBatch, TrainingCase
 from hstf.training.state import TrainingState
 
 SHAPE = (12, 11, 9)
@@ -27,7 +27,7 @@ CLASSES = 3
 PATCH = (8, 8, 8)
 PLAN = Plan(
     spacing=(1.0, 1.0, 2.0), patch_size=(8, 8, 8), batch_size=2, channels=(4, 8), strides=((1, 1, 1), (2, 2, 2)),
-    kernels=((3, 3, 3), (3, 3, 3)), normalisation=(Normalisation("zscore"),), median_shape=SHAPE, reasons={},
+    kernels=((3, 3, 3), (3, 3, 3)), normalisation=(Normalisation(scheme="zscore"),), median_shape=SHAPE, reasons={},
 )  # fmt: skip
 TRAINING = {"steps": 6, "warmup_steps": 2, "history_every": 4, "checkpoint_seconds": 0}
 
@@ -62,7 +62,7 @@ def write_experiment(
     path.write_text(yaml.safe_dump(content))
     config = load_config(path)
     layout = Layout.of(config)
-    write_json(layout.plan, PLAN.to_json())
+    PLAN.save(layout.plan)
     for split in ("labelled", "unlabelled"):
         ids = [row["case_id"] for row in rows if row["split"] == split]
         table = [
@@ -100,9 +100,12 @@ def scan(case_id: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_labels(
-    config: Config, number: int, used: Sequence[str], rejected: Sequence[str] = (), human: Sequence[str] = ()
+    config: Config, number: int, used: Sequence[str], rejected: Sequence[str] = (), corrected: Sequence[str] = ()
 ) -> None:  # fmt: skip
-    """The round's ``labels/`` and ``labels.csv``, with the true label of each used case; ``human`` are among these."""
+    """Write ``labels/`` and ``labels.csv`` of a round with the true label of each used case.
+
+    ``corrected`` are used cases with a corrected label.
+    """
     layout, rows = Layout.of(config), []
     for name in used:
         folder, label = layout.labels(number) / name, scan(name)[1]
@@ -113,7 +116,7 @@ def write_labels(
         files = [folder / "target.b2nd", folder / "locations.npy"]
         names = ";".join(str(path.relative_to(layout.round(number))) for path in files)
         digests = ";".join(map(sha256_file, files))
-        source = "human" if name in human else "automatic"
+        source = "corrected" if name in corrected else "automatic"
         rows.append({"case_id": name, "source": source, "files": names, "sha256": digests})
     rows += [{"case_id": name, "source": "rejected"} for name in rejected]
     write_csv(layout.labels_table(number), rows, ["case_id", "source", "files", "sha256"])
@@ -128,15 +131,15 @@ def fresh_network(seed: int) -> HybridNet:
     return HybridNet(spec)
 
 
-def some_views(config: Config, pseudo: list[bool], seed: int = 0) -> Views:
-    """Views of random patches; the second half of the batch may be pseudo-labelled."""
+def some_batch(config: Config, pseudo: list[bool], seed: int = 0) -> Batch:
+    """Return a batch of random patches; ``pseudo`` states which are pseudo-labelled."""
     g = torch.Generator().manual_seed(seed)
     source = PatchSource([], [], CLASSES, (8, 8, 8), len(pseudo), 0.5, 0.5, seed)
     shape = (len(pseudo), 1, 10, 10, 10)
     classes = torch.randint(0, CLASSES, shape, generator=g)
     target = F.one_hot(classes[:, 0], CLASSES).movedim(-1, 1).float()
     region = torch.cat([torch.randn(shape, generator=g), target, torch.ones(shape)], dim=1)
-    batch = Batch(region, torch.tensor(pseudo), tuple("ab"))
+    raw = RawBatch(region, torch.tensor(pseudo), tuple("ab"))
     still = config.student.augmentation.model_copy(
         update={
             "affine_probability": 0,
@@ -145,7 +148,7 @@ def some_views(config: Config, pseudo: list[bool], seed: int = 0) -> Views:
             "flip_axes": (),
         }
     )
-    return Views.draw(batch, source, still, torch.Generator().manual_seed(seed))
+    return Batch.draw(raw, source, still, torch.Generator().manual_seed(seed))
 
 
 def new_state(config: Config, step: int = 0) -> TrainingState:

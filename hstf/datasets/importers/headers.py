@@ -1,4 +1,7 @@
-"""Headers and values of the files that an importer found: what can be known before ``hstf check`` reads everything."""
+"""Headers and label values of the files that an importer found.
+
+An import reads only what it needs. ``hstf check`` reads all files completely.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,21 +12,24 @@ import nibabel as nib
 import numpy as np
 
 from hstf.datasets.importers.dataset import DataSet, FoundCase
+from hstf.imaging.affines import spacing_of
 from hstf.imaging.scan import scan_file
-from hstf.imaging.volumes import open_any, open_nifti, spacing_of
-from hstf.runtime.errors import HstfError, join_faults
+from hstf.imaging.volumes import open_any, open_nifti
+from hstf.runtime.errors import HstfError, join_problems
 from hstf.runtime.processes import ProcessDied, map_processes, worker_count
 from hstf.runtime.progress import Progress, track
 
 T = TypeVar("T")
 R = TypeVar("R")
-FEW = 16
-"""So many files are read before processes would have started."""
+FEW_FILES = 16
+"""Up to this number of files are read in one process: starting further processes takes longer."""
+MAXIMUM_VALUE = 255
+"""Labels are stored as 8-bit integers."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Shape and affine of a case's images."""
+    """Shape and affine of the images of a case."""
 
     shape: tuple[int, ...]
     affine: np.ndarray
@@ -41,95 +47,136 @@ class Grid:
 
 
 def read_grids(dataset: DataSet) -> dict[str, Grid]:
-    """The grid of each case; unreadable files and files of a case that differ in shape become faults."""
+    """Read the grid of each case.
+
+    Unreadable files and files of a case with different shapes are recorded as problems.
+    """
     grids = {}
     for case in track(dataset.cases, "headers"):
         try:
             grids[case.case_id] = _read_grid(case)
         except HstfError as error:
-            dataset.fault(case.case_id, str(error))
+            dataset.add_problem(case.case_id, str(error))
     return grids
 
 
 def _read_grid(case: FoundCase) -> Grid:
     first: Grid | None = None
-    for path in dict.fromkeys(image.path for image in case.images.values()):
-        opened = _open(
-            path, [image.channel for image in case.images.values() if image.path == path]
-        )
-        grid = Grid(tuple(map(int, opened.shape[:3])), np.asarray(opened.affine, dtype=float))
+    for path, channels in _channels_by_file(case).items():
+        image = _open(path, channels)
+        grid = Grid(_shape(image), np.asarray(image.affine, dtype=float))
         first = first or grid
-        _same_shape(path, grid.shape, first, case)
+        _check_shape(path, grid.shape, first, case)
     assert first is not None
     if case.label is not None:
-        _same_shape(case.label, tuple(map(int, open_nifti(case.label).shape[:3])), first, case)
+        shape = _shape(open_nifti(case.label))
+        _check_shape(case.label, shape, first, case)
     return first
 
 
+def _channels_by_file(case: FoundCase) -> dict[Path, list[int | None]]:
+    """Return the files of the images, each with the channels that the case uses."""
+    channels: dict[Path, list[int | None]] = {}
+    for image in case.images.values():
+        channels.setdefault(image.path, []).append(image.channel)
+    return channels
+
+
 def _open(path: Path, channels: Sequence[int | None]) -> nib.Nifti1Image:
-    """The header of an image; of one with channels, their number is as expected."""
+    """Open an image, and check the number of channels of a 4D image.
+
+    Raises:
+        HstfError: if the image has another number of axes or channels.
+    """
     if channels == [None]:
         return open_nifti(path)
     image = open_any(path)
     if len(image.shape) != 4 or image.shape[3] != len(channels):
         raise HstfError(
-            f"{path}: has shape {tuple(image.shape)}, expected four axes, {len(channels)} on the last."
+            f"{path}: has shape {tuple(image.shape)}, expected four axes,"
+            f" {len(channels)} on the last."
         )
     return image
 
 
-def _same_shape(path: Path, shape: tuple[int, ...], grid: Grid, case: FoundCase) -> None:
+def _shape(image: nib.Nifti1Image) -> tuple[int, ...]:
+    return tuple(int(size) for size in image.shape[:3])
+
+
+def _check_shape(
+    path: Path,
+    shape: tuple[int, ...],
+    grid: Grid,
+    case: FoundCase,
+) -> None:
     if shape != grid.shape:
-        image = next(iter(case.images.values())).path.name
         raise HstfError(
-            f"{path}: has shape {shape}, but {image} has {grid.shape}; they must lie on one grid."
+            f"{path}: has shape {shape}, but {case.first_path.name} has {grid.shape};"
+            " all files of a case must have the same grid."
         )
 
 
 def label_values(labels: Sequence[Path]) -> set[int]:
-    """All values in ``labels``, which are those of labelled cases: no other's may be read.
+    """Return all values in ``labels``.
+
+    The caller passes the labels of labelled cases only: no other label may be read.
 
     Raises:
-        HstfError: a label cannot be read, or holds values that are none.
+        HstfError: if a label cannot be read, has an invalid value, or if all voxels are 0.
     """
-    faults: list[str] = []
+    problems: list[str] = []
     found: set[int] = set()
-    for path, values in each(_values, labels, "labels"):
+    for path, values in map_files(_read_values, labels, "labels"):
         if isinstance(values, str):
-            faults.append(f"{path}: {values}")
+            problems.append(f"{path}: {values}")
         else:
             found |= values
-    if faults:
-        raise join_faults(
-            "labels cannot be used. Mend them, or take their cases out of the folder.", faults
+    if problems:
+        raise join_problems(
+            "labels cannot be used. Fix them, or remove their cases from the folder.",
+            problems,
         )
     if not found - {0}:
-        raise HstfError("the labelled cases show no class: their labels are 0 everywhere.")
+        raise HstfError("the labelled cases have no class: their labels are 0 everywhere.")
     return found
 
 
-def _values(path: Path) -> set[int] | str:
-    """Values of a label, or why there are none."""
+def _read_values(path: Path) -> set[int] | str:
+    """Return the values of a label, or a description of the problem."""
     scan = scan_file(path, label=True)
-    odd = [value for value in scan.values if not value.isdigit() or int(value) > 255]
-    told = f"label value {', '.join(odd[:3])}, expected whole numbers from 0 to 255"
-    return scan.fault or (told if odd else set(map(int, scan.values)))
+    if scan.problem:
+        return scan.problem
+    invalid = [value for value in scan.values if not _is_valid(value)]
+    if invalid:
+        return (
+            f"label value {', '.join(invalid[:3])},"
+            f" expected whole numbers from 0 to {MAXIMUM_VALUE}"
+        )
+    return {int(value) for value in scan.values}
 
 
-def each(function: Callable[[T], R], items: Sequence[T], title: str) -> list[tuple[T, R]]:
-    """``(item, function(item))`` for all ``items``: many of them side by side in processes.
+def _is_valid(value: str) -> bool:
+    return value.isdigit() and int(value) <= MAXIMUM_VALUE
+
+
+def map_files(
+    function: Callable[[T], R],
+    items: Sequence[T],
+    title: str,
+) -> list[tuple[T, R]]:
+    """Return ``(item, function(item))`` for all ``items``. Many items are computed in parallel.
 
     Raises:
-        HstfError: a process was killed.
+        HstfError: if a process was killed.
     """
-    if len(items) <= FEW:
+    if len(items) <= FEW_FILES:
         return [(item, function(item)) for item in items]
     results: list[tuple[T, R]] = []
     with Progress(title, len(items)) as progress:
         for item, result in map_processes(function, items, worker_count(0)):
             if isinstance(result, ProcessDied):
                 raise HstfError(
-                    f"{item}: the process reading it was killed, most likely for lack of memory."
+                    f"{item}: the process that read it was killed, probably out of memory."
                 )
             results.append((item, result))
             progress.advance()

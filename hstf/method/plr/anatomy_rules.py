@@ -1,158 +1,199 @@
-"""Structure of a label map: how many components a class or region has, how small they are, what they touch, whether they
-have holes.
+"""Anatomy rules: number, size, contact and holes of the components that a structure may have.
 
-Components are 26-connected, holes 6-connected. What the labelled cases show becomes a rule for each class, or for each
-region where there are regions; pseudo-labels and final segmentations are brought to it where that does not cost Dice on
-the out-of-fold predictions. No anatomy is written down here. What leaves a region goes
-to the most likely class outside of it, so that a false enhancing spot becomes necrosis, oedema or nothing. A hole is
-background that is enclosed: it counts for the class that it touches most, and for each region of that class.
+The labelled cases show how a structure looks: how many components it has, how small they are, how
+much of their surface touches other structures, whether it has holes and whether it may be absent.
+Each structure (a region or, without regions, a class) becomes an :class:`AnatomyRule`.
+Pseudo-labels and final segmentations are changed to obey the rules. This is the post-processing of
+nnU-Net (Isensee et al., Nature Methods 2021) with rules that are learned from labels; no anatomy is
+written in the code. A rule that lowers the Dice of the out-of-fold predictions is not applied.
+
+Components are 26-connected and holes are 6-connected. A hole is background that is enclosed by the
+foreground. It counts for the class that it touches most, and for each region of that class.
+
+Voxels that are removed from a region get the most likely class outside of the region. For example,
+a false spot of enhancing tumour becomes necrosis, oedema or background.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import dataclass
 
 import cc3d
 import numpy as np
 from scipy import ndimage
 
 from hstf.imaging.components import connected_components
-from hstf.imaging.geometry import IGNORED
+from hstf.imaging.label_values import IGNORED
 from hstf.imaging.probabilities import make_certain, most_likely
 from hstf.imaging.regions import (
     Box,
-    Members,
+    ClassIndices,
     Structures,
     box_around,
     class_boxes,
     class_count,
-    mask,
+    structure_mask,
     with_margin,
 )
 from hstf.imaging.sparse_labels import is_sparse
+from hstf.runtime.documents import Part
 
 Targets = Mapping[int, Sequence[int]]
-"""Classes that may take the place of a class."""
+"""Classes that may replace each class."""
+
 SIZE_MARGIN = 0.5
-"""Components down to this share of the smallest labelled one are kept: a few cases do not show the smallest there is."""
+"""Components down to this fraction of the smallest labelled component are kept.
+
+A few labelled cases do not show the smallest component that exists."""
 COUNT_MARGIN = 2
-"""A class whose number of components varies may have this many times the largest number seen."""
+"""If the number of components varies, this many times the maximum number is allowed."""
 
 
 @dataclass(frozen=True)
-class ClassShape:
-    """Structure of one class (or region) in one case."""
+class CaseAnatomy:
+    """Anatomy of one structure in one labelled case."""
 
     sizes_mm3: tuple[float, ...]
-    """Size of each component."""
+    """Size of each component in mm³."""
     holes: int
-    whole: bool = True
-    """Whether the label shows where the class ends; of scribbles only whether the class is there is known."""
+    """Number of holes."""
+    dense: bool = True
+    """Whether the label shows where the structure ends. Scribbles only show that it exists."""
     contact: float = 0.0
-    """Share of the surface of the largest component (0..1) that touches other structures."""
+    """Fraction of the surface of the largest component that touches other structures."""
 
 
-@dataclass(frozen=True)
-class StructureRule:
-    """Structure of one class (or region) in all labelled cases."""
+class AnatomyRule(Part):
+    """Anatomy of one structure in all labelled cases."""
 
     maximum_components: int
+    """Maximum number of components; 0 if no labelled case has the structure."""
     minimum_mm3: float
+    """Minimum size of a component in mm³."""
     has_holes: bool
+    """Whether the structure may have holes."""
     may_be_absent: bool
+    """Whether a case may lack the structure."""
     contact: float = 0.0
-    """Share of the surface (0..1) that touches other structures at least."""
+    """Minimum fraction of the surface of a component that touches other structures."""
     dice_gain: float = 0.0
-    """What bringing out-of-fold predictions to the rule adds to their mean Dice. One that costs is not applied: of a poor
-    prediction the largest component may be the wrong one, and fragments may be the right ones."""
+    """Change of the mean Dice of the out-of-fold predictions when the rule is applied to them.
+
+    Of a poor prediction the largest component may be wrong and its fragments may be correct. A rule
+    with a negative gain is not applied."""
 
 
-@dataclass(frozen=True)
-class KnownStructure:
-    """What the labelled cases show, for segmentations to be brought to."""
+class AnatomyRules(Part):
+    """Rules that segmentations are changed to obey."""
 
-    structures: Structures
-    rules: Mapping[str, StructureRule]
-    """By structure; one without a rule may look as it likes."""
+    classes: dict[str, ClassIndices]
+    """Class indices of each structure."""
+    rules: dict[str, AnatomyRule]
+    """Rule of each structure. A structure without a rule is not changed."""
 
-    def clean(self, probabilities: np.ndarray, voxel_mm3: float) -> None:
-        """Make ``probabilities`` ``(K, X, Y, Z)`` certain, in place, where their most likely class breaks a rule.
+    def apply_to_label(
+        self, label: np.ndarray, probabilities: np.ndarray, voxel_mm3: float
+    ) -> np.ndarray:
+        """Remove surplus components and fill holes.
 
-        It is the post-processing of nnU-Net (Isensee et al. 2021) with rules that labels teach.
+        Args:
+            label: ``(X, Y, Z)`` uint8 class index.
+            probabilities: ``(K, X, Y, Z)``, in any range.
+            voxel_mm3: volume of a voxel in mm³.
+
+        Returns:
+            ``(X, Y, Z)`` uint8 class index.
+
+        Example:
+            >>> rule = AnatomyRule(
+            ...     maximum_components=1, minimum_mm3=2.0, has_holes=False, may_be_absent=False
+            ... )
+            >>> rules = AnatomyRules(classes={"organ": (1,)}, rules={"organ": rule})
+            >>> label = np.zeros((8, 8, 8), np.uint8)
+            >>> label[1:4, 1:4, 1:4] = 1  # the organ
+            >>> label[2, 2, 2] = 0  # a hole in it
+            >>> label[6, 6, 6] = 1  # a false component
+            >>> probabilities = np.stack([label == 0, label == 1]).astype(float)
+            >>> cleaned = rules.apply_to_label(label, probabilities, voxel_mm3=1.0)
+            >>> int(cleaned[2, 2, 2]), int(cleaned[6, 6, 6])
+            (1, 0)
+        """
+        kept = keep_components(label, probabilities, self.classes, self.rules, voxel_mm3)
+        return fill_holes(kept, self.classes, self.rules)
+
+    def apply_to_probabilities(self, probabilities: np.ndarray, voxel_mm3: float) -> None:
+        """Make ``probabilities`` certain, in place, where their most likely class breaks a rule.
+
+        Args:
+            probabilities: ``(K, X, Y, Z)``, in the range 0 to 1.
+            voxel_mm3: volume of a voxel in mm³.
         """
         label = most_likely(probabilities)
-        cleaned = self.cleaned(label, probabilities, voxel_mm3)
+        cleaned = self.apply_to_label(label, probabilities, voxel_mm3)
         make_certain(probabilities, cleaned, cleaned != label, 1)
 
-    def cleaned(self, label: np.ndarray, probabilities: np.ndarray, voxel_mm3: float) -> np.ndarray:
-        """``label`` ``(X, Y, Z)`` uint8 after :func:`keep_components` and :func:`fill_holes`."""
-        kept = keep_components(label, probabilities, self.structures, self.rules, voxel_mm3)
-        return fill_holes(kept, self.structures, self.rules)
 
-    def to_json(self) -> dict[str, Any]:
-        """The rules, and the classes of the structures."""
-        rules = {name: asdict(rule) for name, rule in self.rules.items()}
-        return {
-            "classes": {name: list(members) for name, members in self.structures.items()},
-            "rules": rules,
-        }
+def describe_anatomy(
+    label: np.ndarray, structures: Structures, voxel_mm3: float
+) -> dict[str, CaseAnatomy]:
+    """Measure the anatomy of each structure in a labelled case.
 
-    @classmethod
-    def of_json(cls, content: Mapping[str, Any]) -> Self:
-        """What :meth:`to_json` gave.
+    Ignored voxels (255) count as background. They make no hole unless a class encloses them.
 
-        Raises:
-            KeyError, TypeError: it did not give this.
-        """
-        classes = {
-            str(name): tuple(map(int, members)) for name, members in content["classes"].items()
-        }
-        return cls(
-            classes, {name: StructureRule(**content["rules"][name]) for name in content["rules"]}
-        )
-
-
-def describe(label: np.ndarray, structures: Structures, voxel_mm3: float) -> dict[str, ClassShape]:
-    """The shape of each of ``structures`` of a label map ``(X, Y, Z)`` uint8.
-
-    What is ignored (255) counts as background, which makes no hole that is not there unless a class encloses it.
+    Args:
+        label: ``(X, Y, Z)`` uint8 class index.
+        structures: classes of each structure.
+        voxel_mm3: volume of a voxel in mm³.
     """
-    whole = not is_sparse(label)
+    dense = not is_sparse(label)
     label = np.where(label == IGNORED, 0, label).astype(np.uint8)
-    boxes = _boxes(label, structures)
-    holes = np.bincount(_holes(label)[1], minlength=256)
-    shapes = {}
-    for name, members in structures.items():
-        sizes, contact = (
-            _measured(label[boxes[name]], members) if name in boxes else (np.empty(0), 0.0)
+    boxes = _structure_boxes(label, structures)
+    _, owners, _ = _find_holes(label)
+    holes = np.bincount(owners, minlength=256)
+    anatomy = {}
+    for name, classes in structures.items():
+        sizes_mm3: tuple[float, ...] = ()
+        contact = 0.0
+        if name in boxes:
+            sizes, contact = _measure_components(label[boxes[name]], classes)
+            sizes_mm3 = tuple((sizes * voxel_mm3).tolist())
+        anatomy[name] = CaseAnatomy(
+            sizes_mm3=sizes_mm3,
+            holes=int(holes[list(classes)].sum()),
+            dense=dense,
+            contact=contact,
         )
-        owned = int(holes[list(members)].sum())
-        shapes[name] = ClassShape(tuple((sizes * voxel_mm3).tolist()), owned, whole, contact)
-    return shapes
+    return anatomy
 
 
-def _measured(label: np.ndarray, members: Members) -> tuple[np.ndarray, float]:
-    """Voxels of each component of the structure ``members``, and the contact of the largest with others."""
-    found = mask(label, members)
-    components, sizes = label_components(found)
+def _measure_components(label: np.ndarray, classes: ClassIndices) -> tuple[np.ndarray, float]:
+    """Return the voxels of each component, and the contact fraction of the largest component."""
+    inside = structure_mask(label, classes)
+    components, sizes = label_components(inside)
     largest = components == 1 + sizes.argmax()
-    return sizes, float(contacts(largest, (label > 0) & ~found)[0])
+    others = (label > 0) & ~inside
+    return sizes, float(contact_fractions(largest, others)[0])
 
 
-def learn_rule(shapes: Sequence[ClassShape]) -> StructureRule:
-    """The rule that all ``shapes`` of a class keep, one for each labelled case, with a margin where they vary.
+def learn_rule(anatomy: Sequence[CaseAnatomy]) -> AnatomyRule:
+    """Return the rule that all labelled cases obey, with a margin where they vary.
 
-    Cases whose label is sparse tell only whether the class may be absent: nothing shows that it is there where they lack it.
+    Sparse labels only show whether a structure may be absent: a label without the structure does
+    not show that the case lacks it, but a label with the structure shows that the case has it.
+
+    Args:
+        anatomy: anatomy of one structure in each labelled case.
     """
-    whole = [shape for shape in shapes if shape.whole]
-    present = {len(shape.sizes_mm3) for shape in whole if shape.sizes_mm3}
-    sizes = [size for shape in whole for size in shape.sizes_mm3]
-    return StructureRule(
-        maximum_components=max(present, default=0) * (COUNT_MARGIN if len(present) > 1 else 1),
+    dense = [case for case in anatomy if case.dense]
+    present = [case for case in dense if case.sizes_mm3]
+    counts = {len(case.sizes_mm3) for case in present}
+    sizes = [size for case in present for size in case.sizes_mm3]
+    margin = COUNT_MARGIN if len(counts) > 1 else 1
+    return AnatomyRule(
+        maximum_components=max(counts, default=0) * margin,
         minimum_mm3=SIZE_MARGIN * min(sizes, default=0.0),
-        has_holes=any(shape.holes for shape in whole),
-        may_be_absent=any(not shape.sizes_mm3 for shape in shapes),
-        contact=min((shape.contact for shape in whole if shape.sizes_mm3), default=0.0),
+        has_holes=any(case.holes for case in dense),
+        may_be_absent=any(not case.sizes_mm3 for case in anatomy),
+        contact=min((case.contact for case in present), default=0.0),
     )
 
 
@@ -160,191 +201,256 @@ def keep_components(
     label: np.ndarray,
     probabilities: np.ndarray,
     structures: Structures,
-    rules: Mapping[str, StructureRule],
+    rules: Mapping[str, AnatomyRule],
     voxel_mm3: float,
 ) -> np.ndarray:
-    """``label`` without the components that break the rule of their class or region.
+    """Remove the components that break the rule of their structure.
 
-    The voxels go to the most likely class besides. Fragments that this leaves in other structures go to the background, or
-    to what is left of a voxel without that region: a fragment of tumour core becomes oedema, which breaks no other rule.
-    Of several components the largest stay, however small, unless labelled cases lack the structure. One that touches other
-    structures less than any labelled one counts for that much smaller: a false ventricle in the chest wall may be larger
-    than the true one, but no heart is around it.
+    The largest components stay, up to the maximum number. At least one stays, however small, unless
+    labelled cases lack the structure. A component that touches other structures less than any
+    labelled one counts as smaller by that factor: a false ventricle in the chest wall may be larger
+    than the true one, but it is not surrounded by a heart.
+
+    The removed voxels get the most likely class outside of the structure. This may leave fragments
+    in other structures. The fragments are removed next, but stay in the other structures of the
+    voxel: a fragment of tumour core becomes oedema, which breaks no other rule.
 
     Args:
         label: ``(X, Y, Z)`` uint8 class index.
-        probabilities: ``(K, X, Y, Z)``, of any range.
-        structures: classes, or regions.
-        rules: of the structures that are to be brought to one. A structure that no labelled case has (no component
-            allowed) is kept as it is: nothing is known about it.
+        probabilities: ``(K, X, Y, Z)``, in any range.
+        structures: classes of each structure.
+        rules: rule of each structure that is changed. A structure that no labelled case has
+            (``maximum_components`` is 0) is not changed, because nothing is known about it.
+        voxel_mm3: volume of a voxel in mm³.
+
+    Returns:
+        ``(X, Y, Z)`` uint8 class index.
     """
     cleaned = label
-    for targets in (outside, beneath):
-        before, cleaned = cleaned, cleaned.copy()
-        for name, box in _boxes(before, structures).items():
-            if name in rules:
-                found, settled = mask(before[box], structures[name]), before[box] == label[box]
-                excess = _excess(found, settled, (before[box] > 0) & ~found, rules[name], voxel_mm3)
-                take_out(
-                    cleaned[box],
-                    excess,
-                    probabilities[(slice(None), *box)],
-                    targets(name, structures),
-                )
+    for targets in (classes_outside, classes_below):
+        before = cleaned
+        cleaned = before.copy()
+        for name, box in _structure_boxes(before, structures).items():
+            if name not in rules:
+                continue
+            current = before[box]
+            inside = structure_mask(current, structures[name])
+            others = (current > 0) & ~inside
+            unchanged = current == label[box]
+            surplus = _surplus_voxels(inside, unchanged, others, rules[name], voxel_mm3)
+            likely = probabilities[(slice(None), *box)]
+            reassign_voxels(cleaned[box], surplus, likely, targets(name, structures))
     return cleaned
 
 
-def _boxes(label: np.ndarray, structures: Structures) -> dict[str, Box]:
-    """The box of each structure that ``label`` has, with a voxel around it."""
+def _structure_boxes(label: np.ndarray, structures: Structures) -> dict[str, Box]:
+    """Return the box of each structure in ``label``, with a margin of one voxel."""
     of_class = class_boxes(label, class_count(structures))
-    tight = {
-        n: box_around(of_class[k] for k in members if k in of_class)
-        for n, members in structures.items()
-    }
-    return {name: with_margin(box) for name, box in tight.items() if box}
+    boxes = {}
+    for name, classes in structures.items():
+        box = box_around(of_class[index] for index in classes if index in of_class)
+        if box:
+            boxes[name] = with_margin(box)
+    return boxes
 
 
-def outside(name: str, structures: Structures) -> Targets:
-    """For each class of the structure ``name`` all that are not in it."""
-    members = structures[name]
-    others = [index for index in range(class_count(structures)) if index not in members]
-    return dict.fromkeys(members, others)
+def classes_outside(name: str, structures: Structures) -> Targets:
+    """Return, for each class of the structure ``name``, all classes that are not in it."""
+    inside = structures[name]
+    others = [index for index in range(class_count(structures)) if index not in inside]
+    return dict.fromkeys(inside, others)
 
 
-def beneath(name: str, structures: Structures) -> Targets:
-    """For each class of the structure ``name`` those that are in most of its other structures, and in no more."""
-    holders = [
-        {other for other, members in structures.items() if index in members}
-        for index in range(class_count(structures))
-    ]
+def classes_below(name: str, structures: Structures) -> Targets:
+    """Return, for each class of ``name``, the classes that only lose this structure.
+
+    They are in as many of the other structures of the class as possible, and in no further one.
+    """
+    holders: list[set[str]] = []
+    for index in range(class_count(structures)):
+        holders.append({other for other, classes in structures.items() if index in classes})
     targets = {}
     for index in structures[name]:
-        below = [k for k, held in enumerate(holders) if held <= holders[index] - {name}]
-        most = max(len(holders[k]) for k in below)
-        targets[index] = [k for k in below if len(holders[k]) == most]
+        remaining = holders[index] - {name}
+        below = [other for other, held in enumerate(holders) if held <= remaining]
+        maximum = max(len(holders[other]) for other in below)
+        targets[index] = [other for other in below if len(holders[other]) == maximum]
     return targets
 
 
-def take_out(
+def reassign_voxels(
     label: np.ndarray, voxels: np.ndarray, probabilities: np.ndarray, targets: Targets
 ) -> None:
-    """Give the ``voxels`` (bool) of each class of ``targets`` to the most likely of its targets, in place."""
+    """Assign voxels to the most likely of their target classes, in place.
+
+    Args:
+        label: ``(X, Y, Z)`` uint8 class index.
+        voxels: ``(X, Y, Z)`` bool, the voxels to change.
+        probabilities: ``(K, X, Y, Z)``, in any range.
+        targets: classes that may replace each class. Voxels of other classes are not changed.
+    """
     for index, classes in targets.items():
         chosen = voxels & (label == index)
-        likely = np.stack([probabilities[k][chosen] for k in classes]).argmax(axis=0)
-        label[chosen] = np.array(classes, np.uint8)[likely]
+        candidates = np.stack([probabilities[target][chosen] for target in classes])
+        label[chosen] = np.array(classes, np.uint8)[candidates.argmax(axis=0)]
 
 
 def fill_holes(
-    label: np.ndarray, structures: Structures, rules: Mapping[str, StructureRule]
+    label: np.ndarray, structures: Structures, rules: Mapping[str, AnatomyRule]
 ) -> np.ndarray:
-    """``label`` with holes filled in structures whose labelled cases have none.
+    """Fill holes in structures that have no holes in any labelled case.
 
-    A hole is background that is enclosed: it reaches no face of the volume. It belongs to the class that it touches most,
-    and is filled with it where one of its regions never has holes.
+    A hole is background that does not reach a face of the volume. It is filled with the class that
+    it touches most, if one of the regions of this class never has holes.
+
+    Args:
+        label: ``(X, Y, Z)`` uint8 class index.
+        structures: classes of each structure.
+        rules: rule of each structure that is changed.
+
+    Returns:
+        ``(X, Y, Z)`` uint8 class index.
     """
-    box, owners, holes = _holes(label)
+    filled_classes: set[int] = set()
+    for name, rule in rules.items():
+        if not rule.has_holes and rule.maximum_components:
+            filled_classes.update(structures[name])
+    box, owners, holes = _find_holes(label)
+    to_fill = np.isin(owners, list(filled_classes))
+    new_class = np.where(to_fill, owners, 0).astype(np.uint8)
     filled = label.copy()
-    fills = {
-        index
-        for name, rule in rules.items()
-        if not rule.has_holes and rule.maximum_components
-        for index in structures[name]
-    }
-    wanted = np.where(np.isin(owners, list(fills)), owners, 0).astype(np.uint8)
-    if wanted.any():
-        target = wanted[holes]
+    if new_class.any():
+        target = new_class[holes]
         inner = filled[box]
         inner[target > 0] = target[target > 0]
     return filled
 
 
-def _excess(
-    found: np.ndarray,
-    settled: np.ndarray,
+def _surplus_voxels(
+    inside: np.ndarray,
+    unchanged: np.ndarray,
     others: np.ndarray,
-    rule: StructureRule,
+    rule: AnatomyRule,
     voxel_mm3: float,
 ) -> np.ndarray:
-    """Voxels of the components of ``found`` beyond the number of ``rule`` or below its size.
+    """Return the voxels of the components that are too small or too many.
 
     Args:
-        found: ``(X, Y, Z)`` bool, the structure.
-        settled: bool, voxels that nothing was done to. Components without any come last, however large.
+        inside: ``(X, Y, Z)`` bool, the structure.
+        unchanged: bool, voxels that no earlier step has changed. Components without such voxels
+            are removed first, however large they are.
         others: bool, the other structures.
+        rule: rule of the structure.
+        voxel_mm3: volume of a voxel in mm³.
     """
     if not rule.maximum_components:
-        return np.zeros_like(found)
-    components, sizes = label_components(found)
+        return np.zeros_like(inside)
+    components, sizes = label_components(inside)
     large = sizes * voxel_mm3 >= rule.minimum_mm3
-    fit = np.where(large, sizes, 0.0)
-    if rule.contact > 0 and large.sum() > 1:  # of these alone: specks may be millions
+    rank = np.where(large, sizes, 0.0)
+    # Only large components are measured: there may be millions of tiny ones.
+    if rule.contact > 0 and large.sum() > 1:
         numbers = np.zeros(len(sizes) + 1, np.uint32)
         numbers[1:][large] = np.arange(1, large.sum() + 1)
-        fit[large] *= np.minimum(1, contacts(numbers[components], others) / rule.contact)
-    given = np.bincount(components[settled], minlength=len(sizes) + 1)[1:] == 0
-    order = np.lexsort((-sizes, -fit, given))
+        contact = contact_fractions(numbers[components], others)
+        rank[large] *= np.minimum(1, contact / rule.contact)
+    touched = np.bincount(components[unchanged], minlength=len(sizes) + 1)[1:]
+    new = touched == 0
+    # Best component first: by `new`, then by rank, then by size.
+    order = np.lexsort((-sizes, -rank, new))
     kept = large[order]
     kept[rule.maximum_components :] = False
     kept[:1] |= not rule.may_be_absent
-    excess = np.ones(len(sizes) + 1, bool)
-    excess[0] = False
-    excess[order[kept] + 1] = False
-    return excess[components]
+    surplus = np.ones(len(sizes) + 1, bool)
+    surplus[0] = False
+    surplus[order[kept] + 1] = False
+    return surplus[components]
 
 
-def contacts(components: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """``(n,)`` share of the voxel faces of each of n components, numbered from 1, beyond which there is one of ``others``.
+def contact_fractions(components: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the fraction of the surface of each component that touches ``others``.
 
-    Faces on the border of the volume do not count.
+    The surface consists of voxel faces. Faces on the border of the volume do not count.
+
+    Args:
+        components: ``(X, Y, Z)`` number of the component, from 1 to n; 0 outside.
+        others: ``(X, Y, Z)`` bool.
+
+    Returns:
+        ``(n,)`` in the range 0 to 1.
     """
     count = int(components.max())
-    parts = np.full(components.shape, count + 2, np.uint32)
-    parts[others] = count + 1
+    other = count + 1
+    outside = count + 2
+    parts = np.full(components.shape, outside, np.uint32)
+    parts[others] = other
     np.copyto(parts, components, where=components > 0)
-    faces = np.zeros((2, count + 3))
-    for (a, b), area in cc3d.contacts(parts, connectivity=6, surface_area=True).items():
-        faces[:, a] += area, area * (b == count + 1)
-    total, touching = faces[:, 1 : count + 1]
-    return touching / np.maximum(total, 1)
+    total = np.zeros(count + 3)
+    touching = np.zeros(count + 3)
+    areas = cc3d.contacts(parts, connectivity=6, surface_area=True)
+    for (first, second), area in areas.items():
+        # The pair is sorted: a component comes before `other`.
+        total[first] += area
+        touching[first] += area * (second == other)
+    return touching[1:other] / np.maximum(total[1:other], 1)
 
 
 def label_components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """26-connected components of ``mask``, numbered from 1, and the voxels of each."""
+    """Find the 26-connected components of a boolean ``mask`` ``(X, Y, Z)``.
+
+    Returns:
+        The number of the component of each voxel, from 1 to n (0 outside), and ``(n,)`` the number
+        of voxels of each component.
+    """
     components = connected_components(mask, connectivity=26)
-    found = cc3d.statistics(
-        components, no_slice_conversion=True
-    )  # no slice object for each of millions
-    return components, np.asarray(found["voxel_counts"], dtype=np.int64)[1:]
+    # Without slice objects, because there may be millions of components.
+    statistics = cc3d.statistics(components, no_slice_conversion=True)
+    return components, np.asarray(statistics["voxel_counts"], dtype=np.int64)[1:]
 
 
-def _holes(label: np.ndarray) -> tuple[Box, np.ndarray, np.ndarray]:
-    """The box of the foreground, the class that owns each background component in it (0: no hole), and the components."""
+def _find_holes(label: np.ndarray) -> tuple[Box, np.ndarray, np.ndarray]:
+    """Find the holes of the foreground.
+
+    Returns:
+        The box of the foreground, the class that owns each background component in the box (0 if
+        the component is no hole), and the number of the component of each voxel of the box.
+    """
     boxes = ndimage.find_objects((label > 0).view(np.uint8), max_label=1)
     if boxes[0] is None:
-        return (slice(0, 0),) * 3, np.zeros(1, np.uint8), np.zeros((0, 0, 0), np.uint8)
+        empty = (slice(0, 0),) * 3
+        return empty, np.zeros(1, np.uint8), np.zeros((0, 0, 0), np.uint8)
     inner = label[boxes[0]]
-    holes = connected_components(inner == 0, connectivity=6)
-    owners = np.zeros(int(holes.max()) + 1, np.uint8)
+    background = connected_components(inner == 0, connectivity=6)
+    owners = np.zeros(int(background.max()) + 1, np.uint8)
     enclosed = np.ones(len(owners), bool)
     enclosed[0] = False
     for axis in range(3):
         for face in (0, -1):
-            enclosed[np.unique(holes.take(face, axis=axis))] = False
+            reached = np.unique(background.take(face, axis=axis))
+            enclosed[reached] = False
     if enclosed.any():
-        owners[enclosed] = _touched_most(inner, holes, enclosed)[enclosed]
-    return boxes[0], owners, holes
+        owners[enclosed] = _most_touched_class(inner, background, enclosed)[enclosed]
+    return boxes[0], owners, background
 
 
-def _touched_most(label: np.ndarray, holes: np.ndarray, enclosed: np.ndarray) -> np.ndarray:
-    """For each component of ``holes`` that is ``enclosed``, the class of most of its face neighbours."""
-    voxels = np.argwhere(enclosed[holes])
-    owner = holes[tuple(voxels.T)].astype(np.int64)
-    touched = np.zeros((len(enclosed), int(label.max()) + 1), np.int64)
+def _most_touched_class(
+    label: np.ndarray, background: np.ndarray, enclosed: np.ndarray
+) -> np.ndarray:
+    """Return the class of most face neighbours of each background component.
+
+    Args:
+        label: ``(X, Y, Z)`` class index.
+        background: ``(X, Y, Z)`` number of the background component.
+        enclosed: bool, for each component, whether it is enclosed. The others are not computed.
+    """
+    voxels = np.argwhere(enclosed[background])
+    component = background[tuple(voxels.T)].astype(np.int64)
+    counts = np.zeros((len(enclosed), int(label.max()) + 1), np.int64)
     for axis in range(3):
         for step in (-1, 1):
+            # The neighbours are in the volume: an enclosed component reaches no face.
             neighbours = voxels.copy()
-            neighbours[:, axis] += step  # inside: an enclosed component reaches no face
-            np.add.at(touched, (owner, label[tuple(neighbours.T)]), 1)
-    touched[:, 0] = 0
-    return touched.argmax(axis=1)
+            neighbours[:, axis] += step
+            np.add.at(counts, (component, label[tuple(neighbours.T)]), 1)
+    counts[:, 0] = 0
+    return counts.argmax(axis=1)

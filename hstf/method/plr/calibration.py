@@ -1,99 +1,104 @@
-"""``calibration.json``: what the labelled cases, predicted out of fold, teach about the teacher."""
+"""The calibration: what the labelled cases show about the ensemble (``round_0/calibration.json``).
+
+Each labelled case is predicted by a warm-up member that has not learned from it. These out-of-fold
+predictions are compared with the labels. The result is a temperature for the probabilities (Guo et
+al., On Calibration of Modern Neural Networks, ICML 2017), a confidence threshold for each class,
+and for each structure the anatomy rule, the model of lesions and the model of predicted Dice. The
+stage ``calibrate`` writes the file once, and refinement uses it in all rounds.
+"""
 
 from collections.abc import Container, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from hstf.config.experiment import Config
 from hstf.experiment.layout import Layout
 from hstf.imaging.regions import Structures
-from hstf.method.plr.anatomy_rules import KnownStructure, StructureRule
+from hstf.method.plr.anatomy_rules import AnatomyRule, AnatomyRules
 from hstf.method.plr.lesions import LesionModel
-from hstf.method.plr.predicted_dice import DiceModel, Features
-from hstf.runtime.errors import HstfError
-from hstf.runtime.files import read_json, write_json
+from hstf.method.plr.predicted_dice import DiceModel, QualityFeatures
+from hstf.runtime.documents import Document
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """Everything that refinement knows. Mappings go by the name of a structure: a region, or a class without regions."""
+class Calibration(Document):
+    """All that refinement knows about the ensemble.
+
+    Dictionaries have the name of a structure as key: a region or, without regions, a class.
+    """
+
+    stage = "calibrate"
 
     temperature: float
+    """Temperature of the probabilities."""
     thresholds: dict[str, float]
-    """Confidence (0..1) of each class, background first, from which its voxels are mostly right."""
-    structure: dict[str, StructureRule]
+    """Confidence (0 to 1) from which the voxels of each class are mostly right, background first."""
+    anatomy_rules: dict[str, AnatomyRule]
     lesions: dict[str, LesionModel]
-    """Of the structures that are lesions; the others have none."""
+    """Only for structures that consist of lesions."""
     dice_models: dict[str, DiceModel]
     class_sd: dict[str, float]
-    """Standard deviation of the error of each structure's predicted Dice."""
+    """Standard deviation of the error of the predicted Dice of each structure."""
     mean_sd: float
-    """The same for the mean over them."""
+    """Standard deviation of the error of the mean predicted Dice of a case."""
     patients: int
-    """How many patients tell: those with a case of which the Dice of some structure is known."""
+    """Number of patients with a case in which the Dice of some structure is known."""
     minimum_predicted_dice: float
-    """A case whose predicted mean Dice is lower is unlike any labelled case."""
+    """A case with a lower mean predicted Dice is unlike any labelled case."""
     evidence: dict[str, Any]
-    """For people: calibration error, reliability, likelihood and Dice of the out-of-fold cases."""
+    """For the report: calibration error, reliability, likelihood and Dice of the labelled cases."""
 
-    def known_structure(self, structures: Structures) -> KnownStructure:
-        """The structure rules that help, without lesions: components of those are judged one by one."""
-        return known_structure(structures, self.structure, self.lesions)
+    def applicable_rules(self, structures: Structures) -> AnatomyRules:
+        """Return the anatomy rules that are applied; see :func:`applicable_rules`."""
+        return applicable_rules(structures, self.anatomy_rules, self.lesions)
 
     def may_be_absent(self, name: str) -> bool:
-        """Whether a case may lack the structure ``name``."""
-        return name in self.lesions or self.structure[name].may_be_absent
+        """Return whether a case may lack the structure ``name``."""
+        return name in self.lesions or self.anatomy_rules[name].may_be_absent
 
-    def predicted_dice(self, features: Mapping[str, Features | None]) -> dict[str, float]:
-        """Predicted Dice of each structure."""
+    def predict_dice(self, features: Mapping[str, QualityFeatures | None]) -> dict[str, float]:
+        """Return the predicted Dice (0 to 1) of each structure.
+
+        Args:
+            features: quality features of each structure; None if the prediction lacks it.
+        """
         return {name: model.predict(features[name]) for name, model in self.dice_models.items()}
 
-    def save(self, path: Path) -> None:
-        """Write as JSON."""
-        write_json(path, asdict(self))
 
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read what :meth:`save` wrote.
+def applicable_rules(
+    structures: Structures, rules: Mapping[str, AnatomyRule], lesions: Container[str]
+) -> AnatomyRules:
+    """Return the anatomy rules that are applied to segmentations.
 
-        Raises:
-            HstfError: the file is missing or torn, or was written by another version.
-        """
-        content = read_json(path)
-        try:
-            content["structure"] = {
-                name: StructureRule(**rule) for name, rule in content["structure"].items()
-            }
-            content["lesions"] = {
-                n: LesionModel.of_json(model) for n, model in content["lesions"].items()
-            }
-            content["dice_models"] = {
-                name: DiceModel(**model) for name, model in content["dice_models"].items()
-            }
-            return cls(**content)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise HstfError(
-                f"{path}: holds other fields than this version of hstf writes ({error}). Run hstf calibrate again."
-            ) from error
+    Rules that lower the Dice are left out. Lesions have no rule: their components are judged one by
+    one (:mod:`hstf.method.plr.lesions`).
 
+    Args:
+        structures: classes of each structure.
+        rules: rule of each structure.
+        lesions: structures that consist of lesions.
 
-def known_structure(
-    structures: Structures, rules: Mapping[str, StructureRule], lesions: Container[str]
-) -> KnownStructure:
-    """The ``rules`` that segmentations are brought to: those that do not cost Dice, of all but ``lesions``."""
-    helping = {
-        name: rule for name, rule in rules.items() if rule.dice_gain >= 0 and name not in lesions
-    }
-    return KnownStructure(structures, helping)
+    Example:
+        >>> values = {"minimum_mm3": 10.0, "has_holes": False, "may_be_absent": False}
+        >>> helpful = AnatomyRule(maximum_components=1, dice_gain=0.01, **values)
+        >>> harmful = AnatomyRule(maximum_components=1, dice_gain=-0.01, **values)
+        >>> structures = {"liver": (1,), "spleen": (2,)}
+        >>> rules = applicable_rules(structures, {"liver": helpful, "spleen": harmful}, lesions=[])
+        >>> list(rules.rules)
+        ['liver']
+    """
+    applicable = {}
+    for name, rule in rules.items():
+        if rule.dice_gain >= 0 and name not in lesions:
+            applicable[name] = rule
+    return AnatomyRules(classes=dict(structures), rules=applicable)
 
 
-def structure_of_predictions(config: Config) -> KnownStructure | None:
-    """What final segmentations are brought to, where ``predict.clean`` says so.
+def prediction_rules(config: Config) -> AnatomyRules | None:
+    """Return the anatomy rules of final segmentations; None if ``predict.clean`` is off.
 
     Raises:
-        HstfError: ``calibration.json`` is missing or torn.
+        HstfError: if ``calibration.json`` is missing or damaged.
     """
     if not config.predict.clean:
         return None
-    return Calibration.load(Layout.of(config).calibration).known_structure(config.structures)
+    calibration = Calibration.load(Layout.of(config).calibration)
+    return calibration.applicable_rules(config.structures)

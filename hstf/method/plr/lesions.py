@@ -1,36 +1,48 @@
-"""Lesions, one by one: each component of a lesion class has a probability of being real, and is kept or dropped by it.
+"""Judge lesions one by one: each component of a lesion class is kept or dropped by its probability.
 
-A case may have any number of lesions or none, so neither their number nor the largest of them says anything. What does:
-the teacher's calibrated probability over the component, its size, and how far the scales agree there. How much each counts
-is learned on the components of the out-of-fold predictions by logistic regression, shrunk to the component's mean
-calibrated probability itself, which is what counts where there are no such components (MAP estimate with normal priors;
-Gelman et al., A weakly informative default prior distribution for logistic regression, 2008).
+A case may have any number of lesions or none. Hence neither the number of components nor the size
+of the largest one shows which are real. Three features of a component do: the log odds of its mean
+calibrated probability ``x_1``, the log2 of its volume ``x_2``, and the agreement of the scales
+``x_3``. The probability that it is a lesion is a logistic regression
+
+    P(lesion) = 1 / (1 + exp(-(w_0 + w_1 x_1 + w_2 x_2 + w_3 x_3)))
+
+which is fitted to the components of the out-of-fold predictions, with ``x_2`` and ``x_3``
+standardised. The weights have normal priors around (0, 1, 0, 0): with few or no components the
+result is the mean calibrated probability itself (maximum a posteriori estimate; Gelman et al., A
+weakly informative default prior distribution for logistic regression, 2008).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy import ndimage
 from scipy.optimize import minimize
 
-from hstf.imaging.probabilities import slabs
+from hstf.imaging.slabs import slabs
 from hstf.method.plr.anatomy_rules import label_components
+from hstf.runtime.documents import Part
 
-TRUE_SHARE = 0.1
-"""A component is real where at least this share of its voxels lies in a lesion."""
+TRUE_FRACTION = 0.1
+"""A component is real if at least this fraction of its voxels is in a lesion."""
 PRIOR_SD = 1.0
 """Standard deviation of the normal priors of the weights."""
-SURE = 0.01
-"""Probabilities are held this far from 0 and 1."""
-SMALLEST_SPREAD = 0.5, 0.02
-"""Signs that hardly vary are not blown up: log2 of the size, agreement."""
+PROBABILITY_MARGIN = 0.01
+"""Mean probabilities are kept at least this far from 0 and 1."""
+MINIMUM_SPREAD = (0.5, 0.02)
+"""Lower bound for the standard deviation of log2 of the volume, and of the agreement.
+
+Features that hardly vary are not magnified."""
 POSSIBLE_PRECISION = 0.1
-"""Where at least one voxel in ten is a lesion, a lesion is possible."""
+"""A lesion is possible where at least one voxel in ten is a lesion."""
 POSSIBLE_BOUNDS = (0.05, 0.5)
+"""Bounds of the probability from which a lesion is possible."""
 UNKNOWN_POSSIBLE = 0.2
-"""Bound of a possible lesion where no labelled case has one."""
+"""Probability from which a lesion is possible if no labelled case has one."""
+
+Triple = tuple[float, float, float]
+"""Values of the three features."""
 
 
 @dataclass(frozen=True)
@@ -38,35 +50,39 @@ class Component:
     """A connected component of a lesion class."""
 
     number: int
-    """From 1, in the order of its first voxel."""
+    """From 1, in the order of the first voxel."""
     volume_ml: float
     probability: float
-    """Mean calibrated probability (0..1) of its class."""
+    """Mean calibrated probability (0 to 1) of its class."""
     agreement: float
-    """Mean over its voxels of how far the scales agree (0..1): exp of minus their variance. What members disagree about is
-    left out, for out of fold, where lesions are learned, there is but one."""
+    """Mean over its voxels of ``exp(-variance across scales)``, in the range 0 to 1.
+
+    The disagreement of members is not used: out-of-fold predictions have a single member."""
     centre: tuple[float, float, float]
     """Mean voxel index on the grid."""
 
     @property
-    def signs(self) -> tuple[float, float, float]:
-        """Log odds of the probability, log2 of the size (ml), agreement."""
-        p = float(np.clip(self.probability, SURE, 1 - SURE))
-        return float(np.log(p / (1 - p))), float(np.log2(self.volume_ml)), self.agreement
+    def features(self) -> Triple:
+        """Log odds of the probability, log2 of the volume (ml), and agreement."""
+        p = float(np.clip(self.probability, PROBABILITY_MARGIN, 1 - PROBABILITY_MARGIN))
+        log_odds = float(np.log(p / (1 - p)))
+        log_volume = float(np.log2(self.volume_ml))
+        return log_odds, log_volume, self.agreement
 
 
 def find_components(
     mask: np.ndarray, probability: np.ndarray, scale_variance: np.ndarray, voxel_mm3: float
 ) -> tuple[np.ndarray, list[Component]]:
-    """The 26-connected components of ``mask``.
+    """Find the 26-connected components of ``mask``.
 
     Args:
         mask: ``(X, Y, Z)`` bool.
-        probability: ``(X, Y, Z)`` uint8, of 255, calibrated, of the class.
-        scale_variance: ``(X, Y, Z)`` uint8, of 255, as :class:`hstf.method.tta.Views` has it.
+        probability: ``(X, Y, Z)`` uint8, 255 times the calibrated probability of the class.
+        scale_variance: ``(X, Y, Z)`` uint8, 255 times the variance across scales.
+        voxel_mm3: volume of a voxel in mm³.
 
     Returns:
-        The number of the component of each voxel, 0 outside, and the components by number.
+        ``(X, Y, Z)`` the number of the component of each voxel (0 outside), and the components.
     """
     boxes = ndimage.find_objects(mask.view(np.uint8), max_label=1)
     numbers = np.zeros(mask.shape, np.uint32)
@@ -74,111 +90,140 @@ def find_components(
         return numbers, []
     numbers[boxes[0]], sizes = label_components(mask[boxes[0]])
     sums = np.zeros((5, len(sizes)))
-    for slab in slabs(mask.shape):  # a poor teacher may find lesions in half of a large scan
+    # In slabs: a poor teacher may find lesions in half of a large scan.
+    for slab in slabs(mask.shape):
         places = np.nonzero(numbers[slab])
         owner = numbers[slab][places] - 1
-        agreement = np.exp(-(scale_variance[slab][places] / 255))
-        values = probability[slab][places] / 255, agreement, places[0] + slab.start, *places[1:]
-        sums += [np.bincount(owner, weights=value, minlength=len(sizes)) for value in values]
-    columns = np.vstack([sizes * voxel_mm3 / 1000, sums / sizes]).T.tolist()
-    return numbers, [
-        Component(number, ml, p, agreement, (x, y, z))
-        for number, (ml, p, agreement, x, y, z) in enumerate(columns, start=1)
-    ]
+        values = [
+            probability[slab][places] / 255,
+            np.exp(-(scale_variance[slab][places] / 255)),
+            places[0] + slab.start,
+            places[1],
+            places[2],
+        ]
+        for row, value in zip(sums, values, strict=True):
+            row += np.bincount(owner, weights=value, minlength=len(sizes))
+    volumes = sizes * voxel_mm3 / 1000
+    columns = np.vstack([volumes, sums / sizes]).T.tolist()
+    components = []
+    for number, (volume, mean_probability, agreement, *centre) in enumerate(columns, start=1):
+        components.append(
+            Component(number, volume, mean_probability, agreement, _triple(centre))
+        )
+    return numbers, components
 
 
-@dataclass(frozen=True)
-class LesionModel:
-    """What is known about the lesions of one class."""
+class LesionModel(Part):
+    """Model of the lesions of one structure."""
 
     intercept: float
-    weights: tuple[float, float, float]
-    """Of the signs: log odds, log2 of the size and agreement, the latter two standardised."""
-    centre: tuple[float, float, float]
-    scale: tuple[float, float, float]
+    weights: Triple
+    """Weight of each feature."""
+    centre: Triple
+    """Mean of each feature; subtracted before the weighting."""
+    scale: Triple
+    """Standard deviation of each feature; divided by before the weighting."""
     possible: float
-    """Calibrated probability (0..1) from which a lesion is possible at a voxel."""
+    """Calibrated probability (0 to 1) from which a lesion is possible at a voxel."""
     components: int
-    """Out-of-fold components that it was learned from."""
+    """Number of out-of-fold components that the model was fitted to."""
     real: int
-    """Those of them that are lesions."""
+    """Number of these components that are lesions."""
 
     def probability(self, component: Component) -> float:
-        """Probability (0..1) that ``component`` is a lesion."""
-        signs = (np.array(component.signs) - self.centre) / self.scale
-        return float(1 / (1 + np.exp(-(self.intercept + signs @ self.weights))))
+        """Return the probability (0 to 1) that ``component`` is a lesion.
 
-    @classmethod
-    def of_json(cls, content: dict[str, Any]) -> "LesionModel":
-        """Read what ``dataclasses.asdict`` gave."""
-        values: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in content.items()
-        }
-        return cls(**values)
+        Example:
+            >>> model = fit_lesions([], [], possible=0.2)  # no labelled case has a component
+            >>> component = Component(1, 2.0, 0.8, 0.9, (4.0, 4.0, 4.0))
+            >>> round(model.probability(component), 3)
+            0.8
+        """
+        standardised = (np.array(component.features) - self.centre) / self.scale
+        return float(1 / (1 + np.exp(-(self.intercept + standardised @ self.weights))))
 
 
 def fit_lesions(
     components: Sequence[Component], real: Sequence[bool], possible: float
 ) -> LesionModel:
-    """Learn one class's lesions from the components of the out-of-fold cases, of which there may be none.
+    """Fit the lesions of one structure to the components of the out-of-fold cases.
 
-    Surer, larger and more agreed-upon components are never less likely than others.
+    The weights are not negative: a component with a higher probability, a larger volume or a better
+    agreement is never less likely.
 
     Args:
+        components: the components; there may be none.
         real: whether each component is a lesion.
-        possible: see :func:`possible_bound`.
+        possible: result of :func:`possible_bound`.
     """
-    table = np.array([component.signs for component in components]).reshape(-1, 3)
-    centre, scale = np.zeros(3), np.ones(3)
+    table = np.array([component.features for component in components]).reshape(-1, 3)
+    centre = np.zeros(3)
+    scale = np.ones(3)
     if len(table):
         centre[1:] = table[:, 1:].mean(axis=0)
-        scale[1:] = np.maximum(table[:, 1:].std(axis=0), SMALLEST_SPREAD)
-    signs, sign = (table - centre) / scale, np.where(real, 1.0, -1.0)
+        scale[1:] = np.maximum(table[:, 1:].std(axis=0), MINIMUM_SPREAD)
+    standardised = (table - centre) / scale
+    sign = np.where(real, 1.0, -1.0)
     prior = np.array([0.0, 1.0, 0.0, 0.0])
 
     def loss(parameters: np.ndarray) -> float:
-        odds = parameters[0] + signs @ parameters[1:]
-        return float(
-            np.logaddexp(0, -sign * odds).sum()
-            + ((parameters - prior) ** 2).sum() / (2 * PRIOR_SD**2)
-        )
+        log_odds = parameters[0] + standardised @ parameters[1:]
+        misfit = np.logaddexp(0, -sign * log_odds).sum()
+        distance = ((parameters - prior) ** 2).sum()
+        return float(misfit + distance / (2 * PRIOR_SD**2))
 
-    found = minimize(
-        loss, prior, method="L-BFGS-B", bounds=[(None, None), (0.1, None), (0, None), (0, None)]
-    ).x
+    bounds = [(None, None), (0.1, None), (0, None), (0, None)]
+    fitted = minimize(loss, prior, method="L-BFGS-B", bounds=bounds).x
     return LesionModel(
-        float(found[0]), _triple(found[1:]), _triple(centre), _triple(scale), possible, len(table), int(np.sum(real))
-    )  # fmt: skip
+        intercept=float(fitted[0]),
+        weights=_triple(fitted[1:].tolist()),
+        centre=_triple(centre.tolist()),
+        scale=_triple(scale.tolist()),
+        possible=possible,
+        components=len(table),
+        real=int(np.sum(real)),
+    )
 
 
-def _triple(values: np.ndarray) -> tuple[float, float, float]:
-    a, b, c = values.tolist()
-    return a, b, c
+def _triple(values: Sequence[float]) -> Triple:
+    first, second, third = values
+    return first, second, third
 
 
-def are_real(
+def real_components(
     numbers: np.ndarray, components: Sequence[Component], lesion: np.ndarray, known: np.ndarray
 ) -> list[bool | None]:
-    """Whether enough of each component of the map ``numbers`` lies in the mask ``lesion``, both ``(X, Y, Z)``.
+    """Return whether each component is a lesion of the label; None if its voxels are all unknown.
 
-    Only voxels of the mask ``known`` count; None for a component without any.
+    Args:
+        numbers: ``(X, Y, Z)`` number of the component of each voxel; 0 outside.
+        components: the components.
+        lesion: ``(X, Y, Z)`` bool, the lesions of the label.
+        known: ``(X, Y, Z)`` bool, the voxels whose class is known. Only these count.
     """
     size = len(components) + 1
     voxels = np.bincount(numbers[known], minlength=size)[1:]
     inside = np.bincount(numbers[lesion], minlength=size)[1:]
-    real = inside >= TRUE_SHARE * voxels
-    return [bool(r) if n else None for r, n in zip(real, voxels, strict=True)]
+    real: list[bool | None] = []
+    for count, count_inside in zip(voxels, inside, strict=True):
+        real.append(bool(count_inside >= TRUE_FRACTION * count) if count else None)
+    return real
 
 
 def possible_bound(voxels: np.ndarray, lesions: np.ndarray) -> float:
-    """The lowest probability (0..1) such that, of the voxels that reach it, one in ten is a lesion.
+    """Return the probability (0 to 1) from which a lesion is possible at a voxel.
+
+    It is the lowest bound such that one in ten voxels above it is a lesion.
 
     Args:
-        voxels: ``(256,)`` voxels of the out-of-fold cases by probability (of 255) of the class.
-        lesions: the same, of voxels that have the class.
+        voxels: ``(256,)`` voxels of the out-of-fold cases by 255 times their probability.
+        lesions: the same for the voxels that are in a lesion.
     """
     if not lesions.sum():
         return UNKNOWN_POSSIBLE
-    above, true = (counts[::-1].cumsum()[::-1] for counts in (voxels, lesions))
-    enough = np.flatnonzero((true >= POSSIBLE_PRECISION * above) & (true > 0))
-    return float(np.clip((enough[0] if len(enough) else 255) / 255, *POSSIBLE_BOUNDS))
+    voxels_above = voxels[::-1].cumsum()[::-1]
+    lesions_above = lesions[::-1].cumsum()[::-1]
+    precise = lesions_above >= POSSIBLE_PRECISION * voxels_above
+    levels = np.flatnonzero(precise & (lesions_above > 0))
+    level = levels[0] if len(levels) else 255
+    return float(np.clip(level / 255, *POSSIBLE_BOUNDS))

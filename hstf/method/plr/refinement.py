@@ -1,319 +1,414 @@
-"""Refinement of one case on the planned grid: from the teacher's views to label, weights and predicted Dice.
+"""Pseudo-label refinement (PLR) of one case: from the ensemble's views to label, weights, verdict.
 
-Each part of ``refine:`` that is switched on is a step of a list. Steps of :class:`Cleaning` change the label map, those of
-:func:`weight_steps` the voxel weights. With no step, the label is the most likely class and all weights are 1.
+The refinement of a case has four parts, and each can be switched off under ``refine:``.
+
+1. Calibrate: the mean probabilities are scaled by the temperature of the calibration. The label is
+   the most likely class.
+2. Clean: the label is changed to obey the anatomy rules, and unlikely lesions are dropped
+   (:class:`LabelCleaner`).
+3. Weight: each voxel has a weight by the uncertainty of the ensemble. The weight is lowered where
+   confidence is low or the label was changed (:class:`VoxelWeighting`).
+4. Judge: the case is rejected if its predicted Dice is low (:func:`judge`).
+
+With all parts off the pseudo-label is the most likely class of each voxel, and all weights are 1,
+as in Noisy Student (Xie et al., CVPR 2020). Everything is on the planned grid.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from hstf.config.refine import RefineConfig
-from hstf.imaging.arrays import read_array
-from hstf.imaging.probabilities import make_certain, most_likely, sharpen
-from hstf.imaging.regions import Structures, mask, probability
+from hstf.imaging.probabilities import apply_temperature, make_certain, most_likely
+from hstf.imaging.regions import Structures, structure_mask, structure_probability
 from hstf.method.plr.anatomy_rules import (
-    KnownStructure,
+    AnatomyRules,
+    classes_outside,
     fill_holes,
     keep_components,
-    outside,
-    take_out,
+    reassign_voxels,
 )
 from hstf.method.plr.calibration import Calibration
 from hstf.method.plr.lesions import Component, LesionModel, find_components
-from hstf.method.plr.predicted_dice import Features, case_features, interval
+from hstf.method.plr.predicted_dice import (
+    QualityFeatures,
+    prediction_interval,
+    quality_features,
+)
 from hstf.method.plr.weights import below_threshold, cap_weight, scale_weight, voxel_weights
-from hstf.runtime.files import read_json
-
-SCALE_VARIANCE = 1
-"""Its channel in the uncertainty."""
-
-
-@dataclass(frozen=True)
-class TeacherOutput:
-    """What the teacher wrote about a case."""
-
-    probabilities: np.ndarray
-    """``(K, X, Y, Z)`` uint8, not calibrated."""
-    uncertainty: np.ndarray
-    """``(3, X, Y, Z)`` uint8, as :class:`hstf.method.tta.Views` has it."""
-    agreement: Mapping[str, Any]
-
-    @classmethod
-    def read(cls, folder: Path) -> Self:
-        """Read a case's folder below ``teacher/`` or ``out_of_fold/``."""
-        return cls(
-            read_array(folder / "probabilities.b2nd"),
-            read_array(folder / "uncertainty.b2nd"),
-            read_json(folder / "agreement.json"),
-        )
+from hstf.method.tta_summary import TtaSummary
 
 
 @dataclass(frozen=True)
 class JudgedLesion:
-    """A component of a lesion class or region, and what became of it."""
+    """A component of a structure that consists of lesions, and whether it was kept."""
 
     structure: str
     """Name of the class or region."""
     component: Component
     probability: float
-    """That it is a lesion (0..1)."""
+    """Probability (0 to 1) that the component is a lesion."""
     kept: bool
-
-
-@dataclass
-class JudgedLesions:
-    """The components of the structures of a case that are lesions."""
-
-    lesions: list[JudgedLesion] = field(default_factory=list)
-    floor: np.ndarray | None = None
-    """``(X, Y, Z)`` uint8, 255 times the probability of the lesion that a voxel belongs to, if it was kept."""
 
 
 @dataclass(frozen=True)
 class CleanLabel:
-    """A label map on the grid, and what made it."""
+    """A label map after the clean-up."""
 
     label: np.ndarray
-    """``(X, Y, Z)`` uint8 class index after the clean-up."""
+    """``(X, Y, Z)`` uint8 class index."""
     confidence: np.ndarray
     """``(X, Y, Z)`` uint8, 255 times the calibrated probability of the most likely class."""
     probabilities: np.ndarray
-    """``(K, X, Y, Z)`` uint8, calibrated."""
+    """``(K, X, Y, Z)`` uint8, 255 times the calibrated probability."""
     changed: dict[str, np.ndarray]
-    """``(X, Y, Z)`` bool by step: voxels whose label it changed."""
-    lesions: "JudgedLesions"
-    features: dict[str, Features | None]
-    """By structure, of the label before the clean-up."""
+    """``(X, Y, Z)`` bool for each step: voxels whose label it changed."""
+    lesions: list[JudgedLesion]
+    lesion_probability: np.ndarray | None
+    """``(X, Y, Z)`` uint8, 255 times the probability of the kept lesion at each voxel.
+
+    None if lesions were not judged."""
+    features: dict[str, QualityFeatures | None]
+    """Quality features of each structure before the clean-up."""
 
 
 @dataclass(frozen=True)
 class Refined:
-    """A pseudo-label on the grid."""
+    """A refined pseudo-label."""
 
     label: np.ndarray
     """``(X, Y, Z)`` uint8 class index."""
     weight: np.ndarray
     """``(X, Y, Z)`` uint8, 255 times the voxel weight."""
     probabilities: np.ndarray
-    """``(K, X, Y, Z)`` uint8, calibrated, and one-hot where the clean-up changed the label."""
+    """``(K, X, Y, Z)`` uint8, calibrated; one-hot where the clean-up changed the label."""
     changed: dict[str, int]
-    """Voxels that each step lowered in weight or changed."""
+    """For each step, the number of voxels whose label or weight it changed."""
     lesions: list[JudgedLesion]
-    features: dict[str, Features | None]
+    features: dict[str, QualityFeatures | None]
+    """Quality features of each structure before the clean-up."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """How good a pseudo-label is thought to be, and whether it is used."""
+    """Predicted quality of a pseudo-label, and whether it is used."""
 
     predicted: dict[str, float]
+    """Predicted Dice of each structure."""
     mean: float
+    """Mean predicted Dice."""
     low: float
+    """Lower end of its 90% interval."""
     high: float
+    """Upper end of its 90% interval."""
     accepted: bool
     reason: str
 
 
+@dataclass
+class LesionJudgement:
+    """Lesions of a case that were judged so far."""
+
+    lesions: list[JudgedLesion] = field(default_factory=list)
+    probability: np.ndarray | None = None
+    """``(X, Y, Z)`` uint8, 255 times the probability of the kept lesion at each voxel."""
+
+
 @dataclass(frozen=True)
-class Cleaning:
-    """How label maps are brought to what the labelled cases show."""
+class LabelCleaner:
+    """Change label maps so that they look like those of the labelled cases."""
 
     config: RefineConfig
-    known: KnownStructure
-    """Without rules for lesions."""
+    rules: AnatomyRules
+    """Anatomy rules; structures that consist of lesions have none."""
     temperature: float
     lesions: Mapping[str, LesionModel]
-    """Of the structures that are lesions."""
+    """Model of each structure that consists of lesions."""
     voxel_mm3: float
+    """Volume of a voxel in mm³."""
 
-    def __call__(self, output: TeacherOutput) -> CleanLabel:
-        """Calibrate the teacher's probabilities, take the most likely class, and clean."""
-        given = output.probabilities
-        calibrated = sharpen(given, self.temperature) if self.config.calibrate else given.copy()
-        label, confidence = most_likely(calibrated), calibrated.max(axis=0)
-        features = case_features(output.agreement, label, calibrated, self.known.structures)
+    def clean(self, summary: TtaSummary) -> CleanLabel:
+        """Calibrate the probabilities, take the most likely class and clean the label."""
+        calibrated = self._calibrate(summary.probabilities)
+        original = most_likely(calibrated)
+        confidence = calibrated.max(axis=0)
+        features = quality_features(summary.agreement, original, calibrated, self.rules.classes)
         changed: dict[str, np.ndarray] = {}
-        judged = JudgedLesions()
-        for name, step in self._steps(output.uncertainty[SCALE_VARIANCE], judged).items():
-            cleaned = step(label, calibrated)
-            changed[name] = cleaned != label
+        judgement = LesionJudgement()
+        label = original
+        if self.config.keep_components:
+            cleaned = keep_components(
+                label, calibrated, self.rules.classes, self.rules.rules, self.voxel_mm3
+            )
+            changed["components"] = cleaned != label
             label = cleaned
-        return CleanLabel(label, confidence, calibrated, changed, judged, features)
+        if self.config.judge_lesions and self.lesions:
+            cleaned = self._judge_lesions(label, calibrated, summary.scale_variance, judgement)
+            changed["lesions"] = cleaned != label
+            label = cleaned
+        if self.config.fill_holes:
+            cleaned = fill_holes(label, self.rules.classes, self.rules.rules)
+            changed["holes"] = cleaned != label
+            label = cleaned
+        return CleanLabel(
+            label=label,
+            confidence=confidence,
+            probabilities=calibrated,
+            changed=changed,
+            lesions=judgement.lesions,
+            lesion_probability=judgement.probability,
+            features=features,
+        )
 
-    def _steps(
-        self, scale_variance: np.ndarray, judged: JudgedLesions
-    ) -> dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]]:
-        """The parts that are on, in order: from label and calibrated probabilities to another label."""
-        config = self.config
-        parts = {
-            "components": (
-                config.keep_components,
-                lambda label, p: keep_components(
-                    label, p, self.known.structures, self.known.rules, self.voxel_mm3
-                ),
-            ),
-            "lesions": (
-                config.judge_lesions and self.lesions,
-                lambda label, p: self._judge_lesions(label, p, scale_variance, judged),
-            ),
-            "holes": (
-                config.fill_holes,
-                lambda label, _: fill_holes(label, self.known.structures, self.known.rules),
-            ),
-        }
-        return {name: step for name, (wanted, step) in parts.items() if wanted}
+    def _calibrate(self, probabilities: np.ndarray) -> np.ndarray:
+        if self.config.calibrate:
+            return apply_temperature(probabilities, self.temperature)
+        return probabilities.copy()
 
     def _judge_lesions(
         self,
         label: np.ndarray,
         probabilities: np.ndarray,
         scale_variance: np.ndarray,
-        judged: JudgedLesions,
+        judgement: LesionJudgement,
     ) -> np.ndarray:
-        """``label`` without the lesions that are not likely enough: their voxels go to the next most likely class.
+        """Drop the lesions that are not likely enough; return the new label.
 
-        Of regions within one another the larger come first: what goes with them is judged no more.
+        The voxels of a dropped lesion get the next most likely class. Larger regions are judged
+        first: a component of an inner region that was dropped with them is not judged again.
         """
         cleaned = label.copy()
-        judged.floor = np.zeros_like(label)
-        for name in sorted(self.lesions, key=lambda name: -len(self.known.structures[name])):
-            model, members = self.lesions[name], self.known.structures[name]
+        judgement.probability = np.zeros_like(label)
+        names = sorted(self.lesions, key=lambda name: -len(self.rules.classes[name]))
+        for name in names:
+            classes = self.rules.classes[name]
+            remaining = structure_mask(label, classes) & structure_mask(cleaned, classes)
             numbers, components = find_components(
-                mask(label, members) & mask(cleaned, members),
-                probability(probabilities, members),
+                remaining,
+                structure_probability(probabilities, classes),
                 scale_variance,
                 self.voxel_mm3,
             )
-            likely = [model.probability(component) for component in components]
-            kept = [p >= self.config.lesion_probability for p in likely]
-            judged.lesions += map(JudgedLesion, [name] * len(kept), components, likely, kept)
-            dropped = np.array([False, *(not keep for keep in kept)])[numbers]
-            take_out(cleaned, dropped, probabilities, outside(name, self.known.structures))
-            floors = [round(255 * p) if keep else 0 for p, keep in zip(likely, kept, strict=True)]
-            judged.floor = np.maximum(judged.floor, np.array([0, *floors], np.uint8)[numbers])
+            # By the number of the component; number 0 is outside.
+            dropped = np.zeros(len(components) + 1, bool)
+            kept_probability = np.zeros(len(components) + 1, np.uint8)
+            for index, component in enumerate(components, start=1):
+                likely = self.lesions[name].probability(component)
+                kept = likely >= self.config.lesion_probability
+                judgement.lesions.append(JudgedLesion(name, component, likely, kept))
+                dropped[index] = not kept
+                kept_probability[index] = round(255 * likely) if kept else 0
+            targets = classes_outside(name, self.rules.classes)
+            reassign_voxels(cleaned, dropped[numbers], probabilities, targets)
+            judgement.probability = np.maximum(judgement.probability, kept_probability[numbers])
         return cleaned
 
 
-WeightStep = Callable[[np.ndarray], np.ndarray]
-"""Changes the weights ``(X, Y, Z)`` uint8 in place; returns the voxels it is about."""
+@dataclass(frozen=True)
+class VoxelWeighting:
+    """Compute the voxel weights of a cleaned label, step by step.
 
+    Each step changes ``weight`` ``(X, Y, Z)`` uint8 in place and returns the voxels it is about.
+    """
 
-def weight_steps(
-    clean: CleanLabel, uncertainty: np.ndarray, calibration: Calibration, cleaning: Cleaning
-) -> dict[str, WeightStep]:
-    """The parts that are on, in order."""
-    config = cleaning.config
-    thresholds = list(calibration.thresholds.values())
+    config: RefineConfig
+    clean: CleanLabel
+    uncertainty: np.ndarray
+    """``(3, X, Y, Z)`` uint8, as :class:`hstf.method.tta_summary.TtaSummary` has it."""
+    calibration: Calibration
+    structures: Structures
 
-    def uncertain(weight: np.ndarray) -> np.ndarray:
-        weight[:] = voxel_weights(uncertainty, config)
+    def compute(self) -> tuple[np.ndarray, dict[str, int]]:
+        """Return the weights and the number of voxels of each step."""
+        steps = []
+        if self.config.voxel_weights:
+            steps.append(("uncertainty", self._uncertainty))
+        if self.config.thresholds:
+            steps.append(("low_confidence", self._low_confidence))
+        if self.clean.changed:
+            steps.append(("changed", self._changed))
+        if self.clean.lesions:
+            steps.append(("lesion_weight", self._kept_lesions))
+        if self.config.judge_lesions and self.calibration.lesions:
+            steps.append(("possible_lesions", self._possible_lesions))
+        weight = np.full(self.clean.label.shape, 255, np.uint8)
+        counts = {}
+        for name, step in steps:
+            counts[name] = int(np.count_nonzero(step(weight)))
+        return weight, counts
+
+    def _uncertainty(self, weight: np.ndarray) -> np.ndarray:
+        """Set the weight by the uncertainty of the ensemble."""
+        weight[:] = voxel_weights(self.uncertainty, self.config)
         return weight < 255
 
-    def low_confidence(weight: np.ndarray) -> np.ndarray:
-        doubtful = below_threshold(clean.label, clean.confidence, thresholds)
-        scale_weight(weight, doubtful, config.below_threshold_weight)
+    def _low_confidence(self, weight: np.ndarray) -> np.ndarray:
+        """Lower the weight where confidence is below the threshold of the class."""
+        thresholds = list(self.calibration.thresholds.values())
+        doubtful = below_threshold(self.clean.label, self.clean.confidence, thresholds)
+        scale_weight(weight, doubtful, self.config.below_threshold_weight)
         return doubtful
 
-    def structure(weight: np.ndarray) -> np.ndarray:
-        contradicted = reduce(np.logical_or, clean.changed.values())
-        cap_weight(weight, contradicted, config.changed_weight)
-        return contradicted
+    def _changed(self, weight: np.ndarray) -> np.ndarray:
+        """Lower the weight where the clean-up changed the label."""
+        changed = reduce(np.logical_or, self.clean.changed.values())
+        cap_weight(weight, changed, self.config.changed_weight)
+        return changed
 
-    def lesions(weight: np.ndarray) -> np.ndarray:
-        """A lesion that is kept is learned as a whole: its voxels count at least as much as it is likely."""
-        assert clean.lesions.floor is not None
-        raised = weight < clean.lesions.floor
-        np.maximum(weight, clean.lesions.floor, out=weight)
+    def _kept_lesions(self, weight: np.ndarray) -> np.ndarray:
+        """Raise the weight of a kept lesion to at least its probability.
+
+        A kept lesion is learned as a whole, also at its uncertain border.
+        """
+        probability = self.clean.lesion_probability
+        assert probability is not None
+        raised = weight < probability
+        np.maximum(weight, probability, out=weight)
         return raised
 
-    def possible_lesions(weight: np.ndarray) -> np.ndarray:
-        possible = np.zeros(weight.shape, bool)
-        for name, model in cleaning.lesions.items():
-            members = cleaning.known.structures[name]
-            likely = probability(clean.probabilities, members) >= 255 * model.possible
-            possible |= likely & ~mask(clean.label, members)
-        cap_weight(weight, possible, config.possible_lesion_weight)
-        return possible
+    def _possible_lesions(self, weight: np.ndarray) -> np.ndarray:
+        """Lower the weight where a lesion is possible, but not in the label.
 
-    parts = {
-        "uncertainty": (config.voxel_weights, uncertain),
-        "low_confidence": (config.thresholds, low_confidence),
-        "structure": (clean.changed, structure),
-        "lesion_weight": (clean.lesions.lesions, lesions),
-        "possible_lesions": (config.judge_lesions and cleaning.lesions, possible_lesions),
-    }
-    return {name: step for name, (wanted, step) in parts.items() if wanted}
+        With weight 0 the student learns there neither a lesion nor its absence.
+        """
+        possible = np.zeros(weight.shape, bool)
+        for name, model in self.calibration.lesions.items():
+            classes = self.structures[name]
+            probability = structure_probability(self.clean.probabilities, classes)
+            likely = probability >= 255 * model.possible
+            possible |= likely & ~structure_mask(self.clean.label, classes)
+        cap_weight(weight, possible, self.config.possible_lesion_weight)
+        return possible
 
 
 def refine_case(
-    output: TeacherOutput,
+    summary: TtaSummary,
     calibration: Calibration,
     structures: Structures,
     voxel_mm3: float,
     config: RefineConfig,
 ) -> Refined:
-    """The pseudo-label of a case: calibrated, cleaned, weighted."""
-    known = calibration.known_structure(structures)
-    cleaning = Cleaning(config, known, calibration.temperature, calibration.lesions, voxel_mm3)
-    clean = cleaning(output)
-    counts = {name: int(np.count_nonzero(voxels)) for name, voxels in clean.changed.items()}
-    weight = np.full(clean.label.shape, 255, np.uint8)
-    for name, step in weight_steps(clean, output.uncertainty, calibration, cleaning).items():
-        counts[name] = int(np.count_nonzero(step(weight)))
-    for voxels in clean.changed.values():
+    """Refine the pseudo-label of a case: calibrate, clean and weight it.
+
+    Args:
+        summary: what the ensemble wrote about the case.
+        calibration: what the labelled cases show.
+        structures: classes of each structure.
+        voxel_mm3: volume of a voxel of the grid in mm³.
+        config: section ``refine`` of the configuration.
+
+    Example:
+        >>> from hstf.method.plr.anatomy_rules import AnatomyRule
+        >>> from hstf.method.tta_summary import Agreement
+        >>> organ = np.full((8, 8, 8), 20, np.uint8)
+        >>> organ[2:6, 2:6, 2:6] = 240  # the organ
+        >>> organ[7, 7, 7] = 200  # a false voxel
+        >>> agreement = Agreement(
+        ...     scales={"1.0": {"organ": 1.0}},
+        ...     members={"seed_0": {"organ": 1.0}},
+        ...     flips={"none": {"organ": 1.0}},
+        ...     foreground_entropy={"organ": 0.1},
+        ...     volumes_ml={"organ": 0.064},
+        ... )
+        >>> uncertainty = np.zeros((3, 8, 8, 8), np.uint8)
+        >>> summary = TtaSummary(np.stack([255 - organ, organ]), uncertainty, agreement)
+        >>> rule = AnatomyRule(
+        ...     maximum_components=1, minimum_mm3=10.0, has_holes=False, may_be_absent=False
+        ... )
+        >>> calibration = Calibration(
+        ...     temperature=1.0,
+        ...     thresholds={"background": 0.5, "organ": 0.5},
+        ...     anatomy_rules={"organ": rule},
+        ...     lesions={},
+        ...     dice_models={},
+        ...     class_sd={},
+        ...     mean_sd=0.05,
+        ...     patients=5,
+        ...     minimum_predicted_dice=0.7,
+        ...     evidence={},
+        ... )
+        >>> refined = refine_case(summary, calibration, {"organ": (1,)}, 1.0, RefineConfig())
+        >>> int(refined.label[3, 3, 3]), int(refined.label[7, 7, 7])
+        (1, 0)
+        >>> refined.changed["components"]
+        1
+    """
+    cleaner = LabelCleaner(
+        config=config,
+        rules=calibration.applicable_rules(structures),
+        temperature=calibration.temperature,
+        lesions=calibration.lesions,
+        voxel_mm3=voxel_mm3,
+    )
+    clean = cleaner.clean(summary)
+    weighting = VoxelWeighting(config, clean, summary.uncertainty, calibration, structures)
+    weight, weight_counts = weighting.compute()
+    label_counts = {}
+    for name, voxels in clean.changed.items():
+        label_counts[name] = int(np.count_nonzero(voxels))
         make_certain(clean.probabilities, clean.label, voxels, 255)
     return Refined(
-        clean.label, weight, clean.probabilities, counts, clean.lesions.lesions, clean.features
+        label=clean.label,
+        weight=weight,
+        probabilities=clean.probabilities,
+        changed=label_counts | weight_counts,
+        lesions=clean.lesions,
+        features=clean.features,
     )
 
 
 def judge(
-    features: Mapping[str, Features | None],
+    features: Mapping[str, QualityFeatures | None],
     present: Mapping[str, bool],
     calibration: Calibration,
     config: RefineConfig,
 ) -> Verdict:
-    """Predicted Dice of a case, and whether its pseudo-label is good enough to be used.
+    """Predict the Dice of a pseudo-label, and decide whether it is used.
 
     Args:
-        features: by structure, before the clean-up.
-        present: whether the pseudo-label has the structure after it.
+        features: quality features of each structure, before the clean-up.
+        present: whether the pseudo-label has the structure after the clean-up.
+        calibration: what the labelled cases show.
+        config: section ``refine`` of the configuration.
     """
-    predicted = calibration.predicted_dice(
-        {name: values if present[name] else None for name, values in features.items()}
-    )
+    known = {name: values if present[name] else None for name, values in features.items()}
+    predicted = calibration.predict_dice(known)
     mean = float(np.mean(list(predicted.values())))
-    low, high = interval(mean, calibration.mean_sd, calibration.patients)
+    low, high = prediction_interval(mean, calibration.mean_sd, calibration.patients)
     if not config.select_cases:
-        return Verdict(
-            predicted, mean, low, high, True, "every case is used (refine.select_cases is off)"
-        )
-    given = config.minimum_predicted_dice
-    bound = calibration.minimum_predicted_dice if given is None else given
-    lacking = [n for n, there in present.items() if not there and not calibration.may_be_absent(n)]
-    faults = [f"{name} is absent, but every labelled case has it" for name in lacking]
+        reason = "every case is used (refine.select_cases is off)"
+        return Verdict(predicted, mean, low, high, accepted=True, reason=reason)
+    bound = config.minimum_predicted_dice
+    if bound is None:
+        bound = calibration.minimum_predicted_dice
+    problems = []
+    for name, there in present.items():
+        if not there and not calibration.may_be_absent(name):
+            problems.append(f"{name} is absent, but every labelled case has it")
     if mean < bound:
-        faults.append(f"predicted Dice {mean:.3f} is below {bound:.3f}")
-    reason = "; ".join(faults) or f"predicted Dice {mean:.3f} reaches {bound:.3f}"
-    return Verdict(predicted, mean, low, high, not faults, reason)
+        problems.append(f"predicted Dice {mean:.3f} is below {bound:.3f}")
+    reason = "; ".join(problems) or f"predicted Dice {mean:.3f} reaches {bound:.3f}"
+    return Verdict(predicted, mean, low, high, accepted=not problems, reason=reason)
 
 
-def select_best(rows: Sequence[dict[str, str]], share: float) -> None:
-    """Reject, in place, accepted ``rows`` of ``refine.csv`` beyond the best ``share`` (0..1) of all by predicted Dice.
+def select_best(rows: Sequence[dict[str, Any]], fraction: float) -> None:
+    """Reject accepted cases that are not among the best by predicted Dice, in place.
 
-    At least one case stays, and of equal cases the ones that come first by ``case_id``.
+    At least one case stays. Of cases with the same predicted Dice the first by ``case_id`` stays.
+
+    Args:
+        rows: rows of ``refine.csv``, with a number ``predicted_dice`` and a flag ``accepted``.
+        fraction: fraction (0 to 1) of all cases that may be accepted.
     """
-    most = max(1, round(share * len(rows)))
-    ranked = sorted(rows, key=lambda row: (-float(row["predicted_dice"]), row["case_id"]))
-    for rank, row in enumerate(ranked[most:], start=most + 1):
-        if row["accepted"] == "1":
-            row["accepted"] = "0"
+    maximum = max(1, round(fraction * len(rows)))
+    ranked = sorted(rows, key=lambda row: (-row["predicted_dice"], row["case_id"]))
+    for rank, row in enumerate(ranked[maximum:], start=maximum + 1):
+        if row["accepted"]:
+            row["accepted"] = False
             row["reason"] = (
-                f"predicted Dice {float(row['predicted_dice']):.3f} is number {rank} of {len(rows)};"
-                f" this round learns from the best {most}"
+                f"predicted Dice {row['predicted_dice']:.3f} is number {rank} of {len(rows)};"
+                f" this round learns from the best {maximum}"
             )

@@ -1,54 +1,90 @@
-"""Voxel weights: how far a pseudo-label can be trusted."""
+"""Voxel weights of a pseudo-label: how much each voxel counts in the loss of the student.
+
+The weight of a voxel falls with the three uncertainties of the ensemble, all in the range 0 to 1:
+the normalised entropy ``H``, the variance across scales ``V`` and the disagreement of the members
+``D`` (:mod:`hstf.method.tta`),
+
+    w = (1 - H)^a exp(-b V) (1 - D)^c
+
+with exponents from the configuration. Further steps of refinement lower the weight of voxels with
+low confidence or with a label that was changed (:mod:`hstf.method.plr.refinement`). Weights are
+stored as uint8, 255 times the weight.
+"""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from hstf.config.refine import RefineConfig
-from hstf.imaging.geometry import IGNORED
-from hstf.imaging.probabilities import LEVELS, slabs
+from hstf.imaging.label_values import IGNORED
+from hstf.imaging.probabilities import LEVELS
+from hstf.imaging.slabs import slabs
 
 
 def voxel_weights(uncertainty: np.ndarray, config: RefineConfig) -> np.ndarray:
-    """Weight (1-H)^a exp(-b V) (1-D)^c of each voxel: how far its pseudo-label can be trusted.
+    """Compute the weight ``(1-H)^a exp(-b V) (1-D)^c`` of each voxel.
 
     Args:
-        uncertainty: ``(3, X, Y, Z)`` uint8, 255 times the normalised entropy H, the variance across scales V and the
-            disagreement D of members and views.
-        config: the exponents a, b and c.
+        uncertainty: ``(3, X, Y, Z)`` uint8, 255 times entropy H, scale variance V, disagreement D.
+        config: section ``refine`` of the configuration, with the exponents a, b and c.
 
     Returns:
         ``(X, Y, Z)`` uint8, 255 times the weight.
+
+    Example:
+        >>> uncertainty = np.zeros((3, 1, 1, 2), np.uint8)
+        >>> uncertainty[0, 0, 0, 1] = 51  # entropy 0.2 in the second voxel
+        >>> voxel_weights(uncertainty, RefineConfig(entropy_weight=1.0)).tolist()
+        [[[255, 204]]]
     """
-    entropy = (1 - LEVELS) ** np.float32(config.entropy_weight)
-    scale_variance = np.exp(-np.float32(config.scale_variance_weight) * LEVELS)
-    disagreement = (1 - LEVELS) ** np.float32(config.disagreement_weight)
+    # One table with 256 entries for each factor: the uncertainties are uint8.
+    of_entropy = (1 - LEVELS) ** np.float32(config.entropy_weight)
+    of_variance = np.exp(-np.float32(config.scale_variance_weight) * LEVELS)
+    of_disagreement = (1 - LEVELS) ** np.float32(config.disagreement_weight)
     weight = np.empty(uncertainty.shape[1:], np.uint8)
     for slab in slabs(weight.shape):
-        h, v, d = uncertainty[:, slab]
-        weight[slab] = np.rint(255 * entropy[h] * scale_variance[v] * disagreement[d])
+        entropy, variance, disagreement = uncertainty[:, slab]
+        product = 255 * of_entropy[entropy] * of_variance[variance] * of_disagreement[disagreement]
+        weight[slab] = np.rint(product)
     return weight
 
 
 def below_threshold(
     label: np.ndarray, confidence: np.ndarray, thresholds: Sequence[float]
 ) -> np.ndarray:
-    """Boolean mask of voxels whose ``confidence`` (uint8, of 255) is below the threshold (0..1) of their class."""
+    """Return which voxels have a confidence below the threshold of their class.
+
+    Args:
+        label: ``(X, Y, Z)`` class index.
+        confidence: ``(X, Y, Z)`` uint8, 255 times the confidence.
+        thresholds: threshold (0 to 1) of each class, background first.
+
+    Returns:
+        ``(X, Y, Z)`` bool.
+    """
     levels = np.ceil(255 * np.asarray(thresholds) - 1e-6).clip(0, 255).astype(np.uint8)
     return confidence < levels[label]
 
 
 def scale_weight(weight: np.ndarray, mask: np.ndarray, factor: float) -> None:
-    """Multiply the uint8 ``weight`` by ``factor`` (0..1) where ``mask``, in place."""
+    """Multiply the uint8 ``weight`` by ``factor`` (0 to 1) in ``mask``, in place."""
     weight[mask] = np.rint(weight[mask] * factor)
 
 
-def cap_weight(weight: np.ndarray, mask: np.ndarray, cap: float) -> None:
-    """Lower the uint8 ``weight`` to 255 times ``cap`` where ``mask`` and above it, in place."""
-    weight[mask] = np.minimum(weight[mask], round(255 * cap))
+def cap_weight(weight: np.ndarray, mask: np.ndarray, maximum: float) -> None:
+    """Lower the uint8 ``weight`` to at most 255 times ``maximum`` in ``mask``, in place."""
+    weight[mask] = np.minimum(weight[mask], round(255 * maximum))
 
 
 def mean_weight(label: np.ndarray, weight: np.ndarray) -> float:
-    """Mean voxel weight (0..1) of the foreground, whose background is mostly certain; of all voxels where it is empty."""
+    """Return the mean weight (0 to 1) of the foreground; of all voxels without foreground.
+
+    The background is left out because most of it is certain.
+
+    Args:
+        label: ``(X, Y, Z)`` class index.
+        weight: ``(X, Y, Z)`` uint8, 255 times the weight.
+    """
     foreground = (label > 0) & (label != IGNORED)
-    return float((weight[foreground] if foreground.any() else weight).mean()) / 255
+    values = weight[foreground] if foreground.any() else weight
+    return float(values.mean()) / 255

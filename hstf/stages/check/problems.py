@@ -11,8 +11,8 @@ import numpy as np
 
 from hstf.config.experiment import Config
 from hstf.experiment.cases import Case, CaseSheet, Split
-from hstf.imaging.geometry import corner_distance
-from hstf.imaging.scan import MOST_ODD_VALUES, Scan
+from hstf.imaging.affines import corner_distance
+from hstf.imaging.scan import MAXIMUM_INVALID_VALUES, Scan
 from hstf.runtime.errors import few, numbers
 
 LARGEST_SPACING_MM = 20.0
@@ -114,9 +114,9 @@ def examine(sheet: CaseSheet, scans: Scans, config: Config) -> list[Finding]:
 
 
 def _file_findings(source: Source, scan: Scan, config: Config) -> Iterator[Finding]:
-    if scan.fault:
+    if scan.problem:
         yield source.error(
-            scan.fault.rstrip("."),
+            scan.problem.rstrip("."),
             "a sound 3D NIfTI file",
             "Export or copy it again from its source, or take the case out of the case sheet.",
         )
@@ -190,10 +190,10 @@ def _label_findings(source: Source, scan: Scan, config: Config) -> Iterator[Find
     odd = sorted(set(scan.values) - known, key=lambda value: (value == "nan", float(value)))
     if odd:
         shown = ", ".join(
-            f"{value} ({scan.values[value]} voxels)" for value in odd[:MOST_ODD_VALUES]
+            f"{value} ({scan.values[value]} voxels)" for value in odd[:MAXIMUM_INVALID_VALUES]
         )
         yield source.error(
-            f"label values {shown}{' and perhaps more' if len(odd) >= MOST_ODD_VALUES else ''}",
+            f"label values {shown}{' and perhaps more' if len(odd) >= MAXIMUM_INVALID_VALUES else ''}",
             "only " + ", ".join(f"{value} ({name})" for name, value in config.labels.items()),
             "Name them under 'labels:' in the configuration (the name 'ignore' leaves voxels out),"
             " or correct the file.",
@@ -220,7 +220,7 @@ def _class_findings(scans: Scans, config: Config) -> Iterator[Finding]:
         if source.is_label and source.case.split is Split.LABELLED
     ]
     for name, value in zip(config.class_names, config.class_values, strict=True):
-        if labels and not any(scan.fault or str(value) in scan.values for scan in labels):
+        if labels and not any(scan.problem or str(value) in scan.values for scan in labels):
             yield Finding(
                 Level.WARNING,
                 "",
@@ -241,7 +241,7 @@ def _foreground(scan: Scan, config: Config) -> int:
 
 def _grid_findings(of_case: Sequence[Source], scans: Scans, tolerance: float) -> Iterator[Finding]:
     """Files of a case that do not lie on the grid of its first readable one."""
-    readable = [source for source in of_case if not scans[source].fault]
+    readable = [source for source in of_case if not scans[source].problem]
     for source in readable[1:]:
         first, scan, reference = readable[0], scans[source], scans[readable[0]]
         advice = f"Resample it onto the grid of {first.path}."
@@ -327,8 +327,8 @@ def _duplicate_findings(scans: Scans, config: Config) -> Iterator[Finding]:
     """Files that are used twice, or whose voxels are the same. Empty labels may well agree."""
     same: dict[str, list[Source]] = defaultdict(list)
     for source, scan in scans.items():
-        telling = scan.content and not (source.is_label and not _foreground(scan, config))
-        same[scan.content if telling else os.path.realpath(source.path)].append(source)
+        telling = scan.voxels_sha256 and not (source.is_label and not _foreground(scan, config))
+        same[scan.voxels_sha256 if telling else os.path.realpath(source.path)].append(source)
     for twins in same.values():
         if len(twins) > 1:
             yield from _twin_findings(twins)

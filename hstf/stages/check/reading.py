@@ -1,6 +1,5 @@
 """Scanning files side by side, and keeping what was found so that an unchanged file is not read again."""
 
-import dataclasses
 import json
 import time
 from collections.abc import Sequence
@@ -15,9 +14,9 @@ from hstf.runtime.processes import ProcessDied, map_processes
 from hstf.runtime.progress import Progress
 from hstf.stages.check.problems import Source
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 CACHE_SECONDS = 60.0
-DIED = Scan(fault="that the process reading it was killed, most likely for lack of memory")
+DIED = Scan(problem="that the process reading it was killed, most likely for lack of memory")
 
 Task = tuple[Path, bool]
 """A file, and whether it is a label."""
@@ -74,7 +73,7 @@ class Cache:
             self.stamps[name] = [status.st_size, status.st_mtime_ns]
         entry = self.entries.get(name)
         return (
-            Scan.from_json(entry["scan"])
+            Scan.model_validate(entry["scan"])
             if entry and entry["stamp"] == self.stamps.get(name)
             else None
         )
@@ -82,8 +81,8 @@ class Cache:
     def put(self, task: Task, scan: Scan) -> None:
         """Keep a scan; those of faulty files are not kept."""
         name = _name(task)
-        if not scan.fault and name in self.stamps:
-            self.entries[name] = {"stamp": self.stamps[name], "scan": dataclasses.asdict(scan)}
+        if not scan.problem and name in self.stamps:
+            self.entries[name] = {"stamp": self.stamps[name], "scan": scan.model_dump()}
         if time.monotonic() - self.saved > CACHE_SECONDS:
             self.save()
 

@@ -82,7 +82,7 @@ def _rows(findings: Iterable[Finding], scans: Scans) -> Iterator[dict[str, Any]]
 
 def _facts(scan: Scan) -> dict[str, str]:
     """What is known of a readable file, in the columns ``FACTS``."""
-    if scan.fault:
+    if scan.problem:
         return {}
     values = (numbers(scan.shape), numbers(scan.spacing), scan.orientation, scan.dtype, scan.sha256)
     return dict(zip(FACTS, values, strict=True))

@@ -12,12 +12,11 @@ from hstf.experiment.cases import Case, Split, read_cases
 from hstf.experiment.dependencies import stage_parameters
 from hstf.experiment.layout import Layout
 from hstf.experiment.schedule import members
-from hstf.imaging.geometry import IGNORED
-from hstf.imaging.label_values import to_values
-from hstf.imaging.regions import Structures, mask
+from hstf.imaging.label_values import IGNORED, to_label_values
+from hstf.imaging.regions import Structures, structure_mask
 from hstf.imaging.sparse_labels import is_sparse
 from hstf.imaging.volumes import Volume, read_image, write_like
-from hstf.method.plr.calibration import structure_of_predictions
+from hstf.method.plr.calibration import prediction_rules
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import sha256_file, sha256_json, write_json
 from hstf.runtime.shards import CaseWork, run_shard
@@ -51,8 +50,8 @@ def evaluate_shard(config: Config, number: int, shard: str) -> int:
         f"weights of {name}": sha256_file(path) for name, path in _weights(config, number).items()
     }
     model["plan"] = sha256_file(layout.plan)
-    if known := structure_of_predictions(config):
-        model["structure"] = sha256_json(known.to_json())
+    if known := prediction_rules(config):
+        model["structure"] = sha256_json(known.model_dump(mode="json"))
     predictor = cache(partial(load_predictor, config, number))  # loaded when a case needs it
     works = [
         CaseWork(
@@ -75,7 +74,7 @@ def load_predictor(config: Config, number: int) -> "Predictor":
     from hstf.method.inference import Predictor
 
     weights = list(_weights(config, number).values())
-    plan, known = Plan.load(Layout.of(config).plan), structure_of_predictions(config)
+    plan, known = Plan.load(Layout.of(config).plan), prediction_rules(config)
     return Predictor.load(
         weights, plan, config.predict, config.modalities, config.device, config.preprocess, known
     )
@@ -137,7 +136,7 @@ def _evaluate_case(
         raise HstfError(f"{case.case_id}: {error}") from error
     if config.evaluate.save_predictions:
         path = layout.evaluation_prediction(number, case.case_id)
-        write_like(path, to_values(prediction.label, config), volumes[0])
+        write_like(path, to_label_values(prediction.label, config), volumes[0])
     scores = score_case(config, case, prediction, volumes[0])
     write_json(layout.evaluation_scores(number, case.case_id), scores)
     return {name: mean_over_classes(scores["classes"], name) for name in COLUMNS}
@@ -189,8 +188,8 @@ def _lesions(
 ) -> dict[str, Any]:
     members = config.structures[name]
     lesions = find_lesions(
-        mask(prediction.label, members) & (reference != IGNORED),
-        mask(reference, members),
+        structure_mask(prediction.label, members) & (reference != IGNORED),
+        structure_mask(reference, members),
         image.spacing,
         config.evaluate.detection,
         prediction.probabilities.get(name),

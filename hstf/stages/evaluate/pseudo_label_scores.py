@@ -15,8 +15,7 @@ from hstf.config.experiment import Config
 from hstf.experiment.cases import Case, Split, read_cases
 from hstf.experiment.layout import Layout
 from hstf.experiment.schedule import pseudo_labelled
-from hstf.imaging.geometry import IGNORED
-from hstf.imaging.label_values import class_indices
+from hstf.imaging.label_values import IGNORED, class_indices
 from hstf.imaging.regions import Structures, overlaps
 from hstf.imaging.sparse_labels import unknown_structures
 from hstf.imaging.volumes import read_label

@@ -4,7 +4,7 @@ import numpy as np
 
 from hstf.config.experiment import Config
 from hstf.experiment.cases import Case
-from hstf.imaging.geometry import misplacement
+from hstf.imaging.affines import geometry_mismatch
 from hstf.imaging.label_values import class_indices
 from hstf.imaging.volumes import Volume, read_label
 from hstf.runtime.errors import HstfError
@@ -12,7 +12,7 @@ from hstf.runtime.errors import HstfError
 
 def read_reference(case: Case, image: Volume, config: Config) -> np.ndarray:
     """Class indices ``(X, Y, Z)`` uint8 of the withheld label of ``case``, which lies on the voxels of ``image``,
-    :data:`hstf.imaging.geometry.IGNORED` where voxels are to be ignored.
+    :data:`hstf.imaging.label_values.IGNORED` where voxels are to be ignored.
 
     Raises:
         HstfError: it lies on other voxels, is unreadable, or holds values that ``labels:`` does not name.
@@ -20,7 +20,7 @@ def read_reference(case: Case, image: Volume, config: Config) -> np.ndarray:
     assert case.reference is not None, "nothing is scored without a reference"
     label = read_label(case.reference)
     shape, tolerance = image.data.shape, config.check.affine_tolerance_mm
-    wrong = misplacement(label.data.shape, label.affine, shape, image.affine, tolerance)
+    wrong = geometry_mismatch(label.data.shape, label.affine, shape, image.affine, tolerance)
     if wrong:
         raise HstfError(
             f"{case.case_id}: {case.reference} {wrong}. A label lies on the voxels of its image; export it again."

@@ -11,7 +11,7 @@ import numpy as np
 from hstf.config.experiment import Config
 from hstf.config.plan import PlanConfig
 from hstf.experiment.plan import Normalisation, Plan
-from hstf.imaging.geometry import ANISOTROPY, Spacing, Triple
+from hstf.imaging.spacing import ANISOTROPY, Spacing, Triple
 from hstf.runtime.errors import HstfError
 from hstf.stages.plan.fingerprint import Fingerprint
 
@@ -63,8 +63,16 @@ def make_plan(config: Config, fingerprint: Fingerprint) -> Plan:
     reasons |= why
     median = tuple(int(v) for v in np.median(shapes, axis=0).round())
     return Plan(
-        spacing, patch, batch, channels, levels.strides, levels.kernels, schemes, median, reasons  # type: ignore[arg-type]
-    )  # fmt: skip
+        spacing=spacing,
+        patch_size=patch,
+        batch_size=batch,
+        channels=channels,
+        strides=levels.strides,
+        kernels=levels.kernels,
+        normalisation=schemes,
+        median_shape=median,  # type: ignore[arg-type]
+        reasons=reasons,
+    )
 
 
 def target_spacing(config: PlanConfig, fingerprint: Fingerprint) -> tuple[Spacing, str]:
@@ -235,22 +243,22 @@ def normalisations(
     for name, kind in config.modalities.items():
         if kind == "ct":
             lower, _, upper, mean, std = fingerprint.foreground[name]
-            schemes.append(Normalisation("ct", lower, upper, mean, std))
+            schemes.append(Normalisation(scheme="ct", lower=lower, upper=upper, mean=mean, std=std))
             why = f"CT is absolute: clipped to the labelled foreground's {lower:.4g}..{upper:.4g}, one scale for all."
         elif kind == "pet":
-            schemes.append(Normalisation("uptake"))
+            schemes.append(Normalisation(scheme="uptake"))
             why = (
                 "PET counts from 0 and has heavy tails: arcsinh of the value over the body's median, as doses and weights"
                 " differ, then mean 0 and spread 1 in the body; the hottest voxels, which are the lesions, keep their order."
             )
         elif kind == "us":
-            schemes.append(Normalisation("fan"))
+            schemes.append(Normalisation(scheme="fan"))
             why = (
                 "Gain and compression of ultrasound differ by scan: as for mr, within the fan; its empty corners do not"
                 " count, black cysts and vessels do."
             )
         else:
-            schemes.append(Normalisation("zscore"))
+            schemes.append(Normalisation(scheme="zscore"))
             why = f"The scale of {kind} differs by scan: clipped to its 0.5..99.5 percentiles, then mean 0 and spread 1."
         reasons[f"normalisation {name}"] = why
     return tuple(schemes), reasons

@@ -1,17 +1,18 @@
 """The fingerprint: what the labelled and unlabelled scans have in common. Test cases are never read here."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from hstf.config.experiment import IGNORE, Config
-from hstf.experiment.cases import Case, CaseSheet, Split
-from hstf.imaging.geometry import Geometry, bounding_box, ras_spacing, to_ras
-from hstf.imaging.intensity import LOWER, UPPER, sample, scanned
+from hstf.experiment.cases import Case, Split
+from hstf.experiment.context import StageContext
+from hstf.imaging.affines import ras_spacing, to_ras
+from hstf.imaging.geometry import Geometry, bounding_box
+from hstf.imaging.intensity import LOWER, UPPER, nonempty_mask, sample
 from hstf.imaging.volumes import Volume, open_nifti, read_image, read_label
+from hstf.runtime.documents import Document, Part
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import sha256_json
 from hstf.runtime.processes import ProcessDied, map_processes, worker_count
@@ -21,9 +22,8 @@ FOREGROUND = 10_000  # voxels of each labelled case in the foreground statistics
 Numbers = tuple[float, ...]
 
 
-@dataclass(frozen=True)
-class Scan:
-    """A scan in short; shape, spacing and crop along RAS axes."""
+class ScanSummary(Part):
+    """Properties of a scan; shape, spacing and crop are along the RAS axes."""
 
     case_id: str
     shape: tuple[int, int, int]
@@ -37,43 +37,42 @@ class Scan:
     """Of each channel 0.5th, 50th and 99.5th percentile, mean and standard deviation of what is not empty."""
 
 
-@dataclass(frozen=True)
-class Fingerprint:
-    """All scans in short, and the intensities of the labelled foreground in channels of absolute scale (CT)."""
+class Fingerprint(Document):
+    """Properties of all scans, and the intensities of the labelled foreground in CT channels."""
 
-    scans: tuple[Scan, ...]
+    stage = "plan"
+
+    scans: tuple[ScanSummary, ...]
     foreground: dict[str, Numbers]
     """By modality 0.5th, 50th and 99.5th percentile, mean and standard deviation over the labelled cases."""
 
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return asdict(self)
-
     @property
-    def read(self) -> list[Scan]:
+    def read(self) -> list[ScanSummary]:
         """The scans whose voxels were read."""
         return [scan for scan in self.scans if scan.cropped_shape is not None]
 
 
-def take_fingerprint(config: Config, sheet: CaseSheet) -> Fingerprint:
+def take_fingerprint(context: StageContext) -> Fingerprint:
     """Read the headers of all labelled and unlabelled cases and the voxels of up to 100 of each.
 
     Raises:
         HstfError: there is no such case, a file cannot be read, or CT scans have no labelled foreground.
     """
-    splits = [sheet.of(Split.LABELLED), sheet.of(Split.UNLABELLED)]
+    config = context.config
+    splits = [context.cases(Split.LABELLED), context.cases(Split.UNLABELLED)]
     cases = [case for split in splits for case in split]
     if not cases:
-        raise HstfError(f"{config.cases}: holds no labelled or unlabelled case to plan from.")
+        raise HstfError("the case sheet has no labelled or unlabelled case to plan from.")
     chosen = {case.case_id for split in splits for case in spread(split, READ)}
     headers = {case.case_id: _header(case) for case in cases if case.case_id not in chosen}
     read = dict(_read_side_by_side(config, [case for case in cases if case.case_id in chosen]))
     scans = tuple(headers.get(c.case_id) or read[c.case_id][0] for c in cases)
     found = [read[case.case_id][1] for case in cases if case.case_id in read]
     absolute = [name for name, kind in config.modalities.items() if kind == "ct"]
-    return Fingerprint(
-        scans, {name: _pooled(name, [f[name] for f in found if name in f]) for name in absolute}
-    )
+    foreground = {}
+    for name in absolute:
+        foreground[name] = _pooled(name, [sample[name] for sample in found if name in sample])
+    return Fingerprint(scans=scans, foreground=foreground)
 
 
 def spread(cases: Sequence[Case], count: int) -> list[Case]:
@@ -84,7 +83,7 @@ def spread(cases: Sequence[Case], count: int) -> list[Case]:
 
 def _read_side_by_side(
     config: Config, cases: Sequence[Case]
-) -> Iterator[tuple[str, tuple[Scan, dict[str, np.ndarray]]]]:
+) -> Iterator[tuple[str, tuple[ScanSummary, dict[str, np.ndarray]]]]:
     workers = worker_count(config.preprocess.workers)
     for case, result in map_processes(partial(read_scan, config), cases, workers):
         if isinstance(result, ProcessDied):
@@ -95,17 +94,22 @@ def _read_side_by_side(
         yield case.case_id, result
 
 
-def _header(case: Case) -> Scan:
+def _header(case: Case) -> ScanSummary:
     image = open_nifti(case.images[0])
     return _scan(case, image.shape[:3], np.asarray(image.affine))
 
 
-def _scan(case: Case, shape: tuple[int, ...], affine: np.ndarray) -> Scan:
+def _scan(case: Case, shape: tuple[int, ...], affine: np.ndarray) -> ScanSummary:
     geometry = Geometry.of(shape, affine, ras_spacing(affine))  # type: ignore[arg-type]
-    return Scan(case.case_id, geometry.crop_shape, geometry.source_spacing, geometry.orientation)
+    return ScanSummary(
+        case_id=case.case_id,
+        shape=geometry.crop_shape,
+        spacing=geometry.source_spacing,
+        orientation=geometry.orientation,
+    )
 
 
-def read_scan(config: Config, case: Case) -> tuple[Scan, dict[str, np.ndarray]]:
+def read_scan(config: Config, case: Case) -> tuple[ScanSummary, dict[str, np.ndarray]]:
     """A scan in short with what only its voxels tell, and a sample of its foreground in each CT channel."""
     union, intensities, foreground = None, [], {}
     for (name, kind), path in zip(config.modalities.items(), case.images, strict=True):
@@ -114,7 +118,7 @@ def read_scan(config: Config, case: Case) -> tuple[Scan, dict[str, np.ndarray]]:
             raise HstfError(
                 f"{case.case_id}: {path} holds NaN or infinite values. Replace them, by 0 outside the body."
             )
-        mask = scanned(volume.data)
+        mask = nonempty_mask(volume.data)
         intensities.append(statistics(sample(volume.data, mask)))
         union = mask if union is None else union | mask
         if kind == "ct" and case.split is Split.LABELLED:
@@ -123,7 +127,9 @@ def read_scan(config: Config, case: Case) -> tuple[Scan, dict[str, np.ndarray]]:
     box = bounding_box(to_ras(union, volume.affine))
     cropped = tuple(stop - start for start, stop in box)
     header = _scan(case, volume.data.shape, volume.affine)
-    scan = replace(header, cropped_shape=cropped, intensities=tuple(intensities))  # type: ignore[arg-type]
+    scan = header.model_copy(
+        update={"cropped_shape": cropped, "intensities": tuple(intensities)}
+    )
     return scan, foreground
 
 

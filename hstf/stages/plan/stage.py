@@ -1,54 +1,35 @@
-"""``hstf plan``: how scans are brought to the network and what the network looks like, each choice with its reason.
+"""``hstf plan``: choose spacing, patch, batch and network from the scans, each with its reason.
 
-Reads the labelled and unlabelled images, and labels of labelled cases only where CT intensities need them; never a test
-case.
+The stage reads the labelled and unlabelled images. It reads labels of labelled cases only for CT
+intensities, and never a test case.
 """
 
 import argparse
-from typing import TYPE_CHECKING
 
-from hstf.experiment.plan import Normalisation, Plan
-from hstf.experiment.reuse import own_stage
-
-if TYPE_CHECKING:  # imports of the command wait until it runs: the network and hstf.imaging.intensity need the plan alone
-    from hstf.config.experiment import Config
-
-__all__ = ["Normalisation", "Plan", "add_arguments", "plan", "run"]
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of ``hstf plan``."""
-    from hstf.stages.arguments import add_config
-
-    add_config(parser)
+from hstf.experiment.context import StageContext
+from hstf.experiment.plan import Plan
+from hstf.stages.arguments import context_of
+from hstf.stages.plan.decide import make_plan
+from hstf.stages.plan.fingerprint import take_fingerprint
 
 
 def run(args: argparse.Namespace) -> int:
     """Plan an experiment and print the choices."""
-    from hstf.config.load import load_config
-
-    result = plan(own_stage(load_config(*args.config), "plan"))
+    result = plan(context_of(args, "plan"))
     for name, reason in result.reasons.items():
         value = getattr(result, name, None)
-        print(f"{name}: {value}. {reason}" if value is not None else f"{name}: {reason}")
+        print(f"{name}: {reason}" if value is None else f"{name}: {value}. {reason}")
     return 0
 
 
-def plan(config: "Config") -> Plan:
-    """Write ``fingerprint.json`` and ``plan.json`` of an experiment; returns the plan.
+def plan(context: StageContext) -> Plan:
+    """Write ``fingerprint.json`` and ``plan.json``.
 
     Raises:
-        HstfError: scans that cannot be read, or a configuration that they do not allow.
+        HstfError: if scans cannot be read, or if the configuration does not fit them.
     """
-    from hstf.experiment.cases import read_cases
-    from hstf.experiment.layout import Layout
-    from hstf.runtime.files import write_json
-    from hstf.stages.plan.decide import make_plan
-    from hstf.stages.plan.fingerprint import take_fingerprint
-
-    layout = Layout.of(config)
-    fingerprint = take_fingerprint(config, read_cases(config))
-    write_json(layout.fingerprint, fingerprint.to_json())
-    result = make_plan(config, fingerprint)
-    write_json(layout.plan, result.to_json())
+    fingerprint = take_fingerprint(context)
+    fingerprint.save(context.layout.fingerprint)
+    result = make_plan(context.config, fingerprint)
+    result.save(context.layout.plan)
     return result

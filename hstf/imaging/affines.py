@@ -1,0 +1,112 @@
+"""Affine matrices: orientation, voxel size, and comparison of the geometry of two files.
+
+An affine ``(4, 4)`` maps voxel indices to millimetres (RAS+).
+"""
+
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+from nibabel.orientations import apply_orientation, io_orientation
+
+from hstf.imaging.spacing import Spacing
+from hstf.runtime.errors import HstfError
+
+MINIMUM_EDGE_MM = 1e-6
+MINIMUM_DETERMINANT = 1e-6
+"""Lower bound for the determinant of the direction vectors: below it, axes are parallel."""
+
+
+def spacing_of(affine: np.ndarray) -> Spacing:
+    """Return the voxel size (mm) along each array axis."""
+    x, y, z = np.linalg.norm(affine[:3, :3], axis=0)
+    return float(x), float(y), float(z)
+
+
+def affine_problem(affine: np.ndarray) -> str:
+    """Describe why an affine cannot place voxels in space. Return an empty string if it can."""
+    if not np.isfinite(affine).all():
+        return "the affine has values that are not finite"
+    edges = np.linalg.norm(affine[:3, :3], axis=0)
+    directions = affine[:3, :3] / edges if edges.min() >= MINIMUM_EDGE_MM else np.zeros((3, 3))
+    if abs(np.linalg.det(directions)) < MINIMUM_DETERMINANT:
+        matrix = np.array2string(affine[:3, :3], precision=4).replace("\n", "")
+        return f"the affine is singular: {matrix}"
+    return ""
+
+
+def orientation_of(affine: np.ndarray) -> np.ndarray:
+    """Return the closest RAS axis of each array axis.
+
+    Returns:
+        ``(3, 2)`` integers as in nibabel: the RAS axis, and 1 or -1 for its direction.
+
+    Raises:
+        HstfError: if an axis of ``affine`` has no direction.
+    """
+    orientation = io_orientation(np.asarray(affine, dtype=float))
+    if np.isnan(orientation).any():
+        raise HstfError(
+            f"an axis of the affine has no direction: {np.asarray(affine).tolist()}."
+            " Restore the affine from the source of the file."
+        )
+    return orientation.astype(int)
+
+
+def to_ras(array: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Return a view of ``array`` ``(X, Y, Z)`` whose axes are closest to RAS.
+
+    RAS axes point to the right, anterior and superior.
+    """
+    return apply_orientation(array, orientation_of(affine))
+
+
+def ras_spacing(affine: np.ndarray) -> Spacing:
+    """Return the voxel size (mm) along the axes of :func:`to_ras`."""
+    sizes = np.linalg.norm(np.asarray(affine, dtype=float)[:3, :3], axis=0)
+    x, y, z = np.argsort(orientation_of(affine)[:, 0])
+    return float(sizes[x]), float(sizes[y]), float(sizes[z])
+
+
+def corner_distance(first: np.ndarray, second: np.ndarray, shape: Sequence[int]) -> float:
+    """Return the maximum distance (mm) between the corners of a volume under two affines.
+
+    Args:
+        first: affine ``(4, 4)``.
+        second: affine ``(4, 4)``.
+        shape: shape of the volume.
+    """
+    ends = [(0, size - 1) for size in shape]
+    corners = np.array([(*corner, 1) for corner in product(*ends)], dtype=float)
+    differences = (corners @ (first - second).T)[:, :3]
+    return float(np.linalg.norm(differences, axis=1).max())
+
+
+def geometry_mismatch(
+    shape: Sequence[int],
+    affine: np.ndarray,
+    image_shape: Sequence[int],
+    image_affine: np.ndarray,
+    tolerance_mm: float,
+) -> str | None:
+    """Describe how the voxels of a file differ in shape or position from those of an image.
+
+    Args:
+        shape: shape of the file.
+        affine: affine of the file, ``(4, 4)``.
+        image_shape: shape of the image.
+        image_affine: affine of the image, ``(4, 4)``.
+        tolerance_mm: maximum distance (mm) of the corners.
+
+    Returns:
+        The rest of a sentence that starts with the name of the file; None if the voxels match.
+    """
+    if tuple(shape) != tuple(image_shape):
+        return f"has shape {tuple(shape)}, the image {tuple(image_shape)}"
+    distance = corner_distance(affine, image_affine, shape)
+    if distance > tolerance_mm:
+        return (
+            f"has an affine that puts corner voxels up to {distance:.4g} mm away from"
+            " those of the image"
+        )
+    return None
