@@ -8,6 +8,7 @@ lists the components, and ``lesions.csv`` joins these lists.
 """
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -96,9 +97,15 @@ def refine(context: StageContext, shard: str) -> int:
     title = f"refine {number} {shard}"
     structures = list(context.config.structures)
     computed = run_shard(REFINE, path, context.parameters, works, title, structures=structures)
-    rows = REFINE.records(path)
-    prune_overlays(layout.pseudo_labels(number), rows, context.config.refine.overlays)
+    rows = sorted(REFINE.records(path), key=_certainty)
+    ranked_cases = [row["case_id"] for row in rows]
+    prune_overlays(layout.pseudo_labels(number), ranked_cases, context.config.refine.overlays)
     return computed
+
+
+def _certainty(row: Mapping[str, Any]) -> tuple[bool, float]:
+    """Return the key by which the least certain case comes first."""
+    return row["accepted"], row["predicted_dice"]
 
 
 def merge_refined(context: StageContext) -> None:
