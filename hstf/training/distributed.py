@@ -1,10 +1,11 @@
-"""One training by several processes, each with a GPU of its own (a rank): the first writes, all compute the same steps.
+"""One training in several processes, each with its own GPU.
 
-Torch's ``torchrun`` starts the ranks, all on one machine. Each knows the batch of a step and reads its part of it. The
-losses are quotients of sums over the voxels of a batch: :func:`pooled` adds these sums over the ranks, so that loss and
-gradient are those of one process with the whole batch, to rounding. What chance decides patch by patch (augmentation,
-dropout, who is mixed with whom) each rank draws from a stream of its own: with another number of ranks a patch lies at
-the same place and looks otherwise.
+Torch's ``torchrun`` starts the processes (ranks), all on one machine. All ranks compute the same
+steps. Each rank knows the whole batch of a step and reads its part of it. Losses are quotients of
+sums over the voxels of a batch: :func:`sum_over_ranks` adds these sums, so that loss and gradient
+are those of one process with the whole batch, except for rounding. Each rank has its own random
+stream for augmentation, dropout and mixing. With another number of ranks, a patch has the same
+position but other random changes.
 """
 
 import os
@@ -24,77 +25,83 @@ from hstf.runtime.errors import HstfError
 
 T = TypeVar("T")
 Terms = Callable[..., Mapping[str, Tensor]]
+"""A function that returns the named terms of a loss."""
 
-# The first rank may have to wait for the process of a killed run to end, and the others with it. A rank that dies is not
-# waited for: torchrun then ends all.
-PATIENCE = timedelta(days=1)
+TIMEOUT = timedelta(days=1)
+"""The first rank may have to wait until the process of a killed run ends, and the others wait with
+it. Nobody waits for a rank that has died, because torchrun then ends all ranks."""
 
 
 def rank() -> int:
-    """The place of this process among those of its training, 0 for the first."""
+    """Return the rank of this process, 0 for the first."""
     return int(os.environ.get("RANK", "0"))
 
 
-def ranks() -> int:
-    """How many processes this training has."""
+def rank_count() -> int:
+    """Return the number of processes of this training."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def leads() -> bool:
-    """Whether this is the process that writes, tells and predicts for all."""
+def is_first_rank() -> bool:
+    """Return whether this process writes files, prints messages and predicts for all ranks."""
     return rank() == 0
 
 
 @contextmanager
-def together(device: str) -> Iterator[None]:
-    """Meet the other ranks, and part at the end; a process alone has nobody to meet.
+def process_group(device: str) -> Iterator[None]:
+    """Connect the ranks of a training while the block runs; a single process does nothing.
 
     Args:
-        device: as configured; ``auto``, ``cpu`` or ``cuda``.
+        device: the configured device, ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        HstfError: there are fewer GPUs than ranks, or another rank was lost.
+        HstfError: if there are fewer GPUs than ranks, or if another rank fails.
     """
-    if ranks() == 1:
+    if rank_count() == 1:
         yield
         return
     backend = "nccl" if choose_device(device).type == "cuda" else "gloo"
-    gpus = torch.cuda.device_count()
-    if backend == "nccl" and ranks() > gpus:
-        raise HstfError(
-            f"{ranks()} processes of a training need {ranks()} GPUs on this machine, and torch sees {gpus}: set gpus."
-        )
-    dist.init_process_group(backend, timeout=PATIENCE)
+    _check_gpus(backend)
+    dist.init_process_group(backend, timeout=TIMEOUT)
     try:
         yield
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error):
             raise HstfError(
-                f"rank {rank()} of {ranks()} lost another, whose message says why."
+                f"rank {rank()} of {rank_count()} lost the connection to another rank."
+                " See the error message of the other rank."
             ) from error
         raise
     finally:
-        if (
-            backend == "gloo" or sys.exception() is None
-        ):  # NCCL would wait for the lost rank to say goodbye
+        # After an error, NCCL would wait for the lost rank.
+        if backend == "gloo" or sys.exception() is None:
             dist.destroy_process_group()
 
 
-def from_first(value: T) -> T:
-    """The first rank's ``value``."""
-    if not _several():
+def _check_gpus(backend: str) -> None:
+    gpus = torch.cuda.device_count()
+    if backend == "nccl" and rank_count() > gpus:
+        raise HstfError(
+            f"a training with {rank_count()} processes needs {rank_count()} GPUs on this machine,"
+            f" but torch finds {gpus}: set gpus to {max(gpus, 1)}."
+        )
+
+
+def from_first_rank(value: T) -> T:
+    """Return the ``value`` of the first rank on all ranks."""
+    if not _is_distributed():
         return value
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
 
 
-def pooled(*sums: Tensor) -> tuple[Tensor, ...]:
-    """``sums`` over the patches of this rank, added over all ranks, in one message.
+def sum_over_ranks(*sums: Tensor) -> tuple[Tensor, ...]:
+    """Add each of ``sums`` over all ranks, in one message.
 
-    Every rank must go on to compute the same loss from them.
+    Every rank must compute the same loss from the results.
     """
-    if not _several():
+    if not _is_distributed():
         return sums
     flat: Tensor = _Sum.apply(torch.cat([x.reshape(-1) for x in sums]))
     parts = flat.split([x.numel() for x in sums])
@@ -102,7 +109,10 @@ def pooled(*sums: Tensor) -> tuple[Tensor, ...]:
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over the ranks. All of them have the same loss, so that the gradient needs no message."""
+    """Sum over the ranks.
+
+    All ranks have the same loss, so that the gradient needs no message.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -112,29 +122,32 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return (
-            gradient * ranks()
-        )  # DDP takes the mean of the ranks' gradients where we need their sum
+        # DDP computes the mean of the gradients of the ranks, but their sum is needed.
+        return gradient * rank_count()
 
 
-def somewhere(chosen: Tensor) -> Tensor:
-    """``chosen`` ``(B,)`` bool; where it is empty here and not on another rank, the first patch stands in.
+def chosen_on_any_rank(chosen: Tensor) -> Tensor:
+    """Add the first patch to an empty choice if another rank has chosen a patch.
 
-    Then all ranks have the same terms in their loss, and meet in their sums. A stand-in must get no weight.
+    All ranks then have the same terms in their loss and send the same messages. The loss must give
+    such a substitute the weight 0.
+
+    Args:
+        chosen: ``(B,)`` bool.
     """
-    if not _several():
+    if not _is_distributed():
         return chosen
     here = chosen.any()
     anywhere = here.float()
     dist.all_reduce(anywhere)
-    stand_in = torch.zeros_like(chosen)
-    stand_in[0] = (anywhere > 0) & ~here
-    return chosen | stand_in
+    substitute = torch.zeros_like(chosen)
+    substitute[0] = (anywhere > 0) & ~here
+    return chosen | substitute
 
 
-def in_step(network: nn.Module, objective: Terms) -> Terms:
-    """``objective`` after which the gradients of ``network`` are the mean over the ranks."""
-    if not _several():
+def with_synchronised_gradients(network: nn.Module, objective: Terms) -> Terms:
+    """Return ``objective`` such that a backward pass averages the gradients of all ranks."""
+    if not _is_distributed():
         return objective
     return DistributedDataParallel(
         _Terms(network, objective), broadcast_buffers=False, find_unused_parameters=True
@@ -142,15 +155,19 @@ def in_step(network: nn.Module, objective: Terms) -> Terms:
 
 
 class _Terms(nn.Module):
-    """An objective as a module: DDP watches which weights a forward pass comes by, be it one or several of the network."""
+    """An objective as a module.
+
+    DDP must know which weights the forward passes of an objective use, one or several of them.
+    """
 
     def __init__(self, network: nn.Module, objective: Terms) -> None:
         super().__init__()
-        self.network, self.objective = network, objective
+        self.network = network
+        self.objective = objective
 
     def forward(self, *arguments: Any) -> dict[str, Tensor]:
         return dict(self.objective(*arguments))
 
 
-def _several() -> bool:
+def _is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized()

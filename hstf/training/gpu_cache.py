@@ -1,4 +1,8 @@
-"""Training cases held in the memory of the GPU: read and decompressed once instead of for every patch, and cut there."""
+"""A cache of training cases in GPU memory.
+
+Cached cases are read and decompressed once instead of for every patch, and patches are cut on the
+GPU.
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,56 +16,67 @@ from hstf.training.patches import TrainingCase
 
 
 @dataclass(frozen=True, eq=False)
-class HeldCase(TrainingCase):
+class CachedCase(TrainingCase):
     """A case whose arrays are tensors on a device."""
 
     voxels: Tensor
     """``(C, X, Y, Z)`` float16."""
     label: Tensor | None
-    """What the file ``target_path`` holds, uint8."""
+    """Content of the file ``target_path``, uint8."""
     positions: np.ndarray
+    """Content of the file ``locations_path``."""
 
     @property
     def nbytes(self) -> int:
-        """Memory that the arrays take."""
-        return self.voxels.nbytes + (0 if self.label is None else self.label.nbytes)
+        """Size of the arrays (bytes)."""
+        label_bytes = 0 if self.label is None else self.label.nbytes
+        return self.voxels.nbytes + label_bytes
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Voxels along the three axes."""
         return tuple(self.voxels.shape[1:])
 
     def locations(self) -> np.ndarray:
+        """Return class and position ``(M, 4)``; see :class:`TrainingCase`."""
         return self.positions
 
     def arrays(self) -> tuple[Tensor, Tensor | None]:
+        """Return image and target on the device."""
         return self.voxels, self.label
 
 
-def hold(
+def cache_cases(
     cases: Sequence[TrainingCase], device: torch.device, gigabytes: float
 ) -> list[TrainingCase]:
-    """``cases``, as many of them on ``device`` as ``gigabytes`` take; a CPU leaves them all on disk.
+    """Load as many cases as fit into the cache; the others stay on disk.
+
+    Args:
+        cases: the training cases.
+        device: if it is a CPU, nothing is cached.
+        gigabytes: maximum size of the cache.
 
     Raises:
-        HstfError: a file is missing or damaged.
+        HstfError: if a file is missing or damaged.
     """
     if device.type == "cpu":
         return list(cases)
-    held: list[TrainingCase] = []
-    room = gigabytes * 1e9
+    result: list[TrainingCase] = []
+    remaining = gigabytes * 1e9
     for case in cases:
-        candidate = on_device(case, device) if room > 0 else None
-        room -= candidate.nbytes if candidate is not None else 0
-        held.append(candidate if candidate is not None and room >= 0 else case)
-    return held
+        if remaining > 0:
+            cached = load_on_device(case, device)
+            remaining -= cached.nbytes
+            result.append(cached if remaining >= 0 else case)
+        else:
+            result.append(case)
+    return result
 
 
-def on_device(case: TrainingCase, device: torch.device) -> HeldCase:
-    """``case`` with its arrays on ``device``."""
+def load_on_device(case: TrainingCase, device: torch.device) -> CachedCase:
+    """Load the arrays of a case to ``device``."""
     voxels = torch.from_numpy(read_array(case.image_path)).to(device)
-    label = (
-        None
-        if case.target_path is None
-        else torch.from_numpy(read_array(case.target_path)).to(device)
-    )
-    return HeldCase(**asdict(case), voxels=voxels, label=label, positions=case.locations())
+    label = None
+    if case.target_path is not None:
+        label = torch.from_numpy(read_array(case.target_path)).to(device)
+    return CachedCase(**asdict(case), voxels=voxels, label=label, positions=case.locations())

@@ -1,4 +1,4 @@
-"""Train one member of a round's model, from its cases to its weights on disk."""
+"""Train one ensemble member of a round, from its cases to its weights on disk."""
 
 import platform
 import zlib
@@ -11,154 +11,210 @@ import torch
 from hstf.config.experiment import Config
 from hstf.config.training import TrainingConfig
 from hstf.experiment.cases import Case
+from hstf.experiment.context import StageContext
 from hstf.experiment.dependencies import SPEED_KEYS, STAGES
 from hstf.experiment.layout import Layout
 from hstf.experiment.plan import Plan
+from hstf.experiment.tables import HISTORY
 from hstf.models.base import SegmentationNetwork
 from hstf.models.registry import build, load_network, network_spec, save_network
 from hstf.runtime.devices import choose_device
 from hstf.runtime.errors import HstfError
-from hstf.runtime.files import sha256_file, sha256_json, write_csv, write_json
-from hstf.runtime.locks import alone
-from hstf.training.augmentation import Acquisition
-from hstf.training.distributed import leads, rank, ranks, together
-from hstf.training.gpu_cache import hold
+from hstf.runtime.files import sha256_file, sha256_json, write_json
+from hstf.runtime.locks import exclusive
+from hstf.training.augmentations.acquisition import Acquisition
+from hstf.training.distributed import is_first_rank, process_group, rank, rank_count
+from hstf.training.gpu_cache import cache_cases
 from hstf.training.loop import Objective, train
 from hstf.training.patches import PatchSource, TrainingCase
 from hstf.training.state import TrainingState
 
 PLAN_KEYS = ("spacing", "patch_size", "batch_size", "channels", "strides", "kernels")
-"""What a training takes from the plan; normalisation is in the preprocessed files."""
+"""Keys of the plan that a training depends on. The preprocessed files are already normalised."""
 
 
 def labelled_cases(layout: Layout, cases: Sequence[Case]) -> list[TrainingCase]:
-    """Labelled cases on the planned grid."""
-    folders = [(case.case_id, layout.preprocessed / case.case_id) for case in cases]
-    return [
-        TrainingCase(i, f / "image.b2nd", f / "label.b2nd", f / "locations.npy", pseudo=False)
-        for i, f in folders
-    ]
+    """Return labelled cases on the planned grid."""
+    result = []
+    for case in cases:
+        folder = layout.preprocessed / case.case_id
+        files = (folder / "image.b2nd", folder / "label.b2nd", folder / "locations.npy")
+        result.append(TrainingCase(case.case_id, *files, pseudo=False))
+    return result
 
 
 def pseudo_cases(layout: Layout, number: int, sources: Mapping[str, str]) -> list[TrainingCase]:
-    """Cases with the labels of round ``number``: pseudo-labels, or what a person put in their place.
+    """Return cases with the labels of a round: pseudo-labels or corrected labels.
 
     Args:
-        sources: by case, as ``labels.csv`` has them.
+        layout: files of the experiment.
+        number: the round.
+        sources: column ``source`` of ``labels.csv``, by case.
     """
-    folders = [
-        (i, layout.preprocessed / i / "image.b2nd", layout.labels(number) / i) for i in sources
-    ]
-    return [
-        TrainingCase(i, image, f / "target.b2nd", f / "locations.npy", pseudo=sources[i] != "human")
-        for i, image, f in folders
-    ]
+    result = []
+    for name, source in sources.items():
+        folder = layout.labels(number) / name
+        image = layout.preprocessed / name / "image.b2nd"
+        files = (image, folder / "target.b2nd", folder / "locations.npy")
+        result.append(TrainingCase(name, *files, pseudo=source != "corrected"))
+    return result
 
 
 def image_cases(layout: Layout, cases: Sequence[Case]) -> list[TrainingCase]:
-    """Unlabelled cases of which only the image is learned from."""
-    images = [(case.case_id, layout.preprocessed / case.case_id / "image.b2nd") for case in cases]
-    return [TrainingCase(i, image, None, None, pseudo=True) for i, image in images]
+    """Return unlabelled cases from which only the image is used."""
+    result = []
+    for case in cases:
+        image = layout.preprocessed / case.case_id / "image.b2nd"
+        result.append(TrainingCase(case.case_id, image, None, None, pseudo=True))
+    return result
 
 
 def train_member(
-    config: Config, number: int, member: str, training: TrainingConfig, objective: Objective,
-    labelled: Sequence[TrainingCase], pseudo: Sequence[TrainingCase], labelled_fraction: float = 1.0,
-    start: Path | None = None, meta: dict[str, Any] | None = None,
-) -> Path:  # fmt: skip
-    """Train a member (or go on with an interrupted training) and write its weights and history; returns the weights.
+    context: StageContext,
+    member: str,
+    training: TrainingConfig,
+    objective: Objective,
+    labelled: Sequence[TrainingCase],
+    pseudo: Sequence[TrainingCase],
+    labelled_fraction: float = 1.0,
+    start: Path | None = None,
+    meta: dict[str, Any] | None = None,
+) -> Path:
+    """Train an ensemble member and write its weights and its history.
 
-    The state stays when all is done: run again with the same inputs and configuration, as after a new case that changed
-    nothing of the plan, the stage takes seconds. Of several ranks the first writes.
+    An interrupted training resumes. The state of a finished training is kept: if the stage runs
+    again with the same inputs and configuration, it only takes seconds. With several ranks, the
+    first rank writes.
 
     Args:
-        number: the round.
-        training: the schedule: the ``warmup`` or ``student`` section.
-        start: weights to start from instead of random ones.
-        meta: more facts to keep with the weights.
+        context: of the stage ``warmup`` or ``student``.
+        member: name of the member.
+        training: section ``warmup`` or ``student`` of the configuration.
+        objective: computes the loss.
+        labelled: labelled cases.
+        pseudo: all other cases.
+        labelled_fraction: fraction of patches from labelled cases, 0 to 1.
+        start: file of the initial weights; random weights if None.
+        meta: more facts to store with the weights, plain JSON values.
+
+    Returns:
+        The file of the weights.
 
     Raises:
-        HstfError: there are more ranks than patches in a batch, a file is damaged, or the loss is not finite.
+        HstfError: if there are more ranks than patches in a batch, if a file is damaged, or if the
+            loss is not finite.
     """
-    layout, title = Layout.of(config), f"round {number} {member}"
-    folder, plan = layout.training_state(number, member), Plan.load(layout.plan)
-    with together(config.device), alone(folder / "lock", title):
-        _check_share(plan.batch_size, training)
-        device, seed = choose_device(config.device), member_seed(config.seed, number, member)
-        held = hold([*labelled, *pseudo], device, training.gpu_cache_gb)
+    config = context.config
+    title = f"round {context.round} {member}"
+    folder = context.layout.training_state(context.round, member)
+    weights = context.layout.weights(context.round, member)
+    plan = Plan.load(context.layout.plan)
+    with process_group(context.device), exclusive(folder / "lock", title):
+        _check_batch_size(plan.batch_size, training)
+        device = choose_device(context.device)
+        seed = member_seed(config.seed, context.round, member)
+        cases = cache_cases([*labelled, *pseudo], device, training.gpu_cache_gb)
         source = PatchSource(
-            held[: len(labelled)], held[len(labelled) :], len(config.class_names), plan.patch_size, plan.batch_size,
-            labelled_fraction, training.foreground_fraction, seed, rank(), ranks(),
-            Acquisition.of(plan, config.modalities.values()),
-        )  # fmt: skip
-        state = TrainingState.start(initial_network(config, plan, seed, start).to(device), training)
-        fingerprint = training_fingerprint(config, training, plan, source, start) if leads() else ""
-        said = state.resume(folder, fingerprint)
-        if leads():
-            print(f"{title}: {len(labelled)} labelled and {len(pseudo)} other cases, {training.steps} steps on"
-                  f" {device}{f' and {ranks() - 1} more' if ranks() > 1 else ''}; {said}", flush=True)  # fmt: skip
+            labelled=cases[: len(labelled)],
+            pseudo=cases[len(labelled) :],
+            classes=len(config.class_names),
+            patch_size=plan.patch_size,
+            batch_size=plan.batch_size,
+            labelled_fraction=labelled_fraction,
+            foreground_fraction=training.foreground_fraction,
+            seed=seed,
+            rank=rank(),
+            ranks=rank_count(),
+            acquisition=Acquisition.of(plan, config.modalities.values()),
+        )
+        network = initial_network(config, plan, seed, start).to(device)
+        state = TrainingState.start(network, training)
+        fingerprint = ""
+        if is_first_rank():
+            fingerprint = training_fingerprint(config, training, plan, source, start)
+        message = state.resume(folder, fingerprint)
+        if is_first_rank():
+            print(f"{title}: {_summary(source, training, device)}; {message}", flush=True)
         train(state, source, objective, training, folder, fingerprint, title)
-        if leads():
-            _write(layout, number, member, state, meta or {})
-            made_by = {
-                "machine": platform.node(),
-                "device": str(device),
-                "threads": torch.get_num_threads(),
-            }
-            write_json(folder / "made_by.json", made_by)  # sums of floats depend on all three
-    return layout.weights(number, member)
+        if is_first_rank():
+            HISTORY.write(context.layout.history(context.round, member), state.history)
+            facts = {"round": context.round, "member": member, "steps": state.step}
+            save_network(weights, state.ema, {**facts, **(meta or {})}, state.snapshots)
+            _write_made_by(folder / "made_by.json", device)
+    return weights
 
 
-def _check_share(batch_size: int, training: TrainingConfig) -> None:
-    """Every rank must have a patch, and two where they are mixed."""
-    least = 1 if training.mixing.probability == 0 else 2
-    if ranks() > 1 and batch_size < least * ranks():
+def _summary(source: PatchSource, training: TrainingConfig, device: torch.device) -> str:
+    """Describe a training for the log."""
+    devices = str(device)
+    if source.ranks > 1:
+        devices += f" and {source.ranks - 1} more"
+    return (
+        f"{len(source.labelled)} labelled and {len(source.pseudo)} other cases,"
+        f" {training.steps} steps on {devices}"
+    )
+
+
+def _write_made_by(path: Path, device: torch.device) -> None:
+    """Record what floating-point sums depend on: machine, device and number of threads."""
+    facts = {
+        "machine": platform.node(),
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+    }
+    write_json(path, facts)
+
+
+def _check_batch_size(batch_size: int, training: TrainingConfig) -> None:
+    """Check that every rank has a patch, or two patches if patches are mixed."""
+    minimum = 1 if training.mixing.probability == 0 else 2
+    if rank_count() > 1 and batch_size < minimum * rank_count():
         raise HstfError(
-            f"a batch of {batch_size} patches is too small for {ranks()} GPUs, of which each needs {least}:"
-            f" set gpus to {max(1, batch_size // least)}, or a larger plan.batch_size."
+            f"a batch of {batch_size} patches is too small for {rank_count()} GPUs. Each GPU needs"
+            f" {minimum}: set gpus to {max(1, batch_size // minimum)}, or a larger plan.batch_size."
         )
 
 
 def initial_network(
     config: Config, plan: Plan, seed: int, start: Path | None
 ) -> SegmentationNetwork:
-    """A network with random weights drawn from ``seed``, or the one of the file ``start``."""
+    """Return the network of the file ``start``, or one with random weights drawn from ``seed``."""
     if start is not None:
         return load_network(start)[0]
     torch.manual_seed(seed)
+    inputs = len(config.modalities)
     classes = len(config.class_names)
-    return build(network_spec(config.network, plan, len(config.modalities), classes, config.heads))
+    return build(network_spec(config.network, plan, inputs, classes, config.heads))
 
 
 def member_seed(seed: int, number: int, member: str) -> int:
-    """A seed of its own for each member of each round."""
+    """Compute a different seed for each member of each round from the seed of the experiment."""
     return zlib.crc32(f"{seed}/{number}/{member}".encode())
 
 
 def training_fingerprint(
     config: Config, training: TrainingConfig, plan: Plan, source: PatchSource, start: Path | None
 ) -> str:
-    """What a training depends on; an interrupted one goes on only where all of it is the same."""
+    """Hash everything that a training depends on.
+
+    An interrupted training resumes only if its state has the same fingerprint.
+    """
     cases = [*source.labelled, *source.pseudo]
-    paths = [path for case in cases for path in case.files]
-    return sha256_json({
-        "versions": [STAGES[stage].version for stage in ("warmup", "student")],
+    files = []  # in this order, which decides in which order cases are used
+    for case in cases:
+        files += [(str(path), sha256_file(path)) for path in case.files]
+    plan_values = plan.to_json()
+    content = {
+        "versions": [STAGES["warmup"].version, STAGES["student"].version],
         "training": training.model_dump(mode="json", exclude=SPEED_KEYS["student"]),
         "network": config.network.model_dump(mode="json"),
         "labels": list(config.labels.items()),
-        **({"regions": config.heads} if config.heads else {}),
-        "plan": {key: plan.to_json()[key] for key in PLAN_KEYS},
+        "plan": {key: plan_values[key] for key in PLAN_KEYS},
         "seed": source.seed,
-        "files": [(str(path), sha256_file(path)) for path in paths],  # their order decides who is learned from when
+        "files": files,
         "pseudo": [case.pseudo for case in cases],
         "start": sha256_file(start) if start else None,
-    })  # fmt: skip
-
-
-def _write(
-    layout: Layout, number: int, member: str, state: TrainingState, meta: dict[str, Any]
-) -> None:
-    columns = list(dict.fromkeys(key for row in state.history for key in row))
-    write_csv(layout.history(number, member), state.history, columns)
-    meta = {"round": number, "member": member, "steps": state.step, **meta}
-    save_network(layout.weights(number, member), state.ema, meta, state.snapshots)
+    }
+    if config.heads:
+        content["regions"] = config.heads
+    return sha256_json(content)

@@ -1,8 +1,8 @@
-"""Mixing of the patches of a batch: a box of one is pasted into another, and the other way round.
+"""Bidirectional copy-paste: the patches of a batch exchange boxes (Bai et al., CVPR 2023).
 
-Labelled and unlabelled patches then share what surrounds a voxel, so that what is learned on the few labelled ones holds
-on the others (bidirectional copy-paste, Bai et al. 2023). Image, target and weight move together: every loss sees
-the mixed truth.
+Labelled and unlabelled voxels then have the same surroundings, so that what the network learns from
+the few labelled cases also holds for the others. Image, target and weight move together, so that
+every loss uses the mixed target.
 """
 
 from collections.abc import Sequence
@@ -13,51 +13,66 @@ from torch import Tensor
 
 from hstf.config.training import MixingConfig
 from hstf.imaging.regions import Box
-from hstf.training.loop import Views
+from hstf.training.batch import Batch
 
 
-def mix(views: Views, config: MixingConfig) -> Views:
-    """``views`` as they are or, with ``config.probability``, each with a box of its partner in it.
+def mix(batch: Batch, config: MixingConfig) -> Batch:
+    """Paste a box of another patch into each patch, with ``config.probability``.
 
-    A patch alone in its batch stays as it is.
+    A batch with a single patch is returned unchanged.
     """
-    if config.probability == 0 or len(views.weak) < 2:
-        return views
-    if (
-        float(torch.rand(1, generator=views.generator, device=views.weak.device))
-        >= config.probability
-    ):
-        return views
-    box = random_box(views.weak.shape[2:], config.fraction, views.generator)
-    partner = partners(views.unlabelled.tolist())
-    weak, target, weight, pseudo = (
-        paste(x, partner, box) for x in (views.weak, views.target, views.weight, views.pseudo)
+    if config.probability == 0 or len(batch.weak) < 2:
+        return batch
+    chance = torch.rand(1, generator=batch.generator, device=batch.weak.device)
+    if float(chance) >= config.probability:
+        return batch
+    box = random_box(batch.weak.shape[2:], config.fraction, batch.generator)
+    partners = choose_partners(batch.unlabelled.tolist())
+    return replace(
+        batch,
+        weak=paste(batch.weak, partners, box),
+        target=paste(batch.target, partners, box),
+        weight=paste(batch.weight, partners, box),
+        pseudo=paste(batch.pseudo, partners, box),
     )
-    return replace(views, weak=weak, target=target, weight=weight, pseudo=pseudo)
 
 
-def random_box(shape: Sequence[int], share: float, generator: torch.Generator) -> Box:
-    """A box with ``share`` of each side of a patch, anywhere in it."""
-    sides = [max(1, round(share * n)) for n in shape]
+def random_box(shape: Sequence[int], fraction: float, generator: torch.Generator) -> Box:
+    """Draw a box at a random position in a patch.
+
+    Args:
+        shape: size of the patch (voxels).
+        fraction: size of the box along each axis, as a fraction of the patch.
+        generator: source of the random numbers.
+    """
     chance = torch.rand(3, generator=generator, device=generator.device).tolist()
-    starts = [int(c * (n - side + 1)) for c, n, side in zip(chance, shape, sides, strict=True)]
-    return tuple(slice(start, start + side) for start, side in zip(starts, sides, strict=True))
+    box = []
+    for size, position in zip(shape, chance, strict=True):
+        side = max(1, round(fraction * size))
+        start = int(position * (size - side + 1))
+        box.append(slice(start, start + side))
+    return tuple(box)
 
 
-def partners(unlabelled: Sequence[bool]) -> list[int]:
-    """For each patch the one that it takes a box from: one of the other kind, or the one before where all are alike."""
-    kinds = [[i for i, other in enumerate(unlabelled) if other == kind] for kind in (False, True)]
-    if not all(kinds):
-        return [i - 1 for i in range(len(unlabelled))]
-    found = [0] * len(unlabelled)
-    for own, others in (kinds, kinds[::-1]):
-        for position, index in enumerate(own):
-            found[index] = others[position % len(others)]
-    return found
+def choose_partners(unlabelled: Sequence[bool]) -> list[int]:
+    """Choose for each patch the index of the patch that its box comes from.
+
+    It is a patch of the other kind, or the previous patch if all patches are of one kind.
+    """
+    labelled_patches = [index for index, flag in enumerate(unlabelled) if not flag]
+    unlabelled_patches = [index for index, flag in enumerate(unlabelled) if flag]
+    if not labelled_patches or not unlabelled_patches:
+        return [index - 1 for index in range(len(unlabelled))]
+    partners = [0] * len(unlabelled)
+    for position, index in enumerate(labelled_patches):
+        partners[index] = unlabelled_patches[position % len(unlabelled_patches)]
+    for position, index in enumerate(unlabelled_patches):
+        partners[index] = labelled_patches[position % len(labelled_patches)]
+    return partners
 
 
-def paste(x: Tensor, partner: Sequence[int], box: Box) -> Tensor:
-    """``x`` ``(B, C, D, H, W)`` with the ``box`` of ``x[partner]``."""
+def paste(x: Tensor, partners: Sequence[int], box: Box) -> Tensor:
+    """Copy ``x`` ``(B, C, D, H, W)`` and replace ``box`` by that of ``x[partners]``."""
     mixed = x.clone()
-    mixed[:, :, *box] = x[:, :, *box][list(partner)]
+    mixed[:, :, *box] = x[:, :, *box][list(partners)]
     return mixed

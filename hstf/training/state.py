@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,17 @@ from torch import Tensor, nn
 from hstf.config.training import TrainingConfig
 from hstf.models.base import SegmentationNetwork
 from hstf.runtime.files import write_torch
-from hstf.training.distributed import from_first, leads
+from hstf.training.distributed import from_first_rank, is_first_rank
+
+FILE = "state.pt"
 
 
 @dataclass
 class Averages:
     """Running means of the loss terms since the last row of the history.
 
-    The sums stay on the device, in float64: to read one would make the host wait for the step to end.
+    The sums stay on the device, in float64, because reading a sum would make the CPU wait for the
+    end of the step.
     """
 
     sums: dict[str, float | Tensor] = field(default_factory=dict)
@@ -29,26 +32,28 @@ class Averages:
     """The last mean loss, as text."""
 
     def add(self, terms: Mapping[str, Tensor], loss: Tensor) -> None:
-        """Add a step."""
+        """Add the loss and its terms of a step."""
         for name, value in {"loss": loss, **terms}.items():
             self.sums[name] = self.sums.get(name, 0.0) + value.detach().double()
         self.count += 1
 
     def pop(self) -> dict[str, float]:
-        """The means, and start again."""
+        """Return the means and start again."""
         means = {name: float(value) / self.count for name, value in self.sums.items()}
-        self.sums, self.count, self.note = {}, 0, f"loss {means['loss']:.3f}"
+        self.sums = {}
+        self.count = 0
+        self.note = f"loss {means['loss']:.3f}"
         return means
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, from which ``Averages(**values)`` goes on."""
+        """Convert to plain values; ``Averages(**values)`` is the inverse."""
         sums = {name: float(value) for name, value in self.sums.items()}
         return {"sums": sums, "count": self.count, "note": self.note}
 
 
 @dataclass
 class TrainingState:
-    """Network, EMA network, optimiser, finished steps and history."""
+    """Network, EMA network, optimiser, number of finished steps and history."""
 
     network: SegmentationNetwork
     ema: SegmentationNetwork
@@ -61,18 +66,22 @@ class TrainingState:
 
     @classmethod
     def start(cls, network: SegmentationNetwork, config: TrainingConfig) -> "TrainingState":
-        """The state before the first step."""
+        """Return the state before the first step."""
         ema = copy.deepcopy(network).requires_grad_(False).eval()
-        fused = True if next(network.parameters()).is_cuda else None  # one kernel for all weights
+        # On a GPU, one kernel updates all weights.
+        fused = True if next(network.parameters()).is_cuda else None
         groups = parameter_groups(network, config)
-        return cls(network, ema, torch.optim.AdamW(groups, lr=config.learning_rate, fused=fused))
+        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=fused)
+        return cls(network, ema, optimizer)
 
     def save(self, folder: Path, fingerprint: str) -> None:
-        """Write the state atomically; ``fingerprint`` tells which inputs and configuration it belongs to.
+        """Write the state atomically; only the first rank writes.
 
-        Of several ranks the first writes.
+        Args:
+            folder: folder of the file.
+            fingerprint: hash of the inputs and the configuration of the training.
         """
-        if not leads():
+        if not is_first_rank():
             return
         content = {
             "fingerprint": fingerprint,
@@ -84,21 +93,25 @@ class TrainingState:
             "averages": json.dumps(self.averages.to_json()),
             "snapshots": self.snapshots,
         }
-        write_torch(folder / "state.pt", content)
+        write_torch(folder / FILE, content)
 
     def resume(self, folder: Path, fingerprint: str) -> str:
-        """Take over the state in ``folder`` if it belongs to ``fingerprint``; returns a sentence on what was found.
+        """Load the state in ``folder`` if it has the same ``fingerprint``.
 
-        Of several ranks the first reads, for all.
+        The first rank reads the file and sends its content to the others.
+
+        Returns:
+            A message about the step at which the training starts.
         """
-        content, said = from_first(
-            _read(folder / "state.pt", fingerprint) if leads() else (None, "")
-        )
+        found: tuple[dict[str, Any] | None, str] = (None, "")
+        if is_first_rank():
+            found = _read(folder / FILE, fingerprint)
+        content, message = from_first_rank(found)
         if content is not None:
-            self._take(content)
-        return said
+            self._restore(content)
+        return message
 
-    def _take(self, content: dict[str, Any]) -> None:
+    def _restore(self, content: dict[str, Any]) -> None:
         self.network.load_state_dict(content["network"])
         self.ema.load_state_dict(content["ema"])
         self.optimizer.load_state_dict(content["optimizer"])
@@ -108,18 +121,18 @@ class TrainingState:
         self.snapshots = content["snapshots"]
 
     def keep_snapshot(self) -> None:
-        """Keep the weights of the EMA network as they are now."""
-        self.snapshots.append(
-            {k: v.detach().cpu().clone() for k, v in self.ema.state_dict().items()}
-        )
+        """Keep a copy of the current weights of the EMA network."""
+        weights = self.ema.state_dict()
+        self.snapshots.append({key: value.detach().cpu().clone() for key, value in weights.items()})
 
 
 def _read(path: Path, fingerprint: str) -> tuple[dict[str, Any] | None, str]:
+    """Read a state file; return its content, if it can be used, and a message."""
     if not path.is_file():
         return None, "starts at step 0"
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a dozen types for damaged files
+    except Exception as error:  # torch raises many types of errors for damaged files
         return None, f"starts at step 0: {path} is damaged ({type(error).__name__})"
     if content["fingerprint"] != fingerprint:
         return None, f"starts at step 0: {path} belongs to other inputs or another configuration"
@@ -127,15 +140,20 @@ def _read(path: Path, fingerprint: str) -> tuple[dict[str, Any] | None, str]:
 
 
 def parameter_groups(network: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
-    """Matrices and kernels decay; norms, biases and LayerScale do not."""
-    parameters: Iterable[nn.Parameter] = [p for p in network.parameters() if p.requires_grad]
+    """Group the parameters for AdamW.
+
+    Matrices and kernels decay; biases and the parameters of norms and LayerScale do not.
+    """
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    matrices = [p for p in parameters if p.ndim > 1]
+    vectors = [p for p in parameters if p.ndim <= 1]
     return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
     ]
 
 
 @torch.no_grad()
 def update_ema(ema: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move the average towards the network: ema = decay ema + (1 - decay) network."""
+    """Compute ema = decay * ema + (1 - decay) * network, in place."""
     torch._foreach_lerp_(list(ema.parameters()), list(network.parameters()), 1 - decay)

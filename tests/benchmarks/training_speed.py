@@ -29,7 +29,7 @@ from hstf.method.objectives.registry import student_objective
 from hstf.method.objectives.supervision import supervised
 from hstf.runtime.devices import autocast, choose_device
 from hstf.stages.plan.decide import batch_size, network_levels
-from hstf.training.gpu_cache import hold
+from hstf.training.gpu_cache import cache_cases
 from hstf.training.loop import Objective, train
 from hstf.training.member import initial_network
 from hstf.training.patches import PatchSource, TrainingCase
@@ -186,7 +186,7 @@ def measure(
     labelled, pseudo = ([random_case(folder, f"{kind}{k}", shape, config, kind == "pseudo") for k in range(2)]
                         for kind in ("labelled", "pseudo"))  # fmt: skip
     schedule: TrainingConfig = getattr(config, stage)
-    labelled, pseudo = (hold(cases, device, schedule.gpu_cache_gb) for cases in (labelled, pseudo))
+    labelled, pseudo = (cache_cases(cases, device, schedule.gpu_cache_gb) for cases in (labelled, pseudo))
     source = PatchSource(
         labelled, pseudo if stage == "student" else [], len(config.class_names), plan.patch_size, plan.batch_size,
         0.5 if stage == "student" else 1.0, 0.5, 0,

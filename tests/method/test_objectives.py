@@ -14,7 +14,7 @@ from support.training_files import (
     PLAN,
     fresh_network,
     new_state,
-    some_views,
+    some_batch,
     write_experiment,
 )
 from torch import Tensor, nn
@@ -34,7 +34,7 @@ from hstf.method.objectives.uamt import entropy_bound, noisy, relative_entropy, 
 from hstf.models.base import NetworkSpec, Pyramid
 from hstf.models.registry import build
 from hstf.runtime.errors import HstfError
-from hstf.training.loop import Views
+from hstf.training.batch import Batch
 from hstf.training.losses import pyramid_loss, soft_dice
 from hstf.training.mixing import mix
 from hstf.training.state import TrainingState
@@ -194,13 +194,13 @@ def test_cross_teaching_needs_a_pair() -> None:
 
 def online(
     folder: Path, method: str, step: int = 6, **student: Any
-) -> tuple[Config, TrainingState, Views]:
+) -> tuple[Config, TrainingState, Batch]:
     """The last step of a method; the second patch is unlabelled, and half of it lies outside its scan."""
     config, _ = write_experiment(folder, method=method, student={"steps": 6, **student})
-    views = some_views(config, [False, True])
-    views.target[1], views.weight[1] = 1 / CLASSES, 0
-    views.target[1, :, :4] = 0
-    return config, new_state(config, step), views
+    batch = some_batch(config, [False, True])
+    batch.target[1], batch.weight[1] = 1 / CLASSES, 0
+    batch.target[1, :, :4] = 0
+    return config, new_state(config, step), batch
 
 
 def test_distances_by_hand() -> None:
@@ -223,18 +223,18 @@ def test_the_weight_grows_to_its_full() -> None:
 
 @pytest.mark.parametrize("kind", ["mse", "kl"])
 def test_mean_teacher_compares_what_is_unlabelled_and_inside(tmp_path: Path, kind: str) -> None:
-    config, state, views = online(
+    config, state, batch = online(
         tmp_path, "mean_teacher", consistency={"weight": 0.5, "distance": kind}
     )
     state.ema = fresh_network(7).eval().requires_grad_(False)
-    terms = student_objective(config)(state, views)
+    terms = student_objective(config)(state, batch)
     student, teacher = (
-        n.pyramid(views.weak).logits[0].log_softmax(1) for n in (state.network, state.ema)
+        n.pyramid(batch.weak).logits[0].log_softmax(1) for n in (state.network, state.ema)
     )
     apart = distance(student, teacher, kind)[1, :, 4:].mean()
     assert terms["consistency"].item() == pytest.approx(0.5 * apart.item(), rel=1e-4)
-    logits = state.network.pyramid(views.weak[:1]).logits
-    supervised = pyramid_loss(logits, views.target[:1], views.weight[:1])
+    logits = state.network.pyramid(batch.weak[:1]).logits
+    supervised = pyramid_loss(logits, batch.target[:1], batch.weight[:1])
     assert terms["supervised"].item() == pytest.approx(supervised.item(), rel=1e-4)
     sum(terms.values()).backward()
     assert all(p.grad is None for p in state.ema.parameters())
@@ -242,17 +242,17 @@ def test_mean_teacher_compares_what_is_unlabelled_and_inside(tmp_path: Path, kin
 
 
 def test_mean_teacher_learns_nothing_from_agreement(tmp_path: Path) -> None:
-    config, state, views = online(tmp_path, "mean_teacher")
-    assert student_objective(config)(state, views)["consistency"].item() == pytest.approx(
+    config, state, batch = online(tmp_path, "mean_teacher")
+    assert student_objective(config)(state, batch)["consistency"].item() == pytest.approx(
         0, abs=1e-10
     )
 
 
 @pytest.mark.parametrize("method", ["mean_teacher", "uamt", "cross_teaching"])
 def test_a_batch_of_labelled_patches_has_no_other_term(tmp_path: Path, method: str) -> None:
-    config, state, views = online(tmp_path, method)
+    config, state, batch = online(tmp_path, method)
     state = pair_state(config) if method == "cross_teaching" else state
-    labelled = replace(views, pseudo=torch.zeros_like(views.pseudo))
+    labelled = replace(batch, pseudo=torch.zeros_like(batch.pseudo))
     assert all(name.startswith("supervised") for name in student_objective(config)(state, labelled))
 
 
@@ -295,15 +295,15 @@ class Answers(nn.Module):
 
 
 def test_uamt_leaves_uncertain_voxels_out(tmp_path: Path) -> None:
-    config, state, views = online(
+    config, state, batch = online(
         tmp_path, "uamt", step=3, consistency={"weight": 1.0, "passes": 3}
     )
     logits = torch.zeros(1, CLASSES, 8, 8, 8)
     logits[:, 1, :, :4] = 5.0  # certain in one half, of no opinion in the other
     state.ema = Answers(logits)  # type: ignore[assignment]
-    terms = student_objective(config)(state, views)
+    terms = student_objective(config)(state, batch)
     assert state.ema.calls == 1 + 3
-    student = state.network.pyramid(views.weak).logits[0].log_softmax(1)
+    student = state.network.pyramid(batch.weak).logits[0].log_softmax(1)
     apart = distance(student[1:], logits.log_softmax(1), "mse")[0, :, 4:, :4].mean()
     assert terms["consistency"].item() == pytest.approx(sigmoid_ramp(0.5) * apart.item(), rel=1e-4)
 
@@ -332,15 +332,15 @@ def pair_state(config: Config, step: int = 6) -> TrainingState:
 
 
 def test_each_network_learns_the_others_label(tmp_path: Path) -> None:
-    config, _, views = online(tmp_path, "cross_teaching", consistency={"weight": 0.4})
+    config, _, batch = online(tmp_path, "cross_teaching", consistency={"weight": 0.4})
     state = pair_state(config)
-    terms = student_objective(config)(state, views)
-    answers = [part.pyramid(views.weak).logits for part in state.network.parts]
+    terms = student_objective(config)(state, batch)
+    answers = [part.pyramid(batch.weak).logits for part in state.network.parts]
     one, other = (a[0][1:].softmax(1) for a in answers)
-    inside = views.inside[1:]
+    inside = batch.inside[1:]
     expected = {
-        "supervised_first": pyramid_loss(answers[0], views.target, views.weight),
-        "supervised_second": pyramid_loss(answers[1], views.target, views.weight),
+        "supervised_first": pyramid_loss(answers[0], batch.target, batch.weight),
+        "supervised_second": pyramid_loss(answers[1], batch.target, batch.weight),
         "first_taught": 0.4 * soft_dice(one, hard(other), inside),
         "second_taught": 0.4 * soft_dice(other, hard(one), inside),
     }
@@ -380,9 +380,9 @@ def test_the_networks_of_a_pair_learn_side_by_side_each_consistent_with_its_own_
         one.network, one.ema = (n.parts[index] for n in (one.network, one.ema))
         blended = {"student": {**config.student.model_dump(), "ema_blend": 0.0}}
         objective = student_objective(config.model_validate(config.model_dump() | blended))
-        terms[index] = objective(one, some_views(config, [False, False]))
+        terms[index] = objective(one, some_batch(config, [False, False]))
     found = student_objective(config)(
-        both, some_views(config, [False, False])
+        both, some_batch(config, [False, False])
     )  # labels are not blended
     assert found.keys() == terms[0].keys()
     assert {"csc_predictions", "zoomed_segmentation"} <= found.keys()
@@ -402,22 +402,22 @@ def test_the_ema_pair_blends_with_the_mean_of_its_probabilities() -> None:
 
 
 def test_the_ema_network_labels_the_unlabelled_inside_the_scan(tmp_path: Path) -> None:
-    _, state, views = online(tmp_path, "bcp")
+    _, state, batch = online(tmp_path, "bcp")
     state.ema = fresh_network(3).eval()
-    found = labelled_by_ema(state, views)
-    assert torch.equal(found.target[0], views.target[0])
-    assert torch.equal(found.weight[0], views.weight[0])
-    classes = state.ema(views.weak)[1].argmax(0)
+    found = labelled_by_ema(state, batch)
+    assert torch.equal(found.target[0], batch.target[0])
+    assert torch.equal(found.weight[0], batch.weight[0])
+    classes = state.ema(batch.weak)[1].argmax(0)
     assert torch.equal(found.target[1, :, 4:].argmax(0), classes[4:])
     assert torch.equal(found.target[1].sum(0), found.weight[1, 0])
     assert found.weight[1, 0, :, 0, 0].tolist() == [0] * 4 + [1] * 4
-    assert views.weight[1].max() == 0, "the views themselves are left alone"
+    assert batch.weight[1].max() == 0, "the batch themselves are left alone"
 
 
 def test_bcp_scores_labelled_and_unlabelled_voxels_of_mixed_patches_each_by_themselves(
     tmp_path: Path,
 ) -> None:
-    config, state, views = online(tmp_path, "bcp")
+    config, state, batch = online(tmp_path, "bcp")
     again = online(tmp_path, "bcp")[2]
     mixed = mix(labelled_by_ema(state, again), config.student.mixing)
     assert 0 < mixed.pseudo[0].float().mean() < 1
@@ -426,7 +426,7 @@ def test_bcp_scores_labelled_and_unlabelled_voxels_of_mixed_patches_each_by_them
         "labelled": pyramid_loss(logits, mixed.target, mixed.weight * ~mixed.pseudo),
         "unlabelled": 0.5 * pyramid_loss(logits, mixed.target, mixed.weight * mixed.pseudo),
     }
-    found = student_objective(config)(state, views)
+    found = student_objective(config)(state, batch)
     assert {name: term.item() for name, term in found.items()} == pytest.approx(
         {name: term.item() for name, term in expected.items()}, rel=1e-5
     )

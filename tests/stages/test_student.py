@@ -15,7 +15,7 @@ from support.training_files import (
     fresh_network,
     new_state,
     scan,
-    some_views,
+    some_batch,
     write_experiment,
     write_labels,
 )  # fmt: skip
@@ -35,7 +35,8 @@ from hstf.runtime.files import read_csv, sha256_file
 from hstf.stages import student as stage
 from hstf.stages.student import other_cases, start_weights, student
 from hstf.training import member as member_module
-from hstf.training.loop import Objective, Views
+from hstf.training.batch import Batch
+from hstf.training.loop import Objective
 from hstf.training.losses import pyramid_loss
 from hstf.training.mixing import mix
 from hstf.training.patches import PatchSource
@@ -94,7 +95,7 @@ def test_rejected_cases_are_not_learned_from(
 
 def test_what_a_person_corrected_is_no_pseudo_label(tmp_path: Path) -> None:
     config, _ = experiment(tmp_path)
-    write_labels(config, 1, ["u_0", "u_1"], human=["u_1"])
+    write_labels(config, 1, ["u_0", "u_1"], corrected=["u_1"])
     pseudo, human = other_cases(config, 1, "seed_0")
     assert (pseudo.pseudo, human.pseudo) == (True, False)
     whole = (
@@ -123,7 +124,7 @@ def test_a_round_whose_labels_were_all_rejected_learns_from_the_labelled_cases(
 def test_an_interrupted_student_ends_in_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    """EMA teacher, zoom, mixing, noise, dropout and strong views go on as if nothing had been."""
+    """EMA teacher, zoom, mixing, noise, dropout and strong batch go on as if nothing had been."""
     digests = []
     student_keys = {
         "mixing": {"probability": 0.5},
@@ -149,10 +150,10 @@ def test_an_interrupted_student_ends_in_the_same_bytes(
 
 
 def interrupted(objective: Objective, at: int) -> Objective:
-    def stop(state: TrainingState, views: Views) -> Mapping[str, Tensor]:
+    def stop(state: TrainingState, batch: Batch) -> Mapping[str, Tensor]:
         if state.step == at:
             raise KeyboardInterrupt
-        return objective(state, views)
+        return objective(state, batch)
 
     return stop
 
@@ -241,9 +242,9 @@ def test_members_start_from_the_member_of_their_index_in_the_previous_round(tmp_
 def test_consistency_joins_every_so_often_and_grows(tmp_path: Path) -> None:
     csc = {"every": 3, "ramp": 0.5, "prediction_weight": 0.4, "feature_weight": 0.1}
     config, _ = write_experiment(tmp_path, student={"steps": 12, "csc": csc})
-    objective, views = self_training(config), some_views(config, [False, True])
+    objective, batch = self_training(config), some_batch(config, [False, True])
     terms = {
-        step: objective(new_state(config, step), some_views(config, [False, True]))
+        step: objective(new_state(config, step), some_batch(config, [False, True]))
         for step in range(7)
     }
     assert {step for step, found in terms.items() if "csc_predictions" in found} == {0, 3, 6}
@@ -251,22 +252,22 @@ def test_consistency_joins_every_so_often_and_grows(tmp_path: Path) -> None:
     for name in ("csc_predictions", "csc_features"):
         ratio = (terms[3][name] / terms[6][name]).item()
         assert ratio == pytest.approx(sigmoid_ramp(0.5) / sigmoid_ramp(1), rel=1e-4)
-    assert views.inside.shape == (2, 1, 8, 8, 8)
-    assert views.inside.min() == 1
+    assert batch.inside.shape == (2, 1, 8, 8, 8)
+    assert batch.inside.min() == 1
 
 
 def test_without_its_weights_there_is_no_consistency(tmp_path: Path) -> None:
     config, _ = write_experiment(
         tmp_path, student={"csc": {"prediction_weight": 0, "feature_weight": 0}}
     )
-    terms = self_training(config)(new_state(config), some_views(config, [False, True]))
+    terms = self_training(config)(new_state(config), some_batch(config, [False, True]))
     assert set(terms) == {"segmentation", "zoomed_segmentation"}
 
 
 def test_the_teacher_gets_no_gradient(tmp_path: Path) -> None:
     config, _ = write_experiment(tmp_path)
     state = new_state(config)
-    terms = self_training(config)(state, some_views(config, [False, True]))
+    terms = self_training(config)(state, some_batch(config, [False, True]))
     sum(terms.values()).backward()
     assert all(p.grad is None for p in state.ema.parameters())
     assert all(p.grad is not None for p in state.network.parameters())
@@ -280,20 +281,20 @@ def test_pseudo_weight_zero_learns_from_labelled_cases_alone(tmp_path: Path) -> 
     config, _ = write_experiment(
         tmp_path, student={"pseudo_weight": 0, "csc": {"prediction_weight": 0, "feature_weight": 0}}
     )
-    state, views = new_state(config), some_views(config, [False, True])
-    found = gradient(state.network, self_training(config)(state, views)["segmentation"])
-    logits = state.network.pyramid(views.weak[:1]).logits
-    expected = gradient(state.network, pyramid_loss(logits, views.target[:1], views.weight[:1]))
+    state, batch = new_state(config), some_batch(config, [False, True])
+    found = gradient(state.network, self_training(config)(state, batch)["segmentation"])
+    logits = state.network.pyramid(batch.weak[:1]).logits
+    expected = gradient(state.network, pyramid_loss(logits, batch.target[:1], batch.weight[:1]))
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(found, expected, strict=True))
 
 
 def test_pseudo_weight_scales_the_weights_of_pseudo_labelled_voxels(tmp_path: Path) -> None:
     no_csc = {"prediction_weight": 0, "feature_weight": 0}
     config, _ = write_experiment(tmp_path, student={"pseudo_weight": 0.3, "csc": no_csc})
-    state, views = new_state(config), some_views(config, [False, True])
-    weight = views.weight * torch.tensor([1, 0.3]).reshape(2, 1, 1, 1, 1)
-    expected = pyramid_loss(state.network.pyramid(views.weak).logits, views.target, weight)
-    assert self_training(config)(state, views)["segmentation"].item() == pytest.approx(
+    state, batch = new_state(config), some_batch(config, [False, True])
+    weight = batch.weight * torch.tensor([1, 0.3]).reshape(2, 1, 1, 1, 1)
+    expected = pyramid_loss(state.network.pyramid(batch.weak).logits, batch.target, weight)
+    assert self_training(config)(state, batch)["segmentation"].item() == pytest.approx(
         expected.item(), rel=1e-5
     )
 
@@ -303,11 +304,11 @@ def test_without_deep_supervision_the_finest_level_alone_is_scored(tmp_path: Pat
     config, _ = write_experiment(
         tmp_path, network={"deep_supervision": False}, student={"csc": no_csc}
     )
-    state, views = new_state(config), some_views(config, [False, True])
+    state, batch = new_state(config), some_batch(config, [False, True])
     expected = pyramid_loss(
-        state.network.pyramid(views.weak).logits[:1], views.target, views.weight
+        state.network.pyramid(batch.weak).logits[:1], batch.target, batch.weight
     )
-    assert self_training(config)(state, views)["segmentation"].item() == pytest.approx(
+    assert self_training(config)(state, batch)["segmentation"].item() == pytest.approx(
         expected.item(), rel=1e-6
     )
 
@@ -330,14 +331,14 @@ def test_the_view_at_another_scale_is_scored_on_the_grid_of_the_patch(tmp_path: 
     """Scale augmentation alone: no teacher, no consistency. At scale 1 the loss is the segmentation loss itself."""
     csc = {**OFF, "segmentation_weight": 0.25, "scale_range": (1.0, 1.0), "every": 1}
     config, _ = write_experiment(tmp_path, student={"csc": csc, "pseudo_weight": 0.3})
-    terms = self_training(config)(new_state(config), some_views(config, [False, True]))
+    terms = self_training(config)(new_state(config), some_batch(config, [False, True]))
     assert terms.keys() == {"segmentation", "zoomed_segmentation"}
     assert terms["zoomed_segmentation"].item() == pytest.approx(
         0.25 * terms["segmentation"].item(), rel=1e-5
     )
     other = {**csc, "scale_range": (1.5, 1.5)}
     config, _ = write_experiment(tmp_path, student={"csc": other, "pseudo_weight": 0.3})
-    zoomed = self_training(config)(new_state(config), some_views(config, [False, True]))
+    zoomed = self_training(config)(new_state(config), some_batch(config, [False, True]))
     assert zoomed["segmentation"].item() == pytest.approx(terms["segmentation"].item())
     assert zoomed["zoomed_segmentation"].item() != pytest.approx(
         terms["zoomed_segmentation"].item()
@@ -356,7 +357,7 @@ def test_the_teacher_is_asked_once_and_only_where_it_is_needed(
         monkeypatch.setattr(
             state.ema, "pyramid", lambda x, p=pyramid, s=step: (asked.append(s), p(x))[1]
         )
-        terms = objective(state, some_views(config, [False, True]))
+        terms = objective(state, some_batch(config, [False, True]))
         assert ("csc_predictions" in terms) == (step % 2 == 0)
     assert asked == [0, 2, 4, 5, 6, 7, 8, 9]
 
@@ -369,25 +370,25 @@ def test_the_ema_network_gains_its_say_between_three_and_seven_tenths() -> None:
 
 def test_only_pseudo_labels_inside_the_scan_are_blended(tmp_path: Path) -> None:
     config, _ = write_experiment(tmp_path)
-    views = some_views(config, [False, True])
-    views.target[:, :, :3] = 0  # outside
-    probabilities = torch.full_like(views.target, 1 / CLASSES)
-    found = blend(views, probabilities, 0.25)
-    assert torch.equal(found.target[0], views.target[0])
+    batch = some_batch(config, [False, True])
+    batch.target[:, :, :3] = 0  # outside
+    probabilities = torch.full_like(batch.target, 1 / CLASSES)
+    found = blend(batch, probabilities, 0.25)
+    assert torch.equal(found.target[0], batch.target[0])
     assert torch.equal(found.target[:, :, :3], torch.zeros_like(found.target[:, :, :3]))
-    expected = 0.75 * views.target[1, :, 3:] + 0.25 / CLASSES
+    expected = 0.75 * batch.target[1, :, 3:] + 0.25 / CLASSES
     assert torch.allclose(found.target[1, :, 3:], expected)
-    assert torch.equal(found.weight, views.weight)
+    assert torch.equal(found.weight, batch.weight)
 
 
 def test_the_blended_target_is_what_is_learned(tmp_path: Path) -> None:
     config, _ = write_experiment(tmp_path, student={"steps": 10, "ema_blend": 1.0, "csc": OFF})
-    state, views = new_state(config, step=7), some_views(config, [False, True])
-    logits = state.network.pyramid(views.weak).logits
-    target = views.target.clone()
+    state, batch = new_state(config, step=7), some_batch(config, [False, True])
+    logits = state.network.pyramid(batch.weak).logits
+    target = batch.target.clone()
     target[1] = logits[0].softmax(1)[1].detach()  # the EMA is still the network
-    expected = pyramid_loss(logits, target, views.weight)
-    assert self_training(config)(state, views)["segmentation"].item() == pytest.approx(
+    expected = pyramid_loss(logits, target, batch.weight)
+    assert self_training(config)(state, batch)["segmentation"].item() == pytest.approx(
         expected.item(), rel=1e-5
     )
 
@@ -397,9 +398,9 @@ def test_mixed_patches_are_what_is_learned(tmp_path: Path) -> None:
     student = {"csc": OFF, "mixing": {"probability": 1.0}, "pseudo_weight": 0.3}
     config, _ = write_experiment(tmp_path, student=student)
     state = new_state(config)
-    mixed = mix(some_views(config, [False, True]), config.student.mixing)
+    mixed = mix(some_batch(config, [False, True]), config.student.mixing)
     assert 0 < mixed.pseudo[0].float().mean() < 1
     weight = torch.where(mixed.pseudo, 0.3, 1.0) * mixed.weight
     expected = pyramid_loss(state.network.pyramid(mixed.weak).logits, mixed.target, weight)
-    found = self_training(config)(state, some_views(config, [False, True]))
+    found = self_training(config)(state, some_batch(config, [False, True]))
     assert found["segmentation"].item() == pytest.approx(expected.item(), rel=1e-5)

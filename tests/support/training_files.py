@@ -13,6 +13,7 @@ from hstf.config.experiment import Config
 from hstf.config.load import load_config
 from hstf.experiment.layout import Layout
 from hstf.experiment.plan import Normalisation, Plan
+from hstf.experiment.tables import LABELS, PREPROCESSED
 from hstf.imaging.arrays import write_array
 from hstf.imaging.class_locations import class_locations
 from hstf.models.base import NetworkSpec
@@ -68,11 +69,11 @@ def write_experiment(
         table = [
             write_case(layout.preprocessed / name, labelled=split == "labelled") for name in ids
         ]
-        write_csv(layout.preprocessed_table(f"{split}_0"), table, ["case_id", "files", "sha256"])
+        PREPROCESSED.write(layout.preprocessed_table(f"{split}_0"), table)
     return config, path
 
 
-def write_case(folder: Path, labelled: bool) -> dict[str, str]:
+def write_case(folder: Path, labelled: bool) -> dict[str, Any]:
     """An easy scan: a bright liver in noise, with a dark lesion; returns its row of the table."""
     image, label = scan(folder.name)
     write_array(folder / "image.b2nd", image, 8)
@@ -83,8 +84,8 @@ def write_case(folder: Path, labelled: bool) -> dict[str, str]:
         names += ["label.b2nd", "locations.npy"]
     return {
         "case_id": folder.name,
-        "files": ";".join(f"{folder.name}/{name}" for name in names),
-        "sha256": ";".join(sha256_file(folder / name) for name in names),
+        "files": [f"{folder.name}/{name}" for name in names],
+        "sha256": [sha256_file(folder / name) for name in names],
     }
 
 
@@ -114,12 +115,12 @@ def write_labels(
         write_array(folder / "target.b2nd", target, 8)
         np.save(folder / "locations.npy", class_locations(label, CLASSES, name))
         files = [folder / "target.b2nd", folder / "locations.npy"]
-        names = ";".join(str(path.relative_to(layout.round(number))) for path in files)
-        digests = ";".join(map(sha256_file, files))
+        names = [str(path.relative_to(layout.round(number))) for path in files]
+        digests = [sha256_file(path) for path in files]
         source = "corrected" if name in corrected else "automatic"
         rows.append({"case_id": name, "source": source, "files": names, "sha256": digests})
     rows += [{"case_id": name, "source": "rejected"} for name in rejected]
-    write_csv(layout.labels_table(number), rows, ["case_id", "source", "files", "sha256"])
+    LABELS.write(layout.labels_table(number), rows)
 
 
 def fresh_network(seed: int) -> HybridNet:

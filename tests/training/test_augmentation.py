@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hstf.training.augmentation import Acquisition, intensity, region_size, spatial
 from torch import Tensor
 
 from hstf.config.training import AugmentationConfig
 from hstf.experiment.plan import Normalisation
 from hstf.imaging.intensity import normalise
 from hstf.training import augmentation as augment
-from hstf.training.augmentation import Acquisition, intensity, region_size, spatial
 
 STILL = AugmentationConfig(
     flip_axes=(), rotation_degrees=(0, 0, 0), scale_range=(1, 1), anisotropy=0, affine_probability=1,
@@ -19,10 +19,10 @@ STILL = AugmentationConfig(
 WILD = AugmentationConfig(affine_probability=1, elastic_probability=1, intensity_probability=1)
 ISOTROPIC, CARDIAC = (1.0, 1.0, 1.0), (1.5, 1.5, 10.0)
 SCALES = {
-    "mr": Normalisation("zscore"),
-    "ct": Normalisation("ct", lower=-100, upper=200, mean=50, std=50),
-    "pet": Normalisation("uptake"),
-    "us": Normalisation("fan"),
+    "mr": Normalisation(scheme="zscore"),
+    "ct": Normalisation(scheme="ct", lower=-100, upper=200, mean=50, std=50),
+    "pet": Normalisation(scheme="uptake"),
+    "us": Normalisation(scheme="fan"),
 }
 ALWAYS = STILL.model_copy(update={"intensity_probability": 1})
 CHANGES = [
@@ -404,7 +404,7 @@ def test_hot_voxels_of_a_normalised_pet_scan_have_more_noise() -> None:
     scan[:4], scan[10:14, 10:14, 10:14] = 0.01, 30.0
     raw = np.arcsinh(scan / np.median(scan[4:]))
     image = scan.copy()
-    normalise(image, np.ones(scan.shape, bool), Normalisation("uptake"))
+    normalise(image, np.ones(scan.shape, bool), Normalisation(scheme="uptake"))
     batch = torch.from_numpy(image).expand(60, 1, 24, 24, 24)
     noisy = augment._count_noise(batch, generator()).numpy()
     spread = float((raw[12, 12, 12] - raw[0, 0, 0]) / (image[12, 12, 12] - image[0, 0, 0]))

@@ -23,7 +23,7 @@ from support.training_files import (
     PLAN,
     TRAINING,
     new_state,
-    some_views,
+    some_batch,
     write_experiment,
     write_labels,
 )
@@ -37,10 +37,10 @@ from hstf.method.objectives.registry import OBJECTIVES
 from hstf.models.base import NetworkSpec
 from hstf.models.registry import build, load_network
 from hstf.runtime.errors import HstfError
-from hstf.runtime.files import read_csv, write_json
+from hstf.runtime.files import read_csv
 from hstf.stages.student import student
 from hstf.stages.warmup import warmup
-from hstf.training.distributed import in_step, leads, rank, ranks, together
+from hstf.training.distributed import in_step, is_first_rank, rank, ranks, together
 from hstf.training.member import _check_share
 from hstf.training.patches import PatchSource, TrainingCase
 from hstf.training.state import TrainingState
@@ -65,7 +65,7 @@ def experiment(folder: Path, batch_size: int, **keys: Any) -> tuple[Config, Path
     """A training in which nothing is left to chance but which patches are drawn."""
     network = {"transformer_layers": 1, "transformer_heads": 1, "drop_path": 0.0}
     config, path = write_experiment(folder, network=network, **keys)
-    write_json(Layout.of(config).plan, replace(PLAN, batch_size=batch_size).to_json())
+    PLAN.model_copy(update={"batch_size": batch_size}).save(Layout.of(config).plan)
     return config, path
 
 
@@ -178,7 +178,7 @@ def gradients(objective: str, folder: Path) -> dict[str, Tensor]:
     student = {**CURVE, **EVERY_PART, "consistency": {"noise": 0.0, "passes": 2}}
     config, _ = experiment(folder, len(BATCH), student=student)
     state = pair_state(config) if objective == "cross_teaching" else new_state(config, 4)
-    whole, own = some_views(config, BATCH), slice(rank(), None, ranks())
+    whole, own = some_batch(config, BATCH), slice(rank(), None, ranks())
     part = {name: getattr(whole, name)[own] for name in ("weak", "target", "weight", "pseudo")}
     compute = in_step(state.network, OBJECTIVES[objective](config))
     for _ in range(2):
@@ -290,5 +290,5 @@ def test_the_command_follows_from_gpus_of_the_round(tmp_path: Path) -> None:
 if __name__ == "__main__":
     with together("cpu"), tempfile.TemporaryDirectory() as scratch:
         content = {name: gradients(name, Path(scratch) / name) for name in OBJECTIVES}
-        if leads():
+        if is_first_rank():
             torch.save(content, sys.argv[1])

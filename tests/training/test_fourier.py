@@ -15,8 +15,8 @@ from hstf.runtime.files import write_csv
 from hstf.stages.report.page import Table
 from hstf.stages.report.pseudo_labels import _site_table
 from hstf.stages.report.results import Results
+from hstf.training.batch import Batch
 from hstf.training.fourier import BAND, mix_amplitudes, with_amplitude_of
-from hstf.training.loop import Views
 
 ISOTROPIC = (1.0, 1.0, 1.0)
 SHAPE = (24, 20, 15)
@@ -101,7 +101,7 @@ def test_strong_views_have_it_and_weak_ones_do_not() -> None:
     ones = torch.ones(2, 1, *SHAPE)
     pseudo = torch.tensor([False, True])[:, None, None, None, None].expand_as(ones)
     config = AugmentationConfig(intensity_probability=0, fourier_probability=1)
-    strong = Views(weak, ones, ones, pseudo, config, generator()).strong()
+    strong = Batch(weak, ones, ones, pseudo, config, generator()).strong()
     assert torch.allclose(strong[0], with_amplitude_of(weak[:1], weak[1:], ISOTROPIC)[0], atol=1e-5)
     assert torch.equal(strong[1], weak[1])
 
@@ -117,7 +117,7 @@ def test_the_report_tells_pseudo_labels_by_site(tmp_path: Path, sites: tuple[str
     write_csv(tmp_path / "cases.csv", sheet, ["case_id", "image", "split", "site"])
     labels = [
         {"case_id": n, "source": s}
-        for n, s in zip(names, ["automatic", "rejected", "human"], strict=True)
+        for n, s in zip(names, ["automatic", "rejected", "corrected"], strict=True)
     ]
     write_csv(Layout.of(config).labels_table(1), labels, ["case_id", "source"])
     refined = [

@@ -6,21 +6,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hstf.config.training import AugmentationConfig, MixingConfig
-from hstf.training.loop import Views
+from hstf.training.batch import Batch
 from hstf.training.mixing import mix, partners, paste, random_box
 
 ALWAYS = MixingConfig(probability=1.0)
 
 
-def some_views(
+def some_batch(
     pseudo: list[bool], shape: tuple[int, int, int] = (6, 9, 12), classes: int = 3
-) -> Views:
+) -> Batch:
     """Every voxel of every tensor tells which patch and place it is of."""
     batch = len(pseudo)
     code = torch.arange(float(torch.tensor([batch, *shape]).prod())).reshape(batch, 1, *shape)
     target = torch.cat([code + k / 10 for k in range(classes)], dim=1)
     unlabelled = torch.tensor(pseudo)[:, None, None, None, None].expand_as(code)
-    return Views(
+    return Batch(
         code, target, code + 0.5, unlabelled, AugmentationConfig(), torch.Generator().manual_seed(0)
     )
 
@@ -30,16 +30,16 @@ def some_views(
 )
 @pytest.mark.parametrize("classes", [2, 6])
 def test_every_voxel_moves_with_all_that_belongs_to_it(pseudo: list[bool], classes: int) -> None:
-    views = some_views(pseudo, classes=classes)
-    mixed = mix(views, ALWAYS)
-    assert not torch.equal(mixed.weak, views.weak)
+    batch = some_batch(pseudo, classes=classes)
+    mixed = mix(batch, ALWAYS)
+    assert not torch.equal(mixed.weak, batch.weak)
     assert torch.equal(mixed.weight, mixed.weak + 0.5)
     assert torch.equal(
         mixed.target, torch.cat([mixed.weak + k / 10 for k in range(classes)], dim=1)
     )
-    size = views.weak[0].numel()
+    size = batch.weak[0].numel()
     patch, place = mixed.weak.div(size, rounding_mode="floor").long(), mixed.weak % size
-    assert torch.equal(place, views.weak % size), "a voxel stays at its place"
+    assert torch.equal(place, batch.weak % size), "a voxel stays at its place"
     assert torch.equal(mixed.pseudo, torch.tensor(pseudo)[patch])
     pasted = (patch != torch.arange(len(pseudo)).reshape(-1, 1, 1, 1, 1)).flatten(1)
     assert pasted.sum(1).tolist() == [4 * 6 * 8] * len(pseudo)
@@ -47,34 +47,34 @@ def test_every_voxel_moves_with_all_that_belongs_to_it(pseudo: list[bool], class
 
 
 def test_labelled_and_unlabelled_halves_swap_the_same_box_voxel_by_voxel() -> None:
-    views = some_views([False, True])
-    mixed = mix(views, ALWAYS)
-    box = views.weak[0] != mixed.weak[0]
+    batch = some_batch([False, True])
+    mixed = mix(batch, ALWAYS)
+    box = batch.weak[0] != mixed.weak[0]
     for name in ("weak", "target", "weight", "pseudo"):
-        before, after = getattr(views, name), getattr(mixed, name)
+        before, after = getattr(batch, name), getattr(mixed, name)
         assert torch.equal(after[0], torch.where(box, before[1], before[0]))
         assert torch.equal(after[1], torch.where(box, before[0], before[1]))
 
 
 def test_the_views_themselves_are_left_alone() -> None:
-    views, again = some_views([False, True]), some_views([False, True])
-    mix(views, ALWAYS)
-    assert torch.equal(views.weak, again.weak)
-    assert torch.equal(views.target, again.target)
+    batch, again = some_batch([False, True]), some_batch([False, True])
+    mix(batch, ALWAYS)
+    assert torch.equal(batch.weak, again.weak)
+    assert torch.equal(batch.target, again.target)
 
 
 def test_mixing_has_its_chance() -> None:
-    views = some_views([False, True])
-    found = [mix(views, MixingConfig(probability=0.25)) is not views for _ in range(400)]
+    batch = some_batch([False, True])
+    found = [mix(batch, MixingConfig(probability=0.25)) is not batch for _ in range(400)]
     assert sum(found) / 400 == pytest.approx(0.25, abs=0.07)
 
 
 def test_without_mixing_nothing_is_drawn_and_nothing_changes() -> None:
-    views = some_views([False, True])
-    before = views.generator.get_state()
-    assert mix(views, MixingConfig()) is views
-    assert torch.equal(views.generator.get_state(), before)
-    alone = some_views([True])
+    batch = some_batch([False, True])
+    before = batch.generator.get_state()
+    assert mix(batch, MixingConfig()) is batch
+    assert torch.equal(batch.generator.get_state(), before)
+    alone = some_batch([True])
     assert mix(alone, ALWAYS) is alone
 
 

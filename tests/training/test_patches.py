@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hstf.training.augmentation import region_size
 from support.training_files import CLASSES, PATCH, SHAPE, cases_in, scan, source_of
 
 from hstf.imaging.arrays import write_array
 from hstf.runtime.errors import HstfError
-from hstf.training.augmentation import region_size
 from hstf.training.patches import TrainingCase
 
 

@@ -36,7 +36,7 @@ from hstf.models.hybrid import HybridNet
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_csv, sha256_file
 from hstf.stages.warmup import warmup as stage
-from hstf.training.loop import Objective, Views, learning_rate, snapshot_steps, train
+from hstf.training.loop import Objective, learning_rate, snapshot_steps, train
 from hstf.training.losses import pyramid_loss
 from hstf.training.member import initial_network, member_seed, train_member, training_fingerprint
 from hstf.training.patches import TrainingCase
@@ -49,10 +49,10 @@ def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def labelled_only(steps: int = 5) -> tuple[TrainingConfig, Objective]:
-    def objective(state: TrainingState, views: Views) -> Mapping[str, Tensor]:
+    def objective(state: TrainingState, batch: Batch) -> Mapping[str, Tensor]:
         return {
             "supervised": pyramid_loss(
-                state.network.pyramid(views.strong()).logits, views.target, views.weight
+                state.network.pyramid(batch.strong()).logits, batch.target, batch.weight
             )
         }
 
@@ -134,13 +134,13 @@ def test_the_ema_follows_its_growing_decay(tmp_path: Path) -> None:
     expected = state.ema.heads[0].weight.clone()
     decays = []
 
-    def watched(s: TrainingState, views: Views) -> Mapping[str, Tensor]:
+    def watched(s: TrainingState, batch: Batch) -> Mapping[str, Tensor]:
         nonlocal expected
         if s.step:
             decays.append(min(config.ema_decay, s.step / (s.step + 9)))
             expected = decays[-1] * expected + (1 - decays[-1]) * s.network.heads[0].weight.detach()
             assert torch.allclose(s.ema.heads[0].weight, expected, atol=1e-6)
-        return objective(s, views)
+        return objective(s, batch)
 
     train(state, source, watched, config, tmp_path / "state", "x", "test")
     assert decays == [1 / 10, 2 / 11]
@@ -153,8 +153,8 @@ def test_a_loss_that_is_not_finite_names_its_cases_and_keeps_the_last_good_state
     config, objective = labelled_only(6)
     state, source = new_state(config), source_of(cases_in(tmp_path, 2), [])
 
-    def broken(s: TrainingState, views: Views) -> Mapping[str, Tensor]:
-        terms = dict(objective(s, views))
+    def broken(s: TrainingState, batch: Batch) -> Mapping[str, Tensor]:
+        terms = dict(objective(s, batch))
         if s.step == 3 and fault == "loss":
             terms["supervised"] = terms["supervised"] * math.nan
         if s.step == 3 and fault == "gradient":  # the root of 0 has an infinite slope
@@ -202,10 +202,10 @@ def test_a_resumed_training_ends_as_an_uninterrupted_one(tmp_path: Path) -> None
     train(whole, source, objective, config, tmp_path / "whole", "x", "test")
 
     def interrupted(at: int) -> Objective:
-        def stop(s: TrainingState, views: Views) -> Mapping[str, Tensor]:
+        def stop(s: TrainingState, batch: Batch) -> Mapping[str, Tensor]:
             if s.step == at:
                 raise KeyboardInterrupt
-            return objective(s, views)
+            return objective(s, batch)
 
         return stop
 

@@ -15,7 +15,8 @@ from hstf.config.experiment import Config
 from hstf.method.objectives.cross_teaching import hard
 from hstf.method.objectives.mean_teacher import consistency_weight
 from hstf.method.objectives.supervision import segmentation_loss
-from hstf.training.loop import Objective, Views
+from hstf.training.batch import Batch
+from hstf.training.loop import Objective
 from hstf.training.mixing import mix
 from hstf.training.state import TrainingState
 
@@ -25,26 +26,26 @@ def bcp(config: Config) -> Objective:
     training = config.student
     loss = segmentation_loss(config)
 
-    def objective(state: TrainingState, views: Views) -> Mapping[str, Tensor]:
-        views = mix(labelled_by_ema(state, views), training.mixing)
-        logits = state.network.pyramid(views.strong()).logits
+    def objective(state: TrainingState, batch: Batch) -> Mapping[str, Tensor]:
+        batch = mix(labelled_by_ema(state, batch), training.mixing)
+        logits = state.network.pyramid(batch.strong()).logits
         weight = consistency_weight(training, state.step)
         return {
-            "labelled": loss(logits, views.target, views.weight * ~views.pseudo),
-            "unlabelled": weight * loss(logits, views.target, views.weight * views.pseudo),
+            "labelled": loss(logits, batch.target, batch.weight * ~batch.pseudo),
+            "unlabelled": weight * loss(logits, batch.target, batch.weight * batch.pseudo),
         }
 
     return objective
 
 
 @torch.no_grad()
-def labelled_by_ema(state: TrainingState, views: Views) -> Views:
-    """``views`` with the EMA network's label of the unlabelled patches as their target, of weight 1 inside the scan."""
-    chosen = views.unlabelled
+def labelled_by_ema(state: TrainingState, batch: Batch) -> Batch:
+    """``batch`` with the EMA network's label of the unlabelled patches as their target, of weight 1 inside the scan."""
+    chosen = batch.unlabelled
     if not chosen.any():
-        return views
-    inside = views.inside[chosen]
-    target, weight = views.target.clone(), views.weight.clone()
-    target[chosen] = hard(state.ema(views.weak[chosen]).float()) * inside
+        return batch
+    inside = batch.inside[chosen]
+    target, weight = batch.target.clone(), batch.weight.clone()
+    target[chosen] = hard(state.ema(batch.weak[chosen]).float()) * inside
     weight[chosen] = inside
-    return replace(views, target=target, weight=weight)
+    return replace(batch, target=target, weight=weight)

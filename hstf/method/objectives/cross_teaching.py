@@ -13,8 +13,9 @@ from torch import Tensor
 from hstf.config.experiment import Config
 from hstf.method.objectives.mean_teacher import consistency_weight
 from hstf.method.objectives.supervision import segmentation_loss
-from hstf.training.distributed import somewhere
-from hstf.training.loop import Objective, Views
+from hstf.training.batch import Batch
+from hstf.training.distributed import chosen_on_any_rank
+from hstf.training.loop import Objective
 from hstf.training.losses import soft_dice
 from hstf.training.state import TrainingState
 
@@ -24,18 +25,18 @@ def cross_teaching(config: Config) -> Objective:
     training = config.student
     loss = segmentation_loss(config)
 
-    def objective(state: TrainingState, views: Views) -> Mapping[str, Tensor]:
-        strong = views.strong()
+    def objective(state: TrainingState, batch: Batch) -> Mapping[str, Tensor]:
+        strong = batch.strong()
         first, second = (part.pyramid(strong).logits for part in state.network.parts)
         terms = {
-            "supervised_first": loss(first, views.target, views.weight),
-            "supervised_second": loss(second, views.target, views.weight),
+            "supervised_first": loss(first, batch.target, batch.weight),
+            "supervised_second": loss(second, batch.target, batch.weight),
         }
-        chosen = somewhere(views.unlabelled)
+        chosen = chosen_on_any_rank(batch.unlabelled)
         if chosen.any():
             weight, inside = (
                 consistency_weight(training, state.step),
-                views.inside[chosen] * views.pseudo[chosen],
+                batch.inside[chosen] * batch.pseudo[chosen],
             )
             one, other = (logits[0][chosen].float().softmax(1) for logits in (first, second))
             terms["first_taught"] = weight * soft_dice(one, hard(other), inside)

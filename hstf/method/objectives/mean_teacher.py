@@ -14,8 +14,9 @@ from hstf.config.experiment import Config
 from hstf.config.training import StudentConfig
 from hstf.method.csc import sigmoid_ramp
 from hstf.method.objectives.supervision import segmentation_loss
-from hstf.training.distributed import somewhere
-from hstf.training.loop import Objective, Views
+from hstf.training.batch import Batch
+from hstf.training.distributed import chosen_on_any_rank
+from hstf.training.loop import Objective
 from hstf.training.losses import weighted_mean
 from hstf.training.state import TrainingState
 
@@ -28,16 +29,16 @@ def mean_teacher(config: Config, certainty: Certainty | None = None) -> Objectiv
     training = config.student
     loss = segmentation_loss(config)
 
-    def objective(state: TrainingState, views: Views) -> Mapping[str, Tensor]:
-        logits = state.network.pyramid(views.strong()).logits
-        terms = {"supervised": loss(logits, views.target, views.weight)}
-        chosen = somewhere(views.unlabelled)
+    def objective(state: TrainingState, batch: Batch) -> Mapping[str, Tensor]:
+        logits = state.network.pyramid(batch.strong()).logits
+        terms = {"supervised": loss(logits, batch.target, batch.weight)}
+        chosen = chosen_on_any_rank(batch.unlabelled)
         if chosen.any():
-            weak, weight = views.weak[chosen], views.inside[chosen] * views.pseudo[chosen]
+            weak, weight = batch.weak[chosen], batch.inside[chosen] * batch.pseudo[chosen]
             with torch.no_grad():
                 teacher = state.ema(weak).float().log_softmax(1)
                 if certainty is not None:
-                    weight = weight * certainty(state, weak, views.generator)
+                    weight = weight * certainty(state, weak, batch.generator)
             apart = distance(
                 logits[0][chosen].float().log_softmax(1), teacher, training.consistency.distance
             )

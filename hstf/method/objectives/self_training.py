@@ -14,7 +14,8 @@ from hstf.config.experiment import Config
 from hstf.method.csc import consistency, draw_zoom, sigmoid_ramp, zoomed_pyramid
 from hstf.method.objectives.supervision import segmentation, segmentation_loss
 from hstf.models.base import Pyramid
-from hstf.training.loop import Objective, Views
+from hstf.training.batch import Batch
+from hstf.training.loop import Objective
 from hstf.training.mixing import mix
 from hstf.training.state import TrainingState
 
@@ -26,30 +27,30 @@ def self_training(config: Config) -> Objective:
     training, csc = config.student, config.student.csc
     loss = segmentation_loss(config)
 
-    def objective(state: TrainingState, views: Views) -> Mapping[str, Tensor]:
-        views = mix(views, training.mixing)
+    def objective(state: TrainingState, batch: Batch) -> Mapping[str, Tensor]:
+        batch = mix(batch, training.mixing)
         zoomed = csc.zoomed and state.step % csc.every == 0
         share = blend_share(state.step / training.steps, training.ema_blend)
         teachers = []
         if share > 0 or (zoomed and csc.consistent):
             with torch.no_grad():  # one pass for both uses
-                teachers = [part.pyramid(views.weak) for part in state.ema.parts]
+                teachers = [part.pyramid(batch.weak) for part in state.ema.parts]
         if share > 0:
-            views = blend(views, mean_probabilities(teachers), share)
-        weight = views.weight * torch.where(views.pseudo, training.pseudo_weight, 1.0)
+            batch = blend(batch, mean_probabilities(teachers), share)
+        weight = batch.weight * torch.where(batch.pseudo, training.pseudo_weight, 1.0)
         terms = {
-            "segmentation": segmentation(state.network, views.strong(), views.target, weight, loss)
+            "segmentation": segmentation(state.network, batch.strong(), batch.target, weight, loss)
         }
         if zoomed:
-            zoom, strong = draw_zoom(csc.scale_range, views.generator), views.strong()
+            zoom, strong = draw_zoom(csc.scale_range, batch.generator), batch.strong()
             answers = [zoomed_pyramid(part, strong, zoom) for part in state.network.parts]
             if csc.segmentation_weight > 0:
-                losses = [loss(answer.logits, views.target, weight) for answer in answers]
+                losses = [loss(answer.logits, batch.target, weight) for answer in answers]
                 terms["zoomed_segmentation"] = csc.segmentation_weight * torch.stack(losses).sum()
             if csc.consistent:
                 ramp = sigmoid_ramp(state.step / (csc.ramp * training.steps))
                 for answer, teacher in zip(answers, teachers, strict=True):
-                    for name, part in consistency(csc, answer, teacher, views.inside).items():
+                    for name, part in consistency(csc, answer, teacher, batch.inside).items():
                         terms[name] = terms.get(name, 0) + ramp * part
         return terms
 
@@ -66,7 +67,7 @@ def blend_share(progress: float, largest: float) -> float:
     return largest * min(1.0, max(0.0, (progress - BLEND_FROM) / (BLEND_TO - BLEND_FROM)))
 
 
-def blend(views: Views, probabilities: Tensor, share: float) -> Views:
-    """``views`` whose pseudo-labelled targets are blended with ``probabilities`` ``(B, K, D, H, W)``."""
-    target = torch.lerp(views.target, views.inside * probabilities, share * views.pseudo)
-    return replace(views, target=target)
+def blend(batch: Batch, probabilities: Tensor, share: float) -> Batch:
+    """``batch`` whose pseudo-labelled targets are blended with ``probabilities`` ``(B, K, D, H, W)``."""
+    target = torch.lerp(batch.target, batch.inside * probabilities, share * batch.pseudo)
+    return replace(batch, target=target)

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from hstf.config.experiment import Config
 from hstf.models.base import SegmentationNetwork
-from hstf.training.loop import Objective, Views
+from hstf.training.batch import Batch
+from hstf.training.loop import Objective
 from hstf.training.losses import Loss, dice_cross_entropy, pyramid_loss, region_loss
 from hstf.training.mixing import mix
 from hstf.training.state import TrainingState
@@ -21,11 +22,11 @@ def supervised(config: Config) -> Objective:
     """The objective of the warm-up."""
     loss = segmentation_loss(config)
 
-    def objective(state: TrainingState, views: Views) -> Mapping[str, Tensor]:
-        views = mix(views, config.warmup.mixing)
+    def objective(state: TrainingState, batch: Batch) -> Mapping[str, Tensor]:
+        batch = mix(batch, config.warmup.mixing)
         return {
             "supervised": segmentation(
-                state.network, views.strong(), views.target, views.weight, loss
+                state.network, batch.strong(), batch.target, batch.weight, loss
             )
         }
 

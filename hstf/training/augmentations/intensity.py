@@ -1,0 +1,70 @@
+"""Random changes of the intensities of a batch."""
+
+import torch
+from torch import Tensor
+
+from hstf.config.training import AugmentationConfig
+from hstf.training.augmentations.acquisition import ISOTROPIC_MR, Acquisition, ChannelKind
+from hstf.training.augmentations.draws import uniform
+from hstf.training.augmentations.registry import changes_of
+
+BLACK = 1e-3
+"""Intensities this close to the minimum of an ultrasound patch are outside the field of view."""
+
+
+def change_intensity(
+    image: Tensor,
+    config: AugmentationConfig,
+    generator: torch.Generator,
+    acquisition: Acquisition = ISOTROPIC_MR,
+) -> Tensor:
+    """Apply each intensity change of a modality to random cases of a batch.
+
+    Channels of the same modality and normalisation change together.
+
+    Args:
+        image: ``(B, C, D, H, W)``, about zero mean and unit variance.
+        config: the probability of each change.
+        generator: source of all random numbers, on the device of ``image``.
+        acquisition: modality of each channel and voxel size.
+    """
+    kinds = acquisition.kinds(image.shape[1])
+    different_kinds = list(dict.fromkeys(kinds))
+    if len(different_kinds) == 1:
+        return _change(image, kinds[0], config, generator)
+    result = torch.empty_like(image)
+    for kind in different_kinds:
+        channels = [index for index, other in enumerate(kinds) if other == kind]
+        result[:, channels] = _change(image[:, channels], kind, config, generator)
+    return result
+
+
+def _change(
+    image: Tensor, kind: ChannelKind, config: AugmentationConfig, generator: torch.Generator
+) -> Tensor:
+    """Change the channels ``(B, C, D, H, W)`` of one kind."""
+    original = image
+    for change in changes_of(kind.modality):
+        chance = uniform((len(image),), 0, 1, generator, image.device)
+        chosen = chance < config.intensity_probability
+        if chosen.any():
+            changed = change(image, generator, kind)
+            image = torch.where(chosen[:, None, None, None, None], changed, image)
+    if kind.modality == "ct":
+        return _clip_to_window(image, kind)
+    if kind.modality == "us":
+        return torch.where(_is_black(original), original, image)
+    return image
+
+
+def _clip_to_window(image: Tensor, kind: ChannelKind) -> Tensor:
+    """Clip normalised CT values to the window that normalisation clipped them to."""
+    window = kind.normalisation
+    low = (window.lower - window.mean) / window.std
+    high = (window.upper - window.mean) / window.std
+    return image.clamp(low, high)
+
+
+def _is_black(image: Tensor) -> Tensor:
+    """Return whether each voxel is as dark as the minimum of its patch and channel."""
+    return image <= image.amin((2, 3, 4), keepdim=True) + BLACK

@@ -1,0 +1,101 @@
+"""A batch of patches, from which an objective computes its loss."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hstf.config.training import AugmentationConfig
+from hstf.training.augmentations.acquisition import ISOTROPIC_MR, Acquisition
+from hstf.training.augmentations.intensity import change_intensity
+from hstf.training.augmentations.spatial import change_geometry
+from hstf.training.fourier import mix_amplitudes
+from hstf.training.patches import PatchSource, RawBatch
+
+ROUNDING = 1e-3
+"""Fractions of ignored voxels below this value are rounding errors of the interpolation."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Patches of images, targets and weights.
+
+    The geometry of the patches is drawn once. Their intensities may be drawn several times with
+    :meth:`strong`.
+    """
+
+    weak: Tensor
+    """``(B, C, D, H, W)``: the weakly augmented patches, with changes of geometry only."""
+    target: Tensor
+    """``(B, K, D, H, W)``: class probabilities. They sum to 0 outside the scan. All classes have
+    the same probability where the label is ignored."""
+    weight: Tensor
+    """``(B, 1, D, H, W)``, 0 to 1; 0 where the label is ignored."""
+    pseudo: Tensor
+    """``(B, 1, D, H, W)`` bool: voxels whose target is no manual label."""
+    augmentation: AugmentationConfig
+    generator: torch.Generator
+    acquisition: Acquisition = ISOTROPIC_MR
+
+    @classmethod
+    def draw(
+        cls,
+        raw: RawBatch,
+        source: PatchSource,
+        config: AugmentationConfig,
+        generator: torch.Generator,
+    ) -> "Batch":
+        """Cut patches out of the regions of ``raw``, on the device of ``generator``."""
+        region = raw.region.to(generator.device, non_blocking=True)
+        spacing = source.acquisition.spacing
+        patch = change_geometry(region, source.patch_size, config, generator, spacing)
+        channels = region.shape[1] - source.classes - 1
+        weak, target, weight = patch.split([channels, source.classes, 1], dim=1)
+        pseudo = raw.pseudo.to(generator.device)[:, None, None, None, None].expand_as(weight)
+        target = without_ignored(target, weight, pseudo)
+        return cls(weak, target, weight, pseudo, config, generator, source.acquisition)
+
+    def strong(self) -> Tensor:
+        """Draw strongly augmented patches ``(B, C, D, H, W)``, with changes of intensity."""
+        image = mix_amplitudes(
+            self.weak,
+            self.unlabelled,
+            self.augmentation.fourier_probability,
+            self.acquisition.spacing,
+            self.generator,
+        )
+        return change_intensity(image, self.augmentation, self.generator, self.acquisition)
+
+    @property
+    def inside(self) -> Tensor:
+        """``(B, 1, D, H, W)``, 0 to 1: the part of each voxel that is inside the scan."""
+        return self.target.sum(1, keepdim=True).clamp(0, 1)
+
+    @property
+    def unlabelled(self) -> Tensor:
+        """``(B,)`` bool: patches with voxels whose target is no manual label."""
+        return self.pseudo.flatten(1).any(1)
+
+
+def without_ignored(target: Tensor, weight: Tensor, pseudo: Tensor) -> Tensor:
+    """Remove ignored voxels from interpolated targets.
+
+    Interpolation mixes the equal probabilities of ignored voxels into the target. Scribbles are
+    so thin that a rotated patch has hardly any voxel without such a mixture. Targets of unlabelled
+    cases and of dense labels are returned unchanged: the weights of unlabelled cases are not only
+    about ignored voxels.
+
+    Args:
+        target: ``(B, K, D, H, W)``, class probabilities.
+        weight: ``(B, 1, D, H, W)``, 0 to 1.
+        pseudo: ``(B, 1, D, H, W)`` bool.
+
+    Returns:
+        ``(B, K, D, H, W)``: the mean of the labelled voxels only.
+    """
+    inside = target.sum(1, keepdim=True)
+    ignored = inside - weight
+    mixed = ~pseudo & (ignored > ROUNDING) & (weight > ROUNDING)
+    remaining = (target - ignored / target.shape[1]).clamp_min(0)
+    labelled = remaining * inside / weight.clamp_min(ROUNDING)
+    return torch.where(mixed, labelled, target)
