@@ -98,9 +98,7 @@ def predict_with_tta(
             for member, network in networks.items():
                 groups = {"scales": str(float(scale)), "members": member, "flips": flip}
                 # The view has no name of its own: it is freed before the next one is computed.
-                means.add(
-                    flipped_probabilities(window, network, zoomed, flip_axis, scale), groups
-                )
+                means.add(flipped_probabilities(window, network, zoomed, flip_axis, scale), groups)
     return summarise(means, structures, voxel_ml)
 
 

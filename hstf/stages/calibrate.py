@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from hstf.config.experiment import Config
-from hstf.config.load import load_config
-from hstf.experiment.cases import Case, Split, read_cases
+from hstf.experiment.cases import Case, Split
+from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
+from hstf.experiment.tables import PREPROCESSED, TEACHER
 from hstf.imaging.arrays import read_array
 from hstf.imaging.geometry import Geometry
 from hstf.imaging.label_values import IGNORED
@@ -64,9 +65,9 @@ from hstf.method.plr.reliability import (
 from hstf.method.tta_summary import TtaSummary
 from hstf.runtime.errors import HstfError
 from hstf.runtime.progress import track
-from hstf.runtime.shards import read_table
+from hstf.runtime.shards import read_shard
 from hstf.scoring.metrics import confusion, structure_dice
-from hstf.stages.arguments import add_config
+from hstf.stages.arguments import context_of
 
 VOXELS = 4_000_000
 """Most voxels that are looked at, as many from each case."""
@@ -76,12 +77,8 @@ DIAGRAM_BINS = 20
 """Bins of the reliability diagram."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_config(parser)
-
-
 def run(args: argparse.Namespace) -> int:
-    calibrate(load_config(*args.config))
+    calibrate(context_of(args, "calibrate"))
     return 0
 
 
@@ -96,14 +93,16 @@ class LabelledCase:
     voxel_mm3: float
 
 
-def calibrate(config: Config) -> Calibration:
+def calibrate(context: StageContext) -> Calibration:
     """Learn temperature, thresholds, structure, lesions and predicted Dice; write ``round_0/calibration.json``.
 
     Raises:
         HstfError: out-of-fold predictions or labels are missing or changed.
     """
-    layout, structures = Layout.of(config), config.structures
-    cases = _labelled(config)
+    layout = context.layout
+    config = context.config
+    structures = config.structures
+    cases = _labelled(context)
     case_ids = [case.case_id for case in cases]
     samples, shapes = [], []
     for case_id in track(case_ids, "calibrate: voxels"):
@@ -143,19 +142,25 @@ def calibrate(config: Config) -> Calibration:
     return calibration
 
 
-def _labelled(config: Config) -> list[Case]:
-    """Labelled cases, after their files were checked against the tables that name them."""
-    layout, sheet = Layout.of(config), read_cases(config)
+def _labelled(context: StageContext) -> list[Case]:
+    """Return the labelled cases after checking their files.
+
+    Raises:
+        HstfError: if files are missing or have changed, or if a case has no out-of-fold prediction.
+    """
+    layout = context.layout
     predicted: set[str] = set()
-    for fold in range(config.warmup.folds):
-        predicted |= read_table(layout.out_of_fold_table(f"fold_{fold}")).keys()
-    for shard in sheet.shards(Split.LABELLED, config.shard_size):
-        read_table(layout.preprocessed_table(shard))
-    cases = sheet.of(Split.LABELLED)
+    for member in context.schedule.members(0):
+        if member.startswith("fold_"):
+            predicted |= read_shard(TEACHER, layout.out_of_fold_table(member)).keys()
+    for shard in context.shards(Split.LABELLED):
+        read_shard(PREPROCESSED, layout.preprocessed_table(shard))
+    cases = context.cases(Split.LABELLED)
     missing = [case.case_id for case in cases if case.case_id not in predicted]
     if missing:
         raise HstfError(
-            f"{layout.out_of_fold}: no out-of-fold prediction of {', '.join(missing)}. Rerun the warmup stage."
+            f"{layout.out_of_fold}: there is no out-of-fold prediction of {', '.join(missing)}."
+            " Run the warmup stage again."
         )
     return cases
 

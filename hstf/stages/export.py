@@ -23,9 +23,9 @@ from hstf.experiment.cases import CASE_ID, Split, read_cases
 from hstf.experiment.layout import Layout
 from hstf.experiment.plan import Plan
 from hstf.experiment.schedule import members
-from hstf.method.plr.anatomy_rules import KnownStructure
-from hstf.method.plr.calibration import structure_of_predictions
-from hstf.runtime.errors import HstfError, join_faults
+from hstf.method.plr.anatomy_rules import AnatomyRules
+from hstf.method.plr.calibration import prediction_rules
+from hstf.runtime.errors import HstfError, join_problems
 from hstf.runtime.files import read_csv, read_json, sha256_file, write_json, write_text
 from hstf.stages.arguments import add_config
 
@@ -59,7 +59,7 @@ def export(config: Config) -> Path:
     weights = {name: layout.weights(config.rounds, name) for name in members(config, config.rounds)}
     missing = [str(path) for path in weights.values() if not path.is_file()]
     if missing:
-        raise join_faults("the last round has no model yet; run the workflow first.", missing)
+        raise join_problems("the last round has no model yet; run the workflow first.", missing)
     with _whole_folder(layout.export) as folder:
         content = _content(config, _copy_weights(weights, folder))
         write_json(folder / "model.json", content)
@@ -105,7 +105,7 @@ def _copy_weights(weights: Mapping[str, Path], folder: Path) -> list[dict[str, A
 def _content(config: Config, entries: list[dict[str, Any]]) -> dict[str, Any]:
     """``model.json``: what prediction needs, and where the model comes from."""
     layout, last = Layout.of(config), config.for_round(config.rounds)
-    known = structure_of_predictions(last)
+    known = prediction_rules(last)
     return {
         "format": FORMAT,
         "experiment": config.experiment,
@@ -115,7 +115,7 @@ def _content(config: Config, entries: list[dict[str, Any]]) -> dict[str, Any]:
         "predict": last.predict.model_dump(mode="json"),
         "preprocess": config.preprocess.model_dump(mode="json"),
         "plan": read_json(layout.plan),
-        "structure": known.to_json() if known else None,
+        "structure": known.model_dump(mode="json") if known else None,
         "provenance": {
             "hstf": __version__,
             "round": config.rounds,
@@ -281,7 +281,7 @@ class ExportedModel:
     predict: PredictConfig
     preprocess: PreprocessConfig
     plan: Plan
-    known: KnownStructure | None
+    known: AnatomyRules | None
     """What segmentations are brought to."""
 
     @classmethod
@@ -301,7 +301,7 @@ class ExportedModel:
                 folder, weights, dict(content["labels"]), dict(content["modalities"]),
                 PredictConfig.model_validate(content["predict"]),
                 PreprocessConfig.model_validate(content["preprocess"]), Plan.from_json(content["plan"]),
-                KnownStructure.of_json(content["structure"]) if content["structure"] else None,
+                AnatomyRules.model_validate(content["structure"]) if content["structure"] else None,
             )  # fmt: skip
         except (KeyError, TypeError, ValueError) as error:
             raise HstfError(
@@ -313,7 +313,7 @@ class ExportedModel:
             for fault in _weight_faults(path, digest)
         ]
         if faults or not weights:
-            raise join_faults(
+            raise join_problems(
                 f"{folder}: not the model that was exported.", faults or ["it has no members"]
             )
         return model

@@ -108,7 +108,7 @@ class Fabricated:
         write_json(self.layout.calibration, {
             "temperature": 1.31,
             "thresholds": dict(zip(names, (0.62, 0.71, 0.68, 0.83), strict=True)),
-            "structure": {
+            "anatomy_rules": {
                 name: {
                     "maximum_components": k + 1, "minimum_mm3": 420.0, "has_holes": False, "may_be_absent": k == 2,
                     "contact": 0.25 * k, "dice_gain": 0.01 - 0.01 * k,

@@ -107,9 +107,7 @@ def find_components(
     columns = np.vstack([volumes, sums / sizes]).T.tolist()
     components = []
     for number, (volume, mean_probability, agreement, *centre) in enumerate(columns, start=1):
-        components.append(
-            Component(number, volume, mean_probability, agreement, _triple(centre))
-        )
+        components.append(Component(number, volume, mean_probability, agreement, _triple(centre)))
     return numbers, components
 
 

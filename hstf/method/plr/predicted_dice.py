@@ -255,9 +255,7 @@ def leave_one_out_errors(
     """
     errors = np.full(table.shape, np.nan)
     for left_out, case in enumerate(features):
-        others = [
-            index for index, patient in enumerate(patients) if patient != patients[left_out]
-        ]
+        others = [index for index, patient in enumerate(patients) if patient != patients[left_out]]
         other_features = [features[index] for index in others]
         models = fit_models(other_features, table[others], may_be_absent)
         for column, name in enumerate(may_be_absent):

@@ -128,7 +128,7 @@ def _learned_tables(results: Results, content: Mapping[str, Any]) -> list[Table]
         of_class = ("Class", "Confidence threshold", *titles)
         return [Table("What was learned for each class", of_class, rows, source)]
     confidences = [[Cell(name), number_cell(value, 2)] for name, value in thresholds.items()]
-    regions = [[Cell(name), *_structure_cells(content, name)] for name in content["structure"]]
+    regions = [[Cell(name), *_structure_cells(content, name)] for name in content["anatomy_rules"]]
     return [
         Table("What was learned for each region", ("Region", *titles), regions, source),
         Table(
@@ -139,7 +139,7 @@ def _learned_tables(results: Results, content: Mapping[str, Any]) -> list[Table]
 
 def _structure_cells(content: Mapping[str, Any], name: str) -> list[Cell]:
     """Dice, share of voxels found, error of the predicted Dice and rule of a class or region; the background has none."""
-    rules = content["structure"]
+    rules = content["anatomy_rules"]
     evidence = content["evidence"]
     return [
         number_cell(evidence["dice"].get(name)),
