@@ -1,73 +1,131 @@
-"""The ``hstf`` command: one subcommand per stage. Imports of a stage happen when it runs, so that help is instant."""
+"""The command ``hstf`` with a subcommand for each stage and each tool.
+
+A module is imported when its command runs, so that ``--help`` is instant.
+"""
 
 import argparse
 import importlib
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from hstf import __version__
 from hstf.runtime.errors import HstfError, is_memory_error
+from hstf.stages import arguments as options
 
-if TYPE_CHECKING:
-    pass
+EXIT_DONE = 0
+EXIT_PROBLEM = 1
+EXIT_INTERRUPTED = 130
 
-# name: (the stage's module, with ``add_arguments(parser)`` and ``run(args) -> int``; one line of help)
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand."""
+
+    module: str
+    """Module with ``run(args) -> int``, and with ``add_arguments(parser)`` unless given here."""
+    summary: str
+    add_arguments: Callable[[argparse.ArgumentParser], None] | None = None
+
+
 COMMANDS = {
-    "phantom": ("hstf.commands.phantom", "write a synthetic data set with its case sheet"),
-    "import": ("hstf.commands.import_data", "write the case sheet and configuration of a data set"),
-    "check": (
+    "phantom": Command("hstf.commands.phantom", "write a synthetic data set with its case sheet"),
+    "import": Command(
+        "hstf.commands.import_data", "write the case sheet and configuration of a data set"
+    ),
+    "check": Command(
         "hstf.stages.check.stage",
-        "find every fault of every scan before any compute is spent",
+        "find all problems of all scans before any compute is spent",
+        options.add_config,
     ),
-    "plan": ("hstf.stages.plan.stage", "choose spacing, patch, batch and network from the scans"),
-    "preprocess": ("hstf.stages.preprocess", "bring the scans of a shard to the planned grid"),
-    "warmup": ("hstf.stages.warmup", "round 0: train a member on the labelled cases"),
-    "calibrate": ("hstf.stages.calibrate", "learn confidence from the out-of-fold predictions"),
-    "teacher": (
+    "plan": Command(
+        "hstf.stages.plan.stage",
+        "choose spacing, patch, batch and network from the scans",
+        options.add_config,
+    ),
+    "preprocess": Command(
+        "hstf.stages.preprocess", "resample and normalise the scans of a shard", options.add_shard
+    ),
+    "warmup": Command(
+        "hstf.stages.warmup",
+        "round 0: train an ensemble member on the labelled cases",
+        options.add_member,
+    ),
+    "calibrate": Command(
+        "hstf.stages.calibrate",
+        "calibrate confidence and predicted Dice on out-of-fold predictions",
+        options.add_config,
+    ),
+    "teacher": Command(
         "hstf.stages.teacher",
-        "predict the unlabelled cases with the previous round's models",
+        "predict the unlabelled cases with the previous round's ensemble",
+        options.add_round_and_shard,
     ),
-    "refine": ("hstf.stages.refine", "turn predictions into pseudo-labels, weights and verdicts"),
-    "labels": ("hstf.stages.labels", "join pseudo-labels and a person's overrides"),
-    "student": ("hstf.stages.student", "train a member on labelled and pseudo-labelled cases"),
-    "evaluate": ("hstf.stages.evaluate.stage", "predict and score the test cases"),
-    "report": ("hstf.stages.report.stage", "write the HTML report and rounds.csv"),
-    "compare": (
+    "refine": Command(
+        "hstf.stages.refine",
+        "turn predictions into pseudo-labels, voxel weights and verdicts",
+        options.add_round_and_optional_shard,
+    ),
+    "labels": Command(
+        "hstf.stages.labels",
+        "join pseudo-labels and manual overrides",
+        options.add_round_and_optional_shard,
+    ),
+    "student": Command(
+        "hstf.stages.student",
+        "train an ensemble member on labelled and pseudo-labelled cases",
+        options.add_round_and_member,
+    ),
+    "evaluate": Command(
+        "hstf.stages.evaluate.stage", "predict and score the test cases", options.add_evaluate
+    ),
+    "report": Command(
+        "hstf.stages.report.stage", "write the HTML report and rounds.csv", options.add_report
+    ),
+    "compare": Command(
         "hstf.stages.compare.stage",
-        "compare methods and seeds that snakemake compare has run",
+        "compare the methods and seeds that 'snakemake compare' has run",
+        options.add_config,
     ),
-    "track": ("hstf.stages.track", "show a round in MLflow"),
-    "export": ("hstf.stages.export", "put the last round's model into one folder"),
-    "predict": ("hstf.commands.predict", "segment any NIfTI file with an exported model"),
-    "models": ("hstf.commands.models", "print parameters and operations of every network"),
-    "verify": ("hstf.commands.verify", "see whether results are still those that were written"),
-    "config": ("hstf.commands.config", "show, check or document the configuration"),
+    "track": Command("hstf.stages.track", "log a round to MLflow", options.add_round),
+    "export": Command(
+        "hstf.stages.export", "export the last round's model as one folder", options.add_config
+    ),
+    "predict": Command("hstf.commands.predict", "segment scans with an exported model"),
+    "models": Command("hstf.commands.models", "print parameters and operations of all networks"),
+    "verify": Command("hstf.commands.verify", "check that results are still as they were written"),
+    "config": Command("hstf.commands.config", "show, check or document the configuration"),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a subcommand; returns the exit code: 0 done, 1 a fault told in sentences, 2 wrong usage, 130 interrupted."""
+    """Run a subcommand.
+
+    Returns:
+        The exit code: 0 done, 1 a problem that is described in sentences, 2 wrong usage,
+        130 interrupted.
+    """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     args = _parser(arguments).parse_args(arguments)
-    module = importlib.import_module(COMMANDS[args.command][0])
+    module = importlib.import_module(COMMANDS[args.command].module)
     try:
         return module.run(args)
     except HstfError as error:
-        print(f"hstf {args.command}: {error}", file=sys.stderr)
-        return 1
+        return _fail(args.command, str(error))
     except (MemoryError, RuntimeError) as error:
         if not is_memory_error(error):
             raise
-        reason = f"not enough memory{f' ({error})' if str(error) else ''}"
-        print(
-            f"hstf {args.command}: {reason}. Use fewer workers or a machine with more.",
-            file=sys.stderr,
-        )
-        return 1
+        detail = f" ({error})" if str(error) else ""
+        advice = "Use fewer workers or a machine with more memory."
+        return _fail(args.command, f"out of memory{detail}. {advice}")
     except KeyboardInterrupt:
         print(f"hstf {args.command}: interrupted", file=sys.stderr)
-        return 130
+        return EXIT_INTERRUPTED
+
+
+def _fail(command: str, message: str) -> int:
+    print(f"hstf {command}: {message}", file=sys.stderr)
+    return EXIT_PROBLEM
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
@@ -76,8 +134,17 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"hstf {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (module, summary) in COMMANDS.items():
-        subparser = subparsers.add_parser(name, help=summary, description=summary)
-        if arguments and arguments[0] == name:  # only the command that runs is imported
-            importlib.import_module(module).add_arguments(subparser)
+    for name, command in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=command.summary, description=command.summary)
+        is_chosen = bool(arguments) and arguments[0] == name
+        if is_chosen:
+            _add_arguments(command, subparser)
     return parser
+
+
+def _add_arguments(command: Command, parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command that runs; only its module is imported."""
+    if command.add_arguments is not None:
+        command.add_arguments(parser)
+    else:
+        importlib.import_module(command.module).add_arguments(parser)

@@ -11,7 +11,7 @@ from hstf.config.experiment import Config
 from hstf.config.merge import merge
 from hstf.config.validation import problems
 from hstf.config.yaml_files import read_yaml
-from hstf.runtime.errors import HstfError, join_faults
+from hstf.runtime.errors import HstfError, join_problems
 
 HEADER = (
     "# The whole configuration, defaults included. Written by the workflow: edit config/ instead.\n"
@@ -44,7 +44,7 @@ def resolve_config(raw: Mapping[str, Any], source: str = "configuration") -> Con
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
-        raise join_faults(
+        raise join_problems(
             f"{source}: not a valid configuration.", problems(error, Config)
         ) from None
 

@@ -14,7 +14,7 @@ class CalibrateConfig(Section):
     """The threshold of a class is the lowest confidence whose own out-of-fold voxels are right this often."""
     threshold_bounds: tuple[float, float] = (0.5, 0.95)
     """Bounds of the class-wise confidence thresholds."""
-    smallest_pass: float = Field(0.5, ge=0, le=1)
+    minimum_pass_fraction: float = Field(0.5, ge=0, le=1)
     """At least this share of the out-of-fold voxels of a class reaches its threshold, so that no class dies out."""
     bins: int = Field(100, ge=10)
     """Bins of the confidence histograms."""
@@ -68,11 +68,12 @@ class RefineConfig(Section):
     is learned there."""
     minimum_predicted_dice: float | None = Field(None, ge=0, le=1)
     """Cases with a lower predicted Dice are rejected; null: the bound comes from the out-of-fold cases."""
-    share: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field((0.8, 1.0), min_length=1)
-    """Largest share of the cases that is accepted, best predicted Dice first, by round; the last one holds from then on."""
+    accepted_fraction: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field((0.8, 1.0), min_length=1)
+    """Maximum fraction of the cases that is accepted in each round, best predicted Dice first. The last value applies to all
+    further rounds."""
     overlays: int = Field(200, ge=0)
     """Most overlay pictures of a shard, least certain cases first."""
 
-    def share_in(self, number: int) -> float:
-        """The largest share (0..1) of the cases that round ``number`` (from 1) accepts."""
-        return self.share[min(number, len(self.share)) - 1]
+    def accepted_fraction_in(self, number: int) -> float:
+        """Return the maximum fraction (0 to 1) of the cases that round ``number`` (from 1) accepts."""
+        return self.accepted_fraction[min(number, len(self.accepted_fraction)) - 1]

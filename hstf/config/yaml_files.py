@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from hstf.runtime.errors import HstfError, join_faults
+from hstf.runtime.errors import HstfError, join_problems
 
 MAXIMUM_BYTES = 1_000_000
 MAXIMUM_DEPTH = 20
@@ -70,7 +70,7 @@ def _refuse_repeated_keys(path: Path, root: yaml.Node | None) -> None:
                 repeated.append(f"{key.value!r} is in lines {lines[key.value]} and {line}")
             lines[str(key.value)] = line
     if repeated:
-        raise join_faults(
+        raise join_problems(
             f"{path}: a section has a key twice. Put everything that belongs to it under one.",
             repeated,
         )

@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from hstf.config.experiment import Config
-from hstf.runtime.errors import HstfError, join_faults
+from hstf.runtime.errors import HstfError, join_problems
 from hstf.runtime.files import read_sheet
 
 CASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -116,7 +116,7 @@ def read_cases(config: Config) -> CaseSheet:
             if row["split"] == Split.UNLABELLED and not row.get("label")
         ]
     if faults:
-        raise join_faults(f"{path}: {len(faults)} faults in the case sheet.", faults)
+        raise join_problems(f"{path}: {len(faults)} faults in the case sheet.", faults)
     cases = [_case(row, columns, path.parent) for _, row in rows]
     refuse_straddling_patients(cases, path)
     return CaseSheet(tuple(map(_revealed, cases) if config.withheld_labels else cases))
@@ -137,7 +137,7 @@ def refuse_straddling_patients(cases: Sequence[Case], path: Path) -> None:
         if len(of) > 1 and Split.TEST in of
     ]
     if faults:
-        raise join_faults(
+        raise join_problems(
             f"{path}: test patients are in other splits too. Move all cases of a patient to one split: the test would"
             " flatter the model.",
             faults,
@@ -159,7 +159,7 @@ def refuse_missing_files(sheet: CaseSheet) -> None:
         if path is not None and not path.exists()
     ]
     if faults:
-        raise join_faults(
+        raise join_problems(
             f"{len(faults)} files of the case sheet are missing. Put them back, or take the cases out of the sheet.",
             faults,
         )

@@ -1,34 +1,126 @@
-"""What a stage is given."""
+"""What a stage is given: its own part of the configuration, the files, the cases and the round."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from hstf.config.experiment import Config
-from hstf.experiment.cases import Case, Split, read_cases
+from hstf.experiment.cases import Case, CaseSheet, Split, read_cases
+from hstf.experiment.dependencies import STAGES, stage_parameters
+from hstf.experiment.layout import Layout
+from hstf.experiment.reuse import refuse_reused
+from hstf.experiment.schedule import Schedule
 from hstf.runtime.errors import HstfError
-from hstf.runtime.files import read_csv
+from hstf.runtime.tables import Table
 
 
-def unlabelled_shard(config: Config, number: int, shard: str) -> list[Case]:
-    """The cases of ``shard``.
+@dataclass(frozen=True)
+class StageContext:
+    """Everything that a stage may read.
 
-    Raises:
-        HstfError: there is no such round or shard, or it holds other cases than unlabelled ones.
+    Example:
+        >>> context = StageContext.of(load_config(Path("config/config.yaml")), "teacher", number=1)
+        >>> context.config.teacher.scales
+        (0.8, 1.0, 1.25)
     """
-    if not 1 <= number <= config.rounds:
-        raise HstfError(f"--round {number}: pseudo-labels belong to rounds 1 to {config.rounds}.")
-    cases = read_cases(config).shard(shard, config.shard_size)
-    if any(case.split is not Split.UNLABELLED for case in cases):
-        raise HstfError(
-            f"--shard {shard}: only unlabelled cases have pseudo-labels. Name a shard unlabelled_<k>."
+
+    stage: str
+    round: int
+    config: Config
+    """The keys that the stage declares in :data:`hstf.experiment.dependencies.STAGES`, as they are
+    in this round. Reading another key raises AttributeError."""
+    layout: Layout
+    schedule: Schedule
+    parameters: dict[str, Any]
+    """Version and configuration of the stage, for the records of its cases."""
+    device: str
+    """``auto``, ``cpu`` or ``cuda``."""
+    experiment: str
+    """Name of the experiment, for texts."""
+    _read_sheet: Callable[[], CaseSheet]
+    _shard_size: int
+
+    @classmethod
+    def of(cls, config: Config, stage: str, number: int = 0) -> "StageContext":
+        """Return the context of a stage.
+
+        Args:
+            config: the whole configuration.
+            stage: name of the stage.
+            number: the round; 0 is the warm-up.
+
+        Raises:
+            HstfError: if the stage would write into an experiment that this one reuses.
+        """
+        refuse_reused(config, stage, number)
+        dependencies = STAGES[stage]
+        of_round = config.for_round(number)
+        return cls(
+            stage=stage,
+            round=number,
+            config=of_round.restricted_to((*dependencies.keys, *dependencies.free_keys)),
+            layout=Layout.of(config),
+            schedule=Schedule.of(config),
+            parameters=stage_parameters(config, stage, number),
+            device=config.device,
+            experiment=config.experiment,
+            _read_sheet=lambda: read_cases(config),
+            _shard_size=config.shard_size,
         )
-    return cases
 
+    @cached_property
+    def sheet(self) -> CaseSheet:
+        """The case sheet, read once."""
+        return self._read_sheet()
 
-def joined_rows(config: Config, table_of: Any, folder: str) -> list[dict[str, str]]:
-    """Rows of the tables ``table_of(shard)`` of all unlabelled shards; file names get ``folder`` before them."""
-    shards: Sequence[str] = list(read_cases(config).shards(Split.UNLABELLED, config.shard_size))
-    rows = [row for shard in shards for row in read_csv(table_of(shard))]
-    for row in rows:
-        row["files"] = ";".join(f"{folder}/{name}" for name in row["files"].split(";") if name)
-    return rows
+    def cases(self, split: Split) -> list[Case]:
+        """Return the cases of a split, in the order of the sheet."""
+        return self.sheet.of(split)
+
+    def shards(self, split: Split) -> dict[str, list[Case]]:
+        """Return the cases of a split by shard."""
+        return self.sheet.shards(split, self._shard_size)
+
+    def shard(self, name: str) -> list[Case]:
+        """Return the cases of a shard.
+
+        Raises:
+            HstfError: if there is no such shard.
+        """
+        return self.sheet.shard(name, self._shard_size)
+
+    def unlabelled_shard(self, name: str) -> list[Case]:
+        """Return the cases of a shard of unlabelled cases in a round of self-training.
+
+        Raises:
+            HstfError: if there is no such round or shard, or if it has other cases.
+        """
+        self.schedule.check(self.round)
+        cases = self.shard(name)
+        if any(case.split is not Split.UNLABELLED for case in cases):
+            raise HstfError(
+                f"--shard {name}: only unlabelled cases have pseudo-labels. Use a shard unlabelled_<k>."
+            )
+        return cases
+
+    def joined_records(
+        self, table: Table, path_of: Callable[[str], Path], folder: str
+    ) -> list[dict[str, Any]]:
+        """Read the tables of all unlabelled shards as one.
+
+        Args:
+            table: description of the tables.
+            path_of: returns the table of a shard.
+            folder: folder of these tables; it is put before the names of the files in them.
+
+        Raises:
+            HstfError: if a table is missing.
+        """
+        records = []
+        for shard in self.shards(Split.UNLABELLED):
+            records += table.records(path_of(shard))
+        for record in records:
+            record["files"] = [f"{folder}/{name}" for name in record["files"]]
+        return records

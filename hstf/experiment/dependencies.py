@@ -1,4 +1,9 @@
-"""What each stage depends on besides its files: the number of its version and its part of the configuration."""
+"""What each stage depends on in addition to its files: its version and its part of the configuration.
+
+A stage gets exactly the keys that it declares here (:mod:`hstf.experiment.context`). The same keys are
+its Snakemake ``params`` and part of the records of its cases, so that an edit of the configuration
+reruns exactly what depends on it.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,66 +12,77 @@ from hstf.config.experiment import Config
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A step of the workflow. Raise ``version`` when its output changes meaning: Snakemake cannot see the code."""
+class Dependencies:
+    """What the output of a stage depends on."""
 
     version: int
+    """Raise it when the output changes its meaning: Snakemake cannot see a change of the code."""
     keys: tuple[str, ...]
-    """Configuration keys and sections that its output depends on; ``section.key`` for one key of a section."""
+    """Keys and sections of the configuration; ``section.key`` for one key of a section."""
+    free_keys: tuple[str, ...] = ()
+    """Keys that the stage reads although its output does not depend on them, such as names of
+    folders in a message. An edit of them reruns nothing."""
 
 
-STAGES: dict[str, Stage] = {
-    "check": Stage(1, ("check", "labels", "modalities")),
-    "plan": Stage(1, ("plan", "modalities", "labels")),
-    "preprocess": Stage(2, ("preprocess", "labels", "modalities")),
-    "warmup": Stage(4, ("warmup", "network", "labels", "regions", "seed", "teacher")),
-    "calibrate": Stage(7, ("calibrate", "refine", "labels", "regions", "lesions", "seed")),
-    "teacher": Stage(3, ("teacher", "regions")),
-    "refine": Stage(6, ("refine", "labels", "regions", "lesions")),
-    "labels": Stage(3, ("labels", "student.soft_targets", "refine.calibrate")),
-    "student": Stage(5, ("student", "network", "labels", "regions", "seed")),
-    "evaluate": Stage(
+STAGES: dict[str, Dependencies] = {
+    "check": Dependencies(1, ("check", "labels", "modalities")),
+    "plan": Dependencies(1, ("plan", "modalities", "labels")),
+    "preprocess": Dependencies(2, ("preprocess", "labels", "modalities")),
+    "warmup": Dependencies(
+        4, ("warmup", "network", "modalities", "labels", "regions", "seed", "teacher")
+    ),
+    "calibrate": Dependencies(7, ("calibrate", "refine", "labels", "regions", "lesions", "seed")),
+    "teacher": Dependencies(3, ("teacher", "labels", "regions", "seed", "preprocess.chunk")),
+    "refine": Dependencies(7, ("refine", "labels", "regions", "lesions", "preprocess.chunk")),
+    "labels": Dependencies(
+        4, ("labels", "student.soft_targets", "preprocess.chunk", "check.affine_tolerance_mm")
+    ),
+    "student": Dependencies(5, ("student", "network", "modalities", "labels", "regions", "seed")),
+    "evaluate": Dependencies(
         4,
         ("evaluate", "lesions", "predict", "preprocess", "modalities", "labels", "regions", "seed"),
     ),
-    "report": Stage(1, ("report", "evaluate")),
-    "compare": Stage(1, ("compare.methods", "compare.seeds", "evaluate.bootstrap")),
-    "track": Stage(1, ("track",)),
-    "export": Stage(2, ("predict", "preprocess", "modalities", "labels")),
+    "report": Dependencies(1, ("report", "evaluate")),
+    "compare": Dependencies(1, ("compare.methods", "compare.seeds", "evaluate.bootstrap")),
+    "track": Dependencies(1, ("track",)),
+    "export": Dependencies(2, ("predict", "preprocess", "modalities", "labels")),
 }
 
-ORDERED = {"labels", "modalities", "regions"}
-"""Mappings whose order is that of classes, channels and heads."""
+ORDERED_KEYS = {"labels", "modalities", "regions"}
+"""Mappings whose order matters: it is the order of classes, channels and network outputs."""
 
-# Keys that change how long a stage takes or how it is shown, never what it writes.
 SPEED_KEYS = {
     "check": {"workers"},
     "preprocess": {"workers"},
     "warmup": {"checkpoint_seconds", "gpu_cache_gb", "gpus"},
     "student": {"checkpoint_seconds", "gpu_cache_gb", "gpus"},
     "teacher": {"window_batch"},
-    "refine": {"overlays", "share"},  # the share is a parameter of the joined table alone
+    "refine": {
+        "overlays",
+        "accepted_fraction",  # a parameter of the joined table only
+    },
     "predict": {"window_batch"},
 }
+"""Keys that change how long a stage takes or what it shows, never what it writes."""
 
 
-def stage_parameters(config: Config, name: str, number: int = 0) -> dict[str, Any]:
-    """The version and configuration of stage ``name`` in round ``number``, as plain JSON values.
+def stage_parameters(config: Config, stage: str, number: int = 0) -> dict[str, Any]:
+    """Return the version and the configuration of a stage in round ``number`` as plain JSON values."""
+    dependencies = STAGES[stage]
+    included = _as_pydantic_include(dependencies.keys)
+    values = config.for_round(number).model_dump(mode="json", include=included)
+    for name in ORDERED_KEYS & values.keys():
+        # JSON objects have no order, lists do.
+        values[name] = [list(item) for item in values[name].items()]
+    for section, speed_keys in SPEED_KEYS.items():
+        content = values.get(section)
+        if isinstance(content, dict):
+            values[section] = {k: v for k, v in content.items() if k not in speed_keys}
+    return {"version": dependencies.version, **values}
 
-    Snakemake compares them, and so do the records of the cases: an edit reruns exactly what depends on it.
-    """
-    stage = STAGES[name]
-    values = config.for_round(number).model_dump(mode="json", include=_included(stage.keys))
-    for name in ORDERED & values.keys():
-        values[name] = [list(item) for item in values[name].items()]  # as JSON keeps them
-    for section, keys in SPEED_KEYS.items():
-        if isinstance(values.get(section), dict):
-            values[section] = {k: v for k, v in values[section].items() if k not in keys}
-    return {"version": stage.version, **values}
 
-
-def _included(keys: tuple[str, ...]) -> dict[str, Any]:
-    """``keys`` as pydantic's ``include``."""
+def _as_pydantic_include(keys: tuple[str, ...]) -> dict[str, Any]:
+    """Convert ``section`` and ``section.key`` to the ``include`` argument of pydantic."""
     included: dict[str, Any] = {}
     for key in keys:
         section, _, inner = key.partition(".")

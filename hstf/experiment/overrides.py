@@ -19,8 +19,8 @@ from typing import Literal, get_args
 
 from hstf.config.experiment import Config
 from hstf.experiment.layout import Layout
-from hstf.experiment.schedule import pseudo_labelled
-from hstf.runtime.errors import HstfError, few, join_faults
+from hstf.experiment.schedule import Schedule
+from hstf.runtime.errors import HstfError, few, join_problems
 from hstf.runtime.files import read_csv
 
 Action = Literal["accept", "replace", "reject"]
@@ -48,54 +48,63 @@ class Override:
 
 
 def overrides_in_force(
-    config: Config, number: int, case_ids: Collection[str]
+    layout: Layout, schedule: Schedule, number: int, case_ids: Collection[str]
 ) -> dict[str, Override]:
-    """The override of each case that has one in round ``number``: the latest from a round up to it.
+    """Return the override of each case that has one in round ``number``.
 
-    A file stands for ``replace``; a row of the same round names its reviewer, and a ``reject`` row of the same round
-    leaves the case out although a file lies there. Of several rows for a case and round, the last one counts.
+    The latest override from a round up to ``number`` is in force. A file means ``replace``; a row of
+    the same round names its reviewer, and a ``reject`` row of the same round leaves the case out
+    although there is a file. The last of several rows for a case and round counts.
 
     Args:
-        case_ids: all unlabelled cases; anything else in the folder is a mistake.
+        layout: the files of the experiment.
+        schedule: the rounds.
+        number: the round.
+        case_ids: all unlabelled cases; other names in the folder are mistakes.
 
     Raises:
-        HstfError: with every fault of the folder: unknown cases, rounds, actions or files, malformed rows.
+        HstfError: with all problems of the folder: unknown cases, rounds, actions or files, and
+            malformed rows.
     """
-    layout = Layout.of(config)
-    faults = _strays(layout.overrides)
-    files = _scan_files(layout, config.rounds, case_ids, faults)
-    rows = _read_decisions(layout, config.rounds, case_ids, faults)
-    events = {
-        key: _join(*key, rows.get(key), files.get(key), layout, faults)
-        for key in files.keys() | rows.keys()
-    }
-    if faults:
-        raise join_faults(f"{layout.overrides}: {len(faults)} faults in the overrides.", faults)
-    upto = sorted(key for key in events if key[0] <= number)
-    return {
-        case_id: events[round_, case_id] for round_, case_id in upto
-    }  # later rounds replace earlier ones
+    problems = _strays(layout.overrides)
+    files = _scan_files(layout, schedule.last, case_ids, problems)
+    rows = _read_decisions(layout, schedule.last, case_ids, problems)
+    overrides = {}
+    for key in files.keys() | rows.keys():
+        overrides[key] = _join(*key, rows.get(key), files.get(key), layout, problems)
+    if problems:
+        raise join_problems(
+            f"{layout.overrides}: {len(problems)} problems in the overrides.", problems
+        )
+    in_force = {}
+    for key in sorted(overrides):  # later rounds replace earlier ones
+        override_round, case_id = key
+        if override_round <= number:
+            in_force[case_id] = overrides[key]
+    return in_force
 
 
 def unused_overrides(config: Config, in_force: Mapping[int, Mapping[str, Override]]) -> str | None:
-    """A sentence where persons corrected labels that nothing learns from; None where there are none.
+    """Return a message if no student learns from some corrected cases; otherwise None.
 
     Args:
-        in_force: by round, as :func:`overrides_in_force` gives them.
+        config: the whole configuration.
+        in_force: by round, what :func:`overrides_in_force` returns.
     """
-    given = {case_id for of_cases in in_force.values() for case_id in of_cases}
-    used = {
-        case_id
-        for number, of_cases in in_force.items()
-        if pseudo_labelled(config, number)
-        for case_id in of_cases
-    }
-    lost = sorted(given - used)
-    if not lost:
+    schedule = Schedule.of(config)
+    given: set[str] = set()
+    used: set[str] = set()
+    for number, overrides in in_force.items():
+        given.update(overrides)
+        if schedule.has_pseudo_labels(number):
+            used.update(overrides)
+    unused = sorted(given - used)
+    if not unused:
         return None
     return (
-        f"{Layout.of(config).overrides}: method {config.method} learns from no pseudo-labels, so that the corrections of"
-        f" {few(lost)} are not used. Give corrected cases the split 'labelled' to learn from them."
+        f"{Layout.of(config).overrides}: method {config.method} does not use pseudo-labels, so the"
+        f" corrections of {few(unused)} are not used. To learn from corrected cases, set their split"
+        " to 'labelled'."
     )
 
 

@@ -10,8 +10,8 @@ from hstf.config.load import load_config
 from hstf.experiment.cases import Split, read_cases
 from hstf.experiment.layout import Layout
 from hstf.experiment.schedule import warmup_members
+from hstf.experiment.tables import TEACHER
 from hstf.runtime.errors import HstfError, few, join_problems
-from hstf.runtime.files import read_csv
 
 DATA_STAGES = ("check", "plan", "preprocess")
 MUST_AGREE = ("labels", "modalities", "preprocess", "shard_size")
@@ -79,19 +79,32 @@ def _sheet_faults(config: Config, other: Config, key: str, folder: Path) -> list
 def _learned(config: Config) -> set[str]:
     """The cases that the warm-up learned from, whatever its sheet says by now; none where it is not done."""
     layout = Layout.of(config)
-    tables = [layout.out_of_fold_table(member) for member in warmup_members(config)]
-    return {row["case_id"] for table in tables if table.is_file() for row in read_csv(table)}
+    learned: set[str] = set()
+    for member in warmup_members(config):
+        table = layout.out_of_fold_table(member)
+        if table.is_file():
+            learned.update(row["case_id"] for row in TEACHER.records(table))
+    return learned
 
 
-def own_stage(config: Config, stage: str) -> Config:
-    """``config``, where the output of ``stage`` is its own.
+def refuse_reused(config: Config, stage: str, number: int = 0) -> None:
+    """Refuse a stage whose output belongs to another experiment.
+
+    Args:
+        config: the whole configuration.
+        stage: name of the stage.
+        number: the round; round 0 is evaluated in the experiment of the warm-up.
 
     Raises:
-        HstfError: the stage would write into another experiment.
+        HstfError: if the stage would write into another experiment.
     """
-    folder = config.reuse.data if stage in DATA_STAGES else config.reuse.warmup
+    folder = None
+    if stage in DATA_STAGES:
+        folder = config.reuse.data
+    elif stage == "warmup" or (stage == "evaluate" and number == 0):
+        folder = config.reuse.warmup
     if folder is not None:
         raise HstfError(
-            f"{stage} was done by {folder}, which 'reuse:' names. Run it there, or leave 'reuse:' out."
+            f"{stage}: this experiment reuses the results of {folder} ('reuse:')."
+            " Run the stage there, or remove 'reuse:'."
         )
-    return config

@@ -1,61 +1,81 @@
-"""Cross-fitting: a student labels only scans that it has not learned from.
+"""Cross-fitting: a network labels only cases that it has not learned from.
 
-A network that labels the scans it was trained on repeats their labels, errors included ("lazy learning", ATSO: Huo et al.,
-Asynchronous Teacher-Student Optimization, CVPR 2021). So the unlabelled patients are dealt into as many parts as a round
-has members; member k learns from all parts but part k, and in the next round it alone labels part k. The parts are the
-same in every round: a student that starts from the previous weights has never seen its part.
+A network that labels the cases it was trained on repeats their labels, errors included ("lazy
+learning", Huo et al., ATSO: Asynchronous Teacher-Student Optimization, CVPR 2021). With cross-fitting
+the unlabelled patients are divided into as many parts as a round has ensemble members. Member k learns
+from all parts but part k. In the next round only member k labels part k. The parts are the same in
+every round, so a student that starts from the previous weights has never seen its part.
 
-It works from two members on, where ``student.cross_fit`` is set. The warm-up has seen no unlabelled scan: all its members
-label all of them.
+Cross-fitting needs at least two members and ``student.cross_fit``. The warm-up has not seen any
+unlabelled case, so all its members label all of them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from hstf.config.experiment import Config
-from hstf.experiment.cases import Split, read_cases
-from hstf.experiment.schedule import members, pseudo_labelled
+from hstf.experiment.cases import Case
+from hstf.experiment.schedule import Schedule
 
 
-def learned_cases(config: Config, number: int, member: str, case_ids: Iterable[str]) -> list[str]:
-    """Those of the pseudo-labelled ``case_ids`` that ``member`` of round ``number`` may learn from, in their order.
+def learned_cases(
+    schedule: Schedule,
+    number: int,
+    member: str,
+    case_ids: Iterable[str],
+    unlabelled: Sequence[Case],
+    seed: int,
+) -> list[str]:
+    """Return the cases that a member may learn from, in the given order.
+
+    Args:
+        schedule: the rounds.
+        number: round of the member.
+        member: name of the ensemble member.
+        case_ids: the pseudo-labelled cases.
+        unlabelled: all unlabelled cases of the case sheet.
+        seed: seed of the experiment.
 
     Raises:
-        KeyError: a case is not unlabelled.
+        KeyError: if a case is not unlabelled.
     """
-    if not crosses(config, number):
+    if not schedule.rounds[number].is_cross_fitted:
         return list(case_ids)
-    names = members(config, number)
-    parts, own = parts_of_cases(config, len(names)), names.index(member)
-    return [case_id for case_id in case_ids if parts[case_id] != own]
+    names = schedule.members(number)
+    parts = parts_of_cases(unlabelled, len(names), seed)
+    own_part = names.index(member)
+    return [case_id for case_id in case_ids if parts[case_id] != own_part]
 
 
-def teachers_by_case(config: Config, number: int, case_ids: Iterable[str]) -> dict[str, list[str]]:
-    """The members of round ``number - 1`` that may label each of the unlabelled ``case_ids`` in round ``number``.
+def teachers_by_case(
+    schedule: Schedule,
+    number: int,
+    case_ids: Iterable[str],
+    unlabelled: Sequence[Case],
+    seed: int,
+) -> dict[str, list[str]]:
+    """Return the members of the previous round that may label each case in round ``number``.
+
+    Args:
+        schedule: the rounds.
+        number: round of the pseudo-labels.
+        case_ids: the cases to label.
+        unlabelled: all unlabelled cases of the case sheet.
+        seed: seed of the experiment.
 
     Raises:
-        KeyError: a case is not unlabelled.
+        KeyError: if a case is not unlabelled.
     """
-    names = members(config, number - 1)
-    if not crosses(config, number - 1):
+    names = schedule.members(number - 1)
+    if not schedule.rounds[number - 1].is_cross_fitted:
         return dict.fromkeys(case_ids, names)
-    parts = parts_of_cases(config, len(names))
+    parts = parts_of_cases(unlabelled, len(names), seed)
     return {case_id: [names[parts[case_id]]] for case_id in case_ids}
 
 
-def parts_of_cases(config: Config, parts: int) -> dict[str, int]:
-    """The part ``0..parts-1`` of each unlabelled case: whole patients, dealt by the experiment's seed."""
-    cases = read_cases(config).of(Split.UNLABELLED)
-    groups = sorted({case.group for case in cases})
-    np.random.default_rng(config.seed).shuffle(groups)
-    place = {group: index % parts for index, group in enumerate(groups)}
-    return {case.case_id: place[case.group] for case in cases}
-
-
-def crosses(config: Config, number: int) -> bool:
-    """Whether the members of round ``number`` leave out a part each."""
-    student = config.for_round(number).student
-    return (
-        number > 0 and pseudo_labelled(config, number) and student.members > 1 and student.cross_fit
-    )
+def parts_of_cases(unlabelled: Sequence[Case], parts: int, seed: int) -> dict[str, int]:
+    """Assign each unlabelled case to a part ``0 .. parts - 1``. A patient is in one part only."""
+    groups = sorted({case.group for case in unlabelled})
+    np.random.default_rng(seed).shuffle(groups)
+    part_of_group = {group: index % parts for index, group in enumerate(groups)}
+    return {case.case_id: part_of_group[case.group] for case in unlabelled}

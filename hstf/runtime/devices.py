@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from hstf.runtime.errors import HstfError
-from hstf.runtime.gpu_lease import leased_index
+from hstf.runtime.gpu_lease import gpu_of_this_process
 
 BF16_CPU_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 
@@ -29,7 +29,7 @@ def choose_device(name: str) -> torch.device:
 
 @cache
 def _gpu() -> torch.device:
-    index = leased_index(torch.cuda.device_count())
+    index = gpu_of_this_process(torch.cuda.device_count())
     if index is not None:
         torch.cuda.set_device(index)
     return torch.device("cuda")

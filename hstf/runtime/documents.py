@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hstf.runtime.errors import join_faults
+from hstf.runtime.errors import join_problems
 from hstf.runtime.files import read_json, write_json
 
 MAXIMUM_PROBLEMS = 10
@@ -52,7 +52,7 @@ class Document(Part):
         try:
             return cls.model_validate(content)
         except ValidationError as error:
-            raise join_faults(
+            raise join_problems(
                 f"{path}: does not have the content that this version of hstf expects."
                 f" Delete the file and run the stage '{cls.stage}' again.",
                 _problems(error),

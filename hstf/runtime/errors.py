@@ -1,32 +1,32 @@
-"""The one exception that a user is meant to read: a sentence, no traceback."""
+"""The exception that a user is meant to read: sentences without a traceback."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
 
 class HstfError(Exception):
-    """A fault in data, configuration or files, told as sentences: what was found, what was expected, what to do."""
+    """A problem in data, configuration or files: what was found, what was expected, what to do."""
 
 
-def join_faults(headline: str, faults: list[str]) -> HstfError:
-    """All ``faults`` in one error under ``headline``, one a line, so that nobody fixes them one run at a time."""
-    return HstfError("\n".join([headline, *(f"  - {fault}" for fault in faults)]))
+def join_problems(headline: str, problems: Sequence[str]) -> HstfError:
+    """Put all ``problems`` in one error below ``headline``, so that they can be fixed in one go."""
+    return HstfError("\n".join([headline, *(f"  - {problem}" for problem in problems)]))
 
 
 def few(names: Iterable[str]) -> str:
-    """The first three of ``names``; of further ones, which may be thousands, only that there are some."""
+    """List the first three of ``names``; there may be thousands."""
     first = list(islice(names, 4))
-    return ", ".join(first[:3]) + (" and more" if len(first) > 3 else "")
-
-
-def is_memory_error(error: Exception) -> bool:
-    """Whether there was not enough memory, which PyTorch tells by a plain RuntimeError."""
-    told = str(error).lower()
-    return (
-        isinstance(error, MemoryError) or "can't allocate memory" in told or "out of memory" in told
-    )
+    more = " and more" if len(first) > 3 else ""
+    return ", ".join(first[:3]) + more
 
 
 def numbers(values: Iterable[float]) -> str:
-    """Sizes as text: ``64 x 64 x 32``."""
+    """Write numbers for a message: ``40 x 40 x 32``."""
     return " x ".join(f"{value:.6g}" for value in values)
+
+
+def is_memory_error(error: Exception) -> bool:
+    """Return whether ``error`` means out of memory; PyTorch raises a plain RuntimeError for it."""
+    message = str(error).lower()
+    is_from_torch = "can't allocate memory" in message or "out of memory" in message
+    return isinstance(error, MemoryError) or is_from_torch

@@ -1,7 +1,7 @@
-"""Who has what on this machine: a run its folder, a process its shard or training, a job its GPU.
+"""Locks that end with the process that holds them.
 
-All of it hangs on file locks of the kernel (flock), which end with the process that holds them, however it ends: nothing
-is left behind that somebody would have to clear away. A disk that knows no locks (some network disks) has none.
+They are file locks of the kernel (flock), so a killed process leaves nothing behind that somebody
+would have to remove. On a disk without locks (some network disks) nothing is locked.
 """
 
 import fcntl
@@ -12,17 +12,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+POLL_SECONDS = 0.5
+
 
 class Taken(Exception):
-    """A lock is held by another process; the text says by which."""
+    """Another process holds the lock; the text names the process."""
 
 
 def take(path: Path) -> int:
-    """Lock ``path``, which is made when need be, for as long as the returned file descriptor stays open.
+    """Lock ``path`` until the returned file descriptor is closed. The file is created if needed.
 
     Raises:
-        Taken: somebody has it.
-        OSError: it cannot be opened, or the disk knows no locks.
+        Taken: if another process holds the lock.
+        OSError: if the file cannot be opened or the disk has no locks.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
@@ -35,26 +37,28 @@ def take(path: Path) -> int:
         os.close(descriptor)
         raise
     os.ftruncate(descriptor, 0)
-    os.write(
-        descriptor,
-        f"process {os.getpid()} on {platform.node()} since {time.strftime('%F %T')}".encode(),
-    )
+    holder = f"process {os.getpid()} on {platform.node()} since {time.strftime('%F %T')}"
+    os.write(descriptor, holder.encode())
     return descriptor
 
 
 @contextmanager
-def alone(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock ``path`` while the block runs; when another process has it, say so and wait.
+def exclusive(path: Path, title: str) -> Iterator[None]:
+    """Hold the lock ``path`` while the block runs; wait for another process that has it.
 
-    A killed workflow leaves its jobs running. The next one starts them again, waits here, and finds their work done.
+    A killed workflow may leave its jobs running. The next run starts them again, waits here, and
+    finds their work done. Of the processes of one training only the first one takes the lock.
+
+    Args:
+        path: the lock file.
+        title: what the message about waiting begins with.
     """
     descriptor = None
-    if (
-        os.environ.get("RANK", "0") == "0"
-    ):  # of the ranks of one training the first holds it for all
+    is_first_rank = os.environ.get("RANK", "0") == "0"
+    if is_first_rank:
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = _wait(path, what)
+            descriptor = _wait(path, title)
     try:
         yield
     finally:
@@ -62,13 +66,13 @@ def alone(path: Path, what: str) -> Iterator[None]:
             os.close(descriptor)
 
 
-def _wait(path: Path, what: str) -> int:
-    told = False
+def _wait(path: Path, title: str) -> int:
+    announced = False
     while True:
         try:
             return take(path)
         except Taken as holder:
-            if not told:
-                print(f"{what}: {holder} is at it; waiting until it is done or ended", flush=True)
-            told = True
-            time.sleep(0.5)
+            if not announced:
+                print(f"{title}: waiting for {holder}, which does the same work", flush=True)
+            announced = True
+            time.sleep(POLL_SECONDS)

@@ -7,31 +7,37 @@ from pathlib import Path
 
 from hstf.runtime.locks import take
 
+LEFTOVERS = ("locks", "incomplete")
+"""What a killed run leaves in ``.snakemake``: its locks and its marks of unfinished outputs."""
+
 
 @cache
-def sole_run(folder: Path) -> str:
-    """Take the folder of Snakemake's memory (``.snakemake``) for the life of this process.
+def lock_run(folder: Path) -> str:
+    """Lock the folder ``.snakemake`` for the life of this process.
 
-    Where nobody had it, what a killed run left in it is removed: its locks, and its marks of unfinished outputs. The marks
-    are not needed: an output of ours appears whole or not at all. What another machine left stays: the lock of a shared
-    folder may not reach across machines.
+    Snakemake's own lock outlives a killed run and cannot be told from the lock of a living one. If
+    nobody else has the folder, the leftovers of a killed run are removed. Its marks of unfinished
+    outputs are not needed: an output of HSTF appears whole or not at all. Leftovers of another
+    machine stay, because the lock of a network folder may not work across machines.
 
     Returns:
-        What is to be said about a killed run; empty when there was none.
+        A message about a killed run; empty if there was none.
 
     Raises:
-        Taken: another run is at work here; the text says which.
+        Taken: if another run is using the folder.
     """
+    lock = folder / "hstf.lock"
     try:
         folder.mkdir(exist_ok=True)
-        before = (folder / "hstf.lock").read_text() if (folder / "hstf.lock").is_file() else ""
-        take(folder / "hstf.lock")  # never closed
+        previous = lock.read_text() if lock.is_file() else ""
+        take(lock)  # stays open until the process ends
     except OSError:
         return ""
-    left = [name for name in ("locks", "incomplete") if any((folder / name).glob("*"))]
-    if not left or (before and f" on {platform.node()} " not in before):
+    found = [name for name in LEFTOVERS if any((folder / name).glob("*"))]
+    is_from_here = not previous or f" on {platform.node()} " in previous
+    if not found or not is_from_here:
         return ""
-    for name in left:
+    for name in found:
         shutil.rmtree(folder / name, ignore_errors=True)
         (folder / name).mkdir(exist_ok=True)
-    return "the last run here was killed; its lock is removed, and jobs that it left unfinished go on where they were."
+    return "the last run here was killed. Its lock is removed, and its unfinished jobs continue."

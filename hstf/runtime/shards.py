@@ -1,7 +1,8 @@
-"""Cases in shards: what is already done is not done again, and nothing half-done or edited passes for whole.
+"""Work on the cases of a shard: what is done is not done again, and nothing damaged is used.
 
-Each case of a per-case stage has a record beside its files: the inputs, parameters and version it was made from and the
-SHA-256 of each file it has. A job skips cases whose record still holds.
+Each case of a stage has a record in ``.records/<case>.json`` beside its files: a key of the inputs,
+parameters and version it was made from, and the SHA-256 of each of its files. A job skips the cases
+whose record is still valid.
 """
 
 import platform
@@ -10,119 +11,202 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hstf.experiment.cases import Case
-from hstf.runtime.errors import HstfError, join_faults
+from hstf.runtime.errors import HstfError, join_problems
 from hstf.runtime.files import (
     read_csv,
     read_json,
     remove_leftovers,
     sha256_file,
     sha256_json,
-    write_csv,
     write_json,
 )
-from hstf.runtime.locks import alone
+from hstf.runtime.locks import exclusive
 from hstf.runtime.processes import ProcessDied, map_processes
 from hstf.runtime.progress import Progress
+from hstf.runtime.tables import Table, split_list
 
-COLUMNS = ("case_id", "files", "sha256")
+Row = Mapping[str, Any]
+"""A row of the table of a shard, with Python values."""
 
 
 @dataclass(frozen=True)
 class CaseWork:
-    """The work of one case.
+    """The work on one case.
 
-    ``run`` writes the case's files below ``folder`` and returns the columns of its row in the shard's table.
+    ``run`` writes the files of the case and returns the columns of its row in the table of the shard.
     """
 
     case_id: str
     inputs: Mapping[str, str]
-    """Name and SHA-256 (or other fingerprint) of everything it is made from."""
+    """Name and SHA-256 (or another fingerprint) of everything that the case is made from."""
     outputs: Sequence[Path]
     run: Callable[[], Mapping[str, Any]]
 
 
+@dataclass(frozen=True)
+class _Job:
+    """A case that must be computed."""
+
+    work: CaseWork
+    key: str
+    """Key of its record."""
+    folder: Path
+    """Folder of the table."""
+
+
 def run_shard(
-    table: Path,
+    table: Table,
+    path: Path,
     parameters: Mapping[str, Any],
     works: Iterable[CaseWork],
-    columns: Sequence[str],
     title: str,
     workers: int = 1,
+    structures: Sequence[str] = (),
 ) -> int:
-    """Do the cases of a shard that are not done yet, then write its ``table``; returns how many were computed.
+    """Compute the cases of a shard that are not done yet and write the table of the shard.
 
-    ``columns`` are those of the rows that ``run`` returns; the table adds ``case_id``, ``files`` (relative to the
-    table's folder, separated by ``;``) and ``sha256`` (of each file, in the same order). With several ``workers``
-    the cases are computed side by side in processes, and their ``run`` must be picklable.
+    Args:
+        table: description of the table.
+        path: where the table is written; paths of files in it are relative to its folder.
+        parameters: version and configuration of the stage.
+        works: the work on each case.
+        title: title of the progress bar.
+        workers: number of processes; with more than one, ``run`` of the works must be picklable.
+        structures: classes or regions with columns of their own.
+
+    Returns:
+        The number of cases that were computed; the others were up to date.
 
     Raises:
-        HstfError: a file would be written over that somebody edited since it was made, or a case fails.
+        HstfError: if a file that somebody has edited would be overwritten, or if a case fails.
     """
-    works, folder = list(works), table.parent
-    with alone(folder / ".records" / f"{table.stem}.lock", title):
-        return _run_shard(table, folder, parameters, works, columns, title, workers)
-
-
-def _run_shard(
-    table: Path,
-    folder: Path,
-    parameters: Mapping[str, Any],
-    works: Sequence[CaseWork],
-    columns: Sequence[str],
-    title: str,
-    workers: int,
-) -> int:
-    rows: dict[str, Mapping[str, Any]] = {}
-    jobs: list[Job] = []
-    records = {work.case_id: _read_record(_record_path(folder, work.case_id)) for work in works}
-    _refuse_edited([record["row"] for record in records.values() if record], folder, table)
-    for work in works:
-        key = sha256_json({"parameters": parameters, "inputs": dict(work.inputs)})
-        record = records[work.case_id]
-        if record and record["key"] == key and not missing_files(record["row"], folder):
-            rows[work.case_id] = record["row"]
-        else:
-            jobs.append((work, key, folder))
-    with Progress(title, len(works), done=len(rows)) as progress:
-        for row in _computed(jobs, workers):
-            rows[row["case_id"]] = row
-            progress.advance(row["case_id"])
-    write_csv(
-        table, (rows[work.case_id] for work in works), ["case_id", *columns, "files", "sha256"]
-    )
+    with exclusive(path.parent / ".records" / f"{path.stem}.lock", title):
+        works = list(works)
+        rows, jobs = _split_done(works, parameters, path)
+        with Progress(title, len(works), done=len(rows)) as progress:
+            for row in _compute_all(jobs, workers):
+                rows[row["case_id"]] = row
+                progress.advance(row["case_id"])
+        table.write(path, [rows[work.case_id] for work in works], structures)
     print(f"{title}: {len(jobs)} computed, {len(works) - len(jobs)} up to date", flush=True)
     return len(jobs)
 
 
-Job = tuple[CaseWork, str, Path]
-"""The work of a case, the key of its record, the folder of its files."""
+def read_shard(table: Table, path: Path, verify: bool = True) -> dict[str, dict[str, Any]]:
+    """Read the rows of a table by case.
+
+    Args:
+        table: description of the table.
+        path: the table of a shard, or the joined table of a round.
+        verify: whether to compare the files that the table names with their SHA-256.
+
+    Raises:
+        HstfError: if files are missing or have changed. The message names all of them.
+    """
+    rows = table.records(path)
+    if verify:
+        problems = [problem for row in rows for problem in file_problems(row, path.parent)]
+        if problems:
+            raise join_problems(
+                f"{path}: {len(problems)} files are not as they were written.", problems
+            )
+    return {row["case_id"]: row for row in rows}
 
 
-def _computed(jobs: Sequence[Job], workers: int) -> Iterator[dict[str, Any]]:
-    """The rows of ``jobs``, in the order in which they are done."""
+def read_file_rows(path: Path) -> list[dict[str, Any]]:
+    """Read the rows of any table that name files; other tables have none."""
+    rows: list[dict[str, Any]] = []
+    for row in read_csv(path):
+        if row.get("files"):
+            lists = {name: split_list(row.get(name) or "") for name in ("files", "sha256")}
+            rows.append({**row, **lists})
+    return rows
+
+
+def digest_of(rows: Mapping[str, Row], case_id: str, name: str) -> str:
+    """Return the SHA-256 of the files of a case, as one text.
+
+    Args:
+        rows: a table by case.
+        case_id: the case.
+        name: what the table is called in the error message.
+
+    Raises:
+        HstfError: if the table does not have the case.
+    """
+    if case_id not in rows:
+        raise HstfError(
+            f"{case_id}: is not in the {name} table of its shard. Run the stage that writes it again."
+        )
+    return ";".join(rows[case_id]["sha256"])
+
+
+def file_problems(row: Row, folder: Path) -> list[str]:
+    """Describe the files of ``row`` that are missing or have changed since they were written."""
+    try:
+        return _missing_files(row, folder) + _edited_files(row, folder)
+    except (KeyError, TypeError, ValueError):
+        name = row.get("case_id")
+        return [
+            f"{name}: its row was edited, 'files' and 'sha256' do not match;"
+            " delete the table and run its stage again"
+        ]
+
+
+def _split_done(
+    works: Sequence[CaseWork], parameters: Mapping[str, Any], path: Path
+) -> tuple[dict[str, Row], list[_Job]]:
+    """Separate the rows of cases that are done from the jobs of the others."""
+    folder = path.parent
+    records = {work.case_id: _read_record(_record_path(folder, work.case_id)) for work in works}
+    _refuse_edited([record["row"] for record in records.values() if record], path)
+    rows: dict[str, Row] = {}
+    jobs: list[_Job] = []
+    for work in works:
+        key = sha256_json({"parameters": parameters, "inputs": dict(work.inputs)})
+        record = records[work.case_id]
+        is_valid = record is not None and record["key"] == key
+        if record is not None and is_valid and not _missing_files(record["row"], folder):
+            rows[work.case_id] = record["row"]
+        else:
+            jobs.append(_Job(work, key, folder))
+    return rows, jobs
+
+
+def _compute_all(jobs: Sequence[_Job], workers: int) -> Iterator[dict[str, Any]]:
+    """Yield the rows of ``jobs`` in the order in which they are done."""
     if workers == 1 or len(jobs) < 2:
         yield from map(_compute, jobs)
         return
-    for (work, _, _), row in map_processes(_compute, jobs, workers):
+    for job, row in map_processes(_compute, jobs, workers):
         if isinstance(row, ProcessDied):
             raise HstfError(
-                f"{work.case_id}: its process was killed, most likely for want of memory. Use fewer workers or a machine"
-                " with more memory."
+                f"{job.work.case_id}: its process was killed, most likely because it ran out of memory."
+                " Use fewer workers or a machine with more memory."
             )
         yield row
 
 
-def _compute(job: Job) -> dict[str, Any]:
-    """Run the work. The record is gone while files change and is written last: it never vouches for half of them."""
-    work, key, folder = job
-    record_path = _record_path(folder, work.case_id)
+def _compute(job: _Job) -> dict[str, Any]:
+    """Run the work of a case.
+
+    The record is removed first and written last, so that it is never valid for half of the files.
+    """
+    work = job.work
+    record_path = _record_path(job.folder, work.case_id)
     record_path.unlink(missing_ok=True)
     for path in work.outputs:
         remove_leftovers(path)
-    decided = work.run()
-    row = {"case_id": work.case_id, **decided, **_file_columns(work.outputs, folder)}
-    record = {"key": key, "row": row, "inputs": dict(work.inputs), "machine": platform.node()}
+    columns = work.run()
+    files = [str(path.relative_to(job.folder)) for path in work.outputs]
+    digests = [sha256_file(path) for path in work.outputs]
+    row = {"case_id": work.case_id, **columns, "files": files, "sha256": digests}
+    record = {
+        "key": job.key,
+        "row": row,
+        "inputs": dict(work.inputs),
+        "machine": platform.node(),
+    }
     write_json(record_path, record)
     return row
 
@@ -132,96 +216,59 @@ def _record_path(folder: Path, case_id: str) -> Path:
 
 
 def _read_record(path: Path) -> dict[str, Any] | None:
-    """The record of a case; a torn one is none."""
+    """Read the record of a case; a missing or damaged record is None."""
     if not path.is_file():
         return None
     try:
         record = read_json(path)
-        _listed(record["row"])
+        _listed_files(record["row"])
     except (HstfError, KeyError, TypeError, ValueError):
         return None
     return record if "key" in record else None
 
 
-def _refuse_edited(rows: Iterable[Mapping[str, Any]], folder: Path, table: Path) -> None:
-    """A person's edit is never overwritten; only what is missing or stale is made anew."""
-    faults = [fault for row in rows for fault in edited_files(row, folder)]
-    if faults:
-        raise join_faults(
-            f"{table}: {len(faults)} files would be lost that were changed by hand.", faults
+def _refuse_edited(rows: Iterable[Row], path: Path) -> None:
+    """Stop before a file is overwritten that somebody has edited."""
+    problems = [problem for row in rows for problem in _edited_files(row, path.parent)]
+    if problems:
+        raise join_problems(
+            f"{path}: {len(problems)} files that were edited by hand would be lost.", problems
         )
 
 
-def _file_columns(outputs: Sequence[Path], folder: Path) -> dict[str, str]:
-    return {
-        "files": ";".join(str(path.relative_to(folder)) for path in outputs),
-        "sha256": ";".join(sha256_file(path) for path in outputs),
-    }
+def _listed_files(row: Row) -> list[tuple[str, str]]:
+    """Return name and SHA-256 of the files of a row; a case may have none.
 
-
-def _listed(row: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Names and SHA-256 of the files of a row; a case may have none.
-
-    ``ValueError`` where the two do not match, or a name leads out of the table's folder.
+    Raises:
+        ValueError: if names and digests do not match, or a name leads out of the folder.
     """
-    names, digests = str(row["files"]), str(row["sha256"])
-    files = list(zip(names.split(";"), digests.split(";"), strict=True)) if names or digests else []
-    if any(Path(name).is_absolute() or ".." in Path(name).parts for name, _ in files):
-        raise ValueError(f"files outside of the table's folder: {names}")
+    names = row["files"]
+    files = list(zip(names, row["sha256"], strict=True))
+    for name in names:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError(f"files outside of the folder of the table: {names}")
     return files
 
 
-def missing_files(row: Mapping[str, Any], folder: Path) -> list[str]:
-    """Sentences about files of ``row`` that are lost."""
-    return [
-        f"{row['case_id']}: {folder / name} is missing; delete the table beside it and rerun its stage"
-        for name, _ in _listed(row)
-        if not (folder / name).is_file()
-    ]
+def _missing_files(row: Row, folder: Path) -> list[str]:
+    problems = []
+    for name, _ in _listed_files(row):
+        if not (folder / name).is_file():
+            problems.append(
+                f"{row['case_id']}: {folder / name} is missing;"
+                " delete the table beside it and run its stage again"
+            )
+    return problems
 
 
-def edited_files(row: Mapping[str, Any], folder: Path) -> list[str]:
-    """Sentences about files of ``row`` that were changed since they were written."""
-    return [
-        f"{row['case_id']}: {path} was changed after it was written. To correct a pseudo-label, put the file in"
-        f" the overrides folder; to restore it, delete {path} and the table beside it and rerun its stage"
-        for path, digest in ((folder / name, digest) for name, digest in _listed(row))
-        if path.is_file() and sha256_file(path) != digest
-    ]
-
-
-def file_faults(row: Mapping[str, Any], folder: Path) -> list[str]:
-    """What is wrong with the files of a table's ``row``: lost, or changed since they were written."""
-    try:
-        return missing_files(row, folder) + edited_files(row, folder)
-    except (KeyError, ValueError):
-        name = row.get("case_id")
-        return [
-            f"{name}: its row was edited, 'files' and 'sha256' do not match; delete the table and rerun its stage"
-        ]
-
-
-def read_table(table: Path, verify: bool = True) -> dict[str, dict[str, str]]:
-    """Rows of a shard's table by case.
-
-    Raises:
-        HstfError: ``verify`` is set and files that the table names are lost or changed; all of them are named.
-    """
-    rows = read_csv(table)
-    faults = [fault for row in rows for fault in file_faults(row, table.parent)] if verify else []
-    if faults:
-        raise join_faults(f"{table}: {len(faults)} files are not as they were written.", faults)
-    return {row["case_id"]: row for row in rows}
-
-
-def row_of(rows: Mapping[str, Mapping[str, str]], case: Case, name: str) -> str:
-    """Digests of the files of a case in a table.
-
-    Raises:
-        HstfError: the table lacks the case.
-    """
-    if case.case_id not in rows:
-        raise HstfError(
-            f"{case.case_id}: is not in the {name} table of its shard. Rerun the stage that writes it."
-        )
-    return rows[case.case_id]["sha256"]
+def _edited_files(row: Row, folder: Path) -> list[str]:
+    problems = []
+    for name, digest in _listed_files(row):
+        path = folder / name
+        if path.is_file() and sha256_file(path) != digest:
+            problems.append(
+                f"{row['case_id']}: {path} was changed after it was written. To correct a pseudo-label,"
+                f" put the file in the overrides folder; to restore it, delete {path} and the table"
+                " beside it and run its stage again"
+            )
+    return problems

@@ -1,15 +1,16 @@
 """CSV tables with a typed description: reading, writing, checking and documentation come from it.
 
-A table is a :class:`Table` with a :class:`Column` for each of its columns. In memory it is a pandas ``DataFrame`` with
-Python types: text, whole numbers, numbers, true or false, and lists of text. On disk it is CSV.
+A table is a :class:`Table` with a :class:`Column` for each of its columns. On disk it is CSV. In memory
+it is a pandas ``DataFrame``, or a list of dictionaries with Python values.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hstf.runtime.errors import join_faults
+from hstf.runtime.errors import join_problems
 from hstf.runtime.files import read_csv, write_csv
 
 if TYPE_CHECKING:
@@ -36,13 +37,27 @@ class Column:
     """A column of a table."""
 
     name: str
+    """Name, or a template such as ``dice_<structure>`` for one column per structure."""
     kind: Kind
     meaning: str
     """One sentence for the documentation."""
     unit: str = ""
     """Unit or range, for instance ``mm`` or ``0 to 1``."""
-    per: str = ""
-    """What the column is repeated for: with ``per="class"`` there is a column ``<name>_<class>`` for each class."""
+    optional: bool = False
+    """Whether the column is written only if a row has it. Optional columns come last."""
+
+    @property
+    def is_template(self) -> bool:
+        """Whether the column stands for several columns of a file."""
+        return "<" in self.name
+
+    def matches(self, name: str) -> bool:
+        """Return whether ``name`` is a column of a file that this description is for."""
+        if not self.is_template:
+            return name == self.name
+        literals = re.split(r"<\w+>", self.name)
+        pattern = ".+".join(re.escape(literal) for literal in literals)
+        return re.fullmatch(pattern, name) is not None
 
 
 class Table:
@@ -55,7 +70,7 @@ class Table:
         columns: the columns in the order in which they are written.
 
     Example:
-        >>> POINTS = Table("points", "points.csv", "A point.", [Column("x", "number", "Position.", "mm")])
+        >>> POINTS = Table("points", "points.csv", "A point.", [Column("x", "number", "Place.", "mm")])
         >>> POINTS.write(Path("points.csv"), [{"x": 1.5}])
         >>> POINTS.read(Path("points.csv")).x.sum()
         1.5
@@ -66,43 +81,58 @@ class Table:
         self.file = file
         self.meaning = meaning
         self.columns = tuple(columns)
-        self._single = {column.name: column for column in columns if not column.per}
-        self._repeated = [column for column in columns if column.per]
 
-    def header(self, names: Sequence[str] = ()) -> list[str]:
-        """Return the names of the columns; repeated columns are there once for each of ``names``."""
+    def header(
+        self, structures: Sequence[str] = (), rows: Sequence[Mapping[str, Any]] = ()
+    ) -> list[str]:
+        """Return the columns of a file.
+
+        Args:
+            structures: classes or regions; a column ``..._<structure>`` is there once for each.
+            rows: rows of the file; they decide which optional columns there are.
+        """
         header: list[str] = []
         for column in self.columns:
-            if column.per:
-                header += [f"{column.name}_{name}" for name in names]
+            if column.optional:
+                continue
+            if column.is_template:
+                header += [column.name.replace("<structure>", name) for name in structures]
             else:
                 header.append(column.name)
+        optional = [column for column in self.columns if column.optional]
+        for name in dict.fromkeys(name for row in rows for name in row):
+            if name not in header and any(column.matches(name) for column in optional):
+                header.append(name)
         return header
 
     def write(
         self,
         path: Path,
         rows: "Iterable[Mapping[str, Any]] | pd.DataFrame",
-        names: Sequence[str] = (),
+        structures: Sequence[str] = (),
+        header: Sequence[str] | None = None,
     ) -> None:
         """Write ``rows`` atomically. Values that a row lacks are empty cells.
 
         Args:
             path: the CSV file.
             rows: dictionaries of Python values, or a frame as :meth:`read` returns it.
-            names: classes, or whatever repeated columns are repeated for.
+            structures: classes or regions, see :meth:`header`.
+            header: the columns, if they are not those of :meth:`header`.
 
         Raises:
             HstfError: if the file cannot be written.
             KeyError: if a row has a column that the table does not have.
         """
-        if not isinstance(rows, Iterable) or hasattr(rows, "to_dict"):
-            rows = records(rows)  # type: ignore[arg-type]
-        header = self.header(names)
-        write_csv(path, (self._cells(row, header) for row in rows), header)
+        plain = _plain_rows(rows)
+        names = list(header) if header is not None else self.header(structures, plain)
+        kinds = {name: self.column(name).kind for name in names}
+        write_csv(path, (self._cells(row, kinds) for row in plain), names)
 
     def read(self, path: Path) -> "pd.DataFrame":
-        """Read the table as a frame; an empty cell is missing (``NaN`` or ``NA``), an empty text is ``""``.
+        """Read the table as a frame with a pandas type for each kind of column.
+
+        An empty cell is missing (``NaN`` or ``NA``), an empty text is ``""``.
 
         Raises:
             HstfError: if the file is missing, lacks a column, or has a cell of another type.
@@ -116,26 +146,25 @@ class Table:
         return frame.astype(types)
 
     def records(self, path: Path) -> list[dict[str, Any]]:
-        """Read the table as dictionaries of Python values; an empty cell is ``None``, an empty text is ``""``.
+        """Read the table as dictionaries of Python values.
+
+        An empty cell is ``None``, an empty text is ``""``, an empty list is ``[]``.
 
         Raises:
             HstfError: if the file is missing, lacks a column, or has a cell of another type.
         """
         rows = read_csv(path)
-        problems: list[str] = []
-        if rows:
-            missing = [name for name in self._single if name not in rows[0]]
-            unknown = [name for name in rows[0] if not self._knows(name)]
-            problems += [f"column '{name}' is missing" for name in missing]
-            problems += [f"column '{name}' is unknown" for name in unknown]
+        problems = self._header_problems(list(rows[0])) if rows else []
         parsed: list[dict[str, Any]] = []
         if not problems:
+            kinds = {name: self.column(name).kind for name in (rows[0] if rows else ())}
             for line, row in enumerate(rows, start=2):
-                parsed.append(self._values(row, line, problems))
+                parsed.append(_values(row, kinds, line, problems))
         if problems:
-            raise join_faults(
-                f"{path}: is not the table that hstf wrote. Delete the file and run its stage again.",
-                problems[:10],
+            raise join_problems(
+                f"{path}: is not a table that hstf wrote."
+                " Delete the file and run the stage that writes it again.",
+                problems[:MAXIMUM_PROBLEMS],
             )
         return parsed
 
@@ -145,10 +174,11 @@ class Table:
         Raises:
             KeyError: if the table has no such column.
         """
-        if name in self._single:
-            return self._single[name]
-        for column in self._repeated:
-            if name.startswith(f"{column.name}_"):
+        for column in self.columns:
+            if column.name == name:
+                return column
+        for column in self.columns:
+            if column.matches(name):
                 return column
         raise KeyError(f"table '{self.name}' has no column '{name}'")
 
@@ -156,33 +186,27 @@ class Table:
         """Return the columns as a Markdown table for the documentation."""
         lines = ["| column | type | unit or range | meaning |", "|---|---|---|---|"]
         for column in self.columns:
-            name = f"{column.name}_<{column.per}>" if column.per else column.name
-            lines.append(f"| `{name}` | {WORDS[column.kind]} | {column.unit} | {column.meaning} |")
+            cells = [f"`{column.name}`", WORDS[column.kind], column.unit, column.meaning]
+            lines.append(f"| {' | '.join(cells)} |")
         return "\n".join(lines)
 
-    def _knows(self, name: str) -> bool:
-        try:
-            self.column(name)
-        except KeyError:
-            return False
-        return True
+    def _header_problems(self, header: Sequence[str]) -> list[str]:
+        required = [c.name for c in self.columns if not c.optional and not c.is_template]
+        problems = [f"column '{name}' is missing" for name in required if name not in header]
+        for name in header:
+            if not any(column.matches(name) for column in self.columns):
+                problems.append(f"column '{name}' is unknown")
+        return problems
 
-    def _cells(self, row: Mapping[str, Any], header: Sequence[str]) -> dict[str, Any]:
-        unknown = [name for name in row if name not in header]
+    def _cells(self, row: Mapping[str, Any], kinds: Mapping[str, Kind]) -> dict[str, Any]:
+        unknown = [name for name in row if name not in kinds]
         if unknown:
             raise KeyError(f"table '{self.name}' has no column {', '.join(unknown)}")
-        return {name: _to_cell(value, self.column(name).kind) for name, value in row.items()}
+        return {name: _to_cell(value, kinds[name]) for name, value in row.items()}
 
-    def _values(self, row: Mapping[str, str], line: int, problems: list[str]) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        for name, cell in row.items():
-            column = self.column(name)
-            try:
-                values[name] = _from_cell(cell, column.kind)
-            except ValueError:
-                problems.append(f"line {line}: {name} is {cell!r}, expected {WORDS[column.kind]}")
-        return values
 
+MAXIMUM_PROBLEMS = 10
+"""Number of problems that an error message lists."""
 
 WORDS: dict[Kind, str] = {
     "text": "text",
@@ -193,10 +217,31 @@ WORDS: dict[Kind, str] = {
 }
 
 
-def records(frame: "pd.DataFrame") -> list[dict[str, Any]]:
-    """Convert ``frame`` to dictionaries of Python values; missing values are ``None``."""
-    plain = frame.astype(object).where(frame.notna(), None)
-    return plain.to_dict("records")  # type: ignore[return-value]
+def _plain_rows(rows: "Iterable[Mapping[str, Any]] | pd.DataFrame") -> list[Mapping[str, Any]]:
+    """Convert ``rows`` to dictionaries of Python values; missing values of a frame are ``None``."""
+    if isinstance(rows, Iterable) and not hasattr(rows, "to_dict"):
+        return list(rows)
+    plain = rows.astype(object).where(rows.notna(), None)  # type: ignore[union-attr]
+    return plain.to_dict("records")
+
+
+def _values(
+    row: Mapping[str, str], kinds: Mapping[str, Kind], line: int, problems: list[str]
+) -> dict[str, Any]:
+    """Convert the cells of a row; what cannot be converted is added to ``problems``."""
+    values: dict[str, Any] = {}
+    for name, cell in row.items():
+        try:
+            values[name] = _from_cell(cell, kinds[name])
+        except ValueError:
+            expected = WORDS[kinds[name]]
+            problems.append(f"line {line}: {name} is {cell!r}, expected {expected}")
+    return values
+
+
+def split_list(cell: str) -> list[str]:
+    """Split a cell that holds a list."""
+    return cell.split(SEPARATOR) if cell else []
 
 
 def _to_cell(value: Any, kind: Kind) -> Any:
@@ -221,7 +266,7 @@ def _from_cell(cell: str, kind: Kind) -> Any:
     if kind == "text":
         return cell
     if kind == "list":
-        return cell.split(SEPARATOR) if cell else []
+        return split_list(cell)
     if cell == "":
         return None
     if kind == "flag":

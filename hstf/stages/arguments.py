@@ -1,65 +1,103 @@
-"""Command-line arguments that stages share."""
+"""Command-line options of the stages, and the context that they stand for.
+
+This module imports nothing heavy, so that ``hstf <stage> --help`` is instant.
+"""
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hstf.config.experiment import Config
+    from hstf.experiment.context import StageContext
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
-    """The options that every stage has."""
+    """Add ``--config``."""
     parser.add_argument(
-        "--config", type=Path, nargs="+", required=True, metavar="FILE",
-        help="configuration file; of several, later ones win",
-    )  # fmt: skip
+        "--config",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="configuration file; later files change earlier ones",
+    )
 
 
 def add_round(parser: argparse.ArgumentParser) -> None:
-    """The option ``--round``."""
-    parser.add_argument(
-        "--round", type=int, required=True, metavar="R", help="the round, 0 for the warm-up"
-    )
-
-
-def add_shard(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """The shard; where it is not ``required``, leaving it out joins the tables of all shards."""
-    joins = "" if required else "; without it, the tables of all shards are joined"
-    parser.add_argument(
-        "--shard",
-        required=required,
-        metavar="NAME",
-        help=f"the shard, for instance unlabelled_0{joins}",
-    )
-
-
-def add_round_and_shard(parser: argparse.ArgumentParser) -> None:
-    """The options of a stage that :func:`run_shard_or_join` runs."""
+    """Add ``--config`` and ``--round``."""
     add_config(parser)
-    add_round(parser)
-    add_shard(parser, required=False)
+    parser.add_argument(
+        "--round", type=int, required=True, metavar="R", help="the round; 0 is the warm-up"
+    )
 
 
-def run_shard_or_join(
-    args: argparse.Namespace,
-    shard: Callable[["Config", int, str], object],
-    join: Callable[["Config", int], object],
-) -> int:
-    """Run a per-case stage of a round: the ``shard`` that is named, or the ``join`` of all shards' tables."""
-    from hstf.config.load import load_config
-
-    config = load_config(*args.config)
-    if args.shard is None:
-        join(config, args.round)
-    else:
-        shard(config, args.round, args.shard)
-    return 0
+def add_shard(parser: argparse.ArgumentParser) -> None:
+    """Add ``--config`` and ``--shard``."""
+    add_config(parser)
+    parser.add_argument(
+        "--shard", required=True, metavar="NAME", help="the shard, for instance unlabelled_0"
+    )
 
 
 def add_member(parser: argparse.ArgumentParser) -> None:
-    """The option ``--member``."""
+    """Add ``--config`` and ``--member``."""
+    add_config(parser)
     parser.add_argument(
-        "--member", required=True, metavar="NAME", help="the member, for instance fold_0 or seed_0"
+        "--member",
+        required=True,
+        metavar="NAME",
+        help="the ensemble member, for instance fold_0 or seed_0",
     )
+
+
+def add_round_and_member(parser: argparse.ArgumentParser) -> None:
+    """Add ``--config``, ``--round`` and ``--member``."""
+    add_member(parser)
+    parser.add_argument("--round", type=int, required=True, metavar="R", help="the round, from 1")
+
+
+def add_round_and_shard(parser: argparse.ArgumentParser) -> None:
+    """Add ``--config``, ``--round`` and ``--shard``."""
+    add_shard(parser)
+    parser.add_argument("--round", type=int, required=True, metavar="R", help="the round, from 1")
+
+
+def add_round_and_optional_shard(parser: argparse.ArgumentParser) -> None:
+    """Add ``--config``, ``--round`` and a ``--shard`` that may be left out."""
+    add_round(parser)
+    parser.add_argument(
+        "--shard",
+        metavar="NAME",
+        help="the shard, for instance unlabelled_0; without it, the tables of all shards are joined",
+    )
+
+
+def add_evaluate(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``hstf evaluate``."""
+    add_round_and_optional_shard(parser)
+    parser.add_argument(
+        "--scales",
+        action="store_true",
+        help="score some test cases at the input scales of compare.scales",
+    )
+
+
+def add_report(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``hstf report``."""
+    add_config(parser)
+    parser.add_argument(
+        "--show", action="store_true", help="print the table of rounds and the path of the report"
+    )
+
+
+def context_of(args: argparse.Namespace, stage: str) -> "StageContext":
+    """Load the configuration of a command line and return the context of ``stage``.
+
+    Raises:
+        HstfError: if the configuration is not valid, or if the stage belongs to another experiment.
+    """
+    from hstf.config.load import load_config
+    from hstf.experiment.context import StageContext
+
+    number = getattr(args, "round", 0)
+    return StageContext.of(load_config(*args.config), stage, number)

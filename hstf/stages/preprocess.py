@@ -13,12 +13,10 @@ from typing import Any
 import numpy as np
 
 from hstf.config.experiment import Config
-from hstf.config.load import load_config
-from hstf.experiment.cases import Case, Split, read_cases
-from hstf.experiment.dependencies import stage_parameters
-from hstf.experiment.layout import Layout
+from hstf.experiment.cases import Case, Split
+from hstf.experiment.context import StageContext
 from hstf.experiment.plan import Plan
-from hstf.experiment.reuse import own_stage
+from hstf.experiment.tables import CHECK, PREPROCESSED
 from hstf.imaging.arrays import write_array
 from hstf.imaging.class_locations import class_locations
 from hstf.imaging.geometry import Geometry
@@ -26,35 +24,29 @@ from hstf.imaging.label_values import class_indices
 from hstf.imaging.preparation import prepare_image
 from hstf.imaging.volumes import read_image, read_label
 from hstf.runtime.errors import HstfError, join_problems
-from hstf.runtime.files import atomic_path, read_csv, sha256_file
+from hstf.runtime.files import atomic_path, sha256_file
 from hstf.runtime.processes import worker_count
 from hstf.runtime.shards import CaseWork, run_shard
-from hstf.stages.arguments import add_config, add_shard
-
-COLUMNS = ("shape_native", "shape_grid", "spacing", "orientation")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of ``hstf preprocess``."""
-    add_config(parser)
-    add_shard(parser)
+from hstf.stages.arguments import context_of
 
 
 def run(args: argparse.Namespace) -> int:
     """Preprocess a shard."""
-    preprocess(own_stage(load_config(*args.config), "preprocess"), args.shard)
+    preprocess(context_of(args, "preprocess"), args.shard)
     return 0
 
 
-def preprocess(config: Config, shard: str) -> int:
+def preprocess(context: StageContext, shard: str) -> int:
     """Preprocess the labelled or unlabelled cases of ``shard``; returns how many were computed.
 
     Raises:
         HstfError: no such shard, a shard of test cases, no plan, a scan that cannot be used, or one that is not the one that
             was checked.
     """
-    layout, plan = Layout.of(config), Plan.load(Layout.of(config).plan)
-    cases = read_cases(config).shard(shard, config.shard_size)
+    layout = context.layout
+    config = context.config
+    plan = Plan.load(layout.plan)
+    cases = context.shard(shard)
     if any(case.split is Split.TEST for case in cases):
         raise HstfError(
             f"{shard}: test cases are read by the evaluate stage alone. Choose another shard."
@@ -65,8 +57,8 @@ def preprocess(config: Config, shard: str) -> int:
         _work(case, config, plan, layout.preprocessed / case.case_id, digests) for case in cases
     ]
     workers = worker_count(config.preprocess.workers)
-    table, parameters = layout.preprocessed_table(shard), stage_parameters(config, "preprocess")
-    return run_shard(table, parameters, works, COLUMNS, f"preprocess {shard}", workers)
+    path = layout.preprocessed_table(shard)
+    return run_shard(PREPROCESSED, path, context.parameters, works, f"preprocess {shard}", workers)
 
 
 def _sources(case: Case) -> list[Path]:
@@ -77,7 +69,7 @@ def _refuse_unchecked(digests: Mapping[Path, str], table: Path) -> None:
     """Snakemake reruns the check by the time of files, and a copy may be older than what it replaces."""
     if not table.is_file():
         return
-    checked = {row["file"]: row["sha256"] for row in read_csv(table)}
+    checked = {row["file"]: row["sha256"] for row in CHECK.records(table)}
     faults = [
         f"{path}: {'was changed after it was checked' if str(path) in checked else 'was not there when scans were checked'}"
         for path, digest in digests.items()

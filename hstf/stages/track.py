@@ -40,7 +40,7 @@ from hstf.runtime.files import (
     sha256_json,
     write_json,
 )
-from hstf.runtime.locks import alone
+from hstf.runtime.locks import exclusive
 from hstf.stages.arguments import add_config, add_round
 from hstf.stages.report.results import to_number
 
@@ -258,7 +258,9 @@ def _log(config: Config, number: int) -> dict[str, str]:
     database = sqlite_file(uri)
     _prepare_mlflow(config.track.timeout_seconds)
     # A database that several processes create at once stays broken; later, concurrent writers time out.
-    with alone(Path(f"{database}.lock"), f"track round {number}") if database else nullcontext():
+    with (
+        exclusive(Path(f"{database}.lock"), f"track round {number}") if database else nullcontext()
+    ):
         client = _connect(uri, database)
         experiment_id = _experiment(client, config.experiment, database)
         run_id = _log_run(client, experiment_id, Layout.of(config).root.resolve(), number, log)

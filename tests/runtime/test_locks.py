@@ -9,9 +9,9 @@ import pytest
 from support.processes import in_another_process
 
 from hstf.runtime import locks as module
-from hstf.runtime.gpu_lease import lease, leased_index, visible_devices
-from hstf.runtime.locks import Taken, alone, take
-from hstf.runtime.run_lock import sole_run
+from hstf.runtime.gpu_lease import lease, gpu_of_this_process, visible_devices
+from hstf.runtime.locks import Taken, exclusive, take
+from hstf.runtime.run_lock import lock_run
 
 HOLD = "take(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
 
@@ -30,7 +30,7 @@ def test_who_comes_second_waits_and_says_for_whom(
 ) -> None:
     process = in_another_process(HOLD.replace("60", "1"), tmp_path / "lock")
     start = time.monotonic()
-    with alone(tmp_path / "lock", "teacher 1 unlabelled_0"):
+    with exclusive(tmp_path / "lock", "teacher 1 unlabelled_0"):
         assert process.wait(5) == 0
     assert time.monotonic() - start < 10
     told = capsys.readouterr().out
@@ -43,9 +43,9 @@ def test_a_disk_without_locks_does_without(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr(module.fcntl, "flock", none)
-    with alone(tmp_path / "lock", "x"):
+    with exclusive(tmp_path / "lock", "x"):
         pass
-    assert sole_run(tmp_path) == ""
+    assert lock_run(tmp_path) == ""
     assert lease(["0", "1"], tmp_path) is None
 
 
@@ -64,16 +64,16 @@ def test_the_locks_of_a_killed_run_are_removed_and_those_of_a_living_one_stay(
     lock.parent.mkdir()
     lock.write_text("a.nii.gz")
     process = in_another_process(
-        "sole_run(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)", tmp_path
+        "lock_run(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)", tmp_path
     )
     lock.parent.mkdir(exist_ok=True)
     lock.write_text("a.nii.gz")  # as Snakemake does when it starts to work
     with pytest.raises(Taken, match=f"process {process.pid}"):
-        sole_run(tmp_path)
+        lock_run(tmp_path)
     assert lock.is_file()
     process.kill()
     process.wait()
-    assert "was killed" in sole_run(tmp_path)
+    assert "was killed" in lock_run(tmp_path)
     assert not lock.exists()
 
 
@@ -101,9 +101,9 @@ def test_it_steps_aside_where_slurm_hands_gpus_out(
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(module.tempfile, "tempdir", None)
-    assert leased_index(0) is None and leased_index(1) is None
-    assert leased_index(2) == 0
+    assert gpu_of_this_process(0) is None and gpu_of_this_process(1) is None
+    assert gpu_of_this_process(2) == 0
     monkeypatch.setenv("SLURM_JOB_ID", "1")
-    assert leased_index(2) is None
+    assert gpu_of_this_process(2) is None
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert leased_index(2) == 1
+    assert gpu_of_this_process(2) == 1

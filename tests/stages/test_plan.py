@@ -20,7 +20,7 @@ from hstf.experiment.plan import Plan
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_json, write_json
 from hstf.stages.plan.decide import SET, Levels, make_plan, training_gb
-from hstf.stages.plan.fingerprint import Fingerprint, Scan, spread
+from hstf.stages.plan.fingerprint import Fingerprint, ScanSummary, spread
 from hstf.stages.plan.stage import plan
 
 
@@ -28,12 +28,17 @@ def fingerprint(
     shapes: list[tuple], spacings: list[tuple], foreground: dict | None = None
 ) -> Fingerprint:
     scans = [
-        Scan(
-            f"case_{i}", shape, spacing, "RAS", cropped_shape=shape, intensities=((0, 1, 2, 1, 1),)
+        ScanSummary(
+            case_id=f"case_{i}",
+            shape=shape,
+            spacing=spacing,
+            orientation="RAS",
+            cropped_shape=shape,
+            intensities=((0, 1, 2, 1, 1),),
         )
         for i, (shape, spacing) in enumerate(zip(shapes, spacings, strict=True))
     ]
-    return Fingerprint(tuple(scans), foreground or {})
+    return Fingerprint(scans=tuple(scans), foreground=foreground or {})
 
 
 def planned(scans: Fingerprint, modality: str = "mr", **section: Any) -> Plan:

@@ -61,7 +61,7 @@ def experiment(tmp_path: Path) -> Experiment:
         }
     )  # fmt: skip
     layout = Layout.of(config)
-    write_json(layout.plan, PLAN.to_json())
+    PLAN.save(layout.plan)
     for seed, member in enumerate(members(config, 0)):
         save_weights(layout.weights(0, member), member, seed)
     for split in (Split.LABELLED, Split.UNLABELLED):

@@ -17,13 +17,13 @@ from hstf.method.plr.calibration import Calibration
 from hstf.models.base import NetworkSpec
 from hstf.models.hybrid import HybridNet
 from hstf.models.registry import save_network
-from hstf.runtime.files import write_csv, write_json
+from hstf.runtime.files import write_csv
 
 
 def tiny_plan(channels: int = 1) -> Plan:
     return Plan(
         spacing=(1.5, 1.5, 2.0), patch_size=(16, 16, 8), batch_size=2, channels=(4, 8), strides=((1, 1, 1), (2, 2, 2)),
-        kernels=((3, 3, 3), (3, 3, 3)), normalisation=(Normalisation("zscore"),) * channels, median_shape=(18, 20, 12),
+        kernels=((3, 3, 3), (3, 3, 3)), normalisation=(Normalisation(scheme="zscore"),) * channels, median_shape=(18, 20, 12),
         reasons={},
     )  # fmt: skip
 
@@ -59,7 +59,7 @@ def tiny_experiment(
         }
     )  # fmt: skip
     layout, plan = Layout.of(config), tiny_plan(len(modalities))
-    write_json(layout.plan, plan.to_json())
+    plan.save(layout.plan)
     calibration().save(layout.calibration)
     for seed, member in enumerate(members(config, 1)):
         torch.manual_seed(seed)

@@ -378,7 +378,7 @@ def test_an_input_that_disappears_is_named_and_may_come_back(
 def test_a_second_run_in_the_same_folder_is_refused(experiment: Workspace) -> None:
     experiment.configure(check={"affine_tolerance_mm": 0.5})
     first = in_another_process(
-        "sole_run(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)",
+        "lock_run(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)",
         experiment.folder / ".snakemake",
     )
     try:
@@ -467,7 +467,7 @@ def test_a_workflow_that_is_killed_goes_on_by_itself(
         "where it was; jobs left behind are waited for",
     ):
         told = workspace.run()
-    assert "the last run here was killed; its lock is removed" in told
+    assert "the last run here was killed. Its lock is removed" in told
     everything = ("*.csv", "[!.]*.json", "export/**/*", *DONE)
     assert digests(tmp_path / RESULTS, *everything) == digests(
         finished.folder / RESULTS, *everything

@@ -10,42 +10,33 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from hstf.config.experiment import Config
-from hstf.config.load import load_config
-from hstf.experiment.cases import read_cases
-from hstf.experiment.layout import Layout
-from hstf.experiment.reuse import own_stage
+from hstf.experiment.context import StageContext
+from hstf.experiment.tables import CHECK
 from hstf.imaging.scan import Scan
 from hstf.runtime.errors import HstfError, numbers
-from hstf.runtime.files import write_csv
 from hstf.runtime.processes import worker_count
-from hstf.stages.arguments import add_config
+from hstf.stages.arguments import context_of
 from hstf.stages.check.problems import Finding, Level, Scans, examine, sources
 from hstf.stages.check.reading import scan_all
 
 FACTS = ("shape", "spacing", "orientation", "dtype", "sha256")
-COLUMNS = ("case_id", "level", "file", "found", "expected", "what_to_do", *FACTS)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of ``hstf check``."""
-    add_config(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the stage."""
-    check(own_stage(load_config(*args.config), "check"))
+    check(context_of(args, "check"))
     return 0
 
 
-def check(config: Config) -> list[Finding]:
+def check(context: StageContext) -> list[Finding]:
     """Examine all cases and write ``check.csv``; with errors, ``check_failed.csv`` in its place.
 
     Raises:
         HstfError: there are errors; they and the warnings are named, grouped by case.
     """
-    layout = Layout.of(config)
-    sheet = read_cases(config)
+    layout = context.layout
+    config = context.config
+    sheet = context.sheet
     workers = worker_count(config.check.workers)
     scans = scan_all(sources(sheet, config), layout.root / ".check_cache.json", workers)
     findings = examine(sheet, scans, config)
@@ -53,7 +44,7 @@ def check(config: Config) -> list[Finding]:
     # The workflow deletes the output of a failed job, so the table of faults goes elsewhere.
     refused = layout.check.with_name("check_failed.csv")
     target, stale = (refused, layout.check) if failed else (layout.check, refused)
-    write_csv(target, _rows(findings, scans), COLUMNS)
+    CHECK.write(target, _rows(findings, scans))
     stale.unlink(missing_ok=True)
     if failed:
         raise HstfError(f"{report(findings)}\nThe same as a table: {refused}")

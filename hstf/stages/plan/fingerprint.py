@@ -127,9 +127,7 @@ def read_scan(config: Config, case: Case) -> tuple[ScanSummary, dict[str, np.nda
     box = bounding_box(to_ras(union, volume.affine))
     cropped = tuple(stop - start for start, stop in box)
     header = _scan(case, volume.data.shape, volume.affine)
-    scan = header.model_copy(
-        update={"cropped_shape": cropped, "intensities": tuple(intensities)}
-    )
+    scan = header.model_copy(update={"cropped_shape": cropped, "intensities": tuple(intensities)})
     return scan, foreground
 
 
