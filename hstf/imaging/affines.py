@@ -19,7 +19,8 @@ MINIMUM_DETERMINANT = 1e-6
 
 def spacing_of(affine: np.ndarray) -> Spacing:
     """Return the voxel size (mm) along each array axis."""
-    x, y, z = np.linalg.norm(affine[:3, :3], axis=0)
+    axes = affine[:3, :3]
+    x, y, z = np.linalg.norm(axes, axis=0)
     return float(x), float(y), float(z)
 
 
@@ -27,12 +28,19 @@ def affine_problem(affine: np.ndarray) -> str:
     """Describe why an affine cannot place voxels in space. Return an empty string if it can."""
     if not np.isfinite(affine).all():
         return "the affine has values that are not finite"
-    edges = np.linalg.norm(affine[:3, :3], axis=0)
-    directions = affine[:3, :3] / edges if edges.min() >= MINIMUM_EDGE_MM else np.zeros((3, 3))
-    if abs(np.linalg.det(directions)) < MINIMUM_DETERMINANT:
-        matrix = np.array2string(affine[:3, :3], precision=4).replace("\n", "")
-        return f"the affine is singular: {matrix}"
+    axes = affine[:3, :3]
+    if _is_singular(axes):
+        matrix = np.array2string(axes, precision=4)
+        return f"the affine is singular: {matrix}".replace("\n", "")
     return ""
+
+
+def _is_singular(axes: np.ndarray) -> bool:
+    edges = np.linalg.norm(axes, axis=0)
+    if edges.min() < MINIMUM_EDGE_MM:
+        return True
+    determinant = np.linalg.det(axes / edges)
+    return bool(abs(determinant) < MINIMUM_DETERMINANT)
 
 
 def orientation_of(affine: np.ndarray) -> np.ndarray:
@@ -53,7 +61,16 @@ def orientation_of(affine: np.ndarray) -> np.ndarray:
     return orientation.astype(int)
 
 
-def to_ras(array: np.ndarray, affine: np.ndarray) -> np.ndarray:
+def ras_order(affine: np.ndarray) -> np.ndarray:
+    """Return the array axis that is closest to each of the three RAS axes."""
+    ras_axes = orientation_of(affine)[:, 0]
+    return np.argsort(ras_axes)
+
+
+def to_ras(
+    array: np.ndarray,
+    affine: np.ndarray,
+) -> np.ndarray:
     """Return a view of ``array`` ``(X, Y, Z)`` whose axes are closest to RAS.
 
     RAS axes point to the right, anterior and superior.
@@ -63,12 +80,16 @@ def to_ras(array: np.ndarray, affine: np.ndarray) -> np.ndarray:
 
 def ras_spacing(affine: np.ndarray) -> Spacing:
     """Return the voxel size (mm) along the axes of :func:`to_ras`."""
-    sizes = np.linalg.norm(np.asarray(affine, dtype=float)[:3, :3], axis=0)
-    x, y, z = np.argsort(orientation_of(affine)[:, 0])
-    return float(sizes[x]), float(sizes[y]), float(sizes[z])
+    sizes = spacing_of(np.asarray(affine, dtype=float))
+    x, y, z = ras_order(affine)
+    return sizes[x], sizes[y], sizes[z]
 
 
-def corner_distance(first: np.ndarray, second: np.ndarray, shape: Sequence[int]) -> float:
+def corner_distance(
+    first: np.ndarray,
+    second: np.ndarray,
+    shape: Sequence[int],
+) -> float:
     """Return the maximum distance (mm) between the corners of a volume under two affines.
 
     Args:
@@ -77,9 +98,11 @@ def corner_distance(first: np.ndarray, second: np.ndarray, shape: Sequence[int])
         shape: shape of the volume.
     """
     ends = [(0, size - 1) for size in shape]
-    corners = np.array([(*corner, 1) for corner in product(*ends)], dtype=float)
-    differences = (corners @ (first - second).T)[:, :3]
-    return float(np.linalg.norm(differences, axis=1).max())
+    corners = [(*corner, 1) for corner in product(*ends)]
+    difference = first - second
+    offsets = np.array(corners, dtype=float) @ difference.T
+    distances = np.linalg.norm(offsets[:, :3], axis=1)
+    return float(distances.max())
 
 
 def geometry_mismatch(

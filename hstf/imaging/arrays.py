@@ -5,6 +5,7 @@ decompressed independently. Blosc2 runs without threads, because many processes 
 the same time, and some of them are forked from processes that use torch.
 """
 
+from math import ceil
 from pathlib import Path
 
 import blosc2
@@ -16,16 +17,24 @@ from hstf.runtime.files import atomic_path
 COMPRESSION_LEVEL = 5
 
 
+Region = slice | int | tuple[slice | int, ...]
+"""What an array is indexed with."""
+
+
 class StoredArray:
     """An array on disk. Slicing it reads and decompresses only the blocks within the slice."""
 
-    def __init__(self, path: Path, array: blosc2.NDArray) -> None:
+    def __init__(
+        self,
+        path: Path,
+        array: blosc2.NDArray,
+    ) -> None:
         self.path = path
         self.shape: tuple[int, ...] = tuple(array.shape)
         self.dtype: np.dtype = array.dtype
         self._array = array
 
-    def __getitem__(self, region: slice | int | tuple[slice | int, ...]) -> np.ndarray:
+    def __getitem__(self, region: Region) -> np.ndarray:
         """Read the voxels of ``region``, indexed as in numpy with steps of 1.
 
         Raises:
@@ -37,7 +46,11 @@ class StoredArray:
             raise _damaged(self.path, error) from error
 
 
-def write_array(path: Path, array: np.ndarray, chunk: int) -> None:
+def write_array(
+    path: Path,
+    array: np.ndarray,
+    chunk: int,
+) -> None:
     """Write an array atomically.
 
     Args:
@@ -48,18 +61,24 @@ def write_array(path: Path, array: np.ndarray, chunk: int) -> None:
     Raises:
         HstfError: if the file cannot be written.
     """
-    spatial = [max(1, min(chunk, size)) for size in array.shape[-3:]]
-    chunks = (1,) * (array.ndim - 3) + tuple(spatial)
-    blocks = tuple(-(-edge // 2) for edge in chunks)
-    compression = {"codec": blosc2.Codec.ZSTD, "clevel": COMPRESSION_LEVEL, "nthreads": 1}
+    other_axes = array.ndim - 3
+    chunks = [1] * other_axes
+    for size in array.shape[other_axes:]:
+        chunks.append(max(1, min(chunk, size)))
+    blocks = [ceil(edge / 2) for edge in chunks]
+    compression = {
+        "codec": blosc2.Codec.ZSTD,
+        "clevel": COMPRESSION_LEVEL,
+        "nthreads": 1,
+    }
     try:
         with atomic_path(path) as temporary:
             blosc2.asarray(
                 np.ascontiguousarray(array),
                 urlpath=str(temporary),
                 mode="w",
-                chunks=chunks,
-                blocks=blocks,
+                chunks=tuple(chunks),
+                blocks=tuple(blocks),
                 cparams=compression,
             )
     except RuntimeError as error:  # what Blosc2 raises when the disk is full
@@ -75,7 +94,12 @@ def open_array(path: Path) -> StoredArray:
     if not path.is_file():
         raise HstfError(f"{path}: missing. Run the stage that writes it first.")
     try:
-        array = blosc2.open(str(path), mode="r", mmap_mode="r", dparams={"nthreads": 1})
+        array = blosc2.open(
+            str(path),
+            mode="r",
+            mmap_mode="r",
+            dparams={"nthreads": 1},
+        )
     except (RuntimeError, ValueError, OSError) as error:
         raise _damaged(path, error) from error
     return StoredArray(path, array)
@@ -90,7 +114,10 @@ def read_array(path: Path) -> np.ndarray:
     return open_array(path)[...]  # type: ignore[index]
 
 
-def _damaged(path: Path, error: Exception) -> HstfError:
+def _damaged(
+    path: Path,
+    error: Exception,
+) -> HstfError:
     return HstfError(
         f"{path}: is damaged ({error})."
         " Delete it and the table in the same folder, and run its stage again."

@@ -10,7 +10,11 @@ MAXIMUM_LOCATIONS = 2000
 """Maximum number of voxels for each class."""
 
 
-def class_locations(label: np.ndarray, classes: int, case_id: str) -> np.ndarray:
+def class_locations(
+    label: np.ndarray,
+    classes: int,
+    case_id: str,
+) -> np.ndarray:
     """Draw up to :data:`MAXIMUM_LOCATIONS` random voxels of each foreground class.
 
     In a sparse label, background voxels are drawn too: random patches would hardly ever contain a
@@ -33,7 +37,9 @@ def class_locations(label: np.ndarray, classes: int, case_id: str) -> np.ndarray
     for index in wanted:
         found = np.flatnonzero(label == index)
         number = min(MAXIMUM_LOCATIONS, found.size)
-        chosen = np.sort(generator.choice(found, number, replace=False))
+        chosen = generator.choice(found, number, replace=False)
+        chosen.sort()
         coordinates = np.unravel_index(chosen, label.shape)
-        rows.append(np.stack([np.full(chosen.size, index), *coordinates], axis=1))
+        class_column = np.full(chosen.size, index)
+        rows.append(np.stack([class_column, *coordinates], axis=1))
     return np.concatenate(rows).astype(np.int32)

@@ -6,7 +6,10 @@ import cc3d
 import numpy as np
 
 
-def connected_components(mask: np.ndarray, connectivity: Literal[6, 18, 26]) -> np.ndarray:
+def connected_components(
+    mask: np.ndarray,
+    connectivity: Literal[6, 18, 26],
+) -> np.ndarray:
     """Find the connected components of a boolean ``mask`` ``(X, Y, Z)``.
 
     Returns:
@@ -14,7 +17,8 @@ def connected_components(mask: np.ndarray, connectivity: Literal[6, 18, 26]) -> 
     """
     # cc3d reserves memory for as many components as a volume of even size can have. It fails for
     # small volumes of odd size, which can have more. One more plane on each axis avoids that.
-    padded = np.pad(mask, [(0, 1)] * mask.ndim)
+    margins = [(0, 1)] * mask.ndim
+    padded = np.pad(mask, margins)
     components = cc3d.connected_components(padded, connectivity=connectivity)
     inside = tuple(slice(size) for size in mask.shape)
     return np.ascontiguousarray(components[inside])

@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.orientations import inv_ornt_aff
 
-from hstf.imaging.affines import orientation_of, ras_spacing, to_ras
+from hstf.imaging.affines import orientation_of, ras_order, ras_spacing, to_ras
 from hstf.imaging.label_values import IGNORED
 from hstf.imaging.resampling import Order, resample
 from hstf.imaging.slabs import plane_slabs
@@ -23,8 +23,12 @@ from hstf.imaging.spacing import Spacing, Triple, coarse_axis, is_same_spacing
 from hstf.runtime.documents import Document
 from hstf.runtime.errors import HstfError
 
-CropBox = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
-"""First voxel and last voxel + 1 along each axis."""
+Extent = tuple[int, int]
+"""First voxel and last voxel + 1 along an axis."""
+CropBox = tuple[Extent, Extent, Extent]
+"""Extent along each axis."""
+Point = tuple[float, float, float]
+"""A position (mm)."""
 Coordinates = tuple[np.ndarray | None, ...]
 """For each axis the voxel coordinates to sample; None for an axis that is not interpolated."""
 LINEAR: tuple[Order, ...] = (1, 1, 1)
@@ -33,13 +37,21 @@ NEAREST: tuple[Order, ...] = (0, 0, 0)
 
 def bounding_box(mask: np.ndarray) -> CropBox:
     """Return the bounding box of a ``mask`` ``(X, Y, Z)`` that has at least one voxel."""
-    return _extent(mask, 0), _extent(mask, 1), _extent(mask, 2)
+    x = _extent(mask, 0)
+    y = _extent(mask, 1)
+    z = _extent(mask, 2)
+    return x, y, z
 
 
-def _extent(mask: np.ndarray, axis: int) -> tuple[int, int]:
+def _extent(
+    mask: np.ndarray,
+    axis: int,
+) -> Extent:
     others = tuple(other for other in range(3) if other != axis)
     occupied = np.flatnonzero(mask.any(axis=others))
-    return int(occupied[0]), int(occupied[-1]) + 1
+    first = int(occupied[0])
+    last = int(occupied[-1])
+    return first, last + 1
 
 
 class Geometry(Document):
@@ -79,15 +91,19 @@ class Geometry(Document):
         Raises:
             HstfError: if the affine is degenerate.
         """
-        if crop is None:
-            ras_order = np.argsort(orientation_of(affine)[:, 0])
-            box = [(0, int(native_shape[axis])) for axis in ras_order]
-        else:
-            box = [(int(start), int(stop)) for start, stop in crop]
+        box = crop
+        if box is None:
+            x, y, z = (int(native_shape[axis]) for axis in ras_order(affine))
+            box = (0, x), (0, y), (0, z)
         source_spacing = ras_spacing(affine)
         grid_shape = []
-        for (start, stop), source, target in zip(box, source_spacing, spacing, strict=True):
-            grid_shape.append(_grid_size(stop - start, source, float(target)))
+        for axis, (start, stop) in enumerate(box):
+            size = _grid_size(
+                stop - start,
+                source_spacing[axis],
+                float(spacing[axis]),
+            )
+            grid_shape.append(size)
         content = {
             "native_shape": [int(size) for size in native_shape],
             "affine": np.asarray(affine, dtype=float).tolist(),
@@ -102,14 +118,19 @@ class Geometry(Document):
     def crop_shape(self) -> Triple:
         """Shape of the crop in native voxels, RAS axes."""
         x, y, z = self.crop
-        return x[1] - x[0], y[1] - y[0], z[1] - z[0]
+        return _length(x), _length(y), _length(z)
 
     @property
     def orientation(self) -> str:
         """Directions of the native array axes, for instance ``LPS``."""
-        return "".join(nib.aff2axcodes(np.array(self.affine)))
+        codes = nib.aff2axcodes(np.array(self.affine))
+        return "".join(codes)
 
-    def to_grid(self, image: np.ndarray, order: Order = 3) -> np.ndarray:
+    def to_grid(
+        self,
+        image: np.ndarray,
+        order: Order = 3,
+    ) -> np.ndarray:
         """Resample a native ``image`` ``(X, Y, Z)`` to the grid.
 
         Args:
@@ -124,13 +145,19 @@ class Geometry(Document):
         """
         return self.crop_to_grid(self.cropped(image), order)
 
-    def crop_to_grid(self, cropped: np.ndarray, order: Order = 3) -> np.ndarray:
+    def crop_to_grid(
+        self,
+        cropped: np.ndarray,
+        order: Order = 3,
+    ) -> np.ndarray:
         """Resample a volume that :meth:`cropped` returned to the grid, as float32.
 
         With order 3, the nearest slice is taken along a coarse axis: splines between thick slices
         produce structures that do not exist (nnU-Net, Isensee et al. 2021).
         """
-        return resample(cropped, self._grid_in_crop(), self._image_orders(order))
+        coordinates = self._grid_in_crop()
+        orders = self._image_orders(order)
+        return resample(cropped, coordinates, orders)
 
     def cropped(self, array: np.ndarray) -> np.ndarray:
         """Return the crop of a native ``array`` ``(X, Y, Z)`` as a view with RAS axes.
@@ -139,10 +166,15 @@ class Geometry(Document):
             HstfError: if the shape is not the native one.
         """
         _check_shape(array.shape, self.native_shape, "native")
-        box = tuple(slice(start, stop) for start, stop in self.crop)
-        return to_ras(array, np.array(self.affine))[box]
+        reoriented = to_ras(array, np.array(self.affine))
+        box = tuple(slice(*extent) for extent in self.crop)
+        return reoriented[box]
 
-    def label_to_grid(self, label: np.ndarray, classes: int) -> np.ndarray:
+    def label_to_grid(
+        self,
+        label: np.ndarray,
+        classes: int,
+    ) -> np.ndarray:
         """Resample a native label map to the grid.
 
         Each class is interpolated linearly, and the class with the maximum value is taken. A grid
@@ -171,7 +203,8 @@ class Geometry(Document):
             result[rows] = winner.label
             ignored = source == IGNORED
             if ignored.any():
-                result[rows][resample(ignored, within, NEAREST) > 0] = IGNORED
+                is_ignored = resample(ignored, within, NEAREST) > 0
+                result[rows][is_ignored] = IGNORED
         if (result == IGNORED).any():
             self._keep_labelled(cropped, result)
         return result
@@ -191,8 +224,12 @@ class Geometry(Document):
         """
         _check_shape(probabilities.shape[1:], self.grid_shape, "grid")
 
-        def classes(rows: slice, coordinates: Coordinates) -> np.ndarray:
-            winner = _WinningClass((rows.stop - rows.start, *self.crop_shape[1:]))
+        def classes(
+            rows: slice,
+            coordinates: Coordinates,
+        ) -> np.ndarray:
+            planes = rows.stop - rows.start
+            winner = _WinningClass((planes, *self.crop_shape[1:]))
             for index, channel in enumerate(probabilities):
                 source, within = _needed_planes(channel, rows, coordinates)
                 # A class without probability cannot win. Class 0 is the default.
@@ -203,7 +240,10 @@ class Geometry(Document):
         return self._fill_native(np.dtype(np.uint8), 0, classes)
 
     def scalar_to_native(
-        self, array: np.ndarray, order: Literal[0, 1] = 1, fill: float = 0
+        self,
+        array: np.ndarray,
+        order: Literal[0, 1] = 1,
+        fill: float = 0,
     ) -> np.ndarray:
         """Resample a map on the grid ``(X, Y, Z)`` to native space.
 
@@ -220,7 +260,10 @@ class Geometry(Document):
         """
         _check_shape(array.shape, self.grid_shape, "grid")
 
-        def values(rows: slice, coordinates: Coordinates) -> np.ndarray:
+        def values(
+            rows: slice,
+            coordinates: Coordinates,
+        ) -> np.ndarray:
             source, within = _needed_planes(array, rows, coordinates)
             resampled = resample(source, within, (order,) * 3)
             if array.dtype.kind in "iu":
@@ -229,15 +272,18 @@ class Geometry(Document):
 
         return self._fill_native(array.dtype, fill, values)
 
-    def grid_to_mm(self, position: Sequence[float]) -> tuple[float, float, float]:
+    def grid_to_mm(self, position: Sequence[float]) -> Point:
         """Return the position (mm, by the affine of the file) of a voxel index of the grid."""
-        ras = []
+        voxel = []
         for axis, index in enumerate(position):
             grid_centre = (self.grid_shape[axis] - 1) / 2
             crop_centre = (self.crop_shape[axis] - 1) / 2
+            crop_start, _ = self.crop[axis]
             mm = (index - grid_centre) * self.spacing[axis]
-            ras.append(mm / self.source_spacing[axis] + crop_centre + self.crop[axis][0])
-        x, y, z, _ = (self._ras_to_mm @ [*ras, 1]).tolist()
+            offset = mm / self.source_spacing[axis]
+            voxel.append(offset + crop_centre + crop_start)
+        homogeneous = self._ras_to_mm @ [*voxel, 1]
+        x, y, z, _ = homogeneous.tolist()
         return x, y, z
 
     @cached_property
@@ -247,7 +293,10 @@ class Geometry(Document):
         return affine @ inv_ornt_aff(orientation_of(affine), self.native_shape)
 
     def _fill_native(
-        self, dtype: np.dtype, fill: float, values: Callable[[slice, Coordinates], np.ndarray]
+        self,
+        dtype: np.dtype,
+        fill: float,
+        values: Callable[[slice, Coordinates], np.ndarray],
     ) -> np.ndarray:
         """Create a native volume and fill its crop slab by slab, to save memory."""
         native = np.full(self.native_shape, fill, dtype)
@@ -257,7 +306,11 @@ class Geometry(Document):
             cropped[rows] = values(rows, coordinates)
         return native
 
-    def _keep_labelled(self, cropped: np.ndarray, grid: np.ndarray) -> None:
+    def _keep_labelled(
+        self,
+        cropped: np.ndarray,
+        grid: np.ndarray,
+    ) -> None:
         """Label ignored voxels of ``grid`` by the labelled voxels of ``cropped`` within them.
 
         ``grid`` changes in place. A grid voxel that contains voxels of several classes stays
@@ -267,9 +320,13 @@ class Geometry(Document):
         lowest = np.full(grid.shape, IGNORED, np.uint8)
         highest = np.zeros(grid.shape, np.uint8)
         for rows in plane_slabs(self.crop_shape[0]):
-            x, y, z = np.nonzero(cropped[rows] != IGNORED)
-            voxels = (nearest[0][rows][x], nearest[1][y], nearest[2][z])
-            values = cropped[rows][x, y, z]
+            slab = cropped[rows]
+            x, y, z = np.nonzero(slab != IGNORED)
+            values = slab[x, y, z]
+            grid_x = nearest[0][rows][x]
+            grid_y = nearest[1][y]
+            grid_z = nearest[2][z]
+            voxels = (grid_x, grid_y, grid_z)
             np.minimum.at(lowest, voxels, values)
             np.maximum.at(highest, voxels, values)
         has_one_class = (grid == IGNORED) & (lowest == highest)
@@ -283,23 +340,46 @@ class Geometry(Document):
                 index = np.arange(self.crop_shape[axis])
             else:
                 index = np.floor(coordinates + 0.5)
-            nearest.append(index.clip(0, self.grid_shape[axis] - 1).astype(np.intp))
+            last = self.grid_shape[axis] - 1
+            nearest.append(index.clip(0, last).astype(np.intp))
         return nearest
 
     def _image_orders(self, order: Order) -> tuple[Order, ...]:
-        if order != 3:
-            return (order,) * 3
-        coarse = {coarse_axis(self.source_spacing), coarse_axis(self.spacing)}
-        return tuple(0 if axis in coarse else order for axis in range(3))
+        orders = [order] * 3
+        if order == 3:
+            for spacing in (self.source_spacing, self.spacing):
+                axis = coarse_axis(spacing)
+                if axis is not None:
+                    orders[axis] = 0
+        return tuple(orders)
 
     def _grid_in_crop(self) -> Coordinates:
-        return _coordinates(self.crop_shape, self.source_spacing, self.grid_shape, self.spacing)
+        return _coordinates(
+            self.crop_shape,
+            self.source_spacing,
+            self.grid_shape,
+            self.spacing,
+        )
 
     def _crop_in_grid(self) -> Coordinates:
-        return _coordinates(self.grid_shape, self.spacing, self.crop_shape, self.source_spacing)
+        return _coordinates(
+            self.grid_shape,
+            self.spacing,
+            self.crop_shape,
+            self.source_spacing,
+        )
 
 
-def _grid_size(voxels: int, source_mm: float, target_mm: float) -> int:
+def _length(extent: Extent) -> int:
+    start, stop = extent
+    return stop - start
+
+
+def _grid_size(
+    voxels: int,
+    source_mm: float,
+    target_mm: float,
+) -> int:
     """Return the number of grid voxels along an axis."""
     if is_same_spacing(source_mm, target_mm):
         return voxels
@@ -307,7 +387,10 @@ def _grid_size(voxels: int, source_mm: float, target_mm: float) -> int:
 
 
 def _coordinates(
-    source: Triple, source_mm: Spacing, target: Triple, target_mm: Spacing
+    source: Triple,
+    source_mm: Spacing,
+    target: Triple,
+    target_mm: Spacing,
 ) -> Coordinates:
     """Return the positions of the voxels of ``target`` in ``source``, which has the same centre."""
     coordinates: list[np.ndarray | None] = []
@@ -315,14 +398,18 @@ def _coordinates(
         if is_same_spacing(source_mm[axis], target_mm[axis]):
             coordinates.append(None)
             continue
-        offset = np.arange(target[axis]) - (target[axis] - 1) / 2
+        source_centre = (source[axis] - 1) / 2
+        target_centre = (target[axis] - 1) / 2
+        offset = np.arange(target[axis]) - target_centre
         step = target_mm[axis] / source_mm[axis]
-        coordinates.append(offset * step + (source[axis] - 1) / 2)
+        coordinates.append(offset * step + source_centre)
     return tuple(coordinates)
 
 
 def _needed_planes(
-    source: np.ndarray, rows: slice, coordinates: Coordinates
+    source: np.ndarray,
+    rows: slice,
+    coordinates: Coordinates,
 ) -> tuple[np.ndarray, Coordinates]:
     """Cut the planes of ``source`` that linear or nearest interpolation at ``rows`` needs.
 
@@ -331,10 +418,12 @@ def _needed_planes(
     """
     if coordinates[0] is None:
         return source[rows], coordinates
-    wanted = np.clip(coordinates[0][rows], 0, source.shape[0] - 1)
+    wanted = coordinates[0][rows].clip(0, len(source) - 1)
     first = int(wanted[0])
     last = int(np.ceil(wanted[-1]))
-    return source[first : last + 1], (wanted - first, *coordinates[1:])
+    planes = source[first : last + 1]
+    within = (wanted - first, *coordinates[1:])
+    return planes, within
 
 
 class _WinningClass:
@@ -347,12 +436,20 @@ class _WinningClass:
         self.label = np.zeros(shape, np.uint8)
         self._best = np.zeros(shape, np.float32)
 
-    def add(self, index: int, score: np.ndarray) -> None:
+    def add(
+        self,
+        index: int,
+        score: np.ndarray,
+    ) -> None:
         self.label[score > self._best] = index
         np.maximum(self._best, score, out=self._best)
 
 
-def _check_shape(found: tuple[int, ...], expected: Triple, space: str) -> None:
+def _check_shape(
+    found: tuple[int, ...],
+    expected: Triple,
+    space: str,
+) -> None:
     if tuple(found) != tuple(expected):
         raise HstfError(
             f"an array has shape {tuple(found)}, but the {space} shape of its case is"

@@ -8,6 +8,8 @@ from hstf.experiment.plan import Normalisation
 
 MAXIMUM_SAMPLE = 4_000_000
 """Number of voxels from which statistics are computed. Larger scans are subsampled."""
+MINIMUM_EMPTY_CORNERS = 4
+"""Number of corners that the empty background has at least."""
 LOWER = 0.5
 """Percentile at which low intensities are clipped."""
 UPPER = 99.5
@@ -29,8 +31,11 @@ def empty_value(data: np.ndarray) -> float | None:
         The value, or None if the scan has no empty background.
     """
     corners = _corners(data)
-    value, count = Counter(corners.ravel().tolist()).most_common(1)[0]
-    if count >= 4 and (value == 0 or value == data.min()):
+    counts = Counter(corners.ravel().tolist())
+    value, count = counts.most_common(1)[0]
+    if count < MINIMUM_EMPTY_CORNERS:
+        return None
+    if value == 0 or value == data.min():
         return value
     return None
 
@@ -53,7 +58,10 @@ def nonempty_mask(data: np.ndarray) -> np.ndarray:
     return np.ones(data.shape, bool)
 
 
-def field_of_view(data: np.ndarray, scheme: str) -> np.ndarray:
+def field_of_view(
+    data: np.ndarray,
+    scheme: str,
+) -> np.ndarray:
     """Return a mask of the voxels that were scanned.
 
     An ultrasound scan (scheme ``fan``) has the value of the empty corners also where the tissue
@@ -73,12 +81,17 @@ def field_of_view(data: np.ndarray, scheme: str) -> np.ndarray:
     return ~np.isin(regions, corner_regions[corner_regions > 0])
 
 
-def sample(data: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def sample(
+    data: np.ndarray,
+    mask: np.ndarray,
+) -> np.ndarray:
     """Return the values of ``data`` in ``mask`` on a regular subgrid.
 
     The subgrid has about :data:`MAXIMUM_SAMPLE` voxels at most.
     """
-    step = max(1, int(np.ceil((data.size / MAXIMUM_SAMPLE) ** (1 / 3))))
+    excess = data.size / MAXIMUM_SAMPLE
+    step = int(np.ceil(excess ** (1 / 3)))
+    step = max(1, step)
     grid = (slice(None, None, step),) * 3
     values = data[grid][mask[grid]]
     if values.size:
@@ -86,7 +99,11 @@ def sample(data: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return data[mask]
 
 
-def normalise(data: np.ndarray, mask: np.ndarray, normalisation: Normalisation) -> None:
+def normalise(
+    data: np.ndarray,
+    mask: np.ndarray,
+    normalisation: Normalisation,
+) -> None:
     """Normalise a scan in place to a mean of about 0 and a standard deviation of about 1.
 
     A constant scan becomes 0.
@@ -98,7 +115,12 @@ def normalise(data: np.ndarray, mask: np.ndarray, normalisation: Normalisation) 
         normalisation: scheme of the channel.
     """
     if normalisation.scheme == "ct":
-        np.clip(data, normalisation.lower, normalisation.upper, out=data)
+        np.clip(
+            data,
+            normalisation.lower,
+            normalisation.upper,
+            out=data,
+        )
         _standardise(data, normalisation.mean, normalisation.std)
         return
     values = sample(data, mask)
@@ -115,7 +137,10 @@ def normalise(data: np.ndarray, mask: np.ndarray, normalisation: Normalisation) 
     _standardise(data, mean, std)
 
 
-def _compress_uptake(data: np.ndarray, values: np.ndarray) -> np.ndarray:
+def _compress_uptake(
+    data: np.ndarray,
+    values: np.ndarray,
+) -> np.ndarray:
     """Compress the upper tail of a PET scan by arcsinh, in place.
 
     Returns:
@@ -142,7 +167,11 @@ def _body(values: np.ndarray) -> np.ndarray:
     return positive[positive > BODY_THRESHOLD * positive.mean()]
 
 
-def _standardise(data: np.ndarray, mean: float, std: float) -> None:
+def _standardise(
+    data: np.ndarray,
+    mean: float,
+    std: float,
+) -> None:
     data -= np.float32(mean)
     if std > MINIMUM_STD * max(1.0, abs(mean)):
         data /= np.float32(std)

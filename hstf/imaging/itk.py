@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import SimpleITK
 
 READERS = {".mha": "MetaImageIO", ".nrrd": "NrrdImageIO"}
+ERROR_POSITION = re.compile(r"(?:ITK |itk::)ERROR: \w+\(0x[0-9a-f]+\): ")
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -25,13 +26,22 @@ class ItkVoxels:
 
     is_proxy = True
 
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    def __init__(
+        self,
+        path: Path,
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+    ) -> None:
         self.path = path
         self.shape = shape
         self.dtype = dtype
         self.ndim = len(shape)
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(
+        self,
+        dtype: Any = None,
+        copy: bool | None = None,
+    ) -> np.ndarray:
         import SimpleITK
 
         with _short_errors():
@@ -60,7 +70,7 @@ def open_itk(path: Path) -> nib.Nifti1Image:
     reader = _reader(path)
     with _short_errors():
         reader.ReadImageInformation()
-    size = tuple(int(n) for n in reader.GetSize())
+    size = tuple(map(int, reader.GetSize()))
     if reader.GetNumberOfComponents() != 1:
         raise ValueError(f"{reader.GetNumberOfComponents()} values for each voxel, expected one")
     if len(size) not in (3, 4):
@@ -68,11 +78,21 @@ def open_itk(path: Path) -> nib.Nifti1Image:
     # An image of one voxel shows which numpy type the pixel type of the file has.
     pixel = SimpleITK.Image([1] * len(size), reader.GetPixelID())
     dtype = SimpleITK.GetArrayViewFromImage(pixel).dtype
-    image = nib.Nifti1Image(ItkVoxels(path, size, dtype), _affine(reader, len(size)), dtype=dtype)
+    voxels = ItkVoxels(path, size, dtype)
+    affine = _affine(reader, len(size))
+    image = nib.Nifti1Image(voxels, affine, dtype=dtype)
     image.header.set_xyzt_units("mm")
     # update_affine=False: the header has single precision, the affine must keep double precision.
-    image.set_qform(image.affine, code=1, update_affine=False)
-    image.set_sform(image.affine, code=1, update_affine=False)
+    image.set_qform(
+        image.affine,
+        code=1,
+        update_affine=False,
+    )
+    image.set_sform(
+        image.affine,
+        code=1,
+        update_affine=False,
+    )
     return image
 
 
@@ -82,8 +102,9 @@ def _short_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        message = re.split(r"(?:ITK |itk::)ERROR: \w+\(0x[0-9a-f]+\): ", str(error))[-1]
-        raise OSError(message.partition(" Reason:")[0]) from error
+        message = ERROR_POSITION.split(str(error))[-1]
+        message, _, _ = message.partition(" Reason:")
+        raise OSError(message) from error
 
 
 def _reader(path: Path) -> "SimpleITK.ImageFileReader":
@@ -96,9 +117,13 @@ def _reader(path: Path) -> "SimpleITK.ImageFileReader":
     return reader
 
 
-def _affine(reader: "SimpleITK.ImageFileReader", axes: int) -> np.ndarray:
+def _affine(
+    reader: "SimpleITK.ImageFileReader",
+    axes: int,
+) -> np.ndarray:
     """Return the affine ``(4, 4)`` of the first three axes: voxel index to mm (RAS+)."""
-    direction = np.reshape(reader.GetDirection(), (axes, axes))[:3, :3]
+    direction = np.reshape(reader.GetDirection(), (axes, axes))
+    direction = direction[:3, :3]
     affine = np.eye(4)
     affine[:3, :3] = direction * reader.GetSpacing()[:3]
     affine[:3, 3] = reader.GetOrigin()[:3]

@@ -12,7 +12,11 @@ IGNORED = 255
 """Class index of voxels to ignore: their class is unknown. Nothing is learned or measured there."""
 
 
-def class_indices(values: np.ndarray, config: Config, path: Path) -> np.ndarray:
+def class_indices(
+    values: np.ndarray,
+    config: Config,
+    path: Path,
+) -> np.ndarray:
     """Convert the values of a label file to class indices.
 
     Args:
@@ -27,12 +31,14 @@ def class_indices(values: np.ndarray, config: Config, path: Path) -> np.ndarray:
         HstfError: if the configuration does not name a value.
     """
     table = np.full(256, -1, np.int16)
-    table[config.class_values] = np.arange(len(config.class_values))
+    classes = len(config.class_values)
+    table[config.class_values] = np.arange(classes)
     if config.ignore_value is not None:
         table[config.ignore_value] = IGNORED
     indices = table[values]
-    if (indices < 0).any():
-        unknown = np.unique(values[indices < 0]).tolist()
+    is_unknown = indices < 0
+    if is_unknown.any():
+        unknown = np.unique(values[is_unknown]).tolist()
         raise HstfError(
             f"{path}: has the values {unknown}, which are not in 'labels:'"
             f" ({_describe(config.labels)}). Correct the file or add them to 'labels:'."
@@ -41,9 +47,14 @@ def class_indices(values: np.ndarray, config: Config, path: Path) -> np.ndarray:
 
 
 def _describe(labels: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in labels.items())
+    parts = [f"{name} {value}" for name, value in labels.items()]
+    return ", ".join(parts)
 
 
-def to_label_values(indices: np.ndarray, config: Config) -> np.ndarray:
+def to_label_values(
+    indices: np.ndarray,
+    config: Config,
+) -> np.ndarray:
     """Convert class indices ``(X, Y, Z)`` to the values of a label file (uint8)."""
-    return np.asarray(config.class_values, dtype=np.uint8)[indices]
+    table = np.asarray(config.class_values, dtype=np.uint8)
+    return table[indices]

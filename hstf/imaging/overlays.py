@@ -46,7 +46,10 @@ class Sliceable(Protocol):
     def __getitem__(self, region: tuple[int | slice, ...]) -> np.ndarray: ...
 
 
-def overlay_path(folder: Path, case_id: str) -> Path:
+def overlay_path(
+    folder: Path,
+    case_id: str,
+) -> Path:
     """Return the path of the picture of a case.
 
     Args:
@@ -78,15 +81,19 @@ def draw_overlay(
         spacing: voxel size (mm).
         captions: lines of text below the slices.
     """
-    canvas = Image.new("RGB", (3 * TILE, 2 * TILE + CAPTION))
+    width = 3 * TILE
+    height = 2 * TILE + CAPTION
+    canvas = Image.new("RGB", (width, height))
     for axis, position in enumerate(best_slices(label)):
         region: list[int | slice] = [slice(None)] * 3
         region[axis] = position
         plane = tuple(region)
         pixel_size = [mm for other, mm in enumerate(spacing) if other != axis]
         grey = _grey(image[(0, *plane)])
-        _paste(canvas, _outline(grey, label[plane]), pixel_size, (axis, 0))
-        _paste(canvas, _highlight_low(grey, weight[plane]), pixel_size, (axis, 1))
+        outlined = _outline(grey, label[plane])
+        weighted = _highlight_low(grey, weight[plane])
+        _paste(canvas, outlined, pixel_size, (axis, 0))
+        _paste(canvas, weighted, pixel_size, (axis, 1))
     _write_captions(canvas, captions)
     with atomic_path(path) as temporary:
         canvas.save(temporary)
@@ -99,12 +106,18 @@ def best_slices(label: np.ndarray) -> list[int]:
     for axis in range(3):
         others = tuple(other for other in range(3) if other != axis)
         counts = np.count_nonzero(foreground, axis=others)
-        best = counts.argmax() if counts.any() else len(counts) // 2
-        slices.append(int(best))
+        if counts.any():
+            slices.append(int(counts.argmax()))
+        else:
+            slices.append(len(counts) // 2)
     return slices
 
 
-def prune_overlays(folder: Path, ranked_cases: Sequence[str], maximum: int) -> None:
+def prune_overlays(
+    folder: Path,
+    ranked_cases: Sequence[str],
+    maximum: int,
+) -> None:
     """Delete the pictures of all but the first ``maximum`` of ``ranked_cases``."""
     for case_id in ranked_cases[maximum:]:
         overlay_path(folder, case_id).unlink(missing_ok=True)
@@ -113,37 +126,54 @@ def prune_overlays(folder: Path, ranked_cases: Sequence[str], maximum: int) -> N
 def _grey(values: np.ndarray) -> np.ndarray:
     values = np.asarray(values, np.float32)
     low, high = np.percentile(values, (1, 99))
-    grey = np.clip((values - low) / max(high - low, 1e-6), 0, 1) * 255
-    return np.repeat(grey[..., None], 3, axis=-1)
+    contrast = max(high - low, 1e-6)
+    fraction = (values - low) / contrast
+    grey = np.clip(fraction, 0, 1) * 255
+    return np.stack([grey, grey, grey], axis=-1)
 
 
-def _outline(grey: np.ndarray, classes: np.ndarray) -> np.ndarray:
+def _outline(
+    grey: np.ndarray,
+    classes: np.ndarray,
+) -> np.ndarray:
     """Tint each class of a slice and draw its edge in full colour."""
     edge = np.zeros(classes.shape, bool)
     _mark_changes(classes, edge)
     _mark_changes(classes.T, edge.T)
     inside = classes > 0
-    colour = COLOURS[np.where(inside, (classes - 1) % (len(COLOURS) - 1) + 1, 0)]
+    repeated = (classes - 1) % (len(COLOURS) - 1) + 1
+    colour = COLOURS[np.where(inside, repeated, 0)]
     opacity = np.where(edge, 1.0, 0.25)
-    opacity = np.where(inside, opacity, 0.0)[..., None]
+    opacity = np.where(inside, opacity, 0.0)
+    opacity = opacity[..., None]
     return grey * (1 - opacity) + colour * opacity
 
 
-def _mark_changes(classes: np.ndarray, edge: np.ndarray) -> None:
+def _mark_changes(
+    classes: np.ndarray,
+    edge: np.ndarray,
+) -> None:
     """Mark both neighbours wherever the class changes along the first axis, in place."""
     differs = classes[1:] != classes[:-1]
     edge[1:] |= differs
     edge[:-1] |= differs
 
 
-def _highlight_low(grey: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def _highlight_low(
+    grey: np.ndarray,
+    weight: np.ndarray,
+) -> np.ndarray:
     """Colour a slice red where the weight is low."""
-    lack = 1 - weight[..., None].astype(np.float32) / 255
+    fraction = weight[..., None].astype(np.float32) / 255
+    lack = 1 - fraction
     return grey * (1 - lack) * 0.6 + LOW_WEIGHT_COLOUR * lack
 
 
 def _paste(
-    canvas: Image.Image, plane: np.ndarray, pixel_size: Sequence[float], tile: tuple[int, int]
+    canvas: Image.Image,
+    plane: np.ndarray,
+    pixel_size: Sequence[float],
+    tile: tuple[int, int],
 ) -> None:
     """Paste a slice with RAS axes into the middle of a tile, with square pixels.
 
@@ -153,21 +183,31 @@ def _paste(
         pixel_size: voxel size (mm) of both axes.
         tile: column and row of the tile.
     """
-    pixels = np.rint(plane).astype(np.uint8).swapaxes(0, 1)[::-1, ::-1]
+    pixels = np.rint(plane).astype(np.uint8)
+    pixels = pixels.swapaxes(0, 1)
+    picture = Image.fromarray(pixels[::-1, ::-1])
     width_mm = plane.shape[0] * pixel_size[0]
     height_mm = plane.shape[1] * pixel_size[1]
     zoom = (TILE - MARGIN) / max(width_mm, height_mm)
     width = max(1, round(width_mm * zoom))
     height = max(1, round(height_mm * zoom))
-    shown = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
+    picture = picture.resize((width, height), Image.Resampling.BILINEAR)
     left = tile[0] * TILE + (TILE - width) // 2
     top = tile[1] * TILE + (TILE - height) // 2
-    canvas.paste(shown, (left, top))
+    canvas.paste(picture, (left, top))
 
 
-def _write_captions(canvas: Image.Image, captions: Sequence[str]) -> None:
+def _write_captions(
+    canvas: Image.Image,
+    captions: Sequence[str],
+) -> None:
     pen = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(12)
     for line, caption in enumerate(captions):
         position = (6, 2 * TILE + 4 + LINE_HEIGHT * line)
-        pen.text(position, caption[:MAXIMUM_CHARACTERS], fill=(255, 255, 255), font=font)
+        pen.text(
+            position,
+            caption[:MAXIMUM_CHARACTERS],
+            fill=(255, 255, 255),
+            font=font,
+        )

@@ -22,7 +22,10 @@ AFFINE_TOLERANCE_MM = 1.0
 
 
 def prepare_image(
-    volumes: Sequence[Volume], plan: Plan, config: PreprocessConfig, modalities: Collection[str]
+    volumes: Sequence[Volume],
+    plan: Plan,
+    config: PreprocessConfig,
+    modalities: Collection[str],
 ) -> tuple[np.ndarray, Geometry]:
     """Bring the channels of a scan to the planned grid and normalise them.
 
@@ -47,18 +50,33 @@ def prepare_image(
     first = volumes[0]
     box = None
     if config.crop:
-        box = bounding_box(to_ras(np.logical_or.reduce(masks), first.affine))
-    geometry = Geometry.of(first.data.shape, first.affine, plan.spacing, box)
+        scanned = np.logical_or.reduce(masks)
+        box = bounding_box(to_ras(scanned, first.affine))
+    geometry = Geometry.of(
+        first.data.shape,
+        first.affine,
+        plan.spacing,
+        box,
+    )
     _check_growth(geometry)
     image = np.empty((len(volumes), *geometry.grid_shape), np.float32)
     for channel, volume in enumerate(volumes):
-        cropped = np.array(geometry.cropped(volume.data), np.float32, order="C")
-        normalise(cropped, geometry.cropped(masks[channel]), plan.normalisation[channel])
+        cropped = np.array(
+            geometry.cropped(volume.data),
+            np.float32,
+            order="C",
+        )
+        mask = geometry.cropped(masks[channel])
+        normalise(cropped, mask, plan.normalisation[channel])
         image[channel] = geometry.crop_to_grid(cropped)
     return image, geometry
 
 
-def _check_volumes(volumes: Sequence[Volume], plan: Plan, names: Sequence[str]) -> None:
+def _check_volumes(
+    volumes: Sequence[Volume],
+    plan: Plan,
+    names: Sequence[str],
+) -> None:
     channels = len(plan.normalisation)
     if len(volumes) != channels or len(names) != channels:
         raise HstfError(

@@ -11,7 +11,13 @@ LEVELS = np.arange(256, dtype=np.float32) / 255
 """Probability that each value of a uint8 map stands for."""
 
 
-def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+MINIMUM_POSITIVE = np.finfo(np.float32).tiny
+
+
+def apply_temperature(
+    probabilities: np.ndarray,
+    temperature: float,
+) -> np.ndarray:
     """Scale probabilities by a temperature.
 
     Softmax of the logits divided by T is the same as probabilities to the power of 1/T, normalised
@@ -28,7 +34,8 @@ def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarr
     scaled = np.empty_like(probabilities)
     for slab in slabs(probabilities.shape[1:]):
         raised = powers[probabilities[:, slab]]
-        raised *= 255 / np.maximum(raised.sum(axis=0), np.finfo(np.float32).tiny)
+        total = np.maximum(raised.sum(axis=0), MINIMUM_POSITIVE)
+        raised *= 255 / total
         scaled[:, slab] = np.rint(raised)
     return scaled
 
@@ -37,12 +44,16 @@ def most_likely(probabilities: np.ndarray) -> np.ndarray:
     """Return the most likely class ``(...)`` uint8 of ``probabilities`` ``(K, ...)``."""
     label = np.empty(probabilities.shape[1:], np.uint8)
     for slab in slabs(label.shape):
-        label[slab] = probabilities[:, slab].argmax(axis=0)
+        planes = probabilities[:, slab]
+        label[slab] = planes.argmax(axis=0)
     return label
 
 
 def make_certain(
-    probabilities: np.ndarray, label: np.ndarray, where: np.ndarray, full: float
+    probabilities: np.ndarray,
+    label: np.ndarray,
+    where: np.ndarray,
+    full: float,
 ) -> None:
     """Assign the full probability to one class, in place.
 
@@ -54,4 +65,6 @@ def make_certain(
     """
     # One class at a time: indices of the voxels would need more memory than the probabilities.
     for index, of_class in enumerate(probabilities):
-        np.copyto(of_class, (label == index) * of_class.dtype.type(full), where=where)
+        value = of_class.dtype.type(full)
+        certain = (label == index) * value
+        np.copyto(of_class, certain, where=where)

@@ -19,18 +19,23 @@ Box = tuple[slice, ...]
 
 def class_count(structures: Structures) -> int:
     """Return the number of classes, including the background."""
-    return 1 + max(max(classes) for classes in structures.values())
+    last = max(max(classes) for classes in structures.values())
+    return last + 1
 
 
 def membership(structures: Structures) -> np.ndarray:
     """Return a table ``(S, K)`` int64: 1 where a class (column) is in a structure (row)."""
-    table = np.zeros((len(structures), class_count(structures)), np.int64)
-    for row, classes in zip(table, structures.values(), strict=True):
-        row[list(classes)] = 1
+    shape = (len(structures), class_count(structures))
+    table = np.zeros(shape, np.int64)
+    for row, classes in enumerate(structures.values()):
+        table[row, list(classes)] = 1
     return table
 
 
-def structure_mask(label: np.ndarray, classes: ClassIndices) -> np.ndarray:
+def structure_mask(
+    label: np.ndarray,
+    classes: ClassIndices,
+) -> np.ndarray:
     """Return a boolean mask of a structure.
 
     Args:
@@ -40,7 +45,10 @@ def structure_mask(label: np.ndarray, classes: ClassIndices) -> np.ndarray:
     return reduce(np.logical_or, (label == index for index in classes))
 
 
-def structure_probability(probabilities: np.ndarray, classes: ClassIndices) -> np.ndarray:
+def structure_probability(
+    probabilities: np.ndarray,
+    classes: ClassIndices,
+) -> np.ndarray:
     """Return the probability of a structure: the sum over its classes.
 
     Args:
@@ -53,12 +61,18 @@ def structure_probability(probabilities: np.ndarray, classes: ClassIndices) -> n
     return reduce(_add_up_to_255, (probabilities[index] for index in classes))
 
 
-def _add_up_to_255(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def _add_up_to_255(
+    first: np.ndarray,
+    second: np.ndarray,
+) -> np.ndarray:
     """Add two uint8 arrays. Rounding may have made the sum of all classes more than 255."""
     return first + np.minimum(second, 255 - first)
 
 
-def overlaps(table: np.ndarray, structures: Structures) -> np.ndarray:
+def overlaps(
+    table: np.ndarray,
+    structures: Structures,
+) -> np.ndarray:
     """Count the voxels of each structure in two label maps.
 
     Args:
@@ -75,12 +89,19 @@ def overlaps(table: np.ndarray, structures: Structures) -> np.ndarray:
     return np.stack([both, first, second])
 
 
-def class_boxes(label: np.ndarray, classes: int) -> dict[int, Box]:
+def class_boxes(
+    label: np.ndarray,
+    classes: int,
+) -> dict[int, Box]:
     """Return the bounding box of each foreground class that a label map ``(X, Y, Z)`` has."""
     from scipy.ndimage import find_objects
 
     boxes = find_objects(label, max_label=classes - 1)
-    return {index: box for index, box in enumerate(boxes, start=1) if box}
+    found = {}
+    for index, box in enumerate(boxes, start=1):
+        if box is not None:
+            found[index] = box
+    return found
 
 
 def box_around(boxes: Iterable[Box]) -> Box | None:
@@ -95,4 +116,8 @@ def box_around(boxes: Iterable[Box]) -> Box | None:
 
 def with_margin(box: Box) -> Box:
     """Extend a box by one voxel on each side, within the volume."""
-    return tuple(slice(max(0, edge.start - 1), edge.stop + 1) for edge in box)
+    extended = []
+    for edge in box:
+        start = max(0, edge.start - 1)
+        extended.append(slice(start, edge.stop + 1))
+    return tuple(extended)

@@ -12,10 +12,13 @@ from hstf.imaging.slabs import plane_slabs
 
 Order = Literal[0, 1, 3]
 """Order of interpolation: 0 nearest voxel, 1 linear, 3 cubic B-splines."""
+Arrays = list[np.ndarray]
 
 
 def resample(
-    array: np.ndarray, coordinates: Sequence[np.ndarray | None], orders: Sequence[Order]
+    array: np.ndarray,
+    coordinates: Sequence[np.ndarray | None],
+    orders: Sequence[Order],
 ) -> np.ndarray:
     """Sample a volume on a grid.
 
@@ -45,16 +48,21 @@ def resample(
 
 
 def _resample_axis(
-    array: np.ndarray, axis: int, coordinates: np.ndarray, order: Order
+    array: np.ndarray,
+    axis: int,
+    coordinates: np.ndarray,
+    order: Order,
 ) -> np.ndarray:
     size = array.shape[axis]
     if order == 0 or size == 1:
-        nearest = np.clip(np.floor(coordinates + 0.5), 0, size - 1)
+        nearest = np.floor(coordinates + 0.5)
+        nearest = np.clip(nearest, 0, size - 1)
         return array.take(nearest.astype(np.intp), axis)
     shape = list(array.shape)
     shape[axis] = len(coordinates)
     result = np.empty(shape, np.float32)
-    indices, weights = _neighbours(np.clip(coordinates, 0, size - 1), size, order)
+    inside = np.clip(coordinates, 0, size - 1)
+    indices, weights = _neighbours(inside, size, order)
     along_axis = (slice(None), *(None,) * (2 - axis))
     # Work in slabs of another axis, so that temporary arrays stay small.
     slab_axis = 1 if axis == 0 else 0
@@ -63,21 +71,34 @@ def _resample_axis(
         source = array[slab]
         if order == 3:
             source = _spline_coefficients(source, axis)
-        result[slab] = source.take(indices[0], axis) * weights[0][along_axis]
-        for index, weight in zip(indices[1:], weights[1:], strict=True):
-            result[slab] += source.take(index, axis) * weight[along_axis]
+        first = weights[0][along_axis]
+        result[slab] = source.take(indices[0], axis) * first
+        for number in range(1, len(indices)):
+            weight = weights[number][along_axis]
+            result[slab] += source.take(indices[number], axis) * weight
     return result
 
 
-def _spline_coefficients(array: np.ndarray, axis: int) -> np.ndarray:
+def _spline_coefficients(
+    array: np.ndarray,
+    axis: int,
+) -> np.ndarray:
     from scipy.ndimage import spline_filter1d
 
-    return spline_filter1d(array, order=3, axis=axis, output=np.float32, mode="mirror")
+    return spline_filter1d(
+        array,
+        order=3,
+        axis=axis,
+        output=np.float32,
+        mode="mirror",
+    )
 
 
 def _neighbours(
-    coordinates: np.ndarray, size: int, order: Order
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    coordinates: np.ndarray,
+    size: int,
+    order: Order,
+) -> tuple[Arrays, Arrays]:
     """Return indices and weights of the 2 (linear) or 4 (cubic) neighbours of each coordinate.
 
     The volume is mirrored at the centres of its outermost voxels.
@@ -93,8 +114,10 @@ def _neighbours(
         2 / 3 - (1 - t) ** 2 + (1 - t) ** 3 / 2,
         t**3 / 6,
     ]
+    # The mirrored volume repeats after this number of voxels.
     period = 2 * (size - 1)
     indices = []
     for step in (-1, 0, 1, 2):
-        indices.append(np.abs((low + step + size - 1) % period - (size - 1)))
+        wrapped = (low + step + size - 1) % period
+        indices.append(np.abs(wrapped - (size - 1)))
     return indices, weights

@@ -75,7 +75,10 @@ class Scan(Part):
         return spacing_of(self.matrix)
 
 
-def scan_file(path: Path, label: bool) -> Scan:
+def scan_file(
+    path: Path,
+    label: bool,
+) -> Scan:
     """Read every byte of a file once.
 
     A problem of the file is part of the result and raises no exception.
@@ -94,10 +97,15 @@ def scan_file(path: Path, label: bool) -> Scan:
         return Scan(problem=str(error).removeprefix(f"{path}: "))
 
 
-def _scan(path: Path, image: nib.Nifti1Image, label: bool) -> Scan:
+def _scan(
+    path: Path,
+    image: nib.Nifti1Image,
+    label: bool,
+) -> Scan:
     summary = _LabelSummary() if label else _ImageSummary()
     shape = tuple(map(int, image.shape[:3]))
-    voxels_hash = hashlib.sha256(repr((shape, image.get_data_dtype().str)).encode())
+    layout = (shape, image.get_data_dtype().str)
+    voxels_hash = hashlib.sha256(repr(layout).encode())
     pixdim: tuple[float, ...] = spacing_of(image.affine)
     extra_bytes = 0
     try:
@@ -121,7 +129,10 @@ def _scan(path: Path, image: nib.Nifti1Image, label: bool) -> Scan:
         affine=tuple(map(tuple, image.affine.tolist())),
         orientation="".join(nib.aff2axcodes(image.affine)),
         pixdim=pixdim,
-        codes=(int(image.header["qform_code"]), int(image.header["sform_code"])),
+        codes=(
+            int(image.header["qform_code"]),
+            int(image.header["sform_code"]),
+        ),
         unit=_unit(image.header),
         dtype=str(image.get_data_dtype().newbyteorder("=")),
         extra_bytes=extra_bytes,
@@ -157,7 +168,10 @@ def _unpack(stream: _Readable) -> _Readable:
     return gzip.GzipFile(fileobj=cast(BinaryIO, stream), mode="rb")
 
 
-def _raw_pixdim(stream: _Readable, image: nib.Nifti1Image) -> tuple[float, ...]:
+def _raw_pixdim(
+    stream: _Readable,
+    image: nib.Nifti1Image,
+) -> tuple[float, ...]:
     """Read the voxel sizes as stored. ``stream`` is then after the header, before extensions."""
     kind = type(image.header)
     header_bytes = stream.read(kind.template_dtype.itemsize)
@@ -173,16 +187,19 @@ def _unit(header: nib.Nifti1Header) -> str:
 
 
 def _voxels(
-    stream: _Readable, image: nib.Nifti1Image, voxels_hash: "hashlib._Hash"
+    stream: _Readable,
+    image: nib.Nifti1Image,
+    voxels_hash: "hashlib._Hash",
 ) -> Iterator[np.ndarray]:
     """Yield the voxels in blocks, scaled by slope and intercept. The hash is of unscaled voxels."""
     proxy = cast(ArrayProxy, image.dataobj)
     dtype = image.get_data_dtype()
-    extensions_size = int(proxy.offset) - type(image.header).template_dtype.itemsize
-    for _ in _blocks(stream, extensions_size):
-        pass
+    header_bytes = type(image.header).template_dtype.itemsize
+    for _ in _blocks(stream, int(proxy.offset) - header_bytes):
+        pass  # extensions of the header
     is_scaled = (proxy.slope, proxy.inter) != (1, 0)
-    for block in _blocks(stream, math.prod(image.shape) * dtype.itemsize):
+    voxel_bytes = math.prod(image.shape) * dtype.itemsize
+    for block in _blocks(stream, voxel_bytes):
         voxels_hash.update(block)
         values = np.frombuffer(block, dtype)
         # The consumer works within errstate too: values of a damaged file overflow.
@@ -192,7 +209,10 @@ def _voxels(
             yield values
 
 
-def _blocks(stream: _Readable, size: int) -> Iterator[bytes]:
+def _blocks(
+    stream: _Readable,
+    size: int,
+) -> Iterator[bytes]:
     """Yield exactly ``size`` bytes of ``stream`` in blocks."""
     left = size
     while left > 0:
@@ -242,7 +262,11 @@ class _ImageSummary:
         self.maximum = max(self.maximum, high)
 
     def facts(self) -> dict[str, Any]:
-        return {"minimum": self.minimum, "maximum": self.maximum, "non_finite": self.non_finite}
+        return {
+            "minimum": self.minimum,
+            "maximum": self.maximum,
+            "non_finite": self.non_finite,
+        }
 
 
 class _LabelSummary:
@@ -262,11 +286,15 @@ class _LabelSummary:
         self.counts += np.bincount(values, minlength=256)
 
     def _add_invalid(self, values: np.ndarray) -> None:
-        for value, count in zip(*np.unique(values, return_counts=True), strict=True):
+        found, counts = np.unique(values, return_counts=True)
+        for value, count in zip(found, counts, strict=True):
             name = f"{float(value):g}"
             if name in self.invalid or len(self.invalid) < MAXIMUM_INVALID_VALUES:
                 self.invalid[name] += int(count)
 
     def facts(self) -> dict[str, Any]:
-        voxels = {str(value): int(self.counts[value]) for value in np.flatnonzero(self.counts)}
-        return {"values": voxels | dict(self.invalid)}
+        voxels: dict[str, int] = {}
+        for value in np.flatnonzero(self.counts):
+            voxels[str(value)] = int(self.counts[value])
+        voxels.update(self.invalid)
+        return {"values": voxels}

@@ -12,7 +12,10 @@ SLAB_VOXELS = 1 << 22
 """Approximate number of voxels of a slab of :func:`slabs`."""
 
 
-def plane_slabs(planes: int, thickness: int | None = None) -> Iterator[slice]:
+def plane_slabs(
+    planes: int,
+    thickness: int | None = None,
+) -> Iterator[slice]:
     """Yield ranges that cover ``planes`` planes once, in order.
 
     Args:
@@ -25,7 +28,10 @@ def plane_slabs(planes: int, thickness: int | None = None) -> Iterator[slice]:
         yield slice(start, min(start + step, planes))
 
 
-def slabs(shape: Sequence[int], maximum_voxels: int | None = None) -> Iterator[slice]:
+def slabs(
+    shape: Sequence[int],
+    maximum_voxels: int | None = None,
+) -> Iterator[slice]:
     """Yield ranges of the first axis of ``shape`` that hold a bounded number of voxels.
 
     Args:
@@ -35,4 +41,5 @@ def slabs(shape: Sequence[int], maximum_voxels: int | None = None) -> Iterator[s
     """
     maximum = SLAB_VOXELS if maximum_voxels is None else maximum_voxels
     voxels_per_plane = max(1, prod(shape[1:]))
-    return plane_slabs(shape[0], max(1, maximum // voxels_per_plane))
+    thickness = max(1, maximum // voxels_per_plane)
+    return plane_slabs(shape[0], thickness)

@@ -14,7 +14,10 @@ SPACING_TOLERANCE = 1e-3
 """Relative difference up to which two spacings are equal."""
 
 
-def is_same_spacing(first: float, second: float) -> bool:
+def is_same_spacing(
+    first: float,
+    second: float,
+) -> bool:
     """Return whether two voxel sizes (mm) are equal up to rounding."""
     return abs(first - second) <= SPACING_TOLERANCE * second
 
@@ -33,7 +36,10 @@ def relative_spacing(spacing: Sequence[float]) -> tuple[float, ...]:
     return tuple(mm / shortest for mm in spacing)
 
 
-def axis_zooms(zoom: float, spacing: Sequence[float]) -> tuple[float, ...]:
+def axis_zooms(
+    zoom: float,
+    spacing: Sequence[float],
+) -> tuple[float, ...]:
     """Return the zoom factor of each axis: 1 for coarse axes, ``zoom`` for the others.
 
     Interpolation between thick slices would invent structures.
@@ -42,4 +48,8 @@ def axis_zooms(zoom: float, spacing: Sequence[float]) -> tuple[float, ...]:
         zoom: factor by which the number of voxels changes.
         spacing: voxel size (mm).
     """
-    return tuple(1.0 if edge > ANISOTROPY else zoom for edge in relative_spacing(spacing))
+    zooms = []
+    for edge in relative_spacing(spacing):
+        is_coarse = edge > ANISOTROPY
+        zooms.append(1.0 if is_coarse else zoom)
+    return tuple(zooms)

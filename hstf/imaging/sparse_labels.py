@@ -32,10 +32,14 @@ from hstf.imaging.regions import Structures, structure_mask
 
 def is_sparse(label: np.ndarray) -> bool:
     """Return whether more than half of the voxels of a map of class indices are ignored."""
-    return 2 * int(np.count_nonzero(label == IGNORED)) > label.size
+    ignored = int(np.count_nonzero(label == IGNORED))
+    return 2 * ignored > label.size
 
 
-def unknown_structures(label: np.ndarray, structures: Structures) -> np.ndarray:
+def unknown_structures(
+    label: np.ndarray,
+    structures: Structures,
+) -> np.ndarray:
     """Return which structures a sparse label has no voxel of, as ``(S,)`` bool.
 
     All values are False for a dense label.

@@ -65,7 +65,8 @@ def suffix_of(path: Path) -> str:
 
 def stem(path: Path) -> str:
     """Return the name of a volume's file without its suffix."""
-    return path.name[: len(path.name) - len(suffix_of(path))]
+    length = len(path.name) - len(suffix_of(path))
+    return path.name[:length]
 
 
 def is_nifti(path: Path) -> bool:
@@ -82,7 +83,9 @@ def open_nifti(path: Path) -> nib.Nifti1Image:
     """
     image = open_any(path)
     shape = tuple(map(int, image.shape))
-    if len(shape) == 3 or (len(shape) == 4 and shape[3] == 1):
+    if len(shape) == 3:
+        return image
+    if len(shape) == 4 and shape[3] == 1:
         return image
     raise HstfError(f"{path}: has shape {shape}, expected three axes. {_advise_on_axes(shape)}")
 
@@ -138,8 +141,8 @@ def _has_huge_header(path: Path) -> bool:
 
 def _claims_huge_header(stream: BinaryIO) -> bool:
     start = stream.read(544)
-    is_little_endian = start[:4] in (struct.pack("<i", 348), struct.pack("<i", 540))
-    order = "<" if is_little_endian else ">"
+    lengths = struct.pack("<i", 348), struct.pack("<i", 540)
+    order = "<" if start[:4] in lengths else ">"
     length = struct.unpack_from(f"{order}i", start)[0]
     if length == 348:  # NIfTI-1
         offset = struct.unpack_from(f"{order}f", start, 108)[0]
@@ -195,7 +198,10 @@ def _check_file(path: Path) -> int:
     return size
 
 
-def _check_compression(path: Path, is_compressed: bool) -> None:
+def _check_compression(
+    path: Path,
+    is_compressed: bool,
+) -> None:
     if is_compressed and not path.name.lower().endswith(".gz"):
         raise HstfError(
             f"{path}: is gzip-compressed, but its name does not end in .gz."
@@ -208,7 +214,11 @@ def _check_compression(path: Path, is_compressed: bool) -> None:
         )
 
 
-def _header_problem(image: nib.Nifti1Image, size: int, compressed: bool) -> str:
+def _header_problem(
+    image: nib.Nifti1Image,
+    size: int,
+    compressed: bool,
+) -> str:
     """Describe what is implausible in the header of a file of ``size`` bytes; empty if nothing."""
     shape = tuple(map(int, image.shape))
     dtype = image.get_data_dtype()
@@ -266,7 +276,10 @@ def is_label(values: np.ndarray) -> np.ndarray:
     return is_whole & (rounded >= 0) & (rounded <= 255)
 
 
-def _read(path: Path, dtype: np.dtype | None) -> Volume:
+def _read(
+    path: Path,
+    dtype: np.dtype | None,
+) -> Volume:
     image = open_nifti(path)
     affine = np.asarray(image.affine, dtype=float)
     problem = affine_problem(affine)
@@ -290,7 +303,10 @@ def _read(path: Path, dtype: np.dtype | None) -> Volume:
     return Volume(data, affine, image.header)
 
 
-def _check_not_constant(path: Path, shape: Sequence[int]) -> None:
+def _check_not_constant(
+    path: Path,
+    shape: Sequence[int],
+) -> None:
     """Refuse a file that is too small for a scan, before its voxels fill the memory."""
     size = path.stat().st_size
     if math.prod(shape) > max(LARGE_SCAN, MAXIMUM_VOXELS_PER_BYTE * size):
@@ -299,7 +315,11 @@ def _check_not_constant(path: Path, shape: Sequence[int]) -> None:
         )
 
 
-def write_like(path: Path, data: np.ndarray, source: Volume) -> None:
+def write_like(
+    path: Path,
+    data: np.ndarray,
+    source: Volume,
+) -> None:
     """Write a NIfTI file with the geometry of ``source``.
 
     The header is that of the source: qform, sform, their codes, voxel sizes, units and byte order
@@ -333,4 +353,5 @@ def blank_volume(path: Path) -> Volume:
     """Return the geometry of a file with voxels of zero, which need no memory."""
     image = open_nifti(path)
     zeros = np.broadcast_to(np.uint8(0), image.shape[:3])
-    return Volume(zeros, np.asarray(image.affine, dtype=float), image.header)
+    affine = np.asarray(image.affine, dtype=float)
+    return Volume(zeros, affine, image.header)
