@@ -38,7 +38,7 @@ onstart:
         begin_run()
     except Taken as holder:
         raise WorkflowError(
-            f"{holder} is at work in this folder. Wait for it or end it; --unlock does no good."
+            f"{holder} is running in this folder. Wait until it ends or stop it; --unlock does not help."
         )
     if unused := unused_overrides(CONFIG, OVERRIDES):
         print(unused, file=sys.stderr)

@@ -1,4 +1,4 @@
-# What the out-of-fold predictions of the labelled cases teach about confidence.
+# Calibration of confidence and predicted Dice on the out-of-fold predictions of the labelled cases.
 
 
 rule calibrate:

@@ -1,5 +1,5 @@
-# One experiment of a comparison: a method and a seed, or what several of them share. compare.smk uses this file as a module
-# and hands over the whole configuration.
+# One experiment of a comparison: a method with a seed, or the data or warm-up that several of them use.
+# compare.smk uses this file as a module and passes the whole configuration.
 
 from hstf.config.load import resolve_config
 from hstf.experiment.comparison import scaled_cases

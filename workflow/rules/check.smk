@@ -1,5 +1,5 @@
-# Every fault of every scan and label in one go, before any compute is spent. All training waits for it, so it depends on
-# what training reads: a test case or withheld label that changes later concerns `evaluate` alone, which depends on it.
+# All problems of all scans and labels in one go, before any compute is spent. All training waits for it, so
+# it depends on what training reads. A test case or withheld label that changes later concerns `evaluate` only.
 
 
 rule check:

@@ -1,22 +1,28 @@
-# What the rules share: the experiment, and inputs that need more than a name. `w` are the wildcards of a job. Whoever
-# includes this file has set CONFIG and ALIKE: config.smk for the experiment of a run, cell.smk for one of a comparison.
+# What all rules use: the experiment, and inputs that depend on more than a name. `w` are the wildcards of a
+# job. The file that includes this one sets CONFIG and ALIKE: config.smk for the experiment of a run, cell.smk
+# for an experiment of a comparison.
 
 import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from hstf.experiment.cases import Split, read_cases, refuse_few_patients, refuse_missing_files, refuse_no_test_cases
+from hstf.experiment.cases import (
+    Split,
+    read_cases,
+    refuse_few_patients,
+    refuse_missing_files,
+    refuse_no_test_cases,
+)
 from hstf.experiment.comparison import refuse_method
-from hstf.method.cross_fitting import crosses
-from hstf.runtime.errors import HstfError
-from hstf.experiment.layout import Layout
-from hstf.experiment.schedule import learns_from, members, pseudo_labelled
-from hstf.experiment.overrides import overrides_in_force, unused_overrides
 from hstf.experiment.dependencies import stage_parameters
+from hstf.experiment.layout import Layout
+from hstf.experiment.overrides import overrides_in_force, unused_overrides
+from hstf.experiment.schedule import Schedule
+from hstf.runtime.errors import HstfError
 
 
-# Built from envs/hstf.def; only `--software-deployment-method apptainer` uses it.
+# Built from envs/hstf.def; used only with `--software-deployment-method apptainer`.
 container: "envs/hstf.sif"
 
 
@@ -26,10 +32,18 @@ wildcard_constraints:
     member=r"(fold|seed)_\d+",
 
 
+LAYOUT = Layout.of(CONFIG)
+SCHEDULE = Schedule.of(CONFIG)
+LOGS = LAYOUT.root / "logs"
+BENCHMARKS = LAYOUT.root / "benchmarks"
+ROUNDS = range(1, CONFIG.rounds + 1)
+PSEUDO_LABELLED = [number for number in ROUNDS if SCHEDULE.has_pseudo_labels(number)]
+
+
 def read_overrides():
-    """What persons decided about unlabelled cases, as it is in force in each round."""
+    """The manual overrides that are in force in each round."""
     cases = {case.case_id for case in SHEET.of(Split.UNLABELLED)}
-    return {number: overrides_in_force(CONFIG, number, cases) for number in ROUNDS}
+    return {number: overrides_in_force(LAYOUT, SCHEDULE, number, cases) for number in ROUNDS}
 
 
 try:
@@ -37,18 +51,16 @@ try:
     if CONFIG.phantom is None and workflow.is_main_process:
         refuse_missing_files(SHEET)
     refuse_few_patients(SHEET.of(Split.LABELLED), CONFIG.warmup.folds)
-    ROUNDS = range(1, CONFIG.rounds + 1)
-    PSEUDO_LABELLED = [number for number in ROUNDS if pseudo_labelled(CONFIG, number)]
     OVERRIDES = read_overrides()
 except HstfError as error:
     raise WorkflowError(str(error)) from None
 
-# `hstf` is the one that belongs to this Python, also where its environment is not active.
+# The `hstf` of this Python, even if its environment is not active.
 shell.prefix(f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
 
-LAYOUT = Layout.of(CONFIG)
-LOGS, BENCHMARKS = LAYOUT.root / "logs", LAYOUT.root / "benchmarks"
-LABELLED, UNLABELLED, TEST = (SHEET.shards(split, CONFIG.shard_size) for split in Split)
+LABELLED = SHEET.shards(Split.LABELLED, CONFIG.shard_size)
+UNLABELLED = SHEET.shards(Split.UNLABELLED, CONFIG.shard_size)
+TEST = SHEET.shards(Split.TEST, CONFIG.shard_size)
 CASES = LABELLED | UNLABELLED | TEST  # of each shard
 TRAINING = [case for case in SHEET.cases if case.split is not Split.TEST]
 TRACKED = (0, *ROUNDS) if CONFIG.track.enabled else ()
@@ -56,17 +68,22 @@ GPU = 0 if CONFIG.device == "cpu" else 1
 TRAINING_MB = 6000 + int(1000 * CONFIG.plan.memory_gb)
 
 
+def round_of(w):
+    """The round of a job; jobs without a round belong to the warm-up."""
+    return int(w.get("round", 0))
+
+
 def parameters(stage):
-    """The parameters of `stage` in the round of a job: an edit reruns exactly what depends on it."""
+    """The parameters of a stage in the round of a job. An edit reruns exactly what depends on it."""
 
     def of_job(w):
-        return stage_parameters(CONFIG, stage, int(w.get("round", 0)))
+        return stage_parameters(CONFIG, stage, round_of(w))
 
     return of_job
 
 
 def memory(megabytes):
-    """Memory of a job, more with each attempt: what was killed for its memory gets further when it is tried again."""
+    """Memory of a job. A job that ran out of memory gets more at its next attempt."""
 
     def of_attempt(w, attempt):
         return megabytes * attempt
@@ -75,10 +92,10 @@ def memory(megabytes):
 
 
 def ranks(stage):
-    """Resources of a training of `stage` in the round of a job: its GPUs, and `launch`, how its command begins."""
+    """Resources of a training: its GPUs, and `launch`, the beginning of its command."""
 
     def gpus(w):
-        return getattr(CONFIG.for_round(int(w.get("round", 0))), stage).gpus
+        return getattr(CONFIG.for_round(round_of(w)), stage).gpus
 
     def gpu(w):
         return GPU * gpus(w)
@@ -92,9 +109,11 @@ def ranks(stage):
 
 
 def side_by_side(count):
-    """Threads of one of `count` like jobs (and as many in each of the ALIKE experiments of a comparison). Here they share
-    the cores: two networks on a core each are done well before two that take turns on both. On a cluster each has a
-    node's."""
+    """Threads of one of `count` similar jobs, times the ALIKE experiments of a comparison.
+
+    On one machine they share the cores: two trainings on one core each finish before two trainings that
+    take turns on both. On a cluster each job has the cores of its node.
+    """
 
     def of_job(w):
         if workflow.non_local_exec or workflow.remote_exec or workflow.cores is None:
@@ -113,7 +132,7 @@ def shard_training_labels(w):
 
 
 def references(cases):
-    """Labels of `cases`, withheld ones too: for `check` and `evaluate` alone."""
+    """Labels of `cases`, withheld ones included: only for `check` and `evaluate`."""
     return [case.reference for case in cases if case.reference is not None]
 
 
@@ -122,8 +141,8 @@ def shard_references(w):
 
 
 def weights(number):
-    """The members of the model of a round."""
-    return [LAYOUT.weights(number, member) for member in members(CONFIG, number)]
+    """Weights of the ensemble members of a round."""
+    return [LAYOUT.weights(number, member) for member in SCHEDULE.members(number)]
 
 
 def round_weights(w):
@@ -135,37 +154,36 @@ def previous_weights(w):
 
 
 def start_weights(w):
-    """The weights that a student starts from, unless it starts from scratch."""
-    return previous_weights(w) if CONFIG.for_round(int(w.round)).student.start == "previous_round" else []
+    """The weights that a student starts from; none if it starts from random weights."""
+    start = CONFIG.for_round(int(w.round)).student.start
+    return previous_weights(w) if start == "previous_round" else []
 
 
 def training_cases(w):
-    """The scans that a student learns from."""
-    alone = learns_from(CONFIG, int(w.round)) == "labels"
-    return [LAYOUT.preprocessed_table(shard) for shard in (LABELLED if alone else (*LABELLED, *UNLABELLED))]
+    """The preprocessed cases that a student learns from."""
+    shards = list(LABELLED)
+    if SCHEDULE.learns_from(int(w.round)) != "labels":
+        shards += UNLABELLED
+    return [LAYOUT.preprocessed_table(shard) for shard in shards]
 
 
 def training_labels(w):
-    """What the unlabelled scans are labelled with, where a student learns from that."""
+    """The labels of the unlabelled cases, if a student learns from them."""
     return [LAYOUT.labels_table(w.round)] if int(w.round) in PSEUDO_LABELLED else []
 
 
 def previous_labels(w):
-    """What a shard was labelled with in the round before, where the refinement looks back."""
+    """The previous round's labels of a shard, if the refinement compares with them."""
     number = int(w.round)
-    looks_back = number - 1 in PSEUDO_LABELLED and CONFIG.for_round(number).refine.previous_round
-    return [LAYOUT.labels_shard_table(number - 1, w.shard)] if looks_back else []
+    compares = CONFIG.for_round(number).refine.previous_round
+    if number - 1 not in PSEUDO_LABELLED or not compares:
+        return []
+    return [LAYOUT.labels_shard_table(number - 1, w.shard)]
 
 
-def accepted_share(w):
-    """The largest share of the cases that a round accepts."""
-    return CONFIG.for_round(int(w.round)).refine.share_in(int(w.round))
-
-
-def soft_targets(w):
-    """What the probabilities of soft targets come from, where the student learns from them."""
-    soft = CONFIG.for_round(int(w.round)).student.soft_targets
-    return [LAYOUT.teacher_table(w.round, w.shard)] if soft else []
+def accepted_fraction(w):
+    """The maximum fraction of the cases that a round accepts."""
+    return CONFIG.for_round(int(w.round)).refine.accepted_fraction_in(int(w.round))
 
 
 def shard_overrides(w):
@@ -178,22 +196,29 @@ def override_files(w):
 
 
 def override_rows(w):
-    return [{key: str(value) for key, value in asdict(override).items()} for override in shard_overrides(w)]
+    """The overrides of a shard as plain text."""
+    rows = []
+    for override in shard_overrides(w):
+        rows.append({key: str(value) for key, value in asdict(override).items()})
+    return rows
 
 
 def dealt_patients(before):
-    """The patients of the unlabelled cases, by which cross-fitting deals them out to the members of the round of a job, or
-    of the one `before` it; nothing where all members learn from all."""
+    """The patients of the unlabelled cases, if cross-fitting divides them among the members of a round.
+
+    The round is the one of the job, or the one `before` it.
+    """
 
     def of_job(w):
-        crossed = crosses(CONFIG, int(w.round) - before)
-        return {case.case_id: case.group for case in SHEET.of(Split.UNLABELLED)} if crossed else {}
+        if not SCHEDULE.rounds[int(w.round) - before].is_cross_fitted:
+            return {}
+        return {case.case_id: case.group for case in SHEET.of(Split.UNLABELLED)}
 
     return of_job
 
 
 def shard_patients(w):
-    """Patient and site of each case of a shard, which scores are grouped by."""
+    """Patient and site of each case of a shard: scores are grouped by them."""
     return {case.case_id: [case.group, case.site] for case in CASES[w.shard]}
 
 
@@ -207,12 +232,13 @@ def scored_pseudo_labels(w):
 
 
 def results(number):
-    """The small files of a round: how the training went, what it learned from, how the model scores."""
-    histories = [LAYOUT.history(number, member) for member in members(CONFIG, number)]
-    tables = [] if number else [LAYOUT.calibration]
+    """The small files of a round: the history of the training, what it learned from, and its scores."""
+    files = [LAYOUT.history(number, member) for member in SCHEDULE.members(number)]
+    if number == 0:
+        files.append(LAYOUT.calibration)
     if number in PSEUDO_LABELLED:
-        tables = [LAYOUT.refine(number), LAYOUT.labels_table(number)]
-    return [*histories, *tables, LAYOUT.evaluation_cases(number), LAYOUT.evaluation_summary(number)]
+        files += [LAYOUT.refine(number), LAYOUT.labels_table(number)]
+    return [*files, LAYOUT.evaluation_cases(number), LAYOUT.evaluation_summary(number)]
 
 
 def round_results(w):
@@ -220,7 +246,7 @@ def round_results(w):
 
 
 def compared(w):
-    """Scores of all cells. Only who asks for a comparison is told that there is none."""
+    """The scores of all methods and seeds. Only a request for the comparison raises its errors."""
     try:
         refuse_method(CONFIG)
         refuse_no_test_cases(SHEET)

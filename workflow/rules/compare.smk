@@ -1,5 +1,5 @@
-# Methods and seeds side by side on the data of this experiment; only with a `compare:` section. Each is an experiment of its
-# own in <output>/<experiment>/compare/, made of the same rules, and takes data and warm-up from where they are made already.
+# Methods and seeds on the data of this experiment; only with a `compare:` section. Each is an experiment of
+# its own in <output>/<experiment>/compare/ with the same rules, and reuses data and warm-up.
 
 from hstf.experiment.comparison import cells, experiments
 from hstf.config.load import config_text
@@ -39,10 +39,16 @@ if CONFIG.compare is not None:
             compared,
         output:
             cells=LAYOUT.compare / "cells.csv",
-            table=report(LAYOUT.compare / "table.csv", category="Comparison", caption="../report/compare.rst"),
+            table=report(
+                LAYOUT.compare / "table.csv",
+                category="Comparison",
+                caption="../report/compare.rst",
+            ),
             markdown=LAYOUT.compare / "table.md",
             html=report(
-                LAYOUT.compare / "compare.html", category="Comparison", caption="../report/compare.rst"
+                LAYOUT.compare / "compare.html",
+                category="Comparison",
+                caption="../report/compare.rst",
             ),
         log:
             LOGS / "compare.log",

@@ -1,4 +1,4 @@
-# The experiment of this run. A file that names its own cases stands alone; any other changes the demo.
+# The experiment of this run. A file with its own `cases` is complete; any other file changes the demo.
 
 import sys
 from functools import reduce
@@ -9,7 +9,7 @@ from hstf.config.merge import merge
 from hstf.config.yaml_files import read_yaml
 from hstf.runtime.errors import HstfError
 from hstf.runtime.locks import Taken
-from hstf.runtime.run_lock import sole_run
+from hstf.runtime.run_lock import lock_run
 from hstf.experiment.reuse import check_reuse
 
 if "cases" not in config:
@@ -18,7 +18,7 @@ if "cases" not in config:
 
 
 def read_config():
-    """The configuration; `hstf config --show --config FILES` merges files in the same way."""
+    """The configuration. `hstf config --show --config FILES` merges files in the same way."""
     on_command_line = workflow.overwrite_configfiles
     files = [*workflow.configfiles[len(on_command_line) :], *on_command_line]
     layers = [
@@ -38,12 +38,15 @@ ALIKE = 1
 
 
 def begin_run():
-    """Snakemake's own lock outlives a killed run and tells it from a living one by nothing; ours does."""
-    if workflow.is_main_process and (said := sole_run(Path(".snakemake"))):
-        print(f"hstf: {said}", file=sys.stderr)
+    """Lock the folder. Snakemake's own lock outlives a killed run; this one does not."""
+    if not workflow.is_main_process:
+        return
+    message = lock_run(Path(".snakemake"))
+    if message:
+        print(f"hstf: {message}", file=sys.stderr)
 
 
 try:
     begin_run()
-except Taken as holder:  # a dry run may go on
-    print(f"hstf: {holder} is at work in this folder.", file=sys.stderr)
+except Taken as holder:  # a dry run may continue
+    print(f"hstf: {holder} is running in this folder.", file=sys.stderr)

@@ -1,4 +1,4 @@
-# The only stage that reads the test cases and withheld labels; nothing is chosen from what it writes.
+# The only stage that reads test cases and withheld labels. Nothing is selected from what it writes.
 
 
 rule evaluate_shard:

@@ -1,4 +1,4 @@
-# The last round's model as one folder, which `hstf predict --model` takes.
+# The last round's model as one folder, for `hstf predict --model`.
 
 
 rule export:
@@ -11,7 +11,10 @@ rule export:
         model=LAYOUT.export / "model.json",
         metadata=LAYOUT.export / "configs" / "metadata.json",
         card=LAYOUT.export / "README.md",
-        members=[LAYOUT.export / "members" / f"{member}.pt" for member in members(CONFIG, CONFIG.rounds)],
+        members=[
+            LAYOUT.export / "members" / f"{member}.pt"
+            for member in SCHEDULE.members(CONFIG.rounds)
+        ],
     log:
         LOGS / "export.log",
     benchmark:

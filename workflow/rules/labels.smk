@@ -1,11 +1,9 @@
-# What the student learns from: pseudo-labels, and a person's overrides wherever there are any.
+# What the student learns from: pseudo-labels, and manual overrides where there are any.
 
 
 rule labels_shard:
     input:
-        calibration=LAYOUT.calibration,
         cases=LAYOUT.preprocessed_table("{shard}"),
-        teacher=soft_targets,
         pseudo_labels=LAYOUT.pseudo_labels_table("{round}", "{shard}"),
         verdicts=LAYOUT.refine("{round}"),
         overrides=override_files,

@@ -1,4 +1,4 @@
-# Spacing, patch, batch and network, from the scans that the check has passed.
+# Spacing, patch, batch and network, from the checked scans.
 
 
 rule plan:

@@ -1,4 +1,4 @@
-# Scans of a shard on the planned grid; labels of labelled cases only. Test cases are left to `evaluate`.
+# Scans of a shard on the planned grid; labels of labelled cases only. `evaluate` reads the test cases.
 
 
 rule preprocess_shard:

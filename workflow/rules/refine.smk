@@ -1,4 +1,4 @@
-# Predictions become pseudo-labels with voxel weights and a verdict, in native space, to look at and to correct.
+# Predictions become pseudo-labels with voxel weights and a verdict, in native space, to inspect and correct.
 
 
 rule refine_shard:
@@ -46,7 +46,7 @@ rule refine_table:
         runtime=30,
     params:
         config=str(LAYOUT.config),
-        share=accepted_share,
+        accepted_fraction=accepted_fraction,
     message:
         "round {wildcards.round}: table of all pseudo-labels"
     shell:

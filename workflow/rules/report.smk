@@ -1,4 +1,4 @@
-# One HTML file that shows the experiment, and the table of its rounds.
+# One HTML file about the experiment, and the table of its rounds.
 
 
 rule report:

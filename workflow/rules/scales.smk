@@ -1,4 +1,4 @@
-# The last round's model on test cases at other input scales, for the figure of a comparison.
+# The last round's model on test cases at other input scales, for a figure of the comparison.
 
 
 rule evaluate_scales:

@@ -1,4 +1,4 @@
-# The stages of an experiment in the order in which they run, without those whose work `reuse:` takes from another one.
+# The stages of an experiment in the order in which they run, without the stages that `reuse:` replaces.
 
 if CONFIG.reuse.data is None:
 

@@ -1,4 +1,4 @@
-# Round 1 and on: a member is trained on labelled cases and on what the method makes of the unlabelled ones.
+# From round 1: an ensemble member is trained on labelled and unlabelled cases.
 
 
 rule student_member:
@@ -21,7 +21,7 @@ rule student_member:
         runtime=1440,
     params:
         config=str(LAYOUT.config),
-        # A training that is interrupted goes on from here: no output, since outputs of a failed job are deleted.
+        # An interrupted training continues from here. It is no output: Snakemake deletes outputs of failed jobs.
         state=str(LAYOUT.training_state("{round}", "{member}")),
         parameters=parameters("student"),
         patients=dealt_patients(before=0),

@@ -1,5 +1,5 @@
-# Names to ask for: a stage (`teacher`), or a stage of a round (`round_1_teacher`). The stages that are one job (`check`,
-# `plan`, `calibrate`, `report`, `export`) are rules by their name.
+# Names of targets: a stage (`teacher`), or a stage of a round (`round_1_teacher`). Stages with one job (`check`,
+# `plan`, `calibrate`, `report`, `export`) are rules with these names.
 
 
 def round_targets(number):
@@ -18,16 +18,17 @@ def round_targets(number):
 
 
 def targets():
-    """Files by the name to ask for."""
-    rounds = {number: round_targets(number) for number in (0, *ROUNDS)}
-    names = dict.fromkeys(stage for files in rounds.values() for stage in files)
-    stages = {stage: [files[stage] for files in rounds.values() if stage in files] for stage in names}
-    return {
+    """The files of each target."""
+    files = {
         "preprocess": [LAYOUT.preprocessed_table(shard) for shard in (*LABELLED, *UNLABELLED)],
         "warmup": weights(0),
-        **stages,
-        **{f"round_{number}_{stage}": f for number, files in rounds.items() for stage, f in files.items()},
     }
+    of_rounds = {}
+    for number in (0, *ROUNDS):
+        for stage, stage_files in round_targets(number).items():
+            files.setdefault(stage, []).append(stage_files)
+            of_rounds[f"round_{number}_{stage}"] = stage_files
+    return files | of_rounds
 
 
 for _name, _files in targets().items():

@@ -1,4 +1,4 @@
-# The previous round's models label the unlabelled cases and say how sure they are.
+# The previous round's ensemble predicts the unlabelled cases and estimates its uncertainty.
 
 
 rule teacher_shard:

@@ -1,4 +1,4 @@
-# A round in MLflow. Tracking never fails a run; track.json tells what was logged.
+# A round in MLflow. Tracking never fails a run; track.json lists what was logged.
 
 
 rule track_round:
@@ -21,6 +21,6 @@ rule track_round:
         config=str(LAYOUT.config),
         parameters=parameters("track"),
     message:
-        "round {wildcards.round}: showing it in MLflow"
+        "round {wildcards.round}: logging to MLflow"
     shell:
         "hstf track --config {params.config:q} --round {wildcards.round} > {log:q} 2>&1"

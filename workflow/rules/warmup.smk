@@ -1,4 +1,4 @@
-# Round 0: a member is trained on the labelled cases alone; fold_k leaves out fold k and then predicts it.
+# Round 0: each ensemble member is trained on the labelled cases only. fold_k leaves out fold k and predicts it.
 
 
 rule warmup_member:
@@ -15,14 +15,14 @@ rule warmup_member:
         BENCHMARKS / "warmup" / "{member}.tsv"
     wildcard_constraints:
         member=r"fold_\d+",
-    threads: side_by_side(len(members(CONFIG, 0)))
+    threads: side_by_side(len(SCHEDULE.members(0)))
     resources:
         **ranks("warmup"),
         mem_mb=memory(TRAINING_MB * CONFIG.warmup.gpus),
         runtime=1440,
     params:
         config=str(LAYOUT.config),
-        # A training that is interrupted goes on from here: no output, since outputs of a failed job are deleted.
+        # An interrupted training continues from here. It is no output: Snakemake deletes outputs of failed jobs.
         state=str(LAYOUT.training_state(0, "{member}")),
         groups={case.case_id: case.group for case in SHEET.of(Split.LABELLED)},
         parameters=parameters("warmup"),
