@@ -1,6 +1,7 @@
-"""``hstf config``: show and check a configuration, and write down what every key means.
+"""``hstf config``: show, check and document a configuration.
 
-``config/README.md`` and ``workflow/schemas/config.schema.json`` come from here, so they cannot differ from the classes.
+``config/README.md`` and ``workflow/schemas/config.schema.json`` are generated here from the classes
+of the configuration, so that they always agree with the code.
 """
 
 import argparse
@@ -8,37 +9,40 @@ import json
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
-from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from hstf.commands.arguments import add_config_arguments as add_arguments  # noqa: F401
 from hstf.config.experiment import Config
 from hstf.config.load import config_text, load_config
 from hstf.config.methods import METHODS
 from hstf.config.section import Section
-from hstf.datasets.importers.registry import KINDS
+from hstf.datasets.importers.registry import IMPORTERS
 from hstf.experiment.cases import Split, read_cases, refuse_few_patients
+from hstf.experiment.comparison import cells
 from hstf.experiment.reuse import check_reuse
 
+BOUNDS = {
+    "ge": "≥",
+    "gt": ">",
+    "le": "≤",
+    "lt": "<",
+}
+"""Symbol of each bound that pydantic knows."""
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of ``hstf config``."""
-    action = parser.add_mutually_exclusive_group(required=True)
-    action.add_argument(
-        "--show", action="store_true", help="print the configuration with all defaults"
-    )
-    action.add_argument(
-        "--check", action="store_true", help="check the configuration and its case sheet"
-    )
-    action.add_argument("--schema", action="store_true", help="print the JSON schema")
-    action.add_argument("--document", action="store_true", help="print what every key means")
-    parser.add_argument("--config", type=Path, nargs="+", default=[], metavar="FILE",
-        help="configuration file; of several, later ones win; none: the defaults")  # fmt: skip
+TYPE_NAMES = {
+    int: "whole number",
+    float: "number",
+    str: "text",
+    bool: "true or false",
+    type(None): "null",
+    Any: "anything",
+}
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what was asked for."""
+    """Run the action that the options select."""
     if args.schema:
         print(schema_text(), end="")
     elif args.document:
@@ -46,62 +50,74 @@ def run(args: argparse.Namespace) -> int:
     elif args.show:
         print(config_text(load_config(*args.config)), end="")
     else:
-        print(summary(load_config(*args.config)))
+        print(check(load_config(*args.config)))
     return 0
 
 
-def summary(config: Config) -> str:
-    """One line about a configuration that is in order.
+def check(config: Config) -> str:
+    """Check a configuration with its case sheet, and return a summary in one line.
 
     Raises:
-        HstfError: its case sheet, its comparison or what it reuses is not.
+        HstfError: if the case sheet, the comparison or the reused results are invalid.
     """
-    from hstf.experiment.comparison import cells
-
     sheet = read_cases(config)
     refuse_few_patients(sheet.of(Split.LABELLED), config.warmup.folds)
     check_reuse(config)
     cells(config)
-    counts = ", ".join(f"{len(sheet.of(split))} {split}" for split in Split)
-    regions = f"; regions {', '.join(config.regions)}" if config.regions else ""
-    classes = ", ".join(config.class_names) + regions
-    return (
-        f"{config.experiment}: in order; {counts} cases; {config.rounds} rounds; classes {classes}"
-    )
+    counts = [f"{len(sheet.of(split))} {split}" for split in Split]
+    summary = [
+        f"{config.experiment}: valid",
+        f"{', '.join(counts)} cases",
+        f"{config.rounds} rounds",
+        f"classes {', '.join(config.class_names)}",
+    ]
+    if config.regions:
+        summary.append(f"regions {', '.join(config.regions)}")
+    return "; ".join(summary)
 
 
 def schema_text() -> str:
-    """The JSON schema of the configuration, for editors that check YAML as it is written."""
-    return json.dumps(Config.model_json_schema(), indent=2) + "\n"
+    """Return the JSON schema of the configuration, with which editors check YAML files."""
+    schema = Config.model_json_schema()
+    return json.dumps(schema, indent=2) + "\n"
 
 
 def document() -> str:
-    """``config/README.md``."""
+    """Return the content of ``config/README.md``."""
     template = files("hstf.config").joinpath("configuration.md").read_text(encoding="utf-8")
-    introduction = template.replace("{kinds}", "\n".join(_kinds()))
-    return "\n".join([introduction, *_methods(), *_section("The experiment", Config)])
+    kinds = "\n".join(_kinds())
+    lines = [
+        template.replace("{kinds}", kinds),
+        *_methods(),
+        *_section("The experiment", Config),
+    ]
+    return "\n".join(lines)
 
 
 def _kinds() -> Iterator[str]:
-    """The table of what ``hstf import`` reads."""
-    yield "| kind | folder |\n|---|---|"
-    for name, text in KINDS.items():
-        yield f"| `{name}` | {text} |"
+    """Yield the lines of the table of importers."""
+    yield "| kind | folder |"
+    yield "|---|---|"
+    for name, importer in IMPORTERS.items():
+        yield f"| `{name}` | {importer.description} |"
 
 
 def _methods() -> Iterator[str]:
-    """The table of methods and what each sets."""
-    yield "### The methods\n\n| `method` | what it is | what it sets |\n|---|---|---|"
+    """Yield the lines of the table of methods, with the keys that each method sets."""
+    yield "### The methods\n"
+    yield "| `method` | what it is | what it sets |"
+    yield "|---|---|---|"
     for name, preset in METHODS.items():
-        switches = ", ".join(
-            f"`{key}: {json.dumps(value)}`" for key, value in _flat(preset.overrides)
-        )
-        yield f"| `{name}` | {preset.description} | {switches or 'nothing'} |"
+        keys = []
+        for key, value in _flat(preset.overrides):
+            keys.append(f"`{key}: {json.dumps(value)}`")
+        changes = ", ".join(keys) or "nothing"
+        yield f"| `{name}` | {preset.description} | {changes} |"
     yield ""
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """``section.key`` and value of nested ``values``."""
+    """Yield ``section.key`` and value of nested ``values``."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
@@ -110,27 +126,33 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _section(title: str, section: type[Section]) -> Iterator[str]:
+    """Yield the table of the keys of ``section``, then those of the sections within it."""
     yield f"### {title}\n"
+    prefix = ""
     if section is not Config:
         yield f"{_one_line(section.__doc__)}\n"
-    yield "| key | default | values | meaning |\n|---|---|---|---|"
-    nested = {name: _nested(field) for name, field in section.model_fields.items()}
+        prefix = title.strip("`").rstrip(":") + "."
+    yield "| key | default | values | meaning |"
+    yield "|---|---|---|---|"
+    inner = {}
     for name, field in section.model_fields.items():
-        if nested[name] is None:
-            yield f"| `{name}` | {_default(field)} | {_values(field)} | {_one_line(field.description)} |"
+        nested = _nested(field)
+        if nested is None:
+            meaning = _one_line(field.description)
+            yield f"| `{name}` | {_default(field)} | {_values(field)} | {meaning} |"
+        else:
+            inner[name] = nested
     yield ""
-    prefix = "" if section is Config else title.strip("`").rstrip(":") + "."
-    for name, inner in nested.items():
-        if inner is not None:
-            yield from _section(f"`{prefix}{name}:`", inner)
+    for name, nested in inner.items():
+        yield from _section(f"`{prefix}{name}:`", nested)
 
 
 def _nested(field: FieldInfo) -> type[Section] | None:
-    """The section that ``field`` holds, if it holds one."""
-    kinds = [field.annotation, *get_args(field.annotation)]
-    return next(
-        (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None
-    )
+    """Return the section that ``field`` contains, if it contains one."""
+    for kind in (field.annotation, *get_args(field.annotation)):
+        if isinstance(kind, type) and issubclass(kind, Section):
+            return kind
+    return None
 
 
 def _default(field: FieldInfo) -> str:
@@ -139,49 +161,55 @@ def _default(field: FieldInfo) -> str:
 
 
 def _values(field: FieldInfo) -> str:
-    """Type and bounds of a key."""
-    return ", ".join([_kind(field.annotation), *_bounds(field.metadata)])
+    """Return type and bounds of a key."""
+    parts = [_type_name(field.annotation), *_bounds(field.metadata)]
+    return ", ".join(parts)
 
 
 def _bounds(rules: Iterable[Any]) -> list[str]:
-    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
-    return [f"{signs[k]} {getattr(rule, k)}" for rule in rules for k in signs if hasattr(rule, k)]
+    """Return bounds as text, such as ``≥ 0``."""
+    bounds = []
+    for rule in rules:
+        for name, symbol in BOUNDS.items():
+            if hasattr(rule, name):
+                bounds.append(f"{symbol} {getattr(rule, name)}")
+    return bounds
 
 
-def _kind(annotation: Any) -> str:
-    """A type in words."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
+def _type_name(annotation: Any) -> str:
+    """Return a type in words."""
+    origin = get_origin(annotation)
+    arguments = get_args(annotation)
     if origin is Annotated:
-        rules = [
-            rule
-            for field in arguments[1:]
-            if isinstance(field, FieldInfo)
-            for rule in field.metadata
-        ]
-        return " ".join([_kind(arguments[0]), *_bounds(rules)])
+        return _annotated_name(arguments)
     if origin is Literal:
         return " or ".join(f"`{value}`" for value in arguments)
     if origin in (Union, types.UnionType):
-        return " or ".join(_kind(kind) for kind in arguments)
+        return " or ".join(_type_name(kind) for kind in arguments)
     if origin is tuple:
-        return (
-            f"list of {_kind(arguments[0])}"
-            if Ellipsis in arguments
-            else f"{len(arguments)} × {_kind(arguments[0])}"
-        )
+        item = _type_name(arguments[0])
+        if Ellipsis in arguments:
+            return f"list of {item}"
+        return f"{len(arguments)} × {item}"
     if origin is dict:
-        return f"map of {_kind(arguments[0])} to {_kind(arguments[1])}"
-    names = {
-        int: "whole number",
-        float: "number",
-        str: "text",
-        bool: "true or false",
-        type(None): "null",
-        Any: "anything",
-    }
-    return names.get(annotation) or _one_line(getattr(annotation, "__name__", str(annotation)))
+        key = _type_name(arguments[0])
+        value = _type_name(arguments[1])
+        return f"map of {key} to {value}"
+    if annotation in TYPE_NAMES:
+        return TYPE_NAMES[annotation]
+    return _one_line(getattr(annotation, "__name__", str(annotation)))
+
+
+def _annotated_name(arguments: tuple[Any, ...]) -> str:
+    """Return the type and the bounds of ``Annotated[type, Field(...)]``."""
+    parts = [_type_name(arguments[0])]
+    for field in arguments[1:]:
+        if isinstance(field, FieldInfo):
+            parts += _bounds(field.metadata)
+    return " ".join(parts)
 
 
 def _one_line(text: str | None) -> str:
-    """``text`` for a cell of a Markdown table."""
-    return " ".join((text or "").split()).replace("``", "`").replace("|", "\\|")
+    """Return ``text`` for a cell of a Markdown table."""
+    words = (text or "").split()
+    return " ".join(words).replace("``", "`").replace("|", "\\|")

@@ -1,122 +1,89 @@
-"""``hstf import``: from a folder as its owners distribute it to a case sheet and a configuration that is right for it.
+"""``hstf import``: write the case sheet and the configuration of a data set.
 
-Each kind has a module with ``find(folder, options) -> DataSet``. Nothing is written when anything is wrong.
+The importers in :mod:`hstf.datasets.importers` read folders in the layout in which data sets are
+distributed. Nothing is written if there is any problem.
 """
 
 import argparse
-import importlib
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
+from hstf.commands.arguments import add_import_arguments as add_arguments  # noqa: F401
 from hstf.config.experiment import Modality
 from hstf.config.load import load_config
 from hstf.datasets.importers.dataset import DataSet, FoundCase, Labels
 from hstf.datasets.importers.extract import extract, needs_extraction
 from hstf.datasets.importers.headers import label_values, read_grids
-from hstf.datasets.importers.options import PATIENT, Options
-from hstf.datasets.importers.registry import KINDS
+from hstf.datasets.importers.options import Options
+from hstf.datasets.importers.registry import find_importer
 from hstf.datasets.importers.split import Request, assign, read_names, read_splits
-from hstf.datasets.importers.write import config_text, find_unsuited, sheet_path, write_sheet
+from hstf.datasets.importers.summary import show
+from hstf.datasets.importers.write import (
+    check_suitable,
+    config_text,
+    sheet_path,
+    write_sheet,
+)
 from hstf.experiment.cases import Split
-from hstf.runtime.errors import HstfError, join_faults
+from hstf.runtime.errors import HstfError, join_problems
 from hstf.runtime.files import write_text
 
-MOST_FAULTS = 40
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of ``hstf import``."""
-    add = parser.add_argument
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = "kinds:\n" + "\n".join(f"  {name:8}{text}" for name, text in KINDS.items())
-    add("kind", choices=KINDS, metavar="KIND", help="form of the folder, see below")
-    add("folder", type=Path, metavar="FOLDER", help="the unpacked data set")
-    add("--output", type=Path, required=True, metavar="FILE",
-        help="the configuration, config/NAME.yaml; the case sheet is config/NAME/cases.csv")  # fmt: skip
-    add("--sheet", type=Path, metavar="FILE",
-        help="write this case sheet alone; --output exists, and its classes and modalities must suit the data")  # fmt: skip
-    add("--labelled", type=_number_or_file, metavar="N|FILE",
-        help="labelled patients, drawn or listed one a line; the others' labels are withheld; default: all")  # fmt: skip
-    add("--test", type=_number_or_file, default=0, metavar="N|FILE",
-        help="test patients, where the data have no test set of their own; default: none")  # fmt: skip
-    add("--test-site", nargs="+", default=[], metavar="NAME",
-        help="all of these hospitals are for testing, none of their scans is learned from (leave one site out)")  # fmt: skip
-    add("--order", type=Path, metavar="FILE",
-        help="do not draw: the first of this list are labelled, the last are test")  # fmt: skip
-    add("--split", type=Path, metavar="FILE",
-        help="a table with case_id (or group) and split, as an earlier case sheet is")  # fmt: skip
-    add("--seed", type=int, default=0, help="of the draw")
-    add("--modalities", type=_modality, nargs="+", default=[], metavar="NAME[=KIND]",
-        help=f"folder, bids: images of a case, KIND one of {', '.join(get_args(Modality))}")  # fmt: skip
-    add(
-        "--labels",
-        type=_label,
-        nargs="+",
-        default=[],
-        metavar="NAME=VALUE",
-        help="folder, bids: the classes",
-    )
-    add(
-        "--patient",
-        type=_group,
-        default=PATIENT,
-        metavar="REGEX",
-        help="folder: its first group in a name is the patient",
-    )
-    add(
-        "--site",
-        type=_group,
-        default="",
-        metavar="REGEX",
-        help="folder: its first group in a name is the site",
-    )
-    add("--extract", type=Path, metavar="FOLDER", help="write the channels of 4D images there")
-    add(
-        "--leave-out-faulty",
-        action="store_true",
-        help="import the sound cases where others are faulty",
-    )
-    add("--force", action="store_true", help="replace a configuration and a case sheet that exist")
+MAXIMUM_PROBLEMS = 40
+"""Number of problems that an error message lists."""
 
 
 def run(args: argparse.Namespace) -> int:
     """Import a folder."""
-    from hstf.datasets.importers.summary import show
-
-    _find_existing(args)
-    options = Options(dict(args.modalities), dict(args.labels), args.patient, args.site)
-    dataset: DataSet = importlib.import_module(f"hstf.commands.import_data.{args.kind}").find(
-        args.folder, options
+    _check_output(args)
+    options = Options(
+        modalities=_modalities(args),
+        labels=dict(args.labels),
+        patient=args.patient,
+        site=args.site,
     )
+    find = find_importer(args.kind)
+    dataset = find(args.folder, options)
     grids = read_grids(dataset)
-    _judge(dataset, args)
-    splits = assign(
-        dataset, _request(args), {name: grid.voxel_volume for name, grid in grids.items()}
-    )
+    _handle_problems(dataset, args)
+    volumes = {name: grid.voxel_volume for name, grid in grids.items()}
+    splits = assign(dataset, _request(args), volumes)
     labels = _labels(dataset, splits)
     command = ["hstf", *sys.argv[1:]]
+    # All checks come first, so that nothing is written if one of them fails.
     text = config_text(args.output, dataset, labels, splits, grids, command)
     if args.sheet:
-        find_unsuited(load_config(args.output), dataset, labels, args.output)
+        config = load_config(args.output)
+        check_suitable(config, dataset, labels, args.output)
     _extract(dataset, args)
     write_sheet(args.sheet or sheet_path(args.output), dataset, splits)
     if not args.sheet:
         write_text(args.output, text)
     show(dataset, labels, splits, grids)
-    print(_next(args))
+    print(_next_steps(args))
     return 0
 
 
-def _next(args: argparse.Namespace) -> str:
-    """What was written, and how to go on."""
+def _modalities(args: argparse.Namespace) -> dict[str, Modality | None]:
+    """Return the type of each modality in ``--modalities``, ``None`` where it is not given."""
+    known = get_args(Modality)
+    modalities: dict[str, Modality | None] = {}
+    for name, modality in args.modalities:
+        if modality and modality not in known:
+            raise HstfError(f"--modalities {name}={modality}: expected one of {', '.join(known)}.")
+        modalities[name] = cast(Modality, modality) or None
+    return modalities
+
+
+def _next_steps(args: argparse.Namespace) -> str:
+    """Return what was written, and the commands that come next."""
     if args.sheet:
-        chosen = (
-            f"--configfile {args.output} --config cases={args.sheet} experiment={args.sheet.stem}"
+        return (
+            f"Wrote {args.sheet}. Next:\n"
+            f"  snakemake --cores 8 --configfile {args.output}"
+            f" --config cases={args.sheet} experiment={args.sheet.stem}"
         )
-        return f"Wrote {args.sheet}. Next:\n  snakemake --cores 8 {chosen}"
     return (
         f"Wrote {args.output} and {sheet_path(args.output)}. Next:\n"
         f"  snakemake --cores 8 check --configfile {args.output}\n"
@@ -124,114 +91,112 @@ def _next(args: argparse.Namespace) -> str:
     )
 
 
-def _find_existing(args: argparse.Namespace) -> None:
-    """Refuse to replace what a person may have edited.
+def _check_output(args: argparse.Namespace) -> None:
+    """Check that no existing file is replaced, because a user may have edited it.
 
     Raises:
-        HstfError: it exists, and ``--force`` is not given.
+        HstfError: if a file exists and ``--force`` is not given.
     """
     if args.output.suffix not in (".yaml", ".yml"):
         raise HstfError(
             f"--output {args.output}: expected the name of a YAML file, config/NAME.yaml."
         )
-    targets = [args.sheet] if args.sheet else [args.output, sheet_path(args.output)]
-    there = [path for path in targets if path.exists()]
-    if there and not args.force:
+    targets = [args.output, sheet_path(args.output)]
+    if args.sheet:
+        targets = [args.sheet]
+    existing = [str(path) for path in targets if path.exists()]
+    if existing and not args.force:
         raise HstfError(
-            f"{' and '.join(map(str, there))}: exists already. Add --force to replace it (and --split"
-            " with its case sheet to keep the split), or give another name."
+            f"{' and '.join(existing)}: already exists. Add --force to replace it (and --split"
+            " with its case sheet to keep the split), or choose another name."
         )
 
 
 def _extract(dataset: DataSet, args: argparse.Namespace) -> None:
-    """Channels of 4D images into files, where that was asked for."""
+    """Write the channels of 4D images to separate files.
+
+    Raises:
+        HstfError: if ``--extract`` is required, but not given.
+    """
     if not needs_extraction(dataset):
         return
     if args.extract is None:
         raise HstfError(
-            f"{args.folder}: the images are 4D, {len(dataset.modalities)} channels a file, and the workflow reads"
-            " one 3D volume a file. Add --extract FOLDER to write the channels there."
+            f"{args.folder}: the images are 4D with {len(dataset.modalities)} channels, but the"
+            " workflow reads 3D volumes. Add --extract FOLDER to write each channel to a file."
         )
     extract(dataset, args.extract)
 
 
-def _judge(dataset: DataSet, args: argparse.Namespace) -> None:
-    """Leave faulty cases out if that was asked for.
+def _handle_problems(dataset: DataSet, args: argparse.Namespace) -> None:
+    """Leave out cases with problems if ``--leave-out-invalid`` is given.
 
     Raises:
-        HstfError: there are faults otherwise, or no case is left.
+        HstfError: if there are problems and the option is not given, or if no case remains.
     """
-    if dataset.faults and not args.leave_out_faulty:
-        told = [f"{what}: {why}" for what, why in dataset.faults]
-        more = [f"and {len(told) - MOST_FAULTS} more"] if len(told) > MOST_FAULTS else []
-        raise join_faults(
-            f"{args.folder}: {len(told)} faults, so nothing was written. Mend them, or leave the cases out with"
-            " --leave-out-faulty.",
-            told[:MOST_FAULTS] + more,
-        )
-    faulty = {note.what for note in dataset.faults}
-    dataset.cases = [case for case in dataset.cases if not faulty & _names(case)]
-    dataset.left_out += dataset.faults
+    if dataset.problems and not args.leave_out_invalid:
+        raise _problems_error(dataset, args.folder)
+    invalid = {note.what for note in dataset.problems}
+    dataset.cases = [case for case in dataset.cases if invalid.isdisjoint(_names(case))]
+    dataset.left_out += dataset.problems
     if not dataset.cases:
-        raise HstfError(f"{args.folder}: no case is left.")
+        raise HstfError(f"{args.folder}: no case remains.")
+
+
+def _problems_error(dataset: DataSet, folder: Path) -> HstfError:
+    lines = [f"{note.what}: {note.why}" for note in dataset.problems]
+    shown = lines[:MAXIMUM_PROBLEMS]
+    if len(lines) > MAXIMUM_PROBLEMS:
+        shown.append(f"and {len(lines) - MAXIMUM_PROBLEMS} more")
+    return join_problems(
+        f"{folder}: {len(lines)} problems, nothing was written. Fix them, or leave out the cases"
+        " with --leave-out-invalid.",
+        shown,
+    )
 
 
 def _names(case: FoundCase) -> set[str]:
-    """What a fault of ``case`` may be told about: the case, its files, their folder."""
-    files = [image.path for image in case.images.values()] + ([case.label] if case.label else [])
-    return {case.case_id, *map(str, files), *(str(path.parent) for path in files)}
+    """Return the names under which a problem of ``case`` is recorded: case, files, folders."""
+    paths = [image.path for image in case.images.values()]
+    if case.label is not None:
+        paths.append(case.label)
+    names = {case.case_id}
+    for path in paths:
+        names.add(str(path))
+        names.add(str(path.parent))
+    return names
 
 
 def _request(args: argparse.Namespace) -> Request:
-    def wanted(value: int | Path | None) -> int | list[str] | None:
-        return read_names(value) if isinstance(value, Path) else value
-
+    """Return the requested splits, with the content of all files that the options name."""
+    order = None
+    if args.order:
+        order = read_names(args.order)
+    splits = None
+    if args.split:
+        splits = read_splits(args.split)
     return Request(
-        labelled=wanted(args.labelled),
-        test=wanted(args.test) or 0,
-        order=read_names(args.order) if args.order else None,
-        splits=read_splits(args.split) if args.split else None,
+        labelled=_number_or_names(args.labelled),
+        test=_number_or_names(args.test) or 0,
+        order=order,
+        splits=splits,
         seed=args.seed,
         test_sites=frozenset(args.test_site),
     )
 
 
+def _number_or_names(value: int | Path | None) -> int | list[str] | None:
+    if isinstance(value, Path):
+        return read_names(value)
+    return value
+
+
 def _labels(dataset: DataSet, splits: Mapping[str, Split]) -> Labels:
-    """The classes; where the files tell them, from labelled cases alone."""
+    """Return the classes. If the files define them, only labels of labelled cases are read."""
     if isinstance(dataset.labels, Labels):
         return dataset.labels
-    labelled = [
-        c.label for c in dataset.cases if c.label and splits.get(c.case_id) is Split.LABELLED
-    ]
-    return dataset.labels(label_values(labelled))
-
-
-def _group(text: str) -> str:
-    """A regular expression with a group, or nothing."""
-    try:
-        groups = re.compile(text).groups
-    except re.error as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from None
-    if text and not groups:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} needs a group in parentheses, as in '(case[0-9]+)'"
-        )
-    return text
-
-
-def _number_or_file(text: str) -> int | Path:
-    return int(text) if text.isdigit() else Path(text)
-
-
-def _modality(text: str) -> tuple[str, Modality | None]:
-    name, _, kind = text.partition("=")
-    if kind and kind not in get_args(Modality):
-        raise argparse.ArgumentTypeError(f"{kind!r} is none of {', '.join(get_args(Modality))}")
-    return name, kind or None  # type: ignore[return-value]
-
-
-def _label(text: str) -> tuple[str, int]:
-    name, _, value = text.partition("=")
-    if not name or not value.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
-    return name, int(value)
+    paths = []
+    for case in dataset.cases:
+        if case.label is not None and splits.get(case.case_id) is Split.LABELLED:
+            paths.append(case.label)
+    return dataset.labels(label_values(paths))

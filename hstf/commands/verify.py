@@ -1,114 +1,174 @@
-"""``hstf verify results/X``: are the results, the scans and the code still those that provenance and tables name?"""
+"""``hstf verify``: check that results, scans and code are unchanged."""
 
 import argparse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hstf import __version__
+from hstf.commands.arguments import add_verify_arguments as add_arguments  # noqa: F401
 from hstf.experiment.provenance import code_sha256, packages
-from hstf.runtime.errors import HstfError, join_faults
+from hstf.runtime.errors import HstfError, join_problems
 from hstf.runtime.files import read_csv, read_json, sha256_file
 from hstf.runtime.progress import track
-from hstf.runtime.shards import file_faults
+from hstf.runtime.shards import file_problems
+from hstf.runtime.tables import split_list
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of ``hstf verify``."""
-    parser.add_argument(
-        "results", type=Path, metavar="FOLDER", help="results of an experiment: results/<name>"
-    )
-    parser.add_argument(
-        "--no-data", action="store_true", help="leave out the scans and labels that it learned from"
-    )
+FileHash = tuple[Path, str]
+"""A file and its expected SHA-256."""
+CaseFiles = tuple[Path, dict[str, Any]]
+"""A table, and the columns of one of its rows that describe the files of the case."""
 
 
 def run(args: argparse.Namespace) -> int:
-    """Verify a results folder."""
+    """Verify the results of an experiment."""
     for line in verify(args.results, data=not args.no_data):
         print(line, flush=True)
     return 0
 
 
 def verify(root: Path, data: bool = True) -> list[str]:
-    """Recompute every SHA-256 that an experiment has written down; returns what was found in order.
+    """Compute the SHA-256 of all files of an experiment and compare it with the recorded one.
+
+    Args:
+        root: results of the experiment.
+        data: whether to check the scans and labels of the data set, too.
+
+    Returns:
+        What was checked, and differences of the software that may change results.
 
     Raises:
-        HstfError: no finished experiment, or files that are missing or changed; all of them are named.
+        HstfError: if the experiment is not finished, or if files are missing or changed. The
+            message lists all of them.
     """
     path = root / "provenance.json"
     if not path.is_file():
         raise HstfError(
-            f"{root}: has no provenance.json. It is written with the report: let the workflow finish first."
+            f"{root}: has no provenance.json. It is written with the report:"
+            " let the workflow finish first."
         )
-    made = read_json(path)
+    provenance = read_json(path)
     try:
-        return _verify(root, made, data)
+        return _verify(root, provenance, data)
     except (KeyError, TypeError, AttributeError) as error:
         raise HstfError(
-            f"{path}: is damaged ({error!r}). Delete it and rerun the report stage."
+            f"{path}: is damaged ({error!r}). Delete it and run the report stage again."
         ) from error
 
 
-def _verify(root: Path, made: dict[str, Any], data: bool) -> list[str]:
-    files = [(root / name, digest) for name, digest in made["files"].items()]
-    sources = (made["case_sheet"], made["data"])
-    files += [(Path(source["file"]), source["sha256"]) for source in sources if source["sha256"]]
-    files += list(_exported(root))
-    faults = [
-        fault for path, digest in track(files, "verify files") for fault in fault_of(path, digest)
-    ]
-    tables = [
-        table
-        for table in (root / name for name in made["files"])
-        if table.suffix == ".csv" and table.is_file()
-    ]
-    rows = [(table, row) for table in tables for row in read_csv(table) if row.get("files")]
-    for table, row in track(rows, "verify cases"):
-        faults += file_faults(row, table.parent)
-    scans = list(_scans(Path(made["data"]["file"]))) if data else []
-    faults += [
-        fault for path, digest in track(scans, "verify data") for fault in fault_of(path, digest)
-    ]
-    if faults:
-        raise join_faults(f"{root}: {len(faults)} files do not fit.", list(dict.fromkeys(faults)))
-    counted = f"{len(files)} files, {len(rows)} cases of {len(tables)} tables"
-    scanned = f" and {len(scans)} scans and labels" if data else ""
-    return [f"{root}: {counted}{scanned} are as they were written.", *_differences(made)]
+def _verify(root: Path, provenance: dict[str, Any], data: bool) -> list[str]:
+    files = [*_result_files(root, provenance), *_exported_files(root)]
+    tables = _tables(root, provenance)
+    cases = list(_case_files(tables))
+    check_table = Path(provenance["data"]["file"])
+    scans = list(_data_files(check_table)) if data else []
+    problems = _check_files(files, "verify files")
+    for table, row in track(cases, "verify cases"):
+        problems += file_problems(row, table.parent)
+    problems += _check_files(scans, "verify data")
+    if problems:
+        raise join_problems(
+            f"{root}: {len(problems)} files are missing or changed.",
+            list(dict.fromkeys(problems)),
+        )
+    checked = f"{len(files)} files, {len(cases)} cases of {len(tables)} tables"
+    if data:
+        checked += f" and {len(scans)} scans and labels"
+    return [f"{root}: {checked} are unchanged.", *_software_changes(provenance)]
 
 
-def fault_of(path: Path, digest: str) -> list[str]:
-    """What is wrong with a file that should have ``digest``."""
+def _check_files(files: Sequence[FileHash], title: str) -> list[str]:
+    """Return the problems of all ``files``."""
+    problems = []
+    for path, expected in track(files, title):
+        problem = file_problem(path, expected)
+        if problem:
+            problems.append(problem)
+    return problems
+
+
+def file_problem(path: Path, expected: str) -> str:
+    """Describe how a file differs from its ``expected`` SHA-256. Returns ``""`` if it does not."""
     if not path.is_file():
-        return [f"{path} is missing"]
+        return f"{path} is missing"
     found = sha256_file(path)
-    return (
-        []
-        if found == digest
-        else [f"{path} was changed: SHA-256 {found[:12]}…, expected {digest[:12]}…"]
-    )
+    if found == expected:
+        return ""
+    return f"{path} was changed: SHA-256 {found[:12]}…, expected {expected[:12]}…"
 
 
-def _scans(table: Path) -> Iterator[tuple[Path, str]]:
-    """Scans and labels with the hash that ``check`` found."""
-    rows: Iterable[dict[str, str]] = read_csv(table) if table.is_file() else []
-    yield from {(Path(row["file"]), row["sha256"]) for row in rows if row.get("sha256")}
+def _result_files(root: Path, provenance: dict[str, Any]) -> Iterator[FileHash]:
+    """Yield the files that the provenance lists, with the case sheet and the table of scans."""
+    for name, digest in provenance["files"].items():
+        yield root / name, digest
+    for key in ("case_sheet", "data"):
+        source = provenance[key]
+        if source["sha256"]:
+            yield Path(source["file"]), source["sha256"]
 
 
-def _exported(root: Path) -> Iterator[tuple[Path, str]]:
-    """Weights of the exported model."""
+def _exported_files(root: Path) -> Iterator[FileHash]:
+    """Yield the weights of the exported model, if there is one."""
     path = root / "export" / "model.json"
-    for member in read_json(path)["members"] if path.is_file() else []:
+    if not path.is_file():
+        return
+    model = read_json(path)
+    for member in model["members"]:
         yield path.parent / "members" / f"{member['name']}.pt", member["sha256"]
 
 
-def _differences(made: dict[str, Any]) -> list[str]:
-    """How this installation differs from the one that made the results: no fault, but other bytes would come out."""
-    here = {"hstf": __version__, "code": code_sha256()[:12], **packages()}
-    then = {"hstf": made["hstf"], "code": made["code_sha256"][:12], **made["packages"]}
-    changed = [
-        f"{name} {then.get(name)}, here {here[name]}"
-        for name in here
-        if then.get(name) != here[name]
-    ]
-    return [f"Made with other software: {'; '.join(changed)}."] if changed else []
+def _tables(root: Path, provenance: dict[str, Any]) -> list[Path]:
+    tables = []
+    for name in provenance["files"]:
+        path = root / name
+        if path.suffix == ".csv" and path.is_file():
+            tables.append(path)
+    return tables
+
+
+def _case_files(tables: Iterable[Path]) -> Iterator[CaseFiles]:
+    """Yield the cases that have files."""
+    for table in tables:
+        for row in read_csv(table):
+            if row.get("files"):
+                columns = {
+                    "case_id": row.get("case_id"),
+                    "files": split_list(row["files"]),
+                    "sha256": split_list(row.get("sha256", "")),
+                }
+                yield table, columns
+
+
+def _data_files(table: Path) -> set[FileHash]:
+    """Return the scans and labels with the SHA-256 that ``hstf check`` recorded."""
+    files: set[FileHash] = set()
+    if not table.is_file():
+        return files
+    for row in read_csv(table):
+        if row.get("sha256"):
+            files.add((Path(row["file"]), row["sha256"]))
+    return files
+
+
+def _software_changes(provenance: dict[str, Any]) -> list[str]:
+    """Return how the installed software differs from that of the results.
+
+    This is not an error, but results of a new run may differ.
+    """
+    here: dict[str, str | None] = {
+        "hstf": __version__,
+        "code": code_sha256()[:12],
+        **packages(),
+    }
+    then = {
+        "hstf": provenance["hstf"],
+        "code": provenance["code_sha256"][:12],
+        **provenance["packages"],
+    }
+    changes = []
+    for name, version in here.items():
+        if then.get(name) != version:
+            changes.append(f"{name} {then.get(name)}, here {version}")
+    if not changes:
+        return []
+    return [f"Computed with other software: {'; '.join(changes)}."]

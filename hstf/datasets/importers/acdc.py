@@ -1,95 +1,143 @@
-"""ACDC, the Automated Cardiac Diagnosis Challenge (Bernard et al. 2018), as its owners distribute it.
+"""ACDC, the Automated Cardiac Diagnosis Challenge (Bernard et al. 2018).
 
-``training/patient001/`` holds ``patient001_4d.nii.gz`` (the cine series), the end-diastolic and end-systolic frames
-``patient001_frame01.nii.gz``, their labels ``patient001_frame01_gt.nii.gz`` and ``Info.cfg``; ``testing/`` likewise.
+The official layout stores in ``training/patient001/``:
+
+- ``patient001_4d.nii.gz``, the cine series;
+- ``patient001_frame01.nii.gz``, the end-diastolic frame, and another file for the end-systolic one;
+- ``patient001_frame01_gt.nii.gz``, the label of a frame;
+- ``Info.cfg`` with the numbers of both frames and the diagnosis.
+
+``testing/`` has the same layout.
 """
 
 import re
 from collections import defaultdict
 from pathlib import Path
 
-from hstf.datasets.importers.dataset import DataSet, FoundCase, Image, Labels, find_volumes
+from hstf.datasets.importers.dataset import (
+    DataSet,
+    FoundCase,
+    Image,
+    Labels,
+    find_volumes,
+)
 from hstf.datasets.importers.options import Options
 from hstf.imaging.volumes import stem
 from hstf.runtime.errors import HstfError
 
 FILE = re.compile(r"(?P<patient>patient\d+)_(?:(?P<series>4d)|frame(?P<frame>\d+)(?P<label>_gt)?)")
-LABELS = Labels({"background": 0, "right_ventricle": 1, "myocardium": 2, "left_ventricle": 3})
+LABELS = Labels(
+    {
+        "background": 0,
+        "right_ventricle": 1,
+        "myocardium": 2,
+        "left_ventricle": 3,
+    }
+)
+TITLE = (
+    "ACDC: right ventricle, myocardium and left ventricle in cine MR, end-diastole and end-systole."
+)
+COMMENT = "Two frames of a patient are two cases; 'group' keeps them in one split."
+
+Frame = tuple[str, int]
+"""Patient and number of a frame."""
 
 
 def find(folder: Path, options: Options) -> DataSet:
-    """The frames below ``folder``; its ``testing`` part is the test set where it has labels."""
+    """Find the frames below ``folder``. Labelled frames in ``testing`` are the test set."""
     dataset = DataSet(
-        "ACDC: right ventricle, myocardium and left ventricle in cine MR, end-diastole and end-systole.",
+        TITLE,
         {"image": "mr"},
         LABELS,
-        comments=["Two frames of a patient are two cases; 'group' keeps them in one split."],
+        comments=[COMMENT],
     )
-    images: dict[tuple[str, int], Path] = {}
-    labels: dict[tuple[str, int], Path] = {}
+    images, labels = _sort_files(dataset, find_volumes(folder))
+    if not images and not dataset.problems:
+        raise HstfError(
+            f"{folder}: contains no frame of ACDC (training/patient001/patient001_frame01.nii.gz)."
+        )
+    for frame in labels.keys() - images.keys():
+        dataset.add_problem(labels[frame], "a label without its image")
+    for frame, path in images.items():
+        label = labels.get(frame)
+        parts = [part.lower() for part in path.relative_to(folder).parts]
+        info = _read_info(path.parent / "Info.cfg")
+        case = FoundCase(
+            stem(path),
+            {"image": Image(path)},
+            label,
+            group=frame[0],
+            test=label is not None and "testing" in parts,
+            stratum=info.get("Group", ""),
+        )
+        dataset.add(case)
+    _find_missing_frames(dataset, images)
+    return dataset
+
+
+def _sort_files(
+    dataset: DataSet,
+    paths: list[Path],
+) -> tuple[dict[Frame, Path], dict[Frame, Path]]:
+    """Return the images and the labels among ``paths``, by frame."""
+    images: dict[Frame, Path] = {}
+    labels: dict[Frame, Path] = {}
     series = 0
-    for path in find_volumes(folder):
+    for path in paths:
         match = FILE.fullmatch(stem(path))
         if not match:
-            dataset.fault(
-                path, "is no name of ACDC: expected patient001_frame01 or patient001_frame01_gt"
+            dataset.add_problem(
+                path,
+                "is not named as in ACDC: expected patient001_frame01 or patient001_frame01_gt",
             )
         elif path.parent.name != match["patient"]:
-            dataset.fault(
+            dataset.add_problem(
                 path,
                 f"two patients mixed: a file of {match['patient']} in folder {path.parent.name}",
             )
         elif match["series"]:
             series += 1
         else:
-            files = labels if match["label"] else images
-            files[match["patient"], int(match["frame"])] = path
-    if not images and not dataset.faults:
-        raise HstfError(
-            f"{folder}: no frame of ACDC (training/patient001/patient001_frame01.nii.gz) is there."
-        )
+            frame = (match["patient"], int(match["frame"]))
+            if match["label"]:
+                labels[frame] = path
+            else:
+                images[frame] = path
     if series:
         dataset.leave_out(
-            f"{series} files *_4d", "whole cine series: only two of their frames have labels"
+            f"{series} files *_4d",
+            "whole cine series: only two of their frames have labels",
         )
-    for key in labels.keys() - images.keys():
-        dataset.fault(labels[key], "a label without its image")
-    for (patient, frame), path in images.items():
-        label = labels.get((patient, frame))
-        test = label is not None and "testing" in (
-            part.lower() for part in path.relative_to(folder).parts
-        )
-        info = _info(path.parent / "Info.cfg")
-        dataset.add(
-            FoundCase(
-                stem(path), {"image": Image(path)}, label, patient, "", test, info.get("Group", "")
-            )
-        )
-    _find_missing_frames(dataset, images)
-    return dataset
+    return images, labels
 
 
-def _find_missing_frames(dataset: DataSet, images: dict[tuple[str, int], Path]) -> None:
-    """Frames that ``Info.cfg`` names and that are not there."""
+def _find_missing_frames(dataset: DataSet, images: dict[Frame, Path]) -> None:
+    """Record frames that ``Info.cfg`` names but that are missing."""
     frames: dict[Path, set[int]] = defaultdict(set)
-    for (_, frame), path in images.items():
-        frames[path.parent].add(frame)
-    for folder, there in frames.items():
-        info = _info(folder / "Info.cfg")
+    for (_, number), path in images.items():
+        frames[path.parent].add(number)
+    for folder, numbers in frames.items():
+        info = _read_info(folder / "Info.cfg")
         for phase in ("ED", "ES"):
-            if info.get(phase, "").isdigit() and int(info[phase]) not in there:
-                missing = f"{folder.name}_frame{int(info[phase]):02d}"
-                dataset.fault(
-                    folder, f"{missing} is missing, which Info.cfg names as the {phase} frame"
+            text = info.get(phase, "")
+            if not text.isdigit():
+                continue
+            number = int(text)
+            if number not in numbers:
+                dataset.add_problem(
+                    folder,
+                    f"{folder.name}_frame{number:02d} is missing,"
+                    f" which Info.cfg names as the {phase} frame",
                 )
 
 
-def _info(path: Path) -> dict[str, str]:
-    """``Info.cfg``: lines such as ``ED: 1`` and ``Group: DCM``."""
+def _read_info(path: Path) -> dict[str, str]:
+    """Read ``Info.cfg``, which has lines such as ``ED: 1`` and ``Group: DCM``."""
+    info: dict[str, str] = {}
     if not path.is_file():
-        return {}
-    pairs = (
-        line.partition(":")
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
-    )
-    return {key.strip(): value.strip() for key, _, value in pairs}
+        return info
+    text = path.read_text(encoding="utf-8", errors="replace")
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        info[key.strip()] = value.strip()
+    return info

@@ -1,69 +1,73 @@
 """BraTS, the brain tumour segmentation challenges (Menze et al. 2015, Baid et al. 2021).
 
-Three forms: ``BraTS20_Training_001/BraTS20_Training_001_flair.nii.gz`` (2018 to 2021, in 2018 and 2019 below ``HGG``
-and ``LGG``), ``BraTS-GLI-00000-000/BraTS-GLI-00000-000-t2f.nii.gz`` (2023 and 2024), and task 1 of the Medical
-Segmentation Decathlon, 4D. Folders without labels, as the validation set, are unlabelled cases.
+Three layouts are known:
+
+- 2018 to 2021: ``BraTS20_Training_001/BraTS20_Training_001_flair.nii.gz``. In 2018 and 2019
+  the cases are stored in the folders ``HGG`` and ``LGG``.
+- 2023 and 2024: ``BraTS-GLI-00000-000/BraTS-GLI-00000-000-t2f.nii.gz``.
+- Task 1 of the Medical Segmentation Decathlon, with 4D images.
+
+Cases without a label, such as the validation set, are unlabelled.
 """
 
 import dataclasses
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
 from hstf.datasets.importers import msd
-from hstf.datasets.importers.dataset import DataSet, FoundCase, Image, Labels, find_volumes
+from hstf.datasets.importers.dataset import (
+    DataSet,
+    FoundCase,
+    Image,
+    Labels,
+    find_volumes,
+)
 from hstf.datasets.importers.folder import numbered_classes
 from hstf.datasets.importers.options import Options
 from hstf.imaging.volumes import stem
 from hstf.runtime.errors import HstfError
 
 FILE = re.compile(
-    r"(?P<old>.+)_(?P<old_kind>flair|t1|t1ce|t2|seg)|(?P<new>.+)-(?P<new_kind>t2f|t1n|t1c|t2w|seg)",
+    r"(?P<old>.+)_(?P<old_kind>flair|t1|t1ce|t2|seg)"
+    r"|(?P<new>.+)-(?P<new_kind>t2f|t1n|t1c|t2w|seg)",
     re.IGNORECASE,
 )
-OLD, NEW = ("flair", "t1", "t1ce", "t2"), ("t2f", "t1n", "t1c", "t2w")
-TITLE = "BraTS: brain tumours in MR (FLAIR, T1, T1 with contrast, T2), skull-stripped and registered, 1 mm."
+OLD = ("flair", "t1", "t1ce", "t2")
+NEW = ("t2f", "t1n", "t1c", "t2w")
+TITLE = (
+    "BraTS: brain tumours in MR (FLAIR, T1, T1 with contrast, T2),"
+    " skull-stripped and registered, 1 mm."
+)
 PATIENT = re.compile(r"(BraTS-[A-Z]+-[\w]+)-\d{3}|(Brats1[78]_\w+|BraTS19_\w+)_\d+")
 SITE = re.compile(r"Brats1\d_([A-Za-z]+|2013)", re.IGNORECASE)
 ODD_LABEL = re.compile(r".*segm?", re.IGNORECASE)
-"""BraTS 2020 has a case, 355, whose label is called ``W39_1998.09.19_Segm.nii``."""
+"""Case 355 of BraTS 2020 has a label called ``W39_1998.09.19_Segm.nii``."""
+
+Cases = dict[str, dict[str, Path]]
+"""Files of each case by type: a modality or ``seg``."""
 
 
 def find(folder: Path, options: Options) -> DataSet:
-    """The cases below ``folder``, each with its four modalities."""
+    """Find the cases below ``folder``, each with four modalities."""
     if (folder / "dataset.json").is_file():
-        return _decathlon(folder, options)
+        return _find_decathlon(folder, options)
     dataset = DataSet(TITLE, {}, numbered_classes)
-    cases: dict[str, dict[str, Path]] = defaultdict(dict)
-    odd = []
-    for path in find_volumes(folder):
-        match = FILE.fullmatch(stem(path))
-        if match is None:
-            odd.append(path)
-            continue
-        case, kind = match["old"] or match["new"], (match["old_kind"] or match["new_kind"]).lower()
-        if kind in cases[case]:
-            dataset.fault(case, f"{kind} is there twice: {cases[case][kind]} and {path}; keep one")
-        cases[case][kind] = path
+    cases, others = _group_by_case(dataset, find_volumes(folder))
     _find_mixed(dataset, cases)
-    _adopt_odd_labels(dataset, cases, odd)
-    kinds = {kind for files in cases.values() for kind in files}
-    if not cases and odd:
+    _adopt_odd_labels(dataset, cases, others)
+    if not cases and others:
         raise HstfError(
-            f"{folder}: no file is named as BraTS names them (<case>_flair, <case>-t2f); there is {odd[0].name}."
+            f"{folder}: no file is named as in BraTS (<case>_flair, <case>-t2f);"
+            f" it contains {others[0].name}."
         )
-    if kinds & set(OLD) and kinds & set(NEW):
-        raise HstfError(
-            f"{folder}: names of 2018 to 2021 and of 2023 on are mixed; import them one by one."
-        )
-    columns = NEW if kinds & set(NEW) else OLD
+    columns = _columns(folder, cases)
     dataset.modalities = dict.fromkeys(columns, "mr")
     if any(case.startswith("BraTS-PED") for case in cases):
-        dataset.labels = numbered_classes
         dataset.comments.append(
-            "What the values mean in BraTS-PED differs from year to year: name the classes."
+            "The meaning of the values in BraTS-PED differs between years: name the classes."
         )
     else:
         dataset.labels = partial(name_labels, recent=columns is NEW)
@@ -72,75 +76,161 @@ def find(folder: Path, options: Options) -> DataSet:
     return dataset
 
 
-def _add(dataset: DataSet, case: str, files: dict[str, Path], columns: Iterable[str]) -> None:
-    missing = [column for column in columns if column not in files]
-    if missing == list(columns):
-        dataset.fault(files["seg"], "a label without its images")
-    elif missing:
-        dataset.fault(
-            case,
-            f"modality {', '.join(missing)} is missing, as {_expected(case, files, missing[0])}",
-        )
-    else:
-        patient, site = PATIENT.fullmatch(case), SITE.match(case)
-        dataset.add(
-            FoundCase(
+def _group_by_case(dataset: DataSet, paths: list[Path]) -> tuple[Cases, list[Path]]:
+    """Return the files of each case, and the files with other names."""
+    cases: Cases = defaultdict(dict)
+    others = []
+    for path in paths:
+        match = FILE.fullmatch(stem(path))
+        if match is None:
+            others.append(path)
+            continue
+        case = match["old"] or match["new"]
+        kind = match["old_kind"] or match["new_kind"]
+        kind = kind.lower()
+        files = cases[case]
+        if kind in files:
+            dataset.add_problem(
                 case,
-                {column: Image(files[column]) for column in columns},
-                files.get("seg"),
-                (patient[1] or patient[2]) if patient else "",
-                site[1] if site else "",
+                f"{kind} exists twice: {files[kind]} and {path}; keep one",
             )
-        )
+        files[kind] = path
+    return cases, others
 
 
-def _expected(case: str, files: dict[str, Path], kind: str) -> Path:
-    """The path at which a missing modality should lie."""
-    there = next(iter(files.values()))
-    return there.with_name(
-        f"{case}{'-' if kind in NEW else '_'}{kind}{there.name[len(stem(there)) :]}"
+def _columns(folder: Path, cases: Cases) -> tuple[str, ...]:
+    """Return the modalities of the layout that ``cases`` have.
+
+    Raises:
+        HstfError: if the names of two layouts are mixed.
+    """
+    kinds: set[str] = set()
+    for files in cases.values():
+        kinds.update(files)
+    if kinds.isdisjoint(NEW):
+        return OLD
+    if kinds.isdisjoint(OLD):
+        return NEW
+    raise HstfError(
+        f"{folder}: names of 2018 to 2021 and names of 2023 and later are mixed."
+        " Import them separately."
     )
 
 
-def _find_mixed(dataset: DataSet, cases: dict[str, dict[str, Path]]) -> None:
-    """Files that lie in the folder of another case."""
+def _add(
+    dataset: DataSet,
+    case: str,
+    files: Mapping[str, Path],
+    columns: Iterable[str],
+) -> None:
+    """Add a case, or record what is missing."""
+    missing = [column for column in columns if column not in files]
+    if missing == list(columns):
+        dataset.add_problem(files["seg"], "a label without its images")
+        return
+    if missing:
+        expected = _expected_path(case, files, missing[0])
+        dataset.add_problem(
+            case,
+            f"modality {', '.join(missing)} is missing, expected {expected}",
+        )
+        return
+    found = FoundCase(
+        case,
+        {column: Image(files[column]) for column in columns},
+        files.get("seg"),
+        group=_patient(case),
+        site=_site(case),
+    )
+    dataset.add(found)
+
+
+def _patient(case: str) -> str:
+    match = PATIENT.fullmatch(case)
+    if match is None:
+        return ""
+    return match[1] or match[2]
+
+
+def _site(case: str) -> str:
+    match = SITE.match(case)
+    if match is None:
+        return ""
+    return match[1]
+
+
+def _expected_path(case: str, files: Mapping[str, Path], kind: str) -> Path:
+    """Return the path that a missing modality should have."""
+    other = next(iter(files.values()))
+    suffix = other.name[len(stem(other)) :]
+    separator = "-" if kind in NEW else "_"
+    return other.with_name(f"{case}{separator}{kind}{suffix}")
+
+
+def _find_mixed(dataset: DataSet, cases: Cases) -> None:
+    """Record files that are stored in the folder of another case."""
     for case, files in cases.items():
         for path in files.values():
-            if path.parent.name != case and path.parent.name in cases:
-                dataset.fault(
-                    path, f"two cases mixed: a file of {case} in folder {path.parent.name}"
+            folder = path.parent.name
+            if folder != case and folder in cases:
+                dataset.add_problem(
+                    path,
+                    f"two cases mixed: a file of {case} in folder {folder}",
                 )
 
 
 def _adopt_odd_labels(
-    dataset: DataSet, cases: dict[str, dict[str, Path]], odd: Iterable[Path]
+    dataset: DataSet,
+    cases: Cases,
+    others: Iterable[Path],
 ) -> None:
-    """Give a label of an odd name to the case of its folder, where that has none."""
-    for path in odd:
-        files = cases.get(path.parent.name, {})
+    """Assign labels with unusual names to the case of their folder, if it has no other label."""
+    for path in others:
+        case = path.parent.name
+        files = cases.get(case, {})
         if files and "seg" not in files and ODD_LABEL.fullmatch(stem(path)):
             files["seg"] = path
-            dataset.comments.append(f"{path.name} is taken as the label of {path.parent.name}.")
+            dataset.comments.append(f"{path.name} is used as the label of {case}.")
         else:
-            dataset.fault(path, "is no name of BraTS: expected <case>_flair, _t1, _t1ce, _t2, _seg or"
-                          " <case>-t2f, -t1n, -t1c, -t2w, -seg")  # fmt: skip
+            dataset.add_problem(
+                path,
+                "is not named as in BraTS: expected <case>_flair, _t1, _t1ce, _t2, _seg"
+                " or <case>-t2f, -t1n, -t1c, -t2w, -seg",
+            )
 
 
 def name_labels(values: set[int], recent: bool = False) -> Labels:
-    """The classes behind the ``values`` of the labels: 1, 2, 4 until 2021; 1, 2, 3 from 2023; 2024 adds 4, the cavity after
-    surgery, which is a region by itself.
+    """Return the classes for the ``values`` found in the labels.
+
+    The tumour has the values 1, 2, 4 until 2021 and 1, 2, 3 from 2023. In 2024 the value 4 is the
+    resection cavity, which is a region of its own.
 
     Args:
-        recent: names of 2023 on, should no enhancing tumour be there to tell.
+        values: all values in the labels of labelled cases.
+        recent: whether files are named as from 2023. It decides if no label has enhancing tumour.
     """
-    enhancing = 3 if 3 in values or (recent and 4 not in values) else 4
-    classes = {"background": 0, "necrosis": 1, "oedema": 2, "enhancing": enhancing}
-    cavity = {"resection_cavity": 4} if {3, 4} <= values else {}
-    by_itself = {name: (value,) for name, value in cavity.items()}
-    return Labels(classes | cavity, _regions(1, 2, enhancing) | by_itself)
+    enhancing = 4
+    if 3 in values or (recent and 4 not in values):
+        enhancing = 3
+    classes = {
+        "background": 0,
+        "necrosis": 1,
+        "oedema": 2,
+        "enhancing": enhancing,
+    }
+    regions = _regions(1, 2, enhancing)
+    if {3, 4} <= values:
+        classes["resection_cavity"] = 4
+        regions["resection_cavity"] = (4,)
+    return Labels(classes, regions)
 
 
-def _regions(necrosis: int, oedema: int, enhancing: int) -> dict[str, tuple[int, ...]]:
+def _regions(
+    necrosis: int,
+    oedema: int,
+    enhancing: int,
+) -> dict[str, tuple[int, ...]]:
+    """Return the three overlapping regions that the challenge scores."""
     return {
         "whole_tumour": tuple(sorted((necrosis, oedema, enhancing))),
         "tumour_core": tuple(sorted((necrosis, enhancing))),
@@ -148,10 +238,15 @@ def _regions(necrosis: int, oedema: int, enhancing: int) -> dict[str, tuple[int,
     }
 
 
-def _decathlon(folder: Path, options: Options) -> DataSet:
-    """Task 1 of the decathlon, whose oedema is 1 and whose core is 2 and 3."""
+def _find_decathlon(folder: Path, options: Options) -> DataSet:
+    """Find the cases of task 1 of the decathlon. Its oedema is 1 and its tumour core is 2 and 3."""
     dataset = msd.find(folder, options)
     if len(dataset.modalities) != 4 or not isinstance(dataset.labels, Labels):
-        raise HstfError(f"{folder}: is a decathlon task, but not task 1; import it with kind msd.")
-    values = dataset.labels.values
-    return dataclasses.replace(dataset, title=TITLE, labels=Labels(values, _regions(2, 1, 3)))
+        raise HstfError(
+            f"{folder}: is a task of the decathlon, but not task 1. Import it with kind msd."
+        )
+    labels = Labels(
+        dataset.labels.values,
+        _regions(necrosis=2, oedema=1, enhancing=3),
+    )
+    return dataclasses.replace(dataset, title=TITLE, labels=labels)

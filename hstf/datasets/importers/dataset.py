@@ -1,4 +1,4 @@
-"""What an importer finds in a folder: cases, modalities, labels, and what it leaves out."""
+"""What an importer finds in a folder: cases, modalities, labels, and files that it leaves out."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -9,10 +9,25 @@ from typing import NamedTuple
 from hstf.config.experiment import Modality
 from hstf.experiment.cases import CASE_ID, FILE_ENDINGS, OPTIONAL_COLUMNS
 from hstf.imaging.volumes import SUFFIXES, suffix_of
-from hstf.runtime.errors import HstfError, join_faults
+from hstf.runtime.errors import HstfError, join_problems
 from hstf.runtime.files import read_json
 
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
+ARCHIVES = (
+    ".zip",
+    ".tar",
+    ".tar.gz",
+    ".tgz",
+    ".7z",
+    ".rar",
+)
+
+MODALITY_PATTERNS: dict[Modality, str] = {
+    "ct": r"ct|cbct|cta",
+    "pet": r"pet|suv|fdg|psma",
+    "us": r"us|ultrasound|tus|abus",
+    "mr": r".*(mr|t1|t2|flair|adc|dwi|dce|swi|lge|bssfp|cine).*|pdw?|hbv",
+}
+"""Names that data sets use for each modality, in lower case. The first match counts."""
 
 
 class Image(NamedTuple):
@@ -24,192 +39,241 @@ class Image(NamedTuple):
 
 @dataclass(frozen=True)
 class FoundCase:
-    """A case as it lies in the folder, before it has a split."""
+    """A case as the folder stores it, before it is assigned to a split."""
 
     case_id: str
     images: Mapping[str, Image]
-    """By modality, in channel order."""
+    """One image for each modality, in channel order."""
     label: Path | None = None
     group: str = ""
-    """The patient; empty: the case itself."""
+    """Name of the patient. If empty, the case is the only one of its patient."""
     site: str = ""
     test: bool = False
-    """Part of the owners' test set, with a label."""
+    """Whether the case belongs to the official test set and has a label."""
     stratum: str = ""
-    """What else the drawn cases are to be spread over: a diagnosis, say. Never anything read from a label."""
+    """Additional criterion for stratified sampling, for instance a diagnosis.
+
+    It is never derived from a label.
+    """
 
     @property
     def patient(self) -> str:
-        """The patient, who never straddles a split."""
+        """Name of the patient. All cases of a patient belong to the same split."""
         return self.group or self.case_id
+
+    @property
+    def first_path(self) -> Path:
+        """File of the first image."""
+        first = next(iter(self.images.values()))
+        return first.path
+
+    @property
+    def has_label(self) -> bool:
+        """Whether the case has a label file."""
+        return self.label is not None
 
 
 class Note(NamedTuple):
-    """A sentence about a case or a file."""
+    """A statement about a case or a file."""
 
     what: str
     why: str
 
 
 class Labels(NamedTuple):
-    """Classes by their values in the files."""
+    """The classes of a data set and their values in the label files."""
 
     values: dict[str, int]
-    """Name and value of each class."""
+    """Value of each class."""
     regions: dict[str, tuple[int, ...]] = {}  # noqa: RUF012
-    """Overlapping regions as their owners score them: name and values."""
+    """Values of each overlapping region that the official evaluation scores."""
 
 
 @dataclass
 class DataSet:
-    """All that an importer found."""
+    """The result of an importer."""
 
     title: str
-    """What it is: the first comment of the configuration."""
+    """One line about the data set: the first comment of the configuration."""
     modalities: dict[str, Modality]
     labels: Labels | Callable[[set[int]], Labels]
-    """The classes, or how to name the values that are found in the labelled cases."""
+    """The classes, or a function that names the values found in the labels of labelled cases."""
     cases: list[FoundCase] = field(default_factory=list)
     left_out: list[Note] = field(default_factory=list)
-    faults: list[Note] = field(default_factory=list)
-    """What is wrong, by case or file: nothing is written while there is any."""
+    problems: list[Note] = field(default_factory=list)
+    """Problems of cases or files. Nothing is written while there are any."""
     comments: list[str] = field(default_factory=list)
-    """Facts about the data that whoever reads the configuration should know."""
+    """Facts about the data set for the comments of the configuration."""
 
-    def fault(self, what: str | Path, why: str) -> None:
-        """Note a fault."""
-        self.faults.append(Note(str(what), why))
+    def add_problem(self, what: str | Path, why: str) -> None:
+        """Record a problem of the case or file ``what``."""
+        self.problems.append(Note(str(what), why))
 
     def leave_out(self, what: str | Path, why: str) -> None:
-        """Note what is not imported."""
+        """Record that ``what`` is not imported."""
         self.left_out.append(Note(str(what), why))
 
     def add(self, case: FoundCase) -> None:
-        """Add a case; a name that no case may have, or another has, is a fault."""
-        if not CASE_ID.fullmatch(case.case_id) or case.case_id.lower().endswith(FILE_ENDINGS):
-            self.fault(case.case_id, "is no name for a case: use letters, digits, '.', '_' and '-'")
-        elif any(other.case_id.lower() == case.case_id.lower() for other in self.cases):
-            paths = [
-                next(iter(c.images.values())).path
-                for c in (*self.cases, case)
-                if c.case_id.lower() == case.case_id.lower()
-            ]
-            self.fault(
-                case.case_id,
-                f"is there twice: {' and '.join(map(str, paths))}; keep one or rename one",
+        """Add a case. An invalid or duplicate name is recorded as a problem."""
+        name = case.case_id
+        if not CASE_ID.fullmatch(name) or name.lower().endswith(FILE_ENDINGS):
+            self.add_problem(
+                name,
+                "is no valid case name: use letters, digits, '.', '_' and '-'",
             )
-        else:
-            self.cases.append(case)
+            return
+        # Letter case is ignored: some file systems do not distinguish it.
+        same = [other for other in self.cases if other.case_id.lower() == name.lower()]
+        if same:
+            paths = [str(other.first_path) for other in [*same, case]]
+            self.add_problem(
+                name,
+                f"exists twice: {' and '.join(paths)}; keep one or rename one",
+            )
+            return
+        self.cases.append(case)
 
 
 def find_volumes(folder: Path) -> list[Path]:
-    """All volumes below ``folder``, in natural order (2 before 10); hidden files, as tar of macOS leaves them, are not.
+    """Find all volumes below ``folder``, in natural order (2 before 10).
+
+    Hidden files are skipped: archives made on macOS contain hidden copies of each file.
 
     Raises:
-        HstfError: no folder, or no volume in it; DICOM and archives are named with what to do.
+        HstfError: if ``folder`` does not exist or has no volume. The message explains what to do
+            with DICOM files and archives.
     """
     if not folder.is_dir():
-        raise HstfError(f"{folder}: is no folder. Give the folder of the unpacked data set.")
-    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
-    found = [path for path in files if suffix_of(path)]
-    dangling = [
-        str(path)
-        for path in folder.rglob("*")
-        if path.is_symlink() and suffix_of(path) and not path.exists()
-    ]
-    if dangling:
-        raise join_faults(
-            f"{folder}: {len(dangling)} links lead to nothing. Mend or remove them.", dangling
-        )
-    if not found:
-        raise HstfError(f"{folder}: {_nothing(files)}")
-    return sorted(found, key=lambda path: natural(str(path)))
+        raise HstfError(f"{folder}: is not a folder. Give the folder of the unpacked data set.")
+    entries = list(folder.rglob("*"))
+    _check_links(folder, entries)
+    files = [path for path in entries if path.is_file() and not path.name.startswith(".")]
+    volumes = [path for path in files if suffix_of(path)]
+    if not volumes:
+        raise HstfError(f"{folder}: {_explain_no_volumes(files)}")
+    return sorted(volumes, key=_natural_path)
 
 
-def _nothing(files: list[Path]) -> str:
-    """Why a folder with ``files`` has no volume."""
-    dicom = next((path for path in files if _is_dicom(path)), None)
-    if dicom:
-        return (
-            f"holds DICOM ({dicom.name}, for one), not volumes. Convert it with dcm2niix:"
-            " dcm2niix -z y -o OUTPUT FOLDER"
+def _check_links(folder: Path, entries: Iterable[Path]) -> None:
+    """Raise an error that lists all broken links to volumes."""
+    broken = []
+    for path in entries:
+        if path.is_symlink() and suffix_of(path) and not path.exists():
+            broken.append(str(path))
+    if broken:
+        raise join_problems(
+            f"{folder}: {len(broken)} links point to missing files. Fix or remove them.",
+            broken,
         )
-    archive = next((path for path in files if path.name.lower().endswith(ARCHIVES)), None)
+
+
+def _explain_no_volumes(files: Iterable[Path]) -> str:
+    """Explain why a folder with ``files`` contains no volume, and what to do."""
+    count = 0
+    archive = ""
+    for path in files:
+        count += 1
+        if _is_dicom(path):
+            return (
+                f"contains DICOM files (for example {path.name}), not volumes. Convert them"
+                " with dcm2niix: dcm2niix -z y -o OUTPUT FOLDER"
+            )
+        if not archive and path.name.lower().endswith(ARCHIVES):
+            archive = path.name
     if archive:
-        return f"holds no volumes, but an archive ({archive.name}). Unpack it first."
-    return f"holds no volumes ({', '.join(SUFFIXES)}); it has {len(files)} other files."
+        return f"contains no volumes, but an archive ({archive}). Unpack it first."
+    return f"contains no volumes ({', '.join(SUFFIXES)}); it has {count} other files."
 
 
 def _is_dicom(path: Path) -> bool:
     if path.suffix.lower() in (".dcm", ".ima"):
         return True
     with path.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
+        start = stream.read(132)
+    return start[128:] == b"DICM"
+
+
+def _natural_path(path: Path) -> list[tuple[int, str]]:
+    return natural(str(path))
 
 
 def natural(text: str) -> list[tuple[int, str]]:
-    """A sort key under which ``volume-2`` stands before ``volume-10``."""
-    return [
-        (int(part), "") if part.isdigit() else (-1, part.lower())
-        for part in re.split(r"(\d+)", text)
-    ]
+    """Return a sort key that orders ``volume-2`` before ``volume-10``."""
+    key = []
+    for part in re.split(r"(\d+)", text):
+        if part.isdigit():
+            key.append((int(part), ""))
+        else:
+            key.append((-1, part.lower()))
+    return key
 
 
 def plain_name(text: str) -> str:
-    """``text`` as the name of a class, column or case: letters, digits, '.', '-' and '_'."""
-    return re.sub(r"[^A-Za-z0-9.-]+", "_", text.strip()).strip("_.-") or "unnamed"
+    """Convert ``text`` to a valid name of a class, column or case.
+
+    A valid name has letters, digits, ``.``, ``-`` and ``_``.
+    """
+    name = re.sub(r"[^A-Za-z0-9.-]+", "_", text.strip())
+    return name.strip("_.-") or "unnamed"
 
 
 def column_names(names: Iterable[str]) -> list[str]:
-    """Columns of the case sheet for modalities called ``names``; ``image`` where there is only one."""
+    """Return the columns of the case sheet for modalities called ``names``.
+
+    A single modality is called ``image``. A name that is used twice, or that another column has,
+    gets its position as a suffix.
+    """
     plain = [plain_name(name).lower() for name in names]
-    taken = {"case_id", "split", *OPTIONAL_COLUMNS}
-    return (
-        ["image"]
-        if len(plain) == 1
-        else [
-            f"{name}_{number}" if name in taken or plain.count(name) > 1 else name
-            for number, name in enumerate(plain)
-        ]
-    )
-
-
-KINDS: tuple[tuple[Modality, str], ...] = (
-    ("ct", r"ct|cbct|cta"),
-    ("pet", r"pet|suv|fdg|psma"),
-    ("us", r"us|ultrasound|tus|abus"),
-    ("mr", r".*(mr|t1|t2|flair|adc|dwi|dce|swi|lge|bssfp|cine).*|pdw?|hbv"),
-)
+    if len(plain) == 1:
+        return ["image"]
+    reserved = {"case_id", "split", *OPTIONAL_COLUMNS}
+    columns = []
+    for position, name in enumerate(plain):
+        if name in reserved or plain.count(name) > 1:
+            columns.append(f"{name}_{position}")
+        else:
+            columns.append(name)
+    return columns
 
 
 def modality_of(name: str) -> Modality:
-    """What kind of image a challenge's name of a modality (``T1w``, ``CT``, ``FLAIR``) stands for."""
-    return next((kind for kind, pattern in KINDS if re.fullmatch(pattern, name.lower())), "other")
+    """Return the modality for a name that a data set uses, such as ``T1w``, ``CT`` or ``FLAIR``."""
+    for modality, pattern in MODALITY_PATTERNS.items():
+        if re.fullmatch(pattern, name.lower()):
+            return modality
+    return "other"
 
 
 def read_description(folder: Path) -> dict:
-    """``dataset.json`` of a folder.
+    """Read ``dataset.json`` of ``folder``.
 
     Raises:
-        HstfError: it is missing or holds no mapping.
+        HstfError: if the file is missing or contains no mapping.
     """
     path = folder / "dataset.json"
     if not path.is_file():
         raise HstfError(
-            f"{path}: missing. Give the folder that holds dataset.json, imagesTr and labelsTr."
+            f"{path}: missing. Give the folder that contains dataset.json, imagesTr and labelsTr."
         )
     content = read_json(path)
     if not isinstance(content, dict):
-        raise HstfError(f"{path}: holds {type(content).__name__}, expected names and values.")
+        raise HstfError(f"{path}: contains {type(content).__name__}, expected names and values.")
     return content
 
 
 def numbered(names: object, source: Path, key: str) -> list[str]:
-    """The values of ``{"0": ..., "1": ...}`` in the order of their numbers.
+    """Return the values of ``{"0": "first", "1": "second"}`` in the order of their numbers.
+
+    Args:
+        names: the value of ``key``.
+        source: file that contains the value.
+        key: name of the value, for the error message.
 
     Raises:
-        HstfError: ``names`` is no such mapping.
+        HstfError: if ``names`` is no such mapping.
     """
-    if isinstance(names, Mapping) and names and all(str(i) in names for i in range(len(names))):
-        return [str(names[str(i)]) for i in range(len(names))]
+    if isinstance(names, Mapping) and names:
+        numbers = [str(number) for number in range(len(names))]
+        if all(number in names for number in numbers):
+            return [str(names[number]) for number in numbers]
     raise HstfError(f'{source}: {key} is {names!r}, expected {{"0": "first", "1": "second"}}.')

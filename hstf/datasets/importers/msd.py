@@ -1,7 +1,7 @@
 """Tasks of the Medical Segmentation Decathlon (Antonelli et al. 2022).
 
-``dataset.json`` names the files of ``imagesTr``, ``labelsTr`` and ``imagesTs``. Tasks 1 and 5 have 4D images, a channel
-for each modality; the images in ``imagesTs`` have no labels.
+``dataset.json`` names the files in ``imagesTr``, ``labelsTr`` and ``imagesTs``. Images in
+``imagesTs`` have no labels. Tasks 1 and 5 have 4D images with a channel for each modality.
 """
 
 from pathlib import Path
@@ -23,32 +23,41 @@ from hstf.datasets.importers.options import Options
 from hstf.imaging.volumes import stem
 from hstf.runtime.errors import HstfError
 
+Entry = tuple[str, str | None]
+"""Image and label of a case, as ``dataset.json`` names them."""
+
 
 def find(folder: Path, options: Options) -> DataSet:
-    """The cases that ``dataset.json`` names."""
-    description, source = read_description(folder), folder / "dataset.json"
+    """Find the cases that ``dataset.json`` names."""
+    description = read_description(folder)
+    source = folder / "dataset.json"
     volumes = find_volumes(folder)
     names = numbered(description.get("modality"), source, "modality")
     columns = column_names(names)
-    labels = numbered(description.get("labels"), source, "labels")
-    dataset = DataSet(
-        f"{description.get('name', folder.name)}: {description.get('description', 'Medical Segmentation Decathlon')}",
-        {column: modality_of(name) for column, name in zip(columns, names, strict=True)},
-        Labels({plain_name(name): value for value, name in enumerate(labels)}),
-    )
-    named = {
-        path
-        for entry in _entries(description, source)
-        for path in _find(folder, entry, columns, dataset)
-    }
-    _find_unnamed(dataset, folder, [path for path in volumes if path.resolve() not in named])
+    classes = numbered(description.get("labels"), source, "labels")
+    name = description.get("name", folder.name)
+    text = description.get("description", "Medical Segmentation Decathlon")
+    modalities = {}
+    for column, modality in zip(columns, names, strict=True):
+        modalities[column] = modality_of(modality)
+    values = {}
+    for value, class_name in enumerate(classes):
+        values[plain_name(class_name)] = value
+    dataset = DataSet(f"{name}: {text}", modalities, Labels(values))
+    used: set[Path] = set()
+    for entry in _entries(description, source):
+        used.update(_add(dataset, folder, entry, columns))
+    unused = [path for path in volumes if path.resolve() not in used]
+    _record_unused(dataset, folder, unused)
     return dataset
 
 
-def _entries(description: dict, source: Path) -> list[tuple[str, str | None]]:
-    """Image and label of each case, as ``dataset.json`` has them."""
-    entries: list[tuple[str, str | None]] = []
-    for entry in [*description.get("training", []), *description.get("test", [])]:
+def _entries(description: dict, source: Path) -> list[Entry]:
+    """Return image and label of each case in ``dataset.json``."""
+    entries: list[Entry] = []
+    training = description.get("training", [])
+    test = description.get("test", [])
+    for entry in [*training, *test]:
         image, label = _files(entry)
         if not isinstance(image, str):
             raise HstfError(f"{source}: {entry!r} names no image.")
@@ -59,34 +68,58 @@ def _entries(description: dict, source: Path) -> list[tuple[str, str | None]]:
 
 
 def _files(entry: Any) -> tuple[Any, Any]:
-    return (entry.get("image"), entry.get("label")) if isinstance(entry, dict) else (entry, None)
+    if isinstance(entry, dict):
+        return entry.get("image"), entry.get("label")
+    return entry, None
 
 
-def _find(
-    folder: Path, entry: tuple[str, str | None], columns: list[str], dataset: DataSet
+def _add(
+    dataset: DataSet,
+    folder: Path,
+    entry: Entry,
+    columns: list[str],
 ) -> list[Path]:
-    """Add a case; returns its files."""
+    """Add the case of ``entry`` and return its files."""
     image = folder / entry[0]
-    label = folder / entry[1] if entry[1] else None
-    files = [path for path in (image, label) if path is not None]
+    files = [image]
+    label = None
+    if entry[1]:
+        label = folder / entry[1]
+        files.append(label)
     missing = [path for path in files if not path.is_file()]
     if missing:
-        dataset.fault(missing[0], "dataset.json names it, but it is missing")
+        dataset.add_problem(missing[0], "dataset.json names it, but it is missing")
     elif label and stem(label) != stem(image):
-        dataset.fault(image, f"two cases mixed: dataset.json gives it the label {label.name}")
+        dataset.add_problem(
+            image,
+            f"two cases mixed: dataset.json assigns it the label {label.name}",
+        )
     else:
-        several = len(columns) > 1
-        channels = {
-            column: Image(image, k if several else None) for k, column in enumerate(columns)
-        }
-        dataset.add(FoundCase(stem(image), channels, label))
+        case = FoundCase(stem(image), _channels(image, columns), label)
+        dataset.add(case)
     return [path.resolve() for path in files]
 
 
-def _find_unnamed(dataset: DataSet, folder: Path, paths: list[Path]) -> None:
-    """Files that ``dataset.json`` does not name: images are left out, a label has lost its image."""
+def _channels(path: Path, columns: list[str]) -> dict[str, Image]:
+    """Return the image of each column: the file, or its channels if there are several columns."""
+    if len(columns) == 1:
+        return {columns[0]: Image(path)}
+    images = {}
+    for channel, column in enumerate(columns):
+        images[column] = Image(path, channel)
+    return images
+
+
+def _record_unused(dataset: DataSet, folder: Path, paths: list[Path]) -> None:
+    """Leave out images that ``dataset.json`` does not name, and record such labels as problems."""
     for path in paths:
         if path.parent.name.startswith("labels"):
-            dataset.fault(path, "a label without its image: dataset.json does not name it")
+            dataset.add_problem(
+                path,
+                "a label without its image: dataset.json does not name it",
+            )
         else:
-            dataset.leave_out(path.relative_to(folder), "dataset.json does not name it")
+            dataset.leave_out(
+                path.relative_to(folder),
+                "dataset.json does not name it",
+            )

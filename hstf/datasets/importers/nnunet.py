@@ -1,7 +1,10 @@
-"""Raw data sets of nnU-Net (Isensee et al. 2021), version 2 and 1.
+"""Raw data sets of nnU-Net (Isensee et al. 2021), version 1 and 2.
 
-``imagesTr/<case>_0000.nii.gz`` (a number for each channel), ``labelsTr/<case>.nii.gz``, ``imagesTs`` and
-``dataset.json``. Test images with labels (``labelsTs``) are the test set, those without are unlabelled.
+- Images are stored as ``imagesTr/<case>_0000.nii.gz``, with the number of the channel at the end.
+- Labels are stored as ``labelsTr/<case>.nii.gz``.
+- Test images are stored in ``imagesTs``. Those with a label in ``labelsTs`` are the test set, the
+  others are unlabelled.
+- ``dataset.json`` describes channels and classes.
 """
 
 import re
@@ -28,116 +31,172 @@ from hstf.runtime.errors import HstfError
 
 CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 
+Regions = Mapping[str, tuple[int, ...]]
+"""Values of each class or region."""
+
 
 def find(folder: Path, options: Options) -> DataSet:
-    """The cases of ``imagesTr`` and ``imagesTs``."""
-    description, source = read_description(folder), folder / "dataset.json"
+    """Find the cases of ``imagesTr`` and ``imagesTs``."""
+    description = read_description(folder)
+    source = folder / "dataset.json"
     ending = description.get("file_ending", ".nii.gz")
     if ending not in SUFFIXES:
         raise HstfError(
             f"{source}: file_ending is {ending!r}, expected one of {', '.join(SUFFIXES)}."
         )
     volumes = find_volumes(folder)
-    names = numbered(
-        description.get("channel_names", description.get("modality")), source, "channel_names"
-    )
+    # Version 1 calls the channels "modality".
+    channel_names = description.get("channel_names", description.get("modality"))
+    names = numbered(channel_names, source, "channel_names")
     columns = column_names(names)
+    modalities = {}
+    for column, name in zip(columns, names, strict=True):
+        modalities[column] = modality_of(name)
     dataset = DataSet(
-        f"{description.get('name', folder.name)}, a data set in the form of nnU-Net.",
-        {column: modality_of(name) for column, name in zip(columns, names, strict=True)},
+        f"{description.get('name', folder.name)}, a data set in the layout of nnU-Net.",
+        modalities,
         read_labels(description.get("labels"), source),
     )
     for part in ("Tr", "Ts"):
-        images = _channels(
-            dataset, [path for path in volumes if path.parent == folder / f"images{part}"]
-        )
-        labels = {stem(path): path for path in volumes if path.parent == folder / f"labels{part}"}
-        for case in labels.keys() - images.keys():
-            dataset.fault(labels[case], "a label without its image")
-        for case, channels in images.items():
-            _add(dataset, case, channels, columns, labels.get(case), test=part == "Ts")
-    if not dataset.cases and not dataset.faults:
-        raise HstfError(f"{folder}: no image in imagesTr or imagesTs.")
+        _add_part(dataset, folder, part, volumes, columns)
+    if not dataset.cases and not dataset.problems:
+        raise HstfError(f"{folder}: contains no image in imagesTr or imagesTs.")
     return dataset
 
 
-def _channels(dataset: DataSet, paths: list[Path]) -> dict[str, dict[int, Path]]:
-    """Files of each case by the number of their channel."""
-    found: dict[str, dict[int, Path]] = defaultdict(dict)
+def _add_part(
+    dataset: DataSet,
+    folder: Path,
+    part: str,
+    volumes: list[Path],
+    columns: list[str],
+) -> None:
+    """Add the cases of ``imagesTr`` or ``imagesTs``."""
+    image_paths = []
+    labels = {}
+    for path in volumes:
+        if path.parent == folder / f"images{part}":
+            image_paths.append(path)
+        elif path.parent == folder / f"labels{part}":
+            labels[stem(path)] = path
+    images = _group_channels(dataset, image_paths)
+    for case in labels.keys() - images.keys():
+        dataset.add_problem(labels[case], "a label without its image")
+    for case, channels in images.items():
+        label = labels.get(case)
+        problem = _check_channels(case, channels, columns)
+        if problem:
+            dataset.add_problem(case, problem)
+            continue
+        ordered = {}
+        for channel, column in enumerate(columns):
+            ordered[column] = Image(channels[channel])
+        found = FoundCase(
+            case,
+            ordered,
+            label,
+            test=part == "Ts" and label is not None,
+        )
+        dataset.add(found)
+
+
+def _group_channels(
+    dataset: DataSet,
+    paths: list[Path],
+) -> dict[str, dict[int, Path]]:
+    """Return the files of each case by channel number."""
+    cases: dict[str, dict[int, Path]] = defaultdict(dict)
     for path in paths:
         match = CHANNEL.fullmatch(stem(path))
-        if match:
-            found[match["case"]][int(match["channel"])] = path
-        else:
-            dataset.fault(
-                path, "is no name of nnU-Net: expected <case>_0000, the number of the channel last"
+        if match is None:
+            dataset.add_problem(
+                path,
+                "is not named as in nnU-Net: expected <case>_0000, the channel number last",
             )
-    return found
+            continue
+        channel = int(match["channel"])
+        cases[match["case"]][channel] = path
+    return cases
 
 
-def _add(
-    dataset: DataSet,
+def _check_channels(
     case: str,
-    channels: dict[int, Path],
+    channels: Mapping[int, Path],
     columns: list[str],
-    label: Path | None,
-    test: bool,
-) -> None:
-    expected = set(range(len(columns)))
-    if channels.keys() != expected:
-        missing = ", ".join(
-            f"{case}_{k:04d} ({columns[k]})" for k in sorted(expected - channels.keys())
-        )
-        extra = ", ".join(channels[k].name for k in sorted(channels.keys() - expected))
-        told = (
-            f"modality {missing} is missing"
-            if missing
-            else f"{extra} is of no channel in dataset.json"
-        )
-        dataset.fault(case, told)
-    else:
-        images = {column: Image(channels[k]) for k, column in enumerate(columns)}
-        dataset.add(FoundCase(case, images, label, test=test and label is not None))
+) -> str:
+    """Describe missing or additional channels of a case. Returns ``""`` if there are none."""
+    missing = []
+    for channel, column in enumerate(columns):
+        if channel not in channels:
+            missing.append(f"{case}_{channel:04d} ({column})")
+    if missing:
+        return f"modality {', '.join(missing)} is missing"
+    extra = []
+    for channel in sorted(channels):
+        if channel >= len(columns):
+            extra.append(channels[channel].name)
+    if extra:
+        return f"{', '.join(extra)} belongs to no channel in dataset.json"
+    return ""
 
 
 def read_labels(labels: Any, source: Path) -> Labels:
-    """Classes from ``labels``: names to values (version 2, a list of values is a region) or values to names (1).
+    """Read the entry ``labels`` of ``dataset.json``.
 
-    A value that lies in regions alone is named after the smallest of them: ``whole_tumor_rest`` is what no smaller
-    region of the whole tumour holds. ``regions_class_order``, in which nnU-Net writes one region over the other, is not
-    needed: a class is what lies in its regions and in no other.
+    Version 2 maps names to values, or to a list of values for a region. Version 1 maps values to
+    names. The order in ``regions_class_order``, in which nnU-Net writes regions over each other, is
+    not needed: a class is the set of voxels in certain regions and in no other region.
+
+    Raises:
+        HstfError: if ``labels`` is not such a mapping.
     """
     if not isinstance(labels, Mapping) or not labels:
         raise HstfError(f"{source}: labels is {labels!r}, expected names and values.")
     if all(str(key).isdigit() for key in labels):
         labels = {name: int(value) for value, name in labels.items()}
+    found: dict[str, tuple[int, ...]] = {}
     try:
-        found = {
-            plain_name(str(name)): tuple(map(int, value))
-            if isinstance(value, list | tuple)
-            else (int(value),)
-            for name, value in labels.items()
-        }
+        for name, value in labels.items():
+            found[plain_name(str(name))] = _values(value)
     except (TypeError, ValueError) as error:
         raise HstfError(
-            f"{source}: labels hold {error}, expected whole numbers or lists of them."
+            f"{source}: labels contain {error}, expected whole numbers or lists of them."
         ) from error
-    regions = {
-        name: values for name, values in found.items() if name not in ("background", "ignore")
-    }
     if all(len(values) == 1 for values in found.values()):
         return Labels({name: values[0] for name, values in found.items()})
+    regions = dict(found)
+    regions.pop("background", None)
+    regions.pop("ignore", None)
     return Labels(_plain_classes(found), regions)
 
 
-def _plain_classes(regions: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-    """A name for each value of overlapping ``regions``."""
+def _values(value: Any) -> tuple[int, ...]:
+    if isinstance(value, list | tuple):
+        return tuple(int(item) for item in value)
+    return (int(value),)
+
+
+def _plain_classes(regions: Regions) -> dict[str, int]:
+    """Return a class name for each value of overlapping ``regions``.
+
+    A value is named after the region with the fewest values that contains it. If the region has
+    further values, the name is ``<region>_rest``: the part that no inner region covers.
+    """
     classes: dict[str, int] = {}
-    for value in sorted({value for values in regions.values() for value in values}):
-        name, values = min(
-            ((name, values) for name, values in regions.items() if value in values),
-            key=lambda r: len(r[1]),
-        )
-        rest = name if values == (value,) else f"{name}_rest"
-        classes[f"{rest}_{value}" if rest in classes else rest] = value
+    all_values: set[int] = set()
+    for values in regions.values():
+        all_values.update(values)
+    for value in sorted(all_values):
+        name = _innermost_region(regions, value)
+        if regions[name] != (value,):
+            name = f"{name}_rest"
+        if name in classes:
+            name = f"{name}_{value}"
+        classes[name] = value
     return classes
+
+
+def _innermost_region(regions: Regions, value: int) -> str:
+    """Return the first of the regions with the fewest values that contain ``value``."""
+    names = [name for name, values in regions.items() if value in values]
+    return min(names, key=lambda name: len(regions[name]))

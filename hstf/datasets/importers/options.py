@@ -1,35 +1,42 @@
-"""What a person tells an importer about a folder whose owners fixed no form."""
+"""Options for folders without a fixed layout: modalities, classes, and how names show patients."""
 
 import re
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from hstf.config.experiment import Modality
+if TYPE_CHECKING:
+    from hstf.config.experiment import Modality
 
 PATIENT = r"((?:patient|subject|sub|pat|pt)[-_]?[A-Za-z]*\d+)(?=[-_.]|$)"
-"""The part of a name that says which patient it is of: ``patient003`` of ``patient003_frame01``."""
+"""Part of a name that identifies the patient: ``patient003`` in ``patient003_frame01``."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """Modalities, classes, and how names tell patients and sites; empty: found by the importer."""
+    """Options of an import. The importer determines what is not given."""
 
-    modalities: dict[str, Modality | None] = field(default_factory=dict)
-    """Name and kind of each; ``None``: as the name says."""
+    modalities: dict[str, "Modality | None"] = field(default_factory=dict)
+    """Type of each modality; ``None``: derived from the name."""
     labels: dict[str, int] = field(default_factory=dict)
+    """Value of each class, without the background."""
     patient: str = PATIENT
-    """Regular expression whose first group, found in the name of a case, is the patient."""
+    """Regular expression. Its first group in the name of a case is the patient."""
     site: str = ""
-    """Likewise the site."""
+    """Regular expression. Its first group in the name of a case is the site."""
 
     def patient_of(self, name: str) -> str:
-        """The patient of the case called ``name``; empty: the name does not tell."""
-        return _group(self.patient, name)
+        """Return the patient of the case ``name``, or ``""`` if the name does not show it."""
+        return _first_group(self.patient, name)
 
     def site_of(self, name: str) -> str:
-        """The site of the case called ``name``."""
-        return _group(self.site, name)
+        """Return the site of the case ``name``, or ``""`` if the name does not show it."""
+        return _first_group(self.site, name)
 
 
-def _group(pattern: str, name: str) -> str:
-    match = re.search(pattern, name, re.IGNORECASE) if pattern else None
-    return match[1] if match else ""
+def _first_group(pattern: str, name: str) -> str:
+    if not pattern:
+        return ""
+    match = re.search(pattern, name, re.IGNORECASE)
+    if match is None:
+        return ""
+    return match[1]

@@ -1,6 +1,7 @@
-"""Which cases are labelled, unlabelled and test: by patient, seeded, spread over sites and spacings.
+"""Assign cases to the splits labelled, unlabelled and test.
 
-Nothing is read from a label: a case that ends up unlabelled must not have been chosen by what its label holds.
+Patients stay together. The draw is seeded and stratified by site and spacing. No label is read:
+which cases are labelled must not depend on the content of labels that are withheld afterwards.
 """
 
 from collections import defaultdict
@@ -12,254 +13,356 @@ import numpy as np
 
 from hstf.datasets.importers.dataset import DataSet, FoundCase
 from hstf.experiment.cases import Split
-from hstf.runtime.errors import HstfError, join_faults
+from hstf.runtime.errors import HstfError, join_problems
 from hstf.runtime.files import read_sheet
 
 GOLDEN = (5**0.5 - 1) / 2
+"""Fractional part of the golden ratio, the step of the additive recurrence in :func:`draw`."""
+MAXIMUM_NAMES = 20
+"""Number of unknown names that an error message lists."""
+
 Stratum = tuple[str, str, float]
+"""Site, additional criterion and voxel volume of a patient."""
+Patients = Mapping[str, Sequence[FoundCase]]
+"""Cases of each patient."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """How a person wants the cases split. Names are those of cases or patients."""
+    """The requested splits. Names are names of cases or patients."""
 
     labelled: int | list[str] | None = None
-    """Patients to draw, or which; ``None``: all that have labels."""
+    """Number or names of labelled patients; ``None``: all that have labels."""
     test: int | list[str] = 0
+    """Number or names of test patients."""
     order: list[str] | None = None
-    """Instead of drawing: the labelled ones are the first, the test ones the last of these."""
+    """Replaces the draw: the first patients of the list are labelled, the last are for testing."""
     splits: Mapping[str, Split] | None = None
-    """The split of each case or patient; those not named are unlabelled. Then nothing else counts."""
+    """Split of each case or patient. Those without a split are unlabelled. Replaces all else."""
     seed: int = 0
     test_sites: frozenset[str] = frozenset()
-    """All patients of these sites are for testing, and none of their scans is learned from."""
+    """Sites whose patients are all test patients."""
 
 
-def assign(dataset: DataSet, request: Request, spacing: Mapping[str, float]) -> dict[str, Split]:
-    """The split of each case; a case without a label whose patient is tested is left out.
+def assign(
+    dataset: DataSet,
+    request: Request,
+    volumes: Mapping[str, float],
+) -> dict[str, Split]:
+    """Return the split of each case.
+
+    Cases without a label are left out if their patient is a test patient.
 
     Args:
-        spacing: voxel volume (mm³) of each case.
+        dataset: the cases.
+        request: the requested splits.
+        volumes: voxel volume (mm³) of each case.
 
     Raises:
-        HstfError: more patients asked for than there are, names that no case has, or too few labelled patients.
+        HstfError: if more patients are requested than exist, if names are unknown, or if there are
+            too few labelled patients.
     """
     patients: dict[str, list[FoundCase]] = defaultdict(list)
     for case in dataset.cases:
         patients[case.patient].append(case)
     _leave_sites_out(dataset, request)
-    given = request.splits
-    chosen = _choose(patients, request, spacing) if given is None else _as_given(patients, given)
+    if request.splits is not None:
+        chosen = _as_given(patients, request.splits)
+    else:
+        chosen = _choose(patients, request, volumes)
     splits = {}
+    labelled = set()
     for case in dataset.cases:
         split = chosen.get(case.case_id, Split.UNLABELLED)
-        if split is Split.TEST and case.label is None:
-            dataset.leave_out(case.case_id, "has no label, and its patient is a test patient")
+        if case.has_label:
+            splits[case.case_id] = split
+            if split is Split.LABELLED:
+                labelled.add(case.patient)
+        elif split is Split.TEST:
+            dataset.leave_out(
+                case.case_id,
+                "has no label, and its patient is a test patient",
+            )
         else:
-            splits[case.case_id] = Split.UNLABELLED if case.label is None else split
-    labelled = {
-        case.patient for case in dataset.cases if splits.get(case.case_id) is Split.LABELLED
-    }
+            splits[case.case_id] = Split.UNLABELLED
     if len(labelled) < 2:
         raise HstfError(
-            f"{len(labelled)} labelled patients, expected at least 2: the warm-up learns from some and predicts the others."
+            f"{len(labelled)} labelled patients, expected at least 2, because the warm-up uses"
+            " cross-validation."
         )
     return splits
 
 
 def _choose(
-    patients: Mapping[str, Sequence[FoundCase]], request: Request, spacing: Mapping[str, float]
+    patients: Patients,
+    request: Request,
+    volumes: Mapping[str, float],
 ) -> dict[str, Split]:
-    """Split by case, from numbers and lists."""
-    official = {name: None for name, cases in patients.items() if any(case.test for case in cases)}
+    """Return the split of cases for requested numbers or names."""
+    official = []
+    free = []
+    for name, cases in patients.items():
+        if any(case.test for case in cases):
+            official.append(name)
+        elif any(case.has_label for case in cases):
+            free.append(name)
     if official and request.test:
         raise HstfError(
-            f"the data have a test set of {len(official)} patients. Leave --test out, or say with --split which"
-            " case is what."
+            f"the data set has an official test set of {len(official)} patients. Remove --test, or"
+            " define the split of each case with --split."
         )
+    sampler = _Sampler(patients, request, volumes)
+    test = official or _draw_test(sampler, free)
+    for name in free:
+        if any(case.site in request.test_sites for case in patients[name]):
+            test.append(name)
+    test_patients = set(test)
+    rest = [name for name in free if name not in test_patients]
+    wanted = request.labelled
+    if wanted is None:
+        wanted = len(rest)
+    labelled = sampler.select(rest, wanted, "labelled")
+    by_patient = dict.fromkeys(sorted(test_patients), Split.TEST)
+    by_patient |= dict.fromkeys(labelled, Split.LABELLED)
+    splits = {}
+    for name, split in by_patient.items():
+        for case in patients[name]:
+            splits[case.case_id] = split
+    return splits
 
-    def stratum(name: str) -> Stratum:
-        case = patients[name][0]
-        return case.site, case.stratum, float(f"{spacing[case.case_id]:.2g}")
 
-    free = [
-        name
-        for name, cases in patients.items()
-        if name not in official and any(case.label is not None for case in cases)
-    ]
+def _draw_test(sampler: "_Sampler", free: Sequence[str]) -> list[str]:
+    """Return the requested test patients. Patients that are named as labelled are excluded."""
+    request = sampler.request
     listed = request.labelled if isinstance(request.labelled, list) else []
-    named = set(_named(listed, free, "labelled", patients))
-    of_site = {
-        name for name in free if any(case.site in request.test_sites for case in patients[name])
-    }
-    for_test = [name for name in free if name not in named]
-    test = list(official) or _pick(for_test, request.test, request, "test", patients, stratum)
-    test = sorted({*test, *of_site})
-    rest = [name for name in free if name not in set(test)]
-    wanted = len(rest) if request.labelled is None else request.labelled
-    labelled = _pick(rest, wanted, request, "labelled", patients, stratum)
-    by_patient = dict.fromkeys(test, Split.TEST) | dict.fromkeys(labelled, Split.LABELLED)
-    return {case.case_id: by_patient[name] for name in by_patient for case in patients[name]}
+    named = set(_resolve(listed, free, "labelled", sampler.patients))
+    pool = [name for name in free if name not in named]
+    return sampler.select(pool, request.test, "test")
 
 
 def _leave_sites_out(dataset: DataSet, request: Request) -> None:
-    """Leave out the scans of test sites that have no label: they can neither be scored nor, unseen, be learned from.
+    """Leave out cases of test sites that have no label.
+
+    They cannot be scored, and training must not see their site.
 
     Raises:
-        HstfError: no case is of such a site, or the split is given already.
+        HstfError: if a site is unknown, or if the split is defined in another way, too.
     """
     if not request.test_sites:
         return
     sites = {case.site for case in dataset.cases}
-    if unknown := sorted(request.test_sites - sites):
+    unknown = sorted(request.test_sites - sites)
+    if unknown:
         known = ", ".join(sorted(sites - {""})) or "not known"
-        raise HstfError(f"--test-site {', '.join(unknown)}: no case is of it. Sites are {known}.")
-    if request.splits is not None or request.test:
         raise HstfError(
-            "--test-site says which cases are for testing: leave --test and --split out."
+            f"--test-site {', '.join(unknown)}: no case is of this site. Sites are {known}."
         )
-    unseen = [
-        case for case in dataset.cases if case.site in request.test_sites and case.label is None
-    ]
-    for case in unseen:
-        dataset.leave_out(case.case_id, "has no label, and its site is a test site")
-    dataset.cases = [case for case in dataset.cases if case not in unseen]
+    if request.splits is not None or request.test:
+        raise HstfError("--test-site defines the test cases: remove --test and --split.")
+    kept = []
+    for case in dataset.cases:
+        if case.site in request.test_sites and not case.has_label:
+            dataset.leave_out(case.case_id, "has no label, and its site is a test site")
+        else:
+            kept.append(case)
+    dataset.cases = kept
 
 
-def _pick(
-    pool: list[str],
-    wanted: int | list[str],
-    request: Request,
-    what: str,
-    patients: Mapping[str, Sequence[FoundCase]],
-    stratum: Callable[[str], Stratum],
-) -> list[str]:
-    """Patients of ``pool``: those named, the first or last of an order, or drawn."""
-    if not isinstance(wanted, int):
-        return _named(wanted, pool, what, patients)
-    if wanted > len(pool):
-        raise HstfError(f"--{what} {wanted} asks for more patients than have labels: {len(pool)}.")
-    if request.order is not None:
-        ordered = [
-            name
-            for name in _named(request.order, list(patients), "order", patients)
-            if name in pool
-        ]
+@dataclass(frozen=True)
+class _Sampler:
+    """Selects patients by name, from the given order, or at random."""
+
+    patients: Patients
+    request: Request
+    volumes: Mapping[str, float]
+
+    def select(
+        self,
+        pool: list[str],
+        wanted: int | list[str],
+        option: str,
+    ) -> list[str]:
+        """Return ``wanted`` patients of ``pool``.
+
+        Args:
+            pool: patients to select from.
+            wanted: number or names of patients.
+            option: ``labelled`` or ``test``, for the draw and the messages.
+
+        Raises:
+            HstfError: if there are too few patients, or if a name is unknown.
+        """
+        if not isinstance(wanted, int):
+            return _resolve(wanted, pool, option, self.patients)
+        if wanted > len(pool):
+            raise HstfError(
+                f"--{option} {wanted} requests more patients than have labels: {len(pool)}."
+            )
+        is_test = option == "test"
+        if self.request.order is None:
+            drawn = draw(pool, self.stratum, [self.request.seed, is_test])
+            return drawn[:wanted]
+        ordered = self._in_order(pool, self.request.order)
         if wanted > len(ordered):
             raise HstfError(
-                f"--{what} {wanted} asks for more patients than --order names: {len(ordered)}."
+                f"--{option} {wanted} requests more patients than --order lists: {len(ordered)}."
             )
-        return ordered[len(ordered) - wanted :] if what == "test" else ordered[:wanted]
-    return draw(pool, stratum, [request.seed, what == "test"])[:wanted]
+        if is_test:
+            return ordered[len(ordered) - wanted :]
+        return ordered[:wanted]
+
+    def _in_order(self, pool: list[str], order: Iterable[str]) -> list[str]:
+        names = _resolve(order, list(self.patients), "order", self.patients)
+        return [name for name in names if name in pool]
+
+    def stratum(self, name: str) -> Stratum:
+        """Return the stratum of a patient, from the first case."""
+        case = self.patients[name][0]
+        # Two digits: scanners of a series differ slightly in their spacing.
+        volume = float(f"{self.volumes[case.case_id]:.2g}")
+        return case.site, case.stratum, volume
 
 
-def draw(names: Iterable[str], stratum: Callable[[str], Stratum], seed: Sequence[int]) -> list[str]:
-    """All ``names`` in an order of which every beginning is spread evenly over the strata.
+def draw(
+    names: Iterable[str],
+    stratum: Callable[[str], Stratum],
+    seed: Sequence[int],
+) -> list[str]:
+    """Return all ``names`` in a random order whose every beginning is spread over the strata.
 
-    Names are sorted by stratum, at random within each; steps of the golden ratio (the additive recurrence of least
-    discrepancy) visit them. So 3 labelled patients are among the 7 of a larger draw.
+    The names are sorted by stratum, in random order within each stratum. Steps of the golden
+    ratio, the additive recurrence of lowest discrepancy, then visit them. A smaller draw is part of
+    a larger one with the same seed.
     """
     rng = np.random.default_rng(list(seed))
     shuffled = [str(name) for name in rng.permutation(sorted(names))]
-    left = sorted(shuffled, key=stratum)
-    position, order = rng.random(), list[str]()
-    count = len(left)
-    ranks = [(position + k * GOLDEN) % 1 * count for k in range(count)]
-    for (
-        rank
-    ) in ranks:  # the nearest name that is left: no two steps of the recurrence share a place
-        order.append(left.pop(min(int(rank * len(left) / count), len(left) - 1)))
+    remaining = sorted(shuffled, key=stratum)
+    position = rng.random()
+    count = len(remaining)
+    order: list[str] = []
+    for step in range(count):
+        rank = (position + step * GOLDEN) % 1 * count
+        # Take the nearest remaining name, because each name can be taken only once.
+        index = int(rank * len(remaining) / count)
+        index = min(index, len(remaining) - 1)
+        order.append(remaining.pop(index))
     return order
 
 
-def _named(
+def _resolve(
     names: Iterable[str],
     pool: Sequence[str],
-    what: str,
-    patients: Mapping[str, Sequence[FoundCase]],
+    option: str,
+    patients: Patients,
 ) -> list[str]:
-    """The patients that ``names``, of patients or cases, stand for; each once."""
-    patient_of = {case.case_id: name for name, cases in patients.items() for case in cases}
+    """Return the patients that ``names`` of patients or cases refer to, without duplicates.
+
+    Raises:
+        HstfError: if a name does not refer to a patient of ``pool``.
+    """
+    patient_of = {}
+    for patient, cases in patients.items():
+        for case in cases:
+            patient_of[case.case_id] = patient
     known = set(pool)
-    found = [name if name in patients else patient_of.get(name, name) for name in names]
-    unknown = [name for name in found if name not in known]
+    found = []
+    unknown = []
+    for name in names:
+        patient = name if name in patients else patient_of.get(name, name)
+        found.append(patient)
+        if patient not in known:
+            unknown.append(patient)
     if unknown:
-        raise join_faults(
-            f"--{what}: {len(unknown)} of {len(found)} names are of no patient that could be {what}.",
-            unknown[:20],
+        raise join_problems(
+            f"--{option}: {len(unknown)} of {len(found)} names refer to no patient that can be"
+            f" {option}.",
+            unknown[:MAXIMUM_NAMES],
         )
     return list(dict.fromkeys(found))
 
 
 def _as_given(
-    patients: Mapping[str, Sequence[FoundCase]], splits: Mapping[str, Split]
+    patients: Patients,
+    splits: Mapping[str, Split],
 ) -> dict[str, Split]:
-    """Split by case, from a file that names cases or patients."""
-    names = {case.case_id for cases in patients.values() for case in cases} | set(patients)
+    """Return the split of each case from ``splits`` of cases or patients.
+
+    Raises:
+        HstfError: if a name is unknown, a patient has two splits, or a label is missing.
+    """
+    names = set(patients)
+    chosen: dict[str, Split] = {}
+    divided = []
+    without_label = []
+    for patient, cases in patients.items():
+        of_patient = set()
+        default = splits.get(patient, Split.UNLABELLED)
+        for case in cases:
+            split = splits.get(case.case_id, default)
+            names.add(case.case_id)
+            chosen[case.case_id] = split
+            of_patient.add(split)
+            if split is not Split.UNLABELLED and not case.has_label:
+                without_label.append(f"{case.case_id} is {split}, but has no label")
+        if len(of_patient) > 1:
+            divided.append(f"{patient} is {' and '.join(sorted(of_patient))}")
     unknown = sorted(set(splits) - names)
     if unknown:
-        raise join_faults(f"--split: {len(unknown)} names are of no case or patient.", unknown[:20])
-    chosen = {
-        case.case_id: splits.get(case.case_id, splits.get(name, Split.UNLABELLED))
-        for name, cases in patients.items()
-        for case in cases
-    }
-    faults = [
-        f"{name} is {' and '.join(sorted({chosen[case.case_id] for case in cases}))}"
-        for name, cases in patients.items()
-        if len({chosen[case.case_id] for case in cases}) > 1
-    ]
-    faults += [
-        f"{case.case_id} is {chosen[case.case_id]}, but has no label"
-        for cases in patients.values()
-        for case in cases
-        if case.label is None and chosen[case.case_id] is not Split.UNLABELLED
-    ]
-    if faults:
-        raise join_faults(
-            "--split: each patient belongs to one split, and what is learned or tested needs a label.",
-            faults,
+        raise join_problems(
+            f"--split: {len(unknown)} names refer to no case or patient.",
+            unknown[:MAXIMUM_NAMES],
+        )
+    if divided or without_label:
+        raise join_problems(
+            "--split: each patient belongs to one split, and labelled and test cases need a label.",
+            [*divided, *without_label],
         )
     return chosen
 
 
 def read_names(path: Path) -> list[str]:
-    """Names of cases or patients, one a line; further columns are not looked at.
+    """Read names of cases or patients, one in each line. Further columns are ignored.
 
     Raises:
-        HstfError: the file is missing, unreadable or empty.
+        HstfError: if the file is missing, unreadable or empty.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise HstfError(f"{path}: cannot be read as a list of names ({error}).") from error
-    names = [
-        line.replace(",", " ").split()[0]
-        for line in lines
-        if line.strip() and not line.startswith("#")
-    ]
+    names = []
+    for line in text.splitlines():
+        words = line.replace(",", " ").split()
+        if words and not line.startswith("#"):
+            names.append(words[0])
     if not names:
-        raise HstfError(f"{path}: names no case: expected one a line.")
+        raise HstfError(f"{path}: contains no name: expected one in each line.")
     return names
 
 
 def read_splits(path: Path) -> dict[str, Split]:
-    """The split of each case or patient: a table with the columns ``case_id`` (or ``group``) and ``split``.
+    """Read a table with the columns ``case_id`` (or ``group``) and ``split``.
 
     Raises:
-        HstfError: columns are missing, or a split has another name.
+        HstfError: if a column is missing, or a split is unknown.
     """
     header, rows = read_sheet(path)
-    key = next((name for name in ("case_id", "group") if name in header), None)
-    if key is None or "split" not in header:
+    keys = [name for name in ("case_id", "group") if name in header]
+    if not keys or "split" not in header:
         raise HstfError(
             f"{path}: has the columns {', '.join(header)}, expected case_id (or group) and split."
         )
-    wrong = [
-        f"line {line}: split {row['split']!r}"
-        for line, row in rows
-        if row["split"] not in set(Split)
-    ]
-    if wrong:
-        raise join_faults(f"{path}: a split is one of {', '.join(Split)}.", wrong)
-    return {row[key]: Split(row["split"]) for _, row in rows}
+    splits = {}
+    invalid = []
+    for line, row in rows:
+        split = row["split"]
+        if split in set(Split):
+            splits[row[keys[0]]] = Split(split)
+        else:
+            invalid.append(f"line {line}: split {split!r}")
+    if invalid:
+        raise join_problems(
+            f"{path}: a split is one of {', '.join(Split)}.",
+            invalid,
+        )
+    return splits

@@ -1,4 +1,4 @@
-"""The case sheet and the configuration of an import."""
+"""The case sheet and the configuration that an import writes."""
 
 import os
 import re
@@ -13,53 +13,91 @@ import yaml
 
 from hstf.config.experiment import BACKGROUND, IGNORE, Config
 from hstf.config.load import resolve_config
-from hstf.config.regions import region_faults
+from hstf.config.regions import region_problems
 from hstf.datasets.importers.dataset import DataSet, FoundCase, Labels
 from hstf.datasets.importers.headers import Grid
 from hstf.experiment.cases import Split
-from hstf.runtime.errors import join_faults
+from hstf.runtime.errors import join_problems
 from hstf.runtime.files import write_csv
 
-ORDER = (Split.LABELLED, Split.UNLABELLED, Split.TEST)
+ORDER = (
+    Split.LABELLED,
+    Split.UNLABELLED,
+    Split.TEST,
+)
+"""Order of the splits in the case sheet."""
 SCHEMA = "workflow/schemas/config.schema.json"
-EDIT = "Edit it freely: config/README.md explains every key; keys that are not here have their defaults."
-LESION = re.compile(r"lesion|tumou?r|cancer|metasta|nodule|carcinoma|polyp|plaque", re.IGNORECASE)
-"""Classes so called are lesions: any number in a case, or none."""
-THICK = 3.0
-"""Slices so many times thicker than their voxels are wide are not rotated out of their plane."""
+ADVICE = (
+    "Edit this file as you like: config/README.md explains every key."
+    " Keys that are missing here have their defaults."
+)
+REGIONS_COMMENT = (
+    "Overlapping regions, as the challenge scores them."
+    " Each has its own sigmoid output and is accepted and scored as a whole."
+)
+LESION = re.compile(
+    r"lesion|tumou?r|cancer|metasta|nodule|carcinoma|polyp|plaque",
+    re.IGNORECASE,
+)
+"""Classes with such a name are lesions: a case has any number of them, or none."""
+THICK_SLICES = 3.0
+"""Ratio of slice thickness to pixel size from which rotations stay within the slices."""
+COMMENT_WIDTH = 116
 
 
 def sheet_path(output: Path) -> Path:
-    """Where the case sheet of the configuration ``output`` lies."""
+    """Return the path of the case sheet for the configuration ``output``."""
     return output.with_suffix("") / "cases.csv"
 
 
-def write_sheet(path: Path, dataset: DataSet, splits: Mapping[str, Split]) -> None:
-    """Write the case sheet: labelled, then unlabelled, then test cases.
+def write_sheet(
+    path: Path,
+    dataset: DataSet,
+    splits: Mapping[str, Split],
+) -> None:
+    """Write the case sheet: labelled cases first, then unlabelled and test cases.
 
-    The label of an unlabelled case stays in the sheet: only ``check`` and ``evaluate`` read it.
+    The sheet also has the labels of unlabelled cases. Only ``check`` and ``evaluate`` read them.
     """
-    cases = [case for split in ORDER for case in dataset.cases if splits.get(case.case_id) is split]
-    optional = [name for name in ("group", "site") if any(getattr(case, name) for case in cases)]
+    cases = []
+    for split in ORDER:
+        for case in dataset.cases:
+            if splits.get(case.case_id) is split:
+                cases.append(case)
+    columns = ["case_id", *dataset.modalities, "label", "split"]
+    if any(case.group for case in cases):
+        columns.append("group")
+    if any(case.site for case in cases):
+        columns.append("site")
     rows = [_row(case, splits[case.case_id], path.parent) for case in cases]
-    write_csv(path, rows, ["case_id", *dataset.modalities, "label", "split", *optional])
+    write_csv(path, rows, columns)
 
 
 def _row(case: FoundCase, split: Split, folder: Path) -> dict[str, str]:
-    images = {name: _cell(image.path, folder) for name, image in case.images.items()}
-    label = _cell(case.label, folder) if case.label else ""
-    return {"case_id": case.case_id, **images, "label": label, "split": split, "group": case.patient,
-            "site": case.site}  # fmt: skip
+    """Return the row of a case in the sheet, which is stored in ``folder``."""
+    row = {"case_id": case.case_id}
+    for name, image in case.images.items():
+        row[name] = _cell(image.path, folder)
+    row["label"] = ""
+    if case.label is not None:
+        row["label"] = _cell(case.label, folder)
+    row["split"] = split
+    row["group"] = case.patient
+    row["site"] = case.site
+    return row
 
 
 def _cell(path: Path, folder: Path) -> str:
-    """A path of the sheet: relative to its folder for data below the working directory, absolute otherwise."""
-    absolute = Path.cwd() / path  # links stay: data are often linked below the working directory
-    return (
-        os.path.relpath(absolute, Path.cwd() / folder)
-        if absolute.is_relative_to(Path.cwd())
-        else str(absolute)
-    )
+    """Return ``path`` as the sheet contains it.
+
+    Data below the working directory have paths relative to ``folder``, other data absolute paths.
+    """
+    working_directory = Path.cwd()
+    # Links are not resolved: often a link below the working directory leads to the data.
+    absolute = working_directory / path
+    if absolute.is_relative_to(working_directory):
+        return os.path.relpath(absolute, working_directory / folder)
+    return str(absolute)
 
 
 def config_text(
@@ -70,145 +108,222 @@ def config_text(
     grids: Mapping[str, Grid],
     command: Sequence[str],
 ) -> str:
-    """The configuration as commented YAML; checked, so that what is written can be run.
+    """Return the configuration as YAML with comments, after a check that it is valid.
+
+    Args:
+        output: file of the configuration. Its name is the name of the experiment.
+        dataset: the imported data set.
+        labels: its classes.
+        splits: split of each case.
+        grids: grid of each case.
+        command: command line of the import, for the comment at the top.
 
     Raises:
-        HstfError: the names of classes or modalities make no configuration.
+        HstfError: if the names of classes or modalities are invalid in a configuration.
     """
-    labelled = {
-        case.patient for case in dataset.cases if splits.get(case.case_id) is Split.LABELLED
-    }
-    sections = [
+    labelled = set()
+    for case in dataset.cases:
+        if splits.get(case.case_id) is Split.LABELLED:
+            labelled.add(case.patient)
+    used = [grids[case_id] for case_id in splits]
+    paragraphs = [
         _header(output, dataset, splits, command),
-        [f"experiment: {output.stem}", f"cases: {sheet_path(output)}", f"overrides: overrides/{output.stem}"],
-        [f"labels: {_flow(labels.values)}", *_regions(labels), *_lesions(labels),
-         f"modalities: {_flow(dataset.modalities)}"],
-        _training(len(labelled), [grids[case_id] for case_id in splits]),
-    ]  # fmt: skip
-    text = "\n\n".join("\n".join(lines) for lines in sections) + "\n"
+        _files(output),
+        _classes(dataset, labels),
+        _training(len(labelled), used),
+    ]
+    blocks = ["\n".join(lines) for lines in paragraphs]
+    text = "\n\n".join(blocks) + "\n"
     resolve_config(yaml.safe_load(text), source=str(output))
     return text
 
 
 def _header(
-    output: Path, dataset: DataSet, splits: Mapping[str, Split], command: Sequence[str]
+    output: Path,
+    dataset: DataSet,
+    splits: Mapping[str, Split],
+    command: Sequence[str],
 ) -> list[str]:
-    """What the data are, and how the file came to be."""
-    schema = os.path.relpath(SCHEMA, output.parent)
-    patients = {case.case_id: case.patient for case in dataset.cases}
-    counts = [
-        f"{len({patients[name] for name in splits if splits[name] is split})} {split}"
-        f" ({sum(value is split for value in splits.values())} cases)"
-        for split in ORDER
-    ]
-    return [
-        *([f"# yaml-language-server: $schema={schema}"] if Path(SCHEMA).is_file() else []),
-        *comment(dataset.title),
-        *comment(f"Patients: {', '.join(counts)}. Written by"),
-        f"#   {shlex.join(command)}",
-        *comment(EDIT),
-        *(line for fact in dataset.comments for line in comment(fact)),
-    ]
+    """Return comments that describe the data set and how the file was written."""
+    lines = []
+    if Path(SCHEMA).is_file():
+        schema = os.path.relpath(SCHEMA, output.parent)
+        lines.append(f"# yaml-language-server: $schema={schema}")
+    lines += comment(dataset.title)
+    counts = ", ".join(_counts(dataset, splits))
+    lines += comment(f"Patients: {counts}. Written by")
+    lines.append(f"#   {shlex.join(command)}")
+    lines += comment(ADVICE)
+    for fact in dataset.comments:
+        lines += comment(fact)
+    return lines
+
+
+def _counts(dataset: DataSet, splits: Mapping[str, Split]) -> list[str]:
+    """Return the number of patients and cases of each split as text."""
+    counts = []
+    for split in ORDER:
+        patients = set()
+        cases = 0
+        for case in dataset.cases:
+            if splits.get(case.case_id) is split:
+                patients.add(case.patient)
+                cases += 1
+        counts.append(f"{len(patients)} {split} ({cases} cases)")
+    return counts
 
 
 def comment(text: str) -> list[str]:
-    """``text`` as lines of a comment."""
-    return [f"# {line}" for line in wrap(text, 116)]
+    """Return ``text`` as lines of a YAML comment."""
+    return [f"# {line}" for line in wrap(text, COMMENT_WIDTH)]
 
 
 def _flow(content: Any) -> str:
-    """``content`` as YAML on one line."""
-    return yaml.safe_dump(content, default_flow_style=True, sort_keys=False, width=10_000).strip()
+    """Return ``content`` as YAML on one line."""
+    text = yaml.safe_dump(
+        content,
+        default_flow_style=True,
+        sort_keys=False,
+        width=10_000,
+    )
+    return text.strip()
+
+
+def _files(output: Path) -> list[str]:
+    name = output.stem
+    return [
+        f"experiment: {name}",
+        f"cases: {sheet_path(output)}",
+        f"overrides: overrides/{name}",
+    ]
+
+
+def _classes(dataset: DataSet, labels: Labels) -> list[str]:
+    return [
+        f"labels: {_flow(labels.values)}",
+        *_regions(labels),
+        *_lesions(labels),
+        f"modalities: {_flow(dataset.modalities)}",
+    ]
 
 
 def named_regions(labels: Labels) -> dict[str, list[str]]:
-    """The classes of each region that the owners score."""
+    """Return the classes of each region that the official evaluation scores."""
     names = {value: name for name, value in labels.values.items()}
-    return {
-        region: [names.get(value, str(value)) for value in values]
-        for region, values in labels.regions.items()
-    }
+    regions = {}
+    for region, values in labels.regions.items():
+        regions[region] = [names.get(value, str(value)) for value in values]
+    return regions
 
 
-def _faults_of_regions(labels: Labels) -> list[str]:
-    return region_faults(
-        named_regions(labels), [n for n in labels.values if n not in (BACKGROUND, IGNORE)]
-    )
+def _region_problems(labels: Labels) -> list[str]:
+    """Return why a network cannot be trained with the regions of ``labels``."""
+    classes = [name for name in labels.values if name not in (BACKGROUND, IGNORE)]
+    return region_problems(named_regions(labels), classes)
 
 
 def _regions(labels: Labels) -> list[str]:
-    """The regions that the owners score; as a comment where a network cannot be trained with them."""
-    regions, faults = _flow(named_regions(labels)), _faults_of_regions(labels)
-    if faults:
+    """Return the key ``regions``, or a comment if a network cannot be trained with the regions."""
+    if not labels.regions:
+        return []
+    regions = _flow(named_regions(labels))
+    problems = _region_problems(labels)
+    if problems:
         return comment(
-            f"Classes are trained, not the regions of its owners, {regions}: {'; '.join(faults)}."
+            f"Classes are trained instead of the official regions {regions}: {'; '.join(problems)}."
         )
-    told = "Overlapping, as the owners score them: a sigmoid head for each, judged and scored as a whole."
-    return [*comment(told), f"regions: {regions}"] if labels.regions else []
+    return [*comment(REGIONS_COMMENT), f"regions: {regions}"]
 
 
 def _lesions(labels: Labels) -> list[str]:
-    """The classes that are lesions, by their names; of regions within one another the innermost."""
-    regions = {} if _faults_of_regions(labels) else named_regions(labels)
-    structures = {name: set(classes) for name, classes in regions.items()} or {
-        n: {n} for n in labels.values
-    }
+    """Return the key ``lesions`` for structures whose name is that of a lesion.
+
+    Of nested regions, only the innermost one is a lesion.
+    """
+    structures = {name: {name} for name in labels.values}
+    if labels.regions and not _region_problems(labels):
+        structures = {name: set(classes) for name, classes in named_regions(labels).items()}
     named = [name for name in structures if LESION.search(name)]
-    inner = [
-        name for name in named if not any(structures[other] < structures[name] for other in named)
-    ]
-    return [f"lesions: {_flow(inner)}   # by name: any number in a case, or none"] if inner else []
+    inner = []
+    for name in named:
+        if not any(structures[other] < structures[name] for other in named):
+            inner.append(name)
+    if not inner:
+        return []
+    return [f"lesions: {_flow(inner)}   # found by name: a case has any number of them, or none"]
 
 
 def _training(labelled: int, grids: Sequence[Grid]) -> list[str]:
-    """Sections whose right values follow from the data."""
+    """Return the sections whose best values depend on the data."""
     folds = min(3, labelled)
+    rotation = _rotation(grids)
     return [
-        "# Of self-training after the warm-up; a larger number runs the further rounds alone.",
+        "# Self-training rounds after the warm-up. A higher number runs only the further rounds.",
         "rounds: 2",
         "",
         "warmup:",
-        f"  folds: {folds}          # of {labelled} labelled patients; each member predicts the fold that it never saw",
-        *_rotation(grids),
+        f"  folds: {folds}          # of {labelled} labelled patients;"
+        " each member predicts the fold that it was not trained on",
+        *rotation,
         "",
         "student:",
-        "  start: scratch    # as a noisy student does; 'warmup' is quicker where steps are few",
-        *_rotation(grids),
+        "  start: scratch    # 'previous_round' needs fewer steps",
+        *rotation,
     ]
 
 
 def _rotation(grids: Sequence[Grid]) -> list[str]:
-    """No rotation out of thick slices, whose neighbours are too far apart to be blended."""
+    """Return the key ``augmentation`` for thick slices, and nothing for other grids.
+
+    Thick slices are too far apart to interpolate between them. Therefore images are rotated only
+    within the slices.
+    """
     steps = np.array([np.abs(grid.affine[:3, :3]) for grid in grids])
-    along = np.median(
-        [matrix.max(axis=1) for matrix in steps], axis=0
-    )  # mm along right, anterior, superior
+    # Step in mm along right, anterior and superior.
+    along = np.median([matrix.max(axis=1) for matrix in steps], axis=0)
     thick = int(along.argmax())
-    if along[thick] < THICK * np.median(along):
+    if along[thick] < THICK_SLICES * np.median(along):
         return []
-    degrees = [15.0 if axis == thick else 0.0 for axis in range(3)]
+    degrees = [0.0, 0.0, 0.0]
+    degrees[thick] = 15.0
+    distance = f"{along[thick]:.3g} mm"
     return [
         "  augmentation:",
-        f"    rotation_degrees: {degrees}   # within the slices, which are {along[thick]:.3g} mm apart",
+        f"    rotation_degrees: {degrees}   # within the slices, which are {distance} apart",
     ]
 
 
-def find_unsuited(config: Config, dataset: DataSet, labels: Labels, source: Path) -> None:
-    """See that the configuration of ``source`` suits the data.
+def check_suitable(
+    config: Config,
+    dataset: DataSet,
+    labels: Labels,
+    source: Path,
+) -> None:
+    """Check that an existing configuration suits the data set.
+
+    Args:
+        config: the configuration.
+        dataset: the imported data set.
+        labels: its classes.
+        source: file of the configuration, for the message.
 
     Raises:
-        HstfError: it asks for modalities that are not there, or does not know a value of the labels.
+        HstfError: if a modality of the configuration is missing in the data set, or if the labels
+            have a value that the configuration does not define.
     """
-    faults = [
-        f"modality {name} is not there"
-        for name in config.modalities
-        if name not in dataset.modalities
-    ]
-    faults += [
-        f"label value {value} ({name}) is not known; there are {_flow(config.labels)}"
-        for name, value in labels.values.items()
-        if value not in config.labels.values()
-    ]
-    if faults:
-        there = ", ".join(dataset.modalities)
-        raise join_faults(f"{source}: does not suit the data, which have {there}.", faults)
+    problems = []
+    for name in config.modalities:
+        if name not in dataset.modalities:
+            problems.append(f"modality {name} is missing")
+    known = set(config.labels.values())
+    for name, value in labels.values.items():
+        if value not in known:
+            problems.append(
+                f"label value {value} ({name}) is not defined in {_flow(config.labels)}"
+            )
+    if problems:
+        raise join_problems(
+            f"{source}: does not suit the data set, which has the modalities"
+            f" {', '.join(dataset.modalities)}.",
+            problems,
+        )

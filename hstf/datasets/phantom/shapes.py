@@ -1,7 +1,7 @@
-"""Implicit shapes: functions that are negative inside, and the share of a voxel that they cover.
+"""Implicit shapes: functions that are negative inside a shape, and the volume they fill of a voxel.
 
-Points are three arrays ``(X, Y, Z)``: scene coordinates along right, anterior and superior, -1 to 1 over the
-field of view.
+Points are three arrays ``(X, Y, Z)`` of scene coordinates along right, anterior and superior. The
+field of view is -1 to 1.
 """
 
 from collections.abc import Sequence
@@ -18,112 +18,140 @@ class SmoothField:
     """A smooth random function of three axes: a sum of products of cosines."""
 
     coefficients: np.ndarray
-    """``(N, N, N)``: the wave number along each axis is the index."""
+    """``(N, N, N)``. The index along each axis is the wave number."""
 
     @classmethod
     def random(cls, rng: np.random.Generator, order: int) -> "SmoothField":
-        """Wave numbers below ``order``, mean 0 and standard deviation about 1 over the field of view."""
-        waves = np.indices((order,) * 3).sum(0)
+        """Draw a field with wave numbers below ``order``.
+
+        Its mean is 0 and its standard deviation about 1 over the field of view.
+        """
+        shape = (order, order, order)
+        indices = np.indices(shape)
+        waves = indices.sum(0)
         weights = np.where(waves == 0, 0, 1 / np.maximum(waves, 1))
-        spread = np.where(np.indices((order,) * 3) == 0, 1, 0.5).prod(
-            0
-        )  # mean square of the products
-        coefficients = (
-            rng.standard_normal((order,) * 3) * weights / np.sqrt((weights**2 * spread).sum())
-        )
+        mean_square = np.where(indices == 0, 1, 0.5).prod(0)
+        norm = np.sqrt((weights**2 * mean_square).sum())
+        coefficients = rng.standard_normal(shape) * weights / norm
         return cls(coefficients)
 
     def __call__(self, axes: Points) -> np.ndarray:
-        """Values ``(X, Y, Z)`` float32 on the grid of three ``axes`` (``(X,)``, ``(Y,)``, ``(Z,)``)."""
+        """Compute values ``(X, Y, Z)`` float32 on the grid of ``axes``.
+
+        Args:
+            axes: coordinates ``(X,)``, ``(Y,)`` and ``(Z,)``.
+        """
         field = self.coefficients.astype(np.float32)
-        for axis in axes:  # each step replaces the leading wave number by the axis, now last
-            waves = np.arange(len(self.coefficients), dtype=np.float32)
-            basis = np.cos(np.pi / 2 * np.multiply.outer(waves, axis.astype(np.float32) + 1))
-            field = np.einsum(
-                "a...,ax->...x", field, basis
-            )  # no BLAS: its sums depend on the threads
+        waves = np.arange(len(self.coefficients), dtype=np.float32)
+        for axis in axes:
+            phase = np.multiply.outer(waves, axis.astype(np.float32) + 1)
+            basis = np.cos(np.pi / 2 * phase)
+            # Each step replaces the first axis, a wave number, by the coordinate as the last axis.
+            # A matrix product of BLAS would depend on the number of threads.
+            field = np.einsum("a...,ax->...x", field, basis)
         return field
 
 
 @dataclass(frozen=True)
 class Superellipsoid:
-    """An ellipsoid with a boxy or a plump outline (Barr, 1981) and bumps.
+    """An ellipsoid with a boxier outline (Barr, 1981) and bumps.
 
-    The value is the distance from the centre in radii, less 1.
+    Its value is the distance from the centre in radii, minus 1.
     """
 
     centre: np.ndarray
     radii: np.ndarray
     rotation: np.ndarray
-    """``(3, 3)``, from the shape's own axes to the scene's."""
+    """``(3, 3)``, from the axes of the shape to those of the scene."""
     exponent: float = 2.0
-    """2 is an ellipsoid, larger is boxier."""
+    """2 is an ellipsoid, a higher value is boxier."""
     bumps: SmoothField | None = None
     bump_height: float = 0.0
-    """Largest change of the radius, as a share of it."""
+    """Maximum change of the radius, as a fraction of it."""
 
     def __call__(self, points: Points, axes: Points) -> np.ndarray:
-        """Values ``(X, Y, Z)`` at ``points``; the bumps follow ``axes``."""
+        """Compute values ``(X, Y, Z)`` at ``points``. The bumps depend on ``axes``."""
         matrix = (self.rotation.T / self.radii[:, None]).astype(np.float32)
-        total = np.zeros(points[0].shape, np.float32)
-        for row, offset in zip(matrix, matrix @ self.centre.astype(np.float32), strict=True):
-            local = row[0] * points[0] + row[1] * points[1] + row[2] * points[2] - offset
+        offsets = matrix @ self.centre.astype(np.float32)
+        x, y, z = points
+        total = np.zeros(x.shape, np.float32)
+        for row, offset in zip(matrix, offsets, strict=True):
+            local = row[0] * x + row[1] * y + row[2] * z - offset
             total += self._power(np.abs(local))
-        value = (
-            np.sqrt(total) if self.exponent == 2 else total ** np.float32(1 / self.exponent)
-        ) - 1
-        return (
-            value if self.bumps is None else value - self.bump_height * np.sin(2 * self.bumps(axes))
-        )
+        value = self._root(total) - 1
+        if self.bumps is None:
+            return value
+        return value - self.bump_height * np.sin(2 * self.bumps(axes))
 
     def _power(self, values: np.ndarray) -> np.ndarray:
-        return values * values if self.exponent == 2 else values ** np.float32(self.exponent)
+        if self.exponent == 2:
+            return values * values
+        return values ** np.float32(self.exponent)
+
+    def _root(self, values: np.ndarray) -> np.ndarray:
+        if self.exponent == 2:
+            return np.sqrt(values)
+        return values ** np.float32(1 / self.exponent)
 
     def extent(self, direction: np.ndarray) -> float:
-        """Distance from the centre to the surface along the unit vector ``direction``, bumps left out."""
+        """Return the distance from the centre to the surface, without bumps.
+
+        Args:
+            direction: unit vector.
+        """
         local = np.abs(self.rotation.T @ direction) / self.radii
-        return float((local**self.exponent).sum() ** (-1 / self.exponent))
+        total = (local**self.exponent).sum()
+        return float(total ** (-1 / self.exponent))
 
 
 @dataclass(frozen=True)
 class Tube:
-    """A winding tube that runs through the whole scene along one axis."""
+    """A winding tube through the whole scene along one axis."""
 
     axis: int
     middle: np.ndarray
-    """``(2,)``: where it runs along the other two axes."""
+    """``(2,)``: mean position along the other two axes."""
     swing: np.ndarray
-    """``(2,)``: how far it winds."""
+    """``(2,)``: amplitude along the other two axes."""
     phase: np.ndarray
     """``(2,)`` radians."""
     radius: float
 
     def __call__(self, points: Points) -> np.ndarray:
-        """Values ``(X, Y, Z)`` at ``points``."""
+        """Compute values ``(X, Y, Z)`` at ``points``."""
         along = points[self.axis]
         others = [point for number, point in enumerate(points) if number != self.axis]
-        offsets = (
-            point - middle - swing * np.sin(3 * along + phase)
-            for point, middle, swing, phase in zip(
-                others,
-                *(v.astype(np.float32) for v in (self.middle, self.swing, self.phase)),
-                strict=True,
-            )
-        )
-        return np.sqrt(sum(offset * offset for offset in offsets)) / np.float32(self.radius) - 1
+        middle = self.middle.astype(np.float32)
+        swing = self.swing.astype(np.float32)
+        phase = self.phase.astype(np.float32)
+        squares = []
+        for number, point in enumerate(others):
+            wave = swing[number] * np.sin(3 * along + phase[number])
+            offset = point - middle[number] - wave
+            squares.append(offset * offset)
+        distance = np.sqrt(sum(squares))
+        return distance / np.float32(self.radius) - 1
 
 
 def coverage(values: np.ndarray) -> np.ndarray:
-    """Share of each voxel inside an implicit shape, 0 to 1: the partial volume.
+    """Return the fraction of each voxel inside an implicit shape, 0 to 1: the partial volume.
 
-    It falls linearly from 1 to 0 as the surface passes through the voxel, over a width of one voxel along the
-    surface's normal: exact for surfaces along the axes, within 0.06 for tilted ones, and above a half exactly where
-    the voxel's centre lies inside.
+    The fraction decreases linearly from 1 to 0 as the surface passes through the voxel, over one
+    voxel along the normal of the surface. It is exact for surfaces parallel to the axes, and the
+    error is at most 0.06 for tilted ones. It is above 0.5 exactly if the centre of the voxel is
+    inside.
     """
-    slope = np.sqrt(sum(partial * partial for partial in np.gradient(values)))
+    slopes = np.gradient(values)
+    slope = np.sqrt(sum(partial * partial for partial in slopes))
     return np.clip(0.5 - values / np.maximum(slope, 1e-6), 0, 1)
 
 
 def small_rotation(rng: np.random.Generator, degrees: float) -> np.ndarray:
-    """A rotation matrix about a random axis, by an angle of standard deviation ``degrees``."""
-    return Rotation.from_rotvec(np.deg2rad(rng.normal(0, degrees / np.sqrt(3), 3))).as_matrix()
+    """Draw a rotation matrix about a random axis.
+
+    Args:
+        rng: source of random numbers.
+        degrees: standard deviation of the angle.
+    """
+    vector = rng.normal(0, degrees / np.sqrt(3), 3)
+    return Rotation.from_rotvec(np.deg2rad(vector)).as_matrix()

@@ -1,0 +1,420 @@
+"""Command-line options of the commands that are no stage.
+
+This module imports nothing heavy, so that ``hstf <command> --help`` is instant.
+"""
+
+import argparse
+import re
+from pathlib import Path
+
+from hstf.datasets.importers.options import PATIENT
+from hstf.datasets.importers.registry import IMPORTERS
+from hstf.datasets.phantom.options import LAYOUT_NAMES, PhantomOptions
+
+CONFIG_HELP = "configuration file; later files change earlier ones; default: no file, all defaults"
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``hstf config``."""
+    action = parser.add_mutually_exclusive_group(required=True)
+    action.add_argument(
+        "--show",
+        action="store_true",
+        help="print the configuration with all defaults",
+    )
+    action.add_argument(
+        "--check",
+        action="store_true",
+        help="check the configuration and its case sheet",
+    )
+    action.add_argument(
+        "--schema",
+        action="store_true",
+        help="print the JSON schema",
+    )
+    action.add_argument(
+        "--document",
+        action="store_true",
+        help="print the meaning of all keys",
+    )
+    _add_optional_config(parser)
+
+
+def add_models_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``hstf models``."""
+    _add_optional_config(parser)
+    parser.add_argument(
+        "--patch",
+        type=int,
+        nargs=3,
+        metavar="N",
+        help="patch size in voxels; default: that of the plan",
+    )
+
+
+def _add_optional_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help=CONFIG_HELP,
+    )
+
+
+def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``hstf predict``."""
+    parser.add_argument(
+        "--model",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="exported model: the folder that 'hstf export' wrote",
+    )
+    parser.add_argument(
+        "--input",
+        type=Path,
+        required=True,
+        metavar="FILE_OR_FOLDER",
+        help="a volume (.nii.gz, .nii, .mha, .nrrd) or a folder of volumes; for several modalities,"
+        " files named <case>_<modality>.nii.gz",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="folder for the segmentations",
+    )
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="device of the network; default: a GPU if there is one",
+    )
+    parser.add_argument(
+        "--existing",
+        choices=("refuse", "skip", "overwrite"),
+        default="refuse",
+        help="what to do if a segmentation already exists; default: refuse",
+    )
+
+
+def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``hstf verify``."""
+    parser.add_argument(
+        "results",
+        type=Path,
+        metavar="FOLDER",
+        help="results of an experiment: results/<name>",
+    )
+    parser.add_argument(
+        "--no-data",
+        action="store_true",
+        help="do not check the scans and labels of the data set",
+    )
+
+
+def add_phantom_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``hstf phantom``."""
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="folder of the data set",
+    )
+    _add_phantom_cases(parser)
+    _add_phantom_images(parser)
+    _add_phantom_appearance(parser)
+
+
+def _add_phantom_cases(parser: argparse.ArgumentParser) -> None:
+    default = PhantomOptions()
+    parser.add_argument(
+        "--cases",
+        type=int,
+        default=default.cases,
+        metavar="N",
+        help="number of cases",
+    )
+    parser.add_argument(
+        "--labelled",
+        type=int,
+        default=default.labelled,
+        metavar="N",
+        help="number of labelled cases",
+    )
+    parser.add_argument(
+        "--test",
+        type=int,
+        default=default.test,
+        metavar="N",
+        help="number of test cases; the remaining cases are unlabelled",
+    )
+    parser.add_argument(
+        "--sites",
+        type=int,
+        default=default.sites,
+        metavar="N",
+        help="number of hospitals; all labelled cases are from the first one",
+    )
+    parser.add_argument(
+        "--layout",
+        choices=LAYOUT_NAMES,
+        help="use the file layout of a public data set, for 'hstf import'",
+    )
+    parser.add_argument(
+        "--scribbles",
+        action="store_true",
+        help="labelled cases have a few curves of each class instead of a dense label",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=default.seed,
+        help="seed of all random numbers",
+    )
+
+
+def _add_phantom_images(parser: argparse.ArgumentParser) -> None:
+    default = PhantomOptions()
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=3,
+        metavar=("X", "Y", "Z"),
+        help="voxels along each axis, at least 8",
+    )
+    parser.add_argument(
+        "--spacing",
+        type=float,
+        nargs=3,
+        metavar=("A", "B", "C"),
+        help="voxel size in mm along each axis",
+    )
+    parser.add_argument(
+        "--size-variation",
+        type=float,
+        default=default.size_variation,
+        metavar="FRACTION",
+        help="sizes and spacings differ between cases by up to this fraction",
+    )
+    parser.add_argument(
+        "--modalities",
+        nargs="+",
+        metavar="NAME",
+        help="names of the modalities, with an image for each",
+    )
+    parser.add_argument(
+        "--oblique",
+        action=argparse.BooleanOptionalAction,
+        default=default.oblique,
+        help="tilt and flip the array axes at random; otherwise they are parallel to RAS",
+    )
+    parser.add_argument(
+        "--axis-aligned",
+        dest="oblique",
+        action="store_false",
+        help="the same as --no-oblique",
+    )
+
+
+def _add_phantom_appearance(parser: argparse.ArgumentParser) -> None:
+    default = PhantomOptions()
+    parser.add_argument(
+        "--lesions",
+        type=float,
+        default=default.lesions,
+        metavar="MEAN",
+        help="mean number of lesions of a case",
+    )
+    parser.add_argument(
+        "--noise",
+        type=float,
+        default=default.noise,
+        help="standard deviation of the Rician noise; tissues are between 0 and 1",
+    )
+    parser.add_argument(
+        "--bias",
+        type=float,
+        default=default.bias,
+        help="strength of the bias field",
+    )
+    parser.add_argument(
+        "--variation",
+        type=float,
+        default=default.variation,
+        help="difference between cases, 0 to 2",
+    )
+    parser.add_argument(
+        "--site-shift",
+        type=float,
+        default=default.site_shift,
+        help="difference in contrast between the first hospital and the others, 0 to 3",
+    )
+
+
+def add_import_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``hstf import``."""
+    kinds = ["kinds:"]
+    for name, importer in IMPORTERS.items():
+        kinds.append(f"  {name:8}{importer.description}")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = "\n".join(kinds)
+    parser.add_argument(
+        "kind",
+        choices=IMPORTERS,
+        metavar="KIND",
+        help="layout of the folder, see below",
+    )
+    parser.add_argument(
+        "folder",
+        type=Path,
+        metavar="FOLDER",
+        help="the unpacked data set",
+    )
+    _add_import_files(parser)
+    _add_import_splits(parser)
+    _add_import_names(parser)
+
+
+def _add_import_files(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the configuration config/NAME.yaml; the case sheet is config/NAME/cases.csv",
+    )
+    parser.add_argument(
+        "--sheet",
+        type=Path,
+        metavar="FILE",
+        help="write only this case sheet; --output must exist, and its classes and modalities must"
+        " suit the data set",
+    )
+    parser.add_argument(
+        "--extract",
+        type=Path,
+        metavar="FOLDER",
+        help="folder for the channels of 4D images, one file each",
+    )
+    parser.add_argument(
+        "--leave-out-invalid",
+        action="store_true",
+        help="import the cases without problems, leave out the others",
+    )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="replace an existing configuration and case sheet",
+    )
+
+
+def _add_import_splits(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--labelled",
+        type=_number_or_file,
+        metavar="N|FILE",
+        help="number of labelled patients to draw, or a list of them; the labels of the others are"
+        " withheld; default: all",
+    )
+    parser.add_argument(
+        "--test",
+        type=_number_or_file,
+        default=0,
+        metavar="N|FILE",
+        help="number or list of test patients, if there is no official test set; default: none",
+    )
+    parser.add_argument(
+        "--test-site",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="sites (hospitals) that are used only for testing: leave-one-site-out",
+    )
+    parser.add_argument(
+        "--order",
+        type=Path,
+        metavar="FILE",
+        help="list of patients instead of a draw: the first are labelled, the last are for testing",
+    )
+    parser.add_argument(
+        "--split",
+        type=Path,
+        metavar="FILE",
+        help="table with case_id (or group) and split, such as an earlier case sheet",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="seed of the draw",
+    )
+
+
+def _add_import_names(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--modalities",
+        type=_modality,
+        nargs="+",
+        default=[],
+        metavar="NAME[=TYPE]",
+        help="folder, bids: images of a case; TYPE is mr, ct, pet, us or other",
+    )
+    parser.add_argument(
+        "--labels",
+        type=_label,
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="folder, bids: the classes",
+    )
+    parser.add_argument(
+        "--patient",
+        type=_pattern,
+        default=PATIENT,
+        metavar="REGEX",
+        help="folder: the first group of this pattern in a name is the patient",
+    )
+    parser.add_argument(
+        "--site",
+        type=_pattern,
+        default="",
+        metavar="REGEX",
+        help="folder: the first group of this pattern in a name is the site",
+    )
+
+
+def _number_or_file(text: str) -> int | Path:
+    if text.isdigit():
+        return int(text)
+    return Path(text)
+
+
+def _modality(text: str) -> tuple[str, str]:
+    """Split ``NAME=TYPE``. The type is ``""`` if it is not given."""
+    name, _, modality = text.partition("=")
+    return name, modality
+
+
+def _label(text: str) -> tuple[str, int]:
+    name, _, value = text.partition("=")
+    if not name or not value.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name, int(value)
+
+
+def _pattern(text: str) -> str:
+    """Check a regular expression with at least one group. An empty text is allowed."""
+    try:
+        groups = re.compile(text).groups
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a regular expression: {error}") from None
+    if text and not groups:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} needs a group in parentheses, as in '(case[0-9]+)'"
+        )
+    return text
