@@ -21,6 +21,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.stages import check
 from support.tiny_model import tiny_plan
 from torch import Tensor, nn
 
@@ -31,7 +32,6 @@ from hstf.imaging.volumes import read_image, read_label
 from hstf.method.inference import Predictor, SlidingWindow
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import write_csv
-from hstf.stages.check.stage import check
 
 SECONDS, MEGABYTES = 20, 800
 """Of one file; a grid of 2^24 voxels, the most that a small file may ask for, takes about a third of the memory."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.stages import overrides_in_force
 from support.tiny_model import tiny_experiment, write_scan
 from support.workspace import ROOT, SPLITS, Workspace, write_sheet
 
@@ -17,7 +18,6 @@ from hstf.commands.predict import predict
 from hstf.config.experiment import Config
 from hstf.config.load import load_config
 from hstf.config.phantom import PhantomConfig
-from hstf.experiment.overrides import overrides_in_force
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import sha256_file, write_csv, write_json, write_text
 from hstf.runtime.shards import CaseWork, read_table, run_shard

@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.stages import overrides_in_force
 
 from hstf.config.experiment import Config
 from hstf.config.load import resolve_config
 from hstf.experiment.layout import Layout
-from hstf.experiment.overrides import COLUMNS, Override, overrides_in_force, unused_overrides
+from hstf.experiment.overrides import COLUMNS, Override, unused_overrides
 from hstf.runtime.errors import HstfError
 
 CASES = {"a", "b", "c"}

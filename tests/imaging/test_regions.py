@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.stages import calibrate, plan, preprocess, warmup
 from support.training_files import PLAN
 from torch import Tensor
 
@@ -27,10 +28,6 @@ from hstf.models.regions import class_logits
 from hstf.models.registry import build, load_network, network_spec, save_network
 from hstf.runtime.files import read_json
 from hstf.scoring.metrics import structure_dice
-from hstf.stages.calibrate import calibrate
-from hstf.stages.plan.stage import plan
-from hstf.stages.preprocess import preprocess
-from hstf.stages.warmup import warmup
 from hstf.training.losses import region_log_odds, region_loss, region_sums
 
 TUMOUR = {"whole": (1, 2, 3), "core": (1, 3), "enhancing": (3,)}

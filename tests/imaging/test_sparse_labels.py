@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.stages import plan, preprocess, warmup
 from support.training_files import CLASSES, new_state, write_experiment
 
 from hstf.config.load import resolve_config
@@ -19,9 +20,6 @@ from hstf.imaging.arrays import read_array
 from hstf.imaging.sparse_labels import is_sparse, unknown_structures
 from hstf.method.objectives.self_training import self_training
 from hstf.scoring.metrics import structure_dice
-from hstf.stages.plan.stage import plan
-from hstf.stages.preprocess import preprocess
-from hstf.stages.warmup import warmup
 from hstf.training.batch import Batch
 from hstf.training.patches import PatchSource, RawBatch
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.stages import learned_cases, members, teachers_by_case
 
 from hstf.config.experiment import Config
 from hstf.experiment.cases import read_cases
-from hstf.experiment.schedule import members
-from hstf.method.cross_fitting import learned_cases, parts_of_cases, teachers_by_case
+from hstf.method.cross_fitting import parts_of_cases
 from hstf.runtime.files import write_csv
 
 PATIENTS = 11

@@ -336,7 +336,7 @@ def test_attention_is_the_same_for_the_same_anatomy_at_another_scale() -> None:
 
 def test_neighbours_differ_by_a_radian_in_place_at_most() -> None:
     """A wavelength under two voxels would be an alias of a longer one, and of another one at another scale."""
-    plan = replace(tiny_plan(), channels=(4, 24), strides=((1, 1, 1), (4, 4, 2)))
+    plan = tiny_plan().model_copy(update={"channels": (4, 24), "strides": ((1, 1, 1), (4, 4, 2))})
     spec = network_spec(NetworkConfig(transformer_heads=2), plan, 1, 3)
     mm = (6.0, 6.0, 4.0)  # 1.5 x 1.5 x 2.0 times the strides
     angles = rotary_angles((2, 2, 2), mm, spec.shortest_mm, 6, torch.device("cpu")).reshape(
@@ -435,20 +435,20 @@ def test_the_table_has_a_row_for_every_network(
 
 
 def test_heads_are_halved_until_they_fit_the_widths() -> None:
-    plan = replace(tiny_plan(), channels=(12, 48))
+    plan = tiny_plan().model_copy(update={"channels": (12, 48)})
     assert network_spec(NetworkConfig(transformer_heads=8), plan, 1, 3).transformer_heads == 8
     assert (
         network_spec(NetworkConfig(name="utnet", transformer_heads=8), plan, 1, 3).transformer_heads
         == 2
     )
-    odd = replace(plan, channels=(5, 10))
+    odd = plan.model_copy(update={"channels": (5, 10)})
     spec = network_spec(NetworkConfig(transformer_heads=8), odd, 1, 3)
     assert spec.transformer_heads == 1
     assert HybridNet(spec)(torch.zeros(1, 1, 8, 8, 8)).shape == (1, 3, 8, 8, 8)
 
 
 def test_plans_without_a_network_are_refused() -> None:
-    odd = replace(tiny_plan(), channels=(4, 9))
+    odd = tiny_plan().model_copy(update={"channels": (4, 9)})
     with pytest.raises(
         HstfError, match=r"9 channels: make plan\.base_channels and max_channels even"
     ):
@@ -457,4 +457,4 @@ def test_plans_without_a_network_are_refused() -> None:
     with pytest.raises(HstfError, match="9 channels"):
         network_spec(NetworkConfig(name="pair", pair=("vnet", "hybrid")), odd, 1, 3)
     with pytest.raises(HstfError, match="single voxel at the deepest of 2 levels"):
-        network_spec(NetworkConfig(), replace(tiny_plan(), patch_size=(2, 2, 2)), 1, 3)
+        network_spec(NetworkConfig(), tiny_plan().model_copy(update={"patch_size": (2, 2, 2)}), 1, 3)

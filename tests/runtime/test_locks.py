@@ -9,7 +9,7 @@ import pytest
 from support.processes import in_another_process
 
 from hstf.runtime import locks as module
-from hstf.runtime.gpu_lease import lease, gpu_of_this_process, visible_devices
+from hstf.runtime.gpu_lease import gpu_of_this_process, lease, visible_devices
 from hstf.runtime.locks import Taken, exclusive, take
 from hstf.runtime.run_lock import lock_run
 

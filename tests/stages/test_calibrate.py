@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.stages import calibrate
 
 from hstf.config.experiment import Config
 from hstf.config.refine import CalibrateConfig, RefineConfig
@@ -37,7 +38,6 @@ from hstf.stages.calibrate import (
     CaseScore,
     LabelledCase,
     assemble,
-    calibrate,
     learn_lesions,
     missed_structures,
     pooled_recall,

@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from support.check_files import AFFINE, SHAPE, Data
+from support.stages import check
 
 from hstf.cli import main
 from hstf.experiment.layout import Layout
@@ -19,7 +20,6 @@ from hstf.imaging.scan import scan_file
 from hstf.runtime.files import read_csv, sha256_file, write_text
 from hstf.runtime.processes import ProcessDied
 from hstf.stages.check import reading as reading_module
-from hstf.stages.check.stage import check
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.pseudo_label_files import AFFINE, CASES, SHAPE, SHARD, make_experiment, write_verdicts
+from support.stages import labels, merge_labels
 
 from hstf.config.experiment import Config
 from hstf.experiment.layout import Layout
@@ -15,7 +16,7 @@ from hstf.imaging.arrays import read_array
 from hstf.imaging.volumes import read_label
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_csv
-from hstf.stages.labels import labels, merge_labels, training_target
+from hstf.stages.labels import training_target
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.stages import plan
 
 from hstf.config.experiment import Config
 from hstf.config.load import resolve_config
@@ -21,7 +22,6 @@ from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_json, write_json
 from hstf.stages.plan.decide import SET, Levels, make_plan, training_gb
 from hstf.stages.plan.fingerprint import Fingerprint, ScanSummary, spread
-from hstf.stages.plan.stage import plan
 
 
 def fingerprint(

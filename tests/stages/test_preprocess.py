@@ -7,6 +7,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from support.stages import preprocess
 
 from hstf.config.experiment import Config
 from hstf.config.load import resolve_config
@@ -21,7 +22,6 @@ from hstf.imaging.preparation import prepare_image
 from hstf.imaging.volumes import Volume, read_image
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_csv, sha256_file, write_csv
-from hstf.stages.preprocess import preprocess
 
 AFFINE = np.array(
     [[0, -1.0, 0, 5], [1.0, 0, 0, 7], [0, 0, 2.0, -3], [0, 0, 0, 1]]

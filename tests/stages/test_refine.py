@@ -18,6 +18,7 @@ from support.pseudo_label_files import (
     calibration,
     make_experiment,
 )
+from support.stages import labels, merge_refined, refine
 
 from hstf.cli import main
 from hstf.config.experiment import Config
@@ -34,8 +35,6 @@ from hstf.method.plr.predicted_dice import DiceModel
 from hstf.method.plr.refinement import TeacherOutput, judge, refine_case, select_best
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_csv
-from hstf.stages.labels import labels
-from hstf.stages.refine import merge_refined, refine
 
 
 @pytest.fixture

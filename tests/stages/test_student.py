@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.stages import learned_cases, other_cases, start_weights, student
 from support.training_files import (
     CLASSES,
     PLAN,
@@ -24,7 +25,6 @@ from torch import Tensor
 from hstf.cli import main
 from hstf.config.experiment import Config
 from hstf.experiment.layout import Layout
-from hstf.method.cross_fitting import learned_cases
 from hstf.method.csc import draw_zoom, sigmoid_ramp
 from hstf.method.objectives.registry import student_objective
 from hstf.method.objectives.self_training import blend, blend_share, self_training
@@ -33,7 +33,6 @@ from hstf.models.registry import build, load_network, network_spec, save_network
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_csv, sha256_file
 from hstf.stages import student as stage
-from hstf.stages.student import other_cases, start_weights, student
 from hstf.training import member as member_module
 from hstf.training.batch import Batch
 from hstf.training.loop import Objective

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.stages import members, predict_out_of_fold, teacher, teachers_by_case
 from support.teacher_files import PLAN, SHAPE, save_weights
 
 from hstf.cli import main
@@ -13,16 +14,12 @@ from hstf.config.experiment import Config
 from hstf.config.load import resolve_config
 from hstf.experiment.cases import Split, read_cases
 from hstf.experiment.layout import Layout
-from hstf.experiment.schedule import members
 from hstf.imaging.arrays import read_array, write_array
 from hstf.method import ensemble
-from hstf.method.cross_fitting import teachers_by_case
-from hstf.method.ensemble import predict_out_of_fold
 from hstf.models.base import NetworkSpec
 from hstf.models.registry import build, save_network
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_csv, read_json, sha256_file, write_csv, write_json
-from hstf.stages.teacher import teacher
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.stages import held_out_cases, warmup
 from support.training_files import write_experiment
 
 from hstf.cli import main
@@ -16,7 +17,6 @@ from hstf.models.registry import load_network
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_csv, sha256_file
 from hstf.stages import warmup as stage
-from hstf.stages.warmup import held_out_cases, warmup
 from hstf.training import member as member_module
 from hstf.training.patches import PatchSource, TrainingCase
 

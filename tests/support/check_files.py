@@ -9,7 +9,7 @@ import pytest
 from hstf.config.experiment import Config
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import write_text
-from hstf.stages.check.stage import check
+from support.stages import check
 
 SHAPE = (9, 8, 7)
 

@@ -11,13 +11,13 @@ import pytest
 
 from hstf.config.experiment import Config
 from hstf.experiment.layout import Layout
-from hstf.experiment.schedule import members
 from hstf.imaging.regions import Structures, structure_mask
 from hstf.imaging.volumes import Volume
 from hstf.runtime.files import sha256_file, write_csv, write_text
 from hstf.stages.evaluate import cases as evaluate_cases
 from hstf.stages.evaluate.cases import evaluate_shard
 from hstf.stages.evaluate.summary import summarise_round
+from support.stages import members
 from support.tiny_model import calibration
 
 SHAPE = (12, 10, 8)

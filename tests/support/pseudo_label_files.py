@@ -13,7 +13,7 @@ from hstf.method.plr.anatomy_rules import StructureRule
 from hstf.method.plr.calibration import Calibration
 from hstf.method.plr.predicted_dice import DiceModel
 from hstf.runtime.files import sha256_file, write_csv, write_json
-from hstf.stages.refine import merge_refined, refine
+from support.stages import merge_refined, refine
 
 SHAPE = (30, 24, 16)
 AFFINE = np.array([[0, -1.0, 0, 20], [1.2, 0, 0, -7], [0, 0, -2.0, 50], [0, 0, 0, 1]])

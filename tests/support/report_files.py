@@ -10,7 +10,6 @@ import yaml
 
 from hstf.config.experiment import Config
 from hstf.experiment.layout import Layout
-from hstf.experiment.schedule import members
 from hstf.imaging.overlays import draw_overlay, overlay_path
 from hstf.runtime.files import write_csv, write_json, write_text
 from hstf.scoring.absent_classes import presence
@@ -23,6 +22,7 @@ from hstf.stages.evaluate.summary import CASE_COLUMNS
 from hstf.stages.labels import COLUMNS as LABEL_COLUMNS
 from hstf.stages.refine import columns as refine_columns
 from hstf.stages.report.stage import render
+from support.stages import members
 
 CLASSES = ("liver", "spleen", "lesion")
 

@@ -11,13 +11,13 @@ from hstf.config.experiment import Config
 from hstf.config.load import resolve_config
 from hstf.experiment.layout import Layout
 from hstf.experiment.plan import Normalisation, Plan
-from hstf.experiment.schedule import members
 from hstf.method.plr.anatomy_rules import StructureRule
 from hstf.method.plr.calibration import Calibration
 from hstf.models.base import NetworkSpec
 from hstf.models.hybrid import HybridNet
 from hstf.models.registry import save_network
 from hstf.runtime.files import write_csv
+from support.stages import members
 
 
 def tiny_plan(channels: int = 1) -> Plan:

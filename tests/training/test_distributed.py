@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 from support.recovery import Record, recovery
+from support.stages import student, warmup
 from support.training_files import (
     CLASSES,
     PLAN,
@@ -38,8 +39,6 @@ from hstf.models.base import NetworkSpec
 from hstf.models.registry import build, load_network
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_csv
-from hstf.stages.student import student
-from hstf.stages.warmup import warmup
 from hstf.training.distributed import in_step, is_first_rank, rank, ranks, together
 from hstf.training.member import _check_share
 from hstf.training.patches import PatchSource, TrainingCase

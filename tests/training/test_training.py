@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from support.recovery import Record, recovery
+from support.stages import warmup as stage
 from support.training_files import (
     CLASSES,
     PLAN,
@@ -35,7 +36,6 @@ from hstf.models.base import NetworkSpec
 from hstf.models.hybrid import HybridNet
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_csv, sha256_file
-from hstf.stages.warmup import warmup as stage
 from hstf.training.loop import Objective, learning_rate, snapshot_steps, train
 from hstf.training.losses import pyramid_loss
 from hstf.training.member import initial_network, member_seed, train_member, training_fingerprint

@@ -16,6 +16,7 @@ import torch
 from support.check_files import Data
 from support.processes import in_another_process
 from support.recovery import Record, copy_or_die, recovery
+from support.stages import check, members
 from support.teacher_files import save_weights
 from support.training_files import write_experiment
 from support.workspace import ROOT, Workspace
@@ -23,13 +24,11 @@ from support.workspace import ROOT, Workspace
 from hstf.cli import main
 from hstf.config.experiment import Config
 from hstf.experiment.layout import Layout
-from hstf.experiment.schedule import members
 from hstf.imaging.arrays import read_array, write_array
 from hstf.imaging.volumes import Volume, write_like
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import sha256_file, write_csv, write_text
 from hstf.runtime.shards import CaseWork, run_shard
-from hstf.stages.check.stage import check
 from hstf.training.state import TrainingState
 
 ENVIRONMENT = os.environ | {

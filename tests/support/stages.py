@@ -1,0 +1,110 @@
+"""Stages as tests call them: with a whole configuration in place of the context of a stage."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from hstf.config.experiment import Config
+from hstf.experiment import overrides
+from hstf.experiment.cases import Case, Split, read_cases
+from hstf.experiment.context import StageContext
+from hstf.experiment.layout import Layout
+from hstf.experiment.overrides import Override
+from hstf.experiment.plan import Plan
+from hstf.experiment.schedule import Schedule
+from hstf.method import cross_fitting, ensemble
+from hstf.method.plr.calibration import Calibration
+from hstf.stages import calibrate as calibrate_stage
+from hstf.stages import labels as labels_stage
+from hstf.stages import preprocess as preprocess_stage
+from hstf.stages import refine as refine_stage
+from hstf.stages import student as student_stage
+from hstf.stages import teacher as teacher_stage
+from hstf.stages import warmup as warmup_stage
+from hstf.stages.check import stage as check_stage
+from hstf.stages.check.problems import Finding
+from hstf.stages.plan import stage as plan_stage
+from hstf.training.patches import TrainingCase
+
+
+def check(config: Config) -> list[Finding]:
+    return check_stage.check(StageContext.of(config, "check"))
+
+
+def plan(config: Config) -> Plan:
+    return plan_stage.plan(StageContext.of(config, "plan"))
+
+
+def preprocess(config: Config, shard: str) -> int:
+    return preprocess_stage.preprocess(StageContext.of(config, "preprocess"), shard)
+
+
+def warmup(config: Config, member: str) -> None:
+    warmup_stage.warmup(StageContext.of(config, "warmup"), member)
+
+
+def held_out_cases(config: Config, member: str, labelled: Sequence[Case]) -> list[Case]:
+    return warmup_stage.held_out_cases(member, labelled, config.warmup.folds, config.seed)
+
+
+def predict_out_of_fold(config: Config, member: str, cases: Sequence[Case], weights: Path) -> None:
+    ensemble.predict_out_of_fold(StageContext.of(config, "warmup"), member, cases, weights)
+
+
+def calibrate(config: Config) -> Calibration:
+    return calibrate_stage.calibrate(StageContext.of(config, "calibrate"))
+
+
+def teacher(config: Config, number: int, shard: str) -> int:
+    return teacher_stage.teacher(StageContext.of(config, "teacher", number), shard)
+
+
+def teachers_by_case(config: Config, number: int, case_ids: Iterable[str]) -> dict[str, list[str]]:
+    unlabelled = read_cases(config).of(Split.UNLABELLED)
+    return cross_fitting.teachers_by_case(
+        Schedule.of(config), number, case_ids, unlabelled, config.seed
+    )
+
+
+def refine(config: Config, number: int, shard: str) -> int:
+    return refine_stage.refine(StageContext.of(config, "refine", number), shard)
+
+
+def merge_refined(config: Config, number: int) -> None:
+    refine_stage.merge_refined(StageContext.of(config, "refine", number))
+
+
+def overrides_in_force(config: Config, number: int, case_ids: Iterable[str]) -> dict[str, Override]:
+    return overrides.overrides_in_force(
+        Layout.of(config), Schedule.of(config), number, set(case_ids)
+    )
+
+
+def labels(config: Config, number: int, shard: str) -> int:
+    return labels_stage.labels(StageContext.of(config, "labels", number), shard)
+
+
+def merge_labels(config: Config, number: int) -> None:
+    labels_stage.merge_labels(StageContext.of(config, "labels", number))
+
+
+def student(config: Config, number: int, member: str) -> None:
+    student_stage.student(StageContext.of(config, "student", number), member)
+
+
+def other_cases(config: Config, number: int, member: str) -> list[TrainingCase]:
+    return student_stage.other_cases(StageContext.of(config, "student", number), member)
+
+
+def start_weights(config: Config, number: int, member: str) -> Path | None:
+    return student_stage.start_weights(StageContext.of(config, "student", number), member)
+
+
+def learned_cases(config: Config, number: int, member: str, case_ids: Iterable[str]) -> list[str]:
+    unlabelled = read_cases(config).of(Split.UNLABELLED)
+    return cross_fitting.learned_cases(
+        Schedule.of(config), number, member, case_ids, unlabelled, config.seed
+    )
+
+
+def members(config: Config, number: int) -> list[str]:
+    return Schedule.of(config).members(number)
