@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class StageContext:
     """``auto``, ``cpu`` or ``cuda``."""
     experiment: str
     """Name of the experiment, for texts."""
+    _of_round: Callable[[int], Config]
     _read_sheet: Callable[[], CaseSheet]
     _shard_size: int
 
@@ -56,16 +57,18 @@ class StageContext:
         """
         refuse_reused(config, stage, number)
         dependencies = STAGES[stage]
-        of_round = config.for_round(number)
+        keys = (*dependencies.keys, *dependencies.free_keys)
+        of_round = partial(_restricted_to_round, config, keys)
         return cls(
             stage=stage,
             round=number,
-            config=of_round.restricted_to((*dependencies.keys, *dependencies.free_keys)),
+            config=of_round(number),
             layout=Layout.of(config),
             schedule=Schedule.of(config),
             parameters=stage_parameters(config, stage, number),
             device=config.device,
             experiment=config.experiment,
+            _of_round=of_round,
             _read_sheet=lambda: read_cases(config),
             _shard_size=config.shard_size,
         )
@@ -74,6 +77,10 @@ class StageContext:
     def sheet(self) -> CaseSheet:
         """The case sheet, read once."""
         return self._read_sheet()
+
+    def config_of_round(self, number: int) -> Config:
+        """Return the keys that the stage declares as they are in another round."""
+        return self._of_round(number)
 
     def cases(self, split: Split) -> list[Case]:
         """Return the cases of a split, in the order of the sheet."""
@@ -124,3 +131,7 @@ class StageContext:
         for record in records:
             record["files"] = [f"{folder}/{name}" for name in record["files"]]
         return records
+
+
+def _restricted_to_round(config: Config, keys: tuple[str, ...], number: int) -> Config:
+    return config.for_round(number).restricted_to(keys)

@@ -42,10 +42,50 @@ STAGES: dict[str, Dependencies] = {
         4,
         ("evaluate", "lesions", "predict", "preprocess", "modalities", "labels", "regions", "seed"),
     ),
-    "report": Dependencies(1, ("report", "evaluate")),
+    "report": Dependencies(
+        1,
+        ("report", "evaluate"),
+        # Tables and models that the report reads are made again if one of these keys is edited.
+        free_keys=(
+            "method",
+            "withheld_labels",
+            "cases",
+            "seed",
+            "labels",
+            "regions",
+            "lesions",
+            "refine",
+        ),
+    ),
     "compare": Dependencies(1, ("compare.methods", "compare.seeds", "evaluate.bootstrap")),
-    "track": Dependencies(1, ("track",)),
-    "export": Dependencies(2, ("predict", "preprocess", "modalities", "labels")),
+    "track": Dependencies(
+        1,
+        ("track",),
+        # The parameters of the run in MLflow. An edit runs the round again, and then its tracking.
+        free_keys=(
+            "plan",
+            "preprocess",
+            "warmup",
+            "calibrate",
+            "teacher",
+            "refine",
+            "student",
+            "predict",
+            "evaluate",
+            "network",
+            "modalities",
+            "labels",
+            "regions",
+            "lesions",
+            "seed",
+        ),
+    ),
+    "export": Dependencies(
+        2,
+        ("predict", "preprocess", "modalities", "labels"),
+        # An edit trains or calibrates the model again, and then exports it.
+        free_keys=("regions", "student.steps", "warmup.steps"),
+    ),
 }
 
 ORDERED_KEYS = {"labels", "modalities", "regions"}

@@ -16,18 +16,16 @@ from typing import Any
 
 from hstf import __version__
 from hstf.config.evaluate import PredictConfig
-from hstf.config.experiment import Config
 from hstf.config.load import load_config
 from hstf.config.preprocess import PreprocessConfig
-from hstf.experiment.cases import CASE_ID, Split, read_cases
-from hstf.experiment.layout import Layout
+from hstf.experiment.cases import CASE_ID, Split
+from hstf.experiment.context import StageContext
 from hstf.experiment.plan import Plan
-from hstf.experiment.schedule import members
+from hstf.experiment.tables import LABELS
 from hstf.method.plr.anatomy_rules import AnatomyRules
-from hstf.method.plr.calibration import prediction_rules
+from hstf.method.plr.calibration import Calibration
 from hstf.runtime.errors import HstfError, join_problems
-from hstf.runtime.files import read_csv, read_json, sha256_file, write_json, write_text
-from hstf.stages.arguments import add_config
+from hstf.runtime.files import read_json, sha256_file, write_json, write_text
 
 FORMAT = 2
 METADATA_SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
@@ -37,31 +35,29 @@ PRIVATE = {
 }  # facts kept with the weights that name cases; they do not leave the site
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_config(parser)
-
-
 def run(args: argparse.Namespace) -> int:
-    folder = export(load_config(*args.config))
+    config = load_config(*args.config)
+    folder = export(StageContext.of(config, "export", config.rounds))
     print(
         f"exported to {folder}; segment with: hstf predict --model {folder} --input SCANS --output SEGMENTATIONS"
     )
     return 0
 
 
-def export(config: Config) -> Path:
+def export(context: StageContext) -> Path:
     """Write the model of the last round to ``Layout.export``, which appears whole or not at all.
 
     Raises:
         HstfError: weights of the last round are missing; all are named.
     """
-    layout = Layout.of(config)
-    weights = {name: layout.weights(config.rounds, name) for name in members(config, config.rounds)}
+    layout = context.layout
+    number = context.round
+    weights = {name: layout.weights(number, name) for name in context.schedule.members(number)}
     missing = [str(path) for path in weights.values() if not path.is_file()]
     if missing:
         raise join_problems("the last round has no model yet; run the workflow first.", missing)
     with _whole_folder(layout.export) as folder:
-        content = _content(config, _copy_weights(weights, folder))
+        content = _content(context, _copy_weights(weights, folder))
         write_json(folder / "model.json", content)
         write_json(folder / "configs" / "metadata.json", bundle_metadata(content))
         write_text(folder / "README.md", model_card(content))
@@ -102,39 +98,43 @@ def _copy_weights(weights: Mapping[str, Path], folder: Path) -> list[dict[str, A
     return entries
 
 
-def _content(config: Config, entries: list[dict[str, Any]]) -> dict[str, Any]:
+def _content(context: StageContext, entries: list[dict[str, Any]]) -> dict[str, Any]:
     """``model.json``: what prediction needs, and where the model comes from."""
-    layout, last = Layout.of(config), config.for_round(config.rounds)
-    known = prediction_rules(last)
+    layout = context.layout
+    config = context.config
+    known = None
+    if config.predict.clean:
+        known = Calibration.load(layout.calibration).applicable_rules(config.structures)
     return {
         "format": FORMAT,
-        "experiment": config.experiment,
+        "experiment": context.experiment,
         "members": entries,
         "labels": dict(zip(config.class_names, config.class_values, strict=True)),
         "modalities": dict(config.modalities),
-        "predict": last.predict.model_dump(mode="json"),
+        "predict": config.predict.model_dump(mode="json"),
         "preprocess": config.preprocess.model_dump(mode="json"),
         "plan": read_json(layout.plan),
         "structure": known.model_dump(mode="json") if known else None,
         "provenance": {
             "hstf": __version__,
-            "round": config.rounds,
-            "steps": (last.student if config.rounds else config.warmup).steps,
-            "cases": _case_counts(config),
+            "round": context.round,
+            "steps": (config.student if context.round else config.warmup).steps,
+            "cases": _case_counts(context),
             "packages": {
                 name: importlib.metadata.version(name)
                 for name in ("torch", "monai", "numpy", "nibabel")
             },
-            "scores": _scores(layout.evaluation_summary(config.rounds)),
+            "scores": _scores(layout.evaluation_summary(context.round)),
         },
     }
 
 
-def _case_counts(config: Config) -> dict[str, int]:
+def _case_counts(context: StageContext) -> dict[str, int]:
     """Labelled, unlabelled and test cases, and the pseudo-labels of the last round by source."""
-    sheet, table = read_cases(config), Layout.of(config).labels_table(config.rounds)
+    sheet = context.sheet
+    table = context.layout.labels_table(context.round)
     counts = {str(split): len(sheet.of(split)) for split in Split}
-    for row in read_csv(table) if table.is_file() else []:
+    for row in LABELS.records(table) if table.is_file() else []:
         key = f"pseudo-labels {row['source']}"
         counts[key] = counts.get(key, 0) + 1
     return counts
@@ -300,7 +300,7 @@ class ExportedModel:
             model = cls(
                 folder, weights, dict(content["labels"]), dict(content["modalities"]),
                 PredictConfig.model_validate(content["predict"]),
-                PreprocessConfig.model_validate(content["preprocess"]), Plan.from_json(content["plan"]),
+                PreprocessConfig.model_validate(content["preprocess"]), Plan.model_validate(content["plan"]),
                 AnatomyRules.model_validate(content["structure"]) if content["structure"] else None,
             )  # fmt: skip
         except (KeyError, TypeError, ValueError) as error:

@@ -24,24 +24,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hstf import __version__
-from hstf.config.experiment import Config
-from hstf.config.load import load_config
 from hstf.config.track import VARIABLE, without_credentials
-from hstf.experiment.dependencies import STAGES
+from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
-from hstf.experiment.schedule import members
+from hstf.experiment.tables import HISTORY, LABELS, REFINE
 from hstf.imaging.overlays import overlay_path
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import (
     atomic_path,
-    read_csv,
     read_json,
     sha256_file,
     sha256_json,
     write_json,
 )
 from hstf.runtime.locks import exclusive
-from hstf.stages.arguments import add_config, add_round
+from hstf.stages.arguments import context_of
 from hstf.stages.report.results import to_number
 
 if TYPE_CHECKING:
@@ -52,27 +49,36 @@ BATCH = 1000  # metrics in one request, MLflow's limit
 PARAMETER_BATCH = 100
 OVERLAYS = 8
 PLANNED = ("spacing", "patch_size", "batch_size", "channels", "strides")
-ROUND_STAGES = ("teacher", "refine", "labels", "student", "evaluate")
-WARMUP_STAGES = ("plan", "preprocess", "warmup", "calibrate", "evaluate")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_config(parser)
-    add_round(parser)
+COMMON_KEYS = (
+    "preprocess",
+    "network",
+    "predict",
+    "evaluate",
+    "modalities",
+    "labels",
+    "regions",
+    "lesions",
+    "seed",
+    "teacher",
+    "refine",
+)
+WARMUP_KEYS = ("plan", "warmup", "calibrate", *COMMON_KEYS)
+ROUND_KEYS = ("student", *COMMON_KEYS)
 
 
 def run(args: argparse.Namespace) -> int:
-    track(load_config(*args.config), args.round)
+    track(context_of(args, "track"))
     return 0
 
 
-def track(config: Config, number: int) -> dict[str, Any]:
+def track(context: StageContext) -> dict[str, Any]:
     """Log round ``number`` to MLflow and write ``track.json``; returns its content."""
-    outcome = _outcome(config, number)
-    write_json(Layout.of(config).track(number), outcome)
+    number = context.round
+    outcome = _outcome(context)
+    write_json(context.layout.track(number), outcome)
     if outcome["logged"]:
         print(f"{outcome['run']} is in MLflow; to look at it: {outcome['show']}", flush=True)
-    elif config.track.enabled:
+    elif context.config.track.enabled:
         print(
             f"hstf track: warning: round {number} is not in MLflow: {outcome['reason']}",
             file=sys.stderr,
@@ -81,12 +87,13 @@ def track(config: Config, number: int) -> dict[str, Any]:
     return outcome
 
 
-def _outcome(config: Config, number: int) -> dict[str, Any]:
+def _outcome(context: StageContext) -> dict[str, Any]:
+    config = context.config
     if not config.track.enabled:
         return {"logged": False, "reason": "track.enabled is false"}
     try:
         with _deadline(DEADLINE_SECONDS):
-            return {"logged": True, **_log(config, number)}
+            return {"logged": True, **_log(context)}
     except _TimeUp:
         reason = f"MLflow took more than {DEADLINE_SECONDS:.0f} s"
     except HstfError as error:
@@ -157,14 +164,17 @@ class RoundLog:
         return sha256_json([self.parameters, self.curves, self.scores, files, self.config_text])
 
 
-def collect(config: Config, number: int) -> RoundLog:
+def collect(context: StageContext) -> RoundLog:
     """Read the files of round ``number``; those that are not there are left out."""
-    layout = Layout.of(config)
+    layout = context.layout
+    number = context.round
     text = layout.config.read_text(encoding="utf-8") if layout.config.is_file() else ""
     return RoundLog(
-        parameters=_parameters(config, number),
+        parameters=_parameters(context),
         curves=[
-            point for member in members(config, number) for point in _curve(layout, number, member)
+            point
+            for member in context.schedule.members(number)
+            for point in _curve(layout, number, member)
         ],
         scores={**_summary_scores(layout, number), **_label_counts(layout, number)},
         files=[
@@ -175,13 +185,10 @@ def collect(config: Config, number: int) -> RoundLog:
     )
 
 
-def _parameters(config: Config, number: int) -> dict[str, str]:
-    stages = ROUND_STAGES if number else WARMUP_STAGES
-    keys = {key for stage in stages for key in STAGES[stage].keys}
-    values = config.for_round(number).model_dump(
-        mode="json", include=keys | {"network", "seed", "modalities"}
-    )
-    path = Layout.of(config).plan
+def _parameters(context: StageContext) -> dict[str, str]:
+    keys = ROUND_KEYS if context.round else WARMUP_KEYS
+    values = context.config.model_dump(mode="json", include=set(keys))
+    path = context.layout.plan
     plan = read_json(path) if path.is_file() else {}
     planned = {key: plan[key] for key in PLANNED if key in plan}
     return {metric_name(k): str(v) for k, v in flatten({**values, "planned": planned}, ".")}
@@ -205,10 +212,10 @@ def metric_name(text: str) -> str:
 
 def _curve(layout: Layout, number: int, member: str) -> list[tuple[str, int, float]]:
     path = layout.history(number, member)
-    rows = read_csv(path) if path.is_file() else []
+    rows = HISTORY.records(path) if path.is_file() else []
     prefix = f"{'student' if number else 'warmup'}/{member}"
     return [
-        (metric_name(f"{prefix}/{column}"), int(float(row["step"])), value)
+        (metric_name(f"{prefix}/{column}"), row["step"], value)
         for row in rows
         for column, text in row.items()
         if column != "step" and (value := to_number(text)) is not None
@@ -228,7 +235,7 @@ def _summary_scores(layout: Layout, number: int) -> dict[str, float]:
 
 def _label_counts(layout: Layout, number: int) -> dict[str, float]:
     path = layout.labels_table(number)
-    rows = read_csv(path) if path.is_file() else []
+    rows = LABELS.records(path) if path.is_file() else []
     counts = Counter(row["source"] for row in rows)
     dice = [value for row in rows if (value := to_number(row.get("predicted_dice"))) is not None]
     scores: dict[str, float] = {
@@ -248,13 +255,15 @@ def _small_files(layout: Layout, number: int) -> list[tuple[Path, str]]:
 def _overlays(layout: Layout, number: int) -> list[Path]:
     """Pictures of the least certain pseudo-labels, which ``refine.csv`` names first."""
     table = layout.refine(number)
-    rows = read_csv(table) if table.is_file() else []
+    rows = REFINE.records(table) if table.is_file() else []
     paths = (overlay_path(layout.pseudo_labels(number), row["case_id"]) for row in rows)
     return [path for path in paths if path.is_file()][:OVERLAYS]
 
 
-def _log(config: Config, number: int) -> dict[str, str]:
-    uri, log = with_variables(config.track.uri), collect(config, number)
+def _log(context: StageContext) -> dict[str, str]:
+    config = context.config
+    number = context.round
+    uri, log = with_variables(config.track.uri), collect(context)
     database = sqlite_file(uri)
     _prepare_mlflow(config.track.timeout_seconds)
     # A database that several processes create at once stays broken; later, concurrent writers time out.
@@ -262,12 +271,12 @@ def _log(config: Config, number: int) -> dict[str, str]:
         exclusive(Path(f"{database}.lock"), f"track round {number}") if database else nullcontext()
     ):
         client = _connect(uri, database)
-        experiment_id = _experiment(client, config.experiment, database)
-        run_id = _log_run(client, experiment_id, Layout.of(config).root.resolve(), number, log)
+        experiment_id = _experiment(client, context.experiment, database)
+        run_id = _log_run(client, experiment_id, context.layout.root.resolve(), number, log)
     shown = without_credentials(config.track.uri)
     return {
         "uri": shown,
-        "experiment": config.experiment,
+        "experiment": context.experiment,
         "run": f"round_{number}",
         "run_id": run_id,
         "show": f"mlflow ui --backend-store-uri {shown}" if database else shown,

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from hstf import __version__
 from hstf.config.track import without_credentials
-from hstf.experiment.cases import Split, read_cases
-from hstf.experiment.schedule import learns_from, members, pseudo_labelled
+from hstf.experiment.cases import Split
+from hstf.experiment.tables import CHECK, HISTORY, LABELS
 from hstf.runtime.errors import HstfError
 from hstf.stages.report.figures import Figures, training_curves
 from hstf.stages.report.page import (
@@ -57,8 +56,8 @@ def training_section(results: Results, figures: Figures) -> Section:
 
 def _panels(results: Results, number: int) -> dict[str, dict[str, Curve]]:
     panels: dict[str, dict[str, Curve]] = {}
-    for member in members(results.config, number):
-        rows = results.table(results.layout.history(number, member))
+    for member in results.schedule.members(number):
+        rows = results.table(HISTORY, results.layout.history(number, member))
         for term in (name for name in (rows[0] if rows else ()) if name not in NO_CURVES):
             known = [
                 row for row in rows if None not in (to_number(row["step"]), to_number(row[term]))
@@ -92,7 +91,7 @@ def _csc_chart(results: Results, figures: Figures) -> Block | None:
 
 def check_section(results: Results) -> Section:
     """What ``hstf check`` found fault with."""
-    rows = results.table(results.layout.check)
+    rows = results.table(CHECK, results.layout.check)
     faults = [row for row in rows if row["level"] != "ok"]
     columns = ("case_id", "level", "file", "found", "expected", "what_to_do")
     table = Table(
@@ -142,13 +141,13 @@ def tiles(results: Results) -> list[dict[str, str]]:
     last = max(
         (n for n in results.rounds if results.layout.labels_table(n).is_file()), default=None
     )
-    rows = results.table(results.layout.labels_table(last)) if last else []
+    rows = results.table(LABELS, results.layout.labels_table(last)) if last else []
     used = sum(row["source"] != "rejected" for row in rows)
-    people = sum(row["source"] in ("human", "accepted") for row in rows)
+    people = sum(row["source"] in ("corrected", "accepted") for row in rows)
     used_text = (
         f"{used} used in round {last}"
         if last
-        else UNUSED[learns_from(results.config, results.config.rounds)]
+        else UNUSED[results.schedule.learns_from(results.schedule.last)]
     )
     people_text = str(people) if last else "–"
     return [
@@ -156,14 +155,14 @@ def tiles(results: Results) -> list[dict[str, str]]:
         {"name": "Unlabelled scans", "value": counts[Split.UNLABELLED], "note": used_text},
         {"name": "Reviewed by people", "value": people_text, "note": "labels corrected or accepted"},
         {"name": "Test scans", "value": counts[Split.TEST], "note": "seen by the evaluation alone"},
-        {"name": "Rounds after the warm-up", "value": str(results.config.rounds), "note": "planned in the configuration"},
+        {"name": "Rounds after the warm-up", "value": str(results.schedule.last), "note": "planned in the configuration"},
     ]  # fmt: skip
 
 
 def split_counts(results: Results) -> dict[Split, str]:
     """Cases of each split as text; dashes without a readable case sheet."""
     try:
-        sheet = read_cases(results.config)
+        sheet = results.context.sheet
     except HstfError as error:
         results.faults.append(str(error))
         return dict.fromkeys(Split, "–")
@@ -179,7 +178,7 @@ def provenance_section(results: Results) -> Section:
     ]
     cores = len(os.sched_getaffinity(0))
     facts = [
-        ("Experiment", results.config.experiment),
+        ("Experiment", results.context.experiment),
         ("Files", str(results.layout.root.resolve())),
         ("Case sheet", results.config.cases),
         ("Seed", str(results.config.seed)),
@@ -194,17 +193,13 @@ def provenance_section(results: Results) -> Section:
     text = (
         results.layout.config.read_text(encoding="utf-8")
         if results.layout.config.is_file()
-        else _dump(results)
+        else "The resolved configuration (config.yaml) is not written yet."
     )
     commands = [without_credentials(text).strip()]
     configuration = Note(
         [], commands=commands, title="Configuration, with all defaults", folded=True
     )
     return Section("provenance", "Provenance", "", [table, *_times(results), configuration])
-
-
-def _dump(results: Results) -> str:
-    return yaml.safe_dump(results.config.model_dump(mode="json"), sort_keys=False)
 
 
 def _installed(name: str) -> str:
@@ -266,7 +261,7 @@ def _benchmark(path: Path) -> tuple[float, float] | None:
 def act_section(results: Results) -> Section:
     """Where to put a correction, and what to run afterwards."""
     number = results.rounds[0] if results.rounds else 1
-    corrected = pseudo_labelled(results.config, number)
+    corrected = results.schedule.has_pseudo_labels(number)
     notes: list[Block] = (
         [_how_to_correct(results, number), _how_to_go_on(number)] if corrected else []
     )
@@ -310,7 +305,7 @@ def _how_to_go_on(number: int) -> Note:
 
 def _how_to_rerun(results: Results, number: int) -> Note:
     config = _quoted(results.layout.config)
-    stages = ("refine", "labels") if pseudo_labelled(results.config, number) else ()
+    stages = ("refine", "labels") if results.schedule.has_pseudo_labels(number) else ()
     commands = [
         f"hstf {stage} --config {config} --round {number} --shard unlabelled_0" for stage in stages
     ]

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hstf.config.refine import RefineConfig
-from hstf.experiment.schedule import pseudo_labelled
 from hstf.stages.report.figures import (
     Figures,
     Points,
@@ -33,7 +32,7 @@ def calibration_section(results: Results, figures: Figures) -> Section:
         return Section("calibration", "Calibration", "", [], "The warm-up is not calibrated.")
     evidence = content["evidence"]
     told = [_confidence_text(content, evidence)]
-    if any(pseudo_labelled(results.config, number) for number in results.rounds):
+    if any(results.schedule.has_pseudo_labels(number) for number in results.rounds):
         told.append(_verdict_text(results, content))
     blocks: list[Block] = [Note(told), *_learned_tables(results, content)]
     errors = evidence["calibration_error"]
@@ -105,8 +104,10 @@ def needed_dice(section: RefineConfig, learned: float | None) -> float | None:
 
 def _verdict_text(results: Results, content: Mapping[str, Any]) -> str:
     """What a pseudo-label needs to be used, in the first round that has any."""
-    number = next(n for n in results.rounds if pseudo_labelled(results.config, n))
-    bound = needed_dice(results.config.for_round(number).refine, content["minimum_predicted_dice"])
+    number = next(n for n in results.rounds if results.schedule.has_pseudo_labels(n))
+    bound = needed_dice(
+        results.context.config_of_round(number).refine, content["minimum_predicted_dice"]
+    )
     rule = (
         "Every pseudo-label is used, however low its predicted Dice (refine.select_cases is off)."
         if bound is None

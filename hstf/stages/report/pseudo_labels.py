@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from hstf.experiment.schedule import pseudo_labelled
+from hstf.experiment.tables import LABELS, PSEUDO_LABEL_SCORES, REFINE
 from hstf.scoring.averages import mean
 from hstf.stages.report.calibration import needed_dice
 from hstf.stages.report.figures import (
@@ -39,7 +39,7 @@ GALLERY_BYTES = 10 * 2**20
 SOURCES = {
     "automatic": "automatic",
     "accepted": "accepted by a person",
-    "human": "corrected by a person",
+    "corrected": "corrected by a person",
     "rejected": "not used",
 }
 STEPS = {
@@ -50,12 +50,14 @@ STEPS = {
     "holes": "in holes that the labelled cases do not have: filled",
     "previous_round": "labelled otherwise in the round before: weight lowered",
 }
-Row = Mapping[str, str]
+Row = Mapping[str, Any]
 
 
 def pseudo_labels_section(results: Results, figures: Figures) -> Section:
     """How good the pseudo-labels are thought to be, what became of them, and the last round's case by case."""
-    refined = {n: rows for n in results.rounds if (rows := results.table(results.layout.refine(n)))}
+    refined = {
+        n: rows for n in results.rounds if (rows := results.table(REFINE, results.layout.refine(n)))
+    }
     if not refined:
         return Section("pseudo-labels", "Pseudo-labels", "", [], _no_pseudo_labels(results))
     spread = {n: column(rows, "predicted_dice") for n, rows in refined.items()}
@@ -76,7 +78,7 @@ def pseudo_labels_section(results: Results, figures: Figures) -> Section:
 def _no_pseudo_labels(results: Results) -> str:
     if not results.rounds:
         return "No pseudo-labels: this experiment has no rounds after the warm-up."
-    if not any(pseudo_labelled(results.config, number) for number in results.rounds):
+    if not any(results.schedule.has_pseudo_labels(number) for number in results.rounds):
         return "This method learns without pseudo-labels."
     return "No round has pseudo-labels yet."
 
@@ -84,14 +86,16 @@ def _no_pseudo_labels(results: Results) -> str:
 def _bounds(results: Results) -> dict[int, float | None]:
     """The predicted Dice that a pseudo-label needs in each round: configured, or learned; None where all are used."""
     learned = to_number(results.document(results.layout.calibration).get("minimum_predicted_dice"))
-    return {n: needed_dice(results.config.for_round(n).refine, learned) for n in results.rounds}
+    return {
+        n: needed_dice(results.context.config_of_round(n).refine, learned) for n in results.rounds
+    }
 
 
 def _fate_table(results: Results, refined: Mapping[int, Sequence[Row]]) -> Table:
     rows = []
     for number, cases in refined.items():
         sources = Counter(
-            row["source"] for row in results.table(results.layout.labels_table(number))
+            row["source"] for row in results.table(LABELS, results.layout.labels_table(number))
         )
         counts = [count_cell(sources[source]) for source in SOURCES]
         rows.append([
@@ -117,7 +121,7 @@ def _site_table(results: Results, refined: Mapping[int, Sequence[Row]]) -> list[
         return []
     rows = []
     for number, cases in refined.items():
-        labels = results.table(results.layout.labels_table(number))
+        labels = results.table(LABELS, results.layout.labels_table(number))
         used = {row["case_id"] for row in labels if row["source"] != "rejected"}
         for site in sites:
             own = [case for case in cases if results.sites.get(case["case_id"], "") == site]
@@ -156,7 +160,9 @@ def _hindsight(results: Results, figures: Figures) -> list[Block]:
     summaries: dict[int, Mapping[str, Any]] = {}
     rows = []
     for number in results.rounds:
-        scored = _true_dice(results.table(results.layout.evaluation_pseudo_labels(number)))
+        scored = _true_dice(
+            results.table(PSEUDO_LABEL_SCORES, results.layout.evaluation_pseudo_labels(number))
+        )
         if scored:
             summary = (
                 results.document(results.layout.evaluation_summary(number)).get("pseudo_labels")
@@ -275,7 +281,9 @@ def _hindsight_row(number: int, scores: Mapping[str, Any]) -> list[Cell]:
 
 
 def _case_table(results: Results, number: int, cases: Sequence[Row]) -> Table:
-    labels = {row["case_id"]: row for row in results.table(results.layout.labels_table(number))}
+    labels = {
+        row["case_id"]: row for row in results.table(LABELS, results.layout.labels_table(number))
+    }
     titles = (
         "Case", "Predicted Dice (90% interval)", "Became", "Why", "Mean voxel weight", "Dice with round before",
         *(f"{name} (ml)" for name in results.structures),
@@ -305,7 +313,7 @@ def _case_row(results: Results, case: Row, label: Row) -> list[Cell]:
 
 
 def _tone(source: str) -> str:
-    return {"rejected": "bad", "human": "good", "accepted": "good"}.get(source, "")
+    return {"rejected": "bad", "corrected": "good", "accepted": "good"}.get(source, "")
 
 
 def _reason(case: Row, label: Row) -> str:
@@ -318,7 +326,7 @@ def least_certain(cases: Sequence[Row]) -> list[Row]:
     """Pseudo-labels by predicted Dice, lowest first, after those that were rejected."""
     return sorted(
         cases,
-        key=lambda row: (row.get("accepted") == "1", to_number(row.get("predicted_dice")) or 0.0),
+        key=lambda row: (row["accepted"], to_number(row.get("predicted_dice")) or 0.0),
     )
 
 
@@ -349,8 +357,10 @@ def _gallery(results: Results, number: int, budget: int) -> Gallery:
     from hstf.imaging.overlays import overlay_path
 
     config, folder = results.config.report, results.layout.pseudo_labels(number)
-    labels = {row["case_id"]: row for row in results.table(results.layout.labels_table(number))}
-    cases = least_certain(results.table(results.layout.refine(number)))
+    labels = {
+        row["case_id"]: row for row in results.table(LABELS, results.layout.labels_table(number))
+    }
+    cases = least_certain(results.table(REFINE, results.layout.refine(number)))
     pictures: list[Picture] = []
     for case in cases:
         path = overlay_path(folder, case["case_id"])
@@ -391,9 +401,9 @@ def overrides_section(results: Results) -> Section:
     """What people decided, and what was left out, in each round."""
     blocks: list[Block] = []
     for number in reversed(results.rounds):
-        rows = results.table(results.layout.labels_table(number))
+        rows = results.table(LABELS, results.layout.labels_table(number))
         people = [
-            row for row in rows if row.get("reviewer") or row["source"] in ("human", "accepted")
+            row for row in rows if row.get("reviewer") or row["source"] in ("corrected", "accepted")
         ]
         rejected = [row for row in rows if row["source"] == "rejected" and row not in people]
         if people:

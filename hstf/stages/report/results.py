@@ -7,11 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hstf.config.experiment import Config
-from hstf.experiment.cases import read_cases
-from hstf.experiment.layout import Layout
+from hstf.experiment.context import StageContext
+from hstf.experiment.tables import EVALUATION_CASES
 from hstf.runtime.errors import HstfError
-from hstf.runtime.files import read_csv, read_json
+from hstf.runtime.files import read_json
+from hstf.runtime.tables import Table
 from hstf.scoring.absent_classes import presence
 from hstf.scoring.rounds import rounds_table
 
@@ -19,16 +19,18 @@ from hstf.scoring.rounds import rounds_table
 class Results:
     """Reads the files of an experiment for the report."""
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        self.layout = Layout.of(config)
+    def __init__(self, context: StageContext) -> None:
+        self.context = context
+        self.config = context.config
+        self.layout = context.layout
+        self.schedule = context.schedule
         self.faults: list[str] = []
         """Files that exist but cannot be read, as sentences."""
 
     @property
     def rounds(self) -> list[int]:
         """Rounds of self-training, the warm-up not counted."""
-        return list(range(1, self.config.rounds + 1))
+        return list(range(1, self.schedule.last + 1))
 
     @property
     def structures(self) -> list[str]:
@@ -49,7 +51,7 @@ class Results:
     def scores(self) -> list[dict[str, Any]]:
         """A row for each evaluated round, see :func:`hstf.scoring.rounds.rounds_table`, which also writes ``rounds.csv``."""
         try:
-            return rounds_table(self.config)
+            return rounds_table(self.context)
         except (HstfError, KeyError, TypeError) as error:
             self.faults.append(f"The table of rounds could not be made: {error}")
             return []
@@ -58,23 +60,23 @@ class Results:
     def sites(self) -> dict[str, str]:
         """Site of each case; empty without a readable case sheet."""
         try:
-            return {case.case_id: case.site for case in read_cases(self.config).cases}
+            return {case.case_id: case.site for case in self.context.sheet.cases}
         except HstfError:
             return {}
 
     def presence(self, number: int) -> dict[str, dict[str, Any]]:
         """Of each structure where the test cases of a round are scored, see :func:`hstf.scoring.absent_classes.presence`."""
-        rows = self.table(self.layout.evaluation_cases(number))
+        rows = self.table(EVALUATION_CASES, self.layout.evaluation_cases(number))
         return {
             name: presence([r for r in rows if r["class"] == name])
             for name in self.structures
             if rows
         }
 
-    def table(self, path: Path) -> list[dict[str, str]]:
+    def table(self, table: Table, path: Path) -> list[dict[str, Any]]:
         """Rows of a CSV file; none when it is missing or unreadable."""
         try:
-            return read_csv(path) if path.is_file() else []
+            return table.records(path) if path.is_file() else []
         except (HstfError, OSError, UnicodeDecodeError, csv.Error) as error:
             self._fault(path, error)
             return []

@@ -5,7 +5,7 @@ from math import isnan
 from typing import Any
 
 from hstf.config.methods import METHODS
-from hstf.experiment.schedule import learns_from, pseudo_labelled
+from hstf.experiment.tables import EVALUATION_CASES, LABELS
 from hstf.scoring.absent_classes import doubts, may_be_absent
 from hstf.scoring.averages import mean
 from hstf.scoring.rounds import case_dice as round_dice
@@ -83,7 +83,7 @@ def _method(results: Results) -> list[str]:
     config = results.config
     lines = [
         f"Method {config.method}: {METHODS[config.method].description}. Its students learn from"
-        f" {LEARNS_FROM[learns_from(config, config.rounds)]}."
+        f" {LEARNS_FROM[results.schedule.learns_from(results.schedule.last)]}."
     ]
     if config.withheld_labels:
         lines.append(
@@ -144,7 +144,7 @@ EMPTY_TEXT = {
 def _of_what(results: Results) -> str:
     return (
         " of self-training"
-        if any(pseudo_labelled(results.config, n) for n in results.rounds)
+        if any(results.schedule.has_pseudo_labels(n) for n in results.rounds)
         else ""
     )
 
@@ -156,7 +156,7 @@ def look_first(results: Results) -> Note | None:
     rejected = [
         r["case_id"]
         for n in last
-        for r in results.table(results.layout.labels_table(n))
+        for r in results.table(LABELS, results.layout.labels_table(n))
         if r["source"] == "rejected" and not r["reviewer"]
     ]
     if rejected:
@@ -188,7 +188,7 @@ def _difference(new: Row, old: Row, key: str) -> float | None:
 
 
 def _worse_cases(results: Results) -> list[str]:
-    before, after = (case_dice(results, number) for number in (0, results.config.rounds))
+    before, after = (case_dice(results, number) for number in (0, results.schedule.last))
     changes = {name: after[name] - before[name] for name in after if name in before}
     worse = sorted(
         (name for name, change in changes.items() if change < -WORSE),
@@ -211,10 +211,10 @@ def _some(names: list[str]) -> str:
 
 def case_dice(results: Results, number: int) -> dict[str, float]:
     """Mean Dice over the classes or regions of each test case in a round, where it has one."""
-    if not results.table(results.layout.evaluation_cases(number)):
+    if not results.table(EVALUATION_CASES, results.layout.evaluation_cases(number)):
         return {}
     return {
-        name: dice for name, dice in round_dice(results.config, number).items() if not isnan(dice)
+        name: dice for name, dice in round_dice(results.context, number).items() if not isnan(dice)
     }
 
 
@@ -230,7 +230,7 @@ def rounds_section(results: Results, figures: Figures) -> Section:
         ]
     if any(to_number(row["dice"]) is not None for row in results.scores):
         blocks.append(_rounds_figure(results, figures))
-    if results.config.rounds:
+    if results.schedule.last:
         blocks += _paired_figure(results, figures)
     return Section(
         "rounds", "Rounds",
@@ -243,7 +243,7 @@ def rounds_section(results: Results, figures: Figures) -> Section:
 
 def _other_sources(results: Results) -> str:
     """What else than unlabelled scans a change may come of; nothing where students see the labels alone."""
-    if learns_from(results.config, results.config.rounds) == "labels":
+    if results.schedule.learns_from(results.schedule.last) == "labels":
         return ""
     return (
         " Students differ from the warm-up in more than what the unlabelled scans teach: they are trained further, and on"
@@ -253,7 +253,7 @@ def _other_sources(results: Results) -> str:
 
 
 ROUND_COUNTS = {
-    "pseudo_labelled": "Pseudo-labelled", "human": "Corrected by people", "rejected": "Not used",
+    "pseudo_labelled": "Pseudo-labelled", "corrected": "Corrected by people", "rejected": "Not used",
     "members": "Members",
 }  # fmt: skip
 
@@ -369,7 +369,7 @@ def _rounds_figure(results: Results, figures: Figures) -> Block:
 
 
 def _paired_figure(results: Results, figures: Figures) -> list[Block]:
-    last = results.config.rounds
+    last = results.schedule.last
     before, after = case_dice(results, 0), case_dice(results, last)
     names = [name for name in before if name in after]
     if not names:
@@ -395,7 +395,7 @@ def test_cases_section(results: Results) -> Section:
         (
             n
             for n in reversed([0, *results.rounds])
-            if results.table(results.layout.evaluation_cases(n))
+            if results.table(EVALUATION_CASES, results.layout.evaluation_cases(n))
         ),
         None,
     )
@@ -405,9 +405,12 @@ def test_cases_section(results: Results) -> Section:
     )
     if last is None:
         return Section("tests", title, "", [], missing)
-    rows = results.table(results.layout.evaluation_cases(last))
+    rows = results.table(EVALUATION_CASES, results.layout.evaluation_cases(last))
     earlier = (
-        {(r["case_id"], r["class"]): r for r in results.table(results.layout.evaluation_cases(0))}
+        {
+            (r["case_id"], r["class"]): r
+            for r in results.table(EVALUATION_CASES, results.layout.evaluation_cases(0))
+        }
         if last
         else {}
     )

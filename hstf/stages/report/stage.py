@@ -23,58 +23,50 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hstf.config.experiment import Config
 from hstf.config.load import load_config
-from hstf.experiment.layout import Layout
+from hstf.experiment.context import StageContext
 from hstf.experiment.provenance import write_provenance
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import write_text
-from hstf.stages.arguments import add_config
 
 if TYPE_CHECKING:
     from hstf.stages.report.page import Section
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_config(parser)
-    parser.add_argument(
-        "--show", action="store_true", help="print the table of rounds and where the report is"
-    )
-
-
 def run(args: argparse.Namespace) -> int:
     config = load_config(*args.config)
+    context = StageContext.of(config, "report")
     if args.show:
         from hstf.scoring.rounds import print_rounds
 
-        if not Layout.of(config).report.is_file():
+        if not context.layout.report.is_file():
             raise HstfError(
-                f"{Layout.of(config).report}: no report yet. Run the workflow, or hstf report without --show."
+                f"{context.layout.report}: no report yet. Run the workflow, or hstf report without --show."
             )
-        print_rounds(config)
+        print_rounds(context)
         return 0
-    print(f"report: {report(config).resolve()}", flush=True)
+    print(f"report: {report(context).resolve()}", flush=True)
     write_provenance(config)
     return 0
 
 
-def report(config: Config) -> Path:
+def report(context: StageContext) -> Path:
     """Write the report of an experiment, however far it is, and ``rounds.csv``; returns the HTML file."""
-    target = Layout.of(config).report
+    target = context.layout.report
     for figure in target.parent.glob("*.png"):
         figure.unlink()  # of an earlier state, with other rounds perhaps
-    write_text(target, render(config, target.parent))
+    write_text(target, render(context, target.parent))
     return target
 
 
-def render(config: Config, folder: Path) -> str:
+def render(context: StageContext, folder: Path) -> str:
     """The page as HTML; figures also go to ``folder``."""
     from hstf.stages.report import background, calibration, lesions, pseudo_labels, scores
     from hstf.stages.report.figures import Figures
     from hstf.stages.report.page import page
     from hstf.stages.report.results import Results
 
-    results, figures = Results(config), Figures(folder)
+    results, figures = Results(context), Figures(folder)
     sections = [
         _section(scores.rounds_section, results, figures),
         _section(lesions.lesions_section, results, figures),
@@ -90,7 +82,7 @@ def render(config: Config, folder: Path) -> str:
         _section(background.provenance_section, results),
     ]
     return page(
-        config.experiment,
+        context.experiment,
         "self-training report",
         scores.headline(results),
         sections,
