@@ -1,10 +1,14 @@
 """Transform a scan from its native voxels to the planned grid and back.
 
 The grid keeps the axes of the scan. They are reordered and flipped to the closest RAS directions,
-cropped, and resampled to the planned spacing. Grid and crop have the same centre, and spacings are
-exact. Hence positions do not drift: let the grid have ``G`` voxels of ``t`` mm along an axis, and
-the crop ``N`` voxels of ``s`` mm. Then voxel ``g`` of the grid is at ``(g - (G-1)/2) * t/s +
-(N-1)/2`` in the crop. An axis is not interpolated if its spacing is the planned one.
+cropped, and resampled to the planned spacing. An axis that has the planned spacing already is not
+interpolated.
+
+Grid and crop have the same centre, and spacings are exact. Hence positions do not drift. Let the
+grid have ``G`` voxels of ``t`` mm along an axis, and the crop ``N`` voxels of ``s`` mm. Voxel ``g``
+of the grid then has this index in the crop::
+
+    (g - (G - 1) / 2) * t / s + (N - 1) / 2
 """
 
 from collections.abc import Callable, Sequence
@@ -91,10 +95,10 @@ class Geometry(Document):
         Raises:
             HstfError: if the affine is degenerate.
         """
-        box = crop
-        if box is None:
-            x, y, z = (int(native_shape[axis]) for axis in ras_order(affine))
-            box = (0, x), (0, y), (0, z)
+        if crop is None:
+            box = [(0, int(native_shape[axis])) for axis in ras_order(affine)]
+        else:
+            box = list(crop)
         source_spacing = ras_spacing(affine)
         grid_shape = []
         for axis, (start, stop) in enumerate(box):

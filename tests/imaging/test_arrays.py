@@ -1,4 +1,4 @@
-"""Compressed arrays: nothing is lost, a patch is read alone, damage is told."""
+"""Compressed arrays: lossless, read in patches, with messages for damaged files."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -16,99 +16,115 @@ RANDOM = np.random.default_rng(0)
 
 @pytest.fixture
 def noise(tmp_path: Path) -> tuple[Path, np.ndarray]:
-    """Two channels of 8 chunks each that do not compress."""
-    array = RANDOM.integers(0, 2**16, (2, 64, 64, 64), dtype=np.uint16).view(np.float16)
+    """Write two channels of 8 chunks each that do not compress."""
+    bits = RANDOM.integers(0, 2**16, (2, 64, 64, 64), dtype=np.uint16)
+    array = bits.view(np.float16)
     write_array(tmp_path / "a.b2nd", array, chunk=32)
     return tmp_path / "a.b2nd", array
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32, np.int32])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (33, 7, 70), (3, 40, 9, 65)])
-def test_an_array_comes_back_as_it_was(tmp_path: Path, dtype: type, shape: tuple[int, ...]) -> None:
+def test_read_array_returns_what_was_written(
+    tmp_path: Path,
+    dtype: type,
+    shape: tuple[int, ...],
+) -> None:
     array = RANDOM.integers(0, 250, shape).astype(dtype)
     write_array(tmp_path / "a.b2nd", array, chunk=32)
-    back = read_array(tmp_path / "a.b2nd")
-    assert back.dtype == dtype
-    assert np.array_equal(back, array)
+    found = read_array(tmp_path / "a.b2nd")
+    assert found.dtype == dtype
+    assert np.array_equal(found, array)
 
 
-def test_views_that_are_not_contiguous_are_written_in_their_own_order(tmp_path: Path) -> None:
-    array = RANDOM.integers(0, 9, (20, 30, 40), dtype=np.uint8).transpose(2, 0, 1)[::-1]
-    write_array(tmp_path / "a.b2nd", array, chunk=16)
-    assert np.array_equal(read_array(tmp_path / "a.b2nd"), array)
+def test_write_array_accepts_views_that_are_not_contiguous(tmp_path: Path) -> None:
+    array = RANDOM.integers(0, 9, (20, 30, 40), dtype=np.uint8)
+    view = array.transpose(2, 0, 1)[::-1]
+    write_array(tmp_path / "a.b2nd", view, chunk=16)
+    assert np.array_equal(read_array(tmp_path / "a.b2nd"), view)
 
 
-def test_patches_equal_those_of_the_array(noise: tuple[Path, np.ndarray]) -> None:
+def test_stored_array_returns_patches(noise: tuple[Path, np.ndarray]) -> None:
     path, array = noise
     stored = open_array(path)
-    assert (stored.shape, stored.dtype) == (array.shape, array.dtype)
+    assert stored.shape == array.shape
+    assert stored.dtype == array.dtype
     for _ in range(20):
-        start = RANDOM.integers(0, 60, 3)
-        region = (slice(None), *(slice(int(a), int(a + RANDOM.integers(1, 40))) for a in start))
-        assert stored[region].tobytes() == array[region].tobytes()
+        region = [slice(None)]
+        for start in RANDOM.integers(0, 60, 3):
+            stop = start + RANDOM.integers(1, 40)
+            region.append(slice(int(start), int(stop)))
+        patch = tuple(region)
+        assert stored[patch].tobytes() == array[patch].tobytes()
 
 
-def test_a_patch_reads_only_the_chunks_that_it_touches(noise: tuple[Path, np.ndarray]) -> None:
+def test_stored_array_reads_only_the_chunks_of_a_patch(noise: tuple[Path, np.ndarray]) -> None:
     path, array = noise
-    opened = blosc2.open(str(path))  # owns its chunks
+    opened = blosc2.open(str(path))  # keeps its chunks alive
     chunks = opened.schunk
     content = path.read_bytes()
-    for number in range(1, chunks.nchunks):  # all but the first are made unreadable
+    # Damage all chunks but the first.
+    for number in range(1, chunks.nchunks):
         chunk = chunks.get_chunk(number)
         assert content.count(chunk[32:]) == 1
         content = content.replace(chunk[32:], b"\xff" * (len(chunk) - 32))
     path.write_bytes(content)
     stored = open_array(path)
-    assert stored[0, 3:30, 5:32, 0:31].tobytes() == array[0, 3:30, 5:32, 0:31].tobytes()
+    in_first_chunk = (0, slice(3, 30), slice(5, 32), slice(0, 31))
+    assert stored[in_first_chunk].tobytes() == array[in_first_chunk].tobytes()
     assert stored[0, 30:40].tobytes() != array[0, 30:40].tobytes()
 
 
-def test_threads_may_read_one_array_at_once(noise: tuple[Path, np.ndarray]) -> None:
+def test_stored_array_is_read_by_several_threads(noise: tuple[Path, np.ndarray]) -> None:
     path, array = noise
     stored = open_array(path)
 
-    def same(start: int) -> bool:
+    def is_equal(start: int) -> bool:
         region = (slice(None), slice(start, start + 20), slice(start // 2, start + 9))
         return stored[region].tobytes() == array[region].tobytes()
 
+    starts = RANDOM.integers(0, 44, 200).tolist()
     with ThreadPoolExecutor(4) as pool:
-        assert all(pool.map(same, [int(v) for v in RANDOM.integers(0, 44, 200)]))
+        assert all(pool.map(is_equal, starts))
 
 
-def test_a_forked_process_reads_what_its_parent_opened(noise: tuple[Path, np.ndarray]) -> None:
+def test_stored_array_is_read_by_a_forked_process(noise: tuple[Path, np.ndarray]) -> None:
     path, array = noise
     stored = open_array(path)
     stored[0]
     child = os.fork()
     if not child:
         os._exit(int(stored[1].tobytes() != array[1].tobytes()))
-    assert os.waitpid(child, 0)[1] == 0
+    _, status = os.waitpid(child, 0)
+    assert status == 0
 
 
-def test_a_failed_write_leaves_the_old_file(
-    noise: tuple[Path, np.ndarray], monkeypatch: pytest.MonkeyPatch
+def test_write_array_keeps_the_old_file_when_it_fails(
+    noise: tuple[Path, np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path, array = noise
 
-    def half_written(*_: object, urlpath: str, **__: object) -> None:
+    def write_half(*_: object, urlpath: str, **__: object) -> None:
         Path(urlpath).write_bytes(b"half")
         raise RuntimeError("Error while appending the chunk")
 
-    monkeypatch.setattr(blosc2, "asarray", half_written)
+    monkeypatch.setattr(blosc2, "asarray", write_half)
     with pytest.raises(HstfError, match=r"a\.b2nd: could not be written \(Error while appending"):
         write_array(path, array[:1], chunk=32)
     monkeypatch.undo()
     assert read_array(path).tobytes() == array.tobytes()
-    assert [p.name for p in path.parent.iterdir()] == ["a.b2nd"]
+    assert [file.name for file in path.parent.iterdir()] == ["a.b2nd"]
 
 
-def test_missing_and_damaged_files_are_named(noise: tuple[Path, np.ndarray]) -> None:
-    path, _ = noise
+def test_open_array_names_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(HstfError, match=r"no\.b2nd: missing"):
-        open_array(path.with_name("no.b2nd"))
-    path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(HstfError, match=r"a\.b2nd: is damaged"):
-        read_array(path)
-    path.write_bytes(b"")
+        open_array(tmp_path / "no.b2nd")
+
+
+@pytest.mark.parametrize("size", [0, 5000])
+def test_read_array_names_a_damaged_file(noise: tuple[Path, np.ndarray], size: int) -> None:
+    path, _ = noise
+    path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(HstfError, match=r"a\.b2nd: is damaged"):
         read_array(path)

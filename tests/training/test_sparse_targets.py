@@ -1,0 +1,77 @@
+"""What patches of scribbles teach."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.training_files import CLASSES, new_state, write_experiment
+
+from hstf.config.training import AugmentationConfig
+from hstf.imaging.label_values import IGNORED
+from hstf.method.objectives.self_training import self_training
+from hstf.training.batch import Batch
+from hstf.training.patches import PatchSource, RawBatch
+
+SHAPE = (10, 10, 10)
+
+
+def batch_of(label: np.ndarray, seed: int, **augmentation: object) -> Batch:
+    """Return a patch of a labelled case, rotated and deformed.
+
+    Args:
+        label: ``(X, Y, Z)`` class indices.
+        seed: seed of image and augmentation.
+        augmentation: settings of the augmentation.
+    """
+    source = PatchSource([], [], CLASSES, (8, 8, 8), 1, 0.5, 0.5, seed)
+    one_hot = (label == np.arange(CLASSES).reshape(-1, 1, 1, 1)).astype(np.float32)
+    one_hot[:, label == IGNORED] = 1 / CLASSES
+    image = np.random.default_rng(seed).normal(size=(1, *label.shape)).astype(np.float32)
+    known = (label != IGNORED)[None].astype(np.float32)
+    region = torch.from_numpy(np.concatenate([image, one_hot, known]))
+    sections = {"affine_probability": 1.0, "elastic_probability": 1.0} | augmentation
+    config = AugmentationConfig(**sections)
+    raw = RawBatch(region[None], torch.tensor([False]), ("a",))
+    return Batch.draw(raw, source, config, torch.Generator().manual_seed(seed))
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=25, deadline=None)
+def test_batch_keeps_the_class_of_rotated_scribbles(seed: int) -> None:
+    """A curve of one class has no other class in its target, and weight only where it is."""
+    label = np.full(SHAPE, IGNORED, np.uint8)
+    label[5, 4, 1:9] = 2
+    batch = batch_of(label, seed)
+    target = batch.target[0]
+    drawn = batch.weight[0, 0] > 1e-3
+    assert drawn.any()
+    assert batch.weight.max() <= 1 + 1e-6
+    torch.testing.assert_close(target[2][drawn], batch.inside[0, 0][drawn], atol=1e-3, rtol=0)
+    assert target[:2][:, drawn].max() < 1e-3
+    undrawn = batch.weight[0, 0] == 0
+    torch.testing.assert_close(target[0][undrawn], target[2][undrawn])
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=10, deadline=None)
+def test_batch_of_a_dense_label_has_the_weight_of_its_target(seed: int) -> None:
+    label = np.random.default_rng(seed).integers(0, CLASSES, SHAPE).astype(np.uint8)
+    batch = batch_of(label, seed)
+    torch.testing.assert_close(batch.target.sum(1, keepdim=True), batch.weight)
+
+
+def test_self_training_uses_ignored_voxels_for_consistency_only(tmp_path: Path) -> None:
+    config, _ = write_experiment(tmp_path)
+    state = new_state(config)
+    label = np.full(SHAPE, IGNORED, np.uint8)
+    batch = batch_of(label, 0, affine_probability=0.0, elastic_probability=0.0)
+    assert float(batch.inside.min()) > 0.9
+    assert not batch.weight.any()
+    terms = self_training(config)(state, batch)
+    assert float(terms["segmentation"].detach()) == 0
+    assert float(terms["csc_predictions"].detach()) > 0
+    sum(terms.values()).backward()  # type: ignore[union-attr]
+    gradients = [weights.grad for weights in state.network.parameters()]
+    assert any(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients)
