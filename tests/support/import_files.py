@@ -1,4 +1,4 @@
-"""Imports as a user makes them, and damages done to a data set before."""
+"""Helpers for the tests of importers: run an import, and damage a data set before it."""
 
 import json
 import shutil
@@ -16,72 +16,100 @@ from hstf.experiment.cases import Split, read_cases
 from hstf.imaging.scan import scan_file
 from hstf.stages.check.problems import Level, examine, sources
 
-L, U, T = Split.LABELLED, Split.UNLABELLED, Split.TEST
+L = Split.LABELLED
+U = Split.UNLABELLED
+T = Split.TEST
+
 Damage = Callable[[Path], None]
-"""Done to the folder of a data set."""
+"""A function that changes the folder of a data set."""
+
+
+def run_import(kind: str, folder: Path, *options: str) -> int:
+    """Run ``hstf import`` and return the exit code."""
+    command = ["import", kind, str(folder), "--output", "config/x.yaml"]
+    return main([*command, *options])
 
 
 def imported(kind: str, folder: Path, *options: str) -> Config:
-    """The configuration of a successful import."""
-    assert main(["import", kind, str(folder), "--output", "config/x.yaml", *options]) == 0
+    """Return the configuration of a successful import."""
+    assert run_import(kind, folder, *options) == 0
     return load_config(Path("config/x.yaml"))
 
 
 def splits(config: Config) -> dict[Split, int]:
-    return dict(Counter(case.split for case in read_cases(config).cases))
+    """Return the number of cases of each split."""
+    sheet = read_cases(config)
+    return dict(Counter(case.split for case in sheet.cases))
 
 
 def problems(config: Config) -> list[str]:
-    """What ``hstf check`` would report."""
+    """Return the problems that ``hstf check`` would report."""
     sheet = read_cases(config)
-    scans = {source: scan_file(source.path, source.is_label) for source in sources(sheet, config)}
-    return [
-        f.sentence() for f in examine(sheet, scans, config) if f.level is not Level.OK and f.case_id
-    ]
+    scans = {}
+    for source in sources(sheet, config):
+        scans[source] = scan_file(source.path, source.is_label)
+    found = []
+    for finding in examine(sheet, scans, config):
+        if finding.level is not Level.OK and finding.case_id:
+            found.append(finding.sentence())
+    return found
+
+
+def _first(folder: Path, pattern: str) -> Path:
+    return sorted(folder.rglob(pattern))[0]
 
 
 def rename(old: str, new: str) -> Damage:
-    """Rename the first file that matches."""
+    """Rename the first file that matches ``old``."""
 
     def change(folder: Path) -> None:
-        path = sorted(folder.rglob(old))[0]
+        path = _first(folder, old)
         path.rename(path.with_name(new))
 
     return change
 
 
 def remove(pattern: str) -> Damage:
+    """Delete the first file that matches."""
+
     def change(folder: Path) -> None:
-        sorted(folder.rglob(pattern))[0].unlink()
+        _first(folder, pattern).unlink()
 
     return change
 
 
 def copy(pattern: str, target: str) -> Damage:
+    """Copy the first file that matches to ``target``, relative to the folder."""
+
     def change(folder: Path) -> None:
-        (folder / target).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(sorted(folder.rglob(pattern))[0], folder / target)
+        path = folder / target
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(_first(folder, pattern), path)
 
     return change
 
 
 def reshape(pattern: str, *shape: int) -> Damage:
+    """Replace the first file that matches by an empty volume of another shape."""
+
     def change(folder: Path) -> None:
-        nib.save(
-            nib.Nifti1Image(np.zeros(shape, np.int16), np.eye(4)), sorted(folder.rglob(pattern))[0]
-        )
+        volume = nib.Nifti1Image(np.zeros(shape, np.int16), np.eye(4))
+        nib.save(volume, _first(folder, pattern))
 
     return change
 
 
 def describe(**changes: object) -> Damage:
-    """Change keys of dataset.json; None takes one out."""
+    """Change keys of ``dataset.json``. ``None`` removes a key."""
 
     def change(folder: Path) -> None:
         path = folder / "dataset.json"
-        content = json.loads(path.read_text()) | changes
-        path.write_text(
-            json.dumps({key: value for key, value in content.items() if value is not None})
-        )
+        content = json.loads(path.read_text())
+        for key, value in changes.items():
+            if value is None:
+                content.pop(key, None)
+            else:
+                content[key] = value
+        path.write_text(json.dumps(content))
 
     return change
