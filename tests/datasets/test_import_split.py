@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +17,20 @@ from hstf.experiment.cases import Split, read_cases
 from hstf.runtime.files import read_csv
 
 Phantoms = Callable[..., Path]
+
+SITE_OPTIONS = ["--modalities", "mr", "--labels", "organ=1", "--site", "^([a-z]+)_"]
+
+
+def write_sites() -> None:
+    """Write three patients of Rome and four of Oslo. The last patient of each has no label."""
+    rng = np.random.default_rng(0)
+    shape = (8, 8, 8)
+    for name in ("rome_p1", "rome_p2", "rome_p3", "oslo_p4", "oslo_p5", "oslo_p6", "oslo_p7"):
+        image = rng.integers(0, 900, shape).astype(np.int16)
+        nib.save(nib.Nifti1Image(image, np.eye(4)), f"{name}.nii.gz")
+        if name not in ("rome_p3", "oslo_p7"):
+            label = rng.integers(0, 2, shape).astype(np.int16)
+            nib.save(nib.Nifti1Image(label, np.eye(4)), f"{name}_seg.nii.gz")
 
 
 def patients(options: str, phantoms: Phantoms) -> set[str]:
@@ -146,3 +162,35 @@ def test_import_refuses_invalid_splits(
     assert run_import("acdc", phantoms("acdc"), *options.split()) == 1
     assert expected in capsys.readouterr().err
     assert not Path("config").exists()
+
+
+def test_import_with_test_site_tests_on_this_site_only(workplace: Path) -> None:
+    write_sites()
+    options = [*SITE_OPTIONS, "--labelled", "2", "--test-site", "rome"]
+    config = imported("folder", workplace, *options)
+    cases = read_cases(config).cases
+    test = {case.case_id for case in cases if case.split is T}
+    assert test == {"rome_p1", "rome_p2"}
+    other_sites = {case.site for case in cases if case.split is not T}
+    assert other_sites == {"oslo"}
+    # The third case of Rome has no label and is left out.
+    assert len(cases) == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("bergen", "no case is of this site. Sites are oslo, rome"),
+        ("rome --test 1", "remove --test and --split"),
+    ],
+)
+def test_import_refuses_an_invalid_test_site(
+    workplace: Path,
+    options: str,
+    expected: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_sites()
+    command = [*SITE_OPTIONS, "--test-site", *options.split()]
+    assert run_import("folder", workplace, *command) == 1
+    assert expected in capsys.readouterr().err
