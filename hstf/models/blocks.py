@@ -1,24 +1,44 @@
-"""Convolution blocks of the encoder and decoder."""
+"""Convolution blocks of encoders and decoders."""
 
 import torch
 from torch import Tensor, nn
 
-from hstf.models.base import Triple
+from hstf.models.base import NetworkSpec, Triple
+
+POINT: Triple = (1, 1, 1)
+"""Kernel or stride of 1 along every axis."""
 
 
-def convolution(inputs: int, outputs: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> nn.Conv3d:
-    """A "same" 3D convolution without bias; norms follow it."""
+def convolution(
+    inputs: int,
+    outputs: int,
+    kernel: Triple,
+    stride: Triple = POINT,
+) -> nn.Conv3d:
+    """Build a 3D convolution that keeps the size and has no bias, because a norm follows it."""
     padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
-    return nn.Conv3d(inputs, outputs, kernel, stride, padding, bias=False)
+    return nn.Conv3d(
+        inputs,
+        outputs,
+        kernel,
+        stride,
+        padding,
+        bias=False,
+    )
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions with instance norm around a shortcut (He et al. 2016; nnU-Net's residual encoder).
+    """Two convolutions with instance norm and a shortcut (He et al. 2016).
 
-    Instance norm keeps labelled and pseudo-labelled cases of a batch, and the EMA weights, free of shared statistics.
+    Instance norm has no statistics over the batch. So labelled and pseudo-labelled cases do not
+    influence each other, and the EMA weights are complete.
 
     Args:
-        inner: channels between the two convolutions; ``outputs`` unless said otherwise.
+        inputs: channels of the input.
+        outputs: channels of the output.
+        kernel: size of the convolution kernels.
+        stride: stride of the first convolution.
+        inner: channels between the two convolutions; ``outputs`` if None.
     """
 
     def __init__(
@@ -26,12 +46,17 @@ class ResidualBlock(nn.Module):
         inputs: int,
         outputs: int,
         kernel: Triple,
-        stride: Triple = (1, 1, 1),
+        stride: Triple = POINT,
         inner: int | None = None,
     ) -> None:
         super().__init__()
         inner = inner or outputs
-        self.first = convolution(inputs, inner, kernel, stride)
+        self.first = convolution(
+            inputs,
+            inner,
+            kernel,
+            stride,
+        )
         self.norm1 = nn.InstanceNorm3d(inner, affine=True)
         self.second = convolution(inner, outputs, kernel)
         self.norm2 = nn.InstanceNorm3d(outputs, affine=True)
@@ -39,39 +64,98 @@ class ResidualBlock(nn.Module):
         self.shortcut = shortcut(inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, inputs, D, H, W)`` to ``(B, outputs, D/s, H/s, W/s)``."""
+        """Map ``(B, inputs, D, H, W)`` to ``(B, outputs, D/s, H/s, W/s)``."""
         y = self.act(self.norm1(self.first(x)))
         y = self.norm2(self.second(y))
         return self.act(y + self.shortcut(x))
 
 
-def shortcut(inputs: int, outputs: int, stride: Triple) -> nn.Module:
-    """Average pooling and a 1x1x1 convolution, each only where the shape changes."""
+def shortcut(
+    inputs: int,
+    outputs: int,
+    stride: Triple,
+) -> nn.Module:
+    """Build average pooling and a 1x1x1 convolution, each only if the shape changes."""
     layers: list[nn.Module] = []
     if max(stride) > 1:
         layers.append(nn.AvgPool3d(stride, stride))
     if inputs != outputs:
-        layers += [convolution(inputs, outputs, (1, 1, 1)), nn.InstanceNorm3d(outputs, affine=True)]
+        layers.append(convolution(inputs, outputs, POINT))
+        layers.append(nn.InstanceNorm3d(outputs, affine=True))
     return nn.Sequential(*layers)
 
 
+def residual_encoder(spec: NetworkSpec) -> nn.ModuleList:
+    """Build one residual block for each level, finest first."""
+    blocks = []
+    inputs = spec.inputs
+    for outputs, kernel, stride in zip(
+        spec.channels,
+        spec.kernels,
+        spec.strides,
+        strict=True,
+    ):
+        blocks.append(
+            ResidualBlock(
+                inputs,
+                outputs,
+                kernel,
+                stride,
+            )
+        )
+        inputs = outputs
+    return nn.ModuleList(blocks)
+
+
+def segmentation_heads(spec: NetworkSpec) -> nn.ModuleList:
+    """Build a 1x1x1 convolution to the classes for each decoder level, coarsest first."""
+    channels = reversed(spec.channels[:-1])
+    return nn.ModuleList(nn.Conv3d(inputs, spec.classes, 1) for inputs in channels)
+
+
 class DecoderBlock(nn.Module):
-    """Upsample, join the skip connection, two convolutions."""
+    """Upsample, concatenate the skip connection, and apply two convolutions.
 
-    def __init__(self, inputs: int, skip: int, kernel: Triple, stride: Triple) -> None:
+    Args:
+        inputs: channels of the coarser feature map.
+        skip: channels of the skip connection and of the output.
+        kernel: size of the convolution kernels.
+        stride: factor of the upsampling.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        skip: int,
+        kernel: Triple,
+        stride: Triple,
+    ) -> None:
         super().__init__()
-        self.up = nn.ConvTranspose3d(inputs, skip, stride, stride)
-        self.join = nn.Sequential(
-            convolution(2 * skip, skip, kernel),
-            nn.InstanceNorm3d(skip, affine=True),
-            nn.LeakyReLU(0.01, inplace=True),
+        self.up = nn.ConvTranspose3d(
+            inputs,
+            skip,
+            stride,
+            stride,
         )
-        self.refine = nn.Sequential(
-            convolution(skip, skip, kernel),
-            nn.InstanceNorm3d(skip, affine=True),
-            nn.LeakyReLU(0.01, inplace=True),
-        )
+        self.join = _normed_convolution(2 * skip, skip, kernel)
+        self.refine = _normed_convolution(skip, skip, kernel)
 
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """``x`` ``(B, inputs, D, H, W)`` and ``skip`` ``(B, skip, sD, sH, sW)`` to the shape of ``skip``."""
+    def forward(
+        self,
+        x: Tensor,
+        skip: Tensor,
+    ) -> Tensor:
+        """Map ``x`` ``(B, inputs, D, H, W)`` to the shape of ``skip`` ``(B, skip, sD, sH, sW)``."""
         return self.refine(self.join(torch.cat([self.up(x), skip], dim=1)))
+
+
+def _normed_convolution(
+    inputs: int,
+    outputs: int,
+    kernel: Triple,
+) -> nn.Sequential:
+    return nn.Sequential(
+        convolution(inputs, outputs, kernel),
+        nn.InstanceNorm3d(outputs, affine=True),
+        nn.LeakyReLU(0.01, inplace=True),
+    )

@@ -1,70 +1,108 @@
-"""The hybrid network: a residual CNN for local detail, transformer layers on its deep feature map for context.
+"""The hybrid network: a residual CNN with transformer layers on a deep feature map.
 
-Its two controls share everything else. ``hybrid_identity`` has the identity in place of the transformer: what does
-the transformer add? Norms, LayerScale and the residual paths are inside of the transformer's layers and go with it.
-``cnn`` has residual convolutions with as many parameters in its place: do parameters add as much?
+The CNN sees local detail, the transformer sees the context of the whole patch. Two controls have
+the same CNN. ``hybrid_identity`` has no transformer: it measures what the transformer adds. Norms,
+LayerScale and the residual paths are parts of the transformer layers and are removed with them.
+``cnn`` has residual convolutions with as many parameters instead: it measures whether more
+parameters add as much.
 """
 
-from collections.abc import Sequence
-from itertools import accumulate
 from math import ceil, prod
 
 import torch
 from torch import Tensor, nn
 
 from hstf.models.base import NetworkSpec, Pyramid, SegmentationNetwork, Zoom
-from hstf.models.blocks import DecoderBlock, ResidualBlock
+from hstf.models.blocks import (
+    DecoderBlock,
+    ResidualBlock,
+    residual_encoder,
+    segmentation_heads,
+)
+from hstf.models.levels import attended_level, voxel_at
 from hstf.models.transformer import Transformer
 
 
 class HybridNet(SegmentationNetwork):
-    """U-Net of residual blocks; with ``name: hybrid`` the deepest level at most ``transformer_stride`` attends."""
+    """A U-Net of residual blocks, with a transformer if ``spec.name`` is ``hybrid``.
+
+    The transformer is on the deepest level whose stride is at most ``spec.transformer_stride``.
+    """
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__(spec)
-        channels, strides, kernels = spec.channels, spec.strides, spec.kernels
-        before = (spec.inputs, *channels[:-1])
-        self.encoder = nn.ModuleList(
-            ResidualBlock(*arguments)
-            for arguments in zip(before, channels, kernels, strides, strict=True)
-        )
-        self.attended = attended_level(strides, spec.transformer_stride)
+        # The order of the layers is the order in which random weights are drawn.
+        self.encoder = residual_encoder(spec)
+        self.attended = attended_level(spec.strides, spec.transformer_stride)
         self.transformer = self._transformer() if spec.name == "hybrid" else None
         self.convolutions = self._convolutions() if spec.name == "cnn" else nn.Identity()
         self.dropout = nn.Dropout3d(spec.dropout)
         self.decoder = nn.ModuleList(
-            DecoderBlock(channels[i + 1], channels[i], kernels[i], strides[i + 1])
-            for i in reversed(range(len(channels) - 1))
+            DecoderBlock(
+                spec.channels[level + 1],
+                spec.channels[level],
+                spec.kernels[level],
+                spec.strides[level + 1],
+            )
+            for level in reversed(range(len(spec.channels) - 1))
         )
-        self.heads = nn.ModuleList(nn.Conv3d(c, spec.classes, 1) for c in reversed(channels[:-1]))
+        self.heads = segmentation_heads(spec)
 
     def _transformer(self) -> Transformer:
-        spec, level = self.spec, self.attended
-        voxel_mm = voxel_at(level, spec.strides, spec.spacing)
+        spec = self.spec
         return Transformer(
-            spec.channels[level], spec.transformer_layers, spec.transformer_heads, spec.drop_path, voxel_mm,
+            spec.channels[self.attended],
+            spec.transformer_layers,
+            spec.transformer_heads,
+            spec.drop_path,
+            voxel_at(self.attended, spec.strides, spec.spacing),
             spec.shortest_mm,
-        )  # fmt: skip
-
-    def _convolutions(self) -> nn.Sequential:
-        """Residual blocks with the parameters of the transformer: as few as do not narrow inside beyond its width."""
-        spec, level = self.spec, self.attended
-        with torch.device("meta"):
-            wanted = sum(p.numel() for p in self._transformer().parameters())
-        width, taps = spec.channels[level], prod(spec.kernels[level])
-        blocks = ceil(wanted / (2 * taps * width**2))
-        inner = max(1, round(wanted / (2 * taps * width * blocks)))
-        return nn.Sequential(
-            *(ResidualBlock(width, width, spec.kernels[level], inner=inner) for _ in range(blocks))
         )
 
-    def pyramid(self, x: Tensor, zoom: Zoom = 1.0) -> Pyramid:
-        """See :class:`SegmentationNetwork`; the features are those behind the transformer."""
-        skips, features = self._encode(x, zoom)
-        return Pyramid(self._decode(skips, features)[::-1], features)
+    def _convolutions(self) -> nn.Sequential:
+        """Build residual blocks with as many parameters as the transformer.
 
-    def _encode(self, x: Tensor, zoom: Zoom) -> tuple[list[Tensor], Tensor]:
-        skips, features = [], x
+        There are as few blocks as possible whose inner channels are at most those of the level.
+        """
+        spec = self.spec
+        with torch.device("meta"):
+            parameters = sum(p.numel() for p in self._transformer().parameters())
+        width = spec.channels[self.attended]
+        kernel = spec.kernels[self.attended]
+        taps = prod(kernel)
+        count = ceil(parameters / (2 * taps * width**2))
+        inner = max(1, round(parameters / (2 * taps * width * count)))
+        blocks = [
+            ResidualBlock(
+                width,
+                width,
+                kernel,
+                inner=inner,
+            )
+            for _ in range(count)
+        ]
+        return nn.Sequential(*blocks)
+
+    def pyramid(
+        self,
+        x: Tensor,
+        zoom: Zoom = 1.0,
+    ) -> Pyramid:
+        """Compute logits and features, see :class:`SegmentationNetwork`.
+
+        The features are the output of the transformer.
+        """
+        skips, features = self._encode(x, zoom)
+        return Pyramid(self._decode(skips)[::-1], features)
+
+    def _encode(
+        self,
+        x: Tensor,
+        zoom: Zoom,
+    ) -> tuple[list[Tensor], Tensor]:
+        """Return the feature map of each level, and the deep features."""
+        skips = []
+        features = x
         for level, block in enumerate(self.encoder):
             x = block(x)
             if level == self.attended:
@@ -73,26 +111,16 @@ class HybridNet(SegmentationNetwork):
             skips.append(x)
         return skips, features
 
-    def _decode(self, skips: list[Tensor], features: Tensor) -> list[Tensor]:
-        x, logits = self.dropout(skips[-1]), []
-        for block, head, skip in zip(self.decoder, self.heads, skips[-2::-1], strict=True):
+    def _decode(self, skips: list[Tensor]) -> list[Tensor]:
+        """Return the logits of each decoder level, coarsest first."""
+        x = self.dropout(skips[-1])
+        logits = []
+        for block, head, skip in zip(
+            self.decoder,
+            self.heads,
+            skips[-2::-1],
+            strict=True,
+        ):
             x = block(x, skip)
             logits.append(head(x))
         return logits
-
-
-def attended_level(strides: Sequence[Sequence[int]], largest: int) -> int:
-    """The deepest level whose total in-plane stride is at most ``largest``."""
-    totals = accumulate(
-        strides, lambda total, stride: [a * b for a, b in zip(total, stride, strict=True)]
-    )
-    return max(level for level, total in enumerate(totals) if max(total) <= largest)
-
-
-def voxel_at(
-    level: int, strides: Sequence[Sequence[int]], spacing: Sequence[float]
-) -> tuple[float, float, float]:
-    """Voxel size (mm) of the feature map at ``level``, of an input with ``spacing``."""
-    return tuple(
-        mm * prod(s[axis] for s in strides[: level + 1]) for axis, mm in enumerate(spacing)
-    )  # type: ignore[return-value]

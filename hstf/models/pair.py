@@ -1,4 +1,4 @@
-"""Two networks in one: each teaches the other in cross-teaching, or both teach together."""
+"""Two networks in one, for cross-teaching or as a small ensemble."""
 
 import math
 
@@ -10,35 +10,66 @@ from hstf.models.base import NetworkSpec, Pyramid, SegmentationNetwork, Zoom
 
 
 class Pair(SegmentationNetwork):
-    """``first`` and ``second`` share nothing but their input; the pair answers with the mean of their probabilities."""
+    """Two networks with the same input and no common weights.
+
+    The prediction is the mean of their class probabilities.
+    """
 
     def __init__(
-        self, spec: NetworkSpec, first: SegmentationNetwork, second: SegmentationNetwork
+        self,
+        spec: NetworkSpec,
+        first: SegmentationNetwork,
+        second: SegmentationNetwork,
     ) -> None:
         super().__init__(spec)
-        self.first, self.second = first, second
+        self.first = first
+        self.second = second
 
     @property
     def parts(self) -> tuple[SegmentationNetwork, ...]:
         """Both networks."""
         return (self.first, self.second)
 
-    def pyramid(self, x: Tensor, zoom: Zoom = 1.0) -> Pyramid:
-        """The answer of the pair. Logits are log probabilities where both have a level of that size.
+    def pyramid(
+        self,
+        x: Tensor,
+        zoom: Zoom = 1.0,
+    ) -> Pyramid:
+        """Compute logits and features, see :class:`SegmentationNetwork`.
 
-        Coarser levels that one of them has alone follow as they are; features are those of the first, and of the second
-        brought to their grid.
+        The logits of a level are logarithms of mean probabilities while both networks have levels
+        of the same size. All other levels follow unchanged, by size. The features are those of both
+        networks, on the grid of the first.
         """
-        first, second = self.first.pyramid(x, zoom), self.second.pyramid(x, zoom)
+        first = self.first.pyramid(x, zoom)
+        second = self.second.pyramid(x, zoom)
+        common = _common_levels(first, second)
         logits = []
-        rest = [list(first.logits), list(second.logits)]
-        while all(rest) and rest[0][0].shape == rest[1][0].shape:
-            logits.append(mean_of_probabilities(rest[0].pop(0), rest[1].pop(0)))
-        logits += sorted(rest[0] + rest[1], key=lambda level: -math.prod(level.shape))
+        for level in range(common):
+            logits.append(mean_of_probabilities(first.logits[level], second.logits[level]))
+        rest = first.logits[common:] + second.logits[common:]
+        logits += sorted(rest, key=lambda level: -math.prod(level.shape))
         matched = F.interpolate(second.features, size=first.features.shape[2:], mode="trilinear")
-        return Pyramid(logits, torch.cat([first.features, matched.to(first.features.dtype)], dim=1))
+        matched = matched.to(first.features.dtype)
+        return Pyramid(logits, torch.cat([first.features, matched], dim=1))
 
 
-def mean_of_probabilities(a: Tensor, b: Tensor) -> Tensor:
-    """Logarithm of the mean of the class probabilities of the logits ``a`` and ``b`` ``(B, K, ...)``."""
+def _common_levels(
+    first: Pyramid,
+    second: Pyramid,
+) -> int:
+    """Count the levels, from the finest, at which both have logits of the same shape."""
+    count = 0
+    for a, b in zip(first.logits, second.logits, strict=False):
+        if a.shape != b.shape:
+            break
+        count += 1
+    return count
+
+
+def mean_of_probabilities(
+    a: Tensor,
+    b: Tensor,
+) -> Tensor:
+    """Compute the logarithm of the mean class probabilities of logits ``(B, K, ...)``."""
     return torch.logaddexp(a.float().log_softmax(1), b.float().log_softmax(1)) - math.log(2)

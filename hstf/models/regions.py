@@ -1,14 +1,18 @@
-"""Overlapping regions: a network with a sigmoid head for each, that answers with the logits of classes as any other does.
+"""Overlapping regions: a network with one sigmoid head for each region that returns class logits.
 
-Let z be the log-odds that the heads give the regions, and M the 0/1 matrix of which class (row) lies in which region; the
-background lies in none. Independent sigmoids give a voxel the set b of regions with probability proportional to
-exp(b . z). Of all sets, only the rows of M can be written as a label. Restricted to them, class k has the probability
-softmax(M z)_k: logits y = M z are all that it takes, and teacher, refinement, consistency and prediction see classes.
-The probability of a region is the sum over its classes (:func:`hstf.training.losses.region_log_odds`).
+Let z be the log-odds of the regions from the heads. Let M be the 0/1 matrix with M[k, r] = 1 if
+class k belongs to region r; the background belongs to no region. With independent sigmoids, the set
+b of regions of a voxel has a probability proportional to exp(b . z). Only the rows of M are sets
+that a label can have. If b is restricted to them, class k has the probability softmax(M z)[k].
+Hence the logits y = M z are all that is needed, and teacher, refinement, consistency and prediction
+work with classes. The probability of a region is the sum over its classes
+(:func:`hstf.training.losses.region_log_odds`).
 
-The region-based training of nnU-Net (Isensee et al., nnU-Net for brain tumor segmentation, BrainLes 2020) leaves the
-sigmoids independent: an enhancing tumour may be likelier than the whole tumour around it, and an order of writing settles
-the contradictions. Here a part is never likelier than the whole, and what is trained is what is written.
+The region-based training of nnU-Net (Isensee et al., nnU-Net for brain tumor segmentation, BrainLes
+2020) keeps the sigmoids independent: the probability of an enhancing tumour may be higher than that
+of the whole tumour around it, and the order of writing resolves such contradictions. Here, the
+probability of a part is at most that of the whole, and training and prediction use the same
+classes.
 """
 
 from collections.abc import Sequence
@@ -20,35 +24,60 @@ from hstf.models.base import NetworkSpec, Pyramid, SegmentationNetwork, Triple, 
 
 
 class RegionNetwork(SegmentationNetwork):
-    """``network`` gives the log-odds of the regions of ``spec``; this one the logits of the classes."""
+    """A network that computes class logits from the region log-odds of another network.
 
-    def __init__(self, spec: NetworkSpec, network: SegmentationNetwork) -> None:
+    Args:
+        spec: the specification, with ``regions``.
+        network: returns the log-odds of each region.
+    """
+
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        network: SegmentationNetwork,
+    ) -> None:
         super().__init__(spec)
         self.network = network
 
     @property
     def divisor(self) -> Triple:
-        """See :class:`SegmentationNetwork`."""
+        """Input sizes must be multiples of it."""
         return self.network.divisor
 
-    def pyramid(self, x: Tensor, zoom: Zoom = 1.0) -> Pyramid:
-        """See :class:`SegmentationNetwork`."""
-        answer = self.network.pyramid(x, zoom)
-        levels = [
-            class_logits(level, self.spec.regions, self.spec.classes) for level in answer.logits
-        ]
-        return Pyramid(levels, answer.features)
+    def pyramid(
+        self,
+        x: Tensor,
+        zoom: Zoom = 1.0,
+    ) -> Pyramid:
+        """Compute logits and features, see :class:`SegmentationNetwork`."""
+        result = self.network.pyramid(x, zoom)
+        levels = []
+        for level in result.logits:
+            levels.append(class_logits(level, self.spec.regions, self.spec.classes))
+        return Pyramid(levels, result.features)
 
 
-def class_logits(z: Tensor, regions: Sequence[Sequence[int]], classes: int) -> Tensor:
-    """``y = M z`` ``(B, K, ...)`` float32 of the log-odds ``(B, R, ...)`` of regions, given by the indices of their classes.
+def class_logits(
+    z: Tensor,
+    regions: Sequence[Sequence[int]],
+    classes: int,
+) -> Tensor:
+    """Compute the class logits y = M z ``(B, K, ...)`` float32.
 
-    Sums, not a matrix product: that would be taken in half precision where the network computes so.
+    They are sums and not a matrix product, because autocast would compute a product in half
+    precision.
+
+    Args:
+        z: log-odds of the regions ``(B, R, ...)``.
+        regions: class indices of each region.
+        classes: number of classes K.
     """
     heads = z.float().unbind(1)
-    nothing = torch.zeros_like(heads[0])
-    rows = [
-        [head for head, members in zip(heads, regions, strict=True) if k in members]
-        for k in range(classes)
-    ]
-    return torch.stack([sum(row, nothing) for row in rows], dim=1)
+    rows = []
+    for index in range(classes):
+        row = torch.zeros_like(heads[0])
+        for head, region in zip(heads, regions, strict=True):
+            if index in region:
+                row = row + head
+        rows.append(row)
+    return torch.stack(rows, dim=1)

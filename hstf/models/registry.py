@@ -1,10 +1,14 @@
-"""Networks: built from a specification, saved with it, loaded without any other file."""
+"""Build networks, and store them so that they can be loaded without any other file.
 
+The list of networks is in :mod:`hstf.config.networks`.
+"""
+
+import importlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from math import pi, prod
+from math import pi
 from pathlib import Path
 from typing import Any
 
@@ -12,100 +16,130 @@ import torch
 from torch import Tensor
 
 from hstf.config.network import NetworkConfig
-from hstf.models.base import NetworkSpec, Pyramid, SegmentationNetwork
-from hstf.models.baselines import Vit, swin, unetpp, vnet
-from hstf.models.hybrid import HybridNet, attended_level, voxel_at
+from hstf.config.networks import NETWORKS
+from hstf.experiment.plan import Plan
+from hstf.models.base import NetworkSpec, SegmentationNetwork
+from hstf.models.levels import attended_level, total_stride, voxel_at
 from hstf.models.pair import Pair
 from hstf.models.regions import RegionNetwork
-from hstf.models.utnet import UTNet
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import write_torch
 
-__all__ = [
-    "NETWORKS", "HybridNet", "NetworkSpec", "Pyramid", "SegmentationNetwork", "build", "load_network", "load_snapshots",
-    "network_spec", "save_network",
-]  # fmt: skip
-
-
-def _pair(spec: NetworkSpec) -> Pair:
-    first, second = (build(replace(spec, name=name, pair=())) for name in spec.pair)
-    return Pair(spec, first, second)
-
-
-NETWORKS: dict[str, Callable[[NetworkSpec], SegmentationNetwork]] = {
-    "hybrid": HybridNet,
-    "hybrid_identity": HybridNet,
-    "cnn": HybridNet,
-    "vit": Vit,
-    "swin": swin,
-    "unetpp": unetpp,
-    "utnet": UTNet,
-    "vnet": vnet,
-    "pair": _pair,
-}
+PAIR = "pair"
+NAMES = (*NETWORKS, PAIR)
+"""All values of ``network.name``."""
 
 
 def build(spec: NetworkSpec) -> SegmentationNetwork:
-    """The network of ``spec`` with random weights, drawn from torch's global generator.
+    """Build a network with random weights, drawn from the global generator of torch.
 
     Raises:
-        HstfError: there is no such network, or it does not take such images.
+        HstfError: if the network is unknown, or if it does not support the number of channels.
     """
-    if spec.name not in NETWORKS:
-        raise HstfError(f"there is no network {spec.name!r}; there are {', '.join(NETWORKS)}.")
-    if spec.regions and not spec.pair:  # the two of a pair have their heads each
+    if spec.name not in NAMES:
+        raise HstfError(f"unknown network {spec.name!r}. Known networks: {', '.join(NAMES)}.")
+    # The two networks of a pair have their own heads for regions.
+    if spec.regions and not spec.pair:
         return RegionNetwork(spec, build(replace(spec, classes=len(spec.regions), regions=())))
-    return NETWORKS[spec.name](spec)
+    if spec.name == PAIR:
+        first = build(replace(spec, name=spec.pair[0], pair=()))
+        second = build(replace(spec, name=spec.pair[1], pair=()))
+        return Pair(spec, first, second)
+    return _builder(spec.name)(spec)
+
+
+def _builder(name: str) -> Callable[[NetworkSpec], SegmentationNetwork]:
+    """Import the class or function that builds a network."""
+    module, _, attribute = NETWORKS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def network_spec(
     network: NetworkConfig,
-    plan: Any,
+    plan: Plan,
     inputs: int,
     classes: int,
     regions: tuple[tuple[int, ...], ...] = (),
 ) -> NetworkSpec:
-    """The network of a configuration on the levels of a plan, with a head for each of ``regions``, if there are any.
+    """Return the specification of the configured network on the levels of a plan.
 
-    The width at the transformer's level must be a multiple of twice the heads, that of every level in ``utnet``: the heads
-    are halved until it is. The transformer's positions turn by one radian from a voxel to the next at their fastest.
+    The fastest positions of the transformer turn by one radian from a voxel to the next.
+
+    Args:
+        network: the section ``network`` of the configuration.
+        plan: levels, channels, voxel size and patch size.
+        inputs: number of channels of the image.
+        classes: number of classes.
+        regions: class indices of each region, if there are regions.
 
     Raises:
-        HstfError: the transformer's width is odd, or the patch shrinks to one voxel.
+        HstfError: if the level with the transformer has an odd number of channels, or if the patch
+            is one voxel at the deepest level.
     """
+    names = network.pair if network.name == PAIR else (network.name,)
     attended = attended_level(plan.strides, network.transformer_stride)
-    heads, width = network.transformer_heads, plan.channels[attended]
-    names = network.pair if network.name == "pair" else (network.name,)
+    width = plan.channels[attended]
     if "hybrid" in names and width % 2:
         raise HstfError(
-            f"the transformer's level has {width} channels: make plan.base_channels and max_channels even."
+            f"the level with the transformer has {width} channels, expected an even number:"
+            " make plan.base_channels and plan.max_channels even."
         )
-    if all(
-        n == prod(strides)
-        for n, strides in zip(plan.patch_size, zip(*plan.strides, strict=True), strict=True)
-    ):
-        raise HstfError(
-            f"the patch {tuple(plan.patch_size)} is a single voxel at the deepest of {len(plan.strides)} levels:"
-            " lower plan.stages or enlarge plan.patch_size."
-        )
-    while heads > 1 and any(
-        c % (2 * heads) for c in (plan.channels if "utnet" in names else [width])
-    ):
-        heads //= 2
-    x, y, z = voxel_at(attended, plan.strides, plan.spacing)
+    _check_deepest_level(plan)
+    widths = plan.channels if "utnet" in names else (width,)
+    voxel_mm = voxel_at(attended, plan.strides, plan.spacing)
     return NetworkSpec(
-        name=network.name, inputs=inputs, classes=classes, channels=tuple(plan.channels), strides=tuple(plan.strides),
-        kernels=tuple(plan.kernels), spacing=tuple(plan.spacing), transformer_layers=network.transformer_layers,
-        transformer_heads=heads, transformer_stride=network.transformer_stride, drop_path=network.drop_path,
-        dropout=network.dropout, patch_size=tuple(plan.patch_size), pair=names if network.name == "pair" else (),
-        regions=regions, shortest_mm=(2 * pi * x, 2 * pi * y, 2 * pi * z),
-    )  # fmt: skip
+        name=network.name,
+        inputs=inputs,
+        classes=classes,
+        channels=tuple(plan.channels),
+        strides=tuple(plan.strides),
+        kernels=tuple(plan.kernels),
+        spacing=tuple(plan.spacing),
+        transformer_layers=network.transformer_layers,
+        transformer_heads=_fitting_heads(network.transformer_heads, widths),
+        transformer_stride=network.transformer_stride,
+        drop_path=network.drop_path,
+        dropout=network.dropout,
+        patch_size=tuple(plan.patch_size),
+        pair=names if network.name == PAIR else (),
+        regions=regions,
+        shortest_mm=(2 * pi * voxel_mm[0], 2 * pi * voxel_mm[1], 2 * pi * voxel_mm[2]),
+    )
+
+
+def _check_deepest_level(plan: Plan) -> None:
+    """Check that instance norm has more than one voxel at the deepest level."""
+    if tuple(plan.patch_size) == total_stride(plan.strides):
+        raise HstfError(
+            f"the patch {tuple(plan.patch_size)} is a single voxel at the deepest of"
+            f" {len(plan.strides)} levels: lower plan.stages or enlarge plan.patch_size."
+        )
+
+
+def _fitting_heads(
+    heads: int,
+    widths: Sequence[int],
+) -> int:
+    """Halve the number of heads until twice the number divides the channels of every level."""
+    while heads > 1 and any(width % (2 * heads) for width in widths):
+        heads //= 2
+    return heads
 
 
 def save_network(
-    path: Path, network: SegmentationNetwork, meta: Mapping[str, Any], snapshots: Sequence[dict[str, Tensor]] = ()
-) -> None:  # fmt: skip
-    """Write weights, specification, ``meta`` (plain JSON values) and earlier weights into one file, atomically."""
+    path: Path,
+    network: SegmentationNetwork,
+    meta: Mapping[str, Any],
+    snapshots: Sequence[dict[str, Tensor]] = (),
+) -> None:
+    """Write a network into one file, atomically.
+
+    Args:
+        path: the file.
+        network: its weights and specification are written.
+        meta: more facts, plain JSON values.
+        snapshots: weights at earlier steps of the training.
+    """
     content: dict[str, Any] = {
         "state_dict": network.state_dict(),
         "spec": json.dumps(asdict(network.spec)),
@@ -117,56 +151,65 @@ def save_network(
 
 
 def load_network(
-    path: Path, device: torch.device | str = "cpu"
+    path: Path,
+    device: torch.device | str = "cpu",
 ) -> tuple[SegmentationNetwork, dict[str, Any]]:
-    """The network of a file of :func:`save_network`, in evaluation mode, and its ``meta``.
+    """Load a network and its ``meta`` from a file of :func:`save_network`.
+
+    Returns:
+        The network in evaluation mode, and ``meta``.
 
     Raises:
-        HstfError: the file is missing, damaged, or no such file.
+        HstfError: if the file is missing, damaged or of another kind.
     """
-    with _reading(path):
+    with _explained_errors(path):
         content = torch.load(path, map_location=device, weights_only=True)
-        return _network(content["spec"], content["state_dict"], device), json.loads(content["meta"])
+        network = _restore(content["spec"], content["state_dict"], device)
+        return network, json.loads(content["meta"])
 
 
-def load_snapshots(path: Path, device: torch.device | str = "cpu") -> list[SegmentationNetwork]:
-    """The network of a file of :func:`save_network` as it was at earlier steps, the first first.
+def load_snapshots(
+    path: Path,
+    device: torch.device | str = "cpu",
+) -> list[SegmentationNetwork]:
+    """Load the network of a file of :func:`save_network` as it was at earlier steps, in order.
 
     Raises:
-        HstfError: the file is missing, damaged, or no such file.
+        HstfError: if the file is missing, damaged or of another kind.
     """
-    with _reading(path):
+    with _explained_errors(path):
         content = torch.load(path, map_location=device, weights_only=True)
-        return [
-            _network(content["spec"], weights, device) for weights in content.get("snapshots", [])
-        ]
+        snapshots = content.get("snapshots", [])
+        return [_restore(content["spec"], weights, device) for weights in snapshots]
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _explained_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
         raise HstfError(
-            f"{path}: the weights are missing. Run the warmup or student stage first."
+            f"{path}: the weights are missing. Run the stage warmup or student first."
         ) from error
-    except Exception as error:  # torch raises a dozen types for damaged files
+    except Exception as error:  # torch raises many types of errors for damaged files
         raise HstfError(
-            f"{path}: not readable as weights ({error}). Delete the file and rerun its stage."
+            f"{path}: cannot be read as weights ({error}). Delete the file and run its stage again."
         ) from error
 
 
-def _network(
-    spec: str, weights: Mapping[str, Tensor], device: torch.device | str
+def _restore(
+    spec: str,
+    weights: Mapping[str, Tensor],
+    device: torch.device | str,
 ) -> SegmentationNetwork:
-    network = build(_spec(json.loads(spec)))
+    values = {key: _as_tuples(value) for key, value in json.loads(spec).items()}
+    network = build(NetworkSpec(**values))
     network.load_state_dict(weights)
     return network.to(device).eval()
 
 
-def _spec(values: dict[str, Any]) -> NetworkSpec:
-    return NetworkSpec(**{key: _tuples(value) for key, value in values.items()})
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+def _as_tuples(value: Any) -> Any:
+    """Convert the lists of JSON to tuples."""
+    if isinstance(value, list):
+        return tuple(_as_tuples(item) for item in value)
+    return value

@@ -48,12 +48,26 @@ class Batch:
         """Cut patches out of the regions of ``raw``, on the device of ``generator``."""
         region = raw.region.to(generator.device, non_blocking=True)
         spacing = source.acquisition.spacing
-        patch = change_geometry(region, source.patch_size, config, generator, spacing)
+        patch = change_geometry(
+            region,
+            source.patch_size,
+            config,
+            generator,
+            spacing,
+        )
         channels = region.shape[1] - source.classes - 1
         weak, target, weight = patch.split([channels, source.classes, 1], dim=1)
         pseudo = raw.pseudo.to(generator.device)[:, None, None, None, None].expand_as(weight)
         target = without_ignored(target, weight, pseudo)
-        return cls(weak, target, weight, pseudo, config, generator, source.acquisition)
+        return cls(
+            weak,
+            target,
+            weight,
+            pseudo,
+            config,
+            generator,
+            source.acquisition,
+        )
 
     def strong(self) -> Tensor:
         """Draw strongly augmented patches ``(B, C, D, H, W)``, with changes of intensity."""
@@ -64,7 +78,12 @@ class Batch:
             self.acquisition.spacing,
             self.generator,
         )
-        return change_intensity(image, self.augmentation, self.generator, self.acquisition)
+        return change_intensity(
+            image,
+            self.augmentation,
+            self.generator,
+            self.acquisition,
+        )
 
     @property
     def inside(self) -> Tensor:
@@ -77,7 +96,11 @@ class Batch:
         return self.pseudo.flatten(1).any(1)
 
 
-def without_ignored(target: Tensor, weight: Tensor, pseudo: Tensor) -> Tensor:
+def without_ignored(
+    target: Tensor,
+    weight: Tensor,
+    pseudo: Tensor,
+) -> Tensor:
     """Remove ignored voxels from interpolated targets.
 
     Interpolation mixes the equal probabilities of ignored voxels into the target. Scribbles are

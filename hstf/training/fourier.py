@@ -39,7 +39,12 @@ def mix_amplitudes(
     donors = unlabelled.nonzero()[:, 0]
     if probability == 0 or not 0 < len(donors) < len(image):
         return image
-    chance = torch.rand(2, len(image), generator=generator, device=image.device)
+    chance = torch.rand(
+        2,
+        len(image),
+        generator=generator,
+        device=image.device,
+    )
     receives = (chance[0] < probability) & ~unlabelled
     if not receives.any():
         # The Fourier transform of an empty batch is an error.
@@ -49,7 +54,11 @@ def mix_amplitudes(
     return image.index_put((receives.nonzero()[:, 0],), changed)
 
 
-def with_amplitudes_of(image: Tensor, donor: Tensor, spacing: Sequence[float]) -> Tensor:
+def with_amplitudes_of(
+    image: Tensor,
+    donor: Tensor,
+    spacing: Sequence[float],
+) -> Tensor:
     """Replace the low-frequency amplitudes of ``image`` by those of ``donor``.
 
     Args:

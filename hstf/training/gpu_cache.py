@@ -47,7 +47,9 @@ class CachedCase(TrainingCase):
 
 
 def cache_cases(
-    cases: Sequence[TrainingCase], device: torch.device, gigabytes: float
+    cases: Sequence[TrainingCase],
+    device: torch.device,
+    gigabytes: float,
 ) -> list[TrainingCase]:
     """Load as many cases as fit into the cache; the others stay on disk.
 
@@ -79,4 +81,9 @@ def load_on_device(case: TrainingCase, device: torch.device) -> CachedCase:
     label = None
     if case.target_path is not None:
         label = torch.from_numpy(read_array(case.target_path)).to(device)
-    return CachedCase(**asdict(case), voxels=voxels, label=label, positions=case.locations())
+    return CachedCase(
+        **asdict(case),
+        voxels=voxels,
+        label=label,
+        positions=case.locations(),
+    )

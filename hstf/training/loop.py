@@ -16,7 +16,7 @@ from hstf.runtime.devices import autocast
 from hstf.runtime.errors import HstfError
 from hstf.runtime.progress import Progress
 from hstf.training.batch import Batch
-from hstf.training.distributed import is_first_rank, with_synchronised_gradients
+from hstf.training.distributed import Terms, is_first_rank, with_synchronised_gradients
 from hstf.training.patches import PatchSource, RawBatch
 from hstf.training.state import TrainingState, update_ema
 
@@ -55,22 +55,18 @@ def train(
         HstfError: if the loss or its gradient is not finite. The last saved state remains in
             ``folder``.
     """
-    device = next(state.network.parameters()).device
     saved = time.monotonic()
     state.network.train()
     compute = with_synchronised_gradients(state.network, objective)
     with _progress(title, config.steps, state.step) as progress:
         for raw in source.batches(state.step, config.steps):
-            batch = _draw(raw, source, config, state.step, device)
-            rate = learning_rate(state.step, config)
-            with autocast(device, config.amp):
-                terms = compute(state, batch)
-            loss = torch.stack(list(terms.values())).sum()
-            norm = compute_gradients(state, loss, config)
-            if not torch.isfinite(loss + norm):
-                raise HstfError(_not_finite(state.step, raw, terms, norm))
-            take_step(state, rate, config)
-            _record(state, terms, loss, rate, config)
+            _train_step(
+                state,
+                source,
+                raw,
+                compute,
+                config,
+            )
             if time.monotonic() - saved >= config.checkpoint_seconds:
                 state.save(folder, fingerprint)
                 saved = time.monotonic()
@@ -79,7 +75,51 @@ def train(
     state.save(folder, fingerprint)
 
 
-def _progress(title: str, steps: int, done: int) -> AbstractContextManager[Progress | None]:
+def _train_step(
+    state: TrainingState,
+    source: PatchSource,
+    raw: RawBatch,
+    compute: Terms,
+    config: TrainingConfig,
+) -> None:
+    """Compute the loss of a batch, update the weights and record the loss."""
+    device = next(state.network.parameters()).device
+    batch = _draw(
+        raw,
+        source,
+        config,
+        state.step,
+        device,
+    )
+    rate = learning_rate(state.step, config)
+    with autocast(device, config.amp):
+        terms = compute(state, batch)
+    loss = torch.stack(list(terms.values())).sum()
+    norm = compute_gradients(state, loss, config)
+    if not torch.isfinite(loss + norm):
+        raise HstfError(
+            _not_finite(
+                state.step,
+                raw,
+                terms,
+                norm,
+            )
+        )
+    take_step(state, rate, config)
+    _record(
+        state,
+        terms,
+        loss,
+        rate,
+        config,
+    )
+
+
+def _progress(
+    title: str,
+    steps: int,
+    done: int,
+) -> AbstractContextManager[Progress | None]:
     """Return the progress bar on the first rank, and nothing on the others."""
     if is_first_rank():
         return Progress(title, steps, done)
@@ -87,23 +127,40 @@ def _progress(title: str, steps: int, done: int) -> AbstractContextManager[Progr
 
 
 def _draw(
-    raw: RawBatch, source: PatchSource, config: TrainingConfig, step: int, device: torch.device
+    raw: RawBatch,
+    source: PatchSource,
+    config: TrainingConfig,
+    step: int,
+    device: torch.device,
 ) -> Batch:
     """Seed all random numbers of a step and cut its patches."""
     seed = source.seed * SEED_STREAM + step + source.rank * RANK_STREAM
     torch.manual_seed(seed)  # DropPath and dropout draw from the global generator
     generator = torch.Generator(device).manual_seed(seed)
-    return Batch.draw(raw, source, config.augmentation, generator)
+    return Batch.draw(
+        raw,
+        source,
+        config.augmentation,
+        generator,
+    )
 
 
-def compute_gradients(state: TrainingState, loss: Tensor, config: TrainingConfig) -> Tensor:
+def compute_gradients(
+    state: TrainingState,
+    loss: Tensor,
+    config: TrainingConfig,
+) -> Tensor:
     """Compute and clip the gradients; return their norm before clipping."""
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     return torch.nn.utils.clip_grad_norm_(state.network.parameters(), config.gradient_clip)
 
 
-def take_step(state: TrainingState, rate: float, config: TrainingConfig) -> None:
+def take_step(
+    state: TrainingState,
+    rate: float,
+    config: TrainingConfig,
+) -> None:
     """Update the weights and their moving average, and keep a snapshot if it is due."""
     for group in state.optimizer.param_groups:
         group["lr"] = rate
@@ -141,7 +198,12 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
     return config.learning_rate * growth * (1 - step / config.steps) ** 0.9
 
 
-def _not_finite(step: int, raw: RawBatch, terms: Mapping[str, Tensor], norm: Tensor) -> str:
+def _not_finite(
+    step: int,
+    raw: RawBatch,
+    terms: Mapping[str, Tensor],
+    norm: Tensor,
+) -> str:
     values = []
     for name, value in {**terms, "gradient norm": norm}.items():
         values.append(f"{name} {float(value.detach()):g}")

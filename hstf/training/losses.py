@@ -17,7 +17,11 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 ``(B, 1, ...)``."""
 
 
-def dice_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+def dice_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor,
+) -> Tensor:
     """Compute the mean of soft Dice loss and cross-entropy.
 
     Args:
@@ -30,7 +34,11 @@ def dice_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor
     return 0.5 * (entropy + soft_dice(logits.softmax(1), target, weight))
 
 
-def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+def cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor,
+) -> Tensor:
     """Compute the weighted mean cross-entropy; 0 if all weights are 0.
 
     The arguments are those of :func:`dice_cross_entropy`.
@@ -39,7 +47,11 @@ def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return weighted_mean(entropy, weight)
 
 
-def soft_dice(probabilities: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+def soft_dice(
+    probabilities: Tensor,
+    target: Tensor,
+    weight: Tensor,
+) -> Tensor:
     """Compute the soft Dice loss of the foreground classes, pooled over the batch.
 
     The loss is the mean over the classes that the target of the batch contains (:data:`PRESENT`).
@@ -54,7 +66,11 @@ def soft_dice(probabilities: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return dice_loss(probabilities[:, 1:], target[:, 1:], weight)
 
 
-def dice_loss(p: Tensor, t: Tensor, weight: Tensor) -> Tensor:
+def dice_loss(
+    p: Tensor,
+    t: Tensor,
+    weight: Tensor,
+) -> Tensor:
     """Compute :func:`soft_dice` over all channels."""
     axes = (0, 2, 3, 4)
     sizes = ((p + t) * weight).sum(axes)
@@ -67,7 +83,10 @@ def dice_loss(p: Tensor, t: Tensor, weight: Tensor) -> Tensor:
 
 
 def region_loss(
-    logits: Tensor, target: Tensor, weight: Tensor, regions: Sequence[Sequence[int]]
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    regions: Sequence[Sequence[int]],
 ) -> Tensor:
     """Compute the mean of soft Dice loss and binary cross-entropy of overlapping regions.
 
@@ -115,7 +134,10 @@ def _channels(values: Tensor, indices: Sequence[int]) -> Tensor:
 
 
 def pyramid_loss(
-    logits: Sequence[Tensor], target: Tensor, weight: Tensor, loss: Loss = dice_cross_entropy
+    logits: Sequence[Tensor],
+    target: Tensor,
+    weight: Tensor,
+    loss: Loss = dice_cross_entropy,
 ) -> Tensor:
     """Compute the weighted mean loss over the levels of a decoder (deep supervision).
 

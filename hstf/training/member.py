@@ -3,6 +3,7 @@
 import platform
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,11 @@ def labelled_cases(layout: Layout, cases: Sequence[Case]) -> list[TrainingCase]:
     return result
 
 
-def pseudo_cases(layout: Layout, number: int, sources: Mapping[str, str]) -> list[TrainingCase]:
+def pseudo_cases(
+    layout: Layout,
+    number: int,
+    sources: Mapping[str, str],
+) -> list[TrainingCase]:
     """Return cases with the labels of a round: pseudo-labels or corrected labels.
 
     Args:
@@ -65,7 +70,15 @@ def image_cases(layout: Layout, cases: Sequence[Case]) -> list[TrainingCase]:
     result = []
     for case in cases:
         image = layout.preprocessed / case.case_id / "image.b2nd"
-        result.append(TrainingCase(case.case_id, image, None, None, pseudo=True))
+        result.append(
+            TrainingCase(
+                case.case_id,
+                image,
+                None,
+                None,
+                pseudo=True,
+            )
+        )
     return result
 
 
@@ -104,65 +117,92 @@ def train_member(
         HstfError: if there are more ranks than patches in a batch, if a file is damaged, or if the
             loss is not finite.
     """
-    config = context.config
     title = f"round {context.round} {member}"
     folder = context.layout.training_state(context.round, member)
-    weights = context.layout.weights(context.round, member)
     plan = Plan.load(context.layout.plan)
     with process_group(context.device), exclusive(folder / "lock", title):
         _check_batch_size(plan.batch_size, training)
         device = choose_device(context.device)
-        seed = member_seed(config.seed, context.round, member)
         cases = cache_cases([*labelled, *pseudo], device, training.gpu_cache_gb)
-        source = PatchSource(
-            labelled=cases[: len(labelled)],
-            pseudo=cases[len(labelled) :],
-            classes=len(config.class_names),
-            patch_size=plan.patch_size,
-            batch_size=plan.batch_size,
-            labelled_fraction=labelled_fraction,
-            foreground_fraction=training.foreground_fraction,
-            seed=seed,
-            rank=rank(),
-            ranks=rank_count(),
-            acquisition=Acquisition.of(plan, config.modalities.values()),
-        )
-        network = initial_network(config, plan, seed, start).to(device)
+        source = _patch_source(context, member, plan, training, cases, len(labelled))
+        source = replace(source, labelled_fraction=labelled_fraction)
+        network = initial_network(context.config, plan, source.seed, start).to(device)
         state = TrainingState.start(network, training)
-        fingerprint = ""
-        if is_first_rank():
-            fingerprint = training_fingerprint(config, training, plan, source, start)
+        fingerprint = training_fingerprint(context.config, training, plan, source, start)
         message = state.resume(folder, fingerprint)
-        if is_first_rank():
-            print(f"{title}: {_summary(source, training, device)}; {message}", flush=True)
+        _print_summary(title, source, training, device, message)
         train(state, source, objective, training, folder, fingerprint, title)
-        if is_first_rank():
-            HISTORY.write(context.layout.history(context.round, member), state.history)
-            facts = {"round": context.round, "member": member, "steps": state.step}
-            save_network(weights, state.ema, {**facts, **(meta or {})}, state.snapshots)
-            _write_made_by(folder / "made_by.json", device)
-    return weights
+        _write_results(context, member, state, meta or {}, device)
+    return context.layout.weights(context.round, member)
 
 
-def _summary(source: PatchSource, training: TrainingConfig, device: torch.device) -> str:
-    """Describe a training for the log."""
-    devices = str(device)
-    if source.ranks > 1:
-        devices += f" and {source.ranks - 1} more"
-    return (
-        f"{len(source.labelled)} labelled and {len(source.pseudo)} other cases,"
-        f" {training.steps} steps on {devices}"
+def _patch_source(
+    context: StageContext,
+    member: str,
+    plan: Plan,
+    training: TrainingConfig,
+    cases: Sequence[TrainingCase],
+    labelled: int,
+) -> PatchSource:
+    """Return the source of patches of this rank; the first ``labelled`` cases are labelled."""
+    config = context.config
+    return PatchSource(
+        labelled=cases[:labelled],
+        pseudo=cases[labelled:],
+        classes=len(config.class_names),
+        patch_size=plan.patch_size,
+        batch_size=plan.batch_size,
+        labelled_fraction=1.0,
+        foreground_fraction=training.foreground_fraction,
+        seed=member_seed(config.seed, context.round, member),
+        rank=rank(),
+        ranks=rank_count(),
+        acquisition=Acquisition.of(plan, config.modalities.values()),
     )
 
 
-def _write_made_by(path: Path, device: torch.device) -> None:
-    """Record what floating-point sums depend on: machine, device and number of threads."""
-    facts = {
+def _print_summary(
+    title: str,
+    source: PatchSource,
+    training: TrainingConfig,
+    device: torch.device,
+    message: str,
+) -> None:
+    """Print one line about a training, on the first rank."""
+    if not is_first_rank():
+        return
+    devices = str(device)
+    if source.ranks > 1:
+        devices += f" and {source.ranks - 1} more"
+    print(
+        f"{title}: {len(source.labelled)} labelled and {len(source.pseudo)} other cases,"
+        f" {training.steps} steps on {devices}; {message}",
+        flush=True,
+    )
+
+
+def _write_results(
+    context: StageContext,
+    member: str,
+    state: TrainingState,
+    meta: dict[str, Any],
+    device: torch.device,
+) -> None:
+    """Write the history, the EMA weights and ``made_by.json``, on the first rank."""
+    if not is_first_rank():
+        return
+    number = context.round
+    HISTORY.write(context.layout.history(number, member), state.history)
+    facts = {"round": number, "member": member, "steps": state.step}
+    weights = context.layout.weights(number, member)
+    save_network(weights, state.ema, {**facts, **meta}, state.snapshots)
+    # Sums of floating-point numbers depend on all three.
+    made_by = {
         "machine": platform.node(),
         "device": str(device),
         "threads": torch.get_num_threads(),
     }
-    write_json(path, facts)
+    write_json(context.layout.training_state(number, member) / "made_by.json", made_by)
 
 
 def _check_batch_size(batch_size: int, training: TrainingConfig) -> None:
@@ -176,7 +216,10 @@ def _check_batch_size(batch_size: int, training: TrainingConfig) -> None:
 
 
 def initial_network(
-    config: Config, plan: Plan, seed: int, start: Path | None
+    config: Config,
+    plan: Plan,
+    seed: int,
+    start: Path | None,
 ) -> SegmentationNetwork:
     """Return the network of the file ``start``, or one with random weights drawn from ``seed``."""
     if start is not None:
@@ -184,21 +227,39 @@ def initial_network(
     torch.manual_seed(seed)
     inputs = len(config.modalities)
     classes = len(config.class_names)
-    return build(network_spec(config.network, plan, inputs, classes, config.heads))
+    return build(
+        network_spec(
+            config.network,
+            plan,
+            inputs,
+            classes,
+            config.heads,
+        )
+    )
 
 
-def member_seed(seed: int, number: int, member: str) -> int:
+def member_seed(
+    seed: int,
+    number: int,
+    member: str,
+) -> int:
     """Compute a different seed for each member of each round from the seed of the experiment."""
     return zlib.crc32(f"{seed}/{number}/{member}".encode())
 
 
 def training_fingerprint(
-    config: Config, training: TrainingConfig, plan: Plan, source: PatchSource, start: Path | None
+    config: Config,
+    training: TrainingConfig,
+    plan: Plan,
+    source: PatchSource,
+    start: Path | None,
 ) -> str:
-    """Hash everything that a training depends on.
+    """Hash everything that a training depends on; only the first rank needs it.
 
     An interrupted training resumes only if its state has the same fingerprint.
     """
+    if not is_first_rank():
+        return ""
     cases = [*source.labelled, *source.pseudo]
     files = []  # in this order, which decides in which order cases are used
     for case in cases:

@@ -37,7 +37,11 @@ def mix(batch: Batch, config: MixingConfig) -> Batch:
     )
 
 
-def random_box(shape: Sequence[int], fraction: float, generator: torch.Generator) -> Box:
+def random_box(
+    shape: Sequence[int],
+    fraction: float,
+    generator: torch.Generator,
+) -> Box:
     """Draw a box at a random position in a patch.
 
     Args:
@@ -71,7 +75,11 @@ def choose_partners(unlabelled: Sequence[bool]) -> list[int]:
     return partners
 
 
-def paste(x: Tensor, partners: Sequence[int], box: Box) -> Tensor:
+def paste(
+    x: Tensor,
+    partners: Sequence[int],
+    box: Box,
+) -> Tensor:
     """Copy ``x`` ``(B, C, D, H, W)`` and replace ``box`` by that of ``x[partners]``."""
     mixed = x.clone()
     mixed[:, :, *box] = x[:, :, *box][list(partners)]

@@ -28,7 +28,11 @@ PSEUDO_STREAM = 2
 Slices = tuple[slice, ...]
 
 
-def overlap(start: np.ndarray, size: Sequence[int], shape: Sequence[int]) -> tuple[Slices, Slices]:
+def overlap(
+    start: np.ndarray,
+    size: Sequence[int],
+    shape: Sequence[int],
+) -> tuple[Slices, Slices]:
     """Compute the part of a box that is inside an array.
 
     Args:
@@ -94,7 +98,12 @@ class TrainingCase:
         target = None if self.target_path is None else open_array(self.target_path)
         return self.image, target
 
-    def region(self, start: np.ndarray, size: Sequence[int], classes: int) -> Tensor:
+    def region(
+        self,
+        start: np.ndarray,
+        size: Sequence[int],
+        classes: int,
+    ) -> Tensor:
         """Read a region of image, target and weight.
 
         Args:
@@ -215,7 +224,10 @@ class PatchSource:
         return int(step * per_batch + 0.5)
 
     def _in_turn(
-        self, cases: Sequence[TrainingCase], positions: range, stream: int
+        self,
+        cases: Sequence[TrainingCase],
+        positions: range,
+        stream: int,
     ) -> list[TrainingCase]:
         """Return the cases at ``positions`` of passes over ``cases``; each pass has a new order."""
         chosen = []

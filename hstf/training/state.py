@@ -154,6 +154,10 @@ def parameter_groups(network: nn.Module, config: TrainingConfig) -> list[dict[st
 
 
 @torch.no_grad()
-def update_ema(ema: nn.Module, network: nn.Module, decay: float) -> None:
+def update_ema(
+    ema: nn.Module,
+    network: nn.Module,
+    decay: float,
+) -> None:
     """Compute ema = decay * ema + (1 - decay) * network, in place."""
     torch._foreach_lerp_(list(ema.parameters()), list(network.parameters()), 1 - decay)

@@ -17,9 +17,10 @@ from hstf.cli import main
 from hstf.commands.models import cost
 from hstf.config.network import NetworkConfig
 from hstf.models.base import NetworkSpec
-from hstf.models.baselines import field_of_view, padded_size
-from hstf.models.hybrid import HybridNet, attended_level
-from hstf.models.registry import NETWORKS, load_network, network_spec, save_network
+from hstf.models.hybrid import HybridNet
+from hstf.models.levels import attended_level
+from hstf.models.padded import crop_features, padded_size
+from hstf.models.registry import NAMES, load_network, network_spec, save_network
 from hstf.models.registry import build as build_network
 from hstf.models.transformer import LONGEST_MM, TransformerLayer, rotary_angles, rotate
 from hstf.models.utnet import EfficientAttention
@@ -108,7 +109,7 @@ def test_evaluation_is_deterministic_and_training_skips_layers_now_and_then() ->
 def test_a_skipped_layer_keeps_its_expectation() -> None:
     layer = TransformerLayer(4, 1, 0.25).train()
     torch.manual_seed(0)
-    kept = layer._path(torch.ones(20_000, 1, 1))
+    kept = layer._drop(torch.ones(20_000, 1, 1))
     assert kept.unique().tolist() == pytest.approx([0, 1 / 0.75])
     assert kept.mean().item() == pytest.approx(1, abs=0.02)
 
@@ -192,7 +193,7 @@ def test_damaged_weights_are_told_and_never_executed(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(data)
     torch.save([1, 2], tmp_path / "list.pt")
     for path in sorted(set(tmp_path.glob("*.pt")) - {good}):
-        with pytest.raises(HstfError, match=rf"{path.name}.*not readable as weights"):
+        with pytest.raises(HstfError, match=rf"{path.name}.*cannot be read as weights"):
             load_network(path)
     assert not trap.exists()
     with pytest.raises(HstfError, match=r"absent\.pt: the weights are missing. Run"):
@@ -214,7 +215,7 @@ PLANNED = {
 
 
 @pytest.mark.parametrize(("spec", "size"), PLANNED.values(), ids=PLANNED.keys())
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_network_answers_on_the_grid_of_its_input(
     name: str, spec: NetworkSpec, size: tuple[int, int, int]
 ) -> None:
@@ -235,7 +236,7 @@ def test_every_network_answers_on_the_grid_of_its_input(
     )
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", NAMES)
 def test_gradients_reach_every_parameter_of_every_network(name: str) -> None:
     torch.manual_seed(0)
     network = build_network(replace(THREE, name=name)).train()
@@ -246,7 +247,7 @@ def test_gradients_reach_every_parameter_of_every_network(name: str) -> None:
     assert not dead
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_network_comes_back_from_its_file(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network, x = build_network(replace(THREE, name=name)).eval(), torch.randn(1, 1, 8, 8, 4)
@@ -364,8 +365,8 @@ def test_networks_of_files_that_do_not_say_their_wavelengths_keep_them(tmp_path:
 def test_features_of_a_padded_image_cover_the_image_alone() -> None:
     """Cells of 8 voxels of which 28 of 32 are image: 4 cells of 7 voxels, sampled at their centres."""
     ramp = torch.arange(4.0)[None, None, :, None, None].expand(1, 1, 4, 2, 2)
-    assert field_of_view(ramp, (1.0, 1.0, 1.0)) is ramp
-    found = field_of_view(ramp, (28 / 32, 1.0, 0.5))
+    assert crop_features(ramp, (1.0, 1.0, 1.0)) is ramp
+    found = crop_features(ramp, (28 / 32, 1.0, 0.5))
     assert found.shape == (1, 1, 4, 2, 1)
     centres = (torch.tensor([3.5, 10.5, 17.5, 24.5]) / 8 - 0.5).clamp_min(0)
     assert torch.allclose(found[0, 0, :, 0, 0], centres, atol=1e-5)
@@ -405,9 +406,9 @@ def test_relative_positions_of_utnet_depend_on_the_offset_alone() -> None:
 
 
 def test_networks_that_cannot_be_built_are_told() -> None:
-    with pytest.raises(HstfError, match=r"no network 'unet'; there are hybrid, .*pair"):
+    with pytest.raises(HstfError, match=r"unknown network 'unet'\. Known networks: hybrid, .*pair"):
         build_network(replace(THREE, name="unet"))
-    with pytest.raises(HstfError, match="vnet takes 1, 2, 4, 8 or 16 modalities, not 3"):
+    with pytest.raises(HstfError, match="vnet needs 1, 2, 4, 8 or 16 modalities, found 3"):
         build_network(replace(THREE, name="vnet", inputs=3))
 
 
@@ -430,7 +431,7 @@ def test_the_table_has_a_row_for_every_network(
     rows = [
         line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")
     ][1:]
-    assert [row[0].strip("| ").split(" ")[0] for row in rows] == list(NETWORKS)
+    assert [row[0].strip("| ").split(" ")[0] for row in rows] == list(NAMES)
     assert all(float(row[1]) > 0 for row in rows)
 
 
@@ -450,7 +451,7 @@ def test_heads_are_halved_until_they_fit_the_widths() -> None:
 def test_plans_without_a_network_are_refused() -> None:
     odd = tiny_plan().model_copy(update={"channels": (4, 9)})
     with pytest.raises(
-        HstfError, match=r"9 channels: make plan\.base_channels and max_channels even"
+        HstfError, match=r"9 channels, .*make plan\.base_channels and plan\.max_channels even"
     ):
         network_spec(NetworkConfig(), odd, 1, 3)
     assert network_spec(NetworkConfig(name="cnn"), odd, 1, 3).channels == (4, 9)

@@ -29,19 +29,45 @@ def random_matrices(
     the region that the patch is sampled from (voxels).
     """
     edge = torch.tensor(relative_spacing(spacing), device=device)
-    rotation = _random_rotations(batch, config, edge, generator)
-    zoom = _random_zooms(batch, config, edge, generator)
+    rotation = _random_rotations(
+        batch,
+        config,
+        edge,
+        generator,
+    )
+    zoom = _random_zooms(
+        batch,
+        config,
+        edge,
+        generator,
+    )
     return rotation / zoom[:, None, :] * (edge / edge[:, None])
 
 
 def _random_rotations(
-    batch: int, config: AugmentationConfig, edge: Tensor, generator: torch.Generator
+    batch: int,
+    config: AugmentationConfig,
+    edge: Tensor,
+    generator: torch.Generator,
 ) -> Tensor:
     """Draw rotation matrices ``(B, 3, 3)`` in millimetres."""
     device = edge.device
     degrees = torch.tensor(config.rotation_degrees, device=device)
     limits = degrees * math.pi / 180 * _may_rotate(edge)
-    a, b, c = ((2 * uniform((batch, 3), 0, 1, generator, device) - 1) * limits).unbind(1)
+    a, b, c = (
+        (
+            2
+            * uniform(
+                (batch, 3),
+                0,
+                1,
+                generator,
+                device,
+            )
+            - 1
+        )
+        * limits
+    ).unbind(1)
     zero = torch.zeros_like(a)
     one = torch.ones_like(a)
     about_x = [[one, zero, zero], [zero, a.cos(), -a.sin()], [zero, a.sin(), a.cos()]]
@@ -62,12 +88,31 @@ def _may_rotate(edge: Tensor) -> Tensor:
 
 
 def _random_zooms(
-    batch: int, config: AugmentationConfig, edge: Tensor, generator: torch.Generator
+    batch: int,
+    config: AugmentationConfig,
+    edge: Tensor,
+    generator: torch.Generator,
 ) -> Tensor:
     """Draw the zoom ``(B, 3)`` of each axis; above 1 the anatomy appears larger."""
     low = math.log(config.scale_range[0])
     high = math.log(config.scale_range[1])
-    zoom = uniform((batch, 1), low, high, generator, edge.device).exp()
-    stretch = 2 * uniform((batch, 3), 0, 1, generator, edge.device) - 1
+    zoom = uniform(
+        (batch, 1),
+        low,
+        high,
+        generator,
+        edge.device,
+    ).exp()
+    stretch = (
+        2
+        * uniform(
+            (batch, 3),
+            0,
+            1,
+            generator,
+            edge.device,
+        )
+        - 1
+    )
     zoom = zoom * (1 + config.anisotropy * stretch)
     return torch.where(edge > ANISOTROPY, 1.0, zoom)

@@ -16,9 +16,18 @@ SIGMA = 0.2
 """Standard deviation of the logarithm of the factor at the control points."""
 
 
-def bias_field(image: Tensor, generator: torch.Generator, kind: ChannelKind) -> Tensor:
+def bias_field(
+    image: Tensor,
+    generator: torch.Generator,
+    kind: ChannelKind,
+) -> Tensor:
     """Multiply ``image`` ``(B, C, D, H, W)`` by a smooth field, the same for all channels."""
     shape = (image.shape[0], 1, POINTS, POINTS, POINTS)
     coarse = torch.randn(shape, generator=generator, device=image.device) * SIGMA
-    field = F.interpolate(coarse, size=image.shape[2:], mode="trilinear", align_corners=True)
+    field = F.interpolate(
+        coarse,
+        size=image.shape[2:],
+        mode="trilinear",
+        align_corners=True,
+    )
     return image * field.exp()

@@ -12,6 +12,19 @@ from hstf.training.augmentations.draws import uniform_number
 from hstf.training.augmentations.smoothing import smooth
 
 
-def blur(image: Tensor, generator: torch.Generator, kind: ChannelKind) -> Tensor:
+def blur(
+    image: Tensor,
+    generator: torch.Generator,
+    kind: ChannelKind,
+) -> Tensor:
     """Smooth ``image`` ``(B, C, D, H, W)`` by 0.5 to 1 finest voxel edge, the same for all."""
-    return smooth(image, uniform_number(0.5, 1.0, image, generator), kind.spacing)
+    return smooth(
+        image,
+        uniform_number(
+            0.5,
+            1.0,
+            image,
+            generator,
+        ),
+        kind.spacing,
+    )

@@ -11,6 +11,15 @@ from hstf.training.augmentations.acquisition import ChannelKind
 from hstf.training.augmentations.draws import uniform_per_channel
 
 
-def brightness(image: Tensor, generator: torch.Generator, kind: ChannelKind) -> Tensor:
+def brightness(
+    image: Tensor,
+    generator: torch.Generator,
+    kind: ChannelKind,
+) -> Tensor:
     """Add -0.3 to 0.3 (normalised intensity) to each channel of ``image`` ``(B, C, D, H, W)``."""
-    return image + uniform_per_channel(image, -0.3, 0.3, generator)
+    return image + uniform_per_channel(
+        image,
+        -0.3,
+        0.3,
+        generator,
+    )

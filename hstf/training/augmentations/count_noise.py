@@ -16,11 +16,20 @@ UPTAKE_SPREAD = 0.4
 """Typical standard deviation of arcsinh(uptake / median of the body) within a body."""
 
 
-def count_noise(image: Tensor, generator: torch.Generator, kind: ChannelKind) -> Tensor:
+def count_noise(
+    image: Tensor,
+    generator: torch.Generator,
+    kind: ChannelKind,
+) -> Tensor:
     """Add Poisson-like noise to ``image`` ``(B, C, D, H, W)``."""
     low = image.amin((2, 3, 4), keepdim=True)
     uptake = (UPTAKE_SPREAD * (image - low)).sinh()
-    sigma = uniform_per_channel(image, 0.0, 0.3, generator)
+    sigma = uniform_per_channel(
+        image,
+        0.0,
+        0.3,
+        generator,
+    )
     noise = sigma * normal_like(image, generator)
     noisy = (uptake + uptake.sqrt() * noise).clamp_min(0)
     return noisy.asinh() / UPTAKE_SPREAD + low

@@ -15,7 +15,16 @@ MAXIMUM_HU = 30.0
 """Maximum standard deviation of the noise (HU)."""
 
 
-def ct_noise(image: Tensor, generator: torch.Generator, kind: ChannelKind) -> Tensor:
+def ct_noise(
+    image: Tensor,
+    generator: torch.Generator,
+    kind: ChannelKind,
+) -> Tensor:
     """Add noise of 0 to 30 HU to ``image`` ``(B, C, D, H, W)``."""
-    sigma = uniform_per_channel(image, 0.0, MAXIMUM_HU / kind.normalisation.std, generator)
+    sigma = uniform_per_channel(
+        image,
+        0.0,
+        MAXIMUM_HU / kind.normalisation.std,
+        generator,
+    )
     return image + sigma * grain(image, generator, kind.spacing)

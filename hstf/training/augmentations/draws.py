@@ -16,16 +16,38 @@ def uniform(
 
 
 def uniform_per_channel(
-    image: Tensor, low: float, high: float, generator: torch.Generator
+    image: Tensor,
+    low: float,
+    high: float,
+    generator: torch.Generator,
 ) -> Tensor:
     """Draw one number ``(B, C, 1, 1, 1)`` for each case and channel of ``image``."""
     shape = (image.shape[0], image.shape[1], 1, 1, 1)
-    return uniform(shape, low, high, generator, image.device)
+    return uniform(
+        shape,
+        low,
+        high,
+        generator,
+        image.device,
+    )
 
 
-def uniform_number(low: float, high: float, image: Tensor, generator: torch.Generator) -> float:
+def uniform_number(
+    low: float,
+    high: float,
+    image: Tensor,
+    generator: torch.Generator,
+) -> float:
     """Draw one number for all of ``image``."""
-    return float(uniform((1,), low, high, generator, image.device))
+    return float(
+        uniform(
+            (1,),
+            low,
+            high,
+            generator,
+            image.device,
+        )
+    )
 
 
 def normal_like(image: Tensor, generator: torch.Generator) -> Tensor:

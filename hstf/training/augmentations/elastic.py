@@ -27,9 +27,25 @@ def random_displacements(
     device: torch.device,
 ) -> Tensor:
     """Draw displacements (voxels) ``(B, D, H, W, 3)``, or zeros ``(1, 1, 1, 1, 3)``."""
-    chosen = uniform((batch,), 0, 1, generator, device) < config.elastic_probability
+    chosen = (
+        uniform(
+            (batch,),
+            0,
+            1,
+            generator,
+            device,
+        )
+        < config.elastic_probability
+    )
     if not chosen.any():
-        return torch.zeros(1, 1, 1, 1, 3, device=device)
+        return torch.zeros(
+            1,
+            1,
+            1,
+            1,
+            3,
+            device=device,
+        )
     points = []
     sigmas = []
     for size, edge in zip(patch_size, relative_spacing(spacing), strict=True):
@@ -38,5 +54,10 @@ def random_displacements(
     sigma = torch.tensor(sigmas, device=device)
     coarse = torch.randn((batch, 3, *points), generator=generator, device=device)
     coarse = coarse * sigma[:, None, None, None]
-    field = F.interpolate(coarse, size=tuple(patch_size), mode="trilinear", align_corners=True)
+    field = F.interpolate(
+        coarse,
+        size=tuple(patch_size),
+        mode="trilinear",
+        align_corners=True,
+    )
     return (field * chosen[:, None, None, None, None]).permute(0, 2, 3, 4, 1)

@@ -13,7 +13,10 @@ from hstf.training.augmentations.draws import uniform
 
 
 def random_flips(
-    batch: int, axes: Sequence[int], generator: torch.Generator, device: torch.device
+    batch: int,
+    axes: Sequence[int],
+    generator: torch.Generator,
+    device: torch.device,
 ) -> Tensor:
     """Draw ``(B, 3)`` factors: -1 for axes to mirror, 1 for the others.
 
@@ -24,7 +27,16 @@ def random_flips(
         device: device of the result.
     """
     factors = torch.ones(batch, 3, device=device)
-    mirrored = uniform((batch, 3), 0, 1, generator, device) < 0.5
+    mirrored = (
+        uniform(
+            (batch, 3),
+            0,
+            1,
+            generator,
+            device,
+        )
+        < 0.5
+    )
     for axis in axes:
         factors[:, axis] = torch.where(mirrored[:, axis], -1.0, 1.0)
     return factors

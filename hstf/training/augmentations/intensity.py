@@ -31,21 +31,40 @@ def change_intensity(
     kinds = acquisition.kinds(image.shape[1])
     different_kinds = list(dict.fromkeys(kinds))
     if len(different_kinds) == 1:
-        return _change(image, kinds[0], config, generator)
+        return _change(
+            image,
+            kinds[0],
+            config,
+            generator,
+        )
     result = torch.empty_like(image)
     for kind in different_kinds:
         channels = [index for index, other in enumerate(kinds) if other == kind]
-        result[:, channels] = _change(image[:, channels], kind, config, generator)
+        result[:, channels] = _change(
+            image[:, channels],
+            kind,
+            config,
+            generator,
+        )
     return result
 
 
 def _change(
-    image: Tensor, kind: ChannelKind, config: AugmentationConfig, generator: torch.Generator
+    image: Tensor,
+    kind: ChannelKind,
+    config: AugmentationConfig,
+    generator: torch.Generator,
 ) -> Tensor:
     """Change the channels ``(B, C, D, H, W)`` of one kind."""
     original = image
     for change in changes_of(kind.modality):
-        chance = uniform((len(image),), 0, 1, generator, image.device)
+        chance = uniform(
+            (len(image),),
+            0,
+            1,
+            generator,
+            image.device,
+        )
         chosen = chance < config.intensity_probability
         if chosen.any():
             changed = change(image, generator, kind)

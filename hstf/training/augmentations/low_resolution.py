@@ -13,11 +13,30 @@ from hstf.training.augmentations.acquisition import ChannelKind
 from hstf.training.augmentations.draws import uniform_number
 
 
-def low_resolution(image: Tensor, generator: torch.Generator, kind: ChannelKind) -> Tensor:
+def low_resolution(
+    image: Tensor,
+    generator: torch.Generator,
+    kind: ChannelKind,
+) -> Tensor:
     """Lower the resolution of ``image`` ``(B, C, D, H, W)``, by the same factor for the batch."""
-    factor = uniform_number(0.5, 1.0, image, generator)
+    factor = uniform_number(
+        0.5,
+        1.0,
+        image,
+        generator,
+    )
     size = []
     for voxels, edge in zip(image.shape[2:], relative_spacing(kind.spacing), strict=True):
         size.append(max(2, round(voxels * min(1.0, factor * edge))))
-    small = F.interpolate(image, size=size, mode="trilinear", align_corners=False)
-    return F.interpolate(small, size=image.shape[2:], mode="trilinear", align_corners=False)
+    small = F.interpolate(
+        image,
+        size=size,
+        mode="trilinear",
+        align_corners=False,
+    )
+    return F.interpolate(
+        small,
+        size=image.shape[2:],
+        mode="trilinear",
+        align_corners=False,
+    )

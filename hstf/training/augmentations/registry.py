@@ -26,7 +26,12 @@ from hstf.training.augmentations.speckle import speckle
 class IntensityChange(Protocol):
     """A random change of intensities."""
 
-    def __call__(self, image: Tensor, generator: torch.Generator, kind: ChannelKind) -> Tensor:
+    def __call__(
+        self,
+        image: Tensor,
+        generator: torch.Generator,
+        kind: ChannelKind,
+    ) -> Tensor:
         """Return a changed copy of ``image`` ``(B, C, D, H, W)``, all channels of one kind.
 
         Args:

@@ -13,7 +13,11 @@ GRAIN_SIGMA = 0.7
 """Standard deviation of the smoothing of noise, in finest voxel edges."""
 
 
-def smooth(image: Tensor, sigma: float, spacing: Spacing) -> Tensor:
+def smooth(
+    image: Tensor,
+    sigma: float,
+    spacing: Spacing,
+) -> Tensor:
     """Smooth ``image`` ``(B, C, D, H, W)`` with a Gaussian, one axis after the other.
 
     Axes with thick slices are left out. The border is replicated: the voxels outside a patch are
@@ -47,7 +51,11 @@ def _padding(axis: int) -> list[int]:
     return padding
 
 
-def grain(image: Tensor, generator: torch.Generator, spacing: Spacing) -> Tensor:
+def grain(
+    image: Tensor,
+    generator: torch.Generator,
+    spacing: Spacing,
+) -> Tensor:
     """Draw smooth noise of unit variance and of the shape of ``image`` ``(B, C, D, H, W)``."""
     noise = smooth(normal_like(image, generator), GRAIN_SIGMA, spacing)
     return noise / noise.std((2, 3, 4), keepdim=True).clamp_min(1e-6)

@@ -51,15 +51,42 @@ def change_geometry(
     batch = region.shape[0]
     device = region.device
     # The order of the draws must stay: chance, matrices, flips, displacements.
-    chance = uniform((batch,), 0, 1, generator, device)
+    chance = uniform(
+        (batch,),
+        0,
+        1,
+        generator,
+        device,
+    )
     matrix = torch.where(
         (chance < config.affine_probability)[:, None, None],
-        random_matrices(batch, config, spacing, generator, device),
+        random_matrices(
+            batch,
+            config,
+            spacing,
+            generator,
+            device,
+        ),
         torch.eye(3, device=device).expand(batch, 3, 3),
     )
-    matrix = matrix * random_flips(batch, config.flip_axes, generator, device)[:, None, :]
+    matrix = (
+        matrix
+        * random_flips(
+            batch,
+            config.flip_axes,
+            generator,
+            device,
+        )[:, None, :]
+    )
     positions = torch.einsum("bij,dhwj->bdhwi", matrix, _voxel_offsets(patch_size, device))
-    displacements = random_displacements(batch, patch_size, config, spacing, generator, device)
+    displacements = random_displacements(
+        batch,
+        patch_size,
+        config,
+        spacing,
+        generator,
+        device,
+    )
     return _sample(region, positions + displacements)
 
 
@@ -77,5 +104,9 @@ def _sample(region: Tensor, offsets: Tensor) -> Tensor:
     half = torch.tensor(region.shape[2:], device=region.device) / 2
     grid = (offsets / half).flip(-1)  # grid_sample expects the last axis first
     return F.grid_sample(
-        region, grid.to(region.dtype), mode="bilinear", padding_mode="zeros", align_corners=False
+        region,
+        grid.to(region.dtype),
+        mode="bilinear",
+        padding_mode="zeros",
+        align_corners=False,
     )
