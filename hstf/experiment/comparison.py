@@ -85,16 +85,30 @@ def experiments(config: Config) -> dict[str, Config]:
     return found
 
 
-def refuse_method(config: Config) -> None:
-    """A comparison starts from ``hstf``.
+def refuse_no_comparison(config: Config) -> None:
+    """Refuse a configuration without a comparison.
 
     Raises:
-        HstfError: the experiment has another method.
+        HstfError: if there is no section ``compare:``, or if the experiment has another method than
+            ``hstf``.
+    """
+    if config.compare is None:
+        raise HstfError(
+            "compare: the configuration has no section 'compare:'. Name the methods and seeds there."
+        )
+    refuse_method(config)
+
+
+def refuse_method(config: Config) -> None:
+    """Refuse another method than ``hstf``, from which a comparison starts.
+
+    Raises:
+        HstfError: if the experiment has another method.
     """
     if config.method != BASE_METHOD:
         raise HstfError(
-            f"compare: this experiment's method is {config.method!r}, which all methods would build on."
-            " Leave 'method' out and name the methods in compare.methods."
+            f"compare: this experiment has the method {config.method!r}, which would be the basis of"
+            " all methods. Leave 'method' out and name the methods in compare.methods."
         )
 
 
@@ -148,9 +162,14 @@ def _derived(
     return resolve_config(config.model_dump(mode="json") | changes, source=f"compare: {name}")
 
 
-def scaled_cases(config: Config, cases: Sequence[Case]) -> list[Case]:
-    """``compare.scale_cases`` of the test ``cases``, at even distances, to score at other scales; all where it is 0."""
-    count = config.compare.scale_cases if config.compare else 0
+def scaled_cases(section: CompareConfig, cases: Sequence[Case]) -> list[Case]:
+    """Return the test cases that are scored at other scales: ``scale_cases`` of them, evenly spaced.
+
+    Args:
+        section: the section ``compare:``.
+        cases: all test cases.
+    """
+    count = section.scale_cases
     if count == 0 or count >= len(cases):
         return list(cases)
     return [cases[k * len(cases) // count] for k in range(count)]

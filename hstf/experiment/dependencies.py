@@ -41,6 +41,8 @@ STAGES: dict[str, Dependencies] = {
     "evaluate": Dependencies(
         4,
         ("evaluate", "lesions", "predict", "preprocess", "modalities", "labels", "regions", "seed"),
+        # The rule of the scales has compare.scales among its own parameters.
+        free_keys=("check.affine_tolerance_mm", "compare"),
     ),
     "report": Dependencies(
         1,
@@ -57,7 +59,12 @@ STAGES: dict[str, Dependencies] = {
             "refine",
         ),
     ),
-    "compare": Dependencies(1, ("compare.methods", "compare.seeds", "evaluate.bootstrap")),
+    "compare": Dependencies(
+        1,
+        ("compare.methods", "compare.seeds", "evaluate.bootstrap"),
+        # An edit of one of these keys runs the compared experiments again.
+        free_keys=("labels", "regions", "seed"),
+    ),
     "track": Dependencies(
         1,
         ("track",),

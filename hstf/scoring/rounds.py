@@ -1,68 +1,55 @@
 """The rounds of an experiment side by side: what each learned from, how well it segments, and what it gained."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from hstf.config.experiment import Config
-from hstf.experiment.cases import Split, read_cases
-from hstf.experiment.layout import Layout
-from hstf.experiment.schedule import learns_from, members, pseudo_labelled
-from hstf.runtime.files import read_csv, read_json, write_csv
+from hstf.experiment.cases import Split
+from hstf.experiment.context import StageContext
+from hstf.experiment.tables import EVALUATION_CASES, LABELS, ROUNDS
+from hstf.runtime.files import read_json
 from hstf.scoring.absent_classes import may_be_absent
 from hstf.scoring.averages import class_balanced, known, mean
 from hstf.scoring.significance import Comparison, compare, mean_interval
 
-COLUMNS = (
-    "round", "model", "labelled", "pseudo_labelled", "automatic", "accepted", "human", "rejected",
-    "members", "test_cases", "dice", "dice_low", "dice_high", "dice_single",
-    "gain", "gain_low", "gain_high", "p_value", "note", "hd95_mm", "asd_mm", "pseudo_label_dice", "warnings",
-)  # fmt: skip
-LABEL_SOURCES = ("automatic", "accepted", "human", "rejected")
+LABEL_SOURCES = ("automatic", "accepted", "corrected", "rejected")
+"""Values of the column ``source`` of ``labels.csv``."""
 
 
-def rounds_table(config: Config) -> list[dict[str, Any]]:
-    """One row for each round that has been evaluated, the warm-up first; also written to ``rounds.csv``.
+def rounds_table(context: StageContext) -> list[dict[str, Any]]:
+    """Compute ``rounds.csv``, a row for each evaluated round with the warm-up first, and write it.
 
-    Columns, besides ``dice_<class>`` for each foreground class, or each region where there are any:
+    Args:
+        context: a stage that declares ``seed``, ``evaluate``, ``labels`` and ``regions``.
 
-    - ``labelled``: cases with a label that the round's model learned from; ``pseudo_labelled``: those with a pseudo-label,
-      which are ``automatic`` (accepted by their score), ``accepted`` (by a person) or ``human`` (corrected by a person);
-      ``rejected`` cases were left out;
-    - ``dice``: Dice of the test cases by the round's ``members`` together, mean over the classes, with its 95% interval
-      over patients (``dice_low``, ``dice_high``); ``dice_single``: mean of each member alone;
-    - ``gain``: mean change of Dice against the warm-up with its interval; ``p_value`` of Wilcoxon's signed-rank test
-      over patients, and a ``note`` where it says little;
-    - ``hd95_mm``, ``asd_mm``: means over test cases; ``pseudo_label_dice``: of the round's pseudo-labels, where
-      withheld labels tell it; ``warnings``: classes whose scores are no evidence;
-    - ``present_<class>``: mean Dice over the cases whose reference has a class, for classes that some case lacks;
-      ``f1_<class>``, ``false_positives_<class>`` (per scan): of the classes that consist of lesions.
+    Returns:
+        The rows with the columns of :data:`hstf.experiment.tables.ROUNDS`.
     """
-    layout = Layout.of(config)
-    numbers = [n for n in range(config.rounds + 1) if layout.evaluation_summary(n).is_file()]
-    rows = [_row(config, number) for number in numbers]
-    columns = list(dict.fromkeys([*COLUMNS, *(column for row in rows for column in row)]))
-    write_csv(layout.rounds_table, rows, columns)
+    rows = []
+    for number in range(context.schedule.last + 1):
+        if context.layout.evaluation_summary(number).is_file():
+            rows.append(_row(context, number))
+    ROUNDS.write(context.layout.rounds_table, rows, list(context.config.structures))
     return rows
 
 
-def _row(config: Config, number: int) -> dict[str, Any]:
-    summary = read_json(Layout.of(config).evaluation_summary(number))
+def _row(context: StageContext, number: int) -> dict[str, Any]:
+    summary = read_json(context.layout.evaluation_summary(number))
     dice, pseudo_labels = summary["dice"], summary["pseudo_labels"]
     return {
         "round": number,
         "model": summary["model"],
-        **_training_cases(config, number),
-        "members": len(members(config, number)),
+        **_training_cases(context, number),
+        "members": len(context.schedule.members(number)),
         "test_cases": summary["cases"],
         "dice": dice["mean"],
         "dice_low": dice["low"],
         "dice_high": dice["high"],
         "dice_single": summary["members"]["mean"],
-        **(_gain(compare_with_warmup(config, number)) if number else {}),
+        **(_gain(compare_with_warmup(context, number)) if number else {}),
         "hd95_mm": summary["mean"]["hd95_mm"]["mean"],
         "asd_mm": summary["mean"]["asd_mm"]["mean"],
         "pseudo_label_dice": pseudo_labels and pseudo_labels["dice"]["mean"],
@@ -84,14 +71,19 @@ def _presence_and_lesions(summary: Mapping[str, Any]) -> dict[str, Any]:
     return columns
 
 
-def _training_cases(config: Config, number: int) -> dict[str, int]:
-    labelled = len(read_cases(config).of(Split.LABELLED))
-    rows = (
-        read_csv(Layout.of(config).labels_table(number)) if pseudo_labelled(config, number) else []
-    )
+def _training_cases(context: StageContext, number: int) -> dict[str, int]:
+    """Count the cases that the model of a round has learned from, by the source of their label."""
+    rows = []
+    if context.schedule.has_pseudo_labels(number):
+        rows = LABELS.records(context.layout.labels_table(number))
     sources = Counter(row["source"] for row in rows)
-    counts = {source: sources[source] for source in LABEL_SOURCES}
-    return {"labelled": labelled, "pseudo_labelled": len(rows) - counts["rejected"], **counts}
+    counts = {
+        "labelled": len(context.cases(Split.LABELLED)),
+        "pseudo_labelled": len(rows) - sources["rejected"],
+    }
+    for source in LABEL_SOURCES:
+        counts[source] = sources[source]
+    return counts
 
 
 def _gain(comparison: Comparison) -> dict[str, Any]:
@@ -105,37 +97,41 @@ def _gain(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def compare_with_warmup(config: Config, number: int) -> Comparison:
-    """Dice of the test cases by round ``number`` and by the warm-up, case by case.
+def compare_with_warmup(context: StageContext, number: int) -> Comparison:
+    """Compare the Dice of a round with that of the warm-up on the same test cases.
 
-    The difference is that of the means over the classes; the test ranks the patients by the mean over the classes that a
-    case has. Cases that only one of the two rounds has scored are left out.
+    The difference is that of the means over the structures. The test ranks the patients by the mean
+    over the structures that a case has. Cases that only one of the two rounds has scored are left out.
     """
-    new, old = class_dice(config, number), class_dice(config, 0)
-    shared = [case for case in new if case in old]
-    sheet = {case.case_id: case.group for case in read_cases(config).cases}
-    groups, bootstrap, seed = (
-        [sheet.get(c, c) for c in shared],
-        config.evaluate.bootstrap,
-        config.seed,
-    )
-    after, before = ([case_mean(dices[case]) for case in shared] for dices in (new, old))
-    means = [
-        class_balanced(np.array([dices[case] for case in shared], ndmin=2)) for dices in (new, old)
-    ]
-    difference = mean_interval(means[0] - means[1] if shared else [], groups, bootstrap, seed)
-    return replace(compare(after, before, groups, bootstrap, seed), difference=difference)
+    new = structure_dice_by_case(context, number)
+    old = structure_dice_by_case(context, 0)
+    common = [case for case in new if case in old]
+    patients = {case.case_id: case.group for case in context.sheet.cases}
+    groups = [patients.get(case, case) for case in common]
+    bootstrap = context.config.evaluate.bootstrap
+    seed = context.config.seed
+    after = [case_mean(new[case]) for case in common]
+    before = [case_mean(old[case]) for case in common]
+    comparison = compare(after, before, groups, bootstrap, seed)
+    differences: Sequence[float] | np.ndarray = []
+    if common:
+        balanced_after = class_balanced(np.array([new[case] for case in common], ndmin=2))
+        balanced_before = class_balanced(np.array([old[case] for case in common], ndmin=2))
+        differences = balanced_after - balanced_before
+    difference = mean_interval(differences, groups, bootstrap, seed)
+    return replace(comparison, difference=difference)
 
 
-def case_dice(config: Config, number: int) -> dict[str, float]:
-    """Dice of each test case of a round, mean over the foreground classes; NaN where no class has one."""
-    return {case: case_mean(dices) for case, dices in class_dice(config, number).items()}
+def case_dice(context: StageContext, number: int) -> dict[str, float]:
+    """Return the mean Dice of each test case over its structures; NaN if no structure has a Dice."""
+    dices = structure_dice_by_case(context, number)
+    return {case: case_mean(values) for case, values in dices.items()}
 
 
-def class_dice(config: Config, number: int) -> dict[str, list[float]]:
-    """Dice of each foreground class in each test case of a round; NaN where it does not count."""
+def structure_dice_by_case(context: StageContext, number: int) -> dict[str, list[float]]:
+    """Return the Dice of each structure in each test case of a round; NaN where there is none."""
     dices: dict[str, list[float]] = {}
-    for row in read_csv(Layout.of(config).evaluation_cases(number)):
+    for row in EVALUATION_CASES.records(context.layout.evaluation_cases(number)):
         value = known(row["dice"])
         dices.setdefault(row["case_id"], []).append(float("nan") if value is None else value)
     return dices
@@ -147,14 +143,14 @@ def case_mean(dices: Iterable[float]) -> float:
     return float("nan") if value is None else value
 
 
-def print_rounds(config: Config) -> None:
+def print_rounds(context: StageContext) -> None:
     """Show the rounds in the terminal: cases, mean test Dice with its 95% interval, change; then where the report lies."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     table = Table(
-        title=f"Mean test Dice of experiment {config.experiment}",
+        title=f"Mean test Dice of experiment {context.experiment}",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         padding=(0, 1, 0, 0),
@@ -169,20 +165,20 @@ def print_rounds(config: Config) -> None:
     table.add_column("round", no_wrap=True)
     for title in titles:
         table.add_column(title, justify="right", no_wrap=True)
-    rows = rounds_table(config)
+    rows = rounds_table(context)
     for row in rows:
         table.add_row(*_shown(row))
     console = Console()
     console.print(table)
     if rows and rows[-1]["warnings"]:
         console.print(f"Take care: {rows[-1]['warnings']}", style="yellow", highlight=False)
-    if config.rounds and learns_from(config, config.rounds) != "labels":
+    if context.schedule.last and context.schedule.learns_from(context.schedule.last) != "labels":
         console.print(
             "Part of a change may come of further training on the labels: snakemake compare, or an experiment with\n"
             "method: supervised, shows what the scans without labels add.",
             highlight=False,
         )
-    console.print(f"Report: {Layout.of(config).report.resolve()}", soft_wrap=True, highlight=False)
+    console.print(f"Report: {context.layout.report.resolve()}", soft_wrap=True, highlight=False)
 
 
 def _shown(row: Mapping[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from support.tiny_model import tiny_experiment, write_scan
 from hstf.cli import main
 from hstf.commands.predict import find_scans, predict
 from hstf.config.experiment import Config
+from hstf.experiment.context import StageContext
 from hstf.imaging.components import connected_components
 from hstf.imaging.geometry import Geometry
 from hstf.imaging.volumes import read_image
@@ -41,7 +42,7 @@ def test_a_prediction_is_what_the_evaluation_scores(
 ) -> None:
     scan = write_scan(tmp_path / "scan.nii.gz")
     (written,) = predict(model, scan, tmp_path / "out", "cpu")
-    evaluated = load_predictor(config, 1).predict([read_image(scan)])
+    evaluated = load_predictor(StageContext.of(config, "evaluate", 1)).predict([read_image(scan)])
     got = nib.load(written)
     np.testing.assert_array_equal(np.asarray(got.dataobj), np.array([0, 6, 200])[evaluated.label])
     assert got.get_data_dtype() == np.uint8
@@ -56,7 +57,9 @@ def test_segmentations_have_the_structure_of_the_labelled_cases(
 ) -> None:
     volumes = [read_image(write_scan(tmp_path / "scan.nii.gz"))]
     cleaned, plain = (
-        load_predictor(config.model_copy(update={"predict": settings}), 1).predict(volumes)
+        load_predictor(
+            StageContext.of(config.model_copy(update={"predict": settings}), "evaluate", 1)
+        ).predict(volumes)
         for settings in (config.predict, config.predict.model_copy(update={"clean": False}))
     )
     assert components(cleaned.label) < components(plain.label)
@@ -68,7 +71,7 @@ def test_without_resampling_nothing_is_left_that_labelled_cases_lack(config: Con
     probabilities = torch.tensor([0.1, 0.5, 0.4]).reshape(3, 1, 1, 1).repeat(1, 8, 8, 8)
     for place in ((slice(1, 4),) * 3, (slice(6, 8),) * 3):
         probabilities[(slice(None), *place)] = torch.tensor([0.1, 0.2, 0.7]).reshape(3, 1, 1, 1)
-    label = load_predictor(config, 1).label(probabilities, grid)
+    label = load_predictor(StageContext.of(config, "evaluate", 1)).label(probabilities, grid)
     expected = np.ones((8, 8, 8), np.uint8)
     expected[1:4, 1:4, 1:4] = 2
     np.testing.assert_array_equal(label, expected)
@@ -81,7 +84,9 @@ def components(label: np.ndarray) -> int:
 
 def test_one_member_is_its_own_team(tmp_path: Path) -> None:
     config = tiny_experiment(tmp_path, students=1)
-    result = load_predictor(config, 1).predict([read_image(write_scan(tmp_path / "scan.nii"))])
+    result = load_predictor(StageContext.of(config, "evaluate", 1)).predict(
+        [read_image(write_scan(tmp_path / "scan.nii"))]
+    )
     np.testing.assert_array_equal(result.members["seed_0"], result.label)
 
 

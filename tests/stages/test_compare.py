@@ -11,17 +11,20 @@ from scipy.stats import wilcoxon
 from support.workspace import TINY, Workspace, write_sheet
 
 from hstf.cli import main
+from hstf.config.compare import CompareConfig
 from hstf.config.experiment import Config
 from hstf.config.load import config_text, resolve_config
 from hstf.experiment.cases import Split, read_cases, refuse_no_test_cases
-from hstf.experiment.comparison import cells, experiments, scaled_cases
+from hstf.experiment.comparison import cells, experiments, refuse_no_comparison, scaled_cases
+from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
-from hstf.experiment.reuse import check_reuse, own_stage
+from hstf.experiment.reuse import check_reuse, refuse_reused
+from hstf.experiment.tables import EVALUATION_CASES, EVALUATION_MEMBERS, TEACHER
 from hstf.runtime.errors import HstfError
-from hstf.runtime.files import write_csv, write_text
+from hstf.runtime.files import write_text
+from hstf.stages.compare import stage as compare_stage
 from hstf.stages.compare.scores import Compute, RoundScores, read_round
-from hstf.stages.compare.stage import compare
-from hstf.stages.compare.table import CEILING, WARMUP, Entry, gap_share
+from hstf.stages.compare.table import CEILING, WARMUP, Entry, gap_fraction
 from hstf.stages.compare.table import tested as paired
 
 CASES = 8
@@ -56,8 +59,11 @@ def write_round(config: Config, number: int, dice: np.ndarray) -> None:
         for k, value in enumerate(dice)
         for name, shift in zip(CLASSES, (-0.02, 0.02), strict=True)
     ]  # fmt: skip
-    columns = ["case_id", "group", "class", "dice", "hd95_mm", "asd_mm"]
-    write_csv(Layout.of(config).evaluation_cases(number), rows, columns)
+    EVALUATION_CASES.write(Layout.of(config).evaluation_cases(number), rows)
+
+
+def compare(config: Config) -> Path:
+    return compare_stage.compare(StageContext.of(config, "compare"), cells(config))
 
 
 def write_benchmark(file: Path, wall: float, cpu: str) -> None:
@@ -89,12 +95,12 @@ def test_mean_and_deviation_over_seeds_and_share_of_the_gap(finished_cells: Conf
         assert float(row["dice_sd"]) == pytest.approx(np.std([-0.01, 0.01], ddof=1), abs=1e-5)
         assert float(row["dice_anterior"]) == pytest.approx(DICE[method] - 0.02, abs=1e-5)
         assert float(row["hd95_mm"]) == pytest.approx(2 - DICE[method], abs=1e-5)
-        assert float(row["gap_share"] or "nan") == pytest.approx(
+        assert float(row["gap_fraction"] or "nan") == pytest.approx(
             (DICE[method] - 0.6) / 0.3, abs=1e-4
         )
     share = (DICE["hstf"] - DICE["supervised"]) / (DICE["full"] - DICE["supervised"])
-    assert float(table["hstf"]["label_gap_share"]) == pytest.approx(share, abs=1e-4)
-    assert table["warm-up"]["label_gap_share"] == ""
+    assert float(table["hstf"]["label_gap_fraction"]) == pytest.approx(share, abs=1e-4)
+    assert table["warm-up"]["label_gap_fraction"] == ""
 
 
 def test_paired_tests_are_scipys_over_cases_with_seeds_averaged(finished_cells: Config) -> None:
@@ -168,7 +174,7 @@ def test_methods_are_compared_on_the_seeds_that_both_have(finished_cells: Config
     gain = DICE["hstf"] - DICE["supervised"] + GAIN
     assert float(row["vs_supervised"]) == pytest.approx(gain.mean(), abs=1e-5)
     assert float(row["vs_supervised_p"]) == pytest.approx(wilcoxon(gain).pvalue, abs=1e-5)
-    assert float(row["gap_share"]) == pytest.approx((DICE["hstf"] - 0.6) / 0.3, abs=1e-4)
+    assert float(row["gap_fraction"]) == pytest.approx((DICE["hstf"] - 0.6) / 0.3, abs=1e-4)
 
 
 def test_cells_scored_on_other_cases_are_refused(finished_cells: Config) -> None:
@@ -210,13 +216,15 @@ def test_the_gap_lies_between_networks_and_not_between_a_team_and_a_network(
             for name in CLASSES
         ]
         table = Layout.of(cell.config).evaluation_members(0)
-        write_csv(table, rows, ["case_id", "member", "class", "dice"])
+        EVALUATION_MEMBERS.write(table, rows)
     compare(finished_cells)
     table = rows_of(Layout.of(finished_cells).compare / "table.csv")
     assert float(table["warm-up"]["dice"]) == pytest.approx(0.6, abs=1e-5)
     assert float(table["warm-up"]["dice_single"]) == pytest.approx(0.5, abs=1e-5)
     assert float(table["hstf"]["dice_single"]) == pytest.approx(DICE["hstf"], abs=1e-5)
-    assert float(table["hstf"]["gap_share"]) == pytest.approx((0.8 - 0.5) / (0.9 - 0.5), abs=1e-4)
+    assert float(table["hstf"]["gap_fraction"]) == pytest.approx(
+        (0.8 - 0.5) / (0.9 - 0.5), abs=1e-4
+    )
 
 
 def test_the_gap_needs_both_ends_and_a_ceiling_above_the_floor() -> None:
@@ -227,9 +235,9 @@ def test_the_gap_needs_both_ends_and_a_ceiling_above_the_floor() -> None:
         return Entry(name, {0: RoundScores(("a", "b"), ("a", "b"), by_class, Compute(0, 0))}, 0, 0)
 
     floor, middle, ceiling = entry(WARMUP, 0.5), entry("hstf", 0.7), entry(CEILING, 0.9)
-    assert gap_share({WARMUP: floor, CEILING: ceiling}, middle, WARMUP) == pytest.approx(0.5)
-    assert gap_share({WARMUP: floor}, middle, WARMUP) is None
-    assert gap_share({WARMUP: ceiling, CEILING: floor}, middle, WARMUP) is None
+    assert gap_fraction({WARMUP: floor, CEILING: ceiling}, middle, WARMUP) == pytest.approx(0.5)
+    assert gap_fraction({WARMUP: floor}, middle, WARMUP) is None
+    assert gap_fraction({WARMUP: ceiling, CEILING: floor}, middle, WARMUP) is None
 
 
 def test_cells_share_data_and_warmup_where_theirs_would_be_the_same(tmp_path: Path) -> None:
@@ -270,14 +278,19 @@ def test_an_experiment_of_another_method_runs_alone(tmp_path: Path) -> None:
     config = configuration(tmp_path, method="supervised")
     assert cells(config) == [] and experiments(config) == {}
     with pytest.raises(HstfError, match="Leave 'method' out"):
-        compare(config)
+        refuse_no_comparison(config)
 
 
 def test_scaled_cases_lie_at_even_distances(tmp_path: Path) -> None:
     config = configuration(tmp_path, compare={"scale_cases": 4})
     test = read_cases(config).of(Split.TEST)
-    assert [case.case_id[-2:] for case in scaled_cases(config, test)] == ["06", "08", "10", "12"]
-    assert scaled_cases(configuration(tmp_path, compare={"scale_cases": 0}), test) == test
+    assert [case.case_id[-2:] for case in scaled_cases(config.compare, test)] == [
+        "06",
+        "08",
+        "10",
+        "12",
+    ]
+    assert scaled_cases(CompareConfig(scale_cases=0), test) == test
 
 
 def test_the_jobs_of_a_comparison_share_data_and_warmup(experiment: Workspace) -> None:
@@ -327,9 +340,9 @@ def test_reused_work_must_fit_and_is_never_written(tmp_path: Path) -> None:
     root = str(tmp_path / "results" / "base")
     reusing = configuration(tmp_path, experiment="next", reuse={"data": root, "warmup": root})
     check_reuse(reusing)
-    assert own_stage(config, "plan") is config
-    with pytest.raises(HstfError, match=f"warmup was done by {root}"):
-        own_stage(reusing, "warmup")
+    refuse_reused(config, "plan")
+    with pytest.raises(HstfError, match=f"warmup: this experiment reuses the results of {root}"):
+        refuse_reused(reusing, "warmup")
     with pytest.raises(HstfError, match=r"(?s)reuse.data: labels is .*reuse.warmup: labels is"):
         check_reuse(reusing.model_copy(update={"labels": {"background": 0, "liver": 1}}))
     swapped = {"background": 0, "posterior": 2, "anterior": 1}
@@ -356,7 +369,7 @@ def test_the_scores_of_a_warm_up_are_written_where_it_was_trained(
         assert (
             main(["evaluate", "--config", str(tmp_path / "next.yaml"), "--round", "0", *more]) == 1
         )
-        assert f"evaluate was done by {root}" in capsys.readouterr().err
+        assert f"evaluate: this experiment reuses the results of {root}" in capsys.readouterr().err
 
 
 def test_methods_are_compared_on_test_cases(tmp_path: Path) -> None:
@@ -403,11 +416,8 @@ def test_what_a_warm_up_learned_from_stands_in_its_own_tables(tmp_path: Path) ->
         tmp_path, experiment="next", reuse={"data": str(layout.root), "warmup": str(layout.root)}
     )
     for fold, names in enumerate((["case_000"], ["case_001", "case_002"], ["case_006"])):
-        write_csv(
-            layout.out_of_fold_table(f"fold_{fold}"),
-            [{"case_id": name} for name in names],
-            ["case_id"],
-        )
+        rows = [{"case_id": name} for name in names]
+        TEACHER.write(layout.out_of_fold_table(f"fold_{fold}"), rows)
     with pytest.raises(HstfError, match=r"other labelled cases than there are here \(case_006\)"):
         check_reuse(reusing)
 

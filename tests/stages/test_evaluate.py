@@ -14,14 +14,17 @@ from support.evaluation_files import (
     TUMOUR,
     FakePredictor,
     evaluate_all,
+    evaluate_shard,
     make_experiment,
     stand_in,
+    summarise_round,
     truth,
     write_nifti,
     write_pseudo_labels,
 )
 
 from hstf.config.experiment import Config
+from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_csv, read_json, write_csv, write_text
@@ -29,8 +32,6 @@ from hstf.scoring.averages import class_balanced
 from hstf.scoring.metrics import METRICS
 from hstf.scoring.rounds import compare_with_warmup, print_rounds, rounds_table
 from hstf.stages.evaluate import cases as evaluate_cases
-from hstf.stages.evaluate.cases import evaluate_shard
-from hstf.stages.evaluate.summary import summarise_round
 
 
 @pytest.fixture
@@ -42,6 +43,10 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
 @pytest.fixture
 def predictors(config: Config, monkeypatch: pytest.MonkeyPatch) -> dict[int, FakePredictor]:
     return stand_in(config, monkeypatch)
+
+
+def report_context(config: Config) -> StageContext:
+    return StageContext.of(config, "report")
 
 
 def test_scores_and_predictions_of_a_shard(
@@ -137,7 +142,7 @@ def test_a_class_that_is_never_predicted_is_no_gain(
         "tumour is predicted in none of the 1 test cases that have it: no score of it is evidence that the model"
         " segments it."
     ]
-    row = rounds_table(config)[0]
+    row = rounds_table(report_context(config))[0]
     assert row["warnings"] == summary["warnings"][0] and row["present_tumour"] == 0
     assert "present_liver" not in row
 
@@ -171,7 +176,7 @@ def test_lesions_are_scored_one_by_one(
     assert [(r["case_id"], r["lesion"], float(r["volume_mm3"])) for r in rows] == [
         ("a", "hit", 48), ("a", "false positive", 6), ("b", "missed", 48), ("c", "hit", 48),
     ]  # fmt: skip
-    row = rounds_table(config)[0]
+    row = rounds_table(report_context(config))[0]
     assert row["f1_tumour"] == found["f1"]["mean"] and row[
         "false_positives_tumour"
     ] == pytest.approx(1 / 3)
@@ -253,7 +258,7 @@ def test_a_scribbled_reference_tells_overlap_alone(
 def test_faults_are_told_with_case_and_file(
     config: Config, predictors: dict[int, FakePredictor]
 ) -> None:
-    with pytest.raises(HstfError, match=r"unlabelled_0: evaluate predicts test cases alone"):
+    with pytest.raises(HstfError, match=r"unlabelled_0: evaluate predicts only test cases"):
         evaluate_shard(config, 0, "unlabelled_0")
     write_nifti(Path("c_label.nii.gz"), truth(0)[:-1])
     with pytest.raises(
@@ -267,7 +272,7 @@ def test_faults_are_told_with_case_and_file(
     ):
         evaluate_shard(config, 0, "test_1")
     write_nifti(Path("c_label.nii.gz"), truth(0) + 1)
-    with pytest.raises(HstfError, match=r"c_label.nii.gz: holds the values \[1, 4, 8\]"):
+    with pytest.raises(HstfError, match=r"c_label.nii.gz: has the values \[1, 4, 8\]"):
         evaluate_shard(config, 0, "test_1")
     Path("c_label.nii.gz").unlink()
     with pytest.raises(HstfError, match=r"c: c_label.nii.gz missing"):
@@ -290,20 +295,23 @@ def test_rounds_side_by_side(
     write_pseudo_labels(config)
     warmup = evaluate_all(config, 0)
     student = evaluate_all(config, 1)
-    rows = rounds_table(config)
+    rows = rounds_table(report_context(config))
     assert [row["round"] for row in rows] == [0, 1]
     assert (rows[0]["model"], rows[0]["pseudo_labelled"], rows[0]["members"]) == ("warm-up", 0, 2)
     assert (rows[1]["labelled"], rows[1]["pseudo_labelled"], rows[1]["rejected"]) == (1, 1, 1)
     gain = student["dice"]["mean"] - warmup["dice"]["mean"]
     assert gain > 0.1 and rows[1]["gain"] == pytest.approx(gain, abs=1e-5)
     assert rows[1]["gain_low"] <= gain <= rows[1]["gain_high"]
-    assert compare_with_warmup(config, 1).patients == 2 and "only 2 patients" in rows[1]["note"]
+    assert (
+        compare_with_warmup(report_context(config), 1).patients == 2
+        and "only 2 patients" in rows[1]["note"]
+    )
     assert rows[1]["dice_liver"] == student["classes"]["liver"]["dice"]["mean"]
     assert rows[1]["pseudo_label_dice"] == student["pseudo_labels"]["dice"]["mean"]
     written = read_csv(Layout.of(config).rounds_table)
     assert float(written[1]["dice"]) == pytest.approx(student["dice"]["mean"], rel=1e-5)
     assert written[0]["gain"] == ""
-    print_rounds(config)
+    print_rounds(report_context(config))
     shown = capsys.readouterr().out
     assert (
         f"{student['dice']['mean']:.3f}" in shown
@@ -316,9 +324,9 @@ def test_rounds_side_by_side(
 def test_rounds_without_evaluation_are_left_out(
     config: Config, predictors: dict[int, FakePredictor]
 ) -> None:
-    assert rounds_table(config) == []
+    assert rounds_table(report_context(config)) == []
     evaluate_all(config, 0)
-    assert [row["round"] for row in rounds_table(config)] == [0]
+    assert [row["round"] for row in rounds_table(report_context(config))] == [0]
 
 
 def test_an_experiment_without_test_cases_has_an_empty_summary(config: Config) -> None:
@@ -326,4 +334,4 @@ def test_an_experiment_without_test_cases_has_an_empty_summary(config: Config) -
     write_csv(Path("cases.csv"), rows, list(rows[0]))
     summary = summarise_round(config, 0)
     assert summary["cases"] == 0 and summary["dice"]["mean"] is None
-    assert rounds_table(config)[0]["dice"] is None
+    assert rounds_table(report_context(config))[0]["dice"] is None

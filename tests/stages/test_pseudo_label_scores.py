@@ -48,7 +48,7 @@ def test_pseudo_labels_in_hindsight(config: Config, predictors: dict[int, FakePr
     assert float(rows[0]["kept_error"]) == pytest.approx(
         (reference[..., :4][kept] != LIVER).mean(), rel=1e-5
     )
-    assert float(rows[0]["kept_share"]) == pytest.approx(
+    assert float(rows[0]["kept_fraction"]) == pytest.approx(
         kept.sum() / (label == LIVER).sum(), rel=1e-5
     )
     assert rows[1]["low_weight_error"] == ""  # the tumour has no voxel of low weight
@@ -65,7 +65,7 @@ def test_pseudo_labels_in_hindsight(config: Config, predictors: dict[int, FakePr
     curve = found["risk_coverage"]
     assert curve[-1]["coverage"] == 1 and curve[-1]["weight"] == 0
     assert curve[0]["error"] == pytest.approx(found["foreground_voxels"]["kept_error"])
-    assert curve[0]["coverage"] == pytest.approx(found["foreground_voxels"]["kept_share"])
+    assert curve[0]["coverage"] == pytest.approx(found["foreground_voxels"]["kept_fraction"])
     inside = (label > 0) | (reference > 0)
     assert found["foreground_voxels"]["kept_error"] == pytest.approx(
         wrong[..., :4][inside[..., :4]].mean()
@@ -76,19 +76,19 @@ def test_the_share_of_pseudo_labels_within_their_interval(config: Config) -> Non
     label, weight = np.zeros(SHAPE, np.uint8), np.full(SHAPE, 255, np.uint8)
     label[:2], label[2:4] = 1, 2
 
-    def scored(low: str, high: str) -> Hindsight:
+    def scored(low: float | None, high: float | None) -> Hindsight:
         row = {
-            "accepted": "1",
-            "predicted_dice": "0.9",
+            "accepted": True,
+            "predicted_dice": 0.9,
             "predicted_dice_low": low,
             "predicted_dice_high": high,
         }
         return hindsight(config, "u", row, label, weight, label)
 
-    assert summary([scored("0.8", "1.0"), scored("0.8", "0.99"), scored("0.9", "1.0")])[
+    assert summary([scored(0.8, 1.0), scored(0.8, 0.99), scored(0.9, 1.0)])[
         "interval_coverage"
     ] == (pytest.approx(2 / 3))
-    assert summary([scored("", "")])["interval_coverage"] is None
+    assert summary([scored(None, None)])["interval_coverage"] is None
 
 
 def test_a_class_in_neither_map_counts_as_right_where_predicted_dice_is_judged(
@@ -99,10 +99,10 @@ def test_a_class_in_neither_map_counts_as_right_where_predicted_dice_is_judged(
     label[:2] = 1
     reference = np.roll(label, 1, axis=0)
     row = {
-        "accepted": "1",
-        "predicted_dice": "0.75",
-        "predicted_dice_low": "0.7",
-        "predicted_dice_high": "0.8",
+        "accepted": True,
+        "predicted_dice": 0.75,
+        "predicted_dice_low": 0.7,
+        "predicted_dice_high": 0.8,
     }
     scored = hindsight(config, "u", row, label, weight, reference)
     assert scored.as_predicted == pytest.approx(0.75)

@@ -4,19 +4,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
 
 from hstf.config.experiment import Config
+from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
+from hstf.experiment.tables import LABELS as LABELS_TABLE
+from hstf.experiment.tables import REFINE
 from hstf.imaging.regions import Structures, structure_mask
 from hstf.imaging.volumes import Volume
 from hstf.runtime.files import sha256_file, write_csv, write_text
 from hstf.stages.evaluate import cases as evaluate_cases
-from hstf.stages.evaluate.cases import evaluate_shard
-from hstf.stages.evaluate.summary import summarise_round
+from hstf.stages.evaluate import summary as evaluate_summary
 from support.stages import members
 from support.tiny_model import calibration
 
@@ -55,7 +58,8 @@ class FakePredictor:
         )
         label = np.roll(indices, self.shift, axis=0)
         probabilities = {
-            n: (structure_mask(label, m) * 204).astype(np.uint8) for n, m in probabilities_of.items()
+            n: (structure_mask(label, m) * 204).astype(np.uint8)
+            for n, m in probabilities_of.items()
         }
         return SimpleNamespace(
             label=label, members=dict.fromkeys(self.names, indices), probabilities=probabilities
@@ -103,7 +107,7 @@ def make_experiment(tmp_path: Path) -> Config:
 def stand_in(config: Config, monkeypatch: pytest.MonkeyPatch) -> dict[int, FakePredictor]:
     """The stand-in of each round: the warm-up is off by two voxels, the student by one."""
     fakes = {number: FakePredictor(members(config, number), shift=2 - number) for number in (0, 1)}
-    monkeypatch.setattr(evaluate_cases, "load_predictor", lambda config, number: fakes[number])
+    monkeypatch.setattr(evaluate_cases, "load_predictor", lambda context: fakes[context.round])
     return fakes
 
 
@@ -120,15 +124,27 @@ def write_pseudo_labels(config: Config) -> None:
         ]
         rows.append(
             {
-                "case_id": case_id, "accepted": 1, "predicted_dice": predicted,
-                "predicted_dice_low": predicted - 0.05, "predicted_dice_high": predicted + 0.05,
-                "files": ";".join(f.name for f in files), "sha256": ";".join(map(sha256_file, files)),
+                "case_id": case_id,
+                "accepted": True,
+                "predicted_dice": predicted,
+                "predicted_dice_low": predicted - 0.05,
+                "predicted_dice_high": predicted + 0.05,
+                "files": [file.name for file in files],
+                "sha256": [sha256_file(file) for file in files],
             }
-        )  # fmt: skip
-    write_csv(layout.pseudo_labels_table(1, "unlabelled_0"), rows, list(rows[0]))
-    write_csv(layout.refine(1), rows, list(rows[0]))
+        )
+    REFINE.write(layout.pseudo_labels_table(1, "unlabelled_0"), rows)
+    REFINE.write(layout.refine(1), rows)
     labels = [{"case_id": "u", "source": "automatic"}, {"case_id": "v", "source": "rejected"}]
-    write_csv(layout.labels_table(1), labels, ["case_id", "source"])
+    LABELS_TABLE.write(layout.labels_table(1), labels)
+
+
+def evaluate_shard(config: Config, number: int, shard: str) -> int:
+    return evaluate_cases.evaluate_shard(StageContext.of(config, "evaluate", number), shard)
+
+
+def summarise_round(config: Config, number: int) -> dict[str, Any]:
+    return evaluate_summary.summarise_round(StageContext.of(config, "evaluate", number))
 
 
 def evaluate_all(config: Config, number: int) -> dict:

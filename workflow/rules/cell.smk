@@ -12,7 +12,7 @@ include: "common.smk"
 include: "stages.smk"
 
 
-SCALED = scaled_cases(CONFIG, SHEET.of(Split.TEST))
+SCALED = scaled_cases(CONFIG.compare, SHEET.of(Split.TEST))
 
 
 include: "scales.smk"

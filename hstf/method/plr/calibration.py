@@ -92,13 +92,17 @@ def applicable_rules(
     return AnatomyRules(classes=dict(structures), rules=applicable)
 
 
-def prediction_rules(config: Config) -> AnatomyRules | None:
+def prediction_rules(config: Config, layout: Layout) -> AnatomyRules | None:
     """Return the anatomy rules of final segmentations; None if ``predict.clean`` is off.
+
+    Args:
+        config: configuration of the round with the sections ``predict``, ``labels`` and ``regions``.
+        layout: files of the experiment.
 
     Raises:
         HstfError: if ``calibration.json`` is missing or damaged.
     """
     if not config.predict.clean:
         return None
-    calibration = Calibration.load(Layout.of(config).calibration)
+    calibration = Calibration.load(layout.calibration)
     return calibration.applicable_rules(config.structures)

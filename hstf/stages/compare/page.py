@@ -52,7 +52,7 @@ def _main_cells(row: Row, references: Sequence[str]) -> list[Cell]:
             estimate_cell(change, low, high, signed=True),
             Cell(p_text(p_value) or "–", p_value, numeric=True),
         ]
-    shares = (row["gap_share"], row["label_gap_share"])
+    shares = (row["gap_fraction"], row["label_gap_fraction"])
     cells += [number_cell(None if share is None else 100 * share, 0) for share in shares]
     return [*cells, number_cell(row["cpu_s"] / 3600, 2), number_cell(row["wall_s"] / 3600, 2)]
 

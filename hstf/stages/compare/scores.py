@@ -5,15 +5,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 
 from hstf.config.experiment import Config
 from hstf.experiment.comparison import Cell
 from hstf.experiment.layout import Layout
-from hstf.experiment.schedule import members
+from hstf.experiment.schedule import Schedule
+from hstf.experiment.tables import EVALUATION_CASES, EVALUATION_MEMBERS, SCALES
 from hstf.runtime.errors import HstfError
-from hstf.runtime.files import read_csv
+from hstf.runtime.tables import Table
 from hstf.scoring.averages import class_balanced, known
 from hstf.scoring.rounds import case_mean
 
@@ -103,7 +105,7 @@ def read_cell(cell: Cell) -> CellScores:
 
 def read_round(config: Config, number: int) -> RoundScores:
     """Scores and compute of an evaluated round."""
-    rows = read_csv(Layout.of(config).evaluation_cases(number))
+    rows = EVALUATION_CASES.records(Layout.of(config).evaluation_cases(number))
     cases = {row["case_id"]: row["group"] for row in rows}
     names = list(config.structures)
     scores = {
@@ -114,19 +116,19 @@ def read_round(config: Config, number: int) -> RoundScores:
     return RoundScores(tuple(cases), tuple(cases.values()), scores, compute(config, number), alone)
 
 
-def read_members(table: Path, classes: Sequence[str]) -> tuple[float, ...]:
+def read_members(path: Path, classes: Sequence[str]) -> tuple[float, ...]:
     """Mean Dice (mean over the classes) of each member; empty without the table."""
-    return tuple(_dice_by(table, "member", classes).values())
+    return tuple(_dice_by(EVALUATION_MEMBERS, path, "member", classes).values())
 
 
-def read_scales(table: Path, classes: Sequence[str]) -> dict[float, float]:
+def read_scales(path: Path, classes: Sequence[str]) -> dict[float, float]:
     """Mean Dice (mean over the classes) by scale; empty where nothing was scored."""
-    return {float(scale): dice for scale, dice in _dice_by(table, "scale", classes).items()}
+    return {float(scale): dice for scale, dice in _dice_by(SCALES, path, "scale", classes).items()}
 
 
-def _dice_by(table: Path, column: str, classes: Sequence[str]) -> dict[str, float]:
+def _dice_by(table: Table, path: Path, column: str, classes: Sequence[str]) -> dict[Any, float]:
     """Mean Dice (mean over the classes) of the rows with each value of ``column``; empty without the table."""
-    rows = read_csv(table) if table.is_file() else []
+    rows = table.records(path) if path.is_file() else []
     cases = tuple(dict.fromkeys(row["case_id"] for row in rows))
     arrays = {
         value: _array(
@@ -138,7 +140,7 @@ def _dice_by(table: Path, column: str, classes: Sequence[str]) -> dict[str, floa
 
 
 def _array(
-    rows: Iterable[dict[str, str]],
+    rows: Iterable[dict[str, Any]],
     first: tuple[str, Sequence[str]],
     second: tuple[str, Sequence[str]],
     value: str,
@@ -165,7 +167,7 @@ def compute(config: Config, number: int) -> Compute:
     """What the models of a round took, from the benchmarks of their jobs; the warm-up's wherever it was trained."""
     if number == 0:
         folder, own = Layout.of(config).warmup / "benchmarks", Layout.of(config).root / "benchmarks"
-        files = [folder / "warmup" / f"{member}.tsv" for member in members(config, 0)]
+        files = [folder / "warmup" / f"{member}.tsv" for member in Schedule.of(config).members(0)]
         files.append(own / "calibrate.tsv")
     else:
         folder = Layout.of(config).root / "benchmarks"

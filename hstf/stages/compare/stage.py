@@ -12,85 +12,66 @@ import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from hstf.config.experiment import Config
 from hstf.config.load import load_config
 from hstf.config.methods import METHODS
-from hstf.experiment.layout import Layout
+from hstf.experiment.comparison import Cell, cells, refuse_no_comparison
+from hstf.experiment.context import StageContext
+from hstf.experiment.tables import COMPARE_CELLS, COMPARE_TABLE
 from hstf.runtime.errors import HstfError
-from hstf.runtime.files import write_csv, write_text
-from hstf.stages.arguments import add_config
-
-if TYPE_CHECKING:
-    from hstf.stages.compare.scores import CellScores
-    from hstf.stages.compare.table import Entry
-    from hstf.stages.report.page import Chart
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_config(parser)
+from hstf.runtime.files import write_text
+from hstf.stages.compare.figures import dice_by_method, dice_by_round, dice_by_scale
+from hstf.stages.compare.page import KIND, class_table, html, main_table, markdown
+from hstf.stages.compare.scores import CellScores, read_cell, refuse_different_cases
+from hstf.stages.compare.table import CEILING, WARMUP, Entry, columns, entries, table
+from hstf.stages.report.figures import Figures
+from hstf.stages.report.page import Chart
 
 
 def run(args: argparse.Namespace) -> int:
-    print(f"compare: {compare(load_config(*args.config)).resolve()}", flush=True)
+    """Compare the methods."""
+    config = load_config(*args.config)
+    refuse_no_comparison(config)
+    page = compare(StageContext.of(config, "compare"), cells(config))
+    print(f"compare: {page.resolve()}", flush=True)
     return 0
 
 
-def compare(config: Config) -> Path:
-    """Write the tables, figures and page of a comparison from the cells that are done; returns the page.
+def compare(context: StageContext, cells: Sequence[Cell]) -> Path:
+    """Write tables, figures and page of a comparison from the cells that are done.
+
+    Returns:
+        The page.
 
     Raises:
-        HstfError: there is no ``compare:`` section, the experiment has another method than ``hstf``, no cell is done, or
-            cells were scored on different test cases.
+        HstfError: if no cell is done, or if cells were scored on different test cases.
     """
-    from hstf.experiment.comparison import cells, refuse_method
-    from hstf.stages.compare.page import KIND, class_table, html, main_table, markdown
-    from hstf.stages.compare.scores import read_cell, refuse_different_cases
-    from hstf.stages.compare.table import columns, entries, table
-
-    if config.compare is None:
-        raise HstfError(
-            "the configuration has no 'compare:' section: name its methods and seeds there."
-        )
-    refuse_method(config)
-    folder, classes = Layout.of(config).compare, list(config.structures)
-    scores = [read_cell(cell) for cell in cells(config)]
+    config = context.config
+    last = context.schedule.last
+    folder = context.layout.compare
+    classes = list(config.structures)
+    scores = [read_cell(cell) for cell in cells]
     refuse_different_cases(scores)
-    write_csv(
-        folder / "cells.csv",
-        cell_rows(scores, classes),
-        CELL_COLUMNS + [f"dice_{name}" for name in classes],
-    )
-    found = entries(scores, config.rounds)
+    COMPARE_CELLS.write(folder / "cells.csv", cell_rows(scores, classes), classes)
+    found = entries(scores, last)
     if not found:
         raise HstfError(
             f"{folder}: no round of any method is evaluated yet. Run: snakemake compare."
         )
     rows = table(found, classes, config.evaluate.bootstrap, config.seed)
-    write_csv(folder / "table.csv", rows, columns(classes))
+    COMPARE_TABLE.write(folder / "table.csv", rows, header=columns(classes))
     tables = [main_table(rows), class_table(rows, classes, config.structure_kind)]
-    remarks = notes(config, scores, found)
-    title = f"{config.experiment}: {KIND}"
+    remarks = notes(context, scores, found)
+    title = f"{context.experiment}: {KIND}"
     write_text(folder / "table.md", markdown(title, tables, remarks))
+    drawn = charts(folder, scores, found, last)
     page = folder / "compare.html"
-    write_text(
-        page,
-        html(
-            config.experiment,
-            tables,
-            charts(folder, scores, found, config.rounds),
-            remarks,
-            headline(rows),
-        ),
-    )
+    write_text(page, html(context.experiment, tables, drawn, remarks, headline(rows)))
     return page
 
 
-CELL_COLUMNS = ["method", "seed", "round", "dice", "hd95_mm", "asd_mm", "cpu_s", "wall_s"]
-
-
-def cell_rows(scores: Sequence["CellScores"], classes: Sequence[str]) -> Iterator[dict[str, Any]]:
+def cell_rows(scores: Sequence[CellScores], classes: Sequence[str]) -> Iterator[dict[str, Any]]:
     """A row for each evaluated round of each cell."""
     for cell in scores:
         for number, found in cell.rounds.items():
@@ -105,8 +86,6 @@ def cell_rows(scores: Sequence["CellScores"], classes: Sequence[str]) -> Iterato
 
 def headline(rows: Sequence[dict[str, Any]]) -> str:
     """The best method that has no more labels than the others."""
-    from hstf.stages.compare.table import CEILING, WARMUP
-
     best = max(
         (row for row in rows if row["method"] not in (CEILING, WARMUP)),
         key=lambda row: row["dice"] or 0,
@@ -117,16 +96,14 @@ def headline(rows: Sequence[dict[str, Any]]) -> str:
     return f"Best: {best['method']}, Dice {best['dice']:.3f}."
 
 
-def notes(config: Config, scores: Sequence["CellScores"], found: Sequence["Entry"]) -> list[str]:
+def notes(context: StageContext, scores: Sequence[CellScores], found: Sequence[Entry]) -> list[str]:
     """How the table was made, and what is missing from it."""
+    config = context.config
+    last = context.schedule.last
     cases, patients = len(found[0].seeds[0].case_ids), len(set(found[0].seeds[0].groups))
-    missing = [
-        f"{cell.method} with seed {cell.seed}"
-        for cell in scores
-        if config.rounds not in cell.rounds
-    ]
+    missing = [f"{cell.method} with seed {cell.seed}" for cell in scores if last not in cell.rounds]
     lines = [
-        f"{cases} test cases of {patients} patients, each scored by the model of the last round ({config.rounds}). Means are"
+        f"{cases} test cases of {patients} patients, each scored by the model of the last round ({last}). Means are"
         f" over {'regions' if config.regions else 'classes'}, cases and seeds; ± is the standard deviation over seeds.",
         "Changes of Dice are paired by case, seeds averaged, with their 95% bootstrap interval over patients and the p-value"
         " of Wilcoxon's signed-rank test over patients, not corrected for the number of methods.",
@@ -148,12 +125,9 @@ def notes(config: Config, scores: Sequence["CellScores"], found: Sequence["Entry
 
 
 def charts(
-    folder: Path, scores: Sequence["CellScores"], found: Sequence["Entry"], last: int
-) -> list["Chart"]:
+    folder: Path, scores: Sequence[CellScores], found: Sequence[Entry], last: int
+) -> list[Chart]:
     """Figures of the methods whose last round is done."""
-    from hstf.stages.compare.figures import dice_by_method, dice_by_round, dice_by_scale
-    from hstf.stages.report.figures import Figures
-
     done = {
         entry.name: [cell for cell in scores if cell.method == entry.name and last in cell.rounds]
         for entry in found
@@ -181,7 +155,7 @@ def charts(
     return drawn
 
 
-def mean_scales(cells: Sequence["CellScores"]) -> dict[float, float]:
+def mean_scales(cells: Sequence[CellScores]) -> dict[float, float]:
     """Mean Dice over the seeds at each scale that all of them were scored at."""
     shared = set.intersection(*(set(cell.scales) for cell in cells))
     return {scale: fmean(cell.scales[scale] for cell in cells) for scale in sorted(shared)}

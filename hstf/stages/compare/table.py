@@ -87,8 +87,8 @@ def table(
     Columns: ``method``; ``seeds``, their number; for each metric its mean over the seeds and the standard deviation
     over them (``<metric>_sd``), also of each class (``<metric>_<class>``); ``dice_single``, the Dice of one network;
     for each reference method the mean change of Dice (``vs_<method>``) with its 95% bootstrap interval over patients
-    (``_low``, ``_high``) and ``_p`` of Wilcoxon's signed-rank test over patients, seeds averaged; ``gap_share``: part
-    of the way from a network of the warm-up to one of ``full``, and ``label_gap_share`` from one of ``supervised``, which
+    (``_low``, ``_high``) and ``_p`` of Wilcoxon's signed-rank test over patients, seeds averaged; ``gap_fraction``: part
+    of the way from a network of the warm-up to one of ``full``, and ``label_gap_fraction`` from one of ``supervised``, which
     has had the same steps; ``cpu_s``, ``wall_s``: of all jobs of a seed. What is compared is compared on the seeds that
     all sides have.
     """
@@ -103,10 +103,10 @@ def table(
                 row |= _change(f"vs_{name}", tested(entry, by_name[name], resamples, seed))
         row |= {
             "dice_single": entry.single,
-            "gap_share": gap_share(by_name, entry, WARMUP),
-            "label_gap_share": None
+            "gap_fraction": gap_fraction(by_name, entry, WARMUP),
+            "label_gap_fraction": None
             if entry.name == WARMUP
-            else gap_share(by_name, entry, SUPERVISED),
+            else gap_fraction(by_name, entry, SUPERVISED),
             "cpu_s": entry.cpu,
             "wall_s": entry.wall,
         }
@@ -119,25 +119,20 @@ def table(
     return rows
 
 
-def columns(classes: Sequence[str]) -> list[str]:
-    """The columns of :func:`table`."""
-    overall = [f"{metric}{part}" for metric in METRICS for part in ("", "_sd")]
-    tests = [f"vs_{name}{part}" for name in REFERENCES for part in ("", "_low", "_high", "_p")]
-    shares = ("gap_share", "label_gap_share")
-    by_class = [
-        f"{metric}_{name}{part}" for metric in METRICS for name in classes for part in ("", "_sd")
-    ]
-    return [
-        "method",
-        "seeds",
-        *overall,
-        "dice_single",
-        *tests,
-        *shares,
-        "cpu_s",
-        "wall_s",
-        *by_class,
-    ]
+def columns(structures: Sequence[str]) -> list[str]:
+    """Return the columns of ``table.csv``."""
+    names = ["method", "seeds"]
+    for metric in METRICS:
+        names += [metric, f"{metric}_sd"]
+    names.append("dice_single")
+    for reference in REFERENCES:
+        change = f"vs_{reference}"
+        names += [change, f"{change}_low", f"{change}_high", f"{change}_p"]
+    names += ["gap_fraction", "label_gap_fraction", "cpu_s", "wall_s"]
+    for metric in METRICS:
+        for structure in structures:
+            names += [f"{metric}_{structure}", f"{metric}_{structure}_sd"]
+    return names
 
 
 def _over_seeds(name: str, scores: Iterable[float]) -> dict[str, float | None]:
@@ -179,7 +174,7 @@ def _change(name: str, comparison: Comparison) -> dict[str, float | None]:
     }  # fmt: skip
 
 
-def gap_share(found: Mapping[str, Entry], entry: Entry, start: str) -> float | None:
+def gap_fraction(found: Mapping[str, Entry], entry: Entry, start: str) -> float | None:
     """Part of the way from the mean Dice of a network of ``start`` (0) to that of one trained on every label (1) that a
     network of a method goes. A team against a single network would count what averaging gains.
 

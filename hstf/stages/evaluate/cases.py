@@ -1,17 +1,18 @@
-"""Test cases of a shard: predicted from their files as ``hstf predict`` does it, and scored against their labels."""
+"""Predict the test cases of a shard as ``hstf predict`` does it, and score them against their labels."""
 
-from collections.abc import Callable, Mapping
-from functools import cache, partial
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hstf.config.experiment import Config
-from hstf.experiment.cases import Case, Split, read_cases
-from hstf.experiment.dependencies import stage_parameters
-from hstf.experiment.layout import Layout
-from hstf.experiment.schedule import members
+from hstf.experiment.cases import Case, Split
+from hstf.experiment.context import StageContext
+from hstf.experiment.plan import Plan
+from hstf.experiment.tables import EVALUATION
 from hstf.imaging.label_values import IGNORED, to_label_values
 from hstf.imaging.regions import Structures, structure_mask
 from hstf.imaging.sparse_labels import is_sparse
@@ -29,117 +30,159 @@ if TYPE_CHECKING:
     from hstf.method.inference import Prediction, Predictor
 
 COLUMNS = ("dice", "hd95_mm", "asd_mm")
+"""Metrics in the table of a shard."""
 
 
-def evaluate_shard(config: Config, number: int, shard: str) -> int:
-    """Predict and score the test cases of ``shard`` with the model of round ``number``.
+def evaluate_shard(context: StageContext, shard: str) -> int:
+    """Predict and score the test cases of a shard with the model of the round.
 
-    Writes the predictions, ``scores/<case>.json`` and the shard's table, whose columns are means over the classes
-    or regions. Returns how many cases were computed; the others were up to date.
+    Returns:
+        The number of cases that were computed; the others were up to date.
 
     Raises:
-        HstfError: the shard holds no test cases, or a file is missing or does not fit.
+        HstfError: if the shard has other cases, or if files are missing or do not match.
     """
-    cases = read_cases(config).shard(shard, config.shard_size)
+    cases = context.shard(shard)
     if any(case.split is not Split.TEST for case in cases):
         raise HstfError(
-            f"--shard {shard}: evaluate predicts test cases alone. Name a shard test_<k>."
+            f"--shard {shard}: evaluate predicts only test cases. Use a shard test_<k>."
         )
-    config, layout = config.for_round(number), Layout.of(config)
-    model = {
-        f"weights of {name}": sha256_file(path) for name, path in _weights(config, number).items()
-    }
-    model["plan"] = sha256_file(layout.plan)
-    if known := prediction_rules(config):
-        model["structure"] = sha256_json(known.model_dump(mode="json"))
-    predictor = cache(partial(load_predictor, config, number))  # loaded when a case needs it
-    works = [
-        CaseWork(
-            case.case_id,
-            {**model, **_case_inputs(case)},
-            _outputs(config, number, case),
-            partial(_evaluate_case, config, number, case, predictor),
-        )
-        for case in cases
-    ]
-    table = layout.evaluation_table(number, shard)
-    return run_shard(
-        table, _parameters(config, number), works, COLUMNS, f"evaluate {number} {shard}"
-    )
+    model_digests = _model_digests(context)
+    model = RoundModel(context)
+    works = []
+    for case in cases:
+        evaluation = CaseEvaluation(context, case, model)
+        inputs = model_digests | _case_inputs(case)
+        works.append(CaseWork(case.case_id, inputs, evaluation.outputs, evaluation.write))
+    path = context.layout.evaluation_table(context.round, shard)
+    title = f"evaluate {context.round} {shard}"
+    return run_shard(EVALUATION, path, _case_parameters(context), works, title)
 
 
-def load_predictor(config: Config, number: int) -> "Predictor":
-    """The model of round ``number``, all members as one."""
-    from hstf.experiment.plan import Plan
-    from hstf.method.inference import Predictor
+def _model_digests(context: StageContext) -> dict[str, str]:
+    """Return the SHA-256 of everything that the model consists of."""
+    digests = {}
+    for name, path in _weights(context).items():
+        digests[f"weights of {name}"] = sha256_file(path)
+    digests["plan"] = sha256_file(context.layout.plan)
+    rules = prediction_rules(context.config, context.layout)
+    if rules is not None:
+        digests["anatomy rules"] = sha256_json(rules.model_dump(mode="json"))
+    return digests
 
-    weights = list(_weights(config, number).values())
-    plan, known = Plan.load(Layout.of(config).plan), prediction_rules(config)
-    return Predictor.load(
-        weights, plan, config.predict, config.modalities, config.device, config.preprocess, known
-    )
+
+def _case_parameters(context: StageContext) -> dict[str, Any]:
+    """Return what the scores of a case depend on. Intervals are computed later, from all cases."""
+    evaluate = dict(context.parameters["evaluate"])
+    del evaluate["bootstrap"]
+    return context.parameters | {"evaluate": evaluate}
 
 
-def _weights(config: Config, number: int) -> dict[str, Path]:
-    paths = {name: Layout.of(config).weights(number, name) for name in members(config, number)}
+def _weights(context: StageContext) -> dict[str, Path]:
+    number = context.round
+    paths = {}
+    for name in context.schedule.members(number):
+        paths[name] = context.layout.weights(number, name)
     missing = [str(path) for path in paths.values() if not path.is_file()]
     if missing:
         stage = "student" if number else "warmup"
         raise HstfError(
-            f"round {number} has no model yet: {', '.join(missing)} missing. Run the {stage} stage first."
+            f"round {number} has no model yet: {', '.join(missing)} missing."
+            f" Run the {stage} stage first."
         )
     return paths
 
 
-def _parameters(config: Config, number: int) -> dict[str, Any]:
-    """What a case's scores depend on; intervals are made later, from all cases."""
-    parameters = stage_parameters(config, "evaluate", number)
-    return {
-        **parameters,
-        "evaluate": {k: v for k, v in parameters["evaluate"].items() if k != "bootstrap"},
-    }
-
-
 def _case_inputs(case: Case) -> dict[str, str]:
+    """Return the SHA-256 of the files of a case, its patient and its site."""
     assert case.reference is not None, "the case sheet refuses test cases without a label"
-    files = {
-        **{f"image {k}": path for k, path in enumerate(case.images)},
-        "reference": case.reference,
-    }
+    files = {f"image {k}": path for k, path in enumerate(case.images)}
+    files["reference"] = case.reference
     missing = [str(path) for path in files.values() if not path.is_file()]
     if missing:
         raise HstfError(
-            f"{case.case_id}: {', '.join(missing)} missing. Restore the files or correct the case sheet."
+            f"{case.case_id}: {', '.join(missing)} missing."
+            " Restore the files or correct the case sheet."
         )
-    return {name: sha256_file(path) for name, path in files.items()} | {
-        "group": case.group,
-        "site": case.site,
-    }
+    inputs = {name: sha256_file(path) for name, path in files.items()}
+    return inputs | {"group": case.group, "site": case.site}
 
 
-def _outputs(config: Config, number: int, case: Case) -> list[Path]:
-    layout = Layout.of(config)
-    scores = layout.evaluation_scores(number, case.case_id)
-    prediction = layout.evaluation_prediction(number, case.case_id)
-    return [scores, prediction] if config.evaluate.save_predictions else [scores]
+def load_predictor(context: StageContext) -> "Predictor":
+    """Load the model of the round with all its members.
+
+    Raises:
+        HstfError: if weights or plan are missing or damaged.
+    """
+    from hstf.method.inference import Predictor
+
+    config = context.config
+    return Predictor.load(
+        list(_weights(context).values()),
+        Plan.load(context.layout.plan),
+        config.predict,
+        config.modalities,
+        context.device,
+        config.preprocess,
+        prediction_rules(config, context.layout),
+    )
 
 
-def _evaluate_case(
-    config: Config, number: int, case: Case, predictor: Callable[[], "Predictor"]
-) -> Mapping[str, Any]:
-    """Write a case's prediction and scores; returns its row of the shard's table."""
-    layout = Layout.of(config)
-    volumes = [read_image(path) for path in case.images]
-    try:
-        prediction = predictor().predict(volumes, probabilities_of=lesion_structures(config))
-    except HstfError as error:
-        raise HstfError(f"{case.case_id}: {error}") from error
-    if config.evaluate.save_predictions:
-        path = layout.evaluation_prediction(number, case.case_id)
-        write_like(path, to_label_values(prediction.label, config), volumes[0])
-    scores = score_case(config, case, prediction, volumes[0])
-    write_json(layout.evaluation_scores(number, case.case_id), scores)
-    return {name: mean_over_classes(scores["classes"], name) for name in COLUMNS}
+@dataclass(frozen=True)
+class RoundModel:
+    """The model of a round, loaded when a case needs it."""
+
+    context: StageContext
+
+    @cached_property
+    def predictor(self) -> "Predictor":
+        """All members as one ensemble."""
+        return load_predictor(self.context)
+
+
+@dataclass(frozen=True)
+class CaseEvaluation:
+    """Predicts and scores one test case."""
+
+    context: StageContext
+    case: Case
+    model: RoundModel
+
+    @property
+    def config(self) -> Config:
+        """The configuration of the stage."""
+        return self.context.config
+
+    @property
+    def outputs(self) -> list[Path]:
+        """The scores and, if predictions are kept, the segmentation."""
+        files = [self._scores_path]
+        if self.config.evaluate.save_predictions:
+            files.append(self._prediction_path)
+        return files
+
+    @property
+    def _scores_path(self) -> Path:
+        return self.context.layout.evaluation_scores(self.context.round, self.case.case_id)
+
+    @property
+    def _prediction_path(self) -> Path:
+        return self.context.layout.evaluation_prediction(self.context.round, self.case.case_id)
+
+    def write(self) -> dict[str, Any]:
+        """Write segmentation and scores of the case and return its row of the table."""
+        volumes = [read_image(path) for path in self.case.images]
+        lesions = lesion_structures(self.config)
+        try:
+            prediction = self.model.predictor.predict(volumes, probabilities_of=lesions)
+        except HstfError as error:
+            raise HstfError(f"{self.case.case_id}: {error}") from error
+        if self.config.evaluate.save_predictions:
+            values = to_label_values(prediction.label, self.config)
+            write_like(self._prediction_path, values, volumes[0])
+        scores = score_case(self.config, self.case, prediction, volumes[0])
+        write_json(self._scores_path, scores)
+        return {name: mean_over_classes(scores["classes"], name) for name in COLUMNS}
 
 
 def score_case(

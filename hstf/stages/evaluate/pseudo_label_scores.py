@@ -3,7 +3,7 @@
 Only files that already exist are scored, and nothing that trains, refines or selects reads what is written here.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,25 +12,20 @@ from typing import Any
 import numpy as np
 
 from hstf.config.experiment import Config
-from hstf.experiment.cases import Case, Split, read_cases
-from hstf.experiment.layout import Layout
-from hstf.experiment.schedule import pseudo_labelled
+from hstf.experiment.cases import Case, Split
+from hstf.experiment.context import StageContext
+from hstf.experiment.tables import PSEUDO_LABEL_SCORES, REFINE
 from hstf.imaging.label_values import IGNORED, class_indices
 from hstf.imaging.regions import Structures, overlaps
 from hstf.imaging.sparse_labels import unknown_structures
 from hstf.imaging.volumes import read_label
-from hstf.runtime.files import read_csv, write_csv
 from hstf.runtime.processes import worker_count
-from hstf.runtime.shards import read_table
+from hstf.runtime.shards import Row, read_shard
 from hstf.scoring.averages import describe, known, mean
 from hstf.scoring.metrics import EMPTY_DICE, confusion, table_dice
 from hstf.scoring.significance import rank_correlation
 from hstf.stages.evaluate.references import read_reference
 
-COLUMNS = (
-    "case_id", "accepted", "predicted_dice", "true_dice", "class", "dice", "kept_error", "low_weight_error",
-    "kept_share",
-)  # fmt: skip
 KEPT_WEIGHT = 128
 """Voxels of at least this weight (of 255) count as kept."""
 RISK_WEIGHTS = np.linspace(255, 0, 18).astype(int)
@@ -58,7 +53,7 @@ class Hindsight:
     """``(2, 256)`` foreground voxels (of the pseudo-label, the truth or both) of each weight, and the wrong ones."""
 
 
-def score_pseudo_labels(config: Config, number: int) -> dict[str, Any] | None:
+def score_pseudo_labels(context: StageContext) -> dict[str, Any] | None:
     """Write ``pseudo_labels.csv`` of a round and sum it up; None where there is nothing to score.
 
     A row of the table is a class (or region) of a case: its Dice, the share of wrong voxels among those so labelled, kept
@@ -70,21 +65,23 @@ def score_pseudo_labels(config: Config, number: int) -> dict[str, Any] | None:
     Raises:
         HstfError: a table is missing, files were changed after they were written, or do not fit the reference.
     """
-    layout = Layout.of(config)
-    scored = _score_all(config, number) if pseudo_labelled(config, number) else []
-    rows = [row for case in scored for row in _rows(case, config.structures)]
-    write_csv(layout.evaluation_pseudo_labels(number), rows, COLUMNS)
+    scored = []
+    if context.schedule.has_pseudo_labels(context.round):
+        scored = _score_all(context)
+    rows = [row for case in scored for row in _rows(case, context.config.structures)]
+    PSEUDO_LABEL_SCORES.write(context.layout.evaluation_pseudo_labels(context.round), rows)
     return summary(scored) if scored else None
 
 
-def _score_all(config: Config, number: int) -> list[Hindsight]:
-    layout, sheet = Layout.of(config), read_cases(config)
-    if not any(case.reference for case in sheet.of(Split.UNLABELLED)):
+def _score_all(context: StageContext) -> list[Hindsight]:
+    layout = context.layout
+    number = context.round
+    if not any(case.reference for case in context.cases(Split.UNLABELLED)):
         return []
-    verdicts = {row["case_id"]: row for row in read_csv(layout.refine(number))}
+    verdicts = read_shard(REFINE, layout.refine(number), verify=False)
     works = []
-    for shard, cases in sheet.shards(Split.UNLABELLED, config.shard_size).items():
-        table = read_table(layout.pseudo_labels_table(number, shard))
+    for shard, cases in context.shards(Split.UNLABELLED).items():
+        table = read_shard(REFINE, layout.pseudo_labels_table(number, shard))
         works += [
             (case, verdicts[case.case_id])
             for case in cases
@@ -92,11 +89,11 @@ def _score_all(config: Config, number: int) -> list[Hindsight]:
         ]
     folder = layout.pseudo_labels(number)
     with ThreadPoolExecutor(worker_count(0)) as pool:
-        scored = pool.map(lambda work: _score(config, folder, *work), works)
+        scored = pool.map(lambda work: _score(context.config, folder, *work), works)
         return [case for case in scored if case is not None]
 
 
-def _score(config: Config, folder: Path, case: Case, row: Mapping[str, str]) -> Hindsight | None:
+def _score(config: Config, folder: Path, case: Case, row: Row) -> Hindsight | None:
     """Score a pseudo-label; None where a rejected case has no file."""
     path, weight_path = folder / f"{case.case_id}.nii.gz", folder / f"{case.case_id}.weight.nii.gz"
     if not path.is_file():
@@ -110,7 +107,7 @@ def _score(config: Config, folder: Path, case: Case, row: Mapping[str, str]) -> 
 def hindsight(
     config: Config,
     case_id: str,
-    row: Mapping[str, str],
+    row: Row,
     label: np.ndarray,
     weight: np.ndarray,
     reference: np.ndarray,
@@ -127,8 +124,8 @@ def hindsight(
     )
     return Hindsight(
         case_id,
-        row["accepted"] == "1",
-        known(row["predicted_dice"]),
+        row["accepted"],
+        row["predicted_dice"],
         _interval(row),
         {name: known(dice) for name, dice in zip(config.structures, dices, strict=True)},
         mean(known(dice) for dice in predicted),
@@ -138,8 +135,9 @@ def hindsight(
     )
 
 
-def _interval(row: Mapping[str, str]) -> tuple[float, float] | None:
-    low, high = known(row["predicted_dice_low"]), known(row["predicted_dice_high"])
+def _interval(row: Row) -> tuple[float, float] | None:
+    low = row["predicted_dice_low"]
+    high = row["predicted_dice_high"]
     return None if low is None or high is None else (low, high)
 
 
@@ -180,14 +178,14 @@ def _rows(case: Hindsight, structures: Structures) -> list[dict[str, Any]]:
     return [
         {
             "case_id": case.case_id,
-            "accepted": int(case.accepted),
+            "accepted": case.accepted,
             "predicted_dice": case.predicted_dice,
             "true_dice": case.as_predicted,
             "class": name,
             "dice": case.dice[name],
             "kept_error": _error(kept[row], kept_right[row]),
             "low_weight_error": _error(low[row], low_right[row]),
-            "kept_share": _share(kept[row], low[row]),
+            "kept_fraction": _share(kept[row], low[row]),
         }
         for row, name in enumerate(structures)
     ]
@@ -221,7 +219,7 @@ def _voxel_summary(kept: np.ndarray, low: np.ndarray) -> dict[str, float | None]
     return {
         "kept_error": _error(kept.sum(), np.trace(kept)),
         "low_weight_error": _error(low.sum(), np.trace(low)),
-        "kept_share": _share(kept.sum(), low.sum()),
+        "kept_fraction": _share(kept.sum(), low.sum()),
     }
 
 

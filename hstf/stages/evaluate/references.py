@@ -1,4 +1,4 @@
-"""From the values in label files to class indices and back."""
+"""Labels that predictions are compared with."""
 
 import numpy as np
 
@@ -11,18 +11,33 @@ from hstf.runtime.errors import HstfError
 
 
 def read_reference(case: Case, image: Volume, config: Config) -> np.ndarray:
-    """Class indices ``(X, Y, Z)`` uint8 of the withheld label of ``case``, which lies on the voxels of ``image``,
-    :data:`hstf.imaging.label_values.IGNORED` where voxels are to be ignored.
+    """Read the withheld label of a case.
+
+    Args:
+        case: a case with a label.
+        image: a volume of the case, whose voxels the label must have.
+        config: the sections ``labels`` and ``check``.
+
+    Returns:
+        Class indices ``(X, Y, Z)`` uint8; :data:`hstf.imaging.label_values.IGNORED` marks voxels to
+        ignore.
 
     Raises:
-        HstfError: it lies on other voxels, is unreadable, or holds values that ``labels:`` does not name.
+        HstfError: if the label has another geometry, is unreadable, or has values that ``labels:``
+            does not name.
     """
-    assert case.reference is not None, "nothing is scored without a reference"
+    assert case.reference is not None, "only cases with a label are scored"
     label = read_label(case.reference)
-    shape, tolerance = image.data.shape, config.check.affine_tolerance_mm
-    wrong = geometry_mismatch(label.data.shape, label.affine, shape, image.affine, tolerance)
-    if wrong:
+    mismatch = geometry_mismatch(
+        label.data.shape,
+        label.affine,
+        image.data.shape,
+        image.affine,
+        config.check.affine_tolerance_mm,
+    )
+    if mismatch:
         raise HstfError(
-            f"{case.case_id}: {case.reference} {wrong}. A label lies on the voxels of its image; export it again."
+            f"{case.case_id}: {case.reference} {mismatch}."
+            " A label must have the geometry of its image. Export it again."
         )
     return class_indices(label.data, config, case.reference)

@@ -1,20 +1,19 @@
 """Test cases at other input scales: what is left of a model's Dice when anatomy appears smaller or larger than planned."""
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hstf.config.experiment import Config
-from hstf.experiment.cases import Case, Split, read_cases
+from hstf.experiment.cases import Case, Split
 from hstf.experiment.comparison import scaled_cases
-from hstf.experiment.layout import Layout
+from hstf.experiment.context import StageContext
+from hstf.experiment.tables import SCALES
 from hstf.imaging.geometry import Geometry
 from hstf.imaging.preparation import prepare_image
 from hstf.imaging.volumes import read_image
 from hstf.runtime.errors import HstfError
-from hstf.runtime.files import write_csv
 from hstf.runtime.progress import track
 from hstf.scoring.metrics import EMPTY_DICE, structure_dice
 from hstf.stages.evaluate.cases import load_predictor
@@ -23,33 +22,35 @@ from hstf.stages.evaluate.references import read_reference
 if TYPE_CHECKING:
     from hstf.method.inference import Predictor
 
-COLUMNS = ("case_id", "group", "scale", "class", "dice")
 
-
-def evaluate_scales(config: Config, number: int) -> None:
-    """Write ``scales.csv`` of a round: Dice by test case, scale and class, at the scales of ``compare.scales``.
+def evaluate_scales(context: StageContext) -> None:
+    """Write ``scales.csv`` of the round: Dice by test case, scale and structure.
 
     Raises:
-        HstfError: there is no ``compare:`` section, or the model or a file is missing.
+        HstfError: if there is no section ``compare:``, or if the model or a file is missing.
     """
-    if config.compare is None:
+    compare = context.config.compare
+    if compare is None:
         raise HstfError(
-            "--scales: scores at the scales of compare.scales; the configuration has no 'compare:'."
+            "--scales: the scales are compare.scales, but the configuration has no section 'compare:'."
         )
-    cases = scaled_cases(config, read_cases(config).of(Split.TEST))
-    predictor = load_predictor(config.for_round(number), number)
-    score = partial(_rows, config.for_round(number), predictor, config.compare.scales)
-    rows = [row for case in track(cases, f"scales {number}") for row in score(case)]
-    write_csv(Layout.of(config).evaluation_scales(number), rows, COLUMNS)
+    cases = scaled_cases(compare, context.cases(Split.TEST))
+    predictor = load_predictor(context)
+    rows = []
+    for case in track(cases, f"scales {context.round}"):
+        rows += _rows(context.config, predictor, compare.scales, case)
+    SCALES.write(context.layout.evaluation_scales(context.round), rows)
 
 
 def _rows(
     config: Config, predictor: "Predictor", scales: Sequence[float], case: Case
 ) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a case."""
     volumes = [read_image(path) for path in case.images]
     reference = read_reference(case, volumes[0], config)
     image, geometry = prepare_image(volumes, predictor.plan, config.preprocess, config.modalities)
-    structures, empty = config.structures, EMPTY_DICE[config.evaluate.empty]
+    structures = config.structures
+    empty = EMPTY_DICE[config.evaluate.empty]
     for scale in scales:
         label = predict_at(predictor, image, geometry, scale)
         dices = structure_dice(label, reference, structures, empty)

@@ -7,11 +7,16 @@ from typing import Any
 import numpy as np
 
 from hstf.config.experiment import Config
-from hstf.experiment.cases import Case, Split, read_cases
-from hstf.experiment.layout import Layout
-from hstf.experiment.schedule import members
-from hstf.runtime.files import read_json, write_csv, write_json
-from hstf.runtime.shards import read_table
+from hstf.experiment.cases import Split
+from hstf.experiment.context import StageContext
+from hstf.experiment.tables import (
+    EVALUATION,
+    EVALUATION_CASES,
+    EVALUATION_LESIONS,
+    EVALUATION_MEMBERS,
+)
+from hstf.runtime.files import read_json, write_json
+from hstf.runtime.shards import read_shard
 from hstf.scoring.absent_classes import doubts, presence
 from hstf.scoring.averages import class_balanced, describe, known, mean
 from hstf.scoring.lesion_detection import CaseLesions, Lesion, summarise
@@ -20,13 +25,10 @@ from hstf.scoring.significance import mean_interval
 from hstf.stages.evaluate.cases import lesion_structures
 from hstf.stages.evaluate.pseudo_label_scores import score_pseudo_labels
 
-CASE_COLUMNS = ("case_id", "group", "site", "class", *METRICS, "empty")
-MEMBER_COLUMNS = ("case_id", "member", "class", "dice")
-LESION_COLUMNS = ("case_id", "class", "lesion", "volume_mm3", "overlap", "score")
 Scores = dict[str, Any]
 
 
-def summarise_round(config: Config, number: int) -> dict[str, Any]:
+def summarise_round(context: StageContext) -> dict[str, Any]:
     """Write a round's ``cases.csv``, ``lesions.csv``, ``members.csv``, ``pseudo_labels.csv``, ``summary.json``.
 
     Returns the summary, which holds, for the team of members, and with regions for these in place of classes:
@@ -44,11 +46,13 @@ def summarise_round(config: Config, number: int) -> dict[str, Any]:
     Raises:
         HstfError: a shard is missing, or files were changed after they were written.
     """
-    config, layout = config.for_round(number), Layout.of(config)
-    scores = _read_scores(config, number)
-    write_csv(layout.evaluation_cases(number), _case_rows(scores), CASE_COLUMNS)
-    write_csv(layout.evaluation_members(number), _member_rows(scores), MEMBER_COLUMNS)
-    write_csv(layout.evaluation_lesions(number), _lesion_rows(scores), LESION_COLUMNS)
+    config = context.config
+    layout = context.layout
+    number = context.round
+    scores = _read_scores(context)
+    EVALUATION_CASES.write(layout.evaluation_cases(number), _case_rows(scores))
+    EVALUATION_MEMBERS.write(layout.evaluation_members(number), _member_rows(scores))
+    EVALUATION_LESIONS.write(layout.evaluation_lesions(number), _lesion_rows(scores))
     classes = {
         name: _class_summary([case["classes"][name] for case in scores])
         for name in config.structures
@@ -63,21 +67,23 @@ def summarise_round(config: Config, number: int) -> dict[str, Any]:
         "classes": classes,
         "lesions": _lesion_summary(config, scores),
         "warnings": doubts(classes) if scores else [],
-        "members": _member_summary(scores, members(config, number)),
-        "pseudo_labels": score_pseudo_labels(config, number),
+        "members": _member_summary(scores, context.schedule.members(number)),
+        "pseudo_labels": score_pseudo_labels(context),
     }
     write_json(layout.evaluation_summary(number), summary)
     return summary
 
 
-def _read_scores(config: Config, number: int) -> list[Scores]:
-    """The scores of all test cases, in the order of the case sheet."""
-    layout = Layout.of(config)
-    shards = read_cases(config).shards(Split.TEST, config.shard_size)
-    for shard in shards:
-        read_table(layout.evaluation_table(number, shard))  # names files that are lost or changed
-    cases: list[Case] = [case for shard in shards.values() for case in shard]
-    return [read_json(layout.evaluation_scores(number, case.case_id)) for case in cases]
+def _read_scores(context: StageContext) -> list[Scores]:
+    """Read the scores of all test cases, in the order of the case sheet."""
+    layout = context.layout
+    scores = []
+    for shard, cases in context.shards(Split.TEST).items():
+        # Raises if files are missing or have changed.
+        read_shard(EVALUATION, layout.evaluation_table(context.round, shard))
+        for case in cases:
+            scores.append(read_json(layout.evaluation_scores(context.round, case.case_id)))
+    return scores
 
 
 def _case_rows(scores: Sequence[Scores]) -> list[dict[str, Any]]:
