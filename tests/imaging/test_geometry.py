@@ -1,8 +1,9 @@
-"""Native space to the grid and back, over every orientation."""
+"""From native space to the grid and back, in every orientation."""
 
 import itertools
 import json
 import tracemalloc
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -14,50 +15,69 @@ from scipy.spatial.transform import Rotation
 
 from hstf.imaging.affines import to_ras
 from hstf.imaging.geometry import Geometry, bounding_box
-from hstf.imaging.spacing import coarse_axis
+from hstf.imaging.label_values import IGNORED
+from hstf.imaging.spacing import is_same_spacing
 from hstf.runtime.errors import HstfError
 
-ORIENTATIONS = [
-    (axes, signs)
-    for axes in itertools.permutations(range(3))
-    for signs in itertools.product((1, -1), repeat=3)
-]
+DIRECTIONS = list(itertools.product((1, -1), repeat=3))
+ORIENTATIONS = list(itertools.product(itertools.permutations(range(3)), DIRECTIONS))
+"""The axis and the direction of each array axis."""
+SHAPES = st.tuples(*[st.integers(1, 23)] * 3)
 SPACINGS = st.tuples(*[st.floats(0.4, 4.0)] * 3)
 
 
 @st.composite
 def affines(
-    draw: st.DrawFn, spacing: st.SearchStrategy = SPACINGS, degrees: float = 30.0
+    draw: st.DrawFn,
+    spacing: st.SearchStrategy = SPACINGS,
+    degrees: float = 30.0,
 ) -> np.ndarray:
-    """Any of the 48 orientations, tilted by up to ``degrees`` about any axis, anywhere."""
-    axes, signs = draw(st.sampled_from(ORIENTATIONS))
+    """Draw an affine: one of 48 orientations, rotated by up to ``degrees`` about an axis."""
+    axes, directions = draw(st.sampled_from(ORIENTATIONS))
     matrix = np.zeros((3, 3))
-    matrix[list(axes), range(3)] = signs
-    tilt = Rotation.from_rotvec(
-        np.deg2rad(draw(st.floats(-degrees, degrees))) * np.eye(3)[draw(st.integers(0, 2))]
-    )
+    matrix[list(axes), range(3)] = directions
+    angle = np.deg2rad(draw(st.floats(-degrees, degrees)))
+    rotation_axis = np.eye(3)[draw(st.integers(0, 2))]
+    rotation = Rotation.from_rotvec(angle * rotation_axis).as_matrix()
     affine = np.eye(4)
-    affine[:3, :3] = tilt.as_matrix() @ matrix @ np.diag(draw(spacing))
+    affine[:3, :3] = rotation @ matrix @ np.diag(draw(spacing))
     affine[:3, 3] = draw(st.tuples(*[st.floats(-200, 200)] * 3))
     return affine
 
 
-SHAPES = st.tuples(*[st.integers(1, 23)] * 3)
+def random_crop(data: st.DataObject, shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """Draw a box of at least one voxel."""
+    crop = []
+    for size in shape:
+        start = data.draw(st.integers(0, size - 1))
+        stop = data.draw(st.integers(start + 1, size))
+        crop.append((start, stop))
+    return tuple(crop)
 
 
 def one_hot(label: np.ndarray, classes: int) -> np.ndarray:
-    return (label == np.arange(classes)[:, None, None, None]).astype(np.uint8) * 255
+    """Return probabilities ``(K, X, Y, Z)`` of 0 or 255."""
+    indices = np.arange(classes)[:, None, None, None]
+    return (label == indices).astype(np.uint8) * 255
 
 
-def random_crop(draw: st.DataObject, shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-    starts = [draw.draw(st.integers(0, n - 1)) for n in shape]
-    return tuple((a, draw.draw(st.integers(a + 1, n))) for a, n in zip(starts, shape, strict=True))
+def voxel_indices(shape: tuple[int, ...]) -> np.ndarray:
+    """Return the index of each voxel, ``(X, Y, Z, 3)``."""
+    axes = [np.arange(size) for size in shape]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+
+
+def dice(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the Dice of two masks."""
+    return 2 * (first & second).sum() / (first.sum() + second.sum())
 
 
 @given(affine=affines(), shape=SHAPES, data=st.data())
 @settings(max_examples=150, deadline=None)
-def test_at_equal_spacing_everything_comes_back_as_it_was(
-    affine: np.ndarray, shape: tuple, data: st.DataObject
+def test_geometry_of_equal_spacing_changes_no_voxel(
+    affine: np.ndarray,
+    shape: tuple,
+    data: st.DataObject,
 ) -> None:
     whole = Geometry.of(shape, affine, (1, 1, 1))
     crop = random_crop(data, whole.crop_shape)
@@ -65,31 +85,32 @@ def test_at_equal_spacing_everything_comes_back_as_it_was(
     label = np.random.default_rng(0).integers(0, 4, shape, dtype=np.uint8)
     image = np.random.default_rng(1).normal(size=shape).astype(np.float32)
     inside = np.zeros(shape, bool)
-    to_ras(inside, affine)[tuple(slice(*edge) for edge in crop)] = True
-    on_grid = geometry.label_to_grid(label, 4)
-    assert on_grid.shape == geometry.grid_shape == geometry.to_grid(image).shape
-    assert np.array_equal(
-        geometry.probabilities_to_native(one_hot(on_grid, 4)), np.where(inside, label, 0)
-    )
-    back = geometry.scalar_to_native(geometry.to_grid(image), fill=-7)
-    assert np.array_equal(back, np.where(inside, image, np.float32(-7)))
+    box = tuple(slice(*extent) for extent in crop)
+    to_ras(inside, affine)[box] = True
+    label_on_grid = geometry.label_to_grid(label, 4)
+    image_on_grid = geometry.to_grid(image)
+    assert label_on_grid.shape == geometry.grid_shape == image_on_grid.shape
+    native = geometry.probabilities_to_native(one_hot(label_on_grid, 4))
+    assert np.array_equal(native, np.where(inside, label, 0))
+    native = geometry.scalar_to_native(image_on_grid, fill=-7)
+    assert np.array_equal(native, np.where(inside, image, np.float32(-7)))
 
 
-@pytest.mark.parametrize(("axes", "signs"), ORIENTATIONS)
-def test_the_grid_runs_to_the_right_anterior_and_superior(axes: tuple, signs: tuple) -> None:
+@pytest.mark.parametrize(("axes", "directions"), ORIENTATIONS)
+def test_to_grid_has_axes_to_right_anterior_and_superior(axes: tuple, directions: tuple) -> None:
     affine = np.eye(4)
     affine[:3, :3] = 0
-    affine[list(axes), range(3)] = np.array(signs) * (1.0, 2.0, 3.0)
+    affine[list(axes), range(3)] = np.array(directions) * (1.0, 2.0, 3.0)
     shape = (4, 5, 6)
-    places = (
-        np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1) @ affine[:3, :3].T
-    )
+    positions = voxel_indices(shape) @ affine[:3, :3].T
+    geometry = Geometry.of(shape, affine, (1.0, 1.0, 1.0))
     for axis in range(3):
-        grid = Geometry.of(shape, affine, (1.0, 1.0, 1.0)).to_grid(places[..., axis], order=1)
+        grid = geometry.to_grid(positions[..., axis], order=1)
         steps = np.diff(grid, axis=axis)
+        across = np.diff(grid, axis=(axis + 1) % 3)
         assert (steps > -1e-5).all()
-        assert np.isclose(np.median(steps), 1.0)  # 1 mm a voxel
-        assert np.allclose(np.diff(grid, axis=(axis + 1) % 3), 0, atol=1e-5)
+        assert np.isclose(np.median(steps), 1.0)  # 1 mm for each voxel
+        assert np.allclose(across, 0, atol=1e-5)
 
 
 @given(
@@ -97,24 +118,27 @@ def test_the_grid_runs_to_the_right_anterior_and_superior(axes: tuple, signs: tu
     target=st.tuples(*[st.floats(0.8, 1.6)] * 3),
 )
 @settings(max_examples=40, deadline=None)
-def test_places_do_not_drift(affine: np.ndarray, target: tuple) -> None:
-    """A linear function of the place in mm is known exactly at every grid voxel: centres are shared, steps are exact."""
-    shape, direction = (17, 12, 15), np.array([0.3, -1.0, 0.7])
-    voxels = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
-    places = voxels @ affine[:3, :3].T + affine[:3, 3]
+def test_to_grid_does_not_shift_positions(affine: np.ndarray, target: tuple) -> None:
+    """A linear function of the position in mm has an exact value at every grid voxel."""
+    shape = (17, 12, 15)
+    slope = np.array([0.3, -1.0, 0.7])
+    positions = voxel_indices(shape) @ affine[:3, :3].T + affine[:3, 3]
     geometry = Geometry.of(shape, affine, target)
-    grid = geometry.to_grid(places @ direction, order=1).astype(float)
-    ras = nib.as_closest_canonical(nib.Nifti1Image(np.zeros(shape, np.uint8), affine)).affine
-    units = ras[:3, :3] / np.linalg.norm(ras[:3, :3], axis=0)
-    middle = direction @ (ras[:3, :3] @ ((np.array(geometry.crop_shape) - 1) / 2) + ras[:3, 3])
-    offsets = [
-        (np.arange(n) - (n - 1) / 2) * mm for n, mm in zip(geometry.grid_shape, target, strict=True)
-    ]
-    expected = middle + np.stack(np.meshgrid(*offsets, indexing="ij"), axis=-1) @ (
-        units.T @ direction
-    )
-    core = (slice(2, -2),) * 3  # beyond the outermost centres the value stays
-    assert np.allclose(grid[core], expected[core], atol=5e-4)
+    grid = geometry.to_grid(positions @ slope, order=1).astype(float)
+    native = nib.Nifti1Image(np.zeros(shape, np.uint8), affine)
+    ras = nib.as_closest_canonical(native).affine
+    directions = ras[:3, :3] / np.linalg.norm(ras[:3, :3], axis=0)
+    middle = (np.array(geometry.crop_shape) - 1) / 2
+    value_in_middle = slope @ (ras[:3, :3] @ middle + ras[:3, 3])
+    grid_middle = (np.array(geometry.grid_shape) - 1) / 2
+    steps_mm = np.array(target)
+    for axis, source_mm in enumerate(geometry.source_spacing):
+        if is_same_spacing(source_mm, target[axis]):
+            steps_mm[axis] = source_mm  # such an axis is not interpolated
+    offsets_mm = (voxel_indices(geometry.grid_shape) - grid_middle) * steps_mm
+    expected = value_in_middle + offsets_mm @ (directions.T @ slope)
+    inner = (slice(2, -2),) * 3  # outside of the outermost voxel centres the value is constant
+    assert np.allclose(grid[inner], expected[inner], atol=5e-4)
 
 
 @given(
@@ -123,153 +147,201 @@ def test_places_do_not_drift(affine: np.ndarray, target: tuple) -> None:
     seed=st.integers(0, 99),
 )
 @settings(max_examples=30, deadline=None)
-def test_a_smooth_shape_survives_the_way_there_and_back(
-    affine: np.ndarray, target: tuple, seed: int
+def test_probabilities_to_native_restores_a_ball(
+    affine: np.ndarray,
+    target: tuple,
+    seed: int,
 ) -> None:
     generator = np.random.default_rng(seed)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    radius = 10 * max(*spacing, *target)  # mm: both grids resolve it
-    shape = tuple(int(n) for n in np.ceil(2 * radius / spacing) + generator.integers(4, 8, 3))
-    voxels = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
+    radius_mm = 10 * max(*spacing, *target)  # both grids resolve it
+    margin = generator.integers(4, 8, 3)
+    shape = tuple(int(size) for size in np.ceil(2 * radius_mm / spacing) + margin)
     centre = (np.array(shape) - 1) / 2 + generator.uniform(-1, 1, 3)
-    label = (np.linalg.norm((voxels - centre) * spacing, axis=-1) < radius).astype(np.uint8)
+    distance = np.linalg.norm((voxel_indices(shape) - centre) * spacing, axis=-1)
+    label = (distance < radius_mm).astype(np.uint8)
     geometry = Geometry.of(shape, affine, target)
-    back = geometry.probabilities_to_native(one_hot(geometry.label_to_grid(label, 2), 2))
-    assert back.shape == shape
-    assert 2 * (back & label).sum() / (back.sum() + label.sum()) > 0.95
-    assert np.abs(np.subtract(center_of_mass(back), center_of_mass(label))).max() < 0.25
+    native = geometry.probabilities_to_native(one_hot(geometry.label_to_grid(label, 2), 2))
+    assert native.shape == shape
+    assert dice(native, label) > 0.95
+    shift = np.subtract(center_of_mass(native), center_of_mass(label))
+    assert np.abs(shift).max() < 0.25
 
 
-def test_shapes_and_slices_of_anisotropic_scans() -> None:
+def test_to_grid_takes_the_nearest_of_thick_slices() -> None:
     affine = np.diag([1.5, 1.5, 10.0, 1.0])
     image = np.random.default_rng(0).normal(size=(41, 39, 9)).astype(np.float32)
     geometry = Geometry.of(image.shape, affine, (1.25, 1.25, 8.0))
     assert geometry.grid_shape == (49, 47, 11)
     grid = geometry.to_grid(image)
     in_plane = Geometry.of(image.shape, affine, (1.25, 1.25, 10.0)).to_grid(image)
-    assert all(
-        any(np.array_equal(grid[..., z], in_plane[..., k]) for k in range(9)) for z in range(11)
-    )
-    label = np.zeros(image.shape, np.uint8)
+    slices = {in_plane[..., z].tobytes() for z in range(9)}
+    for z in range(11):
+        assert grid[..., z].tobytes() in slices
+
+
+def test_probabilities_to_native_restores_a_label_of_thick_slices() -> None:
+    label = np.zeros((41, 39, 9), np.uint8)
     label[10:30, 12:28, 2:7] = 1
-    back = geometry.probabilities_to_native(one_hot(geometry.label_to_grid(label, 2), 2))
-    assert 2 * (back & label).sum() / (back.sum() + label.sum()) > 0.95
+    affine = np.diag([1.5, 1.5, 10.0, 1.0])
+    geometry = Geometry.of(label.shape, affine, (1.25, 1.25, 8.0))
+    native = geometry.probabilities_to_native(one_hot(geometry.label_to_grid(label, 2), 2))
+    assert dice(native, label) > 0.95
 
 
-def test_a_coarse_axis_is_one_over_three_times_the_shortest_edge() -> None:
-    assert coarse_axis((1.0, 1.0, 3.0)) is None
-    assert coarse_axis((1.0, 4.0, 1.0)) == 1
-
-
-def test_ignored_voxels_stay_ignored_and_win_no_class() -> None:
+def test_label_to_grid_keeps_ignored_voxels() -> None:
     label = np.zeros((20, 20, 20), np.uint8)
-    label[5:10], label[10:15] = 1, 255
+    label[5:10] = 1
+    label[10:15] = IGNORED
     grid = Geometry.of(label.shape, np.eye(4), (0.5, 0.5, 0.5)).label_to_grid(label, 2)
     assert grid.shape == (40, 40, 40)
-    assert np.array_equal(np.unique(grid[:, 3, 3]), [0, 1, 255])
-    assert (grid[20:30] == 255).all()
+    assert np.array_equal(np.unique(grid[:, 3, 3]), [0, 1, IGNORED])
+    assert (grid[20:30] == IGNORED).all()
     assert (grid[10:20] == 1).all()
-    assert (Geometry.of(label.shape, np.eye(4), (1, 1, 1)).label_to_grid(label, 2) == label).all()
+    same = Geometry.of(label.shape, np.eye(4), (1, 1, 1)).label_to_grid(label, 2)
+    assert (same == label).all()
+
+
+def nearest_grid_voxels(geometry: Geometry, voxels: np.ndarray) -> np.ndarray:
+    """Return the nearest grid voxel of each of the crop's ``voxels`` ``(N, 3)``."""
+    crop_middle = (np.array(geometry.crop_shape) - 1) / 2
+    last = np.array(geometry.grid_shape) - 1
+    ratio = np.array(geometry.source_spacing) / geometry.spacing
+    nearest = np.floor((voxels - crop_middle) * ratio + last / 2 + 0.5)
+    return np.clip(nearest, 0, last).astype(int)
 
 
 @given(affines(), SPACINGS, st.integers(0, 2**16))
 @settings(max_examples=60, deadline=None)
-def test_no_scribble_is_lost_and_none_is_made_up(
-    affine: np.ndarray, spacing: tuple, seed: int
+def test_label_to_grid_neither_loses_nor_invents_scribbles(
+    affine: np.ndarray,
+    spacing: tuple,
+    seed: int,
 ) -> None:
-    """A few labelled voxels, alone among ignored ones, on grids finer and coarser than the scan."""
-    rng = np.random.default_rng(seed)
-    label = np.full((17, 12, 14), 255, np.uint8)
-    voxels = rng.choice(label.size, 12, replace=False)
-    label.flat[voxels] = rng.integers(0, 4, 12)
+    """A few labelled voxels among ignored ones, on grids finer and coarser than the scan."""
+    generator = np.random.default_rng(seed)
+    label = np.full((17, 12, 14), IGNORED, np.uint8)
+    chosen = generator.choice(label.size, 12, replace=False)
+    label.flat[chosen] = generator.integers(0, 4, 12)
     geometry = Geometry.of(label.shape, affine, spacing)
     grid = geometry.label_to_grid(label, 4)
-    cropped, (x, y, z) = geometry.cropped(label), np.nonzero(geometry.cropped(label) != 255)
-    nearest = [
-        np.clip(np.floor((index - (n - 1) / 2) * s / t + (m - 1) / 2 + 0.5), 0, m - 1).astype(int)
-        for index, n, s, t, m in zip(
-            (x, y, z),
-            cropped.shape,
-            geometry.source_spacing,
-            geometry.spacing,
-            grid.shape,
-            strict=True,
-        )
-    ]
-    shared: dict[tuple, set] = {}
-    for place, value in zip(zip(*nearest, strict=True), cropped[x, y, z].tolist(), strict=True):
-        shared.setdefault(place, set()).add(value)
-    for place, values in shared.items():
-        assert grid[place] in values or (grid[place] == 255 and len(values) > 1)
-    ratio = np.ceil(np.array(geometry.source_spacing) / geometry.spacing) + 1
-    assert np.count_nonzero(grid != 255) <= 12 * max(1, int(np.prod(ratio)))
+    cropped = geometry.cropped(label)
+    labelled = np.argwhere(cropped != IGNORED)
+    classes: dict[tuple, set] = {}
+    for voxel, nearest in zip(labelled, nearest_grid_voxels(geometry, labelled), strict=True):
+        classes.setdefault(tuple(nearest), set()).add(cropped[tuple(voxel)])
+    for voxel, values in classes.items():
+        if grid[voxel] == IGNORED:
+            assert len(values) > 1
+        else:
+            assert grid[voxel] in values
+    voxels_per_scribble = np.ceil(np.array(geometry.source_spacing) / geometry.spacing) + 1
+    maximum = 12 * max(1, int(np.prod(voxels_per_scribble)))
+    assert np.count_nonzero(grid != IGNORED) <= maximum
 
 
-def test_integers_are_rounded_and_nearest_values_kept() -> None:
+def test_scalar_to_native_rounds_integers() -> None:
     weight = np.random.default_rng(0).choice([0, 200], (30, 30, 30)).astype(np.uint8)
     geometry = Geometry.of((20, 20, 20), np.eye(4), (2 / 3,) * 3)
     assert geometry.grid_shape == (30, 30, 30)
     assert geometry.scalar_to_native(weight).dtype == np.uint8
-    assert set(np.unique(geometry.scalar_to_native(weight, order=0))) == {0, 200}
-    assert geometry.scalar_to_native(np.full((30,) * 3, 77, np.uint8)).min() == 77
+    constant = np.full((30, 30, 30), 77, np.uint8)
+    assert geometry.scalar_to_native(constant).min() == 77
+
+
+def test_scalar_to_native_of_order_0_keeps_values() -> None:
+    weight = np.random.default_rng(0).choice([0, 200], (30, 30, 30)).astype(np.uint8)
+    geometry = Geometry.of((20, 20, 20), np.eye(4), (2 / 3,) * 3)
+    native = geometry.scalar_to_native(weight, order=0)
+    assert set(np.unique(native)) == {0, 200}
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.5, 0.7, 1.3)])
 @pytest.mark.parametrize("kind", [np.float16, np.float32])
-def test_probabilities_of_any_type_give_the_same_classes(spacing: tuple, kind: type) -> None:
+def test_probabilities_to_native_accepts_any_type(spacing: tuple, kind: type) -> None:
     geometry = Geometry.of((30, 31, 32), np.diag([-1.0, 1, 1, 1]), spacing)
-    scores = np.random.default_rng(0).integers(0, 256, (3, *geometry.grid_shape), dtype=np.uint8)
-    expected = geometry.probabilities_to_native(scores)
+    shape = (3, *geometry.grid_shape)
+    probabilities = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    expected = geometry.probabilities_to_native(probabilities)
     assert set(np.unique(expected)) == {0, 1, 2}
-    assert np.array_equal(geometry.probabilities_to_native(scores.astype(kind)), expected)
+    found = geometry.probabilities_to_native(probabilities.astype(kind))
+    assert np.array_equal(found, expected)
 
 
-def test_slabs_leave_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whole classes against slabs of 16 planes, with ignored voxels and coordinates half-way between voxels."""
-    label = np.random.default_rng(0).choice([0, 1, 2, 255], (66, 21, 20)).astype(np.uint8)
-    for spacing in ((2.0, 2.0, 1.0), (0.7, 1.1, 1.0), (1.0, 0.5, 2.0)):
-        geometry = Geometry.of(label.shape, np.diag([1.0, -1, 1, 1]), spacing)
-        grid = geometry.label_to_grid(label, 3)
-        native = geometry.scalar_to_native(grid, order=0)
-        with monkeypatch.context() as patched:
-            patched.setattr("hstf.imaging.slabs.SLAB_PLANES", 1000)
-            assert np.array_equal(geometry.label_to_grid(label, 3), grid)
-            assert np.array_equal(geometry.scalar_to_native(grid, order=0), native)
+@pytest.mark.parametrize("spacing", [(2.0, 2.0, 1.0), (0.7, 1.1, 1.0), (1.0, 0.5, 2.0)])
+def test_geometry_gives_the_same_result_in_slabs(
+    spacing: tuple,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Some voxels are ignored, and some coordinates are half-way between voxels."""
+    label = np.random.default_rng(0).choice([0, 1, 2, IGNORED], (66, 21, 20)).astype(np.uint8)
+    geometry = Geometry.of(label.shape, np.diag([1.0, -1, 1, 1]), spacing)
+    grid = geometry.label_to_grid(label, 3)
+    native = geometry.scalar_to_native(grid, order=0)
+    monkeypatch.setattr("hstf.imaging.slabs.SLAB_PLANES", 1000)
+    assert np.array_equal(geometry.label_to_grid(label, 3), grid)
+    assert np.array_equal(geometry.scalar_to_native(grid, order=0), native)
 
 
-def test_the_way_back_needs_little_memory() -> None:
-    geometry = Geometry.of((400, 128, 128), np.eye(4), (2.0, 2.0, 2.0))
+def test_probabilities_to_native_needs_little_memory() -> None:
+    shape = (400, 128, 128)
+    geometry = Geometry.of(shape, np.eye(4), (2.0, 2.0, 2.0))
     probabilities = np.full((4, *geometry.grid_shape), 60, np.uint8)
     tracemalloc.start()
     geometry.probabilities_to_native(probabilities)
-    peak = tracemalloc.get_traced_memory()[1]
+    _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert (
-        peak < 2 * 400 * 128 * 128
-    )  # bytes; the result alone is half of it, one float32 copy were twice
+    # The result needs one byte for each voxel; one float32 copy would need four.
+    assert peak < 2 * np.prod(shape)
 
 
 @given(affine=affines(), shape=SHAPES, target=SPACINGS)
 @settings(max_examples=30, deadline=None)
-def test_json_holds_all_of_it(affine: np.ndarray, shape: tuple, target: tuple) -> None:
+def test_geometry_is_the_same_after_json(affine: np.ndarray, shape: tuple, target: tuple) -> None:
     geometry = Geometry.of(shape, affine, target)
-    assert Geometry.model_validate(json.loads(json.dumps(geometry.to_json()))) == geometry
-    assert all(n >= 1 for n in geometry.grid_shape)
+    content = json.loads(json.dumps(geometry.to_json()))
+    assert Geometry.model_validate(content) == geometry
+    assert all(size >= 1 for size in geometry.grid_shape)
 
 
-def test_wrong_shapes_and_degenerate_affines_are_refused() -> None:
+def test_geometry_load_returns_what_was_saved(tmp_path: Path) -> None:
+    geometry = Geometry.of((4, 5, 6), np.eye(4), (1.0, 1.0, 2.0), ((0, 2), (1, 5), (2, 6)))
+    geometry.save(tmp_path / "geometry.json")
+    keys = list(json.loads((tmp_path / "geometry.json").read_text()))
+    assert keys == ["native_shape", "affine", "crop", "source_spacing", "spacing", "grid_shape"]
+    assert Geometry.load(tmp_path / "geometry.json") == geometry
+
+
+def test_geometry_load_names_a_damaged_file(tmp_path: Path) -> None:
+    (tmp_path / "geometry.json").write_text('{"crop": 1}')
+    with pytest.raises(HstfError, match=r"geometry\.json: .*run the stage 'preprocess' again"):
+        Geometry.load(tmp_path / "geometry.json")
+
+
+def test_grid_to_mm_inverts_the_affine() -> None:
+    affine = np.diag([-2.0, 3.0, 1.0, 1.0])
+    affine[:3, 3] = (10, 20, 30)
+    geometry = Geometry.of((5, 6, 7), affine, (2.0, 3.0, 1.0), ((1, 5), (0, 6), (2, 7)))
+    # The first array axis is flipped: grid voxel 0 of a crop from 1 is native voxel 3.
+    assert geometry.grid_to_mm((0, 1, 2)) == pytest.approx((10 - 2 * 3, 20 + 3 * 1, 30 + 4))
+
+
+def test_geometry_refuses_other_shapes() -> None:
     geometry = Geometry.of((4, 5, 6), np.eye(4), (1, 1, 1))
-    with pytest.raises(
-        HstfError, match=r"\(6, 5, 4\), but the native shape of its case is \(4, 5, 6\)"
-    ):
+    message = r"\(6, 5, 4\), but the native shape of its case is \(4, 5, 6\)"
+    with pytest.raises(HstfError, match=message):
         geometry.to_grid(np.zeros((6, 5, 4)))
     with pytest.raises(HstfError, match="grid shape"):
         geometry.probabilities_to_native(np.zeros((2, 6, 5, 4)))
+
+
+def test_geometry_of_refuses_a_degenerate_affine() -> None:
     with pytest.raises(HstfError, match="no direction"):
         Geometry.of((4, 5, 6), np.diag([1.0, 0, 1, 1]), (1, 1, 1))
 
 
-def test_the_bounding_box_is_tight() -> None:
+def test_bounding_box_is_tight() -> None:
     mask = np.zeros((9, 8, 7), bool)
-    mask[2, 3:6, 4], mask[7, 1, 6] = True, True
+    mask[2, 3:6, 4] = True
+    mask[7, 1, 6] = True
     assert bounding_box(mask) == ((2, 8), (1, 6), (4, 7))
