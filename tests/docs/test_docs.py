@@ -180,6 +180,15 @@ def test_options_exist(page: Path) -> None:
     assert not unknown, "\n".join(unknown)
 
 
+def test_table_of_import_options_names_options() -> None:
+    """Every option in the table of ``hstf import`` exists."""
+    text = content(ROOT / "docs" / "how-to" / "own-data.md")
+    cells = re.findall(r"^\| (`--.+?`) \|", text, re.MULTILINE)
+    named = {option for cell in cells for option in OPTION.findall(cell)}
+    assert "--labelled" in named
+    assert named <= options_of("import")
+
+
 @cache
 def options_of(command: str) -> frozenset[str]:
     """Return the options that the help of a command lists."""
