@@ -209,7 +209,7 @@ LESIONS = Table(
     "round_<r>/lesions.csv",
     "A connected component of a lesion class in a pseudo-label.",
     [
-        Column("case_id_<structure>", "text", "The case."),
+        Column("case_id", "text", "The case."),
         Column("class", "text", "Lesion class or region."),
         Column("component", "integer", "Number of the component in the case, from 1."),
         Column("volume_ml", "number", "Volume.", "ml"),

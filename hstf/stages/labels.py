@@ -66,7 +66,7 @@ def labels(context: StageContext, shard: str) -> int:
     layout = context.layout
     number = context.round
     unlabelled = {case.case_id for case in context.cases(Split.UNLABELLED)}
-    overrides = overrides_in_force(layout.overrides, context.schedule, number, unlabelled)
+    overrides = overrides_in_force(layout, context.schedule, number, unlabelled)
     check_corrected_labels(context, cases, overrides)
     refined = read_shard(REFINE, layout.pseudo_labels_table(number, shard))
     verdicts = read_shard(REFINE, layout.refine(number), verify=False)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 import time
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from hstf.runtime.run_lock import lock_run
 HOLD = "take(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
 
 
-def test_a_lock_names_its_holder_and_ends_with_it(tmp_path: Path) -> None:
+def test_take_names_the_holder_and_ends_with_it(tmp_path: Path) -> None:
     process = in_another_process(HOLD, tmp_path / "lock")
     with pytest.raises(Taken, match=rf"process {process.pid} on \S+ since 20"):
         take(tmp_path / "lock")
@@ -25,7 +26,7 @@ def test_a_lock_names_its_holder_and_ends_with_it(tmp_path: Path) -> None:
     os.close(take(tmp_path / "lock"))
 
 
-def test_who_comes_second_waits_and_says_for_whom(
+def test_exclusive_waits_and_names_the_holder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     process = in_another_process(HOLD.replace("60", "1"), tmp_path / "lock")
@@ -33,12 +34,14 @@ def test_who_comes_second_waits_and_says_for_whom(
     with exclusive(tmp_path / "lock", "teacher 1 unlabelled_0"):
         assert process.wait(5) == 0
     assert time.monotonic() - start < 10
-    told = capsys.readouterr().out
-    assert told.startswith(f"teacher 1 unlabelled_0: process {process.pid} on")
-    assert told.count("waiting until it is done") == 1
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"teacher 1 unlabelled_0: waiting for process {process.pid} on")
+    assert printed.count("waiting for") == 1
 
 
-def test_a_disk_without_locks_does_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locks_are_skipped_on_a_disk_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def none(*_: object) -> None:
         raise OSError(38, "Function not implemented")
 
@@ -49,7 +52,7 @@ def test_a_disk_without_locks_does_without(tmp_path: Path, monkeypatch: pytest.M
     assert lease(["0", "1"], tmp_path) is None
 
 
-def test_a_link_in_the_place_of_a_lock_is_not_followed(tmp_path: Path) -> None:
+def test_take_does_not_follow_links(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("x" * 300)
     (tmp_path / "lock").symlink_to("precious")
     with pytest.raises(OSError):
@@ -57,7 +60,7 @@ def test_a_link_in_the_place_of_a_lock_is_not_followed(tmp_path: Path) -> None:
     assert (tmp_path / "precious").read_text() == "x" * 300
 
 
-def test_the_locks_of_a_killed_run_are_removed_and_those_of_a_living_one_stay(
+def test_lock_run_removes_the_locks_of_a_killed_run_only(
     tmp_path: Path,
 ) -> None:
     lock = tmp_path / "locks" / "0.input.lock"
@@ -77,7 +80,7 @@ def test_the_locks_of_a_killed_run_are_removed_and_those_of_a_living_one_stay(
     assert not lock.exists()
 
 
-def test_each_process_gets_a_gpu_of_its_own_and_then_the_least_used(tmp_path: Path) -> None:
+def test_lease_gives_the_least_used_device(tmp_path: Path) -> None:
     code = "print(lease(['0', 'GPU-b', '2'], Path(sys.argv[1])), flush=True); time.sleep(60)"
     processes = [in_another_process(code, tmp_path / "leases") for _ in range(4)]
     assert [process.first for process in processes] == ["0", "1", "2", "0"]  # type: ignore[attr-defined]
@@ -90,17 +93,15 @@ def test_each_process_gets_a_gpu_of_its_own_and_then_the_least_used(tmp_path: Pa
         process.wait()
 
 
-def test_devices_are_called_as_the_environment_does() -> None:
+def test_visible_devices_uses_the_names_of_the_environment() -> None:
     assert visible_devices(2, {}) == ["0", "1"]
     assert visible_devices(2, {"CUDA_VISIBLE_DEVICES": "3, GPU-7"}) == ["3", "GPU-7"]
     assert visible_devices(2, {"CUDA_VISIBLE_DEVICES": "5"}) == ["0", "1"]
 
 
-def test_it_steps_aside_where_slurm_hands_gpus_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gpu_of_this_process_follows_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(module.tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "tempdir", None)
     assert gpu_of_this_process(0) is None and gpu_of_this_process(1) is None
     assert gpu_of_this_process(2) == 0
     monkeypatch.setenv("SLURM_JOB_ID", "1")

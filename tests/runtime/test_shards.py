@@ -1,4 +1,4 @@
-"""Shards skip what is done, and neither half-done nor edited files pass for whole."""
+"""Shards skip cases that are done and notice damaged, edited and missing files."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -8,8 +8,17 @@ from typing import Any
 import pytest
 
 from hstf.runtime.errors import HstfError
-from hstf.runtime.files import read_csv, write_text
-from hstf.runtime.shards import CaseWork, file_faults, read_table, run_shard
+from hstf.runtime.files import write_text
+from hstf.runtime.shards import CaseWork, file_problems, read_file_rows, read_shard, run_shard
+from hstf.runtime.tables import Column, Table
+
+FILES = [Column("files", "list", "Files."), Column("sha256", "list", "Their digests.")]
+TABLE = Table(
+    "copies",
+    "copies.csv",
+    "A copy.",
+    [Column("case_id", "text", "Case."), Column("length", "number", "Length."), *FILES],
+)
 
 
 class Shard:
@@ -33,7 +42,7 @@ class Shard:
             )
             for name, text in self.texts.items()
         ]
-        assert run_shard(self.table, self.parameters, works, ["length"], "copy") == len(self.ran)
+        assert run_shard(TABLE, self.table, self.parameters, works, "copy") == len(self.ran)
         return self.ran
 
     def _work(self, name: str, hook: Callable[[str], None]) -> Mapping[str, Any]:
@@ -50,16 +59,16 @@ def shard(tmp_path: Path) -> Shard:
     return shard
 
 
-def test_nothing_is_done_twice(shard: Shard) -> None:
+def test_run_shard_does_nothing_twice(shard: Shard) -> None:
     before = shard.table.read_bytes()
     assert shard.run() == []
     assert shard.table.read_bytes() == before
-    row = read_table(shard.table)["b"]
-    assert row["files"] == "b/out.txt"
-    assert row["length"] == "0.333333"
+    row = read_shard(TABLE, shard.table)["b"]
+    assert row["files"] == ["b/out.txt"]
+    assert row["length"] == 0.333333
 
 
-def test_what_changed_and_nothing_else_is_done_again(shard: Shard) -> None:
+def test_run_shard_computes_only_what_changed(shard: Shard) -> None:
     shard.texts["b"] = "two"
     assert shard.run() == ["b"]
     shard.texts["d"] = "new"
@@ -68,13 +77,13 @@ def test_what_changed_and_nothing_else_is_done_again(shard: Shard) -> None:
     assert shard.run() == ["a"]
     del shard.texts["a"]
     assert shard.run() == []
-    assert list(read_table(shard.table)) == ["b", "c", "d"]
+    assert list(read_shard(TABLE, shard.table)) == ["b", "c", "d"]
     shard.parameters["version"] = 2
     assert shard.run() == ["b", "c", "d"]
 
 
-def test_a_kill_between_files_and_record(shard: Shard) -> None:
-    """The old record is gone before the files change: it cannot vouch for them, whatever they are by then."""
+def test_run_shard_after_a_kill_between_files_and_record(shard: Shard) -> None:
+    """The old record is removed before the files change, so that it is never valid for other files."""
 
     def killed(name: str) -> None:
         if name == "b":
@@ -86,10 +95,10 @@ def test_a_kill_between_files_and_record(shard: Shard) -> None:
     shard.texts["b"] = "2"  # back to what the old record was about
     assert shard.run() == ["b"]
     assert shard.file("b").read_text() == "2"
-    assert read_table(shard.table).keys() == {"a", "b", "c"}
+    assert read_shard(TABLE, shard.table).keys() == {"a", "b", "c"}
 
 
-def test_leftovers_of_a_killed_writer_are_removed(shard: Shard) -> None:
+def test_run_shard_removes_leftovers_of_a_killed_process(shard: Shard) -> None:
     leftover = shard.file("a").with_name(".tmp-0123abcd-out.txt")
     leftover.write_text("half")
     shard.texts["a"] = "one"
@@ -98,33 +107,30 @@ def test_leftovers_of_a_killed_writer_are_removed(shard: Shard) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", "null", '{"key": 1}', '{"row": {"files": "x", "sha256": ""}}']
+    "content", ["", "{", "[]", "null", '{"key": 1}', '{"row": {"files": ["x"], "sha256": []}}']
 )
-def test_a_torn_record_is_none(shard: Shard, content: str) -> None:
+def test_run_shard_ignores_a_damaged_record(shard: Shard, content: str) -> None:
     (shard.folder / ".records" / "a.json").write_text(content)
     assert shard.run() == ["a"]
 
 
-def test_edits_are_named_with_the_way_to_an_override(shard: Shard) -> None:
+def test_read_shard_names_edited_and_missing_files(shard: Shard) -> None:
     shard.file("a").write_text("by hand")
     shard.file("b").unlink()
     with pytest.raises(HstfError) as caught:
-        read_table(shard.table)
-    told = str(caught.value)
-    assert "2 files are not as they were written" in told
-    assert (
-        f"a: {shard.file('a')} was changed after it was written. To correct a pseudo-label, put the file in"
-        in told
-    )
-    assert f"b: {shard.file('b')} is missing" in told
-    assert read_table(shard.table, verify=False).keys() == {"a", "b", "c"}
+        read_shard(TABLE, shard.table)
+    message = str(caught.value)
+    assert "2 files are not as they were written" in message
+    assert f"a: {shard.file('a')} was changed after it was written. To correct" in message
+    assert f"b: {shard.file('b')} is missing" in message
+    assert read_shard(TABLE, shard.table, verify=False).keys() == {"a", "b", "c"}
 
 
-def test_edits_are_not_written_over(shard: Shard) -> None:
+def test_run_shard_keeps_edited_files(shard: Shard) -> None:
     shard.file("a").write_text("by hand")
     shard.file("c").write_text("too")
     shard.texts["a"] = "one"  # even though it is out of date
-    with pytest.raises(HstfError, match="2 files would be lost that were changed by hand"):
+    with pytest.raises(HstfError, match="2 files that were edited by hand would be lost"):
         shard.run()
     assert shard.ran == []
     assert shard.file("a").read_text() == "by hand"
@@ -133,20 +139,16 @@ def test_edits_are_not_written_over(shard: Shard) -> None:
     assert shard.run() == ["a", "c"]
 
 
-def test_cases_without_files(tmp_path: Path) -> None:
-    work = CaseWork("a", {}, [], lambda: {"source": "rejected"})
-    table = tmp_path / "labels_0.csv"
-    assert run_shard(table, {}, [work], ["source"], "labels") == 1
-    assert run_shard(table, {}, [work], ["source"], "labels") == 0
-    assert read_table(table)["a"] == {
-        "case_id": "a",
-        "source": "rejected",
-        "files": "",
-        "sha256": "",
-    }
+def test_run_shard_accepts_cases_without_files(tmp_path: Path) -> None:
+    work = CaseWork("a", {}, [], lambda: {"length": 1.0})
+    path = tmp_path / "labels_0.csv"
+    assert run_shard(TABLE, path, {}, [work], "labels") == 1
+    assert run_shard(TABLE, path, {}, [work], "labels") == 0
+    expected = {"case_id": "a", "length": 1.0, "files": [], "sha256": []}
+    assert read_shard(TABLE, path) == {"a": expected}
 
 
-def test_a_failed_case_keeps_the_others(shard: Shard) -> None:
+def test_run_shard_keeps_finished_cases_when_one_fails(shard: Shard) -> None:
     def full(name: str) -> None:
         if name == "b":
             raise HstfError("out.txt: could not be written (No space left on device).")
@@ -159,12 +161,19 @@ def test_a_failed_case_keeps_the_others(shard: Shard) -> None:
     assert shard.run() == ["b", "c"]
 
 
-def test_an_edited_table_is_a_sentence(shard: Shard) -> None:
-    row = read_csv(shard.table)[0]
-    for broken in ({**row, "files": "a/out.txt;b/out.txt"}, {"case_id": "a"}):
-        assert "its row was edited" in file_faults(broken, shard.folder)[0]
+def test_file_problems_names_an_edited_row(shard: Shard) -> None:
+    row = TABLE.records(shard.table)[0]
+    for broken in ({**row, "files": ["a/out.txt", "b/out.txt"]}, {"case_id": "a"}):
+        assert "its row was edited" in file_problems(broken, shard.folder)[0]
 
 
-def test_the_record_tells_what_a_case_was_made_from(shard: Shard) -> None:
+def test_read_file_rows_reads_any_table(shard: Shard, tmp_path: Path) -> None:
+    rows = read_file_rows(shard.table)
+    assert [row["files"] for row in rows] == [["a/out.txt"], ["b/out.txt"], ["c/out.txt"]]
+    write_text(tmp_path / "other.csv", "case_id,dice\na,0.5\n")
+    assert read_file_rows(tmp_path / "other.csv") == []
+
+
+def test_run_shard_records_the_inputs(shard: Shard) -> None:
     record = json.loads((shard.folder / ".records" / "a.json").read_text())
     assert record["inputs"] == {"text": "1"}

@@ -9,31 +9,33 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.pseudo_label_files import tta_summary
+from support.shard_files import write_shard
 from support.stages import calibrate
 
 from hstf.config.experiment import Config
 from hstf.config.refine import CalibrateConfig, RefineConfig
 from hstf.experiment.cases import Case, Split
 from hstf.experiment.layout import Layout
+from hstf.experiment.tables import PREPROCESSED, TEACHER
 from hstf.imaging.arrays import write_array
 from hstf.imaging.geometry import Geometry
 from hstf.imaging.probabilities import apply_temperature
-from hstf.method.plr.anatomy_rules import KnownStructure, StructureRule
-from hstf.method.plr.calibration import Calibration, known_structure
+from hstf.method.plr.anatomy_rules import AnatomyRule, AnatomyRules
+from hstf.method.plr.calibration import Calibration, applicable_rules
 from hstf.method.plr.lesions import Component
-from hstf.method.plr.refinement import TeacherOutput
 from hstf.method.plr.reliability import (
     Reliability,
-    Sample,
+    VoxelSample,
     confidence_threshold,
-    diagram,
     fit_temperature,
     negative_log_likelihood,
     reliability,
+    reliability_diagram,
     sample_voxels,
 )
 from hstf.runtime.errors import HstfError
-from hstf.runtime.files import sha256_file, write_csv, write_json
+from hstf.runtime.files import write_csv, write_json
 from hstf.stages.calibrate import (
     CaseScore,
     LabelledCase,
@@ -46,13 +48,13 @@ from hstf.stages.calibrate import (
 )
 
 
-def drawn_sample(temperature: float, voxels: int = 40_000) -> Sample:
+def drawn_sample(temperature: float, voxels: int = 40_000) -> VoxelSample:
     """Voxels of a teacher whose probabilities are calibrated at ``temperature``: labels are drawn from p^(1/T)."""
     rng = np.random.default_rng(3)
     logits = rng.normal(0, 1.5, (3, voxels)).clip(-3, 3)
     stated, true = (np.exp(z) / np.exp(z).sum(axis=0) for z in (logits, logits / temperature))
     label = (rng.random(voxels) > true.cumsum(axis=0)[:2]).sum(axis=0).astype(np.uint8)
-    return Sample(np.rint(255 * stated).astype(np.uint8), label)
+    return VoxelSample(np.rint(255 * stated).astype(np.uint8), label)
 
 
 @pytest.mark.parametrize("temperature", [0.6, 1.0, 2.0])
@@ -65,7 +67,7 @@ def test_the_temperature_of_a_known_teacher_is_found(temperature: float) -> None
 
 def test_calibration_error_falls_with_the_temperature() -> None:
     sample = drawn_sample(2.0)
-    calibrated = Sample(
+    calibrated = VoxelSample(
         apply_temperature(sample.probabilities, fit_temperature(sample)), sample.label
     )
     before, after = (reliability(s, 3, 20) for s in (sample, calibrated))
@@ -73,12 +75,12 @@ def test_calibration_error_falls_with_the_temperature() -> None:
 
 
 def test_reliability_against_counting_by_hand() -> None:
-    sample = Sample(
+    sample = VoxelSample(
         np.array([[255, 140, 100], [0, 115, 155]], np.uint8), np.array([0, 1, 1], np.uint8)
     )
     background, foreground = reliability(sample, 2, bins=10)
     assert background.voxels.tolist() == [0, 0, 0, 0, 0, 1, 0, 0, 0, 1]
-    assert background.right.tolist() == [0] * 9 + [1]
+    assert background.correct.tolist() == [0] * 9 + [1]
     assert background.error == pytest.approx((140 / 255 + 0) / 2)
     assert foreground.error == pytest.approx(1 - 155 / 255)
     assert reliability(sample, 3, bins=10)[2].error is None
@@ -155,7 +157,7 @@ def test_foreground_and_as_much_doubtful_background_are_sampled() -> None:
 
 
 def test_without_voxels_the_temperature_is_one() -> None:
-    assert fit_temperature(Sample(np.zeros((2, 0), np.uint8), np.zeros(0, np.uint8))) == 1.0
+    assert fit_temperature(VoxelSample(np.zeros((2, 0), np.uint8), np.zeros(0, np.uint8))) == 1.0
 
 
 def ball_case(case_id: str, error: int) -> LabelledCase:
@@ -173,7 +175,7 @@ def ball_case(case_id: str, error: int) -> LabelledCase:
         "foreground_entropy": {"foreground": 0.1},
     }
     return LabelledCase(
-        case_id, TeacherOutput(probabilities, probabilities[[0, 0, 0]], agreement), label, 1.0
+        case_id, tta_summary(probabilities, probabilities[[0, 0, 0]], agreement), label, 1.0
     )
 
 
@@ -183,8 +185,15 @@ def sheet_of(case_ids: Iterable[str]) -> list[Case]:
 
 
 FOREGROUND = {"foreground": (1,)}
-RULES = {"foreground": StructureRule(1, 100.0, False, False)}
-KNOWN, UNKNOWN = KnownStructure(FOREGROUND, RULES), KnownStructure(FOREGROUND, {})
+RULES = {
+    "foreground": AnatomyRule(
+        maximum_components=1, minimum_mm3=100.0, has_holes=False, may_be_absent=False
+    )
+}
+KNOWN, UNKNOWN = (
+    AnatomyRules(classes=FOREGROUND, rules=RULES),
+    AnatomyRules(classes=FOREGROUND, rules={}),
+)
 
 
 def test_true_dice_is_that_of_what_refinement_would_write() -> None:
@@ -203,8 +212,8 @@ def test_structures_that_the_warm_up_misses_are_told() -> None:
     predicted = np.where(label == 2, 1, label)
     predicted[4, 4:8, 3:8] = 2
     probabilities = (255 * (predicted == np.arange(4).reshape(-1, 1, 1, 1))).astype(np.uint8)
-    case = LabelledCase("a", TeacherOutput(probabilities, probabilities[:3] * 0, {}), label, 1.0)
-    score = score_case(case, 1.0, KnownStructure(config.structures, {}), {}, config)
+    case = LabelledCase("a", tta_summary(probabilities, probabilities[:3] * 0, {}), label, 1.0)
+    score = score_case(case, 1.0, AnatomyRules(classes=config.structures, rules={}), {}, config)
     recall = dict(zip(config.structures, pooled_recall([score, score]), strict=True))
     assert recall == {"organ": 1.0, "lesion": pytest.approx(20 / 120), "duct": None}, (
         "no case has a duct"
@@ -220,8 +229,8 @@ def test_a_rule_that_costs_dice_out_of_fold_is_not_applied() -> None:
     for cases, helps in (([whole], True), ([torn], False), ([whole, torn], False)):
         rules = with_gains(KNOWN, cases)
         assert (rules["foreground"].dice_gain > 0) == helps
-        assert known_structure(FOREGROUND, rules, ()).rules == (rules if helps else {})
-    assert known_structure(FOREGROUND, RULES, ("foreground",)).rules == {}, (
+        assert applicable_rules(FOREGROUND, rules, ()).rules == (rules if helps else {})
+    assert applicable_rules(FOREGROUND, RULES, ("foreground",)).rules == {}, (
         "lesions are judged one by one"
     )
 
@@ -237,7 +246,7 @@ def test_calibration_of_cases_round_trips_and_ranks_them(tmp_path: Path) -> None
     calibration.save(tmp_path / "calibration.json")
     assert Calibration.load(tmp_path / "calibration.json") == calibration
     json.loads((tmp_path / "calibration.json").read_text(), parse_constant=pytest.fail)  # no NaN
-    predicted = [calibration.predicted_dice(f)["foreground"] for f in (s.features for s in scores)]
+    predicted = [calibration.predict_dice(f)["foreground"] for f in (s.features for s in scores)]
     assert predicted == sorted(predicted, reverse=True) and predicted[0] > predicted[-1]
     assert calibration.minimum_predicted_dice < min(predicted)
     assert calibration.evidence["dice"]["foreground"] == pytest.approx(
@@ -249,10 +258,10 @@ def test_calibration_of_cases_round_trips_and_ranks_them(tmp_path: Path) -> None
 
 
 def test_the_diagram_holds_bins_with_voxels_alone() -> None:
-    sample = Sample(
+    sample = VoxelSample(
         np.array([[255, 140, 100], [0, 115, 155]], np.uint8), np.array([0, 1, 1], np.uint8)
     )
-    assert diagram(reliability(sample, 2, bins=10), ["background", "organ"]) == [
+    assert reliability_diagram(reliability(sample, 2, bins=10), ["background", "organ"]) == [
         {
             "class": "background",
             "confidence": pytest.approx(140 / 255),
@@ -320,9 +329,12 @@ def test_calibration_from_scribbles(tmp_path: Path) -> None:
     voxels = [np.where(np.isnan(row), 0, 10) for row in dice]
     scores = [CaseScore(f, d, n // 2, n) for f, d, n in zip(features, dice, voxels, strict=True)]
     rules = {
-        name: StructureRule(0, 0.0, False, name != "organ") for name in ("organ", "vessel", "duct")
+        name: AnatomyRule(
+            maximum_components=0, minimum_mm3=0.0, has_holes=False, may_be_absent=name != "organ"
+        )
+        for name in ("organ", "vessel", "duct")
     }
-    sample = Sample(np.array([[255], [0], [0], [0]], np.uint8), np.zeros(1, np.uint8))
+    sample = VoxelSample(np.array([[255], [0], [0], [0]], np.uint8), np.zeros(1, np.uint8))
     calibration = assemble(config, sheet_of("abc"), sample, 1.0, rules, {}, scores)
     calibration.save(tmp_path / "calibration.json")
     json.loads((tmp_path / "calibration.json").read_text(), parse_constant=pytest.fail)  # no NaN
@@ -367,30 +379,25 @@ def make_out_of_fold(
         write_array(preprocessed / "label.b2nd", case.label, 8)
         write_array(predicted / "probabilities.b2nd", case.output.probabilities, 8)
         write_array(predicted / "uncertainty.b2nd", case.output.uncertainty, 8)
-        write_json(predicted / "agreement.json", case.output.agreement)
-    write_table(layout.preprocessed_table("labelled_0"), list(cases))
-    write_table(layout.out_of_fold_table("fold_0"), list(cases)[::2])
-    write_table(layout.out_of_fold_table("fold_1"), list(cases)[1::2])
+        case.output.agreement.save(predicted / "agreement.json")
+    write_shard(PREPROCESSED, layout.preprocessed_table("labelled_0"), list(cases))
+    write_shard(TEACHER, layout.out_of_fold_table("fold_0"), list(cases)[::2])
+    write_shard(TEACHER, layout.out_of_fold_table("fold_1"), list(cases)[1::2])
     return config
-
-
-def write_table(table: Path, case_ids: list[str]) -> None:
-    rows = []
-    for case_id in case_ids:
-        paths = sorted((table.parent / case_id).iterdir())
-        files = ";".join(f"{case_id}/{path.name}" for path in paths)
-        rows.append(
-            {"case_id": case_id, "files": files, "sha256": ";".join(map(sha256_file, paths))}
-        )
-    write_csv(table, rows, ["case_id", "files", "sha256"])
 
 
 def test_the_stage_learns_from_files(tmp_path: Path) -> None:
     config = make_out_of_fold(tmp_path)
     found = calibrate(config)
     assert Calibration.load(Layout.of(config).calibration) == found
-    rule = found.structure["foreground"]
-    assert rule == StructureRule(1, 108.0, False, False, dice_gain=rule.dice_gain)
+    rule = found.anatomy_rules["foreground"]
+    assert rule == AnatomyRule(
+        maximum_components=1,
+        minimum_mm3=108.0,
+        has_holes=False,
+        may_be_absent=False,
+        dice_gain=rule.dice_gain,
+    )
     assert 0 < rule.dice_gain < 0.01, "a stray voxel in a corner of each"
     truth = [1.0, 12 / 13, 6 / 7, 0.75]
     assert [case["mean_dice"] for case in found.evidence["cases"].values()] == pytest.approx(truth)
@@ -423,13 +430,13 @@ def test_the_calibration_of_another_version_is_refused_in_a_sentence(tmp_path: P
     content = json.loads(path.read_text())
     content["dice_models"]["foreground"]["centre"] = 0.9
     write_json(path, content)
-    with pytest.raises(HstfError, match=r"calibration\.json: .* Run hstf calibrate again"):
+    with pytest.raises(HstfError, match=r"calibration.json: does not have .* run the stage .calibrate. again"):
         Calibration.load(path)
 
 
 def test_a_case_without_prediction_is_named(tmp_path: Path) -> None:
     config = make_out_of_fold(tmp_path)
-    write_table(Layout.of(config).out_of_fold_table("fold_1"), ["case_1"])
+    write_shard(TEACHER, Layout.of(config).out_of_fold_table("fold_1"), ["case_1"])
     with pytest.raises(HstfError, match="no out-of-fold prediction of case_3"):
         calibrate(config)
 

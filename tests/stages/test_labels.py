@@ -1,6 +1,7 @@
 """The labels stage on files: a person's word comes first, and targets hold what the student should learn."""
 
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -12,16 +13,17 @@ from support.stages import labels, merge_labels
 
 from hstf.config.experiment import Config
 from hstf.experiment.layout import Layout
+from hstf.experiment.tables import LABELS
 from hstf.imaging.arrays import read_array
 from hstf.imaging.volumes import read_label
 from hstf.runtime.errors import HstfError
-from hstf.runtime.files import read_csv
+from hstf.runtime.shards import read_shard
 from hstf.stages.labels import training_target
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    config = make_experiment(tmp_path, refine={"share": [1.0]})
+    config = make_experiment(tmp_path, refine={"accepted_fraction": [1.0]})
     write_verdicts(config)
     return config
 
@@ -41,8 +43,8 @@ def decide(config: Config, *lines: str) -> None:
     path.write_text("\n".join(["round,case_id,action,reviewer,date,reason", *lines, ""]))
 
 
-def rows(config: Config) -> dict[str, dict[str, str]]:
-    return {row["case_id"]: row for row in read_csv(Layout.of(config).labels_shard_table(1, SHARD))}
+def rows(config: Config) -> dict[str, dict[str, Any]]:
+    return read_shard(LABELS, Layout.of(config).labels_shard_table(1, SHARD))
 
 
 def block() -> np.ndarray:
@@ -83,10 +85,8 @@ def test_automatic_labels_are_used_and_rejected_ones_are_not(config: Config) -> 
     assert labels(config, 1, SHARD) == 2
     layout = Layout.of(config)
     good, bad = (rows(config)[case_id] for case_id in CASES)
-    assert (good["source"], good["round"]) == ("automatic", "1") and float(
-        good["predicted_dice"]
-    ) == 0.95
-    assert (bad["source"], bad["files"], bad["sha256"]) == ("rejected", "", "")
+    assert (good["source"], good["round"], good["predicted_dice"]) == ("automatic", 1, 0.95)
+    assert (bad["source"], bad["files"], bad["sha256"]) == ("rejected", [], [])
     assert not (layout.labels(1) / "bad.nii.gz").exists()
     for name in ("good.nii.gz", "good.weight.nii.gz"):
         pseudo, used = (
@@ -108,7 +108,7 @@ def test_a_corrected_label_replaces_even_a_rejected_case(config: Config) -> None
     decide(config, '1,bad,replace,Dr. Mo,2026-01-02,"leak, apex"')
     labels(config, 1, SHARD)
     row = rows(config)["bad"]
-    assert (row["source"], row["reviewer"], row["reason"]) == ("human", "Dr. Mo", "leak, apex")
+    assert (row["source"], row["reviewer"], row["reason"]) == ("corrected", "Dr. Mo", "leak, apex")
     assert row["predicted_dice"] == ""
     folder = Layout.of(config).labels(1)
     np.testing.assert_array_equal(read_label(folder / "bad.nii.gz").data, block())
@@ -138,7 +138,7 @@ def test_a_scribbled_correction_is_learned_from_where_it_is_scribbled(config: Co
 def test_a_file_alone_is_a_persons_word(config: Config) -> None:
     correct(config, "good", block())
     labels(config, 1, SHARD)
-    assert (rows(config)["good"]["source"], rows(config)["good"]["reviewer"]) == ("human", "")
+    assert (rows(config)["good"]["source"], rows(config)["good"]["reviewer"]) == ("corrected", "")
 
 
 def test_accept_and_reject(config: Config) -> None:
@@ -147,7 +147,7 @@ def test_accept_and_reject(config: Config) -> None:
     good, bad = (rows(config)[case_id] for case_id in CASES)
     assert (bad["source"], bad["reason"], float(bad["predicted_dice"])) == ("accepted", "fine", 0.3)
     assert (Layout.of(config).labels(1) / "bad" / "target.b2nd").is_file()
-    assert (good["source"], good["files"]) == ("rejected", "")
+    assert (good["source"], good["files"]) == ("rejected", [])
 
 
 def test_a_change_redoes_its_case_alone_and_removes_what_is_no_longer_used(config: Config) -> None:
@@ -183,7 +183,7 @@ def test_corrected_labels_are_checked_all_at_once(config: Config) -> None:
     with pytest.raises(HstfError) as error:
         labels(config, 1, SHARD)
     for part in (
-        "3 faults",
+        "3 problems",
         "holds the values 7, expected only 0, 3, 9",
         "up to 5 mm away",
         "has shape (5, 5, 5), the image",
@@ -201,9 +201,9 @@ def test_an_edited_pseudo_label_is_refused_with_the_way_to_an_override(config: C
 def test_joined_table(config: Config) -> None:
     labels(config, 1, SHARD)
     merge_labels(config, 1)
-    good, bad = read_csv(Layout.of(config).labels_table(1))
-    assert good["files"].split(";")[2] == "labels/good/target.b2nd"
+    good, bad = LABELS.records(Layout.of(config).labels_table(1))
+    assert good["files"][2] == "labels/good/target.b2nd"
     assert list(good) == [
         "case_id", "round", "source", "reviewer", "reason", "predicted_dice", "weight_mean", "files", "sha256"
     ]  # fmt: skip
-    assert bad["files"] == ""
+    assert bad["files"] == []

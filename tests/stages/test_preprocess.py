@@ -14,6 +14,7 @@ from hstf.config.load import resolve_config
 from hstf.config.preprocess import PreprocessConfig
 from hstf.experiment.layout import Layout
 from hstf.experiment.plan import Normalisation, Plan
+from hstf.experiment.tables import CHECK
 from hstf.imaging.arrays import read_array
 from hstf.imaging.class_locations import class_locations
 from hstf.imaging.geometry import Geometry
@@ -21,7 +22,7 @@ from hstf.imaging.label_values import class_indices
 from hstf.imaging.preparation import prepare_image
 from hstf.imaging.volumes import Volume, read_image
 from hstf.runtime.errors import HstfError
-from hstf.runtime.files import read_csv, sha256_file, write_csv
+from hstf.runtime.files import read_csv, sha256_file
 
 AFFINE = np.array(
     [[0, -1.0, 0, 5], [1.0, 0, 0, 7], [0, 0, 2.0, -3], [0, 0, 0, 1]]
@@ -95,7 +96,7 @@ def test_files_that_are_not_those_that_were_checked_are_named(
         {"file": str(path), "sha256": sha256_file(path)}
         for path in (tmp_path / "0.nii.gz", tmp_path / "1.nii.gz", tmp_path / "label_0.nii.gz")
     ]
-    write_csv(Layout.of(config).check, rows, ["file", "sha256"])
+    CHECK.write(Layout.of(config).check, rows)
     write_nifti(tmp_path / "0.nii.gz", np.ones(SHAPE, np.float32))
     with pytest.raises(HstfError) as error:
         preprocess(config, "labelled_0")

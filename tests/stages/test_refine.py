@@ -1,7 +1,6 @@
 """The refine stage on files: what is written, decided, skipped and refused."""
 
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -17,6 +16,7 @@ from support.pseudo_label_files import (
     ball,
     calibration,
     make_experiment,
+    tta_summary,
 )
 from support.stages import labels, merge_refined, refine
 
@@ -24,17 +24,18 @@ from hstf.cli import main
 from hstf.config.experiment import Config
 from hstf.config.refine import RefineConfig
 from hstf.experiment.layout import Layout
+from hstf.experiment.tables import LESIONS, REFINE
 from hstf.imaging.geometry import Geometry
 from hstf.imaging.overlays import best_slices, draw_overlay
 from hstf.imaging.regions import Structures
 from hstf.imaging.volumes import read_label
-from hstf.method.plr.anatomy_rules import StructureRule
+from hstf.method.plr.anatomy_rules import AnatomyRule
 from hstf.method.plr.calibration import Calibration
 from hstf.method.plr.lesions import fit_lesions
 from hstf.method.plr.predicted_dice import DiceModel
-from hstf.method.plr.refinement import TeacherOutput, judge, refine_case, select_best
+from hstf.method.plr.refinement import judge, refine_case, select_best
+from hstf.method.tta_summary import TtaSummary
 from hstf.runtime.errors import HstfError
-from hstf.runtime.files import read_csv
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def config(tmp_path: Path) -> Config:
 
 def rows(config: Config, number: int = 1) -> dict[str, dict[str, str]]:
     table = Layout.of(config).pseudo_labels_table(number, SHARD)
-    return {row["case_id"]: row for row in read_csv(table)}
+    return {row["case_id"]: row for row in REFINE.records(table)}
 
 
 def test_steps_of_one_case_add_up() -> None:
@@ -54,7 +55,7 @@ def test_steps_of_one_case_add_up() -> None:
     probabilities[1, 3, 3, 3] = 100  # a hole
     probabilities[1, 7, 7, 7] = 250  # a second component
     probabilities[0] = 255 - probabilities[1]
-    output = TeacherOutput(
+    output = tta_summary(
         probabilities, np.zeros((3, 8, 8, 8), np.uint8),
         {"scales": {"1.0": {"organ": 0.9}}, "foreground_entropy": {"organ": 0.1}},
     )  # fmt: skip
@@ -67,7 +68,7 @@ def test_steps_of_one_case_add_up() -> None:
         "low_confidence": 1,
         "components": 1,
         "holes": 1,
-        "structure": 2,
+        "changed": 2,
     }
     assert refined.weight[1, 1, 1] == round(255 * 0.1)
     assert refined.weight[3, 3, 3] == refined.weight[7, 7, 7] == round(255 * 0.3)
@@ -113,9 +114,9 @@ def test_a_shard_writes_labels_weights_pictures_and_a_table(config: Config) -> N
     truth = ball_in_native()
     assert 2 * (truth & (data == 3)).sum() / (truth.sum() + (data == 3).sum()) > 0.93
     row = rows(config)["good"]
-    assert (row["components"], row["holes"], row["previous_round"]) == ("1", "1", "0")
-    assert float(row["volume_ml_organ"]) == pytest.approx((data == 3).sum() * 2.4 / 1000, rel=1e-4)
-    assert row["files"] == "good.nii.gz;good.weight.nii.gz"
+    assert (row["components"], row["holes"], row["previous_round"]) == (1, 1, 0)
+    assert row["volume_ml_organ"] == pytest.approx((data == 3).sum() * 2.4 / 1000, rel=1e-4)
+    assert row["files"] == ["good.nii.gz", "good.weight.nii.gz", "good.target.b2nd"]
     for case_id in CASES:
         assert Image.open(folder / "overlays" / f"{case_id}.png").size[0] == 720
 
@@ -130,11 +131,14 @@ def ball_in_native() -> np.ndarray:
 def test_an_outlier_is_rejected_and_listed_first(config: Config) -> None:
     refine(config, 1, SHARD)
     merge_refined(config, 1)
-    first, second = read_csv(Layout.of(config).refine(1))
-    assert (first["case_id"], first["accepted"]) == ("bad", "0")
+    first, second = REFINE.records(Layout.of(config).refine(1))
+    assert (first["case_id"], first["accepted"]) == ("bad", False)
     assert first["reason"] == "predicted Dice 0.300 is below 0.700"
-    assert (second["case_id"], second["accepted"]) == ("good", "1")
-    assert second["files"] == "pseudo_labels/good.nii.gz;pseudo_labels/good.weight.nii.gz"
+    assert (second["case_id"], second["accepted"]) == ("good", True)
+    assert second["files"][:2] == [
+        "pseudo_labels/good.nii.gz",
+        "pseudo_labels/good.weight.nii.gz",
+    ]
 
 
 def test_what_is_done_is_not_done_again(config: Config) -> None:
@@ -166,11 +170,11 @@ def test_round_two_lowers_the_weight_where_it_contradicts_round_one(config: Conf
     labels(config, 1, SHARD)
     refine(config, 2, SHARD)
     row = rows(config, 2)["good"]
-    assert row["previous_round"] == "50" and 0.9 < float(row["previous_round_dice"]) < 1
+    assert row["previous_round"] == 50 and 0.9 < row["previous_round_dice"] < 1
     weight = read_label(layout.pseudo_labels(2) / "good.weight.nii.gz").data
     assert weight[tuple(moved.T)].max() <= round(255 * 0.3) < weight[0, 0, 0]
     assert (
-        rows(config, 2)["bad"]["previous_round_dice"] == ""
+        rows(config, 2)["bad"]["previous_round_dice"] is None
     )  # rejected in round 1: nothing to look back to
 
 
@@ -181,29 +185,33 @@ def test_after_a_round_without_pseudo_labels_there_is_nothing_to_look_back_to(
         update={"rounds_overrides": {1: {"student": {"learns_from": "labels"}}}}
     )
     assert refine(config, 2, SHARD) == 2
-    assert {row["previous_round"] for row in rows(config, 2).values()} == {"0"}
+    assert {row["previous_round"] for row in rows(config, 2).values()} == {0}
 
 
 def test_the_best_share_of_the_round_is_taken_and_the_others_say_why(config: Config) -> None:
     alone = RefineConfig(minimum_predicted_dice=0, previous_round=False)
-    half = config.model_copy(update={"refine": alone.model_copy(update={"share": (0.5, 1.0)})})
+    half = config.model_copy(
+        update={"refine": alone.model_copy(update={"accepted_fraction": (0.5, 1.0)})}
+    )
     for number in (1, 2):
         refine(half, number, SHARD)
         merge_refined(half, number)
     layout = Layout.of(half)
     first, second = (
-        {row["case_id"]: row for row in read_csv(layout.refine(number))} for number in (1, 2)
+        {row["case_id"]: row for row in REFINE.records(layout.refine(number))} for number in (1, 2)
     )
-    assert first["good"]["accepted"] == "1" and first["bad"]["accepted"] == "0"
+    assert first["good"]["accepted"] and not first["bad"]["accepted"]
     assert (
         first["bad"]["reason"]
         == "predicted Dice 0.300 is number 2 of 2; this round learns from the best 1"
     )
-    assert second["bad"]["accepted"] == "1"
-    wider = config.model_copy(update={"refine": alone.model_copy(update={"share": (1.0,)})})
+    assert second["bad"]["accepted"]
+    wider = config.model_copy(
+        update={"refine": alone.model_copy(update={"accepted_fraction": (1.0,)})}
+    )
     assert refine(wider, 1, SHARD) == 0  # no case is refined again
     merge_refined(wider, 1)
-    assert {row["accepted"] for row in read_csv(layout.refine(1))} == {"1"}
+    assert {row["accepted"] for row in REFINE.records(layout.refine(1))} == {True}
 
 
 @pytest.mark.parametrize(
@@ -211,19 +219,19 @@ def test_the_best_share_of_the_round_is_taken_and_the_others_say_why(config: Con
 )
 def test_the_best_of_equals_goes_by_name(share: float, kept: str) -> None:
     rows = [
-        {"case_id": name, "predicted_dice": dice, "accepted": "1", "reason": ""}
-        for name, dice in zip("edcba", ("0.5", "0.7", "0.7", "0.9", "0.9"), strict=True)
+        {"case_id": name, "predicted_dice": dice, "accepted": True, "reason": ""}
+        for name, dice in zip("edcba", (0.5, 0.7, 0.7, 0.9, 0.9), strict=True)
     ]
     select_best(rows, share)
-    assert sorted(row["case_id"] for row in rows if row["accepted"] == "1") == list(kept)
+    assert sorted(row["case_id"] for row in rows if row["accepted"]) == list(kept)
 
 
-def random_output(classes: int, shape: tuple[int, int, int] = (9, 10, 11)) -> TeacherOutput:
+def random_output(classes: int, shape: tuple[int, int, int] = (9, 10, 11)) -> TtaSummary:
     rng = np.random.default_rng(classes)
     logits = ndimage.gaussian_filter(rng.normal(0, 6, (classes, *shape)), (0, 1, 1, 1))
     p = np.exp(logits) / np.exp(logits).sum(axis=0)
     agreement = {"scales": {"1.0": {f"c{k}": 0.9 for k in range(1, classes)}}}
-    return TeacherOutput(
+    return tta_summary(
         np.rint(255 * p).astype(np.uint8),
         rng.integers(0, 256, (3, *shape)).astype(np.uint8),
         agreement,
@@ -233,12 +241,29 @@ def random_output(classes: int, shape: tuple[int, int, int] = (9, 10, 11)) -> Te
 def known_classes(classes: int, lesions: int = 0) -> tuple[Calibration, Structures]:
     """What is known of ``classes`` classes, of which the last ``lesions`` are lesions."""
     names = ["background", *(f"c{k}" for k in range(1, classes))]
-    organs = {name: StructureRule(1, 3.0, False, False) for name in names[1:]}
+    organs = {
+        name: AnatomyRule(
+            maximum_components=1, minimum_mm3=3.0, has_holes=False, may_be_absent=False
+        )
+        for name in names[1:]
+    }
     models = {name: fit_lesions([], [], 0.2) for name in names[classes - lesions :]}
-    dice = {name: DiceModel(0.9, 1.0, {"confidence": 0.8}, 0.0) for name in names[1:]}
+    dice = {
+        name: DiceModel(mean=0.9, slope=1.0, usual={"confidence": 0.8}, absent=0.0)
+        for name in names[1:]
+    }
     sd = dict.fromkeys(names[1:], 0.05)
     return Calibration(
-        1.5, dict.fromkeys(names, 0.7), organs, models, dice, sd, 0.05, 8, 0.5, {}
+        temperature=1.5,
+        thresholds=dict.fromkeys(names, 0.7),
+        anatomy_rules=organs,
+        lesions=models,
+        dice_models=dice,
+        class_sd=sd,
+        mean_sd=0.05,
+        patients=8,
+        minimum_predicted_dice=0.5,
+        evidence={},
     ), {name: (k,) for k, name in enumerate(names) if k}
 
 
@@ -262,9 +287,9 @@ def test_with_all_parts_off_the_label_is_the_most_likely_class_and_every_weight_
 
 
 STEP_OF = {
-    "keep_components": {"components", "structure"},
-    "judge_lesions": {"lesions", "lesion_weight", "possible_lesions", "structure"},
-    "fill_holes": {"holes", "structure"}, "voxel_weights": {"uncertainty"}, "thresholds": {"low_confidence"},
+    "keep_components": {"components", "changed"},
+    "judge_lesions": {"lesions", "lesion_weight", "possible_lesions", "changed"},
+    "fill_holes": {"holes", "changed"}, "voxel_weights": {"uncertainty"}, "thresholds": {"low_confidence"},
 }  # fmt: skip
 
 
@@ -281,7 +306,7 @@ def test_each_part_is_switched_on_alone(part: str, classes: int) -> None:
     assert np.all(refined.weight[~same] <= round(255 * config.changed_weight))
 
 
-def lesion_case(likely: float) -> TeacherOutput:
+def lesion_case(likely: float) -> TtaSummary:
     """An organ (class 1) with a lesion (class 2) of three voxels, three more where one is possible, and a hole's worth."""
     p = np.zeros((3, 12, 12, 12))
     p[0], p[1] = 0.98, 0.02
@@ -291,7 +316,7 @@ def lesion_case(likely: float) -> TeacherOutput:
     uncertainty = np.zeros((3, 12, 12, 12), np.uint8)
     uncertainty[0, 5, 5, 4:7] = 200
     agreement = {"scales": {"1.0": {"c1": 0.9, "c2": 0.9}}}
-    return TeacherOutput(np.rint(255 * p).astype(np.uint8), uncertainty, agreement)
+    return tta_summary(np.rint(255 * p).astype(np.uint8), uncertainty, agreement)
 
 
 def test_a_lesion_that_is_kept_is_learned_as_a_whole_and_possible_ones_are_ignored() -> None:
@@ -330,7 +355,7 @@ def test_lesions_are_never_removed_for_their_number_or_size() -> None:
     probabilities = np.zeros((2, 10, 10, 10), np.uint8)
     probabilities[1, 1:9:3, 1:9:3, 1:9:3] = 240  # 27 single voxels
     probabilities[0] = 255 - probabilities[1]
-    output = TeacherOutput(
+    output = tta_summary(
         probabilities, np.zeros((3, 10, 10, 10), np.uint8), {"scales": {"1.0": {"c1": 1.0}}}
     )
     refined = refine_case(output, known, names, 1.0, RefineConfig(calibrate=False))
@@ -339,22 +364,27 @@ def test_lesions_are_never_removed_for_their_number_or_size() -> None:
 
 def test_lesions_are_listed_for_people(tmp_path: Path) -> None:
     config = make_experiment(tmp_path, lesions=["organ"])
-    known = replace(calibration(), lesions={"organ": fit_lesions([], [], 0.2)})
+    known = calibration().model_copy(update={"lesions": {"organ": fit_lesions([], [], 0.2)}})
     known.save(Layout.of(config).calibration)
     refine(config, 1, SHARD)
     merge_refined(config, 1)
-    assert rows(config)["good"]["files"] == "good.nii.gz;good.weight.nii.gz;good.lesions.csv"
-    found = read_csv(Layout.of(config).lesions(1))
+    assert rows(config)["good"]["files"] == [
+        "good.nii.gz",
+        "good.weight.nii.gz",
+        "good.target.b2nd",
+        "good.lesions.csv",
+    ]
+    found = LESIONS.records(Layout.of(config).lesions(1))
     assert [row["class"] for row in found] == [
         "organ"
     ] * 4  # a ball and a stray voxel in either case
-    ball_row = max(found[:2], key=lambda row: float(row["volume_ml"]))
-    assert ball_row["kept"] == "1" and float(ball_row["probability"]) == pytest.approx(
+    ball_row = max(found[:2], key=lambda row: row["volume_ml"])
+    assert ball_row["kept"] and ball_row["probability"] == pytest.approx(
         230 / 255, abs=0.01
     )
     centre = AFFINE @ [*((np.array(SHAPE) - 1) / 2), 1]
     np.testing.assert_allclose(
-        [float(ball_row[c]) for c in ("x_mm", "y_mm", "z_mm")], centre[:3], atol=0.5
+        [ball_row[c] for c in ("x_mm", "y_mm", "z_mm")], centre[:3], atol=0.5
     )
     assert rows(config)["good"]["lesions_kept"] == "2"
 
@@ -381,7 +411,7 @@ def test_the_command_needs_no_shard_to_join_tables(config: Config, tmp_path: Pat
     file.write_text(config.model_dump_json())
     assert main(["refine", "--config", str(file), "--round", "1", "--shard", SHARD]) == 0
     assert main(["refine", "--config", str(file), "--round", "1"]) == 0
-    assert len(read_csv(Layout.of(config).refine(1))) == 2
+    assert len(REFINE.records(Layout.of(config).refine(1))) == 2
 
 
 def test_slices_go_through_the_largest_cross_sections() -> None:

@@ -25,13 +25,14 @@ from torch import Tensor
 from hstf.cli import main
 from hstf.config.experiment import Config
 from hstf.experiment.layout import Layout
+from hstf.experiment.tables import HISTORY
 from hstf.method.csc import draw_zoom, sigmoid_ramp
 from hstf.method.objectives.registry import student_objective
 from hstf.method.objectives.self_training import blend, blend_share, self_training
 from hstf.models.hybrid import HybridNet
 from hstf.models.registry import build, load_network, network_spec, save_network
 from hstf.runtime.errors import HstfError
-from hstf.runtime.files import read_csv, sha256_file
+from hstf.runtime.files import sha256_file
 from hstf.stages import student as stage
 from hstf.training import member as member_module
 from hstf.training.batch import Batch
@@ -82,7 +83,7 @@ def test_rejected_cases_are_not_learned_from(
     layout = Layout.of(config)
     _, meta = load_network(layout.weights(1, "seed_0"))
     assert (meta["round"], meta["pseudo_labelled"], meta["steps"]) == (1, 2, 6)
-    rows = read_csv(layout.history(1, "seed_0"))
+    rows = HISTORY.records(layout.history(1, "seed_0"))
     assert [row["step"] for row in rows] == ["4", "6"]
     assert all(float(row["csc_predictions"]) > 0 for row in rows)
     terms = ("segmentation", "zoomed_segmentation", "csc_predictions", "csc_features")

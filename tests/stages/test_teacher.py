@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.shard_files import write_shard
 from support.stages import members, predict_out_of_fold, teacher, teachers_by_case
 from support.teacher_files import PLAN, SHAPE, save_weights
 
@@ -14,12 +15,13 @@ from hstf.config.experiment import Config
 from hstf.config.load import resolve_config
 from hstf.experiment.cases import Split, read_cases
 from hstf.experiment.layout import Layout
+from hstf.experiment.tables import PREPROCESSED
 from hstf.imaging.arrays import read_array, write_array
 from hstf.method import ensemble
 from hstf.models.base import NetworkSpec
 from hstf.models.registry import build, save_network
 from hstf.runtime.errors import HstfError
-from hstf.runtime.files import read_csv, read_json, sha256_file, write_csv, write_json
+from hstf.runtime.files import read_csv, read_json, write_csv, write_json
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,10 @@ class Experiment:
 
 def write_preprocessed(layout: Layout, shard: str, cases: list[str], seed: int = 0) -> None:
     random = np.random.default_rng(seed)
-    rows = []
     for case in cases:
         path = layout.preprocessed / case / "image.b2nd"
         write_array(path, random.normal(size=(1, *SHAPE)).astype(np.float16), 8)
-        rows.append({"case_id": case, "files": f"{case}/image.b2nd", "sha256": sha256_file(path)})
-    write_csv(layout.preprocessed_table(shard), rows, ["case_id", "files", "sha256"])
+    write_shard(PREPROCESSED, layout.preprocessed_table(shard), cases)
 
 
 @pytest.fixture

@@ -1,18 +1,23 @@
 """A small experiment on disk, up to the teacher's output: what the refine and labels stages read."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 
 from hstf.config.experiment import Config
 from hstf.experiment.layout import Layout
+from hstf.experiment.tables import PREPROCESSED, TEACHER
 from hstf.imaging.arrays import write_array
 from hstf.imaging.geometry import Geometry
-from hstf.method.plr.anatomy_rules import StructureRule
+from hstf.method.plr.anatomy_rules import AnatomyRule
 from hstf.method.plr.calibration import Calibration
 from hstf.method.plr.predicted_dice import DiceModel
-from hstf.runtime.files import sha256_file, write_csv, write_json
+from hstf.method.tta_summary import Agreement, TtaSummary
+from hstf.runtime.files import write_csv
+from support.shard_files import write_shard
 from support.stages import merge_refined, refine
 
 SHAPE = (30, 24, 16)
@@ -44,12 +49,16 @@ def make_experiment(folder: Path, **sections: object) -> Config:
         geometry.save(target / "geometry.json")
         noise = np.random.default_rng(1).normal(size=(1, *geometry.grid_shape)).astype(np.float16)
         write_array(target / "image.b2nd", noise, 32)
-    write_table(layout.preprocessed_table(SHARD), ("geometry.json", "image.b2nd"))
+    write_shard(
+        PREPROCESSED, layout.preprocessed_table(SHARD), CASES, ("geometry.json", "image.b2nd")
+    )
     for number in (1, 2):
         for case_id, agreement in zip(CASES, (0.95, 0.3), strict=True):
             write_teacher(layout.teacher(number) / case_id, geometry, agreement)
-        write_table(
+        write_shard(
+            TEACHER,
             layout.teacher_table(number, SHARD),
+            CASES,
             ("probabilities.b2nd", "uncertainty.b2nd", "agreement.json"),
         )
     calibration().save(layout.calibration)
@@ -64,11 +73,22 @@ def write_verdicts(config: Config, number: int = 1) -> None:
 
 def calibration() -> Calibration:
     """One connected organ without holes, of at least 100 mm3, whose predicted Dice is its agreement across scales."""
-    model = DiceModel(0.95, 1.0, {"scales": 0.95}, 0.0)
-    rule = StructureRule(1, 100.0, has_holes=False, may_be_absent=False)
+    model = DiceModel(mean=0.95, slope=1.0, usual={"scales": 0.95}, absent=0.0)
+    rule = AnatomyRule(
+        maximum_components=1, minimum_mm3=100.0, has_holes=False, may_be_absent=False
+    )
     thresholds = {"background": 0.5, "organ": 0.6}
     return Calibration(
-        1.0, thresholds, {"organ": rule}, {}, {"organ": model}, {"organ": 0.05}, 0.05, 8, 0.7, {}
+        temperature=1.0,
+        thresholds=thresholds,
+        anatomy_rules={"organ": rule},
+        lesions={},
+        dice_models={"organ": model},
+        class_sd={"organ": 0.05},
+        mean_sd=0.05,
+        patients=8,
+        minimum_predicted_dice=0.7,
+        evidence={},
     )
 
 
@@ -84,26 +104,17 @@ def write_teacher(folder: Path, geometry: Geometry, agreement: float) -> None:
     organ[tuple(n // 2 for n in organ.shape)] = 60
     organ[0, 0, 0] = 240
     dice = {"organ": agreement}
-    write_array(folder / "probabilities.b2nd", np.stack([255 - organ, organ]), 32)
-    write_array(folder / "uncertainty.b2nd", np.full((3, *organ.shape), 10, np.uint8), 32)
-    write_json(
-        folder / "agreement.json",
-        {
-            "scales": {"0.8": dice, "1.0": dice},
-            "members": {},
-            "flips": {},
-            "foreground_entropy": {"organ": 0.1},
-        },
+    summary = tta_summary(
+        np.stack([255 - organ, organ]),
+        np.full((3, *organ.shape), 10, np.uint8),
+        {"scales": {"0.8": dice, "1.0": dice}, "foreground_entropy": {"organ": 0.1}},
     )
+    summary.save(folder, 32)
 
 
-def write_table(table: Path, names: tuple[str, ...]) -> None:
-    """A shard's table of the files ``<case>/<name>`` beside it."""
-    rows = []
-    for case_id in CASES:
-        paths = [table.parent / case_id / name for name in names]
-        rows.append(
-            {"case_id": case_id, "files": ";".join(f"{case_id}/{name}" for name in names),
-             "sha256": ";".join(map(sha256_file, paths))}
-        )  # fmt: skip
-    write_csv(table, rows, ["case_id", "files", "sha256"])
+def tta_summary(
+    probabilities: np.ndarray, uncertainty: np.ndarray, agreement: Mapping[str, Any]
+) -> TtaSummary:
+    """The summary of TTA views whose ``agreement`` has some of its parts."""
+    parts = dict.fromkeys(("scales", "members", "flips", "foreground_entropy", "volumes_ml"), {})
+    return TtaSummary(probabilities, uncertainty, Agreement.model_validate(parts | dict(agreement)))

@@ -11,7 +11,7 @@ from hstf.config.experiment import Config
 from hstf.config.load import resolve_config
 from hstf.experiment.layout import Layout
 from hstf.experiment.plan import Normalisation, Plan
-from hstf.method.plr.anatomy_rules import StructureRule
+from hstf.method.plr.anatomy_rules import AnatomyRule
 from hstf.method.plr.calibration import Calibration
 from hstf.models.base import NetworkSpec
 from hstf.models.hybrid import HybridNet
@@ -31,9 +31,21 @@ def tiny_plan(channels: int = 1) -> Plan:
 def calibration() -> Calibration:
     """Of labelled cases that all have one liver with holes and one tumour."""
     rules = dict.fromkeys(
-        ("liver", "tumour"), StructureRule(1, 0.0, has_holes=True, may_be_absent=False)
+        ("liver", "tumour"),
+        AnatomyRule(maximum_components=1, minimum_mm3=0.0, has_holes=True, may_be_absent=False),
     )
-    return Calibration(1.0, {}, rules, {}, {}, {}, 0.0, 2, 0.0, {})
+    return Calibration(
+        temperature=1.0,
+        thresholds={},
+        anatomy_rules=rules,
+        lesions={},
+        dice_models={},
+        class_sd={},
+        mean_sd=0.0,
+        patients=2,
+        minimum_predicted_dice=0.0,
+        evidence={},
+    )
 
 
 def tiny_experiment(
