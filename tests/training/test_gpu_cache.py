@@ -9,7 +9,7 @@ from support.training_files import CLASSES, SHAPE, scan, write_case, write_exper
 
 from hstf.experiment.layout import Layout
 from hstf.imaging.arrays import write_array
-from hstf.training.gpu_cache import cache_cases, on_device
+from hstf.training.gpu_cache import on_device
 from hstf.training.member import pseudo_cases
 from hstf.training.patches import PatchSource, TrainingCase
 
