@@ -269,7 +269,7 @@ def test_probabilities_to_native_accepts_any_type(spacing: tuple, kind: type) ->
 
 
 @pytest.mark.parametrize("spacing", [(2.0, 2.0, 1.0), (0.7, 1.1, 1.0), (1.0, 0.5, 2.0)])
-def test_geometry_gives_the_same_result_in_slabs(
+def test_geometry_is_the_same_in_slabs(
     spacing: tuple,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

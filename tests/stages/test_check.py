@@ -340,7 +340,7 @@ def test_unchanged_files_are_not_read_again(data: Data, capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", "null", '{"version": 0, "files": {}}', '{"version": 1}']
+    "content", ["", "{", "[]", "null", '{"version": 1, "files": {}}', '{"version": 2}']
 )
 def test_a_torn_cache_is_none(data: Data, content: str, capsys: pytest.CaptureFixture[str]) -> None:
     first = check(data.config())

@@ -178,7 +178,7 @@ def test_only_what_arrays_depend_on_makes_them_anew(config: Config, tmp_path: Pa
 def test_values_without_a_class_are_named(config: Config, tmp_path: Path) -> None:
     write_nifti(tmp_path / "label_1.nii.gz", np.full(SHAPE, 7, np.uint8))
     with pytest.raises(
-        HstfError, match=r"case_1: .*label_1\.nii\.gz: holds the values \[7\].*wall 4"
+        HstfError, match=r"case_1: .*label_1\.nii\.gz: has the values \[7\].*wall 4"
     ):
         preprocess(config, "labelled_0")
 
