@@ -29,6 +29,7 @@ class StoredArray:
         path: Path,
         array: blosc2.NDArray,
     ) -> None:
+        """Wrap an open array of Blosc2."""
         self.path = path
         self.shape: tuple[int, ...] = tuple(array.shape)
         self.dtype: np.dtype = array.dtype

@@ -32,6 +32,7 @@ class ItkVoxels:
         shape: tuple[int, ...],
         dtype: np.dtype,
     ) -> None:
+        """Store what the header states; the voxels are not read."""
         self.path = path
         self.shape = shape
         self.dtype = dtype
@@ -42,6 +43,7 @@ class ItkVoxels:
         dtype: Any = None,
         copy: bool | None = None,
     ) -> np.ndarray:
+        """Read the voxels."""
         import SimpleITK
 
         with _short_errors():
@@ -52,6 +54,7 @@ class ItkVoxels:
         return voxels.astype(dtype, copy=False)
 
     def __getitem__(self, index: Any) -> np.ndarray:
+        """Read all voxels and return those of ``index``."""
         return np.asarray(self)[index]
 
 

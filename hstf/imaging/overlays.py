@@ -43,7 +43,9 @@ class Sliceable(Protocol):
 
     shape: tuple[int, ...]
 
-    def __getitem__(self, region: tuple[int | slice, ...]) -> np.ndarray: ...
+    def __getitem__(self, region: tuple[int | slice, ...]) -> np.ndarray:
+        """Read a region."""
+        ...
 
 
 def overlay_path(
