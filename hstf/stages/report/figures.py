@@ -1,15 +1,18 @@
-"""Figures of the report: plain data in, a matplotlib figure out; drawn once into the page and once as a PNG file.
+"""Figures of the report, and the style of all figures.
 
-In the page colours come from its style sheet, so that a figure is legible in light and in dark. Colours are Okabe and
-Ito's, and no figure tells anything by colour alone.
+Each function takes plain numbers and returns a matplotlib figure. A figure is drawn once into the page
+and once as a PNG file. Its colours in the page come from the style sheet, so that it is legible on a
+light and on a dark background. The colours are those of Okabe and Ito, which colour-blind people can
+distinguish; markers and line styles carry the same information.
 """
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import matplotlib
 import numpy as np
@@ -18,161 +21,164 @@ from matplotlib.figure import Figure
 
 from hstf.runtime.files import atomic_path
 from hstf.scoring.lesion_detection import FROC_RATES
-from hstf.stages.report.page import Chart
+from hstf.stages.report.page import Chart, round_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 INK = "#1b2431"
+"""Colour of text and axes; the page replaces it by its own."""
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#a07400", "#56b4e9")
+"""Colours of series; the page replaces them by its own."""
 MARKERS = "osD^vP"
+LINES = ("-", "--", ":", "-.")
 STYLE: Any = {
-    "svg.fonttype": "none", "svg.hashsalt": "hstf", "font.size": 10, "text.color": INK, "axes.labelcolor": INK,
-    "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.grid": True, "grid.color": INK, "grid.alpha": 0.13, "legend.frameon": False, "savefig.transparent": False,
-    "axes.titlesize": 10, "lines.linewidth": 1.8, "lines.markersize": 5,
-}  # fmt: skip
-MOST_CLASSES = 8
+    "svg.fonttype": "none",
+    "svg.hashsalt": "hstf",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": INK,
+    "grid.alpha": 0.13,
+    "legend.frameon": False,
+    "savefig.transparent": False,
+    "axes.titlesize": 10,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5,
+}
+PIXELS_PER_INCH = 96
+"""Of the page."""
+PNG_DPI = 150
+PANELS_IN_ROW = 4
+MAXIMUM_NAMED_CLASSES = 8
+"""With more classes, the figure of the rounds draws their lines without names."""
 MANY_POINTS = 1500
-SMALL_CHANGE = 0.02
-"""Half of the least range of an axis of shares: what is no change shall not look like one."""
+"""From this number on, points are drawn as an image: a page of vector points would be slow."""
+MINIMUM_RANGE = 0.04
+"""Minimum range of an axis of fractions, so that a change without meaning does not look large."""
+NAMED_LOSSES = 3
+"""Number of test cases whose loss is named."""
+
 Numbers = Sequence[float | None]
 Points = tuple[list[float], list[float]]
 """Horizontal and vertical positions."""
+Parameters = ParamSpec("Parameters")
+Draw = Callable[Parameters, Figure]
+
+
+def styled(draw: Draw[Parameters]) -> Draw[Parameters]:
+    """Make a function draw in the style of the report."""
+
+    @wraps(draw)
+    def draw_in_style(*args: Parameters.args, **options: Parameters.kwargs) -> Figure:
+        with matplotlib.rc_context(STYLE):
+            return draw(*args, **options)
+
+    return draw_in_style
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Where the figures of a report lie as PNG files."""
+    """The folder in which the figures of a page are stored as PNG files."""
 
     folder: Path
 
     def add(self, name: str, title: str, figure: Figure, caption: str) -> Chart:
-        """Save ``figure`` as ``<name>.png`` and return it for the page."""
+        """Save a figure as ``<name>.png`` and return it for the page."""
         save_png(figure, self.folder / f"{name}.png")
-        return Chart(name, title, as_svg(figure, name), caption, round(figure.get_figwidth() * 96))
+        width = round(figure.get_figwidth() * PIXELS_PER_INCH)
+        return Chart(name, title, as_svg(figure, name), caption, width)
 
 
 def as_svg(figure: Figure, name: str) -> Markup:
-    """The figure as inline SVG whose colours are the page's ``currentColor`` and ``--series-n``, its ids unique."""
+    """Convert a figure to inline SVG.
+
+    Args:
+        figure: the figure.
+        name: prefix of the ids in the SVG, which must be unique in the page.
+
+    Returns:
+        SVG whose colours are ``currentColor`` and the variables ``--series-<n>`` of the page.
+    """
     buffer = io.StringIO()
+    metadata = {"Date": None, "Creator": None}
     with matplotlib.rc_context(STYLE):
-        figure.savefig(
-            buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
-        )
+        figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
     svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    svg = svg[svg.index("<svg") :]
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", svg)
+    svg = svg.replace(INK, "currentColor")
     for index, colour in enumerate(SERIES):
         svg = svg.replace(colour, f"var(--series-{index})")
     return Markup(svg)  # noqa: S704 - matplotlib escapes the text in it
 
 
 def save_png(figure: Figure, target: Path) -> None:
-    """The figure as a PNG file on white, 150 dots an inch."""
+    """Save a figure as a PNG file on a white background."""
     with matplotlib.rc_context(STYLE), atomic_path(target) as path:
-        figure.savefig(path, format="png", dpi=150, metadata={"Software": None})
+        figure.savefig(path, format="png", dpi=PNG_DPI, metadata={"Software": None})
 
 
-def _axes(
-    columns: int = 1, width: float = 7.2, height: float = 3.5, **options: Any
-) -> tuple[Figure, list["Axes"]]:
-    """A figure with ``columns`` panels side by side, at most four in a row."""
-    in_row = min(columns, 4)
-    rows = -(-columns // in_row)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, height * rows), layout="constrained")
-        panels = figure.subplots(rows, in_row, squeeze=False, **options).ravel()
-    for panel in panels[columns:]:
+def make_panels(number: int, width: float, height: float) -> tuple[Figure, list["Axes"]]:
+    """Make a figure with ``number`` panels side by side.
+
+    Args:
+        number: number of panels.
+        width: width of the figure (inches).
+        height: height of a row of panels (inches).
+    """
+    columns = min(number, PANELS_IN_ROW)
+    rows = -(-number // columns)
+    figure = Figure(figsize=(width, height * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel in panels[number:]:
         panel.set_visible(False)
-    return figure, list(panels[:columns])
+    return figure, list(panels[:number])
 
 
-def _known(values: Numbers) -> np.ndarray:
-    return np.array([np.nan if value is None else value for value in values], dtype=float)
+def make_axes(width: float, height: float) -> tuple[Figure, "Axes"]:
+    """Make a figure with one panel of a size in inches."""
+    figure, panels = make_panels(1, width, height)
+    return figure, panels[0]
 
 
-def dice_by_round(
-    rounds: Sequence[int],
-    mean: Numbers,
-    low: Numbers,
-    high: Numbers,
-    classes: Mapping[str, Numbers],
-) -> Figure:
-    """Mean test Dice with its interval, and each class, over the rounds (0: warm-up)."""
-    figure, (axes,) = _axes(width=6.3, height=3.6)
-    with matplotlib.rc_context(STYLE):
-        if len(classes) > 1:
-            for index, (name, values) in enumerate(classes.items()):
-                named = len(classes) <= MOST_CLASSES
-                colour = SERIES[1 + index % (len(SERIES) - 1)] if named else INK
-                axes.plot(
-                    rounds, _known(values), color=colour, marker=MARKERS[(1 + index) % len(MARKERS)], linewidth=1.2,
-                    alpha=1 if named else 0.35, label=name if named else None,
-                )  # fmt: skip
-        _band(axes, rounds, _known(mean), _known(low), _known(high))
-        axes.set(ylabel="Dice of the test cases", xticks=list(rounds))
-        means = ["" if value is None else f"\n{value:.3f}" for value in mean]
-        axes.set_xticklabels([f"{_round(n)}{text}" for n, text in zip(rounds, means, strict=True)])
-        axes.margins(x=0.08)
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return figure
+def series_look(index: int) -> dict[str, Any]:
+    """Return colour and marker of a series."""
+    colour = SERIES[index % len(SERIES)]
+    marker = MARKERS[index % len(MARKERS)]
+    return {"color": colour, "marker": marker}
 
 
-def _band(
-    axes: "Axes", rounds: Sequence[int], mean: np.ndarray, low: np.ndarray, high: np.ndarray
-) -> None:
-    error = np.array([mean - low, high - mean])
-    axes.errorbar(
-        rounds, mean, np.nan_to_num(error), color=SERIES[0], marker=MARKERS[0], markersize=7, linewidth=2.6,
-        capsize=5, elinewidth=1.4, label="mean (95% CI)", zorder=5,
-    )  # fmt: skip
+def draw_diagonal(axes: "Axes", low: float, high: float) -> None:
+    """Draw the line on which both axes have the same value, and make the axes equal."""
+    axes.plot([low, high], [low, high], color=INK, linewidth=1, linestyle="--")
+    axes.set_xlim(low, high)
+    axes.set_ylim(low, high)
+    axes.set_aspect("equal")
 
 
-def _round(number: int) -> str:
-    return f"round {number}" if number else "warm-up"
+def set_rounds(axes: "Axes", numbers: Sequence[int], notes: Sequence[str] = ()) -> None:
+    """Make the horizontal axis one of rounds.
+
+    Args:
+        axes: the axes.
+        numbers: the rounds; 0 is the warm-up.
+        notes: a second line below each round.
+    """
+    labels = [round_name(number) for number in numbers]
+    if notes:
+        labels = [f"{label}\n{note}" for label, note in zip(labels, notes, strict=True)]
+    axes.set_xticks(list(numbers), labels)
 
 
-def paired_cases(
-    names: Sequence[str], before: Sequence[float], after: Sequence[float], labels: tuple[str, str]
-) -> Figure:
-    """Dice of each test case before and after: above the diagonal is better. The three largest losses are named."""
-    figure, (axes,) = _axes(width=4.6, height=4.2)
-    x, y = np.array(before, dtype=float), np.array(after, dtype=float)
-    better = y >= x
-    with matplotlib.rc_context(STYLE):
-        low = max(0.0, min(x.min(), y.min()) - 0.03)
-        high = min(1.0, max(x.max(), y.max()) + 0.02)
-        axes.plot([low, high], [low, high], color=INK, linewidth=1, linestyle="--")
-        for chosen, colour, marker, text in (
-            (better, SERIES[0], "o", "better or equal"), (~better, SERIES[1], "v", "worse"),
-        ):  # fmt: skip
-            axes.scatter(
-                x[chosen], y[chosen], color=colour, marker=marker, alpha=0.75, label=f"{text}: {int(chosen.sum())}",
-                rasterized=len(x) > MANY_POINTS,
-            )  # fmt: skip
-        for index in np.argsort(y - x)[:3]:
-            if y[index] < x[index]:
-                axes.annotate(
-                    names[index],
-                    (x[index], y[index]),
-                    (6, -10),
-                    textcoords="offset points",
-                    fontsize=8,
-                )
-        axes.set(
-            xlabel=f"Dice, {labels[0]}",
-            ylabel=f"Dice, {labels[1]}",
-            xlim=(low, high),
-            ylim=(low, high),
-        )
-        axes.set_aspect("equal")
-        _legend_above(axes)
-    return figure
-
-
-def _legend_above(axes: "Axes", columns: int = 2) -> None:
-    """The legend over the axes, where no mark is."""
+def legend_above(axes: "Axes", columns: int = 2) -> None:
+    """Put the legend above the axes, where it hides nothing."""
     axes.legend(
         loc="lower left",
         bbox_to_anchor=(0, 1.0),
@@ -182,200 +188,298 @@ def _legend_above(axes: "Axes", columns: int = 2) -> None:
     )
 
 
-def training_curves(
-    panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
-) -> Figure:
-    """Curves over training steps: a panel for each ``panels`` key (a loss term), a line for each member."""
-    figure, all_axes = _axes(len(panels), width=min(10.0, 2.0 + 3.2 * len(panels)), height=2.9)
-    with matplotlib.rc_context(STYLE):
-        for axes, (title, members) in zip(all_axes, panels.items(), strict=True):
-            for index, (member, (steps, values)) in enumerate(members.items()):
-                style = ("-", "--", ":", "-.")[index // len(SERIES) % 4]
-                axes.plot(
-                    steps,
-                    values,
-                    color=SERIES[index % len(SERIES)],
-                    linestyle=style,
-                    label=member,
-                    linewidth=1.4,
-                )
-            axes.set(title=title, xlabel="step")
-        longest = max(all_axes, key=lambda axes: len(axes.lines))
-        figure.legend(handles=longest.lines, loc="outside upper left", ncols=8, fontsize=9)
-    return figure
-
-
-def calibration_error(before: Mapping[str, float], after: Mapping[str, float]) -> Figure:
-    """Expected calibration error of each class before and after the temperature; 0: confidence means what it says."""
-    figure, (axes,) = _axes(width=6.0, height=1.1 + 0.4 * len(after))
-    rows = range(len(after))
-    with matplotlib.rc_context(STYLE):
-        axes.hlines(
-            rows, list(before.values()), list(after.values()), color=INK, alpha=0.4, linewidth=2
-        )
-        axes.scatter(
-            list(before.values()), rows, color=SERIES[1], marker="s", label="as predicted", zorder=3
-        )
-        axes.scatter(
-            list(after.values()), rows, color=SERIES[0], marker="o", label="calibrated", zorder=3
-        )
-        axes.set_yticks(rows, list(after))
-        axes.set(xlabel="expected calibration error (0 is best)", ylim=(len(after) - 0.5, -0.5))
-        axes.set_xlim(left=0)
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return figure
-
-
-def predicted_against_true(groups: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
-    """Predicted (x) and true (y) Dice of cases: a panel for each group (a round, say)."""
-    figure, panels = _axes(len(groups), width=1.4 + 3.4 * min(len(groups), 3), height=4.0)
-    values = [value for pair in groups.values() for side in pair for value in side]
-    low, high = max(0.0, min(values) - 0.03), min(1.01, max(values) + 0.03)
-    with matplotlib.rc_context(STYLE):
-        for index, (axes, (name, (predicted, true))) in enumerate(
-            zip(panels, groups.items(), strict=True)
-        ):
-            axes.plot([low, high], [low, high], color=INK, linewidth=1, linestyle="--")
-            many = len(predicted) > MANY_POINTS
-            axes.scatter(predicted, true, alpha=0.6, rasterized=many, **_look(index))
-            axes.set(
-                title=name,
-                xlabel="predicted Dice",
-                ylabel="true Dice",
-                xlim=(low, high),
-                ylim=(low, high),
-            )
-            axes.set_aspect("equal")
-    return figure
-
-
-def predicted_dice(
-    rounds: Mapping[int, Sequence[float]], bounds: Mapping[int, float | None]
-) -> Figure:
-    """How predicted Dice is spread in each round, and the bound below which a pseudo-label is rejected."""
-    figure, (axes,) = _axes(height=1.2 + 0.55 * len(rounds))
-    generator = np.random.default_rng(0)
-    with matplotlib.rc_context(STYLE):
-        for row, (number, dice) in enumerate(rounds.items()):
-            height = row + generator.uniform(-0.22, 0.22, len(dice))
-            many = len(dice) > MANY_POINTS
-            axes.scatter(
-                dice, height, color=SERIES[0], alpha=0.45, s=16, linewidths=0, rasterized=many
-            )
-            axes.vlines(
-                np.median(dice),
-                row - 0.32,
-                row + 0.32,
-                color=INK,
-                linewidth=2,
-                label="" if row else "median",
-            )
-            if (bound := bounds.get(number)) is not None:
-                label = "" if row else "rejected below"
-                axes.vlines(
-                    bound, row - 0.5, row + 0.5, color=SERIES[1], linestyle="--", label=label
-                )
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2)
-        axes.set(xlabel="predicted Dice of a pseudo-label", ylim=(len(rounds) - 0.5, -0.5))
-        axes.set_yticks(range(len(rounds)), [f"round {number}" for number in rounds])
-    return figure
-
-
-def reliability(classes: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
-    """Share of right voxels (y) against confidence (x), for each class: on the diagonal confidence means what it says."""
-    figure, (axes,) = _axes(width=4.9, height=4.4)
-    with matplotlib.rc_context(STYLE):
-        axes.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle="--")
-        for index, (name, (confidence, accuracy)) in enumerate(classes.items()):
-            axes.plot(confidence, accuracy, label=name, linewidth=1.3, **_look(index))
-        axes.set(
-            xlabel="confidence",
-            ylabel="share of voxels that are right",
-            xlim=(0, 1.02),
-            ylim=(0, 1.02),
-        )
-        axes.set_aspect("equal")
-        _legend_above(axes)
-    return figure
-
-
-def _look(index: int) -> dict[str, Any]:
-    """Colour and marker of a series."""
-    return {"color": SERIES[index % len(SERIES)], "marker": MARKERS[index % len(MARKERS)]}
-
-
-def risk_coverage(
-    rounds: Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float]]],
-) -> Figure:
-    """Share of wrong voxels (y) among those kept (x, as a share of all), by round; the last of each: the kept half.
-
-    Args:
-        rounds: coverage, error and least weight (0..1) of each point.
-    """
-    figure, (axes,) = _axes(width=5.4, height=3.6)
-    with matplotlib.rc_context(STYLE):
-        for index, (name, (coverage, error, weight)) in enumerate(rounds.items()):
-            axes.plot(coverage, error, label=name, linewidth=1.5, color=SERIES[index % len(SERIES)])
-            half = int(np.argmin(np.abs(np.array(weight) - 0.5)))
-            axes.scatter(
-                coverage[half : half + 1], error[half : half + 1], zorder=3, **_look(index)
-            )
-        axes.set(
-            xlabel="share of the foreground voxels kept",
-            ylabel="share of them wrong",
-            xlim=(0, 1.02),
-        )
-        axes.set_ylim(bottom=0)
-        _legend_above(axes, columns=3)
-    return figure
-
-
-def by_round(panels: Mapping[str, Mapping[str, Mapping[int, float | None]]]) -> Figure:
-    """Numbers over the rounds: a panel for each key, a line for each series, dashed from the second on."""
-    figure, all_axes = _axes(len(panels), width=min(10.0, 1.2 + 3.5 * len(panels)), height=3.3)
-    with matplotlib.rc_context(STYLE):
-        for axes, (title, series) in zip(all_axes, panels.items(), strict=True):
-            numbers = sorted({number for values in series.values() for number in values})
-            for index, (name, values) in enumerate(series.items()):
-                line = _known([values.get(number) for number in numbers])
-                if np.isfinite(line).any():
-                    axes.plot(
-                        numbers, line, label=name, linestyle="--" if index else "-", **_look(index)
-                    )
-            axes.set(ylabel=title, xticks=numbers)
-            middle, half = np.mean(axes.get_ylim()), np.ptp(axes.get_ylim()) / 2
-            axes.set_ylim(middle - max(half, SMALL_CHANGE), middle + max(half, SMALL_CHANGE))
-            axes.set_xticklabels([_round(number) for number in numbers])
-            axes.margins(x=0.15)
-            _legend_above(axes, columns=3)
-    return figure
-
-
-def froc(panels: Mapping[str, Mapping[str, Sequence[Sequence[float]]]]) -> Figure:
-    """Sensitivity against false positives per scan: a panel for each class, a staircase for each round.
-
-    Args:
-        panels: corners of each staircase, false positives per scan and sensitivity first.
-    """
-    figure, all_axes = _axes(len(panels), width=min(10.0, 1.6 + 3.6 * len(panels)), height=3.4)
-    with matplotlib.rc_context(STYLE):
-        for axes, (title, rounds) in zip(all_axes, panels.items(), strict=True):
-            for index, (name, points) in enumerate(rounds.items()):
-                x, y = np.array([(0.0, 0.0), *((p[0], p[1]) for p in points)]).T
-                axes.plot(
-                    x, y, drawstyle="steps-post", label=name, color=SERIES[index % len(SERIES)]
-                )
-                axes.scatter(x[-1:], y[-1:], zorder=3, **_look(index))
-            axes.set_xscale("symlog", linthresh=FROC_RATES[0], base=2)
-            axes.set_xlim(0, max(axes.get_xlim()[1], FROC_RATES[-1]))
-            axes.set_xticks([0, *FROC_RATES], [f"{rate:g}" for rate in (0, *FROC_RATES)])
-            axes.set(
-                xlabel="false positives per scan", ylabel=f"{title}: share found", ylim=(0, 1.03)
-            )
-            _legend_above(axes, columns=3)
-    return figure
+def legend_right(axes: "Axes") -> None:
+    """Put the legend to the right of the axes."""
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def unzip(pairs: Sequence[tuple[float, float]]) -> Points:
-    """First and second members of ``pairs``."""
-    return [first for first, _ in pairs], [second for _, second in pairs]
+    """Return the first and the second numbers of pairs."""
+    first = [pair[0] for pair in pairs]
+    second = [pair[1] for pair in pairs]
+    return first, second
+
+
+def _array(values: Numbers) -> np.ndarray:
+    """Convert numbers to an array; None becomes NaN."""
+    return np.array([np.nan if value is None else value for value in values], dtype=float)
+
+
+@styled
+def dice_by_round(
+    rounds: Sequence[int],
+    mean: Numbers,
+    low: Numbers,
+    high: Numbers,
+    classes: Mapping[str, Numbers],
+) -> Figure:
+    """Draw the mean test Dice with its interval, and the Dice of each class, by round."""
+    figure, axes = make_axes(6.3, 3.6)
+    if len(classes) > 1:
+        _draw_classes(axes, rounds, classes)
+    means = _array(mean)
+    errors = np.nan_to_num(np.array([means - _array(low), _array(high) - means]))
+    axes.errorbar(
+        rounds,
+        means,
+        errors,
+        color=SERIES[0],
+        marker=MARKERS[0],
+        markersize=7,
+        linewidth=2.6,
+        capsize=5,
+        elinewidth=1.4,
+        label="mean (95% CI)",
+        zorder=5,
+    )
+    axes.set_ylabel("Dice of the test cases")
+    set_rounds(axes, rounds, ["" if value is None else f"{value:.3f}" for value in mean])
+    axes.margins(x=0.08)
+    legend_right(axes)
+    return figure
+
+
+def _draw_classes(axes: "Axes", rounds: Sequence[int], classes: Mapping[str, Numbers]) -> None:
+    """Draw a line for each class; lines of many classes have no names."""
+    is_named = len(classes) <= MAXIMUM_NAMED_CLASSES
+    for index, (name, values) in enumerate(classes.items()):
+        # The first colour is that of the mean.
+        colour = SERIES[1 + index % (len(SERIES) - 1)]
+        axes.plot(
+            rounds,
+            _array(values),
+            color=colour if is_named else INK,
+            marker=MARKERS[(1 + index) % len(MARKERS)],
+            linewidth=1.2,
+            alpha=1 if is_named else 0.35,
+            label=name if is_named else None,
+        )
+
+
+@styled
+def paired_cases(
+    names: Sequence[str], before: Sequence[float], after: Sequence[float], labels: tuple[str, str]
+) -> Figure:
+    """Draw the Dice of each test case before and after; points above the diagonal are better after."""
+    figure, axes = make_axes(4.6, 4.2)
+    x = np.array(before, dtype=float)
+    y = np.array(after, dtype=float)
+    low = max(0.0, min(x.min(), y.min()) - 0.03)
+    high = min(1.0, max(x.max(), y.max()) + 0.02)
+    draw_diagonal(axes, low, high)
+    is_better = y >= x
+    _draw_group(axes, x[is_better], y[is_better], SERIES[0], "o", "better or equal")
+    _draw_group(axes, x[~is_better], y[~is_better], SERIES[1], "v", "worse")
+    for index in np.argsort(y - x)[:NAMED_LOSSES]:
+        if y[index] < x[index]:
+            place = (x[index], y[index])
+            axes.annotate(names[index], place, (6, -10), textcoords="offset points", fontsize=8)
+    axes.set_xlabel(f"Dice, {labels[0]}")
+    axes.set_ylabel(f"Dice, {labels[1]}")
+    legend_above(axes)
+    return figure
+
+
+def _draw_group(
+    axes: "Axes", x: np.ndarray, y: np.ndarray, colour: str, marker: str, name: str
+) -> None:
+    axes.scatter(
+        x,
+        y,
+        color=colour,
+        marker=marker,
+        alpha=0.75,
+        label=f"{name}: {len(x)}",
+        rasterized=len(x) > MANY_POINTS,
+    )
+
+
+@styled
+def training_curves(
+    panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
+) -> Figure:
+    """Draw curves over training steps.
+
+    Args:
+        panels: for each panel (a term of the loss) the steps and values of each line.
+    """
+    width = min(10.0, 2.0 + 3.2 * len(panels))
+    figure, all_axes = make_panels(len(panels), width, 2.9)
+    for axes, (title, lines) in zip(all_axes, panels.items(), strict=True):
+        for index, (name, (steps, values)) in enumerate(lines.items()):
+            axes.plot(
+                steps,
+                values,
+                color=SERIES[index % len(SERIES)],
+                linestyle=LINES[index // len(SERIES) % len(LINES)],
+                label=name,
+                linewidth=1.4,
+            )
+        axes.set_title(title)
+        axes.set_xlabel("step")
+    most_lines = max(all_axes, key=lambda axes: len(axes.lines))
+    figure.legend(handles=most_lines.lines, loc="outside upper left", ncols=8, fontsize=9)
+    return figure
+
+
+@styled
+def calibration_error(before: Mapping[str, float], after: Mapping[str, float]) -> Figure:
+    """Draw the expected calibration error of each class before and after temperature scaling."""
+    figure, axes = make_axes(6.0, 1.1 + 0.4 * len(after))
+    rows = range(len(after))
+    old = list(before.values())
+    new = list(after.values())
+    axes.hlines(rows, old, new, color=INK, alpha=0.4, linewidth=2)
+    axes.scatter(old, rows, color=SERIES[1], marker="s", label="as predicted", zorder=3)
+    axes.scatter(new, rows, color=SERIES[0], marker="o", label="calibrated", zorder=3)
+    axes.set_yticks(rows, list(after))
+    axes.set_xlabel("expected calibration error (0 is best)")
+    axes.set_ylim(len(after) - 0.5, -0.5)
+    axes.set_xlim(left=0)
+    legend_right(axes)
+    return figure
+
+
+@styled
+def predicted_against_true(groups: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
+    """Draw predicted (x) and true (y) Dice of cases, a panel for each group."""
+    width = 1.4 + 3.4 * min(len(groups), 3)
+    figure, panels = make_panels(len(groups), width, 4.0)
+    values = np.concatenate([np.concatenate(pair) for pair in groups.values()])
+    low = max(0.0, values.min() - 0.03)
+    high = min(1.01, values.max() + 0.03)
+    for index, (name, (predicted, true)) in enumerate(groups.items()):
+        axes = panels[index]
+        draw_diagonal(axes, low, high)
+        many = len(predicted) > MANY_POINTS
+        axes.scatter(predicted, true, alpha=0.6, rasterized=many, **series_look(index))
+        axes.set_title(name)
+        axes.set_xlabel("predicted Dice")
+        axes.set_ylabel("true Dice")
+    return figure
+
+
+@styled
+def predicted_dice(
+    rounds: Mapping[int, Sequence[float]], bounds: Mapping[int, float | None]
+) -> Figure:
+    """Draw the predicted Dice of the pseudo-labels of each round.
+
+    Args:
+        rounds: predicted Dice of each pseudo-label, by round.
+        bounds: the predicted Dice below which a pseudo-label is rejected; None if all are used.
+    """
+    figure, axes = make_axes(7.2, 1.2 + 0.55 * len(rounds))
+    generator = np.random.default_rng(0)
+    for row, (number, dice) in enumerate(rounds.items()):
+        height = row + generator.uniform(-0.22, 0.22, len(dice))
+        many = len(dice) > MANY_POINTS
+        axes.scatter(dice, height, color=SERIES[0], alpha=0.45, s=16, linewidths=0, rasterized=many)
+        median = np.median(dice)
+        label = "" if row else "median"
+        axes.vlines(median, row - 0.32, row + 0.32, color=INK, linewidth=2, label=label)
+        bound = bounds.get(number)
+        if bound is not None:
+            label = "" if row else "rejected below"
+            axes.vlines(bound, row - 0.5, row + 0.5, color=SERIES[1], linestyle="--", label=label)
+    legend_above(axes)
+    axes.set_xlabel("predicted Dice of a pseudo-label")
+    axes.set_ylim(len(rounds) - 0.5, -0.5)
+    axes.set_yticks(range(len(rounds)), [round_name(number) for number in rounds])
+    return figure
+
+
+@styled
+def reliability(classes: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
+    """Draw the fraction of correct voxels (y) by confidence (x), a line for each class."""
+    figure, axes = make_axes(4.9, 4.4)
+    draw_diagonal(axes, 0, 1.02)
+    for index, (name, (confidence, accuracy)) in enumerate(classes.items()):
+        axes.plot(confidence, accuracy, label=name, linewidth=1.3, **series_look(index))
+    axes.set_xlabel("confidence")
+    axes.set_ylabel("fraction of correct voxels")
+    legend_above(axes)
+    return figure
+
+
+@styled
+def risk_coverage(
+    rounds: Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float]]],
+) -> Figure:
+    """Draw the fraction of wrong voxels (y) among the voxels of the highest weights (x).
+
+    Args:
+        rounds: coverage, error and minimum weight (0 to 1) of each point. The marker is at a minimum
+            weight of 0.5.
+    """
+    figure, axes = make_axes(5.4, 3.6)
+    for index, (name, (coverage, error, weight)) in enumerate(rounds.items()):
+        colour = SERIES[index % len(SERIES)]
+        axes.plot(coverage, error, label=name, linewidth=1.5, color=colour)
+        half = int(np.argmin(np.abs(np.array(weight) - 0.5)))
+        axes.scatter(coverage[half], error[half], zorder=3, **series_look(index))
+    axes.set_xlabel("fraction of the foreground voxels")
+    axes.set_ylabel("fraction of them that is wrong")
+    axes.set_xlim(0, 1.02)
+    axes.set_ylim(bottom=0)
+    legend_above(axes, columns=3)
+    return figure
+
+
+@styled
+def by_round(panels: Mapping[str, Mapping[str, Mapping[int, float | None]]]) -> Figure:
+    """Draw fractions by round.
+
+    Args:
+        panels: for each panel the lines, and for each line its value in each round.
+    """
+    width = min(10.0, 1.2 + 3.5 * len(panels))
+    figure, all_axes = make_panels(len(panels), width, 3.3)
+    for axes, (title, lines) in zip(all_axes, panels.items(), strict=True):
+        numbers = sorted({number for values in lines.values() for number in values})
+        for index, (name, values) in enumerate(lines.items()):
+            line = _array([values.get(number) for number in numbers])
+            if np.isfinite(line).any():
+                style = "--" if index else "-"
+                axes.plot(numbers, line, label=name, linestyle=style, **series_look(index))
+        axes.set_ylabel(title)
+        _widen(axes)
+        set_rounds(axes, numbers)
+        axes.margins(x=0.15)
+        legend_above(axes, columns=3)
+    return figure
+
+
+def _widen(axes: "Axes") -> None:
+    """Give the vertical axis at least the range :data:`MINIMUM_RANGE`."""
+    low, high = axes.get_ylim()
+    middle = (low + high) / 2
+    half = max(high - low, MINIMUM_RANGE) / 2
+    axes.set_ylim(middle - half, middle + half)
+
+
+@styled
+def froc(panels: Mapping[str, Mapping[str, Sequence[Sequence[float]]]]) -> Figure:
+    """Draw free-response curves: sensitivity against false positives per scan.
+
+    Args:
+        panels: for each class and round the corners of the curve, false positives per scan first.
+    """
+    width = min(10.0, 1.6 + 3.6 * len(panels))
+    figure, all_axes = make_panels(len(panels), width, 3.4)
+    ticks = (0, *FROC_RATES)
+    for axes, (title, rounds) in zip(all_axes, panels.items(), strict=True):
+        for index, (name, points) in enumerate(rounds.items()):
+            x = [0.0, *(point[0] for point in points)]
+            y = [0.0, *(point[1] for point in points)]
+            colour = SERIES[index % len(SERIES)]
+            axes.plot(x, y, drawstyle="steps-post", label=name, color=colour)
+            axes.scatter(x[-1], y[-1], zorder=3, **series_look(index))
+        axes.set_xscale("symlog", linthresh=FROC_RATES[0], base=2)
+        axes.set_xlim(0, max(axes.get_xlim()[1], FROC_RATES[-1]))
+        axes.set_xticks(ticks, [f"{rate:g}" for rate in ticks])
+        axes.set_xlabel("false positives per scan")
+        axes.set_ylabel(f"{title}: fraction found")
+        axes.set_ylim(0, 1.03)
+        legend_above(axes, columns=3)
+    return figure

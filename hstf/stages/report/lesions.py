@@ -1,159 +1,168 @@
-"""The section about lesions: found, missed and invented, by round and by size."""
+"""Section about lesions: found, missed and falsely predicted lesions by round and by size."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import cbrt, pi
 from typing import Any
 
 from hstf.scoring.lesion_detection import FROC_RATES
 from hstf.stages.report.figures import Figures, by_round, froc
-from hstf.stages.report.page import (
-    Block,
-    Cell,
-    Section,
-    Table,
-    count_cell,
-    estimate_cell,
-    number_cell,
-    number_text,
-    share_cell,
-)
+from hstf.stages.report.page import Block, Section, Table, number_text, round_name
 from hstf.stages.report.results import Results
-from hstf.stages.report.scores import round_name
+from hstf.stages.report.tables import Column, make_table
+
+COLUMNS = (
+    Column("round", "Round"),
+    Column("lesions", "Lesions", digits=0),
+    Column("hits", "Found", digits=0),
+    Column("missed", "Missed", digits=0),
+    Column("false_positives", "False positives", digits=0),
+    Column("f1", "F1 (95% CI)", digits=3, interval=True),
+    Column("precision", "Precision", digits=3),
+    Column("recall", "Recall", digits=3),
+    Column("false_positives_per_scan", "False positives per scan", digits=2),
+    Column("froc_score", "FROC score", digits=3),
+    Column("cases_found", "Scans with lesions: some found", of="cases_with"),
+    Column("false_alarms", "Scans without lesions: false alarm", of="cases_without"),
+)
+"""Columns of the table of lesions, after the class; names as in ``summary.json``."""
+MEASURES = {"iou": "IoU", "dice": "Dice"}
+RATES = ("f1", "precision", "recall")
 
 Found = Mapping[int, Mapping[str, Any]]
-"""Detection of a class (or region) by round, see :func:`hstf.scoring.lesion_detection.summarise`."""
+"""Detection of a class or region by round, see :func:`hstf.scoring.lesion_detection.summarise`."""
 
 
 def lesions_section(results: Results, figures: Figures) -> Section:
-    """Lesions one by one, for the classes or regions that ``lesions:`` names."""
-    title, names = "Lesions", results.config.lesions
-    if not names:
+    """Return scores lesion by lesion, for the classes or regions named in ``lesions``."""
+    title = "Lesions"
+    if not results.config.lesions:
         missing = (
-            f"No {results.kind} consists of lesions (“lesions” in the configuration names them)."
+            f"No {results.kind} consists of lesions. Name such {results.kinds} under “lesions” in the"
+            " configuration."
         )
         return Section("lesions", title, "", [], missing)
-    summaries = {
-        n: results.document(results.layout.evaluation_summary(n)).get("lesions", {})
-        for n in (0, *results.rounds)
-    }
-    found = {name: {n: s[name] for n, s in summaries.items() if name in s} for name in names}
-    found = {name: rounds for name, rounds in found.items() if rounds}
+    found = _found_lesions(results)
     if not found:
-        return Section("lesions", title, "", [], "No round has scored lesions yet.")
+        return Section("lesions", title, "", [], "No round has scores of lesions yet.")
     blocks: list[Block] = [_counts_table(found, results.kind), *_figures(found, figures)]
     blocks.append(_sizes_table(found, results.kind))
-    return Section("lesions", title, _criterion_text(results), blocks)
+    return Section("lesions", title, _definition(results), blocks)
 
 
-def _criterion_text(results: Results) -> str:
+def _found_lesions(results: Results) -> dict[str, Found]:
+    """Return the detection of each class that has scores."""
+    found: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for number in (0, *results.rounds):
+        scores = results.summary(number).get("lesions", {})
+        for name in results.config.lesions:
+            if name in scores:
+                found.setdefault(name, {})[number] = scores[name]
+    # In the order of the configuration, whichever round was scored first.
+    return {name: found[name] for name in results.config.lesions if name in found}
+
+
+def _definition(results: Results) -> str:
+    """Return what a lesion and a match are."""
     rule = results.config.evaluate.detection
-    measure = {"iou": "IoU", "dice": "Dice"}[rule.measure]
-    needed = f"an {measure} of at least {rule.minimum:g}" if rule.minimum else "a voxel in common"
-    small = (
-        f" Lesions below {rule.minimum_mm3:g} mm³ count for nothing." if rule.minimum_mm3 else ""
+    overlap = "a common voxel"
+    if rule.minimum:
+        overlap = f"an {MEASURES[rule.measure]} of at least {rule.minimum:g}"
+    sentences = [
+        f"A lesion is a connected component of its {results.kind} ({rule.connectivity} neighbours)."
+        " Predicted lesions and lesions of the reference are matched one to one. A match needs"
+        f" {overlap}."
+    ]
+    if rule.minimum_mm3:
+        sentences.append(f"Lesions below {rule.minimum_mm3:g} mm³ are not counted.")
+    sentences.append(
+        "The counts are sums over all test scans, with and without lesions. Confidence intervals:"
+        f" bootstrap over patients ({results.config.evaluate.bootstrap} resamples)."
     )
-    return (
-        f"A lesion is a component of its {results.kind} ({rule.connectivity} neighbours). Predicted and true lesions are"
-        f" matched one to one; a match needs {needed}.{small} Counts are pooled over the test scans, those without a lesion"
-        f" included; intervals by bootstrap over patients ({results.config.evaluate.bootstrap} resamples)."
-    )
+    return " ".join(sentences)
 
 
 def _counts_table(found: Mapping[str, Found], kind: str) -> Table:
-    titles = (
-        kind.capitalize(), "Round", "Lesions", "Found", "Missed", "False positives", "F1 (95% CI)", "Precision", "Recall",
-        "False positives a scan", "FROC score", "Scans with one: found in", "Scans without: alarm in",
-    )  # fmt: skip
-    rows = [
-        _counts_row(name, n, values)
-        for name, rounds in found.items()
-        for n, values in rounds.items()
-    ]
-    return Table("Lesions of the test scans", titles, rows, "round_<r>/evaluation/lesions.csv")
+    rows = []
+    for name, rounds in found.items():
+        for number, scores in rounds.items():
+            rows.append({"name": name, "round": round_name(number), **_flat(scores)})
+    columns = [Column("name", kind.capitalize()), *COLUMNS]
+    source = "round_<r>/evaluation/lesions.csv"
+    return make_table("Lesions of the test scans", columns, rows, source)
 
 
-def _counts_row(name: str, number: int, values: Mapping[str, Any]) -> list[Cell]:
-    f1, curve = values["f1"], values["froc"] or {}
-    return [
-        Cell(name), Cell(round_name(number)),
-        *(count_cell(values[key]) for key in ("lesions", "hits", "missed", "false_positives")),
-        estimate_cell(f1["mean"], f1["low"], f1["high"]),
-        *(number_cell(values[key]["mean"]) for key in ("precision", "recall")),
-        number_cell(values["false_positives_per_scan"], 2), number_cell(curve.get("score")),
-        share_cell(values["cases_found"], values["cases_with"]),
-        share_cell(values["false_alarms"], values["cases_without"]),
-    ]  # fmt: skip
+def _flat(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the scores of a class without nested parts."""
+    row = dict(scores)
+    for rate in RATES:
+        row[rate] = scores[rate]["mean"]
+    row["f1_low"] = scores["f1"]["low"]
+    row["f1_high"] = scores["f1"]["high"]
+    row["froc_score"] = scores["froc"]["score"] if scores["froc"] else None
+    return row
 
 
 def _figures(found: Mapping[str, Found], figures: Figures) -> list[Block]:
-    rates = {
-        f"{name}: share (0 to 1)": {
-            label: {n: values[key]["mean"] for n, values in rounds.items()}
-            for key, label in (("f1", "F1"), ("precision", "precision"), ("recall", "recall"))
-        }
-        for name, rounds in found.items()
-    }
-    curves = {
-        name: {
-            round_name(n): values["froc"]["points"]
-            for n, values in rounds.items()
-            if values["froc"]
-        }
-        for name, rounds in found.items()
-    }
-    curves = {name: rounds for name, rounds in curves.items() if rounds}
-    charts: list[Block] = [
-        figures.add(
-            "lesions_by_round",
-            "Lesions by round",
-            by_round(rates),
-            "Lesion by lesion, pooled over the test scans.",
-        )
-    ]
+    panels = {}
+    curves: dict[str, dict[str, Any]] = {}
+    for name, rounds in found.items():
+        lines = {}
+        for rate in RATES:
+            lines[rate.replace("f1", "F1")] = {n: s[rate]["mean"] for n, s in rounds.items()}
+        panels[f"{name}: fraction (0 to 1)"] = lines
+        for number, scores in rounds.items():
+            if scores["froc"]:
+                curves.setdefault(name, {})[round_name(number)] = scores["froc"]["points"]
+    caption = "F1, precision and recall of lesions, over all test scans."
+    figure = by_round(panels)
+    charts: list[Block] = [figures.add("lesions_by_round", "Lesions by round", figure, caption)]
     if curves:
-        rates_text = ", ".join(f"{rate:g}" for rate in FROC_RATES)
+        rates = ", ".join(f"{rate:g}" for rate in FROC_RATES)
         caption = (
-            "Each predicted lesion is a component of the segmentation, scored by its mean probability; the mark is the"
-            " segmentation itself, where the curve ends. FROC score: mean share of lesions found at"
-            f" {rates_text} false positives a scan."
+            "The score of a predicted lesion is its mean probability. The marker is the segmentation"
+            f" itself, where all predicted lesions count. FROC score: mean recall at {rates} false"
+            " positives per scan."
         )
-        charts.append(figures.add("froc", "Free-response curve (FROC)", froc(curves), caption))
+        title = "Free-response curve (FROC)"
+        charts.append(figures.add("froc", title, froc(curves), caption))
     return charts
 
 
 def _sizes_table(found: Mapping[str, Found], kind: str) -> Table:
-    """Recall by the size of the true lesion, in each round."""
-    numbers = sorted({n for rounds in found.values() for n in rounds})
-    rows = [row for name, rounds in found.items() for row in _size_rows(name, rounds, numbers)]
-    titles = (
-        kind.capitalize(),
-        "Volume of the lesion",
-        "Lesions",
-        *(f"Recall, {round_name(n)}" for n in numbers),
-    )
-    return Table("Recall by size", titles, rows)
-
-
-def _size_rows(name: str, rounds: Found, numbers: Sequence[int]) -> list[list[Cell]]:
-    last = rounds[max(rounds)]["recall_by_size"]
-    recalls = {
-        n: [size["recall"] for size in values["recall_by_size"]] for n, values in rounds.items()
-    }
-    return [
-        [
-            Cell(name), Cell(_size_text(size["from_mm3"], size["to_mm3"]), size["from_mm3"]), count_cell(size["lesions"]),
-            *(number_cell(recalls[n][index] if n in recalls else None) for n in numbers),
-        ]
-        for index, size in enumerate(last)
-    ]  # fmt: skip
+    """Return the recall by the size of the lesion, in each round."""
+    numbers: set[int] = set()
+    rows = []
+    for name, rounds in found.items():
+        numbers.update(rounds)
+        last_sizes = rounds[max(rounds)]["recall_by_size"]
+        for index, size in enumerate(last_sizes):
+            row = {
+                "name": name,
+                "size": _size_text(size["from_mm3"], size["to_mm3"]),
+                "lesions": size["lesions"],
+            }
+            for number, scores in rounds.items():
+                row[f"recall_{number}"] = scores["recall_by_size"][index]["recall"]
+            rows.append(row)
+    columns = [
+        Column("name", kind.capitalize()),
+        Column("size", "Volume of the lesion"),
+        Column("lesions", "Lesions", digits=0),
+    ]
+    for number in sorted(numbers):
+        columns.append(Column(f"recall_{number}", f"Recall, {round_name(number)}", digits=3))
+    return make_table("Recall by size", columns, rows)
 
 
 def _size_text(low: float, high: float | None) -> str:
-    """A range of volumes (mm³) and the diameters (mm) of spheres of that size."""
-    volumes = [number_text(v, 0) for v in (low, high) if v is not None]
-    widths = [f"{cbrt(6 * v / pi):.0f}" for v in (low, high) if v is not None]
+    """Write a range of volumes (mm³) with the diameters (mm) of spheres of these volumes."""
     if high is None:
-        return f"from {volumes[0]} mm³ (⌀ {widths[0]} mm)"
+        return f"from {number_text(low, 0)} mm³ (⌀ {_diameter(low)} mm)"
     if not low:
-        return f"below {volumes[1]} mm³ (⌀ {widths[1]} mm)"
-    return f"{volumes[0]} to {volumes[1]} mm³ (⌀ {widths[0]} to {widths[1]} mm)"
+        return f"below {number_text(high, 0)} mm³ (⌀ {_diameter(high)} mm)"
+    volumes = f"{number_text(low, 0)} to {number_text(high, 0)} mm³"
+    return f"{volumes} (⌀ {_diameter(low)} to {_diameter(high)} mm)"
+
+
+def _diameter(volume_mm3: float) -> str:
+    return f"{cbrt(6 * volume_mm3 / pi):.0f}"

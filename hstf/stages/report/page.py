@@ -1,58 +1,71 @@
-"""What a page is made of: sections of tables, figures, pictures and text, and how numbers are written."""
+"""A page: sections of tables, charts, pictures and notes, and how numbers are written.
 
+The templates are ``report.html`` (the page), ``macros.html`` (its blocks) and ``report.css``.
+"""
+
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from hstf import __version__
-from hstf.stages.report.results import to_number
 
-TABLE_ROWS = 300
+MAXIMUM_ROWS = 300
+"""Number of rows of a table that the page shows."""
 DASH = "–"
+"""What a cell without a value shows."""
+NARROW_SPACE = "\u202f"
+MINUS = "−"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table: its text, what it is sorted by, and whether it is good or bad news."""
+    """A cell of a table."""
 
     text: str
     sort: float | None = None
+    """Number by which the column is sorted; None: by the text."""
     tone: str = ""
+    """``good``, ``bad`` or empty."""
     numeric: bool = False
-    """Stands to the right, as numbers do, also where there is none."""
+    """Whether the cell belongs to a column of numbers, which are aligned to the right."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table whose columns can be sorted; of long ones the first :data:`TABLE_ROWS` rows are shown."""
+    """A table whose columns can be sorted. The page shows the first :data:`MAXIMUM_ROWS` rows."""
 
     caption: str
     columns: tuple[str, ...]
+    """Headings."""
     all_rows: list[list[Cell]]
     source: str = ""
-    """The file that has all of it."""
+    """The file that contains all rows."""
 
     @property
     def rows(self) -> list[list[Cell]]:
-        return self.all_rows[:TABLE_ROWS]
+        """The rows that the page shows."""
+        return self.all_rows[:MAXIMUM_ROWS]
 
     @property
     def numeric(self) -> list[bool]:
-        """Whether each column holds numbers."""
+        """Whether each column has numbers."""
         return [any(row[k].numeric for row in self.all_rows) for k in range(len(self.columns))]
 
     @property
     def left_out(self) -> int:
+        """Number of rows that the page does not show."""
         return len(self.all_rows) - len(self.rows)
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure drawn into the page, and how to read it."""
+    """A figure inside the page, and how to read it."""
 
     name: str
     title: str
@@ -86,14 +99,16 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Note:
-    """Text, or with several lines a list; ``tone`` is good, bad, warn or nothing; commands are shown as typed."""
+    """Text and commands."""
 
     lines: list[str]
+    """A paragraph; several lines are a list."""
     tone: str = ""
+    """``good``, ``bad``, ``warn`` or empty."""
     commands: list[str] = field(default_factory=list)
     title: str = ""
     folded: bool = False
-    """Shown when asked for."""
+    """Whether the commands are hidden until the reader opens the note."""
 
 
 Block = Table | Chart | Gallery | Note
@@ -101,16 +116,18 @@ Block = Table | Chart | Gallery | Note
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report. Without blocks, ``missing`` tells why it is empty."""
+    """A part of the page."""
 
     key: str
+    """Its address in the page."""
     title: str
     intro: str
-    blocks: list[Block]
+    blocks: Sequence[Block]
     missing: str = ""
+    """Why there are no blocks."""
 
     def kinds(self) -> list[tuple[str, Block]]:
-        """Blocks with the name of their kind, for the template."""
+        """Return the blocks with the name of their macro."""
         return [(type(block).__name__.lower(), block) for block in self.blocks]
 
 
@@ -122,77 +139,64 @@ def page(
     tiles: Sequence[Mapping[str, str]] = (),
     first: Note | None = None,
 ) -> str:
-    """An HTML page that needs nothing but itself.
+    """Return a page as HTML that needs no other file.
 
     Args:
-        kind: what the page is, for its title: "self-training report".
+        experiment: name of the experiment.
+        kind: what the page is, for its title.
+        headline: the main result; the first line is emphasised.
+        sections: the parts of the page.
         tiles: ``name``, ``value`` and ``note`` of each number below the headline.
-        first: what to look at before all else.
+        first: what the reader should look at first.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    package = files("hstf.stages.report.stage")
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return environment.from_string((package / "report.html").read_text(encoding="utf-8")).render(
+    return environment.get_template("report.html").render(
         experiment=experiment,
         kind=kind,
-        css=(package / "report.css").read_text(encoding="utf-8"),
         headline=headline,
+        sections=sections,
         tiles=tiles,
         first=first,
-        sections=sections,
-        footer=f"Written {datetime.now().astimezone():%Y-%m-%d %H:%M %Z} by hstf {__version__}."
-        " For research; no medical device.",
+        written=f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
+        version=__version__,
     )
 
 
-def number_cell(value: Any, digits: int = 3, signed: bool = False, tone: str = "") -> Cell:
-    """A number with ``digits`` decimals, or a dash."""
-    number = to_number(value)
-    if number is None:
-        return Cell(DASH, None, tone, True)
-    return Cell(number_text(number, digits, signed), number, tone, True)
+def to_number(value: Any) -> float | None:
+    """Return ``value`` as a finite number; None for text, missing values, NaN and infinity."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def number_text(value: Any, digits: int = 3, signed: bool = False) -> str:
-    """``value`` with ``digits`` decimals and a true minus sign, or a dash."""
+    """Write a number with ``digits`` decimals and a true minus sign, or a dash."""
     number = to_number(value)
     if number is None:
         return DASH
-    number = round(number, digits) or 0.0  # no minus before a zero
+    # Adding 0 turns -0.0 into 0.0.
+    number = round(number, digits) + 0.0
     text = f"{number:+,.{digits}f}" if signed and number else f"{number:,.{digits}f}"
-    return text.replace(",", "\u202f").replace("-", "−")
-
-
-def estimate_cell(value: Any, low: Any, high: Any, signed: bool = False, tone: str = "") -> Cell:
-    """A number with its interval in parentheses, sorted by the number."""
-    cell = number_cell(value, 3, signed, tone)
-    if None in (to_number(value), to_number(low), to_number(high)):
-        return cell
-    return replace(cell, text=f"{cell.text} ({interval_text(low, high, 3, signed)})")
-
-
-def count_cell(number: int) -> Cell:
-    """A whole number."""
-    return Cell(str(number), number, numeric=True)
-
-
-def share_cell(part: int, whole: int, tone: str = "") -> Cell:
-    """``3 of 4``, sorted by the share; a dash where there is nothing to be part of."""
-    return Cell(f"{part} of {whole}", part / whole, tone, True) if whole else number_cell(None)
+    return text.replace(",", NARROW_SPACE).replace("-", MINUS)
 
 
 def interval_text(low: Any, high: Any, digits: int = 3, signed: bool = False) -> str:
-    """An interval as ``low to high``, or a dash."""
+    """Write an interval as ``low to high``, or a dash."""
     if to_number(low) is None or to_number(high) is None:
         return DASH
     return f"{number_text(low, digits, signed)} to {number_text(high, digits, signed)}"
 
 
 def p_text(value: Any) -> str:
-    """A p-value as ``p = 0.012``, ``p < 0.001`` or nothing."""
+    """Write a p-value as ``p = 0.012`` or ``p < 0.001``; empty if there is none."""
     number = to_number(value)
     if number is None:
         return ""
@@ -200,10 +204,53 @@ def p_text(value: Any) -> str:
 
 
 def counted(number: int, singular: str, plural: str = "") -> str:
-    """``1 case``, ``2 cases``."""
-    return f"{number} {singular if number == 1 else plural or singular + 's'}"
+    """Write ``1 case`` or ``2 cases``."""
+    noun = singular if number == 1 else plural or f"{singular}s"
+    return f"{number} {noun}"
+
+
+def some_of(names: Sequence[str], maximum: int) -> str:
+    """List at most ``maximum`` names, and the number of the others."""
+    listed = ", ".join(names[:maximum])
+    more = len(names) - maximum
+    return f"{listed} and {more} more" if more > 0 else listed
+
+
+def round_name(number: int) -> str:
+    """Return ``warm-up`` or ``round 1``."""
+    return f"round {number}" if number else "warm-up"
+
+
+def number_cell(value: Any, digits: int = 3, signed: bool = False, tone: str = "") -> Cell:
+    """Return a cell with a number or a dash."""
+    number = to_number(value)
+    if number is None:
+        return Cell(DASH, None, tone, numeric=True)
+    return Cell(number_text(number, digits, signed), number, tone, numeric=True)
+
+
+def estimate_cell(value: Any, low: Any, high: Any, signed: bool = False, tone: str = "") -> Cell:
+    """Return a cell with a number and its interval, sorted by the number."""
+    cell = number_cell(value, 3, signed, tone)
+    if None in (to_number(value), to_number(low), to_number(high)):
+        return cell
+    return replace(cell, text=f"{cell.text} ({interval_text(low, high, 3, signed)})")
+
+
+def fraction_cell(part: int, whole: int, tone: str = "") -> Cell:
+    """Return a cell such as ``3 of 4``, sorted by the fraction; a dash if ``whole`` is 0."""
+    if not whole:
+        return number_cell(None)
+    return Cell(f"{part} of {whole}", part / whole, tone, numeric=True)
+
+
+def text_cell(value: Any, tone: str = "") -> Cell:
+    """Return a cell with text, or a dash if there is none."""
+    # Missing values of a pandas frame are NaN or NA.
+    text = "" if value is None or str(value) in ("nan", "<NA>") else str(value)
+    return Cell(text or DASH, None, tone)
 
 
 def text_cells(values: Iterable[Any]) -> list[Cell]:
-    """Cells of plain text, dashes for nothing."""
-    return [Cell(str(value) if value not in (None, "") else DASH) for value in values]
+    """Return cells with text."""
+    return [text_cell(value) for value in values]

@@ -1,19 +1,28 @@
-"""What an experiment has written so far: files that are not there yet are empty, unreadable ones are told once."""
+"""What an experiment has written so far.
 
-import csv
-import math
-from collections.abc import Iterable, Mapping
+Files that do not exist yet are empty. A file that cannot be read is reported once.
+"""
+
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import pandas as pd
+
+from hstf.experiment.cases import Split
 from hstf.experiment.context import StageContext
-from hstf.experiment.tables import EVALUATION_CASES
+from hstf.experiment.plan import Plan
+from hstf.experiment.tables import EVALUATION_CASES, LABELS, REFINE
+from hstf.method.plr.calibration import Calibration
+from hstf.runtime.documents import Document
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_json
 from hstf.runtime.tables import Table
 from hstf.scoring.absent_classes import presence
 from hstf.scoring.rounds import rounds_table
+
+AnyDocument = TypeVar("AnyDocument", bound=Document)
 
 
 class Results:
@@ -24,36 +33,46 @@ class Results:
         self.config = context.config
         self.layout = context.layout
         self.schedule = context.schedule
-        self.faults: list[str] = []
-        """Files that exist but cannot be read, as sentences."""
+        self.problems: list[str] = []
+        """Sentences about files that exist but cannot be read."""
+
+    @property
+    def last(self) -> int:
+        """Number of the last round."""
+        return self.schedule.last
 
     @property
     def rounds(self) -> list[int]:
-        """Rounds of self-training, the warm-up not counted."""
-        return list(range(1, self.schedule.last + 1))
+        """Rounds of self-training, without the warm-up."""
+        return list(range(1, self.last + 1))
+
+    @property
+    def has_pseudo_labels(self) -> bool:
+        """Whether a round learns from pseudo-labels."""
+        return any(self.schedule.has_pseudo_labels(number) for number in self.rounds)
 
     @property
     def structures(self) -> list[str]:
-        """Names of the classes, or of the regions where there are any: what tables have a row or column for."""
+        """Names of the regions or, without regions, of the classes."""
         return list(self.config.structures)
 
     @property
     def kind(self) -> str:
-        """What these are called: ``class`` or ``region``."""
+        """What a structure is called: ``class`` or ``region``."""
         return self.config.structure_kind
 
     @property
     def kinds(self) -> str:
-        """The same of several."""
+        """What several structures are called."""
         return "regions" if self.config.regions else "classes"
 
     @cached_property
     def scores(self) -> list[dict[str, Any]]:
-        """A row for each evaluated round, see :func:`hstf.scoring.rounds.rounds_table`, which also writes ``rounds.csv``."""
+        """A row for each evaluated round; this writes ``rounds.csv``."""
         try:
             return rounds_table(self.context)
         except (HstfError, KeyError, TypeError) as error:
-            self.faults.append(f"The table of rounds could not be made: {error}")
+            self.problems.append(f"The table of rounds could not be made: {error}")
             return []
 
     @cached_property
@@ -64,49 +83,98 @@ class Results:
         except HstfError:
             return {}
 
-    def presence(self, number: int) -> dict[str, dict[str, Any]]:
-        """Of each structure where the test cases of a round are scored, see :func:`hstf.scoring.absent_classes.presence`."""
-        rows = self.table(EVALUATION_CASES, self.layout.evaluation_cases(number))
-        return {
-            name: presence([r for r in rows if r["class"] == name])
-            for name in self.structures
-            if rows
-        }
-
-    def table(self, table: Table, path: Path) -> list[dict[str, Any]]:
-        """Rows of a CSV file; none when it is missing or unreadable."""
+    @cached_property
+    def split_counts(self) -> dict[Split, str]:
+        """Number of cases of each split; dashes without a readable case sheet."""
         try:
-            return table.records(path) if path.is_file() else []
-        except (HstfError, OSError, UnicodeDecodeError, csv.Error) as error:
-            self._fault(path, error)
-            return []
+            return {split: str(len(self.context.cases(split))) for split in Split}
+        except HstfError as error:
+            self.problems.append(str(error))
+            return dict.fromkeys(Split, "–")
 
-    def document(self, path: Path) -> dict[str, Any]:
-        """Content of a JSON file; empty when it is missing or unreadable."""
+    @cached_property
+    def plan(self) -> Plan | None:
+        """The plan."""
+        return self._document(Plan, self.layout.plan)
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """The calibration."""
+        return self._document(Calibration, self.layout.calibration)
+
+    @cached_property
+    def pseudo_labels(self) -> dict[int, pd.DataFrame]:
+        """``refine.csv`` and ``labels.csv`` of each round that has pseudo-labels, by case.
+
+        Columns of ``labels.csv`` that both tables have are called ``<column>_used``. The least
+        certain cases come first: those that were rejected, then the lowest predicted Dice.
+        """
+        joined = {}
+        for number in self.rounds:
+            refined = self.frame(REFINE, self.layout.refine(number))
+            if len(refined):
+                labels = self.frame(LABELS, self.layout.labels_table(number))
+                both = refined.merge(labels, "left", on="case_id", suffixes=("", "_used"))
+                joined[number] = both.sort_values(["accepted", "predicted_dice"], kind="stable")
+        return joined
+
+    def labels(self, number: int) -> pd.DataFrame:
+        """Return ``labels.csv`` of a round."""
+        return self.frame(LABELS, self.layout.labels_table(number))
+
+    def test_cases(self, number: int) -> pd.DataFrame:
+        """Return the scores of the test cases in a round, a row for each case and structure."""
+        return self.frame(EVALUATION_CASES, self.layout.evaluation_cases(number))
+
+    def case_dice(self, number: int) -> dict[str, float]:
+        """Return the mean Dice of each test case over the structures that have one."""
+        means = self.test_cases(number).groupby("case_id", sort=False)["dice"].mean()
+        return means.dropna().to_dict()
+
+    def presence(self, number: int) -> dict[str, dict[str, Any]]:
+        """Return for each structure in how many test cases it is present and found.
+
+        See :func:`hstf.scoring.absent_classes.presence`.
+        """
+        cases = self.test_cases(number)
+        if not len(cases):
+            return {}
+        found = {}
+        for name in self.structures:
+            rows: Any = cases[cases["class"] == name].to_dict("records")
+            found[name] = presence(rows)
+        return found
+
+    def summary(self, number: int) -> Mapping[str, Any]:
+        """Return ``summary.json`` of the evaluation of a round; empty if it cannot be read."""
+        path = self.layout.evaluation_summary(number)
         try:
             content = read_json(path) if path.is_file() else {}
-        except (HstfError, OSError, UnicodeDecodeError) as error:
-            self._fault(path, error)
+        except HstfError as error:
+            self._report(path, error)
             return {}
         return content if isinstance(content, dict) else {}
 
-    def _fault(self, path: Path, error: Exception) -> None:
-        sentence = (
-            f"{path} could not be read ({type(error).__name__}); what it holds is missing below."
-        )
-        if sentence not in self.faults:
-            self.faults.append(sentence)
+    def frame(self, table: Table, path: Path) -> pd.DataFrame:
+        """Read a table; it has no rows if the file is missing or cannot be read."""
+        try:
+            if path.is_file():
+                return table.read(path)
+        except HstfError as error:
+            self._report(path, error)
+        return pd.DataFrame(columns=table.header())
 
+    def _document(self, kind: type[AnyDocument], path: Path) -> AnyDocument | None:
+        """Read a document; None if the file is missing or cannot be read."""
+        try:
+            return kind.load(path) if path.is_file() else None
+        except HstfError as error:
+            self._report(path, error)
+            return None
 
-def to_number(value: Any) -> float | None:
-    """``value`` as a finite number; None for text, nothing, NaN and infinity."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def column(rows: Iterable[Mapping[str, Any]], name: str) -> list[float]:
-    """The numbers of a column; cells without one are left out."""
-    return [number for row in rows if (number := to_number(row.get(name))) is not None]
+    def _report(self, path: Path, error: Exception) -> None:
+        """Report once that a file cannot be read."""
+        reason = str(error).removeprefix(f"{path}: ").replace("\n", " ")
+        sentence = f"{path} could not be read. The report lacks its content. Reason: {reason}"
+        if sentence not in self.problems:
+            self.problems.append(sentence)

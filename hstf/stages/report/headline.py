@@ -1,0 +1,247 @@
+"""The top of the page: the main result, what to look at first, and the numbers of cases."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hstf.config.methods import METHODS
+from hstf.experiment.cases import Split
+from hstf.scoring.absent_classes import doubts
+from hstf.stages.report.page import (
+    DASH,
+    Note,
+    counted,
+    interval_text,
+    number_text,
+    p_text,
+    round_name,
+    some_of,
+    to_number,
+)
+from hstf.stages.report.results import Results
+
+SIGNIFICANT = 0.05
+"""A change with a p-value below it, and an interval without 0, is more than chance."""
+WORSE = 0.02
+"""A test case whose Dice decreased by more is listed."""
+WORSE_STRUCTURE = 0.01
+"""A class or region whose mean Dice decreased by more is listed."""
+MAXIMUM_NAMES = 8
+"""Number of cases that a sentence names."""
+
+LEARNS_FROM = {
+    "pseudo_labels": "the labelled scans and the pseudo-labels of the unlabelled scans",
+    "images": "the labelled scans and the images of the unlabelled scans, without pseudo-labels",
+    "labels": "only the labelled scans",
+}
+"""Text by :attr:`hstf.experiment.schedule.RoundSchedule.learns_from`."""
+
+ABSENT = {
+    "exclude": "A scan is left out of the mean of a {kind} if neither reference nor prediction has"
+    " it. A {kind} that is missed, or predicted where it is absent, has a Dice of 0.",
+    "one": "A {kind} that is absent from both reference and prediction has a Dice of 1"
+    " (evaluate.empty: one). A model that never predicts it gets 1 for each scan without it. A"
+    " {kind} that is missed, or predicted where it is absent, has a Dice of 0.",
+}
+"""Text by ``evaluate.empty``."""
+
+UNUSED = {
+    "pseudo_labels": "not used yet",
+    "images": "used as images",
+    "labels": "not used by this method",
+}
+"""Note of the number of unlabelled scans if there are no pseudo-labels."""
+
+Row = Mapping[str, Any]
+
+
+def headline(results: Results) -> Note:
+    """Return the main result in one sentence, and how it was measured."""
+    scored = [row for row in results.scores if to_number(row["dice"]) is not None]
+    if not scored:
+        return _no_scores(results)
+    last = scored[-1]
+    if len(scored) == 1 or to_number(last.get("gain")) is None:
+        return _one_score(results, scored[0])
+    sentence = _change_sentence(results, scored[0], last)
+    doubtful = doubts(results.presence(last["round"]))
+    first_line = " ".join([sentence, *doubtful])
+    tone = "warn" if doubtful else verdict(last)[1]
+    return Note([first_line, *_method(results), _basis(results, last)], tone)
+
+
+def _no_scores(results: Results) -> Note:
+    return Note(
+        [
+            *_method(results),
+            "There are no test scores yet. The report cannot show whether self-training improved the"
+            " segmentation.",
+            "Add test cases to the case sheet (split: test) to have each round scored. Without test"
+            " cases, the only measure is the predicted Dice of the pseudo-labels below, which is an"
+            " estimate.",
+        ]
+    )
+
+
+def _one_score(results: Results, row: Row) -> Note:
+    model = f"model of {round_name(row['round'])}" if row["round"] else "warm-up model"
+    dice = number_text(row["dice"])
+    if to_number(row["dice_low"]) is not None:
+        dice += f" (95% CI {interval_text(row['dice_low'], row['dice_high'])})"
+    sentence = f"The {model} reaches a mean test Dice of {dice}."
+    first_line = " ".join([sentence, *doubts(results.presence(row["round"]))])
+    return Note([first_line, *_method(results), _basis(results, row)])
+
+
+def _change_sentence(results: Results, first: Row, last: Row) -> str:
+    """Return the change from the warm-up to the last round with its interval and p-value."""
+    of_training = " of self-training" if results.has_pseudo_labels else ""
+    rounds = counted(last["round"], "round")
+    evidence = ["no interval"]
+    if to_number(last["gain_low"]) is not None:
+        interval = interval_text(last["gain_low"], last["gain_high"], signed=True)
+        evidence = [f"95% CI {interval}"]
+    if p_text(last["p_value"]):
+        evidence.append(p_text(last["p_value"]))
+    return (
+        f"After {rounds}{of_training} the mean test Dice {verdict(last)[0]}:"
+        f" {number_text(first['dice'])} (warm-up) → {number_text(last['dice'])}"
+        f" ({round_name(last['round'])}), a change of {number_text(last['gain'], signed=True)}"
+        f" ({', '.join(evidence)})."
+    )
+
+
+def verdict(row: Row) -> tuple[str, str]:
+    """Return what happened to the Dice of a round, and the tone.
+
+    A change needs an interval without 0 and a significant test: the interval of few patients is too
+    narrow.
+    """
+    low = to_number(row.get("gain_low"))
+    high = to_number(row.get("gain_high"))
+    p_value = to_number(row.get("p_value"))
+    if p_value is not None and p_value < SIGNIFICANT:
+        if low is not None and low > 0:
+            return "increased", "good"
+        if high is not None and high < 0:
+            return "decreased", "bad"
+    return "did not change beyond chance", ""
+
+
+def _method(results: Results) -> list[str]:
+    """Return the name of the method, and what its students learn from."""
+    config = results.config
+    source = LEARNS_FROM[results.schedule.learns_from(results.last)]
+    description = METHODS[config.method].description
+    lines = [f"Method {config.method}: {description}. Its students learn from {source}."]
+    if config.withheld_labels:
+        lines.append(
+            "The unlabelled scans were used with their withheld labels (withheld_labels: true). This"
+            " is the upper bound of a benchmark. It is not a result of learning from few labels."
+        )
+    return lines
+
+
+def _basis(results: Results, row: Row) -> str:
+    """Return how the Dice was measured."""
+    config = results.config
+    summary = results.summary(row["round"])
+    scans = "the test scans"
+    if summary.get("patients"):
+        patients = counted(summary["patients"], "patient")
+        scans = f"{counted(summary['cases'], 'test scan')} of {patients}"
+    structures = counted(len(results.structures), results.kind, results.kinds)
+    sentences = [
+        f"The Dice is the mean over {structures} ({', '.join(results.structures)}) and over {scans},"
+        " in native space.",
+        ABSENT[config.evaluate.empty].format(kind=results.kind),
+        f"Confidence intervals: bootstrap over patients ({config.evaluate.bootstrap} resamples)."
+        " p: Wilcoxon signed-rank test over patients.",
+        "No choice was made on the test scans.",
+    ]
+    if row.get("note"):
+        sentences.append(f"Note: {row['note']}.")
+    return " ".join(sentences)
+
+
+def look_first(results: Results) -> Note | None:
+    """Return what the reader should look at first, if there is anything."""
+    lines = [*results.problems, *_worse_structures(results), *_worse_cases(results)]
+    unused = _unused_cases(results)
+    if unused:
+        lines.append(
+            f"The last round did not use {counted(len(unused), 'unlabelled case')}:"
+            f" {some_of(unused, MAXIMUM_NAMES)}. Their predicted Dice is too low, or a {results.kind}"
+            " is missing (labels.csv has the reason). Correcting these labels by hand helps most."
+        )
+    if not lines:
+        return None
+    return Note(lines, "warn", title="Look at these first")
+
+
+def _unused_cases(results: Results) -> list[str]:
+    """Return the cases that the last round does not use, apart from decisions of a reviewer."""
+    if not results.rounds:
+        return []
+    labels = results.labels(results.last)
+    unused = labels[(labels["source"] == "rejected") & (labels["reviewer"] == "")]
+    return list(unused["case_id"])
+
+
+def _worse_structures(results: Results) -> list[str]:
+    """Return a sentence for each class or region whose mean Dice decreased."""
+    if len(results.scores) < 2:
+        return []
+    first = results.scores[0]
+    last = results.scores[-1]
+    sentences = []
+    for name in results.structures:
+        before = to_number(first[f"dice_{name}"])
+        after = to_number(last[f"dice_{name}"])
+        if before is not None and after is not None and after - before < -WORSE_STRUCTURE:
+            sentences.append(
+                f"The Dice of {name} decreased from {number_text(before)} to {number_text(after)}."
+            )
+    return sentences
+
+
+def _worse_cases(results: Results) -> list[str]:
+    """Return a sentence about the test cases whose Dice decreased, largest loss first."""
+    before = results.case_dice(0)
+    after = results.case_dice(results.last)
+    losses = []
+    for name, dice in after.items():
+        change = dice - before.get(name, dice)
+        if change < -WORSE:
+            losses.append((change, name))
+    if not losses:
+        return []
+    losses.sort()
+    texts = [f"{name} ({number_text(change, signed=True)})" for change, name in losses]
+    return [
+        f"The Dice of {counted(len(losses), 'test scan')} decreased by more than {WORSE} since the"
+        f" warm-up: {some_of(texts, MAXIMUM_NAMES)}."
+    ]
+
+
+def tiles(results: Results) -> list[dict[str, str]]:
+    """Return the numbers of cases."""
+    counts = results.split_counts
+    used_note = UNUSED[results.schedule.learns_from(results.last)]
+    reviewed = DASH
+    finished = [n for n in results.rounds if results.layout.labels_table(n).is_file()]
+    if finished:
+        sources = list(results.labels(finished[-1])["source"])
+        used = len(sources) - sources.count("rejected")
+        used_note = f"{used} used in {round_name(finished[-1])}"
+        reviewed = str(sources.count("corrected") + sources.count("accepted"))
+    return [
+        _tile("Labelled scans", counts[Split.LABELLED], "labels of the case sheet"),
+        _tile("Unlabelled scans", counts[Split.UNLABELLED], used_note),
+        _tile("Reviewed labels", reviewed, "corrected or accepted by a reviewer"),
+        _tile("Test scans", counts[Split.TEST], "used only for evaluation"),
+        _tile("Rounds", str(results.last), "of self-training, after the warm-up"),
+    ]
+
+
+def _tile(name: str, value: str, note: str) -> dict[str, str]:
+    return {"name": name, "value": value, "note": note}

@@ -1,0 +1,77 @@
+"""Section with the commands of this experiment: correct a label, continue, use the model."""
+
+import shlex
+from datetime import datetime
+from pathlib import Path
+
+from hstf.stages.report.page import Note, Section
+from hstf.stages.report.results import Results
+
+
+def next_steps_section(results: Results) -> Section:
+    """Return where to save a correction and what to run afterwards."""
+    number = results.rounds[0] if results.rounds else 1
+    notes = []
+    if results.has_pseudo_labels:
+        notes.append(_correct(results, number))
+        notes.append(_continue(number))
+    notes.append(_run_one_stage(results, number))
+    notes.append(_predict(results))
+    return Section("act", "What to do next", "", notes)
+
+
+def _correct(results: Results, number: int) -> Note:
+    layout = results.layout
+    values = [f"{value} {name}" for name, value in results.config.labels.items()]
+    ignored = results.config.ignore_value
+    sentences = [
+        f"Open round_{number}/pseudo_labels/<case>.nii.gz in a NIfTI editor and correct it. Save it as"
+        f" {layout.override(number, '<case>')} with unchanged geometry.",
+        f"Label values: {', '.join(values)}.",
+    ]
+    if ignored is not None:
+        sentences.append(f"Voxels with the value {ignored} are left out of the training.")
+    lines = [
+        " ".join(sentences),
+        f"To accept, replace or reject a pseudo-label without drawing, add a row to {layout.decisions}.",
+        "A decision applies from its round on. Do not edit files in the results folder: the workflow"
+        " detects such edits and stops.",
+    ]
+    date = f"{datetime.now():%Y-%m-%d}"
+    example = f"{number},<case>,reject,A. Reader,{date},motion artefact"
+    command = f"round,case_id,action,reviewer,date,reason\n{example}"
+    return Note(lines, commands=[command], title="Correct or judge a pseudo-label")
+
+
+def _continue(number: int) -> Note:
+    run = "snakemake --cores 8 --configfile <your configuration>"
+    lines = [
+        "The next run computes only this case, the students that learn from it, and what depends on"
+        " them. With -n, Snakemake only lists what it would compute. With a target such as"
+        f" round_{number}_labels, it stops after a stage."
+    ]
+    command = f"{run} -n\n{run}\n{run} round_{number}_labels"
+    return Note(lines, commands=[command], title="Continue")
+
+
+def _run_one_stage(results: Results, number: int) -> Note:
+    config = _quoted(results.layout.config)
+    commands = []
+    if results.has_pseudo_labels:
+        for stage in ("refine", "labels"):
+            commands.append(f"hstf {stage} --config {config} --round {number} --shard unlabelled_0")
+    commands.append(f"hstf evaluate --config {config} --round {number} --shard test_0")
+    commands.append(f"hstf report --config {config}")
+    lines = ["Each stage is a command. It skips the cases that are up to date."]
+    return Note(lines, commands=["\n".join(commands)], title="Run one stage")
+
+
+def _predict(results: Results) -> Note:
+    model = _quoted(results.layout.export)
+    command = f"hstf predict --model {model} --input SCANS --output SEGMENTATIONS"
+    lines = ["The exported model of the last round does not need the workflow."]
+    return Note(lines, commands=[command], title="Use the model")
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))

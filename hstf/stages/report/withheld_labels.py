@@ -1,0 +1,119 @@
+"""Pseudo-labels compared with withheld labels, if the case sheet of a benchmark has them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hstf.experiment.tables import PSEUDO_LABEL_SCORES
+from hstf.stages.report.figures import (
+    Figures,
+    Points,
+    by_round,
+    predicted_against_true,
+    risk_coverage,
+)
+from hstf.stages.report.page import Block, number_text, round_name, to_number
+from hstf.stages.report.results import Results
+from hstf.stages.report.tables import Column, make_table
+
+COLUMNS = (
+    Column("round", "Round"),
+    Column("dice", "True Dice, all", digits=3),
+    Column("accepted", "Accepted", digits=3),
+    Column("rejected", "Rejected", digits=3),
+    Column("spearman", "Rank correlation", digits=2),
+    Column("interval_coverage", "Within the 90% interval", digits=2),
+    Column("kept_error", "Wrong voxels, high weight", digits=3),
+    Column("low_weight_error", "Wrong voxels, low weight", digits=3),
+)
+
+
+def withheld_label_blocks(results: Results, figures: Figures) -> list[Block]:
+    """Return tables and figures; empty if there are no withheld labels."""
+    groups: dict[str, Points] = {}
+    rows = {}
+    summaries = {}
+    for number in results.rounds:
+        points = _true_dice(results, number)
+        if points[0]:
+            summary = results.summary(number).get("pseudo_labels") or {}
+            summaries[number] = summary
+            rows[number] = {"round": round_name(number), **_flat(summary)}
+            correlation = number_text(summary.get("spearman"), 2)
+            name = f"{round_name(number)}: Spearman {correlation}, {len(points[0])} cases"
+            groups[name] = points
+    if not groups:
+        return []
+    source = "round_<r>/evaluation/pseudo_labels.csv"
+    caption = "Pseudo-labels compared with the withheld labels"
+    table = make_table(caption, COLUMNS, list(rows.values()), source)
+    caption = (
+        "The withheld labels were read after the training. Close to the diagonal, the predicted Dice"
+        " is right."
+    )
+    figure = predicted_against_true(groups)
+    return [
+        table,
+        figures.add("predicted_against_true", "Predicted and true Dice", figure, caption),
+        _quality_chart(rows, figures),
+        *_risk_chart(summaries, figures),
+    ]
+
+
+def _true_dice(results: Results, number: int) -> Points:
+    """Return predicted and true Dice of each case that has both."""
+    path = results.layout.evaluation_pseudo_labels(number)
+    scores = results.frame(PSEUDO_LABEL_SCORES, path).drop_duplicates("case_id")
+    scores = scores.dropna(subset=["predicted_dice", "true_dice"])
+    return scores["predicted_dice"].tolist(), scores["true_dice"].tolist()
+
+
+def _flat(summary: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return the summary of a round without nested parts."""
+    voxels = summary.get("foreground_voxels") or {}
+    row = {
+        "spearman": to_number(summary.get("spearman")),
+        "interval_coverage": to_number(summary.get("interval_coverage")),
+        "kept_error": to_number(voxels.get("kept_error")),
+        "low_weight_error": to_number(voxels.get("low_weight_error")),
+    }
+    for part in ("dice", "accepted", "rejected"):
+        row[part] = to_number((summary.get(part) or {}).get("mean"))
+    return row
+
+
+def _quality_chart(rows: Mapping[int, Mapping[str, Any]], figures: Figures) -> Block:
+    """Return the quality of accepted and rejected cases, and of voxels of high and low weight."""
+    dice = {
+        "accepted": {number: row["accepted"] for number, row in rows.items()},
+        "rejected": {number: row["rejected"] for number, row in rows.items()},
+    }
+    errors = {
+        "high weight": {number: row["kept_error"] for number, row in rows.items()},
+        "low weight": {number: row["low_weight_error"] for number, row in rows.items()},
+    }
+    figure = by_round({"true Dice of the cases": dice, "fraction of wrong voxels": errors})
+    caption = (
+        "Accepted cases should be better than rejected cases. Voxels of high weight (at least 0.5)"
+        " should be wrong less often than voxels of low weight."
+    )
+    return figures.add("pseudo_label_quality", "Quality of the selection", figure, caption)
+
+
+def _risk_chart(summaries: Mapping[int, Mapping[str, Any]], figures: Figures) -> list[Block]:
+    """Return the error of the voxels by their weight."""
+    curves = {}
+    for number, summary in summaries.items():
+        points = summary.get("risk_coverage")
+        if points:
+            coverage = [point["coverage"] for point in points]
+            error = [point["error"] for point in points]
+            weight = [point["weight"] for point in points]
+            curves[round_name(number)] = (coverage, error, weight)
+    if not curves:
+        return []
+    caption = (
+        "Voxels of the highest weights are on the left, all voxels are on the right. The marker is at"
+        " a weight of 0.5. If weights predict errors well, the curve is low on the left."
+    )
+    title = "Risk and coverage of the voxels"
+    return [figures.add("risk_coverage", title, risk_coverage(curves), caption)]
