@@ -9,10 +9,10 @@ from hstf.experiment.plan import Normalisation
 MAXIMUM_SAMPLE = 4_000_000
 """Number of voxels from which statistics are computed. Larger scans are subsampled."""
 MINIMUM_EMPTY_CORNERS = 4
-"""Number of corners that the empty background has at least."""
-LOWER = 0.5
+"""Minimum number of corners that have the value of the empty background."""
+LOWER_PERCENTILE = 0.5
 """Percentile at which low intensities are clipped."""
-UPPER = 99.5
+UPPER_PERCENTILE = 99.5
 """Percentile at which high intensities are clipped."""
 BODY_THRESHOLD = 0.25
 """Fraction of the mean uptake of a PET scan that separates the body from air."""
@@ -65,7 +65,7 @@ def field_of_view(
     """Return a mask of the voxels that were scanned.
 
     An ultrasound scan (scheme ``fan``) has the value of the empty corners also where the tissue
-    returns no echo. Hence only empty voxels that are connected to a corner are outside.
+    returns no echo. Therefore only empty voxels that are connected to a corner are outside.
 
     Args:
         data: ``(X, Y, Z)``.
@@ -127,9 +127,9 @@ def normalise(
     upper = np.inf
     if normalisation.scheme == "uptake":
         values = _compress_uptake(data, values)
-        lower = np.percentile(values, LOWER)
+        lower = np.percentile(values, LOWER_PERCENTILE)
     else:
-        lower, upper = np.percentile(values, (LOWER, UPPER))
+        lower, upper = np.percentile(values, (LOWER_PERCENTILE, UPPER_PERCENTILE))
     values = np.clip(values, lower, upper)
     np.clip(data, lower, upper, out=data)
     mean = float(values.mean(dtype=float))
@@ -157,9 +157,9 @@ def _compress_uptake(
 def _body(values: np.ndarray) -> np.ndarray:
     """Return the values of a PET scan that are not air.
 
-    They are above a quarter of the mean of all positive values. The mean represents the injected
-    dose by weight, as in standardised uptake values. More air makes it lower, but air is still far
-    below it.
+    They are above :data:`BODY_THRESHOLD` times the mean of the positive values. This mean replaces
+    the injected dose per body weight, by which standardised uptake values are scaled. A scan with
+    more air has a lower mean, but air is still far below it.
     """
     positive = values[values > 0]
     if not positive.size:

@@ -71,9 +71,10 @@ def draw_overlay(
 ) -> None:
     """Draw three orthogonal slices and write them as PNG.
 
-    The upper row shows the label on the image, the lower row the weights. Slices are those with the
-    most foreground, in radiological view: from the left (anterior is on the left), from the front,
-    and from the feet (the patient's right is on the left).
+    The upper row shows the label on the image, and the lower row shows the weights. Each slice is
+    the one with the most foreground along its axis. The views are radiological: from the left
+    (anterior is on the left), from the front, and from the feet (the patient's right is on the
+    left).
 
     Args:
         path: file to write.

@@ -10,7 +10,7 @@ from hstf.experiment.cases import Case, Split
 from hstf.experiment.context import StageContext
 from hstf.imaging.affines import ras_spacing, to_ras
 from hstf.imaging.geometry import Geometry, bounding_box
-from hstf.imaging.intensity import LOWER, UPPER, nonempty_mask, sample
+from hstf.imaging.intensity import LOWER_PERCENTILE, UPPER_PERCENTILE, nonempty_mask, sample
 from hstf.imaging.volumes import Volume, open_nifti, read_image, read_label
 from hstf.runtime.documents import Document, Part
 from hstf.runtime.errors import HstfError
@@ -141,7 +141,7 @@ def _foreground(case: Case, config: Config, volume: Volume) -> np.ndarray:
 
 def statistics(values: np.ndarray) -> Numbers:
     """0.5th, 50th and 99.5th percentile, mean and standard deviation."""
-    percentiles = np.percentile(values, (LOWER, 50, UPPER))
+    percentiles = np.percentile(values, (LOWER_PERCENTILE, 50, UPPER_PERCENTILE))
     return (
         *(float(v) for v in percentiles),
         float(values.mean(dtype=float)),
