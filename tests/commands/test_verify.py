@@ -1,4 +1,4 @@
-"""Provenance says what made a results folder; verify names whatever does not fit any more."""
+"""The provenance of results, and ``hstf verify``, which compares results with it."""
 
 import json
 from pathlib import Path
@@ -16,125 +16,169 @@ from hstf.experiment.provenance import code_sha256, commit, provenance, write_pr
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_json, sha256_file, write_csv, write_json, write_text
 
+RESULTS = Path("results/tiny")
+
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
-    """A trained experiment with its check table; the working directory is ``tmp_path``."""
+    """Return a trained experiment with its table of scans, in the working directory."""
     monkeypatch.chdir(tmp_path)
     config, path = write_experiment(tmp_path, output="results", warmup={"steps": 2})
     layout = Layout.of(config)
-    write_text(Path("scans/a.nii.gz"), "voxels")
-    row = {"case_id": "a", "file": "scans/a.nii.gz", "sha256": sha256_file(Path("scans/a.nii.gz"))}
+    scan = Path("scans/a.nii.gz")
+    write_text(scan, "voxels")
+    row = {"case_id": "a", "file": str(scan), "sha256": sha256_file(scan)}
     write_csv(layout.check, [row], list(row))
     assert main(["warmup", "--config", str(path), "--member", "fold_0"]) == 0
-    write_text(layout.export / "members" / "seed_0.pt", "weights")
-    digest = sha256_file(layout.export / "members" / "seed_0.pt")
-    write_json(layout.export / "model.json", {"members": [{"name": "seed_0", "sha256": digest}]})
+    weights = layout.export / "members" / "seed_0.pt"
+    write_text(weights, "weights")
+    member = {"name": "seed_0", "sha256": sha256_file(weights)}
+    write_json(layout.export / "model.json", {"members": [member]})
     write_provenance(config)
     return config
 
 
-def test_provenance_tells_what_made_it(config: Config) -> None:
+def test_provenance_names_software_machine_and_files(config: Config) -> None:
     made = read_json(Layout.of(config).provenance)
-    assert (made["experiment"], made["seed"], made["hstf"]) == ("tiny", 0, module.hstf.__version__)
-    assert made["packages"]["torch"] and made["packages"]["python"].startswith("3.")
+    assert made["experiment"] == "tiny"
+    assert made["seed"] == 0
+    assert made["hstf"] == module.hstf.__version__
+    assert made["packages"]["torch"]
+    assert made["packages"]["python"].startswith("3.")
     assert made["machine"]["cores"] >= 1
     assert made["data"] == {
         "file": "results/tiny/check.csv",
         "sha256": sha256_file(Layout.of(config).check),
     }
     name = made["machine"]["name"]
-    assert made["machines"] == {"round_0/out_of_fold": {name: 2}, "round_0/state/fold_0": {name: 1}}
-    assert {
+    assert made["machines"] == {
+        "round_0/out_of_fold": {name: 2},
+        "round_0/state/fold_0": {name: 1},
+    }
+    expected = {
         "check.csv",
         "plan.json",
         "round_0/model/fold_0/weights.pt",
         "round_0/out_of_fold/fold_0.csv",
-    } <= set(made["files"])
-    assert not any("state" in name or "records" in name for name in made["files"])
+    }
+    assert expected <= set(made["files"])
+    for file in made["files"]:
+        assert "state" not in file
+        assert "records" not in file
 
 
-def test_it_is_the_same_whenever_it_is_written(config: Config) -> None:
-    before = Layout.of(config).provenance.read_bytes()
+def test_write_provenance_writes_the_same_bytes_again(config: Config) -> None:
+    path = Layout.of(config).provenance
+    before = path.read_bytes()
     write_provenance(config)
-    assert Layout.of(config).provenance.read_bytes() == before
+    assert path.read_bytes() == before
+
+
+def test_provenance_depends_on_the_configuration(config: Config) -> None:
+    made = json.loads(Layout.of(config).provenance.read_bytes())
     other = provenance(config.model_copy(update={"seed": 1}))
-    assert other["configuration_sha256"] != json.loads(before)["configuration_sha256"]
+    assert other["configuration_sha256"] != made["configuration_sha256"]
 
 
-def test_the_code_has_a_fingerprint() -> None:
+def test_code_sha256_and_commit_have_their_length() -> None:
     assert len(code_sha256()) == 64
     if (ROOT / ".git").is_dir():
         found = commit()
-        assert found is not None and len(found) == 40
+        assert found is not None
+        assert len(found) == 40
 
 
-def test_a_folder_without_git_has_no_commit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_commit_reads_the_files_of_git(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module.hstf, "__file__", str(tmp_path / "hstf" / "__init__.py"))
     assert commit() is None
-    write_text(tmp_path / ".git" / "HEAD", "ref: refs/heads/main\n")
-    write_text(tmp_path / ".git" / "packed-refs", "# pack-refs\n" + "a" * 40 + " refs/heads/main\n")
+    head = tmp_path / ".git" / "HEAD"
+    packed = tmp_path / ".git" / "packed-refs"
+    write_text(head, "ref: refs/heads/main\n")
+    write_text(packed, "# pack-refs\n" + "a" * 40 + " refs/heads/main\n")
     assert commit() == "a" * 40
-    write_text(tmp_path / ".git" / "HEAD", "b" * 40 + "\n")
+    write_text(head, "b" * 40 + "\n")
     assert commit() == "b" * 40
 
 
-def test_what_fits_is_counted(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["verify", "results/tiny"]) == 0
-    told = capsys.readouterr().out
-    assert "1 scans and labels are as they were written" in told
-    assert "Made with other software" not in told
-
-
-@pytest.mark.parametrize(
-    ("name", "told"),
-    [
-        ("scans/a.nii.gz", "scans/a.nii.gz was changed: SHA-256"),
-        ("results/tiny/plan.json", "plan.json was changed"),
-        ("results/tiny/round_0/model/fold_0/weights.pt", "weights.pt was changed"),
-        ("results/tiny/export/members/seed_0.pt", "seed_0.pt was changed"),
-        ("results/tiny/preprocessed/l_1/image.b2nd", "l_1: "),
-        ("results/tiny/round_0/out_of_fold/fold_0.csv", "fold_0.csv was changed"),
-        ("cases.csv", "cases.csv was changed"),
-    ],
-)
-@pytest.mark.parametrize("lost", [False, True])
-def test_what_does_not_fit_is_named(config: Config, name: str, told: str, lost: bool) -> None:
-    path = Path(name)
-    if lost:
-        path.unlink()
-    else:
-        path.write_bytes(path.read_bytes() + b"\n")
-    with pytest.raises(HstfError) as caught:
-        verify(Path("results/tiny"))
-    assert (
-        told.replace("was changed: SHA-256", "is missing").replace("was changed", "is missing")
-        if lost
-        else told
-    ) in str(caught.value)
-    assert str(caught.value).count("\n") == 1, "nothing else is named"
-
-
-def test_scans_that_stayed_elsewhere_may_be_left_out(config: Config) -> None:
-    Path("scans/a.nii.gz").unlink()
-    assert "scans" not in verify(Path("results/tiny"), data=False)[0]
-
-
-def test_other_software_is_told_and_is_no_fault(
-    config: Config, monkeypatch: pytest.MonkeyPatch
+def test_verify_counts_what_is_unchanged(
+    config: Config,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    assert main(["verify", "results/tiny"]) == 0
+    output = capsys.readouterr().out
+    assert "and 1 scans and labels are unchanged" in output
+    assert "Computed with other software" not in output
+
+
+FILES = {
+    "scans/a.nii.gz": "scans/a.nii.gz",
+    "results/tiny/plan.json": "plan.json",
+    "results/tiny/round_0/model/fold_0/weights.pt": "weights.pt",
+    "results/tiny/export/members/seed_0.pt": "seed_0.pt",
+    "results/tiny/round_0/out_of_fold/fold_0.csv": "fold_0.csv",
+    "cases.csv": "cases.csv",
+}
+"""Files that are verified, and how a message names them."""
+
+
+def only_problem() -> str:
+    """Verify the results and return the only problem."""
+    with pytest.raises(HstfError) as caught:
+        verify(RESULTS)
+    _, *problems = str(caught.value).splitlines()
+    (problem,) = problems
+    return problem
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_verify_reports_a_changed_file(config: Config, name: str) -> None:
+    path = Path(name)
+    path.write_bytes(path.read_bytes() + b"\n")
+    assert f"{FILES[name]} was changed: SHA-256" in only_problem()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_verify_reports_a_missing_file(config: Config, name: str) -> None:
+    Path(name).unlink()
+    assert f"{FILES[name]} is missing" in only_problem()
+
+
+def test_verify_reports_a_changed_file_of_a_case(config: Config) -> None:
+    path = RESULTS / "preprocessed" / "l_1" / "image.b2nd"
+    path.write_bytes(path.read_bytes() + b"\n")
+    assert "l_1: " in only_problem()
+
+
+def test_verify_reports_a_missing_file_of_a_case(config: Config) -> None:
+    path = RESULTS / "preprocessed" / "l_1" / "image.b2nd"
+    path.unlink()
+    assert "l_1: " in only_problem()
+
+
+def test_verify_without_data_ignores_missing_scans(config: Config) -> None:
+    Path("scans/a.nii.gz").unlink()
+    lines = verify(RESULTS, data=False)
+    assert "scans" not in lines[0]
+
+
+def test_verify_reports_other_software_without_failing(config: Config) -> None:
     path = Layout.of(config).provenance
-    write_json(
-        path, {**read_json(path), "packages": {**read_json(path)["packages"], "torch": "0.1"}}
-    )
-    assert "Made with other software: torch 0.1, here" in verify(Path("results/tiny"))[1]
+    content = read_json(path)
+    content["packages"]["torch"] = "0.1"
+    write_json(path, content)
+    lines = verify(RESULTS)
+    assert "Computed with other software: torch 0.1, here" in lines[1]
 
 
-def test_what_is_no_finished_experiment(config: Config) -> None:
+def test_verify_refuses_an_unfinished_experiment(config: Config) -> None:
     with pytest.raises(HstfError, match=r"has no provenance\.json"):
         verify(Path("results"))
+
+
+def test_verify_refuses_a_damaged_provenance(config: Config) -> None:
     write_json(Layout.of(config).provenance, {"format": 1})
     with pytest.raises(HstfError, match="is damaged"):
-        verify(Path("results/tiny"))
+        verify(RESULTS)
