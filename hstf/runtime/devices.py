@@ -1,4 +1,4 @@
-"""Where networks run and in which precision."""
+"""Devices of the networks, and their numeric precision."""
 
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
@@ -10,21 +10,26 @@ from hstf.runtime.errors import HstfError
 from hstf.runtime.gpu_lease import gpu_of_this_process
 
 BF16_CPU_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+"""Flags of CPUs that multiply bfloat16 natively."""
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called ``auto``, ``cpu`` or ``cuda``; auto takes a GPU when there is one.
+    """Return the device called ``auto``, ``cpu`` or ``cuda``; auto uses a GPU if there is one.
 
-    Of several GPUs it is the same for the life of this process, and as few others as possible have it.
+    With several GPUs the process keeps the same one, which few other processes use.
 
     Raises:
-        HstfError: ``cuda`` is asked for and there is none.
+        HstfError: if ``cuda`` is requested and there is no GPU.
     """
-    if name == "cuda" and not torch.cuda.is_available():
+    has_gpu = torch.cuda.is_available()
+    if name == "cuda" and not has_gpu:
         raise HstfError(
-            "device: cuda is set but torch sees no GPU. Set 'device: auto', or install torch with CUDA."
+            "device: cuda is set, but PyTorch finds no GPU."
+            " Set 'device: auto', or install PyTorch with CUDA."
         )
-    return _gpu() if name != "cpu" and torch.cuda.is_available() else torch.device("cpu")
+    if name == "cpu" or not has_gpu:
+        return torch.device("cpu")
+    return _gpu()
 
 
 @cache
@@ -37,17 +42,23 @@ def _gpu() -> torch.device:
 
 @cache
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether ``device`` multiplies bfloat16 natively (elsewhere it is emulated and slower than float32)."""
+    """Return whether ``device`` multiplies bfloat16 natively; emulation is slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     cpuinfo = Path("/proc/cpuinfo")
-    return cpuinfo.is_file() and not BF16_CPU_FLAGS.isdisjoint(
-        cpuinfo.read_text(errors="ignore").split()
-    )
+    if not cpuinfo.is_file():
+        return False
+    flags = cpuinfo.read_text(errors="ignore").split()
+    return not BF16_CPU_FLAGS.isdisjoint(flags)
 
 
 def autocast(device: torch.device, mode: str) -> AbstractContextManager:
-    """bfloat16 autocast: ``bf16`` always, ``auto`` where it is native, ``off`` never."""
+    """Return a context that computes in bfloat16.
+
+    Args:
+        device: where the network runs.
+        mode: ``bf16`` always, ``auto`` if the device has it natively, ``off`` never.
+    """
     if mode == "off" or (mode == "auto" and not has_fast_bf16(device)):
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)

@@ -1,4 +1,4 @@
-"""JSON documents of the workflow as pydantic models: one way to save, load and check all of them."""
+"""JSON documents as pydantic models: one way to save, load and check all of them."""
 
 from pathlib import Path
 from typing import Any, ClassVar, Self

@@ -1,6 +1,7 @@
-"""Files that appear whole or not at all, and their fingerprints.
+"""Files that appear complete or not at all, and their digests.
 
-Whatever a stage writes goes through :func:`atomic_path`: written beside the target, flushed to disk, renamed.
+Whatever a stage writes goes through :func:`atomic_path`: it is written to a temporary file beside
+the target, flushed to disk, and renamed.
 """
 
 import csv
@@ -18,16 +19,19 @@ from typing import Any
 
 from hstf.runtime.errors import HstfError
 
+SheetRow = tuple[int, dict[str, str]]
+"""Number of the line, and its cells by column."""
+
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """A path beside ``target`` to write to; it takes the place of ``target`` when the block ends well.
+    """Yield a path beside ``target`` to write to; it replaces ``target`` when the block succeeds.
 
-    The temporary name keeps the suffixes of ``target`` (``nibabel`` and ``blosc2`` go by them). When the block raises,
-    the temporary file is removed and ``target`` stays as it was.
+    The temporary name keeps the suffixes of ``target``, because ``nibabel`` and ``blosc2`` depend
+    on them. If the block raises, the temporary file is removed and ``target`` stays as it was.
 
     Raises:
-        HstfError: the disk is full, the folder is read-only, or the like.
+        HstfError: if the disk is full, the folder is read-only, or the like.
     """
     temporary = target.with_name(f".tmp-{secrets.token_hex(4)}-{target.name}")
     try:
@@ -38,15 +42,20 @@ def atomic_path(target: Path) -> Iterator[Path]:
         with suppress(OSError):  # some network disks cannot flush a folder
             _flush(target.parent)
     except OSError as error:
-        raise HstfError(f"{target}: could not be written ({error.strerror or error}).") from error
+        reason = error.strerror or error
+        raise HstfError(f"{target}: could not be written ({reason}).") from error
     finally:
         with suppress(OSError):
             temporary.unlink()
 
 
 def remove_leftovers(target: Path) -> None:
-    """Remove what a process that was killed while it wrote ``target`` has left; nobody else may be writing it."""
-    for leftover in target.parent.glob(f".tmp-{'[0-9a-f]' * 8}-{glob.escape(target.name)}"):
+    """Remove temporary files of ``target`` that a killed process left.
+
+    No other process may be writing the target.
+    """
+    pattern = f".tmp-{'[0-9a-f]' * 8}-{glob.escape(target.name)}"
+    for leftover in target.parent.glob(pattern):
         leftover.unlink(missing_ok=True)
 
 
@@ -64,6 +73,12 @@ def write_text(target: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
 
 
+def write_text_if_changed(target: Path, text: str) -> None:
+    """Write ``text`` unless ``target`` has it already, so that the time stamp stays."""
+    if not target.is_file() or target.read_bytes() != text.encode():
+        write_text(target, text)
+
+
 def write_torch(target: Path, content: Any) -> None:
     """Write tensors and plain values with ``torch.save``, atomically."""
     import torch
@@ -71,49 +86,44 @@ def write_torch(target: Path, content: Any) -> None:
     with atomic_path(target) as path, path.open("wb") as stream:
         try:
             torch.save(content, stream)
-        except (
-            RuntimeError
-        ) as error:  # on a full disk torch hides the reason behind its own end of the file
-            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
-
-
-def write_text_if_changed(target: Path, text: str) -> None:
-    """Write ``text`` only when ``target`` does not hold it already, so that its time stamp tells of real changes."""
-    if not target.is_file() or target.read_bytes() != text.encode():
-        write_text(target, text)
+        except RuntimeError as error:
+            # On a full disk torch raises an error of its own instead of the one of the disk.
+            cause = error.__context__
+            raise cause if isinstance(cause, OSError) else error from None
 
 
 def write_json(target: Path, content: Any) -> None:
-    """Write ``content`` as indented JSON, atomically. NaN is refused: JSON has none."""
+    """Write ``content`` as indented JSON, atomically. NaN is refused, because JSON has none."""
     write_text(target, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file that an earlier stage wrote.
+    """Read a JSON file that a stage wrote.
 
     Raises:
-        HstfError: the file is missing, cannot be read, or is not JSON.
+        HstfError: if the file is missing, cannot be read, or is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise _unreadable(path, error) from error
-    except ValueError as error:  # no JSON, or no UTF-8
+    except ValueError as error:  # not JSON, or not UTF-8
         raise HstfError(
-            f"{path}: not readable as JSON ({error}). Delete it and rerun its stage."
+            f"{path}: not readable as JSON ({error}). Delete it and run its stage again."
         ) from error
 
 
 def write_csv(target: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
     """Write ``rows`` atomically as CSV with exactly ``columns``.
 
-    Floats have six significant digits, None is empty, and carriage returns, which CSV cannot carry, are spaces.
+    Floats have six significant digits, None is an empty cell, and a carriage return, which CSV
+    cannot hold, becomes a space.
     """
     with atomic_path(target) as path, path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(columns), lineterminator="\n")
         writer.writeheader()
         for row in rows:
-            writer.writerow({key: _cell(row.get(key)) for key in columns})
+            writer.writerow({name: _cell(row.get(name)) for name in columns})
 
 
 def _cell(value: Any) -> Any:
@@ -125,10 +135,10 @@ def _cell(value: Any) -> Any:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """All rows of a CSV file that :func:`write_csv` wrote, as text.
+    """Read a CSV file that :func:`write_csv` wrote, as text.
 
     Raises:
-        HstfError: the file is missing or cannot be read.
+        HstfError: if the file is missing or cannot be read.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
@@ -139,22 +149,30 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         raise HstfError(f"{path}: not readable as comma-separated UTF-8 text ({error}).") from error
 
 
-def read_sheet(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """The header of a table that a person wrote, and its rows with their line numbers.
+def read_sheet(path: Path) -> tuple[list[str], list[SheetRow]]:
+    """Read a table that a person wrote.
 
-    CSV as spreadsheets save it is understood: separated by commas, semicolons or tabs, with or without a byte order
-    mark, spaces around cells, empty lines. Cells that a row lacks are empty; those beyond the header are under "".
+    CSV as spreadsheets save it is accepted: separated by commas, semicolons or tabs, with or
+    without a byte order mark, with spaces around cells and with empty lines.
+
+    Returns:
+        The header, and the rows with their line numbers. Cells that a row lacks are empty. Cells
+        beyond the header are joined under the name "".
 
     Raises:
-        HstfError: the file is missing, cannot be read, or is not UTF-8.
+        HstfError: if the file is missing, cannot be read, or is not UTF-8.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-        reader = csv.reader(
-            io.StringIO(text), delimiter=max(",;\t", key=text.partition("\n")[0].count)
-        )
+        first_line = text.partition("\n")[0]
+        delimiter = max(",;\t", key=first_line.count)
+        reader = csv.reader(io.StringIO(text), delimiter=delimiter)
         header = [cell.strip() for cell in next(reader, [])]
-        rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+        rows: list[SheetRow] = []
+        for cells in reader:
+            stripped = [cell.strip() for cell in cells]
+            if any(stripped):
+                rows.append((reader.line_num, _by_column(header, stripped)))
     except OSError as error:
         raise _unreadable(path, error) from error
     except UnicodeDecodeError as error:
@@ -163,12 +181,13 @@ def read_sheet(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]
         ) from error
     except csv.Error as error:
         raise HstfError(f"{path}: not readable as CSV ({error}).") from error
-    return header, [(line, _cells(header, cells)) for line, cells in rows if any(cells)]
+    return header, rows
 
 
-def _cells(header: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
-    named = zip_longest(header, cells[: len(header)], fillvalue="")
-    return dict(named) | {"": " ".join(cells[len(header) :]).strip()}
+def _by_column(header: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
+    row = dict(zip_longest(header, cells[: len(header)], fillvalue=""))
+    row[""] = " ".join(cells[len(header) :]).strip()
+    return row
 
 
 def _unreadable(path: Path, error: OSError) -> HstfError:
@@ -178,10 +197,10 @@ def _unreadable(path: Path, error: OSError) -> HstfError:
 
 
 def sha256_file(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes.
+    """Return the SHA-256 of a file in hexadecimal.
 
     Raises:
-        HstfError: the file is missing or cannot be read.
+        HstfError: if the file is missing or cannot be read.
     """
     try:
         with path.open("rb") as stream:
@@ -191,6 +210,6 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_json(content: Any) -> str:
-    """Hex SHA-256 of ``content`` as canonical JSON: equal configurations have equal fingerprints."""
+    """Return the SHA-256 of ``content`` as canonical JSON: the same for equal configurations."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,7 +1,7 @@
 """A GPU for each process of a machine, as long as there are enough.
 
-Nobody sets ``CUDA_VISIBLE_DEVICES`` for jobs that run without SLURM. Each process therefore takes the
-GPU that the fewest other processes use. A lease is a lock file, so it ends with its process.
+Nobody sets ``CUDA_VISIBLE_DEVICES`` for jobs that run without SLURM. Each process therefore takes
+the GPU that the fewest other processes use. A lease is a lock file, so it ends with its process.
 """
 
 import os
@@ -52,7 +52,7 @@ def lease(devices: Sequence[str], folder: Path) -> int | None:
 
 
 def visible_devices(count: int, environment: Mapping[str, str]) -> list[str]:
-    """Return the names of the GPUs that PyTorch sees: those of the environment, or their numbers."""
+    """Return the names of the visible GPUs: those of the environment, or their numbers."""
     visible = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
     names = [name.strip() for name in visible]
     return names if len(names) == count else [str(index) for index in range(count)]

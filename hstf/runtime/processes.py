@@ -1,4 +1,4 @@
-"""Work side by side in processes; the death of one (out of memory, a crash) is told, not waited for."""
+"""Work in several processes. The death of one (out of memory, a crash) is reported at once."""
 
 import os
 import signal
@@ -17,46 +17,52 @@ R = TypeVar("R")
 
 
 class ProcessDied:
-    """Stands for the result of an item whose process was killed, even when it had the machine to itself."""
+    """The result of an item whose process was killed even when no other process was running."""
 
 
 def worker_count(workers: int) -> int:
-    """``workers``, or one for each core that this process may use when it is 0."""
+    """Return ``workers``; 0 means one for each core that this process may use."""
     return workers or len(os.sched_getaffinity(0))
 
 
 def map_processes(
     function: Callable[[T], R], items: Sequence[T], workers: int
 ) -> Iterator[tuple[T, R | ProcessDied]]:
-    """Yield ``(item, function(item))`` in the order in which they are done.
+    """Yield ``(item, function(item))`` in the order in which the items are done.
 
-    ``function`` and items are pickled; processes are spawned, so threads of this one do no harm. When a process
-    dies, the items that were in work are tried again one by one, which tells the guilty one from its neighbours. On a
-    machine whose /dev/shm is missing or full, all is done in this process, one after the other.
+    Function and items are pickled. Processes are spawned, so that threads of this process do no
+    harm. If a process dies, the items that were in work are tried again one by one, to find the one
+    that is responsible. On a machine without shared memory (/dev/shm) this process does all the
+    work.
+
+    Args:
+        function: a function that can be pickled.
+        items: its arguments.
+        workers: number of processes.
 
     Raises:
-        HstfError: processes cannot be started.
+        HstfError: if processes cannot be started.
     """
     if not _has_shared_memory():
-        print("no shared memory (/dev/shm): one process does it all", flush=True)
+        print("no shared memory (/dev/shm): one process does all the work", flush=True)
         yield from ((item, function(item)) for item in items)
         return
     waiting = deque(items)
     try:
         while waiting:
-            suspects = yield from _until_death(function, waiting, min(workers, len(waiting)))
+            suspects = yield from _run_until_death(function, waiting, min(workers, len(waiting)))
             for item in suspects:
-                yield item, _alone(function, item)
+                yield item, _run_single(function, item)
     except OSError as error:
         raise HstfError(
             f"worker processes cannot be started ({error.strerror}). Use fewer workers."
         ) from error
 
 
-def _until_death(
+def _run_until_death(
     function: Callable[[T], R], waiting: deque[T], workers: int
 ) -> Generator[tuple[T, R], None, list[T]]:
-    """Work off ``waiting``; returns early, with the items in work, when a process dies."""
+    """Process ``waiting``; if a process dies, return the items that were in work."""
     running: dict[Future[R], T] = {}
     with _pool(workers) as pool:
         try:
@@ -73,7 +79,7 @@ def _until_death(
 
 
 def _has_shared_memory() -> bool:
-    """Whether processes can share a lock, without which no pool of them can be."""
+    """Return whether processes can use a common lock, which a pool of processes needs."""
     try:
         get_context("spawn").Lock()
     except OSError:
@@ -81,7 +87,8 @@ def _has_shared_memory() -> bool:
     return True
 
 
-def _alone(function: Callable[[T], R], item: T) -> R | ProcessDied:
+def _run_single(function: Callable[[T], R], item: T) -> R | ProcessDied:
+    """Run one item in a process of its own."""
     with _pool(1) as pool:
         try:
             return pool.submit(function, item).result()
@@ -94,12 +101,12 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 
 
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """An idle worker does not notice that its parent was killed: watch for it."""
+    """End this worker when its parent is killed: an idle worker does not notice it otherwise."""
     parent = parent_process()
     if parent is not None:
         parent.join()

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar with rate and time left in a terminal, a line a minute in a log file."""
+"""Progress of long work: a bar in a terminal, a line per minute in a log file."""
 
 import sys
 import time
@@ -21,47 +21,61 @@ def track(items: Sequence[T], title: str) -> Iterator[T]:
 
 
 class Progress:
-    """Shows ``done`` of ``total``; used as a context manager.
+    """Shows how many of ``total`` items are done; a context manager.
 
     Args:
-        done: where the count starts, for work that resumes.
+        title: what is done.
+        total: number of items.
+        done: number of items that were done before, for work that resumes.
     """
 
     def __init__(self, title: str, total: int, done: int = 0) -> None:
-        self.title, self.total, self.done, self.first = title, total, done, done
-        self.started = self.last_line = time.monotonic()
+        self.title = title
+        self.total = total
+        self.done = done
+        self.first = done
+        self.started = time.monotonic()
+        self.last_line = self.started
         self.bar: Bar | None = None
 
     def __enter__(self) -> "Progress":
         if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-            from rich.progress import Progress as Bar
-
-            self.bar = Bar(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"), console=Console(stderr=True),
-            )  # fmt: skip
-            self.bar.start()
-            self.task = self.bar.add_task(
-                self.title, total=self.total, completed=self.done, note=""
-            )
+            self._start_bar()
         return self
 
+    def _start_bar(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        self.bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=Console(stderr=True),
+        )
+        self.bar.start()
+        self.task = self.bar.add_task(self.title, total=self.total, completed=self.done, note="")
+
     def advance(self, note: str = "") -> None:
-        """One more is done; ``note`` (a loss, a case) stands beside the count."""
+        """Count one more item; ``note`` (a loss, a case) is shown beside the count."""
         self.done += 1
         if self.bar is not None:
             self.bar.update(self.task, completed=self.done, note=note)
-        elif time.monotonic() - self.last_line >= LINE_SECONDS or self.done == self.total:
-            self.last_line = time.monotonic()
+            return
+        now = time.monotonic()
+        if now - self.last_line >= LINE_SECONDS or self.done == self.total:
+            self.last_line = now
             print(self._line(note), file=sys.stderr, flush=True)
 
     def _line(self, note: str) -> str:
         elapsed = time.monotonic() - self.started
         rate = (self.done - self.first) / max(elapsed, 1e-9)
-        left = (self.total - self.done) / rate if rate else float("inf")
-        return f"{self.title}: {self.done}/{self.total}, {rate:.3g}/s, {left:.0f} s left {note}".rstrip()
+        seconds_left = (self.total - self.done) / rate if rate else float("inf")
+        count = f"{self.title}: {self.done}/{self.total}"
+        return f"{count}, {rate:.3g}/s, {seconds_left:.0f} s left {note}".rstrip()
 
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:

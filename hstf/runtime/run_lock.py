@@ -15,7 +15,7 @@ LEFTOVERS = ("locks", "incomplete")
 def lock_run(folder: Path) -> str:
     """Lock the folder ``.snakemake`` for the life of this process.
 
-    Snakemake's own lock outlives a killed run and cannot be told from the lock of a living one. If
+    Snakemake's own lock outlives a killed run and looks like the lock of a living run. If
     nobody else has the folder, the leftovers of a killed run are removed. Its marks of unfinished
     outputs are not needed: an output of HSTF appears whole or not at all. Leftovers of another
     machine stay, because the lock of a network folder may not work across machines.

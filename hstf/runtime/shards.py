@@ -33,7 +33,8 @@ Row = Mapping[str, Any]
 class CaseWork:
     """The work on one case.
 
-    ``run`` writes the files of the case and returns the columns of its row in the table of the shard.
+    ``run`` writes the files of the case and returns the columns of its row in the table of the
+    shard.
     """
 
     case_id: str
@@ -136,7 +137,8 @@ def digest_of(rows: Mapping[str, Row], case_id: str, name: str) -> str:
     """
     if case_id not in rows:
         raise HstfError(
-            f"{case_id}: is not in the {name} table of its shard. Run the stage that writes it again."
+            f"{case_id}: is not in the {name} table of its shard."
+            " Run the stage that writes it again."
         )
     return ";".join(rows[case_id]["sha256"])
 
@@ -181,8 +183,8 @@ def _compute_all(jobs: Sequence[_Job], workers: int) -> Iterator[dict[str, Any]]
     for job, row in map_processes(_compute, jobs, workers):
         if isinstance(row, ProcessDied):
             raise HstfError(
-                f"{job.work.case_id}: its process was killed, most likely because it ran out of memory."
-                " Use fewer workers or a machine with more memory."
+                f"{job.work.case_id}: its process was killed, most likely because it ran out of"
+                " memory. Use fewer workers or a machine with more memory."
             )
         yield row
 
@@ -267,8 +269,8 @@ def _edited_files(row: Row, folder: Path) -> list[str]:
         path = folder / name
         if path.is_file() and sha256_file(path) != digest:
             problems.append(
-                f"{row['case_id']}: {path} was changed after it was written. To correct a pseudo-label,"
-                f" put the file in the overrides folder; to restore it, delete {path} and the table"
+                f"{row['case_id']}: {path} was changed after it was written. To correct a"
+                f" pseudo-label, put the file in the overrides folder; to restore it, delete {path} and the table"
                 " beside it and run its stage again"
             )
     return problems

@@ -1,7 +1,7 @@
 """CSV tables with a typed description: reading, writing, checking and documentation come from it.
 
-A table is a :class:`Table` with a :class:`Column` for each of its columns. On disk it is CSV. In memory
-it is a pandas ``DataFrame``, or a list of dictionaries with Python values.
+A table is a :class:`Table` with a :class:`Column` for each of its columns. On disk it is CSV. In
+memory it is a pandas ``DataFrame``, or a list of dictionaries with Python values.
 """
 
 import re
@@ -70,7 +70,8 @@ class Table:
         columns: the columns in the order in which they are written.
 
     Example:
-        >>> POINTS = Table("points", "points.csv", "A point.", [Column("x", "number", "Place.", "mm")])
+        >>> place = Column("x", "number", "Place.", "mm")
+        >>> POINTS = Table("points", "points.csv", "A point.", [place])
         >>> POINTS.write(Path("points.csv"), [{"x": 1.5}])
         >>> POINTS.read(Path("points.csv")).x.sum()
         1.5
