@@ -1,11 +1,18 @@
 """``warmup:`` and ``student:``, which run the same training loop."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from hstf.config.objectives import OBJECTIVES
 from hstf.config.precision import Precision
 from hstf.config.section import Axes, ScaleRange, Section
+
+if TYPE_CHECKING:
+    ObjectiveName = str
+else:
+    # The names come from the list of objectives, so that a new one needs no second edit here.
+    ObjectiveName = Literal[tuple(OBJECTIVES)]
 
 
 class AugmentationConfig(Section):
@@ -174,9 +181,7 @@ class StudentConfig(TrainingConfig):
     """Training data in addition to the labelled cases: pseudo-labels, unlabelled images without
     pseudo-labels (``images``), or nothing (``labels``). Without pseudo-labels the stages teacher,
     refine and labels do not run."""
-    objective: Literal["self_training", "mean_teacher", "uamt", "cross_teaching", "bcp"] = (
-        "self_training"
-    )
+    objective: ObjectiveName = "self_training"
     """Training objective; `method` sets it. CSC, mixing and EMA blending belong to
     ``self_training``."""
     members: int = Field(1, ge=1)

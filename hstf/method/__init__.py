@@ -1,0 +1,1 @@
+"""The ideas of the method: ensemble, cross-scale consistency, refinement, training objectives."""

@@ -1,10 +1,11 @@
 """Cross-fitting: a network labels only cases that it has not learned from.
 
 A network that labels the cases it was trained on repeats their labels, errors included ("lazy
-learning", Huo et al., ATSO: Asynchronous Teacher-Student Optimization, CVPR 2021). With cross-fitting
-the unlabelled patients are divided into as many parts as a round has ensemble members. Member k learns
-from all parts but part k. In the next round only member k labels part k. The parts are the same in
-every round, so a student that starts from the previous weights has never seen its part.
+learning", Huo et al., ATSO: Asynchronous Teacher-Student Optimization, CVPR 2021). With
+cross-fitting the unlabelled patients are divided into as many parts as a round has ensemble
+members. Member k learns from all parts but part k. In the next round only member k labels part k.
+The parts are the same in every round, so a student that starts from the previous weights has never
+seen its part.
 
 Cross-fitting needs at least two members and ``student.cross_fit``. The warm-up has not seen any
 unlabelled case, so all its members label all of them.
@@ -73,8 +74,22 @@ def teachers_by_case(
     return {case_id: [names[parts[case_id]]] for case_id in case_ids}
 
 
-def parts_of_cases(unlabelled: Sequence[Case], parts: int, seed: int) -> dict[str, int]:
-    """Assign each unlabelled case to a part ``0 .. parts - 1``. A patient is in one part only."""
+def parts_of_cases(
+    unlabelled: Sequence[Case],
+    parts: int,
+    seed: int,
+) -> dict[str, int]:
+    """Assign each unlabelled case to a part ``0 .. parts - 1``. A patient is in one part only.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> first = SimpleNamespace(case_id="scan_1", group="patient_a")
+        >>> second = SimpleNamespace(case_id="scan_2", group="patient_a")
+        >>> other = SimpleNamespace(case_id="scan_3", group="patient_b")
+        >>> parts = parts_of_cases([first, second, other], parts=2, seed=0)
+        >>> parts["scan_1"] == parts["scan_2"], parts["scan_1"] == parts["scan_3"]
+        (True, False)
+    """
     groups = sorted({case.group for case in unlabelled})
     np.random.default_rng(seed).shuffle(groups)
     part_of_group = {group: index % parts for index, group in enumerate(groups)}

@@ -1,9 +1,21 @@
-"""Cross-scale consistency (CSC): what the network says must not depend on the resolution of its input.
+"""Cross-scale consistency (CSC): the prediction must not depend on the scale of the image.
 
-The EMA teacher sees a patch as it is; the student sees the same field of view at another scale. Its probabilities,
-brought back to the teacher's grid, its deep features at matched positions and its coarser decoder levels must agree with
-the teacher's. The loss needs no label. Voxels on which the two differ most count least (the rectifier exp(-KL) of URPC,
-Luo et al. 2021, which also is where the agreement of the decoder's levels comes from).
+The EMA teacher sees a patch at scale 1. The student sees the same field of view at another scale.
+Let ``p`` be the student's probabilities, resampled to the teacher's grid, and ``t`` the teacher's.
+At each voxel
+
+    D = KL(t || p) = sum_k t_k log(t_k / p_k)        w = exp(-D) m
+
+where ``m`` is 1 inside the scan and 0 in padding. No gradient flows through ``w``. The loss is the
+weighted sum of three terms, and none of them needs a label:
+
+- predictions: weighted mean of ``D`` plus the soft Dice loss of ``p`` and ``t``, weighted by ``w``;
+- features: weighted mean of ``1 - cosine`` of the deep features at matched positions;
+- decoder levels: the first part of the predictions for each coarser level of the decoder, with the
+  teacher's probabilities averaged to its grid.
+
+Voxels on which the two networks disagree strongly count least. This rectifier and the consistency
+of the decoder levels come from URPC (Luo et al., MICCAI 2021).
 """
 
 import math
@@ -20,115 +32,223 @@ from hstf.training.distributed import from_first_rank
 from hstf.training.losses import EPSILON, averaged, soft_dice, weighted_mean
 
 
-def zoomed_pyramid(student: SegmentationNetwork, image: Tensor, zoom: float) -> Pyramid:
-    """What ``student`` says of ``image`` ``(B, C, D, H, W)`` at scale ``zoom``, the finest logits on the grid of ``image``.
+def zoomed_pyramid(
+    student: SegmentationNetwork,
+    image: Tensor,
+    zoom: float,
+) -> Pyramid:
+    """Predict an image at another scale.
 
-    Each axis takes the nearest scale that the network's divisor allows, and the network is told which that is.
+    Each axis takes the nearest size that the network allows. The network is given the resulting
+    zoom of each axis for its positions in millimetres. Coarse axes are not zoomed.
+
+    Args:
+        student: the network.
+        image: ``(B, C, D, H, W)``.
+        zoom: scale of the image that the network sees, relative to ``image``.
+
+    Returns:
+        The network's prediction. The finest logits are resampled to the grid of ``image``.
     """
-    shape, size = (
-        image.shape[2:],
-        zoomed_size(image.shape[2:], axis_zooms(zoom, student.spec.spacing), student.divisor),
+    shape = image.shape[2:]
+    size = zoomed_size(
+        shape,
+        axis_zooms(zoom, student.spec.spacing),
+        student.divisor,
     )
-    zoomed = F.interpolate(image, size=size, mode="trilinear", align_corners=False)
-    answer = student.pyramid(
-        zoomed, tuple(after / before for after, before in zip(size, shape, strict=True))
+    zoomed = F.interpolate(
+        image,
+        size=size,
+        mode="trilinear",
+        align_corners=False,
     )
+    actual_zoom = tuple(after / before for after, before in zip(size, shape, strict=True))
+    pyramid = student.pyramid(zoomed, actual_zoom)
     finest = F.interpolate(
-        answer.logits[0].float(), size=shape, mode="trilinear", align_corners=False
+        pyramid.logits[0].float(),
+        size=shape,
+        mode="trilinear",
+        align_corners=False,
     )
-    return Pyramid([finest, *answer.logits[1:]], answer.features)
+    return Pyramid([finest, *pyramid.logits[1:]], pyramid.features)
 
 
 def zoomed_size(
-    shape: Sequence[int], zoom: Sequence[float], divisor: Sequence[int]
+    shape: Sequence[int],
+    zoom: Sequence[float],
+    divisor: Sequence[int],
 ) -> tuple[int, int, int]:
-    """``shape`` times ``zoom``, to the nearest multiple of ``divisor``.
+    """Return ``shape`` times ``zoom``, rounded to a multiple of ``divisor``.
 
-    An axis with two voxels or more at the deepest level keeps two, for instance norm cannot norm a single voxel.
+    An axis with at least two voxels at the deepest level of the network keeps at least two:
+    instance norm cannot normalise a single voxel.
     """
-    return tuple(
-        d * max(min(2, n // d), round(n * z / d))
-        for n, z, d in zip(shape, zoom, divisor, strict=True)
-    )  # type: ignore[return-value]
+    size = []
+    for voxels, factor, step in zip(shape, zoom, divisor, strict=True):
+        minimum = min(2, voxels // step)
+        size.append(step * max(minimum, round(voxels * factor / step)))
+    depth, height, width = size
+    return depth, height, width
 
 
-def consistency(
-    config: CscConfig, answer: Pyramid, teacher: Pyramid, valid: Tensor
+def consistency_terms(
+    config: CscConfig,
+    student: Pyramid,
+    teacher: Pyramid,
+    valid: Tensor,
 ) -> dict[str, Tensor]:
-    """The parts of the loss that count, each times its weight.
+    """Compute the terms of the loss, each multiplied by its weight.
+
+    Terms with weight 0 are not computed.
 
     Args:
-        answer: of the student, by :func:`zoomed_pyramid`.
-        teacher: the EMA network's answer (no gradient) to the unzoomed patch.
-        valid: ``(B, 1, D, H, W)``, in 0..1, where the patch lies inside the scan.
+        config: section ``student.csc`` of the configuration.
+        student: prediction of the zoomed patch, from :func:`zoomed_pyramid`.
+        teacher: prediction of the patch at scale 1 by the EMA network, without gradient.
+        valid: ``(B, 1, D, H, W)``, 0 to 1, the fraction of each voxel that is inside the scan.
+
+    Example:
+        >>> logits = torch.randn(1, 3, 8, 8, 8)
+        >>> prediction = Pyramid([logits], features=torch.randn(1, 16, 2, 2, 2))
+        >>> valid = torch.ones(1, 1, 8, 8, 8)
+        >>> terms = consistency_terms(CscConfig(), prediction, prediction, valid)
+        >>> [name for name, term in terms.items() if abs(term) < 1e-5]  # the same prediction twice
+        ['csc_predictions', 'csc_features']
     """
-    log_p, log_t = answer.logits[0].float().log_softmax(1), teacher.logits[0].float().log_softmax(1)
+    log_p = student.logits[0].float().log_softmax(1)
+    log_t = teacher.logits[0].float().log_softmax(1)
     terms = {}
     if config.prediction_weight > 0:
         predictions = prediction_consistency(log_p, log_t, valid)
         terms["csc_predictions"] = config.prediction_weight * predictions
     if config.feature_weight > 0:
-        trust = rectified_divergence(log_p.detach(), log_t, valid)[1]
-        features = feature_consistency(answer.features, teacher.features, trust)
+        _, weight = rectified_divergence(
+            log_p.detach(),
+            log_t,
+            valid,
+        )
+        features = feature_consistency(
+            student.features,
+            teacher.features,
+            weight,
+        )
         terms["csc_features"] = config.feature_weight * features
-    if config.pyramid_weight > 0 and len(answer.logits) > 1:
-        levels = pyramid_consistency(answer.logits[1:], log_t.exp(), valid)
+    if config.pyramid_weight > 0 and len(student.logits) > 1:
+        levels = pyramid_consistency(
+            student.logits[1:],
+            log_t.exp(),
+            valid,
+        )
         terms["csc_pyramid"] = config.pyramid_weight * levels
     return terms
 
 
-def rectified_divergence(log_p: Tensor, log_t: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """KL(t || p) of each voxel of log-probabilities ``(B, K, D, H, W)``, and its weight exp(-KL) times ``valid``."""
-    divergence = (log_t.exp() * (log_t - log_p)).sum(1, keepdim=True)
-    return divergence, torch.exp(-divergence).detach() * valid
-
-
-def prediction_consistency(log_p: Tensor, log_t: Tensor, valid: Tensor) -> Tensor:
-    """Rectified KL(t || p) plus Dice loss with the same weights, of log-probabilities ``(B, K, D, H, W)``."""
-    divergence, trust = rectified_divergence(log_p, log_t, valid)
-    return weighted_mean(divergence, trust) + soft_dice(log_p.exp(), log_t.exp(), trust)
-
-
-def feature_consistency(features: Tensor, teacher_features: Tensor, trust: Tensor) -> Tensor:
-    """Mean 1 - cosine of the features ``(B, C, d, h, w)`` at the same places of the field of view.
+def rectified_divergence(
+    log_p: Tensor,
+    log_t: Tensor,
+    valid: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Compute the divergence ``KL(t || p)`` and the weight ``exp(-KL)`` of each voxel.
 
     Args:
-        trust: weight of each place, on any grid ``(B, 1, D, H, W)`` over the same field.
+        log_p: ``(B, K, D, H, W)``, log-probabilities of the student.
+        log_t: ``(B, K, D, H, W)``, log-probabilities of the teacher.
+        valid: ``(B, 1, D, H, W)``, 0 to 1; a factor of the weight.
+
+    Returns:
+        Divergence and weight, both ``(B, 1, D, H, W)``. The weight has no gradient.
+    """
+    divergence = (log_t.exp() * (log_t - log_p)).sum(1, keepdim=True)
+    weight = torch.exp(-divergence).detach() * valid
+    return divergence, weight
+
+
+def prediction_consistency(
+    log_p: Tensor,
+    log_t: Tensor,
+    valid: Tensor,
+) -> Tensor:
+    """Compute the rectified divergence plus the Dice loss with the same weights.
+
+    The arguments are those of :func:`rectified_divergence`.
+    """
+    divergence, weight = rectified_divergence(log_p, log_t, valid)
+    dice = soft_dice(log_p.exp(), log_t.exp(), weight)
+    return weighted_mean(divergence, weight) + dice
+
+
+def feature_consistency(
+    features: Tensor,
+    teacher_features: Tensor,
+    weight: Tensor,
+) -> Tensor:
+    """Compute the mean of ``1 - cosine`` of the features at the same positions.
+
+    Args:
+        features: ``(B, C, d, h, w)``, deep features of the student.
+        teacher_features: ``(B, C, d', h', w')``, deep features of the teacher.
+        weight: ``(B, 1, D, H, W)``, weight of each position, averaged to the grid of the teacher's
+            features. All grids cover the same field of view.
     """
     size = teacher_features.shape[2:]
-    matched = F.interpolate(features.float(), size=size, mode="trilinear", align_corners=False)
-    distance = 1 - F.cosine_similarity(matched, teacher_features.float(), dim=1)
-    return weighted_mean(distance[:, None], averaged(trust, teacher_features))
+    matched = F.interpolate(
+        features.float(),
+        size=size,
+        mode="trilinear",
+        align_corners=False,
+    )
+    distance = 1 - F.cosine_similarity(
+        matched,
+        teacher_features.float(),
+        dim=1,
+    )
+    return weighted_mean(distance[:, None], averaged(weight, teacher_features))
 
 
-def pyramid_consistency(levels: Sequence[Tensor], teacher: Tensor, valid: Tensor) -> Tensor:
-    """Mean over the coarser decoder levels of their rectified KL from the teacher's probabilities.
+def pyramid_consistency(
+    levels: Sequence[Tensor],
+    teacher: Tensor,
+    valid: Tensor,
+) -> Tensor:
+    """Compute the mean rectified divergence of the coarser decoder levels.
 
     Args:
-        levels: logits ``(B, K, d, h, w)``, each on a grid of its own over the same field.
-        teacher: probabilities ``(B, K, D, H, W)`` of the finest level, averaged to each of these grids, so that partial
-            volume is kept.
+        levels: logits ``(B, K, d, h, w)`` of each level. All grids cover the same field of view.
+        teacher: ``(B, K, D, H, W)``, probabilities of the teacher's finest level. They are averaged
+            to the grid of each level, so that partial volume is kept.
+        valid: ``(B, 1, D, H, W)``, 0 to 1, the fraction of each voxel that is inside the scan.
     """
     terms = []
     for level in levels:
-        weight = averaged(valid, level)
-        target = averaged(teacher * valid, level) / weight.clamp_min(EPSILON)
+        inside = averaged(valid, level)
+        target = averaged(teacher * valid, level) / inside.clamp_min(EPSILON)
         log_t = target.clamp_min(EPSILON).log()
-        terms.append(
-            weighted_mean(*rectified_divergence(level.float().log_softmax(1), log_t, weight))
-        )
+        log_p = level.float().log_softmax(1)
+        divergence, weight = rectified_divergence(log_p, log_t, inside)
+        terms.append(weighted_mean(divergence, weight))
     return torch.stack(terms).mean()
 
 
 def draw_zoom(scale_range: tuple[float, float], generator: torch.Generator) -> float:
-    """A scale drawn log-uniformly: one for all ranks, which would else wait for the one with the largest."""
-    low, high = (math.log(s) for s in scale_range)
-    zoom = math.exp(
-        low + (high - low) * float(torch.rand(1, generator=generator, device=generator.device))
+    """Draw a scale log-uniformly.
+
+    All ranks get the same scale. Otherwise the ranks with small images would wait for the others.
+    """
+    lower = math.log(scale_range[0])
+    upper = math.log(scale_range[1])
+    chance = float(
+        torch.rand(
+            1,
+            generator=generator,
+            device=generator.device,
+        )
     )
-    return from_first_rank(zoom)
+    return from_first_rank(math.exp(lower + (upper - lower) * chance))
 
 
 def sigmoid_ramp(progress: float) -> float:
-    """exp(-5 (1 - t)^2) for t in 0..1, then 1 (Laine and Aila 2017)."""
+    """Return ``exp(-5 (1 - t)^2)`` for a progress t from 0 to 1, and 1 after that.
+
+    Source: Laine and Aila, Temporal ensembling for semi-supervised learning, ICLR 2017.
+    """
     return math.exp(-5 * (1 - min(1.0, progress)) ** 2)

@@ -75,14 +75,35 @@ def predict_cases(
         inputs = {f"weights of {name}": weights_digests[name] for name in names}
         inputs["patch"] = str(tuple(plan.patch_size))
         inputs["image"] = image_digests[case.case_id]
-        run = partial(predictor.write, case.case_id, names, folder)
-        works.append(CaseWork(case.case_id, inputs, TtaSummary.files(folder), run))
+        run = partial(
+            predictor.write,
+            case.case_id,
+            names,
+            folder,
+        )
+        works.append(
+            CaseWork(
+                case.case_id,
+                inputs,
+                TtaSummary.files(folder),
+                run,
+            )
+        )
     title = f"{table.parent.name} {context.round} {table.stem}"
-    return run_shard(TEACHER, table, context.parameters, works, title)
+    return run_shard(
+        TEACHER,
+        table,
+        context.parameters,
+        works,
+        title,
+    )
 
 
 def predict_out_of_fold(
-    context: StageContext, member: str, cases: Sequence[Case], weights: Path
+    context: StageContext,
+    member: str,
+    cases: Sequence[Case],
+    weights: Path,
 ) -> None:
     """Predict the labelled ``cases`` that the warm-up member ``member`` has not learned from.
 
@@ -94,7 +115,13 @@ def predict_out_of_fold(
     """
     teachers = {case.case_id: [member] for case in cases}
     table = context.layout.out_of_fold_table(member)
-    predict_cases(context, cases, {member: weights}, teachers, table)
+    predict_cases(
+        context,
+        cases,
+        {member: weights},
+        teachers,
+        table,
+    )
 
 
 def _weights_digest(weights: Path) -> str:
@@ -177,7 +204,12 @@ class CasePredictor:
             snapshots[member] = [list(network.parts) for network in earlier]
         return snapshots
 
-    def write(self, case_id: str, members: Sequence[str], folder: Path) -> dict[str, Any]:
+    def write(
+        self,
+        case_id: str,
+        members: Sequence[str],
+        folder: Path,
+    ) -> dict[str, Any]:
         """Predict a case, write its files and return its row of the table.
 
         Args:
@@ -207,13 +239,22 @@ class CasePredictor:
             networks.update(self.networks[member])
         voxel_ml = prod(self.plan.spacing) / 1000
         summary = predict_with_tta(
-            networks, image, window, section.scales, section.flip_axes, structures, voxel_ml
+            networks,
+            image,
+            window,
+            section.scales,
+            section.flip_axes,
+            structures,
+            voxel_ml,
         )
         earlier_labels = self._earlier_labels(image, members, window)
         return summary.with_snapshots(earlier_labels, structures)
 
     def _earlier_labels(
-        self, image: Tensor, members: Sequence[str], window: SlidingWindow
+        self,
+        image: Tensor,
+        members: Sequence[str],
+        window: SlidingWindow,
     ) -> Iterator[np.ndarray]:
         """Yield the prediction of the ensemble at each earlier training step, without TTA."""
         by_member = [self.snapshots[member] for member in members]

@@ -140,7 +140,10 @@ class SlidingWindow:
 
     @classmethod
     def of(
-        cls, plan: Plan, section: TeacherConfig | PredictConfig, device: torch.device
+        cls,
+        plan: Plan,
+        section: TeacherConfig | PredictConfig,
+        device: torch.device,
     ) -> "SlidingWindow":
         """Create the window of a plan with the settings of a configuration section."""
         divisor = []
@@ -156,7 +159,12 @@ class SlidingWindow:
             spacing=plan.spacing,
         )
 
-    def probabilities(self, network: nn.Module, image: Tensor, zoom: float = 1.0) -> Tensor:
+    def probabilities(
+        self,
+        network: nn.Module,
+        image: Tensor,
+        zoom: float = 1.0,
+    ) -> Tensor:
         """Compute the class probabilities of an image at a zoom.
 
         Args:
@@ -185,7 +193,12 @@ class SlidingWindow:
     def _zoomed_patch(self, scales: Sequence[float]) -> list[int]:
         """Return the size of the window that covers the anatomy of the planned patch."""
         patch = []
-        for size, scale, divisor in zip(self.patch_size, scales, self.divisor, strict=True):
+        for size, scale, divisor in zip(
+            self.patch_size,
+            scales,
+            self.divisor,
+            strict=True,
+        ):
             # Two voxels remain at the deepest level: instance norm cannot normalise a single one.
             minimum = min(2, size // divisor)
             multiples = ceil(size * scale / divisor - 1e-6)
@@ -204,7 +217,11 @@ def _at_zoom(network: nn.Module, scales: Sequence[float]) -> Callable[[Tensor], 
 
 
 def flipped_probabilities(
-    window: SlidingWindow, network: nn.Module, image: Tensor, axis: int | None, zoom: float = 1.0
+    window: SlidingWindow,
+    network: nn.Module,
+    image: Tensor,
+    axis: int | None,
+    zoom: float = 1.0,
 ) -> Tensor:
     """Compute the probabilities of a mirrored image, mirrored back.
 
@@ -314,9 +331,18 @@ class Predictor:
         Raises:
             HstfError: if the volumes do not match or contain no usable intensities.
         """
-        image, geometry = prepare_image(volumes, self.plan, self.preprocess, self.modalities)
+        image, geometry = prepare_image(
+            volumes,
+            self.plan,
+            self.preprocess,
+            self.modalities,
+        )
         several = len(self.networks) > 1
-        mean, member_labels = self._mean(torch.as_tensor(image), geometry, members and several)
+        mean, member_labels = self._mean(
+            torch.as_tensor(image),
+            geometry,
+            members and several,
+        )
         label = self.label(mean, geometry)
         if members and not several:
             member_labels = dict.fromkeys(self.networks, label)
@@ -343,7 +369,10 @@ class Predictor:
         return geometry.probabilities_to_native(array)
 
     def _mean(
-        self, image: Tensor, geometry: Geometry, members: bool
+        self,
+        image: Tensor,
+        geometry: Geometry,
+        members: bool,
     ) -> tuple[Tensor, dict[str, np.ndarray]]:
         """Compute the mean probabilities and, with ``members``, the segmentation of each member."""
         (first, network), *others = self.networks.items()
@@ -360,7 +389,12 @@ class Predictor:
             del probabilities
         return mean.div_(len(self.networks)), labels
 
-    def probabilities(self, network: nn.Module, image: Tensor, zoom: float = 1.0) -> Tensor:
+    def probabilities(
+        self,
+        network: nn.Module,
+        image: Tensor,
+        zoom: float = 1.0,
+    ) -> Tensor:
         """Compute the class probabilities of a prepared image, averaged over the flips.
 
         Args:
@@ -371,7 +405,19 @@ class Predictor:
         Returns:
             ``(K, X, Y, Z)`` float32 on the CPU.
         """
-        total = flipped_probabilities(self.window, network, image, None, zoom)
+        total = flipped_probabilities(
+            self.window,
+            network,
+            image,
+            None,
+            zoom,
+        )
         for axis in self.flip_axes:
-            total += flipped_probabilities(self.window, network, image, axis, zoom)
+            total += flipped_probabilities(
+                self.window,
+                network,
+                image,
+                axis,
+                zoom,
+            )
         return total.div_(1 + len(self.flip_axes))

@@ -21,6 +21,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from math import prod
 
 import numpy as np
@@ -57,7 +58,7 @@ def predict_with_tta(
     structures: Structures,
     voxel_ml: float,
 ) -> TtaSummary:
-    """Predict ``image`` with every network at every scale, not mirrored and mirrored along each axis.
+    """Predict ``image`` with every network at every scale, unchanged and mirrored along each axis.
 
     Args:
         networks: networks of the ensemble, by name.
@@ -79,8 +80,6 @@ def predict_with_tta(
         >>> summary = predict_with_tta({"seed_0": network}, image, window, [1.0], [0], organ, 0.001)
         >>> summary.probabilities.shape
         (2, 8, 8, 8)
-        >>> summary.agreement.flips
-        {'none': {'organ': 1.0}, '0': {'organ': 1.0}}
     """
     axes: dict[str, int | None] = {"none": None}
     for axis in flip_axes:
@@ -94,16 +93,27 @@ def predict_with_tta(
     means = GroupMeans(keys, shape)
     for scale in scales:
         zoomed = zoom_image(image, scale, window.spacing)
-        for flip, flip_axis in axes.items():
-            for member, network in networks.items():
-                groups = {"scales": str(float(scale)), "members": member, "flips": flip}
-                # The view has no name of its own: it is freed before the next one is computed.
-                means.add(flipped_probabilities(window, network, zoomed, flip_axis, scale), groups)
+        for flip, member in product(axes, networks):
+            groups = {"scales": str(float(scale)), "members": member, "flips": flip}
+            network = networks[member]
+            # The view has no name of its own: it is freed before the next one is computed.
+            means.add(
+                flipped_probabilities(
+                    window,
+                    network,
+                    zoomed,
+                    axes[flip],
+                    scale,
+                ),
+                groups,
+            )
     return summarise(means, structures, voxel_ml)
 
 
 def ensemble_label(
-    networks: Sequence[nn.Module], image: Tensor, window: SlidingWindow
+    networks: Sequence[nn.Module],
+    image: Tensor,
+    window: SlidingWindow,
 ) -> np.ndarray:
     """Return the most likely class ``(X, Y, Z)`` uint8 by the mean of ``networks``, without TTA."""
     total = window.probabilities(networks[0], image)
@@ -113,12 +123,16 @@ def ensemble_label(
     return total.argmax(0).numpy().astype(np.uint8)
 
 
-def zoom_image(image: Tensor, scale: float, spacing: Spacing = (1.0, 1.0, 1.0)) -> Tensor:
+def zoom_image(
+    image: Tensor,
+    scale: float,
+    spacing: Spacing = (1.0, 1.0, 1.0),
+) -> Tensor:
     """Resample an image to ``scale`` times its size with trilinear interpolation.
 
     Thick slices keep their number, as in the views of cross-scale consistency
-    (:func:`hstf.imaging.spacing.axis_zooms`). An image that becomes smaller is smoothed first to avoid
-    aliasing, with sigma ``(1/scale - 1) / 2`` voxels, as in scikit-image.
+    (:func:`hstf.imaging.spacing.axis_zooms`). An image that becomes smaller is smoothed first to
+    avoid aliasing, with sigma ``(1/scale - 1) / 2`` voxels, as in scikit-image.
 
     Args:
         image: ``(C, X, Y, Z)``.
@@ -133,11 +147,20 @@ def zoom_image(image: Tensor, scale: float, spacing: Spacing = (1.0, 1.0, 1.0)) 
         gaussian = gaussian_1d(torch.tensor((1 / scale - 1) / 2))
         identity = torch.ones(1)
         kernels = [identity if axis_scale == 1 else gaussian for axis_scale in axis_scales]
-        batch = separable_filtering(batch, kernels, mode="replicate")
+        batch = separable_filtering(
+            batch,
+            kernels,
+            mode="replicate",
+        )
     size = []
     for voxels, axis_scale in zip(image.shape[1:], axis_scales, strict=True):
         size.append(max(1, round(voxels * axis_scale)))
-    return F.interpolate(batch, size=size, mode="trilinear", align_corners=False)[0]
+    return F.interpolate(
+        batch,
+        size=size,
+        mode="trilinear",
+        align_corners=False,
+    )[0]
 
 
 class GroupMeans:
@@ -152,6 +175,7 @@ class GroupMeans:
     """
 
     def __init__(self, keys: Mapping[str, Sequence[str]], shape: tuple[int, ...]) -> None:
+        """Set all means to 0."""
         self.keys = keys
         self.shape = shape
         self.weight: dict[str, float] = {}
@@ -190,7 +214,12 @@ def _resampled(volume: Tensor, shape: Sequence[int]) -> Tensor:
     if tuple(volume.shape) == tuple(shape):
         return volume
     batch = volume[None, None]
-    resampled = F.interpolate(batch, size=list(shape), mode="trilinear", align_corners=False)
+    resampled = F.interpolate(
+        batch,
+        size=list(shape),
+        mode="trilinear",
+        align_corners=False,
+    )
     return resampled[0, 0]
 
 
@@ -211,7 +240,11 @@ def _zeros(shape: tuple[int, ...]) -> np.ndarray:
     return np.memmap(file, np.float16, "r+", shape=shape)
 
 
-def summarise(means: GroupMeans, structures: Structures, voxel_ml: float) -> TtaSummary:
+def summarise(
+    means: GroupMeans,
+    structures: Structures,
+    voxel_ml: float,
+) -> TtaSummary:
     """Compute the mean of all views, the uncertainty maps and the agreement of the groups.
 
     Args:
@@ -237,11 +270,19 @@ def summarise(means: GroupMeans, structures: Structures, voxel_ml: float) -> Tta
         )
         probabilities[:, slab] = _to_uint8(mean)
         uncertainty[:, slab] = _to_uint8(maps)
-        counts.add(probabilities[:, slab].argmax(axis=0), maps[0], groups)
+        counts.add(
+            probabilities[:, slab].argmax(axis=0),
+            maps[0],
+            groups,
+        )
     return TtaSummary(
         probabilities,
         uncertainty,
-        counts.agreement(means.keys, structures, voxel_ml),
+        counts.agreement(
+            means.keys,
+            structures,
+            voxel_ml,
+        ),
     )
 
 
@@ -317,7 +358,12 @@ class AgreementCounts:
             groups[kind] = {name: np.zeros((classes, classes), np.int64) for name in arrays}
         return cls(np.zeros(classes), np.zeros(classes), groups)
 
-    def add(self, label: np.ndarray, entropies: np.ndarray, groups: Groups) -> None:
+    def add(
+        self,
+        label: np.ndarray,
+        entropies: np.ndarray,
+        groups: Groups,
+    ) -> None:
         """Count the voxels of a slab.
 
         Args:
@@ -328,7 +374,11 @@ class AgreementCounts:
         classes = len(self.voxels)
         flat = label.ravel()
         self.voxels[:] += np.bincount(flat, minlength=classes)
-        self.entropy[:] += np.bincount(flat, weights=entropies.ravel(), minlength=classes)
+        self.entropy[:] += np.bincount(
+            flat,
+            weights=entropies.ravel(),
+            minlength=classes,
+        )
         for kind, arrays in groups.items():
             for name, array in arrays.items():
                 pair = label * classes + array.argmax(axis=0)
@@ -336,7 +386,10 @@ class AgreementCounts:
                 self.groups[kind][name] += pairs.reshape(classes, classes)
 
     def agreement(
-        self, keys: Mapping[str, Sequence[str]], structures: Structures, voxel_ml: float
+        self,
+        keys: Mapping[str, Sequence[str]],
+        structures: Structures,
+        voxel_ml: float,
     ) -> Agreement:
         """Compute the agreement of each group with the mean prediction.
 
@@ -353,13 +406,22 @@ class AgreementCounts:
         volumes = voxels * voxel_ml
         return Agreement(
             scales=self._dice("scales", keys["scales"], structures),
-            members=self._dice("members", keys["members"], structures),
+            members=self._dice(
+                "members",
+                keys["members"],
+                structures,
+            ),
             flips=self._dice("flips", keys["flips"], structures),
             foreground_entropy=dict(zip(structures, entropies.tolist(), strict=True)),
             volumes_ml=dict(zip(structures, volumes.tolist(), strict=True)),
         )
 
-    def _dice(self, kind: str, names: Sequence[str], structures: Structures) -> GroupDice:
+    def _dice(
+        self,
+        kind: str,
+        names: Sequence[str],
+        structures: Structures,
+    ) -> GroupDice:
         # The only group of a kind is the mean itself.
         if len(names) < 2:
             return {name: dict.fromkeys(structures, 1.0) for name in names}

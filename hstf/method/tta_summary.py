@@ -118,8 +118,16 @@ class TtaSummary:
             folder: folder of the case.
             chunk: edge length of the compressed chunks of the arrays in voxels.
         """
-        write_array(folder / PROBABILITIES, self.probabilities, chunk)
-        write_array(folder / UNCERTAINTY, self.uncertainty, chunk)
+        write_array(
+            folder / PROBABILITIES,
+            self.probabilities,
+            chunk,
+        )
+        write_array(
+            folder / UNCERTAINTY,
+            self.uncertainty,
+            chunk,
+        )
         self.agreement.save(folder / AGREEMENT)
 
     @classmethod

@@ -1,0 +1,1 @@
+"""Training objectives: what a network learns from a batch."""

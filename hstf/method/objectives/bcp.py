@@ -1,8 +1,16 @@
-"""Bidirectional copy-paste: labelled and unlabelled patches exchange boxes; the EMA network labels the unlabelled ones.
+"""Bidirectional copy-paste (BCP): labelled and unlabelled patches exchange boxes.
 
-Bai et al., "Bidirectional copy-paste for semi-supervised medical image segmentation", CVPR 2023. The paper keeps the largest
-component of each label, of patches that hold nearly the whole organ; here the border of a patch may cut an organ into
-parts that are all true, and there may be several classes, so that all of them are kept.
+Bai et al., "Bidirectional copy-paste for semi-supervised medical image segmentation", CVPR 2023.
+The EMA network labels the unlabelled patches. Then each patch gets a box of a patch of the other
+kind (:mod:`hstf.training.mixing`). The loss of a step is
+
+    L = L_seg(labelled voxels) + r(t) * lambda * L_seg(voxels with a label of the EMA network)
+
+with the sigmoid ramp ``r`` over the training.
+
+The paper keeps only the largest component of each predicted label, because its patches contain
+nearly the whole organ. Here all components are kept: a patch may cut an organ into several parts,
+and there may be several classes.
 """
 
 from collections.abc import Mapping
@@ -12,7 +20,7 @@ import torch
 from torch import Tensor
 
 from hstf.config.experiment import Config
-from hstf.method.objectives.cross_teaching import hard
+from hstf.method.objectives.cross_teaching import one_hot_label
 from hstf.method.objectives.mean_teacher import consistency_weight
 from hstf.method.objectives.supervision import segmentation_loss
 from hstf.training.batch import Batch
@@ -22,30 +30,48 @@ from hstf.training.state import TrainingState
 
 
 def bcp(config: Config) -> Objective:
-    """The objective: the loss on labelled voxels, and on those that the EMA network labelled, each a mean of its own."""
-    training = config.student
+    """Return the objective of bidirectional copy-paste.
+
+    Example:
+        >>> objective = bcp(Config())
+        >>> callable(objective)
+        True
+    """
+    student = config.student
     loss = segmentation_loss(config)
 
     def objective(state: TrainingState, batch: Batch) -> Mapping[str, Tensor]:
-        batch = mix(labelled_by_ema(state, batch), training.mixing)
-        logits = state.network.pyramid(batch.strong()).logits
-        weight = consistency_weight(training, state.step)
-        return {
-            "labelled": loss(logits, batch.target, batch.weight * ~batch.pseudo),
-            "unlabelled": weight * loss(logits, batch.target, batch.weight * batch.pseudo),
-        }
+        mixed = mix(label_with_ema(state, batch), student.mixing)
+        logits = state.network.pyramid(mixed.strong()).logits
+        weight = consistency_weight(student, state.step)
+        labelled = loss(
+            logits,
+            mixed.target,
+            mixed.weight * ~mixed.pseudo,
+        )
+        unlabelled = loss(
+            logits,
+            mixed.target,
+            mixed.weight * mixed.pseudo,
+        )
+        return {"labelled": labelled, "unlabelled": weight * unlabelled}
 
     return objective
 
 
 @torch.no_grad()
-def labelled_by_ema(state: TrainingState, batch: Batch) -> Batch:
-    """``batch`` with the EMA network's label of the unlabelled patches as their target, of weight 1 inside the scan."""
+def label_with_ema(state: TrainingState, batch: Batch) -> Batch:
+    """Replace the targets of the unlabelled patches by the hard label of the EMA network.
+
+    Their weight becomes 1 inside the scan.
+    """
     chosen = batch.unlabelled
     if not chosen.any():
         return batch
     inside = batch.inside[chosen]
-    target, weight = batch.target.clone(), batch.weight.clone()
-    target[chosen] = hard(state.ema(batch.weak[chosen]).float()) * inside
+    prediction = state.ema(batch.weak[chosen]).float()
+    target = batch.target.clone()
+    target[chosen] = one_hot_label(prediction) * inside
+    weight = batch.weight.clone()
     weight[chosen] = inside
     return replace(batch, target=target, weight=weight)

@@ -1,7 +1,13 @@
-"""Cross-teaching: on unlabelled images each of two networks learns the other's label.
+"""Cross-teaching: on unlabelled images each of two networks learns the prediction of the other.
 
-Luo et al., "Semi-supervised medical image segmentation via cross teaching between CNN and transformer", MIDL 2022; the same
-idea is at the heart of S4CVnet (Wang et al. 2022). Networks that differ make different mistakes.
+Luo et al., "Semi-supervised medical image segmentation via cross teaching between CNN and
+transformer", MIDL 2022. Networks of different kinds make different errors. With the hard labels
+``y_1``, ``y_2`` that the networks predict, the loss of a step is
+
+    L = L_seg(p_1) + L_seg(p_2) + r(t) * lambda * (Dice(p_1, y_2) + Dice(p_2, y_1))
+
+with the segmentation loss on labelled patches and the sigmoid ramp ``r`` over the training. S4CVnet
+(Wang et al., 2022) is built on the same idea.
 """
 
 from collections.abc import Mapping
@@ -21,36 +27,56 @@ from hstf.training.state import TrainingState
 
 
 def cross_teaching(config: Config) -> Objective:
-    """The objective, for networks of two ``parts``."""
-    training = config.student
+    """Return the objective of cross-teaching. The network must be a pair.
+
+    Example:
+        >>> objective = cross_teaching(Config())
+        >>> callable(objective)
+        True
+    """
+    student = config.student
     loss = segmentation_loss(config)
 
     def objective(state: TrainingState, batch: Batch) -> Mapping[str, Tensor]:
         strong = batch.strong()
-        first, second = (part.pyramid(strong).logits for part in state.network.parts)
+        first_network, second_network = state.network.parts
+        first = first_network.pyramid(strong).logits
+        second = second_network.pyramid(strong).logits
         terms = {
             "supervised_first": loss(first, batch.target, batch.weight),
             "supervised_second": loss(second, batch.target, batch.weight),
         }
         chosen = chosen_on_any_rank(batch.unlabelled)
-        if chosen.any():
-            weight, inside = (
-                consistency_weight(training, state.step),
-                batch.inside[chosen] * batch.pseudo[chosen],
-            )
-            one, other = (logits[0][chosen].float().softmax(1) for logits in (first, second))
-            terms["first_taught"] = weight * soft_dice(one, hard(other), inside)
-            terms["second_taught"] = weight * soft_dice(other, hard(one), inside)
+        if not chosen.any():
+            return terms
+        weight = consistency_weight(student, state.step)
+        inside = batch.inside[chosen] * batch.pseudo[chosen]
+        p_first = first[0][chosen].float().softmax(1)
+        p_second = second[0][chosen].float().softmax(1)
+        terms["first_taught"] = weight * soft_dice(
+            p_first,
+            one_hot_label(p_second),
+            inside,
+        )
+        terms["second_taught"] = weight * soft_dice(
+            p_second,
+            one_hot_label(p_first),
+            inside,
+        )
         return terms
 
     return objective
 
 
 @torch.no_grad()
-def hard(probabilities: Tensor) -> Tensor:
-    """The likeliest class of each voxel, as ``(B, K, D, H, W)`` zeros and ones."""
-    return (
-        F.one_hot(probabilities.argmax(1), probabilities.shape[1])
-        .movedim(-1, 1)
-        .to(probabilities.dtype)
-    )
+def one_hot_label(scores: Tensor) -> Tensor:
+    """Return the class with the highest score at each voxel, one-hot.
+
+    Args:
+        scores: ``(B, K, D, H, W)``, probabilities or logits.
+
+    Returns:
+        ``(B, K, D, H, W)``, zeros and ones of the type of ``scores``.
+    """
+    one_hot = F.one_hot(scores.argmax(1), scores.shape[1])
+    return one_hot.movedim(-1, 1).to(scores.dtype)

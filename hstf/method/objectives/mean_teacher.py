@@ -1,7 +1,13 @@
-"""Mean teacher: on unlabelled images the student agrees with the moving average of itself.
+"""Mean teacher: on unlabelled images the student agrees with the moving average of its weights.
 
-Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017. The student sees the strong view, the EMA
-network the weak one; the weight of their distance grows by a sigmoid ramp.
+Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017. The student sees a
+strongly augmented patch and the EMA network the weakly augmented one. The loss of a step is
+
+    L = L_seg + r(t) * lambda * mean of w d(student, teacher)
+
+with the segmentation loss on labelled patches, the sigmoid ramp ``r`` over the training, and the
+distance ``d`` of the probabilities (mean squared difference or KL divergence) at each voxel. The
+voxel weight ``w`` is 1 inside the scan; :mod:`hstf.method.objectives.uamt` uses another one.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,44 +26,77 @@ from hstf.training.loop import Objective
 from hstf.training.losses import weighted_mean
 from hstf.training.state import TrainingState
 
-Certainty = Callable[[TrainingState, Tensor, torch.Generator], Tensor]
-"""Weights ``(B, 1, D, H, W)``, in 0..1, of what the EMA network says of the images ``(B, C, D, H, W)``."""
+CertaintyWeights = Callable[[TrainingState, Tensor, torch.Generator], Tensor]
+"""Returns voxel weights ``(B, 1, D, H, W)``, 0 to 1, for the prediction of the EMA network on
+images ``(B, C, D, H, W)``."""
 
 
-def mean_teacher(config: Config, certainty: Certainty | None = None) -> Objective:
-    """The objective; without ``certainty`` the EMA network is believed everywhere inside the scan."""
-    training = config.student
+def mean_teacher(config: Config, certainty: CertaintyWeights | None = None) -> Objective:
+    """Return the objective of mean teacher.
+
+    Args:
+        config: configuration of the experiment.
+        certainty: weights of the voxels; None for weight 1 everywhere inside the scan.
+
+    Example:
+        >>> objective = mean_teacher(Config())
+        >>> callable(objective)
+        True
+    """
+    student = config.student
     loss = segmentation_loss(config)
 
     def objective(state: TrainingState, batch: Batch) -> Mapping[str, Tensor]:
         logits = state.network.pyramid(batch.strong()).logits
         terms = {"supervised": loss(logits, batch.target, batch.weight)}
         chosen = chosen_on_any_rank(batch.unlabelled)
-        if chosen.any():
-            weak, weight = batch.weak[chosen], batch.inside[chosen] * batch.pseudo[chosen]
-            with torch.no_grad():
-                teacher = state.ema(weak).float().log_softmax(1)
-                if certainty is not None:
-                    weight = weight * certainty(state, weak, batch.generator)
-            apart = distance(
-                logits[0][chosen].float().log_softmax(1), teacher, training.consistency.distance
-            )
-            terms["consistency"] = consistency_weight(training, state.step) * weighted_mean(
-                apart, weight
-            )
+        if not chosen.any():
+            return terms
+        weak = batch.weak[chosen]
+        weight = batch.inside[chosen] * batch.pseudo[chosen]
+        with torch.no_grad():
+            log_t = state.ema(weak).float().log_softmax(1)
+            if certainty is not None:
+                weight = weight * certainty(state, weak, batch.generator)
+        log_p = logits[0][chosen].float().log_softmax(1)
+        distance = prediction_distance(
+            log_p,
+            log_t,
+            student.consistency.distance,
+        )
+        ramp = consistency_weight(student, state.step)
+        terms["consistency"] = ramp * weighted_mean(distance, weight)
         return terms
 
     return objective
 
 
-def distance(log_p: Tensor, log_t: Tensor, kind: str) -> Tensor:
-    """``(B, 1, D, H, W)``: KL(t || p) (``kl``) or the mean squared difference of probabilities (``mse``)."""
+def prediction_distance(
+    log_p: Tensor,
+    log_t: Tensor,
+    kind: str,
+) -> Tensor:
+    """Compute the distance of two predictions at each voxel.
+
+    Args:
+        log_p: ``(B, K, D, H, W)``, log-probabilities of the student.
+        log_t: ``(B, K, D, H, W)``, log-probabilities of the teacher.
+        kind: ``kl`` for KL(t || p), ``mse`` for the mean squared difference of the probabilities.
+
+    Returns:
+        ``(B, 1, D, H, W)``.
+    """
     if kind == "kl":
-        return F.kl_div(log_p, log_t, reduction="none", log_target=True).sum(1, keepdim=True)
+        return F.kl_div(
+            log_p,
+            log_t,
+            reduction="none",
+            log_target=True,
+        ).sum(1, keepdim=True)
     return (log_p.exp() - log_t.exp()).square().mean(1, keepdim=True)
 
 
-def consistency_weight(training: StudentConfig, step: int) -> float:
-    """The weight of what unlabelled images teach at ``step``."""
-    section = training.consistency
-    return section.weight * sigmoid_ramp(step / (section.ramp * training.steps))
+def consistency_weight(student: StudentConfig, step: int) -> float:
+    """Return the weight of the loss on unlabelled images at ``step``, with its sigmoid ramp."""
+    section = student.consistency
+    return section.weight * sigmoid_ramp(step / (section.ramp * student.steps))

@@ -1,24 +1,24 @@
-"""What a student learns from a batch: an objective for each method, all in the same training loop."""
+"""Find the training objective of the student by its name.
 
-from collections.abc import Callable
+An objective is a function of the training state and a batch that returns the named terms of the
+loss. All objectives are trained by the same loop (:mod:`hstf.training.loop`), so that a comparison
+of methods compares the objectives only. The list of objectives is :mod:`hstf.config.objectives`.
+"""
+
+from importlib import import_module
 
 from hstf.config.experiment import Config
-from hstf.method.objectives.bcp import bcp
-from hstf.method.objectives.cross_teaching import cross_teaching
-from hstf.method.objectives.mean_teacher import mean_teacher
-from hstf.method.objectives.self_training import self_training
-from hstf.method.objectives.uamt import uamt
+from hstf.config.objectives import OBJECTIVES
 from hstf.training.loop import Objective
-
-OBJECTIVES: dict[str, Callable[[Config], Objective]] = {
-    "self_training": self_training,
-    "mean_teacher": mean_teacher,
-    "uamt": uamt,
-    "cross_teaching": cross_teaching,
-    "bcp": bcp,
-}
 
 
 def student_objective(config: Config) -> Objective:
-    """The objective that ``student.objective`` names."""
-    return OBJECTIVES[config.student.objective](config)
+    """Return the objective that ``student.objective`` names.
+
+    Example:
+        >>> type(student_objective(Config())).__name__
+        'SelfTraining'
+    """
+    module, _, function = OBJECTIVES[config.student.objective].partition(":")
+    objective: Objective = getattr(import_module(module), function)(config)
+    return objective

@@ -1,73 +1,167 @@
-"""Self-training: the segmentation loss on labels and pseudo-labels, and cross-scale consistency (CSC) on all cases.
+"""Self-training: segmentation loss on labels and pseudo-labels, and cross-scale consistency.
 
-Labelled and pseudo-labelled patches may exchange boxes, and the pseudo-labels may be blended with what the EMA network
-says as it gets better. The two networks of a pair learn side by side, each consistent with its own EMA.
+The loss of a step is
+
+    L = L_seg + z L_zoom + r(t) (a L_pred + b L_feat + c L_pyr)
+
+with the segmentation loss ``L_seg`` on labelled and pseudo-labelled voxels, the segmentation loss
+``L_zoom`` of the patch at another scale, the three terms of cross-scale consistency
+(:mod:`hstf.method.csc`) and the sigmoid ramp ``r`` over the training. The terms of another scale
+are computed every few steps, because they cost another pass of the teacher and of the student.
+
+Optionally, patches exchange boxes (:mod:`hstf.training.mixing`), and the pseudo-labels are blended
+with the prediction of the EMA network, which becomes better during the training.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from hstf.config.experiment import Config
-from hstf.method.csc import consistency, draw_zoom, sigmoid_ramp, zoomed_pyramid
-from hstf.method.objectives.supervision import segmentation, segmentation_loss
+from hstf.config.training import StudentConfig
+from hstf.method.csc import consistency_terms, draw_zoom, sigmoid_ramp, zoomed_pyramid
+from hstf.method.objectives.supervision import DecoderLoss, segmentation_loss, segmentation_term
 from hstf.models.base import Pyramid
 from hstf.training.batch import Batch
 from hstf.training.loop import Objective
 from hstf.training.mixing import mix
 from hstf.training.state import TrainingState
 
-BLEND_FROM, BLEND_TO = 0.3, 0.7  # shares of the steps between which the EMA network gains its say
+BLEND_START = 0.3
+"""Fraction of the steps after which the EMA network begins to change the targets."""
+BLEND_END = 0.7
+"""Fraction of the steps after which its influence no longer grows."""
 
 
 def self_training(config: Config) -> Objective:
-    """The objective; pseudo-labelled voxels count by their own weight times ``pseudo_weight``."""
-    training, csc = config.student, config.student.csc
-    loss = segmentation_loss(config)
+    """Return the objective of self-training.
 
-    def objective(state: TrainingState, batch: Batch) -> Mapping[str, Tensor]:
-        batch = mix(batch, training.mixing)
-        zoomed = csc.zoomed and state.step % csc.every == 0
-        share = blend_share(state.step / training.steps, training.ema_blend)
-        teachers = []
-        if share > 0 or (zoomed and csc.consistent):
-            with torch.no_grad():  # one pass for both uses
+    Example:
+        >>> objective = self_training(Config())
+        >>> objective.config.csc.scale_range
+        (0.7, 1.4)
+    """
+    return SelfTraining(config.student, segmentation_loss(config))
+
+
+@dataclass(frozen=True)
+class SelfTraining:
+    """The objective of self-training; an instance is called with the state and the batch."""
+
+    config: StudentConfig
+    loss: DecoderLoss
+    """The segmentation loss."""
+
+    def __call__(self, state: TrainingState, batch: Batch) -> Mapping[str, Tensor]:
+        """Compute the terms of the loss of a step."""
+        csc = self.config.csc
+        zooms = csc.zoomed and state.step % csc.every == 0
+        fraction = blend_fraction(state.step / self.config.steps, self.config.ema_blend)
+        batch = mix(batch, self.config.mixing)
+        teachers: list[Pyramid] = []
+        if fraction > 0 or (zooms and csc.consistent):
+            # One pass for both uses.
+            with torch.no_grad():
                 teachers = [part.pyramid(batch.weak) for part in state.ema.parts]
-        if share > 0:
-            batch = blend(batch, mean_probabilities(teachers), share)
-        weight = batch.weight * torch.where(batch.pseudo, training.pseudo_weight, 1.0)
-        terms = {
-            "segmentation": segmentation(state.network, batch.strong(), batch.target, weight, loss)
-        }
-        if zoomed:
-            zoom, strong = draw_zoom(csc.scale_range, batch.generator), batch.strong()
-            answers = [zoomed_pyramid(part, strong, zoom) for part in state.network.parts]
-            if csc.segmentation_weight > 0:
-                losses = [loss(answer.logits, batch.target, weight) for answer in answers]
-                terms["zoomed_segmentation"] = csc.segmentation_weight * torch.stack(losses).sum()
-            if csc.consistent:
-                ramp = sigmoid_ramp(state.step / (csc.ramp * training.steps))
-                for answer, teacher in zip(answers, teachers, strict=True):
-                    for name, part in consistency(csc, answer, teacher, batch.inside).items():
-                        terms[name] = terms.get(name, 0) + ramp * part
+        if fraction > 0:
+            batch = blend_targets(
+                batch,
+                mean_probabilities(teachers),
+                fraction,
+            )
+        # Voxels of a pseudo-label count by their own weight times `pseudo_weight`.
+        weight = batch.weight * torch.where(
+            batch.pseudo,
+            self.config.pseudo_weight,
+            1.0,
+        )
+        term = segmentation_term(
+            state.network,
+            batch.strong(),
+            batch.target,
+            weight,
+            self.loss,
+        )
+        terms = {"segmentation": term}
+        if zooms:
+            terms.update(
+                self._terms_at_another_scale(
+                    state,
+                    batch,
+                    weight,
+                    teachers,
+                )
+            )
         return terms
 
-    return objective
+    def _terms_at_another_scale(
+        self,
+        state: TrainingState,
+        batch: Batch,
+        weight: Tensor,
+        teachers: Sequence[Pyramid],
+    ) -> dict[str, Tensor]:
+        """Compute the segmentation loss and the consistency of the patch at a random scale."""
+        csc = self.config.csc
+        zoom = draw_zoom(csc.scale_range, batch.generator)
+        strong = batch.strong()
+        students = [zoomed_pyramid(part, strong, zoom) for part in state.network.parts]
+        terms: dict[str, Tensor] = {}
+        if csc.segmentation_weight > 0:
+            losses = [self.loss(student.logits, batch.target, weight) for student in students]
+            terms["zoomed_segmentation"] = csc.segmentation_weight * torch.stack(losses).sum()
+        if csc.consistent:
+            ramp = sigmoid_ramp(state.step / (csc.ramp * self.config.steps))
+            # Each network of a pair is consistent with its own EMA network.
+            for student, teacher in zip(students, teachers, strict=True):
+                part_terms = consistency_terms(
+                    csc,
+                    student,
+                    teacher,
+                    batch.inside,
+                )
+                for name, term in part_terms.items():
+                    terms[name] = terms.get(name, 0) + ramp * term
+        return terms
 
 
-def mean_probabilities(answers: Sequence[Pyramid]) -> Tensor:
-    """Mean over networks of their class probabilities ``(B, K, D, H, W)``."""
-    return torch.stack([answer.logits[0].float().softmax(1) for answer in answers]).mean(0)
+def mean_probabilities(predictions: Sequence[Pyramid]) -> Tensor:
+    """Return the mean class probabilities ``(B, K, D, H, W)`` of several networks."""
+    probabilities = [prediction.logits[0].float().softmax(1) for prediction in predictions]
+    return torch.stack(probabilities).mean(0)
 
 
-def blend_share(progress: float, largest: float) -> float:
-    """The EMA network's share in the target after ``progress`` of the steps: 0, then growing, then ``largest``."""
-    return largest * min(1.0, max(0.0, (progress - BLEND_FROM) / (BLEND_TO - BLEND_FROM)))
+def blend_fraction(progress: float, maximum: float) -> float:
+    """Return the fraction of the EMA network in the targets.
+
+    It is 0 until :data:`BLEND_START`, grows linearly, and is ``maximum`` from :data:`BLEND_END` on.
+
+    Args:
+        progress: fraction of the steps that are done, 0 to 1.
+        maximum: fraction at the end of the training, 0 to 1.
+    """
+    growth = (progress - BLEND_START) / (BLEND_END - BLEND_START)
+    return maximum * min(1.0, max(0.0, growth))
 
 
-def blend(batch: Batch, probabilities: Tensor, share: float) -> Batch:
-    """``batch`` whose pseudo-labelled targets are blended with ``probabilities`` ``(B, K, D, H, W)``."""
-    target = torch.lerp(batch.target, batch.inside * probabilities, share * batch.pseudo)
+def blend_targets(
+    batch: Batch,
+    probabilities: Tensor,
+    fraction: float,
+) -> Batch:
+    """Blend the targets of pseudo-labelled voxels with predicted probabilities.
+
+    Args:
+        batch: the patches.
+        probabilities: ``(B, K, D, H, W)``, prediction of the EMA network.
+        fraction: fraction of the prediction in the new target, 0 to 1.
+    """
+    inside = batch.inside * probabilities
+    target = torch.lerp(
+        batch.target,
+        inside,
+        fraction * batch.pseudo,
+    )
     return replace(batch, target=target)

@@ -1,4 +1,10 @@
-"""Learning from targets: Dice and cross-entropy, of classes or of regions, at every decoder level."""
+"""Supervised learning: Dice loss and cross-entropy at every level of the decoder.
+
+The loss of a level is the mean of the soft Dice loss and the cross-entropy; for overlapping regions
+the binary cross-entropy of each region. Each coarser level of the decoder has half the weight of
+the level before (deep supervision; see :mod:`hstf.training.losses`). The warm-up learns from this
+loss only, and all other objectives use it for labelled voxels.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -14,42 +20,76 @@ from hstf.training.losses import Loss, dice_cross_entropy, pyramid_loss, region_
 from hstf.training.mixing import mix
 from hstf.training.state import TrainingState
 
-LevelsLoss = Callable[[Sequence[Tensor], Tensor, Tensor], Tensor]
-"""Of the logits of the decoder levels, finest first, and of target and weight of the finest."""
+DecoderLoss = Callable[[Sequence[Tensor], Tensor, Tensor], Tensor]
+"""A loss of the logits ``(B, K, D/s, H/s, W/s)`` of the decoder levels, finest first, the target
+``(B, K, D, H, W)`` and the voxel weights ``(B, 1, D, H, W)``."""
 
 
 def supervised(config: Config) -> Objective:
-    """The objective of the warm-up."""
+    """Return the objective of the warm-up.
+
+    Example:
+        >>> objective = supervised(Config())
+        >>> callable(objective)
+        True
+    """
     loss = segmentation_loss(config)
 
     def objective(state: TrainingState, batch: Batch) -> Mapping[str, Tensor]:
-        batch = mix(batch, config.warmup.mixing)
-        return {
-            "supervised": segmentation(
-                state.network, batch.strong(), batch.target, batch.weight, loss
-            )
-        }
+        mixed = mix(batch, config.warmup.mixing)
+        term = segmentation_term(
+            state.network,
+            mixed.strong(),
+            mixed.target,
+            mixed.weight,
+            loss,
+        )
+        return {"supervised": term}
 
     return objective
 
 
-def segmentation_loss(config: Config) -> LevelsLoss:
-    """The loss that an experiment trains with: of its regions where there are any, of the finest level alone without
-    ``network.deep_supervision``."""
-    levels = None if config.network.deep_supervision else 1
-    of_level: Loss = (
-        partial(region_loss, regions=config.heads) if config.heads else dice_cross_entropy
-    )
+def segmentation_loss(config: Config) -> DecoderLoss:
+    """Return the segmentation loss of an experiment.
 
-    def loss(logits: Sequence[Tensor], target: Tensor, weight: Tensor) -> Tensor:
-        return pyramid_loss(logits[:levels], target, weight, of_level)
+    It is computed on the regions, if there are any, and only on the finest level of the decoder if
+    ``network.deep_supervision`` is off.
+    """
+    levels = None if config.network.deep_supervision else 1
+    level_loss: Loss = dice_cross_entropy
+    if config.heads:
+        level_loss = partial(region_loss, regions=config.heads)
+
+    def loss(
+        logits: Sequence[Tensor],
+        target: Tensor,
+        weight: Tensor,
+    ) -> Tensor:
+        return pyramid_loss(
+            logits[:levels],
+            target,
+            weight,
+            level_loss,
+        )
 
     return loss
 
 
-def segmentation(
-    network: SegmentationNetwork, image: Tensor, target: Tensor, weight: Tensor, loss: LevelsLoss
+def segmentation_term(
+    network: SegmentationNetwork,
+    image: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    loss: DecoderLoss,
 ) -> Tensor:
-    """The sum of ``loss`` over the parts of ``network``: the two of a pair learn each on its own."""
+    """Compute the segmentation loss, summed over the networks of a pair.
+
+    Args:
+        network: a network or a pair of networks, which learn independently.
+        image: ``(B, C, D, H, W)``.
+        target: ``(B, K, D, H, W)``, class probabilities.
+        weight: ``(B, 1, D, H, W)``, 0 to 1.
+        loss: the segmentation loss.
+    """
     losses = [loss(part.pyramid(image).logits, target, weight) for part in network.parts]
     return torch.stack(losses).sum()

@@ -1,8 +1,14 @@
-"""Uncertainty-aware mean teacher: the student agrees with the EMA network where that is certain.
+"""Uncertainty-aware mean teacher (UA-MT): agree with the EMA network where it is certain.
 
-Yu et al., "Uncertainty-aware self-ensembling model for semi-supervised 3D left atrium segmentation", MICCAI 2019. The EMA
-network predicts several times with noisy input and dropout; voxels count whose mean prediction has an entropy below
-a bound that grows from 3/4 of the largest entropy to all of it.
+Yu et al., "Uncertainty-aware self-ensembling model for semi-supervised 3D left atrium
+segmentation", MICCAI 2019. The EMA network predicts several times with noise on the image and
+dropout. A voxel counts if the entropy of its mean prediction, divided by the maximum entropy
+``ln K``, is below
+
+    3/4 + 1/4 exp(-5 (1 - t)^2)
+
+where ``t`` is the fraction of the steps that are done. At the end all voxels count. The rest is
+:mod:`hstf.method.objectives.mean_teacher`.
 """
 
 import math
@@ -20,41 +26,70 @@ from hstf.training.state import TrainingState
 
 
 def uamt(config: Config) -> Objective:
-    """:func:`mean_teacher` on certain voxels."""
-    section, steps = config.student.consistency, config.student.steps
+    """Return the objective of uncertainty-aware mean teacher.
 
-    def certain(state: TrainingState, images: Tensor, generator: torch.Generator) -> Tensor:
-        with stochastic(state.ema):
-            answers = [
-                state.ema(noisy(images, section.noise, generator)).float().softmax(1)
-                for _ in range(section.passes)
-            ]
-        mean = torch.stack(answers).mean(0)
+    Example:
+        >>> objective = uamt(Config())
+        >>> callable(objective)
+        True
+    """
+    section = config.student.consistency
+    steps = config.student.steps
+
+    def certainty(
+        state: TrainingState,
+        images: Tensor,
+        generator: torch.Generator,
+    ) -> Tensor:
+        predictions = []
+        with dropout_enabled(state.ema):
+            for _ in range(section.passes):
+                noisy = add_noise(images, section.noise, generator)
+                predictions.append(state.ema(noisy).float().softmax(1))
+        mean = torch.stack(predictions).mean(0)
         return (relative_entropy(mean) < entropy_bound(state.step / steps)).float()
 
-    return mean_teacher(config, certain)
+    return mean_teacher(config, certainty)
 
 
-def noisy(images: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
-    """``images`` with Gaussian noise, cut off at twice its standard deviation."""
-    noise = torch.randn(images.shape, generator=generator, device=images.device) * sigma
+def add_noise(
+    images: Tensor,
+    sigma: float,
+    generator: torch.Generator,
+) -> Tensor:
+    """Add Gaussian noise to ``images``, clipped at twice its standard deviation ``sigma``."""
+    noise = (
+        torch.randn(
+            images.shape,
+            generator=generator,
+            device=images.device,
+        )
+        * sigma
+    )
     return images + noise.clamp(-2 * sigma, 2 * sigma)
 
 
 def relative_entropy(probabilities: Tensor) -> Tensor:
-    """Entropy ``(B, 1, D, H, W)`` of ``(B, K, D, H, W)``, as a share of the largest, ln K."""
+    """Return the entropy ``(B, 1, D, H, W)`` of ``(B, K, D, H, W)``, divided by ``ln K``."""
     entropy = torch.special.entr(probabilities).sum(1, keepdim=True)
     return entropy / math.log(probabilities.shape[1])
 
 
 def entropy_bound(progress: float) -> float:
-    """The share of the largest entropy below which a voxel is certain, after ``progress`` of the steps."""
+    """Return the relative entropy below which a voxel counts.
+
+    Args:
+        progress: fraction of the steps that are done, 0 to 1.
+    """
     return 0.75 + 0.25 * sigmoid_ramp(progress)
 
 
 @contextmanager
-def stochastic(network: nn.Module) -> Iterator[None]:
-    """Dropout and DropPath at work in a network in evaluation mode; there are no batch norms that would learn from it."""
+def dropout_enabled(network: nn.Module) -> Iterator[None]:
+    """Enable dropout and stochastic depth of a network that is in evaluation mode.
+
+    The networks have no batch norm, whose statistics would change in training mode.
+    """
     network.train()
     try:
         yield

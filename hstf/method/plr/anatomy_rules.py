@@ -91,7 +91,10 @@ class AnatomyRules(Part):
     """Rule of each structure. A structure without a rule is not changed."""
 
     def apply_to_label(
-        self, label: np.ndarray, probabilities: np.ndarray, voxel_mm3: float
+        self,
+        label: np.ndarray,
+        probabilities: np.ndarray,
+        voxel_mm3: float,
     ) -> np.ndarray:
         """Remove surplus components and fill holes.
 
@@ -117,7 +120,13 @@ class AnatomyRules(Part):
             >>> int(cleaned[2, 2, 2]), int(cleaned[6, 6, 6])
             (1, 0)
         """
-        kept = keep_components(label, probabilities, self.classes, self.rules, voxel_mm3)
+        kept = keep_components(
+            label,
+            probabilities,
+            self.classes,
+            self.rules,
+            voxel_mm3,
+        )
         return fill_holes(kept, self.classes, self.rules)
 
     def apply_to_probabilities(self, probabilities: np.ndarray, voxel_mm3: float) -> None:
@@ -128,12 +137,23 @@ class AnatomyRules(Part):
             voxel_mm3: volume of a voxel in mm³.
         """
         label = most_likely(probabilities)
-        cleaned = self.apply_to_label(label, probabilities, voxel_mm3)
-        make_certain(probabilities, cleaned, cleaned != label, 1)
+        cleaned = self.apply_to_label(
+            label,
+            probabilities,
+            voxel_mm3,
+        )
+        make_certain(
+            probabilities,
+            cleaned,
+            cleaned != label,
+            1,
+        )
 
 
 def describe_anatomy(
-    label: np.ndarray, structures: Structures, voxel_mm3: float
+    label: np.ndarray,
+    structures: Structures,
+    voxel_mm3: float,
 ) -> dict[str, CaseAnatomy]:
     """Measure the anatomy of each structure in a labelled case.
 
@@ -166,12 +186,12 @@ def describe_anatomy(
 
 
 def _measure_components(label: np.ndarray, classes: ClassIndices) -> tuple[np.ndarray, float]:
-    """Return the voxels of each component, and the contact fraction of the largest component."""
+    """Return the voxels of each component, and the contact of the largest component."""
     inside = structure_mask(label, classes)
     components, sizes = label_components(inside)
-    largest = components == 1 + sizes.argmax()
+    main_component = components == 1 + sizes.argmax()
     others = (label > 0) & ~inside
-    return sizes, float(contact_fractions(largest, others)[0])
+    return sizes, float(contact_fractions(main_component, others)[0])
 
 
 def learn_rule(anatomy: Sequence[CaseAnatomy]) -> AnatomyRule:
@@ -237,9 +257,20 @@ def keep_components(
             inside = structure_mask(current, structures[name])
             others = (current > 0) & ~inside
             unchanged = current == label[box]
-            surplus = _surplus_voxels(inside, unchanged, others, rules[name], voxel_mm3)
+            surplus = _surplus_voxels(
+                inside,
+                unchanged,
+                others,
+                rules[name],
+                voxel_mm3,
+            )
             likely = probabilities[(slice(None), *box)]
-            reassign_voxels(cleaned[box], surplus, likely, targets(name, structures))
+            reassign_voxels(
+                cleaned[box],
+                surplus,
+                likely,
+                targets(name, structures),
+            )
     return cleaned
 
 
@@ -279,7 +310,10 @@ def classes_below(name: str, structures: Structures) -> Targets:
 
 
 def reassign_voxels(
-    label: np.ndarray, voxels: np.ndarray, probabilities: np.ndarray, targets: Targets
+    label: np.ndarray,
+    voxels: np.ndarray,
+    probabilities: np.ndarray,
+    targets: Targets,
 ) -> None:
     """Assign voxels to the most likely of their target classes, in place.
 
@@ -296,7 +330,9 @@ def reassign_voxels(
 
 
 def fill_holes(
-    label: np.ndarray, structures: Structures, rules: Mapping[str, AnatomyRule]
+    label: np.ndarray,
+    structures: Structures,
+    rules: Mapping[str, AnatomyRule],
 ) -> np.ndarray:
     """Fill holes in structures that have no holes in any labelled case.
 
@@ -384,10 +420,18 @@ def contact_fractions(components: np.ndarray, others: np.ndarray) -> np.ndarray:
     outside = count + 2
     parts = np.full(components.shape, outside, np.uint32)
     parts[others] = other
-    np.copyto(parts, components, where=components > 0)
+    np.copyto(
+        parts,
+        components,
+        where=components > 0,
+    )
     total = np.zeros(count + 3)
     touching = np.zeros(count + 3)
-    areas = cc3d.contacts(parts, connectivity=6, surface_area=True)
+    areas = cc3d.contacts(
+        parts,
+        connectivity=6,
+        surface_area=True,
+    )
     for (first, second), area in areas.items():
         # The pair is sorted: a component comes before `other`.
         total[first] += area
@@ -434,7 +478,9 @@ def _find_holes(label: np.ndarray) -> tuple[Box, np.ndarray, np.ndarray]:
 
 
 def _most_touched_class(
-    label: np.ndarray, background: np.ndarray, enclosed: np.ndarray
+    label: np.ndarray,
+    background: np.ndarray,
+    enclosed: np.ndarray,
 ) -> np.ndarray:
     """Return the class of most face neighbours of each background component.
 
@@ -451,6 +497,10 @@ def _most_touched_class(
             # The neighbours are in the volume: an enclosed component reaches no face.
             neighbours = voxels.copy()
             neighbours[:, axis] += step
-            np.add.at(counts, (component, label[tuple(neighbours.T)]), 1)
+            np.add.at(
+                counts,
+                (component, label[tuple(neighbours.T)]),
+                1,
+            )
     counts[:, 0] = 0
     return counts.argmax(axis=1)

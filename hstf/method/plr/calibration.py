@@ -30,7 +30,7 @@ class Calibration(Document):
     temperature: float
     """Temperature of the probabilities."""
     thresholds: dict[str, float]
-    """Confidence (0 to 1) from which the voxels of each class are mostly right, background first."""
+    """Confidence (0 to 1) from which voxels are mostly correct, by class, background first."""
     anatomy_rules: dict[str, AnatomyRule]
     lesions: dict[str, LesionModel]
     """Only for structures that consist of lesions."""
@@ -48,7 +48,11 @@ class Calibration(Document):
 
     def applicable_rules(self, structures: Structures) -> AnatomyRules:
         """Return the anatomy rules that are applied; see :func:`applicable_rules`."""
-        return applicable_rules(structures, self.anatomy_rules, self.lesions)
+        return applicable_rules(
+            structures,
+            self.anatomy_rules,
+            self.lesions,
+        )
 
     def may_be_absent(self, name: str) -> bool:
         """Return whether a case may lack the structure ``name``."""
@@ -64,7 +68,9 @@ class Calibration(Document):
 
 
 def applicable_rules(
-    structures: Structures, rules: Mapping[str, AnatomyRule], lesions: Container[str]
+    structures: Structures,
+    rules: Mapping[str, AnatomyRule],
+    lesions: Container[str],
 ) -> AnatomyRules:
     """Return the anatomy rules that are applied to segmentations.
 
@@ -96,7 +102,8 @@ def prediction_rules(config: Config, layout: Layout) -> AnatomyRules | None:
     """Return the anatomy rules of final segmentations; None if ``predict.clean`` is off.
 
     Args:
-        config: configuration of the round with the sections ``predict``, ``labels`` and ``regions``.
+        config: configuration of the round with the sections ``predict``, ``labels`` and
+            ``regions``.
         layout: files of the experiment.
 
     Raises:

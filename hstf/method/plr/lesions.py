@@ -1,9 +1,9 @@
 """Judge lesions one by one: each component of a lesion class is kept or dropped by its probability.
 
-A case may have any number of lesions or none. Hence neither the number of components nor the size
-of the largest one shows which are real. Three features of a component do: the log odds of its mean
-calibrated probability ``x_1``, the log2 of its volume ``x_2``, and the agreement of the scales
-``x_3``. The probability that it is a lesion is a logistic regression
+A case may have any number of lesions or none. Hence neither the number of components nor the rank
+of a component by its size shows which are real. Three features of a component do: the log odds of
+its mean calibrated probability ``x_1``, the log2 of its volume ``x_2``, and the agreement of the
+scales ``x_3``. The probability that it is a lesion is a logistic regression
 
     P(lesion) = 1 / (1 + exp(-(w_0 + w_1 x_1 + w_2 x_2 + w_3 x_3)))
 
@@ -64,14 +64,23 @@ class Component:
     @property
     def features(self) -> Triple:
         """Log odds of the probability, log2 of the volume (ml), and agreement."""
-        p = float(np.clip(self.probability, PROBABILITY_MARGIN, 1 - PROBABILITY_MARGIN))
+        p = float(
+            np.clip(
+                self.probability,
+                PROBABILITY_MARGIN,
+                1 - PROBABILITY_MARGIN,
+            )
+        )
         log_odds = float(np.log(p / (1 - p)))
         log_volume = float(np.log2(self.volume_ml))
         return log_odds, log_volume, self.agreement
 
 
 def find_components(
-    mask: np.ndarray, probability: np.ndarray, scale_variance: np.ndarray, voxel_mm3: float
+    mask: np.ndarray,
+    probability: np.ndarray,
+    scale_variance: np.ndarray,
+    voxel_mm3: float,
 ) -> tuple[np.ndarray, list[Component]]:
     """Find the 26-connected components of ``mask``.
 
@@ -102,12 +111,24 @@ def find_components(
             places[2],
         ]
         for row, value in zip(sums, values, strict=True):
-            row += np.bincount(owner, weights=value, minlength=len(sizes))
+            row += np.bincount(
+                owner,
+                weights=value,
+                minlength=len(sizes),
+            )
     volumes = sizes * voxel_mm3 / 1000
     columns = np.vstack([volumes, sums / sizes]).T.tolist()
     components = []
     for number, (volume, mean_probability, agreement, *centre) in enumerate(columns, start=1):
-        components.append(Component(number, volume, mean_probability, agreement, _triple(centre)))
+        components.append(
+            Component(
+                number,
+                volume,
+                mean_probability,
+                agreement,
+                _triple(centre),
+            )
+        )
     return numbers, components
 
 
@@ -142,7 +163,9 @@ class LesionModel(Part):
 
 
 def fit_lesions(
-    components: Sequence[Component], real: Sequence[bool], possible: float
+    components: Sequence[Component],
+    real: Sequence[bool],
+    possible: float,
 ) -> LesionModel:
     """Fit the lesions of one structure to the components of the out-of-fold cases.
 
@@ -171,7 +194,12 @@ def fit_lesions(
         return float(misfit + distance / (2 * PRIOR_SD**2))
 
     bounds = [(None, None), (0.1, None), (0, None), (0, None)]
-    fitted = minimize(loss, prior, method="L-BFGS-B", bounds=bounds).x
+    fitted = minimize(
+        loss,
+        prior,
+        method="L-BFGS-B",
+        bounds=bounds,
+    ).x
     return LesionModel(
         intercept=float(fitted[0]),
         weights=_triple(fitted[1:].tolist()),
@@ -189,7 +217,10 @@ def _triple(values: Sequence[float]) -> Triple:
 
 
 def real_components(
-    numbers: np.ndarray, components: Sequence[Component], lesion: np.ndarray, known: np.ndarray
+    numbers: np.ndarray,
+    components: Sequence[Component],
+    lesion: np.ndarray,
+    known: np.ndarray,
 ) -> list[bool | None]:
     """Return whether each component is a lesion of the label; None if its voxels are all unknown.
 

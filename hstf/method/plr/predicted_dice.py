@@ -74,7 +74,9 @@ def quality_features(
 
 
 def mean_confidence(
-    label: np.ndarray, probabilities: np.ndarray, classes: ClassIndices
+    label: np.ndarray,
+    probabilities: np.ndarray,
+    classes: ClassIndices,
 ) -> float | None:
     """Return the mean probability that the voxels of a structure are in it; None without voxels.
 
@@ -133,7 +135,13 @@ class DiceModel(Part):
         """
         if features is None:
             return self.absent
-        return float(np.clip(self.mean + self.slope * surplus(features, self.usual), 0, 1))
+        return float(
+            np.clip(
+                self.mean + self.slope * surplus(features, self.usual),
+                0,
+                1,
+            )
+        )
 
 
 def surplus(features: QualityFeatures, usual: QualityFeatures) -> float:
@@ -146,7 +154,10 @@ def mean_features(present: Sequence[QualityFeatures]) -> QualityFeatures:
     if not present:
         return {}
     names = set.intersection(*(set(case) for case in present))
-    return {name: float(np.mean([case[name] for case in present])) for name in sorted(names)}
+    means = {}
+    for name in sorted(names):
+        means[name] = float(np.mean([case[name] for case in present]))
+    return means
 
 
 @dataclass(frozen=True)
@@ -195,7 +206,11 @@ def fit_slope(structures: Iterable[KnownCases]) -> float:
     return max(MINIMUM_SLOPE, float(product / square))
 
 
-def fit_dice_model(cases: KnownCases, slope: float, may_be_absent: bool) -> DiceModel:
+def fit_dice_model(
+    cases: KnownCases,
+    slope: float,
+    may_be_absent: bool,
+) -> DiceModel:
     """Fit the model of one structure to the out-of-fold cases; two cases are enough.
 
     Args:
@@ -207,7 +222,12 @@ def fit_dice_model(cases: KnownCases, slope: float, may_be_absent: bool) -> Dice
     features, dice = cases.predicted
     mean = float(np.mean(dice or cases.dice))
     absent = float(np.mean([*cases.missed, mean])) if may_be_absent else 0.0
-    return DiceModel(mean=mean, slope=slope, usual=mean_features(features), absent=absent)
+    return DiceModel(
+        mean=mean,
+        slope=slope,
+        usual=mean_features(features),
+        absent=absent,
+    )
 
 
 def fit_models(
@@ -257,7 +277,11 @@ def leave_one_out_errors(
     for left_out, case in enumerate(features):
         others = [index for index, patient in enumerate(patients) if patient != patients[left_out]]
         other_features = [features[index] for index in others]
-        models = fit_models(other_features, table[others], may_be_absent)
+        models = fit_models(
+            other_features,
+            table[others],
+            may_be_absent,
+        )
         for column, name in enumerate(may_be_absent):
             if name in models:
                 predicted = models[name].predict(case[name])
@@ -272,7 +296,11 @@ def residual_sd(residuals: np.ndarray) -> float:
     return max(MINIMUM_SD, float(np.sqrt(np.mean(np.square(residuals)))))
 
 
-def prediction_interval(predicted: float, sd: float, patients: int) -> tuple[float, float]:
+def prediction_interval(
+    predicted: float,
+    sd: float,
+    patients: int,
+) -> tuple[float, float]:
     """Return the 90% interval of a predicted Dice, within 0 to 1.
 
     It uses Student's t distribution because ``sd`` comes from few patients.

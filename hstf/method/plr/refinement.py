@@ -131,28 +131,46 @@ class LabelCleaner:
     """Volume of a voxel in mm³."""
 
     def clean(self, summary: TtaSummary) -> CleanLabel:
-        """Calibrate the probabilities, take the most likely class and clean the label."""
+        """Calibrate the probabilities, take the most likely class and clean the label.
+
+        Example:
+            >>> from hstf.method.plr.anatomy_rules import AnatomyRule
+            >>> from hstf.method.tta_summary import Agreement
+            >>> organ = np.full((8, 8, 8), 20, np.uint8)
+            >>> organ[2:6, 2:6, 2:6] = 240  # the organ
+            >>> organ[7, 7, 7] = 200  # a false voxel
+            >>> agreement = Agreement(
+            ...     scales={}, members={}, flips={}, foreground_entropy={}, volumes_ml={}
+            ... )
+            >>> uncertainty = np.zeros((3, 8, 8, 8), np.uint8)
+            >>> summary = TtaSummary(np.stack([255 - organ, organ]), uncertainty, agreement)
+            >>> rule = AnatomyRule(
+            ...     maximum_components=1, minimum_mm3=10.0, has_holes=False, may_be_absent=False
+            ... )
+            >>> rules = AnatomyRules(classes={"organ": (1,)}, rules={"organ": rule})
+            >>> cleaner = LabelCleaner(RefineConfig(), rules, 1.0, lesions={}, voxel_mm3=1.0)
+            >>> clean = cleaner.clean(summary)
+            >>> int(clean.label[3, 3, 3]), int(clean.label[7, 7, 7])
+            (1, 0)
+            >>> int(clean.changed["components"].sum())
+            1
+        """
         calibrated = self._calibrate(summary.probabilities)
         original = most_likely(calibrated)
         confidence = calibrated.max(axis=0)
-        features = quality_features(summary.agreement, original, calibrated, self.rules.classes)
-        changed: dict[str, np.ndarray] = {}
+        features = quality_features(
+            summary.agreement,
+            original,
+            calibrated,
+            self.rules.classes,
+        )
         judgement = LesionJudgement()
-        label = original
-        if self.config.keep_components:
-            cleaned = keep_components(
-                label, calibrated, self.rules.classes, self.rules.rules, self.voxel_mm3
-            )
-            changed["components"] = cleaned != label
-            label = cleaned
-        if self.config.judge_lesions and self.lesions:
-            cleaned = self._judge_lesions(label, calibrated, summary.scale_variance, judgement)
-            changed["lesions"] = cleaned != label
-            label = cleaned
-        if self.config.fill_holes:
-            cleaned = fill_holes(label, self.rules.classes, self.rules.rules)
-            changed["holes"] = cleaned != label
-            label = cleaned
+        label, changed = self._change_label(
+            original,
+            calibrated,
+            summary.scale_variance,
+            judgement,
+        )
         return CleanLabel(
             label=label,
             confidence=confidence,
@@ -162,6 +180,41 @@ class LabelCleaner:
             lesion_probability=judgement.probability,
             features=features,
         )
+
+    def _change_label(
+        self,
+        label: np.ndarray,
+        probabilities: np.ndarray,
+        scale_variance: np.ndarray,
+        judgement: LesionJudgement,
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Run the steps that are switched on; return the new label and the voxels of each step."""
+        classes = self.rules.classes
+        changed: dict[str, np.ndarray] = {}
+        if self.config.keep_components:
+            cleaned = keep_components(
+                label,
+                probabilities,
+                classes,
+                self.rules.rules,
+                self.voxel_mm3,
+            )
+            changed["components"] = cleaned != label
+            label = cleaned
+        if self.config.judge_lesions and self.lesions:
+            cleaned = self._judge_lesions(
+                label,
+                probabilities,
+                scale_variance,
+                judgement,
+            )
+            changed["lesions"] = cleaned != label
+            label = cleaned
+        if self.config.fill_holes:
+            cleaned = fill_holes(label, classes, self.rules.rules)
+            changed["holes"] = cleaned != label
+            label = cleaned
+        return label, changed
 
     def _calibrate(self, probabilities: np.ndarray) -> np.ndarray:
         if self.config.calibrate:
@@ -202,7 +255,12 @@ class LabelCleaner:
                 dropped[index] = not kept
                 kept_probability[index] = round(255 * likely) if kept else 0
             targets = classes_outside(name, self.rules.classes)
-            reassign_voxels(cleaned, dropped[numbers], probabilities, targets)
+            reassign_voxels(
+                cleaned,
+                dropped[numbers],
+                probabilities,
+                targets,
+            )
             judgement.probability = np.maximum(judgement.probability, kept_probability[numbers])
         return cleaned
 
@@ -248,14 +306,26 @@ class VoxelWeighting:
     def _low_confidence(self, weight: np.ndarray) -> np.ndarray:
         """Lower the weight where confidence is below the threshold of the class."""
         thresholds = list(self.calibration.thresholds.values())
-        doubtful = below_threshold(self.clean.label, self.clean.confidence, thresholds)
-        scale_weight(weight, doubtful, self.config.below_threshold_weight)
+        doubtful = below_threshold(
+            self.clean.label,
+            self.clean.confidence,
+            thresholds,
+        )
+        scale_weight(
+            weight,
+            doubtful,
+            self.config.below_threshold_weight,
+        )
         return doubtful
 
     def _changed(self, weight: np.ndarray) -> np.ndarray:
         """Lower the weight where the clean-up changed the label."""
         changed = reduce(np.logical_or, self.clean.changed.values())
-        cap_weight(weight, changed, self.config.changed_weight)
+        cap_weight(
+            weight,
+            changed,
+            self.config.changed_weight,
+        )
         return changed
 
     def _kept_lesions(self, weight: np.ndarray) -> np.ndarray:
@@ -280,7 +350,11 @@ class VoxelWeighting:
             probability = structure_probability(self.clean.probabilities, classes)
             likely = probability >= 255 * model.possible
             possible |= likely & ~structure_mask(self.clean.label, classes)
-        cap_weight(weight, possible, self.config.possible_lesion_weight)
+        cap_weight(
+            weight,
+            possible,
+            self.config.possible_lesion_weight,
+        )
         return possible
 
 
@@ -299,42 +373,6 @@ def refine_case(
         structures: classes of each structure.
         voxel_mm3: volume of a voxel of the grid in mm³.
         config: section ``refine`` of the configuration.
-
-    Example:
-        >>> from hstf.method.plr.anatomy_rules import AnatomyRule
-        >>> from hstf.method.tta_summary import Agreement
-        >>> organ = np.full((8, 8, 8), 20, np.uint8)
-        >>> organ[2:6, 2:6, 2:6] = 240  # the organ
-        >>> organ[7, 7, 7] = 200  # a false voxel
-        >>> agreement = Agreement(
-        ...     scales={"1.0": {"organ": 1.0}},
-        ...     members={"seed_0": {"organ": 1.0}},
-        ...     flips={"none": {"organ": 1.0}},
-        ...     foreground_entropy={"organ": 0.1},
-        ...     volumes_ml={"organ": 0.064},
-        ... )
-        >>> uncertainty = np.zeros((3, 8, 8, 8), np.uint8)
-        >>> summary = TtaSummary(np.stack([255 - organ, organ]), uncertainty, agreement)
-        >>> rule = AnatomyRule(
-        ...     maximum_components=1, minimum_mm3=10.0, has_holes=False, may_be_absent=False
-        ... )
-        >>> calibration = Calibration(
-        ...     temperature=1.0,
-        ...     thresholds={"background": 0.5, "organ": 0.5},
-        ...     anatomy_rules={"organ": rule},
-        ...     lesions={},
-        ...     dice_models={},
-        ...     class_sd={},
-        ...     mean_sd=0.05,
-        ...     patients=5,
-        ...     minimum_predicted_dice=0.7,
-        ...     evidence={},
-        ... )
-        >>> refined = refine_case(summary, calibration, {"organ": (1,)}, 1.0, RefineConfig())
-        >>> int(refined.label[3, 3, 3]), int(refined.label[7, 7, 7])
-        (1, 0)
-        >>> refined.changed["components"]
-        1
     """
     cleaner = LabelCleaner(
         config=config,
@@ -344,12 +382,23 @@ def refine_case(
         voxel_mm3=voxel_mm3,
     )
     clean = cleaner.clean(summary)
-    weighting = VoxelWeighting(config, clean, summary.uncertainty, calibration, structures)
+    weighting = VoxelWeighting(
+        config,
+        clean,
+        summary.uncertainty,
+        calibration,
+        structures,
+    )
     weight, weight_counts = weighting.compute()
     label_counts = {}
     for name, voxels in clean.changed.items():
         label_counts[name] = int(np.count_nonzero(voxels))
-        make_certain(clean.probabilities, clean.label, voxels, 255)
+        make_certain(
+            clean.probabilities,
+            clean.label,
+            voxels,
+            255,
+        )
     return Refined(
         label=clean.label,
         weight=weight,
@@ -377,10 +426,21 @@ def judge(
     known = {name: values if present[name] else None for name, values in features.items()}
     predicted = calibration.predict_dice(known)
     mean = float(np.mean(list(predicted.values())))
-    low, high = prediction_interval(mean, calibration.mean_sd, calibration.patients)
+    low, high = prediction_interval(
+        mean,
+        calibration.mean_sd,
+        calibration.patients,
+    )
     if not config.select_cases:
         reason = "every case is used (refine.select_cases is off)"
-        return Verdict(predicted, mean, low, high, accepted=True, reason=reason)
+        return Verdict(
+            predicted,
+            mean,
+            low,
+            high,
+            accepted=True,
+            reason=reason,
+        )
     bound = config.minimum_predicted_dice
     if bound is None:
         bound = calibration.minimum_predicted_dice
@@ -391,7 +451,14 @@ def judge(
     if mean < bound:
         problems.append(f"predicted Dice {mean:.3f} is below {bound:.3f}")
     reason = "; ".join(problems) or f"predicted Dice {mean:.3f} reaches {bound:.3f}"
-    return Verdict(predicted, mean, low, high, accepted=not problems, reason=reason)
+    return Verdict(
+        predicted,
+        mean,
+        low,
+        high,
+        accepted=not problems,
+        reason=reason,
+    )
 
 
 def select_best(rows: Sequence[dict[str, Any]], fraction: float) -> None:

@@ -41,7 +41,10 @@ class VoxelSample:
 
 
 def sample_voxels(
-    probabilities: np.ndarray, label: np.ndarray, maximum: int, seed: int
+    probabilities: np.ndarray,
+    label: np.ndarray,
+    maximum: int,
+    seed: int,
 ) -> VoxelSample:
     """Draw random voxels whose class is known.
 
@@ -121,7 +124,11 @@ class Reliability:
         return float(gaps.sum() / total)
 
 
-def reliability(sample: VoxelSample, classes: int, bins: int) -> list[Reliability]:
+def reliability(
+    sample: VoxelSample,
+    classes: int,
+    bins: int,
+) -> list[Reliability]:
     """Measure the reliability of each class, background first.
 
     Args:
@@ -135,14 +142,22 @@ def reliability(sample: VoxelSample, classes: int, bins: int) -> list[Reliabilit
     cell = predicted * bins + confidence_bin
 
     def sum_by_cell(weights: np.ndarray | None) -> np.ndarray:
-        sums = np.bincount(cell, weights=weights, minlength=classes * bins)
+        sums = np.bincount(
+            cell,
+            weights=weights,
+            minlength=classes * bins,
+        )
         return sums.reshape(classes, bins)
 
     voxels = sum_by_cell(None)
     correct = sum_by_cell(predicted == sample.label)
     total = sum_by_cell(confidence)
     centres = (np.arange(bins) + 0.5) / bins
-    means = np.where(voxels > 0, total / np.maximum(voxels, 1), centres)
+    means = np.where(
+        voxels > 0,
+        total / np.maximum(voxels, 1),
+        centres,
+    )
     return [Reliability(*rows) for rows in zip(voxels, correct, means, strict=True)]
 
 
@@ -201,4 +216,10 @@ def confidence_threshold(curve: Reliability, config: CalibrateConfig) -> float:
     above = np.append(curve.voxels[::-1].cumsum()[::-1], 0)
     passing = above / curve.voxels.sum()
     last_passing = np.flatnonzero(passing >= config.minimum_pass_fraction - TOLERANCE)[-1]
-    return float(np.clip(min(first_precise, last_passing) / bins, lower, upper))
+    return float(
+        np.clip(
+            min(first_precise, last_passing) / bins,
+            lower,
+            upper,
+        )
+    )

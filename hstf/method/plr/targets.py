@@ -8,15 +8,18 @@ from hstf.imaging.probabilities import most_likely
 
 
 def training_target(
-    label: np.ndarray, weight: np.ndarray, classes: int, probabilities: np.ndarray | None
+    label: np.ndarray,
+    weight: np.ndarray,
+    classes: int,
+    probabilities: np.ndarray | None,
 ) -> np.ndarray:
     """Return target probabilities and voxel weights for the training.
 
-    With ``probabilities``, the target of a voxel is soft. Where the most likely class is not the class
-    of the label, the probabilities of the two classes are swapped: either the clean-up changed the
-    class, or resampling decided between two classes that are almost equally likely. The class of the
-    label is therefore always a most likely class of the target. Ignored voxels have weight 0, and
-    all classes are equally likely there.
+    With ``probabilities``, the target of a voxel is soft. Where the most likely class is not the
+    class of the label, the probabilities of the two classes are swapped: either the clean-up
+    changed the class, or resampling decided between two classes that are almost equally likely. The
+    class of the label is therefore always a most likely class of the target. Ignored voxels have
+    weight 0, and all classes are equally likely there.
 
     Args:
         label: ``(X, Y, Z)`` uint8 class index, 255 for ignored voxels.
@@ -27,6 +30,14 @@ def training_target(
 
     Returns:
         ``(K + 1, X, Y, Z)`` uint8: 255 times the target probabilities, then 255 times the weight.
+
+    Example:
+        >>> label = np.array([[[0, 1]]], np.uint8)
+        >>> weight = np.array([[[255, 128]]], np.uint8)
+        >>> probabilities = np.array([[[[200, 180]]], [[[55, 75]]]], np.uint8)
+        >>> target = training_target(label, weight, 2, probabilities)
+        >>> target[1].tolist()  # swapped in the second voxel, whose label is 1
+        [[[55, 180]]]
     """
     target = np.empty((classes + 1, *label.shape), np.uint8)
     for index in range(classes):
@@ -37,7 +48,11 @@ def training_target(
         return target
     known = label < classes
     for index in range(classes):
-        np.copyto(target[index], probabilities[index], where=known)
+        np.copyto(
+            target[index],
+            probabilities[index],
+            where=known,
+        )
     likely = most_likely(probabilities)
     differ = np.nonzero(known & (likely != label))
     of_label = (label[differ], *differ)

@@ -50,7 +50,9 @@ def voxel_weights(uncertainty: np.ndarray, config: RefineConfig) -> np.ndarray:
 
 
 def below_threshold(
-    label: np.ndarray, confidence: np.ndarray, thresholds: Sequence[float]
+    label: np.ndarray,
+    confidence: np.ndarray,
+    thresholds: Sequence[float],
 ) -> np.ndarray:
     """Return which voxels have a confidence below the threshold of their class.
 
@@ -66,12 +68,20 @@ def below_threshold(
     return confidence < levels[label]
 
 
-def scale_weight(weight: np.ndarray, mask: np.ndarray, factor: float) -> None:
+def scale_weight(
+    weight: np.ndarray,
+    mask: np.ndarray,
+    factor: float,
+) -> None:
     """Multiply the uint8 ``weight`` by ``factor`` (0 to 1) in ``mask``, in place."""
     weight[mask] = np.rint(weight[mask] * factor)
 
 
-def cap_weight(weight: np.ndarray, mask: np.ndarray, maximum: float) -> None:
+def cap_weight(
+    weight: np.ndarray,
+    mask: np.ndarray,
+    maximum: float,
+) -> None:
     """Lower the uint8 ``weight`` to at most 255 times ``maximum`` in ``mask``, in place."""
     weight[mask] = np.minimum(weight[mask], round(255 * maximum))
 
