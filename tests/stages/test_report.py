@@ -1,4 +1,4 @@
-"""The report tells what the files say, copes with what is not there, and needs nothing but itself."""
+"""The report shows what the files contain, works without files that are missing, and needs no other file."""
 
 import base64
 import io
@@ -11,39 +11,52 @@ from PIL import Image
 from support.report_files import CLASSES, Fabricated, Page, fabricated, page_of
 
 from hstf.cli import main
+from hstf.experiment.tables import EVALUATION_CASES, REFINE, ROUNDS
 from hstf.imaging.overlays import overlay_path
-from hstf.runtime.files import read_csv, write_csv, write_json, write_text
-from hstf.stages.evaluate.summary import CASE_COLUMNS
+from hstf.runtime.files import write_json, write_text
 from hstf.stages.report.figures import INK, Figures
-from hstf.stages.report.gallery import picture_address
+from hstf.stages.report.gallery import gallery_section, picture_address
+from hstf.stages.report.headline import headline
 from hstf.stages.report.lesions import lesions_section
+from hstf.stages.report.overrides import overrides_section
 from hstf.stages.report.page import (
-    TABLE_ROWS,
+    MAXIMUM_ROWS,
     Cell,
     Gallery,
+    Section,
     Table,
     interval_text,
     number_text,
     p_text,
 )
-from hstf.stages.report.pseudo_labels import (
-    gallery_section,
-    overrides_section,
-    pseudo_labels_section,
-)
-from hstf.stages.report.results import Results
-from hstf.stages.report.scores import headline, rounds_section
+from hstf.stages.report.pseudo_labels import pseudo_labels_section
+from hstf.stages.report.rounds import rounds_section
 from hstf.stages.report.stage import report
+from hstf.stages.report.tables import Column, for_structures, make_table
 
 
 @pytest.fixture(scope="module")
 def complete(tmp_path_factory: pytest.TempPathFactory) -> tuple[Fabricated, Page]:
+    """A finished experiment and the page of its report."""
     experiment = fabricated(tmp_path_factory.mktemp("complete"))
     experiment.write_all()
-    return experiment, Page(report(experiment.config).read_text(encoding="utf-8"))
+    return experiment, Page(report(experiment.context).read_text(encoding="utf-8"))
 
 
-def test_the_page_needs_nothing_but_itself(complete: tuple[Fabricated, Page]) -> None:
+def tables_of(section: Section) -> dict[str, Table]:
+    """Return the tables of a section by their caption."""
+    return {block.caption: block for block in section.blocks if isinstance(block, Table)}
+
+
+def texts_of(table: Table) -> list[list[str]]:
+    """Return the texts of the cells."""
+    rows = []
+    for row in table.all_rows:
+        rows.append([cell.text for cell in row])
+    return rows
+
+
+def test_report_needs_no_other_file(complete: tuple[Fabricated, Page]) -> None:
     experiment, page = complete
     html = experiment.layout.report.read_text(encoding="utf-8")
     assert all(str(image["src"]).startswith("data:image/jpeg;base64,") for image in page.all("img"))
@@ -53,7 +66,7 @@ def test_the_page_needs_nothing_but_itself(complete: tuple[Fabricated, Page]) ->
     assert len(html) < 15e6
 
 
-def test_the_page_is_accessible(complete: tuple[Fabricated, Page]) -> None:
+def test_report_is_accessible(complete: tuple[Fabricated, Page]) -> None:
     _, page = complete
     assert page.all("html")[0]["lang"] == "en"
     assert all(image["alt"] for image in page.all("img"))
@@ -64,7 +77,7 @@ def test_the_page_is_accessible(complete: tuple[Fabricated, Page]) -> None:
     assert {str(link["href"])[1:] for link in page.all("a")} <= set(ids)
 
 
-def test_the_headline_states_dice_interval_and_p(complete: tuple[Fabricated, Page]) -> None:
+def test_headline_states_dice_interval_and_p(complete: tuple[Fabricated, Page]) -> None:
     experiment, page = complete
     means = [case_means(experiment, number) for number in (0, 2)]
     change = float(np.mean(means[1] - means[0]))
@@ -73,22 +86,23 @@ def test_the_headline_states_dice_interval_and_p(complete: tuple[Fabricated, Pag
     assert "p < 0.001" in page.text  # 14 of 14 patients gained: 2 / 2**14
 
 
-def test_two_patients_are_no_proof(tmp_path: Path) -> None:
+def test_headline_of_two_patients_is_no_proof(tmp_path: Path) -> None:
     experiment = fabricated(tmp_path, rounds=1, test=2, gain=0.1)
     experiment.write_all()
-    lines = headline(Results(experiment.config)).lines
+    lines = headline(experiment.results).lines
     assert "did not change beyond chance" in lines[0] and "only 2 patients differ" in lines[-1]
 
 
 def case_means(experiment: Fabricated, number: int) -> np.ndarray:
-    rows = read_csv(experiment.layout.evaluation_cases(number))
-    return np.array([float(row["dice"]) for row in rows]).reshape(-1, len(CLASSES)).mean(axis=1)
+    cases = EVALUATION_CASES.read(experiment.layout.evaluation_cases(number))
+    return cases["dice"].to_numpy().reshape(-1, len(CLASSES)).mean(axis=1)
 
 
 @pytest.mark.parametrize(
-    ("gain", "verdict"), [(-0.05, "fell"), (0.0, "did not change beyond chance"), (0.05, "rose")]
+    ("gain", "verdict"),
+    [(-0.05, "decreased"), (0.0, "did not change beyond chance"), (0.05, "increased")],
 )
-def test_only_an_interval_without_zero_is_a_change(
+def test_headline_needs_an_interval_without_zero_for_a_change(
     tmp_path: Path, gain: float, verdict: str
 ) -> None:
     experiment = fabricated(tmp_path, rounds=1, gain=gain, test=30)
@@ -96,10 +110,10 @@ def test_only_an_interval_without_zero_is_a_change(
     experiment.write_pseudo_labels(1)
     for number in (0, 1):
         experiment.write_evaluation(number)
-    assert f"the mean test Dice {verdict}:" in headline(Results(experiment.config)).lines[0]
+    assert f"the mean test Dice {verdict}:" in headline(experiment.results).lines[0]
 
 
-def test_the_command_writes_page_rounds_and_figures_and_removes_old_ones(
+def test_report_command_writes_page_rounds_and_figures_and_removes_old_figures(
     complete: tuple[Fabricated, Page], capsys: pytest.CaptureFixture[str]
 ) -> None:
     experiment, _ = complete
@@ -116,17 +130,18 @@ def test_the_command_writes_page_rounds_and_figures_and_removes_old_ones(
         "predicted_dice", "predicted_dice_labelled", "predicted_against_true", "reliability", "csc", "froc",
         "pseudo_label_quality", "risk_coverage", "lesions_by_round",
     }  # fmt: skip
-    assert [row["round"] for row in read_csv(experiment.layout.rounds_table)] == ["0", "1", "2"]
+    rows = ROUNDS.records(experiment.layout.rounds_table)
+    assert [row["round"] for row in rows] == [0, 1, 2]
 
 
-def test_lesions_are_told_by_round_and_size(complete: tuple[Fabricated, Page]) -> None:
+def test_lesions_section_has_scores_by_round_and_size(complete: tuple[Fabricated, Page]) -> None:
     experiment, page = complete
-    section = lesions_section(Results(experiment.config), Figures(experiment.layout.report.parent))
-    tables = [block for block in section.blocks if isinstance(block, Table)]
-    last = [cell.text for cell in tables[0].rows[-1]]
+    section = lesions_section(experiment.results, Figures(experiment.layout.report.parent))
+    counts, sizes = tables_of(section).values()
+    last = texts_of(counts)[-1]
     assert last[:6] == ["lesion", "round 2", "42", "28", "14", "14"]
     assert last[6:10] == ["0.667 (0.667 to 0.667)", "0.667", "0.667", "1.00"]
-    assert [cell.text for cell in tables[1].rows[0]][1:4] == [
+    assert texts_of(sizes)[0][1:4] == [
         "below 65 mm³ (⌀ 5 mm)",
         "14",
         "0.000",
@@ -134,87 +149,87 @@ def test_lesions_are_told_by_round_and_size(complete: tuple[Fabricated, Page]) -
     assert "a match needs an IoU of at least 0.1" in page.text
 
 
-def test_a_class_that_is_hardly_predicted_is_told_on_top(tmp_path: Path) -> None:
+def test_headline_warns_of_a_class_that_is_hardly_predicted(tmp_path: Path) -> None:
     experiment = fabricated(tmp_path, rounds=1, gain=0.1, test=30)
     experiment.write_start()
     experiment.write_pseudo_labels(1)
     for number in (0, 1):
         experiment.write_evaluation(number)
     path = experiment.layout.evaluation_cases(1)
-    rows = read_csv(path)
+    rows = EVALUATION_CASES.records(path)
     for row in rows:
         if row["class"] == "spleen":
-            row |= {"dice": "0", "empty": "prediction"}
-    write_csv(path, rows, CASE_COLUMNS)
-    results = Results(experiment.config)
+            row |= {"dice": 0.0, "empty": "prediction"}
+    EVALUATION_CASES.write(path, rows)
+    results = experiment.results
     note = headline(results)
     assert (
         "spleen is predicted in none of the 30 test cases" in note.lines[0] and note.tone == "warn"
     )
-    tables = {
-        b.caption: b
-        for b in rounds_section(results, Figures(tmp_path)).blocks
-        if isinstance(b, Table)
-    }
-    found = [[cell.text for cell in row] for row in tables["Classes that a scan may lack"].rows]
+    tables = tables_of(rounds_section(results, Figures(tmp_path)))
+    found = texts_of(tables["Classes that a scan may lack"])
     assert found[1] == ["spleen", "round 1", "30", "0.000", "0 of 30", "–"]
 
 
 @pytest.mark.parametrize(
-    ("method", "told"),
+    ("method", "text"),
     [
-        ("mean_teacher", "the labelled scans and the unlabelled ones as images"),
-        ("supervised", "the labelled scans alone"),
-        ("full", "the ceiling of a benchmark, not a result of learning from few labels"),
+        ("mean_teacher", "the labelled scans and the images of the unlabelled scans"),
+        ("supervised", "only the labelled scans"),
+        ("full", "the upper bound of a benchmark. It is not a result of learning from few labels"),
     ],
 )
-def test_methods_without_pseudo_labels(tmp_path: Path, method: str, told: str) -> None:
+def test_report_of_a_method_without_pseudo_labels(tmp_path: Path, method: str, text: str) -> None:
     experiment = fabricated(tmp_path, method=method)
     experiment.write_start()
     for number in range(3):
         experiment.write_training(number)
         experiment.write_evaluation(number)
     page = page_of(experiment)
-    assert f"Method {method}:" in page.text and told in page.text
-    assert ("sets it beside mean_teacher" in page.text) == (method == "mean_teacher")
+    assert f"Method {method}:" in page.text and text in page.text
+    assert ("compares supervised with mean_teacher" in page.text) == (method == "mean_teacher")
     assert "This method learns without pseudo-labels" in page.text
     assert (
-        "the networks were over-confident" in page.text and "A pseudo-label whose" not in page.text
+        "the networks were over-confident" in page.text
+        and "Pseudo-labels with a predicted" not in page.text
     )
-    assert "This part could not be written" not in page.text
+    assert "This section could not be written" not in page.text
     assert "Correct or judge a pseudo-label" not in page.text
     assert "After 2 rounds the mean test Dice" in page.text
 
 
 @pytest.mark.parametrize(
-    ("refine", "told"),
+    ("refine", "sentence"),
     [
-        ({}, "whose predicted mean Dice is below 0.580 is not used"),
-        ({"minimum_predicted_dice": 0.2}, "whose predicted mean Dice is below 0.200 is not used"),
-        ({"select_cases": False}, "Every pseudo-label is used, however low its predicted Dice"),
+        ({}, "with a predicted mean Dice below 0.580 are not used"),
+        ({"minimum_predicted_dice": 0.2}, "with a predicted mean Dice below 0.200 are not used"),
+        ({"select_cases": False}, "All pseudo-labels are used, whatever their predicted Dice"),
     ],
 )
-def test_the_bound_that_is_told_is_the_one_in_force(
-    tmp_path: Path, refine: dict[str, object], told: str
+def test_report_states_the_bound_that_applies(
+    tmp_path: Path, refine: dict[str, object], sentence: str
 ) -> None:
     experiment = fabricated(tmp_path, refine=refine)
     experiment.write_all()
     text = page_of(experiment).text
-    assert told in text and "After 2 rounds of self-training" in text
+    assert sentence in text and "After 2 rounds of self-training" in text
     assert ("rejected below" in text) == ("select_cases" not in refine), "the line in the figure"
 
 
-def test_what_is_known_of_structures_is_told(complete: tuple[Fabricated, Page]) -> None:
+def test_calibration_section_describes_anatomy_rules(complete: tuple[Fabricated, Page]) -> None:
     _, page = complete
-    assert "at most 1 component of at least 0.42 ml, no holes, must not be absent" in page.text
-    assert "of at least 0.42 ml, at least 25% of its surface touches others, no holes" in page.text
+    assert "at most 1 component of at least 0.42 ml, no holes, must be present" in page.text
     assert (
-        "at least 50% of its surface touches others, no holes, may be absent, not applied, as it costs 0.010 Dice"
+        "of at least 0.42 ml, at least 25% of its surface touches other structures, no holes"
         in page.text
+    )
+    assert (
+        "at least 50% of its surface touches other structures, no holes, may be absent, not applied,"
+        " because it lowers the out-of-fold Dice by 0.010" in page.text
     )
 
 
-def test_figures_take_the_colours_of_the_page(complete: tuple[Fabricated, Page]) -> None:
+def test_as_svg_uses_the_colours_of_the_page(complete: tuple[Fabricated, Page]) -> None:
     experiment, _ = complete
     html = experiment.layout.report.read_text(encoding="utf-8")
     svgs = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
@@ -224,13 +239,13 @@ def test_figures_take_the_colours_of_the_page(complete: tuple[Fabricated, Page])
     )
 
 
-def test_text_of_files_is_never_markup(complete: tuple[Fabricated, Page]) -> None:
+def test_report_escapes_text_of_files(complete: tuple[Fabricated, Page]) -> None:
     _, page = complete
     assert "<b>slices</b> may be missing" in page.text
     assert not page.all("b")
 
 
-def test_pictures_are_least_certain_first_and_limited(
+def test_gallery_section_is_limited_and_least_certain_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment = fabricated(tmp_path, rounds=1, report={"gallery": 3})
@@ -240,64 +255,58 @@ def test_pictures_are_least_certain_first_and_limited(
     overlay_path(
         experiment.layout.pseudo_labels(1), least := least_certain_ids(experiment)[0]
     ).write_bytes(b"torn")
-    gallery = gallery_section(Results(experiment.config)).blocks[0]
+    gallery = gallery_section(experiment.results).blocks[0]
     assert isinstance(gallery, Gallery)
     assert [picture.case_id for picture in gallery.pictures] == least_certain_ids(experiment)[
         1:4
     ], f"{least} is torn"
     monkeypatch.setattr(
-        "hstf.stages.report.pseudo_labels.GALLERY_BYTES", len(gallery.pictures[0].source) + 1
+        "hstf.stages.report.gallery.GALLERY_BYTES", len(gallery.pictures[0].source) + 1
     )
-    gallery = gallery_section(Results(experiment.config)).blocks[0]
+    gallery = gallery_section(experiment.results).blocks[0]
     assert (
         isinstance(gallery, Gallery) and len(gallery.pictures) == 2
     )  # the one that reaches the bound is the last
 
 
 def least_certain_ids(experiment: Fabricated) -> list[str]:
-    rows = read_csv(experiment.layout.refine(1))
-    return [row["case_id"] for row in sorted(rows, key=lambda row: float(row["predicted_dice"]))]
+    refined = REFINE.read(experiment.layout.refine(1))
+    return list(refined.sort_values("predicted_dice")["case_id"])
 
 
-def test_what_people_decided_is_told_with_name_and_reason(
+def test_overrides_section_names_reviewer_and_reason(
     complete: tuple[Fabricated, Page],
 ) -> None:
     experiment, _ = complete
-    tables = [
-        block
-        for block in overrides_section(Results(experiment.config)).blocks
-        if isinstance(block, Table)
+    tables = tables_of(overrides_section(experiment.results))
+    assert list(tables)[:2] == [
+        "Round 2: decisions of reviewers",
+        "Round 1: decisions of reviewers",
     ]
-    assert [table.caption for table in tables[:2]] == [
-        "Round 2: decided by people",
-        "Round 1: decided by people",
-    ]
-    texts = [[cell.text for cell in row] for row in tables[0].rows]
+    texts = texts_of(tables["Round 2: decisions of reviewers"])
     assert [row[:4] for row in texts] == [
-        ["case_008", "corrected by a person", "A. Reader", "spleen redrawn"],
-        ["case_009", "accepted by a person", "A. Reader", "small but right"],
+        ["case_008", "corrected by a reviewer", "A. Reader", "spleen redrawn"],
+        ["case_009", "accepted by a reviewer", "A. Reader", "small but right"],
         ["case_010", "not used", "B. Reader", "motion artefact"],
     ]
 
 
-def test_steps_of_the_refinement_are_summed(complete: tuple[Fabricated, Page]) -> None:
+def test_pseudo_labels_section_sums_the_steps_of_the_refinement(
+    complete: tuple[Fabricated, Page],
+) -> None:
     experiment, _ = complete
-    blocks = pseudo_labels_section(
-        Results(experiment.config), Figures(experiment.layout.report.parent)
-    ).blocks
-    table = next(
-        b for b in blocks if isinstance(b, Table) and "step of the refinement" in b.caption
-    )
+    section = pseudo_labels_section(experiment.results, Figures(experiment.layout.report.parent))
+    table = tables_of(section)["What each step of the refinement changed"]
     sums = {(row[0].text, row[1].text): row[3].sort for row in table.rows}
     assert sums["round 1", "low confidence"] == sum(900 + i for i in range(24))
     assert sums["round 1", "previous round"] == 0 and sums["round 2", "previous round"] == 24 * 1200
 
 
-def test_an_experiment_that_has_not_begun(tmp_path: Path) -> None:
+def test_report_of_an_experiment_without_files(tmp_path: Path) -> None:
     page = page_of(fabricated(tmp_path))
     for text in (
         "No test scores yet",
-        "No round is finished",
+        "No round is evaluated",
         "not checked yet",
         "no plan yet",
         "is missing",
@@ -306,7 +315,7 @@ def test_an_experiment_that_has_not_begun(tmp_path: Path) -> None:
     assert "What to do next" in page.text
 
 
-def test_an_experiment_without_rounds(tmp_path: Path) -> None:
+def test_report_of_an_experiment_without_rounds(tmp_path: Path) -> None:
     experiment = fabricated(tmp_path, rounds=0)
     experiment.write_all()
     page = page_of(experiment)
@@ -314,19 +323,19 @@ def test_an_experiment_without_rounds(tmp_path: Path) -> None:
     assert "this experiment has no rounds" in page.text
 
 
-def test_an_experiment_without_test_cases_or_references(tmp_path: Path) -> None:
+def test_report_of_an_experiment_without_test_cases(tmp_path: Path) -> None:
     experiment = fabricated(tmp_path, rounds=1)
     experiment.write_start()
     experiment.write_pseudo_labels(1)
-    write_csv(experiment.layout.evaluation_cases(0), [], CASE_COLUMNS)
+    EVALUATION_CASES.write(experiment.layout.evaluation_cases(0), [])
     page = page_of(experiment)
-    assert "cannot say whether self-training helped" in page.text
+    assert "cannot show whether self-training improved" in page.text
     assert (
-        "No scored test cases" in page.text and "Predicted Dice of the pseudo-labels" in page.text
+        "no scored test cases" in page.text and "Predicted Dice of the pseudo-labels" in page.text
     )
 
 
-def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+def test_report_names_files_that_cannot_be_read(tmp_path: Path) -> None:
     experiment = fabricated(tmp_path, rounds=1)
     experiment.write_all()
     write_text(experiment.layout.calibration, '{"temperature": 1.')
@@ -338,18 +347,20 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     assert "The table of rounds could not be made" in page.text
 
 
-def test_an_odd_file_takes_only_its_own_section(
+def test_report_loses_only_the_section_of_an_invalid_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     experiment = fabricated(tmp_path)
     experiment.write_start()
     write_json(experiment.layout.calibration, {"temperature": "warm"})
     page = page_of(experiment)
-    assert "This part could not be written" in page.text and "Traceback" in capsys.readouterr().err
+    assert (
+        "This section could not be written" in page.text and "Traceback" in capsys.readouterr().err
+    )
     assert "the median spacing of 46 scans" in page.text
 
 
-def test_credentials_are_not_on_the_page(tmp_path: Path) -> None:
+def test_report_hides_credentials(tmp_path: Path) -> None:
     experiment = fabricated(tmp_path)
     experiment.write_start()
     written = experiment.layout.config.read_text(encoding="utf-8")
@@ -361,7 +372,7 @@ def test_credentials_are_not_on_the_page(tmp_path: Path) -> None:
     assert "geheim" not in page.text and "https://***@server/mlflow" in page.text
 
 
-def test_show_prints_the_rounds_and_where_the_report_is(
+def test_report_show_prints_rounds_and_path(
     complete: tuple[Fabricated, Page], capsys: pytest.CaptureFixture[str]
 ) -> None:
     experiment, _ = complete
@@ -371,19 +382,19 @@ def test_show_prints_the_rounds_and_where_the_report_is(
     assert f"{case_means(experiment, 0).mean():.3f}" in shown
 
 
-def test_there_is_nothing_to_show_before_a_report(
+def test_report_show_refuses_a_missing_report(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(f"experiment: e\noutput: {tmp_path}\n")
     assert main(["report", "--config", str(path), "--show"]) == 1
-    assert "no report yet" in capsys.readouterr().err
+    assert "is missing. Run the workflow" in capsys.readouterr().err
 
 
-def test_long_tables_say_how_much_they_leave_out() -> None:
-    rows = [[Cell(str(i))] for i in range(TABLE_ROWS + 7)]
+def test_table_counts_the_rows_that_it_leaves_out() -> None:
+    rows = [[Cell(str(i))] for i in range(MAXIMUM_ROWS + 7)]
     table = Table("long", ("Case",), rows, "cases.csv")
-    assert len(table.rows) == TABLE_ROWS and table.left_out == 7
+    assert len(table.rows) == MAXIMUM_ROWS and table.left_out == 7
 
 
 @pytest.mark.parametrize(
@@ -396,11 +407,11 @@ def test_long_tables_say_how_much_they_leave_out() -> None:
         (p_text(0.0004), "p < 0.001"), (p_text(0.0312), "p = 0.031"), (p_text(""), ""),
     ],
 )  # fmt: skip
-def test_numbers_are_written_for_people(text: str, expected: str) -> None:
+def test_number_texts(text: str, expected: str) -> None:
     assert text == expected
 
 
-def test_a_picture_is_embedded_no_larger_than_asked(tmp_path: Path) -> None:
+def test_picture_address_limits_the_size(tmp_path: Path) -> None:
     Image.new("RGB", (600, 300), (10, 200, 30)).save(tmp_path / "a.png")
     address = picture_address(tmp_path / "a.png", 200)
     assert address is not None
@@ -412,9 +423,9 @@ def test_a_picture_is_embedded_no_larger_than_asked(tmp_path: Path) -> None:
     assert picture_address(tmp_path / "missing.png", 200) is None
 
 
-if __name__ == "__main__":  # to look at: python tests/test_report.py FOLDER
+if __name__ == "__main__":  # to look at: python tests/stages/test_report.py FOLDER
     import sys
 
     experiment = fabricated(Path(sys.argv[1]))
     experiment.write_all()
-    print(report(experiment.config))
+    print(report(experiment.context))

@@ -119,7 +119,12 @@ def _configuration(results: Results) -> Note:
     if not path.is_file():
         return Note(["The complete configuration (config.yaml) is written by the workflow."])
     text = without_credentials(path.read_text(encoding="utf-8")).strip()
-    return Note([], commands=[text], title="Configuration, with all defaults", folded=True)
+    return Note(
+        [],
+        commands=[text],
+        title="Configuration, with all defaults",
+        folded=True,
+    )
 
 
 def _software() -> str:
@@ -178,7 +183,11 @@ def _benchmark(path: Path) -> pd.DataFrame:
     Snakemake writes ``NA`` or ``-`` for what it could not measure in a very short job.
     """
     try:
-        jobs = pd.read_csv(path, sep="\t", dtype=str)
+        jobs = pd.read_csv(
+            path,
+            sep="\t",
+            dtype=str,
+        )
     except (ValueError, OSError):
         jobs = pd.DataFrame()
     jobs = jobs.reindex(columns=["s", "max_rss"]).head(1)

@@ -64,8 +64,8 @@ def _temperature_text(calibration: Calibration) -> str:
     elif temperature < 1 - TOLERANCE:
         meaning = "under-confident"
     return (
-        f"Temperature {number_text(temperature, 2)}: the networks were {meaning}. Temperature scaling"
-        f" changes the negative log-likelihood from {number_text(likelihood['before'])} to"
+        f"Temperature {number_text(temperature, 2)}: the networks were {meaning}. Temperature"
+        f" scaling changes the negative log-likelihood from {number_text(likelihood['before'])} to"
         f" {number_text(likelihood['after'])}."
     )
 
@@ -154,8 +154,8 @@ def _reliability_chart(bins: Sequence[Mapping[str, Any]], figures: Figures) -> l
         return []
     curves: dict[str, Points] = {name: unzip(points) for name, points in pairs.items()}
     caption = (
-        "Voxels of the labelled cases, grouped by the calibrated confidence of their predicted class."
-        " On the diagonal, the confidence is right. Below it, the network is over-confident."
+        "Voxels of the labelled cases, grouped by the calibrated confidence of their predicted"
+        " class. On the diagonal, the confidence is right. Below it, the network is over-confident."
     )
     return [figures.add("reliability", "Reliability", reliability(curves), caption)]
 
@@ -167,8 +167,8 @@ def _dice_chart(cases: Mapping[str, Mapping[str, Any]], figures: Figures) -> lis
     pairs = [(case["predicted_dice"], case["mean_dice"]) for case in cases.values()]
     figure = predicted_against_true({"labelled cases, out of fold": unzip(pairs)})
     caption = (
-        "The model of predicted Dice was fitted to these cases. Close to the diagonal, predicted Dice"
-        " is reliable."
+        "The model of predicted Dice was fitted to these cases. Close to the diagonal, predicted"
+        " Dice is reliable."
     )
     title = "Predicted and true Dice, labelled cases"
     return [figures.add("predicted_dice_labelled", title, figure, caption)]

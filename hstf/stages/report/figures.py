@@ -1,9 +1,9 @@
 """Figures of the report, and the style of all figures.
 
-Each function takes plain numbers and returns a matplotlib figure. A figure is drawn once into the page
-and once as a PNG file. Its colours in the page come from the style sheet, so that it is legible on a
-light and on a dark background. The colours are those of Okabe and Ito, which colour-blind people can
-distinguish; markers and line styles carry the same information.
+Each function takes plain numbers and returns a matplotlib figure. A figure is drawn once into the
+page and once as a PNG file. Its colours in the page come from the style sheet, so that it is
+legible on a light and on a dark background. The colours are those of Okabe and Ito, which
+colour-blind people can distinguish. Markers and line styles carry the same information.
 """
 
 import io
@@ -89,7 +89,13 @@ class Figures:
 
     folder: Path
 
-    def add(self, name: str, title: str, figure: Figure, caption: str) -> Chart:
+    def add(
+        self,
+        name: str,
+        title: str,
+        figure: Figure,
+        caption: str,
+    ) -> Chart:
         """Save a figure as ``<name>.png`` and return it for the page."""
         save_png(figure, self.folder / f"{name}.png")
         width = round(figure.get_figwidth() * PIXELS_PER_INCH)
@@ -109,7 +115,12 @@ def as_svg(figure: Figure, name: str) -> Markup:
     buffer = io.StringIO()
     metadata = {"Date": None, "Creator": None}
     with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
+        figure.savefig(
+            buffer,
+            format="svg",
+            transparent=True,
+            metadata=metadata,
+        )
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", svg)
@@ -122,10 +133,19 @@ def as_svg(figure: Figure, name: str) -> Markup:
 def save_png(figure: Figure, target: Path) -> None:
     """Save a figure as a PNG file on a white background."""
     with matplotlib.rc_context(STYLE), atomic_path(target) as path:
-        figure.savefig(path, format="png", dpi=PNG_DPI, metadata={"Software": None})
+        figure.savefig(
+            path,
+            format="png",
+            dpi=PNG_DPI,
+            metadata={"Software": None},
+        )
 
 
-def make_panels(number: int, width: float, height: float) -> tuple[Figure, list["Axes"]]:
+def make_panels(
+    number: int,
+    width: float,
+    height: float,
+) -> tuple[Figure, list["Axes"]]:
     """Make a figure with ``number`` panels side by side.
 
     Args:
@@ -136,7 +156,11 @@ def make_panels(number: int, width: float, height: float) -> tuple[Figure, list[
     columns = min(number, PANELS_IN_ROW)
     rows = -(-number // columns)
     figure = Figure(figsize=(width, height * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    panels = figure.subplots(
+        rows,
+        columns,
+        squeeze=False,
+    ).ravel()
     for panel in panels[number:]:
         panel.set_visible(False)
     return figure, list(panels[:number])
@@ -155,15 +179,29 @@ def series_look(index: int) -> dict[str, Any]:
     return {"color": colour, "marker": marker}
 
 
-def draw_diagonal(axes: "Axes", low: float, high: float) -> None:
+def draw_diagonal(
+    axes: "Axes",
+    low: float,
+    high: float,
+) -> None:
     """Draw the line on which both axes have the same value, and make the axes equal."""
-    axes.plot([low, high], [low, high], color=INK, linewidth=1, linestyle="--")
+    axes.plot(
+        [low, high],
+        [low, high],
+        color=INK,
+        linewidth=1,
+        linestyle="--",
+    )
     axes.set_xlim(low, high)
     axes.set_ylim(low, high)
     axes.set_aspect("equal")
 
 
-def set_rounds(axes: "Axes", numbers: Sequence[int], notes: Sequence[str] = ()) -> None:
+def set_rounds(
+    axes: "Axes",
+    numbers: Sequence[int],
+    notes: Sequence[str] = (),
+) -> None:
     """Make the horizontal axis one of rounds.
 
     Args:
@@ -173,7 +211,14 @@ def set_rounds(axes: "Axes", numbers: Sequence[int], notes: Sequence[str] = ()) 
     """
     labels = [round_name(number) for number in numbers]
     if notes:
-        labels = [f"{label}\n{note}" for label, note in zip(labels, notes, strict=True)]
+        labels = [
+            f"{label}\n{note}"
+            for label, note in zip(
+                labels,
+                notes,
+                strict=True,
+            )
+        ]
     axes.set_xticks(list(numbers), labels)
 
 
@@ -215,8 +260,6 @@ def dice_by_round(
 ) -> Figure:
     """Draw the mean test Dice with its interval, and the Dice of each class, by round."""
     figure, axes = make_axes(6.3, 3.6)
-    if len(classes) > 1:
-        _draw_classes(axes, rounds, classes)
     means = _array(mean)
     errors = np.nan_to_num(np.array([means - _array(low), _array(high) - means]))
     axes.errorbar(
@@ -232,6 +275,8 @@ def dice_by_round(
         label="mean (95% CI)",
         zorder=5,
     )
+    if len(classes) > 1:
+        _draw_classes(axes, rounds, classes)
     axes.set_ylabel("Dice of the test cases")
     set_rounds(axes, rounds, ["" if value is None else f"{value:.3f}" for value in mean])
     axes.margins(x=0.08)
@@ -239,7 +284,11 @@ def dice_by_round(
     return figure
 
 
-def _draw_classes(axes: "Axes", rounds: Sequence[int], classes: Mapping[str, Numbers]) -> None:
+def _draw_classes(
+    axes: "Axes",
+    rounds: Sequence[int],
+    classes: Mapping[str, Numbers],
+) -> None:
     """Draw a line for each class; lines of many classes have no names."""
     is_named = len(classes) <= MAXIMUM_NAMED_CLASSES
     for index, (name, values) in enumerate(classes.items()):
@@ -258,9 +307,12 @@ def _draw_classes(axes: "Axes", rounds: Sequence[int], classes: Mapping[str, Num
 
 @styled
 def paired_cases(
-    names: Sequence[str], before: Sequence[float], after: Sequence[float], labels: tuple[str, str]
+    names: Sequence[str],
+    before: Sequence[float],
+    after: Sequence[float],
+    labels: tuple[str, str],
 ) -> Figure:
-    """Draw the Dice of each test case before and after; points above the diagonal are better after."""
+    """Draw the Dice of each test case before and after."""
     figure, axes = make_axes(4.6, 4.2)
     x = np.array(before, dtype=float)
     y = np.array(after, dtype=float)
@@ -273,7 +325,13 @@ def paired_cases(
     for index in np.argsort(y - x)[:NAMED_LOSSES]:
         if y[index] < x[index]:
             place = (x[index], y[index])
-            axes.annotate(names[index], place, (6, -10), textcoords="offset points", fontsize=8)
+            axes.annotate(
+                names[index],
+                place,
+                (6, -10),
+                textcoords="offset points",
+                fontsize=8,
+            )
     axes.set_xlabel(f"Dice, {labels[0]}")
     axes.set_ylabel(f"Dice, {labels[1]}")
     legend_above(axes)
@@ -281,7 +339,12 @@ def paired_cases(
 
 
 def _draw_group(
-    axes: "Axes", x: np.ndarray, y: np.ndarray, colour: str, marker: str, name: str
+    axes: "Axes",
+    x: np.ndarray,
+    y: np.ndarray,
+    colour: str,
+    marker: str,
+    name: str,
 ) -> None:
     axes.scatter(
         x,
@@ -305,7 +368,11 @@ def training_curves(
     """
     width = min(10.0, 2.0 + 3.2 * len(panels))
     figure, all_axes = make_panels(len(panels), width, 2.9)
-    for axes, (title, lines) in zip(all_axes, panels.items(), strict=True):
+    for axes, (title, lines) in zip(
+        all_axes,
+        panels.items(),
+        strict=True,
+    ):
         for index, (name, (steps, values)) in enumerate(lines.items()):
             axes.plot(
                 steps,
@@ -318,7 +385,12 @@ def training_curves(
         axes.set_title(title)
         axes.set_xlabel("step")
     most_lines = max(all_axes, key=lambda axes: len(axes.lines))
-    figure.legend(handles=most_lines.lines, loc="outside upper left", ncols=8, fontsize=9)
+    figure.legend(
+        handles=most_lines.lines,
+        loc="outside upper left",
+        ncols=8,
+        fontsize=9,
+    )
     return figure
 
 
@@ -329,9 +401,30 @@ def calibration_error(before: Mapping[str, float], after: Mapping[str, float]) -
     rows = range(len(after))
     old = list(before.values())
     new = list(after.values())
-    axes.hlines(rows, old, new, color=INK, alpha=0.4, linewidth=2)
-    axes.scatter(old, rows, color=SERIES[1], marker="s", label="as predicted", zorder=3)
-    axes.scatter(new, rows, color=SERIES[0], marker="o", label="calibrated", zorder=3)
+    axes.hlines(
+        rows,
+        old,
+        new,
+        color=INK,
+        alpha=0.4,
+        linewidth=2,
+    )
+    axes.scatter(
+        old,
+        rows,
+        color=SERIES[1],
+        marker="s",
+        label="as predicted",
+        zorder=3,
+    )
+    axes.scatter(
+        new,
+        rows,
+        color=SERIES[0],
+        marker="o",
+        label="calibrated",
+        zorder=3,
+    )
     axes.set_yticks(rows, list(after))
     axes.set_xlabel("expected calibration error (0 is best)")
     axes.set_ylim(len(after) - 0.5, -0.5)
@@ -352,7 +445,13 @@ def predicted_against_true(groups: Mapping[str, tuple[Sequence[float], Sequence[
         axes = panels[index]
         draw_diagonal(axes, low, high)
         many = len(predicted) > MANY_POINTS
-        axes.scatter(predicted, true, alpha=0.6, rasterized=many, **series_look(index))
+        axes.scatter(
+            predicted,
+            true,
+            alpha=0.6,
+            rasterized=many,
+            **series_look(index),
+        )
         axes.set_title(name)
         axes.set_xlabel("predicted Dice")
         axes.set_ylabel("true Dice")
@@ -374,14 +473,36 @@ def predicted_dice(
     for row, (number, dice) in enumerate(rounds.items()):
         height = row + generator.uniform(-0.22, 0.22, len(dice))
         many = len(dice) > MANY_POINTS
-        axes.scatter(dice, height, color=SERIES[0], alpha=0.45, s=16, linewidths=0, rasterized=many)
+        axes.scatter(
+            dice,
+            height,
+            color=SERIES[0],
+            alpha=0.45,
+            s=16,
+            linewidths=0,
+            rasterized=many,
+        )
         median = np.median(dice)
         label = "" if row else "median"
-        axes.vlines(median, row - 0.32, row + 0.32, color=INK, linewidth=2, label=label)
+        axes.vlines(
+            median,
+            row - 0.32,
+            row + 0.32,
+            color=INK,
+            linewidth=2,
+            label=label,
+        )
         bound = bounds.get(number)
         if bound is not None:
             label = "" if row else "rejected below"
-            axes.vlines(bound, row - 0.5, row + 0.5, color=SERIES[1], linestyle="--", label=label)
+            axes.vlines(
+                bound,
+                row - 0.5,
+                row + 0.5,
+                color=SERIES[1],
+                linestyle="--",
+                label=label,
+            )
     legend_above(axes)
     axes.set_xlabel("predicted Dice of a pseudo-label")
     axes.set_ylim(len(rounds) - 0.5, -0.5)
@@ -395,7 +516,13 @@ def reliability(classes: Mapping[str, tuple[Sequence[float], Sequence[float]]]) 
     figure, axes = make_axes(4.9, 4.4)
     draw_diagonal(axes, 0, 1.02)
     for index, (name, (confidence, accuracy)) in enumerate(classes.items()):
-        axes.plot(confidence, accuracy, label=name, linewidth=1.3, **series_look(index))
+        axes.plot(
+            confidence,
+            accuracy,
+            label=name,
+            linewidth=1.3,
+            **series_look(index),
+        )
     axes.set_xlabel("confidence")
     axes.set_ylabel("fraction of correct voxels")
     legend_above(axes)
@@ -409,15 +536,26 @@ def risk_coverage(
     """Draw the fraction of wrong voxels (y) among the voxels of the highest weights (x).
 
     Args:
-        rounds: coverage, error and minimum weight (0 to 1) of each point. The marker is at a minimum
-            weight of 0.5.
+        rounds: coverage, error and minimum weight (0 to 1) of each point. The marker is at a weight
+            of 0.5.
     """
     figure, axes = make_axes(5.4, 3.6)
     for index, (name, (coverage, error, weight)) in enumerate(rounds.items()):
         colour = SERIES[index % len(SERIES)]
-        axes.plot(coverage, error, label=name, linewidth=1.5, color=colour)
+        axes.plot(
+            coverage,
+            error,
+            label=name,
+            linewidth=1.5,
+            color=colour,
+        )
         half = int(np.argmin(np.abs(np.array(weight) - 0.5)))
-        axes.scatter(coverage[half], error[half], zorder=3, **series_look(index))
+        axes.scatter(
+            coverage[half],
+            error[half],
+            zorder=3,
+            **series_look(index),
+        )
     axes.set_xlabel("fraction of the foreground voxels")
     axes.set_ylabel("fraction of them that is wrong")
     axes.set_xlim(0, 1.02)
@@ -435,13 +573,23 @@ def by_round(panels: Mapping[str, Mapping[str, Mapping[int, float | None]]]) -> 
     """
     width = min(10.0, 1.2 + 3.5 * len(panels))
     figure, all_axes = make_panels(len(panels), width, 3.3)
-    for axes, (title, lines) in zip(all_axes, panels.items(), strict=True):
+    for axes, (title, lines) in zip(
+        all_axes,
+        panels.items(),
+        strict=True,
+    ):
         numbers = sorted({number for values in lines.values() for number in values})
         for index, (name, values) in enumerate(lines.items()):
             line = _array([values.get(number) for number in numbers])
             if np.isfinite(line).any():
                 style = "--" if index else "-"
-                axes.plot(numbers, line, label=name, linestyle=style, **series_look(index))
+                axes.plot(
+                    numbers,
+                    line,
+                    label=name,
+                    linestyle=style,
+                    **series_look(index),
+                )
         axes.set_ylabel(title)
         _widen(axes)
         set_rounds(axes, numbers)
@@ -463,19 +611,38 @@ def froc(panels: Mapping[str, Mapping[str, Sequence[Sequence[float]]]]) -> Figur
     """Draw free-response curves: sensitivity against false positives per scan.
 
     Args:
-        panels: for each class and round the corners of the curve, false positives per scan first.
+        panels: for each class and round the corners of the curve; false positives come first.
     """
     width = min(10.0, 1.6 + 3.6 * len(panels))
     figure, all_axes = make_panels(len(panels), width, 3.4)
     ticks = (0, *FROC_RATES)
-    for axes, (title, rounds) in zip(all_axes, panels.items(), strict=True):
+    for axes, (title, rounds) in zip(
+        all_axes,
+        panels.items(),
+        strict=True,
+    ):
         for index, (name, points) in enumerate(rounds.items()):
             x = [0.0, *(point[0] for point in points)]
             y = [0.0, *(point[1] for point in points)]
             colour = SERIES[index % len(SERIES)]
-            axes.plot(x, y, drawstyle="steps-post", label=name, color=colour)
-            axes.scatter(x[-1], y[-1], zorder=3, **series_look(index))
-        axes.set_xscale("symlog", linthresh=FROC_RATES[0], base=2)
+            axes.plot(
+                x,
+                y,
+                drawstyle="steps-post",
+                label=name,
+                color=colour,
+            )
+            axes.scatter(
+                x[-1],
+                y[-1],
+                zorder=3,
+                **series_look(index),
+            )
+        axes.set_xscale(
+            "symlog",
+            linthresh=FROC_RATES[0],
+            base=2,
+        )
         axes.set_xlim(0, max(axes.get_xlim()[1], FROC_RATES[-1]))
         axes.set_xticks(ticks, [f"{rate:g}" for rate in ticks])
         axes.set_xlabel("false positives per scan")

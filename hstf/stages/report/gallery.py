@@ -28,14 +28,19 @@ def gallery_section(results: Results) -> Section:
             blocks.append(gallery)
     intro = (
         "Upper row: the slices with most foreground, with the outline of each class. They are seen"
-        " from the left, from the front and from the feet; the patient's right is on the left. Lower"
-        " row: the same slices, red where the voxel weight is low. Click on a picture to enlarge it."
+        " from the left, from the front and from the feet; the patient's right is on the left."
+        " Lower row: the same slices, red where the voxel weight is low. Click on a picture to"
+        " enlarge it."
     )
     missing = "There are no pictures. Their number is set by refine.overlays and report.gallery."
     return Section("gallery", "Pictures", intro, blocks, missing)
 
 
-def _gallery(results: Results, number: int, budget: int) -> Gallery:
+def _gallery(
+    results: Results,
+    number: int,
+    budget: int,
+) -> Gallery:
     """Return the pictures of a round.
 
     Args:
@@ -56,8 +61,8 @@ def _gallery(results: Results, number: int, budget: int) -> Gallery:
             budget -= len(source)
             pictures.append(_picture(case, source))
     note = (
-        f"{len(pictures)} of {counted(len(cases), 'pseudo-label')}, least certain first. Pictures in"
-        f" full size: {overlay_path(folder, '<case>')}."
+        f"{len(pictures)} of {counted(len(cases), 'pseudo-label')}, least certain first. Pictures"
+        f" in full size: {overlay_path(folder, '<case>')}."
     )
     return Gallery(f"Round {number}", pictures, note, _legend(results))
 
@@ -79,7 +84,13 @@ def picture_address(path: Path, pixels: int) -> str | None:
     small.thumbnail((pixels, pixels))
     buffer = io.BytesIO()
     # Without subsampling of colours, thin outlines stay sharp.
-    small.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0, optimize=True)
+    small.save(
+        buffer,
+        "JPEG",
+        quality=JPEG_QUALITY,
+        subsampling=0,
+        optimize=True,
+    )
     encoded = base64.b64encode(buffer.getvalue()).decode()
     return f"data:image/jpeg;base64,{encoded}"
 

@@ -73,8 +73,8 @@ def _no_scores(results: Results) -> Note:
     return Note(
         [
             *_method(results),
-            "There are no test scores yet. The report cannot show whether self-training improved the"
-            " segmentation.",
+            "There are no test scores yet. The report cannot show whether self-training improved"
+            " the segmentation.",
             "Add test cases to the case sheet (split: test) to have each round scored. Without test"
             " cases, the only measure is the predicted Dice of the pseudo-labels below, which is an"
             " estimate.",
@@ -92,13 +92,21 @@ def _one_score(results: Results, row: Row) -> Note:
     return Note([first_line, *_method(results), _basis(results, row)])
 
 
-def _change_sentence(results: Results, first: Row, last: Row) -> str:
+def _change_sentence(
+    results: Results,
+    first: Row,
+    last: Row,
+) -> str:
     """Return the change from the warm-up to the last round with its interval and p-value."""
     of_training = " of self-training" if results.has_pseudo_labels else ""
     rounds = counted(last["round"], "round")
     evidence = ["no interval"]
     if to_number(last["gain_low"]) is not None:
-        interval = interval_text(last["gain_low"], last["gain_high"], signed=True)
+        interval = interval_text(
+            last["gain_low"],
+            last["gain_high"],
+            signed=True,
+        )
         evidence = [f"95% CI {interval}"]
     if p_text(last["p_value"]):
         evidence.append(p_text(last["p_value"]))
@@ -135,8 +143,9 @@ def _method(results: Results) -> list[str]:
     lines = [f"Method {config.method}: {description}. Its students learn from {source}."]
     if config.withheld_labels:
         lines.append(
-            "The unlabelled scans were used with their withheld labels (withheld_labels: true). This"
-            " is the upper bound of a benchmark. It is not a result of learning from few labels."
+            "The unlabelled scans were used with their withheld labels (withheld_labels: true)."
+            " This is the upper bound of a benchmark. It is not a result of learning from few"
+            " labels."
         )
     return lines
 
@@ -151,8 +160,8 @@ def _basis(results: Results, row: Row) -> str:
         scans = f"{counted(summary['cases'], 'test scan')} of {patients}"
     structures = counted(len(results.structures), results.kind, results.kinds)
     sentences = [
-        f"The Dice is the mean over {structures} ({', '.join(results.structures)}) and over {scans},"
-        " in native space.",
+        f"The Dice is the mean over {structures} ({', '.join(results.structures)}) and over"
+        f" {scans}, in native space.",
         ABSENT[config.evaluate.empty].format(kind=results.kind),
         f"Confidence intervals: bootstrap over patients ({config.evaluate.bootstrap} resamples)."
         " p: Wilcoxon signed-rank test over patients.",
@@ -170,8 +179,9 @@ def look_first(results: Results) -> Note | None:
     if unused:
         lines.append(
             f"The last round did not use {counted(len(unused), 'unlabelled case')}:"
-            f" {some_of(unused, MAXIMUM_NAMES)}. Their predicted Dice is too low, or a {results.kind}"
-            " is missing (labels.csv has the reason). Correcting these labels by hand helps most."
+            f" {some_of(unused, MAXIMUM_NAMES)}. Their predicted Dice is too low, or a"
+            f" {results.kind} is missing (labels.csv has the reason). Correcting these labels by"
+            " hand helps most."
         )
     if not lines:
         return None
@@ -243,5 +253,9 @@ def tiles(results: Results) -> list[dict[str, str]]:
     ]
 
 
-def _tile(name: str, value: str, note: str) -> dict[str, str]:
+def _tile(
+    name: str,
+    value: str,
+    note: str,
+) -> dict[str, str]:
     return {"name": name, "value": value, "note": note}

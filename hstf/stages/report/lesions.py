@@ -37,8 +37,8 @@ def lesions_section(results: Results, figures: Figures) -> Section:
     title = "Lesions"
     if not results.config.lesions:
         missing = (
-            f"No {results.kind} consists of lesions. Name such {results.kinds} under “lesions” in the"
-            " configuration."
+            f"No {results.kind} consists of lesions. Name such {results.kinds} under “lesions” in"
+            " the configuration."
         )
         return Section("lesions", title, "", [], missing)
     found = _found_lesions(results)
@@ -119,9 +119,9 @@ def _figures(found: Mapping[str, Found], figures: Figures) -> list[Block]:
     if curves:
         rates = ", ".join(f"{rate:g}" for rate in FROC_RATES)
         caption = (
-            "The score of a predicted lesion is its mean probability. The marker is the segmentation"
-            f" itself, where all predicted lesions count. FROC score: mean recall at {rates} false"
-            " positives per scan."
+            "The score of a predicted lesion is its mean probability. The marker is the"
+            " segmentation itself, where all predicted lesions count. FROC score: mean recall at"
+            f" {rates} false positives per scan."
         )
         title = "Free-response curve (FROC)"
         charts.append(figures.add("froc", title, froc(curves), caption))

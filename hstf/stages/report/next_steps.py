@@ -25,22 +25,27 @@ def _correct(results: Results, number: int) -> Note:
     values = [f"{value} {name}" for name, value in results.config.labels.items()]
     ignored = results.config.ignore_value
     sentences = [
-        f"Open round_{number}/pseudo_labels/<case>.nii.gz in a NIfTI editor and correct it. Save it as"
-        f" {layout.override(number, '<case>')} with unchanged geometry.",
+        f"Open round_{number}/pseudo_labels/<case>.nii.gz in a NIfTI editor and correct it. Save it"
+        f" as {layout.override(number, '<case>')} with unchanged geometry.",
         f"Label values: {', '.join(values)}.",
     ]
     if ignored is not None:
         sentences.append(f"Voxels with the value {ignored} are left out of the training.")
     lines = [
         " ".join(sentences),
-        f"To accept, replace or reject a pseudo-label without drawing, add a row to {layout.decisions}.",
-        "A decision applies from its round on. Do not edit files in the results folder: the workflow"
-        " detects such edits and stops.",
+        "To accept or reject a pseudo-label without drawing, add a row such as the one below to"
+        f" {layout.decisions}.",
+        "A decision applies from its round on. Do not edit files in the results folder: the"
+        " workflow detects such edits and stops.",
     ]
     date = f"{datetime.now():%Y-%m-%d}"
     example = f"{number},<case>,reject,A. Reader,{date},motion artefact"
     command = f"round,case_id,action,reviewer,date,reason\n{example}"
-    return Note(lines, commands=[command], title="Correct or judge a pseudo-label")
+    return Note(
+        lines,
+        commands=[command],
+        title="Correct or judge a pseudo-label",
+    )
 
 
 def _continue(number: int) -> Note:
@@ -51,7 +56,11 @@ def _continue(number: int) -> Note:
         f" round_{number}_labels, it stops after a stage."
     ]
     command = f"{run} -n\n{run}\n{run} round_{number}_labels"
-    return Note(lines, commands=[command], title="Continue")
+    return Note(
+        lines,
+        commands=[command],
+        title="Continue",
+    )
 
 
 def _run_one_stage(results: Results, number: int) -> Note:
@@ -63,14 +72,22 @@ def _run_one_stage(results: Results, number: int) -> Note:
     commands.append(f"hstf evaluate --config {config} --round {number} --shard test_0")
     commands.append(f"hstf report --config {config}")
     lines = ["Each stage is a command. It skips the cases that are up to date."]
-    return Note(lines, commands=["\n".join(commands)], title="Run one stage")
+    return Note(
+        lines,
+        commands=["\n".join(commands)],
+        title="Run one stage",
+    )
 
 
 def _predict(results: Results) -> Note:
     model = _quoted(results.layout.export)
     command = f"hstf predict --model {model} --input SCANS --output SEGMENTATIONS"
     lines = ["The exported model of the last round does not need the workflow."]
-    return Note(lines, commands=[command], title="Use the model")
+    return Note(
+        lines,
+        commands=[command],
+        title="Use the model",
+    )
 
 
 def _quoted(path: Path) -> str:

@@ -37,7 +37,11 @@ def overrides_section(results: Results) -> Section:
     return Section("overrides", "Overrides", intro, blocks, missing)
 
 
-def _table(caption: str, labels: pd.DataFrame, number: int) -> Table:
+def _table(
+    caption: str,
+    labels: pd.DataFrame,
+    number: int,
+) -> Table:
     rows = labels.assign(use=labels["source"].map(SOURCES), tone=labels["source"].map(TONES))
     rows["tone"] = rows["tone"].fillna("")
     return make_table(caption, COLUMNS, rows, f"round_{number}/labels.csv")

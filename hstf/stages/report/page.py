@@ -55,7 +55,10 @@ class Table:
     @property
     def numeric(self) -> list[bool]:
         """Whether each column has numbers."""
-        return [any(row[k].numeric for row in self.all_rows) for k in range(len(self.columns))]
+        numeric = []
+        for column in range(len(self.columns)):
+            numeric.append(any(row[column].numeric for row in self.all_rows))
+        return numeric
 
     @property
     def left_out(self) -> int:
@@ -177,7 +180,11 @@ def to_number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def number_text(value: Any, digits: int = 3, signed: bool = False) -> str:
+def number_text(
+    value: Any,
+    digits: int = 3,
+    signed: bool = False,
+) -> str:
     """Write a number with ``digits`` decimals and a true minus sign, or a dash."""
     number = to_number(value)
     if number is None:
@@ -188,7 +195,12 @@ def number_text(value: Any, digits: int = 3, signed: bool = False) -> str:
     return text.replace(",", NARROW_SPACE).replace("-", MINUS)
 
 
-def interval_text(low: Any, high: Any, digits: int = 3, signed: bool = False) -> str:
+def interval_text(
+    low: Any,
+    high: Any,
+    digits: int = 3,
+    signed: bool = False,
+) -> str:
     """Write an interval as ``low to high``, or a dash."""
     if to_number(low) is None or to_number(high) is None:
         return DASH
@@ -203,7 +215,11 @@ def p_text(value: Any) -> str:
     return "p < 0.001" if number < 0.001 else f"p = {number:.3f}"
 
 
-def counted(number: int, singular: str, plural: str = "") -> str:
+def counted(
+    number: int,
+    singular: str,
+    plural: str = "",
+) -> str:
     """Write ``1 case`` or ``2 cases``."""
     noun = singular if number == 1 else plural or f"{singular}s"
     return f"{number} {noun}"
@@ -221,15 +237,31 @@ def round_name(number: int) -> str:
     return f"round {number}" if number else "warm-up"
 
 
-def number_cell(value: Any, digits: int = 3, signed: bool = False, tone: str = "") -> Cell:
+def number_cell(
+    value: Any,
+    digits: int = 3,
+    signed: bool = False,
+    tone: str = "",
+) -> Cell:
     """Return a cell with a number or a dash."""
     number = to_number(value)
     if number is None:
         return Cell(DASH, None, tone, numeric=True)
-    return Cell(number_text(number, digits, signed), number, tone, numeric=True)
+    return Cell(
+        number_text(number, digits, signed),
+        number,
+        tone,
+        numeric=True,
+    )
 
 
-def estimate_cell(value: Any, low: Any, high: Any, signed: bool = False, tone: str = "") -> Cell:
+def estimate_cell(
+    value: Any,
+    low: Any,
+    high: Any,
+    signed: bool = False,
+    tone: str = "",
+) -> Cell:
     """Return a cell with a number and its interval, sorted by the number."""
     cell = number_cell(value, 3, signed, tone)
     if None in (to_number(value), to_number(low), to_number(high)):
@@ -237,11 +269,30 @@ def estimate_cell(value: Any, low: Any, high: Any, signed: bool = False, tone: s
     return replace(cell, text=f"{cell.text} ({interval_text(low, high, 3, signed)})")
 
 
-def fraction_cell(part: int, whole: int, tone: str = "") -> Cell:
+def p_cell(value: Any) -> Cell:
+    """Return a cell with a p-value or a dash."""
+    text = p_text(value).removeprefix("p = ").removeprefix("p ")
+    return Cell(
+        text or DASH,
+        to_number(value),
+        numeric=True,
+    )
+
+
+def fraction_cell(
+    part: int,
+    whole: int,
+    tone: str = "",
+) -> Cell:
     """Return a cell such as ``3 of 4``, sorted by the fraction; a dash if ``whole`` is 0."""
     if not whole:
         return number_cell(None)
-    return Cell(f"{part} of {whole}", part / whole, tone, numeric=True)
+    return Cell(
+        f"{part} of {whole}",
+        part / whole,
+        tone,
+        numeric=True,
+    )
 
 
 def text_cell(value: Any, tone: str = "") -> Cell:

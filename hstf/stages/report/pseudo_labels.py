@@ -94,8 +94,8 @@ def _dice_figure(results: Results, figures: Figures) -> Block:
         section = results.context.config_of_round(number).refine
         bounds[number] = needed_dice(section, learned)
     caption = (
-        "Each marker is a pseudo-label. The estimate is based on the confidence of the teacher and on"
-        " the agreement of its predictions at different scales, flips and ensemble members."
+        "Each marker is a pseudo-label. The estimate is based on the confidence of the teacher and"
+        " on the agreement of its predictions at different scales, flips and ensemble members."
     )
     title = "Predicted Dice of the pseudo-labels"
     return figures.add("predicted_dice", title, predicted_dice(dices, bounds), caption)

@@ -29,6 +29,11 @@ class Results:
     """Reads the files of an experiment for the report."""
 
     def __init__(self, context: StageContext) -> None:
+        """Read nothing yet.
+
+        Args:
+            context: the stage ``report``.
+        """
         self.context = context
         self.config = context.config
         self.layout = context.layout
@@ -114,7 +119,12 @@ class Results:
             refined = self.frame(REFINE, self.layout.refine(number))
             if len(refined):
                 labels = self.frame(LABELS, self.layout.labels_table(number))
-                both = refined.merge(labels, "left", on="case_id", suffixes=("", "_used"))
+                both = refined.merge(
+                    labels,
+                    "left",
+                    on="case_id",
+                    suffixes=("", "_used"),
+                )
                 joined[number] = both.sort_values(["accepted", "predicted_dice"], kind="stable")
         return joined
 
@@ -155,7 +165,11 @@ class Results:
             return {}
         return content if isinstance(content, dict) else {}
 
-    def frame(self, table: Table, path: Path) -> pd.DataFrame:
+    def frame(
+        self,
+        table: Table,
+        path: Path,
+    ) -> pd.DataFrame:
         """Read a table; it has no rows if the file is missing or cannot be read."""
         try:
             if path.is_file():
@@ -164,7 +178,11 @@ class Results:
             self._report(path, error)
         return pd.DataFrame(columns=table.header())
 
-    def _document(self, kind: type[AnyDocument], path: Path) -> AnyDocument | None:
+    def _document(
+        self,
+        kind: type[AnyDocument],
+        path: Path,
+    ) -> AnyDocument | None:
         """Read a document; None if the file is missing or cannot be read."""
         try:
             return kind.load(path) if path.is_file() else None
@@ -172,7 +190,11 @@ class Results:
             self._report(path, error)
             return None
 
-    def _report(self, path: Path, error: Exception) -> None:
+    def _report(
+        self,
+        path: Path,
+        error: Exception,
+    ) -> None:
         """Report once that a file cannot be read."""
         reason = str(error).removeprefix(f"{path}: ").replace("\n", " ")
         sentence = f"{path} could not be read. The report lacks its content. Reason: {reason}"

@@ -11,7 +11,6 @@ from hstf.stages.report.page import (
     Note,
     Section,
     Table,
-    p_text,
     round_name,
     to_number,
 )
@@ -26,7 +25,7 @@ COLUMNS = (
     Column("members", "Members", digits=0),
     Column("dice", "Dice (95% CI)", digits=3, interval=True),
     Column("gain", "Change (95% CI)", digits=3, interval=True, signed=True, tone="tone"),
-    Column("p", "p"),
+    Column("p_value", "p", is_p_value=True),
     Column("dice_single", "Dice of one member", digits=3),
     Column("hd95_mm", "HD95 (mm)", digits=1),
     Column("asd_mm", "ASD (mm)", digits=2),
@@ -47,8 +46,8 @@ def rounds_section(results: Results, figures: Figures) -> Section:
     if results.rounds:
         blocks += _paired_figure(results, figures)
     intro = (
-        "Change and p compare a round with the warm-up on the same test scans. Dice of one member is"
-        " the mean Dice of the single ensemble members. It shows how much of a gain comes from"
+        "Change and p compare a round with the warm-up on the same test scans. Dice of one member"
+        " is the mean Dice of the single ensemble members. It shows how much of a gain comes from"
         f" self-training, and how much from averaging several networks.{_other_causes(results)}"
     )
     return Section("rounds", "Rounds", intro, blocks, "No round is evaluated yet.")
@@ -68,10 +67,7 @@ def _other_causes(results: Results) -> str:
 def _rounds_table(results: Results) -> Table:
     rows = []
     for row in results.scores:
-        p_value = p_text(row.get("p_value")).removeprefix("p = ").removeprefix("p ")
-        rows.append(
-            {**row, "name": round_name(row["round"]), "p": p_value, "tone": verdict(row)[1]}
-        )
+        rows.append({**row, "name": round_name(row["round"]), "tone": verdict(row)[1]})
     return make_table("Scores of the test cases in each round", COLUMNS, rows, "rounds.csv")
 
 
@@ -110,7 +106,17 @@ def _doubts(results: Results) -> list[Note]:
     for row in results.scores:
         name = round_name(row["round"]).capitalize()
         lines += [f"{name}: {sentence}" for sentence in doubts(results.presence(row["round"]))]
-    return [Note(lines, "warn", title="Scores that are no evidence")] if lines else []
+    return (
+        [
+            Note(
+                lines,
+                "warn",
+                title="Scores that are no evidence",
+            )
+        ]
+        if lines
+        else []
+    )
 
 
 def _presence_table(results: Results) -> list[Table]:
@@ -137,7 +143,11 @@ def _presence_table(results: Results) -> list[Table]:
     return [make_table(f"{results.kinds.capitalize()} that a scan may lack", columns, rows)]
 
 
-def _presence_row(name: str, number: int, found: Mapping[str, Any]) -> dict[str, Any]:
+def _presence_row(
+    name: str,
+    number: int,
+    found: Mapping[str, Any],
+) -> dict[str, Any]:
     present = found["present"]
     absent = found["absent"]
     is_rare = present["predicted"] < present["cases"] / 2

@@ -12,6 +12,7 @@ from hstf.stages.report.page import (
     estimate_cell,
     fraction_cell,
     number_cell,
+    p_cell,
     text_cell,
 )
 
@@ -35,6 +36,8 @@ class Column:
     """Whether the columns ``<name>_low`` and ``<name>_high`` follow in parentheses."""
     of: str = ""
     """Column with the whole of a fraction such as ``3 of 4``."""
+    is_p_value: bool = False
+    """Whether the column is a p-value."""
     tone: str = ""
     """Column with the tone of the cell: ``good``, ``bad`` or empty."""
 
@@ -44,6 +47,8 @@ class Column:
         tone = row.get(self.tone, "")
         if self.of:
             return fraction_cell(value or 0, row[self.of], tone)
+        if self.is_p_value:
+            return p_cell(value)
         if self.digits is None:
             return text_cell(value, tone)
         if self.interval:
@@ -63,11 +68,22 @@ def for_structures(columns: Iterable[Column], structures: Iterable[str]) -> list
         for structure in structures:
             name = column.name.replace(STRUCTURE, structure)
             title = column.title.replace(STRUCTURE, structure)
-            expanded.append(replace(column, name=name, title=title))
+            expanded.append(
+                replace(
+                    column,
+                    name=name,
+                    title=title,
+                )
+            )
     return expanded
 
 
-def make_table(caption: str, columns: Sequence[Column], rows: Rows, source: str = "") -> Table:
+def make_table(
+    caption: str,
+    columns: Sequence[Column],
+    rows: Rows,
+    source: str = "",
+) -> Table:
     """Make a table of the page.
 
     Args:

@@ -1,4 +1,4 @@
-"""Section about the test cases: each case of the last evaluated round, and means by class and site."""
+"""Section about the test cases of the last evaluated round, with means by class and by site."""
 
 import pandas as pd
 
@@ -43,19 +43,32 @@ def test_cases_section(results: Results) -> Section:
         blocks.append(_means(cases, "site", "site", sites))
     blocks.append(_cases_table(results, cases, last))
     intro = (
-        "The worst cases come first. Click on a heading to sort by its column. Surface distances are"
-        " symmetric, in mm, in native space."
+        "The worst cases come first. Click on a heading to sort by its column. Surface distances"
+        " are symmetric, in mm, in native space."
     )
     return Section("tests", title, intro, blocks)
 
 
-def _cases_table(results: Results, cases: pd.DataFrame, number: int) -> Table:
+def _cases_table(
+    results: Results,
+    cases: pd.DataFrame,
+    number: int,
+) -> Table:
     """Return the table of all cases and classes in a round."""
     keys = ["case_id", "class"]
-    cases = cases.sort_values("dice", kind="stable", na_position="first")
+    cases = cases.sort_values(
+        "dice",
+        kind="stable",
+        na_position="first",
+    )
     if number:
         warmup = results.test_cases(0)[[*keys, "dice"]]
-        cases = cases.merge(warmup, "left", on=keys, suffixes=("", "_warmup"))
+        cases = cases.merge(
+            warmup,
+            "left",
+            on=keys,
+            suffixes=("", "_warmup"),
+        )
         cases["change"] = cases["dice"] - cases["dice_warmup"]
     else:
         cases["change"] = float("nan")
@@ -66,7 +79,12 @@ def _cases_table(results: Results, cases: pd.DataFrame, number: int) -> Table:
     return make_table(caption, columns, cases, f"round_{number}/evaluation/cases.csv")
 
 
-def _means(cases: pd.DataFrame, key: str, title: str, names: list[str]) -> Table:
+def _means(
+    cases: pd.DataFrame,
+    key: str,
+    title: str,
+    names: list[str],
+) -> Table:
     """Return the mean of each metric over the cases of each class or site.
 
     Args:

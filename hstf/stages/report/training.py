@@ -54,7 +54,7 @@ def _curve(history: pd.DataFrame, term: str) -> Curve:
 
 
 def _csc_chart(results: Results, figures: Figures) -> list[Block]:
-    """Return the terms of cross-scale consistency: a line for each round, the mean of its members."""
+    """Return the terms of cross-scale consistency: for each round the mean of its members."""
     panels: dict[str, dict[str, Curve]] = {}
     for number in results.rounds:
         for term, curves in _panels(results, number).items():

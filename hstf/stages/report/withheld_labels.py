@@ -47,8 +47,8 @@ def withheld_label_blocks(results: Results, figures: Figures) -> list[Block]:
     caption = "Pseudo-labels compared with the withheld labels"
     table = make_table(caption, COLUMNS, list(rows.values()), source)
     caption = (
-        "The withheld labels were read after the training. Close to the diagonal, the predicted Dice"
-        " is right."
+        "The withheld labels were read after the training. Close to the diagonal, the predicted"
+        " Dice is right."
     )
     figure = predicted_against_true(groups)
     return [
@@ -112,8 +112,8 @@ def _risk_chart(summaries: Mapping[int, Mapping[str, Any]], figures: Figures) ->
     if not curves:
         return []
     caption = (
-        "Voxels of the highest weights are on the left, all voxels are on the right. The marker is at"
-        " a weight of 0.5. If weights predict errors well, the curve is low on the left."
+        "Voxels of the highest weights are on the left, all voxels are on the right. The marker is"
+        " at a weight of 0.5. If weights predict errors well, the curve is low on the left."
     )
     title = "Risk and coverage of the voxels"
     return [figures.add("risk_coverage", title, risk_coverage(curves), caption)]
