@@ -104,6 +104,12 @@ class DataSet:
     """Problems of cases or files. Nothing is written while there are any."""
     comments: list[str] = field(default_factory=list)
     """Facts about the data set for the comments of the configuration."""
+    _by_name: dict[str, FoundCase] = field(
+        default_factory=dict,
+        init=False,
+        repr=False,
+    )
+    """The added cases by their names in lower case."""
 
     def add_problem(self, what: str | Path, why: str) -> None:
         """Record a problem of the case or file ``what``."""
@@ -123,12 +129,11 @@ class DataSet:
             )
             return
         # Letter case is ignored: some file systems do not distinguish it.
-        same = [other for other in self.cases if other.case_id.lower() == name.lower()]
-        if same:
-            paths = [str(other.first_path) for other in [*same, case]]
+        first = self._by_name.setdefault(name.lower(), case)
+        if first is not case:
             self.add_problem(
                 name,
-                f"exists twice: {' and '.join(paths)}; keep one or rename one",
+                f"exists twice: {first.first_path} and {case.first_path}; keep one or rename one",
             )
             return
         self.cases.append(case)
