@@ -3,12 +3,7 @@
 import subprocess
 import sys
 
-import pytest
-
-from hstf.cli import main
-
 HEAVY = ("torch", "monai", "nibabel", "scipy", "pandas", "numpy", "pydantic")
-COMMANDS = ("phantom", "import", "predict", "models", "verify", "config")
 
 
 def test_arguments_imports_no_heavy_library() -> None:
@@ -24,15 +19,3 @@ print([name for name in {HEAVY} if name in sys.modules])
         check=True,
     )
     assert result.stdout.strip() == "[]"
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_describes_all_options(
-    command: str,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    with pytest.raises(SystemExit, match="0"):
-        main([command, "--help"])
-    output = capsys.readouterr().out
-    assert f"usage: hstf {command}" in output
-    assert "-h, --help" in output
