@@ -1,8 +1,8 @@
-"""What each stage depends on in addition to its files: its version and its part of the configuration.
+"""What each stage depends on in addition to its files: its version and keys of the configuration.
 
-A stage gets exactly the keys that it declares here (:mod:`hstf.experiment.context`). The same keys are
-its Snakemake ``params`` and part of the records of its cases, so that an edit of the configuration
-reruns exactly what depends on it.
+A stage gets exactly the keys that it declares here (:mod:`hstf.experiment.context`). The same keys
+are its Snakemake ``params`` and part of the records of its cases, so that an edit of the
+configuration reruns exactly what depends on it.
 """
 
 from dataclasses import dataclass
@@ -25,11 +25,22 @@ class Dependencies:
 
 
 STAGES: dict[str, Dependencies] = {
-    "check": Dependencies(1, ("check", "labels", "modalities")),
-    "plan": Dependencies(1, ("plan", "modalities", "labels")),
+    "check": Dependencies(1, ("check", "labels", "modalities"), free_keys=("withheld_labels",)),
+    "plan": Dependencies(1, ("plan", "modalities", "labels"), free_keys=("preprocess.workers",)),
     "preprocess": Dependencies(2, ("preprocess", "labels", "modalities")),
     "warmup": Dependencies(
-        4, ("warmup", "network", "modalities", "labels", "regions", "seed", "teacher")
+        4,
+        # The chunk is that of the out-of-fold predictions.
+        (
+            "warmup",
+            "network",
+            "modalities",
+            "labels",
+            "regions",
+            "seed",
+            "teacher",
+            "preprocess.chunk",
+        ),
     ),
     "calibrate": Dependencies(7, ("calibrate", "refine", "labels", "regions", "lesions", "seed")),
     "teacher": Dependencies(3, ("teacher", "labels", "regions", "seed", "preprocess.chunk")),
@@ -114,7 +125,7 @@ SPEED_KEYS = {
 
 
 def stage_parameters(config: Config, stage: str, number: int = 0) -> dict[str, Any]:
-    """Return the version and the configuration of a stage in round ``number`` as plain JSON values."""
+    """Return version and configuration of a stage in round ``number`` as plain JSON values."""
     dependencies = STAGES[stage]
     included = _as_pydantic_include(dependencies.keys)
     values = config.for_round(number).model_dump(mode="json", include=included)
