@@ -1,4 +1,4 @@
-"""Nobody labels what it has learned from."""
+"""Cross-fitting: no network labels a case that it has learned from."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from support.stages import learned_cases, members, teachers_by_case
 
 from hstf.config.experiment import Config
-from hstf.experiment.cases import read_cases
+from hstf.experiment.cases import Split, read_cases
 from hstf.method.cross_fitting import parts_of_cases
 from hstf.runtime.files import write_csv
 
@@ -49,13 +49,13 @@ def experiment(sheet: Path, count: int, **student: object) -> Config:
     )
 
 
-def test_students_that_learn_from_no_pseudo_labels_are_not_crossed(sheet: Path) -> None:
+def test_teachers_by_case_are_all_members_without_pseudo_labels(sheet: Path) -> None:
     config = experiment(sheet, 3).model_copy(
         update={"rounds_overrides": {1: {"student": {"learns_from": "images"}}}}
     )
-    everybody = members(config, 1)
+    everyone = members(config, 1)
     assert set(map(tuple, teachers_by_case(config, 2, unlabelled(config)).values())) == {
-        tuple(everybody)
+        tuple(everyone)
     }
     assert {len(names) for names in teachers_by_case(config, 3, unlabelled(config)).values()} == {1}
 
@@ -66,7 +66,7 @@ def unlabelled(config: Config) -> list[str]:
 
 @given(st.integers(2, 5), st.integers(1, 3), st.integers(0, 20))
 @settings(max_examples=30, deadline=None)
-def test_who_labels_a_case_has_not_learned_from_it(
+def test_teachers_by_case_have_not_learned_from_the_case(
     sheet: Path, count: int, number: int, seed: int
 ) -> None:
     config = experiment(sheet, count).model_copy(update={"seed": seed})
@@ -80,13 +80,14 @@ def test_who_labels_a_case_has_not_learned_from_it(
         assert len(teachers[case_id]) == 1
 
 
-def test_parts_are_even_and_keep_patients_together(sheet: Path) -> None:
-    parts = parts_of_cases(experiment(sheet, 3), 3)
+def test_parts_of_cases_are_even_and_keep_patients_together(sheet: Path) -> None:
+    config = experiment(sheet, 3)
+    parts = parts_of_cases(read_cases(config).of(Split.UNLABELLED), 3, config.seed)
     assert all(parts[f"p{p}_a"] == parts[f"p{p}_b"] for p in range(PATIENTS))
     assert sorted(list(parts.values()).count(part) for part in range(3)) == [6, 8, 8]
 
 
-def test_cases_keep_their_order_and_only_those_given_come_back(sheet: Path) -> None:
+def test_learned_cases_keeps_the_order_of_the_given_cases(sheet: Path) -> None:
     config = experiment(sheet, 2)
     given_cases = unlabelled(config)[::-3]
     found = [set(learned_cases(config, 1, name, given_cases)) for name in members(config, 1)]
@@ -96,7 +97,7 @@ def test_cases_keep_their_order_and_only_those_given_come_back(sheet: Path) -> N
 
 
 @pytest.mark.parametrize(("count", "cross_fit"), [(1, True), (2, False)])
-def test_without_it_everyone_learns_and_labels_everything(
+def test_learned_cases_are_all_without_cross_fitting(
     sheet: Path, count: int, cross_fit: bool
 ) -> None:
     config = experiment(sheet, count, cross_fit=cross_fit)
@@ -105,14 +106,14 @@ def test_without_it_everyone_learns_and_labels_everything(
     assert teachers_by_case(config, 2, cases) == dict.fromkeys(cases, members(config, 1))
 
 
-def test_the_warmup_has_seen_nothing_and_labels_everything(sheet: Path) -> None:
+def test_teachers_by_case_of_round_1_are_all_members_of_the_warmup(sheet: Path) -> None:
     config = experiment(sheet, 2)
     assert teachers_by_case(config, 1, ["p0_a"]) == {"p0_a": ["fold_0", "fold_1", "fold_2"]}
     assert len(learned_cases(config, 0, "fold_0", unlabelled(config))) == 2 * PATIENTS
 
 
-def test_a_round_may_differ(sheet: Path) -> None:
-    """The last round teaches nobody: its students may learn from everything."""
+def test_learned_cases_follows_the_settings_of_the_round(sheet: Path) -> None:
+    """The last round labels no cases: its students may learn from all."""
     config = experiment(sheet, 2).model_copy(
         update={"rounds_overrides": {2: {"student": {"cross_fit": False}}}}
     )
@@ -123,17 +124,18 @@ def test_a_round_may_differ(sheet: Path) -> None:
 
 
 @pytest.mark.parametrize("second", [{"members": 3}, {"members": 2, "cross_fit": True}])
-def test_a_student_that_has_seen_its_part_is_refused(sheet: Path, second: dict[str, int]) -> None:
-    """Its weights come from one that has learned from other parts, and it would label what they know."""
+def test_config_refuses_a_start_from_members_with_other_parts(
+    sheet: Path, second: dict[str, int]
+) -> None:
+    """The weights would come from a member that has learned from the part to label."""
     one = {"members": 2, "cross_fit": second["members"] == 3, "start": "previous_round"}
     values = {"cases": str(sheet), "labels": {"organ": 1}, "rounds": 3, "student": one}
     with pytest.raises(
-        ValueError, match=r"round 2 cross-fits . members that start from those of round 1"
+        ValueError, match=r"round 2 cross-fits . members that start from the members of round 1"
     ):
         Config.model_validate(values | {"rounds_overrides": {2: {"student": second}}})
-    Config.model_validate(
-        values | {"rounds_overrides": {3: {"student": second}}}
-    )  # the last labels nothing
+    # The last round labels no cases.
+    Config.model_validate(values | {"rounds_overrides": {3: {"student": second}}})
     Config.model_validate(
         values
         | {"student": {**one, "start": "scratch"}, "rounds_overrides": {2: {"student": second}}}

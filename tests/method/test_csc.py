@@ -1,4 +1,4 @@
-"""Cross-scale consistency: nothing to learn from agreement, known values, doubtful voxels, matched positions."""
+"""Cross-scale consistency: values by hand, agreement, uncertain voxels, matched positions."""
 
 import math
 from dataclasses import replace
@@ -11,7 +11,7 @@ from torch import Tensor
 from hstf.config.training import CscConfig
 from hstf.imaging.spacing import axis_zooms
 from hstf.method.csc import (
-    consistency,
+    consistency_terms,
     feature_consistency,
     prediction_consistency,
     pyramid_consistency,
@@ -25,14 +25,22 @@ from hstf.models.hybrid import HybridNet
 from hstf.training.losses import soft_dice
 
 SPEC = NetworkSpec(
-    "hybrid", 1, 3, (4, 8, 8), ((1, 1, 1), (2, 2, 2), (2, 2, 2)), ((3, 3, 3),) * 3, (1.0, 1.0, 1.0), 1, 1,
+    "hybrid",
+    1,
+    3,
+    (4, 8, 8),
+    ((1, 1, 1), (2, 2, 2), (2, 2, 2)),
+    ((3, 3, 3),) * 3,
+    (1.0, 1.0, 1.0),
+    1,
+    1,
     drop_path=0.0,
-)  # fmt: skip
+)
 LOG3 = math.log(3)
 
 
 def voxels(*rows: list[float]) -> Tensor:
-    """``(1, K, N, 1, 1)`` from one row per channel."""
+    """Return a tensor ``(1, K, N, 1, 1)`` from one row for each channel."""
     return torch.tensor(rows)[None, :, :, None, None]
 
 
@@ -54,17 +62,21 @@ ALL = CscConfig(prediction_weight=1, feature_weight=1, pyramid_weight=1)
 def parts(student: HybridNet, teacher: HybridNet, image: Tensor, zoom: float) -> dict[str, float]:
     with torch.no_grad():
         answer = zoomed_pyramid(student, image, zoom)
-        found = consistency(ALL, answer, teacher.pyramid(image), torch.ones_like(image))
+        found = consistency_terms(ALL, answer, teacher.pyramid(image), torch.ones_like(image))
     return {name: value.item() for name, value in found.items()}
 
 
-def test_the_same_network_at_the_same_scale_agrees(network: HybridNet, smooth: Tensor) -> None:
+def test_consistency_terms_are_zero_for_the_same_network_and_scale(
+    network: HybridNet, smooth: Tensor
+) -> None:
     found = parts(network, network, smooth, 1.0)
     assert found["csc_predictions"] == pytest.approx(0, abs=1e-5)
     assert found["csc_features"] == pytest.approx(0, abs=1e-5)
 
 
-def test_other_scales_and_other_networks_differ(network: HybridNet, smooth: Tensor) -> None:
+def test_consistency_terms_grow_for_other_scales_and_networks(
+    network: HybridNet, smooth: Tensor
+) -> None:
     torch.manual_seed(1)
     other = HybridNet(SPEC).eval()
     scaled, foreign = parts(network, network, smooth, 1.3), parts(other, network, smooth, 1.0)
@@ -72,30 +84,32 @@ def test_other_scales_and_other_networks_differ(network: HybridNet, smooth: Tens
     assert all(foreign[name] > scaled[name] for name in ("csc_predictions", "csc_features"))
 
 
-def test_each_part_counts_by_its_weight_and_is_left_out_without(
+def test_consistency_terms_are_multiplied_by_their_weights(
     network: HybridNet, smooth: Tensor
 ) -> None:
-    alone = parts(network, network, smooth, 1.3)
+    unweighted = parts(network, network, smooth, 1.3)
     weights = {"prediction_weight": 0.3, "feature_weight": 0.05, "pyramid_weight": 2.0}
     answer, teacher = zoomed_pyramid(network, smooth, 1.3), network.pyramid(smooth)
     terms = dict(zip(weights, ("csc_predictions", "csc_features", "csc_pyramid"), strict=True))
     off = dict.fromkeys(weights, 0.0)
-    assert consistency(CscConfig(**off), answer, teacher, torch.ones_like(smooth)) == {}
+    assert consistency_terms(CscConfig(**off), answer, teacher, torch.ones_like(smooth)) == {}
     for key, weight in weights.items():
-        found = consistency(
+        found = consistency_terms(
             CscConfig(**{**off, key: weight}), answer, teacher, torch.ones_like(smooth)
         )
         assert found.keys() == {terms[key]}
-        assert found[terms[key]].item() == pytest.approx(weight * alone[terms[key]], rel=1e-4)
+        assert found[terms[key]].item() == pytest.approx(weight * unweighted[terms[key]], rel=1e-4)
 
 
 @pytest.mark.parametrize("classes", [2, 6])
-def test_every_part_teaches_the_student_and_none_the_teacher(smooth: Tensor, classes: int) -> None:
+def test_consistency_terms_have_gradients_for_the_student_only(
+    smooth: Tensor, classes: int
+) -> None:
     torch.manual_seed(0)
     spec = replace(SPEC, classes=classes)
     student, teacher = HybridNet(spec), HybridNet(spec).requires_grad_(False)
     answer = zoomed_pyramid(student, smooth, 0.8)
-    terms = consistency(ALL, answer, teacher.pyramid(smooth), torch.ones_like(smooth))
+    terms = consistency_terms(ALL, answer, teacher.pyramid(smooth), torch.ones_like(smooth))
     fine, coarse = student.heads[-1].weight, student.heads[0].weight
     for name, loss in terms.items():
         student.zero_grad()
@@ -107,7 +121,7 @@ def test_every_part_teaches_the_student_and_none_the_teacher(smooth: Tensor, cla
 
 
 @pytest.mark.parametrize(
-    ("spacing", "zoom", "size", "told"),
+    ("spacing", "zoom", "size", "actual"),
     [
         ((1.0, 1.0, 1.0), 1.27, (20, 20, 20), (1.25, 1.25, 1.25)),
         ((1.0, 1.0, 3.0), 1.27, (20, 20, 20), (1.25, 1.25, 1.25)),
@@ -115,15 +129,15 @@ def test_every_part_teaches_the_student_and_none_the_teacher(smooth: Tensor, cla
         ((6.0, 1.0, 1.0), 0.8, (16, 12, 12), (1.0, 0.75, 0.75)),
     ],
 )
-def test_the_true_zoom_of_each_axis_is_told_to_the_network(
+def test_zoomed_pyramid_passes_the_actual_zoom_of_each_axis(
     smooth: Tensor,
     monkeypatch: pytest.MonkeyPatch,
     spacing: tuple[float, float, float],
     zoom: float,
     size: tuple[int, ...],
-    told: tuple[float, ...],
+    actual: tuple[float, ...],
 ) -> None:
-    """Sizes are rounded to the divisor, and thick slices are not zoomed."""
+    """Sizes are rounded to the divisor, and coarse axes are not zoomed."""
     seen: list[tuple[tuple[int, ...], tuple[float, ...]]] = []
     pyramid = HybridNet.pyramid
 
@@ -134,11 +148,11 @@ def test_the_true_zoom_of_each_axis_is_told_to_the_network(
     monkeypatch.setattr(HybridNet, "pyramid", spy)
     with torch.no_grad():
         answer = zoomed_pyramid(HybridNet(replace(SPEC, spacing=spacing)).eval(), smooth, zoom)
-    assert seen == [(size, pytest.approx(told))]
+    assert seen == [(size, pytest.approx(actual))]
     assert answer.logits[0].shape[2:] == smooth.shape[2:]
 
 
-def test_thick_slices_keep_their_scale() -> None:
+def test_axis_zooms_keeps_coarse_axes() -> None:
     assert axis_zooms(1.3, (1.5, 1.5, 1.5)) == (1.3, 1.3, 1.3)
     assert axis_zooms(1.3, (1.5, 1.5, 4.5)) == (1.3, 1.3, 1.3)
     assert axis_zooms(1.3, (1.5, 1.5, 10.0)) == (1.3, 1.3, 1.0)
@@ -148,8 +162,8 @@ def compare(logits: Tensor, teacher: Tensor, valid: Tensor) -> Tensor:
     return prediction_consistency(logits.log_softmax(1), teacher.log_softmax(1), valid)
 
 
-def test_divergence_by_hand() -> None:
-    """Teacher 3/4 against student 1/2; no foreground of the teacher's is wrong, so Dice follows by hand too."""
+def test_prediction_consistency_equals_two_classes_by_hand() -> None:
+    """Compare a teacher of 3/4 with a student of 1/2."""
     teacher, student = voxels([0.0], [LOG3]), voxels([0.0], [0.0])
     kl = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
     dice = 1 - (1.25 - 0.25) / 1.25
@@ -157,15 +171,15 @@ def test_divergence_by_hand() -> None:
     assert found.item() == pytest.approx(kl + dice, abs=1e-4)
 
 
-def test_six_classes_by_hand() -> None:
-    """A student that knows nothing and a teacher with doubts: 0.4 for the background, 0.12 for each of five structures."""
+def test_prediction_consistency_equals_six_classes_by_hand() -> None:
+    """Compare a uniform student with a teacher of 0.4 background and 0.12 for each structure."""
     log_p = voxels(*[[-math.log(6)]] * 6)
     log_t = voxels([math.log(0.4)], *[[math.log(0.12)]] * 5)
     divergence = 0.4 * math.log(0.4 * 6) + 5 * 0.12 * math.log(0.12 * 6)
-    dice = (
-        2 * 0.12 / (0.12 + 1 / 6)
-    )  # of each structure; the least of target and answer is what they share
-    weight = math.exp(-divergence)  # one voxel: its weight cancels, but for the epsilon of Dice
+    # The overlap of each structure is the minimum of target and prediction.
+    dice = 2 * 0.12 / (0.12 + 1 / 6)
+    # With one voxel the weight cancels, except for the epsilon of Dice.
+    weight = math.exp(-divergence)
     found = prediction_consistency(log_p, log_t, voxels([1.0])).item()
     assert found == pytest.approx(divergence + 1 - dice, abs=1e-4)
     assert rectified_divergence(log_p, log_t, voxels([1.0]))[1].item() == pytest.approx(
@@ -173,7 +187,7 @@ def test_six_classes_by_hand() -> None:
     )
 
 
-def test_voxels_count_less_where_the_two_differ_more() -> None:
+def test_prediction_consistency_weights_differing_voxels_less() -> None:
     teacher = voxels([0.0, 0.0], [LOG3, 4.0])
     student = voxels([0.0, 0.0], [0.0, -4.0])
     log_p, log_t = student.log_softmax(1), teacher.log_softmax(1)
@@ -190,7 +204,7 @@ def test_voxels_count_less_where_the_two_differ_more() -> None:
     assert student.grad[0, :, 1].abs().sum() < student.grad[0, :, 0].abs().sum()
 
 
-def test_what_lies_outside_the_scan_has_no_say() -> None:
+def test_prediction_consistency_ignores_voxels_outside_the_scan() -> None:
     g = torch.Generator().manual_seed(0)
     student, teacher = (
         torch.randn(1, 3, 4, 1, 1, generator=g),
@@ -202,20 +216,20 @@ def test_what_lies_outside_the_scan_has_no_say() -> None:
     loss.backward()
     assert student.grad is not None
     assert not student.grad[:, :, 2:].any()
-    alone = compare(student[:, :, :2], teacher[:, :, :2], inside[:, :, :2])
-    assert loss.item() == pytest.approx(alone.item(), rel=1e-6)
+    only_inside = compare(student[:, :, :2], teacher[:, :, :2], inside[:, :, :2])
+    assert loss.item() == pytest.approx(only_inside.item(), rel=1e-6)
     assert compare(student, teacher, torch.zeros_like(inside)).item() == pytest.approx(0, abs=1e-6)
 
 
 def positions(size: int) -> Tensor:
-    """Features that are a direction turning along the first axis of the field of view."""
+    """Return features whose direction rotates along the first axis of the field of view."""
     angle = (
         ((torch.arange(size) + 0.5) / size * 2).reshape(1, 1, size, 1, 1).expand(1, 1, size, 4, 4)
     )
     return torch.cat([angle.cos(), angle.sin()], dim=1)
 
 
-def test_features_are_compared_at_the_same_places_of_the_field_of_view() -> None:
+def test_feature_consistency_compares_the_same_positions() -> None:
     def apart(features: Tensor, teacher: Tensor) -> float:
         return feature_consistency(features, teacher, torch.ones(1, 1, 32, 16, 16)).item()
 
@@ -226,8 +240,8 @@ def test_features_are_compared_at_the_same_places_of_the_field_of_view() -> None
     assert apart(7 * positions(8), positions(8)) == pytest.approx(0, abs=1e-6)
 
 
-def test_features_count_where_the_predictions_are_trusted() -> None:
-    """Opposite features in the half that is trusted a quarter as much: 2 times 0.2."""
+def test_feature_consistency_uses_the_weights() -> None:
+    """Compare opposite features in the half with a quarter of the weight: 2 times 0.2."""
     features = torch.ones(1, 3, 4, 2, 2)
     features[:, :, :2] *= -1
     trust = torch.ones(1, 1, 16, 8, 8)
@@ -237,8 +251,8 @@ def test_features_count_where_the_predictions_are_trusted() -> None:
     )
 
 
-def test_a_coarse_level_agrees_with_the_mean_of_the_fine_one() -> None:
-    """Two fine voxels of 3/4 and 1/4 foreground make a coarse one of 1/2, and one of 3/8 where the first counts less."""
+def test_pyramid_consistency_compares_with_the_mean_of_the_fine_level() -> None:
+    """Two fine voxels of 3/4 and 1/4 average to 1/2, and to 3/8 if the first has less weight."""
     teacher = voxels([0.25, 0.75], [0.75, 0.25])
     even, odd = voxels([0.0], [0.0]), voxels([0.0], [LOG3])
     ones = voxels([1.0, 1.0])
@@ -253,7 +267,7 @@ def test_a_coarse_level_agrees_with_the_mean_of_the_fine_one() -> None:
     assert pyramid_consistency([odd], teacher, 0 * ones).item() == 0
 
 
-def test_coarse_voxels_count_less_where_they_differ_more() -> None:
+def test_pyramid_consistency_weights_differing_voxels_less() -> None:
     teacher = voxels([0.25, 0.02], [0.75, 0.98])
     level = voxels([0.0, 4.0], [0.0, -4.0])
     log_p = level.log_softmax(1)
@@ -271,16 +285,12 @@ def test_coarse_voxels_count_less_where_they_differ_more() -> None:
         ((16, 16, 16), 1.0, (8, 8, 8), (16, 16, 16)),
         ((64, 64, 64), 1.3, (8, 8, 8), (80, 80, 80)),
         ((64, 64, 16), 0.7, (16, 16, 4), (48, 48, 12)),
-        (
-            (16, 16, 16),
-            0.7,
-            (8, 8, 8),
-            (16, 16, 16),
-        ),  # one voxel at the deepest level could not be normed
+        # Instance norm needs two voxels at the deepest level.
+        ((16, 16, 16), 0.7, (8, 8, 8), (16, 16, 16)),
         ((32, 32, 8), 0.25, (8, 8, 8), (16, 16, 8)),
     ],
 )
-def test_zoomed_sizes_are_multiples_of_the_divisor(
+def test_zoomed_size_is_a_multiple_of_the_divisor(
     shape: tuple[int, int, int],
     zoom: float,
     divisor: tuple[int, int, int],
@@ -289,13 +299,13 @@ def test_zoomed_sizes_are_multiples_of_the_divisor(
     assert zoomed_size(shape, (zoom,) * 3, divisor) == expected
 
 
-def test_small_patches_can_be_zoomed_out() -> None:
+def test_zoomed_pyramid_takes_small_patches() -> None:
     spec = replace(SPEC, strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)))
     network, image = HybridNet(spec).eval(), torch.randn(1, 1, 8, 8, 8)
     assert all(math.isfinite(term) for term in parts(network, network, image, 0.6).values())
 
 
-def test_the_ramp_grows_from_almost_nothing_to_one() -> None:
+def test_sigmoid_ramp_grows_to_one() -> None:
     values = [sigmoid_ramp(t / 10) for t in range(11)]
     assert values[0] == pytest.approx(math.exp(-5))
     assert values[5] == pytest.approx(math.exp(-1.25))

@@ -1,4 +1,4 @@
-"""The sliding window against direct forward passes and hand-made blending; the predictor on native scans."""
+"""The sliding window, compared with direct predictions and blending by hand."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from hstf.imaging.geometry import Geometry
 from hstf.method.inference import (
     Predictor,
     SlidingWindow,
-    _first_that_fits,
+    _assemble_where_it_fits,
     flipped_probabilities,
     sliding_probabilities,
 )
@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 
 
 class Pointwise(nn.Module):
-    """Logits ``(-slope x, slope x)`` of the first channel: each voxel's answer is known and needs no neighbours."""
+    """Compute logits ``(-slope x, slope x)`` of the first channel, without neighbours."""
 
     def __init__(self, slope: float = 1.0) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ def window(patch: tuple[int, int, int], overlap: float = 0.5) -> SlidingWindow:
     return SlidingWindow(patch, (4, 4, 4), overlap, 2, amp="off", device=CPU)
 
 
-def test_a_volume_of_one_window_costs_one_forward_pass_and_equals_it() -> None:
+def test_sliding_probabilities_of_one_window_is_one_forward_pass() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(
         nn.Conv3d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv3d(4, 3, 3, padding=1)
@@ -55,13 +55,13 @@ def test_a_volume_of_one_window_costs_one_forward_pass_and_equals_it() -> None:
     calls: list[int] = []
     network.register_forward_hook(lambda *_: calls.append(1))
     image = torch.randn(1, 12, 16, 8)
-    got = sliding_probabilities(network, image, (12, 16, 8), 0.5, 2, False, CPU)
+    got = sliding_probabilities(network, image, (12, 16, 8), 0.5, 2, "off", CPU)
     assert len(calls) == 1
     torch.testing.assert_close(got, network(image[None])[0].softmax(dim=0).detach())
 
 
 @pytest.mark.parametrize("shape", [(20, 24, 16), (21, 13, 30), (5, 40, 7), (1, 1, 1)])
-def test_windows_of_any_volume_give_the_answer_of_a_pointwise_network(
+def test_probabilities_are_exact_for_a_pointwise_network(
     shape: tuple[int, int, int],
 ) -> None:
     image = torch.randn(1, *shape)
@@ -70,8 +70,10 @@ def test_windows_of_any_volume_give_the_answer_of_a_pointwise_network(
     torch.testing.assert_close(got, expected(image))
 
 
-def test_overlapping_windows_are_blended_with_a_gaussian() -> None:
-    class Numbered(nn.Module):  # window i answers logits (0, i) everywhere
+def test_sliding_probabilities_blends_with_a_gaussian() -> None:
+    class Numbered(nn.Module):
+        """Predict logits (0, i) everywhere in window i."""
+
         count = 0
 
         def forward(self, x: Tensor) -> Tensor:
@@ -81,7 +83,7 @@ def test_overlapping_windows_are_blended_with_a_gaussian() -> None:
                 self.count += 1
             return logits
 
-    got = sliding_probabilities(Numbered(), torch.zeros(1, 12, 8, 8), (8, 8, 8), 0.5, 1, False, CPU)
+    got = sliding_probabilities(Numbered(), torch.zeros(1, 12, 8, 8), (8, 8, 8), 0.5, 1, "off", CPU)
     axis = np.arange(8) - 3.5
     line = np.exp(-(axis**2) / 2)  # sigma is an eighth of the patch: 1 voxel
     cross = line[4] ** 2  # weight of the voxel nearest the middle along y and z
@@ -92,7 +94,7 @@ def test_overlapping_windows_are_blended_with_a_gaussian() -> None:
     np.testing.assert_allclose(got[1, :, 4, 4], 1 / (1 + np.exp(-logit)), atol=1e-5)
 
 
-def test_the_window_grows_with_the_zoom_and_the_network_hears_of_it() -> None:
+def test_probabilities_enlarges_the_window_with_the_zoom() -> None:
     network = Pointwise()
     window((8, 8, 12)).probabilities(network, torch.zeros(1, 10, 10, 15), zoom=1.25)
     assert network.zooms == [(1.25, 1.25, 1.25)]
@@ -100,7 +102,7 @@ def test_the_window_grows_with_the_zoom_and_the_network_hears_of_it() -> None:
 
 
 @pytest.mark.parametrize("axis", [None, 0, 1, 2])
-def test_a_mirrored_view_comes_back_unmirrored(axis: int | None) -> None:
+def test_flipped_probabilities_are_flipped_back(axis: int | None) -> None:
     image = torch.randn(1, 8, 6, 7)
     torch.testing.assert_close(
         flipped_probabilities(window((8, 8, 8)), Pointwise(), image, axis), expected(image)
@@ -108,14 +110,13 @@ def test_a_mirrored_view_comes_back_unmirrored(axis: int | None) -> None:
 
 
 class Shown(Predictor):
-    """Gives the probabilities in place of the segmentation."""
+    """Return probabilities instead of the segmentation."""
 
     def label(self, probabilities: Tensor, geometry: Geometry) -> np.ndarray:
         return probabilities.numpy()
 
 
-def test_another_scale_is_predicted_as_the_planned_one_is() -> None:
-    """By the mean of all members and mirrored views: what is cleaned are probabilities."""
+def test_predict_at_averages_members_and_flips_at_the_scale() -> None:
     networks = {"one": Pointwise(), "two": Pointwise(2.0)}
     predictor = Shown(
         networks, tiny_plan(), window((8, 8, 8)), (0, 2), PreprocessConfig(), {"image": "mr"}
@@ -125,11 +126,11 @@ def test_another_scale_is_predicted_as_the_planned_one_is() -> None:
     found = predict_at(predictor, image.numpy(), geometry, 1.25)
     np.testing.assert_allclose(found, (expected(image) + expected(image, 2.0)) / 2, atol=1e-5)
     for network in networks.values():
-        assert network.zooms == [(1.25, 1.25, 1.25)] * 3  # the views; each is one window
+        assert network.zooms == [(1.25, 1.25, 1.25)] * 3  # three TTA views of one window
     np.testing.assert_allclose(found.sum(axis=0), 1, atol=1e-5)
 
 
-def test_a_full_gpu_falls_back_to_the_cpu_and_a_hopeless_one_is_told_in_a_sentence() -> None:
+def test_assemble_where_it_fits_falls_back_to_the_cpu() -> None:
     def full_gpu(where: torch.device) -> Tensor:
         if where.type == "cuda":
             raise torch.OutOfMemoryError("full")
@@ -138,12 +139,12 @@ def test_a_full_gpu_falls_back_to_the_cpu_and_a_hopeless_one_is_told_in_a_senten
     def hopeless(where: torch.device) -> Tensor:
         raise torch.OutOfMemoryError("full")
 
-    assert _first_that_fits(full_gpu, torch.device("cuda")) == 1
+    assert _assemble_where_it_fits(full_gpu, torch.device("cuda")) == 1
     with pytest.raises(HstfError, match="window_batch"):
-        _first_that_fits(hopeless, torch.device("cuda"))
+        _assemble_where_it_fits(hopeless, torch.device("cuda"))
 
 
-def test_more_overlap_never_changes_where_a_pointwise_network_is_sure() -> None:
+def test_probabilities_do_not_depend_on_the_overlap() -> None:
     image = torch.randn(1, 17, 9, 11)
     for overlap in (0.0, 0.25, 0.75):
         torch.testing.assert_close(
@@ -151,7 +152,7 @@ def test_more_overlap_never_changes_where_a_pointwise_network_is_sure() -> None:
         )
 
 
-def test_predict_config_has_what_a_window_needs() -> None:
+def test_of_takes_the_settings_of_the_section() -> None:
     plan = type(
         "Plan",
         (),

@@ -1,4 +1,4 @@
-"""Methods: every preset sets what its name says, and the online objectives have known values."""
+"""Methods set what their name means, and the objectives have known values."""
 
 import math
 from collections.abc import Mapping
@@ -22,15 +22,21 @@ from torch import Tensor, nn
 from hstf.config.experiment import Config
 from hstf.config.load import resolve_config
 from hstf.config.methods import METHODS, NO_REFINEMENT, Method
+from hstf.config.objectives import OBJECTIVES
 from hstf.config.refine import RefineConfig
 from hstf.config.training import StudentConfig
 from hstf.method.csc import sigmoid_ramp
-from hstf.method.objectives.bcp import labelled_by_ema
-from hstf.method.objectives.cross_teaching import hard
-from hstf.method.objectives.mean_teacher import consistency_weight, distance
-from hstf.method.objectives.registry import OBJECTIVES, student_objective
+from hstf.method.objectives.bcp import label_with_ema
+from hstf.method.objectives.cross_teaching import one_hot_label
+from hstf.method.objectives.mean_teacher import consistency_weight, prediction_distance
+from hstf.method.objectives.registry import build_objective, student_objective
 from hstf.method.objectives.self_training import mean_probabilities
-from hstf.method.objectives.uamt import entropy_bound, noisy, relative_entropy, stochastic
+from hstf.method.objectives.uamt import (
+    add_noise,
+    dropout_enabled,
+    entropy_bound,
+    relative_entropy,
+)
 from hstf.models.base import NetworkSpec, Pyramid
 from hstf.models.registry import build
 from hstf.runtime.errors import HstfError
@@ -42,10 +48,17 @@ from hstf.training.state import TrainingState
 ROOT = Path(__file__).parents[2]
 EVERYTHING: dict[str, Any] = {
     "student": {
-        "members": 2, "ema_blend": 0.5, "mixing": {"probability": 0.75, "fraction": 0.5},
-        "csc": {"prediction_weight": 0.4, "feature_weight": 0.2, "pyramid_weight": 0.1, "segmentation_weight": 0.5},
+        "members": 2,
+        "ema_blend": 0.5,
+        "mixing": {"probability": 0.75, "fraction": 0.5},
+        "csc": {
+            "prediction_weight": 0.4,
+            "feature_weight": 0.2,
+            "pyramid_weight": 0.1,
+            "segmentation_weight": 0.5,
+        },
     },
-}  # fmt: skip
+}
 """A configuration that switches all parts of the method on."""
 CSC_WEIGHTS = ("prediction_weight", "feature_weight", "pyramid_weight")
 
@@ -64,7 +77,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(method: str) -> dict[str, Any]:
-    """What ``method`` has otherwise than ``hstf``."""
+    """Return the values that differ between ``method`` and ``hstf``."""
     mine, other = (flat(resolved(name).model_dump(mode="json")) for name in (method, "hstf"))
     return {key: value for key, value in mine.items() if other[key] != value and key != "method"}
 
@@ -72,27 +85,32 @@ def differences(method: str) -> dict[str, Any]:
 # ---- presets
 
 
-def test_every_method_is_there_once() -> None:
+def test_methods_and_objectives_are_those_of_the_configuration() -> None:
     assert list(METHODS) == list(get_args(Method))
     objective = StudentConfig.model_fields["objective"].annotation
     assert list(OBJECTIVES) == list(get_args(objective))
 
 
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_build_objective_imports_every_objective(name: str) -> None:
+    assert callable(build_objective(name, Config()))
+
+
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_resolves_and_sets_what_it_lists(method: Method) -> None:
+def test_resolve_config_applies_the_overrides_of_a_method(method: Method) -> None:
     found = flat(resolved(method).model_dump())
     assert {key: found[key] for key in flat(METHODS[method].overrides)} == flat(
         METHODS[method].overrides
     )
 
 
-def test_hstf_is_the_configuration_as_it_is() -> None:
+def test_method_hstf_changes_nothing() -> None:
     assert METHODS["hstf"].overrides == {}
     assert resolve_config(EVERYTHING) == resolved("hstf")
     assert Config().method == "hstf"
 
 
-def test_without_csc_the_three_weights_alone_differ() -> None:
+def test_method_without_csc_changes_the_three_weights_only() -> None:
     assert differences("hstf_without_csc") == {f"student.csc.{key}": 0.0 for key in CSC_WEIGHTS}
     assert resolved("hstf_without_csc").student.csc.segmentation_weight == 0.5
 
@@ -100,7 +118,7 @@ def test_without_csc_the_three_weights_alone_differ() -> None:
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.stem
 )
-def test_shipped_controls_see_the_other_scales_that_the_method_sees(path: Path) -> None:
+def test_method_without_csc_keeps_scale_augmentation(path: Path) -> None:
     values = yaml.safe_load(path.read_text())
     values.pop("method", None)
     method, control = (
@@ -115,7 +133,7 @@ def test_shipped_controls_see_the_other_scales_that_the_method_sees(path: Path) 
     )
 
 
-def test_without_plr_every_part_of_it_is_off_and_nothing_else() -> None:
+def test_method_without_plr_switches_off_every_part() -> None:
     parts = {name for name, field in RefineConfig.model_fields.items() if field.annotation is bool}
     assert dict.fromkeys(parts, False) == NO_REFINEMENT
     found = differences("hstf_without_plr")
@@ -129,21 +147,22 @@ def test_without_plr_every_part_of_it_is_off_and_nothing_else() -> None:
     assert differences("hstf_without_csc_and_plr") == expected | differences("hstf_without_csc")
 
 
-def test_controls_of_the_transformer_differ_by_the_network_alone() -> None:
+def test_methods_without_transformer_change_the_network_only() -> None:
     assert differences("hstf_without_transformer") == {"network.name": "hybrid_identity"}
     assert differences("hstf_with_convolutions") == {"network.name": "cnn"}
 
 
-def test_noisy_student_has_hard_labels_of_all_voxels_and_cases_and_nothing_more() -> None:
+def test_method_noisy_student_has_hard_labels_only() -> None:
     found = differences("noisy_student")
     assert found == {
-        **differences("hstf_without_csc_and_plr"), "student.mixing.probability": 0.0,
-    }  # fmt: skip
+        **differences("hstf_without_csc_and_plr"),
+        "student.mixing.probability": 0.0,
+    }
     assert resolved("noisy_student").student.learns_from == "pseudo_labels"
 
 
 @pytest.mark.parametrize("method", ["supervised", "full"])
-def test_supervised_methods_learn_from_labels_alone(method: str) -> None:
+def test_supervised_methods_learn_from_labels_only(method: str) -> None:
     config = resolved(method)
     assert config.student.learns_from == "labels"
     assert config.withheld_labels == (method == "full")
@@ -166,7 +185,7 @@ def test_online_methods_learn_from_images(method: str) -> None:
     )
 
 
-def test_a_method_has_the_last_word_in_every_round() -> None:
+def test_method_wins_over_rounds_overrides() -> None:
     rounds = {2: {"student": {"steps": 7, "csc": {"prediction_weight": 0.9}}}}
     config = resolved("hstf_without_csc", rounds_overrides=rounds)
     assert config.for_round(2).student.steps == 7
@@ -174,17 +193,17 @@ def test_a_method_has_the_last_word_in_every_round() -> None:
     assert resolve_config(config.model_dump(mode="json")) == config
 
 
-def test_an_unknown_method_is_told_with_the_nearest() -> None:
+def test_resolve_config_suggests_the_nearest_method() -> None:
     with pytest.raises(
         HstfError,
-        match=r"method: there is no method 'hstff'\. Did you mean 'hstf'\? There are hstf, ",
+        match=r"method: there is no method 'hstff'\. Did you mean 'hstf'\? The methods are hstf, ",
     ):
         resolve_config({"method": "hstff"})
     with pytest.raises(HstfError, match="there is no method 3"):
         resolve_config({"method": 3})
 
 
-def test_cross_teaching_needs_a_pair() -> None:
+def test_resolve_config_refuses_cross_teaching_without_a_pair() -> None:
     with pytest.raises(HstfError, match=r"needs two networks: set network\.name to pair"):
         resolve_config({"student": {"objective": "cross_teaching"}})
 
@@ -195,7 +214,7 @@ def test_cross_teaching_needs_a_pair() -> None:
 def online(
     folder: Path, method: str, step: int = 6, **student: Any
 ) -> tuple[Config, TrainingState, Batch]:
-    """The last step of a method; the second patch is unlabelled, and half of it lies outside its scan."""
+    """Return the last step of a method; the second patch is unlabelled, half outside the scan."""
     config, _ = write_experiment(folder, method=method, student={"steps": 6, **student})
     batch = some_batch(config, [False, True])
     batch.target[1], batch.weight[1] = 1 / CLASSES, 0
@@ -206,13 +225,17 @@ def online(
 def test_distances_by_hand() -> None:
     log_p = torch.tensor([0.5, 0.5]).log().reshape(1, 2, 1, 1, 1)
     log_t = torch.tensor([0.25, 0.75]).log().reshape(1, 2, 1, 1, 1)
-    assert distance(log_p, log_t, "mse").item() == pytest.approx(0.0625)
+    assert prediction_distance(log_p, log_t, "mse").item() == pytest.approx(0.0625)
     kl = 0.25 * math.log(0.25 / 0.5) + 0.75 * math.log(0.75 / 0.5)
-    assert distance(log_p, log_t, "kl").item() == pytest.approx(kl, rel=1e-5)
-    assert distance(log_t, log_t, "kl").item() == distance(log_t, log_t, "mse").item() == 0
+    assert prediction_distance(log_p, log_t, "kl").item() == pytest.approx(kl, rel=1e-5)
+    assert (
+        prediction_distance(log_t, log_t, "kl").item()
+        == prediction_distance(log_t, log_t, "mse").item()
+        == 0
+    )
 
 
-def test_the_weight_grows_to_its_full() -> None:
+def test_consistency_weight_grows_to_its_maximum() -> None:
     training = StudentConfig.model_validate(
         {"steps": 10, "consistency": {"weight": 0.2, "ramp": 0.5}}
     )
@@ -222,17 +245,16 @@ def test_the_weight_grows_to_its_full() -> None:
 
 
 @pytest.mark.parametrize("kind", ["mse", "kl"])
-def test_mean_teacher_compares_what_is_unlabelled_and_inside(tmp_path: Path, kind: str) -> None:
+def test_mean_teacher_compares_unlabelled_voxels_inside_the_scan(tmp_path: Path, kind: str) -> None:
     config, state, batch = online(
         tmp_path, "mean_teacher", consistency={"weight": 0.5, "distance": kind}
     )
     state.ema = fresh_network(7).eval().requires_grad_(False)
     terms = student_objective(config)(state, batch)
-    student, teacher = (
-        n.pyramid(batch.weak).logits[0].log_softmax(1) for n in (state.network, state.ema)
-    )
-    apart = distance(student, teacher, kind)[1, :, 4:].mean()
-    assert terms["consistency"].item() == pytest.approx(0.5 * apart.item(), rel=1e-4)
+    student = state.network.pyramid(batch.weak).logits[0].log_softmax(1)
+    teacher = state.ema.pyramid(batch.weak).logits[0].log_softmax(1)
+    expected_distance = prediction_distance(student, teacher, kind)[1, :, 4:].mean()
+    assert terms["consistency"].item() == pytest.approx(0.5 * expected_distance.item(), rel=1e-4)
     logits = state.network.pyramid(batch.weak[:1]).logits
     supervised = pyramid_loss(logits, batch.target[:1], batch.weight[:1])
     assert terms["supervised"].item() == pytest.approx(supervised.item(), rel=1e-4)
@@ -241,7 +263,7 @@ def test_mean_teacher_compares_what_is_unlabelled_and_inside(tmp_path: Path, kin
     assert all(p.grad is not None and p.grad.isfinite().all() for p in state.network.parameters())
 
 
-def test_mean_teacher_learns_nothing_from_agreement(tmp_path: Path) -> None:
+def test_mean_teacher_has_no_loss_if_the_networks_agree(tmp_path: Path) -> None:
     config, state, batch = online(tmp_path, "mean_teacher")
     assert student_objective(config)(state, batch)["consistency"].item() == pytest.approx(
         0, abs=1e-10
@@ -249,7 +271,9 @@ def test_mean_teacher_learns_nothing_from_agreement(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["mean_teacher", "uamt", "cross_teaching"])
-def test_a_batch_of_labelled_patches_has_no_other_term(tmp_path: Path, method: str) -> None:
+def test_objectives_have_supervised_terms_only_for_labelled_patches(
+    tmp_path: Path, method: str
+) -> None:
     config, state, batch = online(tmp_path, method)
     state = pair_state(config) if method == "cross_teaching" else state
     labelled = replace(batch, pseudo=torch.zeros_like(batch.pseudo))
@@ -259,7 +283,7 @@ def test_a_batch_of_labelled_patches_has_no_other_term(tmp_path: Path, method: s
 # ---- uncertainty
 
 
-def test_certainty_by_hand() -> None:
+def test_relative_entropy_and_bound_equal_values_by_hand() -> None:
     even = torch.full((1, CLASSES, 1, 1, 1), 1 / CLASSES)
     sure = torch.tensor([1.0, 0, 0]).reshape(1, 3, 1, 1, 1)
     half = torch.tensor([0.5, 0.5, 0]).reshape(1, 3, 1, 1, 1)
@@ -269,21 +293,21 @@ def test_certainty_by_hand() -> None:
     assert entropy_bound(1) == 1
 
 
-def test_noise_is_cut_off() -> None:
-    found = noisy(torch.zeros(20, 20, 20), 0.1, torch.Generator().manual_seed(0))
+def test_add_noise_is_clipped() -> None:
+    found = add_noise(torch.zeros(20, 20, 20), 0.1, torch.Generator().manual_seed(0))
     assert found.abs().max().item() == pytest.approx(0.2)
     assert found.std().item() == pytest.approx(0.1 * 0.959, abs=0.003)
 
 
-def test_dropout_is_at_work_for_the_passes_alone() -> None:
+def test_dropout_enabled_ends_with_the_block() -> None:
     network = nn.Sequential(nn.Conv3d(1, 4, 1), nn.Dropout(0.5)).eval()
-    with stochastic(network):
+    with dropout_enabled(network):
         assert network[1].training
     assert not any(m.training for m in network.modules())
 
 
-class Answers(nn.Module):
-    """A network that says the same, whatever it sees."""
+class Constant(nn.Module):
+    """A network that predicts the same for every image."""
 
     def __init__(self, logits: Tensor) -> None:
         super().__init__()
@@ -294,18 +318,22 @@ class Answers(nn.Module):
         return self.logits.expand(len(x), *self.logits.shape[1:])
 
 
-def test_uamt_leaves_uncertain_voxels_out(tmp_path: Path) -> None:
+def test_uamt_ignores_uncertain_voxels(tmp_path: Path) -> None:
     config, state, batch = online(
         tmp_path, "uamt", step=3, consistency={"weight": 1.0, "passes": 3}
     )
     logits = torch.zeros(1, CLASSES, 8, 8, 8)
-    logits[:, 1, :, :4] = 5.0  # certain in one half, of no opinion in the other
-    state.ema = Answers(logits)  # type: ignore[assignment]
+    logits[:, 1, :, :4] = 5.0  # certain in one half, uniform in the other
+    state.ema = Constant(logits)  # type: ignore[assignment]
     terms = student_objective(config)(state, batch)
     assert state.ema.calls == 1 + 3
     student = state.network.pyramid(batch.weak).logits[0].log_softmax(1)
-    apart = distance(student[1:], logits.log_softmax(1), "mse")[0, :, 4:, :4].mean()
-    assert terms["consistency"].item() == pytest.approx(sigmoid_ramp(0.5) * apart.item(), rel=1e-4)
+    expected_distance = prediction_distance(student[1:], logits.log_softmax(1), "mse")[
+        0, :, 4:, :4
+    ].mean()
+    assert terms["consistency"].item() == pytest.approx(
+        sigmoid_ramp(0.5) * expected_distance.item(), rel=1e-4
+    )
 
 
 # ---- cross-teaching
@@ -331,7 +359,7 @@ def pair_state(config: Config, step: int = 6) -> TrainingState:
     return state
 
 
-def test_each_network_learns_the_others_label(tmp_path: Path) -> None:
+def test_cross_teaching_teaches_each_network_the_label_of_the_other(tmp_path: Path) -> None:
     config, _, batch = online(tmp_path, "cross_teaching", consistency={"weight": 0.4})
     state = pair_state(config)
     terms = student_objective(config)(state, batch)
@@ -341,29 +369,29 @@ def test_each_network_learns_the_others_label(tmp_path: Path) -> None:
     expected = {
         "supervised_first": pyramid_loss(answers[0], batch.target, batch.weight),
         "supervised_second": pyramid_loss(answers[1], batch.target, batch.weight),
-        "first_taught": 0.4 * soft_dice(one, hard(other), inside),
-        "second_taught": 0.4 * soft_dice(other, hard(one), inside),
+        "first_taught": 0.4 * soft_dice(one, one_hot_label(other), inside),
+        "second_taught": 0.4 * soft_dice(other, one_hot_label(one), inside),
     }
     assert {name: term.item() for name, term in terms.items()} == pytest.approx(
         {name: term.item() for name, term in expected.items()}, rel=1e-4
     )
     first, second = (list(part.parameters()) for part in state.network.parts)
-    learned = torch.autograd.grad(
+    gradients = torch.autograd.grad(
         terms["first_taught"], [*first, *second], allow_unused=True, retain_graph=True
     )
-    assert any(g is not None and g.abs().max() > 0 for g in learned[: len(first)])
-    assert all(g is None for g in learned[len(first) :])
+    assert any(g is not None and g.abs().max() > 0 for g in gradients[: len(first)])
+    assert all(g is None for g in gradients[len(first) :])
 
 
-def test_hard_labels_are_the_likeliest_class() -> None:
+def test_one_hot_label_is_the_most_likely_class() -> None:
     p = torch.tensor([[0.2, 0.5, 0.3], [0.6, 0.1, 0.3]]).T.reshape(1, 3, 2, 1, 1)
-    assert hard(p)[0, :, :, 0, 0].T.tolist() == [[0, 1, 0], [1, 0, 0]]
+    assert one_hot_label(p)[0, :, :, 0, 0].T.tolist() == [[0, 1, 0], [1, 0, 0]]
 
 
 # ---- a pair in self-training
 
 
-def test_the_networks_of_a_pair_learn_side_by_side_each_consistent_with_its_own_ema(
+def test_self_training_of_a_pair_is_the_sum_of_its_networks(
     tmp_path: Path,
 ) -> None:
     csc = {
@@ -392,7 +420,7 @@ def test_the_networks_of_a_pair_learn_side_by_side_each_consistent_with_its_own_
     assert all(p.grad is not None for part in both.network.parts for p in part.parameters())
 
 
-def test_the_ema_pair_blends_with_the_mean_of_its_probabilities() -> None:
+def test_mean_probabilities_averages_networks() -> None:
     logits = [torch.tensor([p, 1 - p]).log().reshape(1, 2, 1, 1, 1) for p in (0.2, 0.6)]
     found = mean_probabilities([Pyramid([level], level) for level in logits])
     assert found.flatten().tolist() == pytest.approx([0.4, 0.6])
@@ -401,25 +429,25 @@ def test_the_ema_pair_blends_with_the_mean_of_its_probabilities() -> None:
 # ---- bidirectional copy-paste
 
 
-def test_the_ema_network_labels_the_unlabelled_inside_the_scan(tmp_path: Path) -> None:
+def test_label_with_ema_labels_unlabelled_patches_inside_the_scan(tmp_path: Path) -> None:
     _, state, batch = online(tmp_path, "bcp")
     state.ema = fresh_network(3).eval()
-    found = labelled_by_ema(state, batch)
+    found = label_with_ema(state, batch)
     assert torch.equal(found.target[0], batch.target[0])
     assert torch.equal(found.weight[0], batch.weight[0])
     classes = state.ema(batch.weak)[1].argmax(0)
     assert torch.equal(found.target[1, :, 4:].argmax(0), classes[4:])
     assert torch.equal(found.target[1].sum(0), found.weight[1, 0])
     assert found.weight[1, 0, :, 0, 0].tolist() == [0] * 4 + [1] * 4
-    assert batch.weight[1].max() == 0, "the batch themselves are left alone"
+    assert batch.weight[1].max() == 0, "the given batch is not changed"
 
 
-def test_bcp_scores_labelled_and_unlabelled_voxels_of_mixed_patches_each_by_themselves(
+def test_bcp_has_separate_terms_for_labelled_and_unlabelled_voxels(
     tmp_path: Path,
 ) -> None:
     config, state, batch = online(tmp_path, "bcp")
     again = online(tmp_path, "bcp")[2]
-    mixed = mix(labelled_by_ema(state, again), config.student.mixing)
+    mixed = mix(label_with_ema(state, again), config.student.mixing)
     assert 0 < mixed.pseudo[0].float().mean() < 1
     logits = state.network.pyramid(mixed.weak).logits
     expected = {

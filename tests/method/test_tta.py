@@ -1,4 +1,4 @@
-"""Views of a scan: known answers of the uncertainties, invariances, and how much is held at once."""
+"""Test-time augmentation: known uncertainties, invariances and memory."""
 
 from pathlib import Path
 
@@ -11,20 +11,26 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from hstf.config.teacher import TeacherConfig
-from hstf.imaging.arrays import read_array
-from hstf.method import tta as views
+from hstf.experiment.tables import TEACHER
+from hstf.method import tta
 from hstf.method.inference import SlidingWindow
-from hstf.method.tta import Views, disagreement, entropy, predict_views, scale_variance, zoom_image
+from hstf.method.tta import (
+    disagreement,
+    entropy,
+    predict_with_tta,
+    scale_variance,
+    zoom_image,
+)
+from hstf.method.tta_summary import TtaSummary
 from hstf.models.base import Pyramid
 from hstf.runtime.errors import HstfError
-from hstf.runtime.files import read_json
 
 CLASSES = {"organ": (1,)}
 WINDOW = SlidingWindow((16, 16, 16), (4, 4, 4), 0.5, 2, amp="off", device=torch.device("cpu"))
 
 
 class Pointwise(nn.Module):
-    """Logits ``(-slope x, slope x)``, plus a ramp along the first axis that no mirrored view shares."""
+    """Compute logits ``(-slope x, slope x)``, plus a ramp along the first axis."""
 
     def __init__(self, slope: float = 3.0, ramp: float = 0.0) -> None:
         super().__init__()
@@ -42,7 +48,7 @@ class Pointwise(nn.Module):
 
 
 def ball(radius: float = 5.0, size: int = 16, softness: float = 1.0) -> Tensor:
-    """``(1, X, Y, Z)``: positive inside a ball, changing sign smoothly."""
+    """Return ``(1, X, Y, Z)``: positive inside a ball, negative outside, smooth."""
     axis = torch.arange(size) - (size - 1) / 2
     distance = (
         axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None, :] ** 2
@@ -55,13 +61,13 @@ def predicted(
     scales: tuple[float, ...] = (1.0,),
     flips: tuple[int, ...] = (),
     image: Tensor | None = None,
-) -> Views:
-    return predict_views(
+) -> TtaSummary:
+    return predict_with_tta(
         networks, ball() if image is None else image, WINDOW, scales, flips, CLASSES, 0.001
     )
 
 
-def test_known_answers_of_the_uncertainties() -> None:
+def test_uncertainties_equal_values_by_hand() -> None:
     even, sure = np.full((4, 1), 0.25), np.array([[1.0], [0], [0], [0]])
     assert entropy(even) == pytest.approx(1)
     assert entropy(sure) == pytest.approx(0, abs=1e-6)
@@ -76,7 +82,7 @@ def test_known_answers_of_the_uncertainties() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(2, 5), st.integers(1, 4), st.integers(0, 2**16))
-def test_uncertainties_lie_between_0_and_1_and_vanish_for_equal_views(
+def test_uncertainties_are_in_range_and_zero_for_equal_views(
     count: int, groups: int, seed: int
 ) -> None:
     random = (
@@ -92,19 +98,19 @@ def test_uncertainties_lie_between_0_and_1_and_vanish_for_equal_views(
     assert disagreement(mean, [mean] * groups) == pytest.approx(0)
 
 
-def test_one_plain_view_is_the_network_itself() -> None:
+def test_predict_with_tta_of_one_view_is_the_network_itself() -> None:
     got = predicted({"fold_0": Pointwise()})
     probability = torch.sigmoid(6 * ball()[0]).numpy()
     np.testing.assert_array_equal(got.probabilities[1], np.rint(255 * probability).astype(np.uint8))
     assert (got.uncertainty[1:] == 0).all()
     voxels = int((probability > 0.5).sum())
-    assert got.agreement["volumes_ml"] == {"organ": pytest.approx(voxels / 1000)}
-    assert got.agreement["scales"] == {"1.0": {"organ": 1.0}}
-    assert got.agreement["members"] == {"fold_0": {"organ": 1.0}}
-    assert got.agreement["flips"] == {"none": {"organ": 1.0}}
+    assert got.agreement.volumes_ml == {"organ": pytest.approx(voxels / 1000)}
+    assert got.agreement.scales == {"1.0": {"organ": 1.0}}
+    assert got.agreement.members == {"fold_0": {"organ": 1.0}}
+    assert got.agreement.flips == {"none": {"organ": 1.0}}
 
 
-def test_members_are_averaged_and_their_disagreement_is_the_mass_that_differs() -> None:
+def test_predict_with_tta_averages_members() -> None:
     got = predicted({"a": Pointwise(3), "b": Pointwise(-3)})
     difference = (2 * torch.sigmoid(6 * ball()[0]) - 1).abs().numpy() / 2
     assert (np.abs(got.probabilities.astype(int) - 127.5) <= 0.5).all()
@@ -112,63 +118,64 @@ def test_members_are_averaged_and_their_disagreement_is_the_mass_that_differs() 
     assert (got.uncertainty[0] == 255).all()
 
 
-def test_a_network_that_does_not_mind_mirrors_disagrees_nowhere() -> None:
+def test_predict_with_tta_has_no_disagreement_for_an_equivariant_network() -> None:
     got = predicted({"a": Pointwise()}, flips=(0, 1, 2))
     assert (got.uncertainty[2] == 0).all()
-    assert list(got.agreement["flips"]) == ["none", "0", "1", "2"]
-    assert all(dice == {"organ": 1.0} for dice in got.agreement["flips"].values())
-    minding = predicted({"a": Pointwise(ramp=2.0)}, flips=(0,))
-    assert minding.uncertainty[2].max() > 50
+    assert list(got.agreement.flips) == ["none", "0", "1", "2"]
+    assert all(dice == {"organ": 1.0} for dice in got.agreement.flips.values())
+    sensitive = predicted({"a": Pointwise(ramp=2.0)}, flips=(0,))
+    assert sensitive.uncertainty[2].max() > 50
 
 
-def test_a_smooth_scan_looks_the_same_at_all_scales() -> None:
+def test_predict_with_tta_has_little_scale_variance_for_a_smooth_scan() -> None:
     smooth = predicted({"a": Pointwise(1.0)}, (0.8, 1.0, 1.25), image=ball(softness=4.0))
     assert smooth.uncertainty[1].max() <= 2
-    assert min(dice["organ"] for dice in smooth.agreement["scales"].values()) > 0.9
+    assert min(dice["organ"] for dice in smooth.agreement.scales.values()) > 0.9
     noise = torch.randn(1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
     assert predicted({"a": Pointwise()}, (0.8, 1.0, 1.25), image=noise).uncertainty[1].mean() > 10
 
 
-def test_a_class_that_is_nowhere_has_dice_1_and_entropy_0() -> None:
+def test_predict_with_tta_of_an_absent_class_has_dice_1_and_entropy_0() -> None:
     got = predicted({"a": Pointwise(), "b": Pointwise(2)}, image=torch.full((1, 8, 8, 8), -1.0))
-    assert got.agreement["members"] == {"a": {"organ": 1.0}, "b": {"organ": 1.0}}
-    assert got.agreement["foreground_entropy"] == {"organ": 0.0}
+    assert got.agreement.members == {"a": {"organ": 1.0}, "b": {"organ": 1.0}}
+    assert got.agreement.foreground_entropy == {"organ": 0.0}
 
 
-def test_large_volumes_go_through_disk_and_slabs_to_the_same_answer(
+def test_predict_with_tta_on_disk_equals_that_in_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     arguments = {"a": Pointwise(1.0), "b": Pointwise(2.0, ramp=1.0)}, (0.8, 1.0), (0,)
     whole = predicted(*arguments)
-    monkeypatch.setattr(views, "IN_MEMORY", 100)
-    monkeypatch.setattr(views, "SLAB_VALUES", 1500)
+    monkeypatch.setattr(tta, "IN_MEMORY", 100)
+    monkeypatch.setattr(tta, "SLAB_VALUES", 1500)
     on_disk = predicted(*arguments)
     assert np.abs(whole.probabilities.astype(int) - on_disk.probabilities).max() <= 1
     assert np.abs(whole.uncertainty.astype(int) - on_disk.uncertainty).max() <= 1
     for kind in ("scales", "members", "flips"):
-        for name, dice in whole.agreement[kind].items():
-            assert on_disk.agreement[kind][name]["organ"] == pytest.approx(dice["organ"], abs=0.01)
+        stored = getattr(on_disk.agreement, kind)
+        for name, dice in getattr(whole.agreement, kind).items():
+            assert stored[name]["organ"] == pytest.approx(dice["organ"], abs=0.01)
 
 
-def test_only_the_groups_are_held_never_all_views(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predict_with_tta_keeps_group_means_only(monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[tuple[int, ...]] = []
-    zeros = views._zeros
-    monkeypatch.setattr(views, "_zeros", lambda shape: held.append(shape) or zeros(shape))
+    zeros = tta._zeros
+    monkeypatch.setattr(tta, "_zeros", lambda shape: held.append(shape) or zeros(shape))
     predicted({"a": Pointwise(), "b": Pointwise(), "c": Pointwise()}, (0.8, 1.0, 1.25), (0, 1))
     assert held == [(2, 16, 16, 16)] * (3 + 3 + 3)  # not the 27 views
 
 
-def test_a_full_temporary_disk_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predict_with_tta_names_tmpdir_if_the_disk_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(views, "IN_MEMORY", 0)
+    monkeypatch.setattr(tta, "IN_MEMORY", 0)
     monkeypatch.setattr("os.posix_fallocate", full)
     with pytest.raises(HstfError, match="TMPDIR"):
         predicted({"a": Pointwise()})
 
 
-def test_zooming_keeps_constants_and_takes_out_what_would_alias() -> None:
+def test_zoom_image_keeps_constants_and_removes_aliasing() -> None:
     constant = torch.full((2, 9, 10, 11), 3.0)
     torch.testing.assert_close(zoom_image(constant, 0.8), torch.full((2, 7, 8, 9), 3.0))
     assert zoom_image(constant, 1.25).shape == (2, 11, 12, 14)
@@ -179,35 +186,34 @@ def test_zooming_keeps_constants_and_takes_out_what_would_alias() -> None:
     assert zoom_image(torch.zeros(1, 1, 5, 5), 0.4).shape == (1, 1, 2, 2)
 
 
-def test_thick_slices_are_not_zoomed() -> None:
+def test_zoom_image_keeps_thick_slices() -> None:
     image = torch.randn(1, 20, 20, 6, generator=torch.Generator().manual_seed(0))
     for scale in (0.8, 1.25):
         zoomed = zoom_image(image, scale, (1.5, 1.5, 10.0))
         assert zoomed.shape == (1, 20 * scale, 20 * scale, 6)
-        alone = zoom_image(image[..., 2:3], scale, (1.5, 1.5, 10.0))
+        single = zoom_image(image[..., 2:3], scale, (1.5, 1.5, 10.0))
         torch.testing.assert_close(
-            zoomed[..., 2:3], alone, msg="a slice has nothing of its neighbours"
+            zoomed[..., 2:3], single, msg="a slice does not depend on its neighbours"
         )
 
 
-def test_windows_over_thick_slices_grow_in_the_plane_and_the_network_is_told() -> None:
-    told: list[tuple[object, ...]] = []
+def test_predict_with_tta_passes_the_zoom_of_each_axis() -> None:
+    calls: list[tuple[object, ...]] = []
 
-    class Told(Pointwise):
+    class Recording(Pointwise):
         def pyramid(self, x: Tensor, zoom: object = 1.0) -> Pyramid:
-            told.append((tuple(x.shape[2:]), zoom))
+            calls.append((tuple(x.shape[2:]), zoom))
             return super().pyramid(x)
 
     window = SlidingWindow(
-        (16, 16, 6), (4, 4, 1), 0.5, 2, False, torch.device("cpu"), (1.5, 1.5, 10.0)
+        (16, 16, 6), (4, 4, 1), 0.5, 2, "off", torch.device("cpu"), (1.5, 1.5, 10.0)
     )
     image = torch.randn(1, 20, 20, 6, generator=torch.Generator().manual_seed(0))
-    predict_views({"a": Told()}, image, window, (1.0, 1.25), (), CLASSES, 0.001)
-    assert set(told) >= {((20, 20, 6), (1.25, 1.25, 1.0))}
+    predict_with_tta({"a": Recording()}, image, window, (1.0, 1.25), (), CLASSES, 0.001)
+    assert set(calls) >= {((20, 20, 6), (1.25, 1.25, 1.0))}
 
 
-def test_windows_of_small_patches_keep_two_voxels_at_the_deepest_level() -> None:
-    """As the views that are trained: instance norm cannot norm one."""
+def test_probabilities_keeps_two_voxels_at_the_deepest_level() -> None:
     sizes: set[tuple[int, ...]] = set()
 
     class Seen(Pointwise):
@@ -215,26 +221,34 @@ def test_windows_of_small_patches_keep_two_voxels_at_the_deepest_level() -> None
             sizes.add(tuple(x.shape[2:]))
             return super().pyramid(x)
 
-    window = SlidingWindow((8, 8, 4), (4, 4, 4), 0.5, 2, False, torch.device("cpu"))
+    window = SlidingWindow((8, 8, 4), (4, 4, 4), 0.5, 2, "off", torch.device("cpu"))
     window.probabilities(Seen(), torch.zeros(1, 6, 6, 6), 0.4)
     assert sizes == {(8, 8, 4)}
 
 
 @pytest.mark.parametrize("scale", [0.7, 0.8, 1.25])
-def test_zooming_there_and_back_shifts_nothing(scale: float) -> None:
+def test_zoom_image_and_back_does_not_shift(scale: float) -> None:
     ramp = torch.linspace(-1, 1, 30)[None, :, None, None].expand(1, 30, 9, 9).contiguous()
-    back = views._resampled(zoom_image(ramp, scale)[0], (30, 9, 9))
+    back = tta._resampled(zoom_image(ramp, scale)[0], (30, 9, 9))
     torch.testing.assert_close(back[4:-4], ramp[0, 4:-4], atol=1e-4, rtol=0)
 
 
-def test_views_are_written_as_the_next_stage_reads_them(tmp_path: Path) -> None:
+def test_save_writes_what_load_reads(tmp_path: Path) -> None:
     made = predicted({"a": Pointwise(), "b": Pointwise(2.0)}, (0.8, 1.0))
-    views.write_views(tmp_path / "case", made, 8)
-    files = views.view_files(tmp_path / "case")
-    np.testing.assert_array_equal(read_array(files[0]), made.probabilities)
-    np.testing.assert_array_equal(read_array(files[1]), made.uncertainty)
-    assert read_json(files[2]) == made.agreement
-    assert set(made.row()) == set(views.COLUMNS)
+    folder = tmp_path / "case"
+    made.save(folder, 8)
+    assert sorted(folder.iterdir()) == sorted(TtaSummary.files(folder))
+    stored = TtaSummary.load(folder)
+    np.testing.assert_array_equal(stored.probabilities, made.probabilities)
+    np.testing.assert_array_equal(stored.uncertainty, made.uncertainty)
+    assert stored.agreement == made.agreement
+    columns = {column.name for column in TEACHER.columns} - {
+        "case_id",
+        "members",
+        "files",
+        "sha256",
+    }
+    assert set(made.row()) == columns
     assert made.row()["volumes_ml"].startswith("organ=")
 
 
@@ -248,6 +262,6 @@ def test_views_are_written_as_the_next_stage_reads_them(tmp_path: Path) -> None:
         {"flip_axes": [0, 0]},
     ],
 )
-def test_settings_that_make_no_sense_are_refused(section: dict[str, list[float]]) -> None:
+def test_teacher_config_refuses_invalid_values(section: dict[str, list[float]]) -> None:
     with pytest.raises(ValidationError):
         TeacherConfig.model_validate(section)

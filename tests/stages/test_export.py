@@ -42,7 +42,7 @@ def test_the_folder_holds_all_that_prediction_needs(config: Config) -> None:
     assert model.labels == {"background": 0, "liver": 6, "tumour": 200}
     assert model.predict == config.predict
     assert model.plan.patch_size == (16, 16, 8)
-    assert model.known == calibration().known_structure(config.structures)
+    assert model.known == calibration().applicable_rules(config.structures)
     for member in ("seed_0", "seed_1"):
         ours, _ = load_network(folder / "members" / f"{member}.pt")
         trained, _ = load_network(Layout.of(config).weights(1, member))

@@ -28,7 +28,7 @@ from hstf.experiment.layout import Layout
 from hstf.experiment.tables import HISTORY
 from hstf.method.csc import draw_zoom, sigmoid_ramp
 from hstf.method.objectives.registry import student_objective
-from hstf.method.objectives.self_training import blend, blend_share, self_training
+from hstf.method.objectives.self_training import blend_fraction, blend_targets, self_training
 from hstf.models.hybrid import HybridNet
 from hstf.models.registry import build, load_network, network_spec, save_network
 from hstf.runtime.errors import HstfError
@@ -363,9 +363,9 @@ def test_the_teacher_is_asked_once_and_only_where_it_is_needed(
 
 
 def test_the_ema_network_gains_its_say_between_three_and_seven_tenths() -> None:
-    found = [blend_share(t / 10, 0.5) for t in range(11)]
+    found = [blend_fraction(t / 10, 0.5) for t in range(11)]
     assert found == pytest.approx([0, 0, 0, 0, 0.125, 0.25, 0.375, 0.5, 0.5, 0.5, 0.5], abs=1e-9)
-    assert blend_share(0.9, 0.0) == 0
+    assert blend_fraction(0.9, 0.0) == 0
 
 
 def test_only_pseudo_labels_inside_the_scan_are_blended(tmp_path: Path) -> None:
@@ -373,7 +373,7 @@ def test_only_pseudo_labels_inside_the_scan_are_blended(tmp_path: Path) -> None:
     batch = some_batch(config, [False, True])
     batch.target[:, :, :3] = 0  # outside
     probabilities = torch.full_like(batch.target, 1 / CLASSES)
-    found = blend(batch, probabilities, 0.25)
+    found = blend_targets(batch, probabilities, 0.25)
     assert torch.equal(found.target[0], batch.target[0])
     assert torch.equal(found.target[:, :, :3], torch.zeros_like(found.target[:, :, :3]))
     expected = 0.75 * batch.target[1, :, 3:] + 0.25 / CLASSES

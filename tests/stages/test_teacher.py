@@ -275,6 +275,6 @@ def test_a_fault_in_the_middle_names_its_case(
     def no_room(*_: object) -> None:
         raise HstfError("no room")
 
-    monkeypatch.setattr(ensemble, "predict_views", no_room)
+    monkeypatch.setattr(ensemble, "predict_with_tta", no_room)
     with pytest.raises(HstfError, match="case_2: no room"):
         teacher(experiment.config, 1, "unlabelled_0")

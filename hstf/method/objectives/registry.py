@@ -19,6 +19,11 @@ def student_objective(config: Config) -> Objective:
         >>> type(student_objective(Config())).__name__
         'SelfTraining'
     """
-    module, _, function = OBJECTIVES[config.student.objective].partition(":")
+    return build_objective(config.student.objective, config)
+
+
+def build_objective(name: str, config: Config) -> Objective:
+    """Return the objective ``name`` with the settings of ``config``."""
+    module, _, function = OBJECTIVES[name].partition(":")
     objective: Objective = getattr(import_module(module), function)(config)
     return objective

@@ -1,4 +1,4 @@
-"""Lesions one by one: components, their probability of being real, and where one is possible."""
+"""Lesions: components, their probability to be real, and voxels where a lesion is possible."""
 
 import numpy as np
 import pytest
@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from hstf.method.plr.lesions import (
     Component,
     LesionModel,
-    are_real,
     find_components,
     fit_lesions,
     possible_bound,
+    real_components,
 )
 
 
@@ -19,7 +19,7 @@ def lesion(probability: float, ml: float = 1.0, agreement: float = 0.9) -> Compo
     return Component(1, ml, probability, agreement, (0.0, 0.0, 0.0))
 
 
-def test_components_are_measured_by_hand() -> None:
+def test_find_components_equals_values_by_hand() -> None:
     mask = np.zeros((6, 6, 6), bool)
     mask[0, 0, 0] = mask[1, 1, 1] = True  # they touch at a corner
     mask[4, 3, 2] = True
@@ -39,34 +39,34 @@ def test_components_are_measured_by_hand() -> None:
     assert second.agreement == 1.0 and second.centre == (4.0, 3.0, 2.0)
 
 
-def test_no_voxel_no_component() -> None:
+def test_find_components_of_an_empty_mask_is_empty() -> None:
     empty = np.zeros((3, 3, 3), bool)
     numbers, found = find_components(
         empty, np.zeros((3, 3, 3), np.uint8), np.zeros((3, 3, 3), np.uint8), 1.0
     )
     assert not numbers.any() and found == []
-    assert are_real(numbers, found, empty, ~empty) == []
+    assert real_components(numbers, found, empty, ~empty) == []
 
 
 @given(st.floats(0.02, 0.98), st.floats(0.001, 100), st.floats(0, 1))
 @settings(max_examples=30, deadline=None)
-def test_without_components_the_mean_probability_is_what_counts(
+def test_fit_lesions_without_components_returns_the_mean_probability(
     p: float, ml: float, agreement: float
 ) -> None:
     assert fit_lesions([], [], 0.2).probability(lesion(p, ml, agreement)) == pytest.approx(p)
 
 
-def test_false_components_lower_and_true_ones_raise_what_is_said() -> None:
-    said = lesion(0.7)
+def test_fit_lesions_follows_the_components() -> None:
+    typical = lesion(0.7)
     false, true = (
-        fit_lesions([said] * 6, [real] * 6, 0.2).probability(said) for real in (False, True)
+        fit_lesions([typical] * 6, [real] * 6, 0.2).probability(typical) for real in (False, True)
     )
     assert false < 0.4 < 0.7 < true
-    one = fit_lesions([said], [False], 0.2).probability(said)
-    assert false < one < 0.7  # one component says less than six
+    one = fit_lesions([typical], [False], 0.2).probability(typical)
+    assert false < one < 0.7  # one component has less influence than six
 
 
-def test_size_tells_where_small_components_are_false() -> None:
+def test_fit_lesions_uses_the_volume() -> None:
     components = [lesion(0.7, ml) for ml in (0.01, 0.02, 0.02, 0.03, 3, 4, 5, 8)]
     model = fit_lesions(components, [c.volume_ml > 1 for c in components], 0.2)
     small, large = (model.probability(lesion(0.7, ml)) for ml in (0.02, 5))
@@ -75,7 +75,7 @@ def test_size_tells_where_small_components_are_false() -> None:
 
 @given(st.integers(0, 300))
 @settings(max_examples=40, deadline=None)
-def test_surer_larger_and_more_agreed_upon_is_never_less_likely(seed: int) -> None:
+def test_fit_lesions_never_prefers_worse_features(seed: int) -> None:
     rng = np.random.default_rng(seed)
     count = int(rng.integers(0, 12))
     components = [lesion(*rng.uniform((0.3, 0.01, 0), (1, 5, 1))) for _ in range(count)]
@@ -86,44 +86,36 @@ def test_surer_larger_and_more_agreed_upon_is_never_less_likely(seed: int) -> No
         assert model.probability(better) >= base - 1e-9
 
 
-def test_a_component_is_real_where_a_tenth_of_it_is() -> None:
+def test_real_components_need_a_tenth_of_their_voxels() -> None:
     mask = np.zeros((40, 3, 3), bool)
     mask[:10, 1, 1] = mask[20:31, 1, 1] = True
     numbers, found = find_components(mask, mask.view(np.uint8), np.zeros(mask.shape, np.uint8), 1.0)
     truth = np.zeros_like(mask)
     truth[0, 1, 1] = truth[20, 1, 1] = True  # one of ten, one of eleven
-    assert are_real(numbers, found, truth, np.ones_like(mask)) == [True, False]
+    assert real_components(numbers, found, truth, np.ones_like(mask)) == [True, False]
 
 
-def test_of_a_component_only_labelled_voxels_tell() -> None:
+def test_real_components_uses_known_voxels_only() -> None:
     mask = np.zeros((1, 40, 3, 3), bool)[0]
     mask[0:10, 1, 1] = mask[20:30, 1, 1] = mask[35:38, 1, 1] = True
     numbers, found = find_components(mask, mask.view(np.uint8), np.zeros(mask.shape, np.uint8), 1.0)
     lesion, known = np.zeros_like(mask), np.zeros_like(mask)
     lesion[4, 1, 1] = True
     known[4, 1, 1] = known[22:24, 1, 1] = True
-    assert are_real(numbers, found, lesion, known) == [True, False, None]
+    assert real_components(numbers, found, lesion, known) == [True, False, None]
 
 
-def test_where_a_lesion_is_possible() -> None:
+def test_possible_bound_equals_values_by_hand() -> None:
     voxels, lesions = np.zeros(256, int), np.zeros(256, int)
     voxels[[0, 30, 60, 200]] = 100_000, 1_000, 100, 50
     lesions[[30, 60, 200]] = 5, 10, 50
-    assert possible_bound(voxels, lesions) == pytest.approx(
-        31 / 255
-    )  # 65 of 1,150 are too few, 60 of 150 enough
+    # 65 of 1,150 are too few, 60 of 150 are enough.
+    assert possible_bound(voxels, lesions) == pytest.approx(31 / 255)
     assert possible_bound(voxels, np.zeros(256, int)) == 0.2
     lesions[[30, 60, 200]] = 0, 0, 1
     assert possible_bound(voxels, lesions) == 0.5  # one voxel in fifty: within the bounds
 
 
-def test_models_come_back_from_json() -> None:
-    from dataclasses import asdict
-
+def test_lesion_model_is_restored_from_json() -> None:
     model = fit_lesions([lesion(0.7), lesion(0.4)], [True, False], 0.1)
-    assert (
-        LesionModel.of_json(
-            {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(model).items()}
-        )
-        == model
-    )
+    assert LesionModel.model_validate_json(model.model_dump_json()) == model

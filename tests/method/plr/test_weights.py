@@ -1,4 +1,4 @@
-"""Voxel weights against the formulas in floating point."""
+"""Voxel weights, compared with the formula in floating point."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -12,7 +12,7 @@ exponents = st.integers(0, 20).map(lambda quarters: quarters / 4)
 
 @given(st.integers(0, 1000), exponents, exponents, exponents)
 @settings(max_examples=30, deadline=None)
-def test_weights_follow_the_formula(seed: int, a: float, b: float, c: float) -> None:
+def test_voxel_weights_follow_the_formula(seed: int, a: float, b: float, c: float) -> None:
     uncertainty = np.random.default_rng(seed).integers(0, 256, (3, 4, 5, 6)).astype(np.uint8)
     h, v, d = uncertainty / 255.0
     config = RefineConfig(entropy_weight=a, scale_variance_weight=b, disagreement_weight=c)
@@ -20,13 +20,13 @@ def test_weights_follow_the_formula(seed: int, a: float, b: float, c: float) -> 
     np.testing.assert_allclose(voxel_weights(uncertainty, config) / 255, expected, atol=0.6 / 255)
 
 
-def test_certain_voxels_count_in_full_and_hopeless_ones_not_at_all() -> None:
+def test_voxel_weights_are_1_for_certain_and_0_for_uniform_voxels() -> None:
     uncertainty = np.zeros((3, 1, 1, 2), np.uint8)
     uncertainty[0, ..., 1] = 255
     np.testing.assert_array_equal(voxel_weights(uncertainty, RefineConfig()), [[[255, 0]]])
 
 
-def test_threshold_is_that_of_the_class() -> None:
+def test_below_threshold_uses_the_threshold_of_the_class() -> None:
     label = np.array([0, 0, 1, 1], np.uint8)
     confidence = np.array([127, 128, 203, 204], np.uint8)
     np.testing.assert_array_equal(
@@ -34,7 +34,7 @@ def test_threshold_is_that_of_the_class() -> None:
     )
 
 
-def test_caps_never_raise_a_weight() -> None:
+def test_cap_weight_never_raises_a_weight() -> None:
     weight = np.array([10, 200, 200], np.uint8)
     cap_weight(weight, np.array([True, True, False]), 0.3)
     np.testing.assert_array_equal(weight, [10, 76, 200])
