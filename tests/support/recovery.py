@@ -21,12 +21,14 @@ def recovery(record: Record, fault: str, goes_on: str) -> Iterator[None]:
     """Measure the block, which starts again after ``fault`` and ends with the work done; ``goes_on`` says how."""
     start = time.monotonic()
     yield
-    for name, value in (
-        ("fault", fault),
-        ("goes on", goes_on),
-        ("seconds", time.monotonic() - start),
-    ):
-        record(name, value)
+    record_recovery(record, fault, goes_on, time.monotonic() - start)
+
+
+def record_recovery(record: Record, fault: str, goes_on: str, seconds: float) -> None:
+    """Record how long the work took after it was started again."""
+    record("fault", fault)
+    record("goes on", goes_on)
+    record("seconds", seconds)
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 300) -> None:

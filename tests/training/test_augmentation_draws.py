@@ -1,7 +1,7 @@
 """Augmented patches stay the same: the order of random draws and the arithmetic must not change.
 
-Measured results depend on them. ``augmented_patches.json`` has numbers of an earlier version, before
-each change got a file of its own.
+Measured results depend on them. ``augmented_patches.json`` has numbers of the version before
+each change got its own file.
 """
 
 import json

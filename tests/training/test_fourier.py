@@ -1,4 +1,4 @@
-"""Sites: the look of another hospital, by the amplitudes of its low frequencies."""
+"""Fourier domain adaptation: low-frequency amplitudes of another hospital."""
 
 import math
 from pathlib import Path
@@ -16,7 +16,7 @@ from hstf.stages.report.page import Table
 from hstf.stages.report.pseudo_labels import _site_table
 from hstf.stages.report.results import Results
 from hstf.training.batch import Batch
-from hstf.training.fourier import BAND, mix_amplitudes, with_amplitude_of
+from hstf.training.fourier import BAND, mix_amplitudes, with_amplitudes_of
 
 ISOTROPIC = (1.0, 1.0, 1.0)
 SHAPE = (24, 20, 15)
@@ -30,12 +30,12 @@ def noise(batch: int = 1, channels: int = 2, seed: int = 0) -> Tensor:
     return torch.randn(batch, channels, *SHAPE, generator=generator(seed))
 
 
-def test_a_look_is_amplitude_of_low_frequencies_as_in_numpy() -> None:
-    """FDA in its own words: shift the spectrum, swap a box about its middle, keep the phase."""
-    image, look = noise(seed=1), noise(seed=2)
-    found = with_amplitude_of(image, look, ISOTROPIC)
+def test_with_amplitudes_of_agrees_with_numpy() -> None:
+    """FDA as in the paper: shift the spectrum, swap a box about its centre, keep the phase."""
+    image, donor = noise(seed=1), noise(seed=2)
+    found = with_amplitudes_of(image, donor, ISOTROPIC)
     for channel in range(2):
-        own, other = (np.fft.fftshift(np.fft.fftn(x[0, channel].numpy())) for x in (image, look))
+        own, other = (np.fft.fftshift(np.fft.fftn(x[0, channel].numpy())) for x in (image, donor))
         box = tuple(slice(n // 2 - int(BAND * n), n // 2 + int(BAND * n) + 1) for n in SHAPE)
         amplitude = np.abs(own)
         amplitude[box] = np.abs(other)[box]
@@ -44,51 +44,51 @@ def test_a_look_is_amplitude_of_low_frequencies_as_in_numpy() -> None:
         assert np.allclose(found[0, channel].numpy(), expected.real, atol=1e-4)
 
 
-def test_its_own_look_changes_nothing_and_edges_stay() -> None:
+def test_with_amplitudes_of_itself_changes_nothing() -> None:
     image = noise()
-    assert torch.allclose(with_amplitude_of(image, image, ISOTROPIC), image, atol=1e-5)
-    brighter = with_amplitude_of(image + 5, image + 8, ISOTROPIC)
-    assert torch.allclose(brighter, image + 8, atol=1e-4), "the mean is the lowest of frequencies"
+    assert torch.allclose(with_amplitudes_of(image, image, ISOTROPIC), image, atol=1e-5)
+    brighter = with_amplitudes_of(image + 5, image + 8, ISOTROPIC)
+    assert torch.allclose(brighter, image + 8, atol=1e-4), "the mean is the lowest frequency"
 
 
-def test_frequencies_are_those_of_the_anatomy() -> None:
+def test_with_amplitudes_of_uses_frequencies_of_the_anatomy() -> None:
     """A wave of 40 finest voxels across thick slices is low, one of 10 voxels is not."""
     z = torch.arange(20) * 4.0
     wave = torch.cos(2 * math.pi * z / 40).expand(1, 1, 24, 24, 20)
     flat = torch.zeros(1, 1, 24, 24, 20)
-    assert with_amplitude_of(wave, flat, (1.0, 1.0, 4.0)).abs().max() < 1e-4
-    assert torch.allclose(with_amplitude_of(wave, flat, ISOTROPIC), wave, atol=1e-4)
+    assert with_amplitudes_of(wave, flat, (1.0, 1.0, 4.0)).abs().max() < 1e-4
+    assert torch.allclose(with_amplitudes_of(wave, flat, ISOTROPIC), wave, atol=1e-4)
 
 
-def test_labelled_patches_take_the_look_of_unlabelled_ones() -> None:
+def test_mix_amplitudes_changes_labelled_patches_only() -> None:
     image, unlabelled = noise(4), torch.tensor([False, True, False, True])
     found = mix_amplitudes(image, unlabelled, 1.0, ISOTROPIC, generator())
     assert torch.equal(found[unlabelled], image[unlabelled])
     for index in (0, 2):
-        looks = [
-            with_amplitude_of(image[[index]], image[[donor]], ISOTROPIC)[0] for donor in (1, 3)
+        candidates = [
+            with_amplitudes_of(image[[index]], image[[donor]], ISOTROPIC)[0] for donor in (1, 3)
         ]
-        assert sum(torch.allclose(found[index], look, atol=1e-5) for look in looks) == 1
+        assert sum(torch.allclose(found[index], other, atol=1e-5) for other in candidates) == 1
 
 
 @pytest.mark.parametrize("unlabelled", [[False, False], [True, True]])
-def test_patches_of_one_kind_stay_as_they_are(unlabelled: list[bool]) -> None:
+def test_mix_amplitudes_keeps_a_batch_of_one_kind(unlabelled: list[bool]) -> None:
     image = noise(2)
     assert mix_amplitudes(image, torch.tensor(unlabelled), 1.0, ISOTROPIC, generator()) is image
 
 
-def test_a_batch_in_which_none_takes_a_look_stays_as_it_is() -> None:
+def test_mix_amplitudes_keeps_a_batch_in_which_no_patch_is_chosen() -> None:
     image = noise(2)
     assert mix_amplitudes(image, torch.tensor([False, True]), 1e-9, ISOTROPIC, generator()) is image
 
 
-def test_without_it_nothing_is_drawn() -> None:
+def test_mix_amplitudes_draws_nothing_if_it_is_off() -> None:
     g, image = generator(), noise(2)
     assert mix_amplitudes(image, torch.tensor([False, True]), 0.0, ISOTROPIC, g) is image
     assert torch.equal(g.get_state(), generator().get_state())
 
 
-def test_patches_take_a_look_as_often_as_they_should() -> None:
+def test_mix_amplitudes_changes_patches_with_its_probability() -> None:
     image = torch.randn(80, 1, 6, 6, 6, generator=generator())
     unlabelled = torch.arange(80) % 2 == 0
     found = mix_amplitudes(image, unlabelled, 0.3, ISOTROPIC, generator(1))
@@ -96,18 +96,20 @@ def test_patches_take_a_look_as_often_as_they_should() -> None:
     assert 0.1 < changed < 0.5
 
 
-def test_strong_views_have_it_and_weak_ones_do_not() -> None:
+def test_batch_strong_mixes_amplitudes() -> None:
     weak = noise(2)
     ones = torch.ones(2, 1, *SHAPE)
     pseudo = torch.tensor([False, True])[:, None, None, None, None].expand_as(ones)
     config = AugmentationConfig(intensity_probability=0, fourier_probability=1)
     strong = Batch(weak, ones, ones, pseudo, config, generator()).strong()
-    assert torch.allclose(strong[0], with_amplitude_of(weak[:1], weak[1:], ISOTROPIC)[0], atol=1e-5)
+    assert torch.allclose(
+        strong[0], with_amplitudes_of(weak[:1], weak[1:], ISOTROPIC)[0], atol=1e-5
+    )
     assert torch.equal(strong[1], weak[1])
 
 
 @pytest.mark.parametrize("sites", [("rome", "oslo", "oslo"), ("rome", "rome", "rome")])
-def test_the_report_tells_pseudo_labels_by_site(tmp_path: Path, sites: tuple[str, ...]) -> None:
+def test_site_table_lists_pseudo_labels_by_site(tmp_path: Path, sites: tuple[str, ...]) -> None:
     config = Config(output=str(tmp_path), cases=str(tmp_path / "cases.csv"))
     names = ["a", "b", "c"]
     sheet = [

@@ -1,4 +1,4 @@
-"""Cases held on a device against the same cases on disk."""
+"""Cached cases against the same cases on disk."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from support.training_files import CLASSES, SHAPE, scan, write_case, write_exper
 
 from hstf.experiment.layout import Layout
 from hstf.imaging.arrays import write_array
-from hstf.training.gpu_cache import on_device
+from hstf.training.gpu_cache import cache_cases, load_on_device
 from hstf.training.member import pseudo_cases
 from hstf.training.patches import PatchSource, TrainingCase
 
@@ -18,8 +18,8 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> list[TrainingCase]:
-    """A labelled case, one with soft targets and weights, and an image alone."""
-    folder = tmp_path_factory.mktemp("held")
+    """Return a labelled case, a pseudo-labelled case, and an image without label."""
+    folder = tmp_path_factory.mktemp("cache")
     config, _ = write_experiment(folder)
     write_labels(config, 1, ["u_0"])
     write_case(folder / "l", labelled=True)
@@ -27,53 +27,53 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> list[TrainingCase]:
     label[3:5] = 255
     write_array(folder / "l" / "label.b2nd", label, 8)
     files = [folder / "l" / name for name in ("image.b2nd", "label.b2nd", "locations.npy")]
-    alone = TrainingCase("i", files[0], None, None, pseudo=True)
+    unlabelled = TrainingCase("i", files[0], None, None, pseudo=True)
     return [
         TrainingCase("l", *files, pseudo=False),
         *pseudo_cases(Layout.of(config), 1, {"u_0": "automatic"}),
-        alone,
+        unlabelled,
     ]
 
 
 @given(start=st.tuples(*[st.integers(-6, 12)] * 3), which=st.integers(0, 2))
-def test_regions_are_those_of_the_files(
+def test_load_on_device_returns_the_regions_of_the_files(
     cases: list[TrainingCase], start: tuple[int, ...], which: int
 ) -> None:
     corner = np.minimum(start, np.array(SHAPE) - 1)
     expected = cases[which].region(corner, (8, 7, 6), CLASSES)
-    found = on_device(cases[which], CPU).region(corner, (8, 7, 6), CLASSES)
+    found = load_on_device(cases[which], CPU).region(corner, (8, 7, 6), CLASSES)
     assert found.dtype == expected.dtype == torch.float32
     assert torch.equal(found, expected)
 
 
-def test_every_target_value_is_divided_alike() -> None:
+def test_division_of_targets_is_the_same_in_torch_and_numpy() -> None:
     values = np.arange(256, dtype=np.uint8)
     assert torch.equal(
         torch.from_numpy(values) / 255, torch.from_numpy(values.astype(np.float32) / 255)
     )
 
 
-def test_batches_are_the_same(cases: list[TrainingCase]) -> None:
+def test_batch_of_cached_cases_is_that_of_the_files(cases: list[TrainingCase]) -> None:
     def batch(of: list[TrainingCase]) -> torch.Tensor:
         return PatchSource(of[:1], of[1:], CLASSES, (8, 8, 8), 2, 0.5, 0.5, 7).batch(3).region
 
-    assert torch.equal(batch(cases), batch([on_device(case, CPU) for case in cases]))
+    assert torch.equal(batch(cases), batch([load_on_device(case, CPU) for case in cases]))
 
 
-def test_a_cpu_holds_nothing(cases: list[TrainingCase]) -> None:
-    assert hold(cases, CPU, 8.0) == cases
+def test_cache_cases_caches_nothing_on_a_cpu(cases: list[TrainingCase]) -> None:
+    assert cache_cases(cases, CPU, 8.0) == cases
 
 
-def test_what_does_not_fit_stays_on_disk(cases: list[TrainingCase]) -> None:
-    meta = torch.device("meta")  # stands for a GPU: takes tensors, holds no voxel
+def test_cache_cases_leaves_on_disk_what_does_not_fit(cases: list[TrainingCase]) -> None:
+    meta = torch.device("meta")  # replaces a GPU: accepts tensors but stores no voxels
     image = scan("l")[0]
     enough = (image.nbytes + image[0].size) / 1e9
-    kinds = [type(case).__name__ for case in hold(cases, meta, enough)]
-    assert kinds == ["HeldCase", "TrainingCase", "TrainingCase"]
-    assert hold(cases, meta, 0.0) == cases
+    kinds = [type(case).__name__ for case in cache_cases(cases, meta, enough)]
+    assert kinds == ["CachedCase", "TrainingCase", "TrainingCase"]
+    assert cache_cases(cases, meta, 0.0) == cases
 
 
-def test_places_come_along(cases: list[TrainingCase]) -> None:
-    held = on_device(cases[0], CPU)
-    assert np.array_equal(held.locations(), cases[0].locations())
-    assert (held.shape, held.image_path) == (SHAPE, cases[0].image_path)
+def test_load_on_device_keeps_locations_and_paths(cases: list[TrainingCase]) -> None:
+    cached = load_on_device(cases[0], CPU)
+    assert np.array_equal(cached.locations(), cases[0].locations())
+    assert (cached.shape, cached.image_path) == (SHAPE, cases[0].image_path)

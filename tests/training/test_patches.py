@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hstf.training.augmentation import region_size
 from support.training_files import CLASSES, PATCH, SHAPE, cases_in, scan, source_of
 
 from hstf.imaging.arrays import write_array
 from hstf.runtime.errors import HstfError
+from hstf.training.augmentations.spatial import region_size
 from hstf.training.patches import TrainingCase
 
 
 @pytest.mark.parametrize("start", [(0, 0, 0), (-3, 5, 2), (6, -1, -2)])
-def test_regions_hold_the_scan_and_weigh_nothing_outside(
+def test_region_is_the_scan_and_has_no_weight_outside(
     tmp_path: Path, start: tuple[int, int, int]
 ) -> None:
     (case,), (image, label) = cases_in(tmp_path, 1), scan("l_0")
@@ -25,7 +25,7 @@ def test_regions_hold_the_scan_and_weigh_nothing_outside(
     pads = [(0, 0), *[(12, 12)] * 3]
     window = (slice(None), *(slice(s + 12, s + 22) for s in start))
     one_hot = (label == np.arange(CLASSES).reshape(-1, 1, 1, 1)).astype(np.float32)
-    one_hot[:, 4, 5, 4] = 1 / CLASSES  # inside the scan, of any class, and of no weight
+    one_hot[:, 4, 5, 4] = 1 / CLASSES  # inside the scan, ignored
     weight = (label != 255)[None].astype(np.float32)
     expected = np.concatenate(
         [np.pad(a.astype(np.float32), pads)[window] for a in (image, one_hot, weight)]
@@ -36,7 +36,7 @@ def test_regions_hold_the_scan_and_weigh_nothing_outside(
     np.testing.assert_allclose(found[1:-1].sum(0)[found[-1] > 0], 1)
 
 
-def test_pseudo_labels_bring_their_own_probabilities_and_weights(tmp_path: Path) -> None:
+def test_region_of_pseudo_labels_has_their_probabilities_and_weights(tmp_path: Path) -> None:
     (case,) = cases_in(tmp_path, 1, "u")
     found = case.region(np.array((0, 0, 0)), SHAPE, CLASSES).numpy()
     np.testing.assert_allclose(found[-1], 0.2)
@@ -44,23 +44,23 @@ def test_pseudo_labels_bring_their_own_probabilities_and_weights(tmp_path: Path)
     np.testing.assert_array_equal(found[1:-1].sum(0), 1)
 
 
-def test_of_an_image_alone_every_class_is_as_likely_and_nothing_weighs(tmp_path: Path) -> None:
+def test_region_without_label_has_equal_probabilities_and_no_weight(tmp_path: Path) -> None:
     (case,) = cases_in(tmp_path, 1)
-    alone = TrainingCase("x", case.image_path, None, None, pseudo=True)
+    unlabelled = TrainingCase("x", case.image_path, None, None, pseudo=True)
     corner = np.array((-3, 5, 2))
-    found, known = (c.region(corner, (10, 10, 10), CLASSES) for c in (alone, case))
+    found, known = (c.region(corner, (10, 10, 10), CLASSES) for c in (unlabelled, case))
     np.testing.assert_array_equal(found[0], known[0])
     np.testing.assert_allclose(
         found[1:-1].sum(0), known[1:-1].sum(0), atol=1e-6
     )  # 1 inside the scan, 0 outside
     assert (found[1:-1] == found[1]).all()
     assert not found[-1].any()
-    assert alone.files == [case.image_path]
-    batch = source_of([case], [alone], foreground_fraction=1.0).batch(0)
+    assert unlabelled.files == [case.image_path]
+    batch = source_of([case], [unlabelled], foreground_fraction=1.0).batch(0)
     assert batch.pseudo.tolist() == [False, True]
 
 
-def test_a_batch_is_a_function_of_seed_and_step(tmp_path: Path) -> None:
+def test_batch_depends_on_seed_and_step_only(tmp_path: Path) -> None:
     labelled, pseudo = cases_in(tmp_path, 3), cases_in(tmp_path, 2, "u")
     source, again = source_of(labelled, pseudo), source_of(labelled, pseudo)
     later = source.batch(11)
@@ -72,7 +72,7 @@ def test_a_batch_is_a_function_of_seed_and_step(tmp_path: Path) -> None:
     assert not torch.equal(source_of(labelled, pseudo, seed=8).batch(11).region, later.region)
 
 
-def test_batches_read_ahead_come_in_order(tmp_path: Path) -> None:
+def test_batches_come_in_order(tmp_path: Path) -> None:
     source = source_of(cases_in(tmp_path, 3), [])
     for first, last in [(0, 5), (3, 4), (4, 6), (6, 6)]:
         found = list(source.batches(first, last))
@@ -84,7 +84,7 @@ def test_batches_read_ahead_come_in_order(tmp_path: Path) -> None:
         )
 
 
-def test_a_file_that_cannot_be_read_ahead_is_told(tmp_path: Path) -> None:
+def test_batches_raise_for_a_missing_file(tmp_path: Path) -> None:
     cases = cases_in(tmp_path, 2)
     cases[1].image_path.unlink()
     with pytest.raises(HstfError, match=r"l_1/image\.b2nd: missing"):
@@ -92,7 +92,7 @@ def test_a_file_that_cannot_be_read_ahead_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3])
-def test_every_case_is_seen_once_before_any_is_seen_again(tmp_path: Path, batch_size: int) -> None:
+def test_cases_are_all_used_before_any_is_used_again(tmp_path: Path, batch_size: int) -> None:
     cases = cases_in(tmp_path, 6)
     source = source_of(cases, [], batch_size=batch_size)
     seen = [case.case_id for step in range(36 // batch_size) for case in source._cases(step)]
@@ -102,7 +102,7 @@ def test_every_case_is_seen_once_before_any_is_seen_again(tmp_path: Path, batch_
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "fraction", "share"),
+    ("batch_size", "fraction", "per_batch"),
     [
         (2, 0.5, 1),
         (4, 0.5, 2),
@@ -114,14 +114,14 @@ def test_every_case_is_seen_once_before_any_is_seen_again(tmp_path: Path, batch_
         (1, 0.25, 0.25),
     ],
 )
-def test_labelled_and_pseudo_labelled_cases_keep_their_share(
-    tmp_path: Path, batch_size: int, fraction: float, share: float
+def test_cases_keep_the_labelled_fraction(
+    tmp_path: Path, batch_size: int, fraction: float, per_batch: float
 ) -> None:
     labelled, pseudo = cases_in(tmp_path, 2), cases_in(tmp_path, 3, "u")
     source = source_of(labelled, pseudo, batch_size=batch_size, labelled_fraction=fraction)
     counts = [Counter(case.pseudo for case in source._cases(step)) for step in range(40)]
     assert all(c.total() == batch_size for c in counts)
-    assert sum(c[False] for c in counts) == pytest.approx(40 * share, abs=1)
+    assert sum(c[False] for c in counts) == pytest.approx(40 * per_batch, abs=1)
     if batch_size > 1:
         assert all(c[False] and c[True] for c in counts)
     seen = Counter(
@@ -130,14 +130,14 @@ def test_labelled_and_pseudo_labelled_cases_keep_their_share(
     assert max(seen.values()) - min(seen.values()) <= 1
 
 
-def test_labelled_and_pseudo_labelled_cases_are_not_always_the_same_pairs(tmp_path: Path) -> None:
+def test_cases_are_not_always_the_same_pairs(tmp_path: Path) -> None:
     source = source_of(cases_in(tmp_path, 4), cases_in(tmp_path, 4, "u"))
     pairs = {tuple(case.case_id for case in source._cases(step)) for step in range(32)}
     assert len(pairs) > 8
 
 
-def test_half_of_the_patches_show_a_class_each_equally_often(tmp_path: Path) -> None:
-    """Lesion voxels are a tenth of the liver's; a patch centred on either holds its voxel at the middle."""
+def test_centre_draws_each_class_with_equal_probability(tmp_path: Path) -> None:
+    """Lesion voxels are rarer than liver voxels; a patch is centred on the voxel that was drawn."""
     (case,) = cases_in(tmp_path, 1)
     label = np.zeros((40, 8, 8), np.uint8)
     label[4:20], label[33:35, 3:5, 3:5] = 1, 2
@@ -160,7 +160,7 @@ def test_half_of_the_patches_show_a_class_each_equally_often(tmp_path: Path) -> 
     assert 0 < sum(shown) < 60
 
 
-def test_cases_without_foreground_and_smaller_than_a_patch_are_read_too(tmp_path: Path) -> None:
+def test_batch_reads_cases_without_foreground_and_smaller_than_a_patch(tmp_path: Path) -> None:
     (case,) = cases_in(tmp_path, 1)
     write_array(case.image_path, np.ones((1, 5, 20, 3), np.float16), 8)
     write_array(case.target_path, np.zeros((5, 20, 3), np.uint8), 8)
@@ -173,7 +173,7 @@ def test_cases_without_foreground_and_smaller_than_a_patch_are_read_too(tmp_path
         assert torch.equal(region[:, 0], region[:, -1])
 
 
-def test_more_cases_than_a_process_may_open_can_be_read(tmp_path: Path) -> None:
+def test_region_leaves_no_file_open(tmp_path: Path) -> None:
     cases = cases_in(tmp_path, 1) * 60
     before = len(list(Path("/proc/self/fd").iterdir()))
     for case in [TrainingCase(**vars(case)) for case in cases]:

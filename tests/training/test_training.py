@@ -1,4 +1,4 @@
-"""The loop, and the state that lets an interrupted training end in the same weights."""
+"""The training loop, its resumable state, and the training of an ensemble member."""
 
 import json
 import math
@@ -29,6 +29,7 @@ from torch import Tensor
 
 from hstf.config.experiment import Config
 from hstf.config.training import TrainingConfig
+from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
 from hstf.imaging.arrays import write_array
 from hstf.method.objectives.supervision import supervised
@@ -36,6 +37,7 @@ from hstf.models.base import NetworkSpec
 from hstf.models.hybrid import HybridNet
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_csv, sha256_file
+from hstf.training.batch import Batch
 from hstf.training.loop import Objective, learning_rate, snapshot_steps, train
 from hstf.training.losses import pyramid_loss
 from hstf.training.member import initial_network, member_seed, train_member, training_fingerprint
@@ -70,7 +72,7 @@ def new_state(config: TrainingConfig) -> TrainingState:
 # ---- schedule, EMA, averages
 
 
-def test_the_learning_rate_grows_and_then_decays_to_zero() -> None:
+def test_learning_rate_grows_and_then_decays_to_zero() -> None:
     config = TrainingConfig(steps=100, warmup_steps=10, learning_rate=2e-3)
     rates = [learning_rate(step, config) for step in range(100)]
     assert rates[0] == pytest.approx(2e-4)
@@ -81,7 +83,7 @@ def test_the_learning_rate_grows_and_then_decays_to_zero() -> None:
     assert learning_rate(0, TrainingConfig(steps=1, warmup_steps=0)) == pytest.approx(1e-3)
 
 
-def test_ema_moves_by_its_decay() -> None:
+def test_update_ema_moves_by_its_decay() -> None:
     ema, network = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
     before = ema.weight.detach().clone()
     update_ema(ema, network, 0.75)
@@ -90,7 +92,7 @@ def test_ema_moves_by_its_decay() -> None:
     assert torch.equal(ema.weight, network.weight)
 
 
-def test_only_kernels_and_matrices_decay() -> None:
+def test_parameter_groups_decay_kernels_and_matrices_only() -> None:
     config = TrainingConfig(weight_decay=0.3)
     network = new_state(config).network
     decaying, free = parameter_groups(network, config)
@@ -100,7 +102,7 @@ def test_only_kernels_and_matrices_decay() -> None:
     assert len(decaying["params"]) + len(free["params"]) == len(list(network.parameters()))
 
 
-def test_averages_share_a_loss_out_to_its_terms() -> None:
+def test_averages_compute_means_of_loss_and_terms() -> None:
     averages = Averages()
     averages.add({"a": torch.tensor(1.0)}, torch.tensor(1.0))
     averages = Averages(**json.loads(json.dumps(averages.to_json())))
@@ -113,7 +115,7 @@ def test_averages_share_a_loss_out_to_its_terms() -> None:
 # ---- the loop
 
 
-def test_the_loop_takes_all_steps_and_writes_a_row_now_and_then(tmp_path: Path) -> None:
+def test_train_takes_all_steps_and_records_history(tmp_path: Path) -> None:
     config, objective = labelled_only(6)
     state, source = new_state(config), source_of(cases_in(tmp_path, 2), [])
     train(state, source, objective, config, tmp_path / "state", "x", "test")
@@ -128,7 +130,7 @@ def test_the_loop_takes_all_steps_and_writes_a_row_now_and_then(tmp_path: Path) 
     )
 
 
-def test_the_ema_follows_its_growing_decay(tmp_path: Path) -> None:
+def test_train_lets_the_ema_decay_grow(tmp_path: Path) -> None:
     config, objective = labelled_only(3)
     state, source = new_state(config), source_of(cases_in(tmp_path, 2), [])
     expected = state.ema.heads[0].weight.clone()
@@ -146,18 +148,16 @@ def test_the_ema_follows_its_growing_decay(tmp_path: Path) -> None:
     assert decays == [1 / 10, 2 / 11]
 
 
-@pytest.mark.parametrize("fault", ["loss", "gradient"])
-def test_a_loss_that_is_not_finite_names_its_cases_and_keeps_the_last_good_state(
-    tmp_path: Path, fault: str
-) -> None:
+@pytest.mark.parametrize("broken_part", ["loss", "gradient"])
+def test_train_raises_for_a_loss_that_is_not_finite(tmp_path: Path, broken_part: str) -> None:
     config, objective = labelled_only(6)
     state, source = new_state(config), source_of(cases_in(tmp_path, 2), [])
 
     def broken(s: TrainingState, batch: Batch) -> Mapping[str, Tensor]:
         terms = dict(objective(s, batch))
-        if s.step == 3 and fault == "loss":
+        if s.step == 3 and broken_part == "loss":
             terms["supervised"] = terms["supervised"] * math.nan
-        if s.step == 3 and fault == "gradient":  # the root of 0 has an infinite slope
+        if s.step == 3 and broken_part == "gradient":  # the root of 0 has an infinite slope
             terms["bad"] = (0 * s.network.heads[0].weight).abs().sum().sqrt()
         return terms
 
@@ -172,7 +172,7 @@ def test_a_loss_that_is_not_finite_names_its_cases_and_keeps_the_last_good_state
         assert all(p.isfinite().all() for p in network.parameters())
 
 
-def test_an_easy_scan_is_learned(tmp_path: Path) -> None:
+def test_train_learns_an_easy_scan(tmp_path: Path) -> None:
     config, objective = labelled_only(60)
     config = config.model_copy(
         update={"learning_rate": 1e-2, "checkpoint_seconds": 1e9, "history_every": 10}
@@ -192,8 +192,8 @@ def test_an_easy_scan_is_learned(tmp_path: Path) -> None:
 # ---- the state
 
 
-def test_a_resumed_training_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
-    """Interrupted between two rows of the history, and twice, each time just after a snapshot."""
+def test_train_resumed_ends_as_uninterrupted(tmp_path: Path) -> None:
+    """It is interrupted twice between two rows of the history, each time after a snapshot."""
     config, objective = labelled_only(9)
     config = config.model_copy(update={"snapshots": 2})
     assert snapshot_steps(config) == [3, 6]
@@ -232,10 +232,10 @@ def test_a_resumed_training_ends_as_an_uninterrupted_one(tmp_path: Path) -> None
     for one, other in zip(last.snapshots, whole.snapshots, strict=True):
         assert all(torch.equal(weights, other[name]) for name, weights in one.items())
     first, second = (torch.cat([w.flatten() for w in kept.values()]) for kept in last.snapshots)
-    assert not first.equal(second), "each is of its own step"
+    assert not first.equal(second), "the snapshots are of different steps"
 
 
-def test_state_of_other_inputs_or_damaged_state_is_not_resumed(tmp_path: Path) -> None:
+def test_resume_refuses_a_state_of_other_inputs_or_a_damaged_state(tmp_path: Path) -> None:
     config, _ = labelled_only()
     state = new_state(config)
     assert state.resume(tmp_path, "a") == "starts at step 0"
@@ -252,7 +252,7 @@ def test_state_of_other_inputs_or_damaged_state_is_not_resumed(tmp_path: Path) -
     assert broken.step == 0
 
 
-def test_the_fingerprint_knows_what_a_training_depends_on(tmp_path: Path) -> None:
+def test_training_fingerprint_depends_on_inputs_and_configuration(tmp_path: Path) -> None:
     config, _ = write_experiment(tmp_path)
     cases = cases_in(tmp_path / "cases", 3)
 
@@ -283,7 +283,7 @@ def test_the_fingerprint_knows_what_a_training_depends_on(tmp_path: Path) -> Non
 # ---- a member
 
 
-def test_members_have_seeds_and_first_weights_of_their_own(tmp_path: Path) -> None:
+def test_member_seed_differs_between_members(tmp_path: Path) -> None:
     config, _ = write_experiment(tmp_path)
     seeds = {member_seed(s, r, m) for s in (0, 1) for r in (0, 1) for m in ("fold_0", "seed_0")}
     assert len(seeds) == 8
@@ -295,7 +295,7 @@ def test_members_have_seeds_and_first_weights_of_their_own(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("training_key", ["network", "steps"])
-def test_a_changed_configuration_starts_over_and_ends_like_a_fresh_training(
+def test_train_member_starts_again_after_a_change_of_configuration(
     tmp_path: Path, training_key: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     changed = (
@@ -312,7 +312,8 @@ def test_a_changed_configuration_starts_over_and_ends_like_a_fresh_training(
             config, _ = write_experiment(tmp_path / name, **changed)
         objective = supervised(config)
         cases = cases_in(tmp_path / "cases", 2)
-        train_member(config, 0, "seed_0", config.warmup, objective, cases, [])
+        context = StageContext.of(config, "warmup")
+        train_member(context, "seed_0", config.warmup, objective, cases, [])
         assert ("another configuration" in capsys.readouterr().out) == (name == "stale")
     weights = [sha256_file(p) for p in sorted(tmp_path.rglob("seed_0/weights.pt"))]
     assert len(weights) == 2
@@ -326,11 +327,11 @@ os.sched_setaffinity(0, {{{CORE}}})
 from hstf.cli import main
 sys.exit(main(sys.argv[1:]))
 """]  # fmt: skip
-"""``hstf`` with as many threads as the tests have: sums of floats depend on it."""
+"""``hstf`` with one thread, as the tests: sums of floating-point numbers depend on it."""
 
 
 def step_when_killed(arguments: list[str], state: Path) -> int:
-    """Start a training in a process of its own and kill it on its way; returns the step of its last state."""
+    """Start a training in another process and kill it; return the step of its last state."""
     process = subprocess.Popen(
         [*COMMAND, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -346,7 +347,7 @@ def step_when_killed(arguments: list[str], state: Path) -> int:
     return int(torch.load(state, weights_only=True)["step"])
 
 
-def test_a_killed_training_ends_in_the_same_bytes_as_an_uninterrupted_one(
+def test_warmup_killed_ends_in_the_same_bytes_as_uninterrupted(
     tmp_path: Path, record_property: Record
 ) -> None:
     keys = {"warmup": {"steps": 60, "history_every": 8}}
@@ -368,7 +369,7 @@ def test_a_killed_training_ends_in_the_same_bytes_as_an_uninterrupted_one(
     ]  # fmt: skip
 
 
-def test_a_finished_training_is_not_done_again(
+def test_warmup_finished_is_not_repeated(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config, _ = write_experiment(tmp_path, warmup={"steps": 6})
