@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hstf import __version__
+from hstf.commands import arguments as command_options
 from hstf.runtime.errors import HstfError, is_memory_error
 from hstf.stages import arguments as options
 
@@ -23,15 +24,23 @@ class Command:
     """A subcommand."""
 
     module: str
-    """Module with ``run(args) -> int``, and with ``add_arguments(parser)`` unless given here."""
+    """Module with ``run(args) -> int``."""
     summary: str
-    add_arguments: Callable[[argparse.ArgumentParser], None] | None = None
+    """One line of help."""
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    """Adds the options; it must not need a heavy import."""
 
 
 COMMANDS = {
-    "phantom": Command("hstf.commands.phantom", "write a synthetic data set with its case sheet"),
+    "phantom": Command(
+        "hstf.commands.phantom",
+        "write a synthetic data set with its case sheet",
+        command_options.add_phantom_arguments,
+    ),
     "import": Command(
-        "hstf.commands.import_data", "write the case sheet and configuration of a data set"
+        "hstf.commands.import_data",
+        "write the case sheet and configuration of a data set",
+        command_options.add_import_arguments,
     ),
     "check": Command(
         "hstf.stages.check.stage",
@@ -91,10 +100,26 @@ COMMANDS = {
     "export": Command(
         "hstf.stages.export", "export the last round's model as one folder", options.add_config
     ),
-    "predict": Command("hstf.commands.predict", "segment scans with an exported model"),
-    "models": Command("hstf.commands.models", "print parameters and operations of all networks"),
-    "verify": Command("hstf.commands.verify", "check that results are still as they were written"),
-    "config": Command("hstf.commands.config", "show, check or document the configuration"),
+    "predict": Command(
+        "hstf.commands.predict",
+        "segment scans with an exported model",
+        command_options.add_predict_arguments,
+    ),
+    "models": Command(
+        "hstf.commands.models",
+        "print parameters and operations of all networks",
+        command_options.add_models_arguments,
+    ),
+    "verify": Command(
+        "hstf.commands.verify",
+        "check that results are still as they were written",
+        command_options.add_verify_arguments,
+    ),
+    "config": Command(
+        "hstf.commands.config",
+        "show, check or document the configuration",
+        command_options.add_config_arguments,
+    ),
 }
 
 
@@ -106,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         130 interrupted.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    args = _parser(arguments).parse_args(arguments)
+    args = _parser().parse_args(arguments)
     module = importlib.import_module(COMMANDS[args.command].module)
     try:
         return module.run(args)
@@ -128,7 +153,7 @@ def _fail(command: str, message: str) -> int:
     return EXIT_PROBLEM
 
 
-def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "hstf", description="Iterative self-training of 3D medical image segmentation."
     )
@@ -136,15 +161,5 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=command.summary, description=command.summary)
-        is_chosen = bool(arguments) and arguments[0] == name
-        if is_chosen:
-            _add_arguments(command, subparser)
+        command.add_arguments(subparser)
     return parser
-
-
-def _add_arguments(command: Command, parser: argparse.ArgumentParser) -> None:
-    """Add the options of the command that runs; only its module is imported."""
-    if command.add_arguments is not None:
-        command.add_arguments(parser)
-    else:
-        importlib.import_module(command.module).add_arguments(parser)

@@ -1,6 +1,6 @@
 """``hstf config``: show, check and document a configuration.
 
-``config/README.md`` and ``workflow/schemas/config.schema.json`` are generated here from the classes
+The reference of the configuration and its JSON schema are generated here from the classes
 of the configuration, so that they always agree with the code.
 """
 
@@ -13,14 +13,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from hstf.commands.arguments import add_config_arguments as add_arguments  # noqa: F401
 from hstf.config.experiment import Config
 from hstf.config.load import config_text, load_config
 from hstf.config.methods import METHODS
 from hstf.config.section import Section
 from hstf.datasets.importers.registry import IMPORTERS
 from hstf.experiment.cases import Split, read_cases, refuse_few_patients
-from hstf.experiment.comparison import cells
+from hstf.experiment.comparison import cells_of
 from hstf.experiment.reuse import check_reuse
 
 BOUNDS = {
@@ -63,7 +62,7 @@ def check(config: Config) -> str:
     sheet = read_cases(config)
     refuse_few_patients(sheet.of(Split.LABELLED), config.warmup.folds)
     check_reuse(config)
-    cells(config)
+    cells_of(config)
     counts = [f"{len(sheet.of(split))} {split}" for split in Split]
     summary = [
         f"{config.experiment}: valid",
@@ -83,7 +82,7 @@ def schema_text() -> str:
 
 
 def document() -> str:
-    """Return the content of ``config/README.md``."""
+    """Return the page ``docs/reference/configuration.md``."""
     template = files("hstf.config").joinpath("configuration.md").read_text(encoding="utf-8")
     kinds = "\n".join(_kinds())
     lines = [

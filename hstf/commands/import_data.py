@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast, get_args
 
-from hstf.commands.arguments import add_import_arguments as add_arguments  # noqa: F401
 from hstf.config.experiment import Modality
 from hstf.config.load import load_config
 from hstf.datasets.importers.dataset import DataSet, FoundCase, Labels

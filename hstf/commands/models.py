@@ -8,13 +8,12 @@ from typing import cast
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from hstf.commands.arguments import add_models_arguments as add_arguments  # noqa: F401
 from hstf.config.experiment import Config
 from hstf.config.load import load_config
 from hstf.experiment.layout import Layout
 from hstf.experiment.plan import Plan, Triple
 from hstf.models.base import NetworkSpec
-from hstf.models.registry import NETWORKS, build, network_spec
+from hstf.models.registry import NAMES, build, network_spec
 from hstf.stages.plan.decide import level_channels, network_levels
 
 DEFAULT_PATCH = (96, 96, 96)
@@ -78,7 +77,7 @@ def table(config: Config, plan: Plan) -> str:
         "| network | parameters (million) | operations (GFLOP) |",
         "|---|---:|---:|",
     ]
-    for name in NETWORKS:
+    for name in NAMES:
         network = config.network.model_copy(update={"name": name})
         spec = network_spec(
             network,

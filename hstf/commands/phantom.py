@@ -11,7 +11,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from hstf.commands.arguments import add_phantom_arguments as add_arguments  # noqa: F401
 from hstf.datasets.phantom.dataset import write_dataset
 from hstf.datasets.phantom.layouts import LAYOUTS, write_layout
 from hstf.datasets.phantom.options import IGNORE_VALUE, PHANTOM_LABELS, PhantomOptions

@@ -12,7 +12,6 @@ from typing import Literal
 
 import numpy as np
 
-from hstf.commands.arguments import add_predict_arguments as add_arguments  # noqa: F401
 from hstf.imaging.volumes import SUFFIXES, read_image, stem, suffix_of, write_like
 from hstf.method.inference import Predictor
 from hstf.runtime.errors import HstfError, is_memory_error, join_problems

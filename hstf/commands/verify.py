@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from hstf import __version__
-from hstf.commands.arguments import add_verify_arguments as add_arguments  # noqa: F401
 from hstf.experiment.provenance import code_sha256, packages
 from hstf.runtime.errors import HstfError, join_problems
 from hstf.runtime.files import read_csv, read_json, sha256_file

@@ -1,4 +1,4 @@
-"""``check:``, how strictly the scans are examined before any compute is spent."""
+"""``check:``, how strictly scans and labels are checked before any compute is spent."""
 
 from pydantic import Field
 
@@ -9,6 +9,7 @@ class CheckConfig(Section):
     """Tolerances of ``hstf check``."""
 
     affine_tolerance_mm: float = Field(0.01, gt=0, le=1)
-    """Largest distance (mm) between where the image's and the label's affine put a corner of the volume."""
+    """Maximum distance (mm) between the corners of the volume by the affine of the image and by
+    that of the label."""
     workers: int = Field(0, ge=0)
-    """Processes that read scans side by side; 0 means one for each available core."""
+    """Number of processes that read scans; 0: one for each available core."""

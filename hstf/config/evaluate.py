@@ -1,4 +1,4 @@
-"""``predict:`` and ``evaluate:``."""
+"""``predict:`` and ``evaluate:``, the final inference and its scores."""
 
 from typing import Literal
 
@@ -9,42 +9,46 @@ from hstf.config.section import Axes, Section
 
 
 class PredictConfig(Section):
-    """The sliding window of the final prediction (``hstf predict`` and ``evaluate``)."""
+    """Sliding-window inference of the final model (``hstf predict`` and ``evaluate``)."""
 
     overlap: float = Field(0.5, ge=0, lt=1)
-    """Overlap of neighbouring windows, as a share of the patch."""
+    """Overlap of neighbouring windows, as a fraction of the patch."""
     flip_axes: Axes = ()
-    """Axes mirrored one by one as further views; none: the plain network."""
+    """Axes that are mirrored, one at a time, as test-time augmentation; none: no test-time
+    augmentation."""
     clean: bool = True
-    """Bring the segmentation to the structure of the labelled cases, as refinement does: surplus and too small components
-    go, holes are filled where no labelled case has any. Lesions stay as they are."""
+    """Apply the anatomy rules of the labelled cases, as refinement does: remove surplus and small
+    components, and fill holes of classes that have none. Lesions are not changed."""
     window_batch: int = Field(2, ge=1)
-    """Windows predicted at once."""
+    """Windows that are predicted at once."""
     amp: Precision = "auto"
     """bfloat16: on devices that compute it natively (``auto``), always (``bf16``) or never
     (``off``)."""
 
 
 class DetectionConfig(Section):
-    """What counts as a lesion and as found, for the classes that ``lesions:`` names."""
+    """Lesion-wise scores of the classes in ``lesions:``: what a lesion is, and when it is found."""
 
     measure: Literal["iou", "dice"] = "iou"
-    """Overlap by which a predicted lesion is matched with one of the reference, one to one."""
+    """Overlap by which predicted lesions are matched with lesions of the reference, one to one."""
     minimum: float = Field(0.1, ge=0, le=1)
-    """Least overlap of a match, 0.1 as in nnDetection and PI-CAI; 0: a voxel in common is enough."""
+    """Minimum overlap of a match, 0.1 as in nnDetection and PI-CAI; 0: one voxel in common is
+    enough."""
     connectivity: Literal[6, 18, 26] = 26
-    """Voxels that touch by a face (6), also by an edge (18), also by a corner (26) belong to one lesion."""
+    """Voxels with a common face (6), also edge (18), also corner (26) belong to one lesion."""
     minimum_mm3: float = Field(0.0, ge=0)
-    """Smaller lesions count for nothing (mm3), neither as missed nor as false positives; 0: every voxel counts."""
+    """Smaller lesions (mm3) are ignored, both as missed lesions and as false positives; 0: every
+    voxel counts."""
     size_bins_mm3: tuple[float, ...] = (65.0, 524.0, 4189.0)
-    """Volumes (mm3) that part small from larger lesions in the recall by size: spheres of 5, 10 and 20 mm diameter."""
+    """Bounds (mm3) of the size bins of the recall: spheres of 5, 10 and 20 mm diameter."""
 
     @field_validator("size_bins_mm3")
     @classmethod
-    def _bins_ascend(cls, bins: tuple[float, ...]) -> tuple[float, ...]:
-        if list(bins) != sorted(set(bins)) or min(bins, default=1.0) <= 0:
+    def _check_size_bins(cls, bins: tuple[float, ...]) -> tuple[float, ...]:
+        is_ascending = list(bins) == sorted(set(bins))
+        if not is_ascending or min(bins, default=1.0) <= 0:
             raise ValueError(
-                f"size_bins_mm3 are volumes above 0 in ascending order, found {list(bins)}"
+                f"size_bins_mm3 must be volumes above 0 in ascending order, found {list(bins)}"
             )
         return bins
 
@@ -53,12 +57,13 @@ class EvaluateConfig(Section):
     """Scores of the test cases, in native space."""
 
     empty: Literal["exclude", "one"] = "exclude"
-    """A class absent from both reference and prediction: left out of all means, as nnU-Net does, or overlap 1 and distance
-    0, as the BraTS challenges do, which pays a model that never predicts it. Absent from one of the two, it has overlap 0
-    and the diagonal of the volume (mm) as distance, in either case."""
+    """A class that neither reference nor prediction has: ``exclude`` leaves it out of all means, as
+    nnU-Net does; ``one`` assigns it overlap 1 and distance 0, as the BraTS challenges do, which
+    rewards a model that never predicts it. A class that only one of the two has gets overlap 0 and
+    the diagonal of the volume (mm) as distance in both cases."""
     detection: DetectionConfig = DetectionConfig()
-    """Lesions as objects: found, missed, invented."""
+    """Lesion-wise scores: found, missed and false lesions."""
     save_predictions: bool = True
     """Keep the predictions of the test cases as NIfTI."""
     bootstrap: int = Field(2000, ge=100)
-    """Resamples of the cases behind each confidence interval."""
+    """Bootstrap samples of each confidence interval."""

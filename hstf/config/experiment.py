@@ -47,19 +47,23 @@ class Config(Section):
     cases: str = "config/demo/cases.csv"
     """The case sheet: case_id, image columns, label, split, and optionally group and site."""
     labels: dict[str, int] = {"background": 0, "foreground": 1}
-    """Name and file value of each class. ``background`` is 0 unless it is given. ``ignore`` marks voxels of unknown class,
-    for instance the unmarked voxels of scribbles. Such voxels are left out of training and scores."""
+    """Name and file value of each class. ``background`` is 0 unless it is given. ``ignore`` marks
+    voxels of unknown class, for instance the unmarked voxels of scribbles. Such voxels are left out
+    of training and scores."""
     regions: dict[str, tuple[str, ...]] = {}
-    """Overlapping regions and the classes of each: ``{whole_tumour: [necrosis, oedema, enhancing]}``. The network has a
-    sigmoid output for each region, and refinement and scores use regions instead of classes. Files on disk stay one label
-    map. Each class must be in a region, and no two classes may be in the same regions. Empty: no regions."""
+    """Overlapping regions and the classes of each: ``{whole_tumour: [necrosis, oedema,
+    enhancing]}``. The network has a sigmoid output for each region, and refinement and scores use
+    regions instead of classes. Files on disk stay one label map. Each class must be in a region,
+    and no two classes may be in the same regions. Empty: no regions."""
     lesions: tuple[str, ...] = ()
-    """Classes that are lesions (regions, if there are any). A case may have any number of lesions or none. Refinement judges
-    each connected component separately."""
+    """Classes that are lesions (regions, if there are any). A case may have any number of lesions
+    or none. Refinement judges each connected component separately."""
     withheld_labels: bool = False
-    """Use the labels of unlabelled cases for training. This is the upper bound of a benchmark, never a result."""
+    """Use the labels of unlabelled cases for training. This is the upper bound of a benchmark,
+    never a result."""
     modalities: dict[str, Modality] = {"image": "mr"}
-    """Image columns of the case sheet in channel order, and the modality of each: mr, ct, pet, us or other."""
+    """Image columns of the case sheet in channel order, and the modality of each: mr, ct, pet, us
+    or other."""
     seed: int = Field(0, ge=0)
     """Seed of all random numbers."""
     rounds: int = Field(2, ge=0)
@@ -69,8 +73,8 @@ class Config(Section):
     shard_size: int = Field(100, ge=1)
     """Number of cases in one job of a stage that works case by case."""
     overrides: str | None = None
-    """Folder of manual overrides: ``round_<r>/<case_id>.nii.gz`` and ``decisions.csv``. Voxels with the value of ``ignore``
-    get no weight. null: ``overrides/<experiment>``."""
+    """Folder of manual overrides: ``round_<r>/<case_id>.nii.gz`` and ``decisions.csv``. Voxels with
+    the value of ``ignore`` get no weight. null: ``overrides/<experiment>``."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device of the networks. auto uses a GPU if there is one."""
 
@@ -123,7 +127,8 @@ class Config(Section):
     def _check_experiment(cls, name: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
             raise ValueError(
-                f"experiment {name!r} is the name of a folder: use letters, digits, '.', '_' and '-'"
+                f"experiment {name!r} is the name of a folder:"
+                " use letters, digits, '.', '_' and '-'"
             )
         return name
 
@@ -167,7 +172,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check_cross_fitting(self) -> Self:
-        """Refuse members that start from members which have learned from other parts of the scans."""
+        """Refuse members that start from members with other parts of the scans."""
         students = [self.for_round(number).student for number in range(1, self.rounds)]
         for number, (previous, student) in enumerate(pairwise(students), start=2):
             is_cross_fitted = student.members > 1 and student.cross_fit
@@ -175,9 +180,10 @@ class Config(Section):
             same_parts = same_members and student.cross_fit == previous.cross_fit
             if is_cross_fitted and student.start == "previous_round" and not same_parts:
                 raise ValueError(
-                    f"round {number} cross-fits {student.members} members that start from the members of"
-                    f" round {number - 1}, which have learned from other parts of the scans. Use the same"
-                    " student.members and student.cross_fit in both rounds, or student.start: scratch"
+                    f"round {number} cross-fits {student.members} members that start from the"
+                    f" members of round {number - 1}, which have learned from other parts of the"
+                    " scans. Use the same student.members and student.cross_fit in both rounds, or"
+                    " student.start: scratch"
                 )
         return self
 
@@ -193,7 +199,7 @@ class Config(Section):
 
     @property
     def structures(self) -> dict[str, tuple[int, ...]]:
-        """Class indices of each structure: of each region, or of each foreground class without regions."""
+        """Class indices of each region, or of each foreground class if there are no regions."""
         names = self.class_names
         regions = self.regions or {name: (name,) for name in names[1:]}
         structures = {}
@@ -209,7 +215,7 @@ class Config(Section):
 
     @property
     def heads(self) -> tuple[tuple[int, ...], ...]:
-        """Class indices of each sigmoid output of the network; empty for a softmax over the classes."""
+        """Class indices of each sigmoid output of the network; empty for a softmax."""
         return tuple(self.structures.values()) if self.regions else ()
 
     @property

@@ -1,5 +1,6 @@
 """Loading and checking of configurations."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from pydantic import ValidationError
 
 from hstf.config.experiment import Config
 from hstf.config.merge import merge
+from hstf.config.renamed import RENAMED_VALUES
 from hstf.config.validation import problems
 from hstf.config.yaml_files import read_yaml
-from hstf.runtime.errors import HstfError, join_problems
+from hstf.runtime.errors import join_problems
 
 HEADER = (
     "# The whole configuration, defaults included. Written by the workflow: edit config/ instead.\n"
@@ -19,7 +21,7 @@ HEADER = (
 
 
 def load_config(*paths: Path) -> Config:
-    """Load the configuration of ``paths``: later files change earlier ones, all change the defaults.
+    """Load a configuration: later files change earlier ones, all change the defaults.
 
     Raises:
         HstfError: if a file is missing, is not YAML, or has unknown keys or invalid values. The
@@ -42,11 +44,30 @@ def resolve_config(raw: Mapping[str, Any], source: str = "configuration") -> Con
         HstfError: if there are unknown keys or invalid values. The message has a line for each.
     """
     try:
-        return Config.model_validate(raw)
+        return Config.model_validate(replace_renamed_values(raw, source))
     except ValidationError as error:
         raise join_problems(
             f"{source}: not a valid configuration.", problems(error, Config)
         ) from None
+
+
+def replace_renamed_values(raw: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Return ``raw`` with new values instead of those of earlier versions, and print them."""
+    if not isinstance(raw, Mapping):
+        return raw  # validation reports it
+    replaced = dict(raw)
+    for (path, old), new in RENAMED_VALUES.items():
+        section, _, key = path.partition(".")
+        content = replaced.get(section)
+        if isinstance(content, Mapping) and content.get(key) == old:
+            replaced[section] = {**content, key: new}
+            print(f"{source}: {path}: '{old}' is now called '{new}'", file=sys.stderr, flush=True)
+    rounds = replaced.get("rounds_overrides")
+    if isinstance(rounds, Mapping):
+        replaced["rounds_overrides"] = {
+            number: replace_renamed_values(sections, source) for number, sections in rounds.items()
+        }
+    return replaced
 
 
 def config_text(config: Config) -> str:

@@ -8,38 +8,42 @@ from hstf.config.section import Section
 
 
 class PhantomConfig(Section):
-    """Scans that the workflow makes itself (``hstf phantom``). Leave the section out for scans of your own."""
+    """Synthetic scans that the workflow creates (``hstf phantom``).
+
+    Leave the section out for your own scans.
+    """
 
     folder: str = "demo"
-    """Folder of the scans; the case sheet lists ``images/case_<n>.nii.gz`` and ``labels/case_<n>.nii.gz`` in it."""
+    """Folder of the scans. The case sheet lists ``images/case_<n>.nii.gz`` and
+    ``labels/case_<n>.nii.gz`` in it."""
     cases: int = Field(42, ge=1)
-    """All cases: labelled ones first, then test cases; the rest is unlabelled."""
+    """Number of cases: first labelled, then test, then unlabelled cases."""
     labelled: int = Field(6, ge=0)
-    """Labelled cases."""
+    """Number of labelled cases."""
     test: int = Field(12, ge=0)
-    """Test cases."""
+    """Number of test cases."""
     size: tuple[int, int, int] = (40, 40, 32)
     """Voxels along each axis."""
     noise: float = Field(0.06, ge=0, le=1)
-    """Noise; tissues lie between 0 and 1."""
+    """Standard deviation of the noise; tissues have intensities between 0 and 1."""
     variation: float = Field(1.0, ge=0, le=2)
     """How much the cases differ in anatomy and contrast."""
     lesions: float = Field(1.2, ge=0)
-    """Mean number of lesions in a case."""
+    """Mean number of lesions of a case."""
     seed: int = Field(0, ge=0)
-    """Seed of everything random."""
+    """Seed of all random numbers."""
     scribbles: bool = False
-    """Labelled cases have a few curves of each class in place of a dense label; name ``ignore: 255`` under ``labels:``."""
+    """Labelled cases have a few curves of each class instead of a dense label; add ``ignore: 255``
+    to ``labels:``."""
 
     def options(self) -> str:
-        """The options of ``hstf phantom``, quoted for a shell."""
+        """Return the options of ``hstf phantom``, quoted for a shell."""
+        options = [
+            f"--output {shlex.quote(self.folder)}",
+            f"--size {' '.join(map(str, self.size))}",
+        ]
         values = self.model_dump(exclude={"folder", "size", "scribbles"})
-        options = [f"--{name} {value}" for name, value in values.items()]
-        options += ["--scribbles"] if self.scribbles else []
-        return " ".join(
-            [
-                f"--output {shlex.quote(self.folder)}",
-                f"--size {' '.join(map(str, self.size))}",
-                *options,
-            ]
-        )
+        options += [f"--{name} {value}" for name, value in values.items()]
+        if self.scribbles:
+            options.append("--scribbles")
+        return " ".join(options)

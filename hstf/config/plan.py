@@ -1,4 +1,4 @@
-"""``plan:``, how the network's input is chosen from the scans."""
+"""``plan:``, how the input of the network is chosen from the scans."""
 
 from typing import Annotated
 
@@ -11,21 +11,26 @@ Voxels = Annotated[int, Field(ge=1)]
 
 
 class PlanConfig(Section):
-    """Everything here is optional: what is left at null is decided from the data, with its reason in ``plan.json``."""
+    """Choices of the plan; a key that is null is chosen from the data.
+
+    ``plan.json`` has the reason of each choice.
+    """
 
     spacing: tuple[Millimetres, Millimetres, Millimetres] | None = None
-    """Target voxel size (mm) along the three axes of the reoriented (RAS) volume; null: from the data."""
+    """Target voxel size (mm) along the three axes of the reoriented (RAS) volume; null: from the
+    data."""
     patch_size: tuple[Voxels, Voxels, Voxels] | None = None
-    """Patch (voxels) that the network sees in training and prediction; null: from the data and the memory budget."""
+    """Patch (voxels) of the network in training and inference; null: from the data and the memory
+    budget."""
     batch_size: int | None = Field(None, ge=1)
     """Patches in a training batch; null: from the memory budget, at least 2."""
     memory_gb: float = Field(8.0, gt=0)
-    """Memory budget (GB) for one training step, on the GPU or, without one, in RAM."""
+    """Memory budget (GB) of a training step, on the GPU or, without one, in main memory."""
     max_patch_voxels: int = Field(128**3, ge=1)
-    """Largest patch (voxels), whatever the memory: a bound for slow machines."""
+    """Maximum size of the patch (voxels), whatever the memory: an upper bound for slow machines."""
     stages: int | None = Field(None, ge=2, le=5)
     """Resolution levels of the network; null: as many as the patch allows, at most 5."""
     base_channels: int = Field(32, ge=4)
-    """Channels at full resolution; doubled at each level up to ``max_channels``."""
+    """Channels at full resolution. They double at each level, up to ``max_channels``."""
     max_channels: int = Field(320, ge=4)
-    """Upper bound of the channels of any level."""
+    """Maximum number of channels of a level."""

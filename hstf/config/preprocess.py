@@ -1,4 +1,4 @@
-"""``preprocess:``, how scans reach the planned grid."""
+"""``preprocess:``, how scans are brought to the planned grid."""
 
 from pydantic import Field
 
@@ -6,11 +6,12 @@ from hstf.config.section import Section
 
 
 class PreprocessConfig(Section):
-    """Resampling and storage of the planned arrays."""
+    """Resampling and storage of the preprocessed arrays."""
 
     crop: bool = True
-    """Crop to the box of voxels that differ from the empty background of the scan. No label is looked at."""
+    """Crop to the bounding box of the voxels that differ from the empty background of the scan.
+    Labels are not used."""
     chunk: int = Field(32, ge=8)
-    """Edge (voxels) of the compressed chunks: a patch reads only the chunks that it touches."""
+    """Edge (voxels) of the compressed chunks. A patch reads only the chunks that it overlaps."""
     workers: int = Field(0, ge=0)
-    """Processes that preprocess scans side by side; 0 means one for each available core."""
+    """Number of processes that preprocess scans; 0: one for each available core."""

@@ -6,9 +6,10 @@ from hstf.config.section import Section
 
 
 class ReportConfig(Section):
-    """What one HTML file can carry."""
+    """Pictures in the report."""
 
     gallery: int = Field(60, ge=0)
-    """Most pseudo-label pictures embedded for a round, least certain first."""
+    """Maximum number of pseudo-label pictures of a round, lowest predicted Dice first."""
     gallery_pixels: int = Field(720, ge=64)
-    """Longer side (pixels) of an embedded picture; the full pictures stay in the overlays folder."""
+    """Longer side (pixels) of a picture in the report. The full pictures are stored in the folder
+    ``overlays``."""

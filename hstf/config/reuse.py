@@ -1,4 +1,4 @@
-"""``reuse:``."""
+"""``reuse:``, results of other experiments."""
 
 from typing import Self
 
@@ -8,19 +8,21 @@ from hstf.config.section import Section
 
 
 class ReuseConfig(Section):
-    """Start from what another experiment has computed. Its files are read where they lie and never written: the stages that
-    made them are no part of this experiment, and their sections here have no effect."""
+    """Start from the results of another experiment.
+
+    Its files are read where they are and never written. The stages that wrote them do not run in this experiment, and their sections have no effect here."""
 
     data: str | None = None
-    """Folder of the experiment (``results/hippocampus``) whose check, plan and preprocessed scans are used. It has the same
-    cases, labels and modalities."""
+    """Folder of the experiment (``results/hippocampus``) whose check, plan and preprocessed scans
+    are used. It must have the same cases, labels and modalities."""
     warmup: str | None = None
-    """Folder of the experiment whose warm-up models, with their test scores, are used. It was made on the same ``data``."""
+    """Folder of the experiment whose warm-up models and their test scores are used. It must use the
+    same ``data``."""
 
     @model_validator(mode="after")
-    def _warmup_was_made_on_the_data(self) -> Self:
+    def _check_warmup(self) -> Self:
         if self.warmup is not None and self.data is None:
             raise ValueError(
-                "reuse.warmup needs reuse.data: the experiment whose plan the warm-up was trained with"
+                "reuse.warmup needs reuse.data: the experiment with the plan of the warm-up"
             )
         return self

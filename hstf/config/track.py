@@ -1,4 +1,7 @@
-"""``track:``, MLflow. CSV and JSON files are the truth; tracking shows them and never fails a run."""
+"""``track:``, MLflow.
+
+CSV and JSON files are the record. Tracking shows them and never fails a run.
+"""
 
 import re
 
@@ -11,43 +14,50 @@ VARIABLE = re.compile(r"\$\{(\w+)\}")
 CREDENTIALS = re.compile(
     r"(?<=://)[^\s/]*@|(?<=[?&])(?:[\w-]*(?:password|token|secret|key))=[^\s&\"']*", re.IGNORECASE
 )
-
+"""User, password or token in an address."""
 PASSWORD = re.compile(
     r"://[^\s/@]*:[^\s/]+@|[?&][\w-]*(?:password|token|secret|key)=[^\s&]+", re.IGNORECASE
 )
+"""A password or token in an address; a user name without a password is allowed."""
 
 
 class TrackConfig(Section):
-    """Where runs are shown."""
+    """Logging to MLflow."""
 
     enabled: bool = True
     """Log parameters, metrics and artefacts to MLflow."""
     uri: str = "sqlite:///mlflow.db"
-    """A sqlite file, or the address of a server or database. User and password of a server belong in the environment, as
-    MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; a database takes them as `postgresql://me:${NAME}@host/mlflow`."""
+    """A sqlite file, or the address of a server or database. Set user and password of a server in
+    the environment, as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD. For a database write
+    `postgresql://me:${NAME}@host/mlflow`."""
     timeout_seconds: int = Field(10, ge=1)
     """Seconds to wait for each answer of a tracking server."""
 
     @field_validator("uri")
     @classmethod
-    def _is_address(cls, uri: str) -> str:
-        """Nothing secret: the configuration is written into results, logs and reports."""
+    def _check_uri(cls, uri: str) -> str:
+        """Refuse secrets, because the configuration is written into results, logs and reports."""
         if "://" not in uri:
-            raise ValueError("is no address: write sqlite:///mlflow.db or https://server")
+            raise ValueError("is not an address: write sqlite:///mlflow.db or https://server")
         plain = VARIABLE.sub("", uri)
         if uri.startswith("http") and without_credentials(plain) != plain:
             raise ValueError(
-                "holds a user, password or token, which would be written into results and logs: set them as"
-                " MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, in the environment"
+                "has a user, password or token, which would be written into results and logs: set"
+                " MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or"
+                " MLFLOW_TRACKING_TOKEN, in the environment"
             )
         if PASSWORD.search(plain):
             raise ValueError(
-                "holds a password, which would be written into results and logs: put it into an environment variable"
-                " and write ${ITS_NAME} in its place"
+                "has a password, which would be written into results and logs: set it as an"
+                " environment variable and write ${ITS_NAME} instead"
             )
         return uri
 
 
 def without_credentials(text: str) -> str:
-    """``text`` with every user, password and token of an address replaced by ``***``."""
-    return CREDENTIALS.sub(lambda match: "***@" if match[0].endswith("@") else "***", text)
+    """Return ``text`` with every user, password and token of an address replaced by ``***``."""
+    return CREDENTIALS.sub(_mask, text)
+
+
+def _mask(match: re.Match[str]) -> str:
+    return "***@" if match[0].endswith("@") else "***"

@@ -6,12 +6,14 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from hstf.config.renamed import REMOVED, RENAMED
+
 MAXIMUM_SHOWN = 60
 """Values with a longer text are not repeated in a message."""
 
 
 def problems(error: ValidationError, root: type[BaseModel]) -> list[str]:
-    """Describe each problem in one sentence: the key, what is wrong, and what was found.
+    """Describe each problem in a sentence: the key, what is wrong, and what was found.
 
     Args:
         error: what pydantic raised.
@@ -36,9 +38,17 @@ def _problem(item: Mapping[str, Any], root: type[BaseModel]) -> str:
     location = item["loc"]
     name = ".".join(str(part) for part in location)
     if item["type"] == "extra_forbidden":
-        return f"{name}: unknown key.{_suggestion(root, location)}"
+        return _unknown_key(name, root, location)
     message = item["msg"].removeprefix("Value error, ") + _found(item)
     return f"{name}: {message}" if name else message
+
+
+def _unknown_key(name: str, root: type[BaseModel], location: tuple[Any, ...]) -> str:
+    if name in RENAMED:
+        return f"{name}: this key is now called {RENAMED[name]}."
+    if name in REMOVED:
+        return f"{name}: this key was removed: {REMOVED[name]}."
+    return f"{name}: unknown key.{_suggestion(root, location)}"
 
 
 def _suggestion(root: type[BaseModel], location: tuple[Any, ...]) -> str:

@@ -1,57 +1,76 @@
-"""The case sheet: which scans there are, which are labelled, and who belongs together."""
+"""The case sheet: which scans there are, which are labelled, and which belong to one patient.
+
+A sheet may have 100,000 rows and is read by every job, so it is checked column by column.
+"""
 
 import difflib
+import gc
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
 from hstf.config.experiment import Config
 from hstf.runtime.errors import HstfError, join_problems
-from hstf.runtime.files import read_sheet
+from hstf.runtime.files import read_columns
 
 CASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-BRACES = re.compile(r"[{}]")
 OPTIONAL_COLUMNS = ("label", "group", "site")
 FILE_ENDINGS = (".", ".nii", ".gz", ".csv", ".json", ".weight")
-"""The files of a case are its id and such an ending: an id that has one could be another case's file."""
+"""Endings of the files of a case: a case_id with such an ending could name another case's file."""
 
 
 class Split(StrEnum):
-    """What a case is for."""
+    """What a case is used for."""
 
     LABELLED = "labelled"
     UNLABELLED = "unlabelled"
     TEST = "test"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Case:
     """One row of the case sheet.
 
-    The label of an unlabelled or test case is withheld: only ``check`` (is the file sound?) and ``evaluate`` (how good
-    is what was already written?) may read :attr:`reference`; everything else reads :attr:`training_label`.
+    The label of an unlabelled or test case is withheld. Only ``check`` (is the file damaged?) and
+    ``evaluate`` (how good is what was already written?) may read :attr:`reference`. Everything else
+    reads :attr:`training_label`.
     """
 
     case_id: str
-    images: tuple[Path, ...]
+    image_files: tuple[str, ...]
     """One file per modality, in channel order."""
-    reference: Path | None
+    label_file: str | None
     split: Split
     group: str
-    """The patient: cases of one group never straddle a split or a fold. Defaults to the case itself."""
+    """The patient; default: the case itself. Cases of a patient are in one split and one fold."""
     site: str
 
     @property
+    def images(self) -> tuple[Path, ...]:
+        """One file per modality, in channel order."""
+        return tuple(Path(file) for file in self.image_files)
+
+    @property
+    def reference(self) -> Path | None:
+        """The label file, withheld or not."""
+        return Path(self.label_file) if self.label_file is not None else None
+
+    @property
     def training_label(self) -> Path:
-        """The label file of a labelled case; it is an error to ask for any other's."""
-        if self.split is not Split.LABELLED or self.reference is None:
+        """The label file of a labelled case.
+
+        Raises:
+            PermissionError: if the case is not labelled.
+        """
+        if self.split is not Split.LABELLED or self.label_file is None:
             raise PermissionError(
                 f"the label of {self.split} case {self.case_id} is withheld from training"
             )
-        return self.reference
+        return Path(self.label_file)
 
 
 @dataclass(frozen=True)
@@ -61,212 +80,314 @@ class CaseSheet:
     cases: tuple[Case, ...]
 
     def of(self, split: Split) -> list[Case]:
-        """The cases of one split, in order."""
+        """Return the cases of a split, in order."""
         return [case for case in self.cases if case.split is split]
 
     def shards(self, split: Split, size: int) -> dict[str, list[Case]]:
-        """The cases of ``split`` in shards ``<split>_<k>`` of ``size``: new cases at the end touch the last one only."""
+        """Return the cases of ``split`` in shards ``<split>_<k>`` of ``size`` cases.
+
+        New cases at the end of the sheet change only the last shard.
+        """
         cases = self.of(split)
-        return {
-            f"{split}_{start // size}": cases[start : start + size]
-            for start in range(0, len(cases), size)
-        }
+        shards = {}
+        for start in range(0, len(cases), size):
+            shards[f"{split}_{start // size}"] = cases[start : start + size]
+        return shards
 
     def shard(self, name: str, size: int) -> list[Case]:
-        """The cases of the shard called ``name``.
+        """Return the cases of the shard called ``name``.
 
         Raises:
-            HstfError: there is no such shard.
+            HstfError: if there is no such shard.
         """
-        shards = {
-            name: cases for split in Split for name, cases in self.shards(split, size).items()
-        }
+        shards: dict[str, list[Case]] = {}
+        for split in Split:
+            shards |= self.shards(split, size)
         if name not in shards:
-            raise HstfError(f"no shard {name!r}; there are {', '.join(shards)}.")
+            raise HstfError(
+                f"--shard {name}: there is no such shard. There are {', '.join(shards)}."
+            )
         return shards[name]
 
 
 def read_cases(config: Config) -> CaseSheet:
-    """Read the case sheet of ``config``. Relative paths start at the sheet's own folder.
+    """Read the case sheet of ``config``. Relative paths start at the folder of the sheet.
 
-    CSV as spreadsheets write it is understood: separated by commas, semicolons or tabs, with or without a byte order
-    mark, with spaces around cells and empty lines. With ``withheld_labels`` the unlabelled cases are labelled ones.
+    CSV as spreadsheets save it is accepted, see :func:`hstf.runtime.files.read_columns`. With
+    ``withheld_labels`` the unlabelled cases become labelled cases.
 
     Raises:
-        HstfError: with every fault of the sheet: columns, ids, splits, files that are not named, test patients that are
-            in other splits too.
+        HstfError: with all problems of the sheet: columns, ids, splits, missing file names, and
+            test patients with cases in other splits.
     """
     path = Path(config.cases)
     if not path.is_file():
         raise HstfError(
             f"{path}: the case sheet is missing. Set 'cases:' in the configuration to its path."
         )
-    columns = list(config.modalities)
-    header, rows = read_sheet(path)
-    faults = _header_faults(header, columns)
-    if not rows and not faults:
-        faults = ["it holds no case: add a line for each"]
-    if not faults:
-        faults = [fault for number, row in rows for fault in _row_faults(row, number, columns)]
-        faults += _duplicate_faults([row["case_id"] for _, row in rows])
-    if config.withheld_labels and not faults:
-        faults = [
-            f"line {number} ({row['case_id']}): withheld_labels needs a file in column 'label' of every unlabelled case"
-            for number, row in rows
-            if row["split"] == Split.UNLABELLED and not row.get("label")
-        ]
-    if faults:
-        raise join_problems(f"{path}: {len(faults)} faults in the case sheet.", faults)
-    cases = [_case(row, columns, path.parent) for _, row in rows]
+    with _paused_garbage_collection():
+        return CaseSheet(tuple(_read(path, config)))
+
+
+def _read(path: Path, config: Config) -> list[Case]:
+    header, lines, columns = read_columns(path)
+    modalities = list(config.modalities)
+    problems = _header_problems(header, modalities)
+    if not problems and not lines:
+        problems = ["it has no case: add a line for each case"]
+    if not problems:
+        problems = _row_problems(lines, columns, modalities)
+    if not problems and config.withheld_labels:
+        problems = _withheld_problems(lines, columns)
+    if problems:
+        raise join_problems(f"{path}: {len(problems)} problems in the case sheet.", problems)
+    cases = _cases(columns, modalities, path.parent)
     refuse_straddling_patients(cases, path)
-    return CaseSheet(tuple(map(_revealed, cases) if config.withheld_labels else cases))
+    if config.withheld_labels:
+        cases = [_as_labelled(case) for case in cases]
+    return cases
+
+
+@contextmanager
+def _paused_garbage_collection() -> Iterator[None]:
+    """Pause the garbage collector, which would visit all rows of a large sheet several times."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+Columns = dict[str, list[str]]
+"""The cells of each column; the column "" has the cells beyond the header."""
+
+
+def _cases(columns: Columns, modalities: Sequence[str], folder: Path) -> list[Case]:
+    case_ids = columns["case_id"]
+    empty = [""] * len(case_ids)
+    splits = {str(split): split for split in Split}
+    prefix = str(folder / "_").removesuffix("_")
+    images = [_joined(prefix, columns[name]) for name in modalities]
+    labels = _joined(prefix, columns.get("label", empty))
+    groups = columns.get("group", empty)
+    sites = columns.get("site", empty)
+    cases = []
+    rows = zip(case_ids, zip(*images, strict=True), labels, columns["split"], strict=True)
+    for index, (case_id, image_files, label, split) in enumerate(rows):
+        group = groups[index] or case_id
+        cases.append(Case(case_id, image_files, label or None, splits[split], group, sites[index]))
+    return cases
+
+
+def _joined(prefix: str, files: Sequence[str]) -> list[str]:
+    """Put the folder of the sheet before relative paths; an empty cell stays empty."""
+    return [file if not file or file.startswith("/") else prefix + file for file in files]
+
+
+def _as_labelled(case: Case) -> Case:
+    """Return an unlabelled case as a labelled one."""
+    return replace(case, split=Split.LABELLED) if case.split is Split.UNLABELLED else case
+
+
+# --- problems of the sheet
+# --------------------------------------------------------------------------
+
+
+def _header_problems(header: Sequence[str], modalities: Sequence[str]) -> list[str]:
+    """Describe columns that are missing, are there twice, or are misspelt."""
+    names = [name for name in header if name]
+    required = ["case_id", "split", *modalities]
+    problems = []
+    for name in required:
+        if name not in names:
+            problems.append(f"column {name!r} is missing; there are: {', '.join(names)}")
+    for name, count in Counter(names).items():
+        if count > 1:
+            problems.append(f"column {name!r} appears {count} times")
+    absent = [name for name in OPTIONAL_COLUMNS if name not in names]
+    for name in names:
+        near = difflib.get_close_matches(name.lower(), absent, n=1, cutoff=0.8)
+        if near and name not in required:
+            problems.append(f"column {name!r} is unknown; did you mean {near[0]!r}?")
+    return problems
+
+
+def _row_problems(lines: Sequence[int], columns: Columns, modalities: Sequence[str]) -> list[str]:
+    """Describe all problems of all rows, in the order of the sheet."""
+    found = [
+        *_id_problems(columns["case_id"]),
+        *_split_problems(columns),
+        *_file_problems(columns, modalities),
+        *_surplus_cells(columns.get("", [])),
+    ]
+    problems = []
+    for row, message in sorted(found, key=lambda problem: problem[0]):
+        problems.append(f"line {lines[row]} ({columns['case_id'][row]}): {message}")
+    return problems + _duplicate_ids(columns["case_id"])
+
+
+RowProblem = tuple[int, str]
+"""Number of the row, and what is wrong."""
+
+
+def _id_problems(case_ids: Sequence[str]) -> Iterator[RowProblem]:
+    for row, case_id in enumerate(case_ids):
+        if not CASE_ID.fullmatch(case_id):
+            yield (
+                row,
+                f"case_id {case_id!r} must be letters, digits, '.', '_' or '-', at most 128,"
+                " and begin with a letter or digit",
+            )
+        elif case_id.lower().endswith(FILE_ENDINGS):
+            yield (
+                row,
+                f"case_id must not end like a file ({', '.join(FILE_ENDINGS)}): it names files",
+            )
+
+
+def _split_problems(columns: Columns) -> Iterator[RowProblem]:
+    splits = set(Split)
+    needs_label = {Split.LABELLED, Split.TEST}
+    labels = columns.get("label", [""] * len(columns["split"]))
+    for row, (split, label) in enumerate(zip(columns["split"], labels, strict=True)):
+        if split not in splits:
+            yield row, f"split {split!r} is not one of {', '.join(Split)}"
+        elif not label and split in needs_label:
+            yield row, f"a {split} case needs a file in column 'label'"
+
+
+def _file_problems(columns: Columns, modalities: Sequence[str]) -> Iterator[RowProblem]:
+    for name in modalities:
+        for row, file in enumerate(columns[name]):
+            if not file:
+                yield row, f"no file in column {name!r}"
+    for name in (*modalities, "label"):
+        for row, file in enumerate(columns.get(name, [])):
+            if "{" in file or "}" in file:
+                yield (
+                    row,
+                    f"{file!r} has a brace, which the workflow takes for a wildcard;"
+                    " rename the file",
+                )
+
+
+def _surplus_cells(cells: Sequence[str]) -> Iterator[RowProblem]:
+    for row, surplus in enumerate(cells):
+        if surplus:
+            yield (
+                row,
+                f"more cells than columns, the last are {surplus!r};"
+                " quote cells that contain a separator",
+            )
+
+
+def _duplicate_ids(case_ids: Sequence[str]) -> list[str]:
+    """Describe ids that name the same files on a disk that ignores letter case."""
+    lower = [case_id.lower() for case_id in case_ids]
+    if len(set(lower)) == len(lower):
+        return []
+    same: dict[str, list[str]] = {}
+    for key, case_id in zip(lower, case_ids, strict=True):
+        same.setdefault(key, []).append(case_id)
+    problems = []
+    for ids in same.values():
+        if len(ids) == 1:
+            continue
+        names = " and ".join(repr(name) for name in sorted(set(ids)))
+        case = ", whatever its letter case" if len(set(ids)) > 1 else ""
+        problems.append(f"case_id {names} appears {len(ids)} times; it must be unique{case}")
+    return problems
+
+
+def _withheld_problems(lines: Sequence[int], columns: Columns) -> list[str]:
+    """Describe unlabelled cases without the label that ``withheld_labels`` needs."""
+    labels = columns.get("label", [""] * len(lines))
+    problems = []
+    for line, case_id, split, label in zip(
+        lines, columns["case_id"], columns["split"], labels, strict=True
+    ):
+        if split == Split.UNLABELLED and not label:
+            problems.append(
+                f"line {line} ({case_id}): withheld_labels needs a file in column 'label' of every"
+                " unlabelled case"
+            )
+    return problems
+
+
+# --- rules about cases
+# ------------------------------------------------------------------------------
 
 
 def refuse_straddling_patients(cases: Sequence[Case], path: Path) -> None:
-    """A patient with a test case has no other cases: the test would flatter a model that has seen the patient.
+    """Refuse patients with a test case and other cases: the test score would be too high.
 
     Raises:
-        HstfError: with every such patient.
+        HstfError: with all such patients.
     """
-    splits: dict[str, dict[Split, str]] = {}
+    test_patients = {case.group for case in cases if case.split is Split.TEST}
+    others: dict[str, dict[Split, str]] = {}
     for case in cases:
-        splits.setdefault(case.group, {}).setdefault(case.split, case.case_id)
-    faults = [
-        f"patient {group} is {' and '.join(f'{split} ({case_id})' for split, case_id in of.items())}"
-        for group, of in splits.items()
-        if len(of) > 1 and Split.TEST in of
-    ]
-    if faults:
+        if case.group in test_patients:
+            others.setdefault(case.group, {}).setdefault(case.split, case.case_id)
+    problems = []
+    for group, case_of_split in others.items():
+        if len(case_of_split) > 1:
+            splits = [f"{split} ({case_id})" for split, case_id in case_of_split.items()]
+            problems.append(f"patient {group} is {' and '.join(splits)}")
+    if problems:
         raise join_problems(
-            f"{path}: test patients are in other splits too. Move all cases of a patient to one split: the test would"
-            " flatter the model.",
-            faults,
+            f"{path}: test patients are in other splits too. Move all cases of a patient to one"
+            " split: otherwise the model has seen the test patients.",
+            problems,
         )
 
 
 def refuse_missing_files(sheet: CaseSheet) -> None:
-    """Stop where a scan or label of the sheet is gone.
+    """Stop if a scan or label of the sheet is missing.
 
-    Snakemake takes results whose input has disappeared as they are: an edit of the configuration would change nothing.
+    Snakemake keeps results whose input has disappeared: an edit of the configuration would change
+    nothing.
 
     Raises:
-        HstfError: with every file that is missing.
+        HstfError: with all missing files.
     """
-    faults = [
-        f"{case.case_id}: {path} is missing"
-        for case in sheet.cases
-        for path in (*case.images, case.reference)
-        if path is not None and not path.exists()
-    ]
-    if faults:
+    problems = []
+    for case in sheet.cases:
+        for path in (*case.images, case.reference):
+            if path is not None and not path.exists():
+                problems.append(f"{case.case_id}: {path} is missing")
+    if problems:
         raise join_problems(
-            f"{len(faults)} files of the case sheet are missing. Put them back, or take the cases out of the sheet.",
-            faults,
+            f"{len(problems)} files of the case sheet are missing."
+            " Put them back, or remove the cases from the sheet.",
+            problems,
         )
 
 
 def refuse_few_patients(labelled: Sequence[Case], folds: int) -> None:
-    """Each fold of the warm-up holds out a patient at least.
+    """Refuse a warm-up with a fold that has no patient.
 
     Raises:
-        HstfError: there are fewer labelled patients than ``folds``.
+        HstfError: if there are fewer labelled patients than ``folds``.
     """
     patients = len({case.group for case in labelled})
     if patients < folds:
         raise HstfError(
-            f"warmup.folds is {folds} but there are {patients} labelled patients: label more, or set warmup.folds to their"
-            " number."
+            f"warmup.folds is {folds}, but there are {patients} labelled patients:"
+            " label more patients, or set warmup.folds to their number."
         )
 
 
 def refuse_no_test_cases(sheet: CaseSheet) -> None:
-    """Methods are compared on test cases.
+    """Refuse a comparison of methods without test cases.
 
     Raises:
-        HstfError: there are none.
+        HstfError: if there are no test cases.
     """
     if not sheet.of(Split.TEST):
         raise HstfError(
-            "compare: there are no test cases to compare the methods on: give some labelled patients the split 'test'."
+            "compare: there are no test cases to compare the methods on."
+            " Give some labelled patients the split 'test'."
         )
-
-
-def _header_faults(header: Sequence[str], columns: Sequence[str]) -> list[str]:
-    """Columns that are missing, twice there, or so nearly a known one that they must be meant as it."""
-    required = ["case_id", "split", *columns]
-    faults = [
-        f"column {name!r} is missing; there are: {', '.join(header)}"
-        for name in required
-        if name not in header
-    ]
-    faults += [
-        f"column {name!r} appears {n} times"
-        for name, n in Counter(header).items()
-        if n > 1 and name
-    ]
-    absent = [name for name in OPTIONAL_COLUMNS if name not in header]
-    for name in header:
-        near = difflib.get_close_matches(name.lower(), absent, n=1, cutoff=0.8)
-        if near and name not in required:
-            faults.append(f"column {name!r} is not known; did you mean {near[0]!r}?")
-    return faults
-
-
-def _row_faults(row: dict[str, str], number: int, columns: Sequence[str]) -> list[str]:
-    case_id, split = row["case_id"], row["split"]
-    where = f"line {number} ({case_id})"
-    faults = []
-    if not CASE_ID.fullmatch(case_id):
-        faults.append(
-            f"line {number}: case_id {case_id!r} must be letters, digits, '.', '_' or '-', at most 128,"
-            " and begin with a letter or digit"
-        )
-    elif case_id.lower().endswith(FILE_ENDINGS):
-        faults.append(
-            f"{where}: case_id must not end like a file ({', '.join(FILE_ENDINGS)}); it names files"
-        )
-    if split not in set(Split):
-        faults.append(f"{where}: split {split!r} is none of {', '.join(Split)}")
-    faults += [f"{where}: no file in column {c!r}" for c in columns if not row[c]]
-    faults += [
-        f"{where}: {row[c]!r} holds a brace, which the workflow takes for a wildcard; rename the file"
-        for c in (*columns, "label")
-        if BRACES.search(row.get(c, ""))
-    ]
-    if split in (Split.LABELLED, Split.TEST) and not row.get("label"):
-        faults.append(f"{where}: a {split} case needs a file in column 'label'")
-    if row[""]:
-        faults.append(
-            f"{where}: more cells than columns, the last are {row['']!r}; quote cells that hold a separator"
-        )
-    return faults
-
-
-def _duplicate_faults(case_ids: Sequence[str]) -> list[str]:
-    """Ids that name the same files on a disk that takes no notice of case."""
-    same: dict[str, list[str]] = {}
-    for case_id in case_ids:
-        same.setdefault(case_id.lower(), []).append(case_id)
-    return [
-        f"case_id {' and '.join(repr(name) for name in sorted(set(ids)))} appears {len(ids)} times; it must be unique"
-        f"{' whatever its letter case' if len(set(ids)) > 1 else ''}"
-        for ids in same.values()
-        if len(ids) > 1
-    ]
-
-
-def _case(row: dict[str, str], columns: Sequence[str], folder: Path) -> Case:
-    label = row.get("label")
-    return Case(
-        case_id=row["case_id"],
-        images=tuple(folder / row[column] for column in columns),
-        reference=folder / label if label else None,
-        split=Split(row["split"]),
-        group=row.get("group") or row["case_id"],
-        site=row.get("site") or "",
-    )
-
-
-def _revealed(case: Case) -> Case:
-    """An unlabelled case as a labelled one."""
-    return replace(case, split=Split.LABELLED) if case.split is Split.UNLABELLED else case

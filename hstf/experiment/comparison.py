@@ -1,8 +1,9 @@
-"""The experiments of a comparison: a cell for each method and seed, and what several cells have in common.
+"""The experiments of a comparison: a cell for each method and seed, and what cells have in common.
 
-A cell differs from the experiment that it belongs to by ``method`` and ``seed`` alone, and lies below its folder
-``compare/``. Scans are checked, planned and preprocessed once, and a warm-up is trained once for each seed, by the
-experiment itself where the seed is its own. A method that needs other data or another warm-up makes its own.
+A cell differs from the experiment that it belongs to only by ``method`` and ``seed``. Its files are
+stored in the folder ``compare/`` of this experiment. Scans are checked, planned and preprocessed
+once. A warm-up is trained once for each seed; the experiment itself trains the warm-up of its own
+seed. A method that needs other data or another warm-up makes its own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,54 +34,66 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Name of its experiment, which is its folder below ``compare/`` and the prefix of its rules."""
+        """Name of its experiment: its folder in ``compare/`` and the prefix of its rules."""
         return self.config.experiment
 
     @property
     def results(self) -> list[Path]:
-        """Scores of the test cases by the model of each round, and at other scales by the last."""
-        layout, rounds = Layout.of(self.config), self.config.rounds
-        scored = [layout.evaluation_cases(number) for number in range(rounds + 1)]
-        asked = self.config.compare is not None and self.config.compare.scales
-        return [*scored, layout.evaluation_scales(rounds)] if asked else scored
+        """Tables of the test cases of each round, and of the last round at other scales."""
+        layout = Layout.of(self.config)
+        last = self.config.rounds
+        tables = [layout.evaluation_cases(number) for number in range(last + 1)]
+        if self.config.compare is not None and self.config.compare.scales:
+            tables.append(layout.evaluation_scales(last))
+        return tables
 
 
-def cells(config: Config) -> list[Cell]:
-    """The cells of a comparison, method by method; none without a ``compare:`` section, or where the experiment has itself
-    another method than ``hstf``: then it is that method alone.
+def cells_of(config: Config) -> list[Cell]:
+    """Return the cells of a comparison, method by method.
+
+    Args:
+        config: the whole configuration of the experiment.
+
+    Returns:
+        No cells without a section ``compare:``. An experiment with another method than ``hstf`` has
+        no cells either: it runs only this method.
 
     Raises:
-        HstfError: a method or seed is named twice.
+        HstfError: if a method or a seed occurs twice.
     """
-    if config.compare is None or config.method != BASE_METHOD:
+    section = config.compare
+    if section is None or config.method != BASE_METHOD:
         return []
-    _refuse_repeats(config.compare)
-    return [
-        Cell(method, seed, _cell_config(config, method, seed))
-        for method in config.compare.methods
-        for seed in config.compare.seeds
-    ]
+    _refuse_repeats(section)
+    cells = []
+    for method in section.methods:
+        for seed in section.seeds:
+            cells.append(Cell(method, seed, _cell_config(config, method, seed)))
+    return cells
 
 
 def experiments(config: Config) -> dict[str, Config]:
-    """By name, the experiments that a comparison runs besides ``config`` itself: the cells, and what they share.
+    """Return the experiments that a comparison runs, by name, in addition to ``config`` itself.
+
+    These are the cells, and the data and warm-ups that several cells have in common.
+
+    Args:
+        config: the whole configuration of the experiment.
 
     Raises:
-        HstfError: as :func:`cells`.
+        HstfError: if a method or a seed occurs twice.
     """
     found: dict[str, Config] = {}
     root = Layout.of(config).compare
-    for cell in cells(config):
+    for cell in cells_of(config):
         reuse = cell.config.reuse
-        if reuse.data == str(root / _data_name(cell.method)):
-            found.setdefault(
-                _data_name(cell.method),
-                _derived(config, _data_name(cell.method), cell.method, cell.seed, {}),
-            )
-        if reuse.warmup == str(root / _warmup_name(cell.seed)):
-            shared = {"data": reuse.data}
-            name = _warmup_name(cell.seed)
-            found.setdefault(name, _derived(config, name, BASE_METHOD, cell.seed, shared))
+        data_name = _data_name(cell.method)
+        if reuse.data == str(root / data_name) and data_name not in found:
+            found[data_name] = _derived(config, data_name, cell.method, cell.seed, {})
+        warmup_name = _warmup_name(cell.seed)
+        if reuse.warmup == str(root / warmup_name) and warmup_name not in found:
+            data = {"data": reuse.data}
+            found[warmup_name] = _derived(config, warmup_name, BASE_METHOD, cell.seed, data)
         found[cell.name] = cell.config
     return found
 
@@ -94,7 +107,7 @@ def refuse_no_comparison(config: Config) -> None:
     """
     if config.compare is None:
         raise HstfError(
-            "compare: the configuration has no section 'compare:'. Name the methods and seeds there."
+            "compare: the configuration has no section 'compare:', which names methods and seeds."
         )
     refuse_method(config)
 
@@ -107,39 +120,45 @@ def refuse_method(config: Config) -> None:
     """
     if config.method != BASE_METHOD:
         raise HstfError(
-            f"compare: this experiment has the method {config.method!r}, which would be the basis of"
-            " all methods. Leave 'method' out and name the methods in compare.methods."
+            f"compare: this experiment has the method {config.method!r}, and all methods would be"
+            " based on it. Leave 'method' out and name the methods in compare.methods."
         )
 
 
 def _refuse_repeats(section: CompareConfig) -> None:
-    for key in ("methods", "seeds"):
-        values = getattr(section, key)
+    values_by_key: dict[str, Sequence[object]] = {
+        "methods": section.methods,
+        "seeds": section.seeds,
+    }
+    for key, values in values_by_key.items():
         if len(set(values)) < len(values):
-            raise HstfError(f"compare.{key}: {', '.join(map(str, values))} names one twice.")
+            raise HstfError(
+                f"compare.{key}: {', '.join(map(str, values))} has a value twice. Remove one."
+            )
 
 
 def _cell_config(config: Config, method: str, seed: int) -> Config:
-    """The configuration of a cell, with the experiments that it takes data and warm-up from."""
-    name, root = f"{method}_seed_{seed}", Layout.of(config)
-    own, usual = (
-        _derived(config, name, method, seed, {}),
-        _derived(config, name, BASE_METHOD, seed, {}),
-    )
+    """Return the configuration of a cell, which names the experiments whose work it reuses."""
+    layout = Layout.of(config)
+    name = f"{method}_seed_{seed}"
+    own = _derived(config, name, method, seed, {})
+    usual = _derived(config, name, BASE_METHOD, seed, {})
     if _data_key(own) != _data_key(usual):
-        return _derived(
-            config, name, method, seed, {"data": str(root.compare / _data_name(method))}
-        )
-    reuse = {"data": str(root.data)}
+        own_data = {"data": str(layout.compare / _data_name(method))}
+        return _derived(config, name, method, seed, own_data)
+    reuse: dict[str, str | None] = {"data": str(layout.data)}
     if stage_parameters(own, "warmup") == stage_parameters(usual, "warmup"):
-        home = root.warmup if seed == config.seed else root.compare / _warmup_name(seed)
+        is_trained_here = seed == config.seed
+        home = layout.warmup if is_trained_here else layout.compare / _warmup_name(seed)
         reuse["warmup"] = str(home)
     return _derived(config, name, method, seed, reuse)
 
 
 def _data_key(config: Config) -> list[Any]:
-    """What the preprocessed scans depend on, besides the case sheet."""
-    return [config.withheld_labels, *(stage_parameters(config, stage) for stage in DATA_STAGES)]
+    """Return what the preprocessed scans depend on in addition to the case sheet."""
+    key: list[Any] = [config.withheld_labels]
+    key += [stage_parameters(config, stage) for stage in DATA_STAGES]
+    return key
 
 
 def _data_name(method: str) -> str:
@@ -153,17 +172,25 @@ def _warmup_name(seed: int) -> str:
 def _derived(
     config: Config, name: str, method: str, seed: int, reuse: Mapping[str, str | None]
 ) -> Config:
-    """``config`` as an experiment of its own below ``compare/``. Persons' overrides are left out: methods are compared."""
+    """Return ``config`` as an experiment of its own in ``compare/``.
+
+    Manual overrides are left out, because they would hide the differences of the methods.
+    """
     folder = Layout.of(config).compare
     changes = {
-        "experiment": name, "output": str(folder), "overrides": str(folder / name / "overrides"), "method": method,
-        "seed": seed, "reuse": dict(reuse),
-    }  # fmt: skip
-    return resolve_config(config.model_dump(mode="json") | changes, source=f"compare: {name}")
+        "experiment": name,
+        "output": str(folder),
+        "overrides": str(folder / name / "overrides"),
+        "method": method,
+        "seed": seed,
+        "reuse": dict(reuse),
+    }
+    content = config.model_dump(mode="json") | changes
+    return resolve_config(content, source=f"compare: {name}")
 
 
 def scaled_cases(section: CompareConfig, cases: Sequence[Case]) -> list[Case]:
-    """Return the test cases that are scored at other scales: ``scale_cases`` of them, evenly spaced.
+    """Return the test cases that are scored at other scales, evenly spaced in the case sheet.
 
     Args:
         section: the section ``compare:``.

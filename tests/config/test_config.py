@@ -1,4 +1,4 @@
-"""The configuration: merging, defaults, faults as sentences, and what is generated from the classes."""
+"""The configuration: merging, deproblems, faults as sentences, and what is generated from the classes."""
 
 import json
 from pathlib import Path
@@ -76,7 +76,7 @@ def test_merging_keeps_the_second_and_changes_neither(base: dict, over: dict) ->
 
 
 @pytest.mark.parametrize(
-    ("raw", "told"),
+    ("raw", "message"),
     [
         ({"rouns": 3}, "rouns: unknown key. Did you mean 'rounds'?"),
         ({"student": {"csc": {"evry": 1}}}, "student.csc.evry: unknown key. Did you mean 'every'?"),
@@ -91,52 +91,57 @@ def test_merging_keeps_the_second_and_changes_neither(base: dict, over: dict) ->
         ),
         (
             {"predict": {"flip_axes": [3]}},
-            "predict.flip_axes: some of the axes 0, 1 and 2 are expected, each once, found [3]",
+            "predict.flip_axes: expected some of the axes 0, 1 and 2, each once, found [3]",
         ),
         ({"warmup": {"augmentation": {"flip_axes": [0, 0]}}}, "each once, found [0, 0]"),
-        ({"student": {"csc": {"scale_range": [0, 1.4]}}}, "within 0.25..4, found [0.0, 1.4]"),
+        ({"student": {"csc": {"scale_range": [0, 1.4]}}}, "within 0.25 to 4, found [0.0, 1.4]"),
         (
             {"warmup": {"augmentation": {"scale_range": [1.2, 0.8]}}},
-            "the lowest and the highest scale",
+            "the minimum and the maximum scale",
         ),
-        ({"labels": {"a": 1, "b": 1}}, "labels share a value"),
-        ({"labels": {"background": 0}}, "labels name no class besides the background"),
-        ({"experiment": "../x"}, "names a folder"),
+        ({"labels": {"a": 1, "b": 1}}, "two labels have the same value"),
+        (
+            {"labels": {"background": 0}},
+            "labels must name at least one class in addition to the background",
+        ),
+        ({"experiment": "../x"}, "is the name of a folder"),
         ({"rounds_overrides": {2: {"plan": {}}}}, "plan cannot differ by round"),
         ({"rounds_overrides": {2: {"student": {"step": 1}}}}, "unknown key. Did you mean 'steps'?"),
         ({"phantom": {"size": [40, 40]}}, "phantom.size"),
     ],
 )
-def test_faults_are_sentences(raw: dict, told: str) -> None:
+def test_resolve_config_describes_problems(raw: dict, message: str) -> None:
     with pytest.raises(HstfError) as error:
         resolve_config(raw, "my.yaml")
     assert "my.yaml" in str(error.value)
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_resolve_config_lists_all_problems() -> None:
     with pytest.raises(HstfError) as error:
         resolve_config({"rouns": 3, "student": {"steps": 0}, "seed": -1})
     assert all(key in str(error.value) for key in ("rouns", "student.steps", "seed"))
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("- 1", "holds list"),
         ("a: [", "not valid YAML"),
         ("a: &x 1\nb: *x", "alias"),
         (
             "student: {steps: 5}\nseed: 1\nstudent: {members: 2}",
-            r"(?s)once.*'student' stands in lines 1 and 3",
+            r"(?s)a key twice.*'student' is in lines 1 and 3",
         ),
-        ("labels: {background: 0, a: 1, a: 2}", "'a' stands in lines 1 and 1"),
+        ("labels: {background: 0, a: 1, a: 2}", "'a' is in lines 1 and 1"),
     ],
 )
-def test_files_that_are_no_configuration(tmp_path: Path, text: str, told: str) -> None:
+def test_load_config_refuses_files_that_are_no_configuration(
+    tmp_path: Path, text: str, message: str
+) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(text)
-    with pytest.raises(HstfError, match=told):
+    with pytest.raises(HstfError, match=message):
         load_config(path)
 
 
@@ -150,7 +155,7 @@ TUMOUR = {
 }
 
 
-def test_structures_are_regions_or_without_them_classes() -> None:
+def test_structures_are_regions_or_classes() -> None:
     config = resolve_config(TUMOUR | {"lesions": ["enhancing_tumour"]})
     assert config.structures == {
         "whole_tumour": (1, 2, 3),
@@ -169,45 +174,55 @@ def test_structures_are_regions_or_without_them_classes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
-        ({"whole_tumour": ["necrosis", "edema"]}, "whole_tumour holds 'edema', which is no class. Did you mean 'oedema'?"),
-        ({"whole_tumour": ["xyz"]}, "'xyz', which is no class; the classes are necrosis, oedema, enhancing"),
-        ({"core": ["background", "oedema"]}, "core holds background, which is what no region holds"),
-        ({"core": ["ignore"]}, "core holds 'ignore', which is no class"),
-        ({"core": ["enhancing", "necrosis"]}, "tumour_core and core hold the same classes; keep one of them"),
-        ({"core": ["oedema", "oedema"]}, "core names a class twice"),
-        ({"core": []}, "core holds no class"),
-        ({"background": ["oedema"]}, "background is no name for a region"),
-        ({"whole_tumour": ["necrosis", "enhancing"]},
-         "the class oedema is in no region; give it one of its own, oedema: [oedema]"),
-        ({"enhancing_tumour": ["oedema"]},
-         "the classes necrosis and enhancing are in the same regions (tumour_core, whole_tumour), which cannot tell"
-         " them apart; add a region that holds one of them"),
+        (
+            {"whole_tumour": ["necrosis", "edema"]},
+            "whole_tumour has 'edema', which is not a class. Did you mean 'oedema'?",
+        ),
+        (
+            {"whole_tumour": ["xyz"]},
+            "'xyz', which is not a class; the classes are necrosis, oedema, enhancing",
+        ),
+        (
+            {"core": ["background", "oedema"]},
+            "core has the class background, which no region may have",
+        ),
+        ({"core": ["ignore"]}, "core has 'ignore', which is not a class"),
+        (
+            {"core": ["enhancing", "necrosis"]},
+            "tumour_core and core have the same classes; keep one of them",
+        ),
+        ({"core": ["oedema", "oedema"]}, "core has a class twice"),
+        ({"core": []}, "core has no class"),
+        ({"background": ["oedema"]}, "background cannot be the name of a region"),
+        (
+            {"whole_tumour": ["necrosis", "enhancing"]},
+            "the class oedema is in no region; add a region for it, oedema: [oedema]",
+        ),
+        (
+            {"enhancing_tumour": ["oedema"]},
+            "the classes necrosis and enhancing are in the same regions (tumour_core, whole_tumour),"
+            " which cannot distinguish them; add a region with one of them",
+        ),
     ],
-)  # fmt: skip
-def test_regions_that_cannot_be_written_as_a_label_map(change: dict, told: str) -> None:
+)
+def test_config_refuses_regions_that_are_no_label_map(change: dict, message: str) -> None:
     with pytest.raises(HstfError) as error:
         resolve_config(TUMOUR | {"regions": TUMOUR["regions"] | change})
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
-def test_all_faults_of_regions_are_told_at_once() -> None:
+def test_config_lists_all_problems_of_regions() -> None:
     with pytest.raises(HstfError) as error:
         resolve_config(TUMOUR | {"regions": {"core": ["necrosi", "background"]}})
-    told = str(error.value)
-    assert all(
-        part in told
-        for part in (
-            "'necrosi'",
-            "holds background",
-            "oedema is in no region",
-            "enhancing is in no",
-        )
-    )
+    message = str(error.value)
+    for part in ("'necrosi'", "has the class background", "oedema is in no region"):
+        assert part in message
+    assert "enhancing is in no" in message
 
 
-def test_regions_are_replaced_as_a_whole_and_are_parameters_of_what_depends_on_them(
+def test_regions_are_replaced_as_a_whole_and_are_parameters(
     tmp_path: Path,
 ) -> None:
     first = TUMOUR | {"experiment": "first"}
@@ -227,7 +242,7 @@ def test_regions_are_replaced_as_a_whole_and_are_parameters_of_what_depends_on_t
     assert changed == ["warmup", "calibrate", "teacher", "refine", "student", "evaluate"]
 
 
-def test_a_round_differs_where_it_says_so() -> None:
+def test_for_round_merges_the_overrides_of_a_round() -> None:
     config = resolve_config(
         {"rounds_overrides": {2: {"student": {"steps": 7}}}, "student": {"learning_rate": 0.5}}
     )
@@ -237,7 +252,7 @@ def test_a_round_differs_where_it_says_so() -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_parameters_of_a_stage_survive_json(stage: str) -> None:
+def test_stage_parameters_survive_json(stage: str) -> None:
     parameters = stage_parameters(Config(regions={"whole": ("foreground",)}), stage, 1)
     assert json.loads(json.dumps(parameters)) == parameters
     assert {key.partition(".")[0] for key in STAGES[stage].keys} <= parameters.keys()
@@ -246,28 +261,28 @@ def test_parameters_of_a_stage_survive_json(stage: str) -> None:
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.stem
 )
-def test_configurations_of_the_repository_are_in_order(
+def test_check_accepts_the_configurations_of_the_repository(
     path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
     config = load_config(path)
     if Path(config.cases).is_file():
         assert main(["config", "--check", "--config", str(path)]) == 0
-        assert f"{config.experiment}: in order" in capsys.readouterr().out
-    else:  # the data come from their owners alone: the file says how to import them
+        assert f"{config.experiment}: valid" in capsys.readouterr().out
+    else:  # the owners distribute the data: the file describes the import
         assert f"--sheet {config.cases}" in path.read_text()
 
 
 @pytest.mark.parametrize(
-    ("keys", "told"),
+    ("keys", "message"),
     [
         ({"warmup": {"folds": 9}}, "warmup.folds is 9 but there are 3 labelled patients"),
         ({"compare": {"seeds": [0, 0]}}, "names one twice"),
         ({"reuse": {"data": "results/nowhere"}}, "holds no experiment"),
     ],
 )
-def test_the_check_refuses_what_the_workflow_would(
-    tmp_path: Path, keys: dict, told: str, capsys: pytest.CaptureFixture[str]
+def test_check_refuses_what_the_workflow_refuses(
+    tmp_path: Path, keys: dict, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_sheet(tmp_path, ["labelled"] * 3 + ["unlabelled", "test"])
     path = tmp_path / "config.yaml"
@@ -275,31 +290,52 @@ def test_the_check_refuses_what_the_workflow_would(
         yaml.safe_dump({"cases": str(tmp_path / "cases.csv"), "labels": {"organ": 1}} | keys)
     )
     assert main(["config", "--check", "--config", str(path)]) == 1
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_what_is_shown_is_read_back_as_the_same() -> None:
+def test_config_text_is_read_back_as_the_same() -> None:
     config = load_config(ROOT / "config" / "config.yaml")
     assert resolve_config(yaml.safe_load(config_text(config))) == config
 
 
-def test_generated_files_are_in_step_with_the_classes() -> None:
-    readme, schema = (
-        ROOT / "config" / "README.md",
-        ROOT / "workflow" / "schemas" / "config.schema.json",
-    )
-    assert readme.read_text() == document(), "run `make docs`"
+def test_schema_text_is_the_schema_of_the_repository() -> None:
+    schema = ROOT / "workflow" / "schemas" / "config.schema.json"
     assert schema.read_text() == schema_text(), "run `make docs`"
 
 
-def test_every_key_is_explained() -> None:
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"calibrate": {"smallest_pass": 0.5}}, "this key is now called calibrate.minimum_pass"),
+        ({"student": {"held_gb": 2}}, "student.held_gb: this key is now called student.gpu_cache"),
+        ({"warmup": {"nodes": 2}}, "warmup.nodes: this key was removed: training uses the GPUs"),
+    ],
+)
+def test_resolve_config_names_the_new_key_of_a_renamed_one(keys: dict, message: str) -> None:
+    with pytest.raises(HstfError) as error:
+        resolve_config(keys)
+    assert message in str(error.value)
+
+
+def test_resolve_config_reads_renamed_values_with_a_message(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    old = {"student": {"start": "warmup"}}
+    config = resolve_config(old | {"rounds_overrides": {2: old}}, "my.yaml")
+    assert config.student.start == "previous_round"
+    assert config.for_round(2).student.start == "previous_round"
+    message = "my.yaml: student.start: 'warmup' is now called 'previous_round'"
+    assert capsys.readouterr().err.splitlines() == [message, message]
+
+
+def test_document_explains_every_key() -> None:
     empty = [
         line for line in document().splitlines() if line.startswith("| `") and line.endswith("|  |")
     ]
     assert empty == []
 
 
-def test_the_schema_refuses_what_the_classes_refuse() -> None:
+def test_schema_text_refuses_what_the_classes_refuse() -> None:
     jsonschema = pytest.importorskip("jsonschema")
     validator = jsonschema.Draft202012Validator(json.loads(schema_text()))
     assert validator.is_valid(yaml.safe_load((ROOT / "config" / "config.yaml").read_text()))
@@ -307,14 +343,14 @@ def test_the_schema_refuses_what_the_classes_refuse() -> None:
     assert not validator.is_valid({"student": {"steps": 0}})
 
 
-def test_phantom_options_are_those_of_the_command() -> None:
+def test_options_of_phantom_are_those_of_the_command() -> None:
     options = PhantomConfig(cases=5, size=(8, 9, 10)).options().split()
     assert options[:6] == ["--output", "demo", "--size", "8", "9", "10"]
     assert options[options.index("--cases") + 1] == "5"
 
 
-def test_the_order_of_classes_and_channels_is_a_parameter() -> None:
-    """It is that of class indices and channels: JSON with sorted keys would not tell the two apart."""
+def test_stage_parameters_contain_the_order_of_classes_and_channels() -> None:
+    """The order decides class indices and channels; JSON with sorted keys has no order."""
     one = Config(
         labels={"background": 0, "liver": 1, "lesion": 2}, modalities={"t1": "mr", "t2": "mr"}
     )

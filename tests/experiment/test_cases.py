@@ -1,4 +1,4 @@
-"""The case sheet: what is refused, and that shards and withheld labels are as promised."""
+"""The case sheet: what it refuses, its shards, and withheld labels."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from hstf.experiment.cases import CaseSheet, Split, read_cases
 from hstf.runtime.errors import HstfError
 
 HEADER = "case_id,image,label,split,group,site\n"
-SOUND = (
+VALID = (
     HEADER
     + "p1,a.nii.gz,al.nii.gz,labelled,g1,x\np2,b.nii.gz,,unlabelled,,\np3,/c.nii,cl.nii,test,,y\n"
 )
@@ -21,14 +21,14 @@ def read(folder: Path, text: str | bytes, **values: object) -> CaseSheet:
     return read_cases(Config.model_validate({"cases": str(path), **values}))
 
 
-def faults(folder: Path, text: str | bytes, **values: object) -> str:
+def problems(folder: Path, text: str | bytes, **values: object) -> str:
     with pytest.raises(HstfError) as caught:
         read(folder, text, **values)
     return str(caught.value)
 
 
-def test_a_sound_sheet(tmp_path: Path) -> None:
-    first, second, third = read(tmp_path, SOUND).cases
+def test_read_cases_returns_the_rows(tmp_path: Path) -> None:
+    first, second, third = read(tmp_path, VALID).cases
     assert (first.case_id, first.images, first.split) == (
         "p1",
         (tmp_path / "a.nii.gz",),
@@ -51,11 +51,11 @@ def test_a_sound_sheet(tmp_path: Path) -> None:
     ],
     ids=["bom", "semicolons", "tabs", "windows", "spaces", "excel"],
 )
-def test_sheets_from_spreadsheets_read_the_same(tmp_path: Path, change: object) -> None:
-    assert read(tmp_path, change(SOUND)) == read(tmp_path, SOUND)  # type: ignore[operator]
+def test_read_cases_accepts_sheets_of_spreadsheets(tmp_path: Path, change: object) -> None:
+    assert read(tmp_path, change(VALID)) == read(tmp_path, VALID)  # type: ignore[operator]
 
 
-def test_channels_come_in_the_order_of_the_configuration(tmp_path: Path) -> None:
+def test_read_cases_orders_channels_by_the_configuration(tmp_path: Path) -> None:
     text = "flair,case_id,t1,split\nf.nii,p1,t.nii,unlabelled\n"
     sheet = read(tmp_path, text, modalities={"t1": "mr", "flair": "mr"})
     assert [path.name for path in sheet.cases[0].images] == ["t.nii", "f.nii"]
@@ -79,19 +79,19 @@ def test_channels_come_in_the_order_of_the_configuration(tmp_path: Path) -> None
         "a;b",
     ],
 )
-def test_ids_that_could_do_harm_in_a_path_or_a_shell(tmp_path: Path, case_id: str) -> None:
-    told = faults(tmp_path, f'{HEADER}"{case_id}",a.nii,l.nii,labelled,,\n')
-    assert "must be letters, digits" in told
+def test_read_cases_refuses_ids_that_are_unsafe_in_paths(tmp_path: Path, case_id: str) -> None:
+    message = problems(tmp_path, f'{HEADER}"{case_id}",a.nii,l.nii,labelled,,\n')
+    assert "must be letters, digits" in message
 
 
 @pytest.mark.parametrize("case_id", ["p1.weight", "p1.nii.gz", "p1.NII", "labelled_0.csv", "p1."])
-def test_ids_that_could_be_the_file_of_another_case(tmp_path: Path, case_id: str) -> None:
-    assert "must not end like a file" in faults(
+def test_read_cases_refuses_ids_that_end_like_files(tmp_path: Path, case_id: str) -> None:
+    assert "must not end like a file" in problems(
         tmp_path, f"{HEADER}{case_id},a.nii,l.nii,labelled,,\n"
     )
 
 
-def test_every_fault_at_once(tmp_path: Path) -> None:
+def test_read_cases_lists_all_problems(tmp_path: Path) -> None:
     text = HEADER + (
         "p1,a.nii,,labelled,,\n"
         "p1,,l.nii,labelled,,\n"
@@ -101,57 +101,59 @@ def test_every_fault_at_once(tmp_path: Path) -> None:
         "p4,d.nii,,unlabelled,,,stray, cells\n"
         "p5\n"
     )
-    told = faults(tmp_path, text)
-    for fault in (
-        "9 faults",
+    message = problems(tmp_path, text)
+    for problem in (
+        "9 problems",
         "line 2 (p1): a labelled case needs a file in column 'label'",
         "line 3 (p1): no file in column 'image'",
-        "line 5 (p3): split 'training' is none of labelled, unlabelled, test",
+        "line 5 (p3): split 'training' is not one of labelled, unlabelled, test",
         "line 6 (P4): a test case needs",
         "line 7 (p4): more cells than columns, the last are 'stray cells'",
         "line 8 (p5): split ''",
         "line 8 (p5): no file in column 'image'",
         "case_id 'p1' appears 2 times",
-        "case_id 'P4' and 'p4' appears 2 times; it must be unique whatever its letter case",
+        "case_id 'P4' and 'p4' appears 2 times; it must be unique, whatever its letter case",
     ):
-        assert fault in told
+        assert problem in message
 
 
-def test_columns(tmp_path: Path) -> None:
-    assert "column 'split' is missing" in faults(tmp_path, "case_id,image\np1,a.nii\n")
-    assert "column 't1' is missing" in faults(tmp_path, SOUND, modalities={"t1": "mr"})
-    assert "column 'image' appears 2 times" in faults(
+def test_read_cases_checks_the_header(tmp_path: Path) -> None:
+    assert "column 'split' is missing" in problems(tmp_path, "case_id,image\np1,a.nii\n")
+    assert "column 't1' is missing" in problems(tmp_path, VALID, modalities={"t1": "mr"})
+    assert "column 'image' appears 2 times" in problems(
         tmp_path, "case_id,split,image,image\np1,unlabelled,a,b\n"
     )
-    assert "'groups' is not known; did you mean 'group'?" in faults(
-        tmp_path, SOUND.replace("group", "groups")
+    assert "'groups' is unknown; did you mean 'group'?" in problems(
+        tmp_path, VALID.replace("group", "groups")
     )
-    assert "'Site' is not known; did you mean 'site'?" in faults(
-        tmp_path, SOUND.replace("site", "Site")
+    assert "'Site' is unknown; did you mean 'site'?" in problems(
+        tmp_path, VALID.replace("site", "Site")
     )
-    assert len(read(tmp_path, SOUND.replace("site", "age")).cases) == 3
+    assert len(read(tmp_path, VALID.replace("site", "age")).cases) == 3
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"", "column 'case_id' is missing"),
-        (HEADER.encode(), "it holds no case"),
+        (HEADER.encode(), "it has no case"),
         ("case_id,image,split\nMüller,a.nii,test\n".encode("cp1252"), "is not UTF-8"),
-        (SOUND.encode("utf-16"), "is not UTF-8"),
+        (VALID.encode("utf-16"), "is not UTF-8"),
     ],
 )
-def test_sheets_that_are_none(tmp_path: Path, content: bytes, told: str) -> None:
-    assert told in faults(tmp_path, content)
+def test_read_cases_refuses_files_that_are_no_sheet(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    assert message in problems(tmp_path, content)
 
 
-def test_a_sheet_that_is_missing(tmp_path: Path) -> None:
+def test_read_cases_names_a_missing_sheet(tmp_path: Path) -> None:
     for path in (tmp_path / "absent.csv", tmp_path):
         with pytest.raises(HstfError, match="the case sheet is missing"):
             read_cases(Config.model_validate({"cases": str(path)}))
 
 
-def test_withheld_labels(tmp_path: Path) -> None:
+def test_training_label_is_withheld(tmp_path: Path) -> None:
     text = HEADER + "p1,a,al,labelled,,\np2,b,bl,unlabelled,,\np3,c,cl,test,,\n"
     cases = {case.case_id: case for case in read(tmp_path, text).cases}
     assert cases["p1"].training_label.name == "al"
@@ -161,7 +163,7 @@ def test_withheld_labels(tmp_path: Path) -> None:
             _ = cases[name].training_label
 
 
-def test_shards(tmp_path: Path) -> None:
+def test_shards_have_a_fixed_size(tmp_path: Path) -> None:
     lines = [f"u{i},{i}.nii,,unlabelled,,\n" for i in range(5)]
     sheet = read(tmp_path, HEADER + "".join(lines))
     names = {
@@ -175,7 +177,9 @@ def test_shards(tmp_path: Path) -> None:
     }
     assert sheet.shards(Split.LABELLED, 2) == {}
     assert [case.case_id for case in sheet.shard("unlabelled_2", 2)] == ["u4"]
-    with pytest.raises(HstfError, match="no shard 'unlabelled_3'; there are unlabelled_0"):
+    with pytest.raises(
+        HstfError, match=r"unlabelled_3: there is no such shard. There are unlabelled_0"
+    ):
         sheet.shard("unlabelled_3", 2)
     longer = read(tmp_path, HEADER + "".join(lines) + "u5,5.nii,,unlabelled,,\n").shards(
         Split.UNLABELLED, 2
@@ -185,7 +189,7 @@ def test_shards(tmp_path: Path) -> None:
     )
 
 
-def test_the_ceiling_of_a_benchmark_learns_from_withheld_labels_but_never_from_test_cases(
+def test_withheld_labels_reveal_unlabelled_cases_only(
     tmp_path: Path,
 ) -> None:
     text = HEADER + "p1,a,al,labelled,,\np2,b,bl,unlabelled,,\np3,c,cl,test,,\n"
@@ -195,13 +199,13 @@ def test_the_ceiling_of_a_benchmark_learns_from_withheld_labels_but_never_from_t
     with pytest.raises(PermissionError, match="withheld"):
         _ = cases["p3"].training_label
     missing = HEADER + "p1,a,al,labelled,,\np2,b,,unlabelled,,\np4,b,,unlabelled,,\n"
-    told = faults(tmp_path, missing, withheld_labels=True)
-    assert "2 faults" in told
-    assert "line 4 (p4): withheld_labels needs a file in column 'label'" in told
+    message = problems(tmp_path, missing, withheld_labels=True)
+    assert "2 problems" in message
+    assert "line 4 (p4): withheld_labels needs a file in column 'label'" in message
 
 
-def test_a_patient_with_a_test_case_has_no_other_cases(tmp_path: Path) -> None:
-    """Refused by whoever reads the sheet: a test case may be added when the data were checked long ago."""
+def test_read_cases_refuses_straddling_patients(tmp_path: Path) -> None:
+    """A test case may be added long after the data were checked."""
     rows = [
         "p1,a,al,labelled,ann,",
         "p2,b,,unlabelled,bob,",
@@ -209,9 +213,17 @@ def test_a_patient_with_a_test_case_has_no_other_cases(tmp_path: Path) -> None:
         "p4,d,dl,test,bob,",
         "p5,e,el,test,eve,",
     ]
-    with pytest.raises(HstfError, match="test patients are in other splits too") as told:
+    with pytest.raises(HstfError, match="test patients are in other splits too") as error:
         read(tmp_path, HEADER + "\n".join(rows))
-    assert "patient ann is labelled (p1) and test (p3)" in str(told.value)
-    assert "patient bob is unlabelled (p2) and test (p4)" in str(told.value) and "eve" not in str(
-        told.value
+    assert "patient ann is labelled (p1) and test (p3)" in str(error.value)
+    assert "patient bob is unlabelled (p2) and test (p4)" in str(error.value) and "eve" not in str(
+        error.value
     )
+
+
+def test_read_cases_reads_a_large_sheet_column_by_column(tmp_path: Path) -> None:
+    lines = [f"u{i},{i}.nii,,unlabelled,g{i % 7},\n" for i in range(3000)]
+    lines[2500] = "u2500,2500.nii,,unlabeled,,\n"
+    message = problems(tmp_path, HEADER + "".join(lines))
+    assert "1 problems" in message
+    assert "line 2502 (u2500): split 'unlabeled' is not one of" in message

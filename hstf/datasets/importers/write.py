@@ -28,7 +28,7 @@ ORDER = (
 """Order of the splits in the case sheet."""
 SCHEMA = "workflow/schemas/config.schema.json"
 ADVICE = (
-    "Edit this file as you like: config/README.md explains every key."
+    "Edit this file as you like: docs/reference/configuration.md explains every key."
     " Keys that are missing here have their defaults."
 )
 REGIONS_COMMENT = (
