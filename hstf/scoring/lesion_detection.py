@@ -1,45 +1,52 @@
-"""Lesions as objects: which of them a segmentation finds, and what it invents.
+"""Detection of lesions: which lesions a segmentation finds, and which it invents.
 
-A lesion is a connected component of a class. Predicted and true lesions are matched one to one, which is what precision,
-recall, F1, false positives per scan and FROC count (Metrics Reloaded, Maier-Hein et al., Nat Methods 2024, object
-detection). Lesions below a minimum volume count for nothing, and what matches them is no false positive (COCO's rule).
+A lesion is a connected component of a structure. Predicted lesions are matched one to one with
+lesions of the reference. Precision, recall, F1, false positives per scan and FROC count the matches
+(object detection in Metrics Reloaded, Maier-Hein et al., Nature Methods 2024). Lesions below a
+minimum volume are not counted, and a prediction that matches one of them is no false positive (rule
+of COCO).
 
-panoptica does the matching as well, but holds numpy below 2.3 and pandas below 3, and gives no scores by component.
+panoptica matches lesions too, but it requires numpy below 2.3 and pandas below 3, and it does not
+report a score for each component.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any
+from math import inf, isfinite, nan
+from typing import Literal
 
 import numpy as np
 
 from hstf.config.evaluate import DetectionConfig
+from hstf.imaging.components import connected_components
 from hstf.imaging.slabs import slabs
+from hstf.runtime.documents import Part
 
 FROC_RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-"""False positives per scan at which sensitivity is told and averaged (LUNA16, Setio et al., Med Image Anal 2017)."""
+"""False positives per scan at which the sensitivity is reported and averaged (LUNA16, Setio et al.,
+Medical Image Analysis 2017)."""
 SLAB_VOXELS = 1 << 24
+"""Approximate number of voxels that are counted at once."""
 
 
-@dataclass(frozen=True)
-class Lesion:
+class Lesion(Part):
     """A lesion of the reference or of the prediction."""
 
     volume_mm3: float
     matched: bool
-    """With one of the other side; a match below the criterion is none."""
+    """Whether the lesion matches one of the other side. The overlap must reach the criterion."""
     counted: bool
-    """Large enough to count; a matched prediction counts where its reference does."""
+    """Whether the lesion is large enough to be counted. A matched prediction is counted if its
+    reference is."""
     overlap: float
-    """With its match, by the measure of the criterion (0..1); 0 without."""
+    """Overlap with its match by the measure of the criterion (0 to 1); 0 without a match."""
     score: float | None
-    """Mean probability (0..1) of the predicted one of the pair; None where there is none or it is unknown."""
+    """Mean probability (0 to 1) of the predicted lesion of the pair; None if there is no predicted
+    lesion or no probability."""
 
 
-@dataclass(frozen=True)
-class CaseLesions:
-    """The lesions of one class in one case."""
+class CaseLesions(Part):
+    """The lesions of one structure in one case."""
 
     reference: list[Lesion]
     predicted: list[Lesion]
@@ -51,24 +58,69 @@ class CaseLesions:
 
     @property
     def missed(self) -> list[Lesion]:
-        """Lesions of the reference that are not."""
+        """Lesions of the reference that are not found."""
         return [lesion for lesion in self.reference if lesion.counted and not lesion.matched]
 
     @property
     def false_positives(self) -> list[Lesion]:
-        """Predicted lesions that are none."""
+        """Predicted lesions without a match."""
         return [lesion for lesion in self.predicted if lesion.counted and not lesion.matched]
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> "CaseLesions":
-        """From :meth:`to_json`."""
-        return cls(
-            *([Lesion(**values) for values in content[side]] for side in ("reference", "predicted"))
-        )
+class Rate(Part):
+    """Precision, recall or F1 with its 95% interval over patients; None if undefined."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+
+
+class SizeRecall(Part):
+    """Recall of the lesions of one size."""
+
+    from_mm3: float
+    to_mm3: float | None
+    """None: no upper limit."""
+    lesions: int
+    hits: int
+    recall: float | None
+
+
+class FrocSummary(Part):
+    """Free-response curve of the predicted lesions."""
+
+    points: list[list[float]]
+    """Rows of :func:`froc`."""
+    sensitivity: dict[str, float]
+    """Sensitivity at each of :data:`FROC_RATES`."""
+    score: float
+    """Mean of these sensitivities."""
+
+
+class LesionSummary(Part):
+    """Detection of one structure in all cases."""
+
+    criterion: DetectionConfig
+    lesions: int
+    hits: int
+    missed: int
+    false_positives: int
+    precision: Rate
+    recall: Rate
+    f1: Rate
+    false_positives_per_scan: float | None
+    overlap: float | None
+    """Mean overlap of the hits."""
+    cases_with: int
+    """Cases with lesions."""
+    cases_found: int
+    """Cases with at least one hit."""
+    cases_without: int
+    false_alarms: int
+    """Cases without lesions that have a false positive."""
+    recall_by_size: list[SizeRecall]
+    froc: FrocSummary | None
+    """None without lesions or without scores."""
 
 
 def find_lesions(
@@ -78,169 +130,283 @@ def find_lesions(
     criterion: DetectionConfig,
     probability: np.ndarray | None = None,
 ) -> CaseLesions:
-    """Match the lesions of two masks ``(X, Y, Z)`` of one class.
+    """Match the lesions of two masks of one structure.
 
     Args:
-        prediction: boolean.
-        reference: boolean.
-        spacing: voxel size (mm) along the array's axes.
+        prediction: boolean ``(X, Y, Z)``.
+        reference: boolean ``(X, Y, Z)``.
+        spacing: voxel size (mm) along the axes of the arrays.
         criterion: what a lesion and a match are.
-        probability: of the class, uint8 0..255, from which predicted lesions get their scores.
+        probability: uint8 ``(X, Y, Z)``, 255 times the probability of the structure. The scores of
+            predicted lesions come from it.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: if the shapes differ.
     """
     if prediction.shape != reference.shape:
         raise ValueError(f"masks of shapes {prediction.shape} and {reference.shape}")
     box = _box(prediction, reference)
     if box is None:
-        return CaseLesions([], [])
-    (parts, predicted), (truth, true) = (
-        _components(mask[box], criterion) for mask in (prediction, reference)
+        return CaseLesions(reference=[], predicted=[])
+    predicted_parts = connected_components(prediction[box], criterion.connectivity)
+    true_parts = connected_components(reference[box], criterion.connectivity)
+    predicted_voxels = _voxels_of_parts(predicted_parts)
+    true_voxels = _voxels_of_parts(true_parts)
+    overlaps = _overlaps(
+        true_parts,
+        predicted_parts,
+        true_voxels,
+        predicted_voxels,
+        criterion.measure,
     )
-    overlaps = _overlaps(truth, parts, true, predicted, criterion.measure)
     voxel_mm3 = float(np.prod(spacing))
-    counted, large = (voxels * voxel_mm3 >= criterion.minimum_mm3 for voxels in (true, predicted))
-    pairs = np.array(match(overlaps, criterion.minimum, counted), dtype=int).reshape(-1, 2).T
-    scores = _scores(parts, predicted, None if probability is None else probability[box])
-    large[pairs[1]] = counted[pairs[0]]
-    shared = overlaps[tuple(pairs)]
+    true_mm3 = true_voxels * voxel_mm3
+    predicted_mm3 = predicted_voxels * voxel_mm3
+    true_counted = true_mm3 >= criterion.minimum_mm3
+    predicted_counted = predicted_mm3 >= criterion.minimum_mm3
+    pairs = match(
+        overlaps,
+        criterion.minimum,
+        true_counted,
+    )
+    true_matches, predicted_matches = np.array(pairs, dtype=int).reshape(-1, 2).T
+    predicted_counted[predicted_matches] = true_counted[true_matches]
+    pair_overlaps = overlaps[true_matches, predicted_matches]
+    scores = np.full(len(predicted_voxels), nan)
+    if probability is not None:
+        scores = _scores(
+            predicted_parts,
+            predicted_voxels,
+            probability[box],
+        )
+    true_scores = _at(
+        len(true_voxels),
+        true_matches,
+        scores[predicted_matches],
+    )
+    true_overlaps = _at(
+        len(true_voxels),
+        true_matches,
+        pair_overlaps,
+    )
+    predicted_overlaps = _at(
+        len(predicted_voxels),
+        predicted_matches,
+        pair_overlaps,
+    )
     return CaseLesions(
-        _lesions(
-            true * voxel_mm3,
-            counted,
-            pairs[0],
-            shared,
-            _of_pairs(len(true), pairs[0], scores[pairs[1]]),
+        reference=list(
+            _lesions(
+                true_mm3,
+                true_counted,
+                true_overlaps,
+                true_scores,
+            )
         ),
-        _lesions(predicted * voxel_mm3, large, pairs[1], shared, scores),
+        predicted=list(
+            _lesions(
+                predicted_mm3,
+                predicted_counted,
+                predicted_overlaps,
+                scores,
+            )
+        ),
     )
 
 
 def _lesions(
     volumes: np.ndarray,
     counted: np.ndarray,
-    matched: np.ndarray,
-    shared: np.ndarray,
+    overlaps: np.ndarray,
     scores: np.ndarray,
-) -> list[Lesion]:
-    """The lesions of one side; those at the positions ``matched`` overlap their match by ``shared``."""
-    overlap = np.nan_to_num(_of_pairs(len(volumes), matched, shared))
-    columns = (column.tolist() for column in (volumes, overlap > 0, counted, overlap))
-    known = [None if np.isnan(score) else float(score) for score in scores]
-    return [Lesion(*values) for values in zip(*columns, known, strict=True)]
+) -> Iterator[Lesion]:
+    """Yield the lesions of one side. Overlaps and scores are NaN where there are none."""
+    for index, volume in enumerate(volumes):
+        overlap = float(np.nan_to_num(overlaps[index]))
+        score = float(scores[index])
+        yield Lesion(
+            volume_mm3=float(volume),
+            matched=overlap > 0,
+            counted=bool(counted[index]),
+            overlap=overlap,
+            score=None if np.isnan(score) else score,
+        )
 
 
-def _of_pairs(number: int, positions: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """``(number,)``: ``values`` at ``positions``, NaN elsewhere."""
-    result = np.full(number, np.nan)
+def _at(
+    number: int,
+    positions: np.ndarray,
+    values: np.ndarray,
+) -> np.ndarray:
+    """Return ``(number,)`` with ``values`` at ``positions`` and NaN elsewhere."""
+    result = np.full(number, nan)
     result[positions] = values
     return result
 
 
-def match(overlaps: np.ndarray, minimum: float, counted: np.ndarray) -> list[tuple[int, int]]:
-    """One-to-one pairs (reference, predicted) of overlap above 0 and at least ``minimum``.
+def match(
+    overlaps: np.ndarray,
+    minimum: float,
+    counted: np.ndarray,
+) -> list[tuple[int, int]]:
+    """Match lesions one to one by their overlap.
 
-    As many counted lesions of the reference as possible are matched and, among such matchings, that of the largest total
-    overlap is taken (the Hungarian method, with StarDist's weights: Weigert et al., WACV 2020).
+    The matching has the maximum number of counted lesions of the reference. Among such matchings it
+    has the maximum total overlap. The Hungarian method finds it with the weights of StarDist
+    (Weigert et al., WACV 2020).
 
     Args:
-        overlaps: ``(R, P)``, 0..1.
-        minimum: the criterion; 0: any overlap.
-        counted: ``(R,)``, which lesions of the reference count.
+        overlaps: ``(R, P)``, 0 to 1, of lesions of the reference and predicted lesions.
+        minimum: minimum overlap of a match; 0 for any overlap.
+        counted: ``(R,)``, which lesions of the reference are counted.
+
+    Returns:
+        Positions of the matches: reference, prediction.
+
+    Example:
+        >>> overlaps = np.array([[0.9, 0.2], [0.2, 0.0]])
+        >>> match(overlaps, minimum=0.1, counted=np.array([True, True]))
+        [(0, 1), (1, 0)]
     """
     from scipy.optimize import linear_sum_assignment
 
     admissible = (overlaps > 0) & (overlaps >= minimum)
-    rows, columns = np.flatnonzero(admissible.any(axis=1)), np.flatnonzero(admissible.any(axis=0))
+    rows = np.flatnonzero(admissible.any(axis=1))
+    columns = np.flatnonzero(admissible.any(axis=0))
     if not len(rows):
         return []
     inner = np.ix_(rows, columns)
-    most = min(len(rows), len(columns))
-    weights = admissible[inner] * (counted[rows, None] + overlaps[inner] / (2 * most))
-    chosen = zip(*linear_sum_assignment(weights, maximize=True), strict=True)
-    return [(int(rows[r]), int(columns[c])) for r, c in chosen if admissible[rows[r], columns[c]]]
+    maximum_pairs = min(len(rows), len(columns))
+    # All overlaps together weigh less than one counted lesion.
+    weights = admissible[inner] * (counted[rows, None] + overlaps[inner] / (2 * maximum_pairs))
+    chosen_rows, chosen_columns = linear_sum_assignment(weights, maximize=True)
+    pairs = []
+    for row, column in zip(
+        rows[chosen_rows],
+        columns[chosen_columns],
+        strict=True,
+    ):
+        if admissible[row, column]:
+            pairs.append((int(row), int(column)))
+    return pairs
 
 
 def _box(*masks: np.ndarray) -> tuple[slice, ...] | None:
-    """The box around all masks; None where all are empty."""
-    used = [np.zeros(n, bool) for n in masks[0].shape]
+    """Return the bounding box of all masks; None if all are empty."""
+    used = [np.zeros(size, bool) for size in masks[0].shape]
     for mask in masks:
         for axis in range(mask.ndim):
-            used[axis] |= mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis))
+            other_axes = [other for other in range(mask.ndim) if other != axis]
+            used[axis] |= mask.any(axis=tuple(other_axes))
     if not used[0].any():
         return None
-    ends = [np.flatnonzero(line)[[0, -1]] for line in used]
-    return tuple(slice(int(first), int(last) + 1) for first, last in ends)
+    box = []
+    for line in used:
+        first, last = np.flatnonzero(line)[[0, -1]]
+        box.append(slice(int(first), int(last) + 1))
+    return tuple(box)
 
 
-def _components(mask: np.ndarray, criterion: DetectionConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Components of ``mask`` from 1 on, and the voxels ``(n,)`` of each."""
-    from hstf.imaging.components import connected_components
-
-    parts = connected_components(mask, criterion.connectivity)
-    return parts, _sums(parts, int(parts.max(initial=0)))
+def _voxels_of_parts(parts: np.ndarray) -> np.ndarray:
+    """Count the voxels ``(n,)`` of each component, which are numbered from 1."""
+    return _sums(parts, int(parts.max(initial=0)))
 
 
-def _sums(parts: np.ndarray, number: int, values: np.ndarray | None = None) -> np.ndarray:
-    """Voxels ``(number,)`` of each part, or the sum of its ``values``; slab by slab, bincount makes wide copies."""
+def _sums(
+    parts: np.ndarray,
+    number: int,
+    values: np.ndarray | None = None,
+) -> np.ndarray:
+    """Count the voxels ``(number,)`` of each part, or add up their ``values``."""
     total = np.zeros(number + 1)
+    # In slabs, because bincount copies its input to 64 bits.
     for slab in slabs(parts.shape, SLAB_VOXELS):
         numbers = parts[slab]
         inside = numbers > 0
         weights = None if values is None else values[slab][inside]
-        total += np.bincount(numbers[inside], weights, number + 1)
+        total += np.bincount(
+            numbers[inside],
+            weights,
+            number + 1,
+        )
     return total[1:]
 
 
 def _overlaps(
-    truth: np.ndarray, parts: np.ndarray, true: np.ndarray, predicted: np.ndarray, measure: str
+    true_parts: np.ndarray,
+    predicted_parts: np.ndarray,
+    true_voxels: np.ndarray,
+    predicted_voxels: np.ndarray,
+    measure: Literal["iou", "dice"],
 ) -> np.ndarray:
-    """IoU or Dice ``(R, P)`` of each true with each predicted part."""
-    shared = (truth > 0) & (parts > 0)
-    cells = (truth[shared].astype(np.intp) - 1) * len(predicted) + parts[shared] - 1
-    hits = np.bincount(cells, minlength=len(true) * len(predicted)).reshape(
-        len(true), len(predicted)
-    )
-    both = true[:, None] + predicted[None]
+    """Compute IoU or Dice ``(R, P)`` of each true with each predicted part."""
+    common = (true_parts > 0) & (predicted_parts > 0)
+    shape = (len(true_voxels), len(predicted_voxels))
+    rows = true_parts[common].astype(np.intp) - 1
+    cells = rows * shape[1] + predicted_parts[common] - 1
+    hits = np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)
+    both = true_voxels[:, None] + predicted_voxels[None]
     return hits / (both - hits) if measure == "iou" else 2 * hits / both
 
 
-def _scores(parts: np.ndarray, voxels: np.ndarray, probability: np.ndarray | None) -> np.ndarray:
-    """Mean probability (0..1) of each part; NaN where probabilities are unknown."""
-    if probability is None:
-        return np.full(len(voxels), np.nan)
-    return _sums(parts, len(voxels), probability) / (255 * voxels)
+def _scores(
+    parts: np.ndarray,
+    voxels: np.ndarray,
+    probability: np.ndarray,
+) -> np.ndarray:
+    """Compute the mean probability (0 to 1) of each part."""
+    return _sums(
+        parts,
+        len(voxels),
+        probability,
+    ) / (255 * voxels)
 
 
 def froc(
-    hits: Sequence[float], false_positives: Sequence[float], lesions: int, scans: int
+    hits: Sequence[float],
+    false_positives: Sequence[float],
+    lesions: int,
+    scans: int,
 ) -> np.ndarray:
-    """Free-response curve ``(n, 3)``: false positives per scan, sensitivity, score from which a prediction counts.
+    """Compute the free-response curve (FROC).
 
-    The corners of the staircase, from the highest score to the lowest. The predicted lesions are the components of the
-    segmentation, so the curve ends at the false positives per scan and the recall of the segmentation itself.
+    The predicted lesions are the components of the segmentation. The curve therefore ends at the
+    false positives per scan and the recall of the segmentation.
 
     Args:
         hits: scores of the predictions that match a lesion.
-        false_positives: scores of the others.
-        lesions: of the reference.
-        scans: all that were looked at, with and without lesions.
+        false_positives: scores of the other predictions.
+        lesions: number of lesions of the reference.
+        scans: number of all scans, with and without lesions.
+
+    Returns:
+        ``(n, 3)``: false positives per scan, sensitivity, and the score from which predictions
+        count. The rows are the corners of the staircase, from the highest score to the lowest.
     """
     scores = np.array([*hits, *false_positives], dtype=float)
-    hit = np.arange(len(scores)) < len(hits)
+    is_hit = np.arange(len(scores)) < len(hits)
     order = np.argsort(-scores, kind="stable")
-    found, wrong = np.cumsum(hit[order]), np.cumsum(~hit[order])
-    last = np.flatnonzero(np.diff(scores[order], append=-np.inf))  # equal scores count together
+    found = np.cumsum(is_hit[order])
+    wrong = np.cumsum(~is_hit[order])
+    # Predictions with equal scores count together.
+    last = np.flatnonzero(np.diff(scores[order], append=-inf))
     rises = np.diff(found[last], prepend=0) > 0
-    corners = last[rises | (np.arange(len(last)) == len(last) - 1)]
-    return np.column_stack(
-        [wrong[corners] / scans, found[corners] / lesions, scores[order][corners]]
-    )
+    is_end = np.arange(len(last)) == len(last) - 1
+    corners = last[rises | is_end]
+    columns = [wrong[corners] / scans, found[corners] / lesions, scores[order][corners]]
+    return np.column_stack(columns)
 
 
-def sensitivity_at(curve: np.ndarray, rate: float) -> float:
-    """The highest sensitivity at no more than ``rate`` false positives per scan; beyond its end the curve is flat."""
+def sensitivity_at(
+    curve: np.ndarray,
+    rate: float,
+) -> float:
+    """Return the maximum sensitivity at ``rate`` false positives per scan or fewer.
+
+    Args:
+        curve: rows of :func:`froc`. It is flat beyond its end.
+        rate: false positives per scan.
+    """
     reached = curve[curve[:, 0] <= rate + 1e-9, 1]
     return float(reached.max()) if len(reached) else 0.0
 
@@ -251,91 +417,198 @@ def summarise(
     criterion: DetectionConfig,
     resamples: int,
     seed: int,
-) -> dict[str, Any]:
-    """Detection of one class over all cases, as plain values.
+) -> LesionSummary:
+    """Summarise the detection of one structure over all cases.
 
-    Counts are pooled over the cases. ``precision``, ``recall`` and ``f1`` come with their percentile interval (``low``,
-    ``high``) over ``resamples`` draws of patients (``groups``); None where nothing was there to be divided by.
-    ``cases_with`` lesions and those ``cases_found`` with at least one hit; ``cases_without`` and, among them, those with
-    ``false_alarms``. ``overlap``: mean of the hits. ``froc``: None without scores.
+    Counts are pooled over the cases.
+
+    Args:
+        cases: lesions of each case.
+        groups: patient of each case.
+        criterion: what a lesion and a match are.
+        resamples: number of draws of patients for the intervals.
+        seed: seed of the draws.
     """
-    counts = np.array(
-        [[len(c.hits), len(c.missed), len(c.false_positives)] for c in cases]
-    ).reshape(-1, 3)
-    hits, missed, wrong = (int(n) for n in counts.sum(axis=0))
-    ill = counts[:, :2].sum(axis=1) > 0
-    found = [lesion for case in cases for lesion in case.hits]
-    return {
-        "criterion": criterion.model_dump(mode="json"),
-        "lesions": hits + missed, "hits": hits, "missed": missed, "false_positives": wrong,
-        **_rates(counts, groups, resamples, seed),
-        "false_positives_per_scan": wrong / len(cases) if cases else None,
-        "overlap": float(np.mean([lesion.overlap for lesion in found])) if found else None,
-        "cases_with": int(ill.sum()), "cases_found": int((counts[:, 0] > 0).sum()),
-        "cases_without": int((~ill).sum()), "false_alarms": int((counts[~ill, 2] > 0).sum()),
-        "recall_by_size": _recall_by_size(cases, criterion.size_bins_mm3),
-        "froc": _froc_summary(cases),
-    }  # fmt: skip
+    counts = np.zeros((len(cases), 3), int)
+    overlaps = []
+    for row, case in enumerate(cases):
+        counts[row] = (len(case.hits), len(case.missed), len(case.false_positives))
+        overlaps += [lesion.overlap for lesion in case.hits]
+    hits, missed, wrong = counts.sum(axis=0).tolist()
+    has_lesions = counts[:, :2].sum(axis=1) > 0
+    drawn = _drawn_counts(
+        counts,
+        groups,
+        resamples,
+        seed,
+    )
+    return LesionSummary(
+        criterion=criterion,
+        lesions=hits + missed,
+        hits=hits,
+        missed=missed,
+        false_positives=wrong,
+        # A rate is the hits divided by the hits plus weighted misses and false positives.
+        precision=_rate(
+            counts,
+            drawn,
+            missed=0.0,
+            wrong=1.0,
+        ),
+        recall=_rate(
+            counts,
+            drawn,
+            missed=1.0,
+            wrong=0.0,
+        ),
+        f1=_rate(
+            counts,
+            drawn,
+            missed=0.5,
+            wrong=0.5,
+        ),
+        false_positives_per_scan=wrong / len(cases) if cases else None,
+        overlap=float(np.mean(overlaps)) if overlaps else None,
+        cases_with=int(has_lesions.sum()),
+        cases_found=int((counts[:, 0] > 0).sum()),
+        cases_without=int((~has_lesions).sum()),
+        false_alarms=int((counts[~has_lesions, 2] > 0).sum()),
+        recall_by_size=_recall_by_size(cases, criterion.size_bins_mm3),
+        froc=_froc_summary(cases),
+    )
 
 
-def _rates(counts: np.ndarray, groups: Sequence[str], resamples: int, seed: int) -> dict[str, Any]:
-    """Precision, recall and F1 with intervals, from hits, missed and false positives ``(cases, 3)``."""
+def _drawn_counts(
+    counts: np.ndarray,
+    groups: Sequence[str],
+    resamples: int,
+    seed: int,
+) -> np.ndarray:
+    """Draw patients with replacement and add up their counts.
+
+    Args:
+        counts: hits, missed lesions and false positives ``(cases, 3)``.
+        groups: patient of each case.
+        resamples: number of draws.
+        seed: seed of the draws.
+
+    Returns:
+        ``(resamples, 3)``; no rows if there are fewer than two patients.
+    """
     _, index = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    patients = np.zeros((len(set(groups)), 3))
-    np.add.at(patients, index, counts)
+    number = len(set(groups))
+    if number < 2:
+        return np.empty((0, 3))
+    patients = np.zeros((number, 3))
+    np.add.at(
+        patients,
+        index,
+        counts,
+    )
     generator = np.random.default_rng(seed)
-    drawn = np.empty((0, 3))
-    if len(patients) > 1:
-        times = generator.multinomial(
-            len(patients), np.full(len(patients), 1 / len(patients)), resamples
-        )
-        drawn = times @ patients
-    # columns: hits, missed, false positives; a rate is weighted hits over hits plus weighted faults
-    faults = {"precision": (0.0, 1.0), "recall": (1.0, 0.0), "f1": (0.5, 0.5)}
-    return {
-        name: _rate(counts.sum(axis=0)[None], drawn, weights) for name, weights in faults.items()
-    }
+    times = generator.multinomial(
+        number,
+        np.full(number, 1 / number),
+        resamples,
+    )
+    return times @ patients
 
 
 def _rate(
-    total: np.ndarray, drawn: np.ndarray, weights: tuple[float, float]
-) -> dict[str, float | None]:
-    def rates(counts: np.ndarray) -> np.ndarray:
-        whole = counts[:, 0] + counts[:, 1:] @ weights
-        return counts[whole > 0, 0] / whole[whole > 0]
+    counts: np.ndarray,
+    drawn: np.ndarray,
+    missed: float,
+    wrong: float,
+) -> Rate:
+    """Compute a rate of all cases and its interval from drawn patients.
 
-    value, spread = rates(total), rates(drawn)
-    low, high = (
-        np.quantile(spread, [0.025, 0.975]).tolist() if len(value) and len(spread) else (None, None)
+    Args:
+        counts: hits, missed lesions and false positives ``(cases, 3)``.
+        drawn: the same of each draw of patients.
+        missed: weight of missed lesions.
+        wrong: weight of false positives.
+    """
+    weights = (missed, wrong)
+    value = _defined_rates(counts.sum(axis=0)[None], weights)
+    spread = _defined_rates(drawn, weights)
+    if not len(value):
+        return Rate(
+            mean=None,
+            low=None,
+            high=None,
+        )
+    mean = float(value[0])
+    if not len(spread):
+        return Rate(
+            mean=mean,
+            low=None,
+            high=None,
+        )
+    low, high = np.quantile(spread, [0.025, 0.975]).tolist()
+    return Rate(
+        mean=mean,
+        low=low,
+        high=high,
     )
-    return {"mean": float(value[0]) if len(value) else None, "low": low, "high": high}
 
 
-def _recall_by_size(cases: Sequence[CaseLesions], bins: Sequence[float]) -> list[dict[str, Any]]:
+def _defined_rates(
+    counts: np.ndarray,
+    weights: tuple[float, float],
+) -> np.ndarray:
+    """Compute the rates of rows of counts; rows without any count are left out."""
+    whole = counts[:, 0] + counts[:, 1:] @ weights
+    return counts[whole > 0, 0] / whole[whole > 0]
+
+
+def _recall_by_size(
+    cases: Sequence[CaseLesions],
+    bins: Iterable[float],
+) -> list[SizeRecall]:
+    lesions = []
+    for case in cases:
+        lesions += [lesion for lesion in case.reference if lesion.counted]
     rows = []
-    for low, high in pairwise([0.0, *bins, float("inf")]):
-        number, found = _within(cases, low, high)
-        rows.append({
-            "from_mm3": low, "to_mm3": high if np.isfinite(high) else None, "lesions": number, "hits": found,
-            "recall": found / number if number else None,
-        })  # fmt: skip
+    for low, high in pairwise([0.0, *bins, inf]):
+        within = [lesion for lesion in lesions if low <= lesion.volume_mm3 < high]
+        hits = sum(lesion.matched for lesion in within)
+        rows.append(
+            SizeRecall(
+                from_mm3=low,
+                to_mm3=high if isfinite(high) else None,
+                lesions=len(within),
+                hits=hits,
+                recall=hits / len(within) if within else None,
+            )
+        )
     return rows
 
 
-def _within(cases: Sequence[CaseLesions], low: float, high: float) -> tuple[int, int]:
-    """Lesions of the reference of a volume in ``[low, high)``, and how many are found."""
-    lesions = [r for c in cases for r in c.reference if r.counted and low <= r.volume_mm3 < high]
-    return len(lesions), sum(lesion.matched for lesion in lesions)
-
-
-def _froc_summary(cases: Sequence[CaseLesions]) -> dict[str, Any] | None:
-    hits = [lesion.score for case in cases for lesion in case.hits]
-    wrong = [lesion.score for case in cases for lesion in case.false_positives]
-    lesions = sum(len(case.hits) + len(case.missed) for case in cases)
+def _froc_summary(cases: Sequence[CaseLesions]) -> FrocSummary | None:
+    """Compute the FROC of all cases; None without lesions or without scores."""
+    lesions = 0
+    hits: list[float | None] = []
+    wrong: list[float | None] = []
+    for case in cases:
+        lesions += len(case.hits) + len(case.missed)
+        hits += [lesion.score for lesion in case.hits]
+        wrong += [lesion.score for lesion in case.false_positives]
     if not lesions or None in hits or None in wrong:
         return None
+    hit_scores = [score for score in hits if score is not None]
+    wrong_scores = [score for score in wrong if score is not None]
     curve = froc(
-        [s for s in hits if s is not None], [s for s in wrong if s is not None], lesions, len(cases)
+        hit_scores,
+        wrong_scores,
+        lesions,
+        len(cases),
     )
-    at = {str(rate): sensitivity_at(curve, rate) for rate in FROC_RATES}
-    return {"points": curve.tolist(), "sensitivity": at, "score": sum(at.values()) / len(at)}
+    sensitivity = {}
+    for rate in FROC_RATES:
+        sensitivity[str(rate)] = sensitivity_at(curve, rate)
+    score = sum(sensitivity.values()) / len(sensitivity)
+    return FrocSummary(
+        points=curve.tolist(),
+        sensitivity=sensitivity,
+        score=score,
+    )

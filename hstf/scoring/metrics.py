@@ -1,10 +1,14 @@
-"""Scores of a segmentation against its reference (Metrics Reloaded, Maier-Hein et al., Nat Methods 2024).
+"""Metrics that compare a segmentation with its reference.
 
-Label maps hold class indices ``(X, Y, Z)``; :data:`hstf.imaging.label_values.IGNORED` marks voxels of the reference that count for
-nothing: they are left out of the overlap metrics, and lie outside of both masks for distances and volumes.
-Scored are structures, each a set of classes (:mod:`hstf.imaging.regions`): the classes, or overlapping regions of them.
+Definitions follow Metrics Reloaded (Maier-Hein et al., Nature Methods 2024). Label maps hold class
+indices ``(X, Y, Z)``. Voxels of the reference with :data:`hstf.imaging.label_values.IGNORED` are
+left out of overlap metrics; for distances and volumes they are outside of both masks. Structures
+are scored: classes, or overlapping regions of classes (:mod:`hstf.imaging.regions`).
 
-Structures that are absent, as the BraTS challenges do:
+:data:`METRICS` lists all metrics. To add one, write a function of a :class:`StructurePair` and add
+one line to the list. The metric becomes a column of ``cases.csv`` and a key of ``summary.json``.
+
+A structure may be absent. The rules are those of the BraTS challenges:
 
 =====================  ==============================  ===================================
 absent from            overlap metrics                 distances
@@ -13,20 +17,26 @@ both                   1 (``empty="one"``) or NaN      0 (``empty="one"``) or Na
 one of the two         0                               diagonal of the volume in mm
 =====================  ==============================  ===================================
 
-The column ``empty`` (``both``, ``prediction``, ``reference`` or nothing) says which of them lacks the structure,
-and NaN is left out of means.
+The column ``empty`` names the label map that lacks the structure (``both``, ``prediction``,
+``reference``; empty text if none does). Means leave out NaN.
 
-A sparse reference (:mod:`hstf.imaging.sparse_labels`) shows neither surfaces nor volumes: these are NaN. A class of which it has no
-voxel is not absent but ``unknown``, and all of its scores are NaN.
+A sparse reference (:mod:`hstf.imaging.sparse_labels`) shows neither surfaces nor volumes: distances
+and volumes are NaN. A class without a voxel in a sparse reference is not absent but ``unknown``,
+and all its scores are NaN.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import isnan, nan
 from typing import Literal
 
 import numpy as np
 
 from hstf.imaging.label_values import IGNORED
 from hstf.imaging.regions import (
+    Box,
+    ClassIndices,
     Structures,
     box_around,
     class_boxes,
@@ -37,144 +47,217 @@ from hstf.imaging.regions import (
 from hstf.imaging.slabs import slabs
 from hstf.imaging.sparse_labels import is_sparse, unknown_structures
 
-OVERLAP_METRICS = ("accuracy", "precision", "recall", "dice", "jaccard")
-DISTANCE_METRICS = ("hd95_mm", "asd_mm", "asd_directed_mm")
-VOLUME_METRICS = ("volume_ml", "reference_ml", "volume_difference_ml", "volume_difference_relative")
-METRICS = (*OVERLAP_METRICS, *DISTANCE_METRICS, *VOLUME_METRICS)
 EmptyPolicy = Literal["one", "exclude"]
-EMPTY_DICE: dict[EmptyPolicy, float] = {"one": 1.0, "exclude": float("nan")}
-"""Dice of a structure that is in neither map."""
+"""How a structure counts that is absent from both label maps."""
+EMPTY_DICE: dict[EmptyPolicy, float] = {"one": 1.0, "exclude": nan}
+"""Dice of a structure that is absent from both label maps."""
 
 
-def dice(a: np.ndarray, b: np.ndarray, empty: float = 1.0) -> float:
-    """Dice of two masks of one shape, in 0..1; ``empty`` when neither has a voxel.
+@dataclass(frozen=True)
+class StructurePair:
+    """One structure in a prediction and in its reference: what a metric is computed from."""
 
-    Raises:
-        ValueError: the shapes differ.
+    hits: int
+    """Voxels of the structure in both label maps."""
+    predicted: int
+    """Voxels of the structure in the prediction."""
+    true: int
+    """Voxels of the structure in the reference."""
+    voxels: int
+    """All voxels that are not ignored."""
+    spacing: Sequence[float]
+    """Voxel size in mm."""
+    masks: tuple[np.ndarray, np.ndarray] | None = None
+    """Masks of prediction and reference, cropped to both; None if one of them is empty."""
+
+    @property
+    def wrong(self) -> int:
+        """Number of false positive and false negative voxels."""
+        false_positive = self.predicted - self.hits
+        false_negative = self.true - self.hits
+        return false_positive + false_negative
+
+    @property
+    def absent(self) -> str:
+        """The label map that lacks the structure; empty text if none does."""
+        if self.predicted and self.true:
+            return ""
+        if self.predicted:
+            return "reference"
+        return "prediction" if self.true else "both"
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of a voxel in ml."""
+        return float(np.prod(self.spacing)) / 1000
+
+    @cached_property
+    def distances(self) -> tuple[np.ndarray, np.ndarray]:
+        """Distances (mm) from prediction to reference and back, see :func:`surface_distances`."""
+        assert self.masks is not None, "an absent structure has no surface"
+        return surface_distances(*self.masks, self.spacing)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of a structure."""
+
+    name: str
+    """Column of ``cases.csv``; it ends with the unit, if there is one."""
+    kind: Literal["overlap", "distance", "volume"]
+    """Decides which rule holds if the structure is absent, and what a sparse reference shows."""
+    compute: Callable[[StructurePair], float]
+
+
+def _ratio(
+    part: float,
+    whole: float,
+) -> float:
+    """Return ``part / whole``; NaN if ``whole`` is 0."""
+    return part / whole if whole else nan
+
+
+def accuracy(pair: StructurePair) -> float:
+    """Compute the fraction of voxels that are correct.
+
+    Correct background counts too, so the value is high for any small structure.
     """
-    if a.shape != b.shape:
-        raise ValueError(f"masks of shapes {a.shape} and {b.shape}")
-    a, b = a.astype(bool, copy=False), b.astype(bool, copy=False)
-    total = np.count_nonzero(a) + np.count_nonzero(b)
-    return 2 * np.count_nonzero(a & b) / total if total else empty
+    return 1 - pair.wrong / pair.voxels if pair.voxels else nan
 
 
-def structure_dice(
-    a: np.ndarray, b: np.ndarray, structures: Structures, empty: float = 1.0
-) -> np.ndarray:
-    """Dice ``(S,)`` of each structure of two maps of class indices, without the voxels to ignore.
+def precision(pair: StructurePair) -> float:
+    """Compute the fraction of the predicted voxels that are correct; 0 if the prediction is
+    empty."""
+    return 0.0 if pair.absent == "prediction" else _ratio(pair.hits, pair.predicted)
 
-    NaN for those that ``b``, the reference, does not tell because it is sparse.
+
+def recall(pair: StructurePair) -> float:
+    """Compute the fraction of the reference that is found; 0 if the reference is empty."""
+    return 0.0 if pair.absent == "reference" else _ratio(pair.hits, pair.true)
+
+
+def dice_coefficient(pair: StructurePair) -> float:
+    """Compute the Dice coefficient."""
+    return _ratio(2 * pair.hits, 2 * pair.hits + pair.wrong)
+
+
+def jaccard_index(pair: StructurePair) -> float:
+    """Compute intersection over union."""
+    return _ratio(pair.hits, pair.hits + pair.wrong)
+
+
+def hd95(pair: StructurePair) -> float:
+    """Compute the 95th percentile (mm) of the distances of both directions, pooled.
+
+    This is ``hd95`` of medpy, which the semi-supervised literature uses. MONAI and Metrics Reloaded
+    report the maximum of the two directed percentiles instead.
     """
-    dices = table_dice(confusion(a, b, class_count(structures)), structures, empty)
-    return np.where(unknown_structures(b, structures), np.nan, dices)
+    return float(np.percentile(np.concatenate(pair.distances), 95))
 
 
-def table_dice(table: np.ndarray, structures: Structures, empty: float = 1.0) -> np.ndarray:
-    """Dice ``(S,)`` of each structure from :func:`confusion`; ``empty`` for those that are nowhere."""
-    hits, predicted, true = overlaps(table, structures)
-    both = predicted + true
-    return np.where(both > 0, 2 * hits / np.maximum(both, 1), empty)
+def average_surface_distance(pair: StructurePair) -> float:
+    """Compute the mean (mm) of the distances of both directions: the ASSD of Metrics Reloaded."""
+    return float(np.concatenate(pair.distances).mean())
 
 
-def confusion(prediction: np.ndarray, reference: np.ndarray, classes: int) -> np.ndarray:
-    """Voxel counts ``(classes, classes)``, rows the prediction, columns the reference.
+def directed_surface_distance(pair: StructurePair) -> float:
+    """Compute the mean distance (mm) from the prediction to the reference.
 
-    Values of ``classes`` and above, :data:`hstf.imaging.label_values.IGNORED` among them, are left out. Works slab by slab, so that the
-    extra memory is that of a slab.
-
-    Raises:
-        ValueError: the shapes differ.
+    This is ``asd`` of medpy, which tables of the left atrium call ASD. It does not see what the
+    prediction misses.
     """
-    if prediction.shape != reference.shape:
-        raise ValueError(f"label maps of shapes {prediction.shape} and {reference.shape}")
-    table = np.zeros(classes * classes, dtype=np.int64)
-    for slab in slabs(prediction.shape):
-        p, r = prediction[slab], reference[slab]
-        valid = (p < classes) & (r < classes)
-        cells = p[valid].astype(np.intp) * classes + r[valid]
-        table += np.bincount(cells, minlength=classes * classes)
-    return table.reshape(classes, classes)
+    to_reference, _ = pair.distances
+    return float(to_reference.mean())
 
 
-def overlap_metrics(
-    hits: int, predicted: int, true: int, voxels: int, empty: EmptyPolicy = "one"
-) -> dict[str, float]:
-    """Accuracy, precision, recall, Dice, Jaccard of a structure against the rest.
+def predicted_volume(pair: StructurePair) -> float:
+    """Compute the volume of the prediction in ml."""
+    return pair.predicted * pair.voxel_ml
 
-    Precision of a prediction without the structure and recall of a reference without it are 0, as the prediction
-    is wrong. Accuracy counts the true background too, so it is high for any small structure.
 
-    Args:
-        hits: voxels that the structure has in both maps.
-        predicted: those in the prediction.
-        true: those in the reference.
-        voxels: all that count.
+def reference_volume(pair: StructurePair) -> float:
+    """Compute the volume of the reference in ml."""
+    return pair.true * pair.voxel_ml
+
+
+def volume_difference(pair: StructurePair) -> float:
+    """Compute the volume of the prediction minus that of the reference, in ml."""
+    return (pair.predicted - pair.true) * pair.voxel_ml
+
+
+def relative_volume_difference(pair: StructurePair) -> float:
+    """Compute the volume difference as a fraction of the reference.
+
+    It is NaN if only the reference is empty, and 0 if both are empty.
     """
-    false_positive, false_negative = predicted - hits, true - hits
-    wrong = false_positive + false_negative
-    if hits + wrong == 0:
-        value = EMPTY_DICE[empty]
-        return dict.fromkeys(OVERLAP_METRICS, value) | {"accuracy": 1.0 if voxels else value}
-    return {
-        "accuracy": 1 - wrong / voxels,
-        "precision": hits / max(1, hits + false_positive),
-        "recall": hits / max(1, hits + false_negative),
-        "dice": 2 * hits / (2 * hits + wrong),
-        "jaccard": hits / (hits + wrong),
-    }
+    return 0.0 if pair.absent == "both" else _ratio(pair.predicted - pair.true, pair.true)
 
 
-def surface_distances(
-    a: np.ndarray, b: np.ndarray, spacing: Sequence[float]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Distances (mm) of each surface voxel of mask ``a`` to the surface of ``b``, and the other way round.
+_ALL_METRICS = (
+    Metric(
+        "accuracy",
+        "overlap",
+        accuracy,
+    ),
+    Metric(
+        "precision",
+        "overlap",
+        precision,
+    ),
+    Metric(
+        "recall",
+        "overlap",
+        recall,
+    ),
+    Metric(
+        "dice",
+        "overlap",
+        dice_coefficient,
+    ),
+    Metric(
+        "jaccard",
+        "overlap",
+        jaccard_index,
+    ),
+    Metric(
+        "hd95_mm",
+        "distance",
+        hd95,
+    ),
+    Metric(
+        "asd_mm",
+        "distance",
+        average_surface_distance,
+    ),
+    Metric(
+        "asd_directed_mm",
+        "distance",
+        directed_surface_distance,
+    ),
+    Metric(
+        "volume_ml",
+        "volume",
+        predicted_volume,
+    ),
+    Metric(
+        "reference_ml",
+        "volume",
+        reference_volume,
+    ),
+    Metric(
+        "volume_difference_ml",
+        "volume",
+        volume_difference,
+    ),
+    Metric(
+        "volume_difference_relative",
+        "volume",
+        relative_volume_difference,
+    ),
+)
 
-    The surface of a mask are its voxels with a face neighbour outside of it; beyond the array is outside.
-    ``spacing`` is the voxel size (mm) along the array's axes. Found with a k-d tree of surface points,
-    so time and memory go with the surfaces, not with the volume. Both masks must have voxels.
-    """
-    from scipy.spatial import KDTree
-
-    surface_a, surface_b = surface(a), surface(b)
-    points_a, points_b = np.argwhere(surface_a) * spacing, np.argwhere(surface_b) * spacing
-    to_b = np.where(surface_b[surface_a], 0.0, np.inf)  # shared surface voxels need no search
-    to_a = np.where(surface_a[surface_b], 0.0, np.inf)
-    for distances, points, others in ((to_b, points_a, points_b), (to_a, points_b, points_a)):
-        apart = distances > 0
-        if apart.any():
-            distances[apart] = KDTree(others).query(points[apart])[0]
-    return to_b, to_a
-
-
-def surface(mask: np.ndarray) -> np.ndarray:
-    """The voxels of ``mask`` that have a face neighbour outside of it or lie on the edge of the array."""
-    interior = mask.copy()
-    for axis in range(mask.ndim):
-        inner, line = np.moveaxis(interior, axis, 0), np.moveaxis(mask, axis, 0)
-        inner[1:] &= line[:-1]
-        inner[:-1] &= line[1:]
-        inner[[0, -1]] = False
-    return mask & ~interior
-
-
-def distance_metrics(a: np.ndarray, b: np.ndarray, spacing: Sequence[float]) -> dict[str, float]:
-    """HD95 and average surface distances (mm) of a predicted mask ``a`` and a reference ``b``, neither empty.
-
-    - ``hd95_mm``: 95th percentile of the distances of both directions pooled, as medpy's ``hd95``, which the
-      semi-supervised literature uses (MONAI, Metrics Reloaded: the larger of the two directed percentiles).
-    - ``asd_mm``: average symmetric surface distance: the mean of the pooled distances, the ASSD of Metrics
-      Reloaded.
-    - ``asd_directed_mm``: mean distance from prediction to reference only, which is medpy's ``asd`` and what
-      the left-atrium tables call ASD; it is blind to what the prediction misses.
-    """
-    forth, back = surface_distances(a, b, spacing)
-    pooled = np.concatenate([forth, back])
-    return {
-        "hd95_mm": float(np.percentile(pooled, 95)),
-        "asd_mm": float(pooled.mean()),
-        "asd_directed_mm": float(forth.mean()),
-    }
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL_METRICS}
+"""All metrics by name, in the order of the columns of ``cases.csv``."""
 
 
 def score(
@@ -184,78 +267,340 @@ def score(
     structures: Structures,
     empty: EmptyPolicy = "one",
 ) -> dict[str, dict[str, float | str]]:
-    """All :data:`METRICS` and the column ``empty`` of each structure.
+    """Compute all :data:`METRICS` and the column ``empty`` of each structure.
 
     Args:
         prediction: class indices ``(X, Y, Z)``.
-        reference: class indices ``(X, Y, Z)``, :data:`hstf.imaging.label_values.IGNORED` where the truth is unknown.
-        spacing: voxel size (mm) along the array's axes.
-        structures: what is scored.
-        empty: what a structure absent from both counts as, see the module's text.
+        reference: class indices ``(X, Y, Z)``, :data:`hstf.imaging.label_values.IGNORED` where the
+            class is unknown.
+        spacing: voxel size (mm) along the axes of the arrays.
+        structures: structures to score.
+        empty: how a structure counts that is absent from both, see the text of the module.
 
-    Volumes are in ml; differences are prediction minus reference, the relative one as a share of the
-    reference (NaN where that is empty and the prediction is not).
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> reference = np.zeros((8, 8, 8), np.uint8)
+        >>> reference[2:6, 2:6, 2:6] = 1
+        >>> prediction = np.roll(reference, 1, axis=0)
+        >>> score(prediction, reference, (1.0, 1.0, 1.0), {"liver": (1,)})["liver"]["dice"]
+        0.75
     """
-    table, sparse = confusion(prediction, reference, class_count(structures)), is_sparse(reference)
+    table = confusion(
+        prediction,
+        reference,
+        class_count(structures),
+    )
+    sparse = is_sparse(reference)
     ignored = reference == IGNORED
     if ignored.any():
-        prediction = np.where(ignored, IGNORED, prediction)
+        prediction = np.where(
+            ignored,
+            IGNORED,
+            prediction,
+        )
     boxes = [class_boxes(label, len(table)) for label in (prediction, reference)]
     diagonal = float(np.linalg.norm(np.multiply(prediction.shape, spacing)))
-    scores: dict[str, dict[str, float | str]] = {}
+    voxels = int(table.sum())
     counts = overlaps(table, structures).T.tolist()
-    for (name, members), (hits, predicted, true) in zip(structures.items(), counts, strict=True):
-        absent = _absent(predicted, true)
-        if sparse:
-            scores[name] = _sparse_scores(hits, predicted, true, int(table.sum()), empty)
-            continue
-        if absent:
-            none = 0.0 if empty == "one" else float("nan")
-            distances = dict.fromkeys(DISTANCE_METRICS, none if absent == "both" else diagonal)
-        else:
-            box = box_around(own[index] for own in boxes for index in members if index in own)
-            assert box is not None, (
-                "one of the two has the structure"
-            )  # beyond it there is no surface
-            distances = distance_metrics(
-                structure_mask(prediction[box], members),
-                structure_mask(reference[box], members),
-                spacing,
+    scores: dict[str, dict[str, float | str]] = {}
+    for (name, classes), (hits, predicted, true) in zip(
+        structures.items(),
+        counts,
+        strict=True,
+    ):
+        masks = None
+        if predicted and true and not sparse:
+            box = _box_of(boxes, classes)
+            predicted_mask = structure_mask(prediction[box], classes)
+            masks = (predicted_mask, structure_mask(reference[box], classes))
+        pair = StructurePair(
+            hits,
+            predicted,
+            true,
+            voxels,
+            spacing,
+            masks,
+        )
+        scores[name] = (
+            _sparse_scores(pair, empty)
+            if sparse
+            else _scores(
+                pair,
+                empty,
+                diagonal,
             )
-        scores[name] = {
-            **overlap_metrics(hits, predicted, true, int(table.sum()), empty),
-            **distances,
-            **_volumes(predicted, true, float(np.prod(spacing)) / 1000),
-            "empty": absent,
-        }
+        )
     return scores
 
 
-def _sparse_scores(
-    hits: int, predicted: int, true: int, voxels: int, empty: EmptyPolicy
+def _box_of(
+    boxes: Sequence[Mapping[int, Box]],
+    classes: ClassIndices,
+) -> Box:
+    """Return the box around the classes of a structure in all label maps."""
+    found = []
+    for boxes_of_map in boxes:
+        found += [boxes_of_map[index] for index in classes if index in boxes_of_map]
+    box = box_around(found)
+    assert box is not None, "at least one of the label maps has the structure"
+    return box
+
+
+def _scores(
+    pair: StructurePair,
+    empty: EmptyPolicy,
+    diagonal: float,
 ) -> dict[str, float | str]:
-    """Overlap on the labelled voxels of a sparse reference, if it has the structure; nothing else is known."""
-    unknown = dict.fromkeys(METRICS, float("nan"))
-    if not true:
-        return unknown | {"empty": "unknown"}
-    overlap = overlap_metrics(hits, predicted, true, voxels, empty)
-    return unknown | overlap | {"empty": _absent(predicted, true)}
+    """Compute all metrics of a structure and apply the rules for absent structures."""
+    scores: dict[str, float | str] = {}
+    for name, metric in METRICS.items():
+        if metric.kind == "distance" and pair.absent:
+            scores[name] = _distance_of_absent(
+                pair,
+                empty,
+                diagonal,
+            )
+        elif metric.kind == "overlap":
+            scores[name] = _overlap(
+                metric,
+                pair,
+                empty,
+            )
+        else:
+            scores[name] = metric.compute(pair)
+    scores["empty"] = pair.absent
+    return scores
 
 
-def _absent(predicted: int, true: int) -> str:
-    if predicted and true:
-        return ""
-    if predicted or true:
-        return "reference" if predicted else "prediction"
-    return "both"
+def _distance_of_absent(
+    pair: StructurePair,
+    empty: EmptyPolicy,
+    diagonal: float,
+) -> float:
+    if pair.absent != "both":
+        return diagonal
+    return 0.0 if empty == "one" else nan
 
 
-def _volumes(predicted: int, true: int, voxel_ml: float) -> dict[str, float]:
-    difference = predicted - true
-    relative = difference / true if true else (0.0 if difference == 0 else float("nan"))
-    return {
-        "volume_ml": predicted * voxel_ml,
-        "reference_ml": true * voxel_ml,
-        "volume_difference_ml": difference * voxel_ml,
-        "volume_difference_relative": relative,
-    }
+def _overlap(
+    metric: Metric,
+    pair: StructurePair,
+    empty: EmptyPolicy,
+) -> float:
+    """Compute an overlap metric. It is undefined (NaN) if the structure is absent from both."""
+    value = metric.compute(pair)
+    return EMPTY_DICE[empty] if isnan(value) else value
+
+
+def _sparse_scores(
+    pair: StructurePair,
+    empty: EmptyPolicy,
+) -> dict[str, float | str]:
+    """Compute the overlap on the labelled voxels of a sparse reference; nothing else is known."""
+    scores: dict[str, float | str] = dict.fromkeys(METRICS, nan)
+    if not pair.true:
+        return scores | {"empty": "unknown"}
+    for name, metric in METRICS.items():
+        if metric.kind == "overlap":
+            scores[name] = _overlap(
+                metric,
+                pair,
+                empty,
+            )
+    scores["empty"] = pair.absent
+    return scores
+
+
+def dice(
+    a: np.ndarray,
+    b: np.ndarray,
+    empty: float = 1.0,
+) -> float:
+    """Compute the Dice coefficient (0 to 1) of two masks.
+
+    Args:
+        a: mask of any shape.
+        b: mask of the same shape.
+        empty: result if both masks are empty.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"masks of shapes {a.shape} and {b.shape}")
+    a = a.astype(bool, copy=False)
+    b = b.astype(bool, copy=False)
+    total = np.count_nonzero(a) + np.count_nonzero(b)
+    return 2 * np.count_nonzero(a & b) / total if total else empty
+
+
+def structure_dice(
+    prediction: np.ndarray,
+    reference: np.ndarray,
+    structures: Structures,
+    empty: float = 1.0,
+) -> np.ndarray:
+    """Compute the Dice of each structure in two maps of class indices, without ignored voxels.
+
+    Args:
+        prediction: class indices ``(X, Y, Z)``.
+        reference: class indices ``(X, Y, Z)``.
+        structures: structures to score.
+        empty: Dice of a structure that is absent from both.
+
+    Returns:
+        ``(S,)``; NaN for structures that a sparse reference does not show.
+    """
+    table = confusion(
+        prediction,
+        reference,
+        class_count(structures),
+    )
+    dices = table_dice(
+        table,
+        structures,
+        empty,
+    )
+    return np.where(
+        unknown_structures(reference, structures),
+        nan,
+        dices,
+    )
+
+
+def table_dice(
+    table: np.ndarray,
+    structures: Structures,
+    empty: float = 1.0,
+) -> np.ndarray:
+    """Compute the Dice ``(S,)`` of each structure from :func:`confusion`.
+
+    Args:
+        table: voxel counts ``(K, K)``.
+        structures: structures to score.
+        empty: Dice of a structure that is absent from both.
+    """
+    hits, predicted, true = overlaps(table, structures)
+    both = predicted + true
+    return np.where(
+        both > 0,
+        2 * hits / np.maximum(both, 1),
+        empty,
+    )
+
+
+def confusion(
+    prediction: np.ndarray,
+    reference: np.ndarray,
+    classes: int,
+) -> np.ndarray:
+    """Count the voxels of each pair of classes.
+
+    Values of at least ``classes`` are left out, among them
+    :data:`hstf.imaging.label_values.IGNORED`. The volume is processed in slabs, so that temporary
+    arrays stay small.
+
+    Args:
+        prediction: class indices ``(X, Y, Z)``.
+        reference: class indices ``(X, Y, Z)``.
+        classes: number of classes with the background.
+
+    Returns:
+        ``(classes, classes)``, rows for the prediction, columns for the reference.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    if prediction.shape != reference.shape:
+        raise ValueError(f"label maps of shapes {prediction.shape} and {reference.shape}")
+    table = np.zeros(classes * classes, dtype=np.int64)
+    for slab in slabs(prediction.shape):
+        rows = prediction[slab]
+        columns = reference[slab]
+        valid = (rows < classes) & (columns < classes)
+        cells = rows[valid].astype(np.intp) * classes + columns[valid]
+        table += np.bincount(cells, minlength=classes * classes)
+    return table.reshape(classes, classes)
+
+
+def surface_distances(
+    a: np.ndarray,
+    b: np.ndarray,
+    spacing: Sequence[float],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the distances between the surfaces of two masks.
+
+    A k-d tree of the surface voxels finds them, so time and memory grow with the surfaces and not
+    with the volume.
+
+    Args:
+        a: mask ``(X, Y, Z)``, not empty.
+        b: mask ``(X, Y, Z)``, not empty.
+        spacing: voxel size (mm) along the axes of the arrays.
+
+    Returns:
+        The distance (mm) of each surface voxel of ``a`` to the surface of ``b``, and the distance
+        of each surface voxel of ``b`` to the surface of ``a``.
+    """
+    surface_a = surface(a)
+    surface_b = surface(b)
+    points_a = np.argwhere(surface_a) * spacing
+    points_b = np.argwhere(surface_b) * spacing
+    # Voxels of both surfaces have distance 0 and need no search.
+    to_b = np.where(
+        surface_b[surface_a],
+        0.0,
+        np.inf,
+    )
+    to_a = np.where(
+        surface_a[surface_b],
+        0.0,
+        np.inf,
+    )
+    _search(
+        to_b,
+        points_a,
+        points_b,
+    )
+    _search(
+        to_a,
+        points_b,
+        points_a,
+    )
+    return to_b, to_a
+
+
+def _search(
+    distances: np.ndarray,
+    points: np.ndarray,
+    others: np.ndarray,
+) -> None:
+    """Replace the infinite ``distances`` of ``points`` by those to their nearest of ``others``."""
+    from scipy.spatial import KDTree
+
+    apart = distances > 0
+    if apart.any():
+        distances[apart] = KDTree(others).query(points[apart])[0]
+
+
+def surface(mask: np.ndarray) -> np.ndarray:
+    """Return the surface of a mask: voxels with a face neighbour outside, or on the edge of the
+    array."""
+    interior = mask.copy()
+    for axis in range(mask.ndim):
+        inner = np.moveaxis(
+            interior,
+            axis,
+            0,
+        )
+        line = np.moveaxis(
+            mask,
+            axis,
+            0,
+        )
+        inner[1:] &= line[:-1]
+        inner[:-1] &= line[1:]
+        inner[[0, -1]] = False
+    return mask & ~interior

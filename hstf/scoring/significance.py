@@ -1,152 +1,237 @@
-"""How sure a mean score is, and whether two models differ: bootstrap over patients, signed-rank test.
+"""Confidence intervals of mean scores, and tests whether two models differ.
 
-Scans of one patient are not independent, so it is patients that are drawn (cluster bootstrap, Field and Welsh,
-2007), and the test sees one mean difference per patient. NaN scores (excluded empty classes) are left out.
+Scans of one patient are not independent. Intervals are therefore drawn over patients (cluster
+bootstrap, Field and Welsh, Journal of the Royal Statistical Society B 2007), and tests see one mean
+difference for each patient. NaN scores (absent structures that are excluded) are left out.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
-SMALLEST_SAMPLE = 6
-"""With fewer differences no outcome of the exact two-sided test is below 0.05 (2 / 2**5 = 0.0625)."""
+from hstf.runtime.documents import Part
+
+MINIMUM_SAMPLE = 6
+"""With fewer differences the exact two-sided test never has p < 0.05 (2 / 2**5 = 0.0625)."""
 SLAB = 2**22
+"""Maximum number of draws that are held in memory at once."""
+
+Scores = Sequence[float] | np.ndarray
+"""A score of each scan; NaN is left out."""
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A mean with its bootstrap percentile interval; no bounds where fewer than two patients give no spread."""
+class Interval(Part):
+    """A mean with its bootstrap percentile interval."""
 
     mean: float | None
+    """None without scores."""
     low: float | None
+    """None with fewer than two patients."""
     high: float | None
     scans: int
     patients: int
     level: float = 0.95
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
+    """Confidence level."""
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(Part):
     """Paired scores of two models on the same scans."""
 
     difference: Interval
-    """Mean of new minus old."""
+    """Mean of the new minus the old scores."""
     p_value: float | None
-    """Two-sided Wilcoxon signed-rank test over patients; None where it cannot tell, see :attr:`note`."""
+    """Two-sided Wilcoxon signed-rank test over patients; None if there is nothing to rank."""
     patients: int
-    """Patients whose mean scores differ, which are those that the test ranks."""
+    """Patients whose mean scores differ: the sample of the test."""
     note: str = ""
-    """Why there is no p-value, or why it says little."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
+    """Why there is no p-value, or why it means little."""
 
 
 def mean_interval(
-    values: Sequence[float] | np.ndarray,
+    values: Scores,
     groups: Sequence[str] | None = None,
     resamples: int = 2000,
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """Mean of ``values`` over scans with its percentile interval, from ``resamples`` draws of ``groups``.
+    """Compute the mean over scans with its percentile interval over patients.
 
-    The same ``seed`` gives the same interval. With few patients (below 20, say) percentile intervals are too
-    narrow: they show the spread of these test cases, not of all hospitals.
+    The same ``seed`` always results in the same interval. With few patients (below about 20)
+    percentile intervals are too narrow. They describe the spread of these test cases, not of all
+    hospitals.
 
     Args:
-        values: a score of each scan; NaN is left out.
-        groups: the patient of each scan; None: each scan its own.
+        values: a score of each scan.
+        groups: patient of each scan; None if each scan is a patient of its own.
+        resamples: number of draws of patients.
+        seed: seed of the draws.
+        level: confidence level.
+
+    Raises:
+        ValueError: if there is not one patient for each score.
+
+    Example:
+        >>> interval = mean_interval([0.8, 0.9, 0.7], groups=["a", "a", "b"])
+        >>> round(interval.mean, 3), interval.patients
+        (0.8, 2)
     """
     sums, counts = _group_sums(values, groups)
     scans = int(counts.sum())
+    patients = len(sums)
     if not scans:
-        return Interval(None, None, None, 0, 0, level)
+        return Interval(
+            mean=None,
+            low=None,
+            high=None,
+            scans=0,
+            patients=0,
+            level=level,
+        )
     mean = float(sums.sum() / scans)
-    if len(sums) < 2:
-        return Interval(mean, None, None, scans, len(sums), level)
-    means = _resampled_means(sums, counts, resamples, np.random.default_rng(seed))
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(mean, float(low), float(high), scans, len(sums), level)
+    if patients < 2:
+        return Interval(
+            mean=mean,
+            low=None,
+            high=None,
+            scans=scans,
+            patients=patients,
+            level=level,
+        )
+    means = _resampled_means(
+        sums,
+        counts,
+        resamples,
+        np.random.default_rng(seed),
+    )
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2]).tolist()
+    return Interval(
+        mean=mean,
+        low=low,
+        high=high,
+        scans=scans,
+        patients=patients,
+        level=level,
+    )
 
 
 def _group_sums(
-    values: Sequence[float] | np.ndarray, groups: Sequence[str] | None
+    values: Scores,
+    groups: Sequence[str] | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sum and number of the values of each group, groups in order of their names."""
+    """Return sum and number of the values of each group, in the order of the group names."""
     array = np.asarray(values, dtype=float)
     names = np.arange(len(array)) if groups is None else np.asarray(groups)
     if len(names) != len(array):
         raise ValueError(f"{len(array)} values of {len(names)} scans")
-    known = ~np.isnan(array)
-    _, index = np.unique(names[known], return_inverse=True)
-    return np.bincount(index, weights=array[known]), np.bincount(index)
+    exists = ~np.isnan(array)
+    _, index = np.unique(names[exists], return_inverse=True)
+    return np.bincount(index, weights=array[exists]), np.bincount(index)
 
 
 def _resampled_means(
-    sums: np.ndarray, counts: np.ndarray, resamples: int, generator: np.random.Generator
+    sums: np.ndarray,
+    counts: np.ndarray,
+    resamples: int,
+    generator: np.random.Generator,
 ) -> np.ndarray:
-    """Means over the scans of as many groups, drawn with replacement, in slabs that bound the memory."""
-    step = max(1, SLAB // len(sums))
+    """Draw as many groups as there are, with replacement, and compute the mean over their scans."""
+    groups = len(sums)
+    step = max(1, SLAB // groups)
     means = []
-    for start in range(0, resamples, step):
-        drawn = generator.integers(0, len(sums), (min(step, resamples - start), len(sums)))
+    for start in range(
+        0,
+        resamples,
+        step,
+    ):
+        size = (min(step, resamples - start), groups)
+        drawn = generator.integers(
+            0,
+            groups,
+            size,
+        )
         means.append(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
     return np.concatenate(means)
 
 
 def compare(
-    new: Sequence[float] | np.ndarray,
-    old: Sequence[float] | np.ndarray,
+    new: Scores,
+    old: Scores,
     groups: Sequence[str] | None = None,
     resamples: int = 2000,
     seed: int = 0,
 ) -> Comparison:
-    """Whether ``new`` differs from ``old``, scores of two models on the same scans in the same order.
+    """Compare the scores of two models on the same scans.
 
-    The test is Wilcoxon's on the mean difference of each patient, two-sided; patients without a difference are
-    left out (Wilcoxon's own treatment of zeros). Scipy chooses: exact for few patients without ties, else
-    asymptotic.
+    The test is the two-sided Wilcoxon signed-rank test on the mean difference of each patient.
+    Patients without a difference are left out, as Wilcoxon does. scipy uses the exact test for few
+    patients without ties and the asymptotic test otherwise.
+
+    Args:
+        new: scores of the new model.
+        old: scores of the old model, in the same order.
+        groups: patient of each scan; None if each scan is a patient of its own.
+        resamples: number of draws of patients for the interval.
+        seed: seed of the draws.
 
     Raises:
-        ValueError: the two have different lengths.
+        ValueError: if the lengths differ.
     """
     if len(new) != len(old):
         raise ValueError(f"{len(new)} scores to compare with {len(old)}")
     differences = np.asarray(new, dtype=float) - np.asarray(old, dtype=float)
-    interval = mean_interval(differences, groups, resamples, seed)
+    interval = mean_interval(
+        differences,
+        groups,
+        resamples,
+        seed,
+    )
     sums, counts = _group_sums(differences, groups)
     means = sums / counts
-    ranked = means[np.abs(means) > 1e-12]  # rounding in a mean of equal scores is no difference
-    if not len(ranked):
-        return Comparison(interval, None, 0, "no patient's score differs")
+    # Rounding in the mean of equal scores is no difference.
+    ranked = means[np.abs(means) > 1e-12]
+    patients = len(ranked)
+    if not patients:
+        note = "no patient's score differs"
+        return Comparison(
+            difference=interval,
+            p_value=None,
+            patients=0,
+            note=note,
+        )
     from scipy.stats import wilcoxon
 
     p_value = float(wilcoxon(ranked).pvalue)
-    note = (
-        f"only {len(ranked)} patients differ: p < 0.05 is out of reach"
-        if len(ranked) < SMALLEST_SAMPLE
-        else ""
+    note = ""
+    if patients < MINIMUM_SAMPLE:
+        note = f"only {patients} patients differ: p < 0.05 is not possible"
+    return Comparison(
+        difference=interval,
+        p_value=p_value,
+        patients=patients,
+        note=note,
     )
-    return Comparison(interval, p_value, len(ranked), note)
 
 
 def rank_correlation(
-    a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray
+    a: Scores,
+    b: Scores,
 ) -> float | None:
-    """Spearman's correlation, -1..1; None with fewer than three pairs or where one of the two is constant."""
-    pairs = np.array(
-        [(x, y) for x, y in zip(a, b, strict=True) if not (np.isnan(x) or np.isnan(y))]
-    )
-    if len(pairs) < 3 or np.ptp(pairs, axis=0).min() == 0:
+    """Compute Spearman's rank correlation (-1 to 1).
+
+    Returns:
+        None for fewer than three pairs without NaN, or if one of the two is constant.
+    """
+    pairs = []
+    for x, y in zip(
+        a,
+        b,
+        strict=True,
+    ):
+        if not (np.isnan(x) or np.isnan(y)):
+            pairs.append((x, y))
+    table = np.array(pairs)
+    if len(table) < 3 or np.ptp(table, axis=0).min() == 0:
         return None
     from scipy.stats import spearmanr
 
-    return float(spearmanr(pairs[:, 0], pairs[:, 1]).statistic)
+    return float(spearmanr(table[:, 0], table[:, 1]).statistic)

@@ -15,7 +15,7 @@ from hstf.config.compare import CompareConfig
 from hstf.config.experiment import Config
 from hstf.config.load import config_text, resolve_config
 from hstf.experiment.cases import Split, read_cases, refuse_no_test_cases
-from hstf.experiment.comparison import cells, experiments, refuse_no_comparison, scaled_cases
+from hstf.experiment.comparison import cells_of, experiments, refuse_no_comparison, scaled_cases
 from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
 from hstf.experiment.reuse import check_reuse, refuse_reused
@@ -24,7 +24,7 @@ from hstf.runtime.errors import HstfError
 from hstf.runtime.files import write_text
 from hstf.stages.compare import stage as compare_stage
 from hstf.stages.compare.scores import Compute, RoundScores, read_round
-from hstf.stages.compare.table import CEILING, WARMUP, Entry, gap_fraction
+from hstf.stages.compare.table import UPPER_BOUND, WARMUP, Entry, gap_fraction
 from hstf.stages.compare.table import tested as paired
 
 CASES = 8
@@ -63,7 +63,7 @@ def write_round(config: Config, number: int, dice: np.ndarray) -> None:
 
 
 def compare(config: Config) -> Path:
-    return compare_stage.compare(StageContext.of(config, "compare"), cells(config))
+    return compare_stage.compare(StageContext.of(config, "compare"), cells_of(config))
 
 
 def write_benchmark(file: Path, wall: float, cpu: str) -> None:
@@ -75,7 +75,7 @@ def write_benchmark(file: Path, wall: float, cpu: str) -> None:
 def finished_cells(tmp_path: Path) -> Config:
     """All cells of :func:`configuration`, their Dice as :data:`DICE` says."""
     config = configuration(tmp_path)
-    for cell in cells(config):
+    for cell in cells_of(config):
         write_round(cell.config, 0, dice_of("warm-up", cell.seed))
         write_round(cell.config, 1, dice_of(cell.method, cell.seed))
     return config
@@ -124,7 +124,7 @@ def test_a_class_that_cases_lack_counts_fully_in_the_change_and_not_in_the_test_
     new[0, 1] += 0.4
     cases = tuple(f"case_{k}" for k in range(CASES))
     entry, reference = (
-        Entry("x", {0: RoundScores(cases, cases, {"dice": dice}, Compute(0, 0))}, 0, 0)
+        Entry("x", {0: RoundScores(cases, cases, {"dice": dice}, Compute(0, 0))}, Compute(0, 0))
         for dice in (new, old)
     )
     found = paired(entry, reference, 200, 0)
@@ -138,7 +138,7 @@ def test_page_tables_and_figures_are_written(finished_cells: Config) -> None:
     assert {"cells.csv", "table.csv", "table.md", "dice_by_round.png", "dice_by_method.png"} <= {
         path.name for path in folder.iterdir()
     }
-    assert "<title>base: methods compared</title>" in page and "self-training report" not in page
+    assert "<title>base: comparison of methods</title>" in page and "self-training report" not in page
     assert not re.search(r"(src|href)=.https?:|@import", page), "needs nothing but itself"
     assert "0.800 ± 0.014" in page
     assert "| hstf | 2 | 0.800 ± 0.014 |" in (folder / "table.md").read_text()
@@ -147,7 +147,7 @@ def test_page_tables_and_figures_are_written(finished_cells: Config) -> None:
 
 
 def test_cells_that_are_not_done_are_left_out_and_named(finished_cells: Config) -> None:
-    cell = next(cell for cell in cells(finished_cells) if cell.name == "hstf_seed_1")
+    cell = next(cell for cell in cells_of(finished_cells) if cell.name == "hstf_seed_1")
     Layout.of(cell.config).evaluation_cases(1).unlink()
     compare(finished_cells)
     folder = Layout.of(finished_cells).compare
@@ -162,12 +162,12 @@ def test_what_sees_no_other_scale_is_named(finished_cells: Config) -> None:
     methods = {"methods": ("supervised", "hstf", "uamt", "bcp")}
     asked = finished_cells.compare.model_copy(update=methods)  # type: ignore[union-attr]
     compare(finished_cells.model_copy(update={"compare": asked}))
-    assert "uamt, bcp learn from no view at another scale" in table.read_text()
+    assert "uamt, bcp do not train on images at another scale" in table.read_text()
 
 
 def test_methods_are_compared_on_the_seeds_that_both_have(finished_cells: Config) -> None:
     """Seeds differ by 0.02: the one that is left must meet its like, not the mean of both."""
-    cell = next(cell for cell in cells(finished_cells) if cell.name == "hstf_seed_1")
+    cell = next(cell for cell in cells_of(finished_cells) if cell.name == "hstf_seed_1")
     Layout.of(cell.config).evaluation_cases(1).unlink()
     compare(finished_cells)
     row = rows_of(Layout.of(finished_cells).compare / "table.csv")["hstf"]
@@ -178,7 +178,7 @@ def test_methods_are_compared_on_the_seeds_that_both_have(finished_cells: Config
 
 
 def test_cells_scored_on_other_cases_are_refused(finished_cells: Config) -> None:
-    write_round(cells(finished_cells)[0].config, 1, dice_of("hstf", 0)[:-1])
+    write_round(cells_of(finished_cells)[0].config, 1, dice_of("hstf", 0)[:-1])
     with pytest.raises(HstfError, match="different test cases"):
         compare(finished_cells)
 
@@ -190,7 +190,7 @@ def test_nothing_done_is_a_sentence(tmp_path: Path) -> None:
 
 def test_compute_is_that_of_learning_wherever_it_was_spent(tmp_path: Path) -> None:
     config = configuration(tmp_path, compare={"methods": ["hstf"], "seeds": [0]})
-    (cell,) = cells(config)
+    (cell,) = cells_of(config)
     base, own = Layout.of(config).root / "benchmarks", Layout.of(cell.config).root / "benchmarks"
     for member in ("fold_0", "fold_1", "fold_2"):
         write_benchmark(base / "warmup" / f"{member}.tsv", 10, "8")
@@ -208,7 +208,7 @@ def test_compute_is_that_of_learning_wherever_it_was_spent(tmp_path: Path) -> No
 def test_the_gap_lies_between_networks_and_not_between_a_team_and_a_network(
     finished_cells: Config,
 ) -> None:
-    for cell in cells(finished_cells):
+    for cell in cells_of(finished_cells):
         rows = [
             {"case_id": f"case_{k:03d}", "member": member, "class": name, "dice": dice}
             for member, dice in (("fold_0", 0.48), ("fold_1", 0.52))
@@ -232,12 +232,13 @@ def test_the_gap_needs_both_ends_and_a_ceiling_above_the_floor() -> None:
         from hstf.stages.compare.scores import Compute, RoundScores
 
         by_class = dict.fromkeys(("dice", "hd95_mm", "asd_mm"), np.full((2, 1), dice))
-        return Entry(name, {0: RoundScores(("a", "b"), ("a", "b"), by_class, Compute(0, 0))}, 0, 0)
+        scores = RoundScores(("a", "b"), ("a", "b"), by_class, Compute(0, 0))
+        return Entry(name, {0: scores}, Compute(0, 0))
 
-    floor, middle, ceiling = entry(WARMUP, 0.5), entry("hstf", 0.7), entry(CEILING, 0.9)
-    assert gap_fraction({WARMUP: floor, CEILING: ceiling}, middle, WARMUP) == pytest.approx(0.5)
+    floor, middle, ceiling = entry(WARMUP, 0.5), entry("hstf", 0.7), entry(UPPER_BOUND, 0.9)
+    assert gap_fraction({WARMUP: floor, UPPER_BOUND: ceiling}, middle, WARMUP) == pytest.approx(0.5)
     assert gap_fraction({WARMUP: floor}, middle, WARMUP) is None
-    assert gap_fraction({WARMUP: ceiling, CEILING: floor}, middle, WARMUP) is None
+    assert gap_fraction({WARMUP: ceiling, UPPER_BOUND: floor}, middle, WARMUP) is None
 
 
 def test_cells_share_data_and_warmup_where_theirs_would_be_the_same(tmp_path: Path) -> None:
@@ -265,18 +266,18 @@ def test_cells_share_data_and_warmup_where_theirs_would_be_the_same(tmp_path: Pa
 
 def test_cells_leave_persons_overrides_out(tmp_path: Path) -> None:
     config = configuration(tmp_path, overrides=str(tmp_path / "mine"))
-    assert all(str(tmp_path / "mine") != cell.config.overrides for cell in cells(config))
+    assert all(str(tmp_path / "mine") != cell.config.overrides for cell in cells_of(config))
 
 
 def test_a_seed_that_stands_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(HstfError, match="names one twice"):
-        cells(configuration(tmp_path, compare={"seeds": [1, 1]}))
+    with pytest.raises(HstfError, match="has a value twice"):
+        cells_of(configuration(tmp_path, compare={"seeds": [1, 1]}))
 
 
 def test_an_experiment_of_another_method_runs_alone(tmp_path: Path) -> None:
     """``--config method=supervised`` on a file with a comparison: only who asks for the comparison is refused."""
     config = configuration(tmp_path, method="supervised")
-    assert cells(config) == [] and experiments(config) == {}
+    assert cells_of(config) == [] and experiments(config) == {}
     with pytest.raises(HstfError, match="Leave 'method' out"):
         refuse_no_comparison(config)
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -18,6 +17,7 @@ from hstf.experiment.tables import REFINE
 from hstf.imaging.regions import Structures, structure_mask
 from hstf.imaging.volumes import Volume
 from hstf.runtime.files import sha256_file, write_csv, write_text
+from hstf.scoring.documents import EvaluationSummary
 from hstf.stages.evaluate import cases as evaluate_cases
 from hstf.stages.evaluate import summary as evaluate_summary
 from support.stages import members
@@ -143,11 +143,11 @@ def evaluate_shard(config: Config, number: int, shard: str) -> int:
     return evaluate_cases.evaluate_shard(StageContext.of(config, "evaluate", number), shard)
 
 
-def summarise_round(config: Config, number: int) -> dict[str, Any]:
+def summarise_round(config: Config, number: int) -> EvaluationSummary:
     return evaluate_summary.summarise_round(StageContext.of(config, "evaluate", number))
 
 
-def evaluate_all(config: Config, number: int) -> dict:
+def evaluate_all(config: Config, number: int) -> EvaluationSummary:
     for shard in ("test_0", "test_1"):
         evaluate_shard(config, number, shard)
     return summarise_round(config, number)

@@ -1,12 +1,12 @@
 # Methods and seeds on the data of this experiment; only with a `compare:` section. Each is an experiment of
 # its own in <output>/<experiment>/compare/ with the same rules, and reuses data and warm-up.
 
-from hstf.experiment.comparison import cells, experiments
+from hstf.experiment.comparison import cells_of, experiments
 from hstf.config.load import config_text
 from hstf.runtime.files import write_text_if_changed
 
 try:
-    CELLS, EXPERIMENTS = cells(CONFIG), experiments(CONFIG)
+    CELLS, EXPERIMENTS = cells_of(CONFIG), experiments(CONFIG)
 except HstfError as error:
     raise WorkflowError(str(error)) from None
 

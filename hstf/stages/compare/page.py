@@ -1,4 +1,4 @@
-"""The comparison as Markdown and as one HTML page that needs nothing but itself."""
+"""The comparison as Markdown and as an HTML page that needs no other file."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,79 +14,110 @@ from hstf.stages.report.page import (
     estimate_cell,
     number_cell,
     number_text,
-    p_text,
+    p_cell,
     page,
 )
 
-KIND = "methods compared"
+KIND = "comparison of methods"
+SOURCE = "compare/table.csv"
 TITLES = {"dice": "Dice", "hd95_mm": "HD95 (mm)", "asd_mm": "ASD (mm)"}
 DIGITS = {"dice": 3, "hd95_mm": 2, "asd_mm": 2}
+"""Number of decimals of each metric."""
 Row = Mapping[str, Any]
+"""A row of ``table.csv``."""
 
 
 def main_table(rows: Sequence[Row]) -> Table:
-    """A row for each method."""
+    """Return the table with a row for each method."""
     references = [name for name in REFERENCES if any(f"vs_{name}" in row for row in rows)]
-    titles = ["method", "seeds", *TITLES.values(), "Dice of one network"]
-    titles += [title for name in references for title in (f"Dice vs {name} (95% CI)", "p")]
-    titles += ["share of the gap", "share from supervised", "CPU hours", "hours"]
+    titles = ["method", "seeds"]
+    titles += [TITLES[metric] for metric in METRICS]
+    titles.append("Dice of one network")
+    for name in references:
+        titles += [f"Dice vs {name} (95% CI)", "p"]
+    titles += ["gap closed (%)", "gap closed from supervised (%)", "CPU hours", "hours"]
     return Table(
-        "Last round, mean over the seeds ± standard deviation over the seeds",
+        "Last round, mean ± standard deviation over the seeds",
         tuple(titles),
         [_main_cells(row, references) for row in rows],
-        "compare/table.csv",
+        SOURCE,
     )
 
 
 def _main_cells(row: Row, references: Sequence[str]) -> list[Cell]:
-    cells = [
-        Cell(row["method"]),
-        number_cell(row["seeds"], 0),
-        *(_with_sd(row, metric, metric) for metric in METRICS),
-        number_cell(row["dice_single"], DIGITS["dice"]),
-    ]
+    cells = [Cell(row["method"]), number_cell(row["seeds"], 0)]
+    cells += [_mean_cell(row, metric, metric) for metric in METRICS]
+    cells.append(number_cell(row["dice_single"], DIGITS["dice"]))
     for name in references:
-        change, low, high = (row.get(f"vs_{name}{part}") for part in ("", "_low", "_high"))
-        p_value = row.get(f"vs_{name}_p")
-        cells += [
-            estimate_cell(change, low, high, signed=True),
-            Cell(p_text(p_value) or "–", p_value, numeric=True),
-        ]
-    shares = (row["gap_fraction"], row["label_gap_fraction"])
-    cells += [number_cell(None if share is None else 100 * share, 0) for share in shares]
-    return [*cells, number_cell(row["cpu_s"] / 3600, 2), number_cell(row["wall_s"] / 3600, 2)]
-
-
-def class_table(rows: Sequence[Row], classes: Sequence[str], kind: str = "class") -> Table:
-    """Each metric of each class; ``kind``: what they are called."""
-    titles = [f"{TITLES[metric]} {name}" for metric in METRICS for name in classes]
-    cells = [
-        [
-            Cell(row["method"]),
-            *(_with_sd(row, f"{m}_{name}", m) for m in METRICS for name in classes),
-        ]
-        for row in rows
+        cells += _change_cells(row, f"vs_{name}")
+    cells += [
+        _percent_cell(row["gap_fraction"]),
+        _percent_cell(row["label_gap_fraction"]),
+        number_cell(row["cpu_s"] / 3600, 2),
+        number_cell(row["wall_s"] / 3600, 2),
     ]
-    return Table(f"By {kind}", ("method", *titles), cells, "compare/table.csv")
+    return cells
 
 
-def _with_sd(row: Row, column: str, metric: str) -> Cell:
-    cell = number_cell(row[column], DIGITS[metric])
-    if row[f"{column}_sd"] is None:
+def _change_cells(row: Row, name: str) -> list[Cell]:
+    """Return the cells of the difference to a reference method and of its p-value."""
+    change = row.get(name)
+    low = row.get(f"{name}_low")
+    high = row.get(f"{name}_high")
+    return [
+        estimate_cell(change, low, high, signed=True),
+        p_cell(row.get(f"{name}_p")),
+    ]
+
+
+def _percent_cell(fraction: float | None) -> Cell:
+    return number_cell(None if fraction is None else 100 * fraction, 0)
+
+
+def structure_table(rows: Sequence[Row], structures: Sequence[str], kind: str) -> Table:
+    """Return the table with each metric of each structure.
+
+    Args:
+        rows: rows of ``table.csv``.
+        structures: names of the structures.
+        kind: what they are called: ``class`` or ``region``.
+    """
+    titles = ["method"]
+    for metric in METRICS:
+        titles += [f"{TITLES[metric]} {name}" for name in structures]
+    table_cells = []
+    for row in rows:
+        cells = [Cell(row["method"])]
+        for metric in METRICS:
+            cells += [_mean_cell(row, f"{metric}_{name}", metric) for name in structures]
+        table_cells.append(cells)
+    return Table(f"By {kind}", tuple(titles), table_cells, SOURCE)
+
+
+def _mean_cell(row: Row, column: str, metric: str) -> Cell:
+    """Return a cell with a mean and, with several seeds, its standard deviation."""
+    digits = DIGITS[metric]
+    cell = number_cell(row[column], digits)
+    deviation = row[f"{column}_sd"]
+    if deviation is None:
         return cell
-    return Cell(
-        f"{cell.text} ± {number_text(row[f'{column}_sd'], DIGITS[metric])}", cell.sort, numeric=True
-    )
+    text = f"{cell.text} ± {number_text(deviation, digits)}"
+    return Cell(text, cell.sort, numeric=True)
 
 
 def markdown(title: str, tables: Sequence[Table], notes: Sequence[str]) -> str:
-    """``tables`` for a README or an issue."""
+    """Return tables and notes as Markdown, for a README or an issue."""
     parts = [f"# {title}", *notes]
     for table in tables:
-        lines = ["| " + " | ".join(table.columns) + " |", "|" + "---|" * len(table.columns)]
-        lines += ["| " + " | ".join(cell.text for cell in row) + " |" for row in table.all_rows]
+        lines = [_markdown_row(table.columns), "|" + "---|" * len(table.columns)]
+        for row in table.all_rows:
+            lines.append(_markdown_row([cell.text for cell in row]))
         parts += [f"## {table.caption}", "\n".join(lines)]
     return "\n\n".join(parts) + "\n"
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def html(
@@ -96,9 +127,17 @@ def html(
     notes: Sequence[str],
     headline: str,
 ) -> str:
-    """The page, with the report's template and style."""
+    """Return the page, with the template and the style of the report.
+
+    Args:
+        experiment: name of the experiment.
+        tables: the tables.
+        charts: the figures.
+        notes: how the tables were made.
+        headline: the main result.
+    """
     sections = [
         Section("methods", "Methods", "", [*tables, Note(list(notes))]),
-        Section("figures", "Figures", "", list(charts), "No method is done yet."),
+        Section("figures", "Figures", "", charts, "No method is done yet."),
     ]
     return page(experiment, KIND, Note([headline]), sections)

@@ -1,13 +1,14 @@
-"""What the cells of a comparison have written: scores of the test cases by round, and the compute that went into them."""
+"""What the cells of a comparison have written: scores of the test cases and computing time."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import nan
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from hstf.config.experiment import Config
 from hstf.experiment.comparison import Cell
@@ -15,192 +16,214 @@ from hstf.experiment.layout import Layout
 from hstf.experiment.schedule import Schedule
 from hstf.experiment.tables import EVALUATION_CASES, EVALUATION_MEMBERS, SCALES
 from hstf.runtime.errors import HstfError
-from hstf.runtime.tables import Table
-from hstf.scoring.averages import class_balanced, known
-from hstf.scoring.rounds import case_mean
+from hstf.scoring.averages import class_balanced, finite_or_none, mean_or_nan
 
 METRICS = ("dice", "hd95_mm", "asd_mm")
-LEARNING = ("teacher", "refine", "labels", "student")
-"""Stages of a round that belong to the method; evaluation is left out."""
+"""Metrics of the comparison."""
+METHOD_STAGES = ("teacher", "refine", "labels", "student")
+"""Stages of a round that belong to a method. Evaluation is not counted."""
 
 
 @dataclass(frozen=True)
 class Compute:
-    """Seconds of all jobs together, as Snakemake measured them; an interrupted job counts from its last start."""
+    """Seconds of all jobs together, as measured by Snakemake.
+
+    An interrupted job counts from its last start.
+    """
 
     cpu: float
     wall: float
 
     def __add__(self, other: "Compute") -> "Compute":
+        """Add the seconds of other jobs."""
         return Compute(self.cpu + other.cpu, self.wall + other.wall)
 
 
 @dataclass(frozen=True)
 class RoundScores:
-    """The test cases of a round."""
+    """Scores of the test cases of a round."""
 
     case_ids: tuple[str, ...]
     groups: tuple[str, ...]
     """The patient of each case."""
-    by_class: dict[str, np.ndarray]
-    """By metric ``(cases, classes or regions)``, NaN where there is no score."""
+    by_structure: dict[str, np.ndarray]
+    """``(N, S)`` of each metric, NaN if a case has no score of a structure."""
     compute: Compute
-    of_members: tuple[float, ...] = ()
-    """Mean Dice of each member alone."""
+    member_dice: tuple[float, ...] = ()
+    """Mean Dice of each ensemble member."""
 
     @property
-    def single(self) -> float:
-        """Mean Dice of one network: of the members of a team, the mean of what each has alone."""
-        return fmean(self.of_members) if self.of_members else self.mean("dice")
+    def single_dice(self) -> float:
+        """Mean Dice of one network: the mean of the members' own Dice."""
+        return fmean(self.member_dice) if self.member_dice else self.mean("dice")
 
     @cached_property
-    def by_case(self) -> dict[str, np.ndarray]:
-        """By metric ``(cases,)``: values whose mean is the mean over the classes."""
-        return {metric: class_balanced(scores) for metric, scores in self.by_class.items()}
+    def balanced(self) -> dict[str, np.ndarray]:
+        """``(N,)`` of each metric: values whose mean is the mean over the structures."""
+        return {metric: class_balanced(scores) for metric, scores in self.by_structure.items()}
 
     def case_means(self, metric: str) -> np.ndarray:
-        """``(cases,)``: mean over the classes that a case has a score of; NaN without any."""
-        return np.array([case_mean(scores) for scores in self.by_class[metric]])
+        """Return the mean over the structures of each case ``(N,)``; NaN without any score."""
+        return np.array([mean_or_nan(scores) for scores in self.by_structure[metric]])
 
     def mean(self, metric: str) -> float:
-        """Mean over the classes of the mean over the cases."""
-        return _mean(self.by_case[metric])
+        """Return the mean over the structures of the mean over the cases."""
+        return _mean(self.balanced[metric])
 
-    def class_means(self, metric: str) -> np.ndarray:
-        """Mean over the cases, of each class."""
-        return np.array([_mean(column) for column in self.by_class[metric].T])
+    def structure_means(self, metric: str) -> np.ndarray:
+        """Return the mean over the cases of each structure ``(S,)``."""
+        columns = self.by_structure[metric].T
+        return np.array([_mean(column) for column in columns])
 
 
 @dataclass(frozen=True)
 class CellScores:
-    """A cell as far as it is done."""
+    """The evaluated rounds of a cell."""
 
     method: str
     seed: int
-    usual_warmup: bool
-    """Its warm-up is the one that most methods share."""
+    has_common_warmup: bool
+    """Whether the cell reuses the warm-up that most methods have in common."""
     rounds: dict[int, RoundScores]
     scales: dict[float, float]
-    """Mean Dice at each input scale, by the last round's model."""
+    """Mean Dice of the model of the last round at each input scale."""
 
 
 def read_cell(cell: Cell) -> CellScores:
-    """The scores of a cell, of those rounds that are evaluated.
+    """Read the scores of a cell.
 
     Raises:
-        HstfError: a table cannot be read.
+        HstfError: if a table cannot be read.
     """
-    layout, config = Layout.of(cell.config), cell.config
-    done = [n for n in range(config.rounds + 1) if layout.evaluation_cases(n).is_file()]
-    rounds = {n: read_round(config, n) for n in done}
-    scales = layout.evaluation_scales(config.rounds)
+    config = cell.config
+    layout = Layout.of(config)
+    rounds = {}
+    for number in range(config.rounds + 1):
+        if layout.evaluation_cases(number).is_file():
+            rounds[number] = read_round(config, number)
+    path = layout.evaluation_scales(config.rounds)
     return CellScores(
-        cell.method,
-        cell.seed,
-        config.reuse.warmup is not None,
-        rounds,
-        read_scales(scales, list(config.structures)),
+        method=cell.method,
+        seed=cell.seed,
+        has_common_warmup=config.reuse.warmup is not None,
+        rounds=rounds,
+        scales=read_scales(path, list(config.structures)),
     )
 
 
 def read_round(config: Config, number: int) -> RoundScores:
-    """Scores and compute of an evaluated round."""
-    rows = EVALUATION_CASES.records(Layout.of(config).evaluation_cases(number))
-    cases = {row["case_id"]: row["group"] for row in rows}
-    names = list(config.structures)
-    scores = {
-        metric: _array(rows, ("case_id", tuple(cases)), ("class", names), metric)
-        for metric in METRICS
-    }
-    alone = read_members(Layout.of(config).evaluation_members(number), names)
-    return RoundScores(tuple(cases), tuple(cases.values()), scores, compute(config, number), alone)
+    """Read scores and time of an evaluated round.
 
-
-def read_members(path: Path, classes: Sequence[str]) -> tuple[float, ...]:
-    """Mean Dice (mean over the classes) of each member; empty without the table."""
-    return tuple(_dice_by(EVALUATION_MEMBERS, path, "member", classes).values())
-
-
-def read_scales(path: Path, classes: Sequence[str]) -> dict[float, float]:
-    """Mean Dice (mean over the classes) by scale; empty where nothing was scored."""
-    return {float(scale): dice for scale, dice in _dice_by(SCALES, path, "scale", classes).items()}
-
-
-def _dice_by(table: Table, path: Path, column: str, classes: Sequence[str]) -> dict[Any, float]:
-    """Mean Dice (mean over the classes) of the rows with each value of ``column``; empty without the table."""
-    rows = table.records(path) if path.is_file() else []
-    cases = tuple(dict.fromkeys(row["case_id"] for row in rows))
-    arrays = {
-        value: _array(
-            [r for r in rows if r[column] == value], ("case_id", cases), ("class", classes), "dice"
-        )
-        for value in dict.fromkeys(row[column] for row in rows)
-    }
-    return {value: _mean(class_balanced(array)) for value, array in arrays.items()}
-
-
-def _array(
-    rows: Iterable[dict[str, Any]],
-    first: tuple[str, Sequence[str]],
-    second: tuple[str, Sequence[str]],
-    value: str,
-) -> np.ndarray:
-    """The column ``value`` by two others, NaN where there is none."""
-    (row_key, row_names), (column_key, column_names) = first, second
-    array = np.full((len(row_names), len(column_names)), np.nan)
-    places = (
-        {name: k for k, name in enumerate(row_names)},
-        {name: k for k, name in enumerate(column_names)},
+    Raises:
+        HstfError: if a table cannot be read.
+    """
+    layout = Layout.of(config)
+    structures = list(config.structures)
+    frame = EVALUATION_CASES.read(layout.evaluation_cases(number))
+    patients = dict(zip(frame["case_id"], frame["group"], strict=True))
+    case_ids = tuple(patients)
+    by_structure = {}
+    for metric in METRICS:
+        by_structure[metric] = _scores(frame, metric, case_ids, structures)
+    return RoundScores(
+        case_ids=case_ids,
+        groups=tuple(patients.values()),
+        by_structure=by_structure,
+        compute=compute(config, number),
+        member_dice=read_members(layout.evaluation_members(number), structures),
     )
-    for row in rows:
-        number = known(row[value])
-        if number is not None:
-            array[places[0][row[row_key]], places[1][row[column_key]]] = number
-    return array
+
+
+def read_members(path: Path, structures: Sequence[str]) -> tuple[float, ...]:
+    """Read the mean Dice of each ensemble member; empty if the table does not exist."""
+    if not path.is_file():
+        return ()
+    frame = EVALUATION_MEMBERS.read(path)
+    return tuple(_mean_dice_by(frame, "member", structures).values())
+
+
+def read_scales(path: Path, structures: Sequence[str]) -> dict[float, float]:
+    """Read the mean Dice at each scale; empty if the table does not exist."""
+    if not path.is_file():
+        return {}
+    return _mean_dice_by(SCALES.read(path), "scale", structures)
+
+
+def _mean_dice_by(frame: pd.DataFrame, column: str, structures: Sequence[str]) -> dict:
+    """Return the mean Dice over the structures for each value of ``column``."""
+    case_ids = tuple(frame["case_id"].unique())
+    means = {}
+    for value, rows in frame.groupby(column, sort=False):
+        scores = _scores(rows, "dice", case_ids, structures)
+        means[value] = _mean(class_balanced(scores))
+    return means
+
+
+def _scores(
+    frame: pd.DataFrame, metric: str, case_ids: Sequence[str], structures: Sequence[str]
+) -> np.ndarray:
+    """Return a column as ``(N, S)`` by case and structure, NaN if there is no score."""
+    wide = frame.pivot(index="case_id", columns="class", values=metric)
+    return wide.reindex(index=case_ids, columns=structures).to_numpy(dtype=float)
 
 
 def _mean(values: np.ndarray) -> float:
-    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+    return float(np.nanmean(values)) if np.isfinite(values).any() else nan
 
 
 def compute(config: Config, number: int) -> Compute:
-    """What the models of a round took, from the benchmarks of their jobs; the warm-up's wherever it was trained."""
+    """Add up the time of the jobs that made the model of a round.
+
+    The time of the warm-up is found in the experiment that trained it.
+    """
+    layout = Layout.of(config)
+    own = layout.root / "benchmarks"
+    files = []
     if number == 0:
-        folder, own = Layout.of(config).warmup / "benchmarks", Layout.of(config).root / "benchmarks"
-        files = [folder / "warmup" / f"{member}.tsv" for member in Schedule.of(config).members(0)]
+        for member in Schedule.of(config).members(0):
+            files.append(layout.warmup / "benchmarks" / "warmup" / f"{member}.tsv")
         files.append(own / "calibrate.tsv")
     else:
-        folder = Layout.of(config).root / "benchmarks"
-        files = [f for stage in LEARNING for f in (folder / stage).glob(f"round_{number}[_.]*tsv")]
-    return sum((_benchmark(file) for file in files if file.is_file()), Compute(0, 0))
+        for stage in METHOD_STAGES:
+            files += (own / stage).glob(f"round_{number}[_.]*tsv")
+    total = Compute(0, 0)
+    for file in files:
+        if file.is_file():
+            total += _job_seconds(file)
+    return total
 
 
-def _benchmark(file: Path) -> Compute:
-    """A job's seconds; Snakemake leaves out the CPU time of very short ones."""
-    lines = [line.split("\t") for line in file.read_text().splitlines()]
-    rows = [dict(zip(lines[0], line, strict=False)) for line in lines[1:]]
-    return Compute(
-        sum(_seconds(row.get("cpu_time")) for row in rows),
-        sum(_seconds(row.get("s")) for row in rows),
-    )
+def _job_seconds(file: Path) -> Compute:
+    """Read the benchmark file of a job. Snakemake omits the CPU time of very short jobs."""
+    header, *lines = [line.split("\t") for line in file.read_text().splitlines()]
+    cpu = 0.0
+    wall = 0.0
+    for line in lines:
+        row = dict(zip(header, line, strict=False))
+        cpu += _seconds(row.get("cpu_time", ""))
+        wall += _seconds(row.get("s", ""))
+    return Compute(cpu, wall)
 
 
-def _seconds(text: str | None) -> float:
+def _seconds(text: str) -> float:
+    """Convert a cell to seconds; ``NA``, ``-`` and an empty cell are 0."""
     try:
-        return known(text) or 0.0
-    except ValueError:  # "NA", "-"
+        return finite_or_none(float(text)) or 0.0
+    except ValueError:
         return 0.0
 
 
 def refuse_different_cases(cells: Sequence[CellScores]) -> None:
-    """Scores are compared case by case.
+    """Refuse cells that were scored on different test cases: scores are compared case by case.
 
     Raises:
-        HstfError: cells were scored on different test cases.
+        HstfError: if the test cases differ.
     """
-    found = {scores.case_ids for cell in cells for scores in cell.rounds.values()}
+    found = set()
+    for cell in cells:
+        found.update(scores.case_ids for scores in cell.rounds.values())
     if len(found) > 1:
         raise HstfError(
-            "compare: the experiments were scored on different test cases, as after an edit of the case sheet."
-            " Bring them up to date: snakemake compare."
+            "compare: the experiments were scored on different test cases, for instance because the"
+            " case sheet was edited. Bring them up to date: snakemake compare."
         )

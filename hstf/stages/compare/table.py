@@ -1,126 +1,128 @@
-"""The table of a comparison: means and deviations over seeds, paired tests, share of the gap, compute."""
+"""The table of a comparison: means over seeds, paired tests, fraction of the gap, time."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
-from hstf.scoring.averages import known
+from hstf.scoring.averages import existing, mean, sample_deviation
 from hstf.scoring.significance import Comparison, compare, mean_interval
-from hstf.stages.compare.scores import METRICS, CellScores, RoundScores
+from hstf.stages.compare.scores import METRICS, CellScores, Compute, RoundScores
 
 SUPERVISED = "supervised"
 REFERENCES = (SUPERVISED, "noisy_student")
-CEILING = "full"
+"""Methods that all others are tested against."""
+UPPER_BOUND = "full"
+"""The method that learns from the labels of all cases."""
 WARMUP = "warm-up"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the table: a method, or the warm-up that most methods share, with all its seeds."""
+    """A row of the table: a method, or the warm-up that most methods have in common."""
 
     name: str
     by_seed: Mapping[int, RoundScores]
-    cpu: float
-    """Seconds of a seed, its warm-up included; mean over the seeds."""
-    wall: float
+    compute: Compute
+    """Seconds of a seed including its warm-up, mean over the seeds."""
 
     @property
     def seeds(self) -> tuple[RoundScores, ...]:
-        """The scores alone."""
+        """The scores of each seed."""
         return tuple(self.by_seed.values())
 
     def of_seeds(self, seeds: Iterable[int]) -> "Entry":
-        """The same with some of the seeds."""
+        """Return the entry with some of its seeds."""
         return replace(self, by_seed={seed: self.by_seed[seed] for seed in seeds})
 
-    def mean(self, metric: str) -> float:
-        """Mean over the seeds."""
-        return fmean(scores.mean(metric) for scores in self.seeds)
-
     @property
-    def single(self) -> float:
-        """Mean Dice of one network: see :attr:`RoundScores.single`."""
-        return fmean(scores.single for scores in self.seeds)
+    def single_dice(self) -> float:
+        """Mean Dice of one network, see :attr:`RoundScores.single_dice`."""
+        return fmean(scores.single_dice for scores in self.seeds)
 
-    def by_case(self, metric: str) -> np.ndarray:
-        """``(cases,)``, mean over the seeds: values whose mean is the mean over the classes."""
-        return np.mean([scores.by_case[metric] for scores in self.seeds], axis=0)
+    def balanced_dice(self) -> np.ndarray:
+        """Return the mean over the seeds ``(N,)`` of :attr:`RoundScores.balanced`."""
+        return np.mean([scores.balanced["dice"] for scores in self.seeds], axis=0)
 
-    def case_means(self, metric: str) -> np.ndarray:
-        """``(cases,)``, mean over the seeds: each the plain mean over the classes that the case has."""
-        return np.mean([scores.case_means(metric) for scores in self.seeds], axis=0)
+    def case_dice(self) -> np.ndarray:
+        """Return the mean over the seeds ``(N,)`` of :meth:`RoundScores.case_means`."""
+        return np.mean([scores.case_means("dice") for scores in self.seeds], axis=0)
 
 
-def entries(cells: Sequence[CellScores], rounds: int) -> list[Entry]:
-    """The warm-up and each method with its seeds, as far as their last round (number ``rounds``) is evaluated."""
-    usual = {cell.seed: cell.rounds[0] for cell in cells if cell.usual_warmup and 0 in cell.rounds}
-    found = [_entry(WARMUP, {seed: {0: scores} for seed, scores in usual.items()})] if usual else []
+def entries(cells: Sequence[CellScores], last: int) -> list[Entry]:
+    """Return the warm-up and the methods with the seeds that are done.
+
+    Args:
+        cells: all cells of the comparison.
+        last: number of the last round. A seed of a method is done if this round is evaluated.
+    """
+    found = []
+    warmups = {}
+    for cell in cells:
+        if cell.has_common_warmup and 0 in cell.rounds:
+            warmups[cell.seed] = {0: cell.rounds[0]}
+    if warmups:
+        found.append(_entry(WARMUP, warmups))
     for method in dict.fromkeys(cell.method for cell in cells):
-        done = {
-            cell.seed: cell.rounds
-            for cell in cells
-            if cell.method == method and rounds in cell.rounds
-        }
-        found += [_entry(method, done)] if done else []
+        done = {}
+        for cell in cells:
+            if cell.method == method and last in cell.rounds:
+                done[cell.seed] = cell.rounds
+        if done:
+            found.append(_entry(method, done))
     return found
 
 
 def _entry(name: str, seeds: Mapping[int, Mapping[int, RoundScores]]) -> Entry:
-    """Of each seed its rounds; the last is what counts."""
-    compute = [[scores.compute for scores in rounds.values()] for rounds in seeds.values()]
-    return Entry(
-        name,
-        {seed: rounds[max(rounds)] for seed, rounds in seeds.items()},
-        fmean(sum(c.cpu for c in seed) for seed in compute),
-        fmean(sum(c.wall for c in seed) for seed in compute),
-    )
+    """Make an entry from the rounds of each seed. Only the scores of the last round count."""
+    by_seed = {}
+    cpu = []
+    wall = []
+    for seed, rounds in seeds.items():
+        by_seed[seed] = rounds[max(rounds)]
+        cpu.append(sum(scores.compute.cpu for scores in rounds.values()))
+        wall.append(sum(scores.compute.wall for scores in rounds.values()))
+    return Entry(name, by_seed, Compute(fmean(cpu), fmean(wall)))
 
 
 def table(
-    found: Sequence[Entry], classes: Sequence[str], resamples: int = 2000, seed: int = 0
+    found: Sequence[Entry], structures: Sequence[str], resamples: int = 2000, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """A row for each entry.
+    """Return a row for each entry, with the columns of :func:`columns`.
 
-    Columns: ``method``; ``seeds``, their number; for each metric its mean over the seeds and the standard deviation
-    over them (``<metric>_sd``), also of each class (``<metric>_<class>``); ``dice_single``, the Dice of one network;
-    for each reference method the mean change of Dice (``vs_<method>``) with its 95% bootstrap interval over patients
-    (``_low``, ``_high``) and ``_p`` of Wilcoxon's signed-rank test over patients, seeds averaged; ``gap_fraction``: part
-    of the way from a network of the warm-up to one of ``full``, and ``label_gap_fraction`` from one of ``supervised``, which
-    has had the same steps; ``cpu_s``, ``wall_s``: of all jobs of a seed. What is compared is compared on the seeds that
-    all sides have.
+    Two entries are compared on the seeds that both have.
+
+    Args:
+        found: the entries.
+        structures: names of the structures.
+        resamples: number of draws of patients for the intervals.
+        seed: seed of the draws.
     """
     by_name = {entry.name: entry for entry in found}
     rows = []
     for entry in found:
         row: dict[str, Any] = {"method": entry.name, "seeds": len(entry.seeds)}
-        for metric in METRICS:
-            row |= _over_seeds(metric, [scores.mean(metric) for scores in entry.seeds])
+        row |= _means_over_seeds(entry, structures)
+        row["dice_single"] = entry.single_dice
         for name in REFERENCES:
-            if name in by_name and name != entry.name and shared_seeds(entry, by_name[name]):
-                row |= _change(f"vs_{name}", tested(entry, by_name[name], resamples, seed))
-        row |= {
-            "dice_single": entry.single,
-            "gap_fraction": gap_fraction(by_name, entry, WARMUP),
-            "label_gap_fraction": None
-            if entry.name == WARMUP
-            else gap_fraction(by_name, entry, SUPERVISED),
-            "cpu_s": entry.cpu,
-            "wall_s": entry.wall,
-        }
-        for metric in METRICS:
-            for k, name in enumerate(classes):
-                row |= _over_seeds(
-                    f"{metric}_{name}", [scores.class_means(metric)[k] for scores in entry.seeds]
-                )
+            reference = by_name.get(name)
+            if reference is None or reference is entry or not common_seeds(entry, reference):
+                continue
+            row |= _change(f"vs_{name}", tested(entry, reference, resamples, seed))
+        row["gap_fraction"] = gap_fraction(by_name, entry, WARMUP)
+        row["label_gap_fraction"] = None
+        if entry.name != WARMUP:
+            row["label_gap_fraction"] = gap_fraction(by_name, entry, SUPERVISED)
+        row["cpu_s"] = entry.compute.cpu
+        row["wall_s"] = entry.compute.wall
         rows.append(row)
     return rows
 
 
 def columns(structures: Sequence[str]) -> list[str]:
-    """Return the columns of ``table.csv``."""
+    """Return the columns of ``table.csv``, see :data:`hstf.experiment.tables.COMPARE_TABLE`."""
     names = ["method", "seeds"]
     for metric in METRICS:
         names += [metric, f"{metric}_sd"]
@@ -135,56 +137,84 @@ def columns(structures: Sequence[str]) -> list[str]:
     return names
 
 
+def _means_over_seeds(entry: Entry, structures: Sequence[str]) -> dict[str, float | None]:
+    """Return mean and standard deviation over the seeds of each metric, also for each structure."""
+    row: dict[str, float | None] = {}
+    for metric in METRICS:
+        row |= _over_seeds(metric, [scores.mean(metric) for scores in entry.seeds])
+        by_seed = [scores.structure_means(metric) for scores in entry.seeds]
+        for name, values in zip(structures, np.transpose(by_seed), strict=True):
+            row |= _over_seeds(f"{metric}_{name}", values)
+    return row
+
+
 def _over_seeds(name: str, scores: Iterable[float]) -> dict[str, float | None]:
-    """Mean and sample standard deviation over the seeds; none of one seed."""
-    numbers = [value for score in scores if (value := known(score)) is not None]
-    return {
-        name: fmean(numbers) if numbers else None,
-        f"{name}_sd": stdev(numbers) if len(numbers) > 1 else None,
-    }
+    """Return mean and sample standard deviation; one seed has no deviation."""
+    numbers = existing(scores)
+    return {name: mean(numbers), f"{name}_sd": sample_deviation(numbers)}
 
 
-def shared_seeds(*entries: Entry) -> list[int]:
-    """The seeds that all have: a comparison that is not done yet lacks some here and there."""
-    return [seed for seed in entries[0].by_seed if all(seed in entry.by_seed for entry in entries)]
+def common_seeds(*entries: Entry) -> list[int]:
+    """Return the seeds that all entries have. Not all are done in an unfinished comparison."""
+    first, *others = entries
+    return [seed for seed in first.by_seed if all(seed in other.by_seed for other in others)]
 
 
 def tested(entry: Entry, reference: Entry, resamples: int, seed: int) -> Comparison:
-    """Dice of two entries on the same test cases, each case's the mean over the seeds that both have.
+    """Compare the Dice of two entries on the same test cases.
 
-    As between rounds, the difference is that of the means over the classes, and the test ranks the patients by the mean
-    over the classes that a case has.
+    The score of a case is its mean over the seeds that both have. As between rounds, the difference
+    is that of the means over the structures, and the test ranks the patients by the mean over the
+    structures that a case has.
+
+    Args:
+        entry: a method.
+        reference: the method that it is compared with.
+        resamples: number of draws of patients for the interval.
+        seed: seed of the draws.
     """
-    both = shared_seeds(entry, reference)
-    entry, reference = entry.of_seeds(both), reference.of_seeds(both)
+    both = common_seeds(entry, reference)
+    entry = entry.of_seeds(both)
+    reference = reference.of_seeds(both)
     groups = entry.seeds[0].groups
-    change = mean_interval(
-        entry.by_case("dice") - reference.by_case("dice"), groups, resamples, seed
-    )
-    ranked = compare(
-        entry.case_means("dice"), reference.case_means("dice"), groups, resamples, seed
-    )
-    return replace(ranked, difference=change)
+    change = entry.balanced_dice() - reference.balanced_dice()
+    difference = mean_interval(change, groups, resamples, seed)
+    comparison = compare(entry.case_dice(), reference.case_dice(), groups, resamples, seed)
+    return comparison.model_copy(update={"difference": difference})
 
 
 def _change(name: str, comparison: Comparison) -> dict[str, float | None]:
     change = comparison.difference
     return {
-        name: change.mean, f"{name}_low": change.low, f"{name}_high": change.high, f"{name}_p": comparison.p_value,
-    }  # fmt: skip
+        name: change.mean,
+        f"{name}_low": change.low,
+        f"{name}_high": change.high,
+        f"{name}_p": comparison.p_value,
+    }
 
 
 def gap_fraction(found: Mapping[str, Entry], entry: Entry, start: str) -> float | None:
-    """Part of the way from the mean Dice of a network of ``start`` (0) to that of one trained on every label (1) that a
-    network of a method goes. A team against a single network would count what averaging gains.
+    """Return the fraction of the gap that a method closes.
 
-    None without either end or a seed that all have, and where the ceiling does not lie above the start.
+    The gap is between the mean Dice of one network of ``start`` (0) and of one network that learned
+    from the labels of all cases (1). Single networks are compared, because an ensemble gains from
+    averaging.
+
+    Args:
+        found: all entries by name.
+        entry: the method.
+        start: name of the entry where the gap begins.
+
+    Returns:
+        None if one of the ends is missing, if there is no common seed, or if the upper bound is not
+        above the start.
     """
-    if start not in found or CEILING not in found:
+    if start not in found or UPPER_BOUND not in found:
         return None
-    ends = found[start], found[CEILING]
-    seeds = shared_seeds(entry, *ends)
+    seeds = common_seeds(entry, found[start], found[UPPER_BOUND])
     if not seeds:
         return None
-    single, floor, ceiling = (side.of_seeds(seeds).single for side in (entry, *ends))
-    return (single - floor) / (ceiling - floor) if ceiling > floor else None
+    dice = entry.of_seeds(seeds).single_dice
+    lower = found[start].of_seeds(seeds).single_dice
+    upper = found[UPPER_BOUND].of_seeds(seeds).single_dice
+    return (dice - lower) / (upper - lower) if upper > lower else None

@@ -1,4 +1,5 @@
-"""Predict the test cases of a shard as ``hstf predict`` does it, and score them against their labels."""
+"""Predict the test cases of a shard as ``hstf predict`` does, and score them against their
+labels."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,10 +20,11 @@ from hstf.imaging.sparse_labels import is_sparse
 from hstf.imaging.volumes import Volume, read_image, write_like
 from hstf.method.plr.calibration import prediction_rules
 from hstf.runtime.errors import HstfError
-from hstf.runtime.files import sha256_file, sha256_json, write_json
+from hstf.runtime.files import sha256_file, sha256_json
 from hstf.runtime.shards import CaseWork, run_shard
-from hstf.scoring.averages import known, mean_over_classes
-from hstf.scoring.lesion_detection import find_lesions
+from hstf.scoring.averages import finite_or_none, mean
+from hstf.scoring.documents import CaseScores
+from hstf.scoring.lesion_detection import CaseLesions, find_lesions
 from hstf.scoring.metrics import EMPTY_DICE, score, structure_dice
 from hstf.stages.evaluate.references import read_reference
 
@@ -33,7 +35,10 @@ COLUMNS = ("dice", "hd95_mm", "asd_mm")
 """Metrics in the table of a shard."""
 
 
-def evaluate_shard(context: StageContext, shard: str) -> int:
+def evaluate_shard(
+    context: StageContext,
+    shard: str,
+) -> int:
     """Predict and score the test cases of a shard with the model of the round.
 
     Returns:
@@ -51,12 +56,29 @@ def evaluate_shard(context: StageContext, shard: str) -> int:
     model = RoundModel(context)
     works = []
     for case in cases:
-        evaluation = CaseEvaluation(context, case, model)
+        evaluation = CaseEvaluation(
+            context,
+            case,
+            model,
+        )
         inputs = model_digests | _case_inputs(case)
-        works.append(CaseWork(case.case_id, inputs, evaluation.outputs, evaluation.write))
+        works.append(
+            CaseWork(
+                case.case_id,
+                inputs,
+                evaluation.outputs,
+                evaluation.write,
+            )
+        )
     path = context.layout.evaluation_table(context.round, shard)
     title = f"evaluate {context.round} {shard}"
-    return run_shard(EVALUATION, path, _case_parameters(context), works, title)
+    return run_shard(
+        EVALUATION,
+        path,
+        _case_parameters(context),
+        works,
+        title,
+    )
 
 
 def _model_digests(context: StageContext) -> dict[str, str]:
@@ -179,67 +201,114 @@ class CaseEvaluation:
             raise HstfError(f"{self.case.case_id}: {error}") from error
         if self.config.evaluate.save_predictions:
             values = to_label_values(prediction.label, self.config)
-            write_like(self._prediction_path, values, volumes[0])
-        scores = score_case(self.config, self.case, prediction, volumes[0])
-        write_json(self._scores_path, scores)
-        return {name: mean_over_classes(scores["classes"], name) for name in COLUMNS}
+            write_like(
+                self._prediction_path,
+                values,
+                volumes[0],
+            )
+        scores = score_case(
+            self.config,
+            self.case,
+            prediction,
+            volumes[0],
+        )
+        scores.save(self._scores_path)
+        return {name: mean(scores.values(name)) for name in COLUMNS}
 
 
 def score_case(
-    config: Config, case: Case, prediction: "Prediction", image: Volume
-) -> dict[str, Any]:
-    """Scores of a case as plain JSON values.
+    config: Config,
+    case: Case,
+    prediction: "Prediction",
+    image: Volume,
+) -> CaseScores:
+    """Score the prediction of a case against its withheld label.
 
-    ``classes``: metrics of each class, or of each region where there are any; ``lesions``: those of the structures that
-    are lesions one by one, see :class:`hstf.scoring.lesion_detection.CaseLesions`, none where the reference is sparse; ``members``: Dice
-    of each member alone.
+    Args:
+        config: the configuration of the stage.
+        case: a test case.
+        prediction: segmentation of the ensemble and of each member.
+        image: a volume of the case.
 
     Raises:
-        HstfError: the reference does not lie on the image's voxels, or holds values that are no class.
+        HstfError: if the label has another geometry or unknown values.
     """
-    reference = read_reference(case, image, config)
-    structures, empty = config.structures, config.evaluate.empty
-    scores = score(prediction.label, reference, image.spacing, structures, empty)
-    single = {
-        member: structure_dice(label, reference, structures, EMPTY_DICE[empty])
-        for member, label in prediction.members.items()
-    }
-    return {
-        "case_id": case.case_id,
-        "group": case.group,
-        "site": case.site,
-        "classes": {name: _plain(values) for name, values in scores.items()},
-        "lesions": {
-            name: _lesions(config, prediction, reference, image, name)
-            for name in lesion_structures(config)
-            if not is_sparse(reference)
-        },
-        "members": {
-            member: _plain(dict(zip(structures, dices, strict=True)))
-            for member, dices in single.items()
-        },
-    }
+    reference = read_reference(
+        case,
+        image,
+        config,
+    )
+    structures = config.structures
+    empty = config.evaluate.empty
+    scores = score(
+        prediction.label,
+        reference,
+        image.spacing,
+        structures,
+        empty,
+    )
+    members = {}
+    for member, label in prediction.members.items():
+        dices = structure_dice(
+            label,
+            reference,
+            structures,
+            EMPTY_DICE[empty],
+        )
+        members[member] = _without_nan(
+            dict(
+                zip(
+                    structures,
+                    dices,
+                    strict=True,
+                )
+            )
+        )
+    lesions = {}
+    if not is_sparse(reference):
+        for name in lesion_structures(config):
+            lesions[name] = _find_lesions(
+                config,
+                prediction,
+                reference,
+                image,
+                name,
+            )
+    return CaseScores(
+        case_id=case.case_id,
+        group=case.group,
+        site=case.site,
+        classes={name: _without_nan(values) for name, values in scores.items()},
+        lesions=lesions,
+        members=members,
+    )
 
 
 def lesion_structures(config: Config) -> Structures:
-    """The classes, or regions, that consist of lesions."""
-    return {name: members for name, members in config.structures.items() if name in config.lesions}
+    """Return the structures that consist of lesions."""
+    return {name: config.structures[name] for name in config.structures if name in config.lesions}
 
 
-def _lesions(
-    config: Config, prediction: "Prediction", reference: np.ndarray, image: Volume, name: str
-) -> dict[str, Any]:
-    members = config.structures[name]
-    lesions = find_lesions(
-        structure_mask(prediction.label, members) & (reference != IGNORED),
-        structure_mask(reference, members),
+def _find_lesions(
+    config: Config,
+    prediction: "Prediction",
+    reference: np.ndarray,
+    image: Volume,
+    name: str,
+) -> CaseLesions:
+    classes = config.structures[name]
+    return find_lesions(
+        structure_mask(prediction.label, classes) & (reference != IGNORED),
+        structure_mask(reference, classes),
         image.spacing,
         config.evaluate.detection,
         prediction.probabilities.get(name),
     )
-    return lesions.to_json()
 
 
-def _plain(values: Mapping[str, float | str]) -> dict[str, Any]:
-    """JSON values: NaN becomes None."""
-    return {k: v if isinstance(v, str) else known(v) for k, v in values.items()}
+def _without_nan(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace NaN, which JSON does not have, by None."""
+    plain = {}
+    for name, value in values.items():
+        plain[name] = value if isinstance(value, str) else finite_or_none(value)
+    return plain

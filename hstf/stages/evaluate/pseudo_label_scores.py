@@ -1,12 +1,13 @@
-"""Pseudo-labels in hindsight: how good they were, where the case sheet has a withheld label of an unlabelled case.
+"""Scores of the pseudo-labels of a round, if withheld labels of unlabelled cases exist.
 
-Only files that already exist are scored, and nothing that trains, refines or selects reads what is written here.
+Only files that already exist are scored. Nothing that trains, refines or selects reads the result.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -21,218 +22,360 @@ from hstf.imaging.sparse_labels import unknown_structures
 from hstf.imaging.volumes import read_label
 from hstf.runtime.processes import worker_count
 from hstf.runtime.shards import Row, read_shard
-from hstf.scoring.averages import describe, known, mean
+from hstf.scoring.averages import describe, finite_or_none, mean
+from hstf.scoring.documents import PseudoLabelSummary, RiskPoint, VoxelErrors
 from hstf.scoring.metrics import EMPTY_DICE, confusion, table_dice
 from hstf.scoring.significance import rank_correlation
 from hstf.stages.evaluate.references import read_reference
 
 KEPT_WEIGHT = 128
-"""Voxels of at least this weight (of 255) count as kept."""
-RISK_WEIGHTS = np.linspace(255, 0, 18).astype(int)
-"""Least weights (of 255) at which risk and coverage are told."""
+"""Minimum weight (0 to 255) of a voxel that counts as kept."""
+RISK_WEIGHTS = np.linspace(
+    255,
+    0,
+    18,
+).astype(int)
+"""Minimum weights (0 to 255) of the points of the risk-coverage curve."""
 
 
 @dataclass(frozen=True)
-class Hindsight:
-    """A pseudo-label against the truth."""
+class PseudoLabelScore:
+    """A pseudo-label compared with the withheld label."""
 
     case_id: str
     accepted: bool
     predicted_dice: float | None
     interval: tuple[float, float] | None
-    """In which the mean Dice was expected with 90 %."""
+    """90% prediction interval of the mean Dice."""
     dice: dict[str, float | None]
-    """By structure: class or region."""
-    as_predicted: float | None
-    """Mean Dice as predicted Dice means it: a structure that is in neither has 1, whatever ``evaluate.empty`` says."""
+    """Dice of each structure."""
+    true_dice: float | None
+    """Mean Dice as predicted Dice defines it: a structure that both labels lack has 1, whatever
+    ``evaluate.empty`` is."""
     kept: np.ndarray
-    """``(K, K)`` voxel counts of kept voxels, rows the pseudo-label, columns the truth."""
+    """``(K, K)`` number of kept voxels by class, rows for the pseudo-label, columns for the
+    withheld label."""
     low: np.ndarray
-    """The same of the other voxels."""
+    """The same for the other voxels."""
     by_weight: np.ndarray
-    """``(2, 256)`` foreground voxels (of the pseudo-label, the truth or both) of each weight, and the wrong ones."""
+    """``(2, 256)`` number of all and of wrong foreground voxels of each weight, see
+    :func:`weight_counts`."""
+
+    @property
+    def mean_dice(self) -> float | None:
+        """Mean Dice of the structures."""
+        return mean(self.dice.values())
+
+    @property
+    def is_within_interval(self) -> float | None:
+        """1 if the true Dice is within its prediction interval, 0 if not, None if unknown."""
+        if self.interval is None or self.true_dice is None:
+            return None
+        low, high = self.interval
+        return float(low <= self.true_dice <= high)
 
 
-def score_pseudo_labels(context: StageContext) -> dict[str, Any] | None:
-    """Write ``pseudo_labels.csv`` of a round and sum it up; None where there is nothing to score.
+def score_pseudo_labels(context: StageContext) -> PseudoLabelSummary | None:
+    """Write ``pseudo_labels.csv`` of the round and summarise it.
 
-    A row of the table is a class (or region) of a case: its Dice, the share of wrong voxels among those so labelled, kept
-    (weight >= 0.5) and not (low weight), and the share kept; ``true_dice`` of the case is the mean that is predicted.
-    The summary gives mean Dice, also of accepted and of rejected cases, Spearman's correlation of predicted with true Dice,
-    the share of the cases whose Dice lies in its predicted interval (90 % of them should), error rates over all voxels of
-    all cases, and ``risk_coverage`` of the foreground, see :func:`risk_coverage`.
+    Returns:
+        None if there is nothing to score.
 
     Raises:
-        HstfError: a table is missing, files were changed after they were written, or do not fit the reference.
+        HstfError: if a table is missing, if files have changed since they were written, or if they
+            do not match the withheld label.
     """
-    scored = []
+    scores = []
     if context.schedule.has_pseudo_labels(context.round):
-        scored = _score_all(context)
-    rows = [row for case in scored for row in _rows(case, context.config.structures)]
+        scores = _score_all(context)
+    rows: list[dict[str, Any]] = []
+    for score in scores:
+        rows += _rows(score, context.config.structures)
     PSEUDO_LABEL_SCORES.write(context.layout.evaluation_pseudo_labels(context.round), rows)
-    return summary(scored) if scored else None
+    return summarise(scores) if scores else None
 
 
-def _score_all(context: StageContext) -> list[Hindsight]:
+def _score_all(context: StageContext) -> list[PseudoLabelScore]:
+    """Score the pseudo-labels of all cases with a withheld label."""
     layout = context.layout
     number = context.round
     if not any(case.reference for case in context.cases(Split.UNLABELLED)):
         return []
-    verdicts = read_shard(REFINE, layout.refine(number), verify=False)
-    works = []
+    verdicts = read_shard(
+        REFINE,
+        layout.refine(number),
+        verify=False,
+    )
+    works: list[Callable[[], PseudoLabelScore | None]] = []
     for shard, cases in context.shards(Split.UNLABELLED).items():
-        table = read_shard(REFINE, layout.pseudo_labels_table(number, shard))
-        works += [
-            (case, verdicts[case.case_id])
-            for case in cases
-            if case.case_id in table and case.reference
-        ]
-    folder = layout.pseudo_labels(number)
+        refined = read_shard(REFINE, layout.pseudo_labels_table(number, shard))
+        for case in cases:
+            if case.case_id in refined and case.reference:
+                works.append(
+                    partial(
+                        _score_case,
+                        context,
+                        case,
+                        verdicts[case.case_id],
+                    )
+                )
     with ThreadPoolExecutor(worker_count(0)) as pool:
-        scored = pool.map(lambda work: _score(context.config, folder, *work), works)
-        return [case for case in scored if case is not None]
+        futures = [pool.submit(work) for work in works]
+        scores = [future.result() for future in futures]
+    return [score for score in scores if score is not None]
 
 
-def _score(config: Config, folder: Path, case: Case, row: Row) -> Hindsight | None:
-    """Score a pseudo-label; None where a rejected case has no file."""
-    path, weight_path = folder / f"{case.case_id}.nii.gz", folder / f"{case.case_id}.weight.nii.gz"
+def _score_case(
+    context: StageContext,
+    case: Case,
+    verdict: Row,
+) -> PseudoLabelScore | None:
+    """Score the pseudo-label of a case; None if a rejected case has no file."""
+    folder = context.layout.pseudo_labels(context.round)
+    path = folder / f"{case.case_id}.nii.gz"
     if not path.is_file():
         return None
     pseudo_label = read_label(path)
-    label = class_indices(pseudo_label.data, config, path)
-    reference = read_reference(case, pseudo_label, config)
-    return hindsight(config, case.case_id, row, label, read_label(weight_path).data, reference)
+    label = class_indices(
+        pseudo_label.data,
+        context.config,
+        path,
+    )
+    weight = read_label(folder / f"{case.case_id}.weight.nii.gz").data
+    reference = read_reference(
+        case,
+        pseudo_label,
+        context.config,
+    )
+    return score_pseudo_label(
+        context.config,
+        verdict,
+        label,
+        weight,
+        reference,
+    )
 
 
-def hindsight(
+def score_pseudo_label(
     config: Config,
-    case_id: str,
-    row: Row,
+    verdict: Row,
     label: np.ndarray,
     weight: np.ndarray,
     reference: np.ndarray,
-) -> Hindsight:
-    """Score a pseudo-label: class indices ``label`` and ``reference``, ``weight`` 0..255, all ``(X, Y, Z)`` uint8."""
+) -> PseudoLabelScore:
+    """Compare a pseudo-label with the withheld label.
+
+    Args:
+        config: the configuration of the stage.
+        verdict: row of the case in ``refine.csv``.
+        label: class indices ``(X, Y, Z)`` uint8 of the pseudo-label.
+        weight: voxel weights ``(X, Y, Z)`` uint8, 255 times the weight.
+        reference: class indices ``(X, Y, Z)`` uint8 of the withheld label.
+    """
     classes = len(config.class_names)
-    trusted = weight >= KEPT_WEIGHT
-    kept = confusion(label, np.where(trusted, reference, np.uint8(IGNORED)), classes)
-    low = confusion(label, np.where(trusted, np.uint8(IGNORED), reference), classes)
+    is_kept = weight >= KEPT_WEIGHT
+    ignored = np.uint8(IGNORED)
+    kept = confusion(
+        label,
+        np.where(
+            is_kept,
+            reference,
+            ignored,
+        ),
+        classes,
+    )
+    low = confusion(
+        label,
+        np.where(
+            is_kept,
+            ignored,
+            reference,
+        ),
+        classes,
+    )
     unknown = unknown_structures(reference, config.structures)
-    dices, predicted = (
-        np.where(unknown, np.nan, table_dice(kept + low, config.structures, empty))
-        for empty in (EMPTY_DICE[config.evaluate.empty], 1.0)
+    table = kept + low
+    dices = table_dice(
+        table,
+        config.structures,
+        EMPTY_DICE[config.evaluate.empty],
     )
-    return Hindsight(
-        case_id,
-        row["accepted"],
-        row["predicted_dice"],
-        _interval(row),
-        {name: known(dice) for name, dice in zip(config.structures, dices, strict=True)},
-        mean(known(dice) for dice in predicted),
-        kept,
-        low,
-        weight_counts(label, weight, reference, classes),
+    dices_as_predicted = table_dice(
+        table,
+        config.structures,
+        1.0,
+    )
+    dices[unknown] = nan
+    dices_as_predicted[unknown] = nan
+    dice = {}
+    for name, value in zip(
+        config.structures,
+        dices.tolist(),
+        strict=True,
+    ):
+        dice[name] = finite_or_none(value)
+    return PseudoLabelScore(
+        case_id=verdict["case_id"],
+        accepted=verdict["accepted"],
+        predicted_dice=verdict["predicted_dice"],
+        interval=_interval(verdict),
+        dice=dice,
+        true_dice=mean(dices_as_predicted.tolist()),
+        kept=kept,
+        low=low,
+        by_weight=weight_counts(
+            label,
+            weight,
+            reference,
+            classes,
+        ),
     )
 
 
-def _interval(row: Row) -> tuple[float, float] | None:
-    low = row["predicted_dice_low"]
-    high = row["predicted_dice_high"]
+def _interval(verdict: Row) -> tuple[float, float] | None:
+    low = verdict["predicted_dice_low"]
+    high = verdict["predicted_dice_high"]
     return None if low is None or high is None else (low, high)
 
 
 def weight_counts(
-    label: np.ndarray, weight: np.ndarray, reference: np.ndarray, classes: int
+    label: np.ndarray,
+    weight: np.ndarray,
+    reference: np.ndarray,
+    classes: int,
 ) -> np.ndarray:
-    """Foreground voxels ``(2, 256)`` of each weight, all and the wrong ones; plane by plane, which bounds the memory."""
+    """Count the voxels of each weight that are foreground in one of the two labels.
+
+    Args:
+        label: class indices ``(X, Y, Z)`` of the pseudo-label.
+        weight: voxel weights ``(X, Y, Z)`` uint8.
+        reference: class indices ``(X, Y, Z)`` of the withheld label.
+        classes: number of classes with the background.
+
+    Returns:
+        ``(2, 256)``: all voxels and wrong voxels of each weight.
+    """
     counts = np.zeros((2, 256), np.int64)
-    for pseudo, weights, truth in zip(label, weight, reference, strict=True):
-        inside = (truth < classes) & ((pseudo > 0) | (truth > 0))
+    # Plane by plane, so that temporary arrays stay small.
+    for pseudo, weights, true in zip(
+        label,
+        weight,
+        reference,
+        strict=True,
+    ):
+        is_foreground = (pseudo > 0) | (true > 0)
+        inside = (true < classes) & is_foreground
+        wrong = inside & (pseudo != true)
         counts[0] += np.bincount(weights[inside], minlength=256)
-        counts[1] += np.bincount(weights[inside & (pseudo != truth)], minlength=256)
+        counts[1] += np.bincount(weights[wrong], minlength=256)
     return counts
 
 
-def risk_coverage(by_weight: np.ndarray) -> list[dict[str, float]]:
-    """How wrong the voxels are that a least weight keeps, and how many it keeps: one point for each of a few weights.
+def risk_coverage(by_weight: np.ndarray) -> list[RiskPoint]:
+    """Compute the risk-coverage curve of the voxel weights.
 
-    The risk-coverage curve of selective classification (El-Yaniv and Wiener, JMLR 2010), from counts ``(2, 256)`` as
-    :func:`weight_counts` gives them; empty without voxels.
+    A minimum weight keeps a fraction of the voxels (coverage), of which a fraction is wrong (risk).
+    See selective classification, El-Yaniv and Wiener, Journal of Machine Learning Research 2010.
+
+    Args:
+        by_weight: ``(2, 256)``, result of :func:`weight_counts`.
+
+    Returns:
+        A point for each of :data:`RISK_WEIGHTS` that keeps voxels.
     """
+    # Number of all and of wrong voxels with at least each weight.
     kept, wrong = by_weight[:, ::-1].cumsum(axis=1)[:, ::-1]
-    return [
-        {
-            "weight": float(w / 255),
-            "coverage": float(kept[w] / kept[0]),
-            "error": float(wrong[w] / kept[w]),
-        }
-        for w in RISK_WEIGHTS
-        if kept[w]
-    ]
+    points = []
+    for weight in RISK_WEIGHTS:
+        if kept[weight]:
+            point = RiskPoint(
+                weight=float(weight / 255),
+                coverage=float(kept[weight] / kept[0]),
+                error=float(wrong[weight] / kept[weight]),
+            )
+            points.append(point)
+    return points
 
 
-def _rows(case: Hindsight, structures: Structures) -> list[dict[str, Any]]:
-    (kept_right, kept, _), (low_right, low, _) = (
-        overlaps(t, structures) for t in (case.kept, case.low)
-    )
-    return [
-        {
-            "case_id": case.case_id,
-            "accepted": case.accepted,
-            "predicted_dice": case.predicted_dice,
-            "true_dice": case.as_predicted,
+def _rows(
+    score: PseudoLabelScore,
+    structures: Structures,
+) -> Iterator[dict[str, Any]]:
+    """Yield a row for each structure of a case."""
+    kept_hits, kept, _ = overlaps(score.kept, structures)
+    low_hits, low, _ = overlaps(score.low, structures)
+    for index, name in enumerate(structures):
+        yield {
+            "case_id": score.case_id,
+            "accepted": score.accepted,
+            "predicted_dice": score.predicted_dice,
+            "true_dice": score.true_dice,
             "class": name,
-            "dice": case.dice[name],
-            "kept_error": _error(kept[row], kept_right[row]),
-            "low_weight_error": _error(low[row], low_right[row]),
-            "kept_fraction": _share(kept[row], low[row]),
+            "dice": score.dice[name],
+            "kept_error": _error(kept[index], kept_hits[index]),
+            "low_weight_error": _error(low[index], low_hits[index]),
+            "kept_fraction": _fraction(kept[index], low[index]),
         }
-        for row, name in enumerate(structures)
-    ]
 
 
-def summary(scored: Sequence[Hindsight]) -> dict[str, Any]:
-    """What :func:`score_pseudo_labels` says of them together."""
-    dices = [mean(case.dice.values()) for case in scored]
-    pairs = [(case.predicted_dice, case.as_predicted) for case in scored]
-    both = [(p, d) for p, d in pairs if p is not None and d is not None]
-    told = [
-        (c.interval, c.as_predicted) for c in scored if c.interval and c.as_predicted is not None
-    ]
-    kept, low = (
-        np.sum(tables, axis=0) for tables in zip(*((c.kept, c.low) for c in scored), strict=True)
+def summarise(scores: Sequence[PseudoLabelScore]) -> PseudoLabelSummary:
+    """Summarise the scores of at least one pseudo-label."""
+    kept = np.sum([score.kept for score in scores], axis=0)
+    low = np.sum([score.low for score in scores], axis=0)
+    classes = {}
+    for name in scores[0].dice:
+        classes[name] = describe(score.dice[name] for score in scores)
+    return PseudoLabelSummary(
+        dice=describe(score.mean_dice for score in scores),
+        accepted=describe(score.mean_dice for score in scores if score.accepted),
+        rejected=describe(score.mean_dice for score in scores if not score.accepted),
+        classes=classes,
+        spearman=_correlation(scores),
+        interval_coverage=mean(score.is_within_interval for score in scores),
+        voxels=_voxel_errors(kept, low),
+        foreground_voxels=_voxel_errors(_without_background(kept), _without_background(low)),
+        risk_coverage=risk_coverage(np.sum([score.by_weight for score in scores], axis=0)),
     )
-    return {
-        "dice": describe(dices),
-        "accepted": describe(d for case, d in zip(scored, dices, strict=True) if case.accepted),
-        "rejected": describe(d for case, d in zip(scored, dices, strict=True) if not case.accepted),
-        "classes": {name: describe(case.dice[name] for case in scored) for name in scored[0].dice},
-        "spearman": rank_correlation([p for p, _ in both], [d for _, d in both]),
-        "interval_coverage": mean(float(low <= d <= high) for (low, high), d in told),
-        "voxels": _voxel_summary(kept, low),
-        "foreground_voxels": _voxel_summary(_without_background(kept), _without_background(low)),
-        "risk_coverage": risk_coverage(np.sum([case.by_weight for case in scored], axis=0)),
-    }
 
 
-def _voxel_summary(kept: np.ndarray, low: np.ndarray) -> dict[str, float | None]:
-    return {
-        "kept_error": _error(kept.sum(), np.trace(kept)),
-        "low_weight_error": _error(low.sum(), np.trace(low)),
-        "kept_fraction": _share(kept.sum(), low.sum()),
-    }
+def _correlation(scores: Sequence[PseudoLabelScore]) -> float | None:
+    """Compute the rank correlation of predicted and true Dice."""
+    predicted = []
+    true = []
+    for score in scores:
+        if score.predicted_dice is not None and score.true_dice is not None:
+            predicted.append(score.predicted_dice)
+            true.append(score.true_dice)
+    return rank_correlation(predicted, true)
+
+
+def _voxel_errors(
+    kept: np.ndarray,
+    low: np.ndarray,
+) -> VoxelErrors:
+    return VoxelErrors(
+        kept_error=_error(kept.sum(), np.trace(kept)),
+        low_weight_error=_error(low.sum(), np.trace(low)),
+        kept_fraction=_fraction(kept.sum(), low.sum()),
+    )
 
 
 def _without_background(table: np.ndarray) -> np.ndarray:
-    """The counts of voxels that are foreground in the pseudo-label, in truth, or in both."""
+    """Leave out the voxels that are background in both labels."""
     foreground = table.copy()
     foreground[0, 0] = 0
     return foreground
 
 
-def _error(voxels: int, right: int) -> float | None:
-    return float(1 - right / voxels) if voxels else None
+def _error(
+    voxels: int,
+    correct: int,
+) -> float | None:
+    return float(1 - correct / voxels) if voxels else None
 
 
-def _share(part: int, rest: int) -> float | None:
+def _fraction(
+    part: int,
+    rest: int,
+) -> float | None:
     return float(part / (part + rest)) if part + rest else None

@@ -10,7 +10,11 @@ from hstf.imaging.volumes import Volume, read_label
 from hstf.runtime.errors import HstfError
 
 
-def read_reference(case: Case, image: Volume, config: Config) -> np.ndarray:
+def read_reference(
+    case: Case,
+    image: Volume,
+    config: Config,
+) -> np.ndarray:
     """Read the withheld label of a case.
 
     Args:
@@ -40,4 +44,8 @@ def read_reference(case: Case, image: Volume, config: Config) -> np.ndarray:
             f"{case.case_id}: {case.reference} {mismatch}."
             " A label must have the geometry of its image. Export it again."
         )
-    return class_indices(label.data, config, case.reference)
+    return class_indices(
+        label.data,
+        config,
+        case.reference,
+    )

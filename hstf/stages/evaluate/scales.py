@@ -1,4 +1,4 @@
-"""Test cases at other input scales: what is left of a model's Dice when anatomy appears smaller or larger than planned."""
+"""Scores of test cases at other input scales: how robust is a model to anatomy of another size?"""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -32,29 +32,60 @@ def evaluate_scales(context: StageContext) -> None:
     compare = context.config.compare
     if compare is None:
         raise HstfError(
-            "--scales: the scales are compare.scales, but the configuration has no section 'compare:'."
+            "--scales: the configuration has no section 'compare:', which names the scales."
         )
     cases = scaled_cases(compare, context.cases(Split.TEST))
     predictor = load_predictor(context)
     rows = []
     for case in track(cases, f"scales {context.round}"):
-        rows += _rows(context.config, predictor, compare.scales, case)
+        rows += _rows(
+            context.config,
+            predictor,
+            compare.scales,
+            case,
+        )
     SCALES.write(context.layout.evaluation_scales(context.round), rows)
 
 
 def _rows(
-    config: Config, predictor: "Predictor", scales: Sequence[float], case: Case
+    config: Config,
+    predictor: "Predictor",
+    scales: Sequence[float],
+    case: Case,
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of a case."""
     volumes = [read_image(path) for path in case.images]
-    reference = read_reference(case, volumes[0], config)
-    image, geometry = prepare_image(volumes, predictor.plan, config.preprocess, config.modalities)
+    reference = read_reference(
+        case,
+        volumes[0],
+        config,
+    )
+    image, geometry = prepare_image(
+        volumes,
+        predictor.plan,
+        config.preprocess,
+        config.modalities,
+    )
     structures = config.structures
     empty = EMPTY_DICE[config.evaluate.empty]
     for scale in scales:
-        label = predict_at(predictor, image, geometry, scale)
-        dices = structure_dice(label, reference, structures, empty)
-        for name, dice in zip(structures, dices, strict=True):
+        label = predict_at(
+            predictor,
+            image,
+            geometry,
+            scale,
+        )
+        dices = structure_dice(
+            label,
+            reference,
+            structures,
+            empty,
+        )
+        for name, dice in zip(
+            structures,
+            dices,
+            strict=True,
+        ):
             yield {
                 "case_id": case.case_id,
                 "group": case.group,
@@ -65,27 +96,48 @@ def _rows(
 
 
 def predict_at(
-    predictor: "Predictor", image: np.ndarray, geometry: Geometry, scale: float
+    predictor: "Predictor",
+    image: np.ndarray,
+    geometry: Geometry,
+    scale: float,
 ) -> np.ndarray:
-    """Class indices ``(X, Y, Z)`` uint8 in native space, of a scan shown to the network at ``scale`` times its size.
+    """Segment a scan that is shown to the networks at another scale.
 
-    The window shows the same anatomy at every scale and the network is told the size of a voxel, as in the views that
-    cross-scale consistency trains and a scan of another resolution has.
+    The window covers the same anatomy at every scale, and the networks know the size of a voxel.
+    The same holds for the zoomed images of cross-scale consistency, and for scans of another
+    resolution.
 
     Args:
+        predictor: the model.
         image: ``(C, X, Y, Z)`` float32, normalised, on the planned grid.
+        geometry: position of the grid in the scan.
+        scale: size of the anatomy relative to the planned grid.
+
+    Returns:
+        Class indices ``(X, Y, Z)`` uint8 in native space.
     """
     import torch
     from torch.nn.functional import interpolate
 
     from hstf.method.tta import zoom_image
 
-    zoomed = zoom_image(torch.as_tensor(image), scale, predictor.plan.spacing)
-    of_networks = (
-        predictor.probabilities(network, zoomed, scale) for network in predictor.networks.values()
+    zoomed = zoom_image(
+        torch.as_tensor(image),
+        scale,
+        predictor.plan.spacing,
     )
-    mean = sum(of_networks, torch.zeros(1)) / len(predictor.networks)
-    on_grid = interpolate(mean[None], size=image.shape[1:], mode="trilinear", align_corners=False)[
-        0
-    ]
-    return predictor.label(on_grid, geometry)
+    total = torch.zeros(1)
+    for network in predictor.networks.values():
+        total = total + predictor.probabilities(
+            network,
+            zoomed,
+            scale,
+        )
+    mean = total / len(predictor.networks)
+    batch = interpolate(
+        mean[None],
+        size=image.shape[1:],
+        mode="trilinear",
+        align_corners=False,
+    )
+    return predictor.label(batch[0], geometry)

@@ -1,11 +1,13 @@
-"""``hstf evaluate``: predict the test cases with the model of a round and score them in native space.
+"""``hstf evaluate``: predict the test cases with the model of a round and score them.
 
 This is the only stage that reads test cases and withheld labels. Nothing is selected from what it
-writes. ``--shard`` predicts and scores a shard of the test cases (:mod:`hstf.stages.evaluate.cases`).
-Without ``--shard`` the scores of all shards become the tables and the summary of the round
-(:mod:`hstf.stages.evaluate.summary`), and the pseudo-labels of the round are compared with withheld
-labels (:mod:`hstf.stages.evaluate.pseudo_label_scores`). ``--scales`` scores some test cases at other
-input scales (:mod:`hstf.stages.evaluate.scales`).
+writes. Predictions are scored in native space.
+
+- ``--shard`` predicts and scores a shard of the test cases (:mod:`hstf.stages.evaluate.cases`).
+- Without ``--shard`` the scores of all shards are summarised (:mod:`hstf.stages.evaluate.summary`),
+  and the pseudo-labels of the round are compared with withheld labels
+  (:mod:`hstf.stages.evaluate.pseudo_label_scores`).
+- ``--scales`` scores some test cases at other input scales (:mod:`hstf.stages.evaluate.scales`).
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""A round in numbers: the tables of its test cases and members, and the summary of both."""
+"""The tables of the test cases of a round, and the summary of their scores."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,36 +15,32 @@ from hstf.experiment.tables import (
     EVALUATION_LESIONS,
     EVALUATION_MEMBERS,
 )
-from hstf.runtime.files import read_json, write_json
 from hstf.runtime.shards import read_shard
-from hstf.scoring.absent_classes import doubts, presence
-from hstf.scoring.averages import class_balanced, describe, known, mean
-from hstf.scoring.lesion_detection import CaseLesions, Lesion, summarise
+from hstf.scoring.absent_classes import absence_warnings, presence
+from hstf.scoring.averages import Score, Statistics, class_balanced, describe, mean
+from hstf.scoring.documents import (
+    CaseScores,
+    EmptyCounts,
+    EvaluationSummary,
+    MemberSummary,
+    StructureScores,
+    StructureSummary,
+)
+from hstf.scoring.lesion_detection import Lesion, LesionSummary, summarise
 from hstf.scoring.metrics import METRICS
-from hstf.scoring.significance import mean_interval
+from hstf.scoring.significance import Interval, mean_interval
 from hstf.stages.evaluate.cases import lesion_structures
 from hstf.stages.evaluate.pseudo_label_scores import score_pseudo_labels
 
-Scores = dict[str, Any]
 
+def summarise_round(context: StageContext) -> EvaluationSummary:
+    """Write the tables of a round and its ``summary.json``.
 
-def summarise_round(context: StageContext) -> dict[str, Any]:
-    """Write a round's ``cases.csv``, ``lesions.csv``, ``members.csv``, ``pseudo_labels.csv``, ``summary.json``.
-
-    Returns the summary, which holds, for the team of members, and with regions for these in place of classes:
-
-    - ``dice``: mean over foreground classes of the mean over cases, with its bootstrap interval over patients. Cases in
-      which reference and prediction lack a class do not count for it (unless ``evaluate.empty`` is ``one``);
-    - ``mean``: the same mean, with standard deviation and median of its cases' values, for each metric;
-    - ``classes``: for each class mean, deviation and median; ``empty``: cases in which prediction, reference or both lack
-      it; ``present`` and ``absent``, see :func:`hstf.scoring.absent_classes.presence`;
-    - ``lesions``: see :func:`hstf.scoring.lesion_detection.summarise`, for each class of lesions;
-    - ``warnings``: sentences about classes whose scores are no evidence;
-    - ``members``: mean Dice of each member alone (``each``) and of all of them (``mean``);
-    - ``pseudo_labels``: see :func:`hstf.stages.evaluate.pseudo_label_scores.score_pseudo_labels`.
+    The tables are ``cases.csv``, ``members.csv``, ``lesions.csv`` and ``pseudo_labels.csv``.
 
     Raises:
-        HstfError: a shard is missing, or files were changed after they were written.
+        HstfError: if the table of a shard is missing, or if files have changed since they were
+            written.
     """
     config = context.config
     layout = context.layout
@@ -53,28 +49,30 @@ def summarise_round(context: StageContext) -> dict[str, Any]:
     EVALUATION_CASES.write(layout.evaluation_cases(number), _case_rows(scores))
     EVALUATION_MEMBERS.write(layout.evaluation_members(number), _member_rows(scores))
     EVALUATION_LESIONS.write(layout.evaluation_lesions(number), _lesion_rows(scores))
-    classes = {
-        name: _class_summary([case["classes"][name] for case in scores])
-        for name in config.structures
-    }
-    summary = {
-        "round": number,
-        "model": "student" if number else "warm-up",
-        "cases": len(scores),
-        "patients": len({case["group"] for case in scores}),
-        "dice": _dice_interval(config, scores),
-        "mean": {metric: describe(_balanced(_classes_of(scores), metric)) for metric in METRICS},
-        "classes": classes,
-        "lesions": _lesion_summary(config, scores),
-        "warnings": doubts(classes) if scores else [],
-        "members": _member_summary(scores, context.schedule.members(number)),
-        "pseudo_labels": score_pseudo_labels(context),
-    }
-    write_json(layout.evaluation_summary(number), summary)
+    classes = {}
+    for name in config.structures:
+        classes[name] = _summarise_structure([case.classes[name] for case in scores])
+    warnings = []
+    if scores:
+        warnings = absence_warnings({name: found.presence for name, found in classes.items()})
+    summary = EvaluationSummary(
+        round=number,
+        model="student" if number else "warm-up",
+        cases=len(scores),
+        patients=len({case.group for case in scores}),
+        dice=_dice_interval(config, scores),
+        mean=_mean_metrics(scores),
+        classes=classes,
+        lesions=_summarise_lesions(config, scores),
+        warnings=warnings,
+        members=_summarise_members(scores, context.schedule.members(number)),
+        pseudo_labels=score_pseudo_labels(context),
+    )
+    summary.save(layout.evaluation_summary(number))
     return summary
 
 
-def _read_scores(context: StageContext) -> list[Scores]:
+def _read_scores(context: StageContext) -> list[CaseScores]:
     """Read the scores of all test cases, in the order of the case sheet."""
     layout = context.layout
     scores = []
@@ -82,95 +80,130 @@ def _read_scores(context: StageContext) -> list[Scores]:
         # Raises if files are missing or have changed.
         read_shard(EVALUATION, layout.evaluation_table(context.round, shard))
         for case in cases:
-            scores.append(read_json(layout.evaluation_scores(context.round, case.case_id)))
+            path = layout.evaluation_scores(context.round, case.case_id)
+            scores.append(CaseScores.load(path))
     return scores
 
 
-def _case_rows(scores: Sequence[Scores]) -> list[dict[str, Any]]:
-    return [
-        {**{key: case[key] for key in ("case_id", "group", "site")}, "class": name, **metrics}
-        for case in scores
-        for name, metrics in case["classes"].items()
-    ]
+def _case_rows(scores: Sequence[CaseScores]) -> Iterator[dict[str, Any]]:
+    for case in scores:
+        for name, metrics in case.classes.items():
+            row = {"case_id": case.case_id, "group": case.group, "site": case.site, "class": name}
+            yield row | metrics
 
 
-def _member_rows(scores: Sequence[Scores]) -> list[dict[str, Any]]:
-    return [
-        {"case_id": case["case_id"], "member": member, "class": name, "dice": value}
-        for case in scores
-        for member, dices in case["members"].items()
-        for name, value in dices.items()
-    ]
+def _member_rows(scores: Sequence[CaseScores]) -> Iterator[dict[str, Any]]:
+    for case in scores:
+        for member, dices in case.members.items():
+            for name, dice in dices.items():
+                yield {"case_id": case.case_id, "member": member, "class": name, "dice": dice}
 
 
-def _dice_interval(config: Config, scores: Sequence[Scores]) -> dict[str, Any]:
-    groups = [case["group"] for case in scores]
-    values = _balanced(_classes_of(scores), "dice")
-    return mean_interval(values, groups, config.evaluate.bootstrap, config.seed).to_json()
+def _lesion_rows(scores: Sequence[CaseScores]) -> Iterator[dict[str, Any]]:
+    """Yield the lesions of the reference, then the predicted lesions without a match."""
+    for case in scores:
+        for name, lesions in case.lesions.items():
+            key = {"case_id": case.case_id, "class": name}
+            for lesion in lesions.reference:
+                yield key | _lesion_row(lesion, missing="missed")
+            for lesion in lesions.predicted:
+                if not lesion.matched:
+                    yield key | _lesion_row(lesion, missing="false positive")
 
 
-def _classes_of(scores: Sequence[Scores]) -> list[Mapping[str, Mapping[str, Any]]]:
-    return [case["classes"] for case in scores]
+def _lesion_row(
+    lesion: Lesion,
+    missing: str,
+) -> dict[str, Any]:
+    """Return the columns of a lesion.
 
-
-def _balanced(cases: Iterable[Mapping[str, Mapping[str, Any]]], metric: str) -> np.ndarray:
-    """A metric of each case, with :func:`hstf.scoring.averages.class_balanced` over its classes."""
-    rows = [[known(values[metric]) for values in classes.values()] for classes in cases]
-    return class_balanced(np.array(rows, dtype=float)) if rows else np.empty(0)
-
-
-def _class_summary(scores: Sequence[Scores]) -> dict[str, Any]:
-    empty = Counter(case["empty"] for case in scores)
+    Args:
+        lesion: the lesion.
+        missing: result of a lesion without a match.
+    """
+    result = "hit" if lesion.matched else missing
     return {
-        **{metric: describe(case[metric] for case in scores) for metric in METRICS},
-        "empty": {which: empty[which] for which in ("both", "prediction", "reference")},
-        **presence(scores),
+        "lesion": result if lesion.counted else "not counted",
+        "volume_mm3": lesion.volume_mm3,
+        "overlap": lesion.overlap,
+        "score": lesion.score,
     }
 
 
-def _lesion_summary(config: Config, scores: Sequence[Scores]) -> dict[str, Any]:
-    scores = [case for case in scores if case["lesions"]]  # a sparse reference shows none
-    groups, evaluate = [case["group"] for case in scores], config.evaluate
-    return {
-        name: summarise(
-            [CaseLesions.from_json(case["lesions"][name]) for case in scores],
-            groups, evaluate.detection, evaluate.bootstrap, config.seed,
-        )
-        for name in lesion_structures(config)
-    }  # fmt: skip
-
-
-def _lesion_rows(scores: Sequence[Scores]) -> list[dict[str, Any]]:
-    """Lesions of the reference, then the predicted ones that match none of them."""
-    cases = [
-        (c["case_id"], name, CaseLesions.from_json(v))
-        for c in scores
-        for name, v in c["lesions"].items()
-    ]
-    return [
-        {
-            "case_id": case_id, "class": name, "lesion": _outcome(lesion, side), "volume_mm3": lesion.volume_mm3,
-            "overlap": lesion.overlap, "score": lesion.score,
-        }
-        for case_id, name, lesions in cases
-        for side, part in (("reference", lesions.reference), ("predicted", lesions.predicted))
-        for lesion in part
-        if side == "reference" or not lesion.matched
-    ]  # fmt: skip
-
-
-def _outcome(lesion: Lesion, side: str) -> str:
-    if not lesion.counted:
-        return "not counted"
-    return "hit" if lesion.matched else "missed" if side == "reference" else "false positive"
-
-
-def _member_summary(scores: Sequence[Scores], names: Sequence[str]) -> dict[str, Any]:
-    each = {name: _member_mean([case["members"][name] for case in scores]) for name in names}
-    return {"mean": mean(each.values()), "each": each}
-
-
-def _member_mean(cases: Sequence[Mapping[str, Any]]) -> float | None:
-    return mean(
-        class_balanced(np.array([[known(v) for v in case.values()] for case in cases], dtype=float))
+def _dice_interval(
+    config: Config,
+    scores: Sequence[CaseScores],
+) -> Interval:
+    groups = [case.group for case in scores]
+    values = _balanced(scores, "dice")
+    return mean_interval(
+        values,
+        groups,
+        config.evaluate.bootstrap,
+        config.seed,
     )
+
+
+def _mean_metrics(scores: Sequence[CaseScores]) -> dict[str, Statistics]:
+    return {metric: describe(_balanced(scores, metric)) for metric in METRICS}
+
+
+def _balanced(
+    scores: Sequence[CaseScores],
+    metric: str,
+) -> np.ndarray:
+    """Return the balanced value of each case, see :func:`hstf.scoring.averages.class_balanced`."""
+    if not scores:
+        return np.empty(0)
+    rows = [case.values(metric) for case in scores]
+    return class_balanced(np.array(rows, dtype=float))
+
+
+def _summarise_structure(scores: Sequence[StructureScores]) -> StructureSummary:
+    """Summarise the scores of one structure in all cases."""
+    statistics: dict[str, Any] = {}
+    for metric in METRICS:
+        statistics[metric] = describe(case[metric] for case in scores)  # type: ignore[misc]
+    empty = Counter(case["empty"] for case in scores)
+    counts = presence(scores)
+    return StructureSummary(
+        **statistics,
+        empty=EmptyCounts(
+            both=empty["both"],
+            prediction=empty["prediction"],
+            reference=empty["reference"],
+        ),
+        present=counts.present,
+        absent=counts.absent,
+    )
+
+
+def _summarise_lesions(
+    config: Config,
+    scores: Sequence[CaseScores],
+) -> dict[str, LesionSummary]:
+    """Summarise the detection of each structure that consists of lesions."""
+    # A sparse reference does not show lesions.
+    cases = [case for case in scores if case.lesions]
+    groups = [case.group for case in cases]
+    summaries = {}
+    for name in lesion_structures(config):
+        summaries[name] = summarise(
+            [case.lesions[name] for case in cases],
+            groups,
+            config.evaluate.detection,
+            config.evaluate.bootstrap,
+            config.seed,
+        )
+    return summaries
+
+
+def _summarise_members(
+    scores: Sequence[CaseScores],
+    names: Sequence[str],
+) -> MemberSummary:
+    each: dict[str, Score] = {}
+    for name in names:
+        rows = [list(case.members[name].values()) for case in scores]
+        each[name] = mean(class_balanced(np.array(rows, dtype=float)))
+    return MemberSummary(mean=mean(each.values()), each=each)
