@@ -97,8 +97,8 @@ def refine(context: StageContext, shard: str) -> int:
     title = f"refine {number} {shard}"
     structures = list(context.config.structures)
     computed = run_shard(REFINE, path, context.parameters, works, title, structures=structures)
-    rows = sorted(REFINE.records(path), key=_certainty)
-    ranked_cases = [row["case_id"] for row in rows]
+    ranked = sorted(REFINE.records(path), key=_certainty)
+    ranked_cases = [row["case_id"] for row in ranked]
     prune_overlays(layout.pseudo_labels(number), ranked_cases, context.config.refine.overlays)
     return computed
 
