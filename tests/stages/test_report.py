@@ -1,4 +1,4 @@
-"""The report shows what the files contain, works without files that are missing, and needs no other file."""
+"""The report shows what the files contain. Files may be missing, and the page needs no other file."""
 
 import base64
 import io
@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.report_files import CLASSES, Fabricated, Page, fabricated, page_of
+from support.report_files import CLASSES, Fabricated, Page, class_summary, fabricated, page_of
 
 from hstf.cli import main
 from hstf.experiment.tables import EVALUATION_CASES, REFINE, ROUNDS
 from hstf.imaging.overlays import overlay_path
-from hstf.runtime.files import write_json, write_text
+from hstf.method.plr.calibration import Calibration
+from hstf.runtime.files import write_text
+from hstf.scoring.documents import EvaluationSummary
 from hstf.stages.report.figures import INK, Figures
 from hstf.stages.report.gallery import gallery_section, picture_address
 from hstf.stages.report.headline import headline
@@ -32,7 +34,6 @@ from hstf.stages.report.page import (
 from hstf.stages.report.pseudo_labels import pseudo_labels_section
 from hstf.stages.report.rounds import rounds_section
 from hstf.stages.report.stage import report
-from hstf.stages.report.tables import Column, for_structures, make_table
 
 
 @pytest.fixture(scope="module")
@@ -126,10 +127,22 @@ def test_report_command_writes_page_rounds_and_figures_and_removes_old_figures(
         and str(experiment.layout.report) in capsys.readouterr().out
     )
     assert {path.stem for path in folder.glob("*.png")} == {
-        "dice_by_round", "paired_cases", "training_round_0", "training_round_1", "training_round_2", "calibration",
-        "predicted_dice", "predicted_dice_labelled", "predicted_against_true", "reliability", "csc", "froc",
-        "pseudo_label_quality", "risk_coverage", "lesions_by_round",
-    }  # fmt: skip
+        "calibration",
+        "csc",
+        "dice_by_round",
+        "froc",
+        "lesions_by_round",
+        "paired_cases",
+        "predicted_against_true",
+        "predicted_dice",
+        "predicted_dice_labelled",
+        "pseudo_label_quality",
+        "reliability",
+        "risk_coverage",
+        "training_round_0",
+        "training_round_1",
+        "training_round_2",
+    }
     rows = ROUNDS.records(experiment.layout.rounds_table)
     assert [row["round"] for row in rows] == [0, 1, 2]
 
@@ -146,7 +159,7 @@ def test_lesions_section_has_scores_by_round_and_size(complete: tuple[Fabricated
         "14",
         "0.000",
     ]
-    assert "a match needs an IoU of at least 0.1" in page.text
+    assert "A match needs an IoU of at least 0.1" in page.text
 
 
 def test_headline_warns_of_a_class_that_is_hardly_predicted(tmp_path: Path) -> None:
@@ -155,12 +168,15 @@ def test_headline_warns_of_a_class_that_is_hardly_predicted(tmp_path: Path) -> N
     experiment.write_pseudo_labels(1)
     for number in (0, 1):
         experiment.write_evaluation(number)
+    missed = {"dice": 0.0, "empty": "prediction"}
     path = experiment.layout.evaluation_cases(1)
     rows = EVALUATION_CASES.records(path)
-    for row in rows:
-        if row["class"] == "spleen":
-            row |= {"dice": 0.0, "empty": "prediction"}
+    rows = [row | missed if row["class"] == "spleen" else row for row in rows]
     EVALUATION_CASES.write(path, rows)
+    summary = EvaluationSummary.load(experiment.layout.evaluation_summary(1))
+    spleen = class_summary([row for row in rows if row["class"] == "spleen"])
+    classes = summary.classes | {"spleen": spleen}
+    summary.model_copy(update={"classes": classes}).save(experiment.layout.evaluation_summary(1))
     results = experiment.results
     note = headline(results)
     assert (
@@ -224,8 +240,8 @@ def test_calibration_section_describes_anatomy_rules(complete: tuple[Fabricated,
         in page.text
     )
     assert (
-        "at least 50% of its surface touches other structures, no holes, may be absent, not applied,"
-        " because it lowers the out-of-fold Dice by 0.010" in page.text
+        "at least 50% of its surface touches other structures, no holes, may be absent,"
+        " not applied, because it lowers the out-of-fold Dice by 0.010" in page.text
     )
 
 
@@ -305,7 +321,7 @@ def test_pseudo_labels_section_sums_the_steps_of_the_refinement(
 def test_report_of_an_experiment_without_files(tmp_path: Path) -> None:
     page = page_of(fabricated(tmp_path))
     for text in (
-        "No test scores yet",
+        "no test scores yet",
         "No round is evaluated",
         "not checked yet",
         "no plan yet",
@@ -352,7 +368,8 @@ def test_report_loses_only_the_section_of_an_invalid_file(
 ) -> None:
     experiment = fabricated(tmp_path)
     experiment.write_start()
-    write_json(experiment.layout.calibration, {"temperature": "warm"})
+    calibration = Calibration.load(experiment.layout.calibration)
+    calibration.model_copy(update={"evidence": {}}).save(experiment.layout.calibration)
     page = page_of(experiment)
     assert (
         "This section could not be written" in page.text and "Traceback" in capsys.readouterr().err
@@ -397,16 +414,37 @@ def test_table_counts_the_rows_that_it_leaves_out() -> None:
     assert len(table.rows) == MAXIMUM_ROWS and table.left_out == 7
 
 
+def test_make_table_shows_the_listed_columns() -> None:
+    columns = (
+        Column("case_id", "Case"),
+        Column("dice", "Dice (90% interval)", digits=3, interval=True),
+        Column("found", "Found", of="lesions"),
+        Column("volume_ml_<structure>", "<structure> (ml)", digits=1),
+    )
+    row = {"case_id": "a", "dice": 0.8, "dice_low": 0.7, "dice_high": 0.9, "found": 1, "lesions": 2}
+    row["volume_ml_liver"] = 12.34
+    table = make_table("Cases", for_structures(columns, ["liver", "spleen"]), [row])
+    assert table.columns == ("Case", "Dice (90% interval)", "Found", "liver (ml)", "spleen (ml)")
+    assert texts_of(table) == [["a", "0.800 (0.700 to 0.900)", "1 of 2", "12.3", "–"]]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (number_text(0.12345), "0.123"), (number_text(-0.5, 2, signed=True), "−0.50"), (number_text("nan"), "–"),
-        (number_text(None), "–"), (number_text(1234567.0, 0), "1\u202f234\u202f567"),
-        (number_text(0.02, signed=True), "+0.020"), (number_text(-0.0001, signed=True), "0.000"),
-        (interval_text(-0.01, 0.02, signed=True), "−0.010 to +0.020"), (interval_text(None, 1), "–"),
-        (p_text(0.0004), "p < 0.001"), (p_text(0.0312), "p = 0.031"), (p_text(""), ""),
+        (number_text(0.12345), "0.123"),
+        (number_text(-0.5, 2, signed=True), "−0.50"),
+        (number_text("nan"), "–"),
+        (number_text(None), "–"),
+        (number_text(1234567.0, 0), "1\u202f234\u202f567"),
+        (number_text(0.02, signed=True), "+0.020"),
+        (number_text(-0.0001, signed=True), "0.000"),
+        (interval_text(-0.01, 0.02, signed=True), "−0.010 to +0.020"),
+        (interval_text(None, 1), "–"),
+        (p_text(0.0004), "p < 0.001"),
+        (p_text(0.0312), "p = 0.031"),
+        (p_text(""), ""),
     ],
-)  # fmt: skip
+)
 def test_number_texts(text: str, expected: str) -> None:
     assert text == expected
 

@@ -23,10 +23,19 @@ from hstf.experiment.tables import (
 from hstf.imaging.overlays import draw_overlay, overlay_path
 from hstf.method.plr.anatomy_rules import AnatomyRule
 from hstf.method.plr.calibration import Calibration
-from hstf.runtime.files import write_csv, write_json, write_text
+from hstf.runtime.files import write_csv, write_text
 from hstf.scoring.absent_classes import presence
 from hstf.scoring.averages import describe
-from hstf.scoring.lesion_detection import CaseLesions, Lesion, summarise
+from hstf.scoring.documents import (
+    EmptyCounts,
+    EvaluationSummary,
+    MemberSummary,
+    PseudoLabelSummary,
+    RiskPoint,
+    StructureSummary,
+    VoxelErrors,
+)
+from hstf.scoring.lesion_detection import CaseLesions, Lesion, LesionSummary, summarise
 from hstf.scoring.metrics import METRICS
 from hstf.scoring.significance import mean_interval
 from hstf.stages.report.results import Results
@@ -198,31 +207,28 @@ class Fabricated:
         EVALUATION_CASES.write(self.layout.evaluation_cases(number), rows)
         classes = {}
         for name in CLASSES:
-            classes[name] = self._class_summary([row for row in rows if row["class"] == name])
-        summary = {
-            "round": number,
-            "model": "student" if number else "warm-up",
-            "cases": self.test,
-            "patients": self.test,
-            "dice": mean_interval(dice.mean(axis=1), cases).to_json(),
-            "mean": {metric: describe(row[metric] for row in rows) for metric in METRICS},
-            "classes": classes,
-            "warnings": [],
-            "members": {"mean": float(dice.mean()) - 0.006, "each": {}},
-            "lesions": {name: self._lesions(cases) for name in self.config.lesions},
-            "pseudo_labels": self._pseudo_label_scores(number) if number else None,
-        }
-        write_json(self.layout.evaluation_summary(number), summary)
+            classes[name] = class_summary([row for row in rows if row["class"] == name])
+        EvaluationSummary(
+            round=number,
+            model="student" if number else "warm-up",
+            cases=self.test,
+            patients=self.test,
+            dice=mean_interval(dice.mean(axis=1), cases),
+            mean={metric: describe(row[metric] for row in rows) for metric in METRICS},
+            classes=classes,
+            warnings=[],
+            members=MemberSummary(mean=float(dice.mean()) - 0.006, each={}),
+            lesions={name: self._lesions(cases) for name in self.config.lesions},
+            pseudo_labels=self._pseudo_label_scores(number) if number else None,
+        ).save(self.layout.evaluation_summary(number))
 
-    def _class_summary(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        return {"dice": describe(row["dice"] for row in rows), **presence(rows)}
-
-    def _lesions(self, cases: list[str]) -> dict[str, Any]:
+    def _lesions(self, cases: list[str]) -> LesionSummary:
         """One lesion of three is missed; a false positive in every case."""
-        hit = Lesion(90.0, True, True, 0.6, 0.8)
-        missed = Lesion(30.0, False, True, 0.0, None)
-        wrong = Lesion(9.0, False, True, 0.0, 0.5)
-        found = [CaseLesions([hit, hit, missed], [hit, hit, wrong]) for _ in cases]
+        hit = Lesion(volume_mm3=90.0, matched=True, counted=True, overlap=0.6, score=0.8)
+        missed = Lesion(volume_mm3=30.0, matched=False, counted=True, overlap=0.0, score=None)
+        wrong = Lesion(volume_mm3=9.0, matched=False, counted=True, overlap=0.0, score=0.5)
+        case = CaseLesions(reference=[hit, hit, missed], predicted=[hit, hit, wrong])
+        found = [case] * len(cases)
         return summarise(found, cases, self.config.evaluate.detection, 100, 0)
 
     def _scores(self, dice: float) -> dict[str, Any]:
@@ -241,7 +247,7 @@ class Fabricated:
     def _predicted(self, number: int) -> np.ndarray:
         return np.clip(1 - self.doubt + 0.03 * (number - 1), 0, 0.99)
 
-    def _pseudo_label_scores(self, number: int) -> dict[str, Any]:
+    def _pseudo_label_scores(self, number: int) -> PseudoLabelSummary:
         predicted = self._predicted(number)
         true = np.clip(predicted + self.generator.normal(0, 0.04, len(predicted)), 0, 1)
         rows = []
@@ -260,18 +266,19 @@ class Fabricated:
         PSEUDO_LABEL_SCORES.write(self.layout.evaluation_pseudo_labels(number), rows)
         curve = []
         for w in range(17, -1, -1):
-            curve.append({"weight": w / 17, "coverage": 1 - w / 18, "error": 0.3 - w / 60})
-        voxels = {"kept_error": 0.021, "low_weight_error": 0.31, "kept_fraction": 0.8}
-        return {
-            "dice": describe(true),
-            "accepted": describe(true[predicted >= MINIMUM_DICE]),
-            "rejected": describe(true[predicted < MINIMUM_DICE]),
-            "classes": {},
-            "spearman": 0.91,
-            "voxels": voxels,
-            "foreground_voxels": voxels,
-            "risk_coverage": curve,
-        }
+            curve.append(RiskPoint(weight=w / 17, coverage=1 - w / 18, error=0.3 - w / 60))
+        voxels = VoxelErrors(kept_error=0.021, low_weight_error=0.31, kept_fraction=0.8)
+        return PseudoLabelSummary(
+            dice=describe(true),
+            accepted=describe(true[predicted >= MINIMUM_DICE]),
+            rejected=describe(true[predicted < MINIMUM_DICE]),
+            classes={},
+            spearman=0.91,
+            interval_coverage=0.92,
+            voxels=voxels,
+            foreground_voxels=voxels,
+            risk_coverage=curve,
+        )
 
     def write_pseudo_labels(self, number: int) -> None:
         """``refine.csv`` and ``labels.csv``: a reviewer corrects, accepts and rejects a case."""
@@ -346,6 +353,22 @@ class Fabricated:
 
 
 NO_FILES: dict[str, list[str]] = {"files": [], "sha256": []}
+
+
+def class_summary(rows: list[dict[str, Any]]) -> StructureSummary:
+    """Summarise the rows of a structure in ``cases.csv``."""
+    empty = [row["empty"] for row in rows]
+    found = presence(rows)
+    return StructureSummary(
+        **{metric: describe(row[metric] for row in rows) for metric in METRICS},
+        empty=EmptyCounts(
+            both=empty.count("both"),
+            prediction=empty.count("prediction"),
+            reference=empty.count("reference"),
+        ),
+        present=found.present,
+        absent=found.absent,
+    )
 
 
 def plan() -> Plan:

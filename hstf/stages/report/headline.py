@@ -5,7 +5,7 @@ from typing import Any
 
 from hstf.config.methods import METHODS
 from hstf.experiment.cases import Split
-from hstf.scoring.absent_classes import doubts
+from hstf.scoring.absent_classes import absence_warnings
 from hstf.stages.report.page import (
     DASH,
     Note,
@@ -63,7 +63,7 @@ def headline(results: Results) -> Note:
     if len(scored) == 1 or to_number(last.get("gain")) is None:
         return _one_score(results, scored[0])
     sentence = _change_sentence(results, scored[0], last)
-    doubtful = doubts(results.presence(last["round"]))
+    doubtful = absence_warnings(results.presence(last["round"]))
     first_line = " ".join([sentence, *doubtful])
     tone = "warn" if doubtful else verdict(last)[1]
     return Note([first_line, *_method(results), _basis(results, last)], tone)
@@ -88,7 +88,7 @@ def _one_score(results: Results, row: Row) -> Note:
     if to_number(row["dice_low"]) is not None:
         dice += f" (95% CI {interval_text(row['dice_low'], row['dice_high'])})"
     sentence = f"The {model} reaches a mean test Dice of {dice}."
-    first_line = " ".join([sentence, *doubts(results.presence(row["round"]))])
+    first_line = " ".join([sentence, *absence_warnings(results.presence(row["round"]))])
     return Note([first_line, *_method(results), _basis(results, row)])
 
 
@@ -155,9 +155,9 @@ def _basis(results: Results, row: Row) -> str:
     config = results.config
     summary = results.summary(row["round"])
     scans = "the test scans"
-    if summary.get("patients"):
-        patients = counted(summary["patients"], "patient")
-        scans = f"{counted(summary['cases'], 'test scan')} of {patients}"
+    if summary is not None:
+        patients = counted(summary.patients, "patient")
+        scans = f"{counted(summary.cases, 'test scan')} of {patients}"
     structures = counted(len(results.structures), results.kind, results.kinds)
     sentences = [
         f"The Dice is the mean over {structures} ({', '.join(results.structures)}) and over"

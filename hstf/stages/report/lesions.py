@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from math import cbrt, pi
 from typing import Any
 
-from hstf.scoring.lesion_detection import FROC_RATES
+from hstf.scoring.lesion_detection import FROC_RATES, LesionSummary
 from hstf.stages.report.figures import Figures, by_round, froc
 from hstf.stages.report.page import Block, Section, Table, number_text, round_name
 from hstf.stages.report.results import Results
@@ -26,10 +26,9 @@ COLUMNS = (
 )
 """Columns of the table of lesions, after the class; names as in ``summary.json``."""
 MEASURES = {"iou": "IoU", "dice": "Dice"}
-RATES = ("f1", "precision", "recall")
 
-Found = Mapping[int, Mapping[str, Any]]
-"""Detection of a class or region by round, see :func:`hstf.scoring.lesion_detection.summarise`."""
+Found = Mapping[int, LesionSummary]
+"""Detection of a class or region by round."""
 
 
 def lesions_section(results: Results, figures: Figures) -> Section:
@@ -51,12 +50,12 @@ def lesions_section(results: Results, figures: Figures) -> Section:
 
 def _found_lesions(results: Results) -> dict[str, Found]:
     """Return the detection of each class that has scores."""
-    found: dict[str, dict[int, Mapping[str, Any]]] = {}
+    found: dict[str, dict[int, LesionSummary]] = {}
     for number in (0, *results.rounds):
-        scores = results.summary(number).get("lesions", {})
-        for name in results.config.lesions:
-            if name in scores:
-                found.setdefault(name, {})[number] = scores[name]
+        summary = results.summary(number)
+        if summary is not None:
+            for name, scores in summary.lesions.items():
+                found.setdefault(name, {})[number] = scores
     # In the order of the configuration, whichever round was scored first.
     return {name: found[name] for name in results.config.lesions if name in found}
 
@@ -91,28 +90,35 @@ def _counts_table(found: Mapping[str, Found], kind: str) -> Table:
     return make_table("Lesions of the test scans", columns, rows, source)
 
 
-def _flat(scores: Mapping[str, Any]) -> dict[str, Any]:
+def _flat(scores: LesionSummary) -> dict[str, Any]:
     """Return the scores of a class without nested parts."""
-    row = dict(scores)
-    for rate in RATES:
-        row[rate] = scores[rate]["mean"]
-    row["f1_low"] = scores["f1"]["low"]
-    row["f1_high"] = scores["f1"]["high"]
-    row["froc_score"] = scores["froc"]["score"] if scores["froc"] else None
+    row = scores.model_dump()
+    row |= _rates(scores)
+    row["f1_low"] = scores.f1.low
+    row["f1_high"] = scores.f1.high
+    row["froc_score"] = scores.froc.score if scores.froc else None
     return row
+
+
+def _rates(scores: LesionSummary) -> dict[str, float | None]:
+    return {
+        "f1": scores.f1.mean,
+        "precision": scores.precision.mean,
+        "recall": scores.recall.mean,
+    }
 
 
 def _figures(found: Mapping[str, Found], figures: Figures) -> list[Block]:
     panels = {}
     curves: dict[str, dict[str, Any]] = {}
     for name, rounds in found.items():
-        lines = {}
-        for rate in RATES:
-            lines[rate.replace("f1", "F1")] = {n: s[rate]["mean"] for n, s in rounds.items()}
-        panels[f"{name}: fraction (0 to 1)"] = lines
+        lines: dict[str, dict[int, float | None]] = {}
         for number, scores in rounds.items():
-            if scores["froc"]:
-                curves.setdefault(name, {})[round_name(number)] = scores["froc"]["points"]
+            for rate, value in _rates(scores).items():
+                lines.setdefault(rate.replace("f1", "F1"), {})[number] = value
+            if scores.froc:
+                curves.setdefault(name, {})[round_name(number)] = scores.froc.points
+        panels[f"{name}: fraction (0 to 1)"] = lines
     caption = "F1, precision and recall of lesions, over all test scans."
     figure = by_round(panels)
     charts: list[Block] = [figures.add("lesions_by_round", "Lesions by round", figure, caption)]
@@ -134,15 +140,15 @@ def _sizes_table(found: Mapping[str, Found], kind: str) -> Table:
     rows = []
     for name, rounds in found.items():
         numbers.update(rounds)
-        last_sizes = rounds[max(rounds)]["recall_by_size"]
+        last_sizes = rounds[max(rounds)].recall_by_size
         for index, size in enumerate(last_sizes):
-            row = {
+            row: dict[str, Any] = {
                 "name": name,
-                "size": _size_text(size["from_mm3"], size["to_mm3"]),
-                "lesions": size["lesions"],
+                "size": _size_text(size.from_mm3, size.to_mm3),
+                "lesions": size.lesions,
             }
             for number, scores in rounds.items():
-                row[f"recall_{number}"] = scores["recall_by_size"][index]["recall"]
+                row[f"recall_{number}"] = scores.recall_by_size[index].recall
             rows.append(row)
     columns = [
         Column("name", kind.capitalize()),

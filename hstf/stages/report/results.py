@@ -3,7 +3,6 @@
 Files that do not exist yet are empty. A file that cannot be read is reported once.
 """
 
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,9 +16,9 @@ from hstf.experiment.tables import EVALUATION_CASES, LABELS, REFINE
 from hstf.method.plr.calibration import Calibration
 from hstf.runtime.documents import Document
 from hstf.runtime.errors import HstfError
-from hstf.runtime.files import read_json
 from hstf.runtime.tables import Table
-from hstf.scoring.absent_classes import presence
+from hstf.scoring.absent_classes import Presence
+from hstf.scoring.documents import EvaluationSummary
 from hstf.scoring.rounds import rounds_table
 
 AnyDocument = TypeVar("AnyDocument", bound=Document)
@@ -139,31 +138,18 @@ class Results:
     def case_dice(self, number: int) -> dict[str, float]:
         """Return the mean Dice of each test case over the structures that have one."""
         means = self.test_cases(number).groupby("case_id", sort=False)["dice"].mean()
-        return means.dropna().to_dict()
+        return {str(case_id): float(dice) for case_id, dice in means.dropna().items()}
 
-    def presence(self, number: int) -> dict[str, dict[str, Any]]:
-        """Return for each structure in how many test cases it is present and found.
-
-        See :func:`hstf.scoring.absent_classes.presence`.
-        """
-        cases = self.test_cases(number)
-        if not len(cases):
+    def presence(self, number: int) -> dict[str, Presence]:
+        """Return for each structure in how many test cases it is present and found."""
+        summary = self.summary(number)
+        if summary is None or not summary.cases:
             return {}
-        found = {}
-        for name in self.structures:
-            rows: Any = cases[cases["class"] == name].to_dict("records")
-            found[name] = presence(rows)
-        return found
+        return {name: scores.presence for name, scores in summary.classes.items()}
 
-    def summary(self, number: int) -> Mapping[str, Any]:
-        """Return ``summary.json`` of the evaluation of a round; empty if it cannot be read."""
-        path = self.layout.evaluation_summary(number)
-        try:
-            content = read_json(path) if path.is_file() else {}
-        except HstfError as error:
-            self._report(path, error)
-            return {}
-        return content if isinstance(content, dict) else {}
+    def summary(self, number: int) -> EvaluationSummary | None:
+        """Return the summary of the evaluation of a round; None if it cannot be read."""
+        return self._document(EvaluationSummary, self.layout.evaluation_summary(number))
 
     def frame(
         self,

@@ -1,9 +1,8 @@
 """Section about the rounds: scores of the test cases, round by round."""
 
-from collections.abc import Mapping
 from typing import Any
 
-from hstf.scoring.absent_classes import doubts, may_be_absent
+from hstf.scoring.absent_classes import Presence, absence_warnings, may_be_absent
 from hstf.stages.report.figures import Figures, dice_by_round, paired_cases
 from hstf.stages.report.headline import WORSE, verdict
 from hstf.stages.report.page import (
@@ -38,7 +37,7 @@ def rounds_section(results: Results, figures: Figures) -> Section:
     blocks: list[Block] = []
     if results.scores:
         blocks.append(_rounds_table(results))
-        blocks += _doubts(results)
+        blocks += _warnings(results)
         blocks.append(_structures_table(results))
         blocks += _presence_table(results)
     if any(to_number(row["dice"]) is not None for row in results.scores):
@@ -100,12 +99,14 @@ def change_tone(change: float | None) -> str:
     return "good" if known > 0 else "bad"
 
 
-def _doubts(results: Results) -> list[Note]:
+def _warnings(results: Results) -> list[Note]:
     """Return a warning about classes whose scores are no evidence."""
     lines = []
     for row in results.scores:
         name = round_name(row["round"]).capitalize()
-        lines += [f"{name}: {sentence}" for sentence in doubts(results.presence(row["round"]))]
+        lines += [
+            f"{name}: {sentence}" for sentence in absence_warnings(results.presence(row["round"]))
+        ]
     return (
         [
             Note(
@@ -146,20 +147,20 @@ def _presence_table(results: Results) -> list[Table]:
 def _presence_row(
     name: str,
     number: int,
-    found: Mapping[str, Any],
+    found: Presence,
 ) -> dict[str, Any]:
-    present = found["present"]
-    absent = found["absent"]
-    is_rare = present["predicted"] < present["cases"] / 2
+    present = found.present
+    absent = found.absent
+    is_rare = present.predicted < present.cases / 2
     return {
         "name": name,
         "round": round_name(number),
-        "present": present["cases"],
-        "dice": present["dice"]["mean"],
-        "found": present["found"],
+        "present": present.cases,
+        "dice": present.dice.mean,
+        "found": present.found,
         "tone": "bad" if is_rare else "",
-        "absent": absent["cases"],
-        "false_alarms": absent["false_alarms"],
+        "absent": absent.cases,
+        "false_alarms": absent.false_alarms,
     }
 
 

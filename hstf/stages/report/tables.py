@@ -92,7 +92,7 @@ def make_table(
         rows: a frame or dictionaries.
         source: file with the same values.
     """
-    records = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else rows
+    records: Any = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else rows
     cells = []
     for record in records:
         cells.append([column.cell(record) for column in columns])

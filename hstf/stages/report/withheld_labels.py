@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hstf.experiment.tables import PSEUDO_LABEL_SCORES
+from hstf.scoring.documents import PseudoLabelSummary
 from hstf.stages.report.figures import (
     Figures,
     Points,
@@ -11,7 +12,7 @@ from hstf.stages.report.figures import (
     predicted_against_true,
     risk_coverage,
 )
-from hstf.stages.report.page import Block, number_text, round_name, to_number
+from hstf.stages.report.page import Block, number_text, round_name
 from hstf.stages.report.results import Results
 from hstf.stages.report.tables import Column, make_table
 
@@ -34,11 +35,11 @@ def withheld_label_blocks(results: Results, figures: Figures) -> list[Block]:
     summaries = {}
     for number in results.rounds:
         points = _true_dice(results, number)
-        if points[0]:
-            summary = results.summary(number).get("pseudo_labels") or {}
-            summaries[number] = summary
-            rows[number] = {"round": round_name(number), **_flat(summary)}
-            correlation = number_text(summary.get("spearman"), 2)
+        summary = results.summary(number)
+        if points[0] and summary is not None and summary.pseudo_labels is not None:
+            summaries[number] = summary.pseudo_labels
+            rows[number] = {"round": round_name(number), **_flat(summary.pseudo_labels)}
+            correlation = number_text(summary.pseudo_labels.spearman, 2)
             name = f"{round_name(number)}: Spearman {correlation}, {len(points[0])} cases"
             groups[name] = points
     if not groups:
@@ -67,18 +68,17 @@ def _true_dice(results: Results, number: int) -> Points:
     return scores["predicted_dice"].tolist(), scores["true_dice"].tolist()
 
 
-def _flat(summary: Mapping[str, Any]) -> dict[str, float | None]:
+def _flat(summary: PseudoLabelSummary) -> dict[str, float | None]:
     """Return the summary of a round without nested parts."""
-    voxels = summary.get("foreground_voxels") or {}
-    row = {
-        "spearman": to_number(summary.get("spearman")),
-        "interval_coverage": to_number(summary.get("interval_coverage")),
-        "kept_error": to_number(voxels.get("kept_error")),
-        "low_weight_error": to_number(voxels.get("low_weight_error")),
+    return {
+        "dice": summary.dice.mean,
+        "accepted": summary.accepted.mean,
+        "rejected": summary.rejected.mean,
+        "spearman": summary.spearman,
+        "interval_coverage": summary.interval_coverage,
+        "kept_error": summary.foreground_voxels.kept_error,
+        "low_weight_error": summary.foreground_voxels.low_weight_error,
     }
-    for part in ("dice", "accepted", "rejected"):
-        row[part] = to_number((summary.get(part) or {}).get("mean"))
-    return row
 
 
 def _quality_chart(rows: Mapping[int, Mapping[str, Any]], figures: Figures) -> Block:
@@ -99,15 +99,15 @@ def _quality_chart(rows: Mapping[int, Mapping[str, Any]], figures: Figures) -> B
     return figures.add("pseudo_label_quality", "Quality of the selection", figure, caption)
 
 
-def _risk_chart(summaries: Mapping[int, Mapping[str, Any]], figures: Figures) -> list[Block]:
+def _risk_chart(summaries: Mapping[int, PseudoLabelSummary], figures: Figures) -> list[Block]:
     """Return the error of the voxels by their weight."""
     curves = {}
     for number, summary in summaries.items():
-        points = summary.get("risk_coverage")
+        points = summary.risk_coverage
         if points:
-            coverage = [point["coverage"] for point in points]
-            error = [point["error"] for point in points]
-            weight = [point["weight"] for point in points]
+            coverage = [point.coverage for point in points]
+            error = [point.error for point in points]
+            weight = [point.weight for point in points]
             curves[round_name(number)] = (coverage, error, weight)
     if not curves:
         return []
