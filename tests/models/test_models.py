@@ -1,4 +1,4 @@
-"""The networks: shapes, gradients, positions in millimetres, controls, and files that bring them back."""
+"""Networks: shapes, gradients, positions in millimetres, controls, saving and loading."""
 
 import hashlib
 import json
@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from support.tiny_model import tiny_plan
 
 from hstf.cli import main
 from hstf.commands.models import cost
 from hstf.config.network import NetworkConfig
+from hstf.config.networks import NETWORKS
 from hstf.models.base import NetworkSpec
 from hstf.models.hybrid import HybridNet
 from hstf.models.levels import attended_level
@@ -37,17 +39,33 @@ SPECS = {
         "cnn", 4, 6, (4, 8, 8), (FULL, HALF, HALF), ((3, 3, 3),) * 3, (1.0, 1.0, 1.0)
     ),
     "four stages, coarse slices": NetworkSpec(
-        "hybrid", 1, 6, (4, 8, 12, 12), (FULL, (2, 2, 1), (2, 2, 1), HALF),
-        ((3, 3, 1), (3, 3, 1), (3, 3, 3), (3, 3, 3)), (0.7, 0.8, 5.0), 2, 2,
+        "hybrid",
+        1,
+        6,
+        (4, 8, 12, 12),
+        (FULL, (2, 2, 1), (2, 2, 1), HALF),
+        ((3, 3, 1), (3, 3, 1), (3, 3, 3), (3, 3, 3)),
+        (0.7, 0.8, 5.0),
+        2,
+        2,
     ),
     "five stages, attention above the deepest": NetworkSpec(
-        "hybrid", 4, 2, (4, 4, 8, 8, 8), (FULL, HALF, HALF, (1, 2, 2), HALF), ((3, 3, 3),) * 5, (2.0, 1.0, 1.0), 1, 1, 4
+        "hybrid",
+        4,
+        2,
+        (4, 4, 8, 8, 8),
+        (FULL, HALF, HALF, (1, 2, 2), HALF),
+        ((3, 3, 3),) * 5,
+        (2.0, 1.0, 1.0),
+        1,
+        1,
+        4,
     ),
-}  # fmt: skip
+}
 
 
 def build(spec: NetworkSpec, seed: int = 0) -> HybridNet:
-    """A network whose transformer has a say (its LayerScale starts near 0)."""
+    """Build a hybrid network with a LayerScale of 1, which otherwise starts near 0."""
     torch.manual_seed(seed)
     network = HybridNet(spec)
     for layer in network.transformer.layers if network.transformer is not None else []:
@@ -63,7 +81,7 @@ def an_input(spec: NetworkSpec, times: tuple[int, int, int] = (2, 1, 3)) -> torc
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
 @pytest.mark.parametrize("times", [(2, 1, 3), (1, 2, 1)])
-def test_any_multiple_of_the_divisor_comes_back_in_its_size(
+def test_pyramid_has_the_planned_sizes_for_multiples_of_the_divisor(
     spec: NetworkSpec, times: tuple[int, int, int]
 ) -> None:
     network, x = build(spec).eval(), an_input(spec, times)
@@ -82,7 +100,7 @@ def test_any_multiple_of_the_divisor_comes_back_in_its_size(
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
-def test_gradients_reach_every_parameter(spec: NetworkSpec) -> None:
+def test_hybrid_has_gradients_for_every_parameter(spec: NetworkSpec) -> None:
     network = build(replace(spec, drop_path=0.0)).train()
     sum(level.square().mean() for level in network.pyramid(an_input(spec)).logits).backward()
     dead = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
@@ -92,12 +110,12 @@ def test_gradients_reach_every_parameter(spec: NetworkSpec) -> None:
     )
 
 
-def test_the_deepest_level_within_the_largest_stride_attends() -> None:
+def test_attended_level_is_the_deepest_within_the_maximum_stride() -> None:
     strides = (FULL, HALF, (2, 2, 1), HALF)
     assert [attended_level(strides, n) for n in (2, 3, 4, 7, 8, 100)] == [1, 1, 2, 2, 3, 3]
 
 
-def test_evaluation_is_deterministic_and_training_skips_layers_now_and_then() -> None:
+def test_forward_is_deterministic_in_evaluation_and_skips_layers_in_training() -> None:
     spec = replace(SPECS["two stages"], drop_path=0.5)
     network, x = build(spec), an_input(spec)
     network.eval()
@@ -106,7 +124,7 @@ def test_evaluation_is_deterministic_and_training_skips_layers_now_and_then() ->
     assert any(not torch.equal(network(x), network(x)) for _ in range(4))
 
 
-def test_a_skipped_layer_keeps_its_expectation() -> None:
+def test_drop_keeps_the_expectation() -> None:
     layer = TransformerLayer(4, 1, 0.25).train()
     torch.manual_seed(0)
     kept = layer._drop(torch.ones(20_000, 1, 1))
@@ -114,7 +132,7 @@ def test_a_skipped_layer_keeps_its_expectation() -> None:
     assert kept.mean().item() == pytest.approx(1, abs=0.02)
 
 
-def test_rotation_keeps_norms_and_knows_relative_positions_only() -> None:
+def test_rotate_keeps_norms_and_depends_on_relative_positions() -> None:
     g = torch.Generator().manual_seed(0)
     q, k = torch.randn(12, generator=g), torch.randn(12, generator=g)
     angles = rotary_angles((4, 5, 6), (2.0, 1.0, 3.0), (4.0, 4.0, 4.0), 6, torch.device("cpu"))
@@ -126,8 +144,8 @@ def test_rotation_keeps_norms_and_knows_relative_positions_only() -> None:
     assert scores[0, 0, 0, 1, 0, 0] != pytest.approx(scores[0, 0, 0, 0, 1, 0].item())
 
 
-def test_positions_count_in_millimetres() -> None:
-    """Every second voxel of a grid twice as fine has the angles of the coarse grid, on each axis."""
+def test_rotary_angles_are_in_millimetres() -> None:
+    """Every second voxel of a grid twice as fine has the angles of the coarse grid."""
     cpu = torch.device("cpu")
     coarse = rotary_angles((3, 4, 2), (2.0, 3.0, 5.0), (4.0, 6.0, 10.0), 7, cpu).reshape(3, 4, 2, 7)
     fine = rotary_angles((6, 8, 4), (1.0, 1.5, 2.5), (4.0, 6.0, 10.0), 7, cpu).reshape(6, 8, 4, 7)
@@ -135,7 +153,7 @@ def test_positions_count_in_millimetres() -> None:
     assert coarse[1, 0, 0].bool().tolist() == [True, False, False] * 2 + [True]
 
 
-def test_zoom_tells_the_network_how_large_a_voxel_is() -> None:
+def test_pyramid_zoom_is_a_smaller_voxel() -> None:
     spec = replace(SPECS["two stages"], drop_path=0.0)
     network, x = build(spec).eval(), an_input(spec)
     finer = build(replace(spec, spacing=(0.5, 0.5, 0.5))).eval()
@@ -153,7 +171,7 @@ def sha256(path: Path) -> str:
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
-def test_a_saved_network_comes_back_the_same(spec: NetworkSpec, tmp_path: Path) -> None:
+def test_load_network_returns_the_saved_network(spec: NetworkSpec, tmp_path: Path) -> None:
     network, x = build(spec).eval(), an_input(spec)
     meta = {"round": 1, "member": "seed_0", "trained_on": ["a", "b"]}
     for name in ("first/weights.pt", "second.pt"):
@@ -176,7 +194,7 @@ class Payload:
         return (Path.touch, (self.path,))
 
 
-def test_damaged_weights_are_told_and_never_executed(tmp_path: Path) -> None:
+def test_load_network_refuses_damaged_files_and_executes_nothing(tmp_path: Path) -> None:
     good = tmp_path / "good.pt"
     save_network(good, build(SPECS["two stages"]), {})
     content, trap = good.read_bytes(), tmp_path / "trap"
@@ -201,13 +219,30 @@ def test_damaged_weights_are_told_and_never_executed(tmp_path: Path) -> None:
 
 
 THREE = NetworkSpec(
-    "hybrid", 1, 2, (4, 8, 8), (FULL, HALF, HALF), ((3, 3, 3),) * 3, (1.0, 1.0, 1.0), 2, 2, 4, 0.0,
-    patch_size=(16, 8, 8), pair=("hybrid", "unetpp"),
-)  # fmt: skip
+    "hybrid",
+    1,
+    2,
+    (4, 8, 8),
+    (FULL, HALF, HALF),
+    ((3, 3, 3),) * 3,
+    (1.0, 1.0, 1.0),
+    2,
+    2,
+    4,
+    0.0,
+    patch_size=(16, 8, 8),
+    pair=("hybrid", "unetpp"),
+)
 COARSE = replace(
-    THREE, inputs=4, classes=6, channels=(4, 8, 8, 8), strides=(FULL, (2, 2, 1), (2, 2, 1), HALF),
-    kernels=((3, 3, 1), (3, 3, 1), (3, 3, 3), (3, 3, 3)), spacing=(0.7, 0.8, 5.0), patch_size=(32, 16, 4),
-)  # fmt: skip
+    THREE,
+    inputs=4,
+    classes=6,
+    channels=(4, 8, 8, 8),
+    strides=(FULL, (2, 2, 1), (2, 2, 1), HALF),
+    kernels=((3, 3, 1), (3, 3, 1), (3, 3, 3), (3, 3, 3)),
+    spacing=(0.7, 0.8, 5.0),
+    patch_size=(32, 16, 4),
+)
 PLANNED = {
     "isotropic, two classes": (THREE, (20, 8, 12)),
     "coarse slices, six classes": (COARSE, (16, 24, 6)),
@@ -216,7 +251,7 @@ PLANNED = {
 
 @pytest.mark.parametrize(("spec", "size"), PLANNED.values(), ids=PLANNED.keys())
 @pytest.mark.parametrize("name", NAMES)
-def test_every_network_answers_on_the_grid_of_its_input(
+def test_build_returns_networks_with_logits_on_the_grid_of_the_input(
     name: str, spec: NetworkSpec, size: tuple[int, int, int]
 ) -> None:
     torch.manual_seed(0)
@@ -237,7 +272,7 @@ def test_every_network_answers_on_the_grid_of_its_input(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_gradients_reach_every_parameter_of_every_network(name: str) -> None:
+def test_build_returns_networks_with_gradients_for_every_parameter(name: str) -> None:
     torch.manual_seed(0)
     network = build_network(replace(THREE, name=name)).train()
     sum(
@@ -248,7 +283,7 @@ def test_gradients_reach_every_parameter_of_every_network(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_network_comes_back_from_its_file(name: str, tmp_path: Path) -> None:
+def test_load_network_returns_every_network(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network, x = build_network(replace(THREE, name=name)).eval(), torch.randn(1, 1, 8, 8, 4)
     save_network(tmp_path / "weights.pt", network, {})
@@ -258,8 +293,8 @@ def test_every_network_comes_back_from_its_file(name: str, tmp_path: Path) -> No
         assert torch.equal(loaded(x), network(x))
 
 
-def test_the_hybrid_of_a_seed_stays_the_same() -> None:
-    """Measured results hold for these random weights and this arithmetic."""
+def test_hybrid_of_a_seed_stays_the_same() -> None:
+    """Measured results depend on these random weights and this arithmetic."""
     torch.manual_seed(0)
     network = HybridNet(replace(THREE, name="hybrid")).eval()
     x = torch.linspace(-1, 1, 16 * 8 * 8).reshape(1, 1, 16, 8, 8)
@@ -268,7 +303,7 @@ def test_the_hybrid_of_a_seed_stays_the_same() -> None:
     assert [logits.mean().item(), logits.std().item()] == pytest.approx(GOLDEN, abs=1e-4)
 
 
-def test_the_identity_control_is_the_hybrid_whose_transformer_is_silent() -> None:
+def test_hybrid_identity_is_the_hybrid_without_transformer_output() -> None:
     hybrid, control = (
         build(replace(THREE, name="hybrid")).eval(),
         build(replace(THREE, name="hybrid_identity")),
@@ -286,7 +321,7 @@ def test_the_identity_control_is_the_hybrid_whose_transformer_is_silent() -> Non
 
 @pytest.mark.parametrize("kernel", [(3, 3, 3), (3, 3, 1)])
 @pytest.mark.parametrize("layers", [1, 4, 8])
-def test_the_cnn_has_the_parameters_of_the_hybrid(
+def test_cnn_has_as_many_parameters_as_the_hybrid(
     kernel: tuple[int, int, int], layers: int
 ) -> None:
     spec = replace(THREE, channels=(16, 32, 64), kernels=(kernel,) * 3, transformer_layers=layers)
@@ -296,7 +331,7 @@ def test_the_cnn_has_the_parameters_of_the_hybrid(
     assert cnn - neither == pytest.approx(hybrid - neither, rel=0.03)
 
 
-def test_a_pair_answers_with_the_mean_of_both_probabilities() -> None:
+def test_pair_returns_the_mean_of_both_probabilities() -> None:
     torch.manual_seed(0)
     pair, x = (
         build_network(replace(THREE, name="pair", pair=("hybrid", "cnn"))).eval(),
@@ -315,8 +350,8 @@ def test_a_pair_answers_with_the_mean_of_both_probabilities() -> None:
     assert first.parts == (first,)
 
 
-def test_attention_is_the_same_for_the_same_anatomy_at_another_scale() -> None:
-    """The logits between voxels that show the same places do not depend on the zoom, nor on where the grid starts."""
+def test_rotary_angles_do_not_depend_on_the_zoom() -> None:
+    """The logits between two places do not depend on the zoom or on the first voxel of the grid."""
     g, cpu, mm = torch.Generator().manual_seed(0), torch.device("cpu"), (8.0, 8.0, 5.0)
     zoom = (1.5, 2.0, 1.0)
     q, k = torch.randn(2, 2 * 3 * 4, 12, generator=g)
@@ -335,8 +370,8 @@ def test_attention_is_the_same_for_the_same_anatomy_at_another_scale() -> None:
     assert not torch.allclose(logits, rotate(q, planned) @ rotate(k, planned).T, atol=1e-1)
 
 
-def test_neighbours_differ_by_a_radian_in_place_at_most() -> None:
-    """A wavelength under two voxels would be an alias of a longer one, and of another one at another scale."""
+def test_network_spec_limits_angles_of_neighbours_to_a_radian() -> None:
+    """A wavelength under two voxels would be an alias of a longer one."""
     plan = tiny_plan().model_copy(update={"channels": (4, 24), "strides": ((1, 1, 1), (4, 4, 2))})
     spec = network_spec(NetworkConfig(transformer_heads=2), plan, 1, 3)
     mm = (6.0, 6.0, 4.0)  # 1.5 x 1.5 x 2.0 times the strides
@@ -352,7 +387,7 @@ def test_neighbours_differ_by_a_radian_in_place_at_most() -> None:
     assert torch.allclose(slower, torch.diag(longest))
 
 
-def test_networks_of_files_that_do_not_say_their_wavelengths_keep_them(tmp_path: Path) -> None:
+def test_load_network_reads_files_without_wavelengths(tmp_path: Path) -> None:
     network = build(SPECS["two stages"])
     save_network(tmp_path / "weights.pt", network, {})
     content = torch.load(tmp_path / "weights.pt", weights_only=True)
@@ -362,8 +397,8 @@ def test_networks_of_files_that_do_not_say_their_wavelengths_keep_them(tmp_path:
     assert load_network(tmp_path / "old.pt")[0].spec == network.spec
 
 
-def test_features_of_a_padded_image_cover_the_image_alone() -> None:
-    """Cells of 8 voxels of which 28 of 32 are image: 4 cells of 7 voxels, sampled at their centres."""
+def test_crop_features_covers_the_image_exactly() -> None:
+    """28 of 32 voxels are image: 4 cells of 8 voxels become 4 cells of 7 voxels."""
     ramp = torch.arange(4.0)[None, None, :, None, None].expand(1, 1, 4, 2, 2)
     assert crop_features(ramp, (1.0, 1.0, 1.0)) is ramp
     found = crop_features(ramp, (28 / 32, 1.0, 0.5))
@@ -376,13 +411,13 @@ def test_features_of_a_padded_image_cover_the_image_alone() -> None:
     ("size", "padded"),
     [((32, 32, 64), (32, 32, 64)), ((40, 56, 40), (64, 64, 64)), ((9, 32, 1), (64, 32, 32))],
 )
-def test_images_are_padded_to_the_strides_of_a_baseline(
+def test_padded_size_is_a_multiple_of_the_stride(
     size: Sequence[int], padded: Sequence[int]
 ) -> None:
     assert padded_size(size, 32) == padded
 
 
-def test_positions_of_unetr_are_its_own_at_the_planned_patch() -> None:
+def test_unetr_keeps_its_positions_at_the_planned_patch() -> None:
     torch.manual_seed(0)
     vit = build_network(replace(THREE, name="vit", patch_size=(32, 16, 16))).eval()
     x = torch.randn(1, 1, 32, 16, 16)
@@ -391,7 +426,7 @@ def test_positions_of_unetr_are_its_own_at_the_planned_patch() -> None:
         assert torch.allclose(vit(x), vit.network(x), atol=1e-5)
 
 
-def test_relative_positions_of_utnet_depend_on_the_offset_alone() -> None:
+def test_relative_bias_of_utnet_depends_on_the_offset_only() -> None:
     attention = EfficientAttention(4, 4, 2)
     bias = attention.relative((4, 4, 4), (4, 4, 4)).reshape(2, *(4,) * 6)  # heads, places, cells
     assert torch.allclose(bias[:, :-1, :-1, :-1, :-1, :-1, :-1], bias[:, 1:, 1:, 1:, 1:, 1:, 1:])
@@ -405,14 +440,14 @@ def test_relative_positions_of_utnet_depend_on_the_offset_alone() -> None:
     assert attention.relative((2, 4, 1), (2, 4, 1)).shape == (2, 8, 8)
 
 
-def test_networks_that_cannot_be_built_are_told() -> None:
+def test_build_refuses_unknown_networks_and_modalities() -> None:
     with pytest.raises(HstfError, match=r"unknown network 'unet'\. Known networks: hybrid, .*pair"):
         build_network(replace(THREE, name="unet"))
     with pytest.raises(HstfError, match="vnet needs 1, 2, 4, 8 or 16 modalities, found 3"):
         build_network(replace(THREE, name="vnet", inputs=3))
 
 
-def test_operations_of_convolutions_grow_with_the_patch_and_parameters_do_not() -> None:
+def test_cost_of_convolutions_grows_with_the_patch() -> None:
     small, large = (
         cost(replace(THREE, name="hybrid_identity", patch_size=p))
         for p in ((16, 8, 8), (16, 16, 8))
@@ -422,7 +457,7 @@ def test_operations_of_convolutions_grow_with_the_patch_and_parameters_do_not() 
     assert attending.operations > small.operations
 
 
-def test_the_table_has_a_row_for_every_network(
+def test_models_command_lists_every_network(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "tiny.yaml"
@@ -435,7 +470,7 @@ def test_the_table_has_a_row_for_every_network(
     assert all(float(row[1]) > 0 for row in rows)
 
 
-def test_heads_are_halved_until_they_fit_the_widths() -> None:
+def test_network_spec_halves_heads_until_they_fit() -> None:
     plan = tiny_plan().model_copy(update={"channels": (12, 48)})
     assert network_spec(NetworkConfig(transformer_heads=8), plan, 1, 3).transformer_heads == 8
     assert (
@@ -448,7 +483,7 @@ def test_heads_are_halved_until_they_fit_the_widths() -> None:
     assert HybridNet(spec)(torch.zeros(1, 1, 8, 8, 8)).shape == (1, 3, 8, 8, 8)
 
 
-def test_plans_without_a_network_are_refused() -> None:
+def test_network_spec_refuses_plans_without_a_network() -> None:
     odd = tiny_plan().model_copy(update={"channels": (4, 9)})
     with pytest.raises(
         HstfError, match=r"9 channels, .*make plan\.base_channels and plan\.max_channels even"
@@ -458,4 +493,16 @@ def test_plans_without_a_network_are_refused() -> None:
     with pytest.raises(HstfError, match="9 channels"):
         network_spec(NetworkConfig(name="pair", pair=("vnet", "hybrid")), odd, 1, 3)
     with pytest.raises(HstfError, match="single voxel at the deepest of 2 levels"):
-        network_spec(NetworkConfig(), tiny_plan().model_copy(update={"patch_size": (2, 2, 2)}), 1, 3)
+        network_spec(
+            NetworkConfig(), tiny_plan().model_copy(update={"patch_size": (2, 2, 2)}), 1, 3
+        )
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_network_config_accepts_every_network_of_the_list(name: str) -> None:
+    assert NetworkConfig(name=name, pair=(name, "cnn")).name == name
+
+
+def test_network_config_names_the_networks_for_an_unknown_name() -> None:
+    with pytest.raises(ValidationError, match=r"'hybrid', .*'vnet' or 'pair'"):
+        NetworkConfig(name="unet")

@@ -1,4 +1,4 @@
-"""A preprocessed experiment that trains in seconds, for the tests of training, warm-up and student."""
+"""A preprocessed experiment that trains in seconds, for tests of training and its stages."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,22 +27,39 @@ SHAPE = (12, 11, 9)
 CLASSES = 3
 PATCH = (8, 8, 8)
 PLAN = Plan(
-    spacing=(1.0, 1.0, 2.0), patch_size=(8, 8, 8), batch_size=2, channels=(4, 8), strides=((1, 1, 1), (2, 2, 2)),
-    kernels=((3, 3, 3), (3, 3, 3)), normalisation=(Normalisation(scheme="zscore"),), median_shape=SHAPE, reasons={},
-)  # fmt: skip
+    spacing=(1.0, 1.0, 2.0),
+    patch_size=(8, 8, 8),
+    batch_size=2,
+    channels=(4, 8),
+    strides=((1, 1, 1), (2, 2, 2)),
+    kernels=((3, 3, 3), (3, 3, 3)),
+    normalisation=(Normalisation(scheme="zscore"),),
+    median_shape=SHAPE,
+    reasons={},
+)
 TRAINING = {"steps": 6, "warmup_steps": 2, "history_every": 4, "checkpoint_seconds": 0}
 
 
 def write_experiment(
     folder: Path, groups: Sequence[str] = "abcd", unlabelled: int = 3, **keys: Any
 ) -> tuple[Config, Path]:
-    """Labelled cases ``l_<i>`` of the patients ``groups``, unlabelled ``u_<i>``; the configuration and its file."""
+    """Write labelled cases ``l_<i>`` of the patients ``groups`` and unlabelled cases ``u_<i>``.
+
+    Returns the configuration and its file.
+    """
     content = {
-        "experiment": "tiny", "output": str(folder / "results"), "cases": str(folder / "cases.csv"), "device": "cpu",
-        "overrides": str(folder / "overrides"), "labels": {"background": 0, "liver": 1, "lesion": 2, "ignore": 9},
-        "network": {"transformer_layers": 1, "transformer_heads": 1, "drop_path": 0.2}, "rounds": 1,
-        "warmup": {**TRAINING, "folds": 2}, "student": TRAINING, "teacher": {"scales": [1.0]},
-    }  # fmt: skip
+        "experiment": "tiny",
+        "output": str(folder / "results"),
+        "cases": str(folder / "cases.csv"),
+        "device": "cpu",
+        "overrides": str(folder / "overrides"),
+        "labels": {"background": 0, "liver": 1, "lesion": 2, "ignore": 9},
+        "network": {"transformer_layers": 1, "transformer_heads": 1, "drop_path": 0.2},
+        "rounds": 1,
+        "warmup": {**TRAINING, "folds": 2},
+        "student": TRAINING,
+        "teacher": {"scales": [1.0]},
+    }
     for key, value in keys.items():
         content[key] = {**content[key], **value} if isinstance(content.get(key), dict) else value
     rows = [
@@ -74,7 +91,7 @@ def write_experiment(
 
 
 def write_case(folder: Path, labelled: bool) -> dict[str, Any]:
-    """An easy scan: a bright liver in noise, with a dark lesion; returns its row of the table."""
+    """Write a bright liver in noise with a dark lesion; return its row of the table."""
     image, label = scan(folder.name)
     write_array(folder / "image.b2nd", image, 8)
     names = ["image.b2nd"]
@@ -101,8 +118,12 @@ def scan(case_id: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_labels(
-    config: Config, number: int, used: Sequence[str], rejected: Sequence[str] = (), corrected: Sequence[str] = ()
-) -> None:  # fmt: skip
+    config: Config,
+    number: int,
+    used: Sequence[str],
+    rejected: Sequence[str] = (),
+    corrected: Sequence[str] = (),
+) -> None:
     """Write ``labels/`` and ``labels.csv`` of a round with the true label of each used case.
 
     ``corrected`` are used cases with a corrected label.
@@ -153,7 +174,7 @@ def some_batch(config: Config, pseudo: list[bool], seed: int = 0) -> Batch:
 
 
 def new_state(config: Config, step: int = 0) -> TrainingState:
-    """A student's state at ``step``, with no chance in its layers; the EMA network is the network."""
+    """Return the state of a student at ``step`` without dropout; the EMA network is the network."""
     state = TrainingState.start(fresh_network(0), config.student)
     state.network.eval()
     state.step = step

@@ -133,5 +133,6 @@ def test_site_table_lists_pseudo_labels_by_site(tmp_path: Path, sites: tuple[str
     [table] = blocks
     assert isinstance(table, Table)
     assert [[cell.text for cell in row] for row in table.all_rows] == [
-        ["round 1", "oslo", "2", "1", "0.600", "0.500"], ["round 1", "rome", "1", "1", "0.900", "0.500"]
-    ]  # fmt: skip
+        ["round 1", "oslo", "2", "1", "0.600", "0.500"],
+        ["round 1", "rome", "1", "1", "0.900", "0.500"],
+    ]

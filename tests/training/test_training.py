@@ -321,12 +321,16 @@ def test_train_member_starts_again_after_a_change_of_configuration(
 
 
 CORE = min(os.sched_getaffinity(0))
-COMMAND = [sys.executable, "-c", f"""
+COMMAND = [
+    sys.executable,
+    "-c",
+    f"""
 import os, sys
 os.sched_setaffinity(0, {{{CORE}}})
 from hstf.cli import main
 sys.exit(main(sys.argv[1:]))
-"""]  # fmt: skip
+""",
+]
 """``hstf`` with one thread, as the tests: sums of floating-point numbers depend on it."""
 
 
@@ -365,8 +369,15 @@ def test_warmup_killed_ends_in_the_same_bytes_as_uninterrupted(
     assert sha256_file(killed.weights(0, "fold_0")) == sha256_file(whole.weights(0, "fold_0"))
     assert killed.history(0, "fold_0").read_bytes() == whole.history(0, "fold_0").read_bytes()
     assert [row["step"] for row in read_csv(killed.history(0, "fold_0"))] == [
-        "8", "16", "24", "32", "40", "48", "56", "60",
-    ]  # fmt: skip
+        "8",
+        "16",
+        "24",
+        "32",
+        "40",
+        "48",
+        "56",
+        "60",
+    ]
 
 
 def test_warmup_finished_is_not_repeated(
