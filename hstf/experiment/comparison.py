@@ -89,11 +89,23 @@ def experiments(config: Config) -> dict[str, Config]:
         reuse = cell.config.reuse
         data_name = _data_name(cell.method)
         if reuse.data == str(root / data_name) and data_name not in found:
-            found[data_name] = _derived(config, data_name, cell.method, cell.seed, {})
+            found[data_name] = _derived(
+                config,
+                data_name,
+                cell.method,
+                cell.seed,
+                {},
+            )
         warmup_name = _warmup_name(cell.seed)
         if reuse.warmup == str(root / warmup_name) and warmup_name not in found:
             data = {"data": reuse.data}
-            found[warmup_name] = _derived(config, warmup_name, BASE_METHOD, cell.seed, data)
+            found[warmup_name] = _derived(
+                config,
+                warmup_name,
+                BASE_METHOD,
+                cell.seed,
+                data,
+            )
         found[cell.name] = cell.config
     return found
 
@@ -137,21 +149,49 @@ def _refuse_repeats(section: CompareConfig) -> None:
             )
 
 
-def _cell_config(config: Config, method: str, seed: int) -> Config:
+def _cell_config(
+    config: Config,
+    method: str,
+    seed: int,
+) -> Config:
     """Return the configuration of a cell, which names the experiments whose work it reuses."""
     layout = Layout.of(config)
     name = f"{method}_seed_{seed}"
-    own = _derived(config, name, method, seed, {})
-    usual = _derived(config, name, BASE_METHOD, seed, {})
+    own = _derived(
+        config,
+        name,
+        method,
+        seed,
+        {},
+    )
+    usual = _derived(
+        config,
+        name,
+        BASE_METHOD,
+        seed,
+        {},
+    )
     if _data_key(own) != _data_key(usual):
         own_data = {"data": str(layout.compare / _data_name(method))}
-        return _derived(config, name, method, seed, own_data)
+        return _derived(
+            config,
+            name,
+            method,
+            seed,
+            own_data,
+        )
     reuse: dict[str, str | None] = {"data": str(layout.data)}
     if stage_parameters(own, "warmup") == stage_parameters(usual, "warmup"):
         is_trained_here = seed == config.seed
         home = layout.warmup if is_trained_here else layout.compare / _warmup_name(seed)
         reuse["warmup"] = str(home)
-    return _derived(config, name, method, seed, reuse)
+    return _derived(
+        config,
+        name,
+        method,
+        seed,
+        reuse,
+    )
 
 
 def _data_key(config: Config) -> list[Any]:
@@ -170,7 +210,11 @@ def _warmup_name(seed: int) -> str:
 
 
 def _derived(
-    config: Config, name: str, method: str, seed: int, reuse: Mapping[str, str | None]
+    config: Config,
+    name: str,
+    method: str,
+    seed: int,
+    reuse: Mapping[str, str | None],
 ) -> Config:
     """Return ``config`` as an experiment of its own in ``compare/``.
 
@@ -189,7 +233,10 @@ def _derived(
     return resolve_config(content, source=f"compare: {name}")
 
 
-def scaled_cases(section: CompareConfig, cases: Sequence[Case]) -> list[Case]:
+def scaled_cases(
+    section: CompareConfig,
+    cases: Sequence[Case],
+) -> list[Case]:
     """Return the test cases that are scored at other scales, evenly spaced in the case sheet.
 
     Args:

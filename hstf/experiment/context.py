@@ -108,7 +108,8 @@ class StageContext:
         cases = self.shard(name)
         if any(case.split is not Split.UNLABELLED for case in cases):
             raise HstfError(
-                f"--shard {name}: only unlabelled cases have pseudo-labels. Use a shard unlabelled_<k>."
+                f"--shard {name}: only unlabelled cases have pseudo-labels."
+                " Use a shard unlabelled_<k>."
             )
         return cases
 

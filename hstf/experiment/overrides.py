@@ -1,12 +1,13 @@
-"""A person's word: corrected labels and decisions in the overrides folder, and which of them is in force.
+"""Manual overrides: corrected labels and decisions of reviewers, and which of them are in force.
 
-``round_<r>/<case_id>.nii.gz`` is a corrected label; a row of ``decisions.csv`` (columns :data:`COLUMNS`) says what a
-reviewer decided. Either holds from its round on, until a later round says otherwise. A corrected label stands for the
-whole case: voxels of the ``ignore`` value have no weight, and the pseudo-label is not put in their place. Who corrects a
-part keeps the pseudo-label in the rest of the file, and who ignores a part does so because it is not to be learned from.
+``round_<r>/<case_id>.nii.gz`` is a corrected label. A row of ``decisions.csv`` (columns
+:data:`COLUMNS`) is a decision of a reviewer. Both apply from their round until a later round
+changes them. A corrected label is the label of the whole case: voxels with the value of ``ignore``
+have no weight, and the pseudo-label is not used there. To correct a part of a pseudo-label, keep
+the rest of it in the file.
 
-This module imports nothing heavy: the workflow calls it while it is read, to learn which file and which row a shard of
-labels depends on.
+This module imports nothing heavy. The workflow calls it when it starts, to find out which file and
+which row the labels of a shard depend on.
 """
 
 import csv
@@ -27,19 +28,21 @@ Action = Literal["accept", "replace", "reject"]
 ACTIONS: tuple[str, ...] = get_args(Action)
 COLUMNS = ("round", "case_id", "action", "reviewer", "date", "reason")
 SUFFIX = ".nii.gz"
-OUTSIDE = "a link that leads out of the overrides folder; put the file itself there"
+OUTSIDE = "a link to a place outside the overrides folder; put the file itself there"
 ROUND_FOLDER = re.compile(r"round_(\d+)")
+UNKNOWN_CASE = "is not an unlabelled case of the case sheet"
 
 
 @dataclass(frozen=True)
 class Override:
-    """What a person decided about a case's label."""
+    """The decision of a reviewer about the label of a case."""
 
     case_id: str
     number: int
-    """The round from which it holds."""
+    """The round from which it applies."""
     action: Action
-    """Take the automatic label whatever its score, use ``file`` in its place, or leave the case out."""
+    """Accept the pseudo-label whatever its predicted Dice, replace it by ``file``, or reject the
+    case."""
     reviewer: str = ""
     date: str = ""
     reason: str = ""
@@ -52,8 +55,8 @@ def overrides_in_force(
 ) -> dict[str, Override]:
     """Return the override of each case that has one in round ``number``.
 
-    The latest override from a round up to ``number`` is in force. A file means ``replace``; a row of
-    the same round names its reviewer, and a ``reject`` row of the same round leaves the case out
+    The latest override from a round up to ``number`` is in force. A file means ``replace``; a row
+    of the same round names its reviewer, and a ``reject`` row of the same round leaves the case out
     although there is a file. The last of several rows for a case and round counts.
 
     Args:
@@ -109,6 +112,7 @@ def unused_overrides(config: Config, in_force: Mapping[int, Mapping[str, Overrid
 
 
 Key = tuple[int, str]
+"""Round and case."""
 
 
 def _join(
@@ -117,120 +121,147 @@ def _join(
     row: dict[str, str] | None,
     file: Path | None,
     layout: Layout,
-    faults: list[str],
+    problems: list[str],
 ) -> Override:
-    """The override of a case in one round, from its row, its file, or both."""
+    """Return the override of a case in one round, from its row, its file, or both."""
     if row is None:
         return Override(case_id, number, "replace", file=file)
     action = row["action"]
     if action == "replace" and file is None:
-        faults.append(
+        problems.append(
             f"decisions.csv: round {number} replaces the label of {case_id}, but"
-            f" {layout.override(number, case_id)} is missing. Put the corrected label there or change the action"
+            f" {layout.override(number, case_id)} is missing. Put the corrected label there, or"
+            " change the action"
         )
     if action != "reject" and file is not None:
         action = "replace"
-    kept = file if action == "replace" else None
-    return Override(case_id, number, action, row["reviewer"], row["date"], row["reason"], kept)  # type: ignore[arg-type]
+    return Override(
+        case_id,
+        number,
+        action,  # type: ignore[arg-type]
+        row["reviewer"],
+        row["date"],
+        row["reason"],
+        file if action == "replace" else None,
+    )
 
 
 def _scan_files(
-    layout: Layout, rounds: int, case_ids: Collection[str], faults: list[str]
+    layout: Layout, rounds: int, case_ids: Collection[str], problems: list[str]
 ) -> dict[Key, Path]:
+    """Return the corrected labels in the folders ``round_<r>``."""
     files: dict[Key, Path] = {}
     for folder in _entries(layout.overrides):
-        match = ROUND_FOLDER.fullmatch(folder.name)
         if not folder.is_dir() or not folder.name.startswith("round"):
             continue
-        if not match or not 1 <= int(match[1]) <= rounds or folder.name != f"round_{int(match[1])}":
-            faults.append(f"{folder.path}: no such round; rounds are round_1 to round_{rounds}")
-            continue
-        if _leaves(Path(folder.path), layout.overrides):
-            faults.append(f"{folder.path}: {OUTSIDE}")
-            continue
-        for entry in _entries(Path(folder.path)):
-            case_id = entry.name.removesuffix(SUFFIX)
-            if _leaves(Path(entry.path), layout.overrides):
-                faults.append(f"{entry.path}: {OUTSIDE}")
-            elif case_id == entry.name:
-                faults.append(
-                    f"{entry.path}: not a label; corrected labels are called <case_id>{SUFFIX}"
-                )
-            elif case_id not in case_ids:
-                faults.append(
-                    f"{entry.path}: {case_id!r} is not an unlabelled case of the case sheet"
-                )
-            else:
-                files[int(match[1]), case_id] = Path(entry.path)
+        match = ROUND_FOLDER.fullmatch(folder.name)
+        number = int(match[1]) if match else 0
+        if not 1 <= number <= rounds or folder.name != f"round_{number}":
+            problems.append(f"{folder.path}: no such round; rounds are round_1 to round_{rounds}")
+        elif _leaves(Path(folder.path), layout.overrides):
+            problems.append(f"{folder.path}: {OUTSIDE}")
+        else:
+            for case_id, path in _scan_round(layout, Path(folder.path), case_ids, problems):
+                files[number, case_id] = path
     return files
 
 
+def _scan_round(
+    layout: Layout, folder: Path, case_ids: Collection[str], problems: list[str]
+) -> Iterable[tuple[str, Path]]:
+    """Yield case and file of each corrected label in the folder of a round."""
+    for entry in _entries(folder):
+        case_id = entry.name.removesuffix(SUFFIX)
+        if _leaves(Path(entry.path), layout.overrides):
+            problems.append(f"{entry.path}: {OUTSIDE}")
+        elif case_id == entry.name:
+            problems.append(
+                f"{entry.path}: not a label; corrected labels are called <case_id>{SUFFIX}"
+            )
+        elif case_id not in case_ids:
+            problems.append(f"{entry.path}: {case_id!r} {UNKNOWN_CASE}")
+        else:
+            yield case_id, Path(entry.path)
+
+
 def _strays(folder: Path) -> list[str]:
-    """Corrections above ``folder``, where no experiment looks: ``overrides/round_1`` for ``overrides/mine/round_1``."""
+    """Describe corrections in the parent of ``folder``, which no experiment reads.
+
+    For instance ``overrides/round_1`` instead of ``overrides/mine/round_1``.
+    """
     if folder.parent.name != "overrides":
         return []
-    above = [entry.name for entry in _entries(folder.parent)]
-    lost = [name for name in above if name == "decisions.csv" or name.startswith("round_")]
-    return [
-        f"{folder.parent / name}: belongs to no experiment. Those of this one lie in {folder}"
-        for name in lost
-    ]
+    problems = []
+    for entry in _entries(folder.parent):
+        if entry.name == "decisions.csv" or entry.name.startswith("round_"):
+            problems.append(
+                f"{folder.parent / entry.name}: belongs to no experiment."
+                f" The overrides of this experiment are in {folder}"
+            )
+    return problems
 
 
 def _leaves(path: Path, folder: Path) -> bool:
-    """Whether ``path`` in ``folder`` is a link to somewhere else."""
+    """Return whether ``path`` is a link to a place outside ``folder``."""
     return path.is_symlink() and not path.resolve().is_relative_to(folder.resolve())
 
 
 def _entries(folder: Path) -> Iterable[os.DirEntry[str]]:
-    """Entries of ``folder`` by name, without hidden files and READMEs."""
+    """Return the entries of ``folder`` by name, without hidden files and READMEs."""
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
-        shown = [entry for entry in entries if not entry.name.startswith((".", "README"))]
-    return sorted(shown, key=lambda entry: entry.name)
+        visible = [entry for entry in entries if not entry.name.startswith((".", "README"))]
+    return sorted(visible, key=lambda entry: entry.name)
 
 
 def _read_decisions(
-    layout: Layout, rounds: int, case_ids: Collection[str], faults: list[str]
+    layout: Layout, rounds: int, case_ids: Collection[str], problems: list[str]
 ) -> dict[Key, dict[str, str]]:
+    """Return the rows of ``decisions.csv``; the last row of a round and case counts."""
     path = layout.decisions
     if not path.is_file():
         return {}
     if _leaves(path, layout.overrides):
-        faults.append(f"{path}: {OUTSIDE}")
+        problems.append(f"{path}: {OUTSIDE}")
         return {}
-    try:
-        rows = read_csv(path)
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            header = next(csv.reader(stream), [])
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise HstfError(f"{path}: not readable as comma-separated UTF-8 text ({error}).") from error
-    missing = [column for column in COLUMNS if header and column not in header]
+    rows = read_csv(path)
+    missing = [name for name in COLUMNS if name not in _header(path)]
     if missing:
-        faults.append(
-            f"{path}: its first line lacks the columns {', '.join(missing)}; expected {','.join(COLUMNS)}"
+        problems.append(
+            f"{path}: its first line lacks the columns {', '.join(missing)};"
+            f" expected {','.join(COLUMNS)}"
         )
         return {}
     decisions = {}
     for line, row in enumerate(rows, start=2):
-        found = _row_faults(row, rounds, case_ids)
-        faults += [f"{path}, line {line}: {fault}" for fault in found]
+        found = _row_problems(row, rounds, case_ids)
+        problems += [f"{path}, line {line}: {problem}" for problem in found]
         if not found:
             decisions[int(row["round"]), row["case_id"]] = row
     return decisions
 
 
-def _row_faults(row: dict[str, str], rounds: int, case_ids: Collection[str]) -> list[str]:
+def _header(path: Path) -> list[str]:
+    """Return the first line of a CSV file; all columns if the file is empty."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            return next(csv.reader(stream), list(COLUMNS))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise HstfError(f"{path}: not readable as comma-separated UTF-8 text ({error}).") from error
+
+
+def _row_problems(row: dict[str, str], rounds: int, case_ids: Collection[str]) -> list[str]:
     if None in row or None in row.values():
         return [
-            f"has not the {len(COLUMNS)} cells of the heading; put text that holds commas in double quotes"
+            f"does not have the {len(COLUMNS)} cells of the header; put text with commas in"
+            " double quotes"
         ]
-    faults = []
+    problems = []
     if not row["round"].isdecimal() or not 1 <= int(row["round"]) <= rounds:
-        faults.append(f"round {row['round']!r} is none of 1 to {rounds}")
+        problems.append(f"round {row['round']!r} is not one of 1 to {rounds}")
     if row["case_id"] not in case_ids:
-        faults.append(f"{row['case_id']!r} is not an unlabelled case of the case sheet")
+        problems.append(f"{row['case_id']!r} {UNKNOWN_CASE}")
     if row["action"] not in ACTIONS:
-        faults.append(f"action {row['action']!r} is none of {', '.join(ACTIONS)}")
-    return faults
+        problems.append(f"action {row['action']!r} is not one of {', '.join(ACTIONS)}")
+    return problems

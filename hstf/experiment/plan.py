@@ -14,11 +14,14 @@ Spacing = tuple[float, float, float]
 class Normalisation(Part):
     """How the intensities of a channel are mapped to numbers around 0 with a spread of 1.
 
-    - ``zscore``: clip to percentiles of the scan, subtract its mean, divide by its standard deviation.
-    - ``ct``: clip to ``lower`` and ``upper``, subtract ``mean``, divide by ``std``; the same for all scans.
-    - ``fan``: as ``zscore``, without the empty area outside the field of view of an ultrasound probe.
-    - ``uptake``: compress the upper tail by arcsinh(value / median of the body), then subtract the mean
-      of the body and divide by its standard deviation. The hottest voxels are not clipped.
+    - ``zscore``: clip to percentiles of the scan, subtract its mean, divide by its standard
+      deviation.
+    - ``ct``: clip to ``lower`` and ``upper``, subtract ``mean``, divide by ``std``; the same for
+      all scans.
+    - ``fan``: as ``zscore``, without the empty area outside the field of view of an ultrasound
+      probe.
+    - ``uptake``: compress the upper tail by arcsinh(value / median of the body), then subtract the
+      mean of the body and divide by its standard deviation. The hottest voxels are not clipped.
     """
 
     scheme: Literal["zscore", "ct", "fan", "uptake"]

@@ -1,6 +1,7 @@
 """What made a results folder: data, configuration, code, packages, machines and seed, in ``provenance.json``.
 
-The report stage writes it last. It holds no time, so that the same work on the same machine gives the same bytes.
+The report stage writes it last. It holds no time, so that the same work on the same machine gives
+the same bytes.
 """
 
 import os
@@ -25,8 +26,9 @@ MANIFEST = (
     "*.csv", "*.json", "preprocessed/*.csv", "round_*/*.csv", "round_*/*.json", "round_*/*/*.csv",
     "round_*/*/*.json", "round_*/model/*/*",
 )  # fmt: skip
-"""Files with a hash of their own; those of single cases have theirs in the tables. ``config.yaml`` is written anew at the
-start of each run, as what is to be done next; what was done stands in the report and in the records of the stages."""
+"""Files with a hash of their own; those of single cases have theirs in the tables. ``config.yaml``
+is written anew at the start of each run, as what is to be done next; what was done stands in the
+report and in the records of the stages."""
 LATER = {"provenance.json", "track.json", "check_failed.csv"}
 
 

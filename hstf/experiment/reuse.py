@@ -1,4 +1,4 @@
-"""Experiments that build on another's data or warm-up: what must be the same, and what is not theirs to write."""
+"""Experiments that reuse data or the warm-up of another one: what must agree."""
 
 from collections.abc import Mapping
 from operator import attrgetter
@@ -7,84 +7,98 @@ from typing import Any
 
 from hstf.config.experiment import Config
 from hstf.config.load import load_config
-from hstf.experiment.cases import Split, read_cases
+from hstf.experiment.cases import CaseSheet, Split, read_cases
 from hstf.experiment.layout import Layout
 from hstf.experiment.schedule import warmup_members
 from hstf.experiment.tables import TEACHER
 from hstf.runtime.errors import HstfError, few, join_problems
 
 DATA_STAGES = ("check", "plan", "preprocess")
-MUST_AGREE = ("labels", "modalities", "preprocess", "shard_size")
-"""Keys without which reused scans, plan or network would be read wrongly; of mappings the order counts."""
+DATA_KEYS = ("labels", "modalities", "preprocess", "shard_size")
+"""Keys that must agree: otherwise reused scans, plan or network would be read in a wrong way."""
+WARMUP_KEYS = ("regions", "warmup.folds", "warmup.seeds")
+"""Keys that must agree in addition if the warm-up is reused."""
 
 
 def check_reuse(config: Config) -> None:
-    """See that the experiments of ``reuse:`` are there and fit.
+    """Check that the experiments of ``reuse:`` exist and agree with this one.
 
     Raises:
-        HstfError: with every fault.
+        HstfError: with all problems.
     """
-    named = {f"reuse.{key}": folder for key, folder in config.reuse if folder is not None}
-    faults = [
-        fault for key, folder in named.items() for fault in _faults(config, key, Path(folder))
-    ]
-    if faults:
-        raise join_problems("another experiment's work cannot be reused.", faults)
+    problems = []
+    for name, folder in config.reuse:
+        if folder is not None:
+            problems += _problems(config, f"reuse.{name}", Path(folder))
+    if problems:
+        raise join_problems("the results of another experiment cannot be reused.", problems)
 
 
-def _faults(config: Config, key: str, folder: Path) -> list[str]:
+def _problems(config: Config, key: str, folder: Path) -> list[str]:
     if not (folder / "config.yaml").is_file():
         return [
-            f"{key}: {folder} holds no experiment (there is no config.yaml); name one, as results/<experiment>"
+            f"{key}: {folder} is not an experiment (there is no config.yaml);"
+            " give a folder such as results/<experiment>"
         ]
     other = load_config(folder / "config.yaml")
-    differing = _sheet_faults(config, other, key, folder)
-    trained = ["regions", "warmup.folds", "warmup.seeds"] if key == "reuse.warmup" else []
-    started = ["network"] if trained and config.student.start == "previous_round" else []
-    return differing + [
-        f"{key}: {name} is {attrgetter(name)(other)} in {folder} and {attrgetter(name)(config)} here; both must be the same"
-        for name in (*MUST_AGREE, *trained, *started)
-        if _in_order(attrgetter(name)(other)) != _in_order(attrgetter(name)(config))
-    ]
+    names = list(DATA_KEYS)
+    if key == "reuse.warmup":
+        names += WARMUP_KEYS
+        if config.student.start == "previous_round":
+            names.append("network")
+    problems = _sheet_problems(config, other, key, folder)
+    for name in names:
+        here = attrgetter(name)(config)
+        there = attrgetter(name)(other)
+        if _ordered(here) != _ordered(there):
+            problems.append(
+                f"{key}: {name} is {there} in {folder} and {here} here; both must be the same"
+            )
+    return problems
 
 
-def _in_order(value: Any) -> Any:
-    """Of mappings the items: two with the same items in another order are not the same."""
+def _ordered(value: Any) -> Any:
+    """Return the items of a mapping: two mappings in another order are not the same."""
     return list(value.items()) if isinstance(value, Mapping) else value
 
 
-def _sheet_faults(config: Config, other: Config, key: str, folder: Path) -> list[str]:
-    """Test patients that the other experiment learned from, and labelled cases that its warm-up should have had."""
+def _sheet_problems(config: Config, other: Config, key: str, folder: Path) -> list[str]:
+    """Describe test patients that the other experiment learned from, and other labelled cases."""
     try:
-        ours, theirs = read_cases(config), read_cases(other)
+        ours = read_cases(config)
+        theirs = read_cases(other)
     except HstfError as error:
-        return [f"{key}: whether {folder} fits cannot be told: {error}"]
+        return [f"{key}: the case sheets cannot be compared with {folder}: {error}"]
+    problems = []
     tested = {case.group for case in ours.of(Split.TEST)}
-    seen = sorted({case.group for case in theirs.cases if case.split is not Split.TEST} & tested)
-    faults = (
-        [f"{key}: {few(seen)} is tested here, but {folder} has it among its training cases"]
-        if seen
-        else []
-    )
-    labelled = {case.case_id for case in ours.of(Split.LABELLED)}
-    learned = _learned(other) or {case.case_id for case in theirs.of(Split.LABELLED)}
-    if key == "reuse.warmup" and learned != labelled:
-        faults.append(
-            f"{key}: the warm-up of {folder} has other labelled cases than there are here"
-            f" ({few(sorted(learned ^ labelled))}); train a warm-up on these"
+    seen = {case.group for case in theirs.cases if case.split is not Split.TEST}
+    if tested & seen:
+        problems.append(
+            f"{key}: {few(sorted(tested & seen))} is a test patient here and a training patient in"
+            f" {folder}"
         )
-    return faults
+    labelled = {case.case_id for case in ours.of(Split.LABELLED)}
+    learned = _learned_cases(other, theirs)
+    if key == "reuse.warmup" and learned != labelled:
+        problems.append(
+            f"{key}: the warm-up of {folder} has other labelled cases than this experiment"
+            f" ({few(sorted(learned ^ labelled))}); train a warm-up on these cases"
+        )
+    return problems
 
 
-def _learned(config: Config) -> set[str]:
-    """The cases that the warm-up learned from, whatever its sheet says by now; none where it is not done."""
+def _learned_cases(config: Config, sheet: CaseSheet) -> set[str]:
+    """Return the cases that a warm-up learned from; those of its sheet if it is not done yet.
+
+    The sheet may have changed since the warm-up was trained.
+    """
     layout = Layout.of(config)
     learned: set[str] = set()
     for member in warmup_members(config):
         table = layout.out_of_fold_table(member)
         if table.is_file():
             learned.update(row["case_id"] for row in TEACHER.records(table))
-    return learned
+    return learned or {case.case_id for case in sheet.of(Split.LABELLED)}
 
 
 def refuse_reused(config: Config, stage: str, number: int = 0) -> None:

@@ -45,7 +45,7 @@ class Schedule:
         return list(self.rounds[number].members)
 
     def has_pseudo_labels(self, number: int) -> bool:
-        """Return whether the model of a round learns from pseudo-labels; rounds below 1 have none."""
+        """Return whether a round learns from pseudo-labels; rounds below 1 have none."""
         return number > 0 and self.rounds[number].has_pseudo_labels
 
     def learns_from(self, number: int) -> str:

@@ -332,6 +332,12 @@ EVALUATION_CASES = Table(
             "`both`, `prediction` or `reference` if the structure is absent from them;"
             " `unknown` if a sparse label does not show it; otherwise empty.",
         ),
+        Column(
+            "<metric>",
+            "number",
+            "Another metric of `hstf.scoring.metrics.METRICS`, if you add one.",
+            optional=True,
+        ),
     ],
 )
 

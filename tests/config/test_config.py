@@ -278,7 +278,7 @@ def test_check_accepts_the_configurations_of_the_repository(
     [
         ({"warmup": {"folds": 9}}, "warmup.folds is 9 but there are 3 labelled patients"),
         ({"compare": {"seeds": [0, 0]}}, "names one twice"),
-        ({"reuse": {"data": "results/nowhere"}}, "holds no experiment"),
+        ({"reuse": {"data": "results/nowhere"}}, "is not an experiment"),
     ],
 )
 def test_check_refuses_what_the_workflow_refuses(

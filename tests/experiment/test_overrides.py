@@ -64,7 +64,9 @@ def test_the_later_round_wins_whether_file_or_row(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("action", "expected"), [("replace", "replace"), ("accept", "replace"), ("reject", "reject")]
 )
-def test_a_row_explains_the_file_of_its_round(folder: Path, action: str, expected: str) -> None:
+def test_overrides_in_force_joins_a_row_with_its_file(
+    folder: Path, action: str, expected: str
+) -> None:
     path = put(folder, 1, "a.nii.gz")
     decide(folder, (1, "a", action, "mo", "", "leak"))
     found = in_force(folder, 1)["a"]
@@ -72,12 +74,12 @@ def test_a_row_explains_the_file_of_its_round(folder: Path, action: str, expecte
     assert found.file == (path if expected == "replace" else None)
 
 
-def test_of_two_rows_the_last_counts(folder: Path) -> None:
+def test_overrides_in_force_uses_the_last_of_two_rows(folder: Path) -> None:
     decide(folder, (1, "a", "reject", "", "", ""), (1, "a", "accept", "", "", ""))
     assert in_force(folder, 1)["a"].action == "accept"
 
 
-def test_a_reason_may_hold_commas_and_extra_columns_are_fine(folder: Path) -> None:
+def test_overrides_in_force_accepts_commas_and_extra_columns(folder: Path) -> None:
     folder.mkdir()
     (folder / "decisions.csv").write_text(
         '\ufeffround,case_id,action,reviewer,date,reason,ticket\n1,a,reject,mo,,"blurred, cut",7\n',
@@ -86,7 +88,7 @@ def test_a_reason_may_hold_commas_and_extra_columns_are_fine(folder: Path) -> No
     assert in_force(folder, 1)["a"].reason == "blurred, cut"
 
 
-def test_all_faults_are_told_at_once(folder: Path) -> None:
+def test_overrides_in_force_lists_all_problems(folder: Path) -> None:
     put(folder, 0, "a.nii.gz")
     put(folder, 4, "a.nii.gz")
     put(folder, 1, "stranger.nii.gz")
@@ -107,29 +109,37 @@ def test_all_faults_are_told_at_once(folder: Path) -> None:
         in_force(folder, 1)
     text = str(error.value)
     for part in (
-        "11 faults", "round_0: no such round", "round_4: no such round", "'stranger' is not an unlabelled case",
-        "a.nrrd: not a label", "round_1/b.nii.gz is missing", "line 3: round '9' is none of 1 to 3",
-        "line 4: round ''", "line 5: 'nobody' is not an unlabelled case", "'approve' is none of accept, replace, reject",
-        "line 7: has not the 6 cells", "line 8: has not the 6 cells",
-    ):  # fmt: skip
+        "11 problems",
+        "round_0: no such round",
+        "round_4: no such round",
+        "'stranger' is not an unlabelled case",
+        "a.nrrd: not a label",
+        "round_1/b.nii.gz is missing",
+        "line 3: round '9' is not one of 1 to 3",
+        "line 4: round ''",
+        "line 5: 'nobody' is not an unlabelled case",
+        "'approve' is not one of accept, replace, reject",
+        "line 7: does not have the 6 cells",
+        "line 8: does not have the 6 cells",
+    ):
         assert part in text, part
 
 
-def test_a_semicolon_file_is_named(folder: Path) -> None:
+def test_overrides_in_force_refuses_semicolons(folder: Path) -> None:
     folder.mkdir()
     (folder / "decisions.csv").write_text("round;case_id;action\n1;a;accept\n")
     with pytest.raises(HstfError, match="lacks the columns round, case_id"):
         in_force(folder, 1)
 
 
-def test_bytes_that_are_no_text_are_refused(folder: Path) -> None:
+def test_overrides_in_force_refuses_bytes_that_are_no_text(folder: Path) -> None:
     folder.mkdir()
     (folder / "decisions.csv").write_bytes(b"round,case_id\n\xff\xfe,a\n")
     with pytest.raises(HstfError, match="not readable as comma-separated UTF-8"):
         in_force(folder, 1)
 
 
-def test_corrections_that_no_experiment_would_read_are_named(folder: Path) -> None:
+def test_overrides_in_force_names_corrections_of_no_experiment(folder: Path) -> None:
     put(folder, 1, "a.nii.gz")
     with pytest.raises(
         HstfError, match=r"overrides/round_1: belongs to no experiment.*overrides/mine"
@@ -138,33 +148,33 @@ def test_corrections_that_no_experiment_would_read_are_named(folder: Path) -> No
     assert set(in_force(folder, 1)) == {"a"}
 
 
-def test_each_experiment_has_a_folder_of_its_own() -> None:
+def test_layout_has_a_folder_of_overrides_for_each_experiment() -> None:
     assert Layout.of(Config(experiment="mine")).overrides == Path("overrides/mine")
 
 
-def test_rows_without_a_heading_are_named(folder: Path) -> None:
+def test_overrides_in_force_names_a_missing_header(folder: Path) -> None:
     decide(folder)
     (folder / "decisions.csv").write_text("1,a,reject,mo,2026-01-02,motion\n")
     with pytest.raises(HstfError, match="its first line lacks the columns round, case_id"):
         in_force(folder, 1)
 
 
-def test_the_workflow_reads_overrides_without_heavy_imports() -> None:
+def test_overrides_module_imports_nothing_heavy() -> None:
     code = "import sys, hstf.experiment.overrides; print({'numpy', 'torch', 'nibabel', 'pandas'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
 
-def test_corrections_that_nothing_learns_from_are_told(folder: Path) -> None:
+def test_unused_overrides_names_corrections_that_are_not_used(folder: Path) -> None:
     put(folder, 1, "b.nii.gz")
     keys = {"overrides": str(folder), "rounds": 2}
-    for method, told in (("hstf", False), ("mean_teacher", True), ("supervised", True)):
+    for method, is_unused in (("hstf", False), ("mean_teacher", True), ("supervised", True)):
         config = resolve_config(keys | {"method": method})
         given = {number: overrides_in_force(config, number, CASES) for number in (1, 2)}
-        sentence = unused_overrides(config, given)
-        assert (sentence is not None) == told
-        if sentence is not None:
-            assert method in sentence and "corrections of b are not used" in sentence
+        message = unused_overrides(config, given)
+        assert (message is not None) == is_unused
+        if message is not None:
+            assert method in message and "corrections of b are not used" in message
     later = resolve_config(keys | {"rounds_overrides": {1: {"student": {"learns_from": "labels"}}}})
     assert (
         unused_overrides(later, {n: overrides_in_force(later, n, CASES) for n in (1, 2)}) is None

@@ -354,7 +354,7 @@ def test_reused_work_must_fit_and_is_never_written(tmp_path: Path) -> None:
         check_reuse(
             reusing.model_copy(update={"warmup": config.warmup.model_copy(update={"folds": 2})})
         )
-    with pytest.raises(HstfError, match="holds no experiment"):
+    with pytest.raises(HstfError, match="is not an experiment"):
         check_reuse(configuration(tmp_path, reuse={"data": "results/nowhere"}))
 
 
@@ -419,7 +419,7 @@ def test_what_a_warm_up_learned_from_stands_in_its_own_tables(tmp_path: Path) ->
     for fold, names in enumerate((["case_000"], ["case_001", "case_002"], ["case_006"])):
         rows = [{"case_id": name} for name in names]
         TEACHER.write(layout.out_of_fold_table(f"fold_{fold}"), rows)
-    with pytest.raises(HstfError, match=r"other labelled cases than there are here \(case_006\)"):
+    with pytest.raises(HstfError, match=r"other labelled cases than this experiment \(case_006\)"):
         check_reuse(reusing)
 
 
