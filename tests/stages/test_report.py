@@ -1,4 +1,4 @@
-"""The report shows what the files contain. Files may be missing, and the page needs no other file."""
+"""The report shows what the files contain; files may be missing."""
 
 import base64
 import io
@@ -11,10 +11,10 @@ from PIL import Image
 from support.report_files import CLASSES, Fabricated, Page, class_summary, fabricated, page_of
 
 from hstf.cli import main
-from hstf.experiment.tables import EVALUATION_CASES, REFINE, ROUNDS
+from hstf.experiment.tables import EVALUATION_CASES, LABELS, REFINE, ROUNDS
 from hstf.imaging.overlays import overlay_path
 from hstf.method.plr.calibration import Calibration
-from hstf.runtime.files import write_text
+from hstf.runtime.files import write_csv, write_text
 from hstf.scoring.documents import EvaluationSummary
 from hstf.stages.report.figures import INK, Figures
 from hstf.stages.report.gallery import gallery_section, picture_address
@@ -34,6 +34,7 @@ from hstf.stages.report.page import (
 from hstf.stages.report.pseudo_labels import pseudo_labels_section
 from hstf.stages.report.rounds import rounds_section
 from hstf.stages.report.stage import report
+from hstf.stages.report.tables import Column, for_structures, make_table
 
 
 @pytest.fixture(scope="module")
@@ -316,6 +317,34 @@ def test_pseudo_labels_section_sums_the_steps_of_the_refinement(
     sums = {(row[0].text, row[1].text): row[3].sort for row in table.rows}
     assert sums["round 1", "low confidence"] == sum(900 + i for i in range(24))
     assert sums["round 1", "previous round"] == 0 and sums["round 2", "previous round"] == 24 * 1200
+
+
+@pytest.mark.parametrize("sites", [("rome", "oslo", "oslo"), ("rome", "rome", "rome")])
+def test_pseudo_labels_section_compares_several_sites(
+    tmp_path: Path, sites: tuple[str, ...]
+) -> None:
+    experiment = fabricated(tmp_path, labelled=0, unlabelled=3, test=0, rounds=1)
+    experiment.write_pseudo_labels(1)
+    names = experiment.unlabelled_ids
+    sheet = []
+    for name, site in zip(names, sites, strict=True):
+        sheet.append({"case_id": name, "image": "x.nii.gz", "split": "unlabelled", "site": site})
+    write_csv(tmp_path / "cases.csv", sheet, ["case_id", "image", "split", "site"])
+    refined = REFINE.read(experiment.layout.refine(1)).set_index("case_id").loc[names].reset_index()
+    refined["predicted_dice"] = [0.9, 0.5, 0.7]
+    refined["weight_mean"] = 0.5
+    REFINE.write(experiment.layout.refine(1), refined, CLASSES)
+    labels = LABELS.read(experiment.layout.labels_table(1))
+    labels["source"] = ["automatic", "rejected", "corrected"]
+    LABELS.write(experiment.layout.labels_table(1), labels)
+    tables = tables_of(pseudo_labels_section(experiment.results, Figures(tmp_path)))
+    if len(set(sites)) == 1:
+        assert "Pseudo-labels by site" not in tables
+        return
+    assert texts_of(tables["Pseudo-labels by site"]) == [
+        ["round 1", "oslo", "2", "1", "0.600", "0.500"],
+        ["round 1", "rome", "1", "1", "0.900", "0.500"],
+    ]
 
 
 def test_report_of_an_experiment_without_files(tmp_path: Path) -> None:

@@ -1,20 +1,13 @@
 """Fourier domain adaptation: low-frequency amplitudes of another hospital."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from hstf.config.experiment import Config
 from hstf.config.training import AugmentationConfig
-from hstf.experiment.layout import Layout
-from hstf.runtime.files import write_csv
-from hstf.stages.report.page import Table
-from hstf.stages.report.pseudo_labels import _site_table
-from hstf.stages.report.results import Results
 from hstf.training.batch import Batch
 from hstf.training.fourier import BAND, mix_amplitudes, with_amplitudes_of
 
@@ -106,33 +99,3 @@ def test_batch_strong_mixes_amplitudes() -> None:
         strong[0], with_amplitudes_of(weak[:1], weak[1:], ISOTROPIC)[0], atol=1e-5
     )
     assert torch.equal(strong[1], weak[1])
-
-
-@pytest.mark.parametrize("sites", [("rome", "oslo", "oslo"), ("rome", "rome", "rome")])
-def test_site_table_lists_pseudo_labels_by_site(tmp_path: Path, sites: tuple[str, ...]) -> None:
-    config = Config(output=str(tmp_path), cases=str(tmp_path / "cases.csv"))
-    names = ["a", "b", "c"]
-    sheet = [
-        {"case_id": name, "image": "x.nii.gz", "split": "unlabelled", "site": site}
-        for name, site in zip(names, sites, strict=True)
-    ]
-    write_csv(tmp_path / "cases.csv", sheet, ["case_id", "image", "split", "site"])
-    labels = [
-        {"case_id": n, "source": s}
-        for n, s in zip(names, ["automatic", "rejected", "corrected"], strict=True)
-    ]
-    write_csv(Layout.of(config).labels_table(1), labels, ["case_id", "source"])
-    refined = [
-        {"case_id": name, "predicted_dice": dice, "weight_mean": "0.5"}
-        for name, dice in zip(names, ["0.9", "0.5", "0.7"], strict=True)
-    ]
-    blocks = _site_table(Results(config), {1: refined})
-    if len(set(sites)) == 1:
-        assert blocks == []
-        return
-    [table] = blocks
-    assert isinstance(table, Table)
-    assert [[cell.text for cell in row] for row in table.all_rows] == [
-        ["round 1", "oslo", "2", "1", "0.600", "0.500"],
-        ["round 1", "rome", "1", "1", "0.900", "0.500"],
-    ]

@@ -96,9 +96,18 @@ def render(context: StageContext, folder: Path) -> str:
         _section(plan_section, results),
         _section(provenance_section, results),
     ]
-    # These come last, because reading the sections may find problems of files.
+    main_result = headline(results)
+    numbers = tiles(results)
+    # This comes last: reading the other parts may find files that cannot be read.
     first = look_first(results)
-    return page(context.experiment, KIND, headline(results), sections, tiles(results), first)
+    return page(
+        context.experiment,
+        KIND,
+        main_result,
+        sections,
+        numbers,
+        first,
+    )
 
 
 def _section(builder: Callable[..., Section], *arguments: object) -> Section:
