@@ -244,8 +244,8 @@ def fit_models(
     """
     known_cases = {}
     for name, column in zip(may_be_absent, table.T, strict=True):
-        known = np.flatnonzero(~np.isnan(column))
-        if len(known):
+        known = np.flatnonzero(~np.isnan(column)).tolist()
+        if known:
             known_features = [features[index][name] for index in known]
             known_cases[name] = KnownCases(known_features, column[known].tolist())
     slope = fit_slope(known_cases.values())
