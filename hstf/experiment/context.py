@@ -1,5 +1,6 @@
 """What a stage is given: its own part of the configuration, the files, the cases and the round."""
 
+import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hstf.config.experiment import Config
+from hstf.config.load import load_config
 from hstf.experiment.cases import Case, CaseSheet, Split, read_cases
 from hstf.experiment.dependencies import STAGES, stage_parameters
 from hstf.experiment.layout import Layout
@@ -72,6 +74,16 @@ class StageContext:
             _read_sheet=lambda: read_cases(config),
             _shard_size=config.shard_size,
         )
+
+    @classmethod
+    def of_arguments(cls, args: argparse.Namespace, stage: str) -> "StageContext":
+        """Return the context of a stage from the options ``--config`` and ``--round``.
+
+        Raises:
+            HstfError: if the configuration is not valid, or as :meth:`of`.
+        """
+        number = getattr(args, "round", 0)
+        return cls.of(load_config(*args.config), stage, number)
 
     @cached_property
     def sheet(self) -> CaseSheet:

@@ -1,14 +1,10 @@
-"""Command-line options of the stages, and the context that they stand for.
+"""Command-line options of the stages.
 
 This module imports nothing heavy, so that ``hstf <stage> --help`` is instant.
 """
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from hstf.experiment.context import StageContext
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -88,16 +84,3 @@ def add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--show", action="store_true", help="print the table of rounds and the path of the report"
     )
-
-
-def context_of(args: argparse.Namespace, stage: str) -> "StageContext":
-    """Load the configuration of a command line and return the context of ``stage``.
-
-    Raises:
-        HstfError: if the configuration is not valid, or if the stage belongs to another experiment.
-    """
-    from hstf.config.load import load_config
-    from hstf.experiment.context import StageContext
-
-    number = getattr(args, "round", 0)
-    return StageContext.of(load_config(*args.config), stage, number)

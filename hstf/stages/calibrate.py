@@ -67,7 +67,6 @@ from hstf.runtime.errors import HstfError
 from hstf.runtime.progress import track
 from hstf.runtime.shards import read_shard
 from hstf.scoring.metrics import confusion, structure_dice
-from hstf.stages.arguments import context_of
 
 VOXELS = 4_000_000
 """Most voxels that are looked at, as many from each case."""
@@ -78,7 +77,7 @@ DIAGRAM_BINS = 20
 
 
 def run(args: argparse.Namespace) -> int:
-    calibrate(context_of(args, "calibrate"))
+    calibrate(StageContext.of_arguments(args, "calibrate"))
     return 0
 
 

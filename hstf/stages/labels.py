@@ -34,7 +34,6 @@ from hstf.method.plr.weights import mean_weight
 from hstf.runtime.errors import HstfError, join_problems
 from hstf.runtime.files import atomic_path, sha256_file
 from hstf.runtime.shards import CaseWork, Row, digest_of, read_shard, run_shard
-from hstf.stages.arguments import context_of
 
 SOURCE_OF_ACTION = {"accept": "accepted", "replace": "corrected", "reject": "rejected"}
 """The column ``source`` by the action of a reviewer."""
@@ -44,7 +43,7 @@ SOURCES = ("automatic", "accepted", "corrected", "rejected")
 
 def run(args: argparse.Namespace) -> int:
     """Write the labels of a shard, or join the tables of all shards."""
-    context = context_of(args, "labels")
+    context = StageContext.of_arguments(args, "labels")
     if args.shard is None:
         merge_labels(context)
     else:

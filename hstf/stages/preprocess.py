@@ -27,12 +27,11 @@ from hstf.runtime.errors import HstfError, join_problems
 from hstf.runtime.files import atomic_path, sha256_file
 from hstf.runtime.processes import worker_count
 from hstf.runtime.shards import CaseWork, run_shard
-from hstf.stages.arguments import context_of
 
 
 def run(args: argparse.Namespace) -> int:
     """Preprocess a shard."""
-    preprocess(context_of(args, "preprocess"), args.shard)
+    preprocess(StageContext.of_arguments(args, "preprocess"), args.shard)
     return 0
 
 

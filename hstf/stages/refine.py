@@ -42,7 +42,6 @@ from hstf.method.tta_summary import TtaSummary
 from hstf.runtime.files import sha256_file
 from hstf.runtime.shards import CaseWork, digest_of, read_shard, run_shard
 from hstf.scoring.metrics import structure_dice
-from hstf.stages.arguments import context_of
 
 STEPS = (
     "low_confidence",
@@ -57,7 +56,7 @@ STEPS = (
 
 def run(args: argparse.Namespace) -> int:
     """Refine a shard, or join the tables of all shards."""
-    context = context_of(args, "refine")
+    context = StageContext.of_arguments(args, "refine")
     if args.shard is None:
         merge_refined(context)
     else:

@@ -10,14 +10,13 @@ from hstf.method.cross_fitting import learned_cases
 from hstf.method.objectives.registry import student_objective
 from hstf.runtime.errors import HstfError
 from hstf.runtime.shards import read_shard
-from hstf.stages.arguments import context_of
 from hstf.training.member import image_cases, labelled_cases, pseudo_cases, train_member
 from hstf.training.patches import TrainingCase
 
 
 def run(args: argparse.Namespace) -> int:
     """Train an ensemble member."""
-    student(context_of(args, "student"), args.member)
+    student(StageContext.of_arguments(args, "student"), args.member)
     return 0
 
 

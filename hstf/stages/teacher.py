@@ -10,12 +10,11 @@ from hstf.experiment.cases import Split
 from hstf.experiment.context import StageContext
 from hstf.method.cross_fitting import teachers_by_case
 from hstf.method.ensemble import predict_cases
-from hstf.stages.arguments import context_of
 
 
 def run(args: argparse.Namespace) -> int:
     """Predict a shard."""
-    teacher(context_of(args, "teacher"), args.shard)
+    teacher(StageContext.of_arguments(args, "teacher"), args.shard)
     return 0
 
 

@@ -38,7 +38,6 @@ from hstf.runtime.files import (
     write_json,
 )
 from hstf.runtime.locks import exclusive
-from hstf.stages.arguments import context_of
 from hstf.stages.report.results import to_number
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ ROUND_KEYS = ("student", *COMMON_KEYS)
 
 
 def run(args: argparse.Namespace) -> int:
-    track(context_of(args, "track"))
+    track(StageContext.of_arguments(args, "track"))
     return 0
 
 

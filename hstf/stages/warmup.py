@@ -14,14 +14,13 @@ from hstf.experiment.context import StageContext
 from hstf.method.ensemble import predict_out_of_fold
 from hstf.method.objectives.supervision import supervised
 from hstf.runtime.errors import HstfError
-from hstf.stages.arguments import context_of
 from hstf.training.distributed import is_first_rank
 from hstf.training.member import labelled_cases, train_member
 
 
 def run(args: argparse.Namespace) -> int:
     """Train an ensemble member."""
-    warmup(context_of(args, "warmup"), args.member)
+    warmup(StageContext.of_arguments(args, "warmup"), args.member)
     return 0
 
 

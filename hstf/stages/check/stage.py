@@ -15,7 +15,6 @@ from hstf.experiment.tables import CHECK
 from hstf.imaging.scan import Scan
 from hstf.runtime.errors import HstfError, numbers
 from hstf.runtime.processes import worker_count
-from hstf.stages.arguments import context_of
 from hstf.stages.check.problems import Finding, Level, Scans, examine, sources
 from hstf.stages.check.reading import scan_all
 
@@ -24,7 +23,7 @@ FACTS = ("shape", "spacing", "orientation", "dtype", "sha256")
 
 def run(args: argparse.Namespace) -> int:
     """Run the stage."""
-    check(context_of(args, "check"))
+    check(StageContext.of_arguments(args, "check"))
     return 0
 
 

@@ -12,7 +12,10 @@ from hstf.stages.report.page import Chart
 
 
 def draw_charts(
-    folder: Path, cells: Sequence[CellScores], entries: Sequence[Entry], last: int
+    folder: Path,
+    cells: Sequence[CellScores],
+    entries: Sequence[Entry],
+    last: int,
 ) -> list[Chart]:
     """Draw the figures, save them in ``folder`` and return them for the page.
 
@@ -59,7 +62,11 @@ def draw_charts(
     return charts
 
 
-def _done_cells(cells: Sequence[CellScores], method: str, last: int) -> list[CellScores]:
+def _done_cells(
+    cells: Sequence[CellScores],
+    method: str,
+    last: int,
+) -> list[CellScores]:
     return [cell for cell in cells if cell.method == method and last in cell.rounds]
 
 

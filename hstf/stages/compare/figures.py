@@ -112,7 +112,12 @@ def dice_by_scale(methods: Mapping[str, Mapping[float, float]]) -> Figure:
     for index, (name, scales) in enumerate(methods.items()):
         positions = sorted(scales)
         dice = [scales[scale] for scale in positions]
-        axes.plot(positions, dice, label=name, **method_look(index))
+        axes.plot(
+            positions,
+            dice,
+            label=name,
+            **method_look(index),
+        )
     axes.set_xlabel("input scale (1: as planned)")
     axes.set_ylabel("Dice of the test cases")
     axes.set_xticks(sorted(set().union(*methods.values())))

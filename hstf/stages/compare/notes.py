@@ -41,7 +41,9 @@ def headline(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def notes(
-    context: StageContext, cells: Sequence[CellScores], entries: Sequence[Entry]
+    context: StageContext,
+    cells: Sequence[CellScores],
+    entries: Sequence[Entry],
 ) -> list[str]:
     """Return how the table was made, and what is missing from it.
 
@@ -65,7 +67,10 @@ def notes(
     return lines
 
 
-def _basis(context: StageContext, entries: Sequence[Entry]) -> str:
+def _basis(
+    context: StageContext,
+    entries: Sequence[Entry],
+) -> str:
     scores = entries[0].seeds[0]
     patients = len(set(scores.groups))
     structures = "regions" if context.config.regions else "classes"

@@ -29,7 +29,8 @@ Row = Mapping[str, Any]
 
 def main_table(rows: Sequence[Row]) -> Table:
     """Return the table with a row for each method."""
-    references = [name for name in REFERENCES if any(f"vs_{name}" in row for row in rows)]
+    tested = set().union(*rows)
+    references = [name for name in REFERENCES if f"vs_{name}" in tested]
     titles = ["method", "seeds"]
     titles += [TITLES[metric] for metric in METRICS]
     titles.append("Dice of one network")
@@ -44,7 +45,10 @@ def main_table(rows: Sequence[Row]) -> Table:
     )
 
 
-def _main_cells(row: Row, references: Sequence[str]) -> list[Cell]:
+def _main_cells(
+    row: Row,
+    references: Sequence[str],
+) -> list[Cell]:
     cells = [Cell(row["method"]), number_cell(row["seeds"], 0)]
     cells += [_mean_cell(row, metric, metric) for metric in METRICS]
     cells.append(number_cell(row["dice_single"], DIGITS["dice"]))
@@ -59,13 +63,21 @@ def _main_cells(row: Row, references: Sequence[str]) -> list[Cell]:
     return cells
 
 
-def _change_cells(row: Row, name: str) -> list[Cell]:
+def _change_cells(
+    row: Row,
+    name: str,
+) -> list[Cell]:
     """Return the cells of the difference to a reference method and of its p-value."""
     change = row.get(name)
     low = row.get(f"{name}_low")
     high = row.get(f"{name}_high")
     return [
-        estimate_cell(change, low, high, signed=True),
+        estimate_cell(
+            change,
+            low,
+            high,
+            signed=True,
+        ),
         p_cell(row.get(f"{name}_p")),
     ]
 
@@ -74,7 +86,11 @@ def _percent_cell(fraction: float | None) -> Cell:
     return number_cell(None if fraction is None else 100 * fraction, 0)
 
 
-def structure_table(rows: Sequence[Row], structures: Sequence[str], kind: str) -> Table:
+def structure_table(
+    rows: Sequence[Row],
+    structures: Sequence[str],
+    kind: str,
+) -> Table:
     """Return the table with each metric of each structure.
 
     Args:
@@ -91,10 +107,19 @@ def structure_table(rows: Sequence[Row], structures: Sequence[str], kind: str) -
         for metric in METRICS:
             cells += [_mean_cell(row, f"{metric}_{name}", metric) for name in structures]
         table_cells.append(cells)
-    return Table(f"By {kind}", tuple(titles), table_cells, SOURCE)
+    return Table(
+        f"By {kind}",
+        tuple(titles),
+        table_cells,
+        SOURCE,
+    )
 
 
-def _mean_cell(row: Row, column: str, metric: str) -> Cell:
+def _mean_cell(
+    row: Row,
+    column: str,
+    metric: str,
+) -> Cell:
     """Return a cell with a mean and, with several seeds, its standard deviation."""
     digits = DIGITS[metric]
     cell = number_cell(row[column], digits)
@@ -105,7 +130,11 @@ def _mean_cell(row: Row, column: str, metric: str) -> Cell:
     return Cell(text, cell.sort, numeric=True)
 
 
-def markdown(title: str, tables: Sequence[Table], notes: Sequence[str]) -> str:
+def markdown(
+    title: str,
+    tables: Sequence[Table],
+    notes: Sequence[str],
+) -> str:
     """Return tables and notes as Markdown, for a README or an issue."""
     parts = [f"# {title}", *notes]
     for table in tables:
@@ -137,7 +166,23 @@ def html(
         headline: the main result.
     """
     sections = [
-        Section("methods", "Methods", "", [*tables, Note(list(notes))]),
-        Section("figures", "Figures", "", charts, "No method is done yet."),
+        Section(
+            "methods",
+            "Methods",
+            "",
+            [*tables, Note(list(notes))],
+        ),
+        Section(
+            "figures",
+            "Figures",
+            "",
+            charts,
+            "No method is done yet.",
+        ),
     ]
-    return page(experiment, KIND, Note([headline]), sections)
+    return page(
+        experiment,
+        KIND,
+        Note([headline]),
+        sections,
+    )

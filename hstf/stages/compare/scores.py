@@ -111,7 +111,10 @@ def read_cell(cell: Cell) -> CellScores:
     )
 
 
-def read_round(config: Config, number: int) -> RoundScores:
+def read_round(
+    config: Config,
+    number: int,
+) -> RoundScores:
     """Read scores and time of an evaluated round.
 
     Raises:
@@ -124,7 +127,12 @@ def read_round(config: Config, number: int) -> RoundScores:
     case_ids = tuple(patients)
     by_structure = {}
     for metric in METRICS:
-        by_structure[metric] = _scores(frame, metric, case_ids, structures)
+        by_structure[metric] = _scores(
+            frame,
+            metric,
+            case_ids,
+            structures,
+        )
     return RoundScores(
         case_ids=case_ids,
         groups=tuple(patients.values()),
@@ -134,7 +142,10 @@ def read_round(config: Config, number: int) -> RoundScores:
     )
 
 
-def read_members(path: Path, structures: Sequence[str]) -> tuple[float, ...]:
+def read_members(
+    path: Path,
+    structures: Sequence[str],
+) -> tuple[float, ...]:
     """Read the mean Dice of each ensemble member; empty if the table does not exist."""
     if not path.is_file():
         return ()
@@ -142,25 +153,40 @@ def read_members(path: Path, structures: Sequence[str]) -> tuple[float, ...]:
     return tuple(_mean_dice_by(frame, "member", structures).values())
 
 
-def read_scales(path: Path, structures: Sequence[str]) -> dict[float, float]:
+def read_scales(
+    path: Path,
+    structures: Sequence[str],
+) -> dict[float, float]:
     """Read the mean Dice at each scale; empty if the table does not exist."""
     if not path.is_file():
         return {}
     return _mean_dice_by(SCALES.read(path), "scale", structures)
 
 
-def _mean_dice_by(frame: pd.DataFrame, column: str, structures: Sequence[str]) -> dict:
+def _mean_dice_by(
+    frame: pd.DataFrame,
+    column: str,
+    structures: Sequence[str],
+) -> dict:
     """Return the mean Dice over the structures for each value of ``column``."""
     case_ids = tuple(frame["case_id"].unique())
     means = {}
     for value, rows in frame.groupby(column, sort=False):
-        scores = _scores(rows, "dice", case_ids, structures)
+        scores = _scores(
+            rows,
+            "dice",
+            case_ids,
+            structures,
+        )
         means[value] = _mean(class_balanced(scores))
     return means
 
 
 def _scores(
-    frame: pd.DataFrame, metric: str, case_ids: Sequence[str], structures: Sequence[str]
+    frame: pd.DataFrame,
+    metric: str,
+    case_ids: Sequence[str],
+    structures: Sequence[str],
 ) -> np.ndarray:
     """Return a column as ``(N, S)`` by case and structure, NaN if there is no score."""
     wide = frame.pivot(index="case_id", columns="class", values=metric)
@@ -171,7 +197,10 @@ def _mean(values: np.ndarray) -> float:
     return float(np.nanmean(values)) if np.isfinite(values).any() else nan
 
 
-def compute(config: Config, number: int) -> Compute:
+def compute(
+    config: Config,
+    number: int,
+) -> Compute:
     """Add up the time of the jobs that made the model of a round.
 
     The time of the warm-up is found in the experiment that trained it.

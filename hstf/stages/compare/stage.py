@@ -35,7 +35,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def compare(context: StageContext, cells: Sequence[Cell]) -> Path:
+def compare(
+    context: StageContext,
+    cells: Sequence[Cell],
+) -> Path:
     """Write tables, figures and page of a comparison from the cells that are done.
 
     Args:
@@ -60,19 +63,41 @@ def compare(context: StageContext, cells: Sequence[Cell]) -> Path:
         raise HstfError(
             f"{folder}: no round of any method is evaluated yet. Run: snakemake compare."
         )
-    rows = table(found, structures, config.evaluate.bootstrap, config.seed)
+    rows = table(
+        found,
+        structures,
+        config.evaluate.bootstrap,
+        config.seed,
+    )
     COMPARE_TABLE.write(folder / "table.csv", rows, header=columns(structures))
     tables = [main_table(rows), structure_table(rows, structures, config.structure_kind)]
     texts = notes(context, scores, found)
     title = f"{context.experiment}: {KIND}"
     write_text(folder / "table.md", markdown(title, tables, texts))
-    charts = draw_charts(folder, scores, found, last)
+    charts = draw_charts(
+        folder,
+        scores,
+        found,
+        last,
+    )
     page = folder / "compare.html"
-    write_text(page, html(context.experiment, tables, charts, texts, headline(rows)))
+    write_text(
+        page,
+        html(
+            context.experiment,
+            tables,
+            charts,
+            texts,
+            headline(rows),
+        ),
+    )
     return page
 
 
-def cell_rows(cells: Sequence[CellScores], structures: Sequence[str]) -> Iterator[dict[str, Any]]:
+def cell_rows(
+    cells: Sequence[CellScores],
+    structures: Sequence[str],
+) -> Iterator[dict[str, Any]]:
     """Yield a row for each evaluated round of each cell.
 
     Args:

@@ -51,7 +51,10 @@ class Entry:
         return np.mean([scores.case_means("dice") for scores in self.seeds], axis=0)
 
 
-def entries(cells: Sequence[CellScores], last: int) -> list[Entry]:
+def entries(
+    cells: Sequence[CellScores],
+    last: int,
+) -> list[Entry]:
     """Return the warm-up and the methods with the seeds that are done.
 
     Args:
@@ -75,7 +78,10 @@ def entries(cells: Sequence[CellScores], last: int) -> list[Entry]:
     return found
 
 
-def _entry(name: str, seeds: Mapping[int, Mapping[int, RoundScores]]) -> Entry:
+def _entry(
+    name: str,
+    seeds: Mapping[int, Mapping[int, RoundScores]],
+) -> Entry:
     """Make an entry from the rounds of each seed. Only the scores of the last round count."""
     by_seed = {}
     cpu = []
@@ -88,7 +94,10 @@ def _entry(name: str, seeds: Mapping[int, Mapping[int, RoundScores]]) -> Entry:
 
 
 def table(
-    found: Sequence[Entry], structures: Sequence[str], resamples: int = 2000, seed: int = 0
+    found: Sequence[Entry],
+    structures: Sequence[str],
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> list[dict[str, Any]]:
     """Return a row for each entry, with the columns of :func:`columns`.
 
@@ -110,7 +119,15 @@ def table(
             reference = by_name.get(name)
             if reference is None or reference is entry or not common_seeds(entry, reference):
                 continue
-            row |= _change(f"vs_{name}", tested(entry, reference, resamples, seed))
+            row |= _change(
+                f"vs_{name}",
+                tested(
+                    entry,
+                    reference,
+                    resamples,
+                    seed,
+                ),
+            )
         row["gap_fraction"] = gap_fraction(by_name, entry, WARMUP)
         row["label_gap_fraction"] = None
         if entry.name != WARMUP:
@@ -137,7 +154,10 @@ def columns(structures: Sequence[str]) -> list[str]:
     return names
 
 
-def _means_over_seeds(entry: Entry, structures: Sequence[str]) -> dict[str, float | None]:
+def _means_over_seeds(
+    entry: Entry,
+    structures: Sequence[str],
+) -> dict[str, float | None]:
     """Return mean and standard deviation over the seeds of each metric, also for each structure."""
     row: dict[str, float | None] = {}
     for metric in METRICS:
@@ -148,7 +168,10 @@ def _means_over_seeds(entry: Entry, structures: Sequence[str]) -> dict[str, floa
     return row
 
 
-def _over_seeds(name: str, scores: Iterable[float]) -> dict[str, float | None]:
+def _over_seeds(
+    name: str,
+    scores: Iterable[float],
+) -> dict[str, float | None]:
     """Return mean and sample standard deviation; one seed has no deviation."""
     numbers = existing(scores)
     return {name: mean(numbers), f"{name}_sd": sample_deviation(numbers)}
@@ -157,10 +180,16 @@ def _over_seeds(name: str, scores: Iterable[float]) -> dict[str, float | None]:
 def common_seeds(*entries: Entry) -> list[int]:
     """Return the seeds that all entries have. Not all are done in an unfinished comparison."""
     first, *others = entries
-    return [seed for seed in first.by_seed if all(seed in other.by_seed for other in others)]
+    common = set(first.by_seed).intersection(*(other.by_seed for other in others))
+    return [seed for seed in first.by_seed if seed in common]
 
 
-def tested(entry: Entry, reference: Entry, resamples: int, seed: int) -> Comparison:
+def tested(
+    entry: Entry,
+    reference: Entry,
+    resamples: int,
+    seed: int,
+) -> Comparison:
     """Compare the Dice of two entries on the same test cases.
 
     The score of a case is its mean over the seeds that both have. As between rounds, the difference
@@ -178,12 +207,26 @@ def tested(entry: Entry, reference: Entry, resamples: int, seed: int) -> Compari
     reference = reference.of_seeds(both)
     groups = entry.seeds[0].groups
     change = entry.balanced_dice() - reference.balanced_dice()
-    difference = mean_interval(change, groups, resamples, seed)
-    comparison = compare(entry.case_dice(), reference.case_dice(), groups, resamples, seed)
+    difference = mean_interval(
+        change,
+        groups,
+        resamples,
+        seed,
+    )
+    comparison = compare(
+        entry.case_dice(),
+        reference.case_dice(),
+        groups,
+        resamples,
+        seed,
+    )
     return comparison.model_copy(update={"difference": difference})
 
 
-def _change(name: str, comparison: Comparison) -> dict[str, float | None]:
+def _change(
+    name: str,
+    comparison: Comparison,
+) -> dict[str, float | None]:
     change = comparison.difference
     return {
         name: change.mean,
@@ -193,7 +236,11 @@ def _change(name: str, comparison: Comparison) -> dict[str, float | None]:
     }
 
 
-def gap_fraction(found: Mapping[str, Entry], entry: Entry, start: str) -> float | None:
+def gap_fraction(
+    found: Mapping[str, Entry],
+    entry: Entry,
+    start: str,
+) -> float | None:
     """Return the fraction of the gap that a method closes.
 
     The gap is between the mean Dice of one network of ``start`` (0) and of one network that learned

@@ -1,5 +1,7 @@
-"""Predict the test cases of a shard as ``hstf predict`` does, and score them against their
-labels."""
+"""Predict the test cases of a shard and score them against their labels.
+
+The prediction is the one of ``hstf predict``, so that the scores hold for an exported model.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -56,11 +58,7 @@ def evaluate_shard(
     model = RoundModel(context)
     works = []
     for case in cases:
-        evaluation = CaseEvaluation(
-            context,
-            case,
-            model,
-        )
+        evaluation = CaseEvaluation(context, case, model)
         inputs = model_digests | _case_inputs(case)
         works.append(
             CaseWork(
@@ -201,11 +199,7 @@ class CaseEvaluation:
             raise HstfError(f"{self.case.case_id}: {error}") from error
         if self.config.evaluate.save_predictions:
             values = to_label_values(prediction.label, self.config)
-            write_like(
-                self._prediction_path,
-                values,
-                volumes[0],
-            )
+            write_like(self._prediction_path, values, volumes[0])
         scores = score_case(
             self.config,
             self.case,
@@ -233,11 +227,7 @@ def score_case(
     Raises:
         HstfError: if the label has another geometry or unknown values.
     """
-    reference = read_reference(
-        case,
-        image,
-        config,
-    )
+    reference = read_reference(case, image, config)
     structures = config.structures
     empty = config.evaluate.empty
     scores = score(
@@ -255,15 +245,7 @@ def score_case(
             structures,
             EMPTY_DICE[empty],
         )
-        members[member] = _without_nan(
-            dict(
-                zip(
-                    structures,
-                    dices,
-                    strict=True,
-                )
-            )
-        )
+        members[member] = _without_nan(dict(zip(structures, dices, strict=True)))
     lesions = {}
     if not is_sparse(reference):
         for name in lesion_structures(config):

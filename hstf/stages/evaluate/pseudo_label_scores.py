@@ -30,11 +30,7 @@ from hstf.stages.evaluate.references import read_reference
 
 KEPT_WEIGHT = 128
 """Minimum weight (0 to 255) of a voxel that counts as kept."""
-RISK_WEIGHTS = np.linspace(
-    255,
-    0,
-    18,
-).astype(int)
+RISK_WEIGHTS = np.linspace(255, 0, 18).astype(int)
 """Minimum weights (0 to 255) of the points of the risk-coverage curve."""
 
 
@@ -101,11 +97,7 @@ def _score_all(context: StageContext) -> list[PseudoLabelScore]:
     number = context.round
     if not any(case.reference for case in context.cases(Split.UNLABELLED)):
         return []
-    verdicts = read_shard(
-        REFINE,
-        layout.refine(number),
-        verify=False,
-    )
+    verdicts = read_shard(REFINE, layout.refine(number), verify=False)
     works: list[Callable[[], PseudoLabelScore | None]] = []
     for shard, cases in context.shards(Split.UNLABELLED).items():
         refined = read_shard(REFINE, layout.pseudo_labels_table(number, shard))
@@ -136,17 +128,9 @@ def _score_case(
     if not path.is_file():
         return None
     pseudo_label = read_label(path)
-    label = class_indices(
-        pseudo_label.data,
-        context.config,
-        path,
-    )
+    label = class_indices(pseudo_label.data, context.config, path)
     weight = read_label(folder / f"{case.case_id}.weight.nii.gz").data
-    reference = read_reference(
-        case,
-        pseudo_label,
-        context.config,
-    )
+    reference = read_reference(case, pseudo_label, context.config)
     return score_pseudo_label(
         context.config,
         verdict,
@@ -175,44 +159,16 @@ def score_pseudo_label(
     classes = len(config.class_names)
     is_kept = weight >= KEPT_WEIGHT
     ignored = np.uint8(IGNORED)
-    kept = confusion(
-        label,
-        np.where(
-            is_kept,
-            reference,
-            ignored,
-        ),
-        classes,
-    )
-    low = confusion(
-        label,
-        np.where(
-            is_kept,
-            ignored,
-            reference,
-        ),
-        classes,
-    )
+    kept = confusion(label, np.where(is_kept, reference, ignored), classes)
+    low = confusion(label, np.where(is_kept, ignored, reference), classes)
     unknown = unknown_structures(reference, config.structures)
     table = kept + low
-    dices = table_dice(
-        table,
-        config.structures,
-        EMPTY_DICE[config.evaluate.empty],
-    )
-    dices_as_predicted = table_dice(
-        table,
-        config.structures,
-        1.0,
-    )
+    dices = table_dice(table, config.structures, EMPTY_DICE[config.evaluate.empty])
+    dices_as_predicted = table_dice(table, config.structures, 1.0)
     dices[unknown] = nan
     dices_as_predicted[unknown] = nan
     dice = {}
-    for name, value in zip(
-        config.structures,
-        dices.tolist(),
-        strict=True,
-    ):
+    for name, value in zip(config.structures, dices.tolist(), strict=True):
         dice[name] = finite_or_none(value)
     return PseudoLabelScore(
         case_id=verdict["case_id"],

@@ -44,8 +44,4 @@ def read_reference(
             f"{case.case_id}: {case.reference} {mismatch}."
             " A label must have the geometry of its image. Export it again."
         )
-    return class_indices(
-        label.data,
-        config,
-        case.reference,
-    )
+    return class_indices(label.data, config, case.reference)

@@ -55,11 +55,7 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of a case."""
     volumes = [read_image(path) for path in case.images]
-    reference = read_reference(
-        case,
-        volumes[0],
-        config,
-    )
+    reference = read_reference(case, volumes[0], config)
     image, geometry = prepare_image(
         volumes,
         predictor.plan,
@@ -81,11 +77,7 @@ def _rows(
             structures,
             empty,
         )
-        for name, dice in zip(
-            structures,
-            dices,
-            strict=True,
-        ):
+        for name, dice in zip(structures, dices, strict=True):
             yield {
                 "case_id": case.case_id,
                 "group": case.group,
@@ -121,18 +113,10 @@ def predict_at(
 
     from hstf.method.tta import zoom_image
 
-    zoomed = zoom_image(
-        torch.as_tensor(image),
-        scale,
-        predictor.plan.spacing,
-    )
+    zoomed = zoom_image(torch.as_tensor(image), scale, predictor.plan.spacing)
     total = torch.zeros(1)
     for network in predictor.networks.values():
-        total = total + predictor.probabilities(
-            network,
-            zoomed,
-            scale,
-        )
+        total = total + predictor.probabilities(network, zoomed, scale)
     mean = total / len(predictor.networks)
     batch = interpolate(
         mean[None],

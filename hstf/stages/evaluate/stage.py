@@ -12,7 +12,6 @@ writes. Predictions are scored in native space.
 
 import argparse
 
-from hstf.stages.arguments import context_of
 from hstf.stages.evaluate.cases import evaluate_shard
 from hstf.stages.evaluate.scales import evaluate_scales
 from hstf.stages.evaluate.summary import summarise_round
@@ -20,7 +19,7 @@ from hstf.stages.evaluate.summary import summarise_round
 
 def run(args: argparse.Namespace) -> int:
     """Score a shard, or test cases at other scales, or summarise the round."""
-    context = context_of(args, "evaluate")
+    context = StageContext.of_arguments(args, "evaluate")
     if args.scales:
         evaluate_scales(context)
     elif args.shard is None:

@@ -169,9 +169,7 @@ def _summarise_structure(scores: Sequence[StructureScores]) -> StructureSummary:
     return StructureSummary(
         **statistics,
         empty=EmptyCounts(
-            both=empty["both"],
-            prediction=empty["prediction"],
-            reference=empty["reference"],
+            both=empty["both"], prediction=empty["prediction"], reference=empty["reference"]
         ),
         present=counts.present,
         absent=counts.absent,

@@ -8,14 +8,13 @@ import argparse
 
 from hstf.experiment.context import StageContext
 from hstf.experiment.plan import Plan
-from hstf.stages.arguments import context_of
 from hstf.stages.plan.decide import make_plan
 from hstf.stages.plan.fingerprint import take_fingerprint
 
 
 def run(args: argparse.Namespace) -> int:
     """Plan an experiment and print the choices."""
-    result = plan(context_of(args, "plan"))
+    result = plan(StageContext.of_arguments(args, "plan"))
     for name, reason in result.reasons.items():
         value = getattr(result, name, None)
         print(f"{name}: {reason}" if value is None else f"{name}: {value}. {reason}")
