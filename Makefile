@@ -10,6 +10,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 CORES ?= all
+COVERAGE ?= 85   # percent of lines and branches that the tests must reach
 BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 
@@ -20,7 +21,7 @@ demo: $(VENV)/.installed
 	hstf report --config results/demo/config.yaml --show
 
 test: $(VENV)/.installed-dev
-	python -m pytest
+	python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE)
 
 test-slurm: $(VENV)/.installed-dev
 	HSTF_SLURM=1 python -m pytest tests/slurm -v -rP
@@ -32,12 +33,12 @@ lint: $(VENV)/.installed-dev
 	ruff format --check .
 	ruff check .
 	mypy
+	lint-imports
 	snakefmt --check Snakefile workflow
 	snakemake --lint
 
 docs: $(VENV)/.installed-docs
-	hstf config --document > config/README.md
-	hstf config --schema > workflow/schemas/config.schema.json
+	python docs/generate.py
 	mkdocs build --strict
 
 clean:
