@@ -61,7 +61,8 @@ class Layout:
 
     def round(self, number: int) -> Path:
         """Return the folder of a round."""
-        experiment = self.root if number > 0 else self.warmup
+        # In a rule the number is the wildcard "{round}", which never means round 0.
+        experiment = self.warmup if number == 0 else self.root
         return experiment / f"round_{number}"
 
     def model(self, number: int) -> Path:
