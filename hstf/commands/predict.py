@@ -13,10 +13,10 @@ from typing import Literal
 import numpy as np
 
 from hstf.imaging.volumes import SUFFIXES, read_image, stem, suffix_of, write_like
+from hstf.method.exported_model import read_exported_model
 from hstf.method.inference import Predictor
 from hstf.runtime.errors import HstfError, is_memory_error, join_problems
 from hstf.runtime.progress import track
-from hstf.stages.export import ExportedModel
 
 Existing = Literal["refuse", "skip", "overwrite"]
 """What to do if a segmentation already exists."""
@@ -71,19 +71,19 @@ def predict(
         HstfError: before any computation if the model, the names of the scans or the output folder
             are invalid; after all other scans are segmented if some scans cannot be segmented.
     """
-    model = ExportedModel.read(model_folder)
+    model = read_exported_model(model_folder)
     found = find_scans(source, list(model.modalities))
     scans = select_scans(found, output, existing)
     if not scans:
         return []
     predictor = Predictor.load(
-        model.weights,
+        model.weights(model_folder),
         model.plan,
         model.predict,
         model.modalities,
         device,
         model.preprocess,
-        model.known,
+        model.structure,
     )
     values = np.array(list(model.labels.values()), np.uint8)
     problems = []

@@ -1,75 +1,100 @@
-"""``hstf export``: the last round's model as one folder that ``hstf predict`` takes anywhere; it holds no code.
+"""``hstf export``: copy the model of the last round into a folder that needs nothing else.
 
-``model.json`` says all that prediction needs, ``members/`` holds the weights, ``configs/metadata.json`` describes the
-network in the form of a MONAI bundle, ``README.md`` is the model card.
+The folder can be moved to another machine and used with ``hstf predict``. It contains no code and
+names no case:
+
+- ``model.json``: what prediction needs, see :class:`hstf.method.exported_model.ExportedModel`;
+- ``members/<member>.pt``: the weights;
+- ``configs/metadata.json``: a description of the network in the format of a MONAI bundle;
+- ``README.md``: the model card.
 """
 
 import argparse
 import importlib.metadata
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+from pydantic import Field
 
 from hstf import __version__
-from hstf.config.evaluate import PredictConfig
 from hstf.config.load import load_config
-from hstf.config.preprocess import PreprocessConfig
-from hstf.experiment.cases import CASE_ID, Split
+from hstf.experiment.cases import Split
 from hstf.experiment.context import StageContext
 from hstf.experiment.plan import Plan
 from hstf.experiment.tables import LABELS
-from hstf.method.plr.anatomy_rules import AnatomyRules
-from hstf.method.plr.calibration import Calibration
-from hstf.runtime.errors import HstfError, join_problems
-from hstf.runtime.files import read_json, sha256_file, write_json, write_text
+from hstf.method.exported_model import (
+    FORMAT,
+    MODEL_FILE,
+    ExportedModel,
+    ModelMember,
+    ModelProvenance,
+    ModelScores,
+    weights_path,
+)
+from hstf.method.plr.calibration import prediction_rules
+from hstf.runtime.documents import Document, Part
+from hstf.runtime.errors import join_problems
+from hstf.runtime.files import sha256_file, write_text
+from hstf.scoring.documents import EvaluationSummary
 
-FORMAT = 2
-METADATA_SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
-PRIVATE = {
-    "trained_on",
-    "held_out",
-}  # facts kept with the weights that name cases; they do not leave the site
+METADATA_SCHEMA = (
+    "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
+    "meta_schema_20240725.json"
+)
+PACKAGES = ("torch", "monai", "numpy", "nibabel")
+PRIVATE = {"trained_on", "held_out"}
+"""Facts in the files of weights that name cases. They do not leave the site."""
+INTENDED_USE = (
+    "Research. Not a medical device; its output needs a physician's review before any clinical use."
+)
+OWNER = "see the owner of this folder"
 
 
 def run(args: argparse.Namespace) -> int:
+    """Export the model of the last round."""
     config = load_config(*args.config)
     folder = export(StageContext.of(config, "export", config.rounds))
-    print(
-        f"exported to {folder}; segment with: hstf predict --model {folder} --input SCANS --output SEGMENTATIONS"
-    )
+    command = f"hstf predict --model {folder} --input SCANS --output SEGMENTATIONS"
+    print(f"exported to {folder}; segment with: {command}")
     return 0
 
 
 def export(context: StageContext) -> Path:
-    """Write the model of the last round to ``Layout.export``, which appears whole or not at all.
+    """Write the exported model. The folder appears complete or not at all.
+
+    Returns:
+        The folder.
 
     Raises:
-        HstfError: weights of the last round are missing; all are named.
+        HstfError: if weights are missing or cannot be read. The message names all that are missing.
     """
     layout = context.layout
-    number = context.round
-    weights = {name: layout.weights(number, name) for name in context.schedule.members(number)}
+    weights = {}
+    for member in context.schedule.members(context.round):
+        weights[member] = layout.weights(context.round, member)
     missing = [str(path) for path in weights.values() if not path.is_file()]
     if missing:
-        raise join_problems("the last round has no model yet; run the workflow first.", missing)
-    with _whole_folder(layout.export) as folder:
-        content = _content(context, _copy_weights(weights, folder))
-        write_json(folder / "model.json", content)
-        write_json(folder / "configs" / "metadata.json", bundle_metadata(content))
-        write_text(folder / "README.md", model_card(content))
+        raise join_problems("The last round has no model yet. Run the workflow first.", missing)
+    with _complete_folder(layout.export) as folder:
+        model = _exported_model(context, _copy_weights(weights, folder))
+        model.save(folder / MODEL_FILE)
+        bundle_metadata(model).save(folder / "configs" / "metadata.json")
+        write_text(folder / "README.md", model_card(model))
     return layout.export
 
 
 @contextmanager
-def _whole_folder(target: Path) -> Iterator[Path]:
-    """A folder beside ``target`` that takes its place when the block ends well."""
+def _complete_folder(target: Path) -> Iterator[Path]:
+    """Yield a new folder, which replaces ``target`` when the block ends without an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
     mark = secrets.token_hex(4)
-    new, old = (target.with_name(f".{kind}-{mark}-{target.name}") for kind in ("tmp", "old"))
+    new = target.with_name(f".tmp-{mark}-{target.name}")
+    old = target.with_name(f".old-{mark}-{target.name}")
     try:
         new.mkdir()
         yield new
@@ -81,123 +106,151 @@ def _whole_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _copy_weights(weights: Mapping[str, Path], folder: Path) -> list[dict[str, Any]]:
-    """Save each member without the names of cases; returns its entry in ``model.json``."""
+def _copy_weights(weights: Mapping[str, Path], folder: Path) -> list[ModelMember]:
+    """Save the weights of each member without the names of cases."""
     from hstf.models.registry import load_network, save_network
 
-    entries = []
+    members = []
     for name, path in weights.items():
-        network, meta = load_network(path)
-        target = folder / "members" / f"{name}.pt"
-        save_network(
-            target, network, {key: value for key, value in meta.items() if key not in PRIVATE}
+        network, facts = load_network(path)
+        public = {key: value for key, value in facts.items() if key not in PRIVATE}
+        target = weights_path(folder, name)
+        save_network(target, network, public)
+        members.append(
+            ModelMember(name=name, sha256=sha256_file(target), trained_as=sha256_file(path))
         )
-        entries.append(
-            {"name": name, "sha256": sha256_file(target), "trained_as": sha256_file(path)}
-        )
-    return entries
+    return members
 
 
-def _content(context: StageContext, entries: list[dict[str, Any]]) -> dict[str, Any]:
-    """``model.json``: what prediction needs, and where the model comes from."""
-    layout = context.layout
+def _exported_model(context: StageContext, members: list[ModelMember]) -> ExportedModel:
     config = context.config
-    known = None
-    if config.predict.clean:
-        known = Calibration.load(layout.calibration).applicable_rules(config.structures)
-    return {
-        "format": FORMAT,
-        "experiment": context.experiment,
-        "members": entries,
-        "labels": dict(zip(config.class_names, config.class_values, strict=True)),
-        "modalities": dict(config.modalities),
-        "predict": config.predict.model_dump(mode="json"),
-        "preprocess": config.preprocess.model_dump(mode="json"),
-        "plan": read_json(layout.plan),
-        "structure": known.model_dump(mode="json") if known else None,
-        "provenance": {
-            "hstf": __version__,
-            "round": context.round,
-            "steps": (config.student if context.round else config.warmup).steps,
-            "cases": _case_counts(context),
-            "packages": {
-                name: importlib.metadata.version(name)
-                for name in ("torch", "monai", "numpy", "nibabel")
-            },
-            "scores": _scores(layout.evaluation_summary(context.round)),
-        },
-    }
+    training = config.student if context.round else config.warmup
+    packages = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return ExportedModel(
+        format=FORMAT,
+        experiment=context.experiment,
+        members=members,
+        labels=dict(zip(config.class_names, config.class_values, strict=True)),
+        modalities=dict(config.modalities),
+        predict=config.predict,
+        preprocess=config.preprocess,
+        plan=Plan.load(context.layout.plan),
+        structure=prediction_rules(config, context.layout),
+        provenance=ModelProvenance(
+            hstf=__version__,
+            round=context.round,
+            steps=training.steps,
+            cases=_case_counts(context),
+            packages=packages,
+            scores=_scores(context),
+        ),
+    )
 
 
 def _case_counts(context: StageContext) -> dict[str, int]:
-    """Labelled, unlabelled and test cases, and the pseudo-labels of the last round by source."""
-    sheet = context.sheet
+    """Count the cases of each split, and the pseudo-labels of the last round by source."""
+    counts = {str(split): len(context.cases(split)) for split in Split}
     table = context.layout.labels_table(context.round)
-    counts = {str(split): len(sheet.of(split)) for split in Split}
-    for row in LABELS.records(table) if table.is_file() else []:
-        key = f"pseudo-labels {row['source']}"
-        counts[key] = counts.get(key, 0) + 1
+    rows = LABELS.records(table) if table.is_file() else []
+    for source, count in Counter(row["source"] for row in rows).items():
+        counts[f"pseudo-labels {source}"] = count
     return counts
 
 
-def _scores(summary: Path) -> dict[str, Any] | None:
-    """Test Dice of the model, if it was evaluated: the mean with its interval, and each class."""
-    if not summary.is_file():
+def _scores(context: StageContext) -> ModelScores | None:
+    """Return the test Dice of the model, if it is evaluated."""
+    path = context.layout.evaluation_summary(context.round)
+    if not path.is_file():
         return None
-    content = read_json(summary)
-    classes = {name: values["dice"] for name, values in content["classes"].items()}
-    return {"cases": content["cases"], "dice": content["dice"], "classes": classes}
+    summary = EvaluationSummary.load(path)
+    classes = {name: scores.dice for name, scores in summary.classes.items()}
+    return ModelScores(cases=summary.cases, dice=summary.dice, classes=classes)
 
 
-def bundle_metadata(content: Mapping[str, Any]) -> dict[str, Any]:
-    """``metadata.json`` of a MONAI bundle for the ``content`` of ``model.json``."""
-    provenance, plan = content["provenance"], content["plan"]
-    classes, modalities = list(content["labels"]), content["modalities"]
-    version = f"1.0.{provenance['round']}"
-    patch = [int(n) for n in plan["patch_size"]]
-    kinds = ", ".join(dict.fromkeys(kind.upper() for kind in modalities.values()))
-    return {
-        "schema": METADATA_SCHEMA,
-        "version": version,
-        "changelog": {version: f"round {provenance['round']} of self-training"},
-        "monai_version": provenance["packages"]["monai"],
-        "pytorch_version": provenance["packages"]["torch"],
-        "numpy_version": provenance["packages"]["numpy"],
-        "required_packages_version": {
-            "nibabel": provenance["packages"]["nibabel"],
-            "hstf": provenance["hstf"],
-        },
-        "name": content["experiment"],
-        "task": f"3D segmentation of {', '.join(classes[1:])}",
-        "description": f"Segmentation network of the experiment {content['experiment']}, trained by self-training.",
-        "authors": "see the owner of this folder",
-        "copyright": "see the owner of this folder",
-        "data_type": "nifti",
-        "intended_use": INTENDED_USE,
-        "network_data_format": {
-            "inputs": {"image": _tensor("magnitude", kinds, list(modalities), patch)},
-            "outputs": {"pred": _tensor("labels", "n/a", classes, patch)},
-        },
-    }
+class BundleTensor(Part):
+    """An input or output of the network, as a MONAI bundle describes it."""
+
+    type: str = "image"
+    format: str
+    modality: str
+    num_channels: int
+    spatial_shape: list[int]
+    dtype: str = "float32"
+    value_range: tuple[float, ...] = ()
+    is_patch_data: bool = True
+    channel_def: dict[str, str]
+    """Name of each channel."""
 
 
-def _tensor(form: str, modality: str, channels: list[str], patch: list[int]) -> dict[str, Any]:
-    return {
-        "type": "image",
-        "format": form,
-        "modality": modality,
-        "num_channels": len(channels),
-        "spatial_shape": patch,
-        "dtype": "float32",
-        "value_range": [],
-        "is_patch_data": True,
-        "channel_def": {str(index): name for index, name in enumerate(channels)},
-    }
+class BundleData(Part):
+    """Inputs and outputs of the network."""
+
+    inputs: dict[str, BundleTensor]
+    outputs: dict[str, BundleTensor]
 
 
-INTENDED_USE = (
-    "Research. Not a medical device; its output needs a physician's review before any clinical use."
-)
+class BundleMetadata(Document):
+    """``configs/metadata.json`` of a MONAI bundle."""
+
+    stage: ClassVar[str] = "export"
+
+    schema_: str = Field(serialization_alias="schema")
+    version: str
+    changelog: dict[str, str]
+    monai_version: str
+    pytorch_version: str
+    numpy_version: str
+    required_packages_version: dict[str, str]
+    name: str
+    task: str
+    description: str
+    authors: str = OWNER
+    copyright: str = OWNER
+    data_type: str = "nifti"
+    intended_use: str = INTENDED_USE
+    network_data_format: BundleData
+
+    def to_json(self) -> dict[str, Any]:
+        """Convert the document to plain JSON values."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def bundle_metadata(model: ExportedModel) -> BundleMetadata:
+    """Describe an exported model in the format of a MONAI bundle."""
+    provenance = model.provenance
+    packages = provenance.packages
+    classes = list(model.labels)
+    version = f"1.0.{provenance.round}"
+    patch = list(model.plan.patch_size)
+    modality = ", ".join(dict.fromkeys(kind.upper() for kind in model.modalities.values()))
+    image = _tensor("magnitude", modality, list(model.modalities), patch)
+    prediction = _tensor("labels", "n/a", classes, patch)
+    return BundleMetadata(
+        schema_=METADATA_SCHEMA,
+        version=version,
+        changelog={version: f"round {provenance.round} of self-training"},
+        monai_version=packages["monai"],
+        pytorch_version=packages["torch"],
+        numpy_version=packages["numpy"],
+        required_packages_version={"nibabel": packages["nibabel"], "hstf": provenance.hstf},
+        name=model.experiment,
+        task=f"3D segmentation of {', '.join(classes[1:])}",
+        description=(
+            f"Segmentation network of the experiment {model.experiment}, trained by self-training."
+        ),
+        network_data_format=BundleData(inputs={"image": image}, outputs={"pred": prediction}),
+    )
+
+
+def _tensor(form: str, modality: str, channels: Sequence[str], patch: list[int]) -> BundleTensor:
+    return BundleTensor(
+        format=form,
+        modality=modality,
+        num_channels=len(channels),
+        spatial_shape=patch,
+        channel_def={str(index): name for index, name in enumerate(channels)},
+    )
+
 
 CARD = """# {experiment}
 
@@ -207,7 +260,7 @@ Segments {classes} in 3D scans ({modalities}).
 
 | | |
 |---|---|
-| method | self-training, round {round}; the mean of {members} |
+| method | self-training, round {round}; {members} |
 | training cases | {cases} |
 | grid | {spacing} mm, patch {patch} voxels |
 | label values | {labels} |
@@ -220,135 +273,57 @@ Segments {classes} in 3D scans ({modalities}).
 ## Intended use
 
 {use}
-It knows scans like those it was trained on: other scanners, protocols, fields of view and patients are untested.
+The model was trained on the scans of this experiment. Other scanners, protocols, fields of view and
+patients are untested.
 """
 
 
-def model_card(content: Mapping[str, Any]) -> str:
-    """``README.md`` of an exported model."""
-    provenance, plan = content["provenance"], content["plan"]
-    labels = content["labels"]
-    names = [entry["name"] for entry in content["members"]]
+def model_card(model: ExportedModel) -> str:
+    """Return ``README.md`` of an exported model."""
+    provenance = model.provenance
+    modalities = [f"{name}: {kind.upper()}" for name, kind in model.modalities.items()]
+    cases = [f"{count} {kind}" for kind, count in provenance.cases.items()]
+    labels = [f"{value} {name}" for name, value in model.labels.items()]
     return CARD.format(
-        experiment=content["experiment"],
-        classes=", ".join(list(labels)[1:]),
-        modalities=", ".join(
-            f"{name}: {kind.upper()}" for name, kind in content["modalities"].items()
-        ),
-        round=provenance["round"],
-        members=f"{len(names)} members ({', '.join(names)})"
-        if len(names) > 1
-        else f"one member ({names[0]})",
-        cases=", ".join(f"{count} {kind}" for kind, count in provenance["cases"].items()),
-        spacing=" x ".join(f"{mm:g}" for mm in plan["spacing"]),
-        patch=" x ".join(str(n) for n in plan["patch_size"]),
-        labels=", ".join(f"{value} {name}" for name, value in labels.items()),
-        hstf=provenance["hstf"],
-        torch=provenance["packages"]["torch"],
-        scores=_score_lines(provenance["scores"]),
+        experiment=model.experiment,
+        classes=", ".join(list(model.labels)[1:]),
+        modalities=", ".join(modalities),
+        round=provenance.round,
+        members=_members_text([member.name for member in model.members]),
+        cases=", ".join(cases),
+        spacing=" x ".join(f"{mm:g}" for mm in model.plan.spacing),
+        patch=" x ".join(str(voxels) for voxels in model.plan.patch_size),
+        labels=", ".join(labels),
+        hstf=provenance.hstf,
+        torch=provenance.packages["torch"],
+        scores=_score_lines(provenance.scores),
         use=INTENDED_USE,
     )
 
 
-def _score_lines(scores: Mapping[str, Any] | None) -> str:
-    if scores is None or not scores["cases"]:
+def _members_text(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return f"one network ({names[0]})"
+    return f"an ensemble of {len(names)} members ({', '.join(names)})"
+
+
+def _score_lines(scores: ModelScores | None) -> str:
+    """Return a Markdown table of the scores."""
+    if scores is None or not scores.cases:
         return "Not measured: there were no test cases."
     lines = ["| class | mean Dice | standard deviation | cases |", "|---|---|---|---|"]
-    for name, dice in scores["classes"].items():
-        lines.append(
-            f"| {name} | {_number(dice['mean'])} | {_number(dice['sd'])} | {dice['cases']} |"
-        )
-    overall = scores["dice"]
-    interval = f"{_number(overall['mean'])} (95% interval {_number(overall['low'])} to {_number(overall['high'])})"
-    return "\n".join(
-        [*lines, "", f"Mean over classes: {interval}, {overall['patients']} patients."]
+    for name, dice in scores.classes.items():
+        cells = [name, _number(dice.mean), _number(dice.sd), str(dice.cases)]
+        lines.append(f"| {' | '.join(cells)} |")
+    mean = scores.dice
+    interval = f"{_number(mean.low)} to {_number(mean.high)}"
+    lines.append("")
+    lines.append(
+        f"Mean over classes: {_number(mean.mean)} (95% interval {interval}),"
+        f" {mean.patients} patients."
     )
+    return "\n".join(lines)
 
 
 def _number(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.3f}"
-
-
-@dataclass(frozen=True)
-class ExportedModel:
-    """An exported folder, checked."""
-
-    folder: Path
-    weights: list[Path]
-    labels: dict[str, int]
-    """File value of each class, in the order of the network's outputs."""
-    modalities: dict[str, str]
-    predict: PredictConfig
-    preprocess: PreprocessConfig
-    plan: Plan
-    known: AnatomyRules | None
-    """What segmentations are brought to."""
-
-    @classmethod
-    def read(cls, folder: Path) -> "ExportedModel":
-        """Read ``folder`` and check its weights against their SHA-256.
-
-        Raises:
-            HstfError: no exported model, one of another format, or files that were changed.
-        """
-        content = read_model_json(folder)
-        try:
-            weights = [
-                folder / "members" / f"{_plain(entry['name'])}.pt" for entry in content["members"]
-            ]
-            digests = [entry["sha256"] for entry in content["members"]]
-            model = cls(
-                folder, weights, dict(content["labels"]), dict(content["modalities"]),
-                PredictConfig.model_validate(content["predict"]),
-                PreprocessConfig.model_validate(content["preprocess"]), Plan.model_validate(content["plan"]),
-                AnatomyRules.model_validate(content["structure"]) if content["structure"] else None,
-            )  # fmt: skip
-        except (KeyError, TypeError, ValueError) as error:
-            raise HstfError(
-                f"{folder / 'model.json'}: is damaged ({error!r}). Export the model again."
-            ) from error
-        faults = [
-            fault
-            for path, digest in zip(weights, digests, strict=True)
-            for fault in _weight_faults(path, digest)
-        ]
-        if faults or not weights:
-            raise join_problems(
-                f"{folder}: not the model that was exported.", faults or ["it has no members"]
-            )
-        return model
-
-
-def read_model_json(folder: Path) -> dict[str, Any]:
-    """``model.json`` of an exported folder.
-
-    Raises:
-        HstfError: no exported folder, or written by another version's format.
-    """
-    path = folder / "model.json"
-    if not path.is_file():
-        raise HstfError(
-            f"{folder}: holds no model.json. Give a folder that `hstf export` wrote to --model."
-        )
-    content = read_json(path)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise HstfError(
-            f"{path}: is not of format {FORMAT}, which hstf {__version__} reads. Export the model again."
-        )
-    return content
-
-
-def _plain(name: str) -> str:
-    if not CASE_ID.fullmatch(name):
-        raise ValueError(f"the member name {name!r} is no plain name")
-    return name
-
-
-def _weight_faults(path: Path, digest: str) -> list[str]:
-    if not path.is_file():
-        return [f"{path} is missing"]
-    return (
-        []
-        if sha256_file(path) == digest
-        else [f"{path} differs from what model.json says; copy the folder again"]
-    )

@@ -1,4 +1,4 @@
-"""The exported folder: complete, checked on reading, replaced as a whole, and silent about patients."""
+"""The exported folder is complete, is checked, is replaced as a whole and names no patient."""
 
 import json
 from pathlib import Path
@@ -8,20 +8,51 @@ import torch
 from support.tiny_model import calibration, tiny_experiment
 
 from hstf.config.experiment import Config
+from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
+from hstf.experiment.tables import LABELS
+from hstf.method.exported_model import read_exported_model
 from hstf.models.registry import load_network
 from hstf.runtime.errors import HstfError
-from hstf.runtime.files import read_json, write_csv, write_json
-from hstf.stages.export import METADATA_SCHEMA, ExportedModel, export
+from hstf.runtime.files import read_json
+from hstf.scoring.absent_classes import AbsentCases, PresentCases
+from hstf.scoring.averages import Statistics
+from hstf.scoring.documents import (
+    EmptyCounts,
+    EvaluationSummary,
+    MemberSummary,
+    StructureSummary,
+)
+from hstf.scoring.metrics import METRICS
+from hstf.scoring.significance import Interval
+from hstf.stages import export as export_stage
+from hstf.stages.export import METADATA_SCHEMA
 
-# the keys that the MONAI bundle specification makes mandatory, for the file and for each tensor
+# Keys that the specification of MONAI bundles requires, for the file and for each tensor.
 BUNDLE_KEYS = {
-    "schema", "version", "monai_version", "pytorch_version", "numpy_version", "required_packages_version", "task",
-    "description", "authors", "copyright", "network_data_format",
-}  # fmt: skip
+    "authors",
+    "copyright",
+    "description",
+    "monai_version",
+    "network_data_format",
+    "numpy_version",
+    "pytorch_version",
+    "required_packages_version",
+    "schema",
+    "task",
+    "version",
+}
 TENSOR_KEYS = {
-    "type", "format", "modality", "num_channels", "spatial_shape", "dtype", "value_range", "is_patch_data", "channel_def",
-}  # fmt: skip
+    "channel_def",
+    "dtype",
+    "format",
+    "is_patch_data",
+    "modality",
+    "num_channels",
+    "spatial_shape",
+    "type",
+    "value_range",
+}
 
 
 @pytest.fixture
@@ -29,20 +60,54 @@ def config(tmp_path: Path) -> Config:
     return tiny_experiment(tmp_path)
 
 
+def export(config: Config) -> Path:
+    return export_stage.export(StageContext.of(config, "export", config.rounds))
+
+
+def write_summary(config: Config, dices: dict[str, Statistics]) -> None:
+    """Write a summary of the evaluation that has only a Dice of each class."""
+    classes = {}
+    for name, dice in dices.items():
+        metrics = dict.fromkeys(METRICS, dice)
+        classes[name] = StructureSummary(
+            **metrics,
+            empty=EmptyCounts(both=0, prediction=0, reference=0),
+            present=PresentCases(cases=7, dice=dice, predicted=7, found=7),
+            absent=AbsentCases(cases=0, false_alarms=0),
+        )
+    EvaluationSummary(
+        round=1,
+        model="student",
+        cases=7,
+        patients=7,
+        dice=Interval(mean=0.75, low=0.7, high=0.79, scans=7, patients=7),
+        mean={},
+        classes=classes,
+        lesions={},
+        warnings=[],
+        members=MemberSummary(mean=0.74, each={}),
+        pseudo_labels=None,
+    ).save(Layout.of(config).evaluation_summary(1))
+
+
 def files_of(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_the_folder_holds_all_that_prediction_needs(config: Config) -> None:
+def test_export_writes_what_prediction_needs(config: Config) -> None:
     folder = export(config)
     assert files_of(folder) == {
-        "README.md", "configs/metadata.json", "members/seed_0.pt", "members/seed_1.pt", "model.json",
-    }  # fmt: skip
-    model = ExportedModel.read(folder)
+        "README.md",
+        "configs/metadata.json",
+        "members/seed_0.pt",
+        "members/seed_1.pt",
+        "model.json",
+    }
+    model = read_exported_model(folder)
     assert model.labels == {"background": 0, "liver": 6, "tumour": 200}
     assert model.predict == config.predict
     assert model.plan.patch_size == (16, 16, 8)
-    assert model.known == calibration().applicable_rules(config.structures)
+    assert model.structure == calibration().applicable_rules(config.structures)
     for member in ("seed_0", "seed_1"):
         ours, _ = load_network(folder / "members" / f"{member}.pt")
         trained, _ = load_network(Layout.of(config).weights(1, member))
@@ -50,33 +115,32 @@ def test_the_folder_holds_all_that_prediction_needs(config: Config) -> None:
             torch.testing.assert_close(ours.state_dict()[name], value, rtol=0, atol=0)
 
 
-def test_no_case_is_named_anywhere(config: Config) -> None:
+def test_export_names_no_case(config: Config) -> None:
     folder = export(config)
     assert all(b"patient_" not in (folder / name).read_bytes() for name in files_of(folder))
     assert load_network(folder / "members" / "seed_0.pt")[1] == {"member": "seed_0", "round": 1}
 
 
-def test_the_card_counts_cases_and_tells_the_scores(config: Config) -> None:
+def test_model_card_has_cases_and_scores(config: Config) -> None:
     layout = Layout.of(config)
-    rows = [
-        {"case_id": f"p{i}", "source": source}
-        for i, source in enumerate(["automatic", "automatic", "human"])
-    ]
-    write_csv(layout.labels_table(1), rows, ["case_id", "source"])
+    rows = []
+    for i, source in enumerate(["automatic", "automatic", "corrected"]):
+        rows.append({"case_id": f"p{i}", "source": source, "files": [], "sha256": []})
+    LABELS.write(layout.labels_table(1), rows)
     assert "Not measured" in (export(config) / "README.md").read_text()
-    dice = {"mean": 0.81234, "sd": 0.05, "median": 0.8, "cases": 7}
-    interval = {"mean": 0.75, "low": 0.7, "high": 0.79, "patients": 7, "scans": 7, "level": 0.95}
-    classes = {"liver": {"dice": dice}, "tumour": {"dice": {**dice, "mean": None, "sd": None}}}
-    write_json(layout.evaluation_summary(1), {"cases": 7, "dice": interval, "classes": classes})
+    liver = Statistics(mean=0.81234, sd=0.05, median=0.8, cases=7)
+    tumour = Statistics(mean=None, sd=None, median=0.8, cases=7)
+    write_summary(config, {"liver": liver, "tumour": tumour})
     card = (export(config) / "README.md").read_text()
     assert (
-        "2 labelled, 3 unlabelled, 1 test, 2 pseudo-labels automatic, 1 pseudo-labels human" in card
+        "2 labelled, 3 unlabelled, 1 test, 2 pseudo-labels automatic, 1 pseudo-labels corrected"
+        in card
     )
     assert "| liver | 0.812 | 0.050 | 7 |" in card and "| tumour | unknown | unknown | 7 |" in card
     assert "0.750 (95% interval 0.700 to 0.790), 7 patients" in card
 
 
-def test_the_metadata_has_the_form_of_a_monai_bundle(config: Config) -> None:
+def test_bundle_metadata_has_the_keys_of_a_monai_bundle(config: Config) -> None:
     metadata = read_json(export(config) / "configs" / "metadata.json")
     assert metadata.keys() >= BUNDLE_KEYS
     assert metadata["schema"] == METADATA_SCHEMA
@@ -92,7 +156,7 @@ def test_the_metadata_has_the_form_of_a_monai_bundle(config: Config) -> None:
     }
 
 
-def test_an_export_replaces_the_last_one_as_a_whole(config: Config) -> None:
+def test_export_replaces_the_last_export_as_a_whole(config: Config) -> None:
     folder = export(config)
     first = {name: (folder / name).read_bytes() for name in files_of(folder)}
     (folder / "members" / "old.pt").write_bytes(b"of a larger ensemble")
@@ -101,16 +165,16 @@ def test_an_export_replaces_the_last_one_as_a_whole(config: Config) -> None:
     assert [path.name for path in folder.parent.iterdir() if path.name.startswith(".")] == []
 
 
-def test_a_failed_export_leaves_the_last_one(config: Config) -> None:
+def test_export_that_fails_keeps_the_last_export(config: Config) -> None:
     folder = export(config)
     Layout.of(config).weights(1, "seed_1").write_bytes(b"damaged")
     with pytest.raises(HstfError, match=r"seed_1/weights\.pt"):
         export(config)
-    assert ExportedModel.read(folder).weights
+    assert read_exported_model(folder).weights(folder)
     assert [path.name for path in folder.parent.iterdir() if path.name.startswith(".")] == []
 
 
-def test_missing_weights_are_all_named(config: Config) -> None:
+def test_export_names_all_missing_weights(config: Config) -> None:
     for member in ("seed_0", "seed_1"):
         Layout.of(config).weights(1, member).unlink()
     with pytest.raises(HstfError, match=r"seed_0(.|\n)*seed_1"):
@@ -122,25 +186,25 @@ def edit(folder: Path, **values: object) -> None:
     path.write_text(json.dumps(read_json(path) | values))
 
 
-def test_reading_refuses_what_is_no_sound_export(config: Config, tmp_path: Path) -> None:
+def test_read_exported_model_refuses_invalid_folders(config: Config, tmp_path: Path) -> None:
     with pytest.raises(HstfError, match=r"no model\.json"):
-        ExportedModel.read(tmp_path)
+        read_exported_model(tmp_path)
     folder = export(config)
     members = read_json(folder / "model.json")["members"]
     edit(folder, format=99)
-    with pytest.raises(HstfError, match="format 2"):
-        ExportedModel.read(folder)
+    with pytest.raises(HstfError, match=r"format 99, but .* reads format 2"):
+        read_exported_model(folder)
     edit(folder, format=2, members=[{**members[0], "name": "../../elsewhere"}])
-    with pytest.raises(HstfError, match="no plain name"):
-        ExportedModel.read(folder)
+    with pytest.raises(HstfError, match=r"members\.0\.name"):
+        read_exported_model(folder)
     edit(folder, members=members, predict={"from_the_future": 1})
-    with pytest.raises(HstfError, match="is damaged"):
-        ExportedModel.read(folder)
+    with pytest.raises(HstfError, match=r"predict\.from_the_future"):
+        read_exported_model(folder)
 
 
-def test_reading_names_weights_that_were_changed_or_lost(config: Config) -> None:
+def test_read_exported_model_names_changed_and_missing_weights(config: Config) -> None:
     folder = export(config)
     (folder / "members" / "seed_0.pt").unlink()
     (folder / "members" / "seed_1.pt").write_bytes(b"cut")
     with pytest.raises(HstfError, match=r"seed_0\.pt is missing(.|\n)*seed_1\.pt differs"):
-        ExportedModel.read(folder)
+        read_exported_model(folder)
