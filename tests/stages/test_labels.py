@@ -109,7 +109,7 @@ def test_a_corrected_label_replaces_even_a_rejected_case(config: Config) -> None
     labels(config, 1, SHARD)
     row = rows(config)["bad"]
     assert (row["source"], row["reviewer"], row["reason"]) == ("corrected", "Dr. Mo", "leak, apex")
-    assert row["predicted_dice"] == ""
+    assert row["predicted_dice"] is None
     folder = Layout.of(config).labels(1)
     np.testing.assert_array_equal(read_label(folder / "bad.nii.gz").data, block())
     weight = read_label(folder / "bad.weight.nii.gz").data
@@ -145,7 +145,7 @@ def test_accept_and_reject(config: Config) -> None:
     decide(config, "1,bad,accept,Mo,,fine", "1,good,reject,Mo,,motion")
     labels(config, 1, SHARD)
     good, bad = (rows(config)[case_id] for case_id in CASES)
-    assert (bad["source"], bad["reason"], float(bad["predicted_dice"])) == ("accepted", "fine", 0.3)
+    assert (bad["source"], bad["reason"], bad["predicted_dice"]) == ("accepted", "fine", 0.3)
     assert (Layout.of(config).labels(1) / "bad" / "target.b2nd").is_file()
     assert (good["source"], good["files"]) == ("rejected", [])
 
@@ -184,7 +184,7 @@ def test_corrected_labels_are_checked_all_at_once(config: Config) -> None:
         labels(config, 1, SHARD)
     for part in (
         "3 problems",
-        "holds the values 7, expected only 0, 3, 9",
+        "has the values 7, expected only 0, 3, 9",
         "up to 5 mm away",
         "has shape (5, 5, 5), the image",
     ):

@@ -183,7 +183,7 @@ def test_plans_are_read_as_they_were_written(tmp_path: Path) -> None:
     content = chosen.to_json()
     del content["strides"]
     write_json(tmp_path / "plan.json", content)
-    with pytest.raises(HstfError, match="is not a plan"):
+    with pytest.raises(HstfError, match="run the stage 'plan' again.\n  - strides: Field required"):
         Plan.load(tmp_path / "plan.json")
 
 

@@ -386,7 +386,7 @@ def test_lesions_are_listed_for_people(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         [ball_row[c] for c in ("x_mm", "y_mm", "z_mm")], centre[:3], atol=0.5
     )
-    assert rows(config)["good"]["lesions_kept"] == "2"
+    assert rows(config)["good"]["lesions_kept"] == 2
 
 
 def test_a_teacher_file_that_was_changed_is_refused(config: Config) -> None:
@@ -402,7 +402,7 @@ def test_wrong_rounds_and_shards_are_sentences(
     for number in (0, 3):
         with pytest.raises(HstfError, match="rounds 1 to 2"):
             refine(config, number, SHARD)
-    with pytest.raises(HstfError, match="no shard 'unlabelled_7'"):
+    with pytest.raises(HstfError, match="--shard unlabelled_7: there is no such shard"):
         refine(config, 1, "unlabelled_7")
 
 

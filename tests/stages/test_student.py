@@ -84,11 +84,11 @@ def test_rejected_cases_are_not_learned_from(
     _, meta = load_network(layout.weights(1, "seed_0"))
     assert (meta["round"], meta["pseudo_labelled"], meta["steps"]) == (1, 2, 6)
     rows = HISTORY.records(layout.history(1, "seed_0"))
-    assert [row["step"] for row in rows] == ["4", "6"]
-    assert all(float(row["csc_predictions"]) > 0 for row in rows)
+    assert [row["step"] for row in rows] == [4, 6]
+    assert all(row["csc_predictions"] > 0 for row in rows)
     terms = ("segmentation", "zoomed_segmentation", "csc_predictions", "csc_features")
     assert all(
-        float(row["loss"]) == pytest.approx(sum(float(row[t]) for t in terms), rel=1e-4)
+        row["loss"] == pytest.approx(sum(row[t] for t in terms), rel=1e-4)
         for row in rows
     )
 
@@ -194,7 +194,7 @@ def test_labels_that_are_not_as_they_were_written_are_told(tmp_path: Path, chang
 )
 def test_there_is_no_such_student(tmp_path: Path, number: int, member: str) -> None:
     config, _ = experiment(tmp_path)
-    with pytest.raises(HstfError, match=rf"no student '{member}' in round {number}: see 'rounds'"):
+    with pytest.raises(HstfError, match=rf"--round {number} --member {member}: there is no such student\. See 'rounds'"):
         student(config, number, member)
 
 

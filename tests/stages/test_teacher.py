@@ -197,8 +197,8 @@ def test_edited_and_lost_images_are_named_together(experiment: Experiment) -> No
     ("number", "shard", "words"),
     [
         (0, "unlabelled_0", "round 0"),
-        (1, "labelled_0", "unlabelled cases alone"),
-        (1, "unlabelled_9", "no shard"),
+        (1, "labelled_0", "only unlabelled cases have pseudo-labels"),
+        (1, "unlabelled_9", "there is no such shard"),
     ],
 )
 def test_wrong_arguments_are_sentences(
@@ -266,7 +266,7 @@ def test_the_command_runs_the_stage_and_tells_faults_in_sentences(
     assert main([*arguments, "1"]) == 0
     assert (experiment.layout.teacher(1) / "case_4" / "agreement.json").is_file()
     assert main([*arguments, "0"]) == 1
-    assert "round 0 is the warm-up" in capsys.readouterr().err
+    assert "--round 0: pseudo-labels belong to rounds 1 to 2" in capsys.readouterr().err
 
 
 def test_a_fault_in_the_middle_names_its_case(

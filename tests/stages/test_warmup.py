@@ -61,14 +61,14 @@ def test_the_seed_draws_the_folds(tmp_path: Path) -> None:
 @pytest.mark.parametrize("member", ["fold_0", "seed_0"])
 def test_too_few_patients_are_told(tmp_path: Path, member: str) -> None:
     config, path = write_experiment(tmp_path, "aab", warmup={"folds": 3, "seeds": 1})
-    with pytest.raises(HstfError, match=r"warmup\.folds is 3 but there are 2 labelled patients"):
+    with pytest.raises(HstfError, match=r"warmup\.folds is 3, but there are 2 labelled patients"):
         warmup(config, member)
     assert main(["warmup", "--config", str(path), "--member", member]) == 1
 
 
 def test_an_unknown_member_is_told(tmp_path: Path) -> None:
     config, _ = write_experiment(tmp_path)
-    with pytest.raises(HstfError, match=r"no warm-up member 'fold_2'; there are fold_0, fold_1\."):
+    with pytest.raises(HstfError, match=r"--member fold_2: .* There are fold_0, fold_1\."):
         warmup(config, "fold_2")
 
 

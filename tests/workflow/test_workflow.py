@@ -224,7 +224,7 @@ def test_a_correction_costs_its_case_and_its_student(finished: Workspace, tmp_pa
         row["case_id"]: row
         for row in csv.DictReader((tmp_path / "results/tiny/round_2/labels.csv").open())
     }
-    assert (rows["case_007"]["source"], rows["case_007"]["reviewer"]) == ("human", "A. Reader")
+    assert (rows["case_007"]["source"], rows["case_007"]["reviewer"]) == ("corrected", "A. Reader")
     assert weights.stat() == before, "round 1 stays as it is"
 
 
