@@ -1,0 +1,1 @@
+"""Metrics, lesion detection, confidence intervals and tests, and documents of scores."""

@@ -59,8 +59,7 @@ def presence(rows: Iterable[Mapping[str, Any]]) -> Presence:
             found=sum((row["dice"] or 0) > 0 for row in present),
         ),
         absent=AbsentCases(
-            cases=len(absent),
-            false_alarms=sum(row["empty"] == "reference" for row in absent),
+            cases=len(absent), false_alarms=sum(row["empty"] == "reference" for row in absent)
         ),
     )
 

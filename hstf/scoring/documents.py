@@ -53,9 +53,7 @@ if TYPE_CHECKING:
         dice: Statistics
 else:
     MetricStatistics = create_model(
-        "MetricStatistics",
-        __base__=Part,
-        **dict.fromkeys(METRICS, (Statistics, ...)),
+        "MetricStatistics", __base__=Part, **dict.fromkeys(METRICS, (Statistics, ...))
     )
 
 

@@ -11,8 +11,9 @@ report a score for each component.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from math import inf, isfinite, nan
+from math import inf, isfinite, nan, prod
 from typing import Literal
 
 import numpy as np
@@ -148,89 +149,71 @@ def find_lesions(
     box = _box(prediction, reference)
     if box is None:
         return CaseLesions(reference=[], predicted=[])
-    predicted_parts = connected_components(prediction[box], criterion.connectivity)
-    true_parts = connected_components(reference[box], criterion.connectivity)
-    predicted_voxels = _voxels_of_parts(predicted_parts)
-    true_voxels = _voxels_of_parts(true_parts)
-    overlaps = _overlaps(
-        true_parts,
-        predicted_parts,
-        true_voxels,
-        predicted_voxels,
-        criterion.measure,
-    )
-    voxel_mm3 = float(np.prod(spacing))
-    true_mm3 = true_voxels * voxel_mm3
-    predicted_mm3 = predicted_voxels * voxel_mm3
-    true_counted = true_mm3 >= criterion.minimum_mm3
-    predicted_counted = predicted_mm3 >= criterion.minimum_mm3
-    pairs = match(
-        overlaps,
-        criterion.minimum,
-        true_counted,
-    )
-    true_matches, predicted_matches = np.array(pairs, dtype=int).reshape(-1, 2).T
-    predicted_counted[predicted_matches] = true_counted[true_matches]
+    true = _Side.of(reference[box], spacing, criterion)
+    predicted = _Side.of(prediction[box], spacing, criterion)
+    overlaps = _overlaps(true, predicted, criterion.measure)
+    pairs = match(overlaps, criterion.minimum, true.counted)
+    matches = np.array(pairs, dtype=int).reshape(-1, 2)
+    true_matches, predicted_matches = matches.T
+    predicted.counted[predicted_matches] = true.counted[true_matches]
     pair_overlaps = overlaps[true_matches, predicted_matches]
-    scores = np.full(len(predicted_voxels), nan)
+    scores = np.full(len(predicted), nan)
     if probability is not None:
-        scores = _scores(
-            predicted_parts,
-            predicted_voxels,
-            probability[box],
-        )
-    true_scores = _at(
-        len(true_voxels),
-        true_matches,
-        scores[predicted_matches],
-    )
-    true_overlaps = _at(
-        len(true_voxels),
-        true_matches,
-        pair_overlaps,
-    )
-    predicted_overlaps = _at(
-        len(predicted_voxels),
-        predicted_matches,
-        pair_overlaps,
-    )
+        scores = predicted.mean_probability(probability[box])
+    true_scores = _at(len(true), true_matches, scores[predicted_matches])
+    true_overlaps = _at(len(true), true_matches, pair_overlaps)
+    predicted_overlaps = _at(len(predicted), predicted_matches, pair_overlaps)
     return CaseLesions(
-        reference=list(
-            _lesions(
-                true_mm3,
-                true_counted,
-                true_overlaps,
-                true_scores,
-            )
-        ),
-        predicted=list(
-            _lesions(
-                predicted_mm3,
-                predicted_counted,
-                predicted_overlaps,
-                scores,
-            )
-        ),
+        reference=list(true.lesions(true_overlaps, true_scores)),
+        predicted=list(predicted.lesions(predicted_overlaps, scores)),
     )
 
 
-def _lesions(
-    volumes: np.ndarray,
-    counted: np.ndarray,
-    overlaps: np.ndarray,
-    scores: np.ndarray,
-) -> Iterator[Lesion]:
-    """Yield the lesions of one side. Overlaps and scores are NaN where there are none."""
-    for index, volume in enumerate(volumes):
-        overlap = float(np.nan_to_num(overlaps[index]))
-        score = float(scores[index])
-        yield Lesion(
-            volume_mm3=float(volume),
-            matched=overlap > 0,
-            counted=bool(counted[index]),
-            overlap=overlap,
-            score=None if np.isnan(score) else score,
-        )
+@dataclass(frozen=True)
+class _Side:
+    """The lesions of one mask."""
+
+    parts: np.ndarray
+    """Components of the mask, numbered from 1."""
+    voxels: np.ndarray
+    """Voxels ``(n,)`` of each lesion."""
+    mm3: np.ndarray
+    """Volume ``(n,)`` of each lesion."""
+    counted: np.ndarray
+    """Whether each lesion ``(n,)`` is counted."""
+
+    @classmethod
+    def of(
+        cls,
+        mask: np.ndarray,
+        spacing: Sequence[float],
+        criterion: DetectionConfig,
+    ) -> "_Side":
+        parts = connected_components(mask, criterion.connectivity)
+        voxels = _sums(parts, int(parts.max(initial=0)))
+        mm3 = voxels * float(np.prod(spacing))
+        return cls(parts, voxels, mm3, mm3 >= criterion.minimum_mm3)
+
+    def __len__(self) -> int:
+        return len(self.voxels)
+
+    def mean_probability(self, probability: np.ndarray) -> np.ndarray:
+        """Compute the mean probability (0 to 1) of each lesion ``(n,)``."""
+        total = _sums(self.parts, len(self), probability)
+        return total / (255 * self.voxels)
+
+    def lesions(self, overlaps: np.ndarray, scores: np.ndarray) -> Iterator[Lesion]:
+        """Yield the lesions. Overlaps and scores ``(n,)`` are NaN where there are none."""
+        for index, volume in enumerate(self.mm3):
+            overlap = float(np.nan_to_num(overlaps[index]))
+            score = float(scores[index])
+            yield Lesion(
+                volume_mm3=float(volume),
+                matched=overlap > 0,
+                counted=bool(self.counted[index]),
+                overlap=overlap,
+                score=None if np.isnan(score) else score,
+            )
 
 
 def _at(
@@ -278,16 +261,18 @@ def match(
     inner = np.ix_(rows, columns)
     maximum_pairs = min(len(rows), len(columns))
     # All overlaps together weigh less than one counted lesion.
-    weights = admissible[inner] * (counted[rows, None] + overlaps[inner] / (2 * maximum_pairs))
+    small_overlaps = overlaps[inner] / (2 * maximum_pairs)
+    weights = admissible[inner] * (counted[rows, None] + small_overlaps)
     chosen_rows, chosen_columns = linear_sum_assignment(weights, maximize=True)
     pairs = []
-    for row, column in zip(
-        rows[chosen_rows],
-        columns[chosen_columns],
+    chosen = zip(
+        rows[chosen_rows].tolist(),
+        columns[chosen_columns].tolist(),
         strict=True,
-    ):
+    )
+    for row, column in chosen:
         if admissible[row, column]:
-            pairs.append((int(row), int(column)))
+            pairs.append((row, column))
     return pairs
 
 
@@ -307,11 +292,6 @@ def _box(*masks: np.ndarray) -> tuple[slice, ...] | None:
     return tuple(box)
 
 
-def _voxels_of_parts(parts: np.ndarray) -> np.ndarray:
-    """Count the voxels ``(n,)`` of each component, which are numbered from 1."""
-    return _sums(parts, int(parts.max(initial=0)))
-
-
 def _sums(
     parts: np.ndarray,
     number: int,
@@ -324,42 +304,23 @@ def _sums(
         numbers = parts[slab]
         inside = numbers > 0
         weights = None if values is None else values[slab][inside]
-        total += np.bincount(
-            numbers[inside],
-            weights,
-            number + 1,
-        )
+        total += np.bincount(numbers[inside], weights, number + 1)
     return total[1:]
 
 
 def _overlaps(
-    true_parts: np.ndarray,
-    predicted_parts: np.ndarray,
-    true_voxels: np.ndarray,
-    predicted_voxels: np.ndarray,
+    true: _Side,
+    predicted: _Side,
     measure: Literal["iou", "dice"],
 ) -> np.ndarray:
-    """Compute IoU or Dice ``(R, P)`` of each true with each predicted part."""
-    common = (true_parts > 0) & (predicted_parts > 0)
-    shape = (len(true_voxels), len(predicted_voxels))
-    rows = true_parts[common].astype(np.intp) - 1
-    cells = rows * shape[1] + predicted_parts[common] - 1
-    hits = np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)
-    both = true_voxels[:, None] + predicted_voxels[None]
+    """Compute IoU or Dice ``(R, P)`` of each true with each predicted lesion."""
+    common = (true.parts > 0) & (predicted.parts > 0)
+    shape = (len(true), len(predicted))
+    rows = true.parts[common].astype(np.intp) - 1
+    cells = rows * shape[1] + predicted.parts[common] - 1
+    hits = np.bincount(cells, minlength=prod(shape)).reshape(shape)
+    both = true.voxels[:, None] + predicted.voxels[None]
     return hits / (both - hits) if measure == "iou" else 2 * hits / both
-
-
-def _scores(
-    parts: np.ndarray,
-    voxels: np.ndarray,
-    probability: np.ndarray,
-) -> np.ndarray:
-    """Compute the mean probability (0 to 1) of each part."""
-    return _sums(
-        parts,
-        len(voxels),
-        probability,
-    ) / (255 * voxels)
 
 
 def froc(
@@ -393,7 +354,11 @@ def froc(
     rises = np.diff(found[last], prepend=0) > 0
     is_end = np.arange(len(last)) == len(last) - 1
     corners = last[rises | is_end]
-    columns = [wrong[corners] / scans, found[corners] / lesions, scores[order][corners]]
+    columns = [
+        wrong[corners] / scans,
+        found[corners] / lesions,
+        scores[order][corners],
+    ]
     return np.column_stack(columns)
 
 
@@ -418,9 +383,7 @@ def summarise(
     resamples: int,
     seed: int,
 ) -> LesionSummary:
-    """Summarise the detection of one structure over all cases.
-
-    Counts are pooled over the cases.
+    """Summarise the detection of one structure. Counts are pooled over the cases.
 
     Args:
         cases: lesions of each case.
@@ -429,11 +392,7 @@ def summarise(
         resamples: number of draws of patients for the intervals.
         seed: seed of the draws.
     """
-    counts = np.zeros((len(cases), 3), int)
-    overlaps = []
-    for row, case in enumerate(cases):
-        counts[row] = (len(case.hits), len(case.missed), len(case.false_positives))
-        overlaps += [lesion.overlap for lesion in case.hits]
+    counts = _counts(cases)
     hits, missed, wrong = counts.sum(axis=0).tolist()
     has_lesions = counts[:, :2].sum(axis=1) > 0
     drawn = _drawn_counts(
@@ -468,7 +427,7 @@ def summarise(
             wrong=0.5,
         ),
         false_positives_per_scan=wrong / len(cases) if cases else None,
-        overlap=float(np.mean(overlaps)) if overlaps else None,
+        overlap=_mean_overlap(cases),
         cases_with=int(has_lesions.sum()),
         cases_found=int((counts[:, 0] > 0).sum()),
         cases_without=int((~has_lesions).sum()),
@@ -476,6 +435,26 @@ def summarise(
         recall_by_size=_recall_by_size(cases, criterion.size_bins_mm3),
         froc=_froc_summary(cases),
     )
+
+
+def _counts(cases: Sequence[CaseLesions]) -> np.ndarray:
+    """Count hits, missed lesions and false positives ``(cases, 3)``."""
+    counts = np.zeros((len(cases), 3), int)
+    for row, case in enumerate(cases):
+        counts[row] = (
+            len(case.hits),
+            len(case.missed),
+            len(case.false_positives),
+        )
+    return counts
+
+
+def _mean_overlap(cases: Sequence[CaseLesions]) -> float | None:
+    """Compute the mean overlap of all hits; None without hits."""
+    overlaps: list[float] = []
+    for case in cases:
+        overlaps += [lesion.overlap for lesion in case.hits]
+    return float(np.mean(overlaps)) if overlaps else None
 
 
 def _drawn_counts(
@@ -495,22 +474,15 @@ def _drawn_counts(
     Returns:
         ``(resamples, 3)``; no rows if there are fewer than two patients.
     """
-    _, index = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    names = np.asarray(groups, dtype=str)
+    _, index = np.unique(names, return_inverse=True)
     number = len(set(groups))
     if number < 2:
         return np.empty((0, 3))
     patients = np.zeros((number, 3))
-    np.add.at(
-        patients,
-        index,
-        counts,
-    )
+    np.add.at(patients, index, counts)
     generator = np.random.default_rng(seed)
-    times = generator.multinomial(
-        number,
-        np.full(number, 1 / number),
-        resamples,
-    )
+    times = generator.multinomial(number, np.full(number, 1 / number), resamples)
     return times @ patients
 
 
@@ -532,24 +504,12 @@ def _rate(
     value = _defined_rates(counts.sum(axis=0)[None], weights)
     spread = _defined_rates(drawn, weights)
     if not len(value):
-        return Rate(
-            mean=None,
-            low=None,
-            high=None,
-        )
+        return Rate(mean=None, low=None, high=None)
     mean = float(value[0])
     if not len(spread):
-        return Rate(
-            mean=mean,
-            low=None,
-            high=None,
-        )
+        return Rate(mean=mean, low=None, high=None)
     low, high = np.quantile(spread, [0.025, 0.975]).tolist()
-    return Rate(
-        mean=mean,
-        low=low,
-        high=high,
-    )
+    return Rate(mean=mean, low=low, high=high)
 
 
 def _defined_rates(
@@ -607,8 +567,4 @@ def _froc_summary(cases: Sequence[CaseLesions]) -> FrocSummary | None:
     for rate in FROC_RATES:
         sensitivity[str(rate)] = sensitivity_at(curve, rate)
     score = sum(sensitivity.values()) / len(sensitivity)
-    return FrocSummary(
-        points=curve.tolist(),
-        sensitivity=sensitivity,
-        score=score,
-    )
+    return FrocSummary(points=curve.tolist(), sensitivity=sensitivity, score=score)

@@ -126,14 +126,17 @@ def accuracy(pair: StructurePair) -> float:
 
 
 def precision(pair: StructurePair) -> float:
-    """Compute the fraction of the predicted voxels that are correct; 0 if the prediction is
-    empty."""
-    return 0.0 if pair.absent == "prediction" else _ratio(pair.hits, pair.predicted)
+    """Compute the fraction of the predicted voxels that are correct; 0 without a prediction."""
+    if pair.absent == "prediction":
+        return 0.0
+    return _ratio(pair.hits, pair.predicted)
 
 
 def recall(pair: StructurePair) -> float:
     """Compute the fraction of the reference that is found; 0 if the reference is empty."""
-    return 0.0 if pair.absent == "reference" else _ratio(pair.hits, pair.true)
+    if pair.absent == "reference":
+        return 0.0
+    return _ratio(pair.hits, pair.true)
 
 
 def dice_coefficient(pair: StructurePair) -> float:
@@ -190,70 +193,24 @@ def relative_volume_difference(pair: StructurePair) -> float:
 
     It is NaN if only the reference is empty, and 0 if both are empty.
     """
-    return 0.0 if pair.absent == "both" else _ratio(pair.predicted - pair.true, pair.true)
+    if pair.absent == "both":
+        return 0.0
+    return _ratio(pair.predicted - pair.true, pair.true)
 
 
 _ALL_METRICS = (
-    Metric(
-        "accuracy",
-        "overlap",
-        accuracy,
-    ),
-    Metric(
-        "precision",
-        "overlap",
-        precision,
-    ),
-    Metric(
-        "recall",
-        "overlap",
-        recall,
-    ),
-    Metric(
-        "dice",
-        "overlap",
-        dice_coefficient,
-    ),
-    Metric(
-        "jaccard",
-        "overlap",
-        jaccard_index,
-    ),
-    Metric(
-        "hd95_mm",
-        "distance",
-        hd95,
-    ),
-    Metric(
-        "asd_mm",
-        "distance",
-        average_surface_distance,
-    ),
-    Metric(
-        "asd_directed_mm",
-        "distance",
-        directed_surface_distance,
-    ),
-    Metric(
-        "volume_ml",
-        "volume",
-        predicted_volume,
-    ),
-    Metric(
-        "reference_ml",
-        "volume",
-        reference_volume,
-    ),
-    Metric(
-        "volume_difference_ml",
-        "volume",
-        volume_difference,
-    ),
-    Metric(
-        "volume_difference_relative",
-        "volume",
-        relative_volume_difference,
-    ),
+    Metric("accuracy", "overlap", accuracy),
+    Metric("precision", "overlap", precision),
+    Metric("recall", "overlap", recall),
+    Metric("dice", "overlap", dice_coefficient),
+    Metric("jaccard", "overlap", jaccard_index),
+    Metric("hd95_mm", "distance", hd95),
+    Metric("asd_mm", "distance", average_surface_distance),
+    Metric("asd_directed_mm", "distance", directed_surface_distance),
+    Metric("volume_ml", "volume", predicted_volume),
+    Metric("reference_ml", "volume", reference_volume),
+    Metric("volume_difference_ml", "volume", volume_difference),
+    Metric("volume_difference_relative", "volume", relative_volume_difference),
 )
 
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL_METRICS}
@@ -287,31 +244,21 @@ def score(
         >>> score(prediction, reference, (1.0, 1.0, 1.0), {"liver": (1,)})["liver"]["dice"]
         0.75
     """
-    table = confusion(
-        prediction,
-        reference,
-        class_count(structures),
-    )
+    table = confusion(prediction, reference, class_count(structures))
     sparse = is_sparse(reference)
     ignored = reference == IGNORED
     if ignored.any():
-        prediction = np.where(
-            ignored,
-            IGNORED,
-            prediction,
-        )
+        prediction = np.where(ignored, IGNORED, prediction)
     boxes = [class_boxes(label, len(table)) for label in (prediction, reference)]
-    diagonal = float(np.linalg.norm(np.multiply(prediction.shape, spacing)))
+    size = np.multiply(prediction.shape, spacing)
+    diagonal = float(np.linalg.norm(size))
     voxels = int(table.sum())
     counts = overlaps(table, structures).T.tolist()
     scores: dict[str, dict[str, float | str]] = {}
-    for (name, classes), (hits, predicted, true) in zip(
-        structures.items(),
-        counts,
-        strict=True,
-    ):
+    for name, (hits, predicted, true) in zip(structures, counts, strict=True):
         masks = None
         if predicted and true and not sparse:
+            classes = structures[name]
             box = _box_of(boxes, classes)
             predicted_mask = structure_mask(prediction[box], classes)
             masks = (predicted_mask, structure_mask(reference[box], classes))
@@ -323,15 +270,10 @@ def score(
             spacing,
             masks,
         )
-        scores[name] = (
-            _sparse_scores(pair, empty)
-            if sparse
-            else _scores(
-                pair,
-                empty,
-                diagonal,
-            )
-        )
+        if sparse:
+            scores[name] = _sparse_scores(pair, empty)
+        else:
+            scores[name] = _scores(pair, empty, diagonal)
     return scores
 
 
@@ -357,17 +299,9 @@ def _scores(
     scores: dict[str, float | str] = {}
     for name, metric in METRICS.items():
         if metric.kind == "distance" and pair.absent:
-            scores[name] = _distance_of_absent(
-                pair,
-                empty,
-                diagonal,
-            )
+            scores[name] = _distance_of_absent(pair, empty, diagonal)
         elif metric.kind == "overlap":
-            scores[name] = _overlap(
-                metric,
-                pair,
-                empty,
-            )
+            scores[name] = _overlap(metric, pair, empty)
         else:
             scores[name] = metric.compute(pair)
     scores["empty"] = pair.absent
@@ -404,11 +338,7 @@ def _sparse_scores(
         return scores | {"empty": "unknown"}
     for name, metric in METRICS.items():
         if metric.kind == "overlap":
-            scores[name] = _overlap(
-                metric,
-                pair,
-                empty,
-            )
+            scores[name] = _overlap(metric, pair, empty)
     scores["empty"] = pair.absent
     return scores
 
@@ -453,21 +383,9 @@ def structure_dice(
     Returns:
         ``(S,)``; NaN for structures that a sparse reference does not show.
     """
-    table = confusion(
-        prediction,
-        reference,
-        class_count(structures),
-    )
-    dices = table_dice(
-        table,
-        structures,
-        empty,
-    )
-    return np.where(
-        unknown_structures(reference, structures),
-        nan,
-        dices,
-    )
+    table = confusion(prediction, reference, class_count(structures))
+    dices = table_dice(table, structures, empty)
+    return np.where(unknown_structures(reference, structures), nan, dices)
 
 
 def table_dice(
@@ -484,11 +402,8 @@ def table_dice(
     """
     hits, predicted, true = overlaps(table, structures)
     both = predicted + true
-    return np.where(
-        both > 0,
-        2 * hits / np.maximum(both, 1),
-        empty,
-    )
+    dices = 2 * hits / np.maximum(both, 1)
+    return np.where(both > 0, dices, empty)
 
 
 def confusion(
@@ -549,26 +464,10 @@ def surface_distances(
     points_a = np.argwhere(surface_a) * spacing
     points_b = np.argwhere(surface_b) * spacing
     # Voxels of both surfaces have distance 0 and need no search.
-    to_b = np.where(
-        surface_b[surface_a],
-        0.0,
-        np.inf,
-    )
-    to_a = np.where(
-        surface_a[surface_b],
-        0.0,
-        np.inf,
-    )
-    _search(
-        to_b,
-        points_a,
-        points_b,
-    )
-    _search(
-        to_a,
-        points_b,
-        points_a,
-    )
+    to_b = np.where(surface_b[surface_a], 0.0, np.inf)
+    to_a = np.where(surface_a[surface_b], 0.0, np.inf)
+    _search(to_b, points_a, points_b)
+    _search(to_a, points_b, points_a)
     return to_b, to_a
 
 
@@ -582,24 +481,19 @@ def _search(
 
     apart = distances > 0
     if apart.any():
-        distances[apart] = KDTree(others).query(points[apart])[0]
+        nearest, _ = KDTree(others).query(points[apart])
+        distances[apart] = nearest
 
 
 def surface(mask: np.ndarray) -> np.ndarray:
-    """Return the surface of a mask: voxels with a face neighbour outside, or on the edge of the
-    array."""
+    """Return the surface of a mask.
+
+    It consists of the voxels with a face neighbour outside of the mask or of the array.
+    """
     interior = mask.copy()
     for axis in range(mask.ndim):
-        inner = np.moveaxis(
-            interior,
-            axis,
-            0,
-        )
-        line = np.moveaxis(
-            mask,
-            axis,
-            0,
-        )
+        inner = np.moveaxis(interior, axis, 0)
+        line = np.moveaxis(mask, axis, 0)
         inner[1:] &= line[:-1]
         inner[:-1] &= line[1:]
         inner[[0, -1]] = False

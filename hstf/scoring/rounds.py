@@ -35,18 +35,8 @@ def rounds_table(context: StageContext) -> list[dict[str, Any]]:
     for number in range(context.schedule.last + 1):
         path = context.layout.evaluation_summary(number)
         if path.is_file():
-            rows.append(
-                _row(
-                    context,
-                    number,
-                    EvaluationSummary.load(path),
-                )
-            )
-    ROUNDS.write(
-        context.layout.rounds_table,
-        rows,
-        list(context.config.structures),
-    )
+            rows.append(_row(context, number, EvaluationSummary.load(path)))
+    ROUNDS.write(context.layout.rounds_table, rows, list(context.config.structures))
     return rows
 
 
@@ -212,22 +202,14 @@ def print_rounds(context: StageContext) -> None:
         "change from warm-up\n(95% CI)",
         "p",
     ):
-        table.add_column(
-            title,
-            justify="right",
-            no_wrap=True,
-        )
+        table.add_column(title, justify="right", no_wrap=True)
     rows = rounds_table(context)
     for row in rows:
         table.add_row(*_printed_cells(row))
     console = Console()
     console.print(table)
     if rows and rows[-1]["warnings"]:
-        console.print(
-            f"Warning: {rows[-1]['warnings']}",
-            style="yellow",
-            highlight=False,
-        )
+        console.print(f"Warning: {rows[-1]['warnings']}", style="yellow", highlight=False)
     if _uses_unlabelled_scans(context):
         console.print(
             "A part of the change may come from the longer training on the labels. To see what the"
@@ -235,11 +217,7 @@ def print_rounds(context: StageContext) -> None:
             " 'method: supervised'.",
             highlight=False,
         )
-    console.print(
-        f"Report: {context.layout.report.resolve()}",
-        soft_wrap=True,
-        highlight=False,
-    )
+    console.print(f"Report: {context.layout.report.resolve()}", soft_wrap=True, highlight=False)
 
 
 def _uses_unlabelled_scans(context: StageContext) -> bool:
@@ -252,11 +230,7 @@ def _printed_cells(row: Mapping[str, Any]) -> list[str]:
         f"{row['round']} {row['model']}",
         str(row["labelled"]),
         str(row["pseudo_labelled"]),
-        with_interval(
-            row["dice"],
-            row["dice_low"],
-            row["dice_high"],
-        ),
+        with_interval(row["dice"], row["dice_low"], row["dice_high"]),
         with_interval(
             row.get("gain"),
             row.get("gain_low"),

@@ -78,40 +78,19 @@ def mean_interval(
     sums, counts = _group_sums(values, groups)
     scans = int(counts.sum())
     patients = len(sums)
-    if not scans:
-        return Interval(
-            mean=None,
-            low=None,
-            high=None,
-            scans=0,
-            patients=0,
-            level=level,
-        )
-    mean = float(sums.sum() / scans)
-    if patients < 2:
-        return Interval(
-            mean=mean,
-            low=None,
-            high=None,
-            scans=scans,
-            patients=patients,
-            level=level,
-        )
-    means = _resampled_means(
-        sums,
-        counts,
-        resamples,
-        np.random.default_rng(seed),
-    )
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2]).tolist()
-    return Interval(
-        mean=mean,
-        low=low,
-        high=high,
+    interval = Interval(
+        mean=float(sums.sum() / scans) if scans else None,
+        low=None,
+        high=None,
         scans=scans,
         patients=patients,
         level=level,
     )
+    if patients < 2:
+        return interval
+    means = _resampled_means(sums, counts, resamples, np.random.default_rng(seed))
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2]).tolist()
+    return interval.model_copy(update={"low": low, "high": high})
 
 
 def _group_sums(
@@ -138,17 +117,9 @@ def _resampled_means(
     groups = len(sums)
     step = max(1, SLAB // groups)
     means = []
-    for start in range(
-        0,
-        resamples,
-        step,
-    ):
+    for start in range(0, resamples, step):
         size = (min(step, resamples - start), groups)
-        drawn = generator.integers(
-            0,
-            groups,
-            size,
-        )
+        drawn = generator.integers(0, groups, size)
         means.append(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
     return np.concatenate(means)
 
@@ -222,11 +193,7 @@ def rank_correlation(
         None for fewer than three pairs without NaN, or if one of the two is constant.
     """
     pairs = []
-    for x, y in zip(
-        a,
-        b,
-        strict=True,
-    ):
+    for x, y in zip(a, b, strict=True):
         if not (np.isnan(x) or np.isnan(y)):
             pairs.append((x, y))
     table = np.array(pairs)

@@ -9,19 +9,19 @@ from hypothesis.extra.numpy import arrays
 from hstf.imaging.label_values import IGNORED
 from hstf.imaging.sparse_labels import is_sparse
 from hstf.scoring.metrics import (
-    DISTANCE_METRICS,
     METRICS,
-    OVERLAP_METRICS,
     confusion,
     dice,
-    distance_metrics,
     score,
     structure_dice,
     surface,
     surface_distances,
 )
 
-ONE, TWO = {"a": (1,)}, {"a": (1,), "b": (2,)}
+ONE = {"a": (1,)}
+TWO = {"a": (1,), "b": (2,)}
+OVERLAP_METRICS = [name for name, metric in METRICS.items() if metric.kind == "overlap"]
+DISTANCE_METRICS = [name for name, metric in METRICS.items() if metric.kind == "distance"]
 SPACING = (0.7, 1.0, 2.5)
 shapes = st.tuples(*[st.integers(1, 6)] * 3)
 spacings = st.tuples(*[st.floats(0.3, 5.0)] * 3)
@@ -36,23 +36,34 @@ def mask_pairs(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 @st.composite
 def label_pairs(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     shape = draw(shapes)
-    return draw(arrays(np.uint8, shape, elements=st.integers(0, 2))), draw(
-        arrays(np.uint8, shape, elements=st.sampled_from([0, 1, 2, IGNORED]))
-    )
+    prediction = draw(arrays(np.uint8, shape, elements=st.integers(0, 2)))
+    reference = draw(arrays(np.uint8, shape, elements=st.sampled_from([0, 1, 2, IGNORED])))
+    return prediction, reference
+
+
+def distances(a: np.ndarray, b: np.ndarray, spacing: tuple[float, ...]) -> dict[str, float | str]:
+    """Return the distance metrics of two masks."""
+    scores = score(a.astype(np.uint8), b.astype(np.uint8), spacing, ONE)["a"]
+    return {name: scores[name] for name in DISTANCE_METRICS}
 
 
 def brute_surface(mask: np.ndarray) -> list[tuple[int, ...]]:
-    """Voxels of a mask with one of six neighbours outside, voxel by voxel."""
-    voxels = set(map(tuple, np.argwhere(mask).tolist()))
-    steps = [tuple(s * (i == axis) for i in range(3)) for axis in range(3) for s in (-1, 1)]
-    return [
-        v for v in sorted(voxels) if any(tuple(np.add(v, s).tolist()) not in voxels for s in steps)
-    ]
+    """Return the voxels of a mask with a face neighbour outside, voxel by voxel."""
+    voxels = [tuple(voxel) for voxel in np.argwhere(mask).tolist()]
+    inside = set(voxels)
+    steps = np.concatenate([np.eye(3, dtype=int), -np.eye(3, dtype=int)])
+    found = []
+    for voxel in voxels:
+        neighbours = [tuple(neighbour) for neighbour in (steps + voxel).tolist()]
+        if not inside.issuperset(neighbours):
+            found.append(voxel)
+    return found
 
 
 def brute_distances(
     a: np.ndarray, b: np.ndarray, spacing: tuple[float, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distances of all surface voxels of each mask to the other, from all pairs."""
     pairs = np.array(brute_surface(a))[:, None] - np.array(brute_surface(b))[None]
     lengths = np.linalg.norm(pairs * spacing, axis=-1)
     return lengths.min(axis=1), lengths.min(axis=0)
@@ -73,7 +84,7 @@ def test_surface_distances_are_those_of_all_pairs(
 
 @given(label_pairs(), spacings)
 @settings(max_examples=100, deadline=None)
-def test_score_crops_without_changing_anything(
+def test_score_is_the_same_with_and_without_cropping(
     labels: tuple[np.ndarray, np.ndarray], spacing: tuple[float, ...]
 ) -> None:
     prediction, reference = labels
@@ -96,7 +107,7 @@ def test_score_crops_without_changing_anything(
 
 @given(label_pairs())
 @settings(max_examples=60, deadline=None)
-def test_overlap_agrees_with_scikit_learn(labels: tuple[np.ndarray, np.ndarray]) -> None:
+def test_score_agrees_with_scikit_learn(labels: tuple[np.ndarray, np.ndarray]) -> None:
     sklearn = pytest.importorskip("sklearn.metrics")
     prediction, reference = labels
     assume(not is_sparse(reference))
@@ -121,28 +132,33 @@ def test_overlap_agrees_with_scikit_learn(labels: tuple[np.ndarray, np.ndarray])
 REGIONS = {"whole": (1, 2, 3), "core": (1, 3), "enhancing": (3,), "apart": (2,)}
 
 
-@given(shapes.flatmap(lambda shape: st.tuples(
-    arrays(np.uint8, shape, elements=st.integers(0, 3)),
-    arrays(np.uint8, shape, elements=st.sampled_from([0, 1, 2, 3, IGNORED])),
-)), spacings)  # fmt: skip
+@st.composite
+def region_pairs(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    shape = draw(shapes)
+    prediction = draw(arrays(np.uint8, shape, elements=st.integers(0, 3)))
+    reference = draw(arrays(np.uint8, shape, elements=st.sampled_from([0, 1, 2, 3, IGNORED])))
+    return prediction, reference
+
+
+@given(region_pairs(), spacings)
 @settings(max_examples=100, deadline=None)
-def test_a_region_scores_as_the_union_of_its_classes_does(
+def test_score_of_a_region_is_that_of_the_union_of_its_classes(
     labels: tuple[np.ndarray, np.ndarray], spacing: tuple[float, ...]
 ) -> None:
-    """Against each region drawn as a label map of its own, one class in it."""
     prediction, reference = labels
     scores = score(prediction, reference, spacing, REGIONS)
     dices = structure_dice(prediction, reference, REGIONS)
-    for (name, members), found in zip(REGIONS.items(), dices, strict=True):
-        p, r = (np.isin(label, members).astype(np.uint8) for label in labels)
-        r[reference == IGNORED] = IGNORED
-        alone = score(p, r, spacing, ONE)["a"]
-        assert scores[name] == pytest.approx(alone, nan_ok=True) and found == pytest.approx(
-            alone["dice"], nan_ok=True
-        )
+    for (name, classes), found in zip(REGIONS.items(), dices, strict=True):
+        # A label map in which the region is the only class.
+        region_prediction = np.isin(prediction, classes).astype(np.uint8)
+        region_reference = np.isin(reference, classes).astype(np.uint8)
+        region_reference[reference == IGNORED] = IGNORED
+        expected = score(region_prediction, region_reference, spacing, ONE)["a"]
+        assert scores[name] == pytest.approx(expected, nan_ok=True)
+        assert found == pytest.approx(expected["dice"], nan_ok=True)
 
 
-def test_average_surface_distance_agrees_with_monai() -> None:
+def test_surface_distances_agree_with_monai() -> None:
     import torch
     from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
 
@@ -155,7 +171,7 @@ def test_average_surface_distance_agrees_with_monai() -> None:
     symmetric = compute_average_surface_distance(*tensors, symmetric=True, **options)
     directed = compute_average_surface_distance(*tensors, symmetric=False, **options)
     larger_95 = compute_hausdorff_distance(*tensors, percentile=95, **options)
-    found = distance_metrics(a, b, SPACING)
+    found = distances(a, b, SPACING)
     assert found["asd_mm"] == pytest.approx(float(symmetric), rel=1e-5)
     assert found["asd_directed_mm"] == pytest.approx(float(directed), rel=1e-5)
     assert max(np.percentile(forth, 95), np.percentile(back, 95)) == pytest.approx(
@@ -163,22 +179,24 @@ def test_average_surface_distance_agrees_with_monai() -> None:
     )
 
 
-def test_shifted_cube_has_the_distances_of_its_shift() -> None:
+def test_score_of_a_shifted_cube_is_its_shift() -> None:
     a, b = np.zeros((2, 12, 6, 6), bool)
     a[2, 1:5, 1:5] = b[8, 1:5, 1:5] = True
-    assert distance_metrics(a, b, (2.0, 1.0, 1.0)) == pytest.approx(
-        dict.fromkeys(DISTANCE_METRICS, 12.0)
-    )
+    assert distances(a, b, (2.0, 1.0, 1.0)) == pytest.approx(dict.fromkeys(DISTANCE_METRICS, 12.0))
 
 
-def test_hd95_is_the_percentile_of_both_directions_pooled() -> None:
-    """Distances 0 and 30 one way, 0 the other: the larger of the two directed percentiles would be 28.5."""
+def test_hd95_pools_both_directions() -> None:
+    """Distances are 0 and 30 in one direction and 0 in the other.
+
+    The maximum of the two directed percentiles would be 28.5.
+    """
     a, b = np.zeros((2, 40, 1, 1), bool)
-    a[[0, 30], 0, 0], b[0, 0, 0] = True, True
-    assert distance_metrics(a, b, (1, 1, 1))["hd95_mm"] == pytest.approx(27)
+    a[[0, 30], 0, 0] = True
+    b[0, 0, 0] = True
+    assert distances(a, b, (1, 1, 1))["hd95_mm"] == pytest.approx(27)
 
 
-def test_surface_of_a_mask_that_fills_the_array_is_its_edge() -> None:
+def test_surface_of_a_full_array_is_its_edge() -> None:
     edge = np.ones((4, 4, 4), bool)
     edge[1:3, 1:3, 1:3] = False
     np.testing.assert_array_equal(surface(np.ones((4, 4, 4), bool)), edge)
@@ -206,39 +224,41 @@ def test_confusion_is_the_same_in_slabs(monkeypatch: pytest.MonkeyPatch) -> None
     assert whole.sum() == a.size
 
 
-def test_empty_classes() -> None:
-    nothing, something = np.zeros((2, 3, 4, 12), np.uint8)
+def empty_and_one_voxel() -> tuple[np.ndarray, np.ndarray]:
+    """Return a label map ``(3, 4, 12)`` without the class, and one with a voxel of it."""
+    nothing = np.zeros((3, 4, 12), np.uint8)
+    something = nothing.copy()
     something[1, 1, 1] = 1
-    diagonal = 13.0  # of 3 x 4 x 12 voxels of 1 mm
+    return nothing, something
+
+
+def test_score_of_a_class_that_both_lack() -> None:
+    nothing, _ = empty_and_one_voxel()
     both = score(nothing, nothing, (1, 1, 1), ONE)["a"]
     assert both["empty"] == "both"
-    assert (
-        both["dice"]
-        == both["jaccard"]
-        == both["precision"]
-        == both["recall"]
-        == both["accuracy"]
-        == 1
-    )
-    assert both["hd95_mm"] == both["asd_mm"] == both["volume_difference_relative"] == 0
+    assert [both[name] for name in OVERLAP_METRICS] == [1] * len(OVERLAP_METRICS)
+    assert [both[name] for name in DISTANCE_METRICS] == [0] * len(DISTANCE_METRICS)
+    assert both["volume_difference_relative"] == 0
     excluded = score(nothing, nothing, (1, 1, 1), ONE, empty="exclude")["a"]
     assert np.isnan([excluded["dice"], excluded["hd95_mm"]]).all()
+    assert excluded["accuracy"] == 1, "the background is correct"
+
+
+def test_score_of_a_class_that_one_lacks() -> None:
+    nothing, something = empty_and_one_voxel()
     missed = score(nothing, something, (1, 1, 1), ONE)["a"]
-    assert (missed["empty"], missed["dice"], missed["precision"], missed["recall"]) == (
-        "prediction",
-        0,
-        0,
-        0,
-    )
-    assert missed["hd95_mm"] == missed["asd_mm"] == pytest.approx(diagonal)
+    assert missed["empty"] == "prediction"
+    assert (missed["dice"], missed["precision"], missed["recall"]) == (0, 0, 0)
+    # The diagonal of 3 x 4 x 12 voxels of 1 mm.
+    assert missed["hd95_mm"] == missed["asd_mm"] == pytest.approx(13)
     assert missed["volume_difference_relative"] == -1
     invented = score(something, nothing, (1, 1, 1), ONE, empty="exclude")["a"]
     assert (invented["empty"], invented["dice"]) == ("reference", 0)
     assert np.isnan(invented["volume_difference_relative"])
-    assert set(METRICS) | {"empty"} == invented.keys()
+    assert list(invented) == [*METRICS, "empty"]
 
 
-def test_voxels_to_ignore_count_for_nothing() -> None:
+def test_score_leaves_out_ignored_voxels() -> None:
     generator = np.random.default_rng(1)
     prediction, reference = generator.integers(0, 2, (2, 8, 8, 8), dtype=np.uint8)
     reference[4:] = IGNORED
@@ -247,22 +267,21 @@ def test_voxels_to_ignore_count_for_nothing() -> None:
     assert score(prediction, reference, SPACING, ONE) == score(other, reference, SPACING, ONE)
 
 
-def test_a_sparse_reference_tells_overlap_on_its_voxels_and_nothing_else() -> None:
+def test_score_with_a_sparse_reference_is_only_the_overlap_on_its_voxels() -> None:
     reference = np.full((8, 8, 8), IGNORED, np.uint8)
-    reference[1, 1, :6], reference[5, 5, :6] = 1, 0
+    reference[1, 1, :6] = 1
+    reference[5, 5, :6] = 0
     prediction = np.zeros((8, 8, 8), np.uint8)
-    prediction[1:4, :, 2:], prediction[6, 6, 6] = (
-        1,
-        2,
-    )  # four of six; the others lie where nothing is known
+    # Four of the six voxels of class 1; all other predicted voxels are ignored in the reference.
+    prediction[1:4, :, 2:] = 1
+    prediction[6, 6, 6] = 2
     structures = {"a": (1,), "b": (2,), "c": (3,), "ab": (1, 2)}
     scores = score(prediction, reference, SPACING, structures)
-    assert (scores["a"]["dice"], scores["a"]["recall"], scores["a"]["empty"]) == (
-        0.8,
-        pytest.approx(4 / 6),
-        "",
-    )
-    assert np.isnan([scores["a"][name] for name in METRICS if name not in OVERLAP_METRICS]).all()
+    assert scores["a"]["dice"] == 0.8
+    assert scores["a"]["recall"] == pytest.approx(4 / 6)
+    assert scores["a"]["empty"] == ""
+    others = [scores["a"][name] for name in METRICS if name not in OVERLAP_METRICS]
+    assert np.isnan(others).all()
     for name in "bc":
         assert scores[name]["empty"] == "unknown"
         assert np.isnan([scores[name][metric] for metric in METRICS]).all()
@@ -272,7 +291,7 @@ def test_a_sparse_reference_tells_overlap_on_its_voxels_and_nothing_else() -> No
     assert (missed["dice"], missed["empty"]) == (0, "prediction")
 
 
-def test_different_shapes_are_refused() -> None:
+def test_dice_and_confusion_refuse_different_shapes() -> None:
     with pytest.raises(ValueError, match="shapes"):
         dice(np.zeros((2, 2)), np.zeros((2, 3)))
     with pytest.raises(ValueError, match="shapes"):

@@ -1,0 +1,1 @@
+"""The stage ``compare``: methods and seeds on the same data."""

@@ -1,0 +1,1 @@
+"""The stage ``evaluate``: predict and score the test cases of a round."""

@@ -12,6 +12,7 @@ writes. Predictions are scored in native space.
 
 import argparse
 
+from hstf.experiment.context import StageContext
 from hstf.stages.evaluate.cases import evaluate_shard
 from hstf.stages.evaluate.scales import evaluate_scales
 from hstf.stages.evaluate.summary import summarise_round
