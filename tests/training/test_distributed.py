@@ -30,7 +30,7 @@ from hstf.training.patches import PatchSource, TrainingCase
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
-SECONDS = 120
+SECONDS = 300
 """Maximum time of a start: a busy machine is slow to import torch."""
 
 
