@@ -193,12 +193,8 @@ class SlidingWindow:
     def _zoomed_patch(self, scales: Sequence[float]) -> list[int]:
         """Return the size of the window that covers the anatomy of the planned patch."""
         patch = []
-        for size, scale, divisor in zip(
-            self.patch_size,
-            scales,
-            self.divisor,
-            strict=True,
-        ):
+        axes = zip(self.patch_size, scales, self.divisor, strict=True)
+        for size, scale, divisor in axes:
             # Two voxels remain at the deepest level: instance norm cannot normalise a single one.
             minimum = min(2, size // divisor)
             multiples = ceil(size * scale / divisor - 1e-6)

@@ -270,20 +270,10 @@ def summarise(
         )
         probabilities[:, slab] = _to_uint8(mean)
         uncertainty[:, slab] = _to_uint8(maps)
-        counts.add(
-            probabilities[:, slab].argmax(axis=0),
-            maps[0],
-            groups,
-        )
-    return TtaSummary(
-        probabilities,
-        uncertainty,
-        counts.agreement(
-            means.keys,
-            structures,
-            voxel_ml,
-        ),
-    )
+        label = probabilities[:, slab].argmax(axis=0)
+        counts.add(label, maps[0], groups)
+    agreement = counts.agreement(means.keys, structures, voxel_ml)
+    return TtaSummary(probabilities, uncertainty, agreement)
 
 
 def _mean(arrays: Iterable[np.ndarray]) -> np.ndarray:

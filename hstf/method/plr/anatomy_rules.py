@@ -231,9 +231,9 @@ def keep_components(
     labelled one counts as smaller by that factor: a false ventricle in the chest wall may be larger
     than the true one, but it is not surrounded by a heart.
 
-    The removed voxels get the most likely class outside of the structure. This may leave fragments
-    in other structures. The fragments are removed next, but stay in the other structures of the
-    voxel: a fragment of tumour core becomes oedema, which breaks no other rule.
+    The removed voxels get the most likely class outside of the structure. This may create fragments
+    of other structures, which are removed in a second pass. Their voxels only leave the structure
+    of the fragment and stay in their other structures: a fragment of tumour core becomes oedema.
 
     Args:
         label: ``(X, Y, Z)`` uint8 class index.

@@ -64,13 +64,9 @@ class Component:
     @property
     def features(self) -> Triple:
         """Log odds of the probability, log2 of the volume (ml), and agreement."""
-        p = float(
-            np.clip(
-                self.probability,
-                PROBABILITY_MARGIN,
-                1 - PROBABILITY_MARGIN,
-            )
-        )
+        lower = PROBABILITY_MARGIN
+        upper = 1 - PROBABILITY_MARGIN
+        p = float(np.clip(self.probability, lower, upper))
         log_odds = float(np.log(p / (1 - p)))
         log_volume = float(np.log2(self.volume_ml))
         return log_odds, log_volume, self.agreement

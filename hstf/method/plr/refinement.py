@@ -202,12 +202,7 @@ class LabelCleaner:
             changed["components"] = cleaned != label
             label = cleaned
         if self.config.judge_lesions and self.lesions:
-            cleaned = self._judge_lesions(
-                label,
-                probabilities,
-                scale_variance,
-                judgement,
-            )
+            cleaned = self._judge_lesions(label, probabilities, scale_variance, judgement)
             changed["lesions"] = cleaned != label
             label = cleaned
         if self.config.fill_holes:
@@ -255,12 +250,7 @@ class LabelCleaner:
                 dropped[index] = not kept
                 kept_probability[index] = round(255 * likely) if kept else 0
             targets = classes_outside(name, self.rules.classes)
-            reassign_voxels(
-                cleaned,
-                dropped[numbers],
-                probabilities,
-                targets,
-            )
+            reassign_voxels(cleaned, dropped[numbers], probabilities, targets)
             judgement.probability = np.maximum(judgement.probability, kept_probability[numbers])
         return cleaned
 
@@ -306,26 +296,14 @@ class VoxelWeighting:
     def _low_confidence(self, weight: np.ndarray) -> np.ndarray:
         """Lower the weight where confidence is below the threshold of the class."""
         thresholds = list(self.calibration.thresholds.values())
-        doubtful = below_threshold(
-            self.clean.label,
-            self.clean.confidence,
-            thresholds,
-        )
-        scale_weight(
-            weight,
-            doubtful,
-            self.config.below_threshold_weight,
-        )
+        doubtful = below_threshold(self.clean.label, self.clean.confidence, thresholds)
+        scale_weight(weight, doubtful, self.config.below_threshold_weight)
         return doubtful
 
     def _changed(self, weight: np.ndarray) -> np.ndarray:
         """Lower the weight where the clean-up changed the label."""
         changed = reduce(np.logical_or, self.clean.changed.values())
-        cap_weight(
-            weight,
-            changed,
-            self.config.changed_weight,
-        )
+        cap_weight(weight, changed, self.config.changed_weight)
         return changed
 
     def _kept_lesions(self, weight: np.ndarray) -> np.ndarray:
@@ -350,11 +328,7 @@ class VoxelWeighting:
             probability = structure_probability(self.clean.probabilities, classes)
             likely = probability >= 255 * model.possible
             possible |= likely & ~structure_mask(self.clean.label, classes)
-        cap_weight(
-            weight,
-            possible,
-            self.config.possible_lesion_weight,
-        )
+        cap_weight(weight, possible, self.config.possible_lesion_weight)
         return possible
 
 
@@ -393,12 +367,7 @@ def refine_case(
     label_counts = {}
     for name, voxels in clean.changed.items():
         label_counts[name] = int(np.count_nonzero(voxels))
-        make_certain(
-            clean.probabilities,
-            clean.label,
-            voxels,
-            255,
-        )
+        make_certain(clean.probabilities, clean.label, voxels, 255)
     return Refined(
         label=clean.label,
         weight=weight,
@@ -434,10 +403,10 @@ def judge(
     if not config.select_cases:
         reason = "every case is used (refine.select_cases is off)"
         return Verdict(
-            predicted,
-            mean,
-            low,
-            high,
+            predicted=predicted,
+            mean=mean,
+            low=low,
+            high=high,
             accepted=True,
             reason=reason,
         )
@@ -452,10 +421,10 @@ def judge(
         problems.append(f"predicted Dice {mean:.3f} is below {bound:.3f}")
     reason = "; ".join(problems) or f"predicted Dice {mean:.3f} reaches {bound:.3f}"
     return Verdict(
-        predicted,
-        mean,
-        low,
-        high,
+        predicted=predicted,
+        mean=mean,
+        low=low,
+        high=high,
         accepted=not problems,
         reason=reason,
     )
