@@ -1,4 +1,4 @@
-"""Evaluation with a stand-in for the networks: scores, skipping, summary, table of rounds."""
+"""Evaluation with a predictor that replaces the networks: scores, summary, table of rounds."""
 
 import shutil
 from pathlib import Path
@@ -16,8 +16,8 @@ from support.evaluation_files import (
     FakePredictor,
     evaluate_all,
     evaluate_shard,
+    install_predictors,
     make_experiment,
-    stand_in,
     summarise_round,
     truth,
     write_nifti,
@@ -53,7 +53,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
 
 @pytest.fixture
 def predictors(config: Config, monkeypatch: pytest.MonkeyPatch) -> dict[int, FakePredictor]:
-    return stand_in(config, monkeypatch)
+    return install_predictors(config, monkeypatch)
 
 
 def report_context(config: Config) -> StageContext:
@@ -133,7 +133,7 @@ def test_summarise_round_writes_tables_and_summary(
 
 
 def write_case(case_id: str, image: np.ndarray, label: np.ndarray) -> None:
-    """Replace image and label of a case. The stand-in predicts the image; both are file values."""
+    """Replace image and label of a case by file values. The fake predictor returns the image."""
     write_nifti(Path(f"{case_id}.nii.gz"), image.astype(np.float32))
     write_nifti(Path(f"{case_id}_label.nii.gz"), label.astype(np.uint8))
 

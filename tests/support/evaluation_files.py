@@ -1,9 +1,8 @@
-"""An experiment to evaluate, and a stand-in for its networks."""
+"""An experiment to evaluate, and a predictor that replaces its networks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -16,6 +15,7 @@ from hstf.experiment.tables import LABELS as LABELS_TABLE
 from hstf.experiment.tables import REFINE
 from hstf.imaging.regions import Structures, structure_mask
 from hstf.imaging.volumes import Volume
+from hstf.method.inference import Prediction
 from hstf.runtime.files import sha256_file, write_csv, write_text
 from hstf.scoring.documents import EvaluationSummary
 from hstf.stages.evaluate import cases as evaluate_cases
@@ -26,11 +26,21 @@ from support.tiny_model import calibration
 SHAPE = (12, 10, 8)
 AFFINE = np.diag([2.0, 1.0, 3.0, 1.0])
 LABELS = {"background": 0, "liver": 7, "tumour": 3, "ignore": 99}
-LIVER, TUMOUR = 7, 3
+LIVER = 7
+TUMOUR = 3
+CASES = {
+    "a": ("test", "p1"),
+    "b": ("test", "p1"),
+    "c": ("test", "p2"),
+    "l": ("labelled", "p3"),
+    "u": ("unlabelled", "p4"),
+    "v": ("unlabelled", "p5"),
+}
+"""Split and patient of each case."""
 
 
 def truth(position: int) -> np.ndarray:
-    """File values of a box of liver that starts at ``position`` along X, with a tumour."""
+    """Return the file values of a box of liver that starts at ``position`` on X, with a tumour."""
     label = np.zeros(SHAPE, np.uint8)
     label[1 + position : 7, 2:8, 1:6] = LIVER
     label[2 + position : 4 + position, 3:5, 2:4] = TUMOUR
@@ -45,56 +55,59 @@ def write_nifti(path: Path, data: np.ndarray) -> Path:
 
 @dataclass
 class FakePredictor:
-    """Finds the liver in an image whose voxels are file values, and misses voxels by ``shift`` along X."""
+    """Segments an image whose voxels are file values.
+
+    The members are correct, and the ensemble is shifted by ``shift`` voxels along X.
+    """
 
     names: Sequence[str]
     shift: int
     calls: list[int] = field(default_factory=list)
+    """Number of volumes of each call."""
 
-    def predict(self, volumes: list[Volume], probabilities_of: Structures) -> SimpleNamespace:
+    def predict(self, volumes: list[Volume], probabilities_of: Structures) -> Prediction:
         self.calls.append(len(volumes))
-        indices = np.select([volumes[0].data == LIVER, volumes[0].data == TUMOUR], [1, 2]).astype(
-            np.uint8
-        )
+        values = volumes[0].data
+        indices = np.select([values == LIVER, values == TUMOUR], [1, 2]).astype(np.uint8)
         label = np.roll(indices, self.shift, axis=0)
-        probabilities = {
-            n: (structure_mask(label, m) * 204).astype(np.uint8)
-            for n, m in probabilities_of.items()
-        }
-        return SimpleNamespace(
-            label=label, members=dict.fromkeys(self.names, indices), probabilities=probabilities
-        )
+        probabilities = {}
+        for name, classes in probabilities_of.items():
+            probabilities[name] = (structure_mask(label, classes) * 204).astype(np.uint8)
+        return Prediction(label, dict.fromkeys(self.names, indices), probabilities)
 
 
-def make_experiment(tmp_path: Path) -> Config:
-    """Two patients' three test scans, two unlabelled cases (one with a withheld label), one labelled case."""
+def make_experiment(folder: Path) -> Config:
+    """Write the scans, plan, calibration and weights of an experiment.
+
+    There are three test scans of two patients, two unlabelled cases (one has a withheld label) and
+    one labelled case.
+    """
     rows = []
-    for number, (case_id, split, group) in enumerate(
-        [
-            ("a", "test", "p1"),
-            ("b", "test", "p1"),
-            ("c", "test", "p2"),
-            ("l", "labelled", "p3"),
-            ("u", "unlabelled", "p4"),
-            ("v", "unlabelled", "p5"),
-        ]
-    ):
+    for number, (case_id, (split, group)) in enumerate(CASES.items()):
         label = truth(number % 3)
-        write_nifti(tmp_path / f"{case_id}.nii.gz", label.astype(np.float32))
-        write_nifti(tmp_path / f"{case_id}_label.nii.gz", label)
-        rows.append(
-            {
-                "case_id": case_id, "image": f"{case_id}.nii.gz", "split": split, "group": group, "site": "x",
-                "label": "" if case_id == "v" else f"{case_id}_label.nii.gz",
-            }
-        )  # fmt: skip
-    write_csv(tmp_path / "cases.csv", rows, list(rows[0]))
+        write_nifti(folder / f"{case_id}.nii.gz", label.astype(np.float32))
+        write_nifti(folder / f"{case_id}_label.nii.gz", label)
+        row = {
+            "case_id": case_id,
+            "image": f"{case_id}.nii.gz",
+            "split": split,
+            "group": group,
+            "site": "x",
+            "label": "" if case_id == "v" else f"{case_id}_label.nii.gz",
+        }
+        rows.append(row)
+    write_csv(folder / "cases.csv", rows, list(rows[0]))
     config = Config.model_validate(
         {
-            "experiment": "toy", "cases": "cases.csv", "labels": LABELS, "rounds": 1, "shard_size": 2,
-            "warmup": {"folds": 2}, "evaluate": {"bootstrap": 100},
+            "experiment": "toy",
+            "cases": "cases.csv",
+            "labels": LABELS,
+            "rounds": 1,
+            "shard_size": 2,
+            "warmup": {"folds": 2},
+            "evaluate": {"bootstrap": 100},
         }
-    )  # fmt: skip
+    )
     layout = Layout.of(config)
     write_text(layout.plan, "{}")
     calibration().save(layout.calibration)
@@ -104,35 +117,41 @@ def make_experiment(tmp_path: Path) -> Config:
     return config
 
 
-def stand_in(config: Config, monkeypatch: pytest.MonkeyPatch) -> dict[int, FakePredictor]:
-    """The stand-in of each round: the warm-up is off by two voxels, the student by one."""
-    fakes = {number: FakePredictor(members(config, number), shift=2 - number) for number in (0, 1)}
+def install_predictors(config: Config, monkeypatch: pytest.MonkeyPatch) -> dict[int, FakePredictor]:
+    """Replace the model of each round: the warm-up is shifted by two voxels, the student by one."""
+    fakes = {}
+    for number in (0, 1):
+        fakes[number] = FakePredictor(members(config, number), shift=2 - number)
     monkeypatch.setattr(evaluate_cases, "load_predictor", lambda context: fakes[context.round])
     return fakes
 
 
 def write_pseudo_labels(config: Config) -> None:
-    """Case u: the label off by one voxel, low weight in the upper half of Z; case v has no withheld label."""
+    """Write the pseudo-labels of round 1.
+
+    They are shifted by one voxel and have no weight in the upper half of Z. Case v has no withheld
+    label.
+    """
     layout = Layout.of(config)
-    folder, rows = layout.pseudo_labels(1), []
+    folder = layout.pseudo_labels(1)
     weight = np.full(SHAPE, 255, np.uint8)
     weight[..., 4:] = 0
+    rows = []
     for case_id, predicted in (("u", 0.75), ("v", 0.5)):
         files = [
             write_nifti(folder / f"{case_id}.nii.gz", np.roll(truth(1), 1, axis=0)),
             write_nifti(folder / f"{case_id}.weight.nii.gz", weight),
         ]
-        rows.append(
-            {
-                "case_id": case_id,
-                "accepted": True,
-                "predicted_dice": predicted,
-                "predicted_dice_low": predicted - 0.05,
-                "predicted_dice_high": predicted + 0.05,
-                "files": [file.name for file in files],
-                "sha256": [sha256_file(file) for file in files],
-            }
-        )
+        row = {
+            "case_id": case_id,
+            "accepted": True,
+            "predicted_dice": predicted,
+            "predicted_dice_low": predicted - 0.05,
+            "predicted_dice_high": predicted + 0.05,
+            "files": [file.name for file in files],
+            "sha256": [sha256_file(file) for file in files],
+        }
+        rows.append(row)
     REFINE.write(layout.pseudo_labels_table(1, "unlabelled_0"), rows)
     REFINE.write(layout.refine(1), rows)
     labels = [{"case_id": "u", "source": "automatic"}, {"case_id": "v", "source": "rejected"}]
