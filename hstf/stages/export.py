@@ -117,7 +117,11 @@ def _copy_weights(weights: Mapping[str, Path], folder: Path) -> list[ModelMember
         target = weights_path(folder, name)
         save_network(target, network, public)
         members.append(
-            ModelMember(name=name, sha256=sha256_file(target), trained_as=sha256_file(path))
+            ModelMember(
+                name=name,
+                sha256=sha256_file(target),
+                trained_as=sha256_file(path),
+            )
         )
     return members
 
@@ -130,7 +134,13 @@ def _exported_model(context: StageContext, members: list[ModelMember]) -> Export
         format=FORMAT,
         experiment=context.experiment,
         members=members,
-        labels=dict(zip(config.class_names, config.class_values, strict=True)),
+        labels=dict(
+            zip(
+                config.class_names,
+                config.class_values,
+                strict=True,
+            )
+        ),
         modalities=dict(config.modalities),
         predict=config.predict,
         preprocess=config.preprocess,
@@ -164,7 +174,11 @@ def _scores(context: StageContext) -> ModelScores | None:
         return None
     summary = EvaluationSummary.load(path)
     classes = {name: scores.dice for name, scores in summary.classes.items()}
-    return ModelScores(cases=summary.cases, dice=summary.dice, classes=classes)
+    return ModelScores(
+        cases=summary.cases,
+        dice=summary.dice,
+        classes=classes,
+    )
 
 
 class BundleTensor(Part):
@@ -242,7 +256,12 @@ def bundle_metadata(model: ExportedModel) -> BundleMetadata:
     )
 
 
-def _tensor(form: str, modality: str, channels: Sequence[str], patch: list[int]) -> BundleTensor:
+def _tensor(
+    form: str,
+    modality: str,
+    channels: Sequence[str],
+    patch: list[int],
+) -> BundleTensor:
     return BundleTensor(
         format=form,
         modality=modality,

@@ -1,11 +1,12 @@
-"""``hstf track``: show a round in MLflow. Tracking never fails a run: whatever goes wrong is a warning.
+"""``hstf track``: show a round in MLflow. Tracking never fails a run: every problem is a warning.
 
-An MLflow experiment per ``experiment:``, and in it a run ``round_<r>`` with the parameters, the training
-curves of each member, the scores and the small files of that round. A round logged again with the same
-content stays as it is; with other content its run is replaced (MLflow can neither change a parameter nor
-take a metric back), and the notes and tags of people move along.
+An experiment of HSTF is an experiment of MLflow, and each round is a run called ``round_<r>``. The
+run has the parameters, the training curves of each ensemble member, the scores and the small files
+of the round. If a round is tracked again with the same content, its run stays. With other content
+the run is replaced, because MLflow can neither change a parameter nor take a metric back. Notes and
+tags that people have added to the old run are copied.
 
-Writes ``round_<r>/track.json``: ``logged``, then experiment and run, or the ``reason`` why not.
+The result is stored in ``round_<r>/track.json``, see :class:`Tracking`.
 """
 
 import argparse
@@ -21,34 +22,40 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hstf import __version__
 from hstf.config.track import VARIABLE, without_credentials
 from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
+from hstf.experiment.plan import Plan
 from hstf.experiment.tables import HISTORY, LABELS, REFINE
 from hstf.imaging.overlays import overlay_path
+from hstf.runtime.documents import Document
 from hstf.runtime.errors import HstfError
-from hstf.runtime.files import (
-    atomic_path,
-    read_json,
-    sha256_file,
-    sha256_json,
-    write_json,
-)
+from hstf.runtime.files import atomic_path, read_json, sha256_file, sha256_json
 from hstf.runtime.locks import exclusive
-from hstf.stages.report.results import to_number
+from hstf.scoring.averages import finite_or_none, mean
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-DEADLINE_SECONDS = 600.0  # for all of it, whatever the server does
-BATCH = 1000  # metrics in one request, MLflow's limit
-PARAMETER_BATCH = 100
-OVERLAYS = 8
-PLANNED = ("spacing", "patch_size", "batch_size", "channels", "strides")
-COMMON_KEYS = (
+DEADLINE_SECONDS = 600.0
+"""Time for everything, whatever the server does."""
+METRICS_PER_REQUEST = 1000
+"""Upper bound of MLflow."""
+PARAMETERS_PER_REQUEST = 100
+"""Upper bound of MLflow."""
+MAXIMUM_OVERLAYS = 8
+MAXIMUM_REASON = 2000
+"""Number of characters of the reason in ``track.json``."""
+SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+"""Environment variables whose values are never written."""
+SQLITE = "sqlite:///"
+
+PLAN_KEYS = {"spacing", "patch_size", "batch_size", "channels", "strides"}
+"""Keys of the plan that are parameters of a run."""
+COMMON_KEYS = {
     "preprocess",
     "network",
     "predict",
@@ -60,78 +67,117 @@ COMMON_KEYS = (
     "seed",
     "teacher",
     "refine",
-)
-WARMUP_KEYS = ("plan", "warmup", "calibrate", *COMMON_KEYS)
-ROUND_KEYS = ("student", *COMMON_KEYS)
+}
+"""Sections and keys of the configuration that are parameters of every run."""
+WARMUP_KEYS = COMMON_KEYS | {"plan", "warmup", "calibrate"}
+ROUND_KEYS = COMMON_KEYS | {"student"}
+
+
+class Tracking(Document):
+    """``track.json``: whether a round is in MLflow. Keys without a value are left out."""
+
+    stage: ClassVar[str] = "track"
+
+    logged: bool
+    reason: str | None = None
+    """Why the round is not in MLflow."""
+    uri: str | None = None
+    """Address of MLflow, without credentials."""
+    experiment: str | None = None
+    run: str | None = None
+    run_id: str | None = None
+    show: str | None = None
+    """Command or address that shows the runs."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Convert the document to plain JSON values."""
+        return self.model_dump(mode="json", exclude_none=True)
 
 
 def run(args: argparse.Namespace) -> int:
+    """Track a round."""
     track(StageContext.of_arguments(args, "track"))
     return 0
 
 
-def track(context: StageContext) -> dict[str, Any]:
-    """Log round ``number`` to MLflow and write ``track.json``; returns its content."""
+def track(context: StageContext) -> Tracking:
+    """Log a round to MLflow and write ``track.json``.
+
+    Returns:
+        The content of ``track.json``. Nothing is raised.
+    """
     number = context.round
-    outcome = _outcome(context)
-    write_json(context.layout.track(number), outcome)
-    if outcome["logged"]:
-        print(f"{outcome['run']} is in MLflow; to look at it: {outcome['show']}", flush=True)
+    tracking = _try_to_log(context)
+    tracking.save(context.layout.track(number))
+    if tracking.logged:
+        print(f"{tracking.run} is in MLflow. To see it: {tracking.show}", flush=True)
     elif context.config.track.enabled:
         print(
-            f"hstf track: warning: round {number} is not in MLflow: {outcome['reason']}",
+            f"hstf track: warning: round {number} is not in MLflow: {tracking.reason}",
             file=sys.stderr,
             flush=True,
         )
-    return outcome
+    return tracking
 
 
-def _outcome(context: StageContext) -> dict[str, Any]:
-    config = context.config
-    if not config.track.enabled:
-        return {"logged": False, "reason": "track.enabled is false"}
+def _try_to_log(context: StageContext) -> Tracking:
+    """Log a round; a problem becomes the reason why it is not logged."""
+    section = context.config.track
+    if not section.enabled:
+        return Tracking(logged=False, reason="track.enabled is false")
     try:
         with _deadline(DEADLINE_SECONDS):
-            return {"logged": True, **_log(context)}
+            return _log(context)
     except _TimeUp:
         reason = f"MLflow took more than {DEADLINE_SECONDS:.0f} s"
     except HstfError as error:
         reason = str(error)
-    except Exception as error:  # whatever MLflow, a database or a network comes up with
+    except Exception as error:
+        # MLflow, databases and networks raise errors of many types.
         reason = f"{type(error).__name__}: {error}"
-    return {"logged": False, "reason": without_secrets(reason, config.track.uri)[:2000]}
-
-
-SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+    return Tracking(logged=False, reason=without_secrets(reason, section.uri)[:MAXIMUM_REASON])
 
 
 def with_variables(uri: str) -> str:
-    """``uri`` with the environment's values in place of ``${NAME}``.
+    """Replace ``${NAME}`` in an address by the value of the environment variable.
 
     Raises:
-        HstfError: a variable is not set.
+        HstfError: if a variable is not set.
     """
     missing = [name for name in VARIABLE.findall(uri) if name not in os.environ]
     if missing:
         raise HstfError(
             f"track.uri names {', '.join(missing)}, which the environment does not set."
+            " Set it and run the stage again."
         )
     return VARIABLE.sub(lambda match: os.environ[match[1]], uri)
 
 
 def without_secrets(text: str, uri: str) -> str:
-    """``text`` without credentials of addresses and without the values of secret environment variables."""
-    for value in filter(None, map(os.environ.get, (*SECRETS, *VARIABLE.findall(uri)))):
-        text = text.replace(value, "***")
+    """Remove credentials of addresses and the values of secret environment variables.
+
+    Args:
+        text: the text.
+        uri: an address; the variables that it names are secret.
+    """
+    for name in (*SECRETS, *VARIABLE.findall(uri)):
+        value = os.environ.get(name)
+        if value:
+            text = text.replace(value, "***")
     return without_credentials(text)
 
 
 class _TimeUp(BaseException):
-    """Not an ``Exception``: MLflow catches those and tries again."""
+    """The deadline has passed.
+
+    This is not an ``Exception``, because MLflow catches those and tries again.
+    """
 
 
 @contextmanager
 def _deadline(seconds: float) -> Iterator[None]:
+    """Raise :class:`_TimeUp` in the block after some seconds."""
+
     def stop(*_: object) -> None:
         raise _TimeUp
 
@@ -150,149 +196,174 @@ class RoundLog:
 
     parameters: dict[str, str]
     curves: list[tuple[str, int, float]]
-    """Name, step and value, from the members' ``history.csv``."""
+    """Name, step and value of each point, from ``history.csv`` of each member."""
     scores: dict[str, float]
     files: list[tuple[Path, str]] = field(default_factory=list)
-    """A file and the artefact folder that it goes to."""
+    """Each file and its folder among the artefacts."""
     config_text: str = ""
 
     @property
     def digest(self) -> str:
-        """Equal for equal content."""
+        """SHA-256, equal for equal content."""
         files = [(folder, path.name, sha256_file(path)) for path, folder in self.files]
         return sha256_json([self.parameters, self.curves, self.scores, files, self.config_text])
 
 
 def collect(context: StageContext) -> RoundLog:
-    """Read the files of round ``number``; those that are not there are left out."""
+    """Read the files of a round. Files that do not exist are left out."""
     layout = context.layout
     number = context.round
     text = layout.config.read_text(encoding="utf-8") if layout.config.is_file() else ""
+    curves = []
+    for member in context.schedule.members(number):
+        curves += _curves(layout, number, member)
+    files = [(path, "") for path in _small_files(layout, number)]
+    files += [(path, "overlays") for path in _overlays(layout, number)]
     return RoundLog(
         parameters=_parameters(context),
-        curves=[
-            point
-            for member in context.schedule.members(number)
-            for point in _curve(layout, number, member)
-        ],
-        scores={**_summary_scores(layout, number), **_label_counts(layout, number)},
-        files=[
-            *_small_files(layout, number),
-            *((path, "overlays") for path in _overlays(layout, number)),
-        ],
+        curves=curves,
+        scores=_summary_scores(layout, number) | _label_scores(layout, number),
+        files=files,
         config_text=without_credentials(text),
     )
 
 
 def _parameters(context: StageContext) -> dict[str, str]:
     keys = ROUND_KEYS if context.round else WARMUP_KEYS
-    values = context.config.model_dump(mode="json", include=set(keys))
-    path = context.layout.plan
-    plan = read_json(path) if path.is_file() else {}
-    planned = {key: plan[key] for key in PLANNED if key in plan}
-    return {metric_name(k): str(v) for k, v in flatten({**values, "planned": planned}, ".")}
+    values = context.config.model_dump(mode="json", include=keys)
+    values["planned"] = {}
+    if context.layout.plan.is_file():
+        plan = Plan.load(context.layout.plan)
+        values["planned"] = plan.model_dump(mode="json", include=PLAN_KEYS)
+    return {metric_name(name): str(value) for name, value in flatten(values, ".")}
 
 
 def flatten(content: Mapping[str, Any], separator: str) -> Iterator[tuple[str, Any]]:
-    """The leaves of nested mappings, each with its path."""
+    """Yield the values of nested mappings with their paths.
+
+    Args:
+        content: the mappings.
+        separator: text between the keys of a path.
+
+    Example:
+        >>> list(flatten({"a": {"b": 1}, "c": 2}, "/"))
+        [('a/b', 1), ('c', 2)]
+    """
     for key, value in content.items():
-        if isinstance(value, Mapping):
-            yield from (
-                (f"{key}{separator}{name}", leaf) for name, leaf in flatten(value, separator)
-            )
-        else:
+        if not isinstance(value, Mapping):
             yield str(key), value
+            continue
+        for name, inner in flatten(value, separator):
+            yield f"{key}{separator}{name}", inner
 
 
 def metric_name(text: str) -> str:
-    """``text`` with the characters that MLflow refuses in names replaced."""
-    return re.sub(r"[^\w\-. /]", "_", text, flags=re.ASCII)
+    """Replace the characters that MLflow refuses in names."""
+    return re.sub(
+        r"[^\w\-. /]",
+        "_",
+        text,
+        flags=re.ASCII,
+    )
 
 
-def _curve(layout: Layout, number: int, member: str) -> list[tuple[str, int, float]]:
+def _curves(
+    layout: Layout,
+    number: int,
+    member: str,
+) -> list[tuple[str, int, float]]:
+    """Return the points of the training curves of a member."""
     path = layout.history(number, member)
     rows = HISTORY.records(path) if path.is_file() else []
     prefix = f"{'student' if number else 'warmup'}/{member}"
-    return [
-        (metric_name(f"{prefix}/{column}"), row["step"], value)
-        for row in rows
-        for column, text in row.items()
-        if column != "step" and (value := to_number(text)) is not None
-    ]
+    points = []
+    for row in rows:
+        for column, cell in row.items():
+            value = None if column == "step" else finite_or_none(cell)
+            if value is not None:
+                points.append((metric_name(f"{prefix}/{column}"), row["step"], value))
+    return points
 
 
 def _summary_scores(layout: Layout, number: int) -> dict[str, float]:
+    """Return all numbers of ``summary.json``."""
     path = layout.evaluation_summary(number)
     summary = read_json(path) if path.is_file() else {}
-    leaves = (
-        (f"test/{name}", to_number(leaf))
-        for name, leaf in flatten(summary, "/")
-        if not isinstance(leaf, str)
-    )
-    return {metric_name(name): value for name, value in leaves if value is not None}
+    scores = {}
+    for name, value in flatten(summary, "/"):
+        if isinstance(value, int | float):
+            scores[metric_name(f"test/{name}")] = float(value)
+    return scores
 
 
-def _label_counts(layout: Layout, number: int) -> dict[str, float]:
+def _label_scores(layout: Layout, number: int) -> dict[str, float]:
+    """Return the number of labels of each source, and their mean predicted Dice."""
     path = layout.labels_table(number)
     rows = LABELS.records(path) if path.is_file() else []
-    counts = Counter(row["source"] for row in rows)
-    dice = [value for row in rows if (value := to_number(row.get("predicted_dice"))) is not None]
-    scores: dict[str, float] = {
-        f"pseudo_labels/{source}": count for source, count in counts.items()
-    }
-    return scores | ({"pseudo_labels/predicted_dice": sum(dice) / len(dice)} if dice else {})
+    scores: dict[str, float] = {}
+    for source, count in Counter(row["source"] for row in rows).items():
+        scores[f"pseudo_labels/{source}"] = count
+    dice = mean(row["predicted_dice"] for row in rows)
+    if dice is not None:
+        scores["pseudo_labels/predicted_dice"] = dice
+    return scores
 
 
-def _small_files(layout: Layout, number: int) -> list[tuple[Path, str]]:
+def _small_files(layout: Layout, number: int) -> list[Path]:
     paths = [layout.plan, layout.evaluation_summary(number), layout.evaluation_cases(number)]
-    paths += (
-        [layout.refine(number), layout.labels_table(number)] if number else [layout.calibration]
-    )
-    return [(path, "") for path in paths if path.is_file()]
+    if number:
+        paths += [layout.refine(number), layout.labels_table(number)]
+    else:
+        paths.append(layout.calibration)
+    return [path for path in paths if path.is_file()]
 
 
 def _overlays(layout: Layout, number: int) -> list[Path]:
-    """Pictures of the least certain pseudo-labels, which ``refine.csv`` names first."""
+    """Return pictures of the least certain pseudo-labels, which come first in ``refine.csv``."""
     table = layout.refine(number)
     rows = REFINE.records(table) if table.is_file() else []
-    paths = (overlay_path(layout.pseudo_labels(number), row["case_id"]) for row in rows)
-    return [path for path in paths if path.is_file()][:OVERLAYS]
+    folder = layout.pseudo_labels(number)
+    paths = [overlay_path(folder, row["case_id"]) for row in rows]
+    return [path for path in paths if path.is_file()][:MAXIMUM_OVERLAYS]
 
 
-def _log(context: StageContext) -> dict[str, str]:
-    config = context.config
+def _log(context: StageContext) -> Tracking:
+    """Log a round to MLflow."""
+    section = context.config.track
     number = context.round
-    uri, log = with_variables(config.track.uri), collect(context)
+    log = collect(context)
+    uri = with_variables(section.uri)
     database = sqlite_file(uri)
-    _prepare_mlflow(config.track.timeout_seconds)
-    # A database that several processes create at once stays broken; later, concurrent writers time out.
-    with (
-        exclusive(Path(f"{database}.lock"), f"track round {number}") if database else nullcontext()
-    ):
+    _prepare_mlflow(section.timeout_seconds)
+    # A database that several processes create at the same time is damaged. Later, writers that work
+    # at the same time run into timeouts.
+    lock = nullcontext()
+    if database:
+        lock = exclusive(Path(f"{database}.lock"), f"track round {number}")
+    with lock:
         client = _connect(uri, database)
-        experiment_id = _experiment(client, context.experiment, database)
+        experiment_id = _experiment_id(client, context.experiment, database)
         run_id = _log_run(client, experiment_id, context.layout.root.resolve(), number, log)
-    shown = without_credentials(config.track.uri)
-    return {
-        "uri": shown,
-        "experiment": context.experiment,
-        "run": f"round_{number}",
-        "run_id": run_id,
-        "show": f"mlflow ui --backend-store-uri {shown}" if database else shown,
-    }
-
-
-def sqlite_file(uri: str) -> Path | None:
-    """The file of ``sqlite:///file``, relative to the working directory; None for other addresses."""
-    return (
-        Path(uri.removeprefix("sqlite:///").partition("?")[0])
-        if uri.startswith("sqlite:///")
-        else None
+    shown_uri = without_credentials(section.uri)
+    return Tracking(
+        logged=True,
+        uri=shown_uri,
+        experiment=context.experiment,
+        run=f"round_{number}",
+        run_id=run_id,
+        show=f"mlflow ui --backend-store-uri {shown_uri}" if database else shown_uri,
     )
 
 
+def sqlite_file(uri: str) -> Path | None:
+    """Return the file of ``sqlite:///file``; None for other addresses."""
+    if not uri.startswith(SQLITE):
+        return None
+    return Path(uri.removeprefix(SQLITE).partition("?")[0])
+
+
 def _prepare_mlflow(timeout_seconds: int) -> None:
-    """Import MLflow (seconds), quiet, patient for ``timeout_seconds``, and without its telemetry."""
+    """Import MLflow, which takes seconds, without telemetry and with few messages."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(timeout_seconds)
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "1"
@@ -303,52 +374,63 @@ def _prepare_mlflow(timeout_seconds: int) -> None:
 
 
 def _connect(uri: str, database: Path | None) -> "MlflowClient":
-    """A client; a sqlite file is created first, whole, or checked.
+    """Connect to MLflow. A SQLite file is created or checked first.
 
     Raises:
-        HstfError: the file exists and is no database.
+        HstfError: if the file exists and is not a database of MLflow.
     """
     from mlflow import MlflowClient
 
     if database is not None and not database.exists():
         with atomic_path(database) as temporary:
-            MlflowClient(f"sqlite:///{temporary}").search_experiments(max_results=1)
+            MlflowClient(f"{SQLITE}{temporary}").search_experiments(max_results=1)
     elif database is not None:
         _check_database(database)
     return MlflowClient(uri)
 
 
 def _check_database(database: Path) -> None:
+    """Refuse a file that is not a database of MLflow.
+
+    Raises:
+        HstfError: if it is not.
+    """
+    query = "SELECT count(*) FROM sqlite_master WHERE name = 'alembic_version'"
+    address = f"{database.resolve().as_uri()}?mode=ro"
     try:
-        with closing(
-            sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)
-        ) as connection:
-            tables = connection.execute(
-                "SELECT count(*) FROM sqlite_master WHERE name = 'alembic_version'"
-            ).fetchone()
+        with closing(sqlite3.connect(address, uri=True)) as connection:
+            tables = connection.execute(query).fetchone()
     except sqlite3.DatabaseError as error:
         raise HstfError(
-            f"{database}: not a readable sqlite database ({error}). Move it away and rerun."
+            f"{database}: is not a readable SQLite database ({error})."
+            " Move it away and run the stage again."
         ) from error
     if not tables[0]:
         raise HstfError(
-            f"{database}: not a database of MLflow. Move it away, or set track.uri, and rerun."
+            f"{database}: is not a database of MLflow."
+            " Move it away, or set track.uri, and run the stage again."
         )
 
 
-def _experiment(client: "MlflowClient", name: str, database: Path | None) -> str:
-    """Id of the experiment called ``name``, created or restored when need be."""
+def _experiment_id(
+    client: "MlflowClient",
+    name: str,
+    database: Path | None,
+) -> str:
+    """Return the id of an experiment of MLflow, which is created or restored if necessary."""
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
     if found is None:
-        artifacts = (
-            (database.parent.resolve() / "mlartifacts" / name).as_uri() if database else None
-        )
+        artifacts = None
+        if database:
+            artifacts = (database.parent.resolve() / "mlartifacts" / name).as_uri()
         try:
             return client.create_experiment(name, artifacts)
-        except MlflowException:  # another job was faster
-            if (found := client.get_experiment_by_name(name)) is None:
+        except MlflowException:
+            # Another job may have created it at the same time.
+            found = client.get_experiment_by_name(name)
+            if found is None:
                 raise
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
@@ -356,42 +438,60 @@ def _experiment(client: "MlflowClient", name: str, database: Path | None) -> str
 
 
 def _log_run(
-    client: "MlflowClient", experiment_id: str, root: Path, number: int, log: RoundLog
+    client: "MlflowClient",
+    experiment_id: str,
+    root: Path,
+    number: int,
+    log: RoundLog,
 ) -> str:
-    """Write the run of a round, unless it is there already; returns its id."""
+    """Write the run of a round, unless a complete run with this content exists.
+
+    Returns:
+        The id of the run.
+    """
     tags = {"hstf.folder": str(root).replace("'", "_"), "hstf.round": str(number)}
     query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
     earlier = client.search_runs([experiment_id], query)
-    kept = [run for run in earlier if run.data.tags.get("hstf.digest") == log.digest]
-    if kept:
-        return kept[0].info.run_id
-    notes = {key: value for run in earlier for key, value in run.data.tags.items() if _is_note(key)}
+    notes = {}
+    for run in earlier:
+        if run.data.tags.get("hstf.digest") == log.digest:
+            return run.info.run_id
+        notes |= {key: value for key, value in run.data.tags.items() if _is_note(key)}
     tags = {**notes, **tags, "hstf.version": __version__}
-    run = client.create_run(experiment_id, run_name=f"round_{number}", tags=tags)
+    run = client.create_run(
+        experiment_id,
+        run_name=f"round_{number}",
+        tags=tags,
+    )
     _send(client, run.info.run_id, log)
-    client.set_tag(
-        run.info.run_id, "hstf.digest", log.digest
-    )  # last: a run without it is incomplete
+    # The digest comes last: a run without it is incomplete.
+    client.set_tag(run.info.run_id, "hstf.digest", log.digest)
     for old in earlier:
         client.delete_run(old.info.run_id)
     return run.info.run_id
 
 
 def _is_note(tag: str) -> bool:
+    """Return whether people have added a tag."""
     return tag == "mlflow.note.content" or not tag.startswith(("mlflow.", "hstf."))
 
 
-def _send(client: "MlflowClient", run_id: str, log: RoundLog) -> None:
+def _send(
+    client: "MlflowClient",
+    run_id: str,
+    log: RoundLog,
+) -> None:
+    """Send the content of a run."""
     from mlflow.entities import Metric, Param
 
     now = int(time.time() * 1000)
     metrics = [Metric(name, value, now, step) for name, step, value in log.curves]
     metrics += [Metric(name, value, now, 0) for name, value in log.scores.items()]
     parameters = [Param(name, value) for name, value in log.parameters.items()]
-    for start in range(0, len(parameters), PARAMETER_BATCH):
-        client.log_batch(run_id, params=parameters[start : start + PARAMETER_BATCH])
-    for start in range(0, len(metrics), BATCH):
-        client.log_batch(run_id, metrics=metrics[start : start + BATCH])
+    for start in range(0, len(parameters), PARAMETERS_PER_REQUEST):
+        client.log_batch(run_id, params=parameters[start : start + PARAMETERS_PER_REQUEST])
+    for start in range(0, len(metrics), METRICS_PER_REQUEST):
+        client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_REQUEST])
     client.set_terminated(run_id)
     if log.config_text:
         client.log_text(run_id, log.config_text, "config.yaml")

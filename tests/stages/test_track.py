@@ -1,4 +1,4 @@
-"""Tracking shows a round in MLflow, and never fails a run."""
+"""Tracking shows a round in MLflow and never fails a run."""
 
 import json
 import subprocess
@@ -8,55 +8,65 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.report_files import NO_FILES, plan
 
 from hstf.cli import main
 from hstf.config.experiment import Config
 from hstf.config.load import resolve_config
 from hstf.config.track import TrackConfig, without_credentials
+from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
+from hstf.experiment.tables import HISTORY, LABELS, REFINE
 from hstf.runtime.errors import HstfError
-from hstf.runtime.files import write_csv, write_json, write_text
+from hstf.runtime.files import write_json, write_text
 from hstf.stages import track as module
-from hstf.stages.track import collect, metric_name, track
+from hstf.stages.track import RoundLog, Tracking, metric_name
 
 
 @pytest.fixture
 def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
-    """Two rounds of which the files that tracking reads are there; the working directory is ``tmp_path``."""
+    """Two rounds with the files that tracking reads; the working directory is ``tmp_path``."""
     monkeypatch.chdir(tmp_path)
     config = Config.model_validate({"experiment": "toy", "rounds": 1, "student": {"steps": 40}})
     layout = Layout.of(config)
     write_text(layout.config, yaml.safe_dump(config.model_dump(mode="json")))
-    write_json(layout.plan, {"spacing": [1.0, 1.0, 3.0], "patch_size": [32, 32, 16], "reason": "x"})
+    plan().save(layout.plan)
     history = [{"step": step, "learning_rate": 1e-3, "loss": 1 / step} for step in (20, 40)]
-    write_csv(
-        layout.history(1, "seed_0"),
-        [*history, {"step": 60, "loss": "nan"}],
-        ["step", "learning_rate", "loss"],
-    )
+    HISTORY.write(layout.history(1, "seed_0"), [*history, {"step": 60, "loss": float("nan")}])
     write_json(
         layout.evaluation_summary(1), {"cases": 4, "dice": {"foreground": 0.81}, "note": "text"}
     )
     labels = [
-        {"case_id": "a", "source": "automatic", "predicted_dice": 0.8},
-        {"case_id": "b", "source": "rejected"},
+        {"case_id": "a", "source": "automatic", "predicted_dice": 0.8, **NO_FILES},
+        {"case_id": "b", "source": "rejected", **NO_FILES},
     ]
-    write_csv(layout.labels_table(1), labels, ["case_id", "source", "predicted_dice"])
-    refine = [{"case_id": name, "predicted_dice": dice} for name, dice in (("a", 0.8), ("b", 0.9))]
-    write_csv(layout.refine(1), refine, ["case_id", "predicted_dice"])
+    LABELS.write(layout.labels_table(1), labels)
+    refine = [
+        {"case_id": "a", "predicted_dice": 0.8, "accepted": True, **NO_FILES},
+        {"case_id": "b", "predicted_dice": 0.9, "accepted": True, **NO_FILES},
+    ]
+    REFINE.write(layout.refine(1), refine)
     for name in "ab":
         write_text(layout.pseudo_labels(1) / "overlays" / f"{name}.png", "picture")
     return config
+
+
+def collect(config: Config, number: int) -> RoundLog:
+    return module.collect(StageContext.of(config, "track", number))
+
+
+def track(config: Config, number: int) -> Tracking:
+    return module.track(StageContext.of(config, "track", number))
 
 
 def with_uri(config: Config, uri: str) -> Config:
     return config.model_copy(update={"track": TrackConfig(uri=uri)})
 
 
-def test_collect_reads_what_the_round_wrote(experiment: Config) -> None:
+def test_collect_reads_the_files_of_the_round(experiment: Config) -> None:
     log = collect(experiment, 1)
     assert log.parameters["student.steps"] == "40"
-    assert log.parameters["planned.spacing"] == "[1.0, 1.0, 3.0]"
+    assert log.parameters["planned.spacing"] == "[1.5, 1.5, 3.0]"
     assert not any(name.startswith("track") for name in log.parameters)
     losses = [(step, value) for name, step, value in log.curves if name == "student/seed_0/loss"]
     assert losses == [(20, 0.05), (40, 0.025)]  # nan is left out
@@ -68,23 +78,21 @@ def test_collect_reads_what_the_round_wrote(experiment: Config) -> None:
     ]  # least certain first
 
 
-def test_a_round_without_any_file_still_has_its_parameters(experiment: Config) -> None:
+def test_collect_of_a_round_without_files_has_parameters(experiment: Config) -> None:
     log = collect(experiment, 0)
     assert log.curves == [] and log.scores == {}
     assert log.parameters["warmup.folds"] == "3"
 
 
-def test_sqlite_gets_one_run_a_round_however_often_it_is_logged(
-    experiment: Config, tmp_path: Path
-) -> None:
+def test_track_writes_one_run_for_each_round(experiment: Config, tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
     layout = Layout.of(experiment)
     first = track(experiment, 1)
-    assert first["logged"], first
-    assert track(experiment, 1)["run_id"] == first["run_id"], "the same content: the same run"
+    assert first.logged, first
+    assert track(experiment, 1).run_id == first.run_id, "the same content: the same run"
     client = MlflowClient("sqlite:///mlflow.db")
-    client.set_tag(first["run_id"], "mlflow.note.content", "looks good")
+    client.set_tag(first.run_id, "mlflow.note.content", "looks good")
 
     write_json(layout.evaluation_summary(1), {"dice": {"foreground": 0.9}})
     second = track(experiment, 1)
@@ -93,7 +101,7 @@ def test_sqlite_gets_one_run_a_round_however_often_it_is_logged(
     runs = {run.info.run_name: run for run in client.search_runs([found.experiment_id])}
     assert sorted(runs) == ["round_0", "round_1"]
     run = runs["round_1"]
-    assert run.info.run_id == second["run_id"] != first["run_id"]
+    assert run.info.run_id == second.run_id != first.run_id
     assert run.data.metrics["test/dice/foreground"] == 0.9
     assert run.data.tags["mlflow.note.content"] == "looks good"
     assert [m.step for m in client.get_metric_history(run.info.run_id, "student/seed_0/loss")] == [
@@ -112,10 +120,10 @@ def test_sqlite_gets_one_run_a_round_however_often_it_is_logged(
     assert Path(found.artifact_location.removeprefix("file://")).is_relative_to(
         tmp_path / "mlartifacts"
     )
-    assert json.loads(layout.track(1).read_text()) == second
+    assert json.loads(layout.track(1).read_text()) == second.to_json()
 
 
-def test_two_processes_may_create_the_database_at_once(experiment: Config, tmp_path: Path) -> None:
+def test_track_in_two_processes_creates_one_database(experiment: Config, tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
@@ -136,7 +144,7 @@ def test_two_processes_may_create_the_database_at_once(experiment: Config, tmp_p
     assert not list(tmp_path.glob(".tmp-*"))
 
 
-def test_an_unreachable_server_is_a_warning(
+def test_track_warns_of_an_unreachable_server(
     experiment: Config,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -155,30 +163,30 @@ def test_an_unreachable_server_is_a_warning(
     assert time.monotonic() - started < 20
     outcome = Layout.of(experiment).track(1).read_text()
     assert json.loads(outcome)["logged"] is False
-    told = capsys.readouterr()
-    assert "round 1 is not in MLflow" in told.err
-    assert "geheim" not in outcome + told.err + told.out
+    printed = capsys.readouterr()
+    assert "round 1 is not in MLflow" in printed.err
+    assert "geheim" not in outcome + printed.err + printed.out
 
 
 @pytest.mark.parametrize(
     "content", [b"this is no database", b"SQLite format 3\0" + b"garbage" * 400, b""]
 )
-def test_a_broken_database_is_a_warning_and_is_left_alone(
+def test_track_warns_of_a_damaged_database_and_keeps_it(
     experiment: Config, tmp_path: Path, content: bytes
 ) -> None:
     (tmp_path / "mlflow.db").write_bytes(content)
     outcome = track(experiment, 1)
-    assert outcome["logged"] is False
-    assert "mlflow.db" in outcome["reason"] and "Move it away" in outcome["reason"]
+    assert outcome.logged is False
+    assert "mlflow.db" in outcome.reason and "Move it away" in outcome.reason
     assert (tmp_path / "mlflow.db").read_bytes() == content
 
 
-def test_a_torn_file_of_the_round_is_a_warning(experiment: Config) -> None:
+def test_track_warns_of_a_damaged_file_of_the_round(experiment: Config) -> None:
     write_text(Layout.of(experiment).evaluation_summary(1), '{"dice":')
-    assert "not readable as JSON" in track(experiment, 1)["reason"]
+    assert "not readable as JSON" in track(experiment, 1).reason
 
 
-def test_what_hangs_is_given_up(experiment: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_track_stops_at_the_deadline(experiment: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     def hang(*_: object) -> None:
         while True:
             try:
@@ -188,15 +196,14 @@ def test_what_hangs_is_given_up(experiment: Config, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(module, "_log", hang)
     monkeypatch.setattr(module, "DEADLINE_SECONDS", 0.2)
-    assert "took more than" in track(experiment, 1)["reason"]
+    assert "took more than" in track(experiment, 1).reason
 
 
-def test_disabled_tracking_says_so_without_importing_mlflow(
-    experiment: Config, tmp_path: Path
-) -> None:
+def test_track_disabled_does_not_import_mlflow(experiment: Config, tmp_path: Path) -> None:
     config_file = tmp_path / "c.yaml"
     write_text(config_file, yaml.safe_dump({"experiment": "toy", "track": {"enabled": False}}))
-    code = f"import sys; from hstf.cli import main; main(['track', '--config', '{config_file}', '--round', '1'])"
+    arguments = ["track", "--config", str(config_file), "--round", "1"]
+    code = f"import sys; from hstf.cli import main; main({arguments})"
     subprocess.run(
         [sys.executable, "-c", code + "; assert 'mlflow' not in sys.modules"],
         check=True,
@@ -216,17 +223,17 @@ def test_disabled_tracking_says_so_without_importing_mlflow(
         ("uri: http://a:b@c\nmail: x@y.org", "uri: http://***@c\nmail: x@y.org"),
     ],
 )
-def test_credentials_are_masked(text: str, masked: str) -> None:
+def test_without_credentials_masks_credentials(text: str, masked: str) -> None:
     assert without_credentials(text) == masked
 
 
-def test_a_plain_folder_is_no_address() -> None:
+def test_track_config_refuses_a_folder() -> None:
     with pytest.raises(ValueError, match="write sqlite:///"):
         TrackConfig(uri="mlruns")
 
 
 @pytest.mark.parametrize(
-    ("uri", "told"),
+    ("uri", "expected"),
     [
         ("https://anna:geheim@host", "MLFLOW_TRACKING_PASSWORD"),
         ("https://geheim@host", "MLFLOW_TRACKING_TOKEN"),
@@ -237,10 +244,10 @@ def test_a_plain_folder_is_no_address() -> None:
         ("anna:geheim@host", "no address"),
     ],
 )
-def test_secrets_are_refused_without_being_repeated(uri: str, told: str) -> None:
+def test_track_config_refuses_secrets_without_repeating_them(uri: str, expected: str) -> None:
     with pytest.raises(HstfError) as caught:
         resolve_config({"track": {"uri": uri}})
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
     assert "geheim" not in str(caught.value)
 
 
@@ -252,15 +259,15 @@ def test_secrets_are_refused_without_being_repeated(uri: str, told: str) -> None
         "sqlite:///a@b:c.db",
     ],
 )
-def test_addresses_without_secrets(uri: str) -> None:
+def test_track_config_accepts_addresses_without_secrets(uri: str) -> None:
     assert TrackConfig(uri=uri).uri == uri
 
 
-def test_a_password_of_the_environment_is_used_and_never_shown(
+def test_track_uses_a_password_of_the_environment_and_never_shows_it(
     experiment: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = with_uri(experiment, "postgresql://anna:${DB_PASSWORD}@host/mlflow")
-    assert "DB_PASSWORD, which the environment does not set" in track(config, 1)["reason"]
+    assert "DB_PASSWORD, which the environment does not set" in track(config, 1).reason
     monkeypatch.setenv("DB_PASSWORD", "geheim")
     used: list[str] = []
 
@@ -269,11 +276,11 @@ def test_a_password_of_the_environment_is_used_and_never_shown(
         raise RuntimeError(f"cannot connect to {uri} as anna with geheim")
 
     monkeypatch.setattr(module, "_connect", connect)
-    reason = track(config, 1)["reason"]
+    reason = track(config, 1).reason
     assert used == ["postgresql://anna:geheim@host/mlflow"]
     assert reason == "RuntimeError: cannot connect to postgresql://***@host/mlflow as anna with ***"
     assert "geheim" not in str(collect(config, 1))
 
 
-def test_names_hold_only_what_mlflow_accepts() -> None:
+def test_metric_name_replaces_characters() -> None:
     assert metric_name("test/dice/linker Ventrikel (LV, ä)") == "test/dice/linker Ventrikel _LV_ __"
