@@ -84,7 +84,12 @@ class ExportedModel(Document):
 
 
 def weights_path(folder: Path, member: str) -> Path:
-    """Return the weights of a member in an exported folder."""
+    """Return the weights of a member in an exported folder.
+
+    Example:
+        >>> weights_path(Path("export"), "seed_0").as_posix()
+        'export/members/seed_0.pt'
+    """
     return folder / "members" / f"{member}.pt"
 
 

@@ -109,7 +109,11 @@ class TtaSummary:
     @staticmethod
     def files(folder: Path) -> list[Path]:
         """Return the files that :meth:`save` writes."""
-        return [folder / PROBABILITIES, folder / UNCERTAINTY, folder / AGREEMENT]
+        return [
+            folder / PROBABILITIES,
+            folder / UNCERTAINTY,
+            folder / AGREEMENT,
+        ]
 
     def save(self, folder: Path, chunk: int) -> None:
         """Write the files of a case.

@@ -189,7 +189,12 @@ def fit_lesions(
         distance = ((parameters - prior) ** 2).sum()
         return float(misfit + distance / (2 * PRIOR_SD**2))
 
-    bounds = [(None, None), (0.1, None), (0, None), (0, None)]
+    bounds = [
+        (None, None),
+        (0.1, None),
+        (0, None),
+        (0, None),
+    ]
     fitted = minimize(
         loss,
         prior,
