@@ -1,7 +1,7 @@
-"""What made a results folder: data, configuration, code, packages, machines and seed, in ``provenance.json``.
+"""Provenance: the data, configuration, code, packages, machines and seed behind the results.
 
-The report stage writes it last. It holds no time, so that the same work on the same machine gives
-the same bytes.
+The report stage writes ``provenance.json`` as its last file. It contains no time, so that the same
+work on the same machine produces the same bytes.
 """
 
 import os
@@ -10,71 +10,147 @@ from collections import Counter
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import hstf
 from hstf.config.experiment import Config
 from hstf.experiment.layout import Layout
+from hstf.runtime.documents import Document, Part
 from hstf.runtime.errors import HstfError
-from hstf.runtime.files import read_json, sha256_file, sha256_json, write_json
+from hstf.runtime.files import read_json, sha256_file, sha256_json
 
 FORMAT = 1
+"""Version of the format of ``provenance.json``."""
 PACKAGES = (
-    "torch", "monai", "numpy", "scipy", "nibabel", "blosc2", "connected-components-3d", "pandas", "snakemake",
-)  # fmt: skip
-MANIFEST = (
-    "*.csv", "*.json", "preprocessed/*.csv", "round_*/*.csv", "round_*/*.json", "round_*/*/*.csv",
-    "round_*/*/*.json", "round_*/model/*/*",
-)  # fmt: skip
-"""Files with a hash of their own; those of single cases have theirs in the tables. ``config.yaml``
-is written anew at the start of each run, as what is to be done next; what was done stands in the
-report and in the records of the stages."""
-LATER = {"provenance.json", "track.json", "check_failed.csv"}
+    "torch",
+    "monai",
+    "numpy",
+    "scipy",
+    "nibabel",
+    "blosc2",
+    "connected-components-3d",
+    "pandas",
+    "snakemake",
+)
+"""Packages on which the results depend."""
+HASHED_FILES = (
+    "*.csv",
+    "*.json",
+    "preprocessed/*.csv",
+    "round_*/*.csv",
+    "round_*/*.json",
+    "round_*/*/*.csv",
+    "round_*/*/*.json",
+    "round_*/model/*/*",
+)
+"""Files that have a SHA-256 in ``provenance.json``.
+
+Files of single cases have their SHA-256 in the tables.
+``config.yaml`` is not among them, because each run writes it again before it does its work."""
+LATER_FILES = {"provenance.json", "track.json", "check_failed.csv"}
+"""Files that may be written after ``provenance.json``."""
+
+
+class HashedFile(Part):
+    """A file outside of the results."""
+
+    file: str
+    sha256: str | None
+    """None if the file does not exist."""
+
+
+class Machine(Part):
+    """A computer."""
+
+    name: str
+    system: str
+    processor: str
+    cores: int | None
+    gpus: list[str]
+    """Models of the NVIDIA GPUs."""
+
+
+class Provenance(Document):
+    """``provenance.json``."""
+
+    stage: ClassVar[str] = "report"
+
+    format: int
+    experiment: str
+    seed: int
+    hstf: str
+    """Version of HSTF."""
+    commit: str | None
+    """Git commit of the source code; None without a repository."""
+    code_sha256: str
+    """SHA-256 of the source code."""
+    packages: dict[str, str | None]
+    """Versions of Python and of the main packages."""
+    machine: Machine
+    """The machine that wrote the report."""
+    machines: dict[str, dict[str, int]]
+    """For each folder, how many cases (or trainings) each machine computed."""
+    case_sheet: HashedFile
+    data: HashedFile
+    """The table ``check.csv``, which has the SHA-256 of all scans."""
+    configuration_sha256: str
+    files: dict[str, str]
+    """SHA-256 of the files of the results, relative to their folder."""
 
 
 def write_provenance(config: Config) -> Path:
-    """Write ``provenance.json`` of an experiment, however far it is."""
+    """Write ``provenance.json`` of an experiment, whether it is finished or not.
+
+    Returns:
+        The file.
+    """
     target = Layout.of(config).provenance
-    write_json(target, provenance(config))
+    provenance(config).save(target)
     return target
 
 
-def provenance(config: Config) -> dict[str, Any]:
-    """What made the experiment, and the SHA-256 of its files, relative to its folder."""
+def provenance(config: Config) -> Provenance:
+    """Return the provenance of the files that an experiment has so far."""
     layout = Layout.of(config)
-    return {
-        "format": FORMAT,
-        "experiment": config.experiment,
-        "seed": config.seed,
-        "hstf": hstf.__version__,
-        "commit": commit(),
-        "code_sha256": code_sha256(),
-        "packages": {"python": platform.python_version(), **packages()},
-        "machine": machine(),
-        "machines": machines(layout.root),
-        "case_sheet": _file(Path(config.cases)),
-        "data": _file(layout.check),
-        "configuration_sha256": sha256_json(config.model_dump(mode="json")),
-        "files": {
-            str(path.relative_to(layout.root)): sha256_file(path) for path in manifest(layout.root)
-        },
-    }
-
-
-def _file(path: Path) -> dict[str, str | None]:
-    return {"file": str(path), "sha256": sha256_file(path) if path.is_file() else None}
-
-
-def manifest(root: Path) -> list[Path]:
-    """The files of an experiment that have a hash of their own, in order."""
-    found = {path for pattern in MANIFEST for path in root.glob(pattern) if path.is_file()}
-    return sorted(
-        path for path in found if path.name not in LATER and not path.name.startswith(".")
+    files = {}
+    for path in hashed_files(layout.root):
+        files[str(path.relative_to(layout.root))] = sha256_file(path)
+    return Provenance(
+        format=FORMAT,
+        experiment=config.experiment,
+        seed=config.seed,
+        hstf=hstf.__version__,
+        commit=commit(),
+        code_sha256=code_sha256(),
+        packages={"python": platform.python_version(), **packages()},
+        machine=machine(),
+        machines=machines(layout.root),
+        case_sheet=_hashed(Path(config.cases)),
+        data=_hashed(layout.check),
+        configuration_sha256=sha256_json(config.model_dump(mode="json")),
+        files=files,
     )
 
 
+def _hashed(path: Path) -> HashedFile:
+    return HashedFile(file=str(path), sha256=sha256_file(path) if path.is_file() else None)
+
+
+def hashed_files(root: Path) -> list[Path]:
+    """Return the files of an experiment that have a SHA-256 in its provenance, sorted."""
+    found: set[Path] = set()
+    for pattern in HASHED_FILES:
+        found.update(root.glob(pattern))
+    files = []
+    for path in sorted(found):
+        is_hidden = path.name.startswith(".")
+        if path.is_file() and not is_hidden and path.name not in LATER_FILES:
+            files.append(path)
+    return files
+
+
 def packages() -> dict[str, str | None]:
-    """Versions of what the results depend on; None where a package is not installed."""
+    """Return the versions of :data:`PACKAGES`; None for a package that is not installed."""
     return {name: _version(name) for name in PACKAGES}
 
 
@@ -86,41 +162,57 @@ def _version(name: str) -> str | None:
 
 
 @cache
-def machine() -> dict[str, Any]:
-    """This machine: name, system, processor, cores, GPUs."""
+def machine() -> Machine:
+    """Return this machine."""
+    return Machine(
+        name=platform.node(),
+        system=f"{platform.system()} {platform.machine()}",
+        processor=_processor(),
+        cores=os.cpu_count(),
+        gpus=_gpus(),
+    )
+
+
+def _processor() -> str:
+    """Return the model of the processor."""
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.is_file() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "name": platform.node(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": models[0] if models else platform.processor(),
-        "cores": os.cpu_count(),
-        "gpus": _gpus(),
-    }
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
 
 
 def _gpus() -> list[str]:
-    """Models of the NVIDIA GPUs, as their driver names them; torch is not needed."""
-    found = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
-    texts = [path.read_text(errors="replace").partition("Model:")[2] for path in found]
-    return [text.partition("\n")[0].strip() for text in texts]
+    """Return the models of the NVIDIA GPUs from the files of their driver, without torch."""
+    models = []
+    for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        text = path.read_text(errors="replace").partition("Model:")[2]
+        models.append(text.partition("\n")[0].strip())
+    return models
 
 
 def machines(root: Path) -> dict[str, dict[str, int]]:
-    """For each folder of cases and each training, which machines worked on how many cases (a training counts as one)."""
+    """Return how many cases, or trainings, each machine computed.
+
+    Args:
+        root: results of an experiment.
+
+    Returns:
+        For each folder of cases and each training, the number by machine.
+    """
     counts: dict[str, Counter[str]] = {}
-    for path in [*root.glob("**/.records/*.json"), *root.glob("round_*/state/*/made_by.json")]:
-        name = (
-            str(path.parent.parent.relative_to(root))
-            if path.parent.name == ".records"
-            else str(path.parent.relative_to(root))
-        )
-        counts.setdefault(name, Counter())[_machine_of(path)] += 1
+    for path in root.glob("**/.records/*.json"):
+        folder = str(path.parent.parent.relative_to(root))
+        counts.setdefault(folder, Counter())[_machine_of(path)] += 1
+    for path in root.glob("round_*/state/*/made_by.json"):
+        folder = str(path.parent.relative_to(root))
+        counts.setdefault(folder, Counter())[_machine_of(path)] += 1
     return {name: dict(sorted(counts[name].items())) for name in sorted(counts)}
 
 
 def _machine_of(path: Path) -> str:
+    """Return the machine in the record of a case or training."""
     try:
         return str(read_json(path)["machine"])
     except (HstfError, KeyError, TypeError):
@@ -129,24 +221,33 @@ def _machine_of(path: Path) -> str:
 
 @cache
 def code_sha256() -> str:
-    """SHA-256 over the package's source files: two copies with the same one run the same code."""
+    """Return the SHA-256 of the source files of the package."""
     folder = Path(hstf.__file__).parent
-    return sha256_json(
-        {str(path.relative_to(folder)): sha256_file(path) for path in sorted(folder.rglob("*.py"))}
-    )
+    digests = {}
+    for path in sorted(folder.rglob("*.py")):
+        digests[str(path.relative_to(folder))] = sha256_file(path)
+    return sha256_json(digests)
 
 
 def commit() -> str | None:
-    """The git commit of the source folder that the package runs from; None where it is installed without one."""
+    """Return the git commit of the source code; None if there is no repository."""
     git = Path(hstf.__file__).parents[1] / ".git"
     try:
         head = (git / "HEAD").read_text().strip()
-        name = head.removeprefix("ref: ")
-        if name == head:
+        branch = head.removeprefix("ref: ")
+        if branch == head:
             return head
-        if (git / name).is_file():
-            return (git / name).read_text().strip()
-        packed = (line.split() for line in (git / "packed-refs").read_text().splitlines())
-        return next((line[0] for line in packed if line[-1] == name), None)
+        if (git / branch).is_file():
+            return (git / branch).read_text().strip()
+        return _packed_commit(git, branch)
     except OSError:
         return None
+
+
+def _packed_commit(git: Path, branch: str) -> str | None:
+    """Return the commit of a branch from the packed references of a repository."""
+    for line in (git / "packed-refs").read_text().splitlines():
+        digest, _, name = line.partition(" ")
+        if name == branch:
+            return digest
+    return None
