@@ -45,7 +45,7 @@ def _row(
     number: int,
     summary: EvaluationSummary,
 ) -> dict[str, Any]:
-    row = {"round": number, "model": summary.model}
+    row: dict[str, Any] = {"round": number, "model": summary.model}
     row |= _training_cases(context, number)
     row |= {
         "members": len(context.schedule.members(number)),

@@ -6,6 +6,7 @@ from functools import cached_property
 from math import nan
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -167,7 +168,7 @@ def _mean_dice_by(
     frame: pd.DataFrame,
     column: str,
     structures: Sequence[str],
-) -> dict:
+) -> dict[Any, float]:
     """Return the mean Dice over the structures for each value of ``column``."""
     case_ids = tuple(frame["case_id"].unique())
     means = {}
@@ -190,7 +191,8 @@ def _scores(
 ) -> np.ndarray:
     """Return a column as ``(N, S)`` by case and structure, NaN if there is no score."""
     wide = frame.pivot(index="case_id", columns="class", values=metric)
-    return wide.reindex(index=case_ids, columns=structures).to_numpy(dtype=float)
+    table = wide.reindex(index=list(case_ids), columns=list(structures))
+    return table.to_numpy(dtype=float)
 
 
 def _mean(values: np.ndarray) -> float:
@@ -248,7 +250,7 @@ def refuse_different_cases(cells: Sequence[CellScores]) -> None:
     Raises:
         HstfError: if the test cases differ.
     """
-    found = set()
+    found: set[tuple[str, ...]] = set()
     for cell in cells:
         found.update(scores.case_ids for scores in cell.rounds.values())
     if len(found) > 1:

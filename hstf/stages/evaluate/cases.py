@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from hstf.imaging.label_values import IGNORED, to_label_values
 from hstf.imaging.regions import Structures, structure_mask
 from hstf.imaging.sparse_labels import is_sparse
 from hstf.imaging.volumes import Volume, read_image, write_like
+from hstf.method.inference import Prediction, Predictor
 from hstf.method.plr.calibration import prediction_rules
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import sha256_file, sha256_json
@@ -29,9 +30,6 @@ from hstf.scoring.documents import CaseScores
 from hstf.scoring.lesion_detection import CaseLesions, find_lesions
 from hstf.scoring.metrics import EMPTY_DICE, score, structure_dice
 from hstf.stages.evaluate.references import read_reference
-
-if TYPE_CHECKING:
-    from hstf.method.inference import Prediction, Predictor
 
 COLUMNS = ("dice", "hd95_mm", "asd_mm")
 """Metrics in the table of a shard."""
@@ -128,14 +126,12 @@ def _case_inputs(case: Case) -> dict[str, str]:
     return inputs | {"group": case.group, "site": case.site}
 
 
-def load_predictor(context: StageContext) -> "Predictor":
+def load_predictor(context: StageContext) -> Predictor:
     """Load the model of the round with all its members.
 
     Raises:
         HstfError: if weights or plan are missing or damaged.
     """
-    from hstf.method.inference import Predictor
-
     config = context.config
     return Predictor.load(
         list(_weights(context).values()),
@@ -155,7 +151,7 @@ class RoundModel:
     context: StageContext
 
     @cached_property
-    def predictor(self) -> "Predictor":
+    def predictor(self) -> Predictor:
         """All members as one ensemble."""
         return load_predictor(self.context)
 
@@ -213,7 +209,7 @@ class CaseEvaluation:
 def score_case(
     config: Config,
     case: Case,
-    prediction: "Prediction",
+    prediction: Prediction,
     image: Volume,
 ) -> CaseScores:
     """Score the prediction of a case against its withheld label.
@@ -273,7 +269,7 @@ def lesion_structures(config: Config) -> Structures:
 
 def _find_lesions(
     config: Config,
-    prediction: "Prediction",
+    prediction: Prediction,
     reference: np.ndarray,
     image: Volume,
     name: str,

@@ -1,9 +1,11 @@
 """Scores of test cases at other input scales: how robust is a model to anatomy of another size?"""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from torch.nn.functional import interpolate
 
 from hstf.config.experiment import Config
 from hstf.experiment.cases import Case, Split
@@ -13,14 +15,13 @@ from hstf.experiment.tables import SCALES
 from hstf.imaging.geometry import Geometry
 from hstf.imaging.preparation import prepare_image
 from hstf.imaging.volumes import read_image
+from hstf.method.inference import Predictor
+from hstf.method.tta import zoom_image
 from hstf.runtime.errors import HstfError
 from hstf.runtime.progress import track
 from hstf.scoring.metrics import EMPTY_DICE, structure_dice
 from hstf.stages.evaluate.cases import load_predictor
 from hstf.stages.evaluate.references import read_reference
-
-if TYPE_CHECKING:
-    from hstf.method.inference import Predictor
 
 
 def evaluate_scales(context: StageContext) -> None:
@@ -36,7 +37,7 @@ def evaluate_scales(context: StageContext) -> None:
         )
     cases = scaled_cases(compare, context.cases(Split.TEST))
     predictor = load_predictor(context)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for case in track(cases, f"scales {context.round}"):
         rows += _rows(
             context.config,
@@ -49,7 +50,7 @@ def evaluate_scales(context: StageContext) -> None:
 
 def _rows(
     config: Config,
-    predictor: "Predictor",
+    predictor: Predictor,
     scales: Sequence[float],
     case: Case,
 ) -> Iterator[dict[str, Any]]:
@@ -88,7 +89,7 @@ def _rows(
 
 
 def predict_at(
-    predictor: "Predictor",
+    predictor: Predictor,
     image: np.ndarray,
     geometry: Geometry,
     scale: float,
@@ -108,11 +109,6 @@ def predict_at(
     Returns:
         Class indices ``(X, Y, Z)`` uint8 in native space.
     """
-    import torch
-    from torch.nn.functional import interpolate
-
-    from hstf.method.tta import zoom_image
-
     zoomed = zoom_image(torch.as_tensor(image), scale, predictor.plan.spacing)
     total = torch.zeros(1)
     for network in predictor.networks.values():
