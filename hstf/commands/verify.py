@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from hstf import __version__
-from hstf.experiment.provenance import code_sha256, packages
+from hstf.experiment.provenance import Provenance, code_sha256, packages
+from hstf.method.exported_model import MODEL_FILE, ExportedModel, weights_path
 from hstf.runtime.errors import HstfError, join_problems
-from hstf.runtime.files import read_csv, read_json, sha256_file
+from hstf.runtime.files import read_csv, sha256_file
 from hstf.runtime.progress import track
 from hstf.runtime.shards import file_problems
 from hstf.runtime.tables import split_list
@@ -46,20 +47,11 @@ def verify(root: Path, data: bool = True) -> list[str]:
             f"{root}: has no provenance.json. It is written with the report:"
             " let the workflow finish first."
         )
-    provenance = read_json(path)
-    try:
-        return _verify(root, provenance, data)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise HstfError(
-            f"{path}: is damaged ({error!r}). Delete it and run the report stage again."
-        ) from error
-
-
-def _verify(root: Path, provenance: dict[str, Any], data: bool) -> list[str]:
+    provenance = Provenance.load(path)
     files = [*_result_files(root, provenance), *_exported_files(root)]
     tables = _tables(root, provenance)
     cases = list(_case_files(tables))
-    check_table = Path(provenance["data"]["file"])
+    check_table = Path(provenance.data.file)
     scans = list(_data_files(check_table)) if data else []
     problems = _check_files(files, "verify files")
     for table, row in track(cases, "verify cases"):
@@ -96,29 +88,27 @@ def file_problem(path: Path, expected: str) -> str:
     return f"{path} was changed: SHA-256 {found[:12]}…, expected {expected[:12]}…"
 
 
-def _result_files(root: Path, provenance: dict[str, Any]) -> Iterator[FileHash]:
+def _result_files(root: Path, provenance: Provenance) -> Iterator[FileHash]:
     """Yield the files that the provenance lists, with the case sheet and the table of scans."""
-    for name, digest in provenance["files"].items():
+    for name, digest in provenance.files.items():
         yield root / name, digest
-    for key in ("case_sheet", "data"):
-        source = provenance[key]
-        if source["sha256"]:
-            yield Path(source["file"]), source["sha256"]
+    for source in (provenance.case_sheet, provenance.data):
+        if source.sha256:
+            yield Path(source.file), source.sha256
 
 
 def _exported_files(root: Path) -> Iterator[FileHash]:
     """Yield the weights of the exported model, if there is one."""
-    path = root / "export" / "model.json"
-    if not path.is_file():
-        return
-    model = read_json(path)
-    for member in model["members"]:
-        yield path.parent / "members" / f"{member['name']}.pt", member["sha256"]
+    folder = root / "export"
+    path = folder / MODEL_FILE
+    if path.is_file():
+        for member in ExportedModel.load(path).members:
+            yield weights_path(folder, member.name), member.sha256
 
 
-def _tables(root: Path, provenance: dict[str, Any]) -> list[Path]:
+def _tables(root: Path, provenance: Provenance) -> list[Path]:
     tables = []
-    for name in provenance["files"]:
+    for name in provenance.files:
         path = root / name
         if path.suffix == ".csv" and path.is_file():
             tables.append(path)
@@ -149,7 +139,7 @@ def _data_files(table: Path) -> set[FileHash]:
     return files
 
 
-def _software_changes(provenance: dict[str, Any]) -> list[str]:
+def _software_changes(provenance: Provenance) -> list[str]:
     """Return how the installed software differs from that of the results.
 
     This is not an error, but results of a new run may differ.
@@ -160,9 +150,9 @@ def _software_changes(provenance: dict[str, Any]) -> list[str]:
         **packages(),
     }
     then = {
-        "hstf": provenance["hstf"],
-        "code": provenance["code_sha256"][:12],
-        **provenance["packages"],
+        "hstf": provenance.hstf,
+        "code": provenance.code_sha256[:12],
+        **provenance.packages,
     }
     changes = []
     for name, version in here.items():

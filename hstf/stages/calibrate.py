@@ -1,15 +1,15 @@
-"""``hstf calibrate``: what the teacher's confidence is worth, learned on the labelled cases that it has not seen.
+"""``hstf calibrate``: compare out-of-fold predictions with labels, and learn how reliable they are.
 
-It is learned once, on the warm-up, and holds for all rounds. Students learn from all labelled cases, so there is none left
-that they have not seen: cross-fitting leaves out unlabelled parts alone, and a student asked about a case it knows is always
-sure. Students are somewhat surer than the warm-up, so that from round 2 on predicted Dice is on the high side by as much;
-their order is not touched.
+The calibration is learned once, after the warm-up, and is used in all rounds. Students learn from
+all labelled cases, so that later no labelled case is left that the model has not seen. Students are
+slightly more confident than the warm-up. From round 2 on, the predicted Dice is therefore slightly
+too high, while the order of the cases stays the same.
 """
 
 import argparse
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
+from math import isnan, prod
 from typing import Any
 
 import numpy as np
@@ -68,22 +68,23 @@ from hstf.runtime.progress import track
 from hstf.runtime.shards import read_shard
 from hstf.scoring.metrics import confusion, structure_dice
 
-VOXELS = 4_000_000
-"""Most voxels that are looked at, as many from each case."""
-MISSED = 0.2
-"""Structures of which a smaller share of the voxels is found are told."""
+MAXIMUM_VOXELS = 4_000_000
+"""Maximum number of voxels that are sampled, the same number from each case."""
+MINIMUM_RECALL = 0.2
+"""A structure of which the predictions find a smaller fraction of the voxels gets a warning."""
 DIAGRAM_BINS = 20
 """Bins of the reliability diagram."""
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run the stage."""
     calibrate(StageContext.of_arguments(args, "calibrate"))
     return 0
 
 
 @dataclass(frozen=True)
 class LabelledCase:
-    """An out-of-fold prediction and the label it is measured with, both on the grid."""
+    """An out-of-fold prediction and the label of the case, both on the planned grid."""
 
     case_id: str
     output: TtaSummary
@@ -92,51 +93,44 @@ class LabelledCase:
     voxel_mm3: float
 
 
+@dataclass(frozen=True)
+class OutOfFoldCases:
+    """The labelled cases. Each step reads them from disk again, because memory holds only one."""
+
+    layout: Layout
+    case_ids: Sequence[str]
+
+    def read(self, step: str) -> Iterator[LabelledCase]:
+        """Yield the cases and show the progress of ``step``."""
+        for case_id in track(self.case_ids, f"calibrate: {step}"):
+            yield read_case(self.layout, case_id)
+
+
 def calibrate(context: StageContext) -> Calibration:
-    """Learn temperature, thresholds, structure, lesions and predicted Dice; write ``round_0/calibration.json``.
+    """Learn the calibration from the labelled cases and write ``round_0/calibration.json``.
 
     Raises:
-        HstfError: out-of-fold predictions or labels are missing or changed.
+        HstfError: if out-of-fold predictions or labels are missing or have changed.
     """
-    layout = context.layout
     config = context.config
     structures = config.structures
-    cases = _labelled(context)
-    case_ids = [case.case_id for case in cases]
-    samples, shapes = [], []
-    for case_id in track(case_ids, "calibrate: voxels"):
-        case = read_case(layout, case_id)
-        samples.append(
-            sample_voxels(
-                case.output.probabilities, case.label, VOXELS // (2 * len(case_ids)), config.seed
-            )
-        )
-        shapes.append(describe_anatomy(case.label, structures, case.voxel_mm3))
-    pooled = VoxelSample(
-        np.concatenate([s.probabilities for s in samples], axis=1),
-        np.concatenate([s.label for s in samples]),
-    )
-    temperature = fit_temperature(pooled) if config.refine.calibrate else 1.0
-    rules = {name: learn_rule([shape[name] for shape in shapes]) for name in structures}
-    lesions = {
-        name: learn_lesions(
-            (read_case(layout, case_id) for case_id in track(case_ids, f"calibrate: {name}")),
-            members,
-            temperature,
-        )
-        for name, members in structures.items()
-        if name in config.lesions
-    }
-    predicted = (read_case(layout, case_id) for case_id in track(case_ids, "calibrate: structure"))
-    rules |= with_gains(applicable_rules(structures, rules, lesions), predicted)
+    labelled = _labelled(context)
+    cases = OutOfFoldCases(context.layout, [case.case_id for case in labelled])
+    sample, rules = learn_voxels_and_rules(cases, config)
+    temperature = fit_temperature(sample) if config.refine.calibrate else 1.0
+    lesions = {}
+    for name, classes in structures.items():
+        if name in config.lesions:
+            lesions[name] = learn_lesions(cases.read(name), classes, temperature)
+    candidates = applicable_rules(structures, rules, lesions)
+    rules |= with_gains(candidates, cases.read("structure"))
     known = applicable_rules(structures, rules, lesions)
-    scores = [
-        score_case(read_case(layout, case_id), temperature, known, lesions, config)
-        for case_id in track(case_ids, "calibrate: cases")
-    ]
-    calibration = assemble(config, cases, pooled, temperature, rules, lesions, scores)
-    calibration.save(layout.calibration)
-    for warning in missed_structures(calibration.evidence["recall"]):
+    scores = []
+    for case in cases.read("cases"):
+        scores.append(score_case(case, temperature, known, lesions, config))
+    calibration = assemble(config, labelled, sample, temperature, rules, lesions, scores)
+    calibration.save(context.layout.calibration)
+    for warning in recall_warnings(calibration.evidence["recall"]):
         print(warning, flush=True)
     return calibration
 
@@ -165,7 +159,7 @@ def _labelled(context: StageContext) -> list[Case]:
 
 
 def read_case(layout: Layout, case_id: str) -> LabelledCase:
-    """Read a labelled case's prediction and label on the grid."""
+    """Read prediction and label of a labelled case."""
     folder = layout.preprocessed / case_id
     geometry = Geometry.load(folder / "geometry.json")
     return LabelledCase(
@@ -176,233 +170,341 @@ def read_case(layout: Layout, case_id: str) -> LabelledCase:
     )
 
 
+def learn_voxels_and_rules(
+    cases: OutOfFoldCases, config: Config
+) -> tuple[VoxelSample, dict[str, AnatomyRule]]:
+    """Sample voxels of the predictions and learn the anatomy rules of the labels.
+
+    Returns:
+        The voxels of all cases together, and the rule of each structure.
+    """
+    structures = config.structures
+    voxels_per_case = MAXIMUM_VOXELS // (2 * len(cases.case_ids))
+    samples = []
+    anatomies = []
+    for case in cases.read("voxels"):
+        probabilities = case.output.probabilities
+        samples.append(sample_voxels(probabilities, case.label, voxels_per_case, config.seed))
+        anatomies.append(describe_anatomy(case.label, structures, case.voxel_mm3))
+    pooled = VoxelSample(
+        np.concatenate([sample.probabilities for sample in samples], axis=1),
+        np.concatenate([sample.label for sample in samples]),
+    )
+    rules = {}
+    for name in structures:
+        rules[name] = learn_rule([anatomy[name] for anatomy in anatomies])
+    return pooled, rules
+
+
 def learn_lesions(
     cases: Iterable[LabelledCase], members: ClassIndices, temperature: float
 ) -> LesionModel:
-    """What the out-of-fold ``cases`` teach about lesions that have the classes ``members``."""
+    """Learn which predicted components are lesions, and where a lesion is possible.
+
+    Args:
+        cases: out-of-fold predictions with their labels.
+        members: class indices of the lesions.
+        temperature: temperature of the probabilities.
+    """
     components: list[Component] = []
-    real: list[bool] = []
-    voxels, lesion_voxels = np.zeros(256, np.int64), np.zeros(256, np.int64)
+    are_real: list[bool] = []
+    # Counts of voxels by their calibrated probability of being a lesion.
+    voxels = np.zeros(256, np.int64)
+    lesion_voxels = np.zeros(256, np.int64)
     for case in cases:
         calibrated = apply_temperature(case.output.probabilities, temperature)
-        likely = structure_probability(calibrated, members)
+        probability = structure_probability(calibrated, members)
         numbers, found = find_components(
             structure_mask(most_likely(calibrated), members),
-            likely,
+            probability,
             case.output.scale_variance,
             case.voxel_mm3,
         )
-        lesion, known = structure_mask(case.label, members), case.label != IGNORED
-        for component, truth in zip(
-            found, real_components(numbers, found, lesion, known), strict=True
-        ):
-            if truth is not None:
+        lesion = structure_mask(case.label, members)
+        known = case.label != IGNORED
+        verdicts = real_components(numbers, found, lesion, known)
+        for component, is_real in zip(found, verdicts, strict=True):
+            # A component without labelled voxels has no verdict.
+            if is_real is not None:
                 components.append(component)
-                real.append(truth)
-        voxels += np.bincount(likely[known], minlength=256)
-        lesion_voxels += np.bincount(likely[lesion], minlength=256)
-    return fit_lesions(components, real, possible_bound(voxels, lesion_voxels))
+                are_real.append(is_real)
+        voxels += np.bincount(probability[known], minlength=256)
+        lesion_voxels += np.bincount(probability[lesion], minlength=256)
+    return fit_lesions(components, are_real, possible_bound(voxels, lesion_voxels))
 
 
 def with_gains(anatomy: AnatomyRules, cases: Iterable[LabelledCase]) -> dict[str, AnatomyRule]:
-    """The rules of ``anatomy``, each with what bringing the out-of-fold predictions to it alone adds to their mean Dice."""
-    gains = []
+    """Return the rules with their gain: the mean change of the Dice if only this rule is applied.
+
+    Args:
+        anatomy: the rules.
+        cases: out-of-fold predictions with their labels.
+    """
+    gains: dict[str, list[float]] = {name: [] for name in anatomy.rules}
     for case in cases:
-        given = case.output.probabilities
-        label = most_likely(given)
-        before = structure_dice(label, case.label, anatomy.classes)
-        single = (
-            AnatomyRules(classes=anatomy.classes, rules={name: rule})
-            for name, rule in anatomy.rules.items()
-        )
-        after = [
-            structure_dice(
-                one.apply_to_label(label, given, case.voxel_mm3), case.label, anatomy.classes
-            )
-            for one in single
-        ]
-        gains.append([_mean_difference(dice, before) for dice in after])
-    return {
-        name: rule.model_copy(update={"dice_gain": float(np.mean(gain))})
-        for (name, rule), gain in zip(anatomy.rules.items(), zip(*gains, strict=True), strict=True)
-    }
+        for name, gain in _gains_of_case(anatomy, case).items():
+            gains[name].append(gain)
+    rules = {}
+    for name, rule in anatomy.rules.items():
+        rules[name] = rule.model_copy(update={"dice_gain": float(np.mean(gains[name]))})
+    return rules
+
+
+def _gains_of_case(anatomy: AnatomyRules, case: LabelledCase) -> dict[str, float]:
+    """Return the change of the mean Dice of a case by rule."""
+    probabilities = case.output.probabilities
+    label = most_likely(probabilities)
+    before = structure_dice(label, case.label, anatomy.classes)
+    gains = {}
+    for name, rule in anatomy.rules.items():
+        single = AnatomyRules(classes=anatomy.classes, rules={name: rule})
+        cleaned = single.apply_to_label(label, probabilities, case.voxel_mm3)
+        after = structure_dice(cleaned, case.label, anatomy.classes)
+        gains[name] = _mean_difference(after, before)
+    return gains
 
 
 def _mean_difference(after: np.ndarray, before: np.ndarray) -> float:
-    """Mean over the structures of the change of their Dice; 0 where none is known."""
-    change = (after - before)[~np.isnan(after - before)]
-    return float(change.mean()) if len(change) else 0.0
+    """Return the mean change over the structures whose Dice is known; 0 if there is none."""
+    change = after - before
+    known = change[~np.isnan(change)]
+    return float(known.mean()) if len(known) else 0.0
 
 
 @dataclass(frozen=True)
 class CaseScore:
-    """What refinement would write of a labelled case, and how right it is about the labelled voxels."""
+    """The pseudo-label that refinement would write of a labelled case, compared with its label."""
 
     features: dict[str, QualityFeatures | None]
-    """By structure, as refinement will see them."""
+    """Quality features by structure, as refinement has them; None if the structure is absent."""
     dice: np.ndarray
-    """``(S,)`` true Dice; NaN for a structure of which a sparse label shows none."""
+    """``(S,)`` true Dice; NaN for a structure of which a sparse label has no voxel."""
     found: np.ndarray
-    """``(S,)`` voxels of each structure that the prediction has too."""
+    """``(S,)`` number of labelled voxels of each structure that the pseudo-label has."""
     voxels: np.ndarray
-    """``(S,)`` voxels of each structure."""
+    """``(S,)`` number of labelled voxels of each structure."""
 
 
 def score_case(
-    case: LabelledCase, temperature: float, known: AnatomyRules, lesions: Mapping[str, LesionModel],
+    case: LabelledCase,
+    temperature: float,
+    known: AnatomyRules,
+    lesions: Mapping[str, LesionModel],
     config: Config,
-) -> CaseScore:  # fmt: skip
-    """Refine the out-of-fold prediction of ``case`` and compare it with the label."""
+) -> CaseScore:
+    """Refine an out-of-fold prediction and compare the result with the label.
+
+    Args:
+        case: the case.
+        temperature: temperature of the probabilities.
+        known: the anatomy rules that are applied.
+        lesions: model of each structure that consists of lesions.
+        config: the sections ``refine``, ``labels`` and ``regions``.
+    """
     structures = config.structures
-    clean = LabelCleaner(config.refine, known, temperature, lesions, case.voxel_mm3).clean(
-        case.output
-    )
-    features = {
-        name: values if structure_mask(clean.label, structures[name]).any() else None
-        for name, values in clean.features.items()
-    }
-    found, _, voxels = overlaps(
-        confusion(clean.label, case.label, class_count(structures)), structures
-    )
-    return CaseScore(features, structure_dice(clean.label, case.label, structures), found, voxels)
+    cleaner = LabelCleaner(config.refine, known, temperature, lesions, case.voxel_mm3)
+    clean = cleaner.clean(case.output)
+    features: dict[str, QualityFeatures | None] = {}
+    for name, values in clean.features.items():
+        is_present = structure_mask(clean.label, structures[name]).any()
+        features[name] = values if is_present else None
+    counts = confusion(clean.label, case.label, class_count(structures))
+    found, _, voxels = overlaps(counts, structures)
+    dice = structure_dice(clean.label, case.label, structures)
+    return CaseScore(features, dice, found, voxels)
 
 
 def assemble(
-    config: Config, cases: Sequence[Case], sample: VoxelSample, temperature: float, rules: Mapping[str, AnatomyRule],
-    lesions: Mapping[str, LesionModel], scores: Sequence[CaseScore],
-) -> Calibration:  # fmt: skip
-    """Put together what the voxels and the cases tell: confidence by class, predicted Dice by structure."""
-    classes, structures = config.class_names, list(config.structures)
+    config: Config,
+    cases: Sequence[Case],
+    sample: VoxelSample,
+    temperature: float,
+    rules: Mapping[str, AnatomyRule],
+    lesions: Mapping[str, LesionModel],
+    scores: Sequence[CaseScore],
+) -> Calibration:
+    """Fit thresholds and predicted Dice, and return them with all other results.
+
+    Args:
+        config: the sections ``calibrate``, ``labels`` and ``regions``.
+        cases: the labelled cases.
+        sample: voxels of all cases, not calibrated.
+        temperature: temperature of the probabilities.
+        rules: anatomy rule of each structure.
+        lesions: model of each structure that consists of lesions.
+        scores: score of each case.
+    """
     calibrated = VoxelSample(apply_temperature(sample.probabilities, temperature), sample.label)
-    before, after = (
-        reliability(s, len(classes), config.calibrate.bins) for s in (sample, calibrated)
-    )
-    table = as_good_as_others(np.array([score.dice for score in scores]))
-    told = ~np.isnan(table).all(axis=1)
-    absent = {name: rules[name].may_be_absent or name in lesions for name in structures}
-    quality = learn_quality(
-        [score.features for score in scores], table, absent, [case.group for case in cases]
-    )
+    dice = fill_unknown_structures(np.array([score.dice for score in scores]))
+    may_be_absent = {}
+    for name in config.structures:
+        may_be_absent[name] = rules[name].may_be_absent or name in lesions
+    features = [score.features for score in scores]
+    quality = learn_quality(features, dice, may_be_absent, [case.group for case in cases])
+    voxel_evidence = _voxel_evidence(config, sample, calibrated, temperature)
+    case_evidence = _case_evidence(list(config.structures), cases, scores, dice, quality)
     return Calibration(
         temperature=temperature,
-        thresholds={
-            n: confidence_threshold(curve, config.calibrate)
-            for n, curve in zip(classes, after, strict=True)
-        },
+        thresholds=_thresholds(config, calibrated),
         anatomy_rules=dict(rules),
         lesions=dict(lesions),
         dice_models=quality.models,
         class_sd=quality.class_sd,
         mean_sd=quality.mean_sd,
-        patients=len({case.group for case, known in zip(cases, told, strict=True) if known}),
+        patients=_patients_with_known_dice(cases, dice),
         minimum_predicted_dice=max(0.0, float(quality.predicted.min()) - quality.mean_sd),
-        evidence={
-            "voxels": len(sample.label),
-            "negative_log_likelihood": {
-                "before": negative_log_likelihood(sample, 1.0) if len(sample.label) else None,
-                "after": negative_log_likelihood(sample, temperature)
-                if len(sample.label)
-                else None,
-            },
-            "calibration_error": {
-                "before": {name: curve.error for name, curve in zip(classes, before, strict=True)},
-                "after": {name: curve.error for name, curve in zip(classes, after, strict=True)},
-            },
-            "reliability": reliability_diagram(
-                reliability(calibrated, len(classes), DIAGRAM_BINS), classes
-            ),
-            "dice": dict(zip(structures, np.nanmean(table, axis=0).tolist(), strict=True)),
-            "recall": dict(zip(structures, pooled_recall(scores), strict=True)),
-            "cases": _case_evidence(
-                [case.case_id for case in cases], structures, table, quality.predicted
-            ),
-        },
+        evidence=voxel_evidence | case_evidence,
     )
+
+
+def _thresholds(config: Config, calibrated: VoxelSample) -> dict[str, float]:
+    """Return the confidence threshold of each class."""
+    classes = config.class_names
+    curves = reliability(calibrated, len(classes), config.calibrate.bins)
+    thresholds = {}
+    for name, curve in zip(classes, curves, strict=True):
+        thresholds[name] = confidence_threshold(curve, config.calibrate)
+    return thresholds
+
+
+def _patients_with_known_dice(cases: Sequence[Case], dice: np.ndarray) -> int:
+    """Return the number of patients with a case in which the Dice of a structure is known."""
+    is_known = ~np.isnan(dice).all(axis=1)
+    return len({case.group for case, known in zip(cases, is_known, strict=True) if known})
+
+
+def _voxel_evidence(
+    config: Config, sample: VoxelSample, calibrated: VoxelSample, temperature: float
+) -> dict[str, Any]:
+    """Return calibration error and likelihood before and after the temperature is applied."""
+    classes = config.class_names
+    likelihood: dict[str, float | None] = {"before": None, "after": None}
+    if len(sample.label):
+        likelihood["before"] = negative_log_likelihood(sample, 1.0)
+        likelihood["after"] = negative_log_likelihood(sample, temperature)
+    diagram = reliability(calibrated, len(classes), DIAGRAM_BINS)
+    return {
+        "voxels": len(sample.label),
+        "negative_log_likelihood": likelihood,
+        "calibration_error": {
+            "before": _calibration_errors(config, sample),
+            "after": _calibration_errors(config, calibrated),
+        },
+        "reliability": reliability_diagram(diagram, classes),
+    }
+
+
+def _calibration_errors(config: Config, sample: VoxelSample) -> dict[str, float | None]:
+    """Return the calibration error of each class."""
+    curves = reliability(sample, len(config.class_names), config.calibrate.bins)
+    errors = [curve.error for curve in curves]
+    return dict(zip(config.class_names, errors, strict=True))
+
+
+def _case_evidence(
+    structures: Sequence[str],
+    cases: Sequence[Case],
+    scores: Sequence[CaseScore],
+    dice: np.ndarray,
+    quality: "Quality",
+) -> dict[str, Any]:
+    """Return Dice and recall of each structure, and the Dice of each case that has a known one."""
+    by_case = {}
+    for case, row, predicted in zip(cases, dice, quality.predicted, strict=True):
+        if np.isnan(row).all():
+            continue
+        values = zip(structures, row.tolist(), strict=True)
+        by_case[case.case_id] = {
+            "dice": {name: value for name, value in values if not isnan(value)},
+            "mean_dice": float(np.nanmean(row)),
+            "predicted_dice": float(predicted),
+        }
+    means = np.nanmean(dice, axis=0).tolist()
+    return {
+        "dice": dict(zip(structures, means, strict=True)),
+        "recall": dict(zip(structures, pooled_recall(scores), strict=True)),
+        "cases": by_case,
+    }
 
 
 def pooled_recall(scores: Sequence[CaseScore]) -> list[float | None]:
-    """Share of the voxels of each structure, of all cases together, that the predictions find; None without any."""
-    found, voxels = (
-        np.sum(counts, axis=0)
-        for counts in zip(*((s.found, s.voxels) for s in scores), strict=True)
-    )
-    return [float(f / n) if n else None for f, n in zip(found, voxels, strict=True)]
+    """Return the fraction of the labelled voxels that are found, by structure, over all cases.
+
+    It is None for a structure without labelled voxels.
+    """
+    found = np.sum([score.found for score in scores], axis=0)
+    voxels = np.sum([score.voxels for score in scores], axis=0)
+    recalls: list[float | None] = []
+    for found_of_structure, count in zip(found, voxels, strict=True):
+        recalls.append(float(found_of_structure / count) if count else None)
+    return recalls
 
 
-def missed_structures(recall: Mapping[str, float | None]) -> list[str]:
-    """A sentence about each structure of which the warm-up finds less than :data:`MISSED`."""
-    return [
-        f"calibrate: warning: the warm-up finds {found:.0%} of the voxels of {name} in the labelled cases that it has not"
-        f" seen. Pseudo-labels will teach students that there is no {name}: raise warmup.steps, or label more cases with it,"
-        " before any round."
-        for name, found in recall.items()
-        if found is not None and found < MISSED
-    ]
+def recall_warnings(recalls: Mapping[str, float | None]) -> list[str]:
+    """Return a warning for each structure with a recall below :data:`MINIMUM_RECALL`."""
+    warnings = []
+    for name, recall in recalls.items():
+        if recall is not None and recall < MINIMUM_RECALL:
+            warnings.append(
+                f"calibrate: warning: the warm-up finds {recall:.0%} of the voxels of {name} in"
+                " labelled cases that it has not seen. From pseudo-labels, students will learn that"
+                f" there is no {name}. Raise warmup.steps, or label more cases with {name}, before"
+                " you start the first round."
+            )
+    return warnings
 
 
 @dataclass(frozen=True)
 class Quality:
-    """How the Dice of a pseudo-label is predicted, and how far off that is."""
+    """How the Dice of a pseudo-label is predicted, and the error of the prediction."""
 
     models: dict[str, DiceModel]
     """By structure."""
     class_sd: dict[str, float]
-    """By structure: standard deviation of the error on a case of a patient that the model has not seen."""
+    """Standard deviation of the error by structure, for patients that the model has not seen."""
     mean_sd: float
-    """The same of the mean over the structures."""
+    """The same for the mean over the structures."""
     predicted: np.ndarray
-    """``(cases,)`` mean over the structures of the predicted Dice (0..1)."""
+    """``(cases,)`` predicted Dice (0 to 1), mean over the structures."""
 
 
 def learn_quality(
-    features: Sequence[dict[str, QualityFeatures | None]], table: np.ndarray, may_be_absent: Mapping[str, bool],
+    features: Sequence[dict[str, QualityFeatures | None]],
+    dice: np.ndarray,
+    may_be_absent: Mapping[str, bool],
     patients: Sequence[str],
-) -> Quality:  # fmt: skip
-    """Fit the predicted Dice of each structure to the true one.
+) -> Quality:
+    """Fit the predicted Dice of each structure to the true Dice.
 
     Args:
-        features: of each case, by structure.
-        table: ``(cases, S)`` true Dice (0..1); NaN is unknown.
-        may_be_absent: by structure, in the order of the columns of ``table``.
-        patients: whose each case is.
+        features: quality features of each case by structure.
+        dice: ``(cases, S)`` true Dice (0 to 1); NaN where it is unknown.
+        may_be_absent: by structure, in the order of the columns of ``dice``.
+        patients: the patient of each case.
     """
-    models = fit_models(features, table, may_be_absent)
-    errors = leave_one_out_errors(features, table, may_be_absent, patients)
-    predicted = [
-        np.mean([models[name].predict(values) for name, values in case.items()])
-        for case in features
-    ]
-    class_sd = {
-        name: residual_sd(column[~np.isnan(column)])
-        for name, column in zip(models, errors.T, strict=True)
-    }
+    models = fit_models(features, dice, may_be_absent)
+    errors = leave_one_out_errors(features, dice, may_be_absent, patients)
+    predicted = []
+    for case in features:
+        predicted.append(np.mean([models[name].predict(case[name]) for name in case]))
+    class_sd = {}
+    for name, column in zip(models, errors.T, strict=True):
+        class_sd[name] = residual_sd(column[~np.isnan(column)])
     return Quality(models, class_sd, residual_sd(_case_means(errors)), np.array(predicted))
 
 
-def as_good_as_others(table: np.ndarray) -> np.ndarray:
-    """Dice ``(cases, S)`` in which a structure that is unknown (NaN) in every case has the mean of the others, or 1."""
-    nowhere = np.isnan(table).all(axis=0)
-    return np.where(nowhere, 1.0 if nowhere.all() else np.nanmean(table[:, ~nowhere]), table)
+def fill_unknown_structures(dice: np.ndarray) -> np.ndarray:
+    """Replace the Dice of structures that are unknown in all cases by the mean of the others, or 1.
+
+    Args:
+        dice: ``(cases, S)`` Dice (0 to 1); NaN where it is unknown.
+    """
+    is_unknown = np.isnan(dice).all(axis=0)
+    fill = 1.0 if is_unknown.all() else np.nanmean(dice[:, ~is_unknown])
+    return np.where(is_unknown, fill, dice)
 
 
 def _case_means(errors: np.ndarray) -> np.ndarray:
-    """Mean over the structures of ``(cases, S)``, of the cases of which one is known."""
-    return np.nanmean(errors[~np.isnan(errors).all(axis=1)], axis=1)
-
-
-def _case_evidence(
-    case_ids: Sequence[str], names: Sequence[str], table: np.ndarray, predicted: np.ndarray
-) -> dict[str, Any]:
-    return {
-        case_id: {
-            "dice": {
-                name: value
-                for name, value in zip(names, row.tolist(), strict=True)
-                if value == value
-            },
-            "mean_dice": float(np.nanmean(row)),
-            "predicted_dice": float(guess),
-        }
-        for case_id, row, guess in zip(case_ids, table, predicted, strict=True)
-        if not np.isnan(row).all()
-    }
+    """Return the mean error ``(N,)`` of the cases with a known error, from ``(cases, S)``."""
+    is_known = ~np.isnan(errors).all(axis=1)
+    return np.nanmean(errors[is_known], axis=1)

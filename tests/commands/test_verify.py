@@ -12,7 +12,16 @@ from hstf.commands.verify import verify
 from hstf.config.experiment import Config
 from hstf.experiment import provenance as module
 from hstf.experiment.layout import Layout
+from hstf.experiment.plan import Plan
 from hstf.experiment.provenance import code_sha256, commit, provenance, write_provenance
+from hstf.method.exported_model import (
+    FORMAT,
+    MODEL_FILE,
+    ExportedModel,
+    ModelMember,
+    ModelProvenance,
+    weights_path,
+)
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_json, sha256_file, write_csv, write_json, write_text
 
@@ -30,12 +39,28 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     row = {"case_id": "a", "file": str(scan), "sha256": sha256_file(scan)}
     write_csv(layout.check, [row], list(row))
     assert main(["warmup", "--config", str(path), "--member", "fold_0"]) == 0
-    weights = layout.export / "members" / "seed_0.pt"
-    write_text(weights, "weights")
-    member = {"name": "seed_0", "sha256": sha256_file(weights)}
-    write_json(layout.export / "model.json", {"members": [member]})
+    export_model(config)
     write_provenance(config)
     return config
+
+
+def export_model(config: Config) -> None:
+    """Write an exported model with one member."""
+    layout = Layout.of(config)
+    weights = weights_path(layout.export, "seed_0")
+    write_text(weights, "weights")
+    ExportedModel(
+        format=FORMAT,
+        experiment=config.experiment,
+        members=[ModelMember(name="seed_0", sha256=sha256_file(weights), trained_as="")],
+        labels=config.labels,
+        modalities=dict(config.modalities),
+        predict=config.predict,
+        preprocess=config.preprocess,
+        plan=Plan.load(layout.plan),
+        structure=None,
+        provenance=ModelProvenance(hstf="", round=1, steps=2, cases={}, packages={}, scores=None),
+    ).save(layout.export / MODEL_FILE)
 
 
 def test_provenance_names_software_machine_and_files(config: Config) -> None:
@@ -77,7 +102,7 @@ def test_write_provenance_writes_the_same_bytes_again(config: Config) -> None:
 def test_provenance_depends_on_the_configuration(config: Config) -> None:
     made = json.loads(Layout.of(config).provenance.read_bytes())
     other = provenance(config.model_copy(update={"seed": 1}))
-    assert other["configuration_sha256"] != made["configuration_sha256"]
+    assert other.configuration_sha256 != made["configuration_sha256"]
 
 
 def test_code_sha256_and_commit_have_their_length() -> None:
@@ -180,5 +205,5 @@ def test_verify_refuses_an_unfinished_experiment(config: Config) -> None:
 
 def test_verify_refuses_a_damaged_provenance(config: Config) -> None:
     write_json(Layout.of(config).provenance, {"format": 1})
-    with pytest.raises(HstfError, match="is damaged"):
+    with pytest.raises(HstfError, match="does not have the content"):
         verify(RESULTS)

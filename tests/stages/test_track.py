@@ -241,7 +241,7 @@ def test_track_config_refuses_a_folder() -> None:
         ("https://${USER}:${PASS}@host", "MLFLOW_TRACKING_PASSWORD"),
         ("postgresql://anna:geheim@host/mlflow", "${ITS_NAME}"),
         ("mysql://host/mlflow?password=geheim", "${ITS_NAME}"),
-        ("anna:geheim@host", "no address"),
+        ("anna:geheim@host", "not an address"),
     ],
 )
 def test_track_config_refuses_secrets_without_repeating_them(uri: str, expected: str) -> None:

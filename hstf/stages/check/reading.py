@@ -1,4 +1,4 @@
-"""Scanning files side by side, and keeping what was found so that an unchanged file is not read again."""
+"""Scan files in several processes, and keep the results: an unchanged file is not read again."""
 
 import json
 import time
@@ -12,74 +12,88 @@ from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_json, write_text
 from hstf.runtime.processes import ProcessDied, map_processes
 from hstf.runtime.progress import Progress
-from hstf.stages.check.problems import Source
+from hstf.stages.check.findings import Source
 
 CACHE_VERSION = 2
 CACHE_SECONDS = 60.0
-DIED = Scan(problem="that the process reading it was killed, most likely for lack of memory")
+"""Time after which the cache is saved again during a long run."""
+DIED = Scan(
+    problem="the process that read the file was killed, most likely because it ran out of memory"
+)
 
 Task = tuple[Path, bool]
 """A file, and whether it is a label."""
 
 
 def scan_all(wanted: Sequence[Source], cache: Path, workers: int) -> dict[Source, Scan]:
-    """Scan files in ``workers`` processes; those that ``cache`` knows with the same size and time are not read.
+    """Scan files in ``workers`` processes.
+
+    Files that are in the cache with the same size and modification time are not read.
+
+    Args:
+        wanted: the files.
+        cache: JSON file with the results of earlier runs.
+        workers: number of processes.
 
     Raises:
-        HstfError: processes cannot be started, or the cache cannot be written.
+        HstfError: if processes cannot be started, or if the cache cannot be written.
     """
     kept = Cache(cache)
     tasks = list(dict.fromkeys((source.path, source.is_label) for source in wanted))
-    scans = {task: scan for task in tasks if (scan := kept.get(task)) is not None}
+    scans: dict[Task, Scan] = {}
+    for task in tasks:
+        scan = kept.get(task)
+        if scan is not None:
+            scans[task] = scan
     unread = [task for task in tasks if task not in scans]
     with Progress("check", len(unread)) as progress:
         try:
             for task, result in map_processes(_scan, unread, workers):
-                scans[task] = DIED if isinstance(result, ProcessDied) else result
-                kept.put(task, scans[task])
+                scan = DIED if isinstance(result, ProcessDied) else result
+                scans[task] = scan
+                kept.put(task, scan)
                 progress.advance(task[0].name)
         finally:
             kept.save()
-    print(
-        f"check: {len(unread)} files read, {len(tasks) - len(unread)} unchanged since they were",
-        flush=True,
-    )
+    print(f"check: {len(unread)} files read, {len(tasks) - len(unread)} unchanged", flush=True)
     return {source: scans[source.path, source.is_label] for source in wanted}
 
 
 def _scan(task: Task) -> Scan:
-    return scan_file(*task)
+    path, is_label = task
+    return scan_file(path, is_label)
 
 
 class Cache:
-    """Scans of sound files by path and role, valid while size and time of the file stay."""
+    """Scans of files without problems, valid while size and modification time stay the same."""
 
     def __init__(self, file: Path) -> None:
-        self.file, self.saved = file, time.monotonic()
+        """Read the cache from ``file``; a missing, damaged or old cache is empty."""
+        self.file = file
+        self.saved = time.monotonic()
         self.entries: dict[str, Any] = {}
         self.stamps: dict[str, list[int]] = {}
-        with suppress(
-            HstfError, KeyError, TypeError
-        ):  # torn or of another version: everything is read
+        with suppress(HstfError, KeyError, TypeError):
             content = read_json(file)
-            self.entries = content["files"] if content["version"] == CACHE_VERSION else {}
+            if content["version"] == CACHE_VERSION:
+                self.entries = content["files"]
 
     def get(self, task: Task) -> Scan | None:
-        """The scan of an unchanged file. Takes the stamp that a fresh scan will be kept with."""
-        name, status = _name(task), None
+        """Return the scan of an unchanged file, or None.
+
+        The stamp that a new scan of the file is stored with is taken here, before it is read.
+        """
+        name = _name(task)
         with suppress(OSError, ValueError):
             status = task[0].stat()
-        if status is not None:
             self.stamps[name] = [status.st_size, status.st_mtime_ns]
         entry = self.entries.get(name)
-        return (
-            Scan.model_validate(entry["scan"])
-            if entry and entry["stamp"] == self.stamps.get(name)
-            else None
-        )
+        if entry and entry["stamp"] == self.stamps.get(name):
+            return Scan.model_validate(entry["scan"])
+        return None
 
     def put(self, task: Task, scan: Scan) -> None:
-        """Keep a scan; those of faulty files are not kept."""
+        """Keep a scan, unless the file has a problem."""
         name = _name(task)
         if not scan.problem and name in self.stamps:
             self.entries[name] = {"stamp": self.stamps[name], "scan": scan.model_dump()}
@@ -87,11 +101,12 @@ class Cache:
             self.save()
 
     def save(self) -> None:
-        """Write the cache: little beside the reading of the files."""
+        """Write the cache."""
         self.saved = time.monotonic()
         write_text(self.file, json.dumps({"version": CACHE_VERSION, "files": self.entries}))
 
 
 def _name(task: Task) -> str:
-    path, label = task
-    return f"{'label' if label else 'image'}:{path.absolute()}"
+    path, is_label = task
+    kind = "label" if is_label else "image"
+    return f"{kind}:{path.absolute()}"

@@ -1,12 +1,12 @@
-"""``hstf check``: every fault of every case in one report, before any compute is spent.
+"""``hstf check``: report all problems of all cases before any training.
 
-Each file is read once, side by side in processes. The labels of unlabelled and test cases are read too, to see that
-they are sound, and for nothing else.
+Each file is read once, by several processes. Labels of unlabelled and test cases are read only to
+check that they are valid.
 """
 
 import argparse
-import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from itertools import groupby
 from typing import Any
 
@@ -15,10 +15,9 @@ from hstf.experiment.tables import CHECK
 from hstf.imaging.scan import Scan
 from hstf.runtime.errors import HstfError, numbers
 from hstf.runtime.processes import worker_count
-from hstf.stages.check.problems import Finding, Level, Scans, examine, sources
+from hstf.stages.check.findings import Finding, Level, Scans
+from hstf.stages.check.problems import examine, sources
 from hstf.stages.check.reading import scan_all
-
-FACTS = ("shape", "spacing", "orientation", "dtype", "sha256")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -28,51 +27,64 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check(context: StageContext) -> list[Finding]:
-    """Examine all cases and write ``check.csv``; with errors, ``check_failed.csv`` in its place.
+    """Examine all cases and write ``check.csv``, or ``check_failed.csv`` if there are errors.
 
     Raises:
-        HstfError: there are errors; they and the warnings are named, grouped by case.
+        HstfError: if there are errors. The message lists them and the warnings by case.
     """
     layout = context.layout
     config = context.config
     sheet = context.sheet
     workers = worker_count(config.check.workers)
-    scans = scan_all(sources(sheet, config), layout.root / ".check_cache.json", workers)
+    cache = layout.root / ".check_cache.json"
+    scans = scan_all(sources(sheet, config), cache, workers)
     findings = examine(sheet, scans, config)
-    failed = any(finding.level is Level.ERROR for finding in findings)
-    # The workflow deletes the output of a failed job, so the table of faults goes elsewhere.
-    refused = layout.check.with_name("check_failed.csv")
-    target, stale = (refused, layout.check) if failed else (layout.check, refused)
-    CHECK.write(target, _rows(findings, scans))
-    stale.unlink(missing_ok=True)
-    if failed:
-        raise HstfError(f"{report(findings)}\nThe same as a table: {refused}")
+    rows = _rows(findings, scans)
+    # The workflow deletes the output of a failed job. Errors are therefore written to another file.
+    failed_path = layout.check.with_name("check_failed.csv")
+    if any(finding.level is Level.ERROR for finding in findings):
+        CHECK.write(failed_path, rows)
+        layout.check.unlink(missing_ok=True)
+        raise HstfError(f"{report(findings)}\nThe same as a table: {failed_path}")
+    CHECK.write(layout.check, rows)
+    failed_path.unlink(missing_ok=True)
     print(report(findings), flush=True)
     return findings
 
 
 def report(findings: Sequence[Finding]) -> str:
-    """All faults and warnings as sentences, grouped by case."""
-    told = [finding for finding in findings if finding.level is not Level.OK]
-    errors = sum(finding.level is Level.ERROR for finding in told)
-    cases = len({finding.case_id for finding in findings if finding.case_id})
-    lines = [f"{errors} errors and {len(told) - errors} warnings in {cases} cases."]
-    for case_id, group in groupby(told, key=lambda finding: finding.case_id):
-        lines += [case_id or "all cases", *(f"  - {finding.sentence()}" for finding in group)]
+    """Return all errors and warnings as sentences, grouped by case."""
+    problems = [finding for finding in findings if finding.level is not Level.OK]
+    errors = sum(finding.level is Level.ERROR for finding in problems)
+    cases = {finding.case_id for finding in findings if finding.case_id}
+    warnings = len(problems) - errors
+    lines = [f"{errors} errors and {warnings} warnings in {len(cases)} cases."]
+    for case_id, group in groupby(problems, key=lambda finding: finding.case_id):
+        lines.append(case_id or "all cases")
+        for finding in group:
+            lines.append(f"  - {finding.sentence()}")
     return "\n".join(lines)
 
 
-def _rows(findings: Iterable[Finding], scans: Scans) -> Iterator[dict[str, Any]]:
-    facts = {
-        (source.case.case_id, str(source.path)): _facts(scan) for source, scan in scans.items()
-    }
+def _rows(findings: Iterable[Finding], scans: Scans) -> list[dict[str, Any]]:
+    """Return a row for each finding, with the properties of its file."""
+    properties = {}
+    for source, scan in scans.items():
+        properties[source.case.case_id, str(source.path)] = _properties(scan)
+    rows = []
     for finding in findings:
-        yield dataclasses.asdict(finding) | facts.get((finding.case_id, finding.file), {})
+        rows.append(asdict(finding) | properties.get((finding.case_id, finding.file), {}))
+    return rows
 
 
-def _facts(scan: Scan) -> dict[str, str]:
-    """What is known of a readable file, in the columns ``FACTS``."""
+def _properties(scan: Scan) -> dict[str, str]:
+    """Return the columns of a readable file."""
     if scan.problem:
         return {}
-    values = (numbers(scan.shape), numbers(scan.spacing), scan.orientation, scan.dtype, scan.sha256)
-    return dict(zip(FACTS, values, strict=True))
+    return {
+        "shape": numbers(scan.shape),
+        "spacing": numbers(scan.spacing),
+        "orientation": scan.orientation,
+        "dtype": scan.dtype,
+        "sha256": scan.sha256,
+    }
