@@ -1,6 +1,5 @@
-"""Methods compared: hand-made cells with known answers, what cells share, and a real comparison."""
+"""Comparison of methods: cells with known scores, what cells reuse, and a real comparison."""
 
-import csv
 import re
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,14 @@ from hstf.experiment.comparison import cells_of, experiments, refuse_no_comparis
 from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
 from hstf.experiment.reuse import check_reuse, refuse_reused
-from hstf.experiment.tables import EVALUATION_CASES, EVALUATION_MEMBERS, TEACHER
+from hstf.experiment.tables import (
+    COMPARE_CELLS,
+    COMPARE_TABLE,
+    EVALUATION_CASES,
+    EVALUATION_MEMBERS,
+    SCALES,
+    TEACHER,
+)
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import write_text
 from hstf.stages.compare import stage as compare_stage
@@ -30,35 +36,47 @@ from hstf.stages.compare.table import tested as paired
 CASES = 8
 CLASSES = ("anterior", "posterior")
 DICE = {"warm-up": 0.6, "supervised": 0.65, "hstf": 0.8, "full": 0.9}
-"""Mean Dice of each method; seeds lie 0.01 below and above."""
+"""Mean Dice of each method; the two seeds are 0.01 below and above."""
 GAIN = np.linspace(-0.02, 0.02, CASES)
-"""By case; without it all cases would gain the same."""
+"""Additional Dice of each case. Without it all cases would have the same difference."""
+EXPECTED_CHANGE = DICE["hstf"] - DICE["supervised"] + GAIN
+"""Difference of each case between hstf and supervised training."""
 
 
 def configuration(folder: Path, **keys: Any) -> Config:
-    """An experiment with a comparison, on cases that need not exist."""
+    """Return an experiment with a comparison, on cases whose files need not exist."""
     write_sheet(folder, ["labelled"] * 3 + ["unlabelled"] * 3 + ["test"] * CASES)
     content = {
-        "experiment": "base", "output": str(folder / "results"), "cases": str(folder / "cases.csv"), "rounds": 1,
+        "experiment": "base",
+        "output": str(folder / "results"),
+        "cases": str(folder / "cases.csv"),
+        "rounds": 1,
         "labels": {"background": 0, "anterior": 1, "posterior": 2},
         "compare": {"methods": ["supervised", "hstf", "full"], "seeds": [0, 1]},
-    }  # fmt: skip
+    }
     return resolve_config(content | keys)
 
 
 def dice_of(method: str, seed: int) -> np.ndarray:
-    """``(cases,)``; the supervised model's cases are the others' without the gain."""
-    return DICE[method] + (method != "supervised") * GAIN + (2 * seed - 1) * 0.01
+    """Return the Dice of each case ``(N,)``. Supervised training has no :data:`GAIN`."""
+    gain = 0 * GAIN if method == "supervised" else GAIN
+    return DICE[method] + gain + (2 * seed - 1) * 0.01
 
 
 def write_round(config: Config, number: int, dice: np.ndarray) -> None:
-    """Scores as ``evaluate`` writes them; the classes lie 0.02 below and above."""
-    rows = [
-        {"case_id": f"case_{k:03d}", "group": f"p{k}", "class": name, "dice": value + shift, "hd95_mm": 2 - value,
-         "asd_mm": 1 - value}
-        for k, value in enumerate(dice)
-        for name, shift in zip(CLASSES, (-0.02, 0.02), strict=True)
-    ]  # fmt: skip
+    """Write scores as ``evaluate`` does; the classes are 0.02 below and above the mean."""
+    rows = []
+    for k, value in enumerate(dice.tolist()):
+        for name, shift in zip(CLASSES, (-0.02, 0.02), strict=True):
+            row = {
+                "case_id": f"case_{k:03d}",
+                "group": f"p{k}",
+                "class": name,
+                "dice": value + shift,
+                "hd95_mm": 2 - value,
+                "asd_mm": 1 - value,
+            }
+            rows.append(row)
     EVALUATION_CASES.write(Layout.of(config).evaluation_cases(number), rows)
 
 
@@ -73,7 +91,7 @@ def write_benchmark(file: Path, wall: float, cpu: str) -> None:
 
 @pytest.fixture
 def finished_cells(tmp_path: Path) -> Config:
-    """All cells of :func:`configuration`, their Dice as :data:`DICE` says."""
+    """Write the scores of all cells of :func:`configuration`, see :data:`DICE`."""
     config = configuration(tmp_path)
     for cell in cells_of(config):
         write_round(cell.config, 0, dice_of("warm-up", cell.seed))
@@ -81,248 +99,256 @@ def finished_cells(tmp_path: Path) -> Config:
     return config
 
 
-def rows_of(file: Path) -> dict[str, dict[str, str]]:
-    with file.open() as stream:
-        return {row["method"]: row for row in csv.DictReader(stream)}
+def rows_of(config: Config) -> dict[str, dict[str, Any]]:
+    """Read ``table.csv`` by method."""
+    path = Layout.of(config).compare / "table.csv"
+    return {row["method"]: row for row in COMPARE_TABLE.records(path)}
 
 
-def test_mean_and_deviation_over_seeds_and_share_of_the_gap(finished_cells: Config) -> None:
+@pytest.fixture
+def table(finished_cells: Config) -> dict[str, dict[str, Any]]:
+    """The rows of ``table.csv`` by method."""
     compare(finished_cells)
-    table = rows_of(Layout.of(finished_cells).compare / "table.csv")
+    return rows_of(finished_cells)
+
+
+def test_compare_writes_means_over_seeds(table: dict[str, dict[str, Any]]) -> None:
     assert list(table) == ["warm-up", "supervised", "hstf", "full"]
     for method, row in table.items():
-        assert float(row["dice"]) == pytest.approx(DICE[method], abs=1e-5)
-        assert float(row["dice_sd"]) == pytest.approx(np.std([-0.01, 0.01], ddof=1), abs=1e-5)
-        assert float(row["dice_anterior"]) == pytest.approx(DICE[method] - 0.02, abs=1e-5)
-        assert float(row["hd95_mm"]) == pytest.approx(2 - DICE[method], abs=1e-5)
-        assert float(row["gap_fraction"] or "nan") == pytest.approx(
-            (DICE[method] - 0.6) / 0.3, abs=1e-4
-        )
-    share = (DICE["hstf"] - DICE["supervised"]) / (DICE["full"] - DICE["supervised"])
-    assert float(table["hstf"]["label_gap_fraction"]) == pytest.approx(share, abs=1e-4)
-    assert table["warm-up"]["label_gap_fraction"] == ""
+        assert row["dice"] == pytest.approx(DICE[method], abs=1e-5)
+        assert row["dice_sd"] == pytest.approx(np.std([-0.01, 0.01], ddof=1), abs=1e-5)
+        assert row["dice_anterior"] == pytest.approx(DICE[method] - 0.02, abs=1e-5)
+        assert row["hd95_mm"] == pytest.approx(2 - DICE[method], abs=1e-5)
 
 
-def test_paired_tests_are_scipys_over_cases_with_seeds_averaged(finished_cells: Config) -> None:
-    compare(finished_cells)
-    table = rows_of(Layout.of(finished_cells).compare / "table.csv")
-    gain = DICE["hstf"] - DICE["supervised"] + GAIN
-    assert float(table["hstf"]["vs_supervised"]) == pytest.approx(gain.mean(), abs=1e-5)
-    assert float(table["hstf"]["vs_supervised_p"]) == pytest.approx(wilcoxon(gain).pvalue, abs=1e-5)
-    assert gain.min() < float(table["hstf"]["vs_supervised_low"]) < gain.mean()
-    assert table["supervised"]["vs_supervised"] == "", "no method is compared with itself"
-    assert table["hstf"]["vs_noisy_student"] == "", "not among the methods"
+def test_compare_writes_the_fraction_of_the_gap(table: dict[str, dict[str, Any]]) -> None:
+    for method, row in table.items():
+        expected = (DICE[method] - 0.6) / 0.3
+        assert row["gap_fraction"] == pytest.approx(expected, abs=1e-4)
+    expected = (DICE["hstf"] - DICE["supervised"]) / (DICE["full"] - DICE["supervised"])
+    assert table["hstf"]["label_gap_fraction"] == pytest.approx(expected, abs=1e-4)
+    assert table["warm-up"]["label_gap_fraction"] is None
 
 
-def test_a_class_that_cases_lack_counts_fully_in_the_change_and_not_in_the_test_of_the_others() -> (
-    None
-):
-    """Only the first case has the second class, and gains there alone: the other patients are no evidence."""
+def test_compare_tests_cases_after_averaging_the_seeds(table: dict[str, dict[str, Any]]) -> None:
+    row = table["hstf"]
+    assert row["vs_supervised"] == pytest.approx(EXPECTED_CHANGE.mean(), abs=1e-5)
+    assert row["vs_supervised_p"] == pytest.approx(wilcoxon(EXPECTED_CHANGE).pvalue, abs=1e-5)
+    assert EXPECTED_CHANGE.min() < row["vs_supervised_low"] < EXPECTED_CHANGE.mean()
+    assert table["supervised"]["vs_supervised"] is None, "no method is compared with itself"
+    assert row["vs_noisy_student"] is None, "not among the methods"
+
+
+def entry_of(name: str, dice: np.ndarray) -> Entry:
+    """Return an entry with one seed, from the Dice ``(N, S)`` of each case and structure."""
+    cases = tuple(f"case_{k}" for k in range(len(dice)))
+    scores = RoundScores(cases, cases, {"dice": dice}, Compute(0, 0))
+    return Entry(name, {0: scores}, Compute(0, 0))
+
+
+def test_tested_ranks_only_patients_with_a_difference() -> None:
+    """Only the first case has the second class, and only this class improves."""
     old = np.full((CASES, 2), 0.5)
     old[1:, 1] = np.nan
     new = old.copy()
     new[0, 1] += 0.4
-    cases = tuple(f"case_{k}" for k in range(CASES))
-    entry, reference = (
-        Entry("x", {0: RoundScores(cases, cases, {"dice": dice}, Compute(0, 0))}, Compute(0, 0))
-        for dice in (new, old)
-    )
-    found = paired(entry, reference, 200, 0)
+    found = paired(entry_of("new", new), entry_of("old", old), 200, 0)
     assert found.difference.mean == pytest.approx(0.4 / 2), "half of the classes gain 0.4"
-    assert found.patients == 1 and found.p_value == pytest.approx(1)
+    assert found.patients == 1
+    assert found.p_value == pytest.approx(1)
 
 
-def test_page_tables_and_figures_are_written(finished_cells: Config) -> None:
+def test_compare_writes_page_tables_and_figures(finished_cells: Config) -> None:
     page = compare(finished_cells).read_text()
     folder = Layout.of(finished_cells).compare
-    assert {"cells.csv", "table.csv", "table.md", "dice_by_round.png", "dice_by_method.png"} <= {
-        path.name for path in folder.iterdir()
-    }
-    assert "<title>base: comparison of methods</title>" in page and "self-training report" not in page
-    assert not re.search(r"(src|href)=.https?:|@import", page), "needs nothing but itself"
+    names = {path.name for path in folder.iterdir()}
+    assert {
+        "cells.csv",
+        "table.csv",
+        "table.md",
+        "dice_by_round.png",
+        "dice_by_method.png",
+    } <= names
+    assert "<title>base: comparison of methods</title>" in page
+    assert "self-training report" not in page
+    assert not re.search(r"(src|href)=.https?:|@import", page), "the page needs no other file"
     assert "0.800 ± 0.014" in page
     assert "| hstf | 2 | 0.800 ± 0.014 |" in (folder / "table.md").read_text()
-    with (folder / "cells.csv").open() as stream:
-        assert len(list(csv.DictReader(stream))) == 3 * 2 * 2
+    assert len(COMPARE_CELLS.records(folder / "cells.csv")) == 3 * 2 * 2
 
 
-def test_cells_that_are_not_done_are_left_out_and_named(finished_cells: Config) -> None:
-    cell = next(cell for cell in cells_of(finished_cells) if cell.name == "hstf_seed_1")
+def remove_last_round(config: Config, name: str) -> None:
+    """Remove the scores of the last round of a cell."""
+    cell = next(cell for cell in cells_of(config) if cell.name == name)
     Layout.of(cell.config).evaluation_cases(1).unlink()
+
+
+def test_compare_leaves_out_and_names_unfinished_cells(finished_cells: Config) -> None:
+    remove_last_round(finished_cells, "hstf_seed_1")
     compare(finished_cells)
-    folder = Layout.of(finished_cells).compare
-    assert rows_of(folder / "table.csv")["hstf"]["seeds"] == "1"
-    assert "left out: hstf with seed 1." in (folder / "table.md").read_text()
+    assert rows_of(finished_cells)["hstf"]["seeds"] == 1
+    text = (Layout.of(finished_cells).compare / "table.md").read_text()
+    assert "left out: hstf with seed 1." in text
 
 
-def test_what_sees_no_other_scale_is_named(finished_cells: Config) -> None:
-    table = Layout.of(finished_cells).compare / "table.md"
+def test_compare_names_methods_without_training_at_other_scales(finished_cells: Config) -> None:
+    path = Layout.of(finished_cells).compare / "table.md"
     compare(finished_cells)
-    assert "another scale" not in table.read_text()
-    methods = {"methods": ("supervised", "hstf", "uamt", "bcp")}
-    asked = finished_cells.compare.model_copy(update=methods)  # type: ignore[union-attr]
-    compare(finished_cells.model_copy(update={"compare": asked}))
-    assert "uamt, bcp do not train on images at another scale" in table.read_text()
+    assert "another scale" not in path.read_text()
+    section = CompareConfig(methods=("supervised", "hstf", "uamt", "bcp"), seeds=(0, 1))
+    compare(finished_cells.model_copy(update={"compare": section}))
+    assert "uamt, bcp do not train on images at another scale" in path.read_text()
 
 
-def test_methods_are_compared_on_the_seeds_that_both_have(finished_cells: Config) -> None:
-    """Seeds differ by 0.02: the one that is left must meet its like, not the mean of both."""
-    cell = next(cell for cell in cells_of(finished_cells) if cell.name == "hstf_seed_1")
-    Layout.of(cell.config).evaluation_cases(1).unlink()
+def test_compare_uses_the_seeds_that_both_methods_have(finished_cells: Config) -> None:
+    """Seeds differ by 0.02, so a seed must be compared with the same seed of the other method."""
+    remove_last_round(finished_cells, "hstf_seed_1")
     compare(finished_cells)
-    row = rows_of(Layout.of(finished_cells).compare / "table.csv")["hstf"]
-    gain = DICE["hstf"] - DICE["supervised"] + GAIN
-    assert float(row["vs_supervised"]) == pytest.approx(gain.mean(), abs=1e-5)
-    assert float(row["vs_supervised_p"]) == pytest.approx(wilcoxon(gain).pvalue, abs=1e-5)
-    assert float(row["gap_fraction"]) == pytest.approx((DICE["hstf"] - 0.6) / 0.3, abs=1e-4)
+    row = rows_of(finished_cells)["hstf"]
+    assert row["vs_supervised"] == pytest.approx(EXPECTED_CHANGE.mean(), abs=1e-5)
+    assert row["vs_supervised_p"] == pytest.approx(wilcoxon(EXPECTED_CHANGE).pvalue, abs=1e-5)
+    assert row["gap_fraction"] == pytest.approx((DICE["hstf"] - 0.6) / 0.3, abs=1e-4)
 
 
-def test_cells_scored_on_other_cases_are_refused(finished_cells: Config) -> None:
+def test_compare_refuses_cells_with_different_test_cases(finished_cells: Config) -> None:
     write_round(cells_of(finished_cells)[0].config, 1, dice_of("hstf", 0)[:-1])
     with pytest.raises(HstfError, match="different test cases"):
         compare(finished_cells)
 
 
-def test_nothing_done_is_a_sentence(tmp_path: Path) -> None:
+def test_compare_without_finished_cells_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(HstfError, match="snakemake compare"):
         compare(configuration(tmp_path))
 
 
-def test_compute_is_that_of_learning_wherever_it_was_spent(tmp_path: Path) -> None:
+def test_read_round_adds_up_the_time_of_training_jobs(tmp_path: Path) -> None:
     config = configuration(tmp_path, compare={"methods": ["hstf"], "seeds": [0]})
     (cell,) = cells_of(config)
-    base, own = Layout.of(config).root / "benchmarks", Layout.of(cell.config).root / "benchmarks"
+    # The experiment itself has trained the warm-up.
+    warmup = Layout.of(config).root / "benchmarks" / "warmup"
     for member in ("fold_0", "fold_1", "fold_2"):
-        write_benchmark(base / "warmup" / f"{member}.tsv", 10, "8")
+        write_benchmark(warmup / f"{member}.tsv", 10, "8")
+    own = Layout.of(cell.config).root / "benchmarks"
     write_benchmark(own / "calibrate.tsv", 1, "NA")
     write_benchmark(own / "student" / "round_1_seed_0.tsv", 100, "190")
     write_benchmark(own / "refine" / "round_1.tsv", 2, "1")
+    # Jobs that are not counted in round 1.
     write_benchmark(own / "student" / "round_10_seed_0.tsv", 1000, "1000")
     write_benchmark(own / "evaluate" / "round_1_test_0.tsv", 50, "50")
     for number in (0, 1):
         write_round(cell.config, number, dice_of("hstf", 0))
-    spent = [read_round(cell.config, number).compute for number in (0, 1)]
-    assert [(c.wall, c.cpu) for c in spent] == [(31, 24), (102, 191)]
+    assert read_round(cell.config, 0).compute == Compute(cpu=24, wall=31)
+    assert read_round(cell.config, 1).compute == Compute(cpu=191, wall=102)
 
 
-def test_the_gap_lies_between_networks_and_not_between_a_team_and_a_network(
-    finished_cells: Config,
-) -> None:
+def test_compare_measures_the_gap_between_single_networks(finished_cells: Config) -> None:
+    rows = []
+    for member, dice in (("fold_0", 0.48), ("fold_1", 0.52)):
+        for k in range(CASES):
+            key = {"case_id": f"case_{k:03d}", "member": member}
+            rows += [{**key, "class": name, "dice": dice} for name in CLASSES]
     for cell in cells_of(finished_cells):
-        rows = [
-            {"case_id": f"case_{k:03d}", "member": member, "class": name, "dice": dice}
-            for member, dice in (("fold_0", 0.48), ("fold_1", 0.52))
-            for k in range(CASES)
-            for name in CLASSES
-        ]
-        table = Layout.of(cell.config).evaluation_members(0)
-        EVALUATION_MEMBERS.write(table, rows)
+        EVALUATION_MEMBERS.write(Layout.of(cell.config).evaluation_members(0), rows)
     compare(finished_cells)
-    table = rows_of(Layout.of(finished_cells).compare / "table.csv")
-    assert float(table["warm-up"]["dice"]) == pytest.approx(0.6, abs=1e-5)
-    assert float(table["warm-up"]["dice_single"]) == pytest.approx(0.5, abs=1e-5)
-    assert float(table["hstf"]["dice_single"]) == pytest.approx(DICE["hstf"], abs=1e-5)
-    assert float(table["hstf"]["gap_fraction"]) == pytest.approx(
-        (0.8 - 0.5) / (0.9 - 0.5), abs=1e-4
-    )
+    table = rows_of(finished_cells)
+    assert table["warm-up"]["dice"] == pytest.approx(0.6, abs=1e-5)
+    assert table["warm-up"]["dice_single"] == pytest.approx(0.5, abs=1e-5)
+    assert table["hstf"]["dice_single"] == pytest.approx(DICE["hstf"], abs=1e-5)
+    expected = (0.8 - 0.5) / (0.9 - 0.5)
+    assert table["hstf"]["gap_fraction"] == pytest.approx(expected, abs=1e-4)
 
 
-def test_the_gap_needs_both_ends_and_a_ceiling_above_the_floor() -> None:
-    def entry(name: str, dice: float) -> Entry:
-        from hstf.stages.compare.scores import Compute, RoundScores
-
-        by_class = dict.fromkeys(("dice", "hd95_mm", "asd_mm"), np.full((2, 1), dice))
-        scores = RoundScores(("a", "b"), ("a", "b"), by_class, Compute(0, 0))
-        return Entry(name, {0: scores}, Compute(0, 0))
-
-    floor, middle, ceiling = entry(WARMUP, 0.5), entry("hstf", 0.7), entry(UPPER_BOUND, 0.9)
-    assert gap_fraction({WARMUP: floor, UPPER_BOUND: ceiling}, middle, WARMUP) == pytest.approx(0.5)
-    assert gap_fraction({WARMUP: floor}, middle, WARMUP) is None
-    assert gap_fraction({WARMUP: ceiling, UPPER_BOUND: floor}, middle, WARMUP) is None
+def test_gap_fraction_needs_both_ends_in_order() -> None:
+    lower = entry_of(WARMUP, np.full((2, 1), 0.5))
+    middle = entry_of("hstf", np.full((2, 1), 0.7))
+    upper = entry_of(UPPER_BOUND, np.full((2, 1), 0.9))
+    ends = {WARMUP: lower, UPPER_BOUND: upper}
+    assert gap_fraction(ends, middle, WARMUP) == pytest.approx(0.5)
+    assert gap_fraction({WARMUP: lower}, middle, WARMUP) is None
+    reversed_ends = {WARMUP: upper, UPPER_BOUND: lower}
+    assert gap_fraction(reversed_ends, middle, WARMUP) is None
 
 
-def test_cells_share_data_and_warmup_where_theirs_would_be_the_same(tmp_path: Path) -> None:
+def test_experiments_reuse_data_and_warm_up_if_they_are_the_same(tmp_path: Path) -> None:
     methods = ["supervised", "hstf_without_csc_and_plr", "cross_teaching", "full"]
     config = configuration(tmp_path, compare={"methods": methods, "seeds": [0, 5]})
     found = experiments(config)
-    root = tmp_path / "results" / "base"
     reuse = {name: (c.reuse.data, c.reuse.warmup) for name, c in found.items()}
-    base, warm, full = (
-        str(root),
-        str(root / "compare" / "warmup_seed_5"),
-        str(root / "compare" / "full_data"),
-    )
+    root = tmp_path / "results" / "base"
+    base = str(root)
+    warmup = str(root / "compare" / "warmup_seed_5")
+    full = str(root / "compare" / "full_data")
     assert reuse == {
-        "supervised_seed_0": (base, base), "supervised_seed_5": (base, warm), "warmup_seed_5": (base, None),
-        "hstf_without_csc_and_plr_seed_0": (base, base), "hstf_without_csc_and_plr_seed_5": (base, warm),
-        "cross_teaching_seed_0": (base, None), "cross_teaching_seed_5": (base, None),
-        "full_data": (None, None), "full_seed_0": (full, None), "full_seed_5": (full, None),
-    }  # fmt: skip
+        "supervised_seed_0": (base, base),
+        "supervised_seed_5": (base, warmup),
+        "warmup_seed_5": (base, None),
+        "hstf_without_csc_and_plr_seed_0": (base, base),
+        "hstf_without_csc_and_plr_seed_5": (base, warmup),
+        "cross_teaching_seed_0": (base, None),
+        "cross_teaching_seed_5": (base, None),
+        "full_data": (None, None),
+        "full_seed_0": (full, None),
+        "full_seed_5": (full, None),
+    }
     assert {c.seed for name, c in found.items() if name.endswith("_5")} == {5}
-    assert len(read_cases(found["full_data"]).of(Split.LABELLED)) == 6, (
-        "unlabelled cases are labelled ones"
-    )
+    labelled = read_cases(found["full_data"]).of(Split.LABELLED)
+    assert len(labelled) == 6, "unlabelled cases are labelled cases"
 
 
-def test_cells_leave_persons_overrides_out(tmp_path: Path) -> None:
+def test_cells_leave_out_manual_overrides(tmp_path: Path) -> None:
     config = configuration(tmp_path, overrides=str(tmp_path / "mine"))
     assert all(str(tmp_path / "mine") != cell.config.overrides for cell in cells_of(config))
 
 
-def test_a_seed_that_stands_twice_is_refused(tmp_path: Path) -> None:
+def test_cells_refuse_a_seed_that_occurs_twice(tmp_path: Path) -> None:
     with pytest.raises(HstfError, match="has a value twice"):
         cells_of(configuration(tmp_path, compare={"seeds": [1, 1]}))
 
 
-def test_an_experiment_of_another_method_runs_alone(tmp_path: Path) -> None:
-    """``--config method=supervised`` on a file with a comparison: only who asks for the comparison is refused."""
+def test_cells_of_another_method_are_empty(tmp_path: Path) -> None:
+    """``--config method=supervised`` works with a configuration that has a comparison."""
     config = configuration(tmp_path, method="supervised")
-    assert cells_of(config) == [] and experiments(config) == {}
+    assert cells_of(config) == []
+    assert experiments(config) == {}
     with pytest.raises(HstfError, match="Leave 'method' out"):
         refuse_no_comparison(config)
 
 
-def test_scaled_cases_lie_at_even_distances(tmp_path: Path) -> None:
-    config = configuration(tmp_path, compare={"scale_cases": 4})
-    test = read_cases(config).of(Split.TEST)
-    assert [case.case_id[-2:] for case in scaled_cases(config.compare, test)] == [
-        "06",
-        "08",
-        "10",
-        "12",
-    ]
+def test_scaled_cases_are_evenly_spaced(tmp_path: Path) -> None:
+    test = read_cases(configuration(tmp_path)).of(Split.TEST)
+    scaled = scaled_cases(CompareConfig(scale_cases=4), test)
+    assert [case.case_id[-2:] for case in scaled] == ["06", "08", "10", "12"]
     assert scaled_cases(CompareConfig(scale_cases=0), test) == test
 
 
-def test_the_jobs_of_a_comparison_share_data_and_warmup(experiment: Workspace) -> None:
+def test_workflow_reuses_data_and_warm_up_in_a_comparison(experiment: Workspace) -> None:
     experiment.configure(compare={"methods": ["supervised", "hstf"], "seeds": [0, 1]})
     assert experiment.jobs() == {}, "a comparison adds nothing to the experiment itself"
     jobs = experiment.jobs("compare")
-    assert not {"check", "plan", "preprocess_shard", "warmup_member", "evaluate_table"} & set(
-        jobs
-    ), jobs
+    done = {"check", "plan", "preprocess_shard", "warmup_member", "evaluate_table"}
+    assert not done & jobs.keys(), jobs
     assert jobs["warmup_seed_1_warmup_member"] == 3
     assert not [rule for rule in jobs if "preprocess" in rule]
-    assert not [rule for rule in jobs if rule.startswith("supervised") and "labels" in rule]
+    supervised = [rule for rule in jobs if rule.startswith("supervised")]
+    assert not [rule for rule in supervised if "labels" in rule]
     assert jobs["hstf_seed_0_student_member"] == jobs["supervised_seed_1_student_member"] == 2
-    assert not [
-        rule for rule in experiment.jobs("compare_hstf_seed_0") if rule.startswith("supervised")
-    ]
+    cell_jobs = experiment.jobs("compare_hstf_seed_0")
+    assert not [rule for rule in cell_jobs if rule.startswith("supervised")]
 
 
-def test_scans_that_are_still_to_be_made_can_be_compared_on(tmp_path: Path) -> None:
+def test_workflow_makes_missing_phantoms_for_a_comparison(tmp_path: Path) -> None:
     write_sheet(tmp_path, ["labelled"] * 4 + ["test"] * 2 + ["unlabelled"] * 3, "images/{}.nii.gz")
     workspace = Workspace(tmp_path)
     workspace.configure(**TINY, compare={"methods": ["supervised"], "seeds": [0]})
     assert workspace.jobs("compare")["phantom"] == 1
 
 
-def test_an_experiment_takes_data_and_warmup_of_another(experiment: Workspace) -> None:
+def test_workflow_reuses_data_and_warm_up_of_another_experiment(experiment: Workspace) -> None:
     kept = experiment.folder / "results" / "few" / "config.yaml"
     kept.write_text((experiment.folder / "config.yaml").read_text())
     experiment.configure(experiment="next", reuse={"data": "results/few", "warmup": "results/few"})
     jobs = experiment.jobs()
-    assert not {"check", "plan", "preprocess_shard", "warmup_member"} & set(jobs), jobs
+    assert not {"check", "plan", "preprocess_shard", "warmup_member"} & jobs.keys(), jobs
     assert (jobs["calibrate"], jobs["student_member"], jobs["evaluate_table"]) == (1, 2, 2)
     experiment.configure(reuse={"data": "results/few"})
     jobs = experiment.jobs()
@@ -330,12 +356,12 @@ def test_an_experiment_takes_data_and_warmup_of_another(experiment: Workspace) -
     assert "plan" not in jobs
 
 
-def test_a_warmup_is_taken_with_its_data(tmp_path: Path) -> None:
+def test_reuse_of_a_warm_up_needs_its_data(tmp_path: Path) -> None:
     with pytest.raises(HstfError, match=r"reuse.warmup needs reuse.data"):
         configuration(tmp_path, reuse={"warmup": "results/few"})
 
 
-def test_reused_work_must_fit_and_is_never_written(tmp_path: Path) -> None:
+def test_check_reuse_refuses_experiments_that_do_not_match(tmp_path: Path) -> None:
     config = configuration(tmp_path)
     write_text(Layout.of(config).config, config_text(config))
     root = str(tmp_path / "results" / "base")
@@ -347,7 +373,7 @@ def test_reused_work_must_fit_and_is_never_written(tmp_path: Path) -> None:
     with pytest.raises(HstfError, match=r"(?s)reuse.data: labels is .*reuse.warmup: labels is"):
         check_reuse(reusing.model_copy(update={"labels": {"background": 0, "liver": 1}}))
     swapped = {"background": 0, "posterior": 2, "anterior": 1}
-    assert swapped == config.labels, "but for the order, which is that of the classes"
+    assert swapped == config.labels, "only the order of the classes is different"
     with pytest.raises(HstfError, match=r"reuse.data: labels is"):
         check_reuse(reusing.model_copy(update={"labels": swapped}))
     with pytest.raises(HstfError, match=r"reuse.warmup: warmup.folds is 3 in .* and 2 here"):
@@ -358,7 +384,7 @@ def test_reused_work_must_fit_and_is_never_written(tmp_path: Path) -> None:
         check_reuse(configuration(tmp_path, reuse={"data": "results/nowhere"}))
 
 
-def test_the_scores_of_a_warm_up_are_written_where_it_was_trained(
+def test_evaluate_refuses_to_score_a_reused_warm_up(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = configuration(tmp_path)
@@ -366,14 +392,13 @@ def test_the_scores_of_a_warm_up_are_written_where_it_was_trained(
     root = str(Layout.of(config).root)
     reusing = configuration(tmp_path, experiment="next", reuse={"data": root, "warmup": root})
     write_text(tmp_path / "next.yaml", config_text(reusing))
-    for more in ([], ["--shard", "test_0"], ["--scales"]):
-        assert (
-            main(["evaluate", "--config", str(tmp_path / "next.yaml"), "--round", "0", *more]) == 1
-        )
+    command = ["evaluate", "--config", str(tmp_path / "next.yaml"), "--round", "0"]
+    for options in ([], ["--shard", "test_0"], ["--scales"]):
+        assert main([*command, *options]) == 1
         assert f"evaluate: this experiment reuses the results of {root}" in capsys.readouterr().err
 
 
-def test_methods_are_compared_on_test_cases(tmp_path: Path) -> None:
+def test_refuse_no_test_cases_before_a_comparison(tmp_path: Path) -> None:
     config = configuration(tmp_path)
     refuse_no_test_cases(read_cases(config))
     write_sheet(tmp_path, ["labelled"] * 3 + ["unlabelled"] * 3)
@@ -381,35 +406,31 @@ def test_methods_are_compared_on_test_cases(tmp_path: Path) -> None:
         refuse_no_test_cases(read_cases(config))
 
 
-def test_what_is_reused_has_learned_from_no_test_patient(tmp_path: Path) -> None:
+def test_check_reuse_refuses_training_on_test_patients(tmp_path: Path) -> None:
     sheets = {
         "first": "a,labelled,ann;b,labelled,bob;c,labelled,cid;u,unlabelled,uma;t,test,tom",
         "second": "a,labelled,ann;b,labelled,bob;c,unlabelled,cid;u,test,uma;t,test,tom",
     }
     for name, rows in sheets.items():
-        lines = [
-            f"{i},{i}.nii,{i}_l.nii,{rest}"
-            for i, rest in (row.split(",", 1) for row in rows.split(";"))
-        ]
-        write_text(tmp_path / f"{name}.csv", "\n".join(["case_id,image,label,split,group", *lines]))
+        lines = ["case_id,image,label,split,group"]
+        for row in rows.split(";"):
+            case_id, rest = row.split(",", 1)
+            lines.append(f"{case_id},{case_id}.nii,{case_id}_l.nii,{rest}")
+        write_text(tmp_path / f"{name}.csv", "\n".join(lines))
     first = configuration(tmp_path, cases=str(tmp_path / "first.csv"))
     write_text(Layout.of(first).config, config_text(first))
-    root, own = (
-        str(Layout.of(first).root),
-        {"experiment": "next", "cases": str(tmp_path / "second.csv")},
-    )
-    with pytest.raises(
-        HstfError, match=r"reuse.data: uma is tested here, but .* among its training cases"
-    ):
+    root = str(Layout.of(first).root)
+    own = {"experiment": "next", "cases": str(tmp_path / "second.csv")}
+    message = r"reuse.data: uma is a test patient here and a training patient in"
+    with pytest.raises(HstfError, match=message):
         check_reuse(configuration(tmp_path, **own, reuse={"data": root}))
-    with pytest.raises(
-        HstfError, match=r"(?s)uma is tested.*reuse.warmup: .* other labelled cases .*\(c\)"
-    ):
+    message = r"(?s)uma is a test patient.*reuse.warmup: .* other labelled cases .*\(c\)"
+    with pytest.raises(HstfError, match=message):
         check_reuse(configuration(tmp_path, **own, reuse={"data": root, "warmup": root}))
 
 
-def test_what_a_warm_up_learned_from_stands_in_its_own_tables(tmp_path: Path) -> None:
-    """The sheet, which both experiments name, is no longer the one that it was trained with."""
+def test_check_reuse_reads_the_cases_of_a_warm_up_from_its_tables(tmp_path: Path) -> None:
+    """The case sheet, which both experiments use, was edited after the training."""
     config = configuration(tmp_path)
     layout = Layout.of(config)
     write_text(layout.config, config_text(config))
@@ -424,8 +445,11 @@ def test_what_a_warm_up_learned_from_stands_in_its_own_tables(tmp_path: Path) ->
 
 
 @pytest.mark.workflow
-def test_a_tiny_comparison(finished: Workspace, tmp_path: Path) -> None:
-    """On the data and the warm-up of a finished experiment; no process opens what is withheld."""
+def test_workflow_runs_a_tiny_comparison(finished: Workspace, tmp_path: Path) -> None:
+    """The comparison reuses data and warm-up of a finished experiment.
+
+    Only ``evaluate`` opens withheld labels.
+    """
     workspace = finished.copy_to(tmp_path)
     (tmp_path / "opened.txt").unlink()
     scales = {"scales": [0.7, 1.0], "scale_cases": 1}
@@ -434,20 +458,19 @@ def test_a_tiny_comparison(finished: Workspace, tmp_path: Path) -> None:
     )
     workspace.run("compare")
     folder = tmp_path / "results" / "tiny" / "compare"
-    table = rows_of(folder / "table.csv")
-    assert list(table) == ["warm-up", "supervised", "mean_teacher"]
-    assert float(table["supervised"]["wall_s"]) > float(table["warm-up"]["wall_s"]) > 0
+    rows = {row["method"]: row for row in COMPARE_TABLE.records(folder / "table.csv")}
+    assert list(rows) == ["warm-up", "supervised", "mean_teacher"]
+    assert rows["supervised"]["wall_s"] > rows["warm-up"]["wall_s"] > 0
     assert (folder / "dice_by_scale.png").is_file()
     evaluation = folder / "supervised_seed_0" / "round_1" / "evaluation"
-    with (evaluation / "scales.csv").open() as scaled, (evaluation / "cases.csv").open() as plain:
-        as_planned = [row for row in csv.DictReader(scaled) if row["scale"] == "1"]
-        dice = {(row["case_id"], row["class"]): row["dice"] for row in csv.DictReader(plain)}
-    assert len(as_planned) == 4
-    assert all(row["dice"] == dice[row["case_id"], row["class"]] for row in as_planned), (
-        "scale 1 is the plain prediction"
-    )
+    scaled = [row for row in SCALES.records(evaluation / "scales.csv") if row["scale"] == 1]
+    plain = EVALUATION_CASES.records(evaluation / "cases.csv")
+    dice = {(row["case_id"], row["class"]): row["dice"] for row in plain}
+    assert len(scaled) == 4
+    for row in scaled:
+        expected = dice[row["case_id"], row["class"]]
+        assert row["dice"] == expected, "scale 1 is the plain prediction"
     assert not (folder / "supervised_seed_0" / "round_1" / "teacher").exists()
-    assert {line.split()[0] for line in (tmp_path / "opened.txt").read_text().splitlines()} == {
-        "evaluate"
-    }
+    opened = (tmp_path / "opened.txt").read_text().splitlines()
+    assert {line.split()[0] for line in opened} == {"evaluate"}
     assert workspace.jobs("compare") == {}
