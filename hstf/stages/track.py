@@ -19,7 +19,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -337,7 +337,7 @@ def _log(context: StageContext) -> Tracking:
     _prepare_mlflow(section.timeout_seconds)
     # A database that several processes create at the same time is damaged. Later, writers that work
     # at the same time run into timeouts.
-    lock = nullcontext()
+    lock: AbstractContextManager[None] = nullcontext()
     if database:
         lock = exclusive(Path(f"{database}.lock"), f"track round {number}")
     with lock:
@@ -452,7 +452,7 @@ def _log_run(
     tags = {"hstf.folder": str(root).replace("'", "_"), "hstf.round": str(number)}
     query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
     earlier = client.search_runs([experiment_id], query)
-    notes = {}
+    notes: dict[str, str] = {}
     for run in earlier:
         if run.data.tags.get("hstf.digest") == log.digest:
             return run.info.run_id
