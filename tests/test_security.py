@@ -1,4 +1,4 @@
-"""Nothing that a file, a sheet or a name says is run, followed out of its folder, or grows without bound."""
+"""Files, case sheets and names cannot run code, lead out of a folder, or use unlimited memory."""
 
 import ast
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.stages import overrides_in_force
+from support.stages import export, overrides_in_force
 from support.tiny_model import tiny_experiment, write_scan
 from support.workspace import ROOT, SPLITS, Workspace, write_sheet
 
@@ -20,17 +20,28 @@ from hstf.config.load import load_config
 from hstf.config.phantom import PhantomConfig
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import sha256_file, write_csv, write_json, write_text
-from hstf.runtime.shards import CaseWork, read_table, run_shard
-from hstf.stages.export import export
+from hstf.runtime.shards import CaseWork, read_shard, run_shard
+from hstf.runtime.tables import Column, Table
 
 SOURCES = sorted((ROOT / "hstf").rglob("*.py"))
+
+COPIES = Table(
+    "copies",
+    "copies.csv",
+    "A copied case.",
+    [
+        Column("case_id", "text", "Case."),
+        Column("files", "list", "Files of the case."),
+        Column("sha256", "list", "SHA-256 of each file."),
+    ],
+)
 
 
 # ---- code
 
 
 def calls() -> Iterator[tuple[str, str, dict[str, ast.expr]]]:
-    """Where, what and with which named arguments the package calls."""
+    """Yield place, function and named arguments of each call in the package."""
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):
@@ -39,18 +50,23 @@ def calls() -> Iterator[tuple[str, str, dict[str, ast.expr]]]:
 
 
 def imports() -> Iterator[tuple[str, str]]:
+    """Yield place and name of each module that the package imports."""
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            yield from ((f"{path.relative_to(ROOT)}:{node.lineno}", name) for name in names)
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            for name in names:
+                yield f"{path.relative_to(ROOT)}:{node.lineno}", name
 
 
 def is_constant(node: ast.expr | None, value: object) -> bool:
     return isinstance(node, ast.Constant) and node.value is value
 
 
-def test_weights_and_arrays_are_loaded_as_data() -> None:
+def test_package_loads_weights_and_arrays_without_pickle() -> None:
     loads = [
         (where, name, keywords)
         for where, name, keywords in calls()
@@ -64,7 +80,7 @@ def test_weights_and_arrays_are_loaded_as_data() -> None:
             assert is_constant(keywords.get("allow_pickle"), False), where
 
 
-def test_no_code_is_made_from_data_and_no_shell_is_asked() -> None:
+def test_package_neither_evaluates_data_as_code_nor_starts_a_shell() -> None:
     refused = {
         "eval",
         "exec",
@@ -81,7 +97,7 @@ def test_no_code_is_made_from_data_and_no_shell_is_asked() -> None:
     assert [where for where, name in imports() if name.partition(".")[0] in modules] == []
 
 
-def test_shell_lines_of_the_rules_quote_what_does_not_come_from_the_workflow_itself() -> None:
+def test_shell_commands_of_rules_quote_values_of_the_user() -> None:
     plain = {
         "{wildcards.round}",
         "{wildcards.shard}",
@@ -104,16 +120,16 @@ def test_shell_lines_of_the_rules_quote_what_does_not_come_from_the_workflow_its
 
 
 @pytest.mark.parametrize("case_id", ["; touch pwned", "../x", "$(touch pwned)", "{shard}", "a\nb"])
-def test_a_case_id_that_is_no_plain_name_stops_the_workflow(tmp_path: Path, case_id: str) -> None:
-    write_csv(tmp_path / "cases.csv", [{"case_id": case_id, "image": "a.nii", "split": "unlabelled"}],
-              ["case_id", "image", "split"])  # fmt: skip
+def test_workflow_refuses_a_case_id_that_is_not_a_plain_name(tmp_path: Path, case_id: str) -> None:
+    row = {"case_id": case_id, "image": "a.nii", "split": "unlabelled"}
+    write_csv(tmp_path / "cases.csv", [row], list(row))
     workspace = Workspace(tmp_path)
     workspace.configure(cases="cases.csv")
     assert "must be letters, digits" in workspace.refusal()
     assert not (tmp_path / "pwned").exists()
 
 
-def test_files_and_folders_with_odd_names_are_only_names(tmp_path: Path) -> None:
+def test_workflow_quotes_names_of_files_and_folders(tmp_path: Path) -> None:
     write_sheet(tmp_path, SPLITS, "{} it's; touch pwned.nii.gz", "{}_label.nii.gz")
     for line in (tmp_path / "cases.csv").read_text().splitlines()[1:]:
         for name in line.split(",")[1:3]:
@@ -127,16 +143,16 @@ def test_files_and_folders_with_odd_names_are_only_names(tmp_path: Path) -> None
     assert not (tmp_path / "pwned").exists()
 
 
-def test_braces_which_would_be_wildcards_are_refused(tmp_path: Path) -> None:
+def test_workflow_refuses_braces_which_would_be_wildcards(tmp_path: Path) -> None:
     write_sheet(tmp_path, SPLITS, "{}_{{x}}.nii.gz", "{}_label.nii.gz")
     workspace = Workspace(tmp_path)
     workspace.configure(cases="cases.csv")
-    assert "line 2 (case_000): 'case_000_{x}.nii.gz' holds a brace" in workspace.refusal()
+    assert "line 2 (case_000): 'case_000_{x}.nii.gz' has a brace" in workspace.refusal()
     workspace.configure(output="results{x}")
     assert "output: String should match pattern" in workspace.refusal()
 
 
-def test_the_folder_of_the_phantom_is_quoted() -> None:
+def test_phantom_options_quote_the_folder() -> None:
     assert (
         PhantomConfig(folder="x; touch pwned")
         .options()
@@ -144,7 +160,7 @@ def test_the_folder_of_the_phantom_is_quoted() -> None:
     )
 
 
-def test_overrides_cannot_lead_out_of_their_folder(tmp_path: Path) -> None:
+def test_overrides_in_force_refuses_links_out_of_the_folder(tmp_path: Path) -> None:
     outside, folder = tmp_path / "outside", tmp_path / "overrides"
     write_text(outside / "label.nii.gz", "secret")
     write_text(outside / "round_2" / "b.nii.gz", "secret")
@@ -155,38 +171,39 @@ def test_overrides_cannot_lead_out_of_their_folder(tmp_path: Path) -> None:
     config = Config(overrides=str(folder))
     with pytest.raises(HstfError) as caught:
         overrides_in_force(config, 2, {"a", "b"})
-    told = str(caught.value)
+    message = str(caught.value)
     assert (
-        told.count("a link that leads out of the overrides folder; put the file itself there") == 3
+        message.count("a link to a place outside the overrides folder; put the file itself there")
+        == 3
     )
-    assert "secret" not in told
+    assert "secret" not in message
 
 
-def test_links_within_the_overrides_and_to_the_whole_folder_are_fine(tmp_path: Path) -> None:
-    write_text(tmp_path / "share" / "round_1" / "a.nii.gz", "x")
-    (tmp_path / "share" / "round_1" / "b.nii.gz").symlink_to("a.nii.gz")
-    (tmp_path / "overrides").symlink_to("share")
+def test_overrides_in_force_follows_links_within_the_folder_and_to_it(tmp_path: Path) -> None:
+    write_text(tmp_path / "shared" / "round_1" / "a.nii.gz", "x")
+    (tmp_path / "shared" / "round_1" / "b.nii.gz").symlink_to("a.nii.gz")
+    (tmp_path / "overrides").symlink_to("shared")
     assert set(
         overrides_in_force(Config(overrides=str(tmp_path / "overrides")), 1, {"a", "b"})
     ) == {"a", "b"}
 
 
 @pytest.mark.parametrize("name", ["../outside.txt", "/etc/hostname", "a/../../outside.txt"])
-def test_a_table_cannot_vouch_for_files_out_of_its_folder(tmp_path: Path, name: str) -> None:
+def test_read_shard_refuses_files_out_of_the_folder_of_the_table(tmp_path: Path, name: str) -> None:
     write_text(tmp_path / "outside.txt", "x")
-    row = {"case_id": "a", "files": name, "sha256": sha256_file(tmp_path / "outside.txt")}
+    row = {"case_id": "a", "files": [name], "sha256": [sha256_file(tmp_path / "outside.txt")]}
     table = tmp_path / "teacher" / "unlabelled_0.csv"
-    write_csv(table, [row], ["case_id", "files", "sha256"])
+    COPIES.write(table, [row])
     with pytest.raises(HstfError, match="its row was edited"):
-        read_table(table)
+        read_shard(COPIES, table)
     write_json(table.parent / ".records" / "a.json", {"key": "x", "row": row})
     work = CaseWork(
         "a", {}, [table.parent / "a.txt"], lambda: write_text(table.parent / "a.txt", "y") or {}
     )
-    assert run_shard(table, {}, [work], [], "copy") == 1, "a record that is no record is none"
+    assert run_shard(COPIES, table, {}, [work], "copy") == 1, "the invalid record was used"
 
 
-def test_a_link_in_the_place_of_a_prediction_is_replaced_and_not_followed(tmp_path: Path) -> None:
+def test_predict_replaces_a_link_and_does_not_follow_it(tmp_path: Path) -> None:
     model = export(tiny_experiment(tmp_path))
     scan = write_scan(tmp_path / "in" / "scan.nii.gz")
     write_text(tmp_path / "precious.nii.gz", "precious")
@@ -198,12 +215,12 @@ def test_a_link_in_the_place_of_a_prediction_is_replaced_and_not_followed(tmp_pa
 
 
 @pytest.mark.parametrize("name", ["../../evil", "/tmp/evil", "a/b"])
-def test_a_model_cannot_name_weights_out_of_its_folder(tmp_path: Path, name: str) -> None:
+def test_predict_refuses_weights_out_of_the_folder_of_the_model(tmp_path: Path, name: str) -> None:
     model = export(tiny_experiment(tmp_path))
     content = json.loads((model / "model.json").read_text())
     content["members"][0]["name"] = name
     write_json(model / "model.json", content)
-    with pytest.raises(HstfError, match="is no plain name"):
+    with pytest.raises(HstfError, match=r"members\.0\.name: String should match pattern"):
         predict(model, write_scan(tmp_path / "scan.nii.gz"), tmp_path / "out", "cpu")
 
 
@@ -221,7 +238,7 @@ MERGED = "a: &a {x: 1}\n" + "".join(
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "words"),
     [
         (BOMB, "aliases"),
         (MERGED, "aliases"),
@@ -247,16 +264,16 @@ MERGED = "a: &a {x: 1}\n" + "".join(
         "nul",
     ],
 )
-def test_yaml_that_does_harm_is_refused_at_once(tmp_path: Path, text: str, told: str) -> None:
+def test_load_config_refuses_harmful_yaml_quickly(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(text)
     start = time.monotonic()
-    with pytest.raises(HstfError, match=told):
+    with pytest.raises(HstfError, match=words):
         load_config(path)
     assert time.monotonic() - start < 5
 
 
-def test_the_workflow_refuses_it_too(tmp_path: Path) -> None:
+def test_workflow_refuses_harmful_yaml(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     (tmp_path / "config.yaml").write_text(f"cases: cases.csv\n{BOMB}")
     assert "uses YAML aliases" in workspace.refusal()
@@ -269,7 +286,7 @@ def test_the_workflow_refuses_it_too(tmp_path: Path) -> None:
         st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace")),
     )
 )
-def test_any_bytes_are_a_configuration_or_a_sentence(
+def test_load_config_reads_any_bytes_or_names_the_file(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "any.yaml"

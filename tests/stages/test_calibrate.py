@@ -1,4 +1,4 @@
-"""Calibration on voxels and cases whose truth is known."""
+"""The stage ``calibrate``, on voxels and cases with known results."""
 
 import json
 from collections.abc import Iterable
@@ -41,15 +41,18 @@ from hstf.stages.calibrate import (
     LabelledCase,
     assemble,
     learn_lesions,
-    missed_structures,
     pooled_recall,
+    recall_warnings,
     score_case,
     with_gains,
 )
 
 
 def drawn_sample(temperature: float, voxels: int = 40_000) -> VoxelSample:
-    """Voxels of a teacher whose probabilities are calibrated at ``temperature``: labels are drawn from p^(1/T)."""
+    """Return voxels of a teacher that is calibrated at ``temperature``.
+
+    The labels are drawn from p^(1/T).
+    """
     rng = np.random.default_rng(3)
     logits = rng.normal(0, 1.5, (3, voxels)).clip(-3, 3)
     stated, true = (np.exp(z) / np.exp(z).sum(axis=0) for z in (logits, logits / temperature))
@@ -58,14 +61,14 @@ def drawn_sample(temperature: float, voxels: int = 40_000) -> VoxelSample:
 
 
 @pytest.mark.parametrize("temperature", [0.6, 1.0, 2.0])
-def test_the_temperature_of_a_known_teacher_is_found(temperature: float) -> None:
+def test_fit_temperature_finds_the_temperature_of_a_known_teacher(temperature: float) -> None:
     sample = drawn_sample(temperature)
     found = fit_temperature(sample)
     assert found == pytest.approx(temperature, rel=0.06)
     assert negative_log_likelihood(sample, found) <= negative_log_likelihood(sample, 1.0) + 1e-6
 
 
-def test_calibration_error_falls_with_the_temperature() -> None:
+def test_fit_temperature_lowers_the_calibration_error() -> None:
     sample = drawn_sample(2.0)
     calibrated = VoxelSample(
         apply_temperature(sample.probabilities, fit_temperature(sample)), sample.label
@@ -74,7 +77,7 @@ def test_calibration_error_falls_with_the_temperature() -> None:
     assert all(b.error > 0.1 and a.error < 0.03 for b, a in zip(before, after, strict=True))
 
 
-def test_reliability_against_counting_by_hand() -> None:
+def test_reliability_equals_a_count_by_hand() -> None:
     sample = VoxelSample(
         np.array([[255, 140, 100], [0, 115, 155]], np.uint8), np.array([0, 1, 1], np.uint8)
     )
@@ -87,12 +90,12 @@ def test_reliability_against_counting_by_hand() -> None:
 
 
 def curve(*accuracy: float) -> Reliability:
-    """Ten bins of 100 voxels each."""
+    """Return ten bins of 100 voxels each."""
     voxels = np.full(10, 100)
     return Reliability(voxels, np.array(accuracy) * 100, (np.arange(10) + 0.5) / 10)
 
 
-def test_threshold_is_where_voxels_become_right_often_enough() -> None:
+def test_confidence_threshold_is_where_the_precision_is_reached() -> None:
     config = CalibrateConfig(
         target_precision=0.8, threshold_bounds=(0.5, 0.95), minimum_pass_fraction=0
     )
@@ -101,7 +104,7 @@ def test_threshold_is_where_voxels_become_right_often_enough() -> None:
     ) == pytest.approx(0.7)
 
 
-def test_threshold_of_a_curve_that_dips_is_monotone() -> None:
+def test_confidence_threshold_pools_a_curve_that_falls() -> None:
     """The early peak and the dip after it pool to 0.75, which is not enough."""
     config = CalibrateConfig(
         target_precision=0.8, threshold_bounds=(0.5, 0.95), minimum_pass_fraction=0
@@ -111,7 +114,7 @@ def test_threshold_of_a_curve_that_dips_is_monotone() -> None:
     ) == pytest.approx(0.8)
 
 
-def test_threshold_stays_within_its_bounds() -> None:
+def test_confidence_threshold_stays_within_its_bounds() -> None:
     config = CalibrateConfig(
         target_precision=0.8, threshold_bounds=(0.5, 0.95), minimum_pass_fraction=0
     )
@@ -121,17 +124,19 @@ def test_threshold_stays_within_its_bounds() -> None:
     assert confidence_threshold(never, config) == 0.95
 
 
-def test_half_of_a_class_that_is_mostly_wrong_still_passes() -> None:
+def test_confidence_threshold_keeps_the_minimum_fraction() -> None:
     """Of 1,000 voxels spread evenly over ten bins, 500 lie above 0.5, 300 above 0.7."""
     wrong = curve(*[0.1] * 10)
-    for share, threshold in ((0.5, 0.5), (0.3, 0.7), (0.25, 0.7), (0.0, 0.95)):
-        config = CalibrateConfig(threshold_bounds=(0.1, 0.95), minimum_pass_fraction=share)
+    for fraction, threshold in ((0.5, 0.5), (0.3, 0.7), (0.25, 0.7), (0.0, 0.95)):
+        config = CalibrateConfig(threshold_bounds=(0.1, 0.95), minimum_pass_fraction=fraction)
         assert confidence_threshold(wrong, config) == pytest.approx(threshold)
 
 
 @given(st.integers(0, 200), st.floats(0.1, 0.99))
 @settings(max_examples=40, deadline=None)
-def test_a_stricter_target_never_lowers_the_threshold(seed: int, target: float) -> None:
+def test_confidence_threshold_does_not_fall_with_a_stricter_target(
+    seed: int, target: float
+) -> None:
     accuracy = np.random.default_rng(seed).random(10)
     low, high = (
         confidence_threshold(curve(*accuracy), CalibrateConfig(target_precision=t))
@@ -140,7 +145,7 @@ def test_a_stricter_target_never_lowers_the_threshold(seed: int, target: float) 
     assert 0.5 <= low <= high <= 0.95
 
 
-def test_foreground_and_as_much_doubtful_background_are_sampled() -> None:
+def test_sample_voxels_takes_foreground_and_as_much_uncertain_background() -> None:
     foreground = np.array(
         [0, 55, 60, 65, 200, 210, 220, 0], np.uint8
     )  # the last voxel is a confident miss
@@ -156,12 +161,15 @@ def test_foreground_and_as_much_doubtful_background_are_sampled() -> None:
     assert len(sample_voxels(probabilities, label, 9, seed=0).label) == 7
 
 
-def test_without_voxels_the_temperature_is_one() -> None:
+def test_fit_temperature_is_one_without_voxels() -> None:
     assert fit_temperature(VoxelSample(np.zeros((2, 0), np.uint8), np.zeros(0, np.uint8))) == 1.0
 
 
 def ball_case(case_id: str, error: int) -> LabelledCase:
-    """A cube predicted ``error`` voxels too long, and less surely, with a stray voxel that the clean-up removes."""
+    """Return a cube that is predicted ``error`` voxels too long.
+
+    The confidence falls with the error. The clean-up removes a stray voxel.
+    """
     label = np.zeros((16, 16, 16), np.uint8)
     label[4:10, 4:10, 4:10] = 1
     probabilities = np.zeros((2, 16, 16, 16), np.uint8)
@@ -180,7 +188,7 @@ def ball_case(case_id: str, error: int) -> LabelledCase:
 
 
 def sheet_of(case_ids: Iterable[str]) -> list[Case]:
-    """Labelled cases, each of its own patient."""
+    """Return labelled cases of different patients."""
     return [Case(name, (), None, Split.LABELLED, name, "") for name in case_ids]
 
 
@@ -190,21 +198,19 @@ RULES = {
         maximum_components=1, minimum_mm3=100.0, has_holes=False, may_be_absent=False
     )
 }
-KNOWN, UNKNOWN = (
-    AnatomyRules(classes=FOREGROUND, rules=RULES),
-    AnatomyRules(classes=FOREGROUND, rules={}),
-)
+KNOWN = AnatomyRules(classes=FOREGROUND, rules=RULES)
+UNKNOWN = AnatomyRules(classes=FOREGROUND, rules={})
 
 
-def test_true_dice_is_that_of_what_refinement_would_write() -> None:
+def test_score_case_scores_the_refined_label() -> None:
     score = score_case(ball_case("a", 0), 1.0, KNOWN, {}, Config())
     assert score.dice.tolist() == [1.0]
     assert score.found.tolist() == score.voxels.tolist() == [6**3]
     assert score.features["foreground"]["scales"] == 1.0  # type: ignore[index]
 
 
-def test_structures_that_the_warm_up_misses_are_told() -> None:
-    """A label of two classes, of which the prediction has the first, and the second in 20 of 120 voxels."""
+def test_recall_warnings_names_a_structure_that_is_not_found() -> None:
+    """The prediction has all voxels of the first class, and 20 of 120 voxels of the second."""
     config = Config(labels={"background": 0, "organ": 1, "lesion": 2, "duct": 3})
     label = np.zeros((12, 12, 12), np.uint8)
     label[2:10, 2:10, 2:10] = 1
@@ -218,11 +224,11 @@ def test_structures_that_the_warm_up_misses_are_told() -> None:
     assert recall == {"organ": 1.0, "lesion": pytest.approx(20 / 120), "duct": None}, (
         "no case has a duct"
     )
-    (warning,) = missed_structures(recall)
+    (warning,) = recall_warnings(recall)
     assert "finds 17% of the voxels of lesion" in warning and "warmup.steps" in warning
 
 
-def test_a_rule_that_costs_dice_out_of_fold_is_not_applied() -> None:
+def test_with_gains_refuses_a_rule_that_lowers_the_dice() -> None:
     """A stray voxel goes at no cost; of an organ that was lost in its middle half would go."""
     whole, torn = ball_case("a", 0), ball_case("b", 0)
     torn.output.probabilities[:, 7:9] = np.array([255, 0], np.uint8)[:, None, None, None]
@@ -235,7 +241,7 @@ def test_a_rule_that_costs_dice_out_of_fold_is_not_applied() -> None:
     )
 
 
-def test_calibration_of_cases_round_trips_and_ranks_them(tmp_path: Path) -> None:
+def test_assemble_ranks_cases_and_survives_a_round_trip(tmp_path: Path) -> None:
     config = Config()
     cases = [ball_case(f"case_{e}", e) for e in (0, 0, 1, 2, 4, 6)]
     scores = [score_case(case, 1.0, KNOWN, {}, config) for case in cases]
@@ -257,7 +263,7 @@ def test_calibration_of_cases_round_trips_and_ranks_them(tmp_path: Path) -> None
     assert sum(point["voxels"] for point in points) == len(sample.label)
 
 
-def test_the_diagram_holds_bins_with_voxels_alone() -> None:
+def test_reliability_diagram_has_only_bins_with_voxels() -> None:
     sample = VoxelSample(
         np.array([[255, 140, 100], [0, 115, 155]], np.uint8), np.array([0, 1, 1], np.uint8)
     )
@@ -273,8 +279,8 @@ def test_the_diagram_holds_bins_with_voxels_alone() -> None:
     ]
 
 
-def test_lesions_are_learned_component_by_component() -> None:
-    """Of two components, the cube is a lesion and the stray voxel is none; hardly a voxel besides says lesion."""
+def test_learn_lesions_learns_from_each_component() -> None:
+    """Of two components, the cube is a lesion and the stray voxel is not."""
     case = ball_case("a", 0)
     model = learn_lesions([case], (1,), 1.0)
     assert (model.components, model.real) == (2, 1)  # the cube and the stray voxel
@@ -284,7 +290,7 @@ def test_lesions_are_learned_component_by_component() -> None:
     assert model.possible == 0.05
 
 
-def test_labelled_cases_without_a_lesion_teach_that_components_are_false() -> None:
+def test_learn_lesions_learns_false_components_from_cases_without_lesions() -> None:
     case = ball_case("a", 0)
     empty = replace(case, label=np.zeros_like(case.label))
     model = learn_lesions([empty, empty], (1,), 1.0)
@@ -293,37 +299,34 @@ def test_labelled_cases_without_a_lesion_teach_that_components_are_false() -> No
 
 
 def scribbled(case: LabelledCase, *curves: tuple[int, tuple[slice | int, ...]]) -> LabelledCase:
-    """``case`` with a sparse label: each curve has a class and a place."""
+    """Return ``case`` with a sparse label; each curve has a class and a place."""
     label = np.full(case.label.shape, 255, np.uint8)
     for index, place in curves:
         label[place] = index
     return replace(case, label=label)
 
 
-ORGAN, BESIDE, BACKGROUND = (
-    (1, (5, 5, slice(4, 10))),
-    (1, (12, 12, slice(0, 3))),
-    (0, (2, 2, slice(2, 14))),
-)
+ORGAN = (1, (5, 5, slice(4, 10)))
+BESIDE = (1, (12, 12, slice(0, 3)))
+BACKGROUND = (0, (2, 2, slice(2, 14)))
 
 
-def test_dice_is_that_of_labelled_voxels_and_unknown_without_any() -> None:
+def test_score_case_uses_only_labelled_voxels() -> None:
     case = ball_case("a", 2)
-    said = [
-        score_case(scribbled(case, *curves), 1.0, UNKNOWN, {}, Config()).dice.tolist()
-        for curves in ((ORGAN, BACKGROUND), (ORGAN, BESIDE), (BESIDE, BACKGROUND))
-    ]
-    assert said == [[1.0], [2 * 6 / (2 * 6 + 3)], [0.0]]
+    dice = []
+    for curves in ((ORGAN, BACKGROUND), (ORGAN, BESIDE), (BESIDE, BACKGROUND)):
+        score = score_case(scribbled(case, *curves), 1.0, UNKNOWN, {}, Config())
+        dice.append(score.dice.tolist())
+    assert dice == [[1.0], [2 * 6 / (2 * 6 + 3)], [0.0]]
     assert np.isnan(score_case(scribbled(case, BACKGROUND), 1.0, UNKNOWN, {}, Config()).dice).all()
 
 
-def test_calibration_from_scribbles(tmp_path: Path) -> None:
+def test_assemble_accepts_sparse_labels(tmp_path: Path) -> None:
     """Of three cases one shows two classes, one shows one and one none; no case shows the third."""
     config = Config(labels={"background": 0, "organ": 1, "vessel": 2, "duct": 3, "ignore": 9})
-    features = [
-        {name: {"confidence": 0.9 - k / 10} for name in ("organ", "vessel", "duct")}
-        for k in range(3)
-    ]
+    features = []
+    for confidence in (0.9, 0.8, 0.7):
+        features.append({name: {"confidence": confidence} for name in ("organ", "vessel", "duct")})
     nan = float("nan")
     dice = [np.array(row) for row in ([0.9, 0.7, nan], [0.8, nan, nan], [nan, nan, nan])]
     voxels = [np.where(np.isnan(row), 0, 10) for row in dice]
@@ -340,13 +343,13 @@ def test_calibration_from_scribbles(tmp_path: Path) -> None:
     json.loads((tmp_path / "calibration.json").read_text(), parse_constant=pytest.fail)  # no NaN
     models = calibration.dice_models
     assert [models[name].mean for name in models] == pytest.approx([0.85, 0.7, 0.8])
-    assert calibration.class_sd["vessel"] == 0.2, "one case tells no spread"
+    assert calibration.class_sd["vessel"] == 0.2, "one case has no standard deviation"
     assert calibration.evidence["recall"] == {"organ": 0.5, "vessel": 0.5, "duct": None}
     cases = calibration.evidence["cases"]
     assert cases.keys() == {"a", "b", "c"} and cases["b"]["dice"].keys() == {"organ", "duct"}
 
 
-def test_components_without_a_labelled_voxel_teach_nothing_about_lesions() -> None:
+def test_learn_lesions_ignores_components_without_labelled_voxels() -> None:
     case = ball_case("a", 0)  # a cube, and a stray voxel in a corner
     assert learn_lesions([scribbled(case, ORGAN)], (1,), 1.0).components == 1
     everywhere = learn_lesions([case], (1,), 1.0)
@@ -357,7 +360,7 @@ def test_components_without_a_labelled_voxel_teach_nothing_about_lesions() -> No
 def make_out_of_fold(
     folder: Path, errors: tuple[int, ...] = (0, 1, 2, 4), patients: str = "abcd"
 ) -> Config:
-    """Labelled cases on disk, preprocessed and predicted by two folds."""
+    """Write labelled cases, preprocessed and predicted by two folds."""
     cases = {f"case_{k}": ball_case(f"case_{k}", error) for k, error in enumerate(errors)}
     sheet = [
         {
@@ -386,7 +389,7 @@ def make_out_of_fold(
     return config
 
 
-def test_the_stage_learns_from_files(tmp_path: Path) -> None:
+def test_calibrate_learns_from_files(tmp_path: Path) -> None:
     config = make_out_of_fold(tmp_path)
     found = calibrate(config)
     assert Calibration.load(Layout.of(config).calibration) == found
@@ -404,8 +407,8 @@ def test_the_stage_learns_from_files(tmp_path: Path) -> None:
     assert found.minimum_predicted_dice < 0.75
 
 
-def test_what_is_not_calibrated_has_thresholds_of_its_own_confidence(tmp_path: Path) -> None:
-    """Refinement leaves these probabilities as they are, so nothing may be learned from sharper ones."""
+def test_calibrate_without_temperature_uses_the_given_probabilities(tmp_path: Path) -> None:
+    """Refinement does not change these probabilities, so that thresholds must belong to them."""
     config = make_out_of_fold(tmp_path)
     assert calibrate(config).temperature != pytest.approx(1.0, abs=0.05)
     plain = config.model_copy(update={"refine": RefineConfig(calibrate=False)})
@@ -417,24 +420,25 @@ def test_what_is_not_calibrated_has_thresholds_of_its_own_confidence(tmp_path: P
     )
 
 
-def test_scans_of_one_patient_are_one_voice(tmp_path: Path) -> None:
-    alone = calibrate(make_out_of_fold(tmp_path / "alone"))
+def test_calibrate_counts_the_scans_of_a_patient_once(tmp_path: Path) -> None:
+    single = calibrate(make_out_of_fold(tmp_path / "single"))
     shared = calibrate(make_out_of_fold(tmp_path / "shared", patients="aabb"))
-    assert (alone.patients, shared.patients) == (4, 2)
-    assert shared.mean_sd > alone.mean_sd, "the worst two are unlike the others"
+    assert (single.patients, shared.patients) == (4, 2)
+    assert shared.mean_sd > single.mean_sd, "the worst two are unlike the others"
 
 
-def test_the_calibration_of_another_version_is_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_load_refuses_a_calibration_of_another_version(tmp_path: Path) -> None:
     path = tmp_path / "calibration.json"
     calibrate(make_out_of_fold(tmp_path)).save(path)
     content = json.loads(path.read_text())
     content["dice_models"]["foreground"]["centre"] = 0.9
     write_json(path, content)
-    with pytest.raises(HstfError, match=r"calibration.json: does not have .* run the stage .calibrate. again"):
+    message = r"calibration.json: does not have .* run the stage .calibrate. again"
+    with pytest.raises(HstfError, match=message):
         Calibration.load(path)
 
 
-def test_a_case_without_prediction_is_named(tmp_path: Path) -> None:
+def test_calibrate_names_a_case_without_prediction(tmp_path: Path) -> None:
     config = make_out_of_fold(tmp_path)
     write_shard(TEACHER, Layout.of(config).out_of_fold_table("fold_1"), ["case_1"])
     with pytest.raises(HstfError, match="no out-of-fold prediction of case_3"):

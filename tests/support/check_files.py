@@ -1,4 +1,4 @@
-"""A sound data set whose files tests damage one by one."""
+"""A valid data set whose files the tests damage."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import pytest
 
 from hstf.config.experiment import Config
 from hstf.runtime.errors import HstfError
-from hstf.runtime.files import write_text
+from hstf.runtime.files import write_csv
 from support.stages import check
 
 SHAPE = (9, 8, 7)
@@ -20,7 +20,7 @@ AFFINE = np.array(
 
 
 class Data:
-    """A sound data set: two labelled, two unlabelled and two test cases of different patients."""
+    """A valid data set: two labelled, two unlabelled and two test cases of different patients."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -60,16 +60,17 @@ class Data:
 
     def config(self, **values: object) -> Config:
         columns = list(self.rows[0])
-        lines = [",".join(columns), *(",".join(row[c] for c in columns) for row in self.rows)]
-        write_text(self.folder / "cases.csv", "\n".join(lines) + "\n")
+        write_csv(self.folder / "cases.csv", self.rows, columns)
         plain = {"cases": str(self.folder / "cases.csv"), "output": str(self.folder / "results")}
         return Config.model_validate(plain | {"check": {"workers": 1}} | values)
 
-    def faults(self, **values: object) -> str:
+    def errors(self, **values: object) -> str:
+        """Run the stage, which must fail, and return its message."""
         with pytest.raises(HstfError) as caught:
             check(self.config(**values))
         return str(caught.value)
 
     def warnings(self, capsys: pytest.CaptureFixture[str]) -> str:
+        """Run the stage and return what it prints."""
         check(self.config())
         return capsys.readouterr().out

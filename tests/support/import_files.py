@@ -14,7 +14,8 @@ from hstf.config.experiment import Config
 from hstf.config.load import load_config
 from hstf.experiment.cases import Split, read_cases
 from hstf.imaging.scan import scan_file
-from hstf.stages.check.problems import Level, examine, sources
+from hstf.stages.check.findings import Level
+from hstf.stages.check.problems import examine, sources
 
 L = Split.LABELLED
 U = Split.UNLABELLED

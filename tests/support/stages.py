@@ -14,6 +14,7 @@ from hstf.experiment.schedule import Schedule
 from hstf.method import cross_fitting, ensemble
 from hstf.method.plr.calibration import Calibration
 from hstf.stages import calibrate as calibrate_stage
+from hstf.stages import export as export_stage
 from hstf.stages import labels as labels_stage
 from hstf.stages import preprocess as preprocess_stage
 from hstf.stages import refine as refine_stage
@@ -21,7 +22,7 @@ from hstf.stages import student as student_stage
 from hstf.stages import teacher as teacher_stage
 from hstf.stages import warmup as warmup_stage
 from hstf.stages.check import stage as check_stage
-from hstf.stages.check.problems import Finding
+from hstf.stages.check.findings import Finding
 from hstf.stages.plan import stage as plan_stage
 from hstf.training.patches import TrainingCase
 
@@ -108,3 +109,7 @@ def learned_cases(config: Config, number: int, member: str, case_ids: Iterable[s
 
 def members(config: Config, number: int) -> list[str]:
     return Schedule.of(config).members(number)
+
+
+def export(config: Config) -> Path:
+    return export_stage.export(StageContext.of(config, "export", config.rounds))

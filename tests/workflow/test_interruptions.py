@@ -1,4 +1,7 @@
-"""Whatever dies: a clear message, no half file taken for whole, and the next plain run ends as an undisturbed one."""
+"""After an interruption there is a clear message and no unfinished file is used.
+
+The next run has the same results as a run without the interruption.
+"""
 
 import os
 import shutil
@@ -29,11 +32,23 @@ from hstf.imaging.volumes import Volume, write_like
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import sha256_file, write_csv, write_text
 from hstf.runtime.shards import CaseWork, run_shard
+from hstf.runtime.tables import Column, Table
 from hstf.training.state import TrainingState
 
-ENVIRONMENT = os.environ | {
-    "OMP_NUM_THREADS": "1"
-}  # sums of floats depend on the number of threads
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+"""Sums of floating-point numbers depend on the number of threads."""
+
+COPIES = Table(
+    "copies",
+    "copies.csv",
+    "A copied case.",
+    [
+        Column("case_id", "text", "Case."),
+        Column("files", "list", "Files of the case."),
+        Column("sha256", "list", "SHA-256 of each file."),
+    ],
+)
+
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
 
 
@@ -51,7 +66,7 @@ def wait_until(
 ) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert process.poll() is None, "it ended before it could be killed"
+        assert process.poll() is None, "the process ended before it was killed"
         assert time.monotonic() < deadline
         time.sleep(0.005)
 
@@ -71,16 +86,16 @@ KEYS = {"warmup": {"seeds": 1, "steps": 6}}
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Files of a training to which nothing happened."""
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """SHA-256 of the files of a training without an interruption."""
     config, path = write_experiment(tmp_path_factory.mktemp("undisturbed"), **KEYS)
     assert warmup(path) == 0
     return trained(config)
 
 
-def test_a_truncated_checkpoint(
+def test_warmup_starts_again_from_a_truncated_checkpoint(
     tmp_path: Path,
-    undisturbed: dict[str, str],
+    uninterrupted: dict[str, str],
     capsys: pytest.CaptureFixture[str],
     record_property: Record,
 ) -> None:
@@ -91,26 +106,30 @@ def test_a_truncated_checkpoint(
     state.write_bytes(state.read_bytes()[: state.stat().st_size // 2])
     layout.weights(0, "seed_0").unlink()
     capsys.readouterr()
-    with recovery(record_property, "truncated checkpoint", "the training starts over and says so"):
+    with recovery(
+        record_property, "truncated checkpoint", "the training starts again and reports it"
+    ):
         assert warmup(path) == 0
     assert f"starts at step 0: {state} is damaged" in capsys.readouterr().out
-    assert trained(config) == undisturbed
+    assert trained(config) == uninterrupted
 
 
-def test_truncated_weights_are_not_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_teacher_refuses_truncated_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config, path = write_experiment(tmp_path)
     for seed, member in enumerate(members(config, 0)):
         save_weights(Layout.of(config).weights(0, member), member, seed)
     weights = Layout.of(config).weights(0, "fold_1")
     weights.write_bytes(weights.read_bytes()[:5000])
     assert main(["teacher", "--config", str(path), "--round", "1", "--shard", "unlabelled_0"]) == 1
-    assert f"{weights}: not readable as weights" in capsys.readouterr().err
+    assert f"{weights}: cannot be read as weights" in capsys.readouterr().err
     assert not Layout.of(config).teacher_table(1, "unlabelled_0").exists()
 
 
-def test_a_loss_that_is_not_a_number(
+def test_warmup_resumes_after_a_loss_that_is_not_finite(
     tmp_path: Path,
-    undisturbed: dict[str, str],
+    uninterrupted: dict[str, str],
     capsys: pytest.CaptureFixture[str],
     record_property: Record,
 ) -> None:
@@ -119,17 +138,19 @@ def test_a_loss_that_is_not_a_number(
     sound = image.read_bytes()
     write_array(image, np.full_like(read_array(image), np.nan), 8)
     assert warmup(path) == 1
-    told = capsys.readouterr().err
-    assert "not finite at step" in told and "l_2" in told and "look at these scans" in told
+    message = capsys.readouterr().err
+    assert "not finite at step" in message
+    assert "l_2" in message
+    assert "inspect these scans" in message
     assert not Layout.of(config).weights(0, "seed_0").exists()
     image.write_bytes(sound)
     with recovery(
         record_property,
         "NaN loss",
-        "once the named scan is mended, from the last state that was good",
+        "after the reported scan is fixed, from the last good state",
     ):
         assert warmup(path) == 0
-    assert trained(config) == undisturbed
+    assert trained(config) == uninterrupted
 
 
 # ---- a full disk
@@ -137,7 +158,7 @@ def test_a_loss_that_is_not_a_number(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one megabyte of which half is taken; a larger one on request."""
+    """A file system of one megabyte, of which half is in use."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(
@@ -194,7 +215,9 @@ def write_compressed(target: Path, fits: bool) -> None:
         ("image.b2nd", write_compressed),
     ],
 )
-def test_a_full_disk(small_disk: Path, name: str, write: Callable[[Path, bool], None]) -> None:
+def test_writers_keep_the_old_file_on_a_full_disk(
+    small_disk: Path, name: str, write: Callable[[Path, bool], None]
+) -> None:
     target = small_disk / name
     if name == "case.nii":
         (small_disk / "taken").write_bytes(b"")
@@ -209,10 +232,10 @@ def test_a_full_disk(small_disk: Path, name: str, write: Callable[[Path, bool], 
 
 
 @as_root
-def test_a_training_on_a_full_disk_goes_on_when_there_is_room(
+def test_warmup_resumes_after_a_full_disk(
     tmp_path: Path,
     small_disk: Path,
-    undisturbed: dict[str, str],
+    uninterrupted: dict[str, str],
     capsys: pytest.CaptureFixture[str],
     record_property: Record,
 ) -> None:
@@ -224,10 +247,10 @@ def test_a_training_on_a_full_disk_goes_on_when_there_is_room(
     with recovery(
         record_property,
         "full disk during a checkpoint",
-        "once there is room, from the last checkpoint",
+        "when there is space again, from the last checkpoint",
     ):
         assert warmup(path) == 0
-    assert trained(config) == undisturbed
+    assert trained(config) == uninterrupted
 
 
 # ---- per-case stages
@@ -257,7 +280,7 @@ def teacher_experiment(folder: Path) -> tuple[Layout, Path]:
     return Layout.of(config), path
 
 
-def test_a_teacher_that_is_killed_half_way_through_a_shard(
+def test_teacher_resumes_a_shard_after_it_was_killed(
     tmp_path: Path, record_property: Record
 ) -> None:
     whole, path = teacher_experiment(tmp_path / "whole")
@@ -276,7 +299,7 @@ def test_a_teacher_that_is_killed_half_way_through_a_shard(
     with recovery(
         record_property,
         "SIGKILL of the teacher half-way through a shard",
-        "with the cases that are not done",
+        "with the remaining cases",
     ):
         again = subprocess.run(
             teacher(path), env=ENVIRONMENT, check=True, capture_output=True, text=True
@@ -287,7 +310,7 @@ def test_a_teacher_that_is_killed_half_way_through_a_shard(
     assert not list(layout.teacher(1).rglob("[!.]*/.tmp-*"))
 
 
-def test_a_data_worker_that_dies(tmp_path: Path, record_property: Record) -> None:
+def test_run_shard_resumes_after_a_worker_died(tmp_path: Path, record_property: Record) -> None:
     sources = {name: tmp_path / f"{name}.txt" for name in "abcd"}
 
     def shard(folder: Path) -> int:
@@ -301,20 +324,20 @@ def test_a_data_worker_that_dies(tmp_path: Path, record_property: Record) -> Non
             )
             for name, file in sources.items()
         ]
-        return run_shard(folder / "labelled_0.csv", {}, works, [], "copy", workers=2)
+        return run_shard(COPIES, folder / "labelled_0.csv", {}, works, "copy", workers=2)
 
     for file in sources.values():
         file.write_text("sound")
     assert shard(tmp_path / "whole") == 4
     sources["c"].write_text("killer")
     with pytest.raises(
-        HstfError, match="c: its process was killed, most likely for want of memory"
+        HstfError, match="c: its process was killed, most likely because it ran out of memory"
     ):
         shard(tmp_path / "killed")
     assert not (tmp_path / "killed" / "labelled_0.csv").exists()
     sources["c"].write_text("sound")
     with recovery(
-        record_property, "a data worker dies again and again", "with the cases that are not done"
+        record_property, "a data worker dies again and again", "with the remaining cases"
     ):
         assert 1 <= shard(tmp_path / "killed") < 4
     patterns = ("*.csv", "*/out.txt")
@@ -322,17 +345,15 @@ def test_a_data_worker_that_dies(tmp_path: Path, record_property: Record) -> Non
 
 
 @as_root
-def test_a_machine_without_shared_memory(tmp_path: Path, record_property: Record) -> None:
-    """Semaphores live in /dev/shm; some containers have none."""
+def test_check_runs_without_shared_memory(tmp_path: Path, record_property: Record) -> None:
+    """Semaphores are stored in /dev/shm, which some containers do not have."""
     config = Data(tmp_path).config(check={"workers": 2})
     write_text(
         tmp_path / "config.yaml",
         f"cases: {config.cases}\noutput: {config.output}\ncheck: {{workers: 2}}\n",
     )
     command = f"{sys.executable} -m hstf check --config {tmp_path}/config.yaml"
-    with recovery(
-        record_property, "no /dev/shm", "by itself: one process does the work of several"
-    ):
+    with recovery(record_property, "no /dev/shm", "without help: one process does all the work"):
         done = subprocess.run(
             [
                 "unshare",
@@ -346,7 +367,9 @@ def test_a_machine_without_shared_memory(tmp_path: Path, record_property: Record
         )
     if "unshare" in done.stderr or "mount" in done.stderr:
         pytest.skip("no namespace of mounts can be made here")
-    assert "no shared memory (/dev/shm): one process does it all\n" in done.stdout, done.stderr
+    assert "no shared memory (/dev/shm): one process does all the work\n" in done.stdout, (
+        done.stderr
+    )
     found = sha256_file(Layout.of(config).check)
     shutil.rmtree(config.output)
     check(config.model_copy(update={"check": config.check.model_copy(update={"workers": 1})}))
@@ -356,32 +379,30 @@ def test_a_machine_without_shared_memory(tmp_path: Path, record_property: Record
 # ---- the workflow
 
 
-def test_an_input_that_disappears_is_named_and_may_come_back(
+def test_workflow_names_a_missing_image_and_accepts_its_return(
     experiment: Workspace, record_property: Record
 ) -> None:
-    """Snakemake alone would find nothing to do, whatever the configuration says."""
+    """Without this check, Snakemake would have nothing to do for any configuration."""
     image = experiment.folder / "case_004.nii.gz"
     image.rename(image.with_name("elsewhere"))
     experiment.configure(check={"affine_tolerance_mm": 0.5})
-    told = experiment.refusal()
-    assert "1 files of the case sheet are missing" in told
-    assert "case_004: case_004.nii.gz is missing" in told
+    message = experiment.refusal()
+    assert "1 files of the case sheet are missing" in message
+    assert "case_004: case_004.nii.gz is missing" in message
     image.with_name("elsewhere").rename(image)
     experiment.configure(check={})
-    with recovery(
-        record_property, "an input disappears", "once it is back, as if nothing had been"
-    ):
-        assert experiment.jobs() == {}, "the same file as before"
+    with recovery(record_property, "an input disappears", "when the file is back, without any job"):
+        assert experiment.jobs() == {}, "the file is as it was"
 
 
-def test_a_second_run_in_the_same_folder_is_refused(experiment: Workspace) -> None:
+def test_workflow_refuses_a_second_run_in_the_same_folder(experiment: Workspace) -> None:
     experiment.configure(check={"affine_tolerance_mm": 0.5})
     first = in_another_process(
         "lock_run(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)",
         experiment.folder / ".snakemake",
     )
     try:
-        assert experiment.jobs("check") == {"check": 1}, "a dry run may look on"
+        assert experiment.jobs("check") == {"check": 1}, "a dry run is allowed"
         second = experiment.snakemake("check")
         assert second.returncode == 1
         assert f"process {first.pid} on" in second.stderr + second.stdout
@@ -409,10 +430,13 @@ DONE = (
 
 
 @pytest.mark.workflow
-def test_an_input_that_changes_between_rounds(
+def test_workflow_resumes_after_an_image_changed_between_rounds(
     finished: Workspace, tmp_path: Path, record_property: Record
 ) -> None:
-    """An upload that broke off: the run stops at the check; with the file as it was, round 2 is made as ever."""
+    """An upload was interrupted: the run stops at the check.
+
+    When the file is as it was, round 2 has the same files as before.
+    """
     workspace = finished.copy_to(tmp_path)
     shutil.rmtree(tmp_path / RESULTS / "round_2")
     image = tmp_path / "images" / "case_007.nii.gz"
@@ -420,30 +444,30 @@ def test_an_input_that_changes_between_rounds(
     image.write_bytes(sound[: len(sound) // 2])
     done = workspace.snakemake("round_2_student")
     assert done.returncode == 1
-    told = (tmp_path / RESULTS / "logs" / "check.log").read_text()
-    assert "case_007.nii.gz" in told and "Traceback" not in told
+    log = (tmp_path / RESULTS / "logs" / "check.log").read_text()
+    assert "case_007.nii.gz" in log
+    assert "Traceback" not in log
     assert not (tmp_path / RESULTS / "round_2").exists()
     image.write_bytes(sound)
     with recovery(
         record_property,
         "an input changes between rounds",
-        "once it is restored, with the check and the round",
+        "when the file is restored, with the check and the round",
     ):
         workspace.run("round_2_student")
-    found, undisturbed = (
-        digests(folder / RESULTS, *DONE) for folder in (tmp_path, finished.folder)
-    )
-    assert found == {name: undisturbed[name] for name in found}
+    found = digests(tmp_path / RESULTS, *DONE)
+    expected = digests(finished.folder / RESULTS, *DONE)
+    assert found == {name: expected[name] for name in found}
     assert "round_2/model/seed_0/weights.pt" in found
 
 
 @pytest.mark.workflow
-def test_a_workflow_that_is_killed_goes_on_by_itself(
+def test_workflow_resumes_after_it_was_killed(
     finished: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Record
 ) -> None:
-    """SIGKILL of Snakemake leaves its lock, marks of incomplete files, and a job that goes on without it.
+    """SIGKILL of Snakemake leaves its lock, marks of incomplete files, and a job that continues.
 
-    The experiment is another one with the same seed on the same machine: all of its files have the same bytes.
+    The experiment has the same seed as ``finished``, so that all of its files have the same bytes.
     """
     workspace = Workspace(tmp_path)
     for name in ("config.yaml", "sheet.csv"):
@@ -463,10 +487,10 @@ def test_a_workflow_that_is_killed_goes_on_by_itself(
     with recovery(
         record_property,
         "SIGKILL of Snakemake in a training",
-        "where it was; jobs left behind are waited for",
+        "with the unfinished jobs; it waits for jobs that still run",
     ):
-        told = workspace.run()
-    assert "the last run here was killed. Its lock is removed" in told
+        output = workspace.run()
+    assert "the last run here was killed. Its lock is removed" in output
     everything = ("*.csv", "[!.]*.json", "export/**/*", *DONE)
     assert digests(tmp_path / RESULTS, *everything) == digests(
         finished.folder / RESULTS, *everything

@@ -75,7 +75,7 @@ def _sheet_warning(found: str, expected: str, what_to_do: str, case_id: str = ""
     return Finding(Level.WARNING, case_id, SHEET, found, expected, what_to_do)
 
 
-# --- one file --------------------------------------------------------------------------------------
+# --- one file
 
 
 def _file_findings(source: Source, scan: Scan, config: Config) -> Iterator[Finding]:
@@ -199,7 +199,7 @@ def _foreground_voxels(scan: Scan, config: Config) -> int:
     return sum(scan.values.get(str(value), 0) for value in config.class_values[1:])
 
 
-# --- the files of a case ---------------------------------------------------------------------------
+# --- the files of a case
 
 
 def _grid_findings(files: Sequence[Source], scans: Scans, tolerance: float) -> Iterator[Finding]:
@@ -224,7 +224,7 @@ def _grid_findings(files: Sequence[Source], scans: Scans, tolerance: float) -> I
             )
 
 
-# --- all cases together ----------------------------------------------------------------------------
+# --- all cases together
 
 
 def _class_findings(scans: Scans, config: Config) -> Iterator[Finding]:
@@ -290,7 +290,7 @@ def _patient_warning(case: Case, others: Sequence[Case]) -> Finding:
     return _sheet_warning(
         f"patient {case.group} is {case.split} here and has another split in {names}",
         "each patient in one split",
-        "The teacher knows this patient, so that the pseudo-labels are better than those of others.",
+        "The teacher has seen this patient. Its pseudo-labels are better than those of others.",
         case.case_id,
     )
 
