@@ -50,7 +50,7 @@ STAGES: dict[str, Dependencies] = {
     ),
     "student": Dependencies(5, ("student", "network", "modalities", "labels", "regions", "seed")),
     "evaluate": Dependencies(
-        4,
+        5,
         ("evaluate", "lesions", "predict", "preprocess", "modalities", "labels", "regions", "seed"),
         # The rule of the scales has compare.scales among its own parameters.
         free_keys=("check.affine_tolerance_mm", "compare"),
@@ -71,7 +71,7 @@ STAGES: dict[str, Dependencies] = {
         ),
     ),
     "compare": Dependencies(
-        1,
+        2,
         ("compare.methods", "compare.seeds", "evaluate.bootstrap"),
         # An edit of one of these keys runs the compared experiments again.
         free_keys=("labels", "regions", "seed"),
