@@ -18,11 +18,11 @@ import sqlite3
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from hstf import __version__
 from hstf.config.track import VARIABLE, without_credentials
@@ -52,6 +52,7 @@ MAXIMUM_REASON = 2000
 SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 """Environment variables whose values are never written."""
 SQLITE = "sqlite:///"
+Item = TypeVar("Item")
 
 PLAN_KEYS = {"spacing", "patch_size", "batch_size", "channels", "strides"}
 """Keys of the plan that are parameters of a run."""
@@ -135,7 +136,8 @@ def _try_to_log(context: StageContext) -> Tracking:
     except Exception as error:
         # MLflow, databases and networks raise errors of many types.
         reason = f"{type(error).__name__}: {error}"
-    return Tracking(logged=False, reason=without_secrets(reason, section.uri)[:MAXIMUM_REASON])
+    safe_reason = without_secrets(reason, section.uri)
+    return Tracking(logged=False, reason=safe_reason[:MAXIMUM_REASON])
 
 
 def with_variables(uri: str) -> str:
@@ -205,15 +207,26 @@ class RoundLog:
     @property
     def digest(self) -> str:
         """SHA-256, equal for equal content."""
-        files = [(folder, path.name, sha256_file(path)) for path, folder in self.files]
-        return sha256_json([self.parameters, self.curves, self.scores, files, self.config_text])
+        files = []
+        for path, folder in self.files:
+            files.append((folder, path.name, sha256_file(path)))
+        content = [
+            self.parameters,
+            self.curves,
+            self.scores,
+            files,
+            self.config_text,
+        ]
+        return sha256_json(content)
 
 
 def collect(context: StageContext) -> RoundLog:
     """Read the files of a round. Files that do not exist are left out."""
     layout = context.layout
     number = context.round
-    text = layout.config.read_text(encoding="utf-8") if layout.config.is_file() else ""
+    text = ""
+    if layout.config.is_file():
+        text = layout.config.read_text(encoding="utf-8")
     curves = []
     for member in context.schedule.members(number):
         curves += _curves(layout, number, member)
@@ -310,7 +323,11 @@ def _label_scores(layout: Layout, number: int) -> dict[str, float]:
 
 
 def _small_files(layout: Layout, number: int) -> list[Path]:
-    paths = [layout.plan, layout.evaluation_summary(number), layout.evaluation_cases(number)]
+    paths = [
+        layout.plan,
+        layout.evaluation_summary(number),
+        layout.evaluation_cases(number),
+    ]
     if number:
         paths += [layout.refine(number), layout.labels_table(number)]
     else:
@@ -343,7 +360,8 @@ def _log(context: StageContext) -> Tracking:
     with lock:
         client = _connect(uri, database)
         experiment_id = _experiment_id(client, context.experiment, database)
-        run_id = _log_run(client, experiment_id, context.layout.root.resolve(), number, log)
+        root = context.layout.root.resolve()
+        run_id = _log_run(client, experiment_id, root, number, log)
     shown_uri = without_credentials(section.uri)
     return Tracking(
         logged=True,
@@ -449,14 +467,19 @@ def _log_run(
     Returns:
         The id of the run.
     """
-    tags = {"hstf.folder": str(root).replace("'", "_"), "hstf.round": str(number)}
+    tags = {
+        "hstf.folder": str(root).replace("'", "_"),
+        "hstf.round": str(number),
+    }
     query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
     earlier = client.search_runs([experiment_id], query)
     notes: dict[str, str] = {}
     for run in earlier:
         if run.data.tags.get("hstf.digest") == log.digest:
             return run.info.run_id
-        notes |= {key: value for key, value in run.data.tags.items() if _is_note(key)}
+        for key, value in run.data.tags.items():
+            if _is_note(key):
+                notes[key] = value
     tags = {**notes, **tags, "hstf.version": __version__}
     run = client.create_run(
         experiment_id,
@@ -469,6 +492,12 @@ def _log_run(
     for old in earlier:
         client.delete_run(old.info.run_id)
     return run.info.run_id
+
+
+def _batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """Yield the items in groups of at most ``size``."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def _is_note(tag: str) -> bool:
@@ -488,10 +517,10 @@ def _send(
     metrics = [Metric(name, value, now, step) for name, step, value in log.curves]
     metrics += [Metric(name, value, now, 0) for name, value in log.scores.items()]
     parameters = [Param(name, value) for name, value in log.parameters.items()]
-    for start in range(0, len(parameters), PARAMETERS_PER_REQUEST):
-        client.log_batch(run_id, params=parameters[start : start + PARAMETERS_PER_REQUEST])
-    for start in range(0, len(metrics), METRICS_PER_REQUEST):
-        client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_REQUEST])
+    for batch in _batches(parameters, PARAMETERS_PER_REQUEST):
+        client.log_batch(run_id, params=batch)
+    for batch in _batches(metrics, METRICS_PER_REQUEST):
+        client.log_batch(run_id, metrics=batch)
     client.set_terminated(run_id)
     if log.config_text:
         client.log_text(run_id, log.config_text, "config.yaml")

@@ -165,7 +165,7 @@ def _basis(results: Results, row: Row) -> str:
         ABSENT[config.evaluate.empty].format(kind=results.kind),
         f"Confidence intervals: bootstrap over patients ({config.evaluate.bootstrap} resamples)."
         " p: Wilcoxon signed-rank test over patients.",
-        "No choice was made on the test scans.",
+        "No model or setting was selected on the test scans.",
     ]
     if row.get("note"):
         sentences.append(f"Note: {row['note']}.")
