@@ -95,7 +95,7 @@ def class_balanced(scores: np.ndarray) -> np.ndarray:
         ``(N,)``; NaN if there are no scores at all.
 
     Example:
-        >>> class_balanced(np.array([[0.8, np.nan], [0.6, 0.3]])).mean().round(3)
+        >>> float(class_balanced(np.array([[0.8, np.nan], [0.6, 0.3]])).mean())
         0.5
     """
     has_scores = ~np.isnan(scores).all(axis=0)
