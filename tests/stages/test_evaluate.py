@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel as nib
@@ -24,6 +25,7 @@ from support.evaluation_files import (
     write_pseudo_labels,
 )
 
+from hstf.config.compare import CompareConfig
 from hstf.config.experiment import Config
 from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
@@ -34,6 +36,7 @@ from hstf.experiment.tables import (
     EVALUATION_MEMBERS,
     PSEUDO_LABEL_SCORES,
     ROUNDS,
+    SCALES,
 )
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_csv, write_csv, write_text
@@ -43,6 +46,7 @@ from hstf.scoring.documents import CaseScores, EmptyCounts, EvaluationSummary, M
 from hstf.scoring.metrics import METRICS, Metric, StructurePair
 from hstf.scoring.rounds import compare_with_warmup, print_rounds, rounds_table
 from hstf.stages.evaluate import cases as evaluate_cases
+from hstf.stages.evaluate import scales
 
 
 @pytest.fixture
@@ -308,6 +312,37 @@ def test_summarise_round_without_test_cases_is_empty(config: Config) -> None:
     assert summary.cases == 0
     assert summary.dice.mean is None
     assert rounds_table(report_context(config))[0]["dice"] is None
+
+
+def test_evaluate_scales_writes_a_row_for_each_scale_and_structure(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def predict_at(
+        predictor: object, image: np.ndarray, geometry: object, scale: float
+    ) -> np.ndarray:
+        """Return the label of the image at scale 1, and nothing at other scales."""
+        indices = np.select([image == LIVER, image == TUMOUR], [1, 2])
+        return (indices * (scale == 1)).astype(np.uint8)
+
+    monkeypatch.setattr(scales, "load_predictor", lambda context: SimpleNamespace(plan=None))
+    monkeypatch.setattr(scales, "prepare_image", lambda volumes, *_: (volumes[0].data, None))
+    monkeypatch.setattr(scales, "predict_at", predict_at)
+    section = CompareConfig(scales=(0.5, 1.0), scale_cases=2)
+    config = config.model_copy(update={"compare": section})
+    scales.evaluate_scales(StageContext.of(config, "evaluate", 1))
+    rows = SCALES.records(Layout.of(config).evaluation_scales(1))
+    assert [row["case_id"] for row in rows] == ["a"] * 4 + ["b"] * 4
+    assert [(row["scale"], row["class"], row["dice"]) for row in rows[:4]] == [
+        (0.5, "liver", 0),
+        (0.5, "tumour", 0),
+        (1, "liver", 1),
+        (1, "tumour", 1),
+    ]
+
+
+def test_evaluate_scales_needs_a_comparison(config: Config) -> None:
+    with pytest.raises(HstfError, match=r"--scales: .* no section 'compare:'"):
+        scales.evaluate_scales(StageContext.of(config, "evaluate", 1))
 
 
 def test_rounds_table_compares_rounds_with_the_warm_up(
