@@ -1,4 +1,4 @@
-"""The plan: decisions over fingerprints made by hand, and the stage on scans on disk."""
+"""The stage ``plan``, on fingerprints made by hand and on scans on disk."""
 
 import csv
 import json
@@ -55,7 +55,7 @@ BODY = fingerprint(
 )
 
 
-def test_small_scans_are_seen_whole() -> None:
+def test_make_plan_covers_small_scans() -> None:
     chosen = planned(SMALL)
     assert chosen.spacing == (1, 1, 1)
     assert chosen.patch_size == (40, 56, 40)
@@ -66,7 +66,7 @@ def test_small_scans_are_seen_whole() -> None:
     assert chosen.batch_size == 4
 
 
-def test_thick_slices_are_not_halved_until_the_plane_is_as_coarse() -> None:
+def test_make_plan_halves_a_coarse_axis_last() -> None:
     chosen = planned(CARDIAC)
     assert chosen.spacing == (1.5, 1.5, 10)
     assert chosen.patch_size[2] in (9, 10)
@@ -75,7 +75,7 @@ def test_thick_slices_are_not_halved_until_the_plane_is_as_coarse() -> None:
     assert "Axis 2 is coarse" in chosen.reasons["spacing"]
 
 
-def test_a_coarse_axis_takes_the_spacing_of_the_finest_tenth() -> None:
+def test_make_plan_uses_the_tenth_percentile_of_a_coarse_axis() -> None:
     thick = [(1.0, 1.0, z) for z in (4.0, 5.0, 6.0, 8.0, 8.0, 8.0, 8.0, 8.0, 9.0, 10.0, 10.0)]
     assert planned(fingerprint([(200, 200, 20)] * 11, thick)).spacing == (1, 1, 5)
     never_finer = [(1.0, 1.0, z) for z in (0.3, 0.3, 0.3, 8.0, 8.0, 8.0, 8.0)]
@@ -86,8 +86,9 @@ def test_a_coarse_axis_takes_the_spacing_of_the_finest_tenth() -> None:
     assert planned(as_many_slices).spacing == (1, 1, 8)
 
 
-def test_large_scans_get_the_largest_patch_that_memory_allows() -> None:
-    chosen, less = planned(BODY), planned(BODY, memory_gb=4)
+def test_make_plan_fills_the_memory_with_large_scans() -> None:
+    chosen = planned(BODY)
+    less = planned(BODY, memory_gb=4)
     for result, memory in ((chosen, 8), (less, 4)):
         levels = Levels(result.strides, result.kernels)
         used = result.batch_size * training_gb(Config().plan, result.patch_size, levels)
@@ -106,7 +107,7 @@ def test_large_scans_get_the_largest_patch_that_memory_allows() -> None:
     stages=st.none() | st.integers(2, 5),
 )
 @settings(max_examples=200, deadline=None)
-def test_every_plan_is_one_that_a_network_can_follow(
+def test_make_plan_always_fits_a_network(
     shape: tuple, spacing: tuple, memory: float, stages: int | None
 ) -> None:
     scans = fingerprint([shape] * 3, [spacing] * 3)
@@ -134,7 +135,7 @@ def test_every_plan_is_one_that_a_network_can_follow(
         assert column == sorted(column)
 
 
-def test_what_the_configuration_sets_is_taken() -> None:
+def test_make_plan_keeps_values_of_the_configuration() -> None:
     section = {
         "spacing": (2, 2, 2),
         "patch_size": (48, 32, 16),
@@ -150,20 +151,20 @@ def test_what_the_configuration_sets_is_taken() -> None:
     assert SET in chosen.reasons["strides"]
 
 
-def test_only_even_edges_of_a_given_patch_are_halved() -> None:
+def test_make_plan_halves_only_even_edges_of_a_given_patch() -> None:
     assert planned(SMALL, patch_size=(40, 36, 33)).strides == (
         (1, 1, 1),
         (2, 2, 1),
         (2, 2, 1),
         (2, 1, 1),
     )
-    with pytest.raises(HstfError, match=r"\(40, 36, 33\) can be halved 3 times, 5 stages need 4"):
+    with pytest.raises(HstfError, match=r"\(40, 36, 33\) can be halved 3 times, but 5 stages need 4"):
         planned(SMALL, patch_size=(40, 36, 33), stages=5)
     with pytest.raises(HstfError, match=r"can be halved 0 times"):
         planned(SMALL, patch_size=(33, 33, 33))
 
 
-def test_normalisation_follows_the_modality() -> None:
+def test_make_plan_normalises_by_modality() -> None:
     config = resolve_config(
         {"modalities": {"a": "mr", "b": "ct", "c": "pet", "d": "us", "e": "other"}}
     )
@@ -176,18 +177,18 @@ def test_normalisation_follows_the_modality() -> None:
     assert {f"normalisation {name}" for name in "abcde"} <= chosen.reasons.keys()
 
 
-def test_plans_are_read_as_they_were_written(tmp_path: Path) -> None:
+def test_plan_survives_a_round_trip(tmp_path: Path) -> None:
     chosen = planned(CARDIAC)
     write_json(tmp_path / "plan.json", chosen.to_json())
     assert Plan.load(tmp_path / "plan.json") == chosen
     content = chosen.to_json()
     del content["strides"]
     write_json(tmp_path / "plan.json", content)
-    with pytest.raises(HstfError, match="run the stage 'plan' again.\n  - strides: Field required"):
+    with pytest.raises(HstfError, match=r"run the stage 'plan' again\.\n  - strides: Field required"):
         Plan.load(tmp_path / "plan.json")
 
 
-def test_preprocessed_arrays_depend_on_spacing_and_normalisation_alone() -> None:
+def test_grid_sha256_depends_only_on_spacing_and_normalisation() -> None:
     chosen = planned(SMALL)
     assert planned(SMALL, patch_size=(32, 32, 32)).grid_sha256 == chosen.grid_sha256
     assert planned(SMALL, spacing=(1, 1, 2)).grid_sha256 != chosen.grid_sha256
@@ -201,7 +202,10 @@ def write_nifti(path: Path, data: np.ndarray, affine: np.ndarray) -> str:
 
 
 def experiment(folder: Path, modality: str, label: bool) -> Config:
-    """Three labelled, two unlabelled scans; test scans and withheld labels are files that nobody can read."""
+    """Write three labelled and two unlabelled scans.
+
+    Test images and withheld labels are files that cannot be read.
+    """
     generator = np.random.default_rng(0)
     (folder / "broken.nii.gz").write_bytes(b"not to be read")
     rows = []
@@ -219,22 +223,30 @@ def experiment(folder: Path, modality: str, label: bool) -> Config:
             if label
             else "broken.nii.gz"
         )
-        rows.append({
-            "case_id": f"case_{number}", "split": split,
-            "image": "broken.nii.gz" if split == "test" else image,
-            "label": truth if split == "labelled" else "broken.nii.gz",
-        })  # fmt: skip
+        rows.append(
+            {
+                "case_id": f"case_{number}",
+                "split": split,
+                "image": "broken.nii.gz" if split == "test" else image,
+                "label": truth if split == "labelled" else "broken.nii.gz",
+            }
+        )
     with (folder / "cases.csv").open("w", newline="") as stream:
         writer = csv.DictWriter(stream, rows[0].keys())
         writer.writeheader()
         writer.writerows(rows)
-    return resolve_config({
-        "experiment": "e", "output": str(folder / "results"), "cases": str(folder / "cases.csv"),
-        "modalities": {"image": modality}, "preprocess": {"workers": 1},
-    })  # fmt: skip
+    return resolve_config(
+        {
+            "experiment": "e",
+            "output": str(folder / "results"),
+            "cases": str(folder / "cases.csv"),
+            "modalities": {"image": modality},
+            "preprocess": {"workers": 1},
+        }
+    )
 
 
-def test_the_stage_reads_no_test_case_and_no_withheld_label(tmp_path: Path) -> None:
+def test_plan_reads_no_test_case_and_no_withheld_label(tmp_path: Path) -> None:
     config = experiment(tmp_path, "mr", label=False)
     chosen = plan(config)
     layout = Layout.of(config)
@@ -242,21 +254,25 @@ def test_the_stage_reads_no_test_case_and_no_withheld_label(tmp_path: Path) -> N
     scans = read_json(layout.fingerprint)["scans"]
     assert [scan["case_id"] for scan in scans] == [f"case_{i}" for i in range(5)]
     assert scans[0] | {"intensities": None} == {
-        "case_id": "case_0", "shape": [24, 20, 10], "spacing": [0.75, 0.75, 2.0], "orientation": "LPS",
-        "cropped_shape": [20, 12, 10], "intensities": None,
-    }  # fmt: skip
+        "case_id": "case_0",
+        "shape": [24, 20, 10],
+        "spacing": [0.75, 0.75, 2.0],
+        "orientation": "LPS",
+        "cropped_shape": [20, 12, 10],
+        "intensities": None,
+    }
     assert chosen.spacing == (0.75, 0.75, 2.0)
     assert chosen.median_shape == (20, 12, 10)
 
 
-def test_ct_takes_its_scale_from_the_labelled_foreground(tmp_path: Path) -> None:
+def test_plan_scales_ct_by_the_labelled_foreground(tmp_path: Path) -> None:
     ct = plan(experiment(tmp_path, "ct", label=True)).normalisation[0]
     assert ct.mean == pytest.approx(50, abs=1)
     assert ct.std == pytest.approx(5, abs=0.5)
     assert 35 < ct.lower < 40 < 60 < ct.upper < 65
 
 
-def test_ct_takes_its_scale_from_scribbles(tmp_path: Path) -> None:
+def test_plan_scales_ct_by_scribbles(tmp_path: Path) -> None:
     config = experiment(tmp_path, "ct", label=True)
     for number in range(3):
         scribbles = np.full((24, 20, 10), 9, np.uint8)
@@ -267,7 +283,7 @@ def test_ct_takes_its_scale_from_scribbles(tmp_path: Path) -> None:
     assert ct.mean == pytest.approx(50, abs=5) and ct.std < 10
 
 
-def test_ct_without_labelled_foreground_is_a_sentence(tmp_path: Path) -> None:
+def test_plan_refuses_ct_without_labelled_foreground(tmp_path: Path) -> None:
     config = experiment(tmp_path, "ct", label=True)
     for number in range(3):
         write_nifti(
@@ -279,7 +295,7 @@ def test_ct_without_labelled_foreground_is_a_sentence(tmp_path: Path) -> None:
         plan(config)
 
 
-def test_of_many_scans_all_headers_and_some_voxels_are_read(
+def test_plan_reads_all_headers_and_some_voxels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = experiment(tmp_path, "mr", label=False)
@@ -290,7 +306,7 @@ def test_of_many_scans_all_headers_and_some_voxels_are_read(
     assert len({json.dumps(scan["spacing"]) for scan in scans}) == 1
 
 
-def test_scans_are_chosen_all_over_the_sheet(tmp_path: Path) -> None:
+def test_spread_chooses_cases_over_the_whole_sheet(tmp_path: Path) -> None:
     cases = read_cases(experiment(tmp_path, "mr", label=False)).of(Split.LABELLED)
     assert [case.case_id for case in spread(cases * 10, 4)] == [
         (cases * 10)[i].case_id for i in (0, 10, 19, 29)

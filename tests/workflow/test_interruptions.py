@@ -406,7 +406,7 @@ def test_workflow_refuses_a_second_run_in_the_same_folder(experiment: Workspace)
         second = experiment.snakemake("check")
         assert second.returncode == 1
         assert f"process {first.pid} on" in second.stderr + second.stdout
-        assert "is at work in this folder. Wait for it or end it" in second.stderr + second.stdout
+        assert "Wait until it ends or stop it" in second.stderr + second.stdout
         assert (
             not (experiment.folder / "results/few/logs/check.log")
             .read_text()

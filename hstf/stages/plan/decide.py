@@ -1,8 +1,10 @@
-"""The decisions of a plan, in the manner of nnU-Net (Isensee et al. 2021): rules over the fingerprint, no training.
+"""The decisions of a plan: rules over the fingerprint, without training.
 
-Every function returns what it chose and why. What the configuration sets is taken as it is.
+They follow nnU-Net (Isensee et al., Nature Methods 2021). Each function returns its choice and the
+reason. Values that are set in the configuration are used as they are.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -16,14 +18,17 @@ from hstf.runtime.errors import HstfError
 from hstf.stages.plan.fingerprint import Fingerprint
 
 SET = "Set in the configuration."
-MAX_STAGES = 5
-MIN_EDGE = 4  # voxels that a level keeps along an axis that is halved
-START_VOXELS = 256**3  # the patch from which shrinking starts
-SMALL = 64**3  # scans of up to so many voxels are seen whole, even the large ones of a set
-BYTES_PER_FEATURE = (
-    48  # kept in training for each feature of each level: 12 float32, measured on the network
-)
-MIN_BATCH, MAX_BATCH = 2, 4
+MAXIMUM_LEVELS = 5
+MINIMUM_EDGE = 4
+"""Voxels that a level keeps at least along an axis that is halved."""
+START_VOXELS = 256**3
+"""Voxels of the patch with which the reduction starts."""
+SMALL_SCAN = 64**3
+"""Scans with at most this number of voxels get a patch that holds the 90th percentile shape."""
+BYTES_PER_FEATURE = 48
+"""Memory in training for each feature of each level: 12 float32 values, measured on the network."""
+MINIMUM_BATCH = 2
+MAXIMUM_BATCH = 4
 
 
 @dataclass(frozen=True)
@@ -35,33 +40,35 @@ class Levels:
 
     @property
     def total_stride(self) -> Triple:
-        """Product of the strides along each axis: what a patch must be a multiple of."""
-        return tuple(prod(stride[axis] for stride in self.strides) for axis in range(3))  # type: ignore[return-value]
+        """Product of the strides along each axis; the patch size is a multiple of it."""
+        x, y, z = np.prod(self.strides, axis=0)
+        return int(x), int(y), int(z)
 
     def padded(self, shape: Triple) -> Triple:
-        """``shape`` rounded up to multiples of the total stride."""
-        return tuple(-(-n // step) * step for n, step in zip(shape, self.total_stride, strict=True))  # type: ignore[return-value]
+        """Round ``shape`` up to multiples of the total stride."""
+        steps = np.array(self.total_stride)
+        return _triple(-(-np.array(shape) // steps) * steps)
 
 
 def make_plan(config: Config, fingerprint: Fingerprint) -> Plan:
-    """All decisions.
+    """Make all decisions.
+
+    Args:
+        config: the sections ``plan`` and ``modalities``.
+        fingerprint: properties of the scans.
 
     Raises:
-        HstfError: the configuration asks for a network that its patch does not allow.
+        HstfError: if the patch size of the configuration does not allow its number of levels.
     """
-    reasons: dict[str, str] = {}
-    spacing, reasons["spacing"] = target_spacing(config.plan, fingerprint)
+    section = config.plan
+    spacing, spacing_reason = target_spacing(section, fingerprint)
     shapes = grid_shapes(fingerprint, spacing)
-    patch, reasons["patch_size"] = patch_size(config.plan, shapes, spacing)
-    levels, reasons["strides"] = network_levels(config.plan, patch, spacing)
-    batch, reasons["batch_size"] = batch_size(config.plan, patch, levels)
-    channels = level_channels(config.plan, levels)
-    reasons["channels"] = (
-        f"Doubled at each level from {channels[0]}, at most {config.plan.max_channels}."
-    )
-    schemes, why = normalisations(config, fingerprint)
-    reasons |= why
-    median = tuple(int(v) for v in np.median(shapes, axis=0).round())
+    patch, patch_reason = patch_size(section, shapes, spacing)
+    levels, levels_reason = network_levels(section, patch, spacing)
+    batch, batch_reason = batch_size(section, patch, levels)
+    channels = level_channels(section, levels)
+    channels_reason = f"Doubled at each level from {channels[0]}, at most {section.max_channels}."
+    schemes, normalisation_reasons = normalisations(config, fingerprint)
     return Plan(
         spacing=spacing,
         patch_size=patch,
@@ -70,195 +77,253 @@ def make_plan(config: Config, fingerprint: Fingerprint) -> Plan:
         strides=levels.strides,
         kernels=levels.kernels,
         normalisation=schemes,
-        median_shape=median,  # type: ignore[arg-type]
-        reasons=reasons,
+        median_shape=_triple(np.median(shapes, axis=0).round()),
+        reasons={
+            "spacing": spacing_reason,
+            "patch_size": patch_reason,
+            "strides": levels_reason,
+            "batch_size": batch_reason,
+            "channels": channels_reason,
+            **normalisation_reasons,
+        },
     )
 
 
 def target_spacing(config: PlanConfig, fingerprint: Fingerprint) -> tuple[Spacing, str]:
-    """Voxel size (mm) of the grid: the median; of a coarse axis the 10th percentile, so that thin slices stay thin."""
+    """Choose the voxel size (mm) of the grid: the median of the scans.
+
+    A coarse axis gets the 10th percentile instead, so that thin slices stay thin.
+    """
     if config.spacing is not None:
         return config.spacing, SET
     spacings = np.array([scan.spacing for scan in fingerprint.scans])
-    target, reason = np.median(spacings, axis=0), f"Median of {len(spacings)} scans."
     voxels = np.median([scan.shape for scan in fingerprint.scans], axis=0)
-    worst = int(np.argmax(target))
-    others = np.delete(np.arange(3), worst)
-    if (
-        target[worst] > ANISOTROPY * target[others].max()
-        and voxels[worst] * ANISOTROPY < voxels[others].min()
-    ):
-        fine = float(np.percentile(spacings[:, worst], 10))
+    target = np.median(spacings, axis=0)
+    reason = f"Median of {len(spacings)} scans."
+    coarse = int(np.argmax(target))
+    others = np.delete(np.arange(3), coarse)
+    next_mm = target[others].max()
+    has_coarse_voxels = target[coarse] > ANISOTROPY * next_mm
+    has_few_voxels = voxels[coarse] * ANISOTROPY < voxels[others].min()
+    if has_coarse_voxels and has_few_voxels:
+        fine = float(np.percentile(spacings[:, coarse], 10))
         reason += (
-            f" Axis {worst} is coarse ({target[worst]:.3g} mm against {target[others].max():.3g} mm, with fewer voxels):"
-            f" there the 10th percentile, {fine:.3g} mm."
+            f" Axis {coarse} is coarse: {target[coarse]:.3g} mm compared with {next_mm:.3g} mm, and"
+            f" fewer voxels. It gets the 10th percentile, {fine:.3g} mm."
         )
-        target[worst] = max(fine, target[others].max())
-    return tuple(float(f"{v:.6g}") for v in target), reason  # type: ignore[return-value]
+        target[coarse] = max(fine, next_mm)
+    x, y, z = (float(f"{mm:.6g}") for mm in target)
+    return (x, y, z), reason
 
 
 def grid_shapes(fingerprint: Fingerprint, spacing: Spacing) -> np.ndarray:
-    """Shapes ``(N, 3)`` of the cropped scans on the grid."""
-    read = fingerprint.read
-    extent = np.array([scan.cropped_shape for scan in read]) * np.array(
-        [scan.spacing for scan in read]
-    )
+    """Return the shapes ``(N, 3)`` of the cropped scans on the grid."""
+    shapes = np.array([scan.cropped_shape for scan in fingerprint.read])
+    extent = shapes * np.array([scan.spacing for scan in fingerprint.read])
     return np.maximum(1, np.rint(extent / np.array(spacing))).astype(int)
 
 
 def patch_size(config: PlanConfig, shapes: np.ndarray, spacing: Spacing) -> tuple[Triple, str]:
-    """Patch (voxels): whole scans where they fit, else the largest with the scans' proportions that does."""
+    """Choose the patch size (voxels): a whole scan if it fits, otherwise the maximum that fits."""
     if config.patch_size is not None:
         return config.patch_size, SET
     bounds = f"max_patch_voxels ({config.max_patch_voxels}) and a memory of {config.memory_gb:g} GB"
-    for name, quantile, most in (
-        ("90th percentile", 90, SMALL),
+    candidates = (
+        ("90th percentile", 90, SMALL_SCAN),
         ("median", 50, config.max_patch_voxels),
-    ):
-        shape = _triple(np.ceil(np.percentile(shapes, quantile, axis=0)))
+    )
+    for name, percentile, maximum_voxels in candidates:
+        shape = _triple(np.ceil(np.percentile(shapes, percentile, axis=0)))
         patch = _levels(shape, spacing, config.stages).padded(shape)
-        if prod(patch) <= most and _fits(config, patch, spacing):
-            text = "x".join(map(str, shape))
-            return (
-                patch,
-                f"Holds a scan of the {name} shape ({text}), rounded up to the strides, within {bounds}.",
+        if prod(patch) <= maximum_voxels and _fits(config, patch, spacing):
+            return patch, (
+                f"Holds a scan of the {name} shape ({_written(shape)}), rounded up to the strides,"
+                f" within {bounds}."
             )
     median = np.median(shapes, axis=0)
-    return _shrunk(config, median, spacing), (
-        f"The median scan ({'x'.join(f'{v:.0f}' for v in median)}) does not fit {bounds}: a patch of equal edges in mm"
-        " within it, shortened where it covers most of the scan until it fits."
+    reason = (
+        f"The median scan ({_written(median)}) does not fit {bounds}. The patch has equal edges in"
+        " mm within this scan. The axis that covers the maximum fraction of the scan is shortened"
+        " until the patch fits."
     )
+    return _reduced(config, median, spacing), reason
 
 
-def _shrunk(config: PlanConfig, median: np.ndarray, spacing: Spacing) -> Triple:
-    """The isotropic patch within ``median``, shortened step by step where it covers the largest share of the scan."""
+def _written(shape: Sequence[float] | np.ndarray) -> str:
+    return "x".join(f"{size:.0f}" for size in shape)
+
+
+def _reduced(config: PlanConfig, median: np.ndarray, spacing: Spacing) -> Triple:
+    """Return the isotropic patch within ``median`` after shortening it until it fits.
+
+    Each step shortens the axis along which the patch covers the maximum fraction of the scan.
+    """
     edges = 1 / np.array(spacing)
-    shape = _triple(np.ceil(np.minimum(median, edges * (START_VOXELS / edges.prod()) ** (1 / 3))))
+    isotropic = edges * (START_VOXELS / edges.prod()) ** (1 / 3)
+    shape = _triple(np.ceil(np.minimum(median, isotropic)))
     levels = _levels(shape, spacing, config.stages)
     patch = levels.padded(shape)
     while not _fits(config, patch, spacing):
         steps = levels.total_stride
-        shrinkable = [axis for axis in range(3) if patch[axis] > steps[axis]]
-        if not shrinkable:
+        reducible = [axis for axis in range(3) if patch[axis] > steps[axis]]
+        if not reducible:
             break
-        axis = max(shrinkable, key=lambda a: patch[a] / median[a])
-        shorter = _triple(np.array(patch) - np.eye(3, dtype=int)[axis] * steps[axis])
-        levels = _levels(shorter, spacing, config.stages)
-        patch = levels.padded(shorter)
+        axis = max(reducible, key=lambda candidate: patch[candidate] / median[candidate])
+        shorter = np.array(patch)
+        shorter[axis] -= steps[axis]
+        shape = _triple(shorter)
+        levels = _levels(shape, spacing, config.stages)
+        patch = levels.padded(shape)
     return patch
 
 
 def _fits(config: PlanConfig, patch: Triple, spacing: Spacing) -> bool:
-    batch = config.batch_size or MIN_BATCH
-    used = batch * training_gb(config, patch, _levels(patch, spacing, config.stages))
-    return prod(patch) <= config.max_patch_voxels and used <= config.memory_gb
+    """Return whether a batch of the patch is within the limits of the configuration."""
+    batch = config.batch_size or MINIMUM_BATCH
+    levels = _levels(patch, spacing, config.stages)
+    used_gb = batch * training_gb(config, patch, levels)
+    return prod(patch) <= config.max_patch_voxels and used_gb <= config.memory_gb
 
 
 def training_gb(config: PlanConfig, patch: Triple, levels: Levels) -> float:
-    """Memory (GB) of the activations that a training step keeps for one patch, in float32."""
-    voxels, total = float(prod(patch)), 0.0
+    """Estimate the memory (GB) of the activations of a training step for one patch, in float32."""
+    voxels = float(prod(patch))
+    features = 0.0
     for stride, channels in zip(levels.strides, level_channels(config, levels), strict=True):
         voxels /= prod(stride)
-        total += voxels * channels
-    return BYTES_PER_FEATURE * total / 1e9
+        features += voxels * channels
+    return BYTES_PER_FEATURE * features / 1e9
 
 
 def level_channels(config: PlanConfig, levels: Levels) -> tuple[int, ...]:
-    """Channels of each level, finest first."""
-    return tuple(
-        min(config.base_channels * 2**i, config.max_channels) for i in range(len(levels.strides))
-    )
+    """Return the number of channels of each level, the finest level first."""
+    count = len(levels.strides)
+    return tuple(min(config.base_channels * 2**i, config.max_channels) for i in range(count))
 
 
 def network_levels(config: PlanConfig, patch: Triple, spacing: Spacing) -> tuple[Levels, str]:
-    """Strides and kernels of the levels for ``patch``.
+    """Choose strides and kernels of the levels for a patch.
 
     Raises:
-        HstfError: the patch of the configuration cannot be halved as often as its stages want.
+        HstfError: if the patch cannot be halved as often as ``plan.stages`` requires.
     """
     levels = _levels(patch, spacing, config.stages, exact=True)
-    wanted = config.stages or 2
-    if len(levels.strides) < wanted:
+    required = config.stages or 2
+    if len(levels.strides) < required:
         raise HstfError(
-            f"plan.patch_size {patch} can be halved {len(levels.strides) - 1} times, {wanted} stages need {wanted - 1}."
-            f" Make its edges multiples of {2 ** (wanted - 1)}."
+            f"plan.patch_size {patch} can be halved {len(levels.strides) - 1} times, but"
+            f" {required} stages need {required - 1}. Make its edges multiples of"
+            f" {2 ** (required - 1)}."
         )
-    count = f"{len(levels.strides)} levels: "
-    count += (
-        SET
-        if config.stages
-        else f"each axis is halved while it keeps {MIN_EDGE} voxels, at most {MAX_STAGES} levels."
-    )
+    reason = f"{len(levels.strides)} levels: "
+    if config.stages:
+        reason += SET
+    else:
+        reason += (
+            f"each axis is halved while it keeps {MINIMUM_EDGE} voxels,"
+            f" at most {MAXIMUM_LEVELS} levels."
+        )
     if any(1 in kernel for kernel in levels.kernels):
-        count += " An axis over twice as coarse as the finest is not halved and has kernel 1 until the others catch up."
-    return levels, count
+        reason += (
+            " An axis that is more than twice as coarse as the finest axis is not halved and has"
+            " kernel size 1 until the others are as coarse."
+        )
+    return levels, reason
 
 
 def _levels(patch: Triple, spacing: Spacing, stages: int | None, exact: bool = False) -> Levels:
-    """Halve the axes of ``patch`` that are within a factor of two of the finest that can still be halved.
+    """Return the levels of a network for a patch.
 
-    A wanted number of ``stages`` may go down to single voxels. With ``exact`` only even edges are halved.
+    Each level halves the axes that are within a factor of two of the finest axis that can still be
+    halved.
+
+    Args:
+        patch: patch size in voxels.
+        spacing: voxel size in mm.
+        stages: number of levels; the axes may then be halved down to single voxels. With None it
+            depends on the patch.
+        exact: whether only even edges are halved.
     """
-    size, mm = np.array(patch), np.array(spacing, dtype=float)
-    least = 2 if stages else 2 * MIN_EDGE
+    size = np.array(patch)
+    mm = np.array(spacing, dtype=float)
+    minimum = 2 if stages else 2 * MINIMUM_EDGE
     strides: list[Triple] = [(1, 1, 1)]
     kernels = [_kernel(mm)]
-    while len(strides) < (stages or MAX_STAGES):
-        possible = (size >= least) & ((size % 2 == 0) | (not exact))
+    while len(strides) < (stages or MAXIMUM_LEVELS):
+        possible = (size >= minimum) & ((size % 2 == 0) | (not exact))
         if not possible.any():
             break
         halved = possible & (mm < 2 * mm[possible].min())
-        size, mm = np.where(halved, -(-size // 2), size), np.where(halved, 2 * mm, mm)
+        size = np.where(halved, -(-size // 2), size)
+        mm = np.where(halved, 2 * mm, mm)
         strides.append(_triple(np.where(halved, 2, 1)))
+        # A kernel that is 3 along an axis stays 3 in all coarser levels.
         kernels.append(_triple(np.maximum(kernels[-1], _kernel(mm))))
     return Levels(tuple(strides), tuple(kernels))
 
 
 def _kernel(mm: np.ndarray) -> Triple:
-    """3 along the axes that are within a factor of two of the finest, 1 along the others."""
+    """Return 3 for the axes within a factor of two of the finest axis, and 1 for the others."""
     return _triple(np.where(mm < 2 * mm.min(), 3, 1))
 
 
 def _triple(values: np.ndarray) -> Triple:
-    return tuple(int(v) for v in values)  # type: ignore[return-value]
+    x, y, z = values
+    return int(x), int(y), int(z)
 
 
 def batch_size(config: PlanConfig, patch: Triple, levels: Levels) -> tuple[int, str]:
-    """Patches in a training batch."""
+    """Choose the number of patches in a training batch."""
     if config.batch_size is not None:
         return config.batch_size, SET
-    each = training_gb(config, patch, levels)
-    fitting = int(config.memory_gb / each)
-    return min(max(fitting, MIN_BATCH), MAX_BATCH), (
-        f"A patch takes about {each:.2g} GB in training, and {config.memory_gb:g} GB are given: {fitting} fit; at least"
-        f" {MIN_BATCH}, and at most {MAX_BATCH}, beyond which a step costs more than it gains."
+    patch_gb = training_gb(config, patch, levels)
+    fitting = int(config.memory_gb / patch_gb)
+    reason = (
+        f"A patch needs about {patch_gb:.2g} GB in training, so that {fitting} fit in"
+        f" {config.memory_gb:g} GB. The minimum is {MINIMUM_BATCH}. The maximum is"
+        f" {MAXIMUM_BATCH}, because larger batches cost more time than they improve the result."
     )
+    return min(max(fitting, MINIMUM_BATCH), MAXIMUM_BATCH), reason
 
 
 def normalisations(
     config: Config, fingerprint: Fingerprint
 ) -> tuple[tuple[Normalisation, ...], dict[str, str]]:
-    """The normalisation of each channel by its modality, and the reasons by ``normalisation <channel>``."""
-    schemes, reasons = [], {}
+    """Choose the normalisation of each channel by its modality.
+
+    Returns:
+        The normalisations, and their reasons by ``normalisation <channel>``.
+    """
+    schemes = []
+    reasons = {}
     for name, kind in config.modalities.items():
-        if kind == "ct":
-            lower, _, upper, mean, std = fingerprint.foreground[name]
-            schemes.append(Normalisation(scheme="ct", lower=lower, upper=upper, mean=mean, std=std))
-            why = f"CT is absolute: clipped to the labelled foreground's {lower:.4g}..{upper:.4g}, one scale for all."
-        elif kind == "pet":
-            schemes.append(Normalisation(scheme="uptake"))
-            why = (
-                "PET counts from 0 and has heavy tails: arcsinh of the value over the body's median, as doses and weights"
-                " differ, then mean 0 and spread 1 in the body; the hottest voxels, which are the lesions, keep their order."
-            )
-        elif kind == "us":
-            schemes.append(Normalisation(scheme="fan"))
-            why = (
-                "Gain and compression of ultrasound differ by scan: as for mr, within the fan; its empty corners do not"
-                " count, black cysts and vessels do."
-            )
-        else:
-            schemes.append(Normalisation(scheme="zscore"))
-            why = f"The scale of {kind} differs by scan: clipped to its 0.5..99.5 percentiles, then mean 0 and spread 1."
-        reasons[f"normalisation {name}"] = why
+        scheme, reason = _normalisation(name, kind, fingerprint)
+        schemes.append(scheme)
+        reasons[f"normalisation {name}"] = reason
     return tuple(schemes), reasons
+
+
+def _normalisation(name: str, kind: str, fingerprint: Fingerprint) -> tuple[Normalisation, str]:
+    """Choose the normalisation of the channel ``name`` with the modality ``kind``."""
+    if kind == "ct":
+        lower, _, upper, mean, std = fingerprint.foreground[name]
+        scheme = Normalisation(scheme="ct", lower=lower, upper=upper, mean=mean, std=std)
+        return scheme, (
+            "CT values are absolute: they are clipped to the range of the labelled foreground,"
+            f" {lower:.4g} to {upper:.4g}, and all scans have the same scale."
+        )
+    if kind == "pet":
+        return Normalisation(scheme="uptake"), (
+            "PET values start at 0 and have heavy tails, and doses and weights of patients differ:"
+            " arcsinh of the value divided by the median of the body, then mean 0 and standard"
+            " deviation 1 in the body. The highest values, which are the lesions, keep their order."
+        )
+    if kind == "us":
+        return Normalisation(scheme="fan"), (
+            "Gain and compression of ultrasound differ by scan: as for mr, but within the fan. Its"
+            " empty corners do not count, black cysts and vessels do."
+        )
+    return Normalisation(scheme="zscore"), (
+        f"The scale of {kind} differs by scan: values are clipped to the 0.5 to 99.5 percentiles of"
+        " the scan, then mean 0 and standard deviation 1."
+    )

@@ -1,4 +1,4 @@
-"""The fingerprint: what the labelled and unlabelled scans have in common. Test cases are never read here."""
+"""The fingerprint: properties of the labelled and unlabelled scans. Test cases are not read."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -17,24 +17,29 @@ from hstf.runtime.errors import HstfError
 from hstf.runtime.files import sha256_json
 from hstf.runtime.processes import ProcessDied, map_processes, worker_count
 
-READ = 100  # cases of each split whose voxels are read; the headers of all are
-FOREGROUND = 10_000  # voxels of each labelled case in the foreground statistics
+READ = 100
+"""Cases of each split whose voxels are read. The headers of all cases are read."""
+FOREGROUND = 10_000
+"""Voxels of each labelled case in the statistics of the foreground."""
+
 Numbers = tuple[float, ...]
+ForegroundSamples = dict[str, np.ndarray]
+"""Sampled values of the labelled foreground by CT channel."""
 
 
 class ScanSummary(Part):
-    """Properties of a scan; shape, spacing and crop are along the RAS axes."""
+    """Properties of a scan. Shape, spacing and crop are along the RAS axes."""
 
     case_id: str
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
     """mm"""
     orientation: str
-    """Directions of the file's own axes."""
+    """Directions of the axes of the file."""
     cropped_shape: tuple[int, int, int] | None = None
-    """Shape of the box that is not empty; None where only the header was read."""
+    """Shape of the box that is not empty; None if only the header was read."""
     intensities: tuple[Numbers, ...] | None = None
-    """Of each channel 0.5th, 50th and 99.5th percentile, mean and standard deviation of what is not empty."""
+    """:func:`statistics` of the voxels that are not empty, for each channel."""
 
 
 class Fingerprint(Document):
@@ -44,7 +49,7 @@ class Fingerprint(Document):
 
     scans: tuple[ScanSummary, ...]
     foreground: dict[str, Numbers]
-    """By modality 0.5th, 50th and 99.5th percentile, mean and standard deviation over the labelled cases."""
+    """:func:`statistics` of the labelled foreground, by CT channel."""
 
     @property
     def read(self) -> list[ScanSummary]:
@@ -53,54 +58,66 @@ class Fingerprint(Document):
 
 
 def take_fingerprint(context: StageContext) -> Fingerprint:
-    """Read the headers of all labelled and unlabelled cases and the voxels of up to 100 of each.
+    """Read the headers of all labelled and unlabelled cases, and the voxels of up to 100 of each.
 
     Raises:
-        HstfError: there is no such case, a file cannot be read, or CT scans have no labelled foreground.
+        HstfError: if there are no such cases, if a file cannot be read, or if CT scans have no
+            labelled foreground.
     """
     config = context.config
-    splits = [context.cases(Split.LABELLED), context.cases(Split.UNLABELLED)]
-    cases = [case for split in splits for case in split]
+    labelled = context.cases(Split.LABELLED)
+    unlabelled = context.cases(Split.UNLABELLED)
+    cases = labelled + unlabelled
     if not cases:
-        raise HstfError("the case sheet has no labelled or unlabelled case to plan from.")
-    chosen = {case.case_id for split in splits for case in spread(split, READ)}
-    headers = {case.case_id: _header(case) for case in cases if case.case_id not in chosen}
-    read = dict(_read_side_by_side(config, [case for case in cases if case.case_id in chosen]))
-    scans = tuple(headers.get(c.case_id) or read[c.case_id][0] for c in cases)
-    found = [read[case.case_id][1] for case in cases if case.case_id in read]
-    absolute = [name for name, kind in config.modalities.items() if kind == "ct"]
-    foreground = {}
-    for name in absolute:
-        foreground[name] = _pooled(name, [sample[name] for sample in found if name in sample])
-    return Fingerprint(scans=scans, foreground=foreground)
+        raise HstfError("The case sheet has no labelled or unlabelled case to plan from.")
+    chosen = spread(labelled, READ) + spread(unlabelled, READ)
+    voxel_ids = {case.case_id for case in chosen}
+    summaries = {}
+    for case in cases:
+        if case.case_id not in voxel_ids:
+            summaries[case.case_id] = _header_summary(case)
+    samples = {}
+    chosen = [case for case in cases if case.case_id in voxel_ids]
+    for case, summary, sample_of_case in _read_scans(config, chosen):
+        summaries[case.case_id] = summary
+        samples[case.case_id] = sample_of_case
+    # Processes end in any order; the files must not depend on it.
+    ordered_samples = [samples[case.case_id] for case in chosen]
+    return Fingerprint(
+        scans=tuple(summaries[case.case_id] for case in cases),
+        foreground=_foreground_statistics(config, ordered_samples),
+    )
 
 
 def spread(cases: Sequence[Case], count: int) -> list[Case]:
-    """At most ``count`` of ``cases``, evenly spread over the sheet."""
+    """Return at most ``count`` of ``cases``, evenly distributed over the sheet."""
     indices = np.unique(np.linspace(0, len(cases) - 1, min(count, len(cases))).round().astype(int))
     return [cases[index] for index in indices]
 
 
-def _read_side_by_side(
+def _read_scans(
     config: Config, cases: Sequence[Case]
-) -> Iterator[tuple[str, tuple[ScanSummary, dict[str, np.ndarray]]]]:
+) -> Iterator[tuple[Case, ScanSummary, ForegroundSamples]]:
+    """Read scans in several processes, and yield them in the order in which they are done."""
     workers = worker_count(config.preprocess.workers)
     for case, result in map_processes(partial(read_scan, config), cases, workers):
         if isinstance(result, ProcessDied):
             raise HstfError(
-                f"{case.case_id}: the process that read it was killed, most likely for want of memory. Lower"
-                " preprocess.workers."
+                f"{case.case_id}: the process that read it was killed, most likely because it ran"
+                " out of memory. Lower preprocess.workers."
             )
-        yield case.case_id, result
+        summary, samples = result
+        yield case, summary, samples
 
 
-def _header(case: Case) -> ScanSummary:
+def _header_summary(case: Case) -> ScanSummary:
+    """Read only the header of the first image."""
     image = open_nifti(case.images[0])
-    return _scan(case, image.shape[:3], np.asarray(image.affine))
+    return _summary(case, image.shape[:3], np.asarray(image.affine))
 
 
-def _scan(case: Case, shape: tuple[int, ...], affine: np.ndarray) -> ScanSummary:
-    geometry = Geometry.of(shape, affine, ras_spacing(affine))
+def _summary(case: Case, shape: tuple[int, ...], affine: np.ndarray) -> ScanSummary:
+    geometry = Geometry.of(shape, affine, ras_spacing(affine))  # type: ignore[arg-type]
     return ScanSummary(
         case_id=case.case_id,
         shape=geometry.crop_shape,
@@ -109,51 +126,78 @@ def _scan(case: Case, shape: tuple[int, ...], affine: np.ndarray) -> ScanSummary
     )
 
 
-def read_scan(config: Config, case: Case) -> tuple[ScanSummary, dict[str, np.ndarray]]:
-    """A scan in short with what only its voxels tell, and a sample of its foreground in each CT channel."""
-    union, intensities, foreground = None, [], {}
+def read_scan(config: Config, case: Case) -> tuple[ScanSummary, ForegroundSamples]:
+    """Read the voxels of a scan.
+
+    Args:
+        config: the sections ``modalities`` and ``labels``.
+        case: the case.
+
+    Returns:
+        The summary, and samples of the labelled foreground in CT channels.
+
+    Raises:
+        HstfError: if a file cannot be read or has values that are not finite.
+    """
+    union = None
+    intensities = []
+    samples = {}
     for (name, kind), path in zip(config.modalities.items(), case.images, strict=True):
         volume = read_image(path)
         if not np.isfinite(volume.data).all():
             raise HstfError(
-                f"{case.case_id}: {path} holds NaN or infinite values. Replace them, by 0 outside the body."
+                f"{case.case_id}: {path} has NaN or infinite values. Replace them, for instance by"
+                " 0 outside the body."
             )
         mask = nonempty_mask(volume.data)
         intensities.append(statistics(sample(volume.data, mask)))
         union = mask if union is None else union | mask
         if kind == "ct" and case.split is Split.LABELLED:
-            foreground[name] = _foreground(case, config, volume)
+            samples[name] = _sample_foreground(case, config, volume)
     assert union is not None, "a case has at least one modality"
     box = bounding_box(to_ras(union, volume.affine))
-    cropped = tuple(stop - start for start, stop in box)
-    header = _scan(case, volume.data.shape, volume.affine)
-    scan = header.model_copy(update={"cropped_shape": cropped, "intensities": tuple(intensities)})
-    return scan, foreground
+    cropped_shape = tuple(stop - start for start, stop in box)
+    header = _summary(case, volume.data.shape, volume.affine)
+    voxels = {"cropped_shape": cropped_shape, "intensities": tuple(intensities)}
+    return header.model_copy(update=voxels), samples
 
 
-def _foreground(case: Case, config: Config, volume: Volume) -> np.ndarray:
+def _sample_foreground(case: Case, config: Config, volume: Volume) -> np.ndarray:
+    """Draw voxels of the labelled foreground; the case decides the seed."""
     label = read_label(case.training_label).data
-    left_out = [config.labels["background"], config.labels.get(IGNORE, config.labels["background"])]
+    background = config.labels["background"]
+    left_out = [background, config.labels.get(IGNORE, background)]
     values = volume.data[~np.isin(label, left_out)]
     seed = int(sha256_json(case.case_id)[:16], 16)
     return np.random.default_rng(seed).choice(values, min(FOREGROUND, values.size), replace=False)
 
 
 def statistics(values: np.ndarray) -> Numbers:
-    """0.5th, 50th and 99.5th percentile, mean and standard deviation."""
+    """Return the 0.5th, 50th and 99.5th percentile, the mean and the standard deviation."""
     percentiles = np.percentile(values, (LOWER_PERCENTILE, 50, UPPER_PERCENTILE))
-    return (
-        *(float(v) for v in percentiles),
-        float(values.mean(dtype=float)),
-        float(values.std(dtype=float)),
-    )
+    mean = float(values.mean(dtype=float))
+    return (*percentiles.tolist(), mean, float(values.std(dtype=float)))
 
 
-def _pooled(name: str, samples: Sequence[np.ndarray]) -> Numbers:
-    values = np.concatenate(samples) if samples else np.empty(0)
-    if not values.size:
-        raise HstfError(
-            f"{name}: CT intensities are normalised by the labelled foreground, but no labelled case has any. Check the"
-            " 'labels:' of the configuration, or call the modality 'other'."
-        )
-    return statistics(values)
+def _foreground_statistics(
+    config: Config, samples: Sequence[ForegroundSamples]
+) -> dict[str, Numbers]:
+    """Return the statistics of the labelled foreground of all cases, by CT channel.
+
+    Raises:
+        HstfError: if a CT channel has no labelled foreground.
+    """
+    foreground = {}
+    for name, kind in config.modalities.items():
+        if kind != "ct":
+            continue
+        values = [of_case[name] for of_case in samples if name in of_case]
+        pooled = np.concatenate(values) if values else np.empty(0)
+        if not pooled.size:
+            raise HstfError(
+                f"{name}: CT intensities are normalised by the labelled foreground, but no labelled"
+                " case has any. Check 'labels:' in the configuration, or set the modality to"
+                " 'other'."
+            )
+        foreground[name] = statistics(pooled)
+    return foreground

@@ -1,0 +1,91 @@
+"""The rounds of an experiment: ensemble members, what they learn from, and cross-fitting."""
+
+from typing import Any
+
+import pytest
+
+from hstf.config.load import resolve_config
+from hstf.experiment.schedule import RoundSchedule, Schedule, warmup_members
+from hstf.runtime.errors import HstfError
+
+
+def schedule(**keys: Any) -> Schedule:
+    return Schedule.of(resolve_config(keys))
+
+
+def test_warmup_members_are_folds_and_then_seeds() -> None:
+    config = resolve_config({"warmup": {"folds": 3, "seeds": 2}})
+    assert warmup_members(config) == ["fold_0", "fold_1", "fold_2", "seed_0", "seed_1"]
+
+
+def test_of_puts_the_warmup_first() -> None:
+    found = schedule(rounds=1, warmup={"folds": 2, "seeds": 0}, student={"members": 1})
+    assert found.rounds == (
+        RoundSchedule(("fold_0", "fold_1"), "labels", is_cross_fitted=False),
+        RoundSchedule(("seed_0",), "pseudo_labels", is_cross_fitted=False),
+    )
+
+
+def test_of_without_rounds_has_only_the_warmup() -> None:
+    found = schedule(rounds=0)
+    assert len(found.rounds) == 1
+    assert found.last == 0
+
+
+def test_last_is_the_number_of_rounds() -> None:
+    assert schedule(rounds=3).last == 3
+
+
+def test_members_follow_the_overrides_of_a_round() -> None:
+    found = schedule(
+        rounds=2,
+        student={"members": 2},
+        rounds_overrides={2: {"student": {"members": 3}}},
+    )
+    assert found.members(1) == ["seed_0", "seed_1"]
+    assert found.members(2) == ["seed_0", "seed_1", "seed_2"]
+
+
+@pytest.mark.parametrize(
+    ("members", "cross_fit", "expected"), [(1, True, False), (2, True, True), (2, False, False)]
+)
+def test_round_is_cross_fitted_with_several_members(
+    members: int, cross_fit: bool, expected: bool
+) -> None:
+    found = schedule(rounds=1, student={"members": members, "cross_fit": cross_fit})
+    assert found.rounds[1].is_cross_fitted is expected
+
+
+def test_round_is_not_cross_fitted_without_pseudo_labels() -> None:
+    found = schedule(method="mean_teacher", student={"members": 2, "cross_fit": True})
+    assert found.learns_from(1) == "images"
+    assert not found.rounds[1].is_cross_fitted
+
+
+@pytest.mark.parametrize(
+    ("method", "learns_from", "expected"),
+    [("hstf", "pseudo_labels", True), ("uamt", "images", False), ("supervised", "labels", False)],
+)
+def test_has_pseudo_labels_depends_on_the_method(
+    method: str, learns_from: str, expected: bool
+) -> None:
+    found = schedule(method=method)
+    assert found.learns_from(1) == learns_from
+    assert found.has_pseudo_labels(1) is expected
+
+
+@pytest.mark.parametrize("number", [-1, 0])
+def test_has_pseudo_labels_is_false_before_the_first_round(number: int) -> None:
+    assert not schedule(rounds=2).has_pseudo_labels(number)
+
+
+def test_check_accepts_rounds_of_self_training() -> None:
+    found = schedule(rounds=2)
+    found.check(1)
+    found.check(2)
+
+
+@pytest.mark.parametrize("number", [-1, 0, 3])
+def test_check_refuses_other_rounds(number: int) -> None:
+    with pytest.raises(HstfError, match=rf"--round {number}: pseudo-labels .* rounds 1 to 2"):
+        schedule(rounds=2).check(number)
