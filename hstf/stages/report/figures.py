@@ -62,6 +62,8 @@ MANY_POINTS = 1500
 """From this number on, points are drawn as an image: a page of vector points would be slow."""
 MINIMUM_RANGE = 0.04
 """Minimum range of an axis of fractions, so that a change without meaning does not look large."""
+FRACTION_MARGIN = 0.02
+"""How far an axis of fractions goes beyond 0 and 1, so that markers are not cut."""
 NAMED_LOSSES = 3
 """Number of test cases whose loss is named."""
 
@@ -599,11 +601,14 @@ def by_round(panels: Mapping[str, Mapping[str, Mapping[int, float | None]]]) -> 
 
 
 def _widen(axes: "Axes") -> None:
-    """Give the vertical axis at least the range :data:`MINIMUM_RANGE`."""
+    """Give the vertical axis at least the range :data:`MINIMUM_RANGE`, but not far beyond 0 to 1."""
     low, high = axes.get_ylim()
     middle = (low + high) / 2
     half = max(high - low, MINIMUM_RANGE) / 2
-    axes.set_ylim(middle - half, middle + half)
+    axes.set_ylim(
+        max(middle - half, -FRACTION_MARGIN),
+        min(middle + half, 1 + FRACTION_MARGIN),
+    )
 
 
 @styled
