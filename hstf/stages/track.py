@@ -517,10 +517,10 @@ def _send(
     metrics = [Metric(name, value, now, step) for name, step, value in log.curves]
     metrics += [Metric(name, value, now, 0) for name, value in log.scores.items()]
     parameters = [Param(name, value) for name, value in log.parameters.items()]
-    for batch in _batches(parameters, PARAMETERS_PER_REQUEST):
-        client.log_batch(run_id, params=batch)
-    for batch in _batches(metrics, METRICS_PER_REQUEST):
-        client.log_batch(run_id, metrics=batch)
+    for some_parameters in _batches(parameters, PARAMETERS_PER_REQUEST):
+        client.log_batch(run_id, params=some_parameters)
+    for some_metrics in _batches(metrics, METRICS_PER_REQUEST):
+        client.log_batch(run_id, metrics=some_metrics)
     client.set_terminated(run_id)
     if log.config_text:
         client.log_text(run_id, log.config_text, "config.yaml")

@@ -601,7 +601,7 @@ def by_round(panels: Mapping[str, Mapping[str, Mapping[int, float | None]]]) -> 
 
 
 def _widen(axes: "Axes") -> None:
-    """Give the vertical axis at least the range :data:`MINIMUM_RANGE`, but not far beyond 0 to 1."""
+    """Give the vertical axis at least the range :data:`MINIMUM_RANGE`, within 0 to 1."""
     low, high = axes.get_ylim()
     middle = (low + high) / 2
     half = max(high - low, MINIMUM_RANGE) / 2
