@@ -4,7 +4,7 @@ The templates are ``report.html`` (the page), ``macros.html`` (its blocks) and `
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -300,8 +300,3 @@ def text_cell(value: Any, tone: str = "") -> Cell:
     # Missing values of a pandas frame are NaN or NA.
     text = "" if value is None or str(value) in ("nan", "<NA>") else str(value)
     return Cell(text or DASH, None, tone)
-
-
-def text_cells(values: Iterable[Any]) -> list[Cell]:
-    """Return cells with text."""
-    return [text_cell(value) for value in values]
