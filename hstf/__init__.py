@@ -1,3 +1,3 @@
-"""HSTF: iterative self-training of 3D medical image segmentation, with every pseudo-label on disk."""
+"""Iterative self-training of 3D medical image segmentation, with every pseudo-label on disk."""
 
 __version__ = "0.2.0"

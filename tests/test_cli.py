@@ -1,4 +1,4 @@
-"""The command: exit codes, sentences instead of tracebacks, and no import before it is needed."""
+"""The command: exit codes, messages instead of tracebacks, and no import before it is needed."""
 
 import subprocess
 import sys
@@ -31,10 +31,11 @@ def imported(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_help_imports_nothing_heavy() -> None:
+def test_cli_imports_nothing_heavy() -> None:
     assert (
         imported(
-            "import hstf.cli, hstf.config, hstf.experiment.cases, hstf.experiment.layout, hstf.experiment.overrides"
+            "import hstf.cli, hstf.config.load, hstf.experiment.cases, hstf.experiment.layout,"
+            " hstf.experiment.overrides"
         )
         == set()
     )
@@ -42,10 +43,10 @@ def test_help_imports_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("name", WITHOUT_TORCH)
 def test_stages_without_a_network_import_no_torch(name: str) -> None:
-    assert not imported(f"import {COMMANDS[name][0]}") & {"torch", "monai", "mlflow"}
+    assert not imported(f"import {COMMANDS[name].module}") & {"torch", "monai", "mlflow"}
 
 
-def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+def test_main_prints_help_of_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     for name in COMMANDS:
         with pytest.raises(SystemExit) as stopped:
             main([name, "--help"])
@@ -53,7 +54,7 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"hstf {name}" in capsys.readouterr().out
 
 
-def test_a_fault_is_a_sentence_and_exit_code_1(
+def test_main_describes_a_problem_and_returns_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["plan", "--config", f"{tmp_path}/nowhere.yaml"]) == 1

@@ -12,8 +12,9 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)
-        are_sections = isinstance(old, Mapping) and isinstance(value, Mapping)
-        if are_sections and key not in REPLACED_KEYS:
+        if key in REPLACED_KEYS:
+            merged[key] = value
+        elif isinstance(old, Mapping) and isinstance(value, Mapping):
             merged[key] = merge(old, value)
         else:
             merged[key] = value

@@ -63,17 +63,17 @@ def _unclear_classes(regions: Regions, classes: Sequence[str]) -> Iterator[str]:
     for class_name in classes:
         names = [name for name, region_classes in regions.items() if class_name in region_classes]
         regions_of_class[class_name] = frozenset(names)
-    for class_name, names in regions_of_class.items():
-        if not names:
+    for class_name, found in regions_of_class.items():
+        if not found:
             yield (
                 f"the class {class_name} is in no region; add a region for it,"
                 f" {class_name}: [{class_name}]"
             )
-    in_regions = {name: names for name, names in regions_of_class.items() if names}
+    in_regions = {name: found for name, found in regions_of_class.items() if found}
     for equal in _groups_of_equal(in_regions):
-        names = ", ".join(sorted(regions_of_class[equal[0]]))
+        common = ", ".join(sorted(regions_of_class[equal[0]]))
         yield (
-            f"the classes {_listed(equal)} are in the same regions ({names}), which cannot"
+            f"the classes {_listed(equal)} are in the same regions ({common}), which cannot"
             " distinguish them; add a region with one of them and without the others"
         )
 

@@ -10,7 +10,9 @@ from hstf.config.section import Section
 class ReuseConfig(Section):
     """Start from the results of another experiment.
 
-    Its files are read where they are and never written. The stages that wrote them do not run in this experiment, and their sections have no effect here."""
+    Its files are read where they are and never written. The stages that wrote
+    them do not run in this experiment, and their sections have no effect here.
+    """
 
     data: str | None = None
     """Folder of the experiment (``results/hippocampus``) whose check, plan and preprocessed scans

@@ -23,7 +23,7 @@ def problems(error: ValidationError, root: type[BaseModel]) -> list[str]:
 
 
 def known_keys(root: type[BaseModel], location: Iterable[Any]) -> list[str]:
-    """Return the keys of the section at ``location`` below ``root``; nothing if it is no section."""
+    """Return the keys of the section at ``location``; nothing if it is no section."""
     section = root
     for part in location:
         field = section.model_fields.get(part)

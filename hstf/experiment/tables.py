@@ -19,8 +19,8 @@ CASE_SHEET = Table(
         Column(
             "label",
             "text",
-            "The label, required for labelled and test cases. Labels of unlabelled cases are read by"
-            " `check` and `evaluate` only.",
+            "The label, required for labelled and test cases. Labels of unlabelled cases are read"
+            " by `check` and `evaluate` only.",
         ),
         Column("split", "text", "Use of the case (labelled, unlabelled, test)."),
         Column(

@@ -270,7 +270,7 @@ def _edited_files(row: Row, folder: Path) -> list[str]:
         if path.is_file() and sha256_file(path) != digest:
             problems.append(
                 f"{row['case_id']}: {path} was changed after it was written. To correct a"
-                f" pseudo-label, put the file in the overrides folder; to restore it, delete {path} and the table"
-                " beside it and run its stage again"
+                f" pseudo-label, put the file in the overrides folder; to restore it, delete {path}"
+                " and the table beside it and run its stage again"
             )
     return problems

@@ -223,7 +223,7 @@ def _plain_rows(rows: "Iterable[Mapping[str, Any]] | pd.DataFrame") -> list[Mapp
     if isinstance(rows, Iterable) and not hasattr(rows, "to_dict"):
         return list(rows)
     plain = rows.astype(object).where(rows.notna(), None)  # type: ignore[union-attr]
-    return plain.to_dict("records")
+    return plain.to_dict("records")  # type: ignore[return-value]
 
 
 def _values(

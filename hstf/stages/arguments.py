@@ -64,7 +64,8 @@ def add_round_and_optional_shard(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shard",
         metavar="NAME",
-        help="the shard, for instance unlabelled_0; without it, the tables of all shards are joined",
+        help="the shard, for instance unlabelled_0; without it, the tables of all shards are"
+        " joined",
     )
 
 

@@ -176,7 +176,8 @@ def corrected_label_problems(config: Config, case: Case, path: Path) -> list[str
     )
     if mismatch:
         problems.append(
-            f"{path}: {mismatch}, {case.images[0]}. Save the correction with the geometry of the image"
+            f"{path}: {mismatch}, {case.images[0]}."
+            " Save the correction with the geometry of the image"
         )
     known = set(config.labels.values())
     unknown = sorted(set(np.unique(label.data).tolist()) - known)

@@ -1,10 +1,10 @@
 """``hstf refine``, pseudo-label refinement (PLR): predictions become labels, weights and verdicts.
 
-The cases of a shard are refined on the planned grid (:mod:`hstf.method.plr.refinement`) and written in
-native space with the header of the source. The target for the training is stored beside them. Without
-``--shard`` the tables of the shards are joined into ``refine.csv``, the lowest predicted Dice first,
-and the best cases of the round are selected. If the configuration has lesions, ``<case>.lesions.csv``
-lists the components, and ``lesions.csv`` joins these lists.
+The cases of a shard are refined on the planned grid (:mod:`hstf.method.plr.refinement`) and written
+in native space with the header of the source. The target for the training is stored beside them.
+Without ``--shard`` the tables of the shards are joined into ``refine.csv``, the lowest predicted
+Dice first, and the best cases of the round are selected. If the configuration has lesions,
+``<case>.lesions.csv`` lists the components, and ``lesions.csv`` joins these lists.
 """
 
 import argparse

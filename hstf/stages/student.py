@@ -24,8 +24,8 @@ def student(context: StageContext, member: str) -> None:
     """Train an ensemble member of a round of self-training.
 
     Raises:
-        HstfError: if there is no such round or member, or if files of ``labels/`` are missing or were
-            edited.
+        HstfError: if there is no such round or member, or if files of ``labels/`` are missing or
+            were edited.
     """
     number = context.round
     schedule = context.schedule
@@ -73,7 +73,7 @@ def other_cases(context: StageContext, member: str) -> list[TrainingCase]:
 
 
 def start_weights(context: StageContext, member: str) -> Path | None:
-    """Return the weights of the previous round that a member starts from; None for random weights."""
+    """Return the weights that a member starts from; None for random weights."""
     if context.config.student.start == "scratch":
         return None
     previous = context.schedule.members(context.round - 1)

@@ -1,4 +1,4 @@
-"""The configuration: merging, deproblems, faults as sentences, and what is generated from the classes."""
+"""The configuration: merging, defaults, messages, and what is generated from the classes."""
 
 import json
 from pathlib import Path
@@ -202,8 +202,8 @@ def test_structures_are_regions_or_classes() -> None:
         ),
         (
             {"enhancing_tumour": ["oedema"]},
-            "the classes necrosis and enhancing are in the same regions (tumour_core, whole_tumour),"
-            " which cannot distinguish them; add a region with one of them",
+            "the classes necrosis and enhancing are in the same regions"
+            " (tumour_core, whole_tumour), which cannot distinguish them; add a region with one of them",
         ),
     ],
 )

@@ -160,7 +160,8 @@ def test_overrides_in_force_names_a_missing_header(folder: Path) -> None:
 
 
 def test_overrides_module_imports_nothing_heavy() -> None:
-    code = "import sys, hstf.experiment.overrides; print({'numpy', 'torch', 'nibabel', 'pandas'} & set(sys.modules))"
+    heavy = "{'numpy', 'torch', 'nibabel', 'pandas'}"
+    code = f"import sys, hstf.experiment.overrides; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

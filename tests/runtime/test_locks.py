@@ -1,4 +1,4 @@
-"""Locks end with their process; GPUs go to as many processes as there are, and then to the least used."""
+"""Locks end with their process; each process gets the GPU that the fewest others use."""
 
 import os
 import signal

@@ -83,7 +83,7 @@ def test_run_shard_computes_only_what_changed(shard: Shard) -> None:
 
 
 def test_run_shard_after_a_kill_between_files_and_record(shard: Shard) -> None:
-    """The old record is removed before the files change, so that it is never valid for other files."""
+    """The old record is removed before the files change: it is never valid for other files."""
 
     def killed(name: str) -> None:
         if name == "b":
