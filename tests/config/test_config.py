@@ -203,7 +203,7 @@ def test_structures_are_regions_or_classes() -> None:
         (
             {"enhancing_tumour": ["oedema"]},
             "the classes necrosis and enhancing are in the same regions"
-            " (tumour_core, whole_tumour), which cannot distinguish them; add a region with one of them",
+            " (tumour_core, whole_tumour), which cannot distinguish them; add a region with one",
         ),
     ],
 )

@@ -98,7 +98,8 @@ def test_what_a_killed_writer_leaves_is_removed_and_nothing_else(tmp_path: Path)
             sys.executable,
             "-c",
             "import sys, time, pathlib; from hstf.runtime.files import atomic_path\n"
-            "with atomic_path(pathlib.Path(sys.argv[1])) as path:\n    path.write_text('half'); time.sleep(60)",
+            "with atomic_path(pathlib.Path(sys.argv[1])) as path:\n"
+            "    path.write_text('half'); time.sleep(60)",
             str(target),
         ]
     )

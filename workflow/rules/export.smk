@@ -25,7 +25,7 @@ rule export:
         runtime=30,
     params:
         config=str(LAYOUT.config),
-        parameters=parameters("export"),
+        parameters=stage_parameters(CONFIG, "export", CONFIG.rounds),
     message:
         "exporting the model of the last round"
     shell:
