@@ -1,5 +1,7 @@
-"""Whatever bytes a scan is made of, check, preprocess and predict end in a result or a sentence: no traceback, no hang,
-no memory beyond what the file can justify. HSTF_FUZZ=5000 looks longer."""
+"""For any bytes of an image file, check, preprocess and predict return a result or a clear error.
+
+There is no traceback, no endless loop and no excessive memory. HSTF_FUZZ=5000 runs more examples.
+"""
 
 import gzip
 import math
@@ -33,8 +35,9 @@ from hstf.method.inference import Predictor, SlidingWindow
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import write_csv
 
-SECONDS, MEGABYTES = 20, 800
-"""Of one file; a grid of 2^24 voxels, the most that a small file may ask for, takes about a third of the memory."""
+MAXIMUM_SECONDS = 20
+MAXIMUM_MB = 800
+"""Limits for one file. A grid of 2^24 voxels, the maximum for a small file, needs a third of it."""
 
 FUZZ = settings(
     max_examples=int(os.environ.get("HSTF_FUZZ", "120")),
@@ -46,7 +49,7 @@ PLAN = tiny_plan()
 
 @contextmanager
 def bounded(what: str) -> Iterator[None]:
-    """Fail when the block takes more than its share of time and memory."""
+    """Fail if the block exceeds the limits of time and memory."""
     start = time.monotonic()
     tracemalloc.start()
     try:
@@ -54,26 +57,29 @@ def bounded(what: str) -> Iterator[None]:
         peak = tracemalloc.get_traced_memory()[1] / 1e6
     finally:
         tracemalloc.stop()
-    assert peak < MEGABYTES, f"{what}: {peak:.0f} MB"
-    assert time.monotonic() - start < SECONDS, what
+    assert peak < MAXIMUM_MB, f"{what}: {peak:.0f} MB"
+    assert time.monotonic() - start < MAXIMUM_SECONDS, what
 
 
 class Same(nn.Module):
-    """A network that takes no time."""
+    """A network that needs no time."""
 
     def forward(self, image: Tensor) -> Tensor:
         return torch.cat([image, -image, 0 * image], dim=1)
 
 
 PREDICTOR = Predictor(
-    {"seed_0": Same()}, PLAN,
+    {"seed_0": Same()},
+    PLAN,
     SlidingWindow((64, 64, 64), (1, 1, 1), 0.0, 8, False, torch.device("cpu")),
-    (), PreprocessConfig(), {"image": "mr"},
-)  # fmt: skip
+    (),
+    PreprocessConfig(),
+    {"image": "mr"},
+)
 
 
 def checked(path: Path) -> None:
-    """All of ``hstf check`` on one case whose image and label are the file."""
+    """Run ``hstf check`` on one case whose image and label are the file."""
     rows = [{"case_id": "a", "image": path.name, "label": path.name, "split": "labelled"}]
     write_csv(path.parent / "cases.csv", rows, list(rows[0]))
     config = resolve_config(
@@ -100,15 +106,15 @@ WAYS: dict[str, Callable[[Path], object]] = {
 
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``check`` reads side by side in processes, which are slow to start and are not measured."""
+    """Read files in this process: other processes start slowly and are not measured."""
     monkeypatch.setattr(
         "hstf.stages.check.reading.map_processes",
         lambda function, items, workers: ((i, function(i)) for i in items),
     )
 
 
-def ends_in_a_sentence(path: Path) -> None:
-    """Every way of reading ``path`` ends well or raises :class:`HstfError`, within bounds."""
+def assert_readable_or_refused(path: Path) -> None:
+    """Assert that each reader of ``path`` returns or raises HstfError within the limits."""
     for name, read in WAYS.items():
         with bounded(f"{name} of {path.read_bytes()[:400].hex()}"):
             try:
@@ -121,20 +127,44 @@ def ends_in_a_sentence(path: Path) -> None:
 
 
 def header(**fields: object) -> bytes:
-    """A NIfTI-1 header of a plausible scan of 6 x 5 x 4 voxels (int16, 1.5 mm) with other ``fields``."""
+    """Return the header of a scan of 6 x 5 x 4 voxels (int16, 1.5 mm) with other ``fields``."""
     values = {
-        "dim": (3, 6, 5, 4, 1, 1, 1, 1), "datatype": 4, "bitpix": 16, "pixdim": (1, 1.5, 1.5, 2, 0, 0, 0, 0),
-        "vox_offset": 352.0, "scl_slope": 1.0, "scl_inter": 0.0, "qform_code": 1, "sform_code": 1,
-        "quatern": (0.0, 0.0, 0.0), "qoffset": (0.0, 0.0, 0.0), "xyzt_units": 2, "magic": b"n+1\0", "extension": b"\0" * 4,
-        "srow_x": (1.5, 0, 0, 0), "srow_y": (0, 1.5, 0, 0), "srow_z": (0, 0, 2, 0),
-    } | fields  # fmt: skip
+        "dim": (3, 6, 5, 4, 1, 1, 1, 1),
+        "datatype": 4,
+        "bitpix": 16,
+        "pixdim": (1, 1.5, 1.5, 2, 0, 0, 0, 0),
+        "vox_offset": 352.0,
+        "scl_slope": 1.0,
+        "scl_inter": 0.0,
+        "qform_code": 1,
+        "sform_code": 1,
+        "quatern": (0.0, 0.0, 0.0),
+        "qoffset": (0.0, 0.0, 0.0),
+        "xyzt_units": 2,
+        "magic": b"n+1\0",
+        "extension": b"\0" * 4,
+        "srow_x": (1.5, 0, 0, 0),
+        "srow_y": (0, 1.5, 0, 0),
+        "srow_z": (0, 0, 2, 0),
+    } | fields
     content = bytearray(348)
     layout = {
-        40: ("8h", "dim"), 70: ("h", "datatype"), 72: ("h", "bitpix"), 76: ("8f", "pixdim"), 108: ("f", "vox_offset"),
-        112: ("f", "scl_slope"), 116: ("f", "scl_inter"), 123: ("B", "xyzt_units"), 252: ("h", "qform_code"),
-        254: ("h", "sform_code"), 256: ("3f", "quatern"), 268: ("3f", "qoffset"), 280: ("4f", "srow_x"),
-        296: ("4f", "srow_y"), 312: ("4f", "srow_z"),
-    }  # fmt: skip
+        40: ("8h", "dim"),
+        70: ("h", "datatype"),
+        72: ("h", "bitpix"),
+        76: ("8f", "pixdim"),
+        108: ("f", "vox_offset"),
+        112: ("f", "scl_slope"),
+        116: ("f", "scl_inter"),
+        123: ("B", "xyzt_units"),
+        252: ("h", "qform_code"),
+        254: ("h", "sform_code"),
+        256: ("3f", "quatern"),
+        268: ("3f", "qoffset"),
+        280: ("4f", "srow_x"),
+        296: ("4f", "srow_y"),
+        312: ("4f", "srow_z"),
+    }
     struct.pack_into("<i", content, 0, 348)
     for place, (kind, name) in layout.items():
         value = values[name]
@@ -153,9 +183,26 @@ shorts = st.one_of(
     st.integers(-32768, 32767),
 )
 floats = st.one_of(
-    st.sampled_from([0.0, -0.0, 1.0, -1.0, 1e-30, 1e-6, 100.0, 1e4, 1e10, 3e38, -3e38, math.nan, math.inf, -math.inf]),
+    st.sampled_from(
+        [
+            0.0,
+            -0.0,
+            1.0,
+            -1.0,
+            1e-30,
+            1e-6,
+            100.0,
+            1e4,
+            1e10,
+            3e38,
+            -3e38,
+            math.nan,
+            math.inf,
+            -math.inf,
+        ]
+    ),
     st.floats(width=32),
-)  # fmt: skip
+)
 
 
 def tuples(values: st.SearchStrategy, count: int) -> st.SearchStrategy[tuple]:
@@ -164,13 +211,18 @@ def tuples(values: st.SearchStrategy, count: int) -> st.SearchStrategy[tuple]:
 
 FIELDS: dict[str, st.SearchStrategy] = {
     "dim": st.one_of(
-        tuples(shorts, 8), st.tuples(st.just(3), shorts, shorts, shorts, *[st.integers(0, 2)] * 4),
+        tuples(shorts, 8),
+        st.tuples(st.just(3), shorts, shorts, shorts, *[st.integers(0, 2)] * 4),
         st.just((3, 32767, 32767, 32767, 1, 1, 1, 1)),
     ),
-    "datatype": st.sampled_from([0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 768, 1024, 1280, 1536, 1792, 2304, -1, 77]),
+    "datatype": st.sampled_from(
+        [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 768, 1024, 1280, 1536, 1792, 2304, -1, 77]
+    ),
     "bitpix": st.sampled_from([0, 1, 8, 16, 32, 64, 128, -16]),
     "pixdim": tuples(floats, 8),
-    "vox_offset": st.one_of(st.sampled_from([0.0, 348.0, 352.0, 353.5, 1e9, 3e9, -1.0, math.nan, math.inf]), floats),
+    "vox_offset": st.one_of(
+        st.sampled_from([0.0, 348.0, 352.0, 353.5, 1e9, 3e9, -1.0, math.nan, math.inf]), floats
+    ),
     "scl_slope": floats,
     "scl_inter": floats,
     "qform_code": shorts,
@@ -183,10 +235,13 @@ FIELDS: dict[str, st.SearchStrategy] = {
     "xyzt_units": st.integers(0, 255),
     "magic": st.sampled_from([b"n+1\0", b"ni1\0", b"n+2\0", b"\0\0\0\0", b"zzzz"]),
     "extension": st.one_of(
-        st.just(b"\0\0\0\0"), st.binary(min_size=4, max_size=40),
-        st.integers(-(2**31), 2**31 - 1).map(lambda size: b"\1\0\0\0" + struct.pack("<ii", size, 4)),
+        st.just(b"\0\0\0\0"),
+        st.binary(min_size=4, max_size=40),
+        st.integers(-(2**31), 2**31 - 1).map(
+            lambda size: b"\1\0\0\0" + struct.pack("<ii", size, 4)
+        ),
     ),
-}  # fmt: skip
+}
 
 edits = st.sets(st.sampled_from(sorted(FIELDS)), min_size=1, max_size=4).flatmap(
     lambda names: st.fixed_dictionaries({name: FIELDS[name] for name in names})
@@ -197,16 +252,16 @@ edits = st.sets(st.sampled_from(sorted(FIELDS)), min_size=1, max_size=4).flatmap
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 @FUZZ
 @given(fields=edits, tail=st.one_of(st.just(VOXELS), st.binary(max_size=300)))
-def test_headers(
+def test_readers_survive_random_headers(
     tmp_path_factory: pytest.TempPathFactory, suffix: str, fields: dict, tail: bytes
 ) -> None:
     path = tmp_path_factory.getbasetemp() / f"header{suffix}"
     content = header(**fields) + tail
     path.write_bytes(gzip.compress(content, 1) if suffix == ".nii.gz" else content)
-    ends_in_a_sentence(path)
+    assert_readable_or_refused(path)
 
 
-def test_the_header_of_these_tests_is_sound(tmp_path: Path) -> None:
+def test_header_without_changes_is_valid(tmp_path: Path) -> None:
     path = tmp_path / "sound.nii"
     path.write_bytes(header() + VOXELS)
     image = nib.load(path)
@@ -224,10 +279,15 @@ bits = st.tuples(st.integers(0, 10_000), st.integers(0, 255))
 @pytest.mark.filterwarnings("ignore")
 @FUZZ
 @given(
-    level=st.integers(0, 9), damage=st.lists(bits, max_size=4), keep=st.floats(0, 1), members=st.integers(1, 3),
-    tail=st.binary(max_size=30), flags=st.integers(0, 255), extra=st.binary(max_size=30),
-)  # fmt: skip
-def test_gzip_streams(
+    level=st.integers(0, 9),
+    damage=st.lists(bits, max_size=4),
+    keep=st.floats(0, 1),
+    members=st.integers(1, 3),
+    tail=st.binary(max_size=30),
+    flags=st.integers(0, 255),
+    extra=st.binary(max_size=30),
+)
+def test_readers_survive_damaged_gzip_streams(
     tmp_path_factory: pytest.TempPathFactory,
     level: int,
     damage: list[tuple[int, int]],
@@ -237,7 +297,7 @@ def test_gzip_streams(
     flags: int,
     extra: bytes,
 ) -> None:
-    """Several members, header fields, flipped bits, an early end and rubbish behind it."""
+    """Streams have several members, header fields, flipped bits, an early end or extra bytes."""
     content = header() + VOXELS
     size = math.ceil(len(content) / members)
     parts = [gzip.compress(content[at : at + size], level) for at in range(0, len(content), size)]
@@ -255,14 +315,14 @@ def test_gzip_streams(
         packed[place % len(packed)] ^= value
     path = tmp_path_factory.getbasetemp() / "stream.nii.gz"
     path.write_bytes(packed[: max(2, math.ceil(keep * len(packed)))])
-    ends_in_a_sentence(path)
+    assert_readable_or_refused(path)
 
 
 # ---- bombs
 
 
 def zeros(count: int) -> bytes:
-    """A gzip member of ``count`` zero bytes, made without holding them."""
+    """Return a gzip member of ``count`` zero bytes."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     block = bytes(1 << 20)
     parts = [
@@ -272,18 +332,18 @@ def zeros(count: int) -> bytes:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_kilobyte_that_claims_terabytes(tmp_path: Path) -> None:
+def test_readers_refuse_a_small_file_of_a_huge_shape(tmp_path: Path) -> None:
     huge = header(dim=(3, 32767, 32767, 32767, 1, 1, 1, 1)) + bytes(700)
     for name, content in (("a.nii", huge), ("b.nii.gz", gzip.compress(huge))):
         path = tmp_path / name
         path.write_bytes(content)
         with bounded(name), pytest.raises(HstfError, match="claims shape"):
             prepared(path)
-        ends_in_a_sentence(path)
+        assert_readable_or_refused(path)
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_few_voxels_that_claim_to_be_metres_long(tmp_path: Path) -> None:
+def test_readers_refuse_voxels_of_a_metre(tmp_path: Path) -> None:
     metre = {"pixdim": (1, 1e3, 1e3, 1e3, 0, 0, 0, 0)}
     rows = {"srow_x": (1e3, 0, 0, 0), "srow_y": (0, 1e3, 0, 0), "srow_z": (0, 0, 1e3, 0)}
     path = tmp_path / "metres.nii.gz"
@@ -293,13 +353,13 @@ def test_a_few_voxels_that_claim_to_be_metres_long(tmp_path: Path) -> None:
         pytest.raises(HstfError, match=r"voxels of 1000 x 1000 x 1000 mm would become \d+ voxels"),
     ):
         prepared(path)
-    ends_in_a_sentence(path)
+    assert_readable_or_refused(path)
 
 
 @pytest.mark.parametrize("place", ["behind the voxels", "before the voxels", "in an extension"])
 @pytest.mark.filterwarnings("ignore")
-def test_a_gzip_bomb(tmp_path: Path, place: str) -> None:
-    """Two gigabytes of zeros in two megabytes: nobody unpacks them into memory, and nobody waits for them."""
+def test_readers_do_not_unpack_a_gzip_bomb(tmp_path: Path, place: str) -> None:
+    """Two megabytes contain two gigabytes of zeros, which are not unpacked into memory."""
     path, bomb = tmp_path / "bomb.nii.gz", zeros(2 << 30)
     if place == "behind the voxels":
         path.write_bytes(gzip.compress(header() + VOXELS) + bomb)
@@ -309,12 +369,12 @@ def test_a_gzip_bomb(tmp_path: Path, place: str) -> None:
         extension = b"\1\0\0\0" + struct.pack("<ii", 2_000_000_000 // 16 * 16, 4)
         path.write_bytes(gzip.compress(header(vox_offset=2.1e9, extension=extension)) + bomb)
     assert path.stat().st_size < 3e6
-    ends_in_a_sentence(path)
+    assert_readable_or_refused(path)
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_constant_image_that_unpacks_to_gigabytes(tmp_path: Path) -> None:
-    """Sound, and nothing but zeros: ``check`` reads it block by block, and no stage unpacks it into memory."""
+def test_stages_refuse_a_constant_image_of_gigabytes(tmp_path: Path) -> None:
+    """The file is valid and has only zeros. No stage unpacks it into memory."""
     path = tmp_path / "zeros.nii.gz"
     path.write_bytes(
         gzip.compress(header(dim=(3, 2000, 1000, 300, 1, 1, 1, 1), datatype=2, bitpix=8))
@@ -325,8 +385,8 @@ def test_a_constant_image_that_unpacks_to_gigabytes(tmp_path: Path) -> None:
             WAYS[name](path)
 
 
-def test_a_bomb_under_a_memory_limit_is_a_sentence(tmp_path: Path) -> None:
-    """The real command in a process that may have two gigabytes."""
+def test_main_reports_a_gzip_bomb_within_a_memory_limit(tmp_path: Path) -> None:
+    """Run the command in a process that may use two gigabytes."""
     path = tmp_path / "bomb.nii.gz"
     extension = b"\1\0\0\0" + struct.pack("<ii", 2_000_000_000 // 16 * 16, 4)
     path.write_bytes(gzip.compress(header(vox_offset=2.1e9, extension=extension) + bytes(4000)))
@@ -341,8 +401,12 @@ def test_a_bomb_under_a_memory_limit_is_a_sentence(tmp_path: Path) -> None:
 
     done = subprocess.run(
         [sys.executable, "-m", "hstf", "check", "--config", "config.yaml"],
-        cwd=tmp_path, capture_output=True, text=True, preexec_fn=limit, timeout=120,
-    )  # fmt: skip
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        preexec_fn=limit,
+        timeout=120,
+    )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "bomb.nii.gz" in done.stderr

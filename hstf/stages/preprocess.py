@@ -1,7 +1,9 @@
-"""``hstf preprocess``: the scans of a shard on the planned grid, normalised, in files that are read by patch.
+"""``hstf preprocess``: resample the scans of a shard to the planned grid and normalise them.
 
-Each case has a folder with ``image.b2nd`` (float16, ``(C, X, Y, Z)``) and ``geometry.json``, the way back to native space;
-labelled cases have ``label.b2nd`` (uint8 class indices, 255 = ignore) and ``locations.npy`` besides.
+Each case gets a folder with ``image.b2nd`` (float16, ``(C, X, Y, Z)``) and ``geometry.json``, which
+maps the grid back to native space. A labelled case also gets ``label.b2nd`` (uint8 class indices,
+255 for ignored voxels) and ``locations.npy``. Arrays are stored in chunks, so that training reads
+single patches.
 """
 
 import argparse
@@ -36,11 +38,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def preprocess(context: StageContext, shard: str) -> int:
-    """Preprocess the labelled or unlabelled cases of ``shard``; returns how many were computed.
+    """Preprocess the labelled or unlabelled cases of a shard.
+
+    Returns:
+        The number of cases that were computed; the others were up to date.
 
     Raises:
-        HstfError: no such shard, a shard of test cases, no plan, a scan that cannot be used, or one that is not the one that
-            was checked.
+        HstfError: if there is no such shard, if it has test cases, if there is no plan, or if a
+            scan is invalid or has changed after it was checked.
     """
     layout = context.layout
     config = context.config
@@ -48,61 +53,96 @@ def preprocess(context: StageContext, shard: str) -> int:
     cases = context.shard(shard)
     if any(case.split is Split.TEST for case in cases):
         raise HstfError(
-            f"{shard}: test cases are read by the evaluate stage alone. Choose another shard."
+            f"{shard}: test cases are read only by the evaluate stage. Choose another shard."
         )
-    digests = {path: sha256_file(path) for case in cases for path in _sources(case)}
+    digests = {}
+    for case in cases:
+        for path in _sources(case):
+            digests[path] = sha256_file(path)
     _refuse_unchecked(digests, layout.check)
-    works = [
-        _work(case, config, plan, layout.preprocessed / case.case_id, digests) for case in cases
-    ]
+    works = []
+    for case in cases:
+        works.append(_work(case, config, plan, layout.preprocessed / case.case_id, digests))
     workers = worker_count(config.preprocess.workers)
     path = layout.preprocessed_table(shard)
     return run_shard(PREPROCESSED, path, context.parameters, works, f"preprocess {shard}", workers)
 
 
 def _sources(case: Case) -> list[Path]:
-    return [*case.images, *([case.training_label] if case.split is Split.LABELLED else [])]
+    """Return the images of a case and, if it is labelled, its label."""
+    paths = list(case.images)
+    if case.split is Split.LABELLED:
+        paths.append(case.training_label)
+    return paths
 
 
 def _refuse_unchecked(digests: Mapping[Path, str], table: Path) -> None:
-    """Snakemake reruns the check by the time of files, and a copy may be older than what it replaces."""
+    """Refuse files that are not those that were checked.
+
+    Snakemake decides by the time stamp whether to check again. A copied file may have an older time
+    stamp than the file that it replaces.
+
+    Args:
+        digests: SHA-256 of each file.
+        table: ``check.csv``; if it is missing, nothing is refused.
+
+    Raises:
+        HstfError: if files have changed or were not checked. The message lists all of them.
+    """
     if not table.is_file():
         return
     checked = {row["file"]: row["sha256"] for row in CHECK.records(table)}
-    faults = [
-        f"{path}: {'was changed after it was checked' if str(path) in checked else 'was not there when scans were checked'}"
-        for path, digest in digests.items()
-        if checked.get(str(path)) != digest
-    ]
-    if faults:
+    problems = []
+    for path, digest in digests.items():
+        if str(path) not in checked:
+            problems.append(f"{path}: was not there when scans were checked")
+        elif checked[str(path)] != digest:
+            problems.append(f"{path}: was changed after it was checked")
+    if problems:
         raise join_problems(
-            f"{table}: does not speak of these files. Run the check stage again (--forcerun check).",
-            faults,
+            f"{table}: these files were not checked as they are now. Run the check stage again"
+            " (--forcerun check).",
+            problems,
         )
 
 
 def _work(
     case: Case, config: Config, plan: Plan, folder: Path, digests: Mapping[Path, str]
 ) -> CaseWork:
-    channels = (*config.modalities, "label")
+    """Return the work on a case: its inputs, its outputs and the function that computes it."""
     names = ["image.b2nd", "geometry.json"]
     if case.split is Split.LABELLED:
         names += ["label.b2nd", "locations.npy"]
-    files = zip(channels, _sources(case), strict=False)  # only labelled cases have a label
-    inputs = {name: digests[path] for name, path in files} | {"plan": plan.grid_sha256}
-    run = partial(preprocess_case, case, config, plan, folder)
-    return CaseWork(case.case_id, inputs, [folder / name for name in names], run)
+    inputs = {}
+    # Only labelled cases have a file for the last name.
+    for name, path in zip((*config.modalities, "label"), _sources(case), strict=False):
+        inputs[name] = digests[path]
+    inputs["plan"] = plan.grid_sha256
+    outputs = [folder / name for name in names]
+    return CaseWork(
+        case.case_id, inputs, outputs, partial(preprocess_case, case, config, plan, folder)
+    )
 
 
 def preprocess_case(case: Case, config: Config, plan: Plan, folder: Path) -> dict[str, Any]:
-    """Write the files of ``case`` to ``folder``; returns its row of the shard's table.
+    """Write the files of a case.
+
+    Args:
+        case: a labelled or unlabelled case.
+        config: the sections ``preprocess``, ``modalities`` and ``labels``.
+        plan: the planned grid and normalisation.
+        folder: folder of the files.
+
+    Returns:
+        The row of the case in the table of the shard.
 
     Raises:
-        HstfError: its files cannot be read or do not fit together.
+        HstfError: if files of the case cannot be read or have different grids.
     """
     try:
         volumes = [read_image(path) for path in case.images]
         image, geometry = prepare_image(volumes, plan, config.preprocess, config.modalities)
+        # A large scan fits in memory only without the copies that are no longer used.
         del volumes
         write_array(folder / "image.b2nd", image.astype(np.float16), config.preprocess.chunk)
         del image
@@ -114,20 +154,23 @@ def preprocess_case(case: Case, config: Config, plan: Plan, folder: Path) -> dic
     return {
         "shape_native": "x".join(map(str, geometry.native_shape)),
         "shape_grid": "x".join(map(str, geometry.grid_shape)),
-        "spacing": "x".join(f"{v:.6g}" for v in geometry.source_spacing),
+        "spacing": "x".join(f"{mm:.6g}" for mm in geometry.source_spacing),
         "orientation": geometry.orientation,
     }
 
 
 def _write_label(case: Case, config: Config, geometry: Geometry, folder: Path) -> None:
+    """Write the label on the grid, and the voxels at which patches of each class are centred."""
     path = case.training_label
     native = read_label(path).data
     if native.shape != geometry.native_shape:
         raise HstfError(
-            f"{path}: has shape {native.shape}, the image {geometry.native_shape}. Both must have the same voxels."
+            f"{path}: has shape {native.shape}, the image {geometry.native_shape}."
+            " Both must have the same voxels."
         )
     classes = len(config.class_names)
     label = geometry.label_to_grid(class_indices(native, config, path), classes)
     write_array(folder / "label.b2nd", label, config.preprocess.chunk)
+    locations = class_locations(label, classes, case.case_id)
     with atomic_path(folder / "locations.npy") as temporary:
-        np.save(temporary, class_locations(label, classes, case.case_id))
+        np.save(temporary, locations)

@@ -1,4 +1,4 @@
-"""The labels stage on files: a person's word comes first, and targets hold what the student should learn."""
+"""The stage ``labels``, on files: manual overrides, targets, weights and tables."""
 
 from pathlib import Path
 from typing import Any
@@ -6,8 +6,6 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from support.pseudo_label_files import AFFINE, CASES, SHAPE, SHARD, make_experiment, write_verdicts
 from support.stages import labels, merge_labels
 
@@ -18,7 +16,6 @@ from hstf.imaging.arrays import read_array
 from hstf.imaging.volumes import read_label
 from hstf.runtime.errors import HstfError
 from hstf.runtime.shards import read_shard
-from hstf.stages.labels import training_target
 
 
 @pytest.fixture
@@ -54,34 +51,7 @@ def block() -> np.ndarray:
     return data
 
 
-def test_where_label_and_probabilities_differ_two_classes_change_places() -> None:
-    label = np.array([[[0, 1, 1, 255]]], np.uint8)
-    probabilities = np.array([[[[200, 90, 200, 255]]], [[[55, 165, 55, 0]]]], np.uint8)
-    weight = np.array([[[250, 100, 30, 40]]], np.uint8)
-    target = training_target(label, weight, 2, probabilities)
-    assert target[:, 0, 0, 0].tolist() == [200, 55, 250]
-    assert target[:, 0, 0, 1].tolist() == [90, 165, 100]
-    assert target[:, 0, 0, 2].tolist() == [55, 200, 30]
-    assert target[:, 0, 0, 3].tolist() == [128, 128, 0]
-    hard = training_target(label, weight, 2, None)
-    assert hard[:2, 0, 0, :3].tolist() == [[255, 0, 0], [0, 255, 255]]
-
-
-@given(st.integers(0, 500), st.sampled_from([2, 6]))
-@settings(max_examples=30, deadline=None)
-def test_the_label_is_a_most_likely_class_of_its_target(seed: int, classes: int) -> None:
-    rng = np.random.default_rng(seed)
-    p = rng.dirichlet(np.ones(classes), (3, 4, 5)).transpose(3, 0, 1, 2)
-    probabilities = np.floor(255 * p).astype(np.uint8)
-    label = rng.integers(0, classes, (3, 4, 5)).astype(np.uint8)
-    target = training_target(label, np.full(label.shape, 9, np.uint8), classes, probabilities)
-    np.testing.assert_array_equal(
-        np.take_along_axis(target, label[None], 0)[0], target[:classes].max(axis=0)
-    )
-    np.testing.assert_array_equal(np.sort(target[:classes], axis=0), np.sort(probabilities, axis=0))
-
-
-def test_automatic_labels_are_used_and_rejected_ones_are_not(config: Config) -> None:
+def test_labels_uses_automatic_labels_and_skips_rejected_cases(config: Config) -> None:
     assert labels(config, 1, SHARD) == 2
     layout = Layout.of(config)
     good, bad = (rows(config)[case_id] for case_id in CASES)
@@ -103,7 +73,7 @@ def test_automatic_labels_are_used_and_rejected_ones_are_not(config: Config) -> 
     assert np.all(target[1][tuple(locations[:, 1:].T)] > 127)
 
 
-def test_a_corrected_label_replaces_even_a_rejected_case(config: Config) -> None:
+def test_labels_uses_a_corrected_label_of_a_rejected_case(config: Config) -> None:
     correct(config, "bad", block())
     decide(config, '1,bad,replace,Dr. Mo,2026-01-02,"leak, apex"')
     labels(config, 1, SHARD)
@@ -117,12 +87,12 @@ def test_a_corrected_label_replaces_even_a_rejected_case(config: Config) -> None
     target = read_array(folder / "bad" / "target.b2nd")
     ignored = target[2] == 0
     assert ignored.any() and set(np.unique(target[2])) == {0, 255}
-    assert (target[:2, ignored] == 128).all(), "nothing of the pseudo-label is left there"
+    assert (target[:2, ignored] == 128).all(), "a pseudo-label remains where the label is ignored"
     assert set(np.unique(target[:2, ~ignored])) == {0, 255}
 
 
-def test_a_scribbled_correction_is_learned_from_where_it_is_scribbled(config: Config) -> None:
-    """The grid has 1.5 mm for the file's 1 mm and 1.2 mm: every curve stays, though it is a voxel wide."""
+def test_labels_keeps_every_scribble_of_a_corrected_label(config: Config) -> None:
+    """The grid has a larger spacing than the file, and every curve is one voxel wide."""
     data = np.full(SHAPE, 9)
     data[3, 2:20, 5], data[11, 2:20, 6] = 0, 3
     correct(config, "bad", data)
@@ -135,13 +105,13 @@ def test_a_scribbled_correction_is_learned_from_where_it_is_scribbled(config: Co
     assert set(np.load(folder / "bad" / "locations.npy")[:, 0]) == {0, 1}
 
 
-def test_a_file_alone_is_a_persons_word(config: Config) -> None:
+def test_labels_uses_a_corrected_label_without_a_decision(config: Config) -> None:
     correct(config, "good", block())
     labels(config, 1, SHARD)
     assert (rows(config)["good"]["source"], rows(config)["good"]["reviewer"]) == ("corrected", "")
 
 
-def test_accept_and_reject(config: Config) -> None:
+def test_labels_follows_the_decisions_of_reviewers(config: Config) -> None:
     decide(config, "1,bad,accept,Mo,,fine", "1,good,reject,Mo,,motion")
     labels(config, 1, SHARD)
     good, bad = (rows(config)[case_id] for case_id in CASES)
@@ -150,7 +120,7 @@ def test_accept_and_reject(config: Config) -> None:
     assert (good["source"], good["files"]) == ("rejected", [])
 
 
-def test_a_change_redoes_its_case_alone_and_removes_what_is_no_longer_used(config: Config) -> None:
+def test_labels_computes_only_changed_cases_and_removes_unused_files(config: Config) -> None:
     labels(config, 1, SHARD)
     assert labels(config, 1, SHARD) == 0
     decide(config, "1,good,reject,Mo,,motion")
@@ -163,7 +133,7 @@ def test_a_change_redoes_its_case_alone_and_removes_what_is_no_longer_used(confi
     assert labels(config, 1, SHARD) == 1
 
 
-def test_hard_targets(config: Config) -> None:
+def test_labels_writes_hard_targets_if_soft_targets_are_off(config: Config) -> None:
     hard = config.model_copy(
         update={"student": config.student.model_copy(update={"soft_targets": False})}
     )
@@ -175,7 +145,7 @@ def test_hard_targets(config: Config) -> None:
     }
 
 
-def test_corrected_labels_are_checked_all_at_once(config: Config) -> None:
+def test_labels_reports_all_problems_of_corrected_labels(config: Config) -> None:
     shifted = AFFINE.copy()
     shifted[0, 3] += 5
     correct(config, "good", np.full(SHAPE, 7), affine=shifted)
@@ -191,19 +161,27 @@ def test_corrected_labels_are_checked_all_at_once(config: Config) -> None:
         assert part in str(error.value), part
 
 
-def test_an_edited_pseudo_label_is_refused_with_the_way_to_an_override(config: Config) -> None:
+def test_labels_refuses_an_edited_pseudo_label(config: Config) -> None:
     path = Layout.of(config).pseudo_labels(1) / "good.nii.gz"
     nib.save(nib.Nifti1Image(np.zeros(SHAPE, np.uint8), AFFINE), path)
     with pytest.raises(HstfError, match=r"good\.nii\.gz was changed .* overrides folder"):
         labels(config, 1, SHARD)
 
 
-def test_joined_table(config: Config) -> None:
+def test_merge_labels_joins_the_tables(config: Config) -> None:
     labels(config, 1, SHARD)
     merge_labels(config, 1)
     good, bad = LABELS.records(Layout.of(config).labels_table(1))
     assert good["files"][2] == "labels/good/target.b2nd"
     assert list(good) == [
-        "case_id", "round", "source", "reviewer", "reason", "predicted_dice", "weight_mean", "files", "sha256"
-    ]  # fmt: skip
+        "case_id",
+        "round",
+        "source",
+        "reviewer",
+        "reason",
+        "predicted_dice",
+        "weight_mean",
+        "files",
+        "sha256",
+    ]
     assert bad["files"] == []

@@ -1,4 +1,4 @@
-"""The preprocess stage on scans on disk."""
+"""The stage ``preprocess``, on scans on disk."""
 
 import csv
 from pathlib import Path
@@ -51,7 +51,10 @@ def write_nifti(path: Path, data: np.ndarray) -> Path:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    """Two labelled and one unlabelled case, whose label like the test case nobody can read."""
+    """Write two labelled and one unlabelled case.
+
+    The withheld label and the files of the test case cannot be read.
+    """
     (tmp_path / "broken.nii.gz").write_bytes(b"not to be read")
     rows = []
     for number, split in enumerate(["labelled", "labelled", "unlabelled", "test"]):
@@ -66,32 +69,41 @@ def config(tmp_path: Path) -> Config:
         write_nifti(tmp_path / names[0], image)
         write_nifti(tmp_path / names[1], label)
         hidden = "broken.nii.gz"
-        rows.append({
-            "case_id": f"case_{number}", "image": hidden if split == "test" else names[0],
-            "label": names[1] if split == "labelled" else hidden, "split": split,
-        })  # fmt: skip
+        rows.append(
+            {
+                "case_id": f"case_{number}",
+                "image": hidden if split == "test" else names[0],
+                "label": names[1] if split == "labelled" else hidden,
+                "split": split,
+            }
+        )
     with (tmp_path / "cases.csv").open("w", newline="") as stream:
         writer = csv.DictWriter(stream, rows[0].keys())
         writer.writeheader()
         writer.writerows(rows)
-    content = resolve_config({
-        "experiment": "e", "output": str(tmp_path / "results"), "cases": str(tmp_path / "cases.csv"),
-        "labels": {"background": 0, "wall": 4, "lumen": 2, "ignore": 9}, "preprocess": {"workers": 1, "chunk": 8},
-    })  # fmt: skip
+    content = resolve_config(
+        {
+            "experiment": "e",
+            "output": str(tmp_path / "results"),
+            "cases": str(tmp_path / "cases.csv"),
+            "labels": {"background": 0, "wall": 4, "lumen": 2, "ignore": 9},
+            "preprocess": {"workers": 1, "chunk": 8},
+        }
+    )
     a_plan().save(Layout.of(content).plan)
     return content
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """All files but the locks, which say who held them and since when."""
+    """Return all files except locks, which store a process and a time."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def test_files_that_are_not_those_that_were_checked_are_named(
+def test_preprocess_names_files_that_changed_after_the_check(
     config: Config, tmp_path: Path
 ) -> None:
-    """A copy with an old time stamp reruns no check, and would be learned from unseen."""
+    """A copied file with an old time stamp does not rerun the check."""
     rows = [
         {"file": str(path), "sha256": sha256_file(path)}
         for path in (tmp_path / "0.nii.gz", tmp_path / "1.nii.gz", tmp_path / "label_0.nii.gz")
@@ -100,15 +112,13 @@ def test_files_that_are_not_those_that_were_checked_are_named(
     write_nifti(tmp_path / "0.nii.gz", np.ones(SHAPE, np.float32))
     with pytest.raises(HstfError) as error:
         preprocess(config, "labelled_0")
-    told = str(error.value)
-    assert "0.nii.gz: was changed after it was checked" in told
-    assert "label_1.nii.gz: was not there when scans were checked" in told
-    assert told.count("\n") == 2 and "--forcerun check" in told
+    message = str(error.value)
+    assert "0.nii.gz: was changed after it was checked" in message
+    assert "label_1.nii.gz: was not there when scans were checked" in message
+    assert message.count("\n") == 2 and "--forcerun check" in message
 
 
-def test_labelled_cases_get_image_label_locations_and_geometry(
-    config: Config, tmp_path: Path
-) -> None:
+def test_preprocess_writes_all_files_of_labelled_cases(config: Config, tmp_path: Path) -> None:
     assert preprocess(config, "labelled_0") == 2
     folder = Layout.of(config).preprocessed / "case_0"
     assert {p.name for p in folder.iterdir()} == {
@@ -135,18 +145,18 @@ def test_labelled_cases_get_image_label_locations_and_geometry(
     assert (row["spacing"], row["orientation"]) == ("1x1x2", "ALS")
 
 
-def test_of_unlabelled_cases_only_the_image_is_read(config: Config) -> None:
+def test_preprocess_reads_only_the_image_of_unlabelled_cases(config: Config) -> None:
     assert preprocess(config, "unlabelled_0") == 1
     folder = Layout.of(config).preprocessed / "case_2"
     assert {p.name for p in folder.iterdir()} == {"image.b2nd", "geometry.json"}
 
 
-def test_test_cases_are_left_to_evaluate(config: Config) -> None:
-    with pytest.raises(HstfError, match="evaluate stage alone"):
+def test_preprocess_refuses_test_cases(config: Config) -> None:
+    with pytest.raises(HstfError, match="only by the evaluate stage"):
         preprocess(config, "test_0")
 
 
-def test_processes_side_by_side_write_the_same_files(config: Config) -> None:
+def test_preprocess_in_two_processes_writes_the_same_files(config: Config) -> None:
     preprocess(config, "labelled_0")
     before = contents(Layout.of(config).preprocessed)
     for path in Layout.of(config).preprocessed.rglob("*.b2nd"):
@@ -156,7 +166,7 @@ def test_processes_side_by_side_write_the_same_files(config: Config) -> None:
     assert contents(Layout.of(config).preprocessed) == before
 
 
-def test_only_what_arrays_depend_on_makes_them_anew(config: Config, tmp_path: Path) -> None:
+def test_preprocess_computes_only_what_changed(config: Config, tmp_path: Path) -> None:
     assert preprocess(config, "labelled_0") == 2
     assert preprocess(config, "labelled_0") == 0
     plan_path = Layout.of(config).plan
@@ -175,7 +185,7 @@ def test_only_what_arrays_depend_on_makes_them_anew(config: Config, tmp_path: Pa
     )
 
 
-def test_values_without_a_class_are_named(config: Config, tmp_path: Path) -> None:
+def test_preprocess_names_label_values_without_a_class(config: Config, tmp_path: Path) -> None:
     write_nifti(tmp_path / "label_1.nii.gz", np.full(SHAPE, 7, np.uint8))
     with pytest.raises(
         HstfError, match=r"case_1: .*label_1\.nii\.gz: has the values \[7\].*wall 4"
@@ -183,7 +193,7 @@ def test_values_without_a_class_are_named(config: Config, tmp_path: Path) -> Non
         preprocess(config, "labelled_0")
 
 
-def test_a_label_on_other_voxels_is_refused(config: Config, tmp_path: Path) -> None:
+def test_preprocess_refuses_a_label_of_another_shape(config: Config, tmp_path: Path) -> None:
     write_nifti(tmp_path / "label_0.nii.gz", np.zeros((26, 22, 11), np.uint8))
     with pytest.raises(
         HstfError, match=r"case_0: .*has shape \(26, 22, 11\), the image \(26, 22, 12\)"
@@ -195,7 +205,7 @@ def volume(data: Any, affine: np.ndarray = AFFINE) -> Volume:
     return Volume(np.asarray(data, np.float32), affine, nib.Nifti1Header())
 
 
-def test_prediction_prepares_scans_as_training_did(config: Config, tmp_path: Path) -> None:
+def test_prepare_image_equals_the_preprocessed_array(config: Config, tmp_path: Path) -> None:
     preprocess(config, "unlabelled_0")
     image, geometry = prepare_image(
         [read_image(tmp_path / "2.nii.gz")], a_plan(), config.preprocess, ["image"]
@@ -205,7 +215,7 @@ def test_prediction_prepares_scans_as_training_did(config: Config, tmp_path: Pat
     assert geometry == Geometry.load(folder / "geometry.json")
 
 
-def test_channels_share_the_crop_of_all_and_keep_their_volumes() -> None:
+def test_prepare_image_crops_all_channels_together() -> None:
     first, second = np.zeros((2, *SHAPE), np.float32)
     first[4:9, 5:9, 2:6] = 50 + np.arange(80).reshape(5, 4, 4)
     second[8:15, 7:12, 4:9] = 70 - np.arange(175).reshape(7, 5, 5)
@@ -226,7 +236,7 @@ def test_channels_share_the_crop_of_all_and_keep_their_volumes() -> None:
     assert np.array_equal(whole[:, 10:17, 4:15, 2:9], image)
 
 
-def test_channels_that_do_not_fit_are_all_named() -> None:
+def test_prepare_image_names_all_channels_that_do_not_fit() -> None:
     good = np.random.default_rng(0).normal(size=SHAPE)
     broken = good.copy()
     broken[0, 0, 0] = np.nan
@@ -246,7 +256,7 @@ def test_class_indices_follow_the_configuration() -> None:
     assert class_indices(values, config, Path("x")).tolist() == [0, 2, 1, 255]
 
 
-def test_locations_are_few_random_and_the_same_for_a_case() -> None:
+def test_class_locations_are_random_and_reproducible() -> None:
     label = np.zeros((30, 30, 30), np.uint8)
     label[:20] = 1
     label[25, 3, 4] = 3
@@ -261,7 +271,7 @@ def test_locations_are_few_random_and_the_same_for_a_case() -> None:
     assert class_locations(np.zeros((3, 3, 3), np.uint8), 2, "case").shape == (0, 4)
 
 
-def test_background_scribbles_are_places_to_look_at() -> None:
+def test_class_locations_include_background_scribbles() -> None:
     dense = np.zeros((20, 20, 20), np.uint8)
     dense[:2], dense[5, 5, 2:12] = 255, 1
     sparse = np.where(dense == 0, 255, dense).astype(np.uint8)

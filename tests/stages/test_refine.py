@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -43,12 +44,12 @@ def config(tmp_path: Path) -> Config:
     return make_experiment(tmp_path)
 
 
-def rows(config: Config, number: int = 1) -> dict[str, dict[str, str]]:
+def rows(config: Config, number: int = 1) -> dict[str, dict[str, Any]]:
     table = Layout.of(config).pseudo_labels_table(number, SHARD)
     return {row["case_id"]: row for row in REFINE.records(table)}
 
 
-def test_steps_of_one_case_add_up() -> None:
+def test_refine_case_counts_the_voxels_of_each_step() -> None:
     probabilities = np.zeros((2, 8, 8, 8), np.uint8)
     probabilities[1, 1:6, 1:6, 1:6] = 230
     probabilities[1, 1, 1, 1] = 140  # right, but below the threshold of 0.6
@@ -56,9 +57,10 @@ def test_steps_of_one_case_add_up() -> None:
     probabilities[1, 7, 7, 7] = 250  # a second component
     probabilities[0] = 255 - probabilities[1]
     output = tta_summary(
-        probabilities, np.zeros((3, 8, 8, 8), np.uint8),
+        probabilities,
+        np.zeros((3, 8, 8, 8), np.uint8),
         {"scales": {"1.0": {"organ": 0.9}}, "foreground_entropy": {"organ": 0.1}},
-    )  # fmt: skip
+    )
     refined = refine_case(output, calibration(), {"organ": (1,)}, 1.0, RefineConfig())
     expected = np.zeros((8, 8, 8), np.uint8)
     expected[1:6, 1:6, 1:6] = 1
@@ -77,7 +79,7 @@ def test_steps_of_one_case_add_up() -> None:
     assert refined.probabilities[:, 7, 7, 7].tolist() == [255, 0]
 
 
-def test_verdicts_are_sentences() -> None:
+def test_judge_states_its_reason() -> None:
     known, section = calibration(), RefineConfig()
     features = {
         agreement: {"organ": {"confidence": 0.9, "scales": agreement}} for agreement in (0.6, 0.9)
@@ -102,7 +104,7 @@ def test_verdicts_are_sentences() -> None:
     assert gone.predicted == {"organ": 0.0}
 
 
-def test_a_shard_writes_labels_weights_pictures_and_a_table(config: Config) -> None:
+def test_refine_writes_labels_weights_overlays_and_a_table(config: Config) -> None:
     assert refine(config, 1, SHARD) == 2
     folder = Layout.of(config).pseudo_labels(1)
     label, weight = (nib.load(folder / f"good{end}") for end in (".nii.gz", ".weight.nii.gz"))
@@ -128,7 +130,7 @@ def ball_in_native() -> np.ndarray:
     return sum(np.square(axis) for axis in np.meshgrid(*centred, indexing="ij")) < 81  # type: ignore[return-value]
 
 
-def test_an_outlier_is_rejected_and_listed_first(config: Config) -> None:
+def test_merge_refined_lists_the_lowest_predicted_dice_first(config: Config) -> None:
     refine(config, 1, SHARD)
     merge_refined(config, 1)
     first, second = REFINE.records(Layout.of(config).refine(1))
@@ -141,7 +143,7 @@ def test_an_outlier_is_rejected_and_listed_first(config: Config) -> None:
     ]
 
 
-def test_what_is_done_is_not_done_again(config: Config) -> None:
+def test_refine_does_not_repeat_finished_cases(config: Config) -> None:
     refine(config, 1, SHARD)
     assert refine(config, 1, SHARD) == 0
     assert (
@@ -150,14 +152,14 @@ def test_what_is_done_is_not_done_again(config: Config) -> None:
     )
 
 
-def test_fewer_pictures_are_of_the_worst_and_redo_no_case(config: Config) -> None:
+def test_refine_keeps_overlays_of_the_least_certain_cases(config: Config) -> None:
     refine(config, 1, SHARD)
     assert refine(config.model_copy(update={"refine": RefineConfig(overlays=1)}), 1, SHARD) == 0
     overlays = Layout.of(config).pseudo_labels(1) / "overlays"
     assert [path.name for path in overlays.iterdir()] == ["bad.png"]
 
 
-def test_round_two_lowers_the_weight_where_it_contradicts_round_one(config: Config) -> None:
+def test_refine_lowers_the_weight_where_the_previous_round_differs(config: Config) -> None:
     refine(config, 1, SHARD)
     layout = Layout.of(config)
     other = np.asarray(nib.load(layout.pseudo_labels(1) / "good.nii.gz").dataobj).copy()
@@ -178,7 +180,7 @@ def test_round_two_lowers_the_weight_where_it_contradicts_round_one(config: Conf
     )  # rejected in round 1: nothing to look back to
 
 
-def test_after_a_round_without_pseudo_labels_there_is_nothing_to_look_back_to(
+def test_refine_ignores_a_previous_round_without_pseudo_labels(
     config: Config,
 ) -> None:
     config = config.model_copy(
@@ -188,18 +190,17 @@ def test_after_a_round_without_pseudo_labels_there_is_nothing_to_look_back_to(
     assert {row["previous_round"] for row in rows(config, 2).values()} == {0}
 
 
-def test_the_best_share_of_the_round_is_taken_and_the_others_say_why(config: Config) -> None:
-    alone = RefineConfig(minimum_predicted_dice=0, previous_round=False)
+def test_merge_refined_accepts_the_best_fraction_of_a_round(config: Config) -> None:
+    every_case = RefineConfig(minimum_predicted_dice=0, previous_round=False)
     half = config.model_copy(
-        update={"refine": alone.model_copy(update={"accepted_fraction": (0.5, 1.0)})}
+        update={"refine": every_case.model_copy(update={"accepted_fraction": (0.5, 1.0)})}
     )
     for number in (1, 2):
         refine(half, number, SHARD)
         merge_refined(half, number)
     layout = Layout.of(half)
-    first, second = (
-        {row["case_id"]: row for row in REFINE.records(layout.refine(number))} for number in (1, 2)
-    )
+    first = {row["case_id"]: row for row in REFINE.records(layout.refine(1))}
+    second = {row["case_id"]: row for row in REFINE.records(layout.refine(2))}
     assert first["good"]["accepted"] and not first["bad"]["accepted"]
     assert (
         first["bad"]["reason"]
@@ -207,7 +208,7 @@ def test_the_best_share_of_the_round_is_taken_and_the_others_say_why(config: Con
     )
     assert second["bad"]["accepted"]
     wider = config.model_copy(
-        update={"refine": alone.model_copy(update={"accepted_fraction": (1.0,)})}
+        update={"refine": every_case.model_copy(update={"accepted_fraction": (1.0,)})}
     )
     assert refine(wider, 1, SHARD) == 0  # no case is refined again
     merge_refined(wider, 1)
@@ -215,14 +216,14 @@ def test_the_best_share_of_the_round_is_taken_and_the_others_say_why(config: Con
 
 
 @pytest.mark.parametrize(
-    ("share", "kept"), [(0.8, "abcd"), (0.5, "ab"), (0.01, "a"), (1.0, "abcde")]
+    ("fraction", "kept"), [(0.8, "abcd"), (0.5, "ab"), (0.01, "a"), (1.0, "abcde")]
 )
-def test_the_best_of_equals_goes_by_name(share: float, kept: str) -> None:
+def test_select_best_sorts_equal_cases_by_name(fraction: float, kept: str) -> None:
     rows = [
         {"case_id": name, "predicted_dice": dice, "accepted": True, "reason": ""}
         for name, dice in zip("edcba", (0.5, 0.7, 0.7, 0.9, 0.9), strict=True)
     ]
-    select_best(rows, share)
+    select_best(rows, fraction)
     assert sorted(row["case_id"] for row in rows if row["accepted"]) == list(kept)
 
 
@@ -268,14 +269,20 @@ def known_classes(classes: int, lesions: int = 0) -> tuple[Calibration, Structur
 
 
 PARTS = (
-    "calibrate", "keep_components", "judge_lesions", "fill_holes", "voxel_weights", "thresholds", "previous_round",
+    "calibrate",
+    "keep_components",
+    "judge_lesions",
+    "fill_holes",
+    "voxel_weights",
+    "thresholds",
+    "previous_round",
     "select_cases",
-)  # fmt: skip
+)
 ALL_OFF = dict.fromkeys(PARTS, False)
 
 
 @pytest.mark.parametrize(("classes", "voxel_mm3"), [(2, 1.0), (6, 1.0), (6, 0.5 * 0.5 * 5)])
-def test_with_all_parts_off_the_label_is_the_most_likely_class_and_every_weight_one(
+def test_refine_case_without_parts_returns_the_most_likely_class(
     classes: int, voxel_mm3: float
 ) -> None:
     output = random_output(classes)
@@ -289,13 +296,15 @@ def test_with_all_parts_off_the_label_is_the_most_likely_class_and_every_weight_
 STEP_OF = {
     "keep_components": {"components", "changed"},
     "judge_lesions": {"lesions", "lesion_weight", "possible_lesions", "changed"},
-    "fill_holes": {"holes", "changed"}, "voxel_weights": {"uncertainty"}, "thresholds": {"low_confidence"},
-}  # fmt: skip
+    "fill_holes": {"holes", "changed"},
+    "voxel_weights": {"uncertainty"},
+    "thresholds": {"low_confidence"},
+}
 
 
 @pytest.mark.parametrize("part", STEP_OF)
 @pytest.mark.parametrize("classes", [2, 6])
-def test_each_part_is_switched_on_alone(part: str, classes: int) -> None:
+def test_refine_case_runs_each_part_independently(part: str, classes: int) -> None:
     known, names = known_classes(classes, lesions=1)
     config = RefineConfig.model_validate({**ALL_OFF, part: True})
     refined = refine_case(random_output(classes), known, names, 1.0, config)
@@ -307,7 +316,10 @@ def test_each_part_is_switched_on_alone(part: str, classes: int) -> None:
 
 
 def lesion_case(likely: float) -> TtaSummary:
-    """An organ (class 1) with a lesion (class 2) of three voxels, three more where one is possible, and a hole's worth."""
+    """Return an organ (class 1) with a lesion (class 2) of three voxels.
+
+    A lesion is possible in three other voxels.
+    """
     p = np.zeros((3, 12, 12, 12))
     p[0], p[1] = 0.98, 0.02
     p[:, 2:10, 2:10, 2:10] = np.array([0.02, 0.96, 0.02])[:, None, None, None]
@@ -319,7 +331,7 @@ def lesion_case(likely: float) -> TtaSummary:
     return tta_summary(np.rint(255 * p).astype(np.uint8), uncertainty, agreement)
 
 
-def test_a_lesion_that_is_kept_is_learned_as_a_whole_and_possible_ones_are_ignored() -> None:
+def test_refine_case_keeps_likely_lesions_and_ignores_possible_ones() -> None:
     known, names = known_classes(3, lesions=1)
     config = RefineConfig(calibrate=False, fill_holes=False)
     refined = refine_case(lesion_case(0.9), known, names, 1.0, config)
@@ -338,7 +350,7 @@ def test_a_lesion_that_is_kept_is_learned_as_a_whole_and_possible_ones_are_ignor
     assert np.count_nonzero(refined.weight == 0) == 3
 
 
-def test_a_lesion_that_is_dropped_is_no_confident_background() -> None:
+def test_refine_case_lowers_the_weight_of_dropped_lesions() -> None:
     known, names = known_classes(3, lesions=1)
     config = RefineConfig(calibrate=False, lesion_probability=0.7)
     refined = refine_case(lesion_case(0.6), known, names, 1.0, config)
@@ -350,7 +362,7 @@ def test_a_lesion_that_is_dropped_is_no_confident_background() -> None:
     assert verdict.accepted  # a case may have no lesion
 
 
-def test_lesions_are_never_removed_for_their_number_or_size() -> None:
+def test_refine_case_keeps_lesions_of_any_number_and_size() -> None:
     known, names = known_classes(2, lesions=1)
     probabilities = np.zeros((2, 10, 10, 10), np.uint8)
     probabilities[1, 1:9:3, 1:9:3, 1:9:3] = 240  # 27 single voxels
@@ -362,7 +374,7 @@ def test_lesions_are_never_removed_for_their_number_or_size() -> None:
     assert (refined.label == 1).sum() == 27 and len(refined.lesions) == 27
 
 
-def test_lesions_are_listed_for_people(tmp_path: Path) -> None:
+def test_merge_refined_writes_the_table_of_lesions(tmp_path: Path) -> None:
     config = make_experiment(tmp_path, lesions=["organ"])
     known = calibration().model_copy(update={"lesions": {"organ": fit_lesions([], [], 0.2)}})
     known.save(Layout.of(config).calibration)
@@ -379,9 +391,7 @@ def test_lesions_are_listed_for_people(tmp_path: Path) -> None:
         "organ"
     ] * 4  # a ball and a stray voxel in either case
     ball_row = max(found[:2], key=lambda row: row["volume_ml"])
-    assert ball_row["kept"] and ball_row["probability"] == pytest.approx(
-        230 / 255, abs=0.01
-    )
+    assert ball_row["kept"] and ball_row["probability"] == pytest.approx(230 / 255, abs=0.01)
     centre = AFFINE @ [*((np.array(SHAPE) - 1) / 2), 1]
     np.testing.assert_allclose(
         [ball_row[c] for c in ("x_mm", "y_mm", "z_mm")], centre[:3], atol=0.5
@@ -389,14 +399,14 @@ def test_lesions_are_listed_for_people(tmp_path: Path) -> None:
     assert rows(config)["good"]["lesions_kept"] == 2
 
 
-def test_a_teacher_file_that_was_changed_is_refused(config: Config) -> None:
+def test_refine_refuses_a_changed_teacher_file(config: Config) -> None:
     path = Layout.of(config).teacher(1) / "good" / "agreement.json"
     path.write_text(path.read_text() + " ")
     with pytest.raises(HstfError, match=r"good/agreement\.json was changed"):
         refine(config, 1, SHARD)
 
 
-def test_wrong_rounds_and_shards_are_sentences(
+def test_refine_refuses_unknown_rounds_and_shards(
     config: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number in (0, 3):
@@ -406,7 +416,7 @@ def test_wrong_rounds_and_shards_are_sentences(
         refine(config, 1, "unlabelled_7")
 
 
-def test_the_command_needs_no_shard_to_join_tables(config: Config, tmp_path: Path) -> None:
+def test_main_joins_the_tables_without_a_shard(config: Config, tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(config.model_dump_json())
     assert main(["refine", "--config", str(file), "--round", "1", "--shard", SHARD]) == 0
@@ -414,7 +424,7 @@ def test_the_command_needs_no_shard_to_join_tables(config: Config, tmp_path: Pat
     assert len(REFINE.records(Layout.of(config).refine(1))) == 2
 
 
-def test_slices_go_through_the_largest_cross_sections() -> None:
+def test_best_slices_show_the_maximum_cross_sections() -> None:
     label = np.zeros((8, 9, 10), np.uint8)
     label[2, 3:6, 4:7] = 1
     label[2:5, 4, 5] = 1
@@ -422,7 +432,7 @@ def test_slices_go_through_the_largest_cross_sections() -> None:
     assert best_slices(np.zeros((8, 9, 10), np.uint8)) == [4, 4, 5]
 
 
-def test_a_picture_takes_little_time_and_shows_the_label_upright(tmp_path: Path) -> None:
+def test_draw_overlay_is_fast_and_shows_the_label_upright(tmp_path: Path) -> None:
     shape = Geometry.of((160, 160, 80), np.eye(4), (1.0, 1.0, 1.0)).grid_shape
     label = np.zeros(shape, np.uint8)
     label[120:140, 120:140, 60:70] = 1  # right of the patient, in front, high up: axes are RAS
@@ -443,5 +453,5 @@ def test_a_picture_takes_little_time_and_shows_the_label_upright(tmp_path: Path)
         assert red[:, 0].mean() < 120 and red[:, 1].mean() < 120
 
 
-def test_the_fixture_is_a_ball() -> None:
+def test_ball_has_the_volume_of_a_ball() -> None:
     assert ball((21, 21, 15)).sum() * 4.5 == pytest.approx(4 / 3 * np.pi * 729, rel=0.1)

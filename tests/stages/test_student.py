@@ -19,7 +19,7 @@ from support.training_files import (
     some_batch,
     write_experiment,
     write_labels,
-)  # fmt: skip
+)
 from torch import Tensor
 
 from hstf.cli import main
@@ -65,7 +65,7 @@ def write_warmup(config: Config) -> None:
 # ---- the stage
 
 
-def test_rejected_cases_are_not_learned_from(
+def test_student_does_not_learn_from_rejected_cases(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, path = experiment(tmp_path)
@@ -87,20 +87,17 @@ def test_rejected_cases_are_not_learned_from(
     assert [row["step"] for row in rows] == [4, 6]
     assert all(row["csc_predictions"] > 0 for row in rows)
     terms = ("segmentation", "zoomed_segmentation", "csc_predictions", "csc_features")
-    assert all(
-        row["loss"] == pytest.approx(sum(row[t] for t in terms), rel=1e-4)
-        for row in rows
-    )
+    assert all(row["loss"] == pytest.approx(sum(row[t] for t in terms), rel=1e-4) for row in rows)
 
 
-def test_what_a_person_corrected_is_no_pseudo_label(tmp_path: Path) -> None:
+def test_other_cases_treats_corrected_labels_as_labels(tmp_path: Path) -> None:
     config, _ = experiment(tmp_path)
     write_labels(config, 1, ["u_0", "u_1"], corrected=["u_1"])
-    pseudo, human = other_cases(config, 1, "seed_0")
-    assert (pseudo.pseudo, human.pseudo) == (True, False)
+    pseudo, corrected = other_cases(config, 1, "seed_0")
+    assert (pseudo.pseudo, corrected.pseudo) == (True, False)
     whole = (
         pseudo.region(np.zeros(3, int), SHAPE, CLASSES),
-        human.region(np.zeros(3, int), SHAPE, CLASSES),
+        corrected.region(np.zeros(3, int), SHAPE, CLASSES),
     )
     for region, name in zip(whole, ("u_0", "u_1"), strict=True):
         assert (
@@ -109,7 +106,7 @@ def test_what_a_person_corrected_is_no_pseudo_label(tmp_path: Path) -> None:
         )
 
 
-def test_a_round_whose_labels_were_all_rejected_learns_from_the_labelled_cases(
+def test_student_learns_from_labelled_cases_if_all_others_are_rejected(
     tmp_path: Path,
 ) -> None:
     config, _ = write_experiment(tmp_path, student={"steps": 2})
@@ -121,10 +118,10 @@ def test_a_round_whose_labels_were_all_rejected_learns_from_the_labelled_cases(
 @pytest.mark.parametrize(
     "method", ["hstf", "mean_teacher", "uamt", "cross_teaching", "bcp", "supervised"]
 )
-def test_an_interrupted_student_ends_in_the_same_bytes(
+def test_student_after_an_interruption_writes_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    """EMA teacher, zoom, mixing, noise, dropout and strong batch go on as if nothing had been."""
+    """The EMA network, zoom, mixing, noise, dropout and the strong batch are restored."""
     digests = []
     student_keys = {
         "mixing": {"probability": 0.5},
@@ -161,7 +158,7 @@ def interrupted(objective: Objective, at: int) -> Objective:
 @pytest.mark.parametrize(
     ("method", "others"), [("mean_teacher", ["u_0", "u_1", "u_2"]), ("supervised", [])]
 )
-def test_without_pseudo_labels_no_label_of_an_unlabelled_case_is_read(
+def test_other_cases_without_pseudo_labels_reads_no_label(
     tmp_path: Path, method: str, others: list[str]
 ) -> None:
     config, _ = write_experiment(tmp_path, method=method)  # there is no labels/
@@ -173,7 +170,7 @@ def test_without_pseudo_labels_no_label_of_an_unlabelled_case_is_read(
     assert load_network(Layout.of(config).weights(1, "seed_0"))[1]["pseudo_labelled"] == 0
 
 
-def test_a_member_learns_from_the_cases_that_it_will_not_label(tmp_path: Path) -> None:
+def test_other_cases_leaves_out_the_cases_that_the_member_predicts(tmp_path: Path) -> None:
     config, _ = experiment(tmp_path, student={"members": 2})
     learned = [{case.case_id for case in other_cases(config, 1, f"seed_{k}")} for k in range(2)]
     assert learned == [set(learned_cases(config, 1, f"seed_{k}", ["u_0", "u_2"])) for k in range(2)]
@@ -181,7 +178,7 @@ def test_a_member_learns_from_the_cases_that_it_will_not_label(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("change", ["lost", "edited"])
-def test_labels_that_are_not_as_they_were_written_are_told(tmp_path: Path, change: str) -> None:
+def test_student_refuses_missing_and_edited_labels(tmp_path: Path, change: str) -> None:
     config, _ = experiment(tmp_path)
     path = Layout.of(config).labels(1) / "u_2" / "locations.npy"
     path.unlink() if change == "lost" else path.write_bytes(path.read_bytes() + b" ")
@@ -192,16 +189,21 @@ def test_labels_that_are_not_as_they_were_written_are_told(tmp_path: Path, chang
 @pytest.mark.parametrize(
     ("number", "member"), [(0, "seed_0"), (2, "seed_0"), (1, "seed_1"), (1, "fold_0")]
 )
-def test_there_is_no_such_student(tmp_path: Path, number: int, member: str) -> None:
+def test_student_refuses_unknown_rounds_and_members(
+    tmp_path: Path, number: int, member: str
+) -> None:
     config, _ = experiment(tmp_path)
-    with pytest.raises(HstfError, match=rf"--round {number} --member {member}: there is no such student\. See 'rounds'"):
+    with pytest.raises(
+        HstfError,
+        match=rf"--round {number} --member {member}: there is no such student\. See 'rounds'",
+    ):
         student(config, number, member)
 
 
 # ---- the first weights
 
 
-def test_start_previous_round_takes_over_the_previous_weights(
+def test_student_starts_from_the_previous_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, _ = experiment(tmp_path, student={"start": "previous_round", "steps": 1})
@@ -219,17 +221,20 @@ def test_start_previous_round_takes_over_the_previous_weights(
     )
 
 
-def test_missing_previous_weights_are_told(tmp_path: Path) -> None:
+def test_student_names_missing_weights_of_the_previous_round(tmp_path: Path) -> None:
     config, _ = experiment(tmp_path, student={"start": "previous_round"})
     with pytest.raises(HstfError, match=r"fold_0/weights\.pt: the weights are missing"):
         student(config, 1, "seed_0")
 
 
-def test_members_start_from_the_member_of_their_index_in_the_previous_round(tmp_path: Path) -> None:
+def test_start_weights_returns_the_member_of_the_same_position(tmp_path: Path) -> None:
     """Round 2 has three students, round 1 the usual two: the third takes the first again."""
     config, _ = write_experiment(
-        tmp_path, rounds=2, student={"members": 2}, rounds_overrides={2: {"student": {"members": 3, "start": "previous_round"}}}
-    )  # fmt: skip
+        tmp_path,
+        rounds=2,
+        student={"members": 2},
+        rounds_overrides={2: {"student": {"members": 3, "start": "previous_round"}}},
+    )
     layout = Layout.of(config)
     starts = [start_weights(config, 2, f"seed_{k}") for k in range(3)]
     assert starts == [layout.weights(1, name) for name in ("seed_0", "seed_1", "seed_0")]
@@ -239,7 +244,7 @@ def test_members_start_from_the_member_of_their_index_in_the_previous_round(tmp_
 # ---- the objective
 
 
-def test_consistency_joins_every_so_often_and_grows(tmp_path: Path) -> None:
+def test_self_training_adds_consistency_with_a_ramp(tmp_path: Path) -> None:
     csc = {"every": 3, "ramp": 0.5, "prediction_weight": 0.4, "feature_weight": 0.1}
     config, _ = write_experiment(tmp_path, student={"steps": 12, "csc": csc})
     objective, batch = self_training(config), some_batch(config, [False, True])
@@ -256,7 +261,7 @@ def test_consistency_joins_every_so_often_and_grows(tmp_path: Path) -> None:
     assert batch.inside.min() == 1
 
 
-def test_without_its_weights_there_is_no_consistency(tmp_path: Path) -> None:
+def test_self_training_without_csc_weights_has_no_consistency(tmp_path: Path) -> None:
     config, _ = write_experiment(
         tmp_path, student={"csc": {"prediction_weight": 0, "feature_weight": 0}}
     )
@@ -264,7 +269,7 @@ def test_without_its_weights_there_is_no_consistency(tmp_path: Path) -> None:
     assert set(terms) == {"segmentation", "zoomed_segmentation"}
 
 
-def test_the_teacher_gets_no_gradient(tmp_path: Path) -> None:
+def test_self_training_computes_no_gradient_of_the_ema_network(tmp_path: Path) -> None:
     config, _ = write_experiment(tmp_path)
     state = new_state(config)
     terms = self_training(config)(state, some_batch(config, [False, True]))
@@ -277,7 +282,7 @@ def gradient(network: HybridNet, loss: Tensor) -> list[Tensor]:
     return list(torch.autograd.grad(loss, list(network.parameters())))
 
 
-def test_pseudo_weight_zero_learns_from_labelled_cases_alone(tmp_path: Path) -> None:
+def test_self_training_with_pseudo_weight_zero_ignores_pseudo_labels(tmp_path: Path) -> None:
     config, _ = write_experiment(
         tmp_path, student={"pseudo_weight": 0, "csc": {"prediction_weight": 0, "feature_weight": 0}}
     )
@@ -288,7 +293,7 @@ def test_pseudo_weight_zero_learns_from_labelled_cases_alone(tmp_path: Path) -> 
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(found, expected, strict=True))
 
 
-def test_pseudo_weight_scales_the_weights_of_pseudo_labelled_voxels(tmp_path: Path) -> None:
+def test_self_training_multiplies_weights_by_pseudo_weight(tmp_path: Path) -> None:
     no_csc = {"prediction_weight": 0, "feature_weight": 0}
     config, _ = write_experiment(tmp_path, student={"pseudo_weight": 0.3, "csc": no_csc})
     state, batch = new_state(config), some_batch(config, [False, True])
@@ -299,7 +304,7 @@ def test_pseudo_weight_scales_the_weights_of_pseudo_labelled_voxels(tmp_path: Pa
     )
 
 
-def test_without_deep_supervision_the_finest_level_alone_is_scored(tmp_path: Path) -> None:
+def test_self_training_without_deep_supervision_uses_the_finest_level(tmp_path: Path) -> None:
     no_csc = {"prediction_weight": 0, "feature_weight": 0}
     config, _ = write_experiment(
         tmp_path, network={"deep_supervision": False}, student={"csc": no_csc}
@@ -313,7 +318,7 @@ def test_without_deep_supervision_the_finest_level_alone_is_scored(tmp_path: Pat
     )
 
 
-def test_zooms_are_drawn_evenly_in_their_logarithm() -> None:
+def test_draw_zoom_is_uniform_in_the_logarithm() -> None:
     g = torch.Generator().manual_seed(0)
     zooms = torch.tensor([draw_zoom((0.5, 2.0), g) for _ in range(400)])
     assert 0.5 <= zooms.min() < 0.52
@@ -321,14 +326,14 @@ def test_zooms_are_drawn_evenly_in_their_logarithm() -> None:
     assert (zooms < 1).float().mean().item() == pytest.approx(0.5, abs=0.08)
 
 
-# ---- the view at another scale, and the EMA network's say
+# ---- the view at another scale, and the EMA network
 
 
 OFF = {"prediction_weight": 0, "feature_weight": 0, "pyramid_weight": 0}
 
 
-def test_the_view_at_another_scale_is_scored_on_the_grid_of_the_patch(tmp_path: Path) -> None:
-    """Scale augmentation alone: no teacher, no consistency. At scale 1 the loss is the segmentation loss itself."""
+def test_self_training_scores_the_zoomed_view_on_the_grid_of_the_patch(tmp_path: Path) -> None:
+    """Without teacher and consistency, the loss at scale 1 is the segmentation loss."""
     csc = {**OFF, "segmentation_weight": 0.25, "scale_range": (1.0, 1.0), "every": 1}
     config, _ = write_experiment(tmp_path, student={"csc": csc, "pseudo_weight": 0.3})
     terms = self_training(config)(new_state(config), some_batch(config, [False, True]))
@@ -345,7 +350,7 @@ def test_the_view_at_another_scale_is_scored_on_the_grid_of_the_patch(tmp_path: 
     )
 
 
-def test_the_teacher_is_asked_once_and_only_where_it_is_needed(
+def test_self_training_runs_the_ema_network_only_if_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     csc = {"every": 2}
@@ -362,13 +367,13 @@ def test_the_teacher_is_asked_once_and_only_where_it_is_needed(
     assert asked == [0, 2, 4, 5, 6, 7, 8, 9]
 
 
-def test_the_ema_network_gains_its_say_between_three_and_seven_tenths() -> None:
+def test_blend_fraction_rises_between_three_and_seven_tenths() -> None:
     found = [blend_fraction(t / 10, 0.5) for t in range(11)]
     assert found == pytest.approx([0, 0, 0, 0, 0.125, 0.25, 0.375, 0.5, 0.5, 0.5, 0.5], abs=1e-9)
     assert blend_fraction(0.9, 0.0) == 0
 
 
-def test_only_pseudo_labels_inside_the_scan_are_blended(tmp_path: Path) -> None:
+def test_blend_targets_changes_only_pseudo_labels_inside_the_scan(tmp_path: Path) -> None:
     config, _ = write_experiment(tmp_path)
     batch = some_batch(config, [False, True])
     batch.target[:, :, :3] = 0  # outside
@@ -381,7 +386,7 @@ def test_only_pseudo_labels_inside_the_scan_are_blended(tmp_path: Path) -> None:
     assert torch.equal(found.weight, batch.weight)
 
 
-def test_the_blended_target_is_what_is_learned(tmp_path: Path) -> None:
+def test_self_training_learns_from_the_blended_target(tmp_path: Path) -> None:
     config, _ = write_experiment(tmp_path, student={"steps": 10, "ema_blend": 1.0, "csc": OFF})
     state, batch = new_state(config, step=7), some_batch(config, [False, True])
     logits = state.network.pyramid(batch.weak).logits
@@ -393,8 +398,8 @@ def test_the_blended_target_is_what_is_learned(tmp_path: Path) -> None:
     )
 
 
-def test_mixed_patches_are_what_is_learned(tmp_path: Path) -> None:
-    """The weight of a pseudo-label goes with its box."""
+def test_self_training_learns_from_mixed_patches(tmp_path: Path) -> None:
+    """The weight of a pseudo-label moves with its box."""
     student = {"csc": OFF, "mixing": {"probability": 1.0}, "pseudo_weight": 0.3}
     config, _ = write_experiment(tmp_path, student=student)
     state = new_state(config)

@@ -1,4 +1,4 @@
-"""The teacher on a small experiment: what it writes, skips, computes again, and never reads."""
+"""The stage ``teacher`` on a small experiment: what it writes, skips and computes again."""
 
 import shutil
 from dataclasses import dataclass
@@ -43,20 +43,32 @@ def write_preprocessed(layout: Layout, shard: str, cases: list[str], seed: int =
 
 @pytest.fixture
 def experiment(tmp_path: Path) -> Experiment:
-    """Two labelled and three unlabelled cases, preprocessed; two warm-up members. No scan, no label exists."""
+    """Write two labelled and three unlabelled cases, preprocessed, and two warm-up members.
+
+    No image and no label file exists.
+    """
     rows = [
-        {"case_id": f"case_{i}", "image": f"case_{i}.nii.gz", "label": f"withheld_{i}.nii.gz",
-         "split": "labelled" if i < 2 else "unlabelled"}
+        {
+            "case_id": f"case_{i}",
+            "image": f"case_{i}.nii.gz",
+            "label": f"withheld_{i}.nii.gz",
+            "split": "labelled" if i < 2 else "unlabelled",
+        }
         for i in range(5)
-    ]  # fmt: skip
+    ]
     write_csv(tmp_path / "cases.csv", rows, ["case_id", "image", "label", "split"])
     config = resolve_config(
         {
-            "output": str(tmp_path / "results"), "cases": str(tmp_path / "cases.csv"), "shard_size": 2, "device": "cpu",
-            "labels": {"background": 0, "liver": 1, "tumour": 2}, "warmup": {"folds": 2},
-            "teacher": {"scales": [0.75, 1.0], "flip_axes": [0], "amp": "off"}, "preprocess": {"chunk": 8},
+            "output": str(tmp_path / "results"),
+            "cases": str(tmp_path / "cases.csv"),
+            "shard_size": 2,
+            "device": "cpu",
+            "labels": {"background": 0, "liver": 1, "tumour": 2},
+            "warmup": {"folds": 2},
+            "teacher": {"scales": [0.75, 1.0], "flip_axes": [0], "amp": "off"},
+            "preprocess": {"chunk": 8},
         }
-    )  # fmt: skip
+    )
     layout = Layout.of(config)
     PLAN.save(layout.plan)
     for seed, member in enumerate(members(config, 0)):
@@ -67,7 +79,7 @@ def experiment(tmp_path: Path) -> Experiment:
     return Experiment(config, layout)
 
 
-def test_each_case_gets_probabilities_uncertainty_agreement_and_a_row(
+def test_teacher_writes_arrays_agreement_and_a_row(
     experiment: Experiment,
 ) -> None:
     assert teacher(experiment.config, 1, "unlabelled_0") == 2
@@ -81,15 +93,17 @@ def test_each_case_gets_probabilities_uncertainty_agreement_and_a_row(
     assert np.abs(probabilities.sum(axis=0, dtype=int) - 255).max() <= 2
     agreement = read_json(folder / "agreement.json")
     assert {kind: list(agreement[kind]) for kind in ("scales", "members", "flips")} == {
-        "scales": ["0.75", "1.0"], "members": ["fold_0", "fold_1"], "flips": ["none", "0"],
-    }  # fmt: skip
+        "scales": ["0.75", "1.0"],
+        "members": ["fold_0", "fold_1"],
+        "flips": ["none", "0"],
+    }
     voxels = np.bincount(probabilities.argmax(axis=0).ravel(), minlength=3)
     assert agreement["volumes_ml"] == {"liver": voxels[1] * 0.002, "tumour": voxels[2] * 0.002}
     assert experiment.layout.teacher_table(1, "unlabelled_0").is_file()
     assert not (experiment.layout.teacher(1) / "case_4").exists()  # another shard's case
 
 
-def test_cases_that_are_done_cost_no_network(
+def test_teacher_loads_no_network_for_finished_cases(
     experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teacher(experiment.config, 1, "unlabelled_0")
@@ -103,13 +117,13 @@ def test_cases_that_are_done_cost_no_network(
     assert experiment.layout.teacher_table(1, "unlabelled_0").read_bytes() == before
 
 
-def test_a_lost_prediction_costs_its_case_only(experiment: Experiment) -> None:
+def test_teacher_repeats_only_a_missing_prediction(experiment: Experiment) -> None:
     teacher(experiment.config, 1, "unlabelled_0")
     shutil.rmtree(experiment.layout.teacher(1) / "case_3")
     assert teacher(experiment.config, 1, "unlabelled_0") == 1
 
 
-def test_other_weights_settings_or_images_are_computed_again(experiment: Experiment) -> None:
+def test_teacher_repeats_cases_with_other_inputs(experiment: Experiment) -> None:
     teacher(experiment.config, 1, "unlabelled_0")
     save_weights(experiment.layout.weights(0, "fold_1"), "fold_1", 99)
     assert teacher(experiment.config, 1, "unlabelled_0") == 2
@@ -125,8 +139,8 @@ def test_other_weights_settings_or_images_are_computed_again(experiment: Experim
     assert teacher(faster, 1, "unlabelled_0") == 2
 
 
-def test_networks_of_earlier_steps_are_compared_with_the_teacher(experiment: Experiment) -> None:
-    """Of two snapshots of each member the first is another network, and the second is the last one itself."""
+def test_teacher_compares_snapshots_with_the_ensemble(experiment: Experiment) -> None:
+    """The first snapshot is another network, the second is the network itself."""
     config = experiment.config.model_copy(
         update={
             "teacher": experiment.config.teacher.model_copy(
@@ -151,7 +165,7 @@ def test_networks_of_earlier_steps_are_compared_with_the_teacher(experiment: Exp
     assert min(first.values()) < 0.9
 
 
-def test_later_rounds_are_taught_by_the_students(experiment: Experiment) -> None:
+def test_teacher_uses_the_students_of_the_previous_round(experiment: Experiment) -> None:
     with pytest.raises(
         HstfError, match=r"round_1/model/seed_0/weights.pt: the weights are missing"
     ):
@@ -163,7 +177,7 @@ def test_later_rounds_are_taught_by_the_students(experiment: Experiment) -> None
     ) == ["seed_0"]
 
 
-def test_cross_fitted_students_label_the_part_that_they_left_out(experiment: Experiment) -> None:
+def test_teacher_uses_students_that_have_not_seen_the_case(experiment: Experiment) -> None:
     config = experiment.config.model_copy(
         update={"student": experiment.config.student.model_copy(update={"members": 2})}
     )
@@ -184,7 +198,7 @@ def test_cross_fitted_students_label_the_part_that_they_left_out(experiment: Exp
     assert teacher(config, 2, "unlabelled_0") == list(expected.values()).count(["seed_0"])
 
 
-def test_edited_and_lost_images_are_named_together(experiment: Experiment) -> None:
+def test_teacher_names_all_edited_and_missing_images(experiment: Experiment) -> None:
     folder = experiment.layout.preprocessed
     (folder / "case_2" / "image.b2nd").unlink()
     (folder / "case_3" / "image.b2nd").write_bytes(b"edited")
@@ -201,20 +215,20 @@ def test_edited_and_lost_images_are_named_together(experiment: Experiment) -> No
         (1, "unlabelled_9", "there is no such shard"),
     ],
 )
-def test_wrong_arguments_are_sentences(
+def test_teacher_refuses_unknown_rounds_and_shards(
     experiment: Experiment, number: int, shard: str, words: str
 ) -> None:
     with pytest.raises(HstfError, match=words):
         teacher(experiment.config, number, shard)
 
 
-def test_cases_that_were_not_preprocessed_are_named(experiment: Experiment) -> None:
+def test_teacher_names_cases_that_are_not_preprocessed(experiment: Experiment) -> None:
     write_preprocessed(experiment.layout, "unlabelled_0", ["case_2"])
     with pytest.raises(HstfError, match=r"case_3.*preprocess"):
         teacher(experiment.config, 1, "unlabelled_0")
 
 
-def test_out_of_fold_predictions_come_from_the_one_member_that_has_not_seen_the_case(
+def test_predict_out_of_fold_uses_the_member_that_has_not_seen_the_case(
     experiment: Experiment,
 ) -> None:
     labelled = read_cases(experiment.config).of(Split.LABELLED)
@@ -232,7 +246,7 @@ def test_out_of_fold_predictions_come_from_the_one_member_that_has_not_seen_the_
     assert uncertainty[2].any()  # one member: the disagreement is that of its mirrored views
 
 
-def test_the_two_networks_of_a_pair_doubt_each_other(experiment: Experiment) -> None:
+def test_predict_out_of_fold_compares_the_networks_of_a_pair(experiment: Experiment) -> None:
     spec = NetworkSpec(
         "pair",
         1,
@@ -257,7 +271,7 @@ def test_the_two_networks_of_a_pair_doubt_each_other(experiment: Experiment) -> 
     assert min(apart) < 1, "each differs from their mean somewhere"
 
 
-def test_the_command_runs_the_stage_and_tells_faults_in_sentences(
+def test_main_runs_the_teacher_and_reports_errors(
     experiment: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "config.json"  # JSON is YAML
@@ -269,7 +283,7 @@ def test_the_command_runs_the_stage_and_tells_faults_in_sentences(
     assert "--round 0: pseudo-labels belong to rounds 1 to 2" in capsys.readouterr().err
 
 
-def test_a_fault_in_the_middle_names_its_case(
+def test_teacher_names_the_case_of_an_error(
     experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_room(*_: object) -> None:

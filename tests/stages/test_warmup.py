@@ -1,4 +1,4 @@
-"""The warm-up: folds of whole patients, what a member never sees, what it leaves behind."""
+"""The stage ``warmup``: folds of whole patients, training, and out-of-fold predictions."""
 
 import os
 from collections import Counter
@@ -29,7 +29,7 @@ def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("groups", "folds"), [("abcd", 2), ("aabbbcdde", 3), ("aaabc", 3), ("abcdefg", 7)]
 )
-def test_every_labelled_case_is_held_out_once_with_its_whole_patient(
+def test_held_out_cases_holds_out_each_patient_once(
     tmp_path: Path, groups: str, folds: int
 ) -> None:
     config, _ = write_experiment(
@@ -41,7 +41,7 @@ def test_every_labelled_case_is_held_out_once_with_its_whole_patient(
         c.case_id for c in labelled
     )
     patients = [{case.group for case in part} for part in parts]
-    assert sum(map(len, patients)) == len(set(groups)), "no patient straddles two folds"
+    assert sum(map(len, patients)) == len(set(groups)), "a patient is in two folds"
     assert max(map(len, patients)) - min(map(len, patients)) <= 1
     assert held_out_cases(config, "seed_0", labelled) == []
     assert parts == [
@@ -49,7 +49,7 @@ def test_every_labelled_case_is_held_out_once_with_its_whole_patient(
     ]
 
 
-def test_the_seed_draws_the_folds(tmp_path: Path) -> None:
+def test_held_out_cases_depends_on_the_seed(tmp_path: Path) -> None:
     config, _ = write_experiment(tmp_path, "abcdef", unlabelled=0)
     labelled, found = read_cases(config).of(Split.LABELLED), set()
     for seed in range(6):
@@ -59,20 +59,20 @@ def test_the_seed_draws_the_folds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("member", ["fold_0", "seed_0"])
-def test_too_few_patients_are_told(tmp_path: Path, member: str) -> None:
+def test_warmup_refuses_too_few_patients(tmp_path: Path, member: str) -> None:
     config, path = write_experiment(tmp_path, "aab", warmup={"folds": 3, "seeds": 1})
     with pytest.raises(HstfError, match=r"warmup\.folds is 3, but there are 2 labelled patients"):
         warmup(config, member)
     assert main(["warmup", "--config", str(path), "--member", member]) == 1
 
 
-def test_an_unknown_member_is_told(tmp_path: Path) -> None:
+def test_warmup_refuses_an_unknown_member(tmp_path: Path) -> None:
     config, _ = write_experiment(tmp_path)
     with pytest.raises(HstfError, match=r"--member fold_2: .* There are fold_0, fold_1\."):
         warmup(config, "fold_2")
 
 
-def test_a_fold_is_never_read_before_it_is_predicted(
+def test_warmup_does_not_read_a_fold_before_it_is_predicted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Files of the held-out cases are out of reach while the member learns."""
@@ -115,7 +115,7 @@ def test_a_fold_is_never_read_before_it_is_predicted(
     assert network(torch.zeros(1, 1, 8, 8, 8)).shape == (1, 3, 8, 8, 8)
 
 
-def test_members_differ_and_the_same_member_is_the_same(tmp_path: Path) -> None:
+def test_warmup_is_reproducible_for_each_member(tmp_path: Path) -> None:
     keys = {"warmup": {"steps": 2, "folds": 2, "seeds": 2}}
     digests = []
     for name in ("first", "second"):
@@ -128,7 +128,7 @@ def test_members_differ_and_the_same_member_is_the_same(tmp_path: Path) -> None:
     assert not Layout.of(config).out_of_fold.exists(), "seed members hold nobody out"
 
 
-def test_a_warmup_killed_while_it_predicts_does_not_learn_again(
+def test_warmup_killed_in_the_prediction_does_not_train_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config, _ = write_experiment(tmp_path)
@@ -148,7 +148,7 @@ def test_a_warmup_killed_while_it_predicts_does_not_learn_again(
     assert layout.out_of_fold_table("fold_0").is_file()
 
 
-def test_without_deep_supervision_the_coarse_heads_stay_as_they_were(tmp_path: Path) -> None:
+def test_warmup_without_deep_supervision_keeps_the_coarse_heads(tmp_path: Path) -> None:
     config, _ = write_experiment(
         tmp_path, network={"deep_supervision": False}, warmup={"steps": 2, "seeds": 1}
     )
@@ -157,7 +157,7 @@ def test_without_deep_supervision_the_coarse_heads_stay_as_they_were(tmp_path: P
     assert load_network(layout.weights(0, "seed_0"))[1]["steps"] == 2
 
 
-def test_the_loss_falls_on_easy_scans(tmp_path: Path) -> None:
+def test_warmup_lowers_the_loss_on_easy_scans(tmp_path: Path) -> None:
     keys = {
         "steps": 60,
         "seeds": 1,

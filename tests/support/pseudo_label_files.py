@@ -1,4 +1,4 @@
-"""A small experiment on disk, up to the teacher's output: what the refine and labels stages read."""
+"""A small experiment on disk up to the teacher, for the stages ``refine`` and ``labels``."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,7 +29,7 @@ CASES = ("good", "bad")
 
 
 def make_experiment(folder: Path, **sections: object) -> Config:
-    """A case sheet of two unlabelled scans, ``good`` and ``bad``, preprocessed and predicted in rounds 1 and 2."""
+    """Write two unlabelled cases, ``good`` and ``bad``, predicted in rounds 1 and 2."""
     rows = []
     for case_id in CASES:
         image = nib.Nifti1Image(
@@ -39,9 +39,15 @@ def make_experiment(folder: Path, **sections: object) -> Config:
         rows.append({"case_id": case_id, "split": "unlabelled", "image": f"{case_id}.nii.gz"})
     write_csv(folder / "cases.csv", rows, ["case_id", "split", "image", "label"])
     config = Config.model_validate(
-        {"output": str(folder / "results"), "cases": str(folder / "cases.csv"), "labels": VALUES,
-         "overrides": str(folder / "overrides"), "modalities": {"image": "mr"}, **sections}
-    )  # fmt: skip
+        {
+            "output": str(folder / "results"),
+            "cases": str(folder / "cases.csv"),
+            "labels": VALUES,
+            "overrides": str(folder / "overrides"),
+            "modalities": {"image": "mr"},
+            **sections,
+        }
+    )
     layout = Layout.of(config)
     geometry = Geometry.of(SHAPE, AFFINE, SPACING)
     for case_id in CASES:
@@ -66,13 +72,16 @@ def make_experiment(folder: Path, **sections: object) -> Config:
 
 
 def write_verdicts(config: Config, number: int = 1) -> None:
-    """Refine both cases and join the tables, all good cases accepted."""
+    """Refine both cases and join the tables."""
     refine(config, number, SHARD)
     merge_refined(config, number)
 
 
 def calibration() -> Calibration:
-    """One connected organ without holes, of at least 100 mm3, whose predicted Dice is its agreement across scales."""
+    """Return the calibration of one connected organ without holes, of at least 100 mm3.
+
+    Its predicted Dice is the agreement of the scales.
+    """
     model = DiceModel(mean=0.95, slope=1.0, usual={"scales": 0.95}, absent=0.0)
     rule = AnatomyRule(
         maximum_components=1, minimum_mm3=100.0, has_holes=False, may_be_absent=False
@@ -93,13 +102,13 @@ def calibration() -> Calibration:
 
 
 def ball(shape: tuple[int, ...]) -> np.ndarray:
-    """A ball of 9 mm about the centre of the grid."""
+    """Return a ball with a radius of 9 mm in the centre of the grid."""
     centred = [(np.arange(n) - (n - 1) / 2) * mm for n, mm in zip(shape, SPACING, strict=True)]
     return sum(np.square(axis) for axis in np.meshgrid(*centred, indexing="ij")) < 81  # type: ignore[return-value]
 
 
 def write_teacher(folder: Path, geometry: Geometry, agreement: float) -> None:
-    """A ball with a hole in its centre, and a stray voxel in a corner."""
+    """Write a ball with a hole in its centre, and a stray voxel in a corner."""
     organ = np.where(ball(geometry.grid_shape), 230, 10).astype(np.uint8)
     organ[tuple(n // 2 for n in organ.shape)] = 60
     organ[0, 0, 0] = 240
@@ -115,6 +124,8 @@ def write_teacher(folder: Path, geometry: Geometry, agreement: float) -> None:
 def tta_summary(
     probabilities: np.ndarray, uncertainty: np.ndarray, agreement: Mapping[str, Any]
 ) -> TtaSummary:
-    """The summary of TTA views whose ``agreement`` has some of its parts."""
-    parts = dict.fromkeys(("scales", "members", "flips", "foreground_entropy", "volumes_ml"), {})
+    """Return the summary of TTA views; parts that ``agreement`` lacks are empty."""
+    parts: dict[str, Any] = {}
+    for name in ("scales", "members", "flips", "foreground_entropy", "volumes_ml"):
+        parts[name] = {}
     return TtaSummary(probabilities, uncertainty, Agreement.model_validate(parts | dict(agreement)))

@@ -14,9 +14,16 @@ SHAPE = (9, 8, 10)
 
 
 PLAN = Plan(
-    spacing=(1.0, 1.0, 2.0), patch_size=(8, 8, 8), batch_size=2, channels=(4, 8), strides=((1, 1, 1), (2, 2, 2)),
-    kernels=((3, 3, 3), (3, 3, 3)), normalisation=(Normalisation(scheme="zscore"),), median_shape=SHAPE, reasons={},
-)  # fmt: skip
+    spacing=(1.0, 1.0, 2.0),
+    patch_size=(8, 8, 8),
+    batch_size=2,
+    channels=(4, 8),
+    strides=((1, 1, 1), (2, 2, 2)),
+    kernels=((3, 3, 3), (3, 3, 3)),
+    normalisation=(Normalisation(scheme="zscore"),),
+    median_shape=SHAPE,
+    reasons={},
+)
 
 
 def network_of(seed: int) -> HybridNet:

@@ -1,4 +1,4 @@
-"""A small experiment with a trained-looking model, for the tests of export, predict and evaluate's path."""
+"""A small experiment with a model of random weights, for the tests of export and predict."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,14 +22,20 @@ from support.stages import members
 
 def tiny_plan(channels: int = 1) -> Plan:
     return Plan(
-        spacing=(1.5, 1.5, 2.0), patch_size=(16, 16, 8), batch_size=2, channels=(4, 8), strides=((1, 1, 1), (2, 2, 2)),
-        kernels=((3, 3, 3), (3, 3, 3)), normalisation=(Normalisation(scheme="zscore"),) * channels, median_shape=(18, 20, 12),
+        spacing=(1.5, 1.5, 2.0),
+        patch_size=(16, 16, 8),
+        batch_size=2,
+        channels=(4, 8),
+        strides=((1, 1, 1), (2, 2, 2)),
+        kernels=((3, 3, 3), (3, 3, 3)),
+        normalisation=(Normalisation(scheme="zscore"),) * channels,
+        median_shape=(18, 20, 12),
         reasons={},
-    )  # fmt: skip
+    )
 
 
 def calibration() -> Calibration:
-    """Of labelled cases that all have one liver with holes and one tumour."""
+    """Return the calibration of cases that have one liver with holes and one tumour."""
     rules = dict.fromkeys(
         ("liver", "tumour"),
         AnatomyRule(maximum_components=1, minimum_mm3=0.0, has_holes=True, may_be_absent=False),
@@ -51,7 +57,7 @@ def calibration() -> Calibration:
 def tiny_experiment(
     folder: Path, modalities: Sequence[str] = ("image",), students: int = 2
 ) -> Config:
-    """An experiment after its only round: a plan, students' weights and a case sheet, no scans."""
+    """Write an experiment after its only round: plan, weights and case sheet, but no images."""
     columns = ["case_id", *modalities, "label", "split"]
     rows = [
         {
@@ -65,11 +71,17 @@ def tiny_experiment(
     write_csv(folder / "cases.csv", rows, columns)
     config = resolve_config(
         {
-            "experiment": "liver", "output": str(folder / "results"), "cases": str(folder / "cases.csv"), "rounds": 1,
-            "labels": {"background": 0, "liver": 6, "tumour": 200}, "modalities": dict.fromkeys(modalities, "mr"),
-            "device": "cpu", "student": {"members": students}, "predict": {"flip_axes": [1], "amp": "off"},
+            "experiment": "liver",
+            "output": str(folder / "results"),
+            "cases": str(folder / "cases.csv"),
+            "rounds": 1,
+            "labels": {"background": 0, "liver": 6, "tumour": 200},
+            "modalities": dict.fromkeys(modalities, "mr"),
+            "device": "cpu",
+            "student": {"members": students},
+            "predict": {"flip_axes": [1], "amp": "off"},
         }
-    )  # fmt: skip
+    )
     layout, plan = Layout.of(config), tiny_plan(len(modalities))
     plan.save(layout.plan)
     calibration().save(layout.calibration)
@@ -92,7 +104,7 @@ def tiny_experiment(
 
 
 def write_scan(path: Path, seed: int = 0, shape: tuple[int, int, int] = (21, 19, 13)) -> Path:
-    """A tilted scan of smooth noise in an unusual orientation."""
+    """Write a tilted scan of smooth noise in an unusual orientation."""
     random = np.random.default_rng(seed)
     coarse = torch.from_numpy(random.normal(size=(1, 1, 5, 5, 4)))
     data = torch.nn.functional.interpolate(coarse, size=shape, mode="trilinear")[0, 0].numpy()

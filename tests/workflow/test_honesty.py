@@ -1,4 +1,7 @@
-"""Test cases and withheld labels are opened by ``check`` and ``evaluate`` alone, as the processes of a real run show."""
+"""Only ``check`` and ``evaluate`` open test cases and withheld labels.
+
+The tests watch the processes of a real run.
+"""
 
 import os
 import subprocess
@@ -11,12 +14,12 @@ import pytest
 from support.workspace import ROOT, WITHHELD, Workspace, withhold, write_sheet
 
 MAY_OPEN = {"phantom", "check", "evaluate"}
-"""``phantom`` makes the scans."""
+"""``phantom`` writes the images."""
 LEARNING = {"plan", "preprocess", "warmup", "calibrate", "teacher", "refine", "labels", "student"}
 
 
 def opened(folder: Path, name: str = "opened.txt") -> dict[str, set[str]]:
-    """By stage, the withheld files that its processes opened."""
+    """Return the withheld files that the processes of each stage opened."""
     found: dict[str, set[str]] = {}
     notes = folder / name
     for line in notes.read_text().splitlines() if notes.is_file() else []:
@@ -26,7 +29,7 @@ def opened(folder: Path, name: str = "opened.txt") -> dict[str, set[str]]:
 
 
 def guarded(folder: Path, *command: str) -> None:
-    """Run a command with the guard on."""
+    """Run a command with the guard."""
     guard = {
         "PYTHONPATH": str(ROOT / "tests" / "support" / "guard"),
         "HSTF_WITHHELD": str(folder / WITHHELD),
@@ -35,21 +38,21 @@ def guarded(folder: Path, *command: str) -> None:
 
 
 @pytest.mark.workflow
-def test_nothing_that_plans_learns_refines_or_selects_opens_a_withheld_file(
+def test_stages_open_no_withheld_file_except_check_and_evaluate(
     finished: Workspace,
 ) -> None:
     stages = set((finished.folder / "stages.txt").read_text().split())
     assert stages >= LEARNING | {"check", "evaluate", "report", "track", "export"}, (
-        "all of them were watched"
+        "a stage was not watched"
     )
     found = opened(finished.folder)
     assert set(found) <= MAY_OPEN, {stage: found[stage] for stage in set(found) - MAY_OPEN}
     withheld = set((finished.folder / WITHHELD).read_text().split())
-    assert found["evaluate"] == withheld, "the guard sees what is opened: all of them, by evaluate"
+    assert found["evaluate"] == withheld, "evaluate opens all withheld files"
 
 
 @pytest.mark.workflow
-def test_nothing_that_learns_opens_what_was_scored_with_withheld_labels(
+def test_training_stages_open_no_scores_of_withheld_labels(
     finished: Workspace,
 ) -> None:
     found = opened(finished.folder, "scores.txt")
@@ -59,7 +62,7 @@ def test_nothing_that_learns_opens_what_was_scored_with_withheld_labels(
 
 @pytest.fixture
 def scans(tmp_path: Path) -> Path:
-    """Scans of which case_000's is labelled, case_001's label is withheld, and case_002 is a test case."""
+    """Write a labelled case, an unlabelled case with a withheld label, and a test case."""
     write_sheet(tmp_path, ["labelled", "unlabelled", "test"])
     for number in range(3):
         for suffix in ("", "_label"):
@@ -71,23 +74,36 @@ def scans(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("name", "withheld"),
-    [("case_000", False), ("case_000_label", False), ("case_001", False), ("case_001_label", True),
-     ("case_002", True), ("case_002_label", True)],
-)  # fmt: skip
-def test_the_guard_notes_what_a_stage_opens(scans: Path, name: str, withheld: bool) -> None:
-    """The guard is tested itself: by a program called like the command, which reads one file."""
+    [
+        ("case_000", False),
+        ("case_000_label", False),
+        ("case_001", False),
+        ("case_001_label", True),
+        ("case_002", True),
+        ("case_002_label", True),
+    ],
+)
+def test_guard_records_the_withheld_files_that_a_stage_opens(
+    scans: Path, name: str, withheld: bool
+) -> None:
+    """Test the guard with a program that has the name of the command and reads one file."""
     program = scans / "hstf"
     program.write_text(
-        "import sys; from pathlib import Path; from hstf.imaging.volumes import read_label; read_label(Path(sys.argv[2]))"
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from hstf.imaging.volumes import read_label\n"
+        "read_label(Path(sys.argv[2]))\n"
     )
     guarded(scans, sys.executable, str(program), "student", f"{name}.nii.gz")
     assert opened(scans) == ({"student": {f"{name}.nii.gz"}} if withheld else {})
 
 
-def test_the_guard_watches_the_processes_of_a_stage_too(scans: Path) -> None:
+def test_guard_records_files_that_child_processes_open(scans: Path) -> None:
     program = scans / "hstf"
     program.write_text(
-        "import subprocess, sys; subprocess.run([sys.executable, '-c', 'open(\"case_002.nii.gz\", \"rb\")'], check=True)"
+        "import subprocess, sys\n"
+        'code = \'open("case_002.nii.gz", "rb")\'\n'
+        "subprocess.run([sys.executable, '-c', code], check=True)\n"
     )
     guarded(scans, sys.executable, str(program), "refine")
     assert opened(scans) == {"refine": {"case_002.nii.gz"}}

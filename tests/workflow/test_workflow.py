@@ -1,4 +1,4 @@
-"""The workflow, run by the real Snakemake: what depends on what, and a tiny experiment from scans to exported model."""
+"""The workflow, run by Snakemake: dependencies, and a tiny experiment up to the exported model."""
 
 import csv
 import json
@@ -18,29 +18,41 @@ ROUND_2 = {
 }
 """What follows the labels of round 2."""
 ROUNDS_1_AND_2 = {
-    "student_member": 2, "evaluate_shard": 2, "evaluate_table": 2, "track_round": 2, "report": 1, "export": 1,
-    "teacher_shard": 2, "refine_shard": 2, "refine_table": 1,
-}  # fmt: skip
+    "student_member": 2,
+    "evaluate_shard": 2,
+    "evaluate_table": 2,
+    "track_round": 2,
+    "report": 1,
+    "export": 1,
+    "teacher_shard": 2,
+    "refine_shard": 2,
+    "refine_table": 1,
+}
 """What follows the labels of round 1, up to the pseudo-labels of round 2."""
 
 
-def test_a_finished_experiment_has_nothing_to_do(experiment: Workspace) -> None:
+def test_workflow_has_no_jobs_for_a_finished_experiment(experiment: Workspace) -> None:
     assert experiment.jobs() == {}
 
 
-def test_one_more_round_runs_that_round_only(experiment: Workspace) -> None:
+def test_workflow_runs_only_an_additional_round(experiment: Workspace) -> None:
     assert experiment.jobs("--config", "rounds=3") == {
-        "teacher_shard": 2, "refine_shard": 2, "refine_table": 1, "labels_shard": 2, "labels_table": 1, **ROUND_2,
-    }  # fmt: skip
+        "teacher_shard": 2,
+        "refine_shard": 2,
+        "refine_table": 1,
+        "labels_shard": 2,
+        "labels_table": 1,
+        **ROUND_2,
+    }
 
 
-def test_a_section_reruns_what_depends_on_it(experiment: Workspace) -> None:
+def test_workflow_reruns_what_depends_on_a_section(experiment: Workspace) -> None:
     experiment.configure(student={"steps": 7})
     labels = {"labels_shard": 2, "labels_table": 1}
     assert experiment.jobs() == ROUNDS_1_AND_2 | labels
 
 
-def test_a_section_of_one_round_leaves_earlier_rounds_alone(experiment: Workspace) -> None:
+def test_workflow_keeps_rounds_before_an_override(experiment: Workspace) -> None:
     experiment.configure(rounds_overrides={2: {"student": {"steps": 7}}})
     assert experiment.jobs() == ROUND_2
 
@@ -48,23 +60,25 @@ def test_a_section_of_one_round_leaves_earlier_rounds_alone(experiment: Workspac
 @pytest.mark.parametrize(
     "sections", [{"teacher": {"window_batch": 8}}, {"student": {"checkpoint_seconds": 5.0}}]
 )
-def test_keys_of_speed_rerun_nothing(experiment: Workspace, sections: dict[str, object]) -> None:
+def test_workflow_reruns_nothing_after_a_change_of_speed(
+    experiment: Workspace, sections: dict[str, object]
+) -> None:
     experiment.configure(**sections)
     assert experiment.jobs() == {}
 
 
-def test_a_decision_reruns_its_shard_and_what_follows(experiment: Workspace) -> None:
+def test_workflow_reruns_the_shard_of_a_decision(experiment: Workspace) -> None:
     experiment.decide("2,case_005,reject,A. Reader,2026-05-01,motion")
     assert experiment.jobs() == {"labels_shard": 1, "labels_table": 1, **ROUND_2}
 
 
-def test_a_decision_holds_from_its_round_on(experiment: Workspace) -> None:
+def test_workflow_applies_a_decision_from_its_round_on(experiment: Workspace) -> None:
     experiment.decide("1,case_005,reject,A. Reader,2026-05-01,motion")
     # Round 1: one shard; round 2 begins with the new teacher, so both of its shards follow.
     assert experiment.jobs() == ROUNDS_1_AND_2 | {"labels_shard": 3, "labels_table": 2}
 
 
-def test_a_corrected_label_that_comes_changes_and_goes(experiment: Workspace) -> None:
+def test_workflow_reruns_after_each_change_of_a_corrected_label(experiment: Workspace) -> None:
     corrected = experiment.folder / "overrides" / "round_2" / "case_003.nii.gz"
     corrected.parent.mkdir(parents=True)
     expected = {"labels_shard": 1, "labels_table": 1, **ROUND_2}
@@ -79,14 +93,16 @@ def test_a_corrected_label_that_comes_changes_and_goes(experiment: Workspace) ->
     assert experiment.jobs() == expected
 
 
-def test_faults_of_overrides_are_sentences_before_anything_runs(experiment: Workspace) -> None:
+def test_workflow_reports_invalid_overrides_before_it_runs(experiment: Workspace) -> None:
     experiment.decide("1,case_999,reject,,,", "9,case_003,keep,,,")
-    told = experiment.refusal()
-    assert "'case_999' is not an unlabelled case" in told
-    assert "'keep' is none of accept, replace, reject" in told
+    message = experiment.refusal()
+    assert "'case_999' is not an unlabelled case" in message
+    assert "'keep' is none of accept, replace, reject" in message
 
 
-def test_test_cases_and_withheld_labels_concern_evaluation_alone(experiment: Workspace) -> None:
+def test_workflow_reruns_only_evaluation_after_a_change_of_test_cases(
+    experiment: Workspace,
+) -> None:
     (experiment.folder / "case_007_label.nii.gz").write_text("a corrected test label")
     (experiment.folder / "case_004_label.nii.gz").write_text("a corrected withheld label")
     jobs = experiment.jobs()
@@ -99,14 +115,14 @@ def test_test_cases_and_withheld_labels_concern_evaluation_alone(experiment: Wor
     }
 
 
-def test_an_image_that_changes_is_checked_first(experiment: Workspace) -> None:
+def test_workflow_checks_a_changed_image(experiment: Workspace) -> None:
     (experiment.folder / "case_004.nii.gz").write_text("scanned again")
     jobs = experiment.jobs()
     assert jobs["check"] == jobs["plan"] == 1
     assert jobs["preprocess_shard"] == 4
 
 
-def test_a_new_case_is_a_new_shard_or_joins_the_last_one(experiment: Workspace) -> None:
+def test_workflow_adds_a_new_case_to_the_last_shard(experiment: Workspace) -> None:
     write_sheet(
         experiment.folder, ["labelled"] * 3 + ["unlabelled"] * 4 + ["test"] * 2 + ["unlabelled"]
     )
@@ -115,7 +131,7 @@ def test_a_new_case_is_a_new_shard_or_joins_the_last_one(experiment: Workspace) 
     assert experiment.jobs("round_1_teacher")["teacher_shard"] == 3
 
 
-def test_every_stage_and_every_stage_of_a_round_is_a_target(experiment: Workspace) -> None:
+def test_workflow_has_a_target_for_each_stage_and_round(experiment: Workspace) -> None:
     targets = set(experiment.snakemake("--list-target-rules").stdout.split())
     of_a_round = {"teacher", "refine", "labels", "student", "evaluate", "track"}
     assert {
@@ -132,15 +148,21 @@ def test_every_stage_and_every_stage_of_a_round_is_a_target(experiment: Workspac
     assert {"round_0_evaluate", "round_0_track"} <= targets
 
 
-def test_a_target_asks_for_no_more_than_it_needs(experiment: Workspace) -> None:
+def test_workflow_runs_only_what_a_target_needs(experiment: Workspace) -> None:
     experiment.configure(plan={"stages": 3})
     assert experiment.jobs("round_1_refine") == {
-        "plan": 1, "preprocess_shard": 4, "warmup_member": 3, "calibrate": 1, "teacher_shard": 2, "refine_shard": 2,
-        "refine_table": 1, "round_1_refine": 1,
-    }  # fmt: skip
+        "plan": 1,
+        "preprocess_shard": 4,
+        "warmup_member": 3,
+        "calibrate": 1,
+        "teacher_shard": 2,
+        "refine_shard": 2,
+        "refine_table": 1,
+        "round_1_refine": 1,
+    }
 
 
-def test_members_that_see_all_labelled_cases_have_no_out_of_fold_predictions(
+def test_workflow_runs_warmup_seeds(
     experiment: Workspace,
 ) -> None:
     experiment.configure(warmup={"seeds": 2})
@@ -148,16 +170,17 @@ def test_members_that_see_all_labelled_cases_have_no_out_of_fold_predictions(
     assert jobs["warmup_seed"] == 2
 
 
-def test_a_file_with_its_own_cases_stands_alone(experiment: Workspace) -> None:
+def test_workflow_does_not_read_the_demo_for_own_cases(experiment: Workspace) -> None:
     demo = experiment.folder / "config" / "config.yaml"
     demo.parent.mkdir()
     demo.write_text(
-        "experiment: other\ncases: nowhere.csv\nstudent: {steps: 5}\nlabels: {liver: 1, spleen: 2}\n"
+        "experiment: other\ncases: nowhere.csv\nstudent: {steps: 5}\n"
+        "labels: {liver: 1, spleen: 2}\n"
     )
     assert experiment.jobs() == {}
 
 
-def test_a_file_without_cases_changes_the_demo(tmp_path: Path) -> None:
+def test_workflow_adds_a_file_without_cases_to_the_demo(tmp_path: Path) -> None:
     (tmp_path / "config").symlink_to(ROOT / "config")
     (tmp_path / "more.yaml").write_text("rounds: 1\nstudent: {members: 3}\n")
     jobs = Workspace(tmp_path, "more.yaml").jobs()
@@ -165,7 +188,7 @@ def test_a_file_without_cases_changes_the_demo(tmp_path: Path) -> None:
     assert jobs["phantom"] == 1
 
 
-def test_the_demo_is_the_default_and_the_profile_reads_it_too(tmp_path: Path) -> None:
+def test_workflow_runs_the_demo_by_default(tmp_path: Path) -> None:
     for name in ("config", "slurm"):
         (tmp_path / name).symlink_to(ROOT / name)
     demo = Workspace(tmp_path, None)
@@ -173,13 +196,13 @@ def test_the_demo_is_the_default_and_the_profile_reads_it_too(tmp_path: Path) ->
     assert not (tmp_path / "results").exists(), "a dry run writes nothing"
 
 
-def test_faults_of_the_configuration_are_sentences(experiment: Workspace) -> None:
-    told = experiment.refusal("--config", "rouns=3", "student={step: 5}")
-    assert "rouns: unknown key. Did you mean 'rounds'?" in told
-    assert "student.step: unknown key. Did you mean 'steps'?" in told
+def test_workflow_reports_unknown_keys(experiment: Workspace) -> None:
+    message = experiment.refusal("--config", "rouns=3", "student={step: 5}")
+    assert "rouns: unknown key. Did you mean 'rounds'?" in message
+    assert "student.step: unknown key. Did you mean 'steps'?" in message
 
 
-def test_rules_say_what_a_cluster_needs_and_nothing_of_one_cluster() -> None:
+def test_rules_have_resources_and_nothing_of_one_cluster() -> None:
     text = "".join(path.read_text() for path in sorted((ROOT / "workflow/rules").glob("*.smk")))
     rules = re.findall(r"^ *rule \w+:\n((?:(?: +.*)?\n)+)", text, re.MULTILINE)
     assert len(rules) >= 16
@@ -191,7 +214,7 @@ def test_rules_say_what_a_cluster_needs_and_nothing_of_one_cluster() -> None:
 
 
 @pytest.mark.workflow
-def test_a_tiny_experiment_from_scans_to_model(finished: Workspace) -> None:
+def test_workflow_runs_a_tiny_experiment(finished: Workspace) -> None:
     results = finished.folder / "results" / "tiny"
     rounds = list(csv.DictReader((results / "rounds.csv").open()))
     assert [row["round"] for row in rounds] == ["0", "1", "2"]
@@ -202,14 +225,14 @@ def test_a_tiny_experiment_from_scans_to_model(finished: Workspace) -> None:
         row["case_id"]: row for row in csv.DictReader((results / "round_1" / "labels.csv").open())
     }
     assert set(labels) == {"case_006", "case_007", "case_008"}
-    assert not list((results / "preprocessed").glob("case_00[45]")), (
-        "test cases are left to evaluate"
-    )
+    assert not list((results / "preprocessed").glob("case_00[45]")), "a test case was preprocessed"
     assert finished.jobs() == {}
 
 
 @pytest.mark.workflow
-def test_a_correction_costs_its_case_and_its_student(finished: Workspace, tmp_path: Path) -> None:
+def test_workflow_repeats_only_the_corrected_case_and_its_student(
+    finished: Workspace, tmp_path: Path
+) -> None:
     workspace = finished.copy_to(tmp_path)
     corrected = tmp_path / "overrides" / "round_2" / "case_007.nii.gz"
     corrected.parent.mkdir(parents=True)
@@ -225,10 +248,10 @@ def test_a_correction_costs_its_case_and_its_student(finished: Workspace, tmp_pa
         for row in csv.DictReader((tmp_path / "results/tiny/round_2/labels.csv").open())
     }
     assert (rows["case_007"]["source"], rows["case_007"]["reviewer"]) == ("corrected", "A. Reader")
-    assert weights.stat() == before, "round 1 stays as it is"
+    assert weights.stat() == before, "round 1 was changed"
 
 
-def test_the_demo_sheet_names_what_the_generator_makes(tmp_path: Path) -> None:
+def test_demo_sheet_equals_the_sheet_of_the_generator(tmp_path: Path) -> None:
     from hstf.config.load import load_config
     from hstf.datasets.phantom.dataset import write_dataset
     from hstf.datasets.phantom.options import PhantomOptions
