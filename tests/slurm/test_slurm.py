@@ -1,6 +1,7 @@
-"""The workflow on a real SLURM: a cluster of pretended nodes on this machine.
+"""The workflow on a real SLURM: a cluster of simulated nodes on this machine.
 
-``make test-slurm`` runs all of it; with HSTF_SLURM=ci, as the continuous integration has it, what takes a few minutes.
+``make test-slurm`` runs all tests. With HSTF_SLURM=ci, as in continuous integration, only those
+that take a few minutes run.
 """
 
 import os
@@ -18,68 +19,77 @@ from support.workspace import ROOT, TINY, Workspace, write_sheet
 from hstf.runtime.files import read_json, sha256_file
 
 HERE = Path(__file__).resolve().parent
-HOW = os.environ.get("HSTF_SLURM", "")
+MODE = os.environ.get("HSTF_SLURM", "")
 pytestmark = [
     pytest.mark.slurm,
-    pytest.mark.skipif(HOW not in ("1", "ci"), reason="starts a SLURM: make test-slurm"),
+    pytest.mark.skipif(MODE not in ("1", "ci"), reason="starts a SLURM: make test-slurm"),
     pytest.mark.skipif(
         os.geteuid() != 0 or shutil.which("apt-get") is None,
         reason="needs root and Debian packages",
     ),
 ]
-whole = pytest.mark.skipif(HOW == "ci", reason="takes minutes: make test-slurm")
-STEPS = 400  # of a training that is interrupted: long enough to be caught
-THREADS = min(
-    8, len(os.sched_getaffinity(0))
-)  # of a job that asks for 8; no more than there really are
+slow = pytest.mark.skipif(MODE == "ci", reason="takes minutes: make test-slurm")
+
+STEPS = 400
+"""Steps of a training that is interrupted: enough to interrupt it in time."""
+
+THREADS = min(8, len(os.sched_getaffinity(0)))
+"""Threads of a job that requests 8: at most as many as this machine has cores."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
     done = subprocess.run([HERE / "start_slurm.sh"], capture_output=True, text=True)
     if done.returncode:
-        told = f"no SLURM could be started: {(done.stderr.strip() or done.stdout.strip())[-300:]}"
-        pytest.skip(told) if HOW == "ci" else pytest.fail(told)
+        output = done.stderr.strip() or done.stdout.strip()
+        message = f"no SLURM could be started: {output[-300:]}"
+        if MODE == "ci":
+            pytest.skip(message)
+        pytest.fail(message)
     print(done.stdout)
     yield
     subprocess.run([HERE / "stop_slurm.sh", "--purge"], check=True)
 
 
 def command(*arguments: str) -> list[str]:
+    """Return the command line of Snakemake on the cluster."""
     return [sys.executable, "-m", "snakemake", "--cores", "8", "--profile", "slurm", *arguments]
 
 
 def jobs(*options: str) -> list[list[str]]:
-    """Id, partition and state of the jobs that SLURM remembers."""
-    done = subprocess.run(
-        ["squeue", "--all", "--noheader", "--format=%i|%P|%T", *options],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    """Return the id, partition and state of the jobs that SLURM remembers."""
+    queue = ["squeue", "--all", "--noheader", "--format=%i|%P|%T", *options]
+    done = subprocess.run(queue, capture_output=True, text=True, check=True)
     return [line.split("|") for line in done.stdout.splitlines()]
 
 
-def show_jobs(submitted: list[str]) -> None:
-    """Print the list of ``submitted`` jobs (``pytest -rP`` shows it)."""
-    columns = "jobid:6,comment:60,partition:10,numnodes:6,numcpus:6,minmemory:9,tres-per-job:12,timeused:8,nodelist:9,state"
-    options = [
-        "--all",
-        "--states=all",
-        "--sort=i",
-        f"--jobs={','.join(submitted)}",
-        f"--Format={columns}",
-    ]
-    print(subprocess.run(["squeue", *options], capture_output=True, text=True, check=True).stdout)
+def show_jobs(ids: list[str]) -> None:
+    """Print a table of jobs. ``pytest -rP`` shows it."""
+    columns = (
+        "jobid:6,comment:60,partition:10,numnodes:6,numcpus:6,minmemory:9,tres-per-job:12,"
+        "timeused:8,nodelist:9,state"
+    )
+    options = ["--all", "--states=all", "--sort=i", f"--jobs={','.join(ids)}"]
+    queue = ["squeue", *options, f"--Format={columns}"]
+    print(subprocess.run(queue, capture_output=True, text=True, check=True).stdout)
 
 
-def submitted(told: str) -> list[str]:
-    return re.findall(r"has been submitted with SLURM jobid (\d+)", told)
+def submitted(output: str) -> list[str]:
+    """Return the ids of the jobs that Snakemake submitted."""
+    return re.findall(r"has been submitted with SLURM jobid (\d+)", output)
+
+
+def describe(job: str) -> str:
+    """Return all that SLURM knows about a job, on one line."""
+    show = ["scontrol", "--oneliner", "show", "job", job]
+    return subprocess.run(show, capture_output=True, text=True).stdout
 
 
 # ---- the demo
 
 
-@whole
-def test_the_demo_from_a_clean_clone(tmp_path: Path) -> None:
+@slow
+def test_workflow_runs_the_demo_from_a_clean_clone(tmp_path: Path) -> None:
     folder = tmp_path / "hstf"
     subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
     done = subprocess.run(
@@ -119,40 +129,41 @@ def snakemake(workspace: Workspace, *arguments: str) -> subprocess.Popen[str]:
 
 
 @pytest.fixture(scope="module")
-def taught(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A tiny experiment, from scans to the teacher of round 1, each job on a partition that fits it."""
-    workspace = Workspace(tmp_path_factory.mktemp("taught"))
+def predicted(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A tiny experiment, from scans to the teacher of round 1, on partitions that fit each job."""
+    workspace = Workspace(tmp_path_factory.mktemp("predicted"))
     splits = ["labelled"] * 4 + ["test"] * 2 + ["unlabelled"] * 3
     write_sheet(workspace.folder, splits, "images/{}.nii.gz", "labels/{}.nii.gz")
+    # The generator of the scans writes cases.csv itself.
     (workspace.folder / "cases.csv").rename(workspace.folder / "sheet.csv")
     workspace.configure(**(TINY | {"cases": "sheet.csv", "device": "auto", "rounds": 1}))
     (workspace.folder / "slurm").symlink_to(ROOT / "slurm")
     (workspace.folder / "partitions.yaml").write_text(PARTITIONS)
     run = snakemake(workspace, TEACHER, "--slurm-partition-config", "partitions.yaml")
-    told = run.communicate(timeout=500)[0]
-    assert run.returncode == 0, told[-6000:]
-    show_jobs(submitted(told))
+    output = run.communicate(timeout=500)[0]
+    assert run.returncode == 0, output[-6000:]
+    show_jobs(submitted(output))
     assert {job[1] for job in jobs("--states=all")} == {"cpu", "gpu"}
     return workspace
 
 
-def test_a_failed_job_shows_its_log_and_a_cell_of_a_comparison_is_a_job(
-    taught: Workspace, tmp_path: Path
+def test_workflow_shows_the_log_of_a_failed_job_and_trains_a_cell_of_a_comparison(
+    predicted: Workspace, tmp_path: Path
 ) -> None:
-    workspace = taught.copy_to(tmp_path)
+    workspace = predicted.copy_to(tmp_path)
     workspace.configure(compare={"methods": ["supervised"], "seeds": [0]})
     (tmp_path / "results/tiny/preprocessed/case_007/image.b2nd").write_bytes(b"damaged")
     (tmp_path / TEACHER).unlink()
     run = snakemake(workspace, TEACHER, CELL, "--retries", "0")
-    told = run.communicate(timeout=300)[0]
+    output = run.communicate(timeout=300)[0]
     assert run.returncode == 1
-    show_jobs(submitted(told))
-    assert "Error in rule teacher_shard" in told
-    assert re.search(r"case_007: \S+image\.b2nd was changed", told), told[-6000:]
-    assert (tmp_path / CELL).is_file(), told[-6000:]
+    show_jobs(submitted(output))
+    assert "Error in rule teacher_shard" in output
+    assert re.search(r"case_007: \S+image\.b2nd was changed", output), output[-6000:]
+    assert (tmp_path / CELL).is_file(), output[-6000:]
 
 
-# ---- what happens to jobs
+# ---- interrupted jobs
 
 WEIGHTS = Path("results/tiny/round_0/model/fold_0/weights.pt")
 STATE = Path("results/tiny/round_0/state/fold_0/state.pt")
@@ -160,9 +171,9 @@ LOG = Path("results/tiny/logs/warmup/fold_0.log")
 
 
 @pytest.fixture(scope="module")
-def prepared(taught: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """The tiny experiment with a warm-up that trains for a while."""
-    workspace = taught.copy_to(tmp_path_factory.mktemp("prepared"))
+def prepared(predicted: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """The tiny experiment with a warm-up that trains long enough to be interrupted."""
+    workspace = predicted.copy_to(tmp_path_factory.mktemp("prepared"))
     training = {"folds": 2, "steps": STEPS, "history_every": 50, "checkpoint_seconds": 0}
     workspace.configure(device="cpu", warmup=training)
     (workspace.folder / STATE).unlink()
@@ -170,9 +181,9 @@ def prepared(taught: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Wor
 
 
 @pytest.fixture(scope="module")
-def undisturbed(prepared: Workspace, tmp_path_factory: pytest.TempPathFactory) -> str:
+def uninterrupted(prepared: Workspace, tmp_path_factory: pytest.TempPathFactory) -> str:
     """SHA-256 of the weights of fold_0, trained with as many threads as a job has."""
-    folder = prepared.copy_to(tmp_path_factory.mktemp("undisturbed")).folder
+    folder = prepared.copy_to(tmp_path_factory.mktemp("uninterrupted")).folder
     arguments = ["warmup", "--config", "config.yaml", "--member", "fold_0"]
     subprocess.run(
         [sys.executable, "-m", "hstf", *arguments],
@@ -183,97 +194,83 @@ def undisturbed(prepared: Workspace, tmp_path_factory: pytest.TempPathFactory) -
     return sha256_file(folder / WEIGHTS)
 
 
-def running(run: subprocess.Popen[str], workspace: Workspace) -> str:
-    """Id of the job that trains, once its training has a state to go on from."""
+def training_job(run: subprocess.Popen[str], workspace: Workspace) -> str:
+    """Return the id of the job that trains, after its training has written a checkpoint."""
     wait_for(lambda: (workspace.folder / STATE).is_file() or run.poll() is not None)
     assert run.poll() is None, run.communicate()[0]
     return next(job[0] for job in jobs("--states=running"))
 
 
-def ends_like_an_undisturbed_one(
-    run: subprocess.Popen[str], workspace: Workspace, undisturbed: str
-) -> str:
-    told = run.communicate(timeout=500)[0]
-    assert run.returncode == 0, told[-6000:]
-    show_jobs(submitted(told))
+def assert_resumed(run: subprocess.Popen[str], workspace: Workspace, uninterrupted: str) -> str:
+    """Check that the training resumed and has the same weights; return the output of Snakemake."""
+    output = run.communicate(timeout=500)[0]
+    assert run.returncode == 0, output[-6000:]
+    show_jobs(submitted(output))
     assert re.search(r"resumes at step [1-9]", (workspace.folder / LOG).read_text())
     assert read_json(workspace.folder / STATE.with_name("made_by.json"))["threads"] == THREADS
-    assert sha256_file(workspace.folder / WEIGHTS) == undisturbed
-    return told
+    assert sha256_file(workspace.folder / WEIGHTS) == uninterrupted
+    return output
 
 
-@whole
-def test_a_job_that_is_cancelled_goes_on(
-    prepared: Workspace, tmp_path: Path, undisturbed: str, record_property: Record
+@slow
+def test_training_resumes_after_its_job_was_cancelled(
+    prepared: Workspace, tmp_path: Path, uninterrupted: str, record_property: Record
 ) -> None:
     workspace = prepared.copy_to(tmp_path)
     run = snakemake(workspace, str(WEIGHTS))
-    job = running(run, workspace)
-    with recovery(
-        record_property, "SLURM: `scancel` of a training", "by itself: `retries` of the profile"
-    ):
+    job = training_job(run, workspace)
+    problem = "SLURM: `scancel` of a training"
+    with recovery(record_property, problem, "by itself: `retries` of the profile"):
         subprocess.run(["scancel", job], check=True)
-        told = ends_like_an_undisturbed_one(run, workspace, undisturbed)
-    assert "Trying to restart job" in told
+        output = assert_resumed(run, workspace, uninterrupted)
+    assert "Trying to restart job" in output
 
 
-@whole
-def test_a_job_that_is_preempted_is_requeued_and_goes_on(
-    prepared: Workspace, tmp_path: Path, undisturbed: str, record_property: Record
+@slow
+def test_training_resumes_after_its_job_was_preempted_and_requeued(
+    prepared: Workspace, tmp_path: Path, uninterrupted: str, record_property: Record
 ) -> None:
     workspace = prepared.copy_to(tmp_path)
-    preemptable = [
-        "--default-resources",
-        "slurm_partition=preemptable",
-        "mem_mb=2000",
-        "runtime=60",
-    ]
-    run = snakemake(workspace, str(WEIGHTS), *preemptable)
-    job = running(run, workspace)
+    defaults = ["slurm_partition=preemptable", "mem_mb=2000", "runtime=60"]
+    run = snakemake(workspace, str(WEIGHTS), "--default-resources", *defaults)
+    job = training_job(run, workspace)
     size = ["--partition=cpu", "--nodes=3", "--exclusive"]
     more_urgent = ["sbatch", "--parsable", *size, "--wrap=sleep 5", "--output=/dev/null"]
-    restarts = ["scontrol", "--oneliner", "show", "job", job]
-    with recovery(
-        record_property, "SLURM: preemption by a more urgent job", "by itself: `slurm-requeue`"
-    ):
+    problem = "SLURM: preemption by a more urgent job"
+    with recovery(record_property, problem, "by itself: `slurm-requeue`"):
         subprocess.run(more_urgent, check=True, capture_output=True, cwd=tmp_path)
-        wait_for(
-            lambda: "Restarts=1" in subprocess.run(restarts, capture_output=True, text=True).stdout
-        )
-        told = ends_like_an_undisturbed_one(run, workspace, undisturbed)
-    assert "Trying to restart job" not in told, "SLURM did it"
+        wait_for(lambda: "Restarts=1" in describe(job))
+        output = assert_resumed(run, workspace, uninterrupted)
+    assert "Trying to restart job" not in output, "SLURM requeued it"
 
 
-@whole
-def test_a_job_that_runs_out_of_time_goes_on(
-    prepared: Workspace, tmp_path: Path, undisturbed: str, record_property: Record
+@slow
+def test_training_resumes_after_its_job_reached_the_time_limit(
+    prepared: Workspace, tmp_path: Path, uninterrupted: str, record_property: Record
 ) -> None:
-    """SLURM counts minutes: the job is stopped in its tracks and its limit is set to one."""
+    """SLURM counts whole minutes: the job is paused, and its limit is set to one minute."""
     workspace = prepared.copy_to(tmp_path)
     run = snakemake(workspace, str(WEIGHTS))
-    job = running(run, workspace)
+    job = training_job(run, workspace)
     subprocess.run(["scancel", "--signal=STOP", "--full", job], check=True)
     subprocess.run(["scontrol", "update", f"JobId={job}", "TimeLimit=1"], check=True)
     wait_for(lambda: [job] in [line[:1] for line in jobs("--states=timeout")])
-    with recovery(
-        record_property, "SLURM: time limit of a training", "by itself: `retries` of the profile"
-    ):
-        ends_like_an_undisturbed_one(run, workspace, undisturbed)
+    problem = "SLURM: time limit of a training"
+    with recovery(record_property, problem, "by itself: `retries` of the profile"):
+        assert_resumed(run, workspace, uninterrupted)
 
 
-@whole
-def test_a_training_on_two_gpus_of_a_node(prepared: Workspace, tmp_path: Path) -> None:
-    """With a GPU for each rank: SLURM gives them, torch sees none of them and trains on the CPUs."""
+@slow
+def test_training_on_two_gpus_runs_on_one_node(prepared: Workspace, tmp_path: Path) -> None:
+    """SLURM assigns two simulated GPUs. PyTorch finds no GPU, so both ranks train on the CPU."""
     workspace = prepared.copy_to(tmp_path)
     workspace.configure(device="auto", warmup={"folds": 2, "steps": 12, "gpus": 2})
     run = snakemake(workspace, str(WEIGHTS), "--slurm-partition-config", "partitions.yaml")
-    told = run.communicate(timeout=300)[0]
-    assert run.returncode == 0, told[-6000:]
-    show_jobs(submitted(told))
+    output = run.communicate(timeout=300)[0]
+    assert run.returncode == 0, output[-6000:]
+    show_jobs(submitted(output))
     log = (tmp_path / LOG).read_text()
-    assert "12 steps on cpu and 1 more" in log and "12/12" in log
-    (job,) = submitted(told)
-    shown = subprocess.run(
-        ["scontrol", "--oneliner", "show", "job", job], capture_output=True, text=True
-    )
-    assert re.search(r" NumNodes=1 .*TresPerJob=gres:gpu:2", shown.stdout)
+    assert "12 steps on cpu and 1 more" in log
+    assert "12/12" in log
+    (job,) = submitted(output)
+    assert re.search(r" NumNodes=1 .*TresPerJob=gres:gpu:2", describe(job))

@@ -1,6 +1,6 @@
-"""What the tests of faults share: waiting for the moment of the fault, and the time it takes to go on.
+"""Helpers of tests that cause a problem and measure the time until the work is done again.
 
-``tests/benchmarks/faults.py`` runs them and makes a table of what they tell.
+``tests/benchmarks/recovery.py`` runs these tests and prints what they recorded.
 """
 
 import os
@@ -17,22 +17,28 @@ Record = Callable[[str, object], None]
 
 
 @contextmanager
-def recovery(record: Record, fault: str, goes_on: str) -> Iterator[None]:
-    """Measure the block, which starts again after ``fault`` and ends with the work done; ``goes_on`` says how."""
+def recovery(record: Record, problem: str, resumes: str) -> Iterator[None]:
+    """Measure a block that starts the work again and ends when it is done.
+
+    Args:
+        record: the fixture ``record_property`` of the test.
+        problem: what happened before, such as "full disk".
+        resumes: how or from where the next run resumes.
+    """
     start = time.monotonic()
     yield
-    record_recovery(record, fault, goes_on, time.monotonic() - start)
+    record_recovery(record, problem, resumes, time.monotonic() - start)
 
 
-def record_recovery(record: Record, fault: str, goes_on: str, seconds: float) -> None:
+def record_recovery(record: Record, problem: str, resumes: str, seconds: float) -> None:
     """Record how long the work took after it was started again."""
-    record("fault", fault)
-    record("goes on", goes_on)
+    record("problem", problem)
+    record("resumes", resumes)
     record("seconds", seconds)
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 300) -> None:
-    """Return when ``condition`` holds; fail after ``seconds``."""
+    """Return when ``condition`` is true; fail after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -40,7 +46,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 300) -> None:
 
 
 def copy_or_die(source: Path, target: Path) -> dict[str, str]:
-    """The work of a case of a shard; its process is killed where ``source`` says so."""
+    """Copy the file of a case of a shard; kill the process if the file contains "killer"."""
     if source.read_text() == "killer":
         os.kill(os.getpid(), signal.SIGKILL)
     write_text(target, source.read_text())
