@@ -115,7 +115,8 @@ def calibrate(context: StageContext) -> Calibration:
     config = context.config
     structures = config.structures
     labelled = _labelled(context)
-    cases = OutOfFoldCases(context.layout, [case.case_id for case in labelled])
+    case_ids = [case.case_id for case in labelled]
+    cases = OutOfFoldCases(context.layout, case_ids)
     sample, rules = learn_voxels_and_rules(cases, config)
     temperature = fit_temperature(sample) if config.refine.calibrate else 1.0
     lesions = {}
@@ -246,7 +247,8 @@ def with_gains(anatomy: AnatomyRules, cases: Iterable[LabelledCase]) -> dict[str
             gains[name].append(gain)
     rules = {}
     for name, rule in anatomy.rules.items():
-        rules[name] = rule.model_copy(update={"dice_gain": float(np.mean(gains[name]))})
+        mean_gain = float(np.mean(gains[name]))
+        rules[name] = rule.model_copy(update={"dice_gain": mean_gain})
     return rules
 
 
@@ -343,6 +345,7 @@ def assemble(
     quality = learn_quality(features, dice, may_be_absent, [case.group for case in cases])
     voxel_evidence = _voxel_evidence(config, sample, calibrated, temperature)
     case_evidence = _case_evidence(list(config.structures), cases, scores, dice, quality)
+    lowest = float(quality.predicted.min())
     return Calibration(
         temperature=temperature,
         thresholds=_thresholds(config, calibrated),
@@ -352,7 +355,7 @@ def assemble(
         class_sd=quality.class_sd,
         mean_sd=quality.mean_sd,
         patients=_patients_with_known_dice(cases, dice),
-        minimum_predicted_dice=max(0.0, float(quality.predicted.min()) - quality.mean_sd),
+        minimum_predicted_dice=max(0.0, lowest - quality.mean_sd),
         evidence=voxel_evidence | case_evidence,
     )
 
@@ -370,7 +373,11 @@ def _thresholds(config: Config, calibrated: VoxelSample) -> dict[str, float]:
 def _patients_with_known_dice(cases: Sequence[Case], dice: np.ndarray) -> int:
     """Return the number of patients with a case in which the Dice of a structure is known."""
     is_known = ~np.isnan(dice).all(axis=1)
-    return len({case.group for case, known in zip(cases, is_known, strict=True) if known})
+    patients = set()
+    for case, known in zip(cases, is_known, strict=True):
+        if known:
+            patients.add(case.group)
+    return len(patients)
 
 
 def _voxel_evidence(
@@ -486,7 +493,8 @@ def learn_quality(
     errors = leave_one_out_errors(features, dice, may_be_absent, patients)
     predicted = []
     for case in features:
-        predicted.append(np.mean([models[name].predict(case[name]) for name in case]))
+        dice_of_case = [models[name].predict(values) for name, values in case.items()]
+        predicted.append(np.mean(dice_of_case))
     class_sd = {}
     for name, column in zip(models, errors.T, strict=True):
         class_sd[name] = residual_sd(column[~np.isnan(column)])
@@ -500,7 +508,9 @@ def fill_unknown_structures(dice: np.ndarray) -> np.ndarray:
         dice: ``(cases, S)`` Dice (0 to 1); NaN where it is unknown.
     """
     is_unknown = np.isnan(dice).all(axis=0)
-    fill = 1.0 if is_unknown.all() else np.nanmean(dice[:, ~is_unknown])
+    if is_unknown.all():
+        return np.ones_like(dice)
+    fill = np.nanmean(dice[:, ~is_unknown])
     return np.where(is_unknown, fill, dice)
 
 

@@ -117,7 +117,7 @@ def _header_summary(case: Case) -> ScanSummary:
 
 
 def _summary(case: Case, shape: tuple[int, ...], affine: np.ndarray) -> ScanSummary:
-    geometry = Geometry.of(shape, affine, ras_spacing(affine))  # type: ignore[arg-type]
+    geometry = Geometry.of(shape, affine, ras_spacing(affine))
     return ScanSummary(
         case_id=case.case_id,
         shape=geometry.crop_shape,
