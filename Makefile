@@ -27,7 +27,7 @@ test-slurm: $(VENV)/.installed-dev
 	HSTF_SLURM=1 python -m pytest tests/slurm -v -rP
 
 recovery: $(VENV)/.installed-dev
-	python tests/benchmarks/faults.py
+	python tests/benchmarks/recovery.py
 
 lint: $(VENV)/.installed-dev
 	ruff format --check .

@@ -1,9 +1,11 @@
-"""Peak memory of every stage with a whole-body CT: ``python tests/benchmarks/big_ct.py FOLDER [--stages ...]``.
+"""Measure the peak memory of every stage with a whole-body CT.
 
-Two small labelled scans, and one large one that is labelled by the model and predicted with what was exported. Networks see
-it at twice its voxel size, as a low-resolution model of such scans does, or, with ``--spacing 0.75 0.75 1``, on its own
-voxels; what is written has those in any case. The network is the smallest: what is measured is what the volume costs. Each
-stage is a process of its own; files stay in FOLDER, so that stages can be run one by one.
+``python tests/benchmarks/big_ct.py FOLDER [--stages ...]`` uses two small labelled scans and a big
+unlabelled one, which is also predicted with the exported model. The networks see the big scan at
+twice its voxel size, as a low-resolution model of such scans does. With ``--spacing 0.75 0.75 1``
+they see it at its own voxel size. Results always have the voxel size of the scan. The network is
+tiny, so that the numbers are the cost of the volume. Each stage is a process. Files stay in FOLDER,
+so that stages can be run one by one.
 """
 
 import argparse
@@ -11,7 +13,9 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -19,25 +23,41 @@ import yaml
 from hstf.datasets.phantom.dataset import save
 from hstf.datasets.phantom.options import PHANTOM_LABELS, PhantomOptions
 from hstf.datasets.phantom.scan import generate_case
+from hstf.experiment.plan import Spacing, Triple
 from hstf.runtime.files import write_csv
 
 SMALL = (96, 96, 96)
 SPACING = (0.75, 0.75, 1.0)
+FACTOR = 8
+"""The big scan is a phantom of 1/8 of its size whose voxels are repeated."""
 LIMIT_GB = 8
-CONFIG = {
-    "experiment": "big_ct", "labels": PHANTOM_LABELS, "lesions": ["lesion"], "modalities": {"image": "ct"}, "rounds": 1,
+FAST_PREDICTION = {"overlap": 0.0, "flip_axes": [], "window_batch": 1}
+CONFIG: dict[str, Any] = {
+    "experiment": "big_ct",
+    "labels": PHANTOM_LABELS,
+    "lesions": ["lesion"],
+    "modalities": {"image": "ct"},
+    "rounds": 1,
     "device": "cpu",
     "plan": {
-        "patch_size": [128, 128, 128], "batch_size": 2, "stages": 2, "base_channels": 4,
+        "patch_size": [128, 128, 128],
+        "batch_size": 2,
+        "stages": 2,
+        "base_channels": 4,
         "max_channels": 8,
     },
     "preprocess": {"workers": 1},
-    "network": {"name": "cnn", "transformer_layers": 1, "transformer_heads": 1, "deep_supervision": False},
+    "network": {
+        "name": "cnn",
+        "transformer_layers": 1,
+        "transformer_heads": 1,
+        "deep_supervision": False,
+    },
     "warmup": {"folds": 2, "steps": 2},
     "student": {"steps": 1, "start": "previous_round"},
-    "teacher": {"scales": [1.0], "overlap": 0.0, "flip_axes": [], "window_batch": 1},
-    "predict": {"overlap": 0.0, "flip_axes": [], "window_batch": 1},
-}  # fmt: skip
+    "teacher": {"scales": [1.0], **FAST_PREDICTION},
+    "predict": FAST_PREDICTION,
+}
 STAGES = {
     "check": ["check"],
     "plan": ["plan"],
@@ -57,57 +77,90 @@ STAGES = {
 }
 
 
-def make_scans(
-    folder: Path, size: tuple[int, int, int], spacing: tuple[float, float, float]
-) -> None:
-    """Scans, case sheet and configuration. The large scan is a coarse phantom with each voxel repeated, and fresh noise."""
+@dataclass(frozen=True)
+class Cost:
+    """Time and peak memory (GB) of a process and its children.
+
+    Memory of files, such as memory maps, can be written out when memory is short. Anonymous memory
+    cannot.
+    """
+
+    seconds: float
+    resident: float
+    anonymous: float
+
+
+def make_experiment(folder: Path, size: Triple, spacing: Spacing) -> None:
+    """Write the scans, the case sheet and the configuration, unless they exist."""
     if (folder / "config.yaml").exists():
         return
     rows = []
     for number in range(3):
-        large, factor = number == 2, 8
-        shape = tuple(n // factor for n in size) if large else SMALL
-        case = generate_case(number, PhantomOptions(size=shape, oblique=False))  # type: ignore[arg-type]
-        image, label = case.images[0] / np.percentile(case.images[0], 99), case.label
-        for axis in range(3) if large else ():
-            image, label = image.repeat(factor, axis), label.repeat(factor, axis)
-        rng, hu = np.random.default_rng(number), np.empty(image.shape, np.int16)
-        for z in range(hu.shape[2]):
-            hu[..., z] = 400 * image[..., z] - 200 + rng.normal(0, 15, hu.shape[:2])
-        affine = np.diag([*SPACING, 1])
-        save(folder / f"scan_{number}.nii.gz", hu, affine)
-        save(folder / f"label_{number}.nii.gz", label, affine)
-        rows.append({
-            "case_id": f"case_{number}", "image": f"scan_{number}.nii.gz",
-            "label": "" if large else f"label_{number}.nii.gz", "split": "unlabelled" if large else "labelled",
-        })  # fmt: skip
+        is_big = number == 2
+        make_scan(folder, number, size if is_big else SMALL, FACTOR if is_big else 1)
+        rows.append(
+            {
+                "case_id": f"case_{number}",
+                "image": f"scan_{number}.nii.gz",
+                "label": "" if is_big else f"label_{number}.nii.gz",
+                "split": "unlabelled" if is_big else "labelled",
+            }
+        )
     write_csv(folder / "cases.csv", rows, ["case_id", "image", "label", "split"])
     paths = {
         "output": str(folder / "results"),
         "cases": str(folder / "cases.csv"),
-        "overrides": str(folder / "o"),
+        "overrides": str(folder / "overrides"),
     }
-    plan = {"plan": CONFIG["plan"] | {"spacing": list(spacing)}}  # type: ignore[operator]
-    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG | paths | plan))
+    plan = CONFIG["plan"] | {"spacing": list(spacing)}
+    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG | paths | {"plan": plan}))
+
+
+def make_scan(folder: Path, number: int, size: Triple, factor: int) -> None:
+    """Write a phantom in Hounsfield units and its label.
+
+    Args:
+        folder: folder of the files.
+        number: number and seed of the scan.
+        size: voxels of the scan; multiples of ``factor``.
+        factor: how often each voxel of the phantom is repeated along each axis.
+    """
+    x, y, z = size
+    shape = (x // factor, y // factor, z // factor)
+    case = generate_case(number, PhantomOptions(size=shape, oblique=False))
+    image = case.images[0] / np.percentile(case.images[0], 99)
+    label = case.label
+    if factor > 1:
+        for axis in range(3):
+            image = image.repeat(factor, axis)
+            label = label.repeat(factor, axis)
+    rng = np.random.default_rng(number)
+    hounsfield = np.empty(image.shape, np.int16)
+    # One slice at a time, because the noise of the whole scan would need gigabytes.
+    for index in range(hounsfield.shape[2]):
+        noise = rng.normal(0, 15, hounsfield.shape[:2])
+        hounsfield[..., index] = 400 * image[..., index] - 200 + noise
+    affine = np.diag([*SPACING, 1])
+    save(folder / f"scan_{number}.nii.gz", hounsfield, affine)
+    save(folder / f"label_{number}.nii.gz", label, affine)
 
 
 def command(folder: Path, stage: str) -> list[str]:
-    """The stage's command line."""
+    """Return the command line of a stage."""
     hstf = [sys.executable, "-m", "hstf"]
     if stage == "predict":
-        model, scan = folder / "results" / "big_ct" / "export", folder / "scan_2.nii.gz"
-        return [*hstf, "predict", "--model", str(model), "--input", str(scan), "--output", str(folder / "predicted"),
-                "--existing", "overwrite"]  # fmt: skip
+        model = folder / "results" / "big_ct" / "export"
+        scan = folder / "scan_2.nii.gz"
+        paths = ["--model", str(model), "--input", str(scan), "--output", str(folder / "predicted")]
+        return [*hstf, "predict", *paths, "--existing", "overwrite"]
     name, *options = STAGES[stage]
     return [*hstf, name, "--config", str(folder / "config.yaml"), *options]
 
 
-def measured(arguments: list[str]) -> tuple[float, float, float]:
-    """Seconds, and peaks (GB) of resident and of anonymous memory of a process with all its children.
-
-    Pages of files, as of memory maps, can be written out when memory is short; anonymous ones stay.
-    """
-    start, peaks = time.perf_counter(), [0.0, 0.0]
+def measure(arguments: list[str]) -> Cost:
+    """Run a command and measure it, ten times a second."""
+    start = time.perf_counter()
+    peaks = [0.0, 0.0]
     process = subprocess.Popen(arguments)
     done = threading.Event()
 
@@ -118,30 +171,40 @@ def measured(arguments: list[str]) -> tuple[float, float, float]:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    failed = process.wait()
+    code = process.wait()
     done.set()
     watcher.join()
-    if failed:
-        raise SystemExit(f"{' '.join(arguments)}: ended with {failed}")
-    return time.perf_counter() - start, peaks[0], peaks[1]
+    if code:
+        raise SystemExit(f"{' '.join(arguments)}: failed with exit code {code}")
+    return Cost(time.perf_counter() - start, *peaks)
 
 
 def _memory(pid: int) -> tuple[float, float]:
-    """Resident and anonymous memory (GB) of a process and its children now; of one that has ended, none."""
+    """Return resident and anonymous memory (GB) of a process and its children; 0 if it ended."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
-        children = [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:
         return 0.0, 0.0
     fields = dict(line.split(":", 1) for line in status.splitlines())
-    own = tuple(float(fields.get(name, "0 kB").split()[0]) / 1e6 for name in ("VmRSS", "RssAnon"))
-    each = [own, *map(_memory, children)]
-    return sum(used for used, _ in each), sum(used for _, used in each)
+    resident = _gigabytes(fields.get("VmRSS", "0 kB"))
+    anonymous = _gigabytes(fields.get("RssAnon", "0 kB"))
+    for child in children:
+        child_resident, child_anonymous = _memory(int(child))
+        resident += child_resident
+        anonymous += child_anonymous
+    return resident, anonymous
+
+
+def _gigabytes(kilobytes: str) -> float:
+    return float(kilobytes.split()[0]) / 1e6
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument(
         "--size", type=int, nargs=3, default=(512, 512, 800), metavar=("X", "Y", "Z")
@@ -152,25 +215,24 @@ def main() -> None:
         nargs=3,
         default=[2 * mm for mm in SPACING],
         metavar=("A", "B", "C"),
-        help="mm, that networks see; twice that of the scan by default",
+        help="voxel size (mm) of the networks; default: twice that of the scan",
     )
     parser.add_argument(
         "--stages",
         nargs="+",
+        choices=list(STAGES),
         default=list(STAGES),
         metavar="STAGE",
-        help=f"of {', '.join(STAGES)}; all by default",
+        help=f"of {', '.join(STAGES)}; default: all",
     )
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
-    make_scans(args.folder, tuple(args.size), tuple(args.spacing))
+    make_experiment(args.folder, tuple(args.size), tuple(args.spacing))
     for stage in args.stages:
-        seconds, resident, anonymous = measured(command(args.folder, stage))
-        verdict = "" if anonymous < LIMIT_GB else f"  over {LIMIT_GB} GB"
-        print(
-            f"{stage:20}{seconds:7.0f} s{resident:7.2f} GB resident{anonymous:7.2f} GB anonymous{verdict}",
-            flush=True,
-        )
+        cost = measure(command(args.folder, stage))
+        memory = f"{cost.resident:7.2f} GB resident{cost.anonymous:7.2f} GB anonymous"
+        verdict = "" if cost.anonymous < LIMIT_GB else f"  over {LIMIT_GB} GB"
+        print(f"{stage:20}{cost.seconds:7.0f} s{memory}{verdict}", flush=True)
 
 
 if __name__ == "__main__":

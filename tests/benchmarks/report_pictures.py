@@ -1,9 +1,9 @@
-"""Make the pictures of the report in the documentation, from the report of the demo.
+"""Make the pictures of the documentation that show the report of the demo.
 
     python tests/benchmarks/report_pictures.py results/demo/report/report.html docs/images
 
-
-It needs Chromium. Use the report of the demo only: pictures in the repository show synthetic scans.
+The script needs Chromium. Use only the report of the demo, because pictures in the repository must
+show synthetic scans.
 """
 
 import argparse
@@ -26,13 +26,13 @@ class Picture:
 
     name: str
     shown: str
-    """CSS selector of what is shown; every other part of the page is hidden."""
+    """CSS selector of the part that is shown; the rest of the page is hidden."""
     hidden: str = ""
-    """CSS selector of what is hidden in it."""
+    """CSS selector of elements inside that part which are hidden."""
     width: int = 1280
-    """Pixels of the window."""
+    """Width of the window (pixels)."""
     height: int = 2600
-    """Maximum height (pixels); what is below is cut."""
+    """Maximum height (pixels); the rest is cut off."""
 
 
 PICTURES = (
@@ -53,7 +53,9 @@ PICTURES = (
 
 def main() -> int:
     """Write all pictures."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("report", type=Path, help="results/demo/report/report.html")
     parser.add_argument("folder", type=Path, help="docs/images")
     args = parser.parse_args()
@@ -71,36 +73,40 @@ def main() -> int:
 
 def draw(browser: str, page: str, picture: Picture, target: Path) -> None:
     """Write one picture."""
+    style = f"<style>{styles(picture)}</style>"
+    with tempfile.TemporaryDirectory() as name:
+        part = Path(name) / "part.html"
+        shot = Path(name) / "shot.png"
+        part.write_text(page.replace("</head>", f"{style}</head>"), encoding="utf-8")
+        take_screenshot(browser, part, shot, picture)
+        with Image.open(shot) as image:
+            trimmed(image.convert("RGB")).quantize(COLOURS).save(target, optimize=True)
+
+
+def styles(picture: Picture) -> str:
+    """Return CSS that shows only one part of the page."""
     style = f"header, nav, footer, section {{ display: none }} {picture.shown} {{ display: block }}"
     if picture.hidden:
         style += f" {picture.hidden} {{ display: none !important }}"
-    with tempfile.TemporaryDirectory() as folder:
-        part, shot = Path(folder) / "part.html", Path(folder) / "shot.png"
-        part.write_text(page.replace("</head>", f"<style>{style}</style></head>"), encoding="utf-8")
-        subprocess.run(
-            [
-                browser,
-                "--headless",
-                "--no-sandbox",
-                "--hide-scrollbars",
-                f"--window-size={picture.width},{picture.height}",
-                "--virtual-time-budget=2000",
-                f"--screenshot={shot}",
-                part.as_uri(),
-            ],
-            check=True,
-            capture_output=True,
-        )
-        image = trimmed(Image.open(shot).convert("RGB"))
-    image.quantize(COLOURS).save(target, optimize=True)
+    return style
+
+
+def take_screenshot(browser: str, page: Path, target: Path, picture: Picture) -> None:
+    """Write a PNG file of an HTML file."""
+    command = [browser, "--headless", "--no-sandbox", "--hide-scrollbars"]
+    command.append(f"--window-size={picture.width},{picture.height}")
+    command += ["--virtual-time-budget=2000", f"--screenshot={target}", page.as_uri()]
+    subprocess.run(command, check=True, capture_output=True)
 
 
 def trimmed(image: Image.Image) -> Image.Image:
-    """Return ``image`` without its empty borders."""
+    """Return an image without its empty borders."""
     blank = Image.new("RGB", image.size, "white")
     box = ImageChops.difference(image, blank).getbbox() or (0, 0, *image.size)
-    left, top = max(0, box[0] - MARGIN), max(0, box[1] - MARGIN)
-    right, bottom = min(image.width, box[2] + MARGIN), min(image.height, box[3] + MARGIN)
+    left = max(0, box[0] - MARGIN)
+    top = max(0, box[1] - MARGIN)
+    right = min(image.width, box[2] + MARGIN)
+    bottom = min(image.height, box[3] + MARGIN)
     return image.crop((left, top, right, bottom))
 
 

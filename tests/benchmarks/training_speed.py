@@ -1,19 +1,22 @@
-"""Steps a second of a training and how much of the device they use, on random scans of the size that a plan expects.
+"""Measure the steps per second of a training and how busy the device is, on random scans.
 
-``python tests/benchmarks/training_speed.py --config config/la.yaml [--stage student] [--steps 60] [--patch 112 112 80]``
-
-The whole loop is measured: reading, augmentation, forward, backward, EMA. Prints a line for people and one of JSON.
+``python tests/benchmarks/training_speed.py --config config/la.yaml [--stage student]
+[--steps 60] [--patch 112 112 80]`` measures the whole training loop: reading, augmentation, forward
+and backward pass, EMA. The scans have the size that the plan expects. For each stage the script
+prints a line for readers and a line of JSON.
 """
 
 import argparse
 import json
+import resource
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -28,76 +31,133 @@ from hstf.imaging.arrays import write_array
 from hstf.method.objectives.registry import student_objective
 from hstf.method.objectives.supervision import supervised
 from hstf.runtime.devices import autocast, choose_device
-from hstf.stages.plan.decide import batch_size, network_levels
+from hstf.stages.plan.decide import batch_size, level_channels, network_levels
+from hstf.training.batch import Batch
 from hstf.training.gpu_cache import cache_cases
 from hstf.training.loop import Objective, train
 from hstf.training.member import initial_network
 from hstf.training.patches import PatchSource, TrainingCase
 from hstf.training.state import TrainingState
 
-MARGIN = 1.4  # edge of a random scan over that of the patch, about as in the left atrium
+Stage = Literal["warmup", "student"]
+
+MARGIN = 1.4
+"""Edge of a random scan divided by that of the patch, about as in the left atrium."""
+CASES = 2
+"""Number of labelled and of pseudo-labelled cases."""
+COUNTED_STEPS = 6
+"""Steps whose operations are counted: every second or third one has cross-scale consistency."""
+SAMPLE_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What a training did."""
+
+    device: str
+    stage: str
+    variants: str
+    patch: str
+    batch: int
+    parameters: int
+    seconds_per_step: float
+    steps_per_second: float
+    tflop_per_step: float
+    tflop_per_second: float
+    peak_tflop_per_second: float
+    fraction_of_peak: float
+    gpu_percent: float
+    busy_cores: float
+    memory_gb: float
+
+    def __str__(self) -> str:
+        """Return the main numbers as one line."""
+        return (
+            f"{self.stage}: {self.steps_per_second:.3g} steps/s,"
+            f" {self.fraction_of_peak:.1%} of the peak, GPU busy {self.gpu_percent:.0f}%,"
+            f" {self.busy_cores:.1f} cores, {self.memory_gb:.2f} GB"
+        )
 
 
 def make_plan(config: Config) -> Plan:
-    """A plan of the configuration alone: its patch must be set, spacing and batch may be."""
+    """Return a plan without scans. The configuration must have a patch size."""
     section = config.plan
     if section.patch_size is None:
-        sys.exit(
-            "the patch must be known: set plan.patch_size in the configuration, or give --patch."
-        )
+        sys.exit("the patch must be known: set plan.patch_size in the configuration or use --patch")
     spacing = section.spacing or (1.0, 1.0, 1.0)
     levels, _ = network_levels(section, section.patch_size, spacing)
-    channels = tuple(
-        min(section.base_channels * 2**i, section.max_channels) for i in range(len(levels.strides))
-    )
     batch, _ = batch_size(section, section.patch_size, levels)
     return Plan(
-        spacing, section.patch_size, batch, channels, levels.strides, levels.kernels, (), section.patch_size, {}
-    )  # fmt: skip
+        spacing=spacing,
+        patch_size=section.patch_size,
+        batch_size=batch,
+        channels=level_channels(section, levels),
+        strides=levels.strides,
+        kernels=levels.kernels,
+        normalisation=(),
+        median_shape=section.patch_size,
+        reasons={},
+    )
 
 
-def random_case(
-    folder: Path, name: str, shape: tuple[int, ...], config: Config, pseudo: bool
-) -> TrainingCase:
-    """A scan of noise with a label, as the preprocess and labels stages store them."""
-    rng, here, classes = np.random.default_rng(0), folder / name, len(config.class_names)
-    here.mkdir()
+def random_cases(folder: Path, plan: Plan, config: Config, pseudo: bool) -> list[TrainingCase]:
+    """Write scans of noise with labels, as the stages ``preprocess`` and ``labels`` store them."""
+    name = "pseudo" if pseudo else "labelled"
+    shape = tuple(round(MARGIN * size) for size in plan.patch_size)
+    return [
+        random_case(folder / f"{name}{number}", shape, config, pseudo) for number in range(CASES)
+    ]
+
+
+def random_case(folder: Path, shape: tuple[int, ...], config: Config, pseudo: bool) -> TrainingCase:
+    """Write one scan of noise with a label of diagonal stripes."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
     image = rng.normal(size=(len(config.modalities), *shape)).astype(np.float16)
+    classes = len(config.class_names)
     label = (np.indices(shape).sum(axis=0) // 8 % classes).astype(np.uint8)
-    target = np.stack(
-        [*(np.uint8(255) * (label == k) for k in range(classes)), np.full(shape, 255, np.uint8)]
+    target = probabilities(label, classes) if pseudo else label
+    case = TrainingCase(
+        folder.name,
+        folder / "image.b2nd",
+        folder / "target.b2nd",
+        folder / "locations.npy",
+        pseudo,
     )
-    write_array(here / "image.b2nd", image, config.preprocess.chunk)
-    write_array(here / "target.b2nd", target if pseudo else label, config.preprocess.chunk)
+    write_array(folder / "image.b2nd", image, config.preprocess.chunk)
+    write_array(folder / "target.b2nd", target, config.preprocess.chunk)
     position = rng.integers(0, shape, (200, 3))
-    np.save(
-        here / "locations.npy",
-        np.column_stack([label[tuple(position.T)], position])[label[tuple(position.T)] > 0],
-    )
-    return TrainingCase(
-        name, here / "image.b2nd", here / "target.b2nd", here / "locations.npy", pseudo
-    )
+    found = label[tuple(position.T)]
+    np.save(folder / "locations.npy", np.column_stack([found, position])[found > 0])
+    return case
+
+
+def probabilities(label: np.ndarray, classes: int) -> np.ndarray:
+    """Return class probabilities and weight, times 255, of a certain pseudo-label."""
+    channels = [np.uint8(255) * (label == index) for index in range(classes)]
+    return np.stack([*channels, np.full(label.shape, 255, np.uint8)])
 
 
 @dataclass
 class Clock:
-    """Wraps an objective and notes when steps ``first`` and ``last`` begin, the device being idle then."""
+    """An objective that records the time at which steps ``first`` and ``last`` begin.
+
+    The device has finished all earlier work at these times.
+    """
 
     objective: Objective
     first: int
     last: int
     times: dict[int, float] = field(default_factory=dict)
-    process: dict[int, float] = field(default_factory=dict)
+    cpu_times: dict[int, float] = field(default_factory=dict)
 
-    def __call__(self, state: TrainingState, views: object) -> Mapping[str, Tensor]:
+    def __call__(self, state: TrainingState, batch: Batch) -> Mapping[str, Tensor]:
         if state.step in (self.first, self.last):
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            self.times[state.step], self.process[state.step] = (
-                time.perf_counter(),
-                time.process_time(),
-            )
-        return self.objective(state, views)  # type: ignore[arg-type]
+            self.times[state.step] = time.perf_counter()
+            self.cpu_times[state.step] = time.process_time()
+        return self.objective(state, batch)
 
     @property
     def seconds(self) -> float:
@@ -106,22 +166,22 @@ class Clock:
 
     @property
     def cores(self) -> float:
-        """CPU cores kept busy."""
-        return (self.process[self.last] - self.process[self.first]) / (
-            self.times[self.last] - self.times[self.first]
-        )
+        """Mean number of busy CPU cores."""
+        busy = self.cpu_times[self.last] - self.cpu_times[self.first]
+        return busy / (self.times[self.last] - self.times[self.first])
 
 
 class Utilisation:
-    """Samples how busy the GPU is, every fifth of a second; NaN where nothing tells."""
+    """Samples how busy the GPU is; NaN if this cannot be measured."""
 
     def __init__(self, device: torch.device) -> None:
+        self.device = device
         self.samples: list[int] = []
-        self.device, self.end = device, threading.Event()
+        self.end = threading.Event()
         self.thread = threading.Thread(target=self._sample, daemon=True)
 
     def _sample(self) -> None:
-        while not self.end.wait(0.2):
+        while not self.end.wait(SAMPLE_SECONDS):
             try:
                 self.samples.append(torch.cuda.utilization(self.device))
             except (ImportError, RuntimeError):
@@ -143,9 +203,11 @@ class Utilisation:
 
 
 def peak_flops(device: torch.device, config: TrainingConfig) -> float:
-    """Floating-point operations a second of a large matrix product in the precision of the training."""
-    size, repeats = (8192, 20) if device.type == "cuda" else (1024, 4)
-    a, b = (torch.randn(size, size, device=device) for _ in range(2))
+    """Measure the operations per second of a matrix product in the precision of the training."""
+    size = 8192 if device.type == "cuda" else 1024
+    repeats = 20 if device.type == "cuda" else 4
+    a = torch.randn(size, size, device=device)
+    b = torch.randn(size, size, device=device)
 
     def multiply(times: int) -> None:
         with autocast(device, config.amp):
@@ -155,21 +217,22 @@ def peak_flops(device: torch.device, config: TrainingConfig) -> float:
             torch.cuda.synchronize()
 
     with torch.no_grad(), autocast(device, config.amp):
-        a = a.to((a[:8, :8] @ b[:8, :8]).dtype)
-        b = b.to(a.dtype)
+        precision = (a[:8, :8] @ b[:8, :8]).dtype
+        a = a.to(precision)
+        b = b.to(precision)
         multiply(3)
         start = time.perf_counter()
         multiply(repeats)
     return 2 * size**3 * repeats / (time.perf_counter() - start)
 
 
-def objective_of(config: Config, stage: str) -> Objective:
-    """What ``stage`` minimises."""
+def objective_of(config: Config, stage: Stage) -> Objective:
+    """Return what a stage minimises."""
     return supervised(config) if stage == "warmup" else student_objective(config)
 
 
 def vary(network: torch.nn.Module, variants: Sequence[str]) -> None:
-    """Switch on what may make a network faster on a GPU and is not the default."""
+    """Switch on variants that may make a network faster on a GPU and are not the default."""
     torch.backends.cudnn.benchmark = "benchmark" in variants
     if "channels_last" in variants:
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
@@ -177,65 +240,111 @@ def vary(network: torch.nn.Module, variants: Sequence[str]) -> None:
         network.pyramid = torch.compile(network.pyramid, dynamic=False)  # type: ignore[method-assign, operator]
 
 
-def measure(
-    config: Config, stage: str, steps: int, variants: Sequence[str], folder: Path
-) -> dict[str, float | str | int]:
-    """Train ``steps`` steps of ``stage`` after a quarter as many to warm up; returns what was measured."""
-    plan, device = make_plan(config), choose_device(config.device)
-    shape = tuple(round(MARGIN * n) for n in plan.patch_size)
-    labelled, pseudo = ([random_case(folder, f"{kind}{k}", shape, config, kind == "pseudo") for k in range(2)]
-                        for kind in ("labelled", "pseudo"))  # fmt: skip
-    schedule: TrainingConfig = getattr(config, stage)
-    labelled, pseudo = (cache_cases(cases, device, schedule.gpu_cache_gb) for cases in (labelled, pseudo))
-    source = PatchSource(
-        labelled, pseudo if stage == "student" else [], len(config.class_names), plan.patch_size, plan.batch_size,
-        0.5 if stage == "student" else 1.0, 0.5, 0,
-    )  # fmt: skip
-    warm = max(2, steps // 4)
+@dataclass(frozen=True)
+class Training:
+    """A training of a stage on random scans."""
 
-    def run(count: int, objective: Objective, variants: Sequence[str] = ()) -> TrainingState:
-        network = initial_network(config, plan, 0, None).to(device)
-        state = TrainingState.start(network, schedule)
-        vary(state.network, variants)
-        train(
-            state,
-            source,
-            objective,
-            schedule.model_copy(update={"steps": count}),
-            folder / "state",
-            "",
-            "steps",
+    config: Config
+    plan: Plan
+    stage: Stage
+    device: torch.device
+    source: PatchSource
+    folder: Path
+
+    @classmethod
+    def of(cls, config: Config, stage: Stage, folder: Path) -> "Training":
+        """Write the random scans to ``folder``."""
+        plan = make_plan(config)
+        device = choose_device(config.device)
+        gigabytes = getattr(config, stage).gpu_cache_gb
+        labelled = random_cases(folder, plan, config, pseudo=False)
+        pseudo = random_cases(folder, plan, config, pseudo=True) if stage == "student" else []
+        source = PatchSource(
+            cache_cases(labelled, device, gigabytes),
+            cache_cases(pseudo, device, gigabytes),
+            len(config.class_names),
+            plan.patch_size,
+            plan.batch_size,
+            labelled_fraction=0.5 if pseudo else 1.0,
+            foreground_fraction=0.5,
+            seed=0,
         )
+        return cls(config, plan, stage, device, source, folder)
+
+    @property
+    def section(self) -> TrainingConfig:
+        """The configuration of the stage."""
+        section: TrainingConfig = getattr(self.config, self.stage)
+        return section
+
+    def run(self, steps: int, objective: Objective, variants: Sequence[str] = ()) -> TrainingState:
+        """Train some steps, starting from random weights."""
+        network = initial_network(self.config, self.plan, 0, None).to(self.device)
+        state = TrainingState.start(network, self.section)
+        vary(state.network, variants)
+        section = self.section.model_copy(update={"steps": steps})
+        train(state, self.source, objective, section, self.folder / "state", "", "steps")
         return state
 
-    counted = 6  # steps: every second or third has cross-scale consistency
+
+def measure(
+    config: Config, stage: Stage, steps: int, variants: Sequence[str], folder: Path
+) -> Speed:
+    """Train ``steps`` steps of a stage, after a quarter as many that are not measured."""
+    training = Training.of(config, stage, folder)
+    device = training.device
     with FlopCounterMode(display=False) as counter:
-        state = run(counted, objective_of(config, stage))
-    flops = counter.get_total_flops() / counted
+        training.run(COUNTED_STEPS, objective_of(config, stage))
+    tflop = counter.get_total_flops() / COUNTED_STEPS / 1e12
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    clock = Clock(objective_of(config, stage), warm, warm + steps)
+    first = max(2, steps // 4)
+    clock = Clock(objective_of(config, stage), first, first + steps)
     with Utilisation(device) as utilisation:
-        run(warm + steps + 1, clock, variants)
-    peak = peak_flops(device, schedule)
-    return {
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads",
-        "stage": stage, "variants": "+".join(variants), "patch": "x".join(map(str, plan.patch_size)),
-        "batch": plan.batch_size,
-        "parameters": sum(p.numel() for p in state.network.parameters()),
-        "seconds_per_step": clock.seconds, "steps_per_second": 1 / clock.seconds, "tflop_per_step": flops / 1e12,
-        "tflop_per_second": flops / clock.seconds / 1e12, "peak_tflop_per_second": peak / 1e12,
-        "share_of_peak": flops / clock.seconds / peak, "gpu_percent": utilisation.mean, "busy_cores": clock.cores,
-        "memory_gb": _memory_gb(device),
-    }  # fmt: skip
+        state = training.run(first + steps + 1, clock, variants)
+    peak = peak_flops(device, training.section) / 1e12
+    return Speed(
+        device=device_name(device),
+        stage=stage,
+        variants="+".join(variants),
+        patch="x".join(map(str, training.plan.patch_size)),
+        batch=training.plan.batch_size,
+        parameters=sum(weights.numel() for weights in state.network.parameters()),
+        seconds_per_step=clock.seconds,
+        steps_per_second=1 / clock.seconds,
+        tflop_per_step=tflop,
+        tflop_per_second=tflop / clock.seconds,
+        peak_tflop_per_second=peak,
+        fraction_of_peak=tflop / clock.seconds / peak,
+        gpu_percent=utilisation.mean,
+        busy_cores=clock.cores,
+        memory_gb=peak_memory_gb(device),
+    )
 
 
-def _memory_gb(device: torch.device) -> float:
+def device_name(device: torch.device) -> str:
+    """Return the model of the GPU, or the number of CPU threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name()
+    return f"cpu, {torch.get_num_threads()} threads"
+
+
+def peak_memory_gb(device: torch.device) -> float:
+    """Return the peak memory (GB) of the GPU, or of the process without a GPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 1e9
-    import resource
-
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    """Return the configuration with the patch and the batch size of the command line."""
+    config = load_config(*args.config)
+    changes: dict[str, object] = {}
+    if args.patch:
+        changes["patch_size"] = tuple(args.patch)
+    if args.batch:
+        changes["batch_size"] = args.batch
+    return config.model_copy(update={"plan": config.plan.model_copy(update=changes)})
 
 
 def main() -> None:
@@ -243,28 +352,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    stages = ["warmup", "student"]
+    variants = ["channels_last", "compile", "benchmark"]
     parser.add_argument("--config", type=Path, nargs="+", required=True)
-    parser.add_argument(
-        "--stage", choices=["warmup", "student"], nargs="+", default=["warmup", "student"]
-    )
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--patch", type=int, nargs=3, help="instead of plan.patch_size")
-    parser.add_argument("--batch", type=int, help="instead of plan.batch_size")
-    parser.add_argument(
-        "--variant", nargs="+", default=[], choices=["channels_last", "compile", "benchmark"]
-    )
+    parser.add_argument("--stage", choices=stages, nargs="+", default=stages)
+    parser.add_argument("--steps", type=int, default=60, help="number of measured steps")
+    parser.add_argument("--patch", type=int, nargs=3, help="replaces plan.patch_size")
+    parser.add_argument("--batch", type=int, help="replaces plan.batch_size")
+    parser.add_argument("--variant", nargs="+", default=[], choices=variants)
     args = parser.parse_args()
-    config = load_config(*args.config)
-    changes = {"patch_size": args.patch and tuple(args.patch), "batch_size": args.batch}
-    plan = config.plan.model_copy(update={key: value for key, value in changes.items() if value})
-    config = config.model_copy(update={"plan": plan})
+    config = read_config(args)
     for stage in args.stage:
         with tempfile.TemporaryDirectory() as name:
-            result = measure(config, stage, args.steps, args.variant, Path(name))
-        print(f"{stage}: {result['steps_per_second']:.3g} steps/s, {result['share_of_peak']:.1%} of the peak,"
-              f" GPU busy {result['gpu_percent']:.0f}%, {result['busy_cores']:.1f} cores,"
-              f" {result['memory_gb']:.2f} GB")  # fmt: skip
-        print(json.dumps(result), flush=True)
+            speed = measure(config, stage, args.steps, args.variant, Path(name))
+        print(speed)
+        print(json.dumps(asdict(speed)), flush=True)
 
 
 if __name__ == "__main__":
