@@ -1,7 +1,7 @@
 # make demo    install into .venv and run the demo: two rounds on synthetic scans, a few minutes without a GPU
 # make test    run all tests          make lint    formats, types and the linter of the workflow
-# make test-slurm   run the workflow on a SLURM of pretended nodes, which it installs and starts (Debian, root); shows the jobs
-# make recovery  produce the problems of docs/problems.md and print how long it takes to resume after each
+# make test-slurm   run the workflow on a SLURM of simulated nodes, which it installs and starts (Debian, root); shows the jobs
+# make recovery  cause the problems of docs/problems.md and print how long it takes to resume after each
 # make docs    write the configuration reference and its JSON schema, then the documentation site (site/)
 # make clean   remove the demo's results (no environment, no other experiment)
 #

@@ -9,7 +9,7 @@ from support.workspace import SPLITS, TINY, Workspace, withhold, write_sheet
 
 @pytest.fixture(scope="session")
 def fabricated(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """Two finished rounds as Snakemake sees them: all files are there, none holds anything. Copy it before a change."""
+    """Two finished rounds for Snakemake: all files exist but are empty. Copy before changes."""
     workspace = Workspace(tmp_path_factory.mktemp("fabricated"))
     write_sheet(workspace.folder, SPLITS)
     for number in range(len(SPLITS)):
@@ -29,13 +29,13 @@ def fabricated(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 @pytest.fixture
 def experiment(fabricated: Workspace, tmp_path: Path) -> Workspace:
-    """A copy of two finished rounds, to change and to dry-run."""
+    """A copy of two finished rounds, for changes and dry runs."""
     return fabricated.copy_to(tmp_path)
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A tiny experiment that the workflow has really run. Copy it before a change."""
+    """A tiny experiment that the workflow has really run. Copy it before changes."""
     workspace = Workspace(tmp_path_factory.mktemp("finished"))
     write_sheet(
         workspace.folder,
@@ -43,9 +43,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         "images/{}.nii.gz",
         "labels/{}.nii.gz",
     )
-    (workspace.folder / "cases.csv").rename(
-        workspace.folder / "sheet.csv"
-    )  # the generator writes cases.csv itself
+    # The generator of the scans writes cases.csv itself.
+    (workspace.folder / "cases.csv").rename(workspace.folder / "sheet.csv")
     workspace.configure(**(TINY | {"cases": "sheet.csv"}))
     withhold(workspace.folder, workspace.folder / "sheet.csv")
     workspace.run()
@@ -57,7 +56,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """A data set in each layout, made once: 3 labelled, 1 test and 2 unlabelled patients."""
+    """Make a data set in a layout, once: 3 labelled, 1 test and 2 unlabelled patients."""
     from hstf.cli import main
 
     folder = tmp_path_factory.mktemp("layouts")

@@ -31,7 +31,6 @@ SPACING = (0.75, 0.75, 1.0)
 FACTOR = 8
 """The big scan is a phantom of 1/8 of its size whose voxels are repeated."""
 LIMIT_GB = 8
-FAST_PREDICTION = {"overlap": 0.0, "flip_axes": [], "window_batch": 1}
 CONFIG: dict[str, Any] = {
     "experiment": "big_ct",
     "labels": PHANTOM_LABELS,
@@ -55,8 +54,8 @@ CONFIG: dict[str, Any] = {
     },
     "warmup": {"folds": 2, "steps": 2},
     "student": {"steps": 1, "start": "previous_round"},
-    "teacher": {"scales": [1.0], **FAST_PREDICTION},
-    "predict": FAST_PREDICTION,
+    "teacher": {"scales": [1.0], "overlap": 0.0, "flip_axes": [], "window_batch": 1},
+    "predict": {"overlap": 0.0, "flip_axes": [], "window_batch": 1},
 }
 STAGES = {
     "check": ["check"],

@@ -1,19 +1,18 @@
 #!/usr/bin/env bash
 # A real SLURM cluster on this one machine (Debian 12 packages, root, no systemd, no cgroups).
-# Three nodes of eight pretended cores, two of them with two pretended GPUs each; partitions cpu, gpu and preemptable; no
-# accounting, so Snakemake asks squeue.
-# Idempotent: what already runs is left alone; what is missing is started.
-# Every pid is written to $LAB/*.pid, for stop_slurm.sh.
+# Three nodes of eight simulated cores, two of them with two simulated GPUs each. The partitions are cpu, gpu and
+# preemptable. There is no accounting, so Snakemake uses squeue.
+# Idempotent: only daemons that do not run are started. Every pid is written to $LAB/*.pid, for stop_slurm.sh.
 set -euo pipefail
 LAB=${SLURM_LAB:-/run/slurmlab}
 NODES=${SLURM_NODES:-3}          # n1..nN, one slurmd each, ports 17001..
-CPUS=${SLURM_CPUS:-8}            # pretended CPUs per node
-MEM=${SLURM_MEM:-16000}          # pretended MB per node
-GPUS=${SLURM_GPUS_PER_NODE:-2}   # pretended GPUs on n1 and n2 (partition gpu)
+CPUS=${SLURM_CPUS:-8}            # simulated CPUs per node
+MEM=${SLURM_MEM:-16000}          # simulated MB per node
+GPUS=${SLURM_GPUS_PER_NODE:-2}   # simulated GPUs on n1 and n2 (partition gpu)
 HOST=$(hostname -s)
 CONF=/etc/slurm/slurm.conf
 export DEBIAN_FRONTEND=noninteractive
-unset SLURM_NODES SLURM_CPUS SLURM_MEM SLURM_GPUS_PER_NODE SLURM_LAB  # else sbatch/srun would read them
+unset SLURM_NODES SLURM_CPUS SLURM_MEM SLURM_GPUS_PER_NODE SLURM_LAB  # otherwise sbatch and srun would read them
 
 # --- 1. packages -------------------------------------------------------------------------
 need=()
@@ -21,12 +20,12 @@ for p in munge slurmctld slurmd slurm-client; do
   dpkg -s "$p" >/dev/null 2>&1 || need+=("$p")
 done
 if [ ${#need[@]} -gt 0 ]; then
-  patience=(-o Acquire::http::Timeout=20 -o Acquire::Retries=1 -o DPkg::Lock::Timeout=60)  # no network: say so soon
+  patience=(-o Acquire::http::Timeout=20 -o Acquire::Retries=1 -o DPkg::Lock::Timeout=60)  # fail early without a network
   apt-get "${patience[@]}" update -qq
   apt-get "${patience[@]}" install -y -qq --no-install-recommends "${need[@]}" >/dev/null
 fi
 
-alive() { # a zombie (pid 1 here reaps late) is not alive
+alive() { # a zombie is not alive; pid 1 may reap it late
   [ -s "$1" ] && grep -qs '^State:[[:space:]]*[^ZX[:space:]]' "/proc/$(cat "$1")/status"
 }
 wait_for() { # seconds, command...
@@ -46,11 +45,11 @@ if ! munge -n >/dev/null 2>&1; then
   cp /run/munge/munged.pid "$LAB/munged.pid"
 fi
 
-# --- 3. configuration (only ours is ever overwritten) -------------------------------------
+# --- 3. configuration (only a configuration of this script is overwritten) -------------------------------------
 if [ -e $CONF ] && ! grep -q '^# slurmlab' $CONF; then
-  echo "start_slurm: $CONF is not ours, leaving it alone" >&2; exit 1
+  echo "start_slurm: $CONF was not written by this script and is not changed" >&2; exit 1
 fi
-for i in $(seq 0 $((GPUS - 1))); do   # stand-ins: one /dev/null twin per pretended GPU
+for i in $(seq 0 $((GPUS - 1))); do   # a copy of /dev/null for each simulated GPU
   [ -e /dev/slurmlab_gpu$i ] || mknod -m 666 /dev/slurmlab_gpu$i c 1 3
 done
 {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# stop_slurm.sh [--purge]: ends exactly the daemons that start_slurm.sh started (by the pids it wrote), in order; --purge also removes their
-# configuration, without which Snakemake's plugin does not look for a controller.
+# stop_slurm.sh [--purge]: ends the daemons that start_slurm.sh started, by the pids that it wrote. --purge also removes
+# their configuration. Without it, Snakemake's plugin does not search for a controller.
 LAB=${SLURM_LAB:-/run/slurmlab}
 up() { grep -qs '^State:[[:space:]]*[^ZX[:space:]]' "/proc/$1/status"; }   # a zombie is not up
 stop() {

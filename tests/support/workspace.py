@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 SPLITS = ["labelled"] * 3 + ["unlabelled"] * 4 + ["test"] * 2
-"""Of the cases case_000, case_001 ... whose scans are a few bytes: enough for the DAG."""
+"""Splits of ``case_000``, ``case_001`` … Their scans are a few bytes, enough for the DAG."""
 
 
 TINY = {
@@ -37,11 +37,11 @@ TINY = {
     "predict": {"overlap": 0.25},
     "evaluate": {"bootstrap": 100},
 }
-"""An experiment that learns next to nothing, in a minute."""
+"""An experiment of about a minute, which learns almost nothing."""
 
 
 WITHHELD = "withheld.txt"
-"""In a workspace that has it, whoever opens a file that it lists is noted: see ``guard/sitecustomize.py``."""
+"""A list of withheld files: it is recorded who opens them, see ``guard/sitecustomize.py``."""
 
 
 @dataclass(frozen=True)
@@ -52,41 +52,38 @@ class Workspace:
     configfile: str | None = "config.yaml"
 
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run Snakemake; the caller looks at the return code."""
+        """Run Snakemake; the caller checks the return code."""
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
         command += ["--configfile", self.configfile] if self.configfile else []
         command += ["--cores", "2", *arguments]
-        guard = {
-            "PYTHONPATH": str(ROOT / "tests" / "support" / "guard"),
-            "HSTF_WITHHELD": str(self.folder / WITHHELD),
-        }
+        environment = dict(os.environ)
+        if (self.folder / WITHHELD).is_file():
+            environment["PYTHONPATH"] = str(ROOT / "tests" / "support" / "guard")
+            environment["HSTF_WITHHELD"] = str(self.folder / WITHHELD)
         return subprocess.run(
-            command,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            env=os.environ | (guard if (self.folder / WITHHELD).is_file() else {}),
+            command, cwd=self.folder, capture_output=True, text=True, env=environment
         )
 
     def jobs(self, *arguments: str) -> dict[str, int]:
-        """How many jobs of each rule a run would have; target rules, which run nothing, are left out."""
+        """Return the number of jobs of each rule in a dry run, without the target ``all``."""
         done = self.snakemake(*arguments, "--dry-run", "--quiet", "rules")
         assert done.returncode == 0, done.stdout + done.stderr
-        table = re.search(
-            r"^Job stats:\n.*\n-+.*\n((?:\w+ +\d+\n)+)", done.stdout + done.stderr, re.MULTILINE
-        )
-        counts = dict(line.split() for line in table[1].splitlines()) if table else {}
+        pattern = r"^Job stats:\n.*\n-+.*\n((?:\w+ +\d+\n)+)"
+        table = re.search(pattern, done.stdout + done.stderr, re.MULTILINE)
+        if table is None:
+            return {}
+        counts = dict(line.split() for line in table[1].splitlines())
         return {rule: int(n) for rule, n in counts.items() if rule not in ("all", "total")}
 
     def refusal(self, *arguments: str) -> str:
-        """What a dry run prints that must refuse to start, in sentences."""
+        """Return the output of a dry run that must fail with a message and without a traceback."""
         done = self.snakemake(*arguments, "--dry-run")
         assert done.returncode == 1
         assert "Traceback" not in done.stdout + done.stderr
         return done.stdout + done.stderr
 
     def run(self, *arguments: str) -> str:
-        """Run the workflow for real; returns what it printed."""
+        """Run the workflow for real; return its output."""
         done = self.snakemake(*arguments, "--show-failed-logs")
         assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
         return done.stdout + done.stderr
@@ -98,13 +95,13 @@ class Workspace:
         path.write_text(yaml.safe_dump(content | sections, sort_keys=False))
 
     def decide(self, *rows: str) -> None:
-        """Write the reviewers' decisions: ``round,case_id,action,reviewer,date,reason``."""
+        """Write decisions of reviewers: rows ``round,case_id,action,reviewer,date,reason``."""
         path = self.folder / "overrides" / "decisions.csv"
         path.parent.mkdir(exist_ok=True)
         path.write_text("\n".join(["round,case_id,action,reviewer,date,reason", *rows]) + "\n")
 
     def copy_to(self, folder: Path) -> "Workspace":
-        """The same folder elsewhere, with its time stamps and Snakemake's memory."""
+        """Copy the folder with its time stamps and Snakemake's records; return the copy."""
         shutil.copytree(self.folder, folder, dirs_exist_ok=True)
         return Workspace(folder, self.configfile)
 
@@ -112,7 +109,7 @@ class Workspace:
 def write_sheet(
     folder: Path, splits: Sequence[str], image: str = "{}.nii.gz", label: str = "{}_label.nii.gz"
 ) -> None:
-    """A case sheet with the cases ``case_000`` ... of ``splits``."""
+    """Write a case sheet with a case of each of ``splits``: ``case_000``, ``case_001`` …"""
     names = [f"case_{number:03d}" for number in range(len(splits))]
     rows = [
         f"{name},{image.format(name)},{label.format(name)},{split}"
@@ -122,7 +119,7 @@ def write_sheet(
 
 
 def withhold(folder: Path, sheet: Path) -> None:
-    """List what only ``check`` and ``evaluate`` may open: test cases, and the labels of unlabelled ones."""
+    """List what only ``check`` and ``evaluate`` may open: test cases, labels of other cases."""
     with sheet.open() as stream:
         rows = list(csv.DictReader(stream))
     images = set(rows[0]) - {"case_id", "label", "split", "group", "site"}

@@ -111,8 +111,8 @@ def ranks(stage):
 def side_by_side(count):
     """Threads of one of `count` similar jobs, times the ALIKE experiments of a comparison.
 
-    On one machine they share the cores: two trainings on one core each finish before two trainings that
-    take turns on both. On a cluster each job has the cores of its node.
+    On one machine they divide the cores among themselves: two trainings on one core each finish before two
+    trainings that take turns on both. On a cluster each job has the cores of its node.
     """
 
     def of_job(w):

@@ -1,9 +1,13 @@
-"""Notes who opens a withheld file. Python imports this first when the folder is on ``PYTHONPATH``.
+"""Record which stage opens a withheld file.
 
-``HSTF_WITHHELD`` names a list of files, relative to its own folder. Beside it, ``stages.txt`` gets a line for each ``hstf``
-command that starts, and ``opened.txt`` one for each file of the list that such a command, or a process of it, opens.
-``scores.txt`` gets the same for each file of that folder in a folder ``evaluation``: what is told there was learned from
-withheld labels.
+Python imports this module at its start if this folder is on ``PYTHONPATH``. ``HSTF_WITHHELD`` is
+the path of a list of files, relative to the folder of the list. Three files are written next to it:
+
+- ``stages.txt`` gets a line for each ``hstf`` command that starts.
+- ``opened.txt`` gets a line for each file of the list that such a command, or one of its processes,
+  opens.
+- ``scores.txt`` gets a line for each file in a folder ``evaluation`` that they open, because these
+  scores were computed from withheld labels.
 """
 
 import os
@@ -12,7 +16,8 @@ from pathlib import Path
 
 
 def _guard(listing: Path) -> None:
-    folder, stage = listing.parent.resolve(), os.environ["HSTF_STAGE"]
+    folder = listing.parent.resolve()
+    stage = os.environ["HSTF_STAGE"]
     withheld = {(folder / line).resolve() for line in listing.read_text().splitlines()}
     names = {path.name for path in withheld}
 
