@@ -30,6 +30,7 @@ from hstf.experiment.plan import Plan
 from hstf.imaging.arrays import write_array
 from hstf.method.objectives.registry import student_objective
 from hstf.method.objectives.supervision import supervised
+from hstf.models.base import SegmentationNetwork
 from hstf.runtime.devices import autocast, choose_device
 from hstf.stages.plan.decide import batch_size, level_channels, network_levels
 from hstf.training.batch import Batch
@@ -231,13 +232,13 @@ def objective_of(config: Config, stage: Stage) -> Objective:
     return supervised(config) if stage == "warmup" else student_objective(config)
 
 
-def vary(network: torch.nn.Module, variants: Sequence[str]) -> None:
+def vary(network: SegmentationNetwork, variants: Sequence[str]) -> None:
     """Switch on variants that may make a network faster on a GPU and are not the default."""
     torch.backends.cudnn.benchmark = "benchmark" in variants
     if "channels_last" in variants:
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     if "compile" in variants:
-        network.pyramid = torch.compile(network.pyramid, dynamic=False)  # type: ignore[method-assign, operator]
+        network.pyramid = torch.compile(network.pyramid, dynamic=False)  # type: ignore[method-assign]
 
 
 @dataclass(frozen=True)
