@@ -360,7 +360,8 @@ def test_readers_refuse_voxels_of_a_metre(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_readers_do_not_unpack_a_gzip_bomb(tmp_path: Path, place: str) -> None:
     """Two megabytes contain two gigabytes of zeros, which are not unpacked into memory."""
-    path, bomb = tmp_path / "bomb.nii.gz", zeros(2 << 30)
+    path = tmp_path / "bomb.nii.gz"
+    bomb = zeros(2 << 30)
     if place == "behind the voxels":
         path.write_bytes(gzip.compress(header() + VOXELS) + bomb)
     elif place == "before the voxels":

@@ -161,7 +161,8 @@ def test_phantom_options_quote_the_folder() -> None:
 
 
 def test_overrides_in_force_refuses_links_out_of_the_folder(tmp_path: Path) -> None:
-    outside, folder = tmp_path / "outside", tmp_path / "overrides"
+    outside = tmp_path / "outside"
+    folder = tmp_path / "overrides"
     write_text(outside / "label.nii.gz", "secret")
     write_text(outside / "round_2" / "b.nii.gz", "secret")
     (folder / "round_1").mkdir(parents=True)

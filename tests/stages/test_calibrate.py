@@ -55,7 +55,8 @@ def drawn_sample(temperature: float, voxels: int = 40_000) -> VoxelSample:
     """
     rng = np.random.default_rng(3)
     logits = rng.normal(0, 1.5, (3, voxels)).clip(-3, 3)
-    stated, true = (np.exp(z) / np.exp(z).sum(axis=0) for z in (logits, logits / temperature))
+    stated = np.exp(logits) / np.exp(logits).sum(axis=0)
+    true = np.exp(logits / temperature) / np.exp(logits / temperature).sum(axis=0)
     label = (rng.random(voxels) > true.cumsum(axis=0)[:2]).sum(axis=0).astype(np.uint8)
     return VoxelSample(np.rint(255 * stated).astype(np.uint8), label)
 
@@ -73,7 +74,8 @@ def test_fit_temperature_lowers_the_calibration_error() -> None:
     calibrated = VoxelSample(
         apply_temperature(sample.probabilities, fit_temperature(sample)), sample.label
     )
-    before, after = (reliability(s, 3, 20) for s in (sample, calibrated))
+    before = reliability(sample, 3, 20)
+    after = reliability(calibrated, 3, 20)
     assert all(b.error > 0.1 and a.error < 0.03 for b, a in zip(before, after, strict=True))
 
 
@@ -138,10 +140,8 @@ def test_confidence_threshold_does_not_fall_with_a_stricter_target(
     seed: int, target: float
 ) -> None:
     accuracy = np.random.default_rng(seed).random(10)
-    low, high = (
-        confidence_threshold(curve(*accuracy), CalibrateConfig(target_precision=t))
-        for t in (target * 0.9, target)
-    )
+    low = confidence_threshold(curve(*accuracy), CalibrateConfig(target_precision=target * 0.9))
+    high = confidence_threshold(curve(*accuracy), CalibrateConfig(target_precision=target))
     assert 0.5 <= low <= high <= 0.95
 
 
@@ -230,7 +230,8 @@ def test_recall_warnings_names_a_structure_that_is_not_found() -> None:
 
 def test_with_gains_refuses_a_rule_that_lowers_the_dice() -> None:
     """A stray voxel goes at no cost; of an organ that was lost in its middle half would go."""
-    whole, torn = ball_case("a", 0), ball_case("b", 0)
+    whole = ball_case("a", 0)
+    torn = ball_case("b", 0)
     torn.output.probabilities[:, 7:9] = np.array([255, 0], np.uint8)[:, None, None, None]
     for cases, helps in (([whole], True), ([torn], False), ([whole, torn], False)):
         rules = with_gains(KNOWN, cases)
@@ -252,7 +253,9 @@ def test_assemble_ranks_cases_and_survives_a_round_trip(tmp_path: Path) -> None:
     calibration.save(tmp_path / "calibration.json")
     assert Calibration.load(tmp_path / "calibration.json") == calibration
     json.loads((tmp_path / "calibration.json").read_text(), parse_constant=pytest.fail)  # no NaN
-    predicted = [calibration.predict_dice(f)["foreground"] for f in (s.features for s in scores)]
+    predicted = []
+    for score in scores:
+        predicted.append(calibration.predict_dice(score.features)["foreground"])
     assert predicted == sorted(predicted, reverse=True) and predicted[0] > predicted[-1]
     assert calibration.minimum_predicted_dice < min(predicted)
     assert calibration.evidence["dice"]["foreground"] == pytest.approx(
@@ -285,7 +288,8 @@ def test_learn_lesions_learns_from_each_component() -> None:
     model = learn_lesions([case], (1,), 1.0)
     assert (model.components, model.real) == (2, 1)  # the cube and the stray voxel
     sizes = [Component(1, ml, 0.8, 1.0, (0.0, 0.0, 0.0)) for ml in (0.001, 0.216)]
-    stray, cube = (model.probability(component) for component in sizes)
+    stray = model.probability(sizes[0])
+    cube = model.probability(sizes[1])
     assert cube > stray + 0.02  # equally sure, but of the size of the real one
     assert model.possible == 0.05
 
@@ -376,7 +380,8 @@ def make_out_of_fold(
     config = Config(cases=str(folder / "cases.csv"), output=str(folder), warmup={"folds": 2})  # type: ignore[arg-type]
     layout = Layout.of(config)
     for case_id, case in cases.items():
-        preprocessed, predicted = layout.preprocessed / case_id, layout.out_of_fold / case_id
+        preprocessed = layout.preprocessed / case_id
+        predicted = layout.out_of_fold / case_id
         geometry = Geometry.of((16,) * 3, np.eye(4), (1.0,) * 3)
         geometry.save(preprocessed / "geometry.json")
         write_array(preprocessed / "label.b2nd", case.label, 8)

@@ -54,14 +54,14 @@ def block() -> np.ndarray:
 def test_labels_uses_automatic_labels_and_skips_rejected_cases(config: Config) -> None:
     assert labels(config, 1, SHARD) == 2
     layout = Layout.of(config)
-    good, bad = (rows(config)[case_id] for case_id in CASES)
+    good = rows(config)[CASES[0]]
+    bad = rows(config)[CASES[1]]
     assert (good["source"], good["round"], good["predicted_dice"]) == ("automatic", 1, 0.95)
     assert (bad["source"], bad["files"], bad["sha256"]) == ("rejected", [], [])
     assert not (layout.labels(1) / "bad.nii.gz").exists()
     for name in ("good.nii.gz", "good.weight.nii.gz"):
-        pseudo, used = (
-            read_label(folder / name).data for folder in (layout.pseudo_labels(1), layout.labels(1))
-        )
+        pseudo = read_label(layout.pseudo_labels(1) / name).data
+        used = read_label(layout.labels(1) / name).data
         np.testing.assert_array_equal(pseudo, used)
     target = read_array(layout.labels(1) / "good" / "target.b2nd")
     centre = tuple(n // 2 for n in target.shape[1:])
@@ -94,7 +94,8 @@ def test_labels_uses_a_corrected_label_of_a_rejected_case(config: Config) -> Non
 def test_labels_keeps_every_scribble_of_a_corrected_label(config: Config) -> None:
     """The grid has a larger spacing than the file, and every curve is one voxel wide."""
     data = np.full(SHAPE, 9)
-    data[3, 2:20, 5], data[11, 2:20, 6] = 0, 3
+    data[3, 2:20, 5] = 0
+    data[11, 2:20, 6] = 3
     correct(config, "bad", data)
     labels(config, 1, SHARD)
     folder = Layout.of(config).labels(1)
@@ -114,7 +115,8 @@ def test_labels_uses_a_corrected_label_without_a_decision(config: Config) -> Non
 def test_labels_follows_the_decisions_of_reviewers(config: Config) -> None:
     decide(config, "1,bad,accept,Mo,,fine", "1,good,reject,Mo,,motion")
     labels(config, 1, SHARD)
-    good, bad = (rows(config)[case_id] for case_id in CASES)
+    good = rows(config)[CASES[0]]
+    bad = rows(config)[CASES[1]]
     assert (bad["source"], bad["reason"], bad["predicted_dice"]) == ("accepted", "fine", 0.3)
     assert (Layout.of(config).labels(1) / "bad" / "target.b2nd").is_file()
     assert (good["source"], good["files"]) == ("rejected", [])

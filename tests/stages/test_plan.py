@@ -158,7 +158,9 @@ def test_make_plan_halves_only_even_edges_of_a_given_patch() -> None:
         (2, 2, 1),
         (2, 1, 1),
     )
-    with pytest.raises(HstfError, match=r"\(40, 36, 33\) can be halved 3 times, but 5 stages need 4"):
+    with pytest.raises(
+        HstfError, match=r"\(40, 36, 33\) can be halved 3 times, but 5 stages need 4"
+    ):
         planned(SMALL, patch_size=(40, 36, 33), stages=5)
     with pytest.raises(HstfError, match=r"can be halved 0 times"):
         planned(SMALL, patch_size=(33, 33, 33))
@@ -184,7 +186,9 @@ def test_plan_survives_a_round_trip(tmp_path: Path) -> None:
     content = chosen.to_json()
     del content["strides"]
     write_json(tmp_path / "plan.json", content)
-    with pytest.raises(HstfError, match=r"run the stage 'plan' again\.\n  - strides: Field required"):
+    with pytest.raises(
+        HstfError, match=r"run the stage 'plan' again\.\n  - strides: Field required"
+    ):
         Plan.load(tmp_path / "plan.json")
 
 
@@ -276,7 +280,8 @@ def test_plan_scales_ct_by_scribbles(tmp_path: Path) -> None:
     config = experiment(tmp_path, "ct", label=True)
     for number in range(3):
         scribbles = np.full((24, 20, 10), 9, np.uint8)
-        scribbles[9, 9, 3:7], scribbles[3, 5:15, 4] = 1, 0
+        scribbles[9, 9, 3:7] = 1
+        scribbles[3, 5:15, 4] = 0
         write_nifti(tmp_path / f"label_{number}.nii.gz", scribbles, np.diag([-0.75, -0.75, 2.0, 1]))
     sparse = config.model_copy(update={"labels": {"background": 0, "foreground": 1, "ignore": 9}})
     ct = plan(sparse).normalisation[0]

@@ -127,7 +127,8 @@ def test_preprocess_writes_all_files_of_labelled_cases(config: Config, tmp_path:
         "locations.npy",
         "geometry.json",
     }
-    image, label = read_array(folder / "image.b2nd"), read_array(folder / "label.b2nd")
+    image = read_array(folder / "image.b2nd")
+    label = read_array(folder / "label.b2nd")
     assert (image.dtype, image.shape) == (np.float16, (1, 18, 21, 12))
     assert (label.dtype, label.shape) == (np.uint8, (18, 21, 12))
     geometry = Geometry.load(folder / "geometry.json")
@@ -273,10 +274,12 @@ def test_class_locations_are_random_and_reproducible() -> None:
 
 def test_class_locations_include_background_scribbles() -> None:
     dense = np.zeros((20, 20, 20), np.uint8)
-    dense[:2], dense[5, 5, 2:12] = 255, 1
+    dense[:2] = 255
+    dense[5, 5, 2:12] = 1
     sparse = np.where(dense == 0, 255, dense).astype(np.uint8)
     sparse[9, 9, :7] = 0
-    of_dense, of_sparse = (class_locations(label, 2, "case") for label in (dense, sparse))
+    of_dense = class_locations(dense, 2, "case")
+    of_sparse = class_locations(sparse, 2, "case")
     assert set(of_dense[:, 0]) == {1}, "of a dense label any patch shows some"
     np.testing.assert_array_equal(of_sparse[:10], of_dense)
     np.testing.assert_array_equal(of_sparse[10:], [[0, 9, 9, z] for z in range(7)])

@@ -80,7 +80,8 @@ def test_refine_case_counts_the_voxels_of_each_step() -> None:
 
 
 def test_judge_states_its_reason() -> None:
-    known, section = calibration(), RefineConfig()
+    known = calibration()
+    section = RefineConfig()
     features = {
         agreement: {"organ": {"confidence": 0.9, "scales": agreement}} for agreement in (0.6, 0.9)
     }
@@ -107,7 +108,8 @@ def test_judge_states_its_reason() -> None:
 def test_refine_writes_labels_weights_overlays_and_a_table(config: Config) -> None:
     assert refine(config, 1, SHARD) == 2
     folder = Layout.of(config).pseudo_labels(1)
-    label, weight = (nib.load(folder / f"good{end}") for end in (".nii.gz", ".weight.nii.gz"))
+    label = nib.load(folder / "good.nii.gz")
+    weight = nib.load(folder / "good.weight.nii.gz")
     for image in (label, weight):
         assert image.shape == SHAPE and image.get_data_dtype() == np.uint8
         np.testing.assert_allclose(image.affine, AFFINE)
@@ -321,7 +323,8 @@ def lesion_case(likely: float) -> TtaSummary:
     A lesion is possible in three other voxels.
     """
     p = np.zeros((3, 12, 12, 12))
-    p[0], p[1] = 0.98, 0.02
+    p[0] = 0.98
+    p[1] = 0.02
     p[:, 2:10, 2:10, 2:10] = np.array([0.02, 0.96, 0.02])[:, None, None, None]
     p[:, 5, 5, 4:7] = np.array([0.02, 0.98 - likely, likely])[:, None]
     p[:, 8, 8, 4:7] = np.array([0.02, 0.68, 0.3])[:, None]

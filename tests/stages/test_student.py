@@ -87,7 +87,9 @@ def test_student_does_not_learn_from_rejected_cases(
     assert [row["step"] for row in rows] == [4, 6]
     assert all(row["csc_predictions"] > 0 for row in rows)
     terms = ("segmentation", "zoomed_segmentation", "csc_predictions", "csc_features")
-    assert all(row["loss"] == pytest.approx(sum(row[t] for t in terms), rel=1e-4) for row in rows)
+    for row in rows:
+        total = sum(row[term] for term in terms)
+        assert row["loss"] == pytest.approx(total, rel=1e-4)
 
 
 def test_other_cases_treats_corrected_labels_as_labels(tmp_path: Path) -> None:
@@ -172,8 +174,11 @@ def test_other_cases_without_pseudo_labels_reads_no_label(
 
 def test_other_cases_leaves_out_the_cases_that_the_member_predicts(tmp_path: Path) -> None:
     config, _ = experiment(tmp_path, student={"members": 2})
-    learned = [{case.case_id for case in other_cases(config, 1, f"seed_{k}")} for k in range(2)]
-    assert learned == [set(learned_cases(config, 1, f"seed_{k}", ["u_0", "u_2"])) for k in range(2)]
+    learned = []
+    for member in ("seed_0", "seed_1"):
+        found = {case.case_id for case in other_cases(config, 1, member)}
+        assert found == set(learned_cases(config, 1, member, ["u_0", "u_2"]))
+        learned.append(found)
     assert learned[0] | learned[1] == {"u_0", "u_2"}
 
 
@@ -207,7 +212,8 @@ def test_student_starts_from_the_previous_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, _ = experiment(tmp_path, student={"start": "previous_round", "steps": 1})
-    layout, previous = Layout.of(config), fresh_network(5)
+    layout = Layout.of(config)
+    previous = fresh_network(5)
     save_network(layout.weights(0, "fold_0"), previous, {})
     started: list[dict[str, Tensor]] = []
 
@@ -247,7 +253,8 @@ def test_start_weights_returns_the_member_of_the_same_position(tmp_path: Path) -
 def test_self_training_adds_consistency_with_a_ramp(tmp_path: Path) -> None:
     csc = {"every": 3, "ramp": 0.5, "prediction_weight": 0.4, "feature_weight": 0.1}
     config, _ = write_experiment(tmp_path, student={"steps": 12, "csc": csc})
-    objective, batch = self_training(config), some_batch(config, [False, True])
+    objective = self_training(config)
+    batch = some_batch(config, [False, True])
     terms = {
         step: objective(new_state(config, step), some_batch(config, [False, True]))
         for step in range(7)
@@ -286,7 +293,8 @@ def test_self_training_with_pseudo_weight_zero_ignores_pseudo_labels(tmp_path: P
     config, _ = write_experiment(
         tmp_path, student={"pseudo_weight": 0, "csc": {"prediction_weight": 0, "feature_weight": 0}}
     )
-    state, batch = new_state(config), some_batch(config, [False, True])
+    state = new_state(config)
+    batch = some_batch(config, [False, True])
     found = gradient(state.network, self_training(config)(state, batch)["segmentation"])
     logits = state.network.pyramid(batch.weak[:1]).logits
     expected = gradient(state.network, pyramid_loss(logits, batch.target[:1], batch.weight[:1]))
@@ -296,7 +304,8 @@ def test_self_training_with_pseudo_weight_zero_ignores_pseudo_labels(tmp_path: P
 def test_self_training_multiplies_weights_by_pseudo_weight(tmp_path: Path) -> None:
     no_csc = {"prediction_weight": 0, "feature_weight": 0}
     config, _ = write_experiment(tmp_path, student={"pseudo_weight": 0.3, "csc": no_csc})
-    state, batch = new_state(config), some_batch(config, [False, True])
+    state = new_state(config)
+    batch = some_batch(config, [False, True])
     weight = batch.weight * torch.tensor([1, 0.3]).reshape(2, 1, 1, 1, 1)
     expected = pyramid_loss(state.network.pyramid(batch.weak).logits, batch.target, weight)
     assert self_training(config)(state, batch)["segmentation"].item() == pytest.approx(
@@ -309,7 +318,8 @@ def test_self_training_without_deep_supervision_uses_the_finest_level(tmp_path: 
     config, _ = write_experiment(
         tmp_path, network={"deep_supervision": False}, student={"csc": no_csc}
     )
-    state, batch = new_state(config), some_batch(config, [False, True])
+    state = new_state(config)
+    batch = some_batch(config, [False, True])
     expected = pyramid_loss(
         state.network.pyramid(batch.weak).logits[:1], batch.target, batch.weight
     )
@@ -355,7 +365,8 @@ def test_self_training_runs_the_ema_network_only_if_needed(
 ) -> None:
     csc = {"every": 2}
     config, _ = write_experiment(tmp_path, student={"steps": 10, "ema_blend": 0.5, "csc": csc})
-    objective, asked = self_training(config), []
+    objective = self_training(config)
+    asked = []
     for step in range(10):
         state = new_state(config, step)
         pyramid = state.ema.pyramid
@@ -388,7 +399,8 @@ def test_blend_targets_changes_only_pseudo_labels_inside_the_scan(tmp_path: Path
 
 def test_self_training_learns_from_the_blended_target(tmp_path: Path) -> None:
     config, _ = write_experiment(tmp_path, student={"steps": 10, "ema_blend": 1.0, "csc": OFF})
-    state, batch = new_state(config, step=7), some_batch(config, [False, True])
+    state = new_state(config, step=7)
+    batch = some_batch(config, [False, True])
     logits = state.network.pyramid(batch.weak).logits
     target = batch.target.clone()
     target[1] = logits[0].softmax(1)[1].detach()  # the EMA is still the network

@@ -84,10 +84,8 @@ def test_teacher_writes_arrays_agreement_and_a_row(
 ) -> None:
     assert teacher(experiment.config, 1, "unlabelled_0") == 2
     folder = experiment.layout.teacher(1) / "case_2"
-    probabilities, uncertainty = (
-        read_array(folder / "probabilities.b2nd"),
-        read_array(folder / "uncertainty.b2nd"),
-    )
+    probabilities = read_array(folder / "probabilities.b2nd")
+    uncertainty = read_array(folder / "uncertainty.b2nd")
     assert (probabilities.dtype, probabilities.shape) == (np.uint8, (3, *SHAPE))
     assert (uncertainty.dtype, uncertainty.shape) == (np.uint8, (3, *SHAPE))
     assert np.abs(probabilities.sum(axis=0, dtype=int) - 255).max() <= 2
@@ -150,10 +148,8 @@ def test_teacher_compares_snapshots_with_the_ensemble(experiment: Experiment) ->
     )
     teacher(config, 1, "unlabelled_0")
     folder = experiment.layout.teacher(1) / "case_2"
-    plain, probabilities = (
-        read_json(folder / "agreement.json"),
-        read_array(folder / "probabilities.b2nd"),
-    )
+    plain = read_json(folder / "agreement.json")
+    probabilities = read_array(folder / "probabilities.b2nd")
     for seed, member in enumerate(members(config, 0)):
         save_weights(experiment.layout.weights(0, member), member, seed, (seed + 7, seed))
     assert teacher(config, 1, "unlabelled_0") == 2

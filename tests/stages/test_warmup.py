@@ -40,7 +40,9 @@ def test_held_out_cases_holds_out_each_patient_once(
     assert Counter(case.case_id for part in parts for case in part) == Counter(
         c.case_id for c in labelled
     )
-    patients = [{case.group for case in part} for part in parts]
+    patients = []
+    for part in parts:
+        patients.append({case.group for case in part})
     assert sum(map(len, patients)) == len(set(groups)), "a patient is in two folds"
     assert max(map(len, patients)) - min(map(len, patients)) <= 1
     assert held_out_cases(config, "seed_0", labelled) == []
@@ -51,7 +53,8 @@ def test_held_out_cases_holds_out_each_patient_once(
 
 def test_held_out_cases_depends_on_the_seed(tmp_path: Path) -> None:
     config, _ = write_experiment(tmp_path, "abcdef", unlabelled=0)
-    labelled, found = read_cases(config).of(Split.LABELLED), set()
+    labelled = read_cases(config).of(Split.LABELLED)
+    found = set()
     for seed in range(6):
         part = held_out_cases(config.model_copy(update={"seed": seed}), "fold_0", labelled)
         found.add(frozenset(case.case_id for case in part))
@@ -77,11 +80,14 @@ def test_warmup_does_not_read_a_fold_before_it_is_predicted(
 ) -> None:
     """Files of the held-out cases are out of reach while the member learns."""
     config, _ = write_experiment(tmp_path, "aabc")
-    layout, sheet = Layout.of(config), read_cases(config)
+    layout = Layout.of(config)
+    sheet = read_cases(config)
     held_out = {case.case_id for case in held_out_cases(config, "fold_1", sheet.of(Split.LABELLED))}
     sources: list[PatchSource] = []
     read: set[str] = set()
-    region, train, predict = TrainingCase.region, member_module.train, stage.predict_out_of_fold
+    region = TrainingCase.region
+    train = member_module.train
+    predict = stage.predict_out_of_fold
 
     def hidden(state, source, *arguments):  # type: ignore[no-untyped-def]
         sources.append(source)

@@ -82,7 +82,8 @@ def tiny_experiment(
             "predict": {"flip_axes": [1], "amp": "off"},
         }
     )
-    layout, plan = Layout.of(config), tiny_plan(len(modalities))
+    layout = Layout.of(config)
+    plan = tiny_plan(len(modalities))
     plan.save(layout.plan)
     calibration().save(layout.calibration)
     for seed, member in enumerate(members(config, 1)):

@@ -30,8 +30,9 @@ def opened(folder: Path, name: str = "opened.txt") -> dict[str, set[str]]:
 
 def guarded(folder: Path, *command: str) -> None:
     """Run a command with the guard."""
+    folders = [str(ROOT / "tests" / "support" / "guard"), str(ROOT)]
     guard = {
-        "PYTHONPATH": str(ROOT / "tests" / "support" / "guard"),
+        "PYTHONPATH": os.pathsep.join(folders),
         "HSTF_WITHHELD": str(folder / WITHHELD),
     }
     subprocess.run(command, cwd=folder, env=os.environ | guard, check=True, capture_output=True)
