@@ -31,7 +31,7 @@ from hstf.runtime.files import (
 
 
 def names(folder: Path) -> list[str]:
-    """What lies in ``folder``, hidden files too."""
+    """Names of the files in ``folder``, hidden files too."""
     return sorted(path.name for path in folder.iterdir())
 
 
@@ -54,8 +54,8 @@ def test_the_temporary_name_keeps_all_suffixes(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_a_sentence(tmp_path: Path) -> None:
     write_text(tmp_path / "table.csv", "old")
-    told = r"table.csv: could not be written \(No space left on device\)"
-    with pytest.raises(HstfError, match=told), atomic_path(tmp_path / "table.csv") as path:
+    message = r"table.csv: could not be written \(No space left on device\)"
+    with pytest.raises(HstfError, match=message), atomic_path(tmp_path / "table.csv") as path:
         path.write_text("half")
         Path("/dev/full").write_text("x")
     assert (tmp_path / "table.csv").read_text() == "old"

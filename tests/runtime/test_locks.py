@@ -80,7 +80,7 @@ def test_lock_run_removes_the_locks_of_a_killed_run_only(
     assert not lock.exists()
 
 
-def test_lease_gives_the_least_used_device(tmp_path: Path) -> None:
+def test_lease_chooses_the_least_used_device(tmp_path: Path) -> None:
     code = "print(lease(['0', 'GPU-b', '2'], Path(sys.argv[1])), flush=True); time.sleep(60)"
     processes = [in_another_process(code, tmp_path / "leases") for _ in range(4)]
     assert [process.first for process in processes] == ["0", "1", "2", "0"]  # type: ignore[attr-defined]
