@@ -37,6 +37,7 @@ from hstf.method.exported_model import (
     weights_path,
 )
 from hstf.method.plr.calibration import prediction_rules
+from hstf.models.registry import load_network, save_network
 from hstf.runtime.documents import Document, Part
 from hstf.runtime.errors import join_problems
 from hstf.runtime.files import sha256_file, write_text
@@ -108,8 +109,6 @@ def _complete_folder(target: Path) -> Iterator[Path]:
 
 def _copy_weights(weights: Mapping[str, Path], folder: Path) -> list[ModelMember]:
     """Save the weights of each member without the names of cases."""
-    from hstf.models.registry import load_network, save_network
-
     members = []
     for name, path in weights.items():
         network, facts = load_network(path)

@@ -276,7 +276,7 @@ def test_check_accepts_the_configurations_of_the_repository(
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"warmup": {"folds": 9}}, "warmup.folds is 9 but there are 3 labelled patients"),
+        ({"warmup": {"folds": 9}}, "warmup.folds is 9, but there are 3 labelled patients"),
         ({"compare": {"seeds": [0, 0]}}, "has a value twice"),
         ({"reuse": {"data": "results/nowhere"}}, "is not an experiment"),
     ],
