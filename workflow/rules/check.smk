@@ -1,5 +1,6 @@
-# All problems of all scans and labels in one go, before any compute is spent. All training waits for it, so
-# it depends on what training reads. A test case or withheld label that changes later concerns `evaluate` only.
+# All problems of all scans and labels at once, before any training. Every training waits for this rule, so it
+# depends only on what a training reads. If a test case or a withheld label changes later, only `evaluate` runs
+# again.
 
 
 rule check:

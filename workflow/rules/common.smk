@@ -1,4 +1,4 @@
-# What all rules use: the experiment, and inputs that depend on more than a name. `w` are the wildcards of a
+# What all rules use: the experiment, and functions that return the inputs of a job. `w` are the wildcards of a
 # job. The file that includes this one sets CONFIG and ALIKE: config.smk for the experiment of a run, cell.smk
 # for an experiment of a comparison.
 

@@ -1,4 +1,4 @@
-# The only stage that reads test cases and withheld labels. Nothing is selected from what it writes.
+# The only stage that reads test cases and withheld labels. No model and no threshold is selected from its results.
 
 
 rule evaluate_shard:

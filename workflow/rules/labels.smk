@@ -1,4 +1,4 @@
-# What the student learns from: pseudo-labels, and manual overrides where there are any.
+# What the student learns from: pseudo-labels and corrected labels.
 
 
 rule labels_shard:
