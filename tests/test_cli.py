@@ -18,7 +18,9 @@ WITHOUT_TORCH = (
     "calibrate",
     "refine",
     "labels",
+    "evaluate",
     "report",
+    "compare",
     "track",
     "config",
 )

@@ -25,6 +25,9 @@ SLOW_PACKAGES = {
 }
 """Packages that a function may import, so that a command that does not need them starts fast."""
 
+EXCEPTIONS = {"hstf/stages/evaluate/stage.py"}
+"""Modules whose functions import a module of the package, so that a job starts without PyTorch."""
+
 
 def imports_in_functions(path: Path) -> Iterator[tuple[int, str]]:
     """Yield line and package of each import within a function."""
@@ -41,7 +44,10 @@ def imports_in_functions(path: Path) -> Iterator[tuple[int, str]]:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_functions_import_only_slow_packages(path: Path) -> None:
-    found = [(line, name) for line, name in imports_in_functions(path) if name not in SLOW_PACKAGES]
+    allowed = set(SLOW_PACKAGES)
+    if str(path.relative_to(ROOT)) in EXCEPTIONS:
+        allowed.add("hstf")
+    found = [(line, name) for line, name in imports_in_functions(path) if name not in allowed]
     assert found == []
 
 

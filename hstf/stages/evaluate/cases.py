@@ -17,7 +17,7 @@ from hstf.experiment.context import StageContext
 from hstf.experiment.plan import Plan
 from hstf.experiment.tables import EVALUATION
 from hstf.imaging.label_values import IGNORED, to_label_values
-from hstf.imaging.regions import Structures, structure_mask
+from hstf.imaging.regions import structure_mask
 from hstf.imaging.sparse_labels import is_sparse
 from hstf.imaging.volumes import Volume, read_image, write_like
 from hstf.method.inference import Prediction, Predictor
@@ -29,7 +29,7 @@ from hstf.scoring.averages import finite_or_none, mean
 from hstf.scoring.documents import CaseScores
 from hstf.scoring.lesion_detection import CaseLesions, find_lesions
 from hstf.scoring.metrics import EMPTY_DICE, score, structure_dice
-from hstf.stages.evaluate.references import read_reference
+from hstf.stages.evaluate.references import lesion_structures, read_reference
 
 COLUMNS = ("dice", "hd95_mm", "asd_mm")
 """Metrics in the table of a shard."""
@@ -260,11 +260,6 @@ def score_case(
         lesions=lesions,
         members=members,
     )
-
-
-def lesion_structures(config: Config) -> Structures:
-    """Return the structures that consist of lesions."""
-    return {name: config.structures[name] for name in config.structures if name in config.lesions}
 
 
 def _find_lesions(

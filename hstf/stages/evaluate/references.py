@@ -6,6 +6,7 @@ from hstf.config.experiment import Config
 from hstf.experiment.cases import Case
 from hstf.imaging.affines import geometry_mismatch
 from hstf.imaging.label_values import class_indices
+from hstf.imaging.regions import Structures
 from hstf.imaging.volumes import Volume, read_label
 from hstf.runtime.errors import HstfError
 
@@ -45,3 +46,8 @@ def read_reference(
             " A label must have the geometry of its image. Export it again."
         )
     return class_indices(label.data, config, case.reference)
+
+
+def lesion_structures(config: Config) -> Structures:
+    """Return the structures that consist of lesions."""
+    return {name: config.structures[name] for name in config.structures if name in config.lesions}

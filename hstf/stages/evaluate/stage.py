@@ -13,8 +13,6 @@ writes. Predictions are scored in native space.
 import argparse
 
 from hstf.experiment.context import StageContext
-from hstf.stages.evaluate.cases import evaluate_shard
-from hstf.stages.evaluate.scales import evaluate_scales
 from hstf.stages.evaluate.summary import summarise_round
 
 
@@ -22,9 +20,24 @@ def run(args: argparse.Namespace) -> int:
     """Score a shard, or test cases at other scales, or summarise the round."""
     context = StageContext.of_arguments(args, "evaluate")
     if args.scales:
-        evaluate_scales(context)
+        _evaluate_scales(context)
     elif args.shard is None:
         summarise_round(context)
     else:
-        evaluate_shard(context, args.shard)
+        _evaluate_shard(context, args.shard)
     return 0
+
+
+# A summary needs no network: without these imports it does not load PyTorch, which takes seconds.
+
+
+def _evaluate_shard(context: StageContext, shard: str) -> None:
+    from hstf.stages.evaluate.cases import evaluate_shard
+
+    evaluate_shard(context, shard)
+
+
+def _evaluate_scales(context: StageContext) -> None:
+    from hstf.stages.evaluate.scales import evaluate_scales
+
+    evaluate_scales(context)

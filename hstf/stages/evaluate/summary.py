@@ -29,8 +29,8 @@ from hstf.scoring.documents import (
 from hstf.scoring.lesion_detection import Lesion, LesionSummary, summarise
 from hstf.scoring.metrics import METRICS
 from hstf.scoring.significance import Interval, mean_interval
-from hstf.stages.evaluate.cases import lesion_structures
 from hstf.stages.evaluate.pseudo_label_scores import score_pseudo_labels
+from hstf.stages.evaluate.references import lesion_structures
 
 
 def summarise_round(context: StageContext) -> EvaluationSummary:
