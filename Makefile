@@ -10,7 +10,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 CORES ?= all
-COVERAGE ?= 80   # percent of lines and branches that the tests must reach
+COVERAGE ?= 95   # percent of lines and branches that the tests must reach
 BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 
