@@ -13,6 +13,7 @@ from hstf.config.compare import CompareConfig
 from hstf.config.evaluate import EvaluateConfig, PredictConfig
 from hstf.config.merge import merge
 from hstf.config.methods import METHODS, Method
+from hstf.config.names import modality_problems, name_problems
 from hstf.config.network import NetworkConfig
 from hstf.config.phantom import PhantomConfig
 from hstf.config.plan import PlanConfig
@@ -49,7 +50,7 @@ class Config(Section):
     labels: dict[str, int] = {"background": 0, "foreground": 1}
     """Name and file value of each class. ``background`` is 0 unless it is given. ``ignore`` marks
     voxels of unknown class, for instance the unmarked voxels of scribbles. Such voxels are left out
-    of training and scores."""
+    of training and scores. A name has at most 100 visible characters, without ``;`` and ``=``."""
     regions: dict[str, tuple[str, ...]] = {}
     """Overlapping regions and the classes of each: ``{whole_tumour: [necrosis, oedema,
     enhancing]}``. The network has a sigmoid output for each region, and refinement and scores use
@@ -63,7 +64,7 @@ class Config(Section):
     never a result."""
     modalities: dict[str, Modality] = {"image": "mr"}
     """Image columns of the case sheet in channel order, and the modality of each: mr, ct, pet, us
-    or other."""
+    or other. A column cannot be called case_id, label, split, group, site or plan."""
     seed: int = Field(0, ge=0)
     """Seed of all random numbers."""
     rounds: int = Field(2, ge=0)
@@ -135,7 +136,10 @@ class Config(Section):
     @field_validator("labels")
     @classmethod
     def _sort_labels(cls, labels: dict[str, int]) -> dict[str, int]:
-        """Put the background first and check the values."""
+        """Put the background first and check names and values."""
+        found = name_problems(labels)
+        if found:
+            raise ValueError("; ".join(found))
         ordered = {BACKGROUND: labels.get(BACKGROUND, 0)} | labels
         values = list(ordered.values())
         if len(set(values)) < len(values):
@@ -146,9 +150,18 @@ class Config(Section):
             raise ValueError(f"label values must be between 0 and 255, found {ordered}")
         return ordered
 
+    @field_validator("modalities")
+    @classmethod
+    def _check_modalities(cls, modalities: dict[str, Modality]) -> dict[str, Modality]:
+        found = modality_problems(modalities)
+        if found:
+            raise ValueError("; ".join(found))
+        return modalities
+
     @model_validator(mode="after")
     def _check_regions(self) -> Self:
-        found = region_problems(self.regions, self.class_names[1:])
+        found = name_problems(self.regions)
+        found += region_problems(self.regions, self.class_names[1:])
         if found:
             raise ValueError(f"regions: {'; '.join(found)}")
         return self

@@ -44,7 +44,7 @@ STAGES: dict[str, Dependencies] = {
     ),
     "calibrate": Dependencies(7, ("calibrate", "refine", "labels", "regions", "lesions", "seed")),
     "teacher": Dependencies(3, ("teacher", "labels", "regions", "seed", "preprocess.chunk")),
-    "refine": Dependencies(7, ("refine", "labels", "regions", "lesions", "preprocess.chunk")),
+    "refine": Dependencies(8, ("refine", "labels", "regions", "lesions", "preprocess.chunk")),
     "labels": Dependencies(
         4, ("labels", "student.soft_targets", "preprocess.chunk", "check.affine_tolerance_mm")
     ),
@@ -56,7 +56,7 @@ STAGES: dict[str, Dependencies] = {
         free_keys=("check.affine_tolerance_mm", "compare"),
     ),
     "report": Dependencies(
-        1,
+        2,
         ("report", "evaluate"),
         # Tables and models that the report reads are made again if one of these keys is edited.
         free_keys=(
@@ -71,7 +71,7 @@ STAGES: dict[str, Dependencies] = {
         ),
     ),
     "compare": Dependencies(
-        2,
+        3,
         ("compare.methods", "compare.seeds", "evaluate.bootstrap"),
         # An edit of one of these keys runs the compared experiments again.
         free_keys=("labels", "regions", "seed"),

@@ -193,12 +193,12 @@ REFINE = Table(
         ),
         Column("weight_mean", "number", "Mean voxel weight of the foreground.", "0 to 1"),
         Column(
-            "predicted_dice_<structure>",
+            "predicted_dice_of_<structure>",
             "number",
             "Predicted Dice of each structure.",
             "Dice",
         ),
-        Column("volume_ml_<structure>", "number", "Volume of each structure.", "ml"),
+        Column("volume_ml_of_<structure>", "number", "Volume of each structure.", "ml"),
         FILES,
         SHA256,
     ],
@@ -467,17 +467,17 @@ ROUNDS = Table(
             "Dice",
         ),
         Column("warnings", "text", "Structures whose scores are no evidence."),
-        Column("dice_<structure>", "number", "Mean test Dice of each structure.", "Dice"),
+        Column("dice_of_<structure>", "number", "Mean test Dice of each structure.", "Dice"),
         Column(
-            "present_<structure>",
+            "present_dice_of_<structure>",
             "number",
             "Mean over the cases that have the structure, if some lack it.",
             "Dice",
             optional=True,
         ),
-        Column("f1_<structure>", "number", "Lesion-wise F1 score.", "0 to 1", optional=True),
+        Column("f1_of_<structure>", "number", "Lesion-wise F1 score.", "0 to 1", optional=True),
         Column(
-            "false_positives_<structure>", "number", "False lesions.", "per scan", optional=True
+            "false_positives_of_<structure>", "number", "False lesions.", "per scan", optional=True
         ),
     ],
 )
@@ -495,7 +495,7 @@ COMPARE_CELLS = Table(
         Column("asd_mm", "number", "Mean surface distances.", "mm"),
         Column("cpu_s", "number", "CPU time of the jobs of this round, without evaluation.", "s"),
         Column("wall_s", "number", "Wall-clock time of the same jobs.", "s"),
-        Column("dice_<structure>", "number", "Mean test Dice of each structure.", "Dice"),
+        Column("dice_of_<structure>", "number", "Mean test Dice of each structure.", "Dice"),
     ],
 )
 
@@ -531,8 +531,8 @@ COMPARE_TABLE = Table(
         Column("label_gap_fraction", "number", "The same, starting from `supervised`."),
         Column("cpu_s", "number", "CPU time of all jobs of a seed.", "s"),
         Column("wall_s", "number", "Wall-clock time of all jobs of a seed.", "s"),
-        Column("<metric>_<structure>", "number", "Mean for each structure.", "Dice or mm"),
-        Column("<metric>_<structure>_sd", "number", "Its standard deviation.", "Dice or mm"),
+        Column("<metric>_of_<structure>", "number", "Mean for each structure.", "Dice or mm"),
+        Column("<metric>_sd_of_<structure>", "number", "Its standard deviation.", "Dice or mm"),
     ],
 )
 

@@ -37,7 +37,7 @@ class Column:
     """A column of a table."""
 
     name: str
-    """Name, or a template such as ``dice_<structure>`` for one column per structure."""
+    """Name, or a template such as ``dice_of_<structure>`` for one column per structure."""
     kind: Kind
     meaning: str
     """One sentence for the documentation."""
@@ -89,7 +89,7 @@ class Table:
         """Return the columns of a file.
 
         Args:
-            structures: classes or regions; a column ``..._<structure>`` is there once for each.
+            structures: classes or regions; a column ``..._of_<structure>`` is there once for each.
             rows: rows of the file; they decide which optional columns there are.
         """
         header: list[str] = []

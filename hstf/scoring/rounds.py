@@ -99,13 +99,13 @@ def _structure_columns(summary: EvaluationSummary) -> dict[str, Any]:
     """Return the columns of single structures."""
     columns = {}
     for name, scores in summary.classes.items():
-        columns[f"dice_{name}"] = scores.dice.mean
+        columns[f"dice_of_{name}"] = scores.dice.mean
     presence = {name: scores.presence for name, scores in summary.classes.items()}
     for name in may_be_absent(presence):
-        columns[f"present_{name}"] = presence[name].present.dice.mean
+        columns[f"present_dice_of_{name}"] = presence[name].present.dice.mean
     for name, lesions in summary.lesions.items():
-        columns[f"f1_{name}"] = lesions.f1.mean
-        columns[f"false_positives_{name}"] = lesions.false_positives_per_scan
+        columns[f"f1_of_{name}"] = lesions.f1.mean
+        columns[f"false_positives_of_{name}"] = lesions.false_positives_per_scan
     return columns
 
 

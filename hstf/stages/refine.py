@@ -242,7 +242,7 @@ class CaseRefinement:
         volumes = membership(structures) @ voxels * prod(source.spacing) / 1000
         columns["weight_mean"] = mean_weight(label, weight)
         for name, volume in zip(structures, volumes, strict=True):
-            columns[f"volume_ml_{name}"] = float(volume)
+            columns[f"volume_ml_of_{name}"] = float(volume)
         return columns
 
     def _write_target(
@@ -294,5 +294,5 @@ def _row(verdict: Verdict, refined: Refined) -> dict[str, Any]:
     for step in STEPS:
         row[step] = refined.changed.get(step, 0)
     for name, value in verdict.predicted.items():
-        row[f"predicted_dice_{name}"] = value
+        row[f"predicted_dice_of_{name}"] = value
     return row

@@ -46,6 +46,8 @@ METRICS_PER_REQUEST = 1000
 """Upper bound of MLflow."""
 PARAMETERS_PER_REQUEST = 100
 """Upper bound of MLflow."""
+DIGEST_LENGTH = 8
+"""Number of hexadecimal digits that keep changed names apart."""
 MAXIMUM_OVERLAYS = 8
 MAXIMUM_REASON = 2000
 """Number of characters of the reason in ``track.json``."""
@@ -248,11 +250,11 @@ def _parameters(context: StageContext) -> dict[str, str]:
     if context.layout.plan.is_file():
         plan = Plan.load(context.layout.plan)
         values["planned"] = plan.model_dump(mode="json", include=PLAN_KEYS)
-    return {metric_name(name): str(value) for name, value in flatten(values, ".")}
+    return {name: str(value) for name, value in flatten(values, ".")}
 
 
 def flatten(content: Mapping[str, Any], separator: str) -> Iterator[tuple[str, Any]]:
-    """Yield the values of nested mappings with their paths.
+    """Yield the values of nested mappings with their paths, which MLflow accepts.
 
     Args:
         content: the mappings.
@@ -263,21 +265,35 @@ def flatten(content: Mapping[str, Any], separator: str) -> Iterator[tuple[str, A
         [('a/b', 1), ('c', 2)]
     """
     for key, value in content.items():
+        name = metric_name(str(key))
         if not isinstance(value, Mapping):
-            yield str(key), value
+            yield name, value
             continue
-        for name, inner in flatten(value, separator):
-            yield f"{key}{separator}{name}", inner
+        for inner_name, inner in flatten(value, separator):
+            yield f"{name}{separator}{inner_name}", inner
 
 
 def metric_name(text: str) -> str:
-    """Replace the characters that MLflow refuses in names."""
-    return re.sub(
-        r"[^\w\-. /]",
+    """Return a part of a path that MLflow accepts; different texts have different names.
+
+    Characters that MLflow refuses are replaced. A few digits of a digest then keep names apart that
+    differ in these characters only, such as two names in Chinese.
+
+    Example:
+        >>> metric_name("left kidney")
+        'left kidney'
+        >>> metric_name("kidney (left)")
+        'kidney _left_-72a21ac6'
+    """
+    name = re.sub(
+        r"[^\w\-. ]",
         "_",
         text,
         flags=re.ASCII,
     )
+    if name == text and name.strip("."):
+        return name
+    return f"{name}-{sha256_json(text)[:DIGEST_LENGTH]}"
 
 
 def _curves(
@@ -294,7 +310,7 @@ def _curves(
         for column, cell in row.items():
             value = None if column == "step" else finite_or_none(cell)
             if value is not None:
-                points.append((metric_name(f"{prefix}/{column}"), row["step"], value))
+                points.append((f"{prefix}/{metric_name(column)}", row["step"], value))
     return points
 
 
@@ -305,7 +321,7 @@ def _summary_scores(layout: Layout, number: int) -> dict[str, float]:
     scores = {}
     for name, value in flatten(summary, "/"):
         if isinstance(value, int | float):
-            scores[metric_name(f"test/{name}")] = float(value)
+            scores[f"test/{name}"] = float(value)
     return scores
 
 

@@ -117,7 +117,7 @@ def test_compare_writes_means_over_seeds(table: dict[str, dict[str, Any]]) -> No
     for method, row in table.items():
         assert row["dice"] == pytest.approx(DICE[method], abs=1e-5)
         assert row["dice_sd"] == pytest.approx(np.std([-0.01, 0.01], ddof=1), abs=1e-5)
-        assert row["dice_anterior"] == pytest.approx(DICE[method] - 0.02, abs=1e-5)
+        assert row["dice_of_anterior"] == pytest.approx(DICE[method] - 0.02, abs=1e-5)
         assert row["hd95_mm"] == pytest.approx(2 - DICE[method], abs=1e-5)
 
 

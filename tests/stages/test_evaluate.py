@@ -166,8 +166,8 @@ def test_summarise_round_warns_about_a_class_that_is_never_predicted(
     ]
     row = rounds_table(report_context(config))[0]
     assert row["warnings"] == summary.warnings[0]
-    assert row["present_tumour"] == 0
-    assert "present_liver" not in row
+    assert row["present_dice_of_tumour"] == 0
+    assert "present_dice_of_liver" not in row
 
 
 def test_summarise_round_counts_false_alarms_as_zero(
@@ -208,8 +208,8 @@ def test_summarise_round_scores_each_lesion(
         ("c", "hit", 48),
     ]
     row = rounds_table(report_context(config))[0]
-    assert row["f1_tumour"] == found.f1.mean
-    assert row["false_positives_tumour"] == pytest.approx(1 / 3)
+    assert row["f1_of_tumour"] == found.f1.mean
+    assert row["false_positives_of_tumour"] == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize(("empty", "dice", "cases"), [("one", 1.0, 3), ("exclude", None, 2)])
@@ -362,7 +362,7 @@ def test_rounds_table_compares_rounds_with_the_warm_up(
     assert second["gain_low"] <= gain <= second["gain_high"]
     assert "only 2 patients" in second["note"]
     assert compare_with_warmup(report_context(config), 1).patients == 2
-    assert second["dice_liver"] == student.classes["liver"].dice.mean
+    assert second["dice_of_liver"] == student.classes["liver"].dice.mean
     assert second["pseudo_label_dice"] == student.pseudo_labels.dice.mean
     written = ROUNDS.records(Layout.of(config).rounds_table)
     assert written[1]["dice"] == pytest.approx(student.dice.mean, rel=1e-5)

@@ -119,7 +119,7 @@ def test_refine_writes_labels_weights_overlays_and_a_table(config: Config) -> No
     assert 2 * (truth & (data == 3)).sum() / (truth.sum() + (data == 3).sum()) > 0.93
     row = rows(config)["good"]
     assert (row["components"], row["holes"], row["previous_round"]) == (1, 1, 0)
-    assert row["volume_ml_organ"] == pytest.approx((data == 3).sum() * 2.4 / 1000, rel=1e-4)
+    assert row["volume_ml_of_organ"] == pytest.approx((data == 3).sum() * 2.4 / 1000, rel=1e-4)
     assert row["files"] == ["good.nii.gz", "good.weight.nii.gz", "good.target.b2nd"]
     for case_id in CASES:
         assert Image.open(folder / "overlays" / f"{case_id}.png").size[0] == 720

@@ -20,7 +20,7 @@ from hstf.experiment.tables import HISTORY, LABELS, REFINE
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import write_json, write_text
 from hstf.stages import track as module
-from hstf.stages.track import RoundLog, Tracking, metric_name
+from hstf.stages.track import RoundLog, Tracking, flatten, metric_name
 
 
 @pytest.fixture
@@ -282,5 +282,15 @@ def test_track_uses_a_password_of_the_environment_and_never_shows_it(
     assert "geheim" not in str(collect(config, 1))
 
 
-def test_metric_name_replaces_characters() -> None:
-    assert metric_name("test/dice/linker Ventrikel (LV, ä)") == "test/dice/linker Ventrikel _LV_ __"
+def test_metric_name_replaces_characters_and_keeps_names_apart() -> None:
+    assert metric_name("linker Ventrikel") == "linker Ventrikel"
+    assert metric_name("Ventrikel (LV, ä)").startswith("Ventrikel _LV_ __-")
+    names = ["肝", "脾", "a b", "a_b", "a/b", "a(b", "..", ".", "", "low", "Low"]
+    assert len({metric_name(name) for name in names}) == len(names)
+
+
+def test_flatten_gives_no_two_values_the_same_path() -> None:
+    scores = {"dice": {"mean": 0.5}}
+    content = {"classes": {"a": {"presence": scores}, "a/presence": scores, "肝": 1, "脾": 2}}
+    paths = [path for path, _ in flatten(content, "/")]
+    assert len(set(paths)) == len(paths) == 4

@@ -325,8 +325,8 @@ class Fabricated:
             **NO_FILES,
         }
         for k, name in enumerate(CLASSES):
-            row[f"predicted_dice_{name}"] = dice
-            row[f"volume_ml_{name}"] = 100.0 * (k + 1)
+            row[f"predicted_dice_of_{name}"] = dice
+            row[f"volume_ml_of_{name}"] = 100.0 * (k + 1)
         return row
 
     def write_overlays(self, number: int, maximum: int) -> None:

@@ -50,7 +50,7 @@ def _main_cells(
     references: Sequence[str],
 ) -> list[Cell]:
     cells = [Cell(row["method"]), number_cell(row["seeds"], 0)]
-    cells += [_mean_cell(row, metric, metric) for metric in METRICS]
+    cells += [_mean_cell(row, metric) for metric in METRICS]
     cells.append(number_cell(row["dice_single"], DIGITS["dice"]))
     for name in references:
         cells += _change_cells(row, f"vs_{name}")
@@ -105,7 +105,7 @@ def structure_table(
     for row in rows:
         cells = [Cell(row["method"])]
         for metric in METRICS:
-            cells += [_mean_cell(row, f"{metric}_{name}", metric) for name in structures]
+            cells += [_mean_cell(row, metric, f"_of_{name}") for name in structures]
         table_cells.append(cells)
     return Table(
         f"By {kind}",
@@ -117,13 +117,19 @@ def structure_table(
 
 def _mean_cell(
     row: Row,
-    column: str,
     metric: str,
+    suffix: str = "",
 ) -> Cell:
-    """Return a cell with a mean and, with several seeds, its standard deviation."""
+    """Return a cell with a mean and, with several seeds, its standard deviation.
+
+    Args:
+        row: the row.
+        metric: the metric.
+        suffix: ``_of_<structure>``; empty for the mean over the structures.
+    """
     digits = DIGITS[metric]
-    cell = number_cell(row[column], digits)
-    deviation = row[f"{column}_sd"]
+    cell = number_cell(row[f"{metric}{suffix}"], digits)
+    deviation = row[f"{metric}_sd{suffix}"]
     if deviation is None:
         return cell
     text = f"{cell.text} ± {number_text(deviation, digits)}"

@@ -113,5 +113,5 @@ def cell_rows(
             row["wall_s"] = scores.compute.wall
             dice_of_structures = scores.structure_means("dice")
             for name, dice in zip(structures, dice_of_structures, strict=True):
-                row[f"dice_{name}"] = dice
+                row[f"dice_of_{name}"] = dice
             yield row

@@ -150,7 +150,7 @@ def columns(structures: Sequence[str]) -> list[str]:
     names += ["gap_fraction", "label_gap_fraction", "cpu_s", "wall_s"]
     for metric in METRICS:
         for structure in structures:
-            names += [f"{metric}_{structure}", f"{metric}_{structure}_sd"]
+            names += [f"{metric}_of_{structure}", f"{metric}_sd_of_{structure}"]
     return names
 
 
@@ -161,20 +161,30 @@ def _means_over_seeds(
     """Return mean and standard deviation over the seeds of each metric, also for each structure."""
     row: dict[str, float | None] = {}
     for metric in METRICS:
-        row |= _over_seeds(metric, [scores.mean(metric) for scores in entry.seeds])
+        row |= _over_seeds(metric, "", [scores.mean(metric) for scores in entry.seeds])
         by_seed = [scores.structure_means(metric) for scores in entry.seeds]
         for name, values in zip(structures, np.transpose(by_seed), strict=True):
-            row |= _over_seeds(f"{metric}_{name}", values)
+            row |= _over_seeds(metric, f"_of_{name}", values)
     return row
 
 
 def _over_seeds(
-    name: str,
+    metric: str,
+    suffix: str,
     scores: Iterable[float],
 ) -> dict[str, float | None]:
-    """Return mean and sample standard deviation; one seed has no deviation."""
+    """Return mean and sample standard deviation; one seed has no deviation.
+
+    Args:
+        metric: the metric.
+        suffix: ``_of_<structure>``; empty for the mean over the structures.
+        scores: score of each seed.
+    """
     numbers = existing(scores)
-    return {name: mean(numbers), f"{name}_sd": sample_deviation(numbers)}
+    return {
+        f"{metric}{suffix}": mean(numbers),
+        f"{metric}_sd{suffix}": sample_deviation(numbers),
+    }
 
 
 def common_seeds(*entries: Entry) -> list[int]:

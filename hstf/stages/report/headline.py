@@ -205,8 +205,8 @@ def _worse_structures(results: Results) -> list[str]:
     last = results.scores[-1]
     sentences = []
     for name in results.structures:
-        before = to_number(first[f"dice_{name}"])
-        after = to_number(last[f"dice_{name}"])
+        before = to_number(first[f"dice_of_{name}"])
+        after = to_number(last[f"dice_of_{name}"])
         if before is not None and after is not None and after - before < -WORSE_STRUCTURE:
             sentences.append(
                 f"The Dice of {name} decreased from {number_text(before)} to {number_text(after)}."

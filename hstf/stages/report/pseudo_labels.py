@@ -16,7 +16,7 @@ CASE_COLUMNS = (
     Column("why", "Reason"),
     Column("weight_mean", "Mean voxel weight", digits=2),
     Column("previous_round_dice", "Dice with previous round", digits=3),
-    Column("volume_ml_<structure>", "<structure> (ml)", digits=1),
+    Column("volume_ml_of_<structure>", "<structure> (ml)", digits=1),
 )
 """Columns of the table of cases. To show another column of ``refine.csv``, add a line here."""
 

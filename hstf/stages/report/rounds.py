@@ -79,7 +79,7 @@ def _structures_table(results: Results) -> Table:
     columns.append(Column("change", "Change", digits=3, signed=True, tone="tone"))
     rows = []
     for name in results.structures:
-        dices = {str(row["round"]): to_number(row[f"dice_{name}"]) for row in results.scores}
+        dices = {str(row["round"]): to_number(row[f"dice_of_{name}"]) for row in results.scores}
         values = list(dices.values())
         change = difference(values[-1], values[0]) if len(values) > 1 else None
         rows.append({"name": name, **dices, "change": change, "tone": change_tone(change)})
@@ -166,7 +166,7 @@ def _presence_row(
 
 def _rounds_figure(results: Results, figures: Figures) -> Block:
     columns: dict[str, list[float | None]] = {}
-    names = [f"dice_{name}" for name in results.structures]
+    names = [f"dice_of_{name}" for name in results.structures]
     for key in ("dice", "dice_low", "dice_high", *names):
         columns[key] = [to_number(row[key]) for row in results.scores]
     figure = dice_by_round(
@@ -174,7 +174,7 @@ def _rounds_figure(results: Results, figures: Figures) -> Block:
         columns["dice"],
         columns["dice_low"],
         columns["dice_high"],
-        {name: columns[f"dice_{name}"] for name in results.structures},
+        {name: columns[f"dice_of_{name}"] for name in results.structures},
     )
     caption = (
         f"Thick line and numbers below: mean over the {results.kinds}, with its 95% confidence"
