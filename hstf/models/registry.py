@@ -23,7 +23,7 @@ from hstf.models.levels import attended_level, total_stride, voxel_at
 from hstf.models.pair import Pair
 from hstf.models.regions import RegionNetwork
 from hstf.runtime.errors import HstfError
-from hstf.runtime.files import write_torch
+from hstf.runtime.torch_files import read_torch, write_torch
 
 PAIR = "pair"
 NAMES = (*NETWORKS, PAIR)
@@ -163,7 +163,7 @@ def load_network(
         HstfError: if the file is missing, damaged or of another kind.
     """
     with _explained_errors(path):
-        content = torch.load(path, map_location=device, weights_only=True)
+        content = read_torch(path, device)
         network = _restore(content["spec"], content["state_dict"], device)
         return network, json.loads(content["meta"])
 
@@ -178,7 +178,7 @@ def load_snapshots(
         HstfError: if the file is missing, damaged or of another kind.
     """
     with _explained_errors(path):
-        content = torch.load(path, map_location=device, weights_only=True)
+        content = read_torch(path, device)
         snapshots = content.get("snapshots", [])
         return [_restore(content["spec"], weights, device) for weights in snapshots]
 

@@ -79,19 +79,6 @@ def write_text_if_changed(target: Path, text: str) -> None:
         write_text(target, text)
 
 
-def write_torch(target: Path, content: Any) -> None:
-    """Write tensors and plain values with ``torch.save``, atomically."""
-    import torch
-
-    with atomic_path(target) as path, path.open("wb") as stream:
-        try:
-            torch.save(content, stream)
-        except RuntimeError as error:
-            # On a full disk torch raises an error of its own instead of the one of the disk.
-            cause = error.__context__
-            raise cause if isinstance(cause, OSError) else error from None
-
-
 def write_json(target: Path, content: Any) -> None:
     """Write ``content`` as indented JSON, atomically. NaN is refused, because JSON has none."""
     write_text(target, json.dumps(content, indent=2, allow_nan=False) + "\n")

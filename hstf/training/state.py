@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hstf.config.training import TrainingConfig
 from hstf.models.base import SegmentationNetwork
-from hstf.runtime.files import write_torch
+from hstf.runtime.torch_files import DamagedFile, read_torch, write_torch
 from hstf.training.distributed import from_first_rank, is_first_rank
 
 FILE = "state.pt"
@@ -131,9 +131,9 @@ def _read(path: Path, fingerprint: str) -> tuple[dict[str, Any] | None, str]:
     if not path.is_file():
         return None, "starts at step 0"
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many types of errors for damaged files
-        return None, f"starts at step 0: {path} is damaged ({type(error).__name__})"
+        content = read_torch(path)
+    except (DamagedFile, OSError) as error:
+        return None, f"starts at step 0: {path} is damaged ({error})"
     if content["fingerprint"] != fingerprint:
         return None, f"starts at step 0: {path} belongs to other inputs or another configuration"
     return content, f"resumes at step {content['step']}"

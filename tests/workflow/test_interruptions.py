@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from support.check_files import Data
+from support.damage import flip_bit
 from support.processes import in_another_process
 from support.recovery import Record, copy_or_die, recovery
 from support.stages import check, members
@@ -93,8 +94,10 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return trained(config)
 
 
-def test_warmup_starts_again_from_a_truncated_checkpoint(
+@pytest.mark.parametrize("damage", ["truncated checkpoint", "flipped bit in a checkpoint"])
+def test_warmup_starts_again_from_a_damaged_checkpoint(
     tmp_path: Path,
+    damage: str,
     uninterrupted: dict[str, str],
     capsys: pytest.CaptureFixture[str],
     record_property: Record,
@@ -103,25 +106,38 @@ def test_warmup_starts_again_from_a_truncated_checkpoint(
     assert warmup(path) == 0
     layout = Layout.of(config)
     state = layout.training_state(0, "seed_0") / "state.pt"
-    state.write_bytes(state.read_bytes()[: state.stat().st_size // 2])
+    if damage == "truncated checkpoint":
+        state.write_bytes(state.read_bytes()[: state.stat().st_size // 2])
+    else:
+        flip_bit_of_the_optimiser(state)
     layout.weights(0, "seed_0").unlink()
     capsys.readouterr()
-    with recovery(
-        record_property, "truncated checkpoint", "the training starts again and reports it"
-    ):
+    with recovery(record_property, damage, "the training starts again and reports it"):
         assert warmup(path) == 0
     assert f"starts at step 0: {state} is damaged" in capsys.readouterr().out
     assert trained(config) == uninterrupted
 
 
-def test_teacher_refuses_truncated_weights(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def flip_bit_of_the_optimiser(state: Path) -> None:
+    """Flip a bit of the running mean of the gradient of some weights."""
+    optimiser = torch.load(state, weights_only=True)["optimizer"]["state"]
+    values = max((entry["exp_avg"] for entry in optimiser.values()), key=torch.Tensor.numel)
+    start = state.read_bytes().index(values.numpy().tobytes())
+    flip_bit(state, 8 * start + 22)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped"])
+def test_teacher_refuses_damaged_weights(
+    tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config, path = write_experiment(tmp_path)
     for seed, member in enumerate(members(config, 0)):
         save_weights(Layout.of(config).weights(0, member), member, seed)
     weights = Layout.of(config).weights(0, "fold_1")
-    weights.write_bytes(weights.read_bytes()[:5000])
+    if damage == "truncated":
+        weights.write_bytes(weights.read_bytes()[:5000])
+    else:
+        flip_bit(weights)
     assert main(["teacher", "--config", str(path), "--round", "1", "--shard", "unlabelled_0"]) == 1
     assert f"{weights}: cannot be read as weights" in capsys.readouterr().err
     assert not Layout.of(config).teacher_table(1, "unlabelled_0").exists()
