@@ -7,6 +7,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from hstf import __version__
@@ -134,7 +135,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     module = importlib.import_module(COMMANDS[args.command].module)
     try:
-        return module.run(args)
+        with _record(args):
+            return module.run(args)
     except HstfError as error:
         return _fail(args.command, str(error))
     except (MemoryError, RuntimeError) as error:
@@ -146,6 +148,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"hstf {args.command}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+def _record(args: argparse.Namespace) -> AbstractContextManager[None]:
+    """Return a context that records what the results of a stage are made from."""
+    if not COMMANDS[args.command].module.startswith("hstf.stages."):
+        return nullcontext()
+    return importlib.import_module("hstf.experiment.records").record_command(args)
 
 
 def _fail(command: str, message: str) -> int:

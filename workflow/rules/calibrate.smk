@@ -3,9 +3,10 @@
 
 rule calibrate:
     input:
-        plan=LAYOUT.plan,
-        cases=[LAYOUT.preprocessed_table(shard) for shard in LABELLED],
-        out_of_fold=[LAYOUT.out_of_fold_table(f"fold_{k}") for k in range(CONFIG.warmup.folds)],
+        plan=ancient(LAYOUT.plan),
+        cases=ancient([LAYOUT.preprocessed_table(shard) for shard in LABELLED]),
+        out_of_fold=ancient([LAYOUT.out_of_fold_table(f"fold_{k}") for k in range(CONFIG.warmup.folds)]),
+        key=key("calibrate"),
     output:
         LAYOUT.calibration,
     log:
@@ -18,7 +19,6 @@ rule calibrate:
         runtime=120,
     params:
         config=str(LAYOUT.config),
-        parameters=parameters("calibrate"),
     message:
         "calibrating on the out-of-fold predictions"
     shell:

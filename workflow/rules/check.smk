@@ -5,8 +5,9 @@
 
 rule check:
     input:
-        images=[image for case in TRAINING for image in case.images],
-        labels=[case.training_label for case in SHEET.of(Split.LABELLED)],
+        images=ancient([image for case in TRAINING for image in case.images]),
+        labels=ancient([case.training_label for case in SHEET.of(Split.LABELLED)]),
+        key=key("check"),
     output:
         report(LAYOUT.check, category="Data", caption="../report/check.rst"),
     log:
@@ -19,8 +20,6 @@ rule check:
         runtime=240,
     params:
         config=str(LAYOUT.config),
-        cases={case.case_id: [case.split, case.group] for case in TRAINING},
-        parameters=parameters("check"),
     message:
         "checking all scans"
     shell:

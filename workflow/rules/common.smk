@@ -1,10 +1,12 @@
 # What all rules use: the experiment, and functions that return the inputs of a job. `w` are the wildcards of a
-# job. The file that includes this one sets CONFIG and ALIKE: config.smk for the experiment of a run, cell.smk
-# for an experiment of a comparison.
+# job. The file that includes this one sets CONFIG, ALIKE and PREFIX: config.smk for the experiment of a run,
+# cell.smk for an experiment of a comparison.
+#
+# What runs is decided by content, not by time: the inputs of the rules are `ancient`, all but the key file of a job
+# (hstf/experiment/keys.py).
 
 import shlex
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 from hstf.experiment.cases import (
@@ -15,7 +17,8 @@ from hstf.experiment.cases import (
     refuse_no_test_cases,
 )
 from hstf.experiment.comparison import refuse_method
-from hstf.experiment.dependencies import stage_parameters
+from hstf.experiment.jobs import Job, Jobs, warmup_job
+from hstf.experiment.keys import Keys
 from hstf.experiment.layout import Layout
 from hstf.experiment.overrides import overrides_in_force, unused_overrides
 from hstf.experiment.schedule import Schedule
@@ -46,12 +49,27 @@ def read_overrides():
     return {number: overrides_in_force(LAYOUT, SCHEDULE, number, cases) for number in ROUNDS}
 
 
+def forced():
+    """Rules, without the prefix of a comparison, and files that the user wants to run again."""
+    settings = workflow.dag_settings
+    if settings is None:
+        return set()
+    names = set(settings.forcerun)
+    if settings.forcetargets:
+        names |= set(settings.targets)
+    return {name.removeprefix(PREFIX) for name in names}
+
+
 try:
     SHEET = read_cases(CONFIG)
     if CONFIG.phantom is None and workflow.is_main_process:
         refuse_missing_files(SHEET)
     refuse_few_patients(SHEET.of(Split.LABELLED), CONFIG.warmup.folds)
     OVERRIDES = read_overrides()
+    JOBS = Jobs(CONFIG, SHEET)
+    KEYS = Keys(JOBS, forced)
+    if workflow.is_main_process:
+        KEYS.refuse_edited(JOBS.all())
 except HstfError as error:
     raise WorkflowError(str(error)) from None
 
@@ -73,11 +91,21 @@ def round_of(w):
     return int(w.get("round", 0))
 
 
-def parameters(stage):
-    """The parameters of a stage in the round of a job. An edit reruns exactly what depends on it."""
+def job_of(rule, w):
+    """The job of a rule with its wildcards."""
+    part = w.get("shard") or w.get("member") or ""
+    if rule == "warmup_member":
+        return warmup_job(part)
+    number = w.get("round")
+    return Job(rule, None if number is None else int(number), part)
+
+
+def key(rule):
+    """The key file of a job. It is newer than the results if something that they depend on has changed."""
 
     def of_job(w):
-        return stage_parameters(CONFIG, stage, round_of(w))
+        job = job_of(rule, w)
+        return KEYS.file(job) if workflow.is_main_process else JOBS.key(job)
 
     return of_job
 
@@ -181,11 +209,6 @@ def previous_labels(w):
     return [LAYOUT.labels_shard_table(number - 1, w.shard)]
 
 
-def accepted_fraction(w):
-    """The maximum fraction of the cases that a round accepts."""
-    return CONFIG.for_round(int(w.round)).refine.accepted_fraction_in(int(w.round))
-
-
 def shard_overrides(w):
     in_force = OVERRIDES[int(w.round)]
     return [in_force[case.case_id] for case in CASES[w.shard] if case.case_id in in_force]
@@ -193,33 +216,6 @@ def shard_overrides(w):
 
 def override_files(w):
     return [override.file for override in shard_overrides(w) if override.file is not None]
-
-
-def override_rows(w):
-    """The overrides of a shard as plain text."""
-    rows = []
-    for override in shard_overrides(w):
-        rows.append({key: str(value) for key, value in asdict(override).items()})
-    return rows
-
-
-def dealt_patients(before):
-    """The patients of the unlabelled cases, if cross-fitting divides them among the members of a round.
-
-    The round is the one of the job, or the one `before` it.
-    """
-
-    def of_job(w):
-        if not SCHEDULE.rounds[int(w.round) - before].is_cross_fitted:
-            return {}
-        return {case.case_id: case.group for case in SHEET.of(Split.UNLABELLED)}
-
-    return of_job
-
-
-def shard_patients(w):
-    """Patient and site of each case of a shard: scores are grouped by them."""
-    return {case.case_id: [case.group, case.site] for case in CASES[w.shard]}
 
 
 def scored_pseudo_labels(w):

@@ -37,6 +37,7 @@ if CONFIG.compare is not None:
     rule compare:
         input:
             compared,
+            key=key("compare"),
         output:
             cells=LAYOUT.compare / "cells.csv",
             table=report(
@@ -60,7 +61,6 @@ if CONFIG.compare is not None:
             runtime=60,
         params:
             config=str(LAYOUT.config),
-            parameters=parameters("compare"),
         message:
             "comparing the methods"
         shell:

@@ -34,7 +34,8 @@ try:
 except HstfError as error:
     raise WorkflowError(str(error)) from None
 
-ALIKE = 1
+ALIKE = 1  # experiments that run at the same time
+PREFIX = ""  # of the names of the rules
 
 
 def begin_run():

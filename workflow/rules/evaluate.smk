@@ -3,11 +3,12 @@
 
 rule evaluate_shard:
     input:
-        plan=LAYOUT.plan,
-        calibration=LAYOUT.calibration,
-        models=round_weights,
-        images=shard_images,
-        references=shard_references,
+        plan=ancient(LAYOUT.plan),
+        calibration=ancient(LAYOUT.calibration),
+        models=ancient(round_weights),
+        images=ancient(shard_images),
+        references=ancient(shard_references),
+        key=key("evaluate_shard"),
     output:
         LAYOUT.evaluation_table("{round}", "{shard}"),
     log:
@@ -24,8 +25,6 @@ rule evaluate_shard:
         gpu=GPU,
     params:
         config=str(LAYOUT.config),
-        patients=shard_patients,
-        parameters=parameters("evaluate"),
     message:
         "round {wildcards.round}: predicting and scoring {wildcards.shard}"
     shell:
@@ -34,8 +33,9 @@ rule evaluate_shard:
 
 rule evaluate_table:
     input:
-        shards=[LAYOUT.evaluation_table("{round}", shard) for shard in TEST],
-        pseudo_labels=scored_pseudo_labels,
+        shards=ancient([LAYOUT.evaluation_table("{round}", shard) for shard in TEST]),
+        pseudo_labels=ancient(scored_pseudo_labels),
+        key=key("evaluate_table"),
     output:
         cases=LAYOUT.evaluation_cases("{round}"),
         members=LAYOUT.evaluation_members("{round}"),
@@ -54,7 +54,6 @@ rule evaluate_table:
         runtime=240,
     params:
         config=str(LAYOUT.config),
-        parameters=parameters("evaluate"),
     message:
         "round {wildcards.round}: scores"
     shell:

@@ -3,18 +3,16 @@
 
 rule export:
     input:
-        plan=LAYOUT.plan,
-        calibration=LAYOUT.calibration,
-        models=weights(CONFIG.rounds),
-        results=results(CONFIG.rounds),
+        plan=ancient(LAYOUT.plan),
+        calibration=ancient(LAYOUT.calibration),
+        models=ancient(weights(CONFIG.rounds)),
+        results=ancient(results(CONFIG.rounds)),
+        key=key("export"),
     output:
         model=LAYOUT.export / "model.json",
         metadata=LAYOUT.export / "configs" / "metadata.json",
         card=LAYOUT.export / "README.md",
-        members=[
-            LAYOUT.export / "members" / f"{member}.pt"
-            for member in SCHEDULE.members(CONFIG.rounds)
-        ],
+        members=[LAYOUT.export / "members" / f"{member}.pt" for member in SCHEDULE.members(CONFIG.rounds)],
     log:
         LOGS / "export.log",
     benchmark:
@@ -25,7 +23,6 @@ rule export:
         runtime=30,
     params:
         config=str(LAYOUT.config),
-        parameters=stage_parameters(CONFIG, "export", CONFIG.rounds),
     message:
         "exporting the model of the last round"
     shell:

@@ -3,10 +3,11 @@
 
 rule labels_shard:
     input:
-        cases=LAYOUT.preprocessed_table("{shard}"),
-        pseudo_labels=LAYOUT.pseudo_labels_table("{round}", "{shard}"),
-        verdicts=LAYOUT.refine("{round}"),
-        overrides=override_files,
+        cases=ancient(LAYOUT.preprocessed_table("{shard}")),
+        pseudo_labels=ancient(LAYOUT.pseudo_labels_table("{round}", "{shard}")),
+        verdicts=ancient(LAYOUT.refine("{round}")),
+        overrides=ancient(override_files),
+        key=key("labels_shard"),
     output:
         LAYOUT.labels_shard_table("{round}", "{shard}"),
     log:
@@ -19,8 +20,6 @@ rule labels_shard:
         runtime=240,
     params:
         config=str(LAYOUT.config),
-        decisions=override_rows,
-        parameters=parameters("labels"),
     message:
         "round {wildcards.round}: labels of {wildcards.shard}"
     shell:
@@ -29,7 +28,8 @@ rule labels_shard:
 
 rule labels_table:
     input:
-        [LAYOUT.labels_shard_table("{round}", shard) for shard in UNLABELLED],
+        ancient([LAYOUT.labels_shard_table("{round}", shard) for shard in UNLABELLED]),
+        key=key("labels_table"),
     output:
         report(
             LAYOUT.labels_table("{round}"),

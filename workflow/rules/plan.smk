@@ -3,9 +3,10 @@
 
 rule plan:
     input:
-        check=LAYOUT.check,
-        images=[image for case in TRAINING for image in case.images],
-        labels=[case.training_label for case in SHEET.of(Split.LABELLED)],
+        check=ancient(LAYOUT.check),
+        images=ancient([image for case in TRAINING for image in case.images]),
+        labels=ancient([case.training_label for case in SHEET.of(Split.LABELLED)]),
+        key=key("plan"),
     output:
         fingerprint=LAYOUT.fingerprint,
         plan=report(LAYOUT.plan, category="Data", caption="../report/plan.rst"),
@@ -19,7 +20,6 @@ rule plan:
         runtime=240,
     params:
         config=str(LAYOUT.config),
-        parameters=parameters("plan"),
     message:
         "planning"
     shell:

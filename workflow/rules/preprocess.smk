@@ -3,10 +3,11 @@
 
 rule preprocess_shard:
     input:
-        check=LAYOUT.check,
-        plan=LAYOUT.plan,
-        images=shard_images,
-        labels=shard_training_labels,
+        check=ancient(LAYOUT.check),
+        plan=ancient(LAYOUT.plan),
+        images=ancient(shard_images),
+        labels=ancient(shard_training_labels),
+        key=key("preprocess_shard"),
     output:
         LAYOUT.preprocessed_table("{shard}"),
     log:
@@ -21,7 +22,6 @@ rule preprocess_shard:
         runtime=480,
     params:
         config=str(LAYOUT.config),
-        parameters=parameters("preprocess"),
     message:
         "preprocessing {wildcards.shard}"
     shell:

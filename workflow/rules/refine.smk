@@ -3,10 +3,11 @@
 
 rule refine_shard:
     input:
-        calibration=LAYOUT.calibration,
-        cases=LAYOUT.preprocessed_table("{shard}"),
-        teacher=LAYOUT.teacher_table("{round}", "{shard}"),
-        previous=previous_labels,
+        calibration=ancient(LAYOUT.calibration),
+        cases=ancient(LAYOUT.preprocessed_table("{shard}")),
+        teacher=ancient(LAYOUT.teacher_table("{round}", "{shard}")),
+        previous=ancient(previous_labels),
+        key=key("refine_shard"),
     output:
         LAYOUT.pseudo_labels_table("{round}", "{shard}"),
     log:
@@ -19,7 +20,6 @@ rule refine_shard:
         runtime=480,
     params:
         config=str(LAYOUT.config),
-        parameters=parameters("refine"),
     message:
         "round {wildcards.round}: refining {wildcards.shard}"
     shell:
@@ -28,7 +28,8 @@ rule refine_shard:
 
 rule refine_table:
     input:
-        [LAYOUT.pseudo_labels_table("{round}", shard) for shard in UNLABELLED],
+        ancient([LAYOUT.pseudo_labels_table("{round}", shard) for shard in UNLABELLED]),
+        key=key("refine_table"),
     output:
         [LAYOUT.lesions("{round}")] if CONFIG.lesions else [],
         table=report(
@@ -46,7 +47,6 @@ rule refine_table:
         runtime=30,
     params:
         config=str(LAYOUT.config),
-        accepted_fraction=accepted_fraction,
     message:
         "round {wildcards.round}: table of all pseudo-labels"
     shell:

@@ -3,11 +3,12 @@
 
 rule report:
     input:
-        LAYOUT.check,
-        LAYOUT.fingerprint,
-        LAYOUT.plan,
-        LAYOUT.calibration,
-        [results(number) for number in (0, *ROUNDS)],
+        ancient(LAYOUT.check),
+        ancient(LAYOUT.fingerprint),
+        ancient(LAYOUT.plan),
+        ancient(LAYOUT.calibration),
+        ancient([results(number) for number in (0, *ROUNDS)]),
+        key=key("report"),
     output:
         html=report(LAYOUT.report, category="Report", caption="../report/report.rst"),
         provenance=LAYOUT.provenance,
@@ -22,7 +23,6 @@ rule report:
         runtime=120,
     params:
         config=str(LAYOUT.config),
-        parameters=parameters("report"),
     message:
         "writing the report"
     shell:

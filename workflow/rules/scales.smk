@@ -3,11 +3,12 @@
 
 rule evaluate_scales:
     input:
-        plan=LAYOUT.plan,
-        calibration=LAYOUT.calibration,
-        models=round_weights,
-        images=[image for case in SCALED for image in case.images],
-        references=references(SCALED),
+        plan=ancient(LAYOUT.plan),
+        calibration=ancient(LAYOUT.calibration),
+        models=ancient(round_weights),
+        images=ancient([image for case in SCALED for image in case.images]),
+        references=ancient(references(SCALED)),
+        key=key("evaluate_scales"),
     output:
         LAYOUT.evaluation_scales("{round}"),
     log:
@@ -21,8 +22,6 @@ rule evaluate_scales:
         gpu=GPU,
     params:
         config=str(LAYOUT.config),
-        scales=list(CONFIG.compare.scales),
-        parameters=parameters("evaluate"),
     message:
         "round {wildcards.round}: scoring at other input scales"
     shell:

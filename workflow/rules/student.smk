@@ -3,10 +3,11 @@
 
 rule student_member:
     input:
-        plan=LAYOUT.plan,
-        start=start_weights,
-        cases=training_cases,
-        labels=training_labels,
+        plan=ancient(LAYOUT.plan),
+        start=ancient(start_weights),
+        cases=ancient(training_cases),
+        labels=ancient(training_labels),
+        key=key("student_member"),
     output:
         weights=LAYOUT.weights("{round}", "{member}"),
         history=LAYOUT.history("{round}", "{member}"),
@@ -23,8 +24,6 @@ rule student_member:
         config=str(LAYOUT.config),
         # An interrupted training continues from here. It is no output: Snakemake deletes outputs of failed jobs.
         state=str(LAYOUT.training_state("{round}", "{member}")),
-        parameters=parameters("student"),
-        patients=dealt_patients(before=0),
     message:
         "round {wildcards.round}: training {wildcards.member}"
     shell:

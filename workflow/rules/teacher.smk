@@ -3,9 +3,10 @@
 
 rule teacher_shard:
     input:
-        plan=LAYOUT.plan,
-        models=previous_weights,
-        cases=LAYOUT.preprocessed_table("{shard}"),
+        plan=ancient(LAYOUT.plan),
+        models=ancient(previous_weights),
+        cases=ancient(LAYOUT.preprocessed_table("{shard}")),
+        key=key("teacher_shard"),
     output:
         LAYOUT.teacher_table("{round}", "{shard}"),
     log:
@@ -19,8 +20,6 @@ rule teacher_shard:
         gpu=GPU,
     params:
         config=str(LAYOUT.config),
-        parameters=parameters("teacher"),
-        patients=dealt_patients(before=1),
     message:
         "round {wildcards.round}: teacher predicts {wildcards.shard}"
     shell:

@@ -3,8 +3,9 @@
 
 rule track_round:
     input:
-        plan=LAYOUT.plan,
-        results=round_results,
+        plan=ancient(LAYOUT.plan),
+        results=ancient(round_results),
+        key=key("track_round"),
     output:
         LAYOUT.track("{round}"),
     log:
@@ -19,7 +20,6 @@ rule track_round:
         runtime=30,
     params:
         config=str(LAYOUT.config),
-        parameters=parameters("track"),
     message:
         "round {wildcards.round}: logging to MLflow"
     shell:

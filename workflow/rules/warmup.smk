@@ -3,8 +3,9 @@
 
 rule warmup_member:
     input:
-        plan=LAYOUT.plan,
-        cases=[LAYOUT.preprocessed_table(shard) for shard in LABELLED],
+        plan=ancient(LAYOUT.plan),
+        cases=ancient([LAYOUT.preprocessed_table(shard) for shard in LABELLED]),
+        key=key("warmup_member"),
     output:
         weights=LAYOUT.weights(0, "{member}"),
         history=LAYOUT.history(0, "{member}"),
@@ -24,8 +25,6 @@ rule warmup_member:
         config=str(LAYOUT.config),
         # An interrupted training continues from here. It is no output: Snakemake deletes outputs of failed jobs.
         state=str(LAYOUT.training_state(0, "{member}")),
-        groups={case.case_id: case.group for case in SHEET.of(Split.LABELLED)},
-        parameters=parameters("warmup"),
     message:
         "warm-up: training {wildcards.member}"
     shell:

@@ -1,0 +1,486 @@
+"""The jobs of an experiment: what each of them reads and writes.
+
+The rules of the workflow name the same files; ``tests/workflow/test_keys.py`` compares both. Here
+they are needed as plain values, because what a result was made from is recorded and compared, see
+:mod:`hstf.experiment.records`.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hstf.config.experiment import Config
+from hstf.experiment.cases import Case, CaseSheet, Split, read_cases
+from hstf.experiment.comparison import cells_of, scaled_cases
+from hstf.experiment.dependencies import stage_parameters
+from hstf.experiment.layout import Layout
+from hstf.experiment.overrides import Override, overrides_in_force
+from hstf.experiment.schedule import Schedule
+
+MODEL_FILES = ("model.json", "configs/metadata.json", "README.md")
+"""Files of the exported model besides the weights."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job of the workflow: a rule with its wildcards."""
+
+    rule: str
+    """Name of the rule, such as ``labels_shard``."""
+    round: int | None = None
+    part: str = ""
+    """Shard or ensemble member."""
+
+    @property
+    def stage(self) -> str:
+        """The stage that the rule runs."""
+        return self.rule.partition("_")[0]
+
+    @property
+    def name(self) -> str:
+        """Name of the files about the job, such as ``labels.round_1.unlabelled_0``."""
+        words = [self.rule.removesuffix("_shard").removesuffix("_member")]
+        if self.round is not None:
+            words.append(f"round_{self.round}")
+        if self.part:
+            words.append(self.part)
+        return ".".join(words)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file that a person or another program wrote."""
+
+    name: str
+    """What the file is for the job, such as ``case_007/label``."""
+    path: Path
+
+
+class Jobs:
+    """All jobs of an experiment."""
+
+    def __init__(self, config: Config, sheet: CaseSheet | None = None) -> None:
+        """Describe the jobs of ``config``; its case sheet is read when it is needed."""
+        self.config = config
+        self.layout = Layout.of(config)
+        self.schedule = Schedule.of(config)
+        self._sheet = sheet
+
+    @cached_property
+    def sheet(self) -> CaseSheet:
+        """The case sheet."""
+        return self._sheet if self._sheet is not None else read_cases(self.config)
+
+    @cached_property
+    def shards(self) -> dict[str, list[Case]]:
+        """All cases by shard."""
+        shards: dict[str, list[Case]] = {}
+        for split in Split:
+            shards |= self.sheet.shards(split, self.config.shard_size)
+        return shards
+
+    def shards_of(self, split: Split) -> list[str]:
+        """Return the names of the shards of a split."""
+        return [name for name in self.shards if name.startswith(f"{split}_")]
+
+    def has(self, job: Job) -> bool:
+        """Return whether the experiment has a job and does not reuse its results."""
+        number = job.round or 0
+        if not 0 <= number <= self.schedule.last or self.root(job) != self.layout.root:
+            return False
+        if job.rule.endswith("_shard"):
+            return job.part in self.shards
+        return not job.part or job.part in self.schedule.members(number)
+
+    def root(self, job: Job) -> Path:
+        """Return the results that a job belongs to: of this experiment, or of a reused one."""
+        if job.stage in ("check", "plan", "preprocess"):
+            return self.layout.data
+        if job.stage == "warmup" or (job.stage == "evaluate" and job.round == 0):
+            return self.layout.warmup
+        return self.layout.root
+
+    def record(self, job: Job) -> Path:
+        """Return the file with what the results of a job were made from."""
+        return self.root(job) / "records" / f"{job.name}.json"
+
+    def key(self, job: Job) -> Path:
+        """Return the file that makes Snakemake run a job whose results are not up to date."""
+        return self.root(job) / "keys" / f"{job.name}.json"
+
+    # --- what a job writes
+
+    def outputs(self, job: Job) -> list[Path]:
+        """Return the files of a job that its rule declares."""
+        layout = self.layout
+        number = job.round or 0
+        match job.rule:
+            case "check":
+                return [layout.check]
+            case "plan":
+                return [layout.fingerprint, layout.plan]
+            case "preprocess_shard":
+                return [layout.preprocessed_table(job.part)]
+            case "warmup_member" | "warmup_seed" | "student_member":
+                return self._model_files(job)
+            case "calibrate":
+                return [layout.calibration]
+            case "teacher_shard":
+                return [layout.teacher_table(number, job.part)]
+            case "refine_shard":
+                return [layout.pseudo_labels_table(number, job.part)]
+            case "refine_table":
+                return self._refine_tables(number)
+            case "labels_shard":
+                return [layout.labels_shard_table(number, job.part)]
+            case "labels_table":
+                return [layout.labels_table(number)]
+            case "evaluate_shard":
+                return [layout.evaluation_table(number, job.part)]
+            case "evaluate_table":
+                return self._evaluation_tables(number)
+            case "evaluate_scales":
+                return [layout.evaluation_scales(number)]
+            case "report":
+                return [layout.report, layout.provenance, layout.rounds_table]
+            case "track_round":
+                return [layout.track(number)]
+            case "export":
+                return self._exported_files()
+            case "compare":
+                return self._comparison_files()
+        raise ValueError(f"unknown rule {job.rule}")
+
+    def _model_files(self, job: Job) -> list[Path]:
+        layout = self.layout
+        number = job.round or 0
+        files = [layout.weights(number, job.part), layout.history(number, job.part)]
+        if job.rule == "warmup_member":
+            files.append(layout.out_of_fold_table(job.part))
+        return files
+
+    def _refine_tables(self, number: int) -> list[Path]:
+        tables = [self.layout.refine(number)]
+        if self.config.lesions:
+            tables.append(self.layout.lesions(number))
+        return tables
+
+    def _evaluation_tables(self, number: int) -> list[Path]:
+        layout = self.layout
+        return [
+            layout.evaluation_cases(number),
+            layout.evaluation_members(number),
+            layout.evaluation_lesions(number),
+            layout.evaluation_pseudo_labels(number),
+            layout.evaluation_summary(number),
+        ]
+
+    def _exported_files(self) -> list[Path]:
+        folder = self.layout.export
+        files = [folder / name for name in MODEL_FILES]
+        for member in self.schedule.members(self.schedule.last):
+            files.append(folder / "members" / f"{member}.pt")
+        return files
+
+    def _comparison_files(self) -> list[Path]:
+        names = ("cells.csv", "table.csv", "table.md", "compare.html")
+        return [self.layout.compare / name for name in names]
+
+    # --- the jobs whose results a job reads
+
+    def before(self, job: Job) -> list[Job]:
+        """Return the jobs whose results a job reads."""
+        number = job.round or 0
+        match job.rule:
+            case "check":
+                return []
+            case "plan":
+                return [Job("check")]
+            case "preprocess_shard":
+                return [Job("check"), Job("plan")]
+            case "warmup_member" | "warmup_seed":
+                return [Job("plan"), *self._preprocessed(Split.LABELLED)]
+            case "calibrate":
+                return [Job("plan"), *self._preprocessed(Split.LABELLED), *self._folds()]
+            case "teacher_shard":
+                shard = Job("preprocess_shard", part=job.part)
+                return [Job("plan"), *self.model(number - 1), shard]
+            case "refine_shard":
+                return self._before_refine(number, job.part)
+            case "refine_table":
+                return self._of_shards("refine_shard", number, Split.UNLABELLED)
+            case "labels_shard":
+                return [
+                    Job("preprocess_shard", part=job.part),
+                    Job("refine_shard", number, job.part),
+                    Job("refine_table", number),
+                ]
+            case "labels_table":
+                return self._of_shards("labels_shard", number, Split.UNLABELLED)
+            case "student_member":
+                return self._before_student(number)
+            case "evaluate_shard" | "evaluate_scales":
+                return [Job("plan"), Job("calibrate"), *self.model(number)]
+            case "evaluate_table":
+                shards = self._of_shards("evaluate_shard", number, Split.TEST)
+                return [*shards, *self._refined(number)]
+            case "report":
+                return self._before_report()
+            case "track_round":
+                return [Job("plan"), *self._results(number)]
+            case "export":
+                last = self.schedule.last
+                return [Job("plan"), Job("calibrate"), *self.model(last), *self._results(last)]
+            case "compare":
+                return []  # the experiments of the cells are other experiments
+        raise ValueError(f"unknown rule {job.rule}")
+
+    def model(self, number: int) -> list[Job]:
+        """Return the trainings of the ensemble members of a round."""
+        members = self.schedule.members(number)
+        if number == 0:
+            return [warmup_job(member) for member in members]
+        return [Job("student_member", number, member) for member in members]
+
+    def _folds(self) -> list[Job]:
+        return [job for job in self.model(0) if job.rule == "warmup_member"]
+
+    def _preprocessed(self, split: Split) -> list[Job]:
+        return [Job("preprocess_shard", part=name) for name in self.shards_of(split)]
+
+    def _of_shards(self, rule: str, number: int, split: Split) -> list[Job]:
+        return [Job(rule, number, name) for name in self.shards_of(split)]
+
+    def _before_refine(self, number: int, shard: str) -> list[Job]:
+        jobs = [
+            Job("calibrate"),
+            Job("preprocess_shard", part=shard),
+            Job("teacher_shard", number, shard),
+        ]
+        compares = self.config.for_round(number).refine.previous_round
+        if compares and self.schedule.has_pseudo_labels(number - 1):
+            jobs.append(Job("labels_shard", number - 1, shard))
+        return jobs
+
+    def _before_student(self, number: int) -> list[Job]:
+        jobs = [Job("plan"), *self._preprocessed(Split.LABELLED)]
+        if self.config.for_round(number).student.start == "previous_round":
+            jobs += self.model(number - 1)
+        if self.schedule.learns_from(number) != "labels":
+            jobs += self._preprocessed(Split.UNLABELLED)
+        if self.schedule.has_pseudo_labels(number):
+            jobs.append(Job("labels_table", number))
+        return jobs
+
+    def _refined(self, number: int) -> list[Job]:
+        if not self.schedule.has_pseudo_labels(number):
+            return []
+        shards = self._of_shards("refine_shard", number, Split.UNLABELLED)
+        return [Job("refine_table", number), *shards]
+
+    def _results(self, number: int) -> list[Job]:
+        jobs = list(self.model(number))
+        if number == 0:
+            jobs.append(Job("calibrate"))
+        if self.schedule.has_pseudo_labels(number):
+            jobs += [Job("refine_table", number), Job("labels_table", number)]
+        return [*jobs, Job("evaluate_table", number)]
+
+    def _before_report(self) -> list[Job]:
+        jobs = [Job("check"), Job("plan"), Job("calibrate")]
+        for number in range(self.schedule.last + 1):
+            jobs += self._results(number)
+        return list(dict.fromkeys(jobs))
+
+    # --- what a job reads in addition
+
+    def sources(self, job: Job) -> list[Source]:
+        """Return the scans, labels and overrides that a job reads."""
+        match job.rule:
+            case "check":
+                return list(_training_files(self.sheet))
+            case "labels_shard":
+                return list(self._corrected_labels(job))
+            case "evaluate_shard":
+                return list(_test_files(self.shards[job.part]))
+            case "evaluate_scales":
+                return list(_test_files(self._scaled_cases()))
+            case "evaluate_table":
+                return self._withheld_labels(job.round or 0)
+            case "compare":
+                return list(self._cell_results())
+        return []
+
+    def facts(self, job: Job) -> dict[str, Any]:
+        """Return what the results of a job depend on besides files, as plain JSON values.
+
+        These are version and configuration of the stage, and the rows of the case sheet and of the
+        table of decisions that it uses.
+        """
+        number = job.round or 0
+        if job.rule == "export":
+            number = self.schedule.last
+        facts: dict[str, Any] = {"parameters": stage_parameters(self.config, job.stage, number)}
+        match job.rule:
+            case "check":
+                facts["cases"] = _rows_of(self.sheet.cases, self.config.modalities)
+            case "warmup_member" | "warmup_seed":
+                facts["patients"] = _patients(self.sheet.of(Split.LABELLED))
+            case "student_member":
+                facts["patients"] = _patients(self.sheet.of(Split.LABELLED))
+                facts["other_patients"] = self._other_patients(number)
+            case "preprocess_shard" | "refine_shard":
+                facts["cases"] = [case.case_id for case in self.shards[job.part]]
+            case "teacher_shard":
+                facts["cases"] = [case.case_id for case in self.shards[job.part]]
+                if self.schedule.rounds[number - 1].is_cross_fitted:
+                    facts["patients"] = _patients(self.sheet.of(Split.UNLABELLED))
+            case "refine_table":
+                section = self.config.for_round(number).refine
+                facts["accepted_fraction"] = section.accepted_fraction_in(number)
+            case "labels_shard":
+                facts["cases"] = [case.case_id for case in self.shards[job.part]]
+                facts["overrides"] = self._override_rows(job)
+            case "evaluate_shard":
+                cases = self.shards[job.part]
+                facts["patients"] = {case.case_id: [case.group, case.site] for case in cases}
+            case "evaluate_scales":
+                facts["scales"] = list(self.config.compare.scales) if self.config.compare else []
+        # What JSON cannot hold (tuples) would differ from what is read back.
+        return json.loads(json.dumps(facts))
+
+    def _other_patients(self, number: int) -> dict[str, str]:
+        if self.schedule.learns_from(number) == "labels":
+            return {}
+        return _patients(self.sheet.of(Split.UNLABELLED))
+
+    @cached_property
+    def overrides(self) -> dict[int, Mapping[str, Override]]:
+        """The manual overrides that are in force in each round."""
+        cases = {case.case_id for case in self.sheet.of(Split.UNLABELLED)}
+        rounds = range(1, self.schedule.last + 1)
+        layout = self.layout
+        return {r: overrides_in_force(layout, self.schedule, r, cases) for r in rounds}
+
+    def shard_overrides(self, job: Job) -> list[Override]:
+        """Return the overrides of the cases of a shard."""
+        in_force = self.overrides[job.round or 0]
+        cases = self.shards[job.part]
+        return [in_force[case.case_id] for case in cases if case.case_id in in_force]
+
+    def _override_rows(self, job: Job) -> list[dict[str, str]]:
+        rows = []
+        for override in self.shard_overrides(job):
+            row = {key: str(value) for key, value in asdict(override).items()}
+            del row["file"]  # a source: its content counts, not its name
+            rows.append(row)
+        return rows
+
+    def _corrected_labels(self, job: Job) -> Iterator[Source]:
+        for override in self.shard_overrides(job):
+            if override.file is not None:
+                yield Source(f"{override.case_id}/corrected", override.file)
+
+    def _scaled_cases(self) -> list[Case]:
+        if self.config.compare is None:
+            return []
+        return scaled_cases(self.config.compare, self.sheet.of(Split.TEST))
+
+    def _withheld_labels(self, number: int) -> list[Source]:
+        if not self.schedule.has_pseudo_labels(number):
+            return []
+        return list(_references(self.sheet.of(Split.UNLABELLED)))
+
+    def _cell_results(self) -> Iterator[Source]:
+        for cell in cells_of(self.config):
+            for path in cell.results:
+                yield Source(f"{cell.name}/{path.parent.parent.name}/{path.name}", path)
+
+    def all(self) -> list[Job]:
+        """Return all jobs that lead to the report, the model and the tracking, inputs first."""
+        jobs = [Job("report"), Job("export")]
+        if self.config.track.enabled:
+            jobs += [Job("track_round", number) for number in range(self.schedule.last + 1)]
+        ordered: dict[Job, None] = {}
+        for job in jobs:
+            self._add(job, ordered)
+        return list(ordered)
+
+    def _add(self, job: Job, ordered: dict[Job, None]) -> None:
+        if job in ordered:
+            return
+        for earlier in self.before(job):
+            self._add(earlier, ordered)
+        ordered[job] = None
+
+
+def _rows_of(cases: Iterable[Case], modalities: Iterable[str]) -> dict[str, list[str]]:
+    """Return the rows of the labelled and unlabelled cases, and the columns of the images."""
+    rows = {"": list(modalities)}
+    for case in cases:
+        if case.split is not Split.TEST:
+            label = case.label_file if case.split is Split.LABELLED else None
+            rows[case.case_id] = [case.split, case.group, *case.image_files, label or ""]
+    return rows
+
+
+def _patients(cases: Iterable[Case]) -> dict[str, str]:
+    return {case.case_id: case.group for case in cases}
+
+
+def _training_files(sheet: CaseSheet) -> Iterator[Source]:
+    for case in sheet.cases:
+        if case.split is not Split.TEST:
+            yield from _images(case)
+        if case.split is Split.LABELLED:
+            yield Source(f"{case.case_id}/label", case.training_label)
+
+
+def _test_files(cases: Iterable[Case]) -> Iterator[Source]:
+    for case in cases:
+        yield from _images(case)
+        yield from _references([case])
+
+
+def _references(cases: Iterable[Case]) -> Iterator[Source]:
+    for case in cases:
+        if case.reference is not None:
+            yield Source(f"{case.case_id}/label", case.reference)
+
+
+def _images(case: Case) -> Iterator[Source]:
+    for channel, path in enumerate(case.images):
+        yield Source(f"{case.case_id}/image_{channel}", path)
+
+
+def warmup_job(member: str) -> Job:
+    """Return the initial training of a member; only those of folds predict their fold."""
+    rule = "warmup_member" if member.startswith("fold_") else "warmup_seed"
+    return Job(rule, 0, member)
+
+
+def job_of_command(stage: str, number: int | None, part: str, scales: bool = False) -> Job:
+    """Return the job that a command runs.
+
+    Args:
+        stage: the command.
+        number: option ``--round``.
+        part: option ``--shard`` or ``--member``; empty without them.
+        scales: option ``--scales``.
+    """
+    if stage == "warmup":
+        return warmup_job(part)
+    if stage == "student":
+        return Job("student_member", number, part)
+    if scales:
+        return Job("evaluate_scales", number)
+    if stage == "track":
+        return Job("track_round", number)
+    if part:
+        return Job(f"{stage}_shard", number, part)
+    if stage in ("refine", "labels", "evaluate"):
+        return Job(f"{stage}_table", number)
+    return Job(stage)

@@ -1,0 +1,234 @@
+"""Decide by content what must run.
+
+Snakemake decides by time stamps. They mislead it: a copied file is older than the result that it
+should change, a killed run leaves results of unknown parameters, and a copied folder has the times
+of the copy. So each rule has one input whose time stamp counts, its key file, and all other inputs
+are ``ancient``. While the workflow is read, the record of each job (:mod:`hstf.experiment.records`)
+is compared with what the job would read now. If they differ, the key file is made newer than the
+results, otherwise older.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hstf.experiment.jobs import Job, Jobs, Source
+from hstf.experiment.records import (
+    CHANGED,
+    MISSING,
+    JobRecord,
+    ResultsNow,
+    job_key,
+    read_record,
+    results_now,
+    source_digests,
+)
+from hstf.runtime.errors import HstfError, few, join_problems
+from hstf.runtime.stamps import HashedFile, hash_file, stamp_of
+
+READ_BYTES = 500_000_000
+"""Scans with a new time stamp are read while the workflow starts, up to this many bytes. Beyond it
+they count as changed; the jobs read them and find what has changed."""
+
+
+@dataclass
+class State:
+    """Whether the results of a job are up to date."""
+
+    reasons: list[str]
+    """Why the job must run; empty if its results are up to date."""
+    digest: str = ""
+    """Digest of its results, if they are up to date."""
+
+
+@dataclass
+class Keys:
+    """The key files of an experiment."""
+
+    jobs: Jobs
+    forced: Callable[[], Collection[str]] = tuple
+    """Returns the rules and files that the user wants to run again."""
+    _states: dict[Job, State] = field(default_factory=dict)
+    _records: dict[Job, JobRecord | None] = field(default_factory=dict)
+    _results: dict[Job, ResultsNow] = field(default_factory=dict)
+    _budget: int = READ_BYTES
+
+    def __post_init__(self) -> None:
+        """Make the keys known to the experiments that reuse results of this one."""
+        _experiments[self.jobs.layout.root.absolute()] = self
+
+    def file(self, job: Job) -> Path:
+        """Return the key file of a job, with the time stamp that makes Snakemake run it or not."""
+        path = self.jobs.key(job)
+        reasons = self.state(job).reasons
+        if reasons:
+            self._write(path, job, reasons)
+        else:
+            self._make_older(path, job)
+        return path
+
+    def state(self, job: Job) -> State:
+        """Return whether the results of a job are up to date."""
+        if job not in self._states:
+            self._states[job] = self._examine(job)
+        return self._states[job]
+
+    def refuse_edited(self, jobs: Collection[Job]) -> None:
+        """Refuse to run while results have been edited.
+
+        Raises:
+            HstfError: with all edited results.
+        """
+        edited: list[str] = []
+        for job in jobs:
+            if self._home(job) is self and self._record(job) is not None:
+                edited += self._results[job].edited
+        if edited:
+            raise join_problems(
+                f"{self.jobs.layout.root}: {len(edited)} results were edited.", edited
+            )
+
+    def _record(self, job: Job) -> JobRecord | None:
+        """Read the record of a job and compare its results with it, once."""
+        if job not in self._records:
+            record = read_record(self.jobs.record(job))
+            self._records[job] = record
+            if record is not None:
+                now = results_now(self.jobs.root(job), record)
+                self._results[job] = now
+                if now.touched:
+                    self._refresh(job, {"outputs": {**record.outputs, **now.touched}})
+        return self._records[job]
+
+    def _examine(self, job: Job) -> State:
+        home = self._home(job)
+        if home is not self:
+            return home.state(job) if home else self._recorded_elsewhere(job)
+        record = self._record(job)
+        reasons = []
+        before = {}
+        for earlier in self.jobs.before(job):
+            state = self.state(earlier)
+            before[earlier.name] = state.digest
+            if state.reasons:
+                reasons.append(f"{earlier.name} runs")
+        if record is None:
+            return State(["it has not run yet", *reasons])
+        missing = self._results[job].missing
+        if missing:
+            reasons.append(f"{few(missing)} missing")
+        if self._is_forced(job):
+            reasons.append("it was asked for")
+        reasons = [*self._differences(job, record, before), *reasons]
+        return State(reasons, record.digest)
+
+    def _is_forced(self, job: Job) -> bool:
+        names = {job.rule, *map(str, self.jobs.outputs(job))}
+        return not names.isdisjoint(self.forced())
+
+    def _home(self, job: Job) -> "Keys | None":
+        """Return the keys of the experiment that a job belongs to; None if it is not read here."""
+        root = self.jobs.root(job)
+        if root == self.jobs.layout.root:
+            return self
+        return _experiments.get(root.absolute())
+
+    def _recorded_elsewhere(self, job: Job) -> State:
+        """Return the state of a job of an experiment that this workflow does not run."""
+        record = read_record(self.jobs.record(job))
+        return State([], record.digest if record else "")
+
+    def _differences(self, job: Job, record: JobRecord, before: dict[str, str]) -> list[str]:
+        """Describe what the job would read now that it did not read then."""
+        facts = self.jobs.facts(job)
+        sources = self._sources(job, record)
+        if job_key(facts, sources, before) == record.key:
+            return []
+        reasons = []
+        for name in _differing(facts, record.facts):
+            reasons.append(f"{name} changed")
+        for name in _differing(sources, source_digests(record.sources)):
+            reasons.append(f"{name} changed")
+        for name in _differing(before, record.before):
+            reasons.append(f"the results of {name} changed")
+        return reasons or ["its record is not valid"]
+
+    def _sources(self, job: Job, record: JobRecord) -> dict[str, str]:
+        """Return the SHA-256 of each source; files with the recorded stamp are not read."""
+        digests = {}
+        touched = {}
+        for source in self.jobs.sources(job):
+            known = record.sources.get(source.name)
+            if known and known.path == str(source.path) and known.is_unchanged():
+                digests[source.name] = known.sha256
+                continue
+            file = self._hash_within_budget(source)
+            digests[source.name] = file.sha256 if file else _absent(source)
+            if file and known and file.sha256 == known.sha256:
+                touched[source.name] = file
+        if touched:
+            self._refresh(job, {"sources": {**record.sources, **touched}})
+        return digests
+
+    def _refresh(self, job: Job, update: dict[str, Any]) -> None:
+        """Note the new stamps of copies with the same content, so that they are not read again."""
+        record = self._records[job]
+        assert record is not None
+        refreshed = record.model_copy(update=update)
+        self._records[job] = refreshed
+        with suppress(HstfError):  # in a read-only folder they are read each time
+            refreshed.save(self.jobs.record(job))
+
+    def _hash_within_budget(self, source: Source) -> HashedFile | None:
+        stamp = stamp_of(source.path)
+        if stamp is None or stamp.size > self._budget:
+            return None
+        self._budget -= stamp.size
+        return hash_file(source.path)
+
+    def _write(self, path: Path, job: Job, reasons: list[str]) -> None:
+        """Make the key file newer than the results of the job.
+
+        Its content is new each time: Snakemake ignores a newer file with a known content.
+        """
+        now = time.time_ns()
+        content = {"job": job.name, "runs_because": reasons, "written": now}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # It is no result: an atomic file that need not survive a power failure.
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        newest = max([now, *self._times(job)])
+        os.utime(temporary, ns=(newest + 1, newest + 1))
+        temporary.replace(path)
+
+    def _make_older(self, path: Path, job: Job) -> None:
+        """Make the key file older than the results of the job."""
+        oldest = min(self._times(job), default=0)
+        stamp = stamp_of(path)
+        if stamp is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({"job": job.name, "runs_because": []}, indent=2) + "\n")
+        if stamp is None or stamp.modified >= oldest:
+            earlier = max(0, oldest - 1_000_000_000)
+            os.utime(path, ns=(earlier, earlier))
+
+    def _times(self, job: Job) -> list[int]:
+        stamps = [stamp_of(path) for path in self.jobs.outputs(job)]
+        return [stamp.modified for stamp in stamps if stamp is not None]
+
+
+_experiments: dict[Path, Keys] = {}
+"""The keys of all experiments of this process, by their folder."""
+
+
+def _absent(source: Source) -> str:
+    return CHANGED if source.path.is_file() else MISSING
+
+
+def _differing(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[str]:
+    return sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))

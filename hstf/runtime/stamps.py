@@ -1,0 +1,71 @@
+"""Recognise files that have not changed since they were hashed, without reading them again."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from hstf.runtime.documents import Part
+from hstf.runtime.files import sha256_file
+
+
+class Stamp(NamedTuple):
+    """What the file system knows about a file.
+
+    Programs can set the time of the last change of the content, but not that of the last change of
+    the status. So a file that was edited, or replaced by a copy with the same size and an older
+    time, has another stamp.
+    """
+
+    size: int
+    """Bytes."""
+    modified: int
+    """Time of the last change of the content, in nanoseconds."""
+    changed: int
+    """Time of the last change of content or status, in nanoseconds."""
+    inode: int
+
+
+class HashedFile(Part):
+    """A file, its SHA-256, and its stamp when it was hashed."""
+
+    path: str
+    sha256: str
+    stamp: Stamp
+
+    def is_unchanged(self) -> bool:
+        """Return whether the file still has its stamp."""
+        return stamp_of(Path(self.path)) == self.stamp
+
+
+_known: dict[tuple[Path, Stamp], str] = {}
+"""SHA-256 of the files that this process has hashed."""
+
+
+def stamp_of(path: Path) -> Stamp | None:
+    """Return the stamp of a file; None if it does not exist."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+def remember(path: Path, stamp: Stamp, sha256: str) -> None:
+    """Keep a SHA-256 that was computed elsewhere, so that the file is not read again."""
+    _known[path, stamp] = sha256
+
+
+def hash_file(path: Path) -> HashedFile | None:
+    """Hash a file. In one process an unchanged file is read once.
+
+    Returns:
+        None if the file does not exist.
+
+    Raises:
+        HstfError: if the file cannot be read.
+    """
+    stamp = stamp_of(path)
+    if stamp is None:
+        return None
+    if (path, stamp) not in _known:
+        _known[path, stamp] = sha256_file(path)
+    return HashedFile(path=str(path), sha256=_known[path, stamp], stamp=stamp)
