@@ -82,7 +82,7 @@ def test_config_refuses_names_that_a_cell_cannot_show(name: str) -> None:
         {"labels": {"a": 1}, "regions": {name: ["a"]}},
         {"modalities": {name: "mr"}},
     ):
-        with pytest.raises(ValidationError, match="is not a name|separators|longer than"):
+        with pytest.raises(ValidationError, match=r"is not a name|separators|longer than"):
             Config.model_validate(content)
     assert len(name) <= MAXIMUM_LENGTH + 1
 

@@ -289,7 +289,7 @@ def test_metric_name_replaces_characters_and_keeps_names_apart() -> None:
     assert len({metric_name(name) for name in names}) == len(names)
 
 
-def test_flatten_gives_no_two_values_the_same_path() -> None:
+def test_flatten_returns_distinct_paths() -> None:
     scores = {"dice": {"mean": 0.5}}
     content = {"classes": {"a": {"presence": scores}, "a/presence": scores, "肝": 1, "脾": 2}}
     paths = [path for path, _ in flatten(content, "/")]
