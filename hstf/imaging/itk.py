@@ -2,6 +2,9 @@
 
 The readers of ITK support the pixel types, encodings and orientations of both formats. ITK places
 voxels along LPS axes (left, posterior, superior). NIfTI's RAS+ has the first two axes reversed.
+
+A header of both formats may name other files that have the voxels. Such files are refused before
+ITK sees them: the name may lead to any file of the machine, and no digest would cover the voxels.
 """
 
 import re
@@ -19,6 +22,17 @@ if TYPE_CHECKING:
 READERS = {".mha": "MetaImageIO", ".nrrd": "NrrdImageIO"}
 ERROR_POSITION = re.compile(r"(?:ITK |itk::)ERROR: \w+\(0x[0-9a-f]+\): ")
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+MAXIMUM_TEXT_BYTES = 1 << 20
+"""Upper bound for the text before the voxels of a file."""
+NRRD_MAGIC = b"NRRD000"
+NRRD_DATA_FILE = re.compile(rb"(?im)^[ \t]*data[ \t]*file[ \t]*:")
+METAIMAGE_DATA_FILE = re.compile(rb"(?i)elementdatafile")
+METAIMAGE_LOCAL = re.compile(rb"[ \t]*ElementDataFile[ \t]*=[ \t]*(LOCAL|Local|local)[ \t]*\r?\n")
+METAIMAGE_EMPTY_VALUE = re.compile(rb"[=:]\s*\Z")
+ONE_FILE = (
+    "Header and voxels must be in one file. Convert the volume to NIfTI, for instance with"
+    " SimpleITK: WriteImage(ReadImage('SCAN'), 'SCAN.nii.gz')."
+)
 
 
 class ItkVoxels:
@@ -56,6 +70,44 @@ class ItkVoxels:
     def __getitem__(self, index: Any) -> np.ndarray:
         """Read all voxels and return those of ``index``."""
         return np.asarray(self)[index]
+
+
+def detached_data_problem(path: Path) -> str:
+    """Describe why the voxels of a .mha or .nrrd file may be in other files; empty if they are not.
+
+    Everything that ITK could take for the name of another file counts.
+
+    Raises:
+        OSError: if the file cannot be read.
+    """
+    with path.open("rb") as stream:
+        start = stream.read(MAXIMUM_TEXT_BYTES)
+    is_nrrd = path.suffix.lower() == ".nrrd"
+    return _nrrd_problem(start) if is_nrrd else _metaimage_problem(start)
+
+
+def _nrrd_problem(start: bytes) -> str:
+    if not start.startswith(NRRD_MAGIC):
+        return "it does not begin as a NRRD file."
+    # Two line feeds end the header. With carriage returns, ITK may see the end elsewhere.
+    header, end, _ = start.partition(b"\n\n")
+    if NRRD_DATA_FILE.search(header.replace(b"\r", b"\n")):
+        return f"its header names another file with the voxels. {ONE_FILE}"
+    if not end and b"\n\r\n" not in start:
+        return "its header does not end."
+    return ""
+
+
+def _metaimage_problem(start: bytes) -> str:
+    first = METAIMAGE_DATA_FILE.search(start)
+    if first is None:
+        return "its header has no line 'ElementDataFile = LOCAL'."
+    # After an empty value, a reader may take the next line for the value.
+    is_value = METAIMAGE_EMPTY_VALUE.search(start, 0, first.start()) is not None
+    line = start.rfind(b"\n", 0, first.start()) + 1
+    if is_value or not METAIMAGE_LOCAL.match(start, line):
+        return f"its header names another file with the voxels. {ONE_FILE}"
+    return ""
 
 
 def open_itk(path: Path) -> nib.Nifti1Image:

@@ -19,12 +19,14 @@ import nibabel as nib
 import numpy as np
 
 from hstf.imaging.affines import affine_problem, spacing_of
-from hstf.imaging.itk import READERS, open_itk
+from hstf.imaging.itk import ONE_FILE, READERS, detached_data_problem, open_itk
 from hstf.imaging.spacing import Spacing
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import atomic_path
 
 SUFFIXES = (".nii.gz", ".nii", *READERS)
+DETACHED_SUFFIXES = (".mhd", ".nhdr")
+"""Headers whose voxels are in other files."""
 GZIP_MAGIC = b"\x1f\x8b"
 MAXIMUM_GZIP_RATIO = 1100
 """Upper bound for the compression ratio of a gzip file; deflate reaches 1032."""
@@ -176,6 +178,8 @@ def _check_file(path: Path) -> int:
 
     Pipes and devices are not opened, because they may have no end.
     """
+    if path.name.lower().endswith(DETACHED_SUFFIXES):
+        raise HstfError(f"{path}: is a header without voxels. {ONE_FILE}")
     if not suffix_of(path):
         raise HstfError(
             f"{path}: the name does not end in {', '.join(SUFFIXES)}. Convert the file to NIfTI."
@@ -189,10 +193,13 @@ def _check_file(path: Path) -> int:
         with path.open("rb") as stream:
             start = stream.read(2)
         size = path.stat().st_size
+        detached = "" if is_nifti(path) else detached_data_problem(path)
     except OSError as error:
         raise HstfError(f"{path}: cannot be read ({error_text(error)}).") from error
     if not start:
         raise HstfError(f"{path}: the file is empty.")
+    if detached:
+        raise HstfError(f"{path}: not a readable {suffix_of(path)} file: {detached}")
     if is_nifti(path):
         _check_compression(path, is_compressed=start == GZIP_MAGIC)
     return size

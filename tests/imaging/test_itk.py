@@ -16,6 +16,12 @@ SPACING = (1.5, 2.0, 0.75)
 ORIGIN = (-5.0, 7.25, 9.5)
 DIRECTION = np.array([[0.36, 0.48, -0.8], [-0.8, 0.6, 0.0], [0.48, 0.64, 0.6]])
 """An orthonormal matrix: ITK has no shear."""
+VOXELS = bytes(range(210))
+METAIMAGE = (
+    b"ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\n"
+    b"CompressedData = False\nDimSize = 7 6 5\nElementType = MET_UCHAR\n"
+)
+NRRD = b"NRRD0004\ntype: uchar\ndimension: 3\nsizes: 7 6 5\nencoding: raw\n"
 DTYPES = [np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64]
 
 
@@ -121,3 +127,75 @@ def test_read_image_names_damaged_itk_files(tmp_path: Path, suffix: str) -> None
         assert "0x" not in str(refused.value), "no addresses in memory"
         read_damaged(path)
         assert scan_file(path, label=False).problem
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"ElementDataFile = /etc/hostname\n",
+        b"ElementDataFile = secret.txt\n",
+        b"ElementDataFile = ../secret.txt\n",
+        b"ElementDataFile:secret.txt\nElementDataFile = LOCAL\n",
+        b"elementdatafile = secret.txt\nElementDataFile = LOCAL\n",
+        b"ElementDataFile = LIST\nsecret.txt\n",
+        b"ElementDataFile = secret%03d.txt 1 5 1\n",
+        b"Comment = \nElementDataFile = LOCAL\nElementDataFile = secret.txt\n",
+    ],
+)
+def test_read_image_refuses_metaimage_with_voxels_in_other_files(
+    tmp_path: Path, lines: bytes
+) -> None:
+    (tmp_path / "secret.txt").write_bytes(VOXELS)
+    path = tmp_path / "scan.mha"
+    path.write_bytes(METAIMAGE + lines + VOXELS)
+    with pytest.raises(HstfError, match="names another file with the voxels.*Convert the volume"):
+        read_image(path)
+    assert "names another file" in scan_file(path, label=True).problem
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"data file: /etc/hostname\n",
+        b"datafile: secret.txt\n\n",
+        b"Data File: secret.txt\n\n",
+        b"data file: LIST\nsecret.txt\n",
+        b"data file: secret%03d.txt 1 5 1\n\n",
+        b"# a comment\rdata file: secret.txt\n\n",
+        b"\r\ndata file: secret.txt\n",
+        b" \ndata file: secret.txt\n",
+    ],
+)
+def test_read_image_refuses_nrrd_with_voxels_in_other_files(tmp_path: Path, lines: bytes) -> None:
+    (tmp_path / "secret.txt").write_bytes(VOXELS)
+    path = tmp_path / "scan.nrrd"
+    path.write_bytes(NRRD + lines + VOXELS)
+    with pytest.raises(HstfError, match="names another file with the voxels.*Convert the volume"):
+        read_image(path)
+    assert "names another file" in scan_file(path, label=True).problem
+
+
+@pytest.mark.parametrize(
+    ("name", "header"),
+    [
+        ("scan.mha", METAIMAGE + b"Comment = x\nElementDataFile = LOCAL\n"),
+        ("scan.mha", METAIMAGE + b"0008|0060 = CT\n  ElementDataFile=LOCAL\r\n"),
+        ("scan.nrrd", NRRD + b"\n"),
+        ("scan.nrrd", NRRD.replace(b"\n", b"\r\n") + b"\r\n"),
+        ("scan.nrrd", NRRD + b"content: the data file: none\nnote:=data file: x\n\n"),
+    ],
+)
+def test_read_image_reads_voxels_in_the_file_itself(
+    tmp_path: Path, name: str, header: bytes
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(header + VOXELS)
+    data = np.frombuffer(VOXELS, np.uint8).reshape(SHAPE, order="F")
+    np.testing.assert_array_equal(read_image(path).data, data)
+
+
+@pytest.mark.parametrize("name", ["scan.mhd", "scan.nhdr"])
+def test_read_image_names_the_way_to_convert_detached_headers(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(NRRD)
+    with pytest.raises(HstfError, match="is a header without voxels.*WriteImage"):
+        read_image(tmp_path / name)
