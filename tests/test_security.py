@@ -196,7 +196,7 @@ def test_read_shard_refuses_files_out_of_the_folder_of_the_table(tmp_path: Path,
     table = tmp_path / "teacher" / "unlabelled_0.csv"
     COPIES.write(table, [row])
     with pytest.raises(HstfError, match="its row was edited"):
-        read_shard(COPIES, table)
+        read_shard(COPIES, table, "a")
     write_json(table.parent / ".records" / "a.json", {"key": "x", "row": row})
     work = CaseWork(
         "a", {}, [table.parent / "a.txt"], lambda: write_text(table.parent / "a.txt", "y") or {}

@@ -7,7 +7,7 @@ import difflib
 import gc
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -71,6 +71,11 @@ class Case:
                 f"the label of {self.split} case {self.case_id} is withheld from training"
             )
         return Path(self.label_file)
+
+
+def names_of(cases: Iterable[Case]) -> list[str]:
+    """Return the ``case_id`` of each case."""
+    return [case.case_id for case in cases]
 
 
 @dataclass(frozen=True)

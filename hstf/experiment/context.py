@@ -9,12 +9,13 @@ from typing import Any
 
 from hstf.config.experiment import Config
 from hstf.config.load import load_config
-from hstf.experiment.cases import Case, CaseSheet, Split, read_cases
+from hstf.experiment.cases import Case, CaseSheet, Split, names_of, read_cases
 from hstf.experiment.dependencies import STAGES, stage_parameters
 from hstf.experiment.layout import Layout
 from hstf.experiment.reuse import refuse_reused
 from hstf.experiment.schedule import Schedule
 from hstf.runtime.errors import HstfError
+from hstf.runtime.shards import check_case_ids
 from hstf.runtime.tables import Table
 
 
@@ -136,11 +137,14 @@ class StageContext:
             folder: folder of these tables; it is put before the names of the files in them.
 
         Raises:
-            HstfError: if a table is missing.
+            HstfError: if a table is missing or has other cases than its shard.
         """
         records = []
-        for shard in self.shards(Split.UNLABELLED):
-            records += table.records(path_of(shard))
+        for shard, cases in self.shards(Split.UNLABELLED).items():
+            path = path_of(shard)
+            rows = table.records(path)
+            check_case_ids(rows, names_of(cases), path)
+            records += rows
         for record in records:
             record["files"] = [f"{folder}/{name}" for name in record["files"]]
         return records

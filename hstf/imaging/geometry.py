@@ -27,6 +27,8 @@ from hstf.imaging.spacing import Spacing, Triple, coarse_axis, is_same_spacing
 from hstf.runtime.documents import Document
 from hstf.runtime.errors import HstfError
 
+GEOMETRY = "geometry.json"
+"""File name of the geometry of a preprocessed case."""
 Extent = tuple[int, int]
 """First voxel and last voxel + 1 along an axis."""
 CropBox = tuple[Extent, Extent, Extent]

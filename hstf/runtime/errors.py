@@ -3,6 +3,9 @@
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
+MAXIMUM_PROBLEMS = 10
+"""Number of problems that a message lists if there may be thousands."""
+
 
 class HstfError(Exception):
     """A problem in data, configuration or files: what was found, what was expected, what to do."""
@@ -11,6 +14,14 @@ class HstfError(Exception):
 def join_problems(headline: str, problems: Sequence[str]) -> HstfError:
     """Put all ``problems`` in one error below ``headline``, so that they can be fixed in one go."""
     return HstfError("\n".join([headline, *(f"  - {problem}" for problem in problems)]))
+
+
+def shortened(problems: Sequence[str]) -> list[str]:
+    """Keep the first of ``problems`` and the number of the others; there may be thousands."""
+    rest = len(problems) - MAXIMUM_PROBLEMS
+    if rest <= 0:
+        return list(problems)
+    return [*problems[:MAXIMUM_PROBLEMS], f"and {rest} more"]
 
 
 def few(names: Iterable[str]) -> str:

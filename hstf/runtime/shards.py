@@ -6,12 +6,13 @@ whose record is still valid.
 """
 
 import platform
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hstf.runtime.errors import HstfError, join_problems
+from hstf.runtime.errors import HstfError, join_problems, shortened
 from hstf.runtime.files import (
     read_csv,
     read_json,
@@ -93,25 +94,76 @@ def run_shard(
     return len(jobs)
 
 
-def read_shard(table: Table, path: Path, verify: bool = True) -> dict[str, dict[str, Any]]:
+def read_shard(
+    table: Table,
+    path: Path,
+    case_ids: Iterable[str],
+    verify: bool = True,
+    endings: tuple[str, ...] = ("",),
+) -> dict[str, dict[str, Any]]:
     """Read the rows of a table by case.
 
     Args:
         table: description of the table.
         path: the table of a shard, or the joined table of a round.
+        case_ids: the cases that the table must have.
         verify: whether to compare the files that the table names with their SHA-256.
+        endings: only files whose names end so are compared.
+
+    Raises:
+        HstfError: if the table has other cases, or if files are missing or have changed. The
+            message names all of them.
+    """
+    rows = table.records(path)
+    check_case_ids(rows, case_ids, path)
+    if verify:
+        refuse_changed_files(rows, path, endings)
+    return {row["case_id"]: row for row in rows}
+
+
+def refuse_changed_files(rows: Iterable[Row], path: Path, endings: tuple[str, ...] = ("",)) -> None:
+    """Compare the files of a table with their SHA-256.
+
+    Args:
+        rows: the rows of the table.
+        path: the table.
+        endings: only files whose names end so are compared.
 
     Raises:
         HstfError: if files are missing or have changed. The message names all of them.
     """
-    rows = table.records(path)
-    if verify:
-        problems = [problem for row in rows for problem in file_problems(row, path.parent)]
-        if problems:
-            raise join_problems(
-                f"{path}: {len(problems)} files are not as they were written.", problems
-            )
-    return {row["case_id"]: row for row in rows}
+    problems = [problem for row in rows for problem in file_problems(row, path.parent, endings)]
+    if problems:
+        raise join_problems(
+            f"{path}: {len(problems)} files are not as they were written.", problems
+        )
+
+
+def check_case_ids(rows: Iterable[Row], case_ids: Iterable[str], path: Path) -> None:
+    """Check that a table has each case exactly once, and no other case.
+
+    Args:
+        rows: the rows of the table.
+        case_ids: the cases that the table must have, from the case sheet.
+        path: the table, for the message.
+
+    Raises:
+        HstfError: with the cases that are missing, that are there twice, or that are unknown.
+    """
+    found = Counter(row["case_id"] for row in rows)
+    expected = dict.fromkeys(case_ids)
+    problems = [f"{name}: is missing" for name in expected if name not in found]
+    for name, count in found.items():
+        if name not in expected:
+            problems.append(f"{name}: is not a case of this table in the case sheet")
+        elif count > 1:
+            problems.append(f"{name}: has {count} rows")
+    if problems:
+        raise join_problems(
+            f"{path}: has {len(found)} cases, expected the {len(expected)} of the case sheet."
+            " Delete the table and run its stage again: only what is missing is computed.",
+            shortened(problems),
+        )
 
 
 def read_file_rows(path: Path) -> list[dict[str, Any]]:
@@ -143,10 +195,22 @@ def digest_of(rows: Mapping[str, Row], case_id: str, name: str) -> str:
     return ";".join(rows[case_id]["sha256"])
 
 
-def file_problems(row: Row, folder: Path) -> list[str]:
-    """Describe the files of ``row`` that are missing or have changed since they were written."""
+def file_problems(row: Row, folder: Path, endings: tuple[str, ...] = ("",)) -> list[str]:
+    """Describe the files of ``row`` that are missing or have changed since they were written.
+
+    Args:
+        row: the row of a case.
+        folder: folder of the table.
+        endings: only files whose names end so are compared.
+    """
     try:
-        return _missing_files(row, folder) + _edited_files(row, folder)
+        files = [file for file in _listed_files(row) if file[0].endswith(endings)]
+        part = {
+            "case_id": row["case_id"],
+            "files": [name for name, _ in files],
+            "sha256": [digest for _, digest in files],
+        }
+        return _missing_files(part, folder) + _edited_files(part, folder)
     except (KeyError, TypeError, ValueError):
         name = row.get("case_id")
         return [

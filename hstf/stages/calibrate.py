@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from hstf.config.experiment import Config
-from hstf.experiment.cases import Case, Split
+from hstf.experiment.cases import Case, Split, names_of
 from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
 from hstf.experiment.tables import PREPROCESSED, TEACHER
 from hstf.imaging.arrays import read_array
-from hstf.imaging.geometry import Geometry
+from hstf.imaging.geometry import GEOMETRY, Geometry
 from hstf.imaging.label_values import IGNORED
 from hstf.imaging.probabilities import apply_temperature, most_likely
 from hstf.imaging.regions import (
@@ -63,11 +63,12 @@ from hstf.method.plr.reliability import (
     sample_voxels,
 )
 from hstf.method.tta_summary import TtaSummary
-from hstf.runtime.errors import HstfError
 from hstf.runtime.progress import track
-from hstf.runtime.shards import read_shard
+from hstf.runtime.shards import Row, check_case_ids, read_shard, refuse_changed_files
 from hstf.scoring.metrics import confusion, structure_dice
 
+LABEL = "label.b2nd"
+"""File name of a preprocessed label."""
 MAXIMUM_VOXELS = 4_000_000
 """Maximum number of voxels that are sampled, the same number from each case."""
 MINIMUM_RECALL = 0.2
@@ -143,18 +144,21 @@ def _labelled(context: StageContext) -> list[Case]:
         HstfError: if files are missing or have changed, or if a case has no out-of-fold prediction.
     """
     layout = context.layout
-    predicted: set[str] = set()
+    cases = context.cases(Split.LABELLED)
+    predicted: list[Row] = []
     for member in context.schedule.members(0):
         if member.startswith("fold_"):
-            predicted |= read_shard(TEACHER, layout.out_of_fold_table(member)).keys()
-    for shard in context.shards(Split.LABELLED):
-        read_shard(PREPROCESSED, layout.preprocessed_table(shard))
-    cases = context.cases(Split.LABELLED)
-    missing = [case.case_id for case in cases if case.case_id not in predicted]
-    if missing:
-        raise HstfError(
-            f"{layout.out_of_fold}: there is no out-of-fold prediction of {', '.join(missing)}."
-            " Run the warmup stage again."
+            table = layout.out_of_fold_table(member)
+            rows = TEACHER.records(table)
+            refuse_changed_files(rows, table)
+            predicted += rows
+    check_case_ids(predicted, names_of(cases), layout.out_of_fold_table("fold_*"))
+    for shard, shard_cases in context.shards(Split.LABELLED).items():
+        read_shard(
+            PREPROCESSED,
+            layout.preprocessed_table(shard),
+            names_of(shard_cases),
+            endings=(LABEL, GEOMETRY),
         )
     return cases
 
@@ -162,11 +166,11 @@ def _labelled(context: StageContext) -> list[Case]:
 def read_case(layout: Layout, case_id: str) -> LabelledCase:
     """Read prediction and label of a labelled case."""
     folder = layout.preprocessed / case_id
-    geometry = Geometry.load(folder / "geometry.json")
+    geometry = Geometry.load(folder / GEOMETRY)
     return LabelledCase(
         case_id,
         TtaSummary.load(layout.out_of_fold / case_id),
-        read_array(folder / "label.b2nd"),
+        read_array(folder / LABEL),
         prod(geometry.spacing),
     )
 

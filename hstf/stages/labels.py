@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 
 from hstf.config.experiment import Config
-from hstf.experiment.cases import Case, Split
+from hstf.experiment.cases import Case, Split, names_of
 from hstf.experiment.context import StageContext
 from hstf.experiment.overrides import Override, overrides_in_force
 from hstf.experiment.tables import LABELS, PREPROCESSED, REFINE
 from hstf.imaging.affines import geometry_mismatch
 from hstf.imaging.arrays import write_array
 from hstf.imaging.class_locations import class_locations
-from hstf.imaging.geometry import Geometry
+from hstf.imaging.geometry import GEOMETRY, Geometry
 from hstf.imaging.label_values import IGNORED, class_indices
 from hstf.imaging.volumes import blank_volume, open_nifti, read_label, write_like
 from hstf.method.plr.targets import grid_weight, training_target
@@ -67,9 +67,11 @@ def labels(context: StageContext, shard: str) -> int:
     unlabelled = {case.case_id for case in context.cases(Split.UNLABELLED)}
     overrides = overrides_in_force(layout, context.schedule, number, unlabelled)
     check_corrected_labels(context, cases, overrides)
-    refined = read_shard(REFINE, layout.pseudo_labels_table(number, shard))
-    verdicts = read_shard(REFINE, layout.refine(number), verify=False)
-    preprocessed = read_shard(PREPROCESSED, layout.preprocessed_table(shard), verify=False)
+    names = names_of(cases)
+    refined = read_shard(REFINE, layout.pseudo_labels_table(number, shard), names)
+    verdicts = read_shard(REFINE, layout.refine(number), sorted(unlabelled), verify=False)
+    preprocessed_table = layout.preprocessed_table(shard)
+    preprocessed = read_shard(PREPROCESSED, preprocessed_table, names, endings=(GEOMETRY,))
     works = []
     for case in cases:
         name = case.case_id
@@ -256,7 +258,7 @@ class CaseLabel:
         config = self.context.config
         classes = len(config.class_names)
         preprocessed = self.context.layout.preprocessed / self.case.case_id
-        geometry = Geometry.load(preprocessed / "geometry.json")
+        geometry = Geometry.load(preprocessed / GEOMETRY)
         label = geometry.label_to_grid(native_label, classes)
         target, locations = self.files[2:]
         if self.decision.file is None and config.student.soft_targets:

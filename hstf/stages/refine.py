@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from hstf.config.experiment import Config
-from hstf.experiment.cases import Case
+from hstf.experiment.cases import Case, names_of
 from hstf.experiment.context import StageContext
 from hstf.experiment.tables import LABELS, LESIONS, PREPROCESSED, REFINE, TEACHER
 from hstf.imaging.arrays import open_array, write_array
-from hstf.imaging.geometry import Geometry
+from hstf.imaging.geometry import GEOMETRY, Geometry
 from hstf.imaging.label_values import class_indices
 from hstf.imaging.overlays import draw_overlay, overlay_path, prune_overlays
 from hstf.imaging.probabilities import apply_temperature
@@ -40,7 +40,7 @@ from hstf.method.plr.targets import grid_weight, training_target
 from hstf.method.plr.weights import cap_weight, mean_weight
 from hstf.method.tta_summary import TtaSummary
 from hstf.runtime.files import sha256_file
-from hstf.runtime.shards import CaseWork, digest_of, read_shard, run_shard
+from hstf.runtime.shards import CaseWork, digest_of, read_shard, refuse_changed_files, run_shard
 from hstf.scoring.metrics import structure_dice
 
 STEPS = (
@@ -76,13 +76,15 @@ def refine(context: StageContext, shard: str) -> int:
     cases = context.unlabelled_shard(shard)
     layout = context.layout
     number = context.round
+    names = names_of(cases)
+    preprocessed_table = layout.preprocessed_table(shard)
     tables = {
-        "teacher": read_shard(TEACHER, layout.teacher_table(number, shard)),
-        "preprocessed": read_shard(PREPROCESSED, layout.preprocessed_table(shard), verify=False),
+        "teacher": read_shard(TEACHER, layout.teacher_table(number, shard), names),
+        "preprocessed": read_shard(PREPROCESSED, preprocessed_table, names),
     }
     if _uses_previous_round(context):
         previous_table = layout.labels_shard_table(number - 1, shard)
-        tables["previous labels"] = read_shard(LABELS, previous_table)
+        tables["previous labels"] = read_shard(LABELS, previous_table, names)
     calibration = Calibration.load(layout.calibration)
     calibration_digest = sha256_file(layout.calibration)
     works = []
@@ -125,6 +127,7 @@ def merge_refined(context: StageContext) -> None:
     REFINE.write(layout.refine(number), rows, list(context.config.structures))
     if context.config.lesions:
         lesions = []
+        refuse_changed_files(rows, layout.refine(number), (".lesions.csv",))
         for row in rows:
             lesions += LESIONS.records(folder / f"{row['case_id']}.lesions.csv")
         LESIONS.write(layout.lesions(number), lesions)
@@ -169,7 +172,7 @@ class CaseRefinement:
     def write(self) -> dict[str, Any]:
         """Write the files of the case and return its row of the table."""
         preprocessed = self.context.layout.preprocessed / self.case.case_id
-        geometry = Geometry.load(preprocessed / "geometry.json")
+        geometry = Geometry.load(preprocessed / GEOMETRY)
         teacher_folder = self.context.layout.teacher(self.context.round)
         output = TtaSummary.load(teacher_folder / self.case.case_id)
         structures = self.config.structures

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from hstf.experiment.cases import Split
+from hstf.experiment.cases import Split, names_of
 from hstf.experiment.context import StageContext
 from hstf.experiment.tables import LABELS
 from hstf.method.cross_fitting import learned_cases
@@ -65,7 +65,7 @@ def other_cases(context: StageContext, member: str) -> list[TrainingCase]:
         return []
     if learns_from == "images":
         return image_cases(layout, unlabelled)
-    rows = read_shard(LABELS, layout.labels_table(number))
+    rows = read_shard(LABELS, layout.labels_table(number), names_of(unlabelled))
     used = [name for name, row in rows.items() if row["files"]]
     seed = context.config.seed
     learned = learned_cases(context.schedule, number, member, used, unlabelled, seed)

@@ -9,7 +9,14 @@ import pytest
 
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import write_text
-from hstf.runtime.shards import CaseWork, file_problems, read_file_rows, read_shard, run_shard
+from hstf.runtime.shards import (
+    CaseWork,
+    check_case_ids,
+    file_problems,
+    read_file_rows,
+    read_shard,
+    run_shard,
+)
 from hstf.runtime.tables import Column, Table
 
 FILES = [Column("files", "list", "Files."), Column("sha256", "list", "Their digests.")]
@@ -63,7 +70,7 @@ def test_run_shard_does_nothing_twice(shard: Shard) -> None:
     before = shard.table.read_bytes()
     assert shard.run() == []
     assert shard.table.read_bytes() == before
-    row = read_shard(TABLE, shard.table)["b"]
+    row = read_shard(TABLE, shard.table, "abc")["b"]
     assert row["files"] == ["b/out.txt"]
     assert row["length"] == 0.333333
 
@@ -77,7 +84,7 @@ def test_run_shard_computes_only_what_changed(shard: Shard) -> None:
     assert shard.run() == ["a"]
     del shard.texts["a"]
     assert shard.run() == []
-    assert list(read_shard(TABLE, shard.table)) == ["b", "c", "d"]
+    assert list(read_shard(TABLE, shard.table, "bcd")) == ["b", "c", "d"]
     shard.parameters["version"] = 2
     assert shard.run() == ["b", "c", "d"]
 
@@ -95,7 +102,7 @@ def test_run_shard_after_a_kill_between_files_and_record(shard: Shard) -> None:
     shard.texts["b"] = "2"  # back to what the old record was about
     assert shard.run() == ["b"]
     assert shard.file("b").read_text() == "2"
-    assert read_shard(TABLE, shard.table).keys() == {"a", "b", "c"}
+    assert read_shard(TABLE, shard.table, "abc").keys() == {"a", "b", "c"}
 
 
 def test_run_shard_removes_leftovers_of_a_killed_process(shard: Shard) -> None:
@@ -118,12 +125,53 @@ def test_read_shard_names_edited_and_missing_files(shard: Shard) -> None:
     shard.file("a").write_text("by hand")
     shard.file("b").unlink()
     with pytest.raises(HstfError) as caught:
-        read_shard(TABLE, shard.table)
+        read_shard(TABLE, shard.table, "abc")
     message = str(caught.value)
     assert "2 files are not as they were written" in message
     assert f"a: {shard.file('a')} was changed after it was written. To correct" in message
     assert f"b: {shard.file('b')} is missing" in message
-    assert read_shard(TABLE, shard.table, verify=False).keys() == {"a", "b", "c"}
+    assert read_shard(TABLE, shard.table, "abc", verify=False).keys() == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "problems"),
+    [
+        ([0], ["a: is missing", "b: is missing", "c: is missing"]),
+        ([0, 1, 3], ["b: is missing"]),
+        ([0, 1, 2, 3, 3], ["c: has 2 rows"]),
+    ],
+    ids=["header only", "shortened", "row twice"],
+)
+def test_read_shard_compares_the_cases_with_the_case_sheet(
+    shard: Shard, lines: list[int], problems: list[str]
+) -> None:
+    text = shard.table.read_text().splitlines()
+    write_text(shard.table, "\n".join(text[line] for line in lines) + "\n")
+    with pytest.raises(HstfError) as caught:
+        read_shard(TABLE, shard.table, "abc")
+    message = str(caught.value)
+    assert message.startswith(f"{shard.table}: has ")
+    assert "expected the 3 of the case sheet. Delete the table and run its stage again" in message
+    assert [line.strip(" -") for line in message.splitlines()[1:]] == problems
+
+
+def test_read_shard_refuses_a_case_that_the_case_sheet_does_not_have(shard: Shard) -> None:
+    with pytest.raises(HstfError, match=r"c: is not a case of this table in the case sheet"):
+        read_shard(TABLE, shard.table, "ab")
+
+
+def test_check_case_ids_lists_the_first_of_many_cases() -> None:
+    with pytest.raises(HstfError) as caught:
+        check_case_ids([], map(str, range(100_000)), Path("labels.csv"))
+    assert len(str(caught.value).splitlines()) == 12
+    assert str(caught.value).endswith("and 99990 more")
+
+
+def test_read_shard_compares_only_files_with_some_endings(shard: Shard) -> None:
+    shard.file("a").write_text("by hand")
+    assert len(read_shard(TABLE, shard.table, "abc", endings=(".csv",))) == 3
+    with pytest.raises(HstfError, match=r"a/out\.txt was changed"):
+        read_shard(TABLE, shard.table, "abc", endings=(".csv", ".txt"))
 
 
 def test_run_shard_keeps_edited_files(shard: Shard) -> None:
@@ -145,7 +193,7 @@ def test_run_shard_accepts_cases_without_files(tmp_path: Path) -> None:
     assert run_shard(TABLE, path, {}, [work], "labels") == 1
     assert run_shard(TABLE, path, {}, [work], "labels") == 0
     expected = {"case_id": "a", "length": 1.0, "files": [], "sha256": []}
-    assert read_shard(TABLE, path) == {"a": expected}
+    assert read_shard(TABLE, path, "a") == {"a": expected}
 
 
 def test_run_shard_keeps_finished_cases_when_one_fails(shard: Shard) -> None:

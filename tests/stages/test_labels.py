@@ -41,7 +41,7 @@ def decide(config: Config, *lines: str) -> None:
 
 
 def rows(config: Config) -> dict[str, dict[str, Any]]:
-    return read_shard(LABELS, Layout.of(config).labels_shard_table(1, SHARD))
+    return read_shard(LABELS, Layout.of(config).labels_shard_table(1, SHARD), CASES)
 
 
 def block() -> np.ndarray:

@@ -94,7 +94,7 @@ def test_student_does_not_learn_from_rejected_cases(
 
 def test_other_cases_treats_corrected_labels_as_labels(tmp_path: Path) -> None:
     config, _ = experiment(tmp_path)
-    write_labels(config, 1, ["u_0", "u_1"], corrected=["u_1"])
+    write_labels(config, 1, ["u_0", "u_1"], rejected=["u_2"], corrected=["u_1"])
     pseudo, corrected = other_cases(config, 1, "seed_0")
     assert (pseudo.pseudo, corrected.pseudo) == (True, False)
     whole = (

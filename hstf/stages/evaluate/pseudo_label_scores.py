@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hstf.config.experiment import Config
-from hstf.experiment.cases import Case, Split
+from hstf.experiment.cases import Case, Split, names_of
 from hstf.experiment.context import StageContext
 from hstf.experiment.tables import PSEUDO_LABEL_SCORES, REFINE
 from hstf.imaging.label_values import IGNORED, class_indices
@@ -95,14 +95,17 @@ def _score_all(context: StageContext) -> list[PseudoLabelScore]:
     """Score the pseudo-labels of all cases with a withheld label."""
     layout = context.layout
     number = context.round
-    if not any(case.reference for case in context.cases(Split.UNLABELLED)):
+    unlabelled = context.cases(Split.UNLABELLED)
+    if not any(case.reference for case in unlabelled):
         return []
-    verdicts = read_shard(REFINE, layout.refine(number), verify=False)
+    verdicts = read_shard(REFINE, layout.refine(number), names_of(unlabelled), verify=False)
     works: list[Callable[[], PseudoLabelScore | None]] = []
     for shard, cases in context.shards(Split.UNLABELLED).items():
-        refined = read_shard(REFINE, layout.pseudo_labels_table(number, shard))
+        table = layout.pseudo_labels_table(number, shard)
+        # Raises if cases or files are missing, or if files have changed.
+        read_shard(REFINE, table, names_of(cases), endings=(".nii.gz",))
         for case in cases:
-            if case.case_id in refined and case.reference:
+            if case.reference:
                 works.append(
                     partial(
                         _score_case,

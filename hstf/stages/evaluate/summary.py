@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from hstf.config.experiment import Config
-from hstf.experiment.cases import Split
+from hstf.experiment.cases import Split, names_of
 from hstf.experiment.context import StageContext
 from hstf.experiment.tables import (
     EVALUATION,
@@ -39,8 +39,8 @@ def summarise_round(context: StageContext) -> EvaluationSummary:
     The tables are ``cases.csv``, ``members.csv``, ``lesions.csv`` and ``pseudo_labels.csv``.
 
     Raises:
-        HstfError: if the table of a shard is missing, or if files have changed since they were
-            written.
+        HstfError: if the table of a shard is missing or has other cases than the case sheet, or if
+            files have changed since they were written.
     """
     config = context.config
     layout = context.layout
@@ -77,8 +77,9 @@ def _read_scores(context: StageContext) -> list[CaseScores]:
     layout = context.layout
     scores = []
     for shard, cases in context.shards(Split.TEST).items():
-        # Raises if files are missing or have changed.
-        read_shard(EVALUATION, layout.evaluation_table(context.round, shard))
+        # Raises if cases or files are missing, or if files have changed.
+        table = layout.evaluation_table(context.round, shard)
+        read_shard(EVALUATION, table, names_of(cases))
         for case in cases:
             path = layout.evaluation_scores(context.round, case.case_id)
             scores.append(CaseScores.load(path))
