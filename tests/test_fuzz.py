@@ -386,6 +386,19 @@ def test_stages_refuse_a_constant_image_of_gigabytes(tmp_path: Path) -> None:
             WAYS[name](path)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_read_label_refuses_a_header_of_a_giant_shape(tmp_path: Path) -> None:
+    """The compression is possible, and the label is not larger than a few megabytes."""
+    path = tmp_path / "label.nii.gz"
+    path.write_bytes(
+        gzip.compress(header(dim=(3, 2000, 1000, 1000, 1, 1, 1, 1), datatype=2, bitpix=8))
+        + zeros(2_000_000_000)
+    )
+    assert path.stat().st_size < 3e6
+    with bounded("label"), pytest.raises(HstfError, match="almost constant, no label"):
+        read_label(path)
+
+
 def test_main_reports_a_gzip_bomb_within_a_memory_limit(tmp_path: Path) -> None:
     """Run the command in a process that may use two gigabytes."""
     path = tmp_path / "bomb.nii.gz"

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from hstf.imaging.affines import affine_problem, spacing_of
 from hstf.imaging.spacing import Spacing
-from hstf.imaging.volumes import error_text, is_label, is_nifti, open_nifti
+from hstf.imaging.volumes import error_text, is_label, is_nifti, open_nifti, refuse_bomb
 from hstf.runtime.documents import Part
 from hstf.runtime.errors import HstfError
 
@@ -118,6 +118,7 @@ def _scan(
                     summary.add(values)
                 extra_bytes = _drain(stream)
             else:  # ITK decompresses the file as a whole
+                refuse_bomb(path, image, label)
                 voxels = np.ravel(image.dataobj, order="F")
                 voxels_hash.update(voxels.data)
                 summary.add(voxels)

@@ -34,8 +34,11 @@ MAXIMUM_HEADER_BYTES = 64 << 20
 """Upper bound for a header with its extensions, which nibabel reads into memory."""
 LARGE_SCAN = 1 << 26
 """Number of voxels up to which the compression of a scan is not checked."""
-MAXIMUM_VOXELS_PER_BYTE = 250
-"""Upper bound for a large scan: noise does not compress, so a smaller file is not a scan."""
+LARGE_LABEL = 1 << 29
+"""The same for a label, which compresses well: a CT of the whole body has no more voxels."""
+MAXIMUM_LARGE_RATIO = 250
+"""Upper bound for the compression ratio of a large volume: noise does not compress, so a smaller
+file is not a scan."""
 LABEL_TOLERANCE = 1e-3
 """Maximum distance of a label value from a whole number, after rounding of slope and intercept."""
 
@@ -292,8 +295,7 @@ def _read(
     problem = affine_problem(affine)
     if problem:
         raise HstfError(f"{path}: {problem}. Restore the geometry of the file from its source.")
-    if dtype is not None:
-        _check_not_constant(path, image.shape)
+    refuse_bomb(path, image, label=dtype is None)
     try:
         # A damaged slope overflows. `check` reports the resulting values.
         with np.errstate(all="ignore"):
@@ -310,15 +312,29 @@ def _read(
     return Volume(data, affine, image.header)
 
 
-def _check_not_constant(
+def refuse_bomb(
     path: Path,
-    shape: Sequence[int],
+    image: nib.Nifti1Image,
+    label: bool,
 ) -> None:
-    """Refuse a file that is too small for a scan, before its voxels fill the memory."""
+    """Refuse a file that is too small for its voxels, before they fill the memory.
+
+    Args:
+        path: the file.
+        image: its header.
+        label: whether the file is a label map.
+
+    Raises:
+        HstfError: if the voxels are almost constant.
+    """
     size = path.stat().st_size
-    if math.prod(shape) > max(LARGE_SCAN, MAXIMUM_VOXELS_PER_BYTE * size):
+    shape = tuple(map(int, image.shape))
+    voxels = math.prod(shape)
+    voxel_bytes = voxels * image.get_data_dtype().itemsize
+    if voxels > (LARGE_LABEL if label else LARGE_SCAN) and voxel_bytes > MAXIMUM_LARGE_RATIO * size:
+        kind = "label" if label else "scan"
         raise HstfError(
-            f"{path}: {size} bytes for shape {tuple(shape)}: it is almost constant, not a scan."
+            f"{path}: {size} bytes for shape {shape}: it is almost constant, no {kind}."
         )
 
 
