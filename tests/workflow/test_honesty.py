@@ -1,6 +1,6 @@
 """Only ``check`` and ``evaluate`` open test cases and withheld labels.
 
-The tests watch the processes of a real run.
+The tests watch the processes of a real run, in which students learn from pseudo-labels.
 """
 
 import os
@@ -12,6 +12,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 from support.workspace import ROOT, WITHHELD, Workspace, withhold, write_sheet
+
+from hstf.experiment.tables import LABELS
+from hstf.imaging.arrays import read_array
+from hstf.models.registry import load_network
 
 MAY_OPEN = {"phantom", "check", "evaluate"}
 """``phantom`` writes the images."""
@@ -59,6 +63,22 @@ def test_training_stages_open_no_scores_of_withheld_labels(
     found = opened(finished.folder, "scores.txt")
     assert {"evaluate", "report"} <= found.keys()
     assert not found.keys() & LEARNING
+
+
+@pytest.mark.workflow
+@pytest.mark.parametrize("number", [1, 2])
+def test_watched_students_learn_from_pseudo_labels(finished: Workspace, number: int) -> None:
+    """A run in which all pseudo-labels are rejected would show nothing."""
+    folder = finished.folder / "results" / "tiny" / f"round_{number}"
+    rows = LABELS.records(folder / "labels.csv")
+    assert [row["source"] for row in rows] == ["automatic"] * 3
+    for row in rows:
+        target = read_array(folder / "labels" / row["case_id"] / "target.b2nd")
+        classes, weight = target[:-1], target[-1]
+        assert row["weight_mean"] > 0.01
+        assert weight[classes[0] < 128].any(), "no voxel of foreground has a weight"
+    _, meta = load_network(folder / "model" / "seed_0" / "weights.pt")
+    assert meta["pseudo_labelled"] == 3
 
 
 @pytest.fixture
