@@ -27,7 +27,7 @@ class Dependencies:
 STAGES: dict[str, Dependencies] = {
     "check": Dependencies(1, ("check", "labels", "modalities"), free_keys=("withheld_labels",)),
     "plan": Dependencies(1, ("plan", "modalities", "labels"), free_keys=("preprocess.workers",)),
-    "preprocess": Dependencies(2, ("preprocess", "labels", "modalities")),
+    "preprocess": Dependencies(3, ("preprocess", "labels", "modalities")),
     "warmup": Dependencies(
         4,
         # The chunk is that of the out-of-fold predictions.
@@ -46,11 +46,11 @@ STAGES: dict[str, Dependencies] = {
     "teacher": Dependencies(3, ("teacher", "labels", "regions", "seed", "preprocess.chunk")),
     "refine": Dependencies(8, ("refine", "labels", "regions", "lesions", "preprocess.chunk")),
     "labels": Dependencies(
-        4, ("labels", "student.soft_targets", "preprocess.chunk", "check.affine_tolerance_mm")
+        5, ("labels", "student.soft_targets", "preprocess.chunk", "check.affine_tolerance_mm")
     ),
     "student": Dependencies(5, ("student", "network", "modalities", "labels", "regions", "seed")),
     "evaluate": Dependencies(
-        5,
+        6,
         ("evaluate", "lesions", "predict", "preprocess", "modalities", "labels", "regions", "seed"),
         # The rule of the scales has compare.scales among its own parameters.
         free_keys=("check.affine_tolerance_mm", "compare"),

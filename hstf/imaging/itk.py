@@ -16,11 +16,17 @@ from typing import TYPE_CHECKING, Any
 import nibabel as nib
 import numpy as np
 
+from hstf.imaging.header_text import looks_identifying
+
 if TYPE_CHECKING:
     import SimpleITK
 
 READERS = {".mha": "MetaImageIO", ".nrrd": "NrrdImageIO"}
 ERROR_POSITION = re.compile(r"(?:ITK |itk::)ERROR: \w+\(0x[0-9a-f]+\): ")
+PATIENT_GROUP = "0010|"
+"""Start of the keys of DICOM values about the patient."""
+OWN_KEYS = ("ITK_", "NRRD_")
+"""Starts of the keys that ITK makes itself."""
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 MAXIMUM_TEXT_BYTES = 1 << 20
 """Upper bound for the text before the voxels of a file."""
@@ -149,6 +155,24 @@ def open_itk(path: Path) -> nib.Nifti1Image:
         update_affine=False,
     )
     return image
+
+
+def identifying_metadata(path: Path) -> tuple[str, ...]:
+    """Return the keys in the header of a file whose values may identify a patient.
+
+    Raises:
+        OSError: if ITK cannot read the header.
+    """
+    reader = _reader(path)
+    with _short_errors():
+        reader.ReadImageInformation()
+    found = []
+    for key in reader.GetMetaDataKeys():
+        text = f"{key}: {reader.GetMetaData(key)}"
+        is_about_patient = key.startswith(PATIENT_GROUP) or looks_identifying(text)
+        if is_about_patient and not key.startswith(OWN_KEYS):
+            found.append(key)
+    return tuple(found)
 
 
 @contextmanager

@@ -15,6 +15,8 @@ from nibabel.arrayproxy import ArrayProxy
 from pydantic import Field
 
 from hstf.imaging.affines import affine_problem, spacing_of
+from hstf.imaging.header_text import identifying_fields
+from hstf.imaging.itk import identifying_metadata
 from hstf.imaging.spacing import Spacing
 from hstf.imaging.volumes import error_text, is_label, is_nifti, open_nifti, refuse_bomb
 from hstf.runtime.documents import Part
@@ -57,6 +59,8 @@ class Scan(Part):
     """Number of voxels that are NaN or infinite as float32."""
     values: dict[str, int] = Field(default_factory=dict)
     """Number of voxels of each label value, and of the first few invalid values."""
+    identifying: tuple[str, ...] = ()
+    """Parts of the header with text that may identify a patient."""
     extra_bytes: int = 0
     """Number of bytes after the last voxel, up to :data:`MAXIMUM_EXTRA_BYTES`."""
     sha256: str = ""
@@ -108,6 +112,7 @@ def _scan(
     voxels_hash = hashlib.sha256(repr(layout).encode())
     pixdim: tuple[float, ...] = spacing_of(image.affine)
     extra_bytes = 0
+    identifying = identifying_fields(image.header)
     try:
         with path.open("rb") as binary:
             file = _HashedFile(binary)
@@ -119,6 +124,7 @@ def _scan(
                 extra_bytes = _drain(stream)
             else:  # ITK decompresses the file as a whole
                 refuse_bomb(path, image, label)
+                identifying = identifying_metadata(path)
                 voxels = np.ravel(image.dataobj, order="F")
                 voxels_hash.update(voxels.data)
                 summary.add(voxels)
@@ -136,6 +142,7 @@ def _scan(
         ),
         unit=_unit(image.header),
         dtype=str(image.get_data_dtype().newbyteorder("=")),
+        identifying=identifying,
         extra_bytes=extra_bytes,
         sha256=file.digest.hexdigest(),
         voxels_sha256=voxels_hash.hexdigest(),

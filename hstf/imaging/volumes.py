@@ -19,6 +19,7 @@ import nibabel as nib
 import numpy as np
 
 from hstf.imaging.affines import affine_problem, spacing_of
+from hstf.imaging.header_text import remove_text
 from hstf.imaging.itk import ONE_FILE, READERS, detached_data_problem, open_itk
 from hstf.imaging.spacing import Spacing
 from hstf.runtime.errors import HstfError
@@ -346,7 +347,8 @@ def write_like(
     """Write a NIfTI file with the geometry of ``source``.
 
     The header is that of the source: qform, sform, their codes, voxel sizes, units and byte order
-    do not change by a bit.
+    do not change by a bit. Text in the header and its extensions may identify the patient; they are
+    not copied.
 
     Args:
         path: file to write.
@@ -366,6 +368,7 @@ def write_like(
     header.set_slope_inter(1, 0)
     header["cal_min"] = 0
     header["cal_max"] = 0
+    remove_text(header)
     is_nifti2 = isinstance(header, nib.Nifti2Header)
     image_type = nib.Nifti2Image if is_nifti2 else nib.Nifti1Image
     with atomic_path(path) as temporary:

@@ -148,7 +148,7 @@ def test_read_image_refuses_metaimage_with_voxels_in_other_files(
     (tmp_path / "secret.txt").write_bytes(VOXELS)
     path = tmp_path / "scan.mha"
     path.write_bytes(METAIMAGE + lines + VOXELS)
-    with pytest.raises(HstfError, match="names another file with the voxels.*Convert the volume"):
+    with pytest.raises(HstfError, match=r"names another file with the voxels.*Convert the volume"):
         read_image(path)
     assert "names another file" in scan_file(path, label=True).problem
 
@@ -170,7 +170,7 @@ def test_read_image_refuses_nrrd_with_voxels_in_other_files(tmp_path: Path, line
     (tmp_path / "secret.txt").write_bytes(VOXELS)
     path = tmp_path / "scan.nrrd"
     path.write_bytes(NRRD + lines + VOXELS)
-    with pytest.raises(HstfError, match="names another file with the voxels.*Convert the volume"):
+    with pytest.raises(HstfError, match=r"names another file with the voxels.*Convert the volume"):
         read_image(path)
     assert "names another file" in scan_file(path, label=True).problem
 
@@ -197,5 +197,5 @@ def test_read_image_reads_voxels_in_the_file_itself(
 @pytest.mark.parametrize("name", ["scan.mhd", "scan.nhdr"])
 def test_read_image_names_the_way_to_convert_detached_headers(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(NRRD)
-    with pytest.raises(HstfError, match="is a header without voxels.*WriteImage"):
+    with pytest.raises(HstfError, match=r"is a header without voxels.*WriteImage"):
         read_image(tmp_path / name)

@@ -414,3 +414,21 @@ def run_command(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
         timeout=60,
         check=False,
     )
+
+
+def test_check_warns_of_text_in_headers_without_repeating_it(
+    data: Data, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = data.folder / "p1.nii.gz"
+    image = nib.load(path)
+    image.header["descrip"] = b"DOE^JOHN 1961-04-02"
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"born in Springfield"))
+    nib.save(image, path)
+    printed = data.warnings(capsys)
+    assert "0 errors and 1 warnings" in printed
+    assert "text in the header of 1 files that may identify a patient: p1" in printed
+    assert "descrip, extension 6)" in printed
+    cache = Layout.of(data.config()).root / ".check_cache.json"
+    written = Layout.of(data.config()).check.read_text() + cache.read_text()
+    for secret in ("DOE", "1961", "Springfield"):
+        assert secret not in printed + written

@@ -46,6 +46,7 @@ def examine(sheet: CaseSheet, scans: Scans, config: Config) -> list[Finding]:
         *_patient_findings(sheet),
         *_duplicate_findings(scans, config),
         *_class_findings(scans, config),
+        *_header_text_findings(scans),
     ]
     by_case: dict[str, list[Source]] = defaultdict(list)
     for source, scan in scans.items():
@@ -243,6 +244,23 @@ def _class_findings(scans: Scans, config: Config) -> Iterator[Finding]:
                 "voxels of each class in the labelled cases",
                 "Label some voxels of this class. The network cannot learn a class without them.",
             )
+
+
+def _header_text_findings(scans: Scans) -> Iterator[Finding]:
+    """Warn of text in headers that may identify patients, once for all files."""
+    with_text = []
+    for source, scan in scans.items():
+        if scan.identifying:
+            parts = ", ".join(scan.identifying)
+            with_text.append(f"{source.case.case_id} ({source.column}: {parts})")
+    if with_text:
+        yield _sheet_warning(
+            f"text in the header of {len(with_text)} files that may identify a patient:"
+            f" {few(with_text)}",
+            "no names, dates and numbers of patients in the headers",
+            "hstf copies none of it into its files. Remove it from the scans before you pass"
+            " them on.",
+        )
 
 
 def _withheld_findings(config: Config) -> Iterator[Finding]:

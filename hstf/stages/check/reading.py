@@ -14,7 +14,7 @@ from hstf.runtime.processes import ProcessDied, map_processes
 from hstf.runtime.progress import Progress
 from hstf.stages.check.findings import Source
 
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 CACHE_SECONDS = 60.0
 """Time after which the cache is saved again during a long run."""
 DIED = Scan(
