@@ -2,22 +2,22 @@
 
 Snakemake decides by time stamps. They mislead it: a copied file is older than the result that it
 should change, a killed run leaves results of unknown parameters, and a copied folder has the times
-of the copy. So each rule has one input whose time stamp counts, its key file, and all other inputs
-are ``ancient``. While the workflow is read, the record of each job (:mod:`hstf.experiment.records`)
-is compared with what the job would read now. If they differ, the key file is made newer than the
-results, otherwise older.
+of the copy. So while the workflow is read, the record of each job (:mod:`hstf.experiment.records`)
+is compared with what the job would read now, and the time stamps are set right: each rule has a key
+file among its inputs, which is made newer than the results if they were made from something else.
+Results that are up to date are made as new as their inputs.
 """
 
 import json
 import os
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hstf.experiment.jobs import Job, Jobs, Source
+from hstf.experiment.jobs import Job, Jobs
 from hstf.experiment.records import (
     CHANGED,
     MISSING,
@@ -29,8 +29,10 @@ from hstf.experiment.records import (
     source_digests,
 )
 from hstf.runtime.errors import HstfError, few, join_problems
-from hstf.runtime.stamps import HashedFile, hash_file, stamp_of
+from hstf.runtime.stamps import HashedFile, Stamp, hash_file, stamp_of
 
+SECOND = 1_000_000_000
+"""In nanoseconds; some disks store time stamps in whole seconds."""
 READ_BYTES = 500_000_000
 """Scans with a new time stamp are read while the workflow starts, up to this many bytes. Beyond it
 they count as changed; the jobs read them and find what has changed."""
@@ -51,11 +53,10 @@ class Keys:
     """The key files of an experiment."""
 
     jobs: Jobs
-    forced: Callable[[], Collection[str]] = tuple
-    """Returns the rules and files that the user wants to run again."""
     _states: dict[Job, State] = field(default_factory=dict)
     _records: dict[Job, JobRecord | None] = field(default_factory=dict)
     _results: dict[Job, ResultsNow] = field(default_factory=dict)
+    _newest_source: dict[Job, int] = field(default_factory=dict)
     _budget: int = READ_BYTES
 
     def __post_init__(self) -> None:
@@ -69,7 +70,7 @@ class Keys:
         if reasons:
             self._write(path, job, reasons)
         else:
-            self._make_older(path, job)
+            self._mark_as_current(path, job)
         return path
 
     def state(self, job: Job) -> State:
@@ -122,14 +123,10 @@ class Keys:
         missing = self._results[job].missing
         if missing:
             reasons.append(f"{few(missing)} missing")
-        if self._is_forced(job):
-            reasons.append("it was asked for")
         reasons = [*self._differences(job, record, before), *reasons]
+        if not reasons:
+            self._touch_results(job)
         return State(reasons, record.digest)
-
-    def _is_forced(self, job: Job) -> bool:
-        names = {job.rule, *map(str, self.jobs.outputs(job))}
-        return not names.isdisjoint(self.forced())
 
     def _home(self, job: Job) -> "Keys | None":
         """Return the keys of the experiment that a job belongs to; None if it is not read here."""
@@ -162,15 +159,19 @@ class Keys:
         """Return the SHA-256 of each source; files with the recorded stamp are not read."""
         digests = {}
         touched = {}
+        newest = 0
         for source in self.jobs.sources(job):
+            stamp = stamp_of(source.path)
+            newest = max(newest, stamp.modified if stamp else 0)
             known = record.sources.get(source.name)
-            if known and known.path == str(source.path) and known.is_unchanged():
+            if known and known.path == str(source.path) and known.stamp == stamp:
                 digests[source.name] = known.sha256
                 continue
-            file = self._hash_within_budget(source)
-            digests[source.name] = file.sha256 if file else _absent(source)
+            file = self._hash_within_budget(source.path, stamp)
+            digests[source.name] = file.sha256 if file else CHANGED if stamp else MISSING
             if file and known and file.sha256 == known.sha256:
                 touched[source.name] = file
+        self._newest_source[job] = newest
         if touched:
             self._refresh(job, {"sources": {**record.sources, **touched}})
         return digests
@@ -184,50 +185,84 @@ class Keys:
         with suppress(HstfError):  # in a read-only folder they are read each time
             refreshed.save(self.jobs.record(job))
 
-    def _hash_within_budget(self, source: Source) -> HashedFile | None:
-        stamp = stamp_of(source.path)
+    def _hash_within_budget(self, path: Path, stamp: Stamp | None) -> HashedFile | None:
+        """Hash a file; None if it is missing or too large to be read now."""
         if stamp is None or stamp.size > self._budget:
             return None
         self._budget -= stamp.size
-        return hash_file(source.path)
+        return hash_file(path)
 
     def _write(self, path: Path, job: Job, reasons: list[str]) -> None:
-        """Make the key file newer than the results of the job.
+        """Write a key file that is newer than the results of the job.
 
         Its content is new each time: Snakemake ignores a newer file with a known content.
         """
         now = time.time_ns()
-        content = {"job": job.name, "runs_because": reasons, "written": now}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # It is no result: an atomic file that need not survive a power failure.
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        newest = max([now, *self._times(job)])
-        os.utime(temporary, ns=(newest + 1, newest + 1))
-        temporary.replace(path)
+        _write_quickly(path, {"job": job.name, "runs_because": reasons, "written": now})
+        # Not in the future: Snakemake refuses results that are older than an input.
+        os.utime(path, ns=(now, now))
+        for output in self.jobs.outputs(job):
+            _set_time(output, at_most=now - SECOND)
 
-    def _make_older(self, path: Path, job: Job) -> None:
+    def _mark_as_current(self, path: Path, job: Job) -> None:
         """Make the key file older than the results of the job."""
         oldest = min(self._times(job), default=0)
-        stamp = stamp_of(path)
-        if stamp is None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({"job": job.name, "runs_because": []}, indent=2) + "\n")
-        if stamp is None or stamp.modified >= oldest:
-            earlier = max(0, oldest - 1_000_000_000)
-            os.utime(path, ns=(earlier, earlier))
+        if not path.is_file():
+            _write_quickly(path, {"job": job.name, "runs_because": []})
+        earlier = max(0, oldest - SECOND)
+        _set_time(path, at_most=earlier)
+
+    def _touch_results(self, job: Job) -> None:
+        """Make results not older than their inputs, and not dated in the future."""
+        times = [self._newest_source.get(job, 0)]
+        for earlier in self.jobs.before(job):
+            times += self._times(earlier)
+        root = self.jobs.root(job)
+        record = self._records[job]
+        assert record is not None
+        now = time.time_ns()
+        touched = {}
+        for path in self.jobs.outputs(job):
+            name = str(path.relative_to(root))
+            stamp = _set_time(path, at_most=now, at_least=max(times))
+            if stamp is not None and name in record.outputs:
+                touched[name] = record.outputs[name].model_copy(update={"stamp": stamp})
+        if touched:
+            self._refresh(job, {"outputs": {**record.outputs, **touched}})
 
     def _times(self, job: Job) -> list[int]:
         stamps = [stamp_of(path) for path in self.jobs.outputs(job)]
         return [stamp.modified for stamp in stamps if stamp is not None]
 
 
+def _write_quickly(path: Path, content: dict[str, Any]) -> None:
+    """Write a key file. It need not survive a power failure, but a run may be reading it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def _set_time(path: Path, at_most: int, at_least: int = 0) -> Stamp | None:
+    """Move the time of a file between two bounds, in nanoseconds.
+
+    Returns:
+        The new stamp; None if nothing was changed: the time is between the bounds, the file is
+        missing, or the folder is read-only.
+    """
+    stamp = stamp_of(path)
+    if stamp is None or at_least <= stamp.modified <= at_most:
+        return None
+    moved = at_most if stamp.modified > at_most else min(at_least, at_most)
+    try:
+        os.utime(path, ns=(moved, moved))
+    except OSError:
+        return None
+    return stamp_of(path)
+
+
 _experiments: dict[Path, Keys] = {}
 """The keys of all experiments of this process, by their folder."""
-
-
-def _absent(source: Source) -> str:
-    return CHANGED if source.path.is_file() else MISSING
 
 
 def _differing(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[str]:

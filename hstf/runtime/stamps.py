@@ -31,10 +31,6 @@ class HashedFile(Part):
     sha256: str
     stamp: Stamp
 
-    def is_unchanged(self) -> bool:
-        """Return whether the file still has its stamp."""
-        return stamp_of(Path(self.path)) == self.stamp
-
 
 _known: dict[tuple[Path, Stamp], str] = {}
 """SHA-256 of the files that this process has hashed."""

@@ -1,5 +1,6 @@
 """Folders in which the real Snakemake runs the real workflow."""
 
+import contextlib
 import csv
 import os
 import re
@@ -11,6 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+
+from hstf.config.load import load_config
+from hstf.experiment.jobs import Jobs
+from hstf.experiment.records import recorded
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -97,6 +102,19 @@ class Workspace:
         done = self.snakemake(*arguments, "--show-failed-logs")
         assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
         return done.stdout + done.stderr
+
+    def pretend(self) -> None:
+        """Write the result of every job: a few bytes, and the record that makes them valid."""
+        config = load_config(self.folder / "config.yaml")
+        with contextlib.chdir(self.folder):
+            jobs = Jobs(config)
+            for job in jobs.all():
+                for path in jobs.outputs(job):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    if not path.is_file():
+                        path.write_text(job.name)
+                with recorded(jobs, job):
+                    pass
 
     def configure(self, **sections: object) -> None:
         """Change keys of ``config.yaml``."""

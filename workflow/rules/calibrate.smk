@@ -3,9 +3,9 @@
 
 rule calibrate:
     input:
-        plan=ancient(LAYOUT.plan),
-        cases=ancient([LAYOUT.preprocessed_table(shard) for shard in LABELLED]),
-        out_of_fold=ancient([LAYOUT.out_of_fold_table(f"fold_{k}") for k in range(CONFIG.warmup.folds)]),
+        plan=LAYOUT.plan,
+        cases=[LAYOUT.preprocessed_table(shard) for shard in LABELLED],
+        out_of_fold=[LAYOUT.out_of_fold_table(f"fold_{k}") for k in range(CONFIG.warmup.folds)],
         key=key("calibrate"),
     output:
         LAYOUT.calibration,

@@ -5,7 +5,6 @@ from hstf.config.load import resolve_config
 from hstf.experiment.comparison import scaled_cases
 
 CONFIG = resolve_config(config)
-PREFIX = f"{CONFIG.experiment}_"
 ALIKE = len(CONFIG.compare.methods) * len(CONFIG.compare.seeds)
 
 

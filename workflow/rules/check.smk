@@ -5,8 +5,8 @@
 
 rule check:
     input:
-        images=ancient([image for case in TRAINING for image in case.images]),
-        labels=ancient([case.training_label for case in SHEET.of(Split.LABELLED)]),
+        images=[image for case in TRAINING for image in case.images],
+        labels=[case.training_label for case in SHEET.of(Split.LABELLED)],
         key=key("check"),
     output:
         report(LAYOUT.check, category="Data", caption="../report/check.rst"),

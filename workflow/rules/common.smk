@@ -1,8 +1,8 @@
 # What all rules use: the experiment, and functions that return the inputs of a job. `w` are the wildcards of a
-# job. The file that includes this one sets CONFIG, ALIKE and PREFIX: config.smk for the experiment of a run,
-# cell.smk for an experiment of a comparison.
+# job. The file that includes this one sets CONFIG and ALIKE: config.smk for the experiment of a run, cell.smk
+# for an experiment of a comparison.
 #
-# What runs is decided by content, not by time: the inputs of the rules are `ancient`, all but the key file of a job
+# What runs is decided by content: a job whose results were made from something else has a new key file
 # (hstf/experiment/keys.py).
 
 import shlex
@@ -49,17 +49,6 @@ def read_overrides():
     return {number: overrides_in_force(LAYOUT, SCHEDULE, number, cases) for number in ROUNDS}
 
 
-def forced():
-    """Rules, without the prefix of a comparison, and files that the user wants to run again."""
-    settings = workflow.dag_settings
-    if settings is None:
-        return set()
-    names = set(settings.forcerun)
-    if settings.forcetargets:
-        names |= set(settings.targets)
-    return {name.removeprefix(PREFIX) for name in names}
-
-
 try:
     SHEET = read_cases(CONFIG)
     if CONFIG.phantom is None and workflow.is_main_process:
@@ -67,7 +56,7 @@ try:
     refuse_few_patients(SHEET.of(Split.LABELLED), CONFIG.warmup.folds)
     OVERRIDES = read_overrides()
     JOBS = Jobs(CONFIG, SHEET)
-    KEYS = Keys(JOBS, forced)
+    KEYS = Keys(JOBS)
     if workflow.is_main_process:
         KEYS.refuse_edited(JOBS.all())
 except HstfError as error:

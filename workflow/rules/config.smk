@@ -34,8 +34,7 @@ try:
 except HstfError as error:
     raise WorkflowError(str(error)) from None
 
-ALIKE = 1  # experiments that run at the same time
-PREFIX = ""  # of the names of the rules
+ALIKE = 1
 
 
 def begin_run():

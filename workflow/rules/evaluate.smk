@@ -3,11 +3,11 @@
 
 rule evaluate_shard:
     input:
-        plan=ancient(LAYOUT.plan),
-        calibration=ancient(LAYOUT.calibration),
-        models=ancient(round_weights),
-        images=ancient(shard_images),
-        references=ancient(shard_references),
+        plan=LAYOUT.plan,
+        calibration=LAYOUT.calibration,
+        models=round_weights,
+        images=shard_images,
+        references=shard_references,
         key=key("evaluate_shard"),
     output:
         LAYOUT.evaluation_table("{round}", "{shard}"),
@@ -33,8 +33,8 @@ rule evaluate_shard:
 
 rule evaluate_table:
     input:
-        shards=ancient([LAYOUT.evaluation_table("{round}", shard) for shard in TEST]),
-        pseudo_labels=ancient(scored_pseudo_labels),
+        shards=[LAYOUT.evaluation_table("{round}", shard) for shard in TEST],
+        pseudo_labels=scored_pseudo_labels,
         key=key("evaluate_table"),
     output:
         cases=LAYOUT.evaluation_cases("{round}"),

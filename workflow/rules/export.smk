@@ -3,16 +3,19 @@
 
 rule export:
     input:
-        plan=ancient(LAYOUT.plan),
-        calibration=ancient(LAYOUT.calibration),
-        models=ancient(weights(CONFIG.rounds)),
-        results=ancient(results(CONFIG.rounds)),
+        plan=LAYOUT.plan,
+        calibration=LAYOUT.calibration,
+        models=weights(CONFIG.rounds),
+        results=results(CONFIG.rounds),
         key=key("export"),
     output:
         model=LAYOUT.export / "model.json",
         metadata=LAYOUT.export / "configs" / "metadata.json",
         card=LAYOUT.export / "README.md",
-        members=[LAYOUT.export / "members" / f"{member}.pt" for member in SCHEDULE.members(CONFIG.rounds)],
+        members=[
+            LAYOUT.export / "members" / f"{member}.pt"
+            for member in SCHEDULE.members(CONFIG.rounds)
+        ],
     log:
         LOGS / "export.log",
     benchmark:

@@ -3,10 +3,10 @@
 
 rule labels_shard:
     input:
-        cases=ancient(LAYOUT.preprocessed_table("{shard}")),
-        pseudo_labels=ancient(LAYOUT.pseudo_labels_table("{round}", "{shard}")),
-        verdicts=ancient(LAYOUT.refine("{round}")),
-        overrides=ancient(override_files),
+        cases=LAYOUT.preprocessed_table("{shard}"),
+        pseudo_labels=LAYOUT.pseudo_labels_table("{round}", "{shard}"),
+        verdicts=LAYOUT.refine("{round}"),
+        overrides=override_files,
         key=key("labels_shard"),
     output:
         LAYOUT.labels_shard_table("{round}", "{shard}"),
@@ -28,7 +28,7 @@ rule labels_shard:
 
 rule labels_table:
     input:
-        ancient([LAYOUT.labels_shard_table("{round}", shard) for shard in UNLABELLED]),
+        [LAYOUT.labels_shard_table("{round}", shard) for shard in UNLABELLED],
         key=key("labels_table"),
     output:
         report(

@@ -3,9 +3,9 @@
 
 rule plan:
     input:
-        check=ancient(LAYOUT.check),
-        images=ancient([image for case in TRAINING for image in case.images]),
-        labels=ancient([case.training_label for case in SHEET.of(Split.LABELLED)]),
+        check=LAYOUT.check,
+        images=[image for case in TRAINING for image in case.images],
+        labels=[case.training_label for case in SHEET.of(Split.LABELLED)],
         key=key("plan"),
     output:
         fingerprint=LAYOUT.fingerprint,

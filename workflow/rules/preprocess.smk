@@ -3,10 +3,10 @@
 
 rule preprocess_shard:
     input:
-        check=ancient(LAYOUT.check),
-        plan=ancient(LAYOUT.plan),
-        images=ancient(shard_images),
-        labels=ancient(shard_training_labels),
+        check=LAYOUT.check,
+        plan=LAYOUT.plan,
+        images=shard_images,
+        labels=shard_training_labels,
         key=key("preprocess_shard"),
     output:
         LAYOUT.preprocessed_table("{shard}"),

@@ -3,10 +3,10 @@
 
 rule refine_shard:
     input:
-        calibration=ancient(LAYOUT.calibration),
-        cases=ancient(LAYOUT.preprocessed_table("{shard}")),
-        teacher=ancient(LAYOUT.teacher_table("{round}", "{shard}")),
-        previous=ancient(previous_labels),
+        calibration=LAYOUT.calibration,
+        cases=LAYOUT.preprocessed_table("{shard}"),
+        teacher=LAYOUT.teacher_table("{round}", "{shard}"),
+        previous=previous_labels,
         key=key("refine_shard"),
     output:
         LAYOUT.pseudo_labels_table("{round}", "{shard}"),
@@ -28,7 +28,7 @@ rule refine_shard:
 
 rule refine_table:
     input:
-        ancient([LAYOUT.pseudo_labels_table("{round}", shard) for shard in UNLABELLED]),
+        [LAYOUT.pseudo_labels_table("{round}", shard) for shard in UNLABELLED],
         key=key("refine_table"),
     output:
         [LAYOUT.lesions("{round}")] if CONFIG.lesions else [],

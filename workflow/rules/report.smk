@@ -3,11 +3,11 @@
 
 rule report:
     input:
-        ancient(LAYOUT.check),
-        ancient(LAYOUT.fingerprint),
-        ancient(LAYOUT.plan),
-        ancient(LAYOUT.calibration),
-        ancient([results(number) for number in (0, *ROUNDS)]),
+        LAYOUT.check,
+        LAYOUT.fingerprint,
+        LAYOUT.plan,
+        LAYOUT.calibration,
+        [results(number) for number in (0, *ROUNDS)],
         key=key("report"),
     output:
         html=report(LAYOUT.report, category="Report", caption="../report/report.rst"),

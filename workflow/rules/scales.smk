@@ -3,11 +3,11 @@
 
 rule evaluate_scales:
     input:
-        plan=ancient(LAYOUT.plan),
-        calibration=ancient(LAYOUT.calibration),
-        models=ancient(round_weights),
-        images=ancient([image for case in SCALED for image in case.images]),
-        references=ancient(references(SCALED)),
+        plan=LAYOUT.plan,
+        calibration=LAYOUT.calibration,
+        models=round_weights,
+        images=[image for case in SCALED for image in case.images],
+        references=references(SCALED),
         key=key("evaluate_scales"),
     output:
         LAYOUT.evaluation_scales("{round}"),

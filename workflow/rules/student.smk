@@ -3,10 +3,10 @@
 
 rule student_member:
     input:
-        plan=ancient(LAYOUT.plan),
-        start=ancient(start_weights),
-        cases=ancient(training_cases),
-        labels=ancient(training_labels),
+        plan=LAYOUT.plan,
+        start=start_weights,
+        cases=training_cases,
+        labels=training_labels,
         key=key("student_member"),
     output:
         weights=LAYOUT.weights("{round}", "{member}"),

@@ -3,9 +3,9 @@
 
 rule teacher_shard:
     input:
-        plan=ancient(LAYOUT.plan),
-        models=ancient(previous_weights),
-        cases=ancient(LAYOUT.preprocessed_table("{shard}")),
+        plan=LAYOUT.plan,
+        models=previous_weights,
+        cases=LAYOUT.preprocessed_table("{shard}"),
         key=key("teacher_shard"),
     output:
         LAYOUT.teacher_table("{round}", "{shard}"),

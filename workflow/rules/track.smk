@@ -3,8 +3,8 @@
 
 rule track_round:
     input:
-        plan=ancient(LAYOUT.plan),
-        results=ancient(round_results),
+        plan=LAYOUT.plan,
+        results=round_results,
         key=key("track_round"),
     output:
         LAYOUT.track("{round}"),

@@ -3,8 +3,8 @@
 
 rule warmup_member:
     input:
-        plan=ancient(LAYOUT.plan),
-        cases=ancient([LAYOUT.preprocessed_table(shard) for shard in LABELLED]),
+        plan=LAYOUT.plan,
+        cases=[LAYOUT.preprocessed_table(shard) for shard in LABELLED],
         key=key("warmup_member"),
     output:
         weights=LAYOUT.weights(0, "{member}"),

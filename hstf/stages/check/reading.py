@@ -12,6 +12,7 @@ from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_json, write_text
 from hstf.runtime.processes import ProcessDied, map_processes
 from hstf.runtime.progress import Progress
+from hstf.runtime.stamps import Stamp, remember, stamp_of
 from hstf.stages.check.findings import Source
 
 CACHE_VERSION = 3
@@ -28,7 +29,7 @@ Task = tuple[Path, bool]
 def scan_all(wanted: Sequence[Source], cache: Path, workers: int) -> dict[Source, Scan]:
     """Scan files in ``workers`` processes.
 
-    Files that are in the cache with the same size and modification time are not read.
+    Files that are in the cache with the same stamp are not read.
 
     Args:
         wanted: the files.
@@ -65,14 +66,14 @@ def _scan(task: Task) -> Scan:
 
 
 class Cache:
-    """Scans of files without problems, valid while size and modification time stay the same."""
+    """Scans of files without problems, valid while their stamps stay the same."""
 
     def __init__(self, file: Path) -> None:
         """Read the cache from ``file``; a missing, damaged or old cache is empty."""
         self.file = file
         self.saved = time.monotonic()
         self.entries: dict[str, Any] = {}
-        self.stamps: dict[str, list[int]] = {}
+        self.stamps: dict[str, Stamp] = {}
         with suppress(HstfError, KeyError, TypeError):
             content = read_json(file)
             if content["version"] == CACHE_VERSION:
@@ -84,19 +85,24 @@ class Cache:
         The stamp that a new scan of the file is stored with is taken here, before it is read.
         """
         name = _name(task)
-        with suppress(OSError, ValueError):
-            status = task[0].stat()
-            self.stamps[name] = [status.st_size, status.st_mtime_ns]
+        stamp = stamp_of(task[0])
+        if stamp is None:
+            return None
+        self.stamps[name] = stamp
         entry = self.entries.get(name)
-        if entry and entry["stamp"] == self.stamps.get(name):
-            return Scan.model_validate(entry["scan"])
-        return None
+        if not entry or entry["stamp"] != list(stamp):
+            return None
+        scan = Scan.model_validate(entry["scan"])
+        remember(task[0], stamp, scan.sha256)
+        return scan
 
     def put(self, task: Task, scan: Scan) -> None:
         """Keep a scan, unless the file has a problem."""
         name = _name(task)
         if not scan.problem and name in self.stamps:
-            self.entries[name] = {"stamp": self.stamps[name], "scan": scan.model_dump()}
+            stamp = self.stamps[name]
+            self.entries[name] = {"stamp": list(stamp), "scan": scan.model_dump()}
+            remember(task[0], stamp, scan.sha256)
         if time.monotonic() - self.saved > CACHE_SECONDS:
             self.save()
 
