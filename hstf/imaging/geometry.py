@@ -4,7 +4,8 @@ The grid keeps the axes of the scan. They are reordered and flipped to the close
 cropped, and resampled to the planned spacing. An axis that has the planned spacing already is not
 interpolated.
 
-Grid and crop have the same centre, and spacings are exact. Hence positions do not drift. Let the
+Grid and crop have the same centre, and spacings are exact. Hence positions do not drift: over an
+axis that is not interpolated, by at most :data:`hstf.imaging.spacing.MAXIMUM_DRIFT`. Let the
 grid have ``G`` voxels of ``t`` mm along an axis, and the crop ``N`` voxels of ``s`` mm. Voxel ``g``
 of the grid then has this index in the crop::
 
@@ -387,7 +388,7 @@ def _grid_size(
     target_mm: float,
 ) -> int:
     """Return the number of grid voxels along an axis."""
-    if is_same_spacing(source_mm, target_mm):
+    if is_same_spacing(source_mm, target_mm, voxels):
         return voxels
     return max(1, round(voxels * source_mm / target_mm))
 
@@ -401,7 +402,8 @@ def _coordinates(
     """Return the positions of the voxels of ``target`` in ``source``, which has the same centre."""
     coordinates: list[np.ndarray | None] = []
     for axis in range(3):
-        if is_same_spacing(source_mm[axis], target_mm[axis]):
+        has_same_size = source[axis] == target[axis]
+        if has_same_size and is_same_spacing(source_mm[axis], target_mm[axis], source[axis]):
             coordinates.append(None)
             continue
         source_centre = (source[axis] - 1) / 2

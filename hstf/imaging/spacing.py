@@ -10,16 +10,26 @@ __all__ = ["Spacing", "Triple"]
 
 ANISOTROPY = 3.0
 """Ratio to the shortest voxel edge above which an axis is coarse, as in nnU-Net."""
-SPACING_TOLERANCE = 1e-3
-"""Relative difference up to which two spacings are equal."""
+MAXIMUM_DRIFT = 0.02
+"""Difference of the extents of an axis, in voxels, up to which two spacings are equal."""
 
 
 def is_same_spacing(
     first: float,
     second: float,
+    voxels: int,
 ) -> bool:
-    """Return whether two voxel sizes (mm) are equal up to rounding."""
-    return abs(first - second) <= SPACING_TOLERANCE * second
+    """Return whether two voxel sizes (mm) are equal up to rounding, along an axis.
+
+    A difference adds up along the axis. Hence a long axis allows a smaller one.
+
+    Args:
+        first: voxel size (mm).
+        second: voxel size (mm).
+        voxels: number of voxels along the axis.
+    """
+    drift_mm = voxels * abs(first - second)
+    return drift_mm <= MAXIMUM_DRIFT * min(first, second)
 
 
 def coarse_axis(spacing: Spacing) -> int | None:

@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 from hstf.imaging.affines import to_ras
 from hstf.imaging.geometry import Geometry, bounding_box
 from hstf.imaging.label_values import IGNORED
-from hstf.imaging.spacing import is_same_spacing
+from hstf.imaging.spacing import MAXIMUM_DRIFT
 from hstf.runtime.errors import HstfError
 
 DIRECTIONS = list(itertools.product((1, -1), repeat=3))
@@ -131,14 +131,40 @@ def test_to_grid_does_not_shift_positions(affine: np.ndarray, target: tuple) -> 
     middle = (np.array(geometry.crop_shape) - 1) / 2
     value_in_middle = slope @ (ras[:3, :3] @ middle + ras[:3, 3])
     grid_middle = (np.array(geometry.grid_shape) - 1) / 2
-    steps_mm = np.array(target)
-    for axis, source_mm in enumerate(geometry.source_spacing):
-        if is_same_spacing(source_mm, target[axis]):
-            steps_mm[axis] = source_mm  # such an axis is not interpolated
-    offsets_mm = (voxel_indices(geometry.grid_shape) - grid_middle) * steps_mm
+    offsets_mm = (voxel_indices(geometry.grid_shape) - grid_middle) * target
     expected = value_in_middle + offsets_mm @ (directions.T @ slope)
+    # An axis that is not interpolated may drift by half of this towards each of its ends.
+    drift_mm = MAXIMUM_DRIFT / 2 * np.array(target)
+    tolerance = np.abs(directions.T @ slope) @ drift_mm + 5e-4
     inner = (slice(2, -2),) * 3  # outside of the outermost voxel centres the value is constant
-    assert np.allclose(grid[inner], expected[inner], atol=5e-4)
+    assert np.allclose(grid[inner], expected[inner], rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("voxels", [17, 512])
+@pytest.mark.parametrize("spacings", [(1.53125, 1.531), (1.531, 1.53125), (0.7, 0.7 + 1e-7)])
+def test_grid_does_not_drift_if_spacings_differ_by_rounding(
+    voxels: int,
+    spacings: tuple[float, float],
+) -> None:
+    """A difference of 0.00025 mm is 0.128 mm over 512 voxels."""
+    source_mm, target_mm = spacings
+    affine = np.diag([source_mm, source_mm, source_mm, 1])
+    positions = np.arange(voxels) * source_mm
+    image = np.broadcast_to(positions[:, None, None], (voxels, 3, 3))
+    geometry = Geometry.of(image.shape, affine, (target_mm,) * 3)
+    grid = geometry.to_grid(image, order=1)[:, 1, 1]
+    last = geometry.grid_shape[0] - 1
+    expected = np.array([geometry.grid_to_mm((x, 1, 1))[0] for x in range(last + 1)])
+    # Outside of the outermost voxel centres the value is constant.
+    np.testing.assert_allclose(grid[1:-1], expected[1:-1], rtol=0, atol=0.01 * source_mm)
+
+
+def test_grid_of_equal_spacing_up_to_float32_is_not_interpolated() -> None:
+    """Headers store spacings as float32. The planned spacing is a median of them."""
+    spacing = float(np.float32(0.7))
+    image = np.random.default_rng(0).normal(size=(1024, 3, 3)).astype(np.float32)
+    geometry = Geometry.of(image.shape, np.diag([spacing] * 3 + [1]), (0.7, 0.7, 0.7))
+    assert np.array_equal(geometry.to_grid(image), image)
 
 
 @given(
