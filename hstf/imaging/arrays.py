@@ -3,8 +3,13 @@
 A file holds one array in the documented format of Blosc2: chunks, which consist of blocks that are
 decompressed independently. Blosc2 runs without threads, because many processes read and write at
 the same time, and some of them are forked from processes that use torch.
+
+A file of Blosc2 may also hold an expression or a function instead of an array. Versions before
+:data:`SAFE_VERSION` run it when the file is opened, so they are refused.
 """
 
+import re
+from functools import cache
 from math import ceil
 from pathlib import Path
 
@@ -15,7 +20,8 @@ from hstf.runtime.errors import HstfError
 from hstf.runtime.files import atomic_path
 
 COMPRESSION_LEVEL = 5
-
+SAFE_VERSION = (4, 14, 1)
+"""First version of Blosc2 that refuses files with code."""
 
 Region = slice | int | tuple[slice | int, ...]
 """What an array is indexed with."""
@@ -90,19 +96,26 @@ def open_array(path: Path) -> StoredArray:
     """Open an array. Its voxels are read when it is sliced.
 
     Raises:
-        HstfError: if the file is missing or damaged.
+        HstfError: if the file is missing, damaged or no array, or if this version of Blosc2 runs
+            code from files.
     """
     if not path.is_file():
         raise HstfError(f"{path}: missing. Run the stage that writes it first.")
+    _refuse_unsafe_version(blosc2.__version__)
     try:
         array = blosc2.open(
             str(path),
             mode="r",
             mmap_mode="r",
             dparams={"nthreads": 1},
+            deserialize="safe",
         )
     except (RuntimeError, ValueError, OSError) as error:
         raise _damaged(path, error) from error
+    if not isinstance(array, blosc2.NDArray):
+        raise HstfError(
+            f"{path}: has {type(array).__name__}, expected an array. hstf did not write this file."
+        )
     return StoredArray(path, array)
 
 
@@ -113,6 +126,22 @@ def read_array(path: Path) -> np.ndarray:
         HstfError: if the file is missing or damaged.
     """
     return open_array(path)[...]  # type: ignore[index]
+
+
+@cache
+def _refuse_unsafe_version(version: str) -> None:
+    """Refuse versions of Blosc2 that run code from files.
+
+    Raises:
+        HstfError: if the version is older than :data:`SAFE_VERSION`.
+    """
+    found = tuple(int(number) for number in re.findall(r"\d+", version)[:3])
+    if found < SAFE_VERSION:
+        safe = ".".join(map(str, SAFE_VERSION))
+        raise HstfError(
+            f"blosc2 {version} is installed. Versions before {safe} run code that is hidden in an"
+            f" array file. Install a newer one: pip install 'blosc2>={safe}'."
+        )
 
 
 def _damaged(

@@ -3,6 +3,7 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import blosc2
 import numpy as np
@@ -128,3 +129,41 @@ def test_read_array_names_a_damaged_file(noise: tuple[Path, np.ndarray], size: i
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(HstfError, match=r"a\.b2nd: is damaged"):
         read_array(path)
+
+
+@pytest.mark.parametrize("version", ["3.3.4", "4.0.0b1", "4.13.2", "4.14.0"])
+def test_open_array_refuses_versions_of_blosc2_that_run_code(
+    noise: tuple[Path, np.ndarray], monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    monkeypatch.setattr(blosc2, "__version__", version)
+    with pytest.raises(HstfError, match=rf"blosc2 {version} is installed.*pip install"):
+        open_array(noise[0])
+
+
+@pytest.mark.parametrize("version", ["4.14.1", "4.14.2.dev0", "4.15.0", "5.0.0"])
+def test_open_array_accepts_safe_versions_of_blosc2(
+    noise: tuple[Path, np.ndarray], monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    monkeypatch.setattr(blosc2, "__version__", version)
+    assert open_array(noise[0]).shape == noise[1].shape
+
+
+def test_open_array_runs_no_code_and_accepts_only_arrays(tmp_path: Path) -> None:
+    operand = blosc2.asarray(np.zeros((4, 4)), urlpath=str(tmp_path / "a.b2nd"), mode="w")
+    marker = tmp_path / "ran"
+    code = (
+        "def function(inputs, output, offset):\n"
+        f"    open({str(marker)!r}, 'w').close()\n"
+        "    output[:] = 1\n"
+    )
+    (tmp_path / "code.py").write_text(code)
+    names: dict[str, Any] = {}
+    exec(compile(code, str(tmp_path / "code.py"), "exec"), names)
+    lazy = blosc2.lazyudf(names["function"], (operand,), np.float64, shape=(4, 4))
+    lazy.save(urlpath=str(tmp_path / "function.b2nd"))
+    (operand + 1).save(urlpath=str(tmp_path / "expression.b2nd"))
+    blosc2.SChunk(chunksize=400, data=bytes(400), urlpath=str(tmp_path / "bytes.b2nd"), mode="w")
+    for name in ("function", "expression", "bytes"):
+        with pytest.raises(HstfError, match=f"{name}.b2nd: (is damaged|has SChunk)"):
+            open_array(tmp_path / f"{name}.b2nd")
+    assert not marker.exists()
