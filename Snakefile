@@ -40,7 +40,7 @@ onstart:
         raise WorkflowError(
             f"{holder} is running in this folder. Wait until it ends or stop it; --unlock does not help."
         )
-    if unused := unused_overrides(CONFIG, OVERRIDES):
-        print(unused, file=sys.stderr)
+    for message in override_messages(CONFIG, OVERRIDES):
+        print(message, file=sys.stderr)
     for settings in (CONFIG, *EXPERIMENTS.values()):
         write_text_if_changed(Layout.of(settings).config, config_text(settings))

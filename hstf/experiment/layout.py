@@ -113,6 +113,10 @@ class Layout:
         """Return the folder of pseudo-labels, voxel weights and overlays."""
         return self.round(number) / "pseudo_labels"
 
+    def pseudo_label(self, number: int, case_id: str) -> Path:
+        """Return the pseudo-label of a case."""
+        return self.pseudo_labels(number) / f"{case_id}.nii.gz"
+
     def pseudo_labels_table(self, number: int, shard: str) -> Path:
         """Return the table of the pseudo-labels of a shard."""
         return self.pseudo_labels(number) / f"{shard}.csv"
@@ -214,3 +218,8 @@ class Layout:
     def decisions(self) -> Path:
         """The table of decisions of reviewers."""
         return self.overrides / "decisions.csv"
+
+    @property
+    def decisions_seen(self) -> Path:
+        """The versions of pseudo-labels that decisions without a SHA-256 were made for."""
+        return self.overrides / "decisions_seen.csv"

@@ -1,41 +1,36 @@
 """Manual overrides: corrected labels and decisions of reviewers, and which of them are in force.
 
-``round_<r>/<case_id>.nii.gz`` is a corrected label. A row of ``decisions.csv`` (columns
-:data:`COLUMNS`) is a decision of a reviewer. Both apply from their round until a later round
-changes them. A corrected label is the label of the whole case: voxels with the value of ``ignore``
-have no weight, and the pseudo-label is not used there. To correct a part of a pseudo-label, keep
-the rest of it in the file.
+``round_<r>/<case_id>.nii.gz`` is a corrected label. A row of ``decisions.csv`` is a decision of a
+reviewer. Both apply from their round until a later round changes them. A corrected label is the
+label of the whole case: voxels with the value of ``ignore`` have no weight, and the pseudo-label is
+not used there. To correct a part of a pseudo-label, keep the rest of it in the file.
+
+An acceptance counts only for the version of the pseudo-label that was looked at
+(:mod:`hstf.experiment.decisions`). A rejection also counts for later versions: to leave a case out
+teaches nothing wrong.
 
 This module imports nothing heavy. The workflow calls it when it starts, to find out which file and
-which row the labels of a shard depend on.
+which rows the labels of a shard depend on.
 """
 
-import csv
-import os
-import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 from hstf.config.experiment import Config
+from hstf.experiment.case_names import CaseNames
+from hstf.experiment.decisions import Action, Decision, note_versions, read_decisions
 from hstf.experiment.layout import Layout
+from hstf.experiment.override_folder import corrected_labels
 from hstf.experiment.schedule import Schedule
-from hstf.runtime.errors import HstfError, few, join_problems
-from hstf.runtime.files import read_csv
-
-Action = Literal["accept", "replace", "reject"]
-ACTIONS: tuple[str, ...] = get_args(Action)
-COLUMNS = ("round", "case_id", "action", "reviewer", "date", "reason")
-SUFFIX = ".nii.gz"
-OUTSIDE = "a link to a place outside the overrides folder; put the file itself there"
-ROUND_FOLDER = re.compile(r"round_(\d+)")
-UNKNOWN_CASE = "is not an unlabelled case of the case sheet"
+from hstf.runtime.errors import few, join_problems
+from hstf.runtime.files import sha256_file
+from hstf.runtime.shards import recorded_row
 
 
 @dataclass(frozen=True)
 class Override:
-    """The decision of a reviewer about the label of a case."""
+    """What reviewers decided about the label of a case."""
 
     case_id: str
     number: int
@@ -43,11 +38,19 @@ class Override:
     action: Action
     """Accept the pseudo-label whatever its predicted Dice, replace it by ``file``, or reject the
     case."""
-    reviewer: str = ""
-    date: str = ""
-    reason: str = ""
+    decisions: tuple[Decision, ...] = ()
+    """The rows of the table; none for a corrected label without a row."""
     file: Path | None = None
     """The corrected label, for ``replace``."""
+
+    def decision_on(self, version: str) -> Decision | None:
+        """Return the last decision that was made for a version of the pseudo-label.
+
+        Args:
+            version: SHA-256 of the pseudo-label.
+        """
+        made_for = [decision for decision in self.decisions if decision.version == version]
+        return made_for[-1] if made_for else None
 
 
 def overrides_in_force(
@@ -57,7 +60,8 @@ def overrides_in_force(
 
     The latest override from a round up to ``number`` is in force. A file means ``replace``; a row
     of the same round names its reviewer, and a ``reject`` row of the same round leaves the case out
-    although there is a file. The last of several rows for a case and round counts.
+    although there is a file. Whether an acceptance counts is decided when the pseudo-label is
+    known, see :meth:`Override.decision_on`.
 
     Args:
         layout: the files of the experiment.
@@ -66,15 +70,16 @@ def overrides_in_force(
         case_ids: all unlabelled cases; other names in the folder are mistakes.
 
     Raises:
-        HstfError: with all problems of the folder: unknown cases, rounds, actions or files, and
-            malformed rows.
+        HstfError: with all problems of the folder: unknown cases, rounds, actions or files,
+            misplaced files, and rows that are malformed or contradict each other.
     """
-    problems = _strays(layout.overrides)
-    files = _scan_files(layout, schedule.last, case_ids, problems)
-    rows = _read_decisions(layout, schedule.last, case_ids, problems)
+    problems: list[str] = []
+    cases = CaseNames(case_ids)
+    files = corrected_labels(layout, schedule.last, cases, problems)
+    decisions = read_decisions(layout, schedule.last, cases, problems)
     overrides = {}
-    for key in files.keys() | rows.keys():
-        overrides[key] = _join(*key, rows.get(key), files.get(key), layout, problems)
+    for key in files.keys() | decisions.keys():
+        overrides[key] = _join(*key, decisions.get(key, []), files.get(key), layout, problems)
     if problems:
         raise join_problems(
             f"{layout.overrides}: {len(problems)} problems in the overrides.", problems
@@ -85,6 +90,42 @@ def overrides_in_force(
         if override_round <= number:
             in_force[case_id] = overrides[key]
     return in_force
+
+
+def note_decisions(layout: Layout, schedule: Schedule, case_ids: Collection[str]) -> str | None:
+    """Bind decisions that are read for the first time to the pseudo-label on disk.
+
+    Args:
+        layout: the files of the experiment.
+        schedule: the rounds.
+        case_ids: all unlabelled cases.
+
+    Returns:
+        A message if this was not possible; otherwise None.
+
+    Raises:
+        HstfError: if the versions that were noted before cannot be read.
+    """
+    return note_versions(layout, schedule.last, CaseNames(case_ids))
+
+
+def override_messages(config: Config, in_force: Mapping[int, Mapping[str, Override]]) -> list[str]:
+    """Return what the user should know about the overrides before the workflow runs.
+
+    Args:
+        config: the whole configuration.
+        in_force: by round, what :func:`overrides_in_force` returns.
+    """
+    unused = unused_overrides(config, in_force)
+    if unused is not None:
+        return [unused]
+    layout = Layout.of(config)
+    messages = []
+    for number, overrides in in_force.items():
+        if Schedule.of(config).has_pseudo_labels(number):
+            messages += _open_acceptances(layout, number, overrides.values())
+            messages += _questions(layout, number, overrides.values())
+    return messages
 
 
 def unused_overrides(config: Config, in_force: Mapping[int, Mapping[str, Override]]) -> str | None:
@@ -111,157 +152,75 @@ def unused_overrides(config: Config, in_force: Mapping[int, Mapping[str, Overrid
     )
 
 
-Key = tuple[int, str]
-"""Round and case."""
-
-
 def _join(
     number: int,
     case_id: str,
-    row: dict[str, str] | None,
+    decisions: list[Decision],
     file: Path | None,
     layout: Layout,
     problems: list[str],
 ) -> Override:
-    """Return the override of a case in one round, from its row, its file, or both."""
-    if row is None:
+    """Return the override of a case in one round, from its rows, its file, or both."""
+    if not decisions:
         return Override(case_id, number, "replace", file=file)
-    action = row["action"]
+    action = decisions[0].action
+    path = layout.override(number, case_id)
     if action == "replace" and file is None:
         problems.append(
-            f"decisions.csv: round {number} replaces the label of {case_id}, but"
-            f" {layout.override(number, case_id)} is missing. Put the corrected label there, or"
-            " change the action"
+            f"{layout.decisions}: round {number} replaces the label of {case_id}, but {path} is"
+            " missing. Put the corrected label there, or change the action"
         )
-    if action != "reject" and file is not None:
-        action = "replace"
-    return Override(
-        case_id,
-        number,
-        action,  # type: ignore[arg-type]
-        row["reviewer"],
-        row["date"],
-        row["reason"],
-        file if action == "replace" else None,
-    )
-
-
-def _scan_files(
-    layout: Layout, rounds: int, case_ids: Collection[str], problems: list[str]
-) -> dict[Key, Path]:
-    """Return the corrected labels in the folders ``round_<r>``."""
-    files: dict[Key, Path] = {}
-    for folder in _entries(layout.overrides):
-        if not folder.is_dir() or not folder.name.startswith("round"):
-            continue
-        match = ROUND_FOLDER.fullmatch(folder.name)
-        number = int(match[1]) if match else 0
-        if not 1 <= number <= rounds or folder.name != f"round_{number}":
-            problems.append(f"{folder.path}: no such round; rounds are round_1 to round_{rounds}")
-        elif _leaves(Path(folder.path), layout.overrides):
-            problems.append(f"{folder.path}: {OUTSIDE}")
-        else:
-            for case_id, path in _scan_round(layout, Path(folder.path), case_ids, problems):
-                files[number, case_id] = path
-    return files
-
-
-def _scan_round(
-    layout: Layout, folder: Path, case_ids: Collection[str], problems: list[str]
-) -> Iterable[tuple[str, Path]]:
-    """Yield case and file of each corrected label in the folder of a round."""
-    for entry in _entries(folder):
-        case_id = entry.name.removesuffix(SUFFIX)
-        if _leaves(Path(entry.path), layout.overrides):
-            problems.append(f"{entry.path}: {OUTSIDE}")
-        elif case_id == entry.name:
-            problems.append(
-                f"{entry.path}: not a label; corrected labels are called <case_id>{SUFFIX}"
-            )
-        elif case_id not in case_ids:
-            problems.append(f"{entry.path}: {case_id!r} {UNKNOWN_CASE}")
-        else:
-            yield case_id, Path(entry.path)
-
-
-def _strays(folder: Path) -> list[str]:
-    """Describe corrections in the parent of ``folder``, which no experiment reads.
-
-    For instance ``overrides/round_1`` instead of ``overrides/mine/round_1``.
-    """
-    if folder.parent.name != "overrides":
-        return []
-    problems = []
-    for entry in _entries(folder.parent):
-        if entry.name == "decisions.csv" or entry.name.startswith("round_"):
-            problems.append(
-                f"{folder.parent / entry.name}: belongs to no experiment."
-                f" The overrides of this experiment are in {folder}"
-            )
-    return problems
-
-
-def _leaves(path: Path, folder: Path) -> bool:
-    """Return whether ``path`` is a link to a place outside ``folder``."""
-    return path.is_symlink() and not path.resolve().is_relative_to(folder.resolve())
-
-
-def _entries(folder: Path) -> Iterable[os.DirEntry[str]]:
-    """Return the entries of ``folder`` by name, without hidden files and READMEs."""
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        visible = [entry for entry in entries if not entry.name.startswith((".", "README"))]
-    return sorted(visible, key=lambda entry: entry.name)
-
-
-def _read_decisions(
-    layout: Layout, rounds: int, case_ids: Collection[str], problems: list[str]
-) -> dict[Key, dict[str, str]]:
-    """Return the rows of ``decisions.csv``; the last row of a round and case counts."""
-    path = layout.decisions
-    if not path.is_file():
-        return {}
-    if _leaves(path, layout.overrides):
-        problems.append(f"{path}: {OUTSIDE}")
-        return {}
-    rows = read_csv(path)
-    missing = [name for name in COLUMNS if name not in _header(path)]
-    if missing:
+    if action == "accept" and file is not None:
         problems.append(
-            f"{path}: its first line lacks the columns {', '.join(missing)};"
-            f" expected {','.join(COLUMNS)}"
+            f"{layout.decisions}: round {number} accepts the pseudo-label of {case_id}, but there"
+            f" is a corrected label, {path}. Change the action to replace, or remove the file"
         )
-        return {}
-    decisions = {}
-    for line, row in enumerate(rows, start=2):
-        found = _row_problems(row, rounds, case_ids)
-        problems += [f"{path}, line {line}: {problem}" for problem in found]
-        if not found:
-            decisions[int(row["round"]), row["case_id"]] = row
-    return decisions
+    used_file = file if action == "replace" else None
+    return Override(case_id, number, action, tuple(decisions), used_file)
 
 
-def _header(path: Path) -> list[str]:
-    """Return the first line of a CSV file; all columns if the file is empty."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            return next(csv.reader(stream), list(COLUMNS))
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise HstfError(f"{path}: not readable as comma-separated UTF-8 text ({error}).") from error
+def _open_acceptances(layout: Layout, number: int, overrides: Iterable[Override]) -> list[str]:
+    """Describe pseudo-labels that were accepted in another version than the one on disk."""
+    changed = []
+    later = []
+    for override in overrides:
+        if override.action != "accept":
+            continue
+        path = layout.pseudo_label(number, override.case_id)
+        version = sha256_file(path) if path.is_file() else None
+        if version is not None and override.decision_on(version) is None:
+            group = changed if override.number == number else later
+            group.append(override.case_id)
+    place = f"{layout.decisions}: round {number}"
+    messages = []
+    if changed:
+        messages.append(
+            f"{place}: {_counted(changed)} accepted, but not in the present version, so the"
+            f" acceptance does not count. Look at {layout.pseudo_labels(number)} and confirm the"
+            " row by a new date, or by the SHA-256 of the pseudo-label in the column sha256."
+        )
+    if later:
+        messages.append(
+            f"{place}: {_counted(later)} accepted in an earlier round, which does not count for the"
+            f" new pseudo-labels. Look at {layout.pseudo_labels(number)} and add rows of round"
+            f" {number}."
+        )
+    return messages
 
 
-def _row_problems(row: dict[str, str], rounds: int, case_ids: Collection[str]) -> list[str]:
-    if None in row or None in row.values():
-        return [
-            f"does not have the {len(COLUMNS)} cells of the header; put text with commas in"
-            " double quotes"
-        ]
-    problems = []
-    if not row["round"].isdecimal() or not 1 <= int(row["round"]) <= rounds:
-        problems.append(f"round {row['round']!r} is not one of 1 to {rounds}")
-    if row["case_id"] not in case_ids:
-        problems.append(f"{row['case_id']!r} {UNKNOWN_CASE}")
-    if row["action"] not in ACTIONS:
-        problems.append(f"action {row['action']!r} is not one of {', '.join(ACTIONS)}")
-    return problems
+def _counted(case_ids: list[str]) -> str:
+    if len(case_ids) == 1:
+        return f"the pseudo-label of {case_ids[0]} was"
+    return f"the pseudo-labels of {len(case_ids)} cases ({few(case_ids)}) were"
+
+
+def _questions(layout: Layout, number: int, overrides: Iterable[Override]) -> list[str]:
+    """Repeat the questions about corrected labels that no reviewer has answered by a row."""
+    messages = []
+    for override in overrides:
+        if override.file is None or override.decisions:
+            continue
+        row = recorded_row(layout.labels(number), override.case_id)
+        if row is not None and row.get("review") == "question":
+            messages.append(f"{override.file}: {row.get('reason')}")
+    return messages

@@ -249,6 +249,13 @@ LABELS = Table(
         Column("reviewer", "text", "Who decided; empty if nobody did."),
         Column("reason", "text", "Reason of refinement, or of the reviewer."),
         Column(
+            "review",
+            "text",
+            "What a reviewer should look at (open: an acceptance that was made for another version"
+            " and does not count; earlier version: a rejection that was made for another version"
+            " and counts; question: an unusual corrected label that no row confirms).",
+        ),
+        Column(
             "predicted_dice",
             "number",
             "Predicted Dice of the pseudo-label; empty for a corrected label.",
@@ -260,22 +267,44 @@ LABELS = Table(
     ],
 )
 
+DECISION_COLUMNS = (
+    Column("round", "integer", "Round from which the decision applies."),
+    Column("case_id", "text", "An unlabelled case."),
+    Column(
+        "action",
+        "text",
+        "Use the pseudo-label whatever its predicted Dice; use the corrected label; do"
+        " not use the case (accept, replace, reject).",
+    ),
+    Column("reviewer", "text", "Who decided."),
+    Column("date", "text", "When."),
+    Column("reason", "text", "Why."),
+)
+
 DECISIONS = Table(
     "decisions",
     "overrides/<experiment>/decisions.csv",
     "A decision of a reviewer.",
     [
-        Column("round", "integer", "Round from which the decision applies."),
-        Column("case_id", "text", "An unlabelled case."),
+        *DECISION_COLUMNS,
         Column(
-            "action",
+            "sha256",
             "text",
-            "Use the pseudo-label whatever its predicted Dice; use the corrected label; do"
-            " not use the case (accept, replace, reject).",
+            "SHA-256 of the pseudo-label that was looked at; if empty, the next run notes it.",
+            optional=True,
         ),
-        Column("reviewer", "text", "Who decided."),
-        Column("date", "text", "When."),
-        Column("reason", "text", "Why."),
+    ],
+)
+
+DECISIONS_SEEN = Table(
+    "decisions_seen",
+    "overrides/<experiment>/decisions_seen.csv",
+    "A decision, and the pseudo-label that was on disk when it was first read.",
+    [
+        *DECISION_COLUMNS,
+        Column(
+            "sha256", "text", "SHA-256 of this pseudo-label; empty if there was none at that time."
+        ),
     ],
 )
 
@@ -546,6 +575,7 @@ TABLES = (
     LESIONS,
     LABELS,
     DECISIONS,
+    DECISIONS_SEEN,
     EVALUATION,
     EVALUATION_CASES,
     EVALUATION_MEMBERS,

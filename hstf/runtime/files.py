@@ -180,19 +180,27 @@ def read_columns(path: Path) -> tuple[list[str], list[int], dict[str, list[str]]
 
 def _read_cells(path: Path) -> tuple[list[str], list[int], list[list[str]]]:
     """Return the header, the line number of each row that is not empty, and its cells."""
+    lines: list[int] = []
+    rows: list[list[str]] = []
+    last_line = 0
     try:
         text = path.read_text(encoding="utf-8-sig")
         first_line = text.partition("\n")[0]
         delimiter = max(",;\t", key=first_line.count)
-        reader = csv.reader(io.StringIO(text), delimiter=delimiter)
+        # Strict: otherwise a missing quote could put all following rows into one cell.
+        reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
         header = [cell.strip() for cell in next(reader, [])]
-        lines: list[int] = []
-        rows: list[list[str]] = []
+        last_line = reader.line_num
         for cells in reader:
             stripped = list(map(str.strip, cells))
             if any(stripped):
                 lines.append(reader.line_num)
                 rows.append(stripped)
+            if reader.line_num > last_line + 1:
+                _refuse_rows_in_a_cell(
+                    cells, len(header), delimiter, f"{path}, line {last_line + 1}"
+                )
+            last_line = reader.line_num
     except OSError as error:
         raise _unreadable(path, error) from error
     except UnicodeDecodeError as error:
@@ -200,8 +208,26 @@ def _read_cells(path: Path) -> tuple[list[str], list[int], list[list[str]]]:
             f"{path}: is not UTF-8. Save it as 'CSV UTF-8' in the spreadsheet."
         ) from error
     except csv.Error as error:
-        raise HstfError(f"{path}: not readable as CSV ({error}).") from error
+        raise HstfError(
+            f"{path}, line {last_line + 1}: not readable as CSV ({error})."
+            " Most likely a double quote is missing or surplus there."
+        ) from error
     return header, lines, rows
+
+
+def _refuse_rows_in_a_cell(cells: Sequence[str], width: int, delimiter: str, place: str) -> None:
+    """Refuse a cell of several lines that are rows themselves.
+
+    Raises:
+        HstfError: if a line has as many cells as the header.
+    """
+    for cell in cells:
+        for line in cell.split("\n")[1:]:
+            if width > 1 and line.count(delimiter) >= width - 1:
+                raise HstfError(
+                    f"{place}: one cell contains the row {line!r}."
+                    " Most likely a double quote is missing or surplus there."
+                )
 
 
 def _by_column(header: Sequence[str], cells: Sequence[str]) -> dict[str, str]:

@@ -166,6 +166,17 @@ def check_case_ids(rows: Iterable[Row], case_ids: Iterable[str], path: Path) -> 
         )
 
 
+def recorded_row(folder: Path, case_id: str) -> Row | None:
+    """Return the row of one case without reading the table; None if the case is not done.
+
+    Args:
+        folder: folder of the table.
+        case_id: the case.
+    """
+    record = _read_record(_record_path(folder, case_id))
+    return record["row"] if record is not None else None
+
+
 def read_file_rows(path: Path) -> list[dict[str, Any]]:
     """Read the rows of any table that name files; other tables have none."""
     rows: list[dict[str, Any]] = []

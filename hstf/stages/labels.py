@@ -11,24 +11,24 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hstf.config.experiment import Config
 from hstf.experiment.cases import Case, Split, names_of
 from hstf.experiment.context import StageContext
+from hstf.experiment.decisions import NO_VERSION, Decision
 from hstf.experiment.overrides import Override, overrides_in_force
 from hstf.experiment.tables import LABELS, PREPROCESSED, REFINE
-from hstf.imaging.affines import geometry_mismatch
 from hstf.imaging.arrays import write_array
 from hstf.imaging.class_locations import class_locations
+from hstf.imaging.corrected_labels import examine_corrected_label
 from hstf.imaging.geometry import GEOMETRY, Geometry
 from hstf.imaging.label_values import IGNORED, class_indices
-from hstf.imaging.volumes import blank_volume, open_nifti, read_label, write_like
+from hstf.imaging.volumes import blank_volume, read_label, write_like
 from hstf.method.plr.targets import grid_weight, training_target
 from hstf.method.plr.weights import mean_weight
 from hstf.runtime.errors import HstfError, join_problems
@@ -66,12 +66,12 @@ def labels(context: StageContext, shard: str) -> int:
     number = context.round
     unlabelled = {case.case_id for case in context.cases(Split.UNLABELLED)}
     overrides = overrides_in_force(layout, context.schedule, number, unlabelled)
-    check_corrected_labels(context, cases, overrides)
     names = names_of(cases)
     refined = read_shard(REFINE, layout.pseudo_labels_table(number, shard), names)
     verdicts = read_shard(REFINE, layout.refine(number), sorted(unlabelled), verify=False)
     preprocessed_table = layout.preprocessed_table(shard)
     preprocessed = read_shard(PREPROCESSED, preprocessed_table, names, endings=(GEOMETRY,))
+    remarks = check_corrected_labels(context, cases, overrides)
     works = []
     for case in cases:
         name = case.case_id
@@ -80,14 +80,23 @@ def labels(context: StageContext, shard: str) -> int:
             "label": digest_of(refined, name, "refine"),
         }
         digest_of(verdicts, name, "refine.csv")
-        decision = decide(verdicts[name], overrides.get(name), number)
-        inputs["decision"] = str(asdict(decision))
-        if decision.file is not None:
-            inputs["corrected label"] = sha256_file(decision.file)
-        label = CaseLabel(context, case, decision)
+        version = _version(refined[name])
+        source = label_source(verdicts[name], overrides.get(name), number, version)
+        if name in remarks:
+            source = replace(source, reason=remarks[name], review="question")
+        inputs["decision"] = str(asdict(source))
+        if source.file is not None:
+            inputs["corrected label"] = sha256_file(source.file)
+        label = CaseLabel(context, case, source, inputs.get("corrected label"))
         works.append(CaseWork(name, inputs, label.outputs, label.write))
     path = layout.labels_shard_table(number, shard)
     return run_shard(LABELS, path, context.parameters, works, f"labels {number} {shard}")
+
+
+def _version(row: Row) -> str:
+    """Return the SHA-256 of a pseudo-label without its weight and its target."""
+    digests = dict(zip(row["files"], row["sha256"], strict=True))
+    return str(digests[f"{row['case_id']}.nii.gz"])
 
 
 def merge_labels(context: StageContext) -> None:
@@ -103,11 +112,14 @@ def merge_labels(context: StageContext) -> None:
     LABELS.write(layout.labels_table(number), rows)
     counts = Counter(row["source"] for row in rows)
     summary = ", ".join(f"{counts[source]} {source}" for source in SOURCES)
+    opened = sum(row["review"] == "open" for row in rows)
+    if opened:
+        summary += f"; {opened} acceptances were made for another version and do not count"
     print(f"labels {number}: {summary}", flush=True)
 
 
 @dataclass(frozen=True)
-class Decision:
+class LabelSource:
     """Where the label of a case comes from."""
 
     round: int
@@ -116,82 +128,93 @@ class Decision:
     """One of :data:`SOURCES`."""
     reviewer: str
     reason: str
+    review: str
+    """What a reviewer should look at, see the table."""
     predicted_dice: float | None
     """None for a corrected label."""
     file: Path | None
     """The corrected label."""
 
 
-def decide(row: Row, override: Override | None, number: int) -> Decision:
+def label_source(row: Row, override: Override | None, number: int, version: str) -> LabelSource:
     """Join the verdict of the refinement with a manual override.
 
     Args:
         row: the row of the case in ``refine.csv``.
         override: the override that is in force, if there is one.
         number: the round.
+        version: SHA-256 of the pseudo-label.
     """
     predicted_dice = row["predicted_dice"]
+    verdict = "automatic" if row["accepted"] else "rejected"
+    automatic = LabelSource(number, verdict, "", row["reason"], "", predicted_dice, None)
     if override is None:
-        source = "automatic" if row["accepted"] else "rejected"
-        return Decision(number, source, "", row["reason"], predicted_dice, None)
-    source = SOURCE_OF_ACTION[override.action]
-    if source == "corrected":
-        predicted_dice = None
-    return Decision(
-        override.number, source, override.reviewer, override.reason, predicted_dice, override.file
+        return automatic
+    decision = override.decision_on(version)
+    if override.action == "accept" and decision is None:
+        reason = f"{_open_acceptance(override.decisions[-1])} ({row['reason']})"
+        return replace(automatic, reason=reason, review="open")
+    review = ""
+    if decision is None and override.decisions:
+        decision = override.decisions[-1]
+        if override.action == "reject" and decision.version:
+            review = "earlier version"
+    return LabelSource(
+        override.number,
+        SOURCE_OF_ACTION[override.action],
+        decision.reviewer if decision else "",
+        decision.reason if decision else "",
+        review,
+        None if override.action == "replace" else predicted_dice,
+        override.file,
     )
+
+
+def _open_acceptance(decision: Decision) -> str:
+    """Describe an acceptance that does not count."""
+    if decision.version is None:
+        return f"accepted by {decision.who} after the run was started; start it again"
+    if decision.version == NO_VERSION:
+        return f"accepted by {decision.who} before there was a pseudo-label; look at it"
+    return f"accepted by {decision.who} for an earlier version; look at it again"
 
 
 def check_corrected_labels(
     context: StageContext, cases: Iterable[Case], overrides: Mapping[str, Override]
-) -> None:
-    """Refuse corrected labels that do not fit their image or have unknown values.
+) -> dict[str, str]:
+    """Refuse corrected labels that do not fit their image, and question unusual ones.
+
+    Returns:
+        By case, what is unusual about a corrected label that no row confirms.
 
     Raises:
         HstfError: with all problems of all labels.
     """
+    layout = context.layout
     problems = []
+    remarks = {}
     for case in cases:
-        override = overrides.get(case.case_id)
-        if override is not None and override.file is not None:
-            problems += corrected_label_problems(context.config, case, override.file)
+        name = case.case_id
+        override = overrides.get(name)
+        if override is None or override.file is None:
+            continue
+        # A reviewer who writes a row has looked at the file, so it is compared with nothing.
+        pseudo_label = None if override.decisions else layout.pseudo_label(context.round, name)
+        found = examine_corrected_label(context.config, case, override.file, pseudo_label)
+        problems += found.problems
+        confirmation = (
+            f"If this is meant, confirm it by a row in {layout.decisions}:"
+            f" {override.number},{name},replace,<reviewer>,<date>,<reason>"
+        )
+        problems += [f"{override.file}: {text}. {confirmation}" for text in found.questions]
+        for text in found.remarks:
+            remarks[name] = text
+            print(f"labels: warning: {override.file}: {text}. {confirmation}", flush=True)
     if problems:
         raise join_problems(
-            f"{context.layout.overrides}: {len(problems)} problems in corrected labels.", problems
+            f"{layout.overrides}: {len(problems)} problems in corrected labels.", problems
         )
-
-
-def corrected_label_problems(config: Config, case: Case, path: Path) -> list[str]:
-    """Describe what is wrong with a corrected label."""
-    try:
-        image = open_nifti(case.images[0])
-        label = read_label(path)
-    except HstfError as error:
-        return [str(error)]
-    problems = []
-    mismatch = geometry_mismatch(
-        label.data.shape,
-        label.affine,
-        image.shape[:3],
-        np.asarray(image.affine),
-        config.check.affine_tolerance_mm,
-    )
-    if mismatch:
-        problems.append(
-            f"{path}: {mismatch}, {case.images[0]}."
-            " Save the correction with the geometry of the image"
-        )
-    known = set(config.labels.values())
-    unknown = sorted(set(np.unique(label.data).tolist()) - known)
-    if unknown:
-        problems.append(
-            f"{path}: has the values {_listed(unknown)}, expected only {_listed(sorted(known))}"
-        )
-    return problems
-
-
-def _listed(values: Iterable[int]) -> str:
-    return ", ".join(map(str, values))
+    return remarks
 
 
 @dataclass(frozen=True)
@@ -200,12 +223,14 @@ class CaseLabel:
 
     context: StageContext
     case: Case
-    decision: Decision
+    source: LabelSource
+    corrected_sha256: str | None
+    """SHA-256 of the corrected label, if there is one."""
 
     @property
     def is_used(self) -> bool:
         """Whether the student learns from the case."""
-        return self.decision.source != "rejected"
+        return self.source.source != "rejected"
 
     @property
     def files(self) -> list[Path]:
@@ -229,16 +254,17 @@ class CaseLabel:
 
         The files of a case that is no longer used are removed.
         """
-        row = asdict(self.decision)
+        row = asdict(self.source)
         del row["file"]
         if not self.is_used:
             for path in self.files:
                 path.unlink(missing_ok=True)
             return row
-        source = self.decision.file or self._pseudo_label(".nii.gz")
-        values = read_label(source).data
-        label = class_indices(values, self.context.config, source)
-        if self.decision.file is None:
+        path = self.source.file or self._pseudo_label(".nii.gz")
+        values = read_label(path).data
+        self._refuse_new_correction()
+        label = class_indices(values, self.context.config, path)
+        if self.source.file is None:
             weight = read_label(self._pseudo_label(".weight.nii.gz")).data
         else:
             weight = np.where(label == IGNORED, 0, 255).astype(np.uint8)
@@ -248,6 +274,16 @@ class CaseLabel:
         self._write_target(label, weight)
         row["weight_mean"] = mean_weight(label, weight)
         return row
+
+    def _refuse_new_correction(self) -> None:
+        """Refuse a corrected label that was saved while it was read.
+
+        Raises:
+            HstfError: if the file is not the one that the record of the case names.
+        """
+        path = self.source.file
+        if path is not None and sha256_file(path) != self.corrected_sha256:
+            raise HstfError(f"{path}: was saved while it was read. Start the run again.")
 
     def _pseudo_label(self, suffix: str) -> Path:
         folder = self.context.layout.pseudo_labels(self.context.round)
@@ -261,10 +297,10 @@ class CaseLabel:
         geometry = Geometry.load(preprocessed / GEOMETRY)
         label = geometry.label_to_grid(native_label, classes)
         target, locations = self.files[2:]
-        if self.decision.file is None and config.student.soft_targets:
+        if self.source.file is None and config.student.soft_targets:
             link_or_copy(self._pseudo_label(".target.b2nd"), target)
         else:
-            if self.decision.file is None:
+            if self.source.file is None:
                 weight = grid_weight(native_weight, geometry)
             else:
                 # A corrected voxel counts fully, however thin a scribble is.

@@ -308,6 +308,25 @@ def test_overrides_section_names_reviewer_and_reason(
     ]
 
 
+def test_overrides_section_shows_open_acceptances(tmp_path: Path) -> None:
+    experiment = fabricated(tmp_path, rounds=1)
+    experiment.write_pseudo_labels(1)
+    labels = LABELS.read(experiment.layout.labels_table(1)).set_index("case_id")
+    reason = "accepted by AB for an earlier version; look at it again"
+    changes = {"source": "automatic", "reviewer": "", "reason": reason, "review": "open"}
+    labels.loc["case_009", list(changes)] = list(changes.values())
+    labels.loc["case_010", "review"] = "earlier version"
+    LABELS.write(experiment.layout.labels_table(1), labels.reset_index())
+    tables = tables_of(overrides_section(experiment.results))
+    opened = texts_of(tables["Round 1: open, look at these pseudo-labels"])
+    assert [row[:4] for row in opened] == [["case_009", "accepted automatically", "–", reason]]
+    decided = texts_of(tables["Round 1: decisions of reviewers"])
+    assert [row[:2] for row in decided] == [
+        ["case_008", "corrected by a reviewer"],
+        ["case_010", "not used, decided on an earlier version"],
+    ]
+
+
 def test_pseudo_labels_section_sums_the_steps_of_the_refinement(
     complete: tuple[Fabricated, Page],
 ) -> None:

@@ -20,7 +20,7 @@ from hstf.experiment.comparison import refuse_method
 from hstf.experiment.jobs import Job, Jobs, warmup_job
 from hstf.experiment.keys import Keys
 from hstf.experiment.layout import Layout
-from hstf.experiment.overrides import overrides_in_force, unused_overrides
+from hstf.experiment.overrides import note_decisions, override_messages, overrides_in_force
 from hstf.experiment.schedule import Schedule
 from hstf.runtime.errors import HstfError
 
@@ -44,8 +44,10 @@ PSEUDO_LABELLED = [number for number in ROUNDS if SCHEDULE.has_pseudo_labels(num
 
 
 def read_overrides():
-    """The manual overrides that are in force in each round."""
+    """The manual overrides that are in force in each round. New decisions are bound to a pseudo-label first."""
     cases = {case.case_id for case in SHEET.of(Split.UNLABELLED)}
+    if workflow.is_main_process and (problem := note_decisions(LAYOUT, SCHEDULE, cases)):
+        print(problem, file=sys.stderr)
     return {number: overrides_in_force(LAYOUT, SCHEDULE, number, cases) for number in ROUNDS}
 
 

@@ -15,23 +15,32 @@ COLUMNS = (
     Column("round", "Since round"),
     Column("predicted_dice", "Predicted Dice", digits=3),
 )
-"""Columns of both tables; names as in ``labels.csv``."""
+"""Columns of all tables; names as in ``labels.csv``."""
+
+OF_EARLIER_VERSION = "not used, decided on an earlier version"
+"""Use of a case that was rejected when it had another pseudo-label."""
 
 
 def overrides_section(results: Results) -> Section:
-    """Return what reviewers decided and what was not used, the last round first."""
+    """Return what reviewers decided, what is open and what was not used, the last round first."""
     blocks = []
     for number in reversed(results.rounds):
         labels = results.labels(number)
+        is_open = labels["review"].isin(["open", "question"])
         is_reviewed = (labels["reviewer"] != "") | labels["source"].isin(["corrected", "accepted"])
-        is_unused = (labels["source"] == "rejected") & ~is_reviewed
-        if is_reviewed.any():
-            caption = f"Round {number}: decisions of reviewers"
-            blocks.append(_table(caption, labels[is_reviewed], number))
-        if is_unused.any():
-            blocks.append(_table(f"Round {number}: not used", labels[is_unused], number))
+        is_unused = (labels["source"] == "rejected") & ~is_reviewed & ~is_open
+        groups = (
+            ("open, look at these pseudo-labels", is_open),
+            ("decisions of reviewers", is_reviewed),
+            ("not used", is_unused),
+        )
+        for caption, is_shown in groups:
+            if is_shown.any():
+                blocks.append(_table(f"Round {number}: {caption}", labels[is_shown], number))
     intro = (
         "A decision of a reviewer applies from its round on. It comes before the predicted Dice."
+        " An acceptance counts only for the version of the pseudo-label that the reviewer looked"
+        " at; otherwise it is open. A rejection also counts for later versions."
     )
     missing = "There are no decisions of reviewers, and no case was left out."
     return Section("overrides", "Overrides", intro, blocks, missing)
@@ -42,6 +51,8 @@ def _table(
     labels: pd.DataFrame,
     number: int,
 ) -> Table:
-    rows = labels.assign(use=labels["source"].map(SOURCES), tone=labels["source"].map(TONES))
+    use = labels["source"].map(SOURCES)
+    use = use.mask(labels["review"] == "earlier version", OF_EARLIER_VERSION)
+    rows = labels.assign(use=use, tone=labels["source"].map(TONES))
     rows["tone"] = rows["tone"].fillna("")
     return make_table(caption, COLUMNS, rows, f"round_{number}/labels.csv")
