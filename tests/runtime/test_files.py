@@ -224,3 +224,27 @@ def test_fingerprints(tmp_path: Path) -> None:
     assert sha256_json({"a": 1}) != sha256_json({"a": 2})
     with pytest.raises(HstfError, match="missing"):
         sha256_file(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        ('a,"1\nb,2\n', 2),
+        ('a,1\n\nb,"2\nc,3"x\n', 4),
+        ('a,"1\nb,2"\n', 2),
+    ],
+    ids=["never closed", "closed in another row", "closed at the end of another row"],
+)
+def test_read_sheet_names_the_line_of_an_unclosed_quote(
+    tmp_path: Path, rows: str, line: int
+) -> None:
+    path = tmp_path / "s.csv"
+    path.write_text("case_id,image\n" + rows)
+    with pytest.raises(HstfError, match=f"s.csv, line {line}: .* a double quote is missing"):
+        read_sheet(path)
+
+
+def test_read_sheet_accepts_line_breaks_in_a_cell(tmp_path: Path) -> None:
+    path = tmp_path / "s.csv"
+    path.write_text('case_id,image,note\na,1,"first line\nsecond, line"\nb,2,\n')
+    assert [row["case_id"] for _, row in read_sheet(path)[1]] == ["a", "b"]
