@@ -1,6 +1,7 @@
 """Locks end with their process; each process gets the GPU that the fewest others use."""
 
 import os
+import platform
 import signal
 import tempfile
 import time
@@ -10,7 +11,14 @@ import pytest
 from support.processes import in_another_process
 
 from hstf.runtime import locks as module
-from hstf.runtime.gpu_lease import gpu_of_this_process, lease, visible_devices
+from hstf.runtime import run_lock as run_lock_module
+from hstf.runtime.errors import HstfError
+from hstf.runtime.gpu_lease import (
+    gpu_of_this_process,
+    lease,
+    lease_folder,
+    visible_devices,
+)
 from hstf.runtime.locks import Taken, exclusive, take
 from hstf.runtime.run_lock import lock_run
 
@@ -80,6 +88,62 @@ def test_lock_run_removes_the_locks_of_a_killed_run_only(
     assert not lock.exists()
 
 
+def left_by(folder: Path, run: str) -> Path:
+    """Write what a killed run leaves; return its lock."""
+    lock = folder / "locks" / "0.input.lock"
+    for path in (lock, folder / "incomplete" / "cmVzdWx0"):
+        path.parent.mkdir()
+        path.write_text("a.nii.gz")
+    (folder / "hstf.lock").write_text(run)
+    return lock
+
+
+def mounted_as(disk: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounts = folder / "mounts"
+    mounts.write_text(f"/dev/root / ext4 rw 0 0\nserver:/data {folder} {disk} rw 0 0\n")
+    monkeypatch.setattr(run_lock_module, "MOUNTS", mounts)
+
+
+ELSEWHERE = "process 4711 on another-node since 2026-05-01 12:00:00"
+
+
+def test_lock_run_keeps_the_locks_of_another_machine_and_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second start knows as well as the first one whose locks these are."""
+    mounted_as("nfs4", tmp_path, monkeypatch)
+    lock = left_by(tmp_path, ELSEWHERE)
+    for _ in range(2):
+        message = lock_run.__wrapped__(tmp_path)
+        assert f"the last run here was {ELSEWHERE}, and this is {platform.node()}" in message
+        assert "--unlock" in message
+        assert lock.is_file()
+    lock.unlink()  # what --unlock does
+    assert lock_run.__wrapped__(tmp_path) == ""
+    assert not list((tmp_path / "incomplete").iterdir())
+
+
+def test_lock_run_names_one_holder_beside_locks_of_another_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounted_as("nfs4", tmp_path, monkeypatch)
+    left_by(tmp_path, ELSEWHERE)
+    lock_run.__wrapped__(tmp_path)
+    with pytest.raises(Taken, match=rf"^process {os.getpid()} on \S+ since [-\d: ]+$"):
+        lock_run.__wrapped__(tmp_path)
+
+
+def test_lock_run_removes_the_locks_of_a_renamed_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container has another host name each time, but a local disk has one machine only."""
+    mounted_as("ext4", tmp_path, monkeypatch)
+    lock = left_by(tmp_path, ELSEWHERE)
+    assert "was killed" in lock_run.__wrapped__(tmp_path)
+    assert not lock.exists()
+    assert not list((tmp_path / "incomplete").iterdir())
+
+
 def test_lease_chooses_the_least_used_device(tmp_path: Path) -> None:
     code = "print(lease(['0', 'GPU-b', '2'], Path(sys.argv[1])), flush=True); time.sleep(60)"
     processes = [in_another_process(code, tmp_path / "leases") for _ in range(4)]
@@ -108,3 +172,56 @@ def test_gpu_of_this_process_follows_slurm(tmp_path: Path, monkeypatch: pytest.M
     assert gpu_of_this_process(2) is None
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert gpu_of_this_process(2) == 1
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Return the folders of the locks: the usual one, and the one for the time of the login."""
+    name = f"hstf-{os.geteuid()}"
+    for folder in ("tmp", "runtime"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "runtime"))
+    return tmp_path / "tmp" / name, tmp_path / "runtime" / name
+
+
+def test_lease_folder_is_private_to_the_user(places: tuple[Path, Path]) -> None:
+    usual, _ = places
+    assert lease_folder() == usual
+    assert usual.stat().st_mode & 0o777 == 0o700
+    usual.chmod(0o777)
+    assert lease_folder() == usual
+    assert usual.stat().st_mode & 0o777 == 0o700, "an earlier folder becomes private"
+
+
+@pytest.mark.parametrize("kind", ["another owner", "link", "file"])
+def test_lease_folder_refuses_what_others_may_have_put_there(
+    places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    usual, other = places
+    user = os.geteuid()
+    if kind == "link":
+        (usual.parent / "elsewhere").mkdir(mode=0o755)
+        usual.symlink_to("elsewhere")
+    elif kind == "file":
+        usual.write_text("")
+    else:
+        usual.mkdir(mode=0o755)
+        if user:
+            pytest.skip("only root can give a folder away")
+        os.chown(usual, 12345, 12345)
+    before = usual.lstat().st_mode
+    assert lease_folder() == other
+    assert usual.lstat().st_mode == before
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    with pytest.raises(HstfError, match=r"belongs to another user or is a link.*TMPDIR"):
+        gpu_of_this_process(2)
+
+
+def test_gpu_of_this_process_has_no_lease_without_a_place_to_write(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert gpu_of_this_process(2) is None
