@@ -30,7 +30,7 @@ def take(path: Path) -> int:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = os.read(descriptor, 200).decode(errors="replace")
+        holder = os.read(descriptor, 200).decode(errors="replace").partition("\n")[0]
         os.close(descriptor)
         raise Taken(holder or "another process") from None
     except OSError:

@@ -1,5 +1,6 @@
 """One run of Snakemake at a time in a folder."""
 
+import os
 import platform
 import shutil
 from functools import cache
@@ -7,8 +8,23 @@ from pathlib import Path
 
 from hstf.runtime.locks import take
 
-LEFTOVERS = ("locks", "incomplete")
+LOCKS = "locks"
+LEFTOVERS = (LOCKS, "incomplete")
 """What a killed run leaves in ``.snakemake``: its locks and its marks of unfinished outputs."""
+MOUNTS = Path("/proc/mounts")
+LOCAL_DISKS = (
+    "bcachefs",
+    "btrfs",
+    "ext2",
+    "ext3",
+    "ext4",
+    "f2fs",
+    "overlay",
+    "tmpfs",
+    "xfs",
+    "zfs",
+)
+"""Types of disks that one machine uses. A lock on such a disk is seen by all its processes."""
 
 
 @cache
@@ -17,8 +33,11 @@ def lock_run(folder: Path) -> str:
 
     Snakemake's own lock outlives a killed run and looks like the lock of a living run. If
     nobody else has the folder, the leftovers of a killed run are removed. Its marks of unfinished
-    outputs are not needed: an output of HSTF appears whole or not at all. Leftovers of another
-    machine stay, because the lock of a network folder may not work across machines.
+    outputs are not needed: an output of HSTF appears whole or not at all.
+
+    The locks of a run on another machine stay if the disk may be used by several machines, because
+    its lock may not be seen here. On a local disk, another name only means that the machine was
+    renamed, or that a container was started again.
 
     Returns:
         A message about a killed run; empty if there was none.
@@ -29,15 +48,48 @@ def lock_run(folder: Path) -> str:
     lock = folder / "hstf.lock"
     try:
         folder.mkdir(exist_ok=True)
-        previous = lock.read_text() if lock.is_file() else ""
-        take(lock)  # stays open until the process ends
+        last_run = _last_run(lock)
+        descriptor = take(lock)  # stays open until the process ends
     except OSError:
         return ""
     found = [name for name in LEFTOVERS if any((folder / name).glob("*"))]
-    is_from_here = not previous or f" on {platform.node()} " in previous
-    if not found or not is_from_here:
-        return ""
+    is_from_here = not last_run or f" on {platform.node()} " in last_run
+    if LOCKS in found and not is_from_here and _disk_type(folder) not in LOCAL_DISKS:
+        # The next run must know, too, whose locks these are.
+        os.write(descriptor, f"\n{last_run}".encode())
+        return (
+            f"the last run here was {last_run}, and this is {platform.node()}. Its lock stays,"
+            " because a run on another machine may not be seen here. If no run is active there,"
+            " start this command once with --unlock, and then as before."
+        )
     for name in found:
         shutil.rmtree(folder / name, ignore_errors=True)
         (folder / name).mkdir(exist_ok=True)
+    if not found:
+        return ""
     return "the last run here was killed. Its lock is removed, and its unfinished jobs continue."
+
+
+def _last_run(lock: Path) -> str:
+    """Return the process that left the locks of Snakemake; empty if it is not known."""
+    lines = lock.read_text().splitlines() if lock.is_file() else []
+    return lines[-1] if lines else ""
+
+
+def _disk_type(folder: Path) -> str:
+    """Return the type of the file system of a folder, such as ``ext4``; empty if not known."""
+    try:
+        lines = MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    path = folder.resolve()
+    found = ""
+    deepest = -1
+    for line in lines:
+        _, mounted, disk, *_ = line.split(" ")
+        mount_point = Path(mounted.replace("\\040", " "))
+        depth = len(mount_point.parts)
+        if depth >= deepest and path.is_relative_to(mount_point):
+            deepest = depth
+            found = disk
+    return found

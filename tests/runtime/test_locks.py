@@ -5,6 +5,7 @@ import platform
 import signal
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -104,23 +105,42 @@ def mounted_as(disk: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(run_lock_module, "MOUNTS", mounts)
 
 
+@pytest.fixture
+def start_and_end(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], str]:
+    """Return a function that locks a folder, as a run does, and releases it."""
+    held = []
+
+    def take_and_note(path: Path) -> int:
+        held.append(take(path))
+        return held[-1]
+
+    def run(folder: Path) -> str:
+        message = lock_run.__wrapped__(folder)
+        os.close(held.pop())
+        return message
+
+    monkeypatch.setattr(run_lock_module, "take", take_and_note)
+    return run
+
+
 ELSEWHERE = "process 4711 on another-node since 2026-05-01 12:00:00"
 
 
 def test_lock_run_keeps_the_locks_of_another_machine_and_says_how_to_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_and_end: Callable[[Path], str]
 ) -> None:
     """The second start knows as well as the first one whose locks these are."""
     mounted_as("nfs4", tmp_path, monkeypatch)
     lock = left_by(tmp_path, ELSEWHERE)
     for _ in range(2):
-        message = lock_run.__wrapped__(tmp_path)
+        message = start_and_end(tmp_path)
         assert f"the last run here was {ELSEWHERE}, and this is {platform.node()}" in message
         assert "--unlock" in message
         assert lock.is_file()
     lock.unlink()  # what --unlock does
-    assert lock_run.__wrapped__(tmp_path) == ""
+    assert "its unfinished jobs continue" in start_and_end(tmp_path)
     assert not list((tmp_path / "incomplete").iterdir())
+    assert start_and_end(tmp_path) == ""
 
 
 def test_lock_run_names_one_holder_beside_locks_of_another_machine(
