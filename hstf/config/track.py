@@ -4,13 +4,17 @@ CSV and JSON files are the record. Tracking shows them and never fails a run.
 """
 
 import re
+from typing import Literal
 
 from pydantic import Field, field_validator
 
 from hstf.config.section import Section
 
 VARIABLE = re.compile(r"\$\{(\w+)\}")
-"""An environment variable in an address: ``postgresql://hstf:${PASSWORD}@host/mlflow``."""
+"""An environment variable in an address: ``postgresql://hstf:${HSTF_PASSWORD}@host/mlflow``."""
+ALLOWED_VARIABLES = ("HOME", "USER", "MLFLOW_TRACKING_URI")
+"""Variables that an address may name, as well as those that begin with :data:`ALLOWED_PREFIX`."""
+ALLOWED_PREFIX = "HSTF_"
 CREDENTIALS = re.compile(
     r"(?<=://)[^\s/]*@|(?<=[?&])(?:[\w-]*(?:password|token|secret|key))=[^\s&\"']*", re.IGNORECASE
 )
@@ -29,7 +33,12 @@ class TrackConfig(Section):
     uri: str = "sqlite:///mlflow.db"
     """A sqlite file, or the address of a server or database. Set user and password of a server in
     the environment, as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD. For a database write
-    `postgresql://me:${NAME}@host/mlflow`."""
+    `postgresql://me:${HSTF_PASSWORD}@host/mlflow`. Of the environment, only variables that begin
+    with HSTF_ and HOME, USER and MLFLOW_TRACKING_URI are replaced: a configuration cannot send
+    other secrets of yours to a server."""
+    case_files: Literal["local", "always", "never"] = "local"
+    """Log overlays and tables with a row for each case: ``local``: only if `uri` is a sqlite file
+    and the files stay on this machine; ``always``: to a server, too; ``never``."""
     timeout_seconds: int = Field(10, ge=1)
     """Seconds to wait for each answer of a tracking server."""
 
@@ -37,7 +46,14 @@ class TrackConfig(Section):
     @classmethod
     def _check_uri(cls, uri: str) -> str:
         """Refuse secrets, because the configuration is written into results, logs and reports."""
-        if "://" not in uri:
+        refused = [name for name in VARIABLE.findall(uri) if not is_allowed_variable(name)]
+        if refused:
+            raise ValueError(
+                f"names the environment variable {', '.join(refused)}; only"
+                f" {', '.join(ALLOWED_VARIABLES)} and names that begin with {ALLOWED_PREFIX} are"
+                f" replaced. Set {ALLOWED_PREFIX}{refused[0]} and write it instead"
+            )
+        if "://" not in uri and uri != "${MLFLOW_TRACKING_URI}":
             raise ValueError("is not an address: write sqlite:///mlflow.db or https://server")
         plain = VARIABLE.sub("", uri)
         if uri.startswith("http") and without_credentials(plain) != plain:
@@ -49,9 +65,14 @@ class TrackConfig(Section):
         if PASSWORD.search(plain):
             raise ValueError(
                 "has a password, which would be written into results and logs: set it as an"
-                " environment variable and write ${ITS_NAME} instead"
+                " environment variable HSTF_PASSWORD and write ${HSTF_PASSWORD} instead"
             )
         return uri
+
+
+def is_allowed_variable(name: str) -> bool:
+    """Return whether an address may name an environment variable."""
+    return name in ALLOWED_VARIABLES or name.startswith(ALLOWED_PREFIX)
 
 
 def without_credentials(text: str) -> str:

@@ -20,12 +20,17 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from hstf import __version__
-from hstf.config.track import VARIABLE, without_credentials
+from hstf.config.track import (
+    ALLOWED_VARIABLES,
+    VARIABLE,
+    is_allowed_variable,
+    without_credentials,
+)
 from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
 from hstf.experiment.plan import Plan
@@ -146,15 +151,21 @@ def with_variables(uri: str) -> str:
     """Replace ``${NAME}`` in an address by the value of the environment variable.
 
     Raises:
-        HstfError: if a variable is not set.
+        HstfError: if a variable is not set, if it may not be used, or if the result is no address.
     """
+    refused = [name for name in VARIABLE.findall(uri) if not is_allowed_variable(name)]
+    if refused:
+        raise HstfError(f"track.uri names {', '.join(refused)}, which it may not use.")
     missing = [name for name in VARIABLE.findall(uri) if name not in os.environ]
     if missing:
         raise HstfError(
             f"track.uri names {', '.join(missing)}, which the environment does not set."
             " Set it and run the stage again."
         )
-    return VARIABLE.sub(lambda match: os.environ[match[1]], uri)
+    address = VARIABLE.sub(lambda match: os.environ[match[1]], uri)
+    if "://" not in address:
+        raise HstfError(f"{uri}: its value is not an address such as https://server.")
+    return address
 
 
 def without_secrets(text: str, uri: str) -> str:
@@ -162,9 +173,10 @@ def without_secrets(text: str, uri: str) -> str:
 
     Args:
         text: the text.
-        uri: an address; the variables that it names are secret.
+        uri: an address; the variables that it names are secret, but for those of every user.
     """
-    for name in (*SECRETS, *VARIABLE.findall(uri)):
+    named = [name for name in VARIABLE.findall(uri) if name not in ALLOWED_VARIABLES]
+    for name in (*SECRETS, *named):
         value = os.environ.get(name)
         if value:
             text = text.replace(value, "***")
@@ -204,13 +216,15 @@ class RoundLog:
     scores: dict[str, float]
     files: list[tuple[Path, str]] = field(default_factory=list)
     """Each file and its folder among the artefacts."""
+    case_files: list[tuple[Path, str]] = field(default_factory=list)
+    """The same for pictures of single cases and tables of cases."""
     config_text: str = ""
 
     @property
     def digest(self) -> str:
         """SHA-256, equal for equal content."""
         files = []
-        for path, folder in self.files:
+        for path, folder in self.files + self.case_files:
             files.append((folder, path.name, sha256_file(path)))
         content = [
             self.parameters,
@@ -232,13 +246,14 @@ def collect(context: StageContext) -> RoundLog:
     curves = []
     for member in context.schedule.members(number):
         curves += _curves(layout, number, member)
-    files = [(path, "") for path in _small_files(layout, number)]
-    files += [(path, "overlays") for path in _overlays(layout, number)]
+    case_files = [(path, "") for path in _case_tables(layout, number)]
+    case_files += [(path, "overlays") for path in _overlays(layout, number)]
     return RoundLog(
         parameters=_parameters(context),
         curves=curves,
         scores=_summary_scores(layout, number) | _label_scores(layout, number),
-        files=files,
+        files=[(path, "") for path in _small_files(layout, number)],
+        case_files=case_files,
         config_text=without_credentials(text),
     )
 
@@ -339,11 +354,14 @@ def _label_scores(layout: Layout, number: int) -> dict[str, float]:
 
 
 def _small_files(layout: Layout, number: int) -> list[Path]:
-    paths = [
-        layout.plan,
-        layout.evaluation_summary(number),
-        layout.evaluation_cases(number),
-    ]
+    """Return files that name no case."""
+    paths = [layout.plan, layout.evaluation_summary(number)]
+    return [path for path in paths if path.is_file()]
+
+
+def _case_tables(layout: Layout, number: int) -> list[Path]:
+    """Return files with something about each case."""
+    paths = [layout.evaluation_cases(number)]
     if number:
         paths += [layout.refine(number), layout.labels_table(number)]
     else:
@@ -376,6 +394,8 @@ def _log(context: StageContext) -> Tracking:
     with lock:
         client = _connect(uri, database)
         experiment_id = _experiment_id(client, context.experiment, database)
+        if not _may_have_case_files(client, experiment_id, database, section.case_files):
+            log = replace(log, case_files=[])
         root = context.layout.root.resolve()
         run_id = _log_run(client, experiment_id, root, number, log)
     shown_uri = without_credentials(section.uri)
@@ -387,6 +407,19 @@ def _log(context: StageContext) -> Tracking:
         run_id=run_id,
         show=f"mlflow ui --backend-store-uri {shown_uri}" if database else shown_uri,
     )
+
+
+def _may_have_case_files(
+    client: "MlflowClient",
+    experiment_id: str,
+    database: Path | None,
+    case_files: str,
+) -> bool:
+    """Return whether overlays and tables of cases are logged, see ``track.case_files``."""
+    if case_files != "local":
+        return case_files == "always"
+    location = client.get_experiment(experiment_id).artifact_location
+    return database is not None and location.startswith(("file:", "/"))
 
 
 def sqlite_file(uri: str) -> Path | None:
@@ -540,5 +573,5 @@ def _send(
     client.set_terminated(run_id)
     if log.config_text:
         client.log_text(run_id, log.config_text, "config.yaml")
-    for path, folder in log.files:
+    for path, folder in log.files + log.case_files:
         client.log_artifact(run_id, str(path), folder or None)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -20,7 +21,7 @@ from hstf.experiment.tables import HISTORY, LABELS, REFINE
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import write_json, write_text
 from hstf.stages import track as module
-from hstf.stages.track import RoundLog, Tracking, flatten, metric_name
+from hstf.stages.track import RoundLog, Tracking, flatten, metric_name, with_variables
 
 
 @pytest.fixture
@@ -72,7 +73,12 @@ def test_collect_reads_the_files_of_the_round(experiment: Config) -> None:
     assert losses == [(20, 0.05), (40, 0.025)]  # nan is left out
     assert log.scores["test/dice/foreground"] == 0.81
     assert log.scores["pseudo_labels/automatic"] == log.scores["pseudo_labels/rejected"] == 1
-    assert [path.name for path, folder in log.files if folder == "overlays"] == [
+    assert [path.name for path, _ in log.files] == ["plan.json", "summary.json"]
+    assert [path.name for path, folder in log.case_files if folder == ""] == [
+        "refine.csv",
+        "labels.csv",
+    ]
+    assert [path.name for path, folder in log.case_files if folder == "overlays"] == [
         "a.png",
         "b.png",
     ]  # least certain first
@@ -238,9 +244,9 @@ def test_track_config_refuses_a_folder() -> None:
         ("https://anna:geheim@host", "MLFLOW_TRACKING_PASSWORD"),
         ("https://geheim@host", "MLFLOW_TRACKING_TOKEN"),
         ("https://host/?token=geheim", "MLFLOW_TRACKING_TOKEN"),
-        ("https://${USER}:${PASS}@host", "MLFLOW_TRACKING_PASSWORD"),
-        ("postgresql://anna:geheim@host/mlflow", "${ITS_NAME}"),
-        ("mysql://host/mlflow?password=geheim", "${ITS_NAME}"),
+        ("https://${USER}:${HSTF_PASS}@host", "MLFLOW_TRACKING_PASSWORD"),
+        ("postgresql://anna:geheim@host/mlflow", "${HSTF_PASSWORD}"),
+        ("mysql://host/mlflow?password=geheim", "${HSTF_PASSWORD}"),
         ("anna:geheim@host", "not an address"),
     ],
 )
@@ -255,7 +261,7 @@ def test_track_config_refuses_secrets_without_repeating_them(uri: str, expected:
     "uri",
     [
         "postgresql://anna@host/mlflow",
-        "postgresql://anna:${DB_PASSWORD}@host/mlflow",
+        "postgresql://anna:${HSTF_DB_PASSWORD}@host/mlflow",
         "sqlite:///a@b:c.db",
     ],
 )
@@ -266,9 +272,9 @@ def test_track_config_accepts_addresses_without_secrets(uri: str) -> None:
 def test_track_uses_a_password_of_the_environment_and_never_shows_it(
     experiment: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = with_uri(experiment, "postgresql://anna:${DB_PASSWORD}@host/mlflow")
-    assert "DB_PASSWORD, which the environment does not set" in track(config, 1).reason
-    monkeypatch.setenv("DB_PASSWORD", "geheim")
+    config = with_uri(experiment, "postgresql://anna:${HSTF_DB_PASSWORD}@host/mlflow")
+    assert "HSTF_DB_PASSWORD, which the environment does not set" in track(config, 1).reason
+    monkeypatch.setenv("HSTF_DB_PASSWORD", "geheim")
     used: list[str] = []
 
     def connect(uri: str, _: object) -> None:
@@ -294,3 +300,81 @@ def test_flatten_returns_distinct_paths() -> None:
     content = {"classes": {"a": {"presence": scores}, "a/presence": scores, "肝": 1, "脾": 2}}
     paths = [path for path, _ in flatten(content, "/")]
     assert len(set(paths)) == len(paths) == 4
+
+
+class FakeServer:
+    """A tracking server with an experiment, which keeps the names of logged files."""
+
+    def __init__(self, location: str = "mlflow-artifacts:/1") -> None:
+        self.artifact_location = location
+        self.logged: list[str] = []
+        self.lifecycle_stage = "active"
+        self.experiment_id = "1"
+
+    def __getattr__(self, name: str):  # type: ignore[no-untyped-def]
+        def call(*arguments: object, **_: object) -> object:
+            if name == "log_artifact":
+                self.logged.append(Path(str(arguments[1])).name)
+            if name == "search_runs":
+                return []
+            if name == "create_run":
+                return SimpleNamespace(info=SimpleNamespace(run_id="r"))
+            return self
+
+        return call
+
+
+@pytest.mark.parametrize(
+    ("uri", "location", "case_files", "has_case_files"),
+    [
+        ("https://host", "mlflow-artifacts:/1", "local", False),
+        ("https://host", "file:///srv/mlruns", "local", False),
+        ("https://host", "mlflow-artifacts:/1", "always", True),
+        ("postgresql://host/mlflow", "s3://bucket", "local", False),
+        ("sqlite:///mlflow.db", "file:///here/mlartifacts", "local", True),
+        ("sqlite:///mlflow.db", "/here/mlartifacts", "local", True),
+        ("sqlite:///mlflow.db", "s3://bucket", "local", False),
+        ("sqlite:///mlflow.db", "file:///here/mlartifacts", "never", False),
+    ],
+)
+def test_track_sends_files_of_cases_to_a_server_only_if_asked(
+    experiment: Config,
+    monkeypatch: pytest.MonkeyPatch,
+    uri: str,
+    location: str,
+    case_files: str,
+    has_case_files: bool,
+) -> None:
+    server = FakeServer(location)
+    monkeypatch.setattr(module, "_connect", lambda *_: server)
+    section = TrackConfig.model_validate({"uri": uri, "case_files": case_files})
+    assert track(experiment.model_copy(update={"track": section}), 1).logged
+    files = ["plan.json", "summary.json"]
+    if has_case_files:
+        files += ["refine.csv", "labels.csv", "a.png", "b.png"]
+    assert server.logged == files
+
+
+@pytest.mark.parametrize(
+    "uri", ["https://host/${AWS_SECRET_ACCESS_KEY}", "https://${SSH_AUTH_SOCK}", "sqlite:///${A}"]
+)
+def test_track_config_refuses_other_environment_variables(uri: str) -> None:
+    with pytest.raises(HstfError, match=r"names the environment variable \w+; only HOME, USER"):
+        resolve_config({"track": {"uri": uri}})
+
+
+def test_with_variables_replaces_variables_of_the_list_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOME", "/home/anna")
+    monkeypatch.setenv("HSTF_DB", "runs")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://host")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "geheim")
+    address = TrackConfig(uri="sqlite:///${HOME}/${HSTF_DB}.db").uri
+    assert with_variables(address) == "sqlite:////home/anna/runs.db"
+    assert with_variables(TrackConfig(uri="${MLFLOW_TRACKING_URI}").uri) == "https://host"
+    with pytest.raises(HstfError, match="AWS_SECRET_ACCESS_KEY, which it may not use"):
+        with_variables("https://host/${AWS_SECRET_ACCESS_KEY}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "folder")
+    with pytest.raises(HstfError, match="its value is not an address"):
+        with_variables("${MLFLOW_TRACKING_URI}")
