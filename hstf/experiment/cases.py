@@ -16,6 +16,7 @@ from pathlib import Path
 from hstf.config.experiment import Config
 from hstf.runtime.errors import HstfError, join_problems
 from hstf.runtime.files import read_columns
+from hstf.runtime.stamps import future_date
 
 CASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 OPTIONAL_COLUMNS = ("label", "group", "site")
@@ -350,24 +351,35 @@ def refuse_straddling_patients(cases: Sequence[Case], path: Path) -> None:
 
 
 def refuse_missing_files(sheet: CaseSheet) -> None:
-    """Stop if a scan or label of the sheet is missing.
+    """Stop if a scan or label of the sheet is missing, or has a time stamp in the future.
 
     Snakemake keeps results whose input has disappeared: an edit of the configuration would change
     nothing.
 
     Raises:
-        HstfError: with all missing files.
+        HstfError: with all files of one kind.
     """
-    problems = []
+    missing = []
+    future = []
     for case in sheet.cases:
         for path in (*case.images, case.reference):
-            if path is not None and not path.exists():
-                problems.append(f"{case.case_id}: {path} is missing")
-    if problems:
+            if path is None:
+                continue
+            if not path.exists():
+                missing.append(f"{case.case_id}: {path} is missing")
+            elif date := future_date(path):
+                future.append(f"{case.case_id}: {path} {date}")
+    if missing:
         raise join_problems(
-            f"{len(problems)} files of the case sheet are missing."
+            f"{len(missing)} files of the case sheet are missing."
             " Put them back, or remove the cases from the sheet.",
-            problems,
+            missing,
+        )
+    if future:
+        raise join_problems(
+            f"{len(future)} files of the case sheet are dated in the future."
+            " Snakemake would run their jobs again and again.",
+            future,
         )
 
 

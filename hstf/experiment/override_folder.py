@@ -13,6 +13,7 @@ from pathlib import Path
 from hstf.experiment.case_names import UNKNOWN_CASE, CaseNames
 from hstf.experiment.layout import Layout
 from hstf.runtime.errors import HstfError, few
+from hstf.runtime.stamps import future_date
 
 SUFFIX = ".nii.gz"
 OUTSIDE = "a link to a place outside the overrides folder; put the file itself there"
@@ -147,6 +148,8 @@ def _labels_of_round(
             problems.append(f"{path}: is a folder; put the corrected label itself there, as a file")
         elif not path.is_file():
             problems.append(f"{path}: is a link to a missing file")
+        elif date := future_date(path):
+            problems.append(f"{path}: {date}")
         else:
             yield case_id, path
 

@@ -1,5 +1,8 @@
 """Recognise files that have not changed since they were hashed, without reading them again."""
 
+import os
+import shlex
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +33,10 @@ class HashedFile(Part):
     path: str
     sha256: str
     stamp: Stamp
+
+
+CLOCK_TOLERANCE = 5.0
+"""Seconds by which the clocks of two machines may differ."""
 
 
 _known: dict[tuple[Path, Stamp], str] = {}
@@ -65,3 +72,25 @@ def hash_file(path: Path) -> HashedFile | None:
     if (path, stamp) not in _known:
         _known[path, stamp] = sha256_file(path)
     return HashedFile(path=str(path), sha256=_known[path, stamp], stamp=stamp)
+
+
+def future_date(path: Path) -> str:
+    """Describe the time stamp of a file if it is in the future; empty for any other file.
+
+    Snakemake stops after each job whose results are older than a file that the job has read.
+    """
+    try:
+        modified = max(path.stat().st_mtime, os.lstat(path).st_mtime)
+    except OSError:
+        return ""
+    now = time.time()
+    if modified <= now + CLOCK_TOLERANCE:
+        return ""
+    return (
+        f"is dated in the future ({_written(modified)}), on this machine it is {_written(now)}."
+        f" Correct the clock, or set the time of the file: touch {shlex.quote(str(path))}"
+    )
+
+
+def _written(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))

@@ -1,8 +1,10 @@
 """Which override is in force, and what is refused."""
 
 import csv
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -250,6 +252,14 @@ def test_overrides_in_force_names_folders_and_links_in_place_of_files(folder: Pa
         "decisions.csv: is a folder; decisions.csv is a table",
     ):
         assert part in str(error.value), part
+
+
+def test_overrides_in_force_refuses_a_corrected_label_from_the_future(folder: Path) -> None:
+    path = put(folder, 1, "a.nii.gz")
+    dated = time.time() + 86400
+    os.utime(path, (dated, dated))
+    with pytest.raises(HstfError, match=r"a\.nii\.gz: is dated in the future .*touch "):
+        in_force(folder, 1)
 
 
 def test_overrides_in_force_refuses_a_file_in_place_of_the_folder(folder: Path) -> None:
