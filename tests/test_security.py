@@ -18,6 +18,7 @@ from hstf.commands.predict import predict
 from hstf.config.experiment import Config
 from hstf.config.load import load_config
 from hstf.config.phantom import PhantomConfig
+from hstf.method.exported_model import write_digests
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import sha256_file, write_csv, write_json, write_text
 from hstf.runtime.shards import CaseWork, read_shard, run_shard
@@ -221,6 +222,7 @@ def test_predict_refuses_weights_out_of_the_folder_of_the_model(tmp_path: Path, 
     content = json.loads((model / "model.json").read_text())
     content["members"][0]["name"] = name
     write_json(model / "model.json", content)
+    write_digests(model)
     with pytest.raises(HstfError, match=r"members\.0\.name: String should match pattern"):
         predict(model, write_scan(tmp_path / "scan.nii.gz"), tmp_path / "out", "cpu")
 

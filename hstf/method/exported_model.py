@@ -1,25 +1,36 @@
-"""An exported model: a folder with the weights of an ensemble and ``model.json``."""
+"""An exported model: a folder with the weights of an ensemble and ``model.json``.
 
+``SHA256SUMS`` has the SHA-256 of the files that prediction depends on, in the format of the program
+``sha256sum``: ``sha256sum --check SHA256SUMS`` in the folder checks them, too.
+"""
+
+import re
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hstf import __version__
 from hstf.config.evaluate import PredictConfig
+from hstf.config.experiment import Modality
+from hstf.config.names import modality_problems, name_problems
 from hstf.config.preprocess import PreprocessConfig
 from hstf.experiment.cases import CASE_ID
 from hstf.experiment.plan import Plan
 from hstf.method.plr.anatomy_rules import AnatomyRules
 from hstf.runtime.documents import Document, Part
 from hstf.runtime.errors import HstfError, join_problems
-from hstf.runtime.files import read_json, sha256_file
+from hstf.runtime.files import read_json, sha256_file, write_text
 from hstf.scoring.averages import Statistics
 from hstf.scoring.significance import Interval
 
-FORMAT = 2
-"""Version of the format of ``model.json``."""
+FORMAT = 3
+"""Version of the format of the folder."""
 MODEL_FILE = "model.json"
+DIGEST_FILE = "SHA256SUMS"
+DIGEST_LINE = re.compile(r"(?P<sha256>[0-9a-f]{64})  (?P<name>\S.*)")
+DIGEST = r"^[0-9a-f]{64}$"
+LabelValue = Annotated[int, Field(ge=0, le=255)]
 
 
 class ModelMember(Part):
@@ -27,9 +38,9 @@ class ModelMember(Part):
 
     name: Annotated[str, Field(pattern=f"^{CASE_ID.pattern}$")]
     """Name without folders: the weights are in ``members/<name>.pt``."""
-    sha256: str
+    sha256: Annotated[str, Field(pattern=DIGEST)]
     """SHA-256 of its file."""
-    trained_as: str
+    trained_as: Annotated[str, Field(pattern=f"{DIGEST}|^$")]
     """SHA-256 of the weights in the results of the experiment."""
 
 
@@ -67,9 +78,9 @@ class ExportedModel(Document):
     format: int
     experiment: str
     members: list[ModelMember] = Field(min_length=1)
-    labels: dict[str, int]
+    labels: dict[str, LabelValue] = Field(min_length=2)
     """File value of each class, in the order of the network's outputs."""
-    modalities: dict[str, str]
+    modalities: dict[str, Modality] = Field(min_length=1)
     """Modality of each image, in the order of the channels."""
     predict: PredictConfig
     preprocess: PreprocessConfig
@@ -78,9 +89,36 @@ class ExportedModel(Document):
     """Anatomy rules that segmentations are changed to obey."""
     provenance: ModelProvenance
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        """Check what depends on several values."""
+        problems = [*name_problems(self.labels), *modality_problems(self.modalities)]
+        names = [member.name for member in self.members]
+        if len(set(names)) < len(names):
+            problems.append("two members have the same name")
+        if len(set(self.labels.values())) < len(self.labels):
+            problems.append("two labels have the same value")
+        if len(self.plan.normalisation) != len(self.modalities):
+            problems.append("the plan has another number of channels than there are modalities")
+        if self.structure is not None:
+            problems += _rule_problems(self.structure, len(self.labels))
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
     def weights(self, folder: Path) -> list[Path]:
         """Return the weights of the members in an exported folder."""
         return [weights_path(folder, member.name) for member in self.members]
+
+
+def _rule_problems(rules: AnatomyRules, classes: int) -> list[str]:
+    problems = []
+    for name, indices in rules.classes.items():
+        if not indices or not all(0 <= index < classes for index in indices):
+            problems.append(f"the structure {name} has classes that do not exist")
+    for name in rules.rules.keys() - rules.classes.keys():
+        problems.append(f"there is an anatomy rule for {name}, which is no structure")
+    return problems
 
 
 def weights_path(folder: Path, member: str) -> Path:
@@ -94,11 +132,11 @@ def weights_path(folder: Path, member: str) -> Path:
 
 
 def read_exported_model(folder: Path) -> ExportedModel:
-    """Read ``model.json`` of an exported folder and check the weights.
+    """Read ``model.json`` of an exported folder and check it and the weights.
 
     Raises:
-        HstfError: if the folder has no exported model, if it has another format, or if files are
-            missing or have changed.
+        HstfError: if the folder has no exported model, if it has another format or values that are
+            not plausible, or if files are missing or have changed.
     """
     path = folder / MODEL_FILE
     if not path.is_file():
@@ -113,8 +151,10 @@ def read_exported_model(folder: Path) -> ExportedModel:
             f"{path}: has format {found}, but hstf {__version__} reads format {FORMAT}."
             " Export the model again."
         )
+    problems = changed_files(folder, [MODEL_FILE])
+    if problems:
+        raise join_problems(f"{folder}: is not the model that was exported.", problems)
     model = ExportedModel.load(path)
-    problems = []
     for member in model.members:
         problems += _weight_problems(weights_path(folder, member.name), member.sha256)
     if problems:
@@ -129,3 +169,44 @@ def _weight_problems(path: Path, expected: str) -> list[str]:
     if sha256_file(path) != expected:
         return [f"{path} differs from the file that was exported; copy the folder again"]
     return []
+
+
+def write_digests(folder: Path) -> None:
+    """Write ``SHA256SUMS`` of a new exported folder. ``README.md`` is left to its readers."""
+    lines = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name not in (DIGEST_FILE, "README.md"):
+            lines.append(f"{sha256_file(path)}  {path.relative_to(folder).as_posix()}\n")
+    write_text(folder / DIGEST_FILE, "".join(lines))
+
+
+def changed_files(folder: Path, names: list[str] | None = None) -> list[str]:
+    """Describe the files of an exported folder that differ from ``SHA256SUMS``.
+
+    Args:
+        folder: the exported folder.
+        names: files to check, relative to the folder; None for all that ``SHA256SUMS`` lists.
+
+    Returns:
+        Sentences without a full stop.
+    """
+    path = folder / DIGEST_FILE
+    if not path.is_file():
+        return [f"{path} is missing; copy the folder again"]
+    digests = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        match = DIGEST_LINE.fullmatch(line)
+        if match is None or ".." in Path(match["name"]).parts or match["name"].startswith("/"):
+            return [f"{path} has a line that hstf did not write: {line[:80]!r}"]
+        digests[match["name"]] = match["sha256"]
+    problems = []
+    for name in digests if names is None else names:
+        if name not in digests:
+            problems.append(f"{path} does not list {name}; copy the folder again")
+        elif not (folder / name).is_file():
+            problems.append(f"{folder / name} is missing; copy the folder again")
+        elif sha256_file(folder / name) != digests[name]:
+            problems.append(
+                f"{folder / name} was changed after it was exported; copy the folder again"
+            )
+    return problems

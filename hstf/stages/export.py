@@ -6,6 +6,7 @@ names no case:
 - ``model.json``: what prediction needs, see :class:`hstf.method.exported_model.ExportedModel`;
 - ``members/<member>.pt``: the weights;
 - ``configs/metadata.json``: a description of the network in the format of a MONAI bundle;
+- ``SHA256SUMS``: the SHA-256 of these files, for ``hstf predict`` and ``sha256sum --check``;
 - ``README.md``: the model card.
 """
 
@@ -28,13 +29,16 @@ from hstf.experiment.context import StageContext
 from hstf.experiment.plan import Plan
 from hstf.experiment.tables import LABELS
 from hstf.method.exported_model import (
+    DIGEST_FILE,
     FORMAT,
     MODEL_FILE,
     ExportedModel,
     ModelMember,
     ModelProvenance,
     ModelScores,
+    changed_files,
     weights_path,
+    write_digests,
 )
 from hstf.method.plr.calibration import prediction_rules
 from hstf.models.registry import load_network, save_network
@@ -73,8 +77,10 @@ def export(context: StageContext) -> Path:
 
     Raises:
         HstfError: if weights are missing or cannot be read. The message names all that are missing.
+            Also if somebody has changed the files of the last export.
     """
     layout = context.layout
+    _refuse_changed(layout.export)
     weights = {}
     for member in context.schedule.members(context.round):
         weights[member] = layout.weights(context.round, member)
@@ -85,8 +91,24 @@ def export(context: StageContext) -> Path:
         model = _exported_model(context, _copy_weights(weights, folder))
         model.save(folder / MODEL_FILE)
         bundle_metadata(model).save(folder / "configs" / "metadata.json")
+        write_digests(folder)
         write_text(folder / "README.md", model_card(model))
     return layout.export
+
+
+def _refuse_changed(folder: Path) -> None:
+    """Refuse to replace an exported model that somebody has changed.
+
+    Raises:
+        HstfError: if files differ from the digests that were exported with them.
+    """
+    changed = changed_files(folder) if (folder / DIGEST_FILE).is_file() else []
+    if changed:
+        raise join_problems(
+            f"{folder}: has changed since it was exported. Move the folder away to keep the"
+            " changes, or delete it, and export again.",
+            changed,
+        )
 
 
 @contextmanager

@@ -11,6 +11,7 @@ rule export:
     output:
         model=LAYOUT.export / "model.json",
         metadata=LAYOUT.export / "configs" / "metadata.json",
+        digests=LAYOUT.export / "SHA256SUMS",
         card=LAYOUT.export / "README.md",
         members=[
             LAYOUT.export / "members" / f"{member}.pt"

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import cc3d
 import numpy as np
+from pydantic import Field
 from scipy import ndimage
 
 from hstf.imaging.components import connected_components
@@ -65,15 +66,15 @@ class CaseAnatomy:
 class AnatomyRule(Part):
     """Anatomy of one structure in all labelled cases."""
 
-    maximum_components: int
+    maximum_components: int = Field(ge=0)
     """Maximum number of components; 0 if no labelled case has the structure."""
-    minimum_mm3: float
+    minimum_mm3: float = Field(ge=0, allow_inf_nan=False)
     """Minimum size of a component in mm³."""
     has_holes: bool
     """Whether the structure may have holes."""
     may_be_absent: bool
     """Whether a case may lack the structure."""
-    contact: float = 0.0
+    contact: float = Field(0.0, ge=0, le=1)
     """Minimum fraction of the surface of a component that touches other structures."""
     dice_gain: float = 0.0
     """Change of the mean Dice of the out-of-fold predictions when the rule is applied to them.
