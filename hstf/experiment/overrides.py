@@ -181,8 +181,8 @@ def _join(
 
 def _open_acceptances(layout: Layout, number: int, overrides: Iterable[Override]) -> list[str]:
     """Describe pseudo-labels that were accepted in another version than the one on disk."""
-    changed = []
-    later = []
+    changed: list[str] = []
+    later: list[str] = []
     for override in overrides:
         if override.action != "accept":
             continue
