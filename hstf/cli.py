@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from hstf import __version__
 from hstf.commands import arguments as command_options
+from hstf.runtime.encoding import print_any_character
 from hstf.runtime.errors import HstfError, is_memory_error
 from hstf.stages import arguments as options
 
@@ -131,6 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 a problem that is described in sentences, 2 wrong usage,
         130 interrupted.
     """
+    print_any_character()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     args = _parser().parse_args(arguments)
     module = importlib.import_module(COMMANDS[args.command].module)

@@ -13,6 +13,7 @@ from hstf.config.merge import merge
 from hstf.config.renamed import RENAMED_VALUES
 from hstf.config.validation import problems
 from hstf.config.yaml_files import read_yaml
+from hstf.runtime.encoding import refuse_unreadable_names
 from hstf.runtime.errors import join_problems
 
 HEADER = (
@@ -42,13 +43,17 @@ def resolve_config(raw: Mapping[str, Any], source: str = "configuration") -> Con
 
     Raises:
         HstfError: if there are unknown keys or invalid values. The message has a line for each.
+            Also if the locale cannot encode the names of files.
     """
     try:
-        return Config.model_validate(replace_renamed_values(raw, source))
+        config = Config.model_validate(replace_renamed_values(raw, source))
     except ValidationError as error:
         raise join_problems(
             f"{source}: not a valid configuration.", problems(error, Config)
         ) from None
+    names = (config.cases, config.output, config.overrides)
+    refuse_unreadable_names(source, filter(None, names))
+    return config
 
 
 def replace_renamed_values(raw: Mapping[str, Any], source: str) -> dict[str, Any]:

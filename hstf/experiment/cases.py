@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from hstf.config.experiment import Config
+from hstf.runtime.encoding import refuse_unreadable_names
 from hstf.runtime.errors import HstfError, join_problems
 from hstf.runtime.files import read_columns
 from hstf.runtime.stamps import future_date
@@ -147,6 +148,8 @@ def _read(path: Path, config: Config) -> list[Case]:
         problems = _withheld_problems(lines, columns)
     if problems:
         raise join_problems(f"{path}: {len(problems)} problems in the case sheet.", problems)
+    for name in (*modalities, "label"):
+        refuse_unreadable_names(str(path), columns.get(name, ()))
     cases = _cases(columns, modalities, path.parent)
     refuse_straddling_patients(cases, path)
     if config.withheld_labels:

@@ -72,7 +72,9 @@ def lock_run(folder: Path) -> str:
 
 def _last_run(lock: Path) -> str:
     """Return the process that left the locks of Snakemake; empty if it is not known."""
-    lines = lock.read_text().splitlines() if lock.is_file() else []
+    if not lock.is_file():
+        return ""
+    lines = lock.read_text(encoding="utf-8", errors="replace").splitlines()
     return lines[-1] if lines else ""
 
 

@@ -1,9 +1,19 @@
 """Unusual machines: other clocks, host names, locales and file names."""
 
 import os
+import re
+import shutil
+import subprocess
+import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
-from support.workspace import Workspace
+import nibabel as nib
+import numpy as np
+import pytest
+import yaml
+from support.workspace import ROOT, Workspace, write_sheet
 
 
 def test_workflow_refuses_scans_that_are_dated_in_the_future(experiment: Workspace) -> None:
@@ -18,3 +28,89 @@ def test_workflow_refuses_scans_that_are_dated_in_the_future(experiment: Workspa
     for name in ("case_004.nii.gz", "case_007_label.nii.gz"):
         os.utime(experiment.folder / name)
     assert experiment.jobs() == {}, "their content has not changed"
+
+
+NAME = "Müller_日本"
+UTF8 = {"LC_ALL": "C"}
+"""Python uses UTF-8 in the locales C and POSIX, too."""
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+def latin_1(folder: Path) -> dict[str, str]:
+    """Make a Latin-1 locale; return the environment that selects it."""
+    name = "de_DE.ISO-8859-1"
+    command = ["localedef", "-i", "de_DE", "-f", "ISO-8859-1", str(folder / name)]
+    if shutil.which("localedef") is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("no locale can be made here")
+    return {"LOCPATH": str(folder), "LC_ALL": name}
+
+
+@pytest.fixture
+def other_scripts(tmp_path: Path) -> Path:
+    """Write an experiment whose files have names in other scripts."""
+    splits = ["labelled", "labelled", "unlabelled", "test"]
+    generator = np.random.default_rng(0)
+    for number in range(len(splits)):
+        label = np.zeros((12, 12, 12), np.uint8)
+        label[3:8, 3:8, number + 1 : 9] = 1
+        image = generator.normal(size=label.shape).astype(np.float32) + label
+        for suffix, data in (("", image), ("_label", label)):
+            path = tmp_path / f"{NAME}_{number}{suffix}.nii.gz"
+            nib.save(nib.Nifti1Image(data, np.eye(4)), path)
+    write_sheet(tmp_path, splits)
+    sheet = tmp_path / "cases.csv"
+    text = re.sub(r",case_00(\d)", rf",{NAME}_\1", sheet.read_text())
+    sheet.write_text(text, encoding="utf-8")
+    settings = {
+        "experiment": "names",
+        "cases": "cases.csv",
+        "output": f"Ergebnisse_{NAME}",
+        "labels": {"background": 0, "Größe": 1},
+        "warmup": {"folds": 2},
+    }
+    config = yaml.safe_dump(settings, allow_unicode=True)
+    (tmp_path / "config.yaml").write_text(config, encoding="utf-8")
+    return tmp_path
+
+
+CHECK = ("-m", "hstf", "check", "--config", "config.yaml")
+WORKFLOW = ("-m", "snakemake", "check", "--snakefile", str(ROOT / "Snakefile"), "--cores", "1")
+COMMANDS = (CHECK, (*WORKFLOW, "--configfile", "config.yaml"))
+
+
+def run_in(
+    environment: dict[str, str], folder: Path, command: Sequence[str]
+) -> subprocess.CompletedProcess[str]:
+    """Run Python in another locale."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("LC_")}
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env=inherited | environment,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+    )
+    assert "Traceback" not in done.stdout + done.stderr
+    return done
+
+
+def test_check_reads_names_in_other_scripts_in_the_locale_c(other_scripts: Path) -> None:
+    for command in COMMANDS:
+        done = run_in(UTF8, other_scripts, command)
+        assert done.returncode == 0, done.stdout + done.stderr
+    table = other_scripts / f"Ergebnisse_{NAME}" / "names" / "check.csv"
+    assert NAME in table.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("locale", ["ascii", "latin_1"])
+def test_check_refuses_names_that_the_locale_cannot_encode(
+    other_scripts: Path, tmp_path_factory: pytest.TempPathFactory, locale: str
+) -> None:
+    environment = ASCII if locale == "ascii" else latin_1(tmp_path_factory.mktemp("locales"))
+    for command in COMMANDS:
+        done = run_in(environment, other_scripts, command)
+        assert done.returncode == 1
+        assert "export PYTHONUTF8=1" in done.stdout + done.stderr
+    done = run_in(environment | {"PYTHONUTF8": "1"}, other_scripts, CHECK)
+    assert done.returncode == 0, done.stdout + done.stderr
