@@ -31,7 +31,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
     on them. If the block raises, the temporary file is removed and ``target`` stays as it was.
 
     Raises:
-        HstfError: if the disk is full, the folder is read-only, or the like.
+        HstfError: if the disk is full, the folder is read-only, or the like; or if the text
+            contains the name of a file that is not valid UTF-8.
     """
     temporary = target.with_name(f".tmp-{secrets.token_hex(4)}-{target.name}")
     try:
@@ -44,6 +45,12 @@ def atomic_path(target: Path) -> Iterator[Path]:
     except OSError as error:
         reason = error.strerror or error
         raise HstfError(f"{target}: could not be written ({reason}).") from error
+    except UnicodeEncodeError as error:
+        around = error.object[max(0, error.start - 20) : error.end + 20]
+        raise HstfError(
+            f"{target}: could not be written, because it would contain {around!a}, which is not"
+            " valid UTF-8. Rename the file that has this name."
+        ) from error
     finally:
         with suppress(OSError):
             temporary.unlink()

@@ -248,3 +248,14 @@ def test_read_sheet_accepts_line_breaks_in_a_cell(tmp_path: Path) -> None:
     path = tmp_path / "s.csv"
     path.write_text('case_id,image,note\na,1,"first line\nsecond, line"\nb,2,\n')
     assert [row["case_id"] for _, row in read_sheet(path)[1]] == ["a", "b"]
+
+
+def test_writers_name_a_file_name_that_is_not_utf8(tmp_path: Path) -> None:
+    """Old archives contain names in Latin-1."""
+    name = os.fsdecode("Müller.nii.gz".encode("latin-1"))
+    message = r"cases\.csv: could not be written, .*M\\udcfcller\.nii\.gz.*Rename the file"
+    with pytest.raises(HstfError, match=message):
+        write_csv(tmp_path / "cases.csv", [{"image": name}], ["image"])
+    with pytest.raises(HstfError, match=r"a\.txt: could not be written, .*not valid UTF-8"):
+        write_text(tmp_path / "a.txt", name)
+    assert list(tmp_path.iterdir()) == []
