@@ -8,6 +8,7 @@ what operating systems and editors leave behind.
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from hstf.experiment.case_names import UNKNOWN_CASE, CaseNames
@@ -191,7 +192,7 @@ def _misplaced(layout: Layout) -> list[str]:
     parent = folder.parent
     if parent.name != OVERRIDES:
         return problems
-    is_used = folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())
+    is_used = _has_files(folder)
     orphans = []
     for entry in entries(parent):
         path = parent / entry.name
@@ -232,16 +233,35 @@ def _is_misplaced(entry: os.DirEntry[str]) -> bool:
         return True
     # An experiment may be called 1 or r2.
     is_round = ROUND_LIKE.fullmatch(entry.name) is not None
-    return is_round and any(LABEL_LIKE.fullmatch(label.name) for label in entries(Path(entry.path)))
+    labels = _readable_entries(Path(entry.path)) if is_round else []
+    return any(LABEL_LIKE.fullmatch(label.name) for label in labels)
+
+
+def _has_files(folder: Path) -> bool:
+    """Return whether a folder has files that are not hidden; a README is enough."""
+    with suppress(OSError):
+        return any(not path.name.startswith(".") for path in folder.iterdir())
+    return False
 
 
 def _has_overrides(folder: Path) -> bool:
-    for entry in entries(folder):
-        if entry.is_dir() and ROUND_LIKE.fullmatch(entry.name) and entries(Path(entry.path)):
-            return True
-        if not entry.is_dir() and (TABLE_LIKE.fullmatch(entry.name)):
+    for entry in _readable_entries(folder):
+        if not entry.is_dir():
+            has_content = TABLE_LIKE.fullmatch(entry.name) is not None
+        else:
+            is_round = ROUND_LIKE.fullmatch(entry.name) is not None
+            has_content = is_round and len(_readable_entries(Path(entry.path))) > 0
+        if has_content:
             return True
     return False
+
+
+def _readable_entries(folder: Path) -> list[os.DirEntry[str]]:
+    """Return the entries of a folder of another experiment; it may be private to another user."""
+    try:
+        return entries(folder)
+    except HstfError:
+        return []
 
 
 def _known_folders(layout: Layout) -> set[Path]:
@@ -252,7 +272,7 @@ def _known_folders(layout: Layout) -> set[Path]:
             continue  # the earlier configuration of this experiment may name another folder
         known.add((layout.overrides.parent / entry.name).absolute())
         config = Path(entry.path) / layout.config.name
-        if config.is_file():
+        with suppress(OSError):
             text = config.read_text(encoding="utf-8", errors="replace")
             known.update(Path(name).absolute() for name in CONFIGURED.findall(text))
     return known

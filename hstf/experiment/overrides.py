@@ -125,6 +125,7 @@ def override_messages(config: Config, in_force: Mapping[int, Mapping[str, Overri
         if Schedule.of(config).has_pseudo_labels(number):
             messages += _open_acceptances(layout, number, overrides.values())
             messages += _questions(layout, number, overrides.values())
+            messages += _rejected_corrections(layout, number, overrides.values())
     return messages
 
 
@@ -223,4 +224,17 @@ def _questions(layout: Layout, number: int, overrides: Iterable[Override]) -> li
         row = recorded_row(layout.labels(number), override.case_id)
         if row is not None and row.get("review") == "question":
             messages.append(f"{override.file}: {row.get('reason')}")
+    return messages
+
+
+def _rejected_corrections(layout: Layout, number: int, overrides: Iterable[Override]) -> list[str]:
+    """Name corrected labels that a row of the same round leaves out."""
+    messages = []
+    for override in overrides:
+        path = layout.override(number, override.case_id)
+        if override.action == "reject" and override.number == number and path.is_file():
+            messages.append(
+                f"{path}: is not used, because {layout.decisions} rejects {override.case_id} in"
+                f" round {number}."
+            )
     return messages

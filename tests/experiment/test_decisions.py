@@ -296,3 +296,11 @@ def test_override_messages_do_not_open_rejections(config: Config) -> None:
     note(config)
     make_pseudo_label(config, 1, "case_1", "second")
     assert messages(config) == []
+
+
+def test_override_messages_name_a_corrected_label_that_is_rejected(config: Config) -> None:
+    path = Layout.of(config).override(1, "case_1")
+    write_text(path, "corrected")
+    decide(config, "1,case_1,reject,mo,2026-01-02,motion")
+    (message,) = messages(config)
+    assert message.startswith(f"{path}: is not used, because ")

@@ -335,3 +335,20 @@ def test_overrides_in_force_names_the_folder_of_an_earlier_configuration(workpla
     (workplace / "results" / "new" / "config.yaml").write_text("overrides: overrides/old\n")
     with pytest.raises(HstfError, match="overrides/new has no overrides, but overrides/old has"):
         in_force_of(workplace, "new")
+
+
+def test_overrides_in_force_skips_folders_that_belong_to_another_user(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(workplace / "overrides" / "old", 1, "a.nii.gz")
+    scan = os.scandir
+
+    def refuse(folder: Path) -> object:
+        if Path(folder).name == "old":
+            raise PermissionError(13, "Permission denied")
+        return scan(folder)
+
+    monkeypatch.setattr("hstf.experiment.override_folder.os.scandir", refuse)
+    assert in_force_of(workplace, "new") == {}
+    with pytest.raises(HstfError, match=r"overrides/old: cannot be read \(Permission denied\)"):
+        in_force_of(workplace, "old")
