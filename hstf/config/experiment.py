@@ -22,7 +22,7 @@ from hstf.config.refine import CalibrateConfig, RefineConfig
 from hstf.config.regions import region_problems
 from hstf.config.report import ReportConfig
 from hstf.config.reuse import ReuseConfig
-from hstf.config.section import Section, restricted
+from hstf.config.section import FolderName, Section, restricted
 from hstf.config.teacher import TeacherConfig
 from hstf.config.track import TrackConfig
 from hstf.config.training import StudentConfig, WarmupConfig
@@ -43,7 +43,7 @@ class Config(Section):
     """One of the methods below. The keys that a method sets win over files and the command line."""
     experiment: str = "demo"
     """Name of the experiment. Its files are stored in ``<output>/<experiment>/``."""
-    output: str = Field("results", pattern=r"^[^{}]+$")
+    output: FolderName = Field("results", pattern=r"^[^{}]+$")
     """Folder of all experiments, relative to the working directory."""
     cases: str = "config/demo/cases.csv"
     """The case sheet: case_id, image columns, label, split, and optionally group and site."""

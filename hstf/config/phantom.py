@@ -4,7 +4,7 @@ import shlex
 
 from pydantic import Field
 
-from hstf.config.section import Section
+from hstf.config.section import FolderName, Section
 
 
 class PhantomConfig(Section):
@@ -13,7 +13,7 @@ class PhantomConfig(Section):
     Leave the section out for your own scans.
     """
 
-    folder: str = "demo"
+    folder: FolderName = "demo"
     """Folder of the scans. The case sheet lists ``images/case_<n>.nii.gz`` and
     ``labels/case_<n>.nii.gz`` in it."""
     cases: int = Field(42, ge=1)

@@ -1,6 +1,7 @@
 """The base class of all configuration sections, and types that several sections use."""
 
 from collections.abc import Collection
+from pathlib import PurePath
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
@@ -48,6 +49,15 @@ def restricted(section: AnySection, keys: Collection[str]) -> AnySection:
     return copy
 
 
+def _check_folder(name: str) -> str:
+    if str(PurePath(name)).startswith("-"):
+        raise ValueError(
+            f"{name!r} begins with a dash, so that commands would take it for an option:"
+            " use another name"
+        )
+    return name
+
+
 def _check_axes(axes: tuple[int, ...]) -> tuple[int, ...]:
     if not set(axes) <= {0, 1, 2} or len(set(axes)) < len(axes):
         raise ValueError(f"expected some of the axes 0, 1 and 2, each once, found {list(axes)}")
@@ -66,3 +76,5 @@ Axes = Annotated[tuple[int, ...], AfterValidator(_check_axes)]
 """Axes of a volume."""
 ScaleRange = Annotated[tuple[float, float], AfterValidator(_check_scale_range)]
 """Minimum and maximum of a scale that is drawn at random."""
+FolderName = Annotated[str, AfterValidator(_check_folder)]
+"""A folder whose name is an argument of commands."""
