@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from hstf import __version__
 from hstf.commands import arguments as command_options
 from hstf.runtime.encoding import print_any_character
-from hstf.runtime.errors import HstfError, is_memory_error
+from hstf.runtime.errors import WRITE_ERRORS, HstfError, is_memory_error, write_error
 from hstf.stages import arguments as options
 
 EXIT_DONE = 0
@@ -141,6 +141,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return module.run(args)
     except HstfError as error:
         return _fail(args.command, str(error))
+    except OSError as error:
+        if error.errno not in WRITE_ERRORS or error.filename is None:
+            raise
+        return _fail(args.command, str(write_error(error.filename, error)))
     except (MemoryError, RuntimeError) as error:
         if not is_memory_error(error):
             raise

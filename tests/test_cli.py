@@ -1,5 +1,8 @@
 """The command: exit codes, messages instead of tracebacks, and no import before it is needed."""
 
+import argparse
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -67,3 +70,25 @@ def test_wrong_usage_is_exit_code_2() -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["refine"])
     assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC, errno.ENOTDIR])
+def test_main_describes_files_that_cannot_be_written(
+    number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(args: argparse.Namespace) -> int:
+        raise OSError(number, os.strerror(number), "results/x")
+
+    monkeypatch.setattr("hstf.commands.models.run", fail)
+    assert main(["models"]) == 1
+    message = capsys.readouterr().err
+    assert f"hstf models: results/x: could not be written ({os.strerror(number)})" in message
+
+
+def test_main_does_not_hide_other_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(args: argparse.Namespace) -> int:
+        raise FileNotFoundError(errno.ENOENT, "No such file", "x")
+
+    monkeypatch.setattr("hstf.commands.models.run", fail)
+    with pytest.raises(FileNotFoundError):
+        main(["models"])

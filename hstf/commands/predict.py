@@ -16,6 +16,7 @@ from hstf.imaging.volumes import SUFFIXES, read_image, stem, suffix_of, write_li
 from hstf.method.exported_model import read_exported_model
 from hstf.method.inference import Predictor
 from hstf.runtime.errors import HstfError, is_memory_error, join_problems
+from hstf.runtime.files import make_folder
 from hstf.runtime.progress import track
 
 Existing = Literal["refuse", "skip", "overwrite"]
@@ -76,6 +77,7 @@ def predict(
     scans = select_scans(found, output, existing)
     if not scans:
         return []
+    make_folder(output)
     predictor = Predictor.load(
         model.weights(model_folder),
         model.plan,

@@ -1,8 +1,21 @@
 """The exception that a user is meant to read: sentences without a traceback."""
 
+import errno
 from collections.abc import Iterable, Sequence
 from itertools import islice
+from pathlib import Path
 
+WRITE_ERRORS = {
+    errno.EROFS: "The disk is read-only: mount it for writing, or use another folder.",
+    errno.EACCES: "You may not write here: change the permissions, or use another folder.",
+    errno.EPERM: "You may not write here: change the permissions, or use another folder.",
+    errno.ENOSPC: "Free some space on this disk, and start again.",
+    errno.EDQUOT: "Free some space in your quota, and start again.",
+    errno.ENOTDIR: "A file has the name of a folder: rename it.",
+    errno.EEXIST: "A file has the name of a folder: rename it.",
+    errno.EISDIR: "A folder has the name of this file: rename it.",
+}
+"""What to do about an error of the operating system, by its number."""
 MAXIMUM_PROBLEMS = 10
 """Number of problems that a message lists if there may be thousands."""
 
@@ -14,6 +27,13 @@ class HstfError(Exception):
 def join_problems(headline: str, problems: Sequence[str]) -> HstfError:
     """Put all ``problems`` in one error below ``headline``, so that they can be fixed in one go."""
     return HstfError("\n".join([headline, *(f"  - {problem}" for problem in problems)]))
+
+
+def write_error(path: Path | str, error: OSError) -> HstfError:
+    """Describe why a file or folder could not be written, and what to do."""
+    advice = WRITE_ERRORS.get(error.errno or 0, "")
+    reason = error.strerror or error
+    return HstfError(f"{path}: could not be written ({reason}). {advice}".rstrip())
 
 
 def shortened(problems: Sequence[str]) -> list[str]:

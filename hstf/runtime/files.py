@@ -17,7 +17,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from hstf.runtime.errors import HstfError
+from hstf.runtime.errors import HstfError, write_error
 
 SheetRow = tuple[int, dict[str, str]]
 """Number of the line, and its cells by column."""
@@ -43,8 +43,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
         with suppress(OSError):  # some network disks cannot flush a folder
             _flush(target.parent)
     except OSError as error:
-        reason = error.strerror or error
-        raise HstfError(f"{target}: could not be written ({reason}).") from error
+        raise write_error(target, error) from error
     except UnicodeEncodeError as error:
         around = error.object[max(0, error.start - 20) : error.end + 20]
         raise HstfError(
@@ -54,6 +53,21 @@ def atomic_path(target: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder, and check before any computation that files can be written there.
+
+    Raises:
+        HstfError: if they cannot be written.
+    """
+    probe = folder / f".tmp-{secrets.token_hex(4)}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise write_error(folder, error) from error
 
 
 def remove_leftovers(target: Path) -> None:

@@ -43,8 +43,8 @@ from hstf.method.exported_model import (
 from hstf.method.plr.calibration import prediction_rules
 from hstf.models.registry import load_network, save_network
 from hstf.runtime.documents import Document, Part
-from hstf.runtime.errors import join_problems
-from hstf.runtime.files import sha256_file, write_text
+from hstf.runtime.errors import join_problems, write_error
+from hstf.runtime.files import make_folder, sha256_file, write_text
 from hstf.scoring.documents import EvaluationSummary
 
 METADATA_SCHEMA = (
@@ -77,7 +77,8 @@ def export(context: StageContext) -> Path:
 
     Raises:
         HstfError: if weights are missing or cannot be read. The message names all that are missing.
-            Also if somebody has changed the files of the last export.
+            Also if somebody has changed the files of the last export, or if the folder cannot be
+            written.
     """
     layout = context.layout
     _refuse_changed(layout.export)
@@ -114,7 +115,7 @@ def _refuse_changed(folder: Path) -> None:
 @contextmanager
 def _complete_folder(target: Path) -> Iterator[Path]:
     """Yield a new folder, which replaces ``target`` when the block ends without an error."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     mark = secrets.token_hex(4)
     new = target.with_name(f".tmp-{mark}-{target.name}")
     old = target.with_name(f".old-{mark}-{target.name}")
@@ -124,6 +125,8 @@ def _complete_folder(target: Path) -> Iterator[Path]:
         if target.exists():
             target.rename(old)
         new.rename(target)
+    except OSError as error:
+        raise write_error(target, error) from error
     finally:
         for leftover in (new, old):
             shutil.rmtree(leftover, ignore_errors=True)

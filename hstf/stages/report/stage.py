@@ -20,7 +20,7 @@ from hstf.config.load import load_config
 from hstf.experiment.context import StageContext
 from hstf.experiment.provenance import write_provenance
 from hstf.runtime.errors import HstfError
-from hstf.runtime.files import write_text
+from hstf.runtime.files import make_folder, write_text
 from hstf.scoring.rounds import print_rounds
 from hstf.stages.report.background import check_section, plan_section, provenance_section
 from hstf.stages.report.calibration import calibration_section
@@ -69,8 +69,12 @@ def report(context: StageContext) -> Path:
 
     Returns:
         The page.
+
+    Raises:
+        HstfError: if its folder cannot be written.
     """
     target = context.layout.report
+    make_folder(target.parent)
     # Figures of an earlier state may belong to rounds that do not exist any more.
     for figure in target.parent.glob("*.png"):
         figure.unlink()
