@@ -21,10 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hstf.experiment.cases import Case
+from hstf.experiment.cases import Case, names_of
+from hstf.experiment.checked_files import preprocessed_files
 from hstf.experiment.context import StageContext
 from hstf.experiment.plan import Plan
-from hstf.experiment.tables import PREPROCESSED, TEACHER
+from hstf.experiment.tables import TEACHER
 from hstf.imaging.arrays import read_array
 from hstf.method.inference import SlidingWindow
 from hstf.method.tta import ensemble_label, predict_with_tta
@@ -34,7 +35,7 @@ from hstf.models.registry import load_network, load_snapshots
 from hstf.runtime.devices import choose_device
 from hstf.runtime.errors import HstfError, join_problems
 from hstf.runtime.files import sha256_file
-from hstf.runtime.shards import CaseWork, Row, file_problems, run_shard
+from hstf.runtime.shards import CaseWork, run_shard
 
 IMAGE = "image.b2nd"
 """File name of a preprocessed image."""
@@ -133,43 +134,24 @@ def _weights_digest(weights: Path) -> str:
 
 
 def preprocessed_image_digests(context: StageContext, cases: Sequence[Case]) -> dict[str, str]:
-    """Return the SHA-256 of the preprocessed image of each case, after checking the files.
+    """Return the SHA-256 of the preprocessed image of each case, after checking the images.
 
     Raises:
-        HstfError: if cases are not preprocessed, or files are missing or have changed. The message
+        HstfError: if cases are not preprocessed, or images are missing or have changed. The message
             lists all of them.
     """
-    folder = context.layout.preprocessed
-    rows = _preprocessed_rows(context, cases)
+    files = preprocessed_files(context, cases)
+    digests = {}
     problems = []
-    for case_id in sorted(case.case_id for case in cases):
-        if case_id not in rows:
-            problems.append(f"{case_id}: is in no table of {folder}; run the preprocess stage")
-    for case_id in sorted(rows):
-        problems += file_problems(rows[case_id], folder)
+    for name in names_of(cases):
+        image = files[name].at(context.layout.preprocessed / name / IMAGE)
+        problem = image.problem()
+        if problem:
+            problems.append(problem)
+        digests[name] = image.sha256
     if problems:
-        raise join_problems("the preprocessed cases are not as they should be.", problems)
-    return {case_id: _image_digest(row) for case_id, row in rows.items()}
-
-
-def _preprocessed_rows(context: StageContext, cases: Sequence[Case]) -> dict[str, Row]:
-    """Return the rows of ``cases`` in the tables of the preprocess stage, by ``case_id``."""
-    wanted = {case.case_id for case in cases}
-    rows: dict[str, Row] = {}
-    for split in {case.split for case in cases}:
-        for shard, shard_cases in context.shards(split).items():
-            if wanted.isdisjoint(case.case_id for case in shard_cases):
-                continue
-            for row in PREPROCESSED.records(context.layout.preprocessed_table(shard)):
-                if row["case_id"] in wanted:
-                    rows[row["case_id"]] = row
-    return rows
-
-
-def _image_digest(row: Row) -> str:
-    """Return the SHA-256 of the image among the files of ``row``."""
-    digests = zip(row["files"], row["sha256"], strict=True)
-    return next(digest for file, digest in digests if Path(file).name == IMAGE)
+        raise join_problems("the preprocessed images are not as they were written.", problems)
+    return digests
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,8 @@ def check_case_ids(rows: Iterable[Row], case_ids: Iterable[str], path: Path) -> 
             problems.append(f"{name}: has {count} rows")
     if problems:
         raise join_problems(
-            f"{path}: has {len(found)} cases, expected the {len(expected)} of the case sheet."
+            f"{path}: does not have the cases of the case sheet ({len(found)} found,"
+            f" {len(expected)} expected)."
             " Delete the table and run its stage again: only what is missing is computed.",
             shortened(problems),
         )

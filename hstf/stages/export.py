@@ -24,7 +24,7 @@ from pydantic import Field
 
 from hstf import __version__
 from hstf.config.load import load_config
-from hstf.experiment.cases import Split
+from hstf.experiment.cases import Split, names_of
 from hstf.experiment.context import StageContext
 from hstf.experiment.plan import Plan
 from hstf.experiment.tables import LABELS
@@ -45,6 +45,7 @@ from hstf.models.registry import load_network, save_network
 from hstf.runtime.documents import Document, Part
 from hstf.runtime.errors import join_problems, write_error
 from hstf.runtime.files import make_folder, sha256_file, write_text
+from hstf.runtime.shards import read_shard
 from hstf.scoring.documents import EvaluationSummary
 
 METADATA_SCHEMA = (
@@ -76,9 +77,9 @@ def export(context: StageContext) -> Path:
         The folder.
 
     Raises:
-        HstfError: if weights are missing or cannot be read. The message names all that are missing.
-            Also if somebody has changed the files of the last export, or if the folder cannot be
-            written.
+        HstfError: if weights are missing or damaged; the message names all that are missing. Also
+            if ``labels.csv`` lacks cases, if somebody has changed the files of the last export, or
+            if the folder cannot be written.
     """
     layout = context.layout
     _refuse_changed(layout.export)
@@ -184,9 +185,12 @@ def _exported_model(context: StageContext, members: list[ModelMember]) -> Export
 def _case_counts(context: StageContext) -> dict[str, int]:
     """Count the cases of each split, and the pseudo-labels of the last round by source."""
     counts = {str(split): len(context.cases(split)) for split in Split}
+    if not context.schedule.has_pseudo_labels(context.round):
+        return counts
     table = context.layout.labels_table(context.round)
-    rows = LABELS.records(table) if table.is_file() else []
-    for source, count in Counter(row["source"] for row in rows).items():
+    unlabelled = names_of(context.cases(Split.UNLABELLED))
+    rows = read_shard(LABELS, table, unlabelled, verify=False)
+    for source, count in Counter(row["source"] for row in rows.values()).items():
         counts[f"pseudo-labels {source}"] = count
     return counts
 

@@ -16,16 +16,17 @@ import numpy as np
 
 from hstf.config.experiment import Config
 from hstf.experiment.cases import Case, Split
+from hstf.experiment.checked_scans import refuse_unchecked
 from hstf.experiment.context import StageContext
 from hstf.experiment.plan import Plan
-from hstf.experiment.tables import CHECK, PREPROCESSED
+from hstf.experiment.tables import PREPROCESSED
 from hstf.imaging.arrays import write_array
 from hstf.imaging.class_locations import class_locations
 from hstf.imaging.geometry import Geometry
 from hstf.imaging.label_values import class_indices
 from hstf.imaging.preparation import prepare_image
 from hstf.imaging.volumes import read_image, read_label
-from hstf.runtime.errors import HstfError, join_problems
+from hstf.runtime.errors import HstfError
 from hstf.runtime.files import atomic_path, sha256_file
 from hstf.runtime.processes import worker_count
 from hstf.runtime.shards import CaseWork, run_shard
@@ -59,7 +60,7 @@ def preprocess(context: StageContext, shard: str) -> int:
     for case in cases:
         for path in _sources(case):
             digests[path] = sha256_file(path)
-    _refuse_unchecked(digests, layout.check)
+    refuse_unchecked(layout, digests)
     works = []
     for case in cases:
         works.append(_work(case, config, plan, layout.preprocessed / case.case_id, digests))
@@ -74,36 +75,6 @@ def _sources(case: Case) -> list[Path]:
     if case.split is Split.LABELLED:
         paths.append(case.training_label)
     return paths
-
-
-def _refuse_unchecked(digests: Mapping[Path, str], table: Path) -> None:
-    """Refuse files that are not those that were checked.
-
-    Snakemake decides by the time stamp whether to check again. A copied file may have an older time
-    stamp than the file that it replaces.
-
-    Args:
-        digests: SHA-256 of each file.
-        table: ``check.csv``; if it is missing, nothing is refused.
-
-    Raises:
-        HstfError: if files have changed or were not checked. The message lists all of them.
-    """
-    if not table.is_file():
-        return
-    checked = {row["file"]: row["sha256"] for row in CHECK.records(table)}
-    problems = []
-    for path, digest in digests.items():
-        if str(path) not in checked:
-            problems.append(f"{path}: was not there when scans were checked")
-        elif checked[str(path)] != digest:
-            problems.append(f"{path}: was changed after it was checked")
-    if problems:
-        raise join_problems(
-            f"{table}: these files were not checked as they are now. Run the check stage again"
-            " (--forcerun check).",
-            problems,
-        )
 
 
 def _work(

@@ -10,6 +10,7 @@ from hstf.method.cross_fitting import learned_cases
 from hstf.method.objectives.registry import student_objective
 from hstf.runtime.errors import HstfError
 from hstf.runtime.shards import read_shard
+from hstf.training.distributed import is_first_rank
 from hstf.training.member import image_cases, labelled_cases, pseudo_cases, train_member
 from hstf.training.patches import TrainingCase
 
@@ -44,7 +45,7 @@ def student(context: StageContext, member: str) -> None:
         member,
         section,
         student_objective(context.config),
-        labelled_cases(context.layout, labelled),
+        labelled_cases(context, labelled),
         others,
         section.labelled_fraction,
         start=start_weights(context, member),
@@ -57,19 +58,37 @@ def student(context: StageContext, member: str) -> None:
 
 def other_cases(context: StageContext, member: str) -> list[TrainingCase]:
     """Return what a member learns from in addition to the labelled cases."""
-    layout = context.layout
     number = context.round
     learns_from = context.config.student.learns_from
     unlabelled = context.cases(Split.UNLABELLED)
     if learns_from == "labels":
         return []
     if learns_from == "images":
-        return image_cases(layout, unlabelled)
-    rows = read_shard(LABELS, layout.labels_table(number), names_of(unlabelled))
-    used = [name for name, row in rows.items() if row["files"]]
+        return image_cases(context, unlabelled)
+    table = context.layout.labels_table(number)
+    # What training reads is compared when it is first opened. What a reviewer has seen must still
+    # be what the student learns from, so that it is compared here.
+    rows = read_shard(LABELS, table, names_of(unlabelled), endings=(".nii.gz",))
+    used = [name for name, row in rows.items() if row["source"] != "rejected"]
     seed = context.config.seed
-    learned = learned_cases(context.schedule, number, member, used, unlabelled, seed)
-    return pseudo_cases(layout, number, {name: rows[name]["source"] for name in learned})
+    learned = set(learned_cases(context.schedule, number, member, used, unlabelled, seed))
+    if not learned and is_first_rank():
+        print(_no_pseudo_label_warning(context, member, len(used)), flush=True)
+    return pseudo_cases(context, [case for case in unlabelled if case.case_id in learned], rows)
+
+
+def _no_pseudo_label_warning(context: StageContext, member: str, used: int) -> str:
+    """Return a warning that a member learns from no pseudo-label."""
+    table = context.layout.labels_table(context.round)
+    unlabelled = len(context.cases(Split.UNLABELLED))
+    reason = f"all {unlabelled} unlabelled cases are rejected"
+    if used:
+        reason = f"the {used} cases with a label are those that it predicts itself (cross_fit)"
+    return (
+        f"student: warning: round {context.round} {member} learns from no pseudo-label: {reason}."
+        f" See the column 'reason' of {table}. To use cases, correct or accept them in the"
+        " overrides folder."
+    )
 
 
 def start_weights(context: StageContext, member: str) -> Path | None:

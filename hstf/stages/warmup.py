@@ -44,7 +44,7 @@ def warmup(context: StageContext, member: str) -> None:
         member,
         context.config.warmup,
         supervised(context.config),
-        labelled_cases(context.layout, seen),
+        labelled_cases(context, seen),
         [],
         meta={
             "trained_on": [case.case_id for case in seen],

@@ -5,7 +5,7 @@ GPU.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from hstf.imaging.arrays import read_array
 from hstf.training.patches import TrainingCase
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class CachedCase(TrainingCase):
     """A case whose arrays are tensors on a device."""
 
@@ -77,12 +77,12 @@ def cache_cases(
 
 def load_on_device(case: TrainingCase, device: torch.device) -> CachedCase:
     """Load the arrays of a case to ``device``."""
-    voxels = torch.from_numpy(read_array(case.image_path)).to(device)
+    voxels = torch.from_numpy(read_array(case.checked(case.image_path))).to(device)
     label = None
     if case.target_path is not None:
-        label = torch.from_numpy(read_array(case.target_path)).to(device)
+        label = torch.from_numpy(read_array(case.checked(case.target_path))).to(device)
     return CachedCase(
-        **asdict(case),
+        **vars(case),
         voxels=voxels,
         label=label,
         positions=case.locations(),

@@ -11,18 +11,19 @@ import torch
 
 from hstf.config.experiment import Config
 from hstf.config.training import TrainingConfig
-from hstf.experiment.cases import Case
+from hstf.experiment.cases import Case, names_of
+from hstf.experiment.checked_files import label_files, preprocessed_files
 from hstf.experiment.context import StageContext
 from hstf.experiment.dependencies import SPEED_KEYS, STAGES
-from hstf.experiment.layout import Layout
 from hstf.experiment.plan import Plan
 from hstf.experiment.tables import HISTORY
 from hstf.models.base import SegmentationNetwork
 from hstf.models.registry import build, load_network, network_spec, save_network
 from hstf.runtime.devices import choose_device
-from hstf.runtime.errors import HstfError
+from hstf.runtime.errors import HstfError, join_problems, shortened
 from hstf.runtime.files import sha256_file, sha256_json, write_json
 from hstf.runtime.locks import exclusive
+from hstf.runtime.shards import Row
 from hstf.training.augmentations.acquisition import Acquisition
 from hstf.training.distributed import is_first_rank, process_group, rank, rank_count
 from hstf.training.gpu_cache import cache_cases
@@ -34,51 +35,68 @@ PLAN_KEYS = ("spacing", "patch_size", "batch_size", "channels", "strides", "kern
 """Keys of the plan that a training depends on. The preprocessed files are already normalised."""
 
 
-def labelled_cases(layout: Layout, cases: Sequence[Case]) -> list[TrainingCase]:
-    """Return labelled cases on the planned grid."""
+def labelled_cases(context: StageContext, cases: Sequence[Case]) -> list[TrainingCase]:
+    """Return labelled cases on the planned grid.
+
+    Raises:
+        HstfError: if a table of preprocessed cases lacks a case or a file.
+    """
+    preprocessed = preprocessed_files(context, cases)
     result = []
-    for case in cases:
-        folder = layout.preprocessed / case.case_id
-        files = (folder / "image.b2nd", folder / "label.b2nd", folder / "locations.npy")
-        result.append(TrainingCase(case.case_id, *files, pseudo=False))
+    for name in names_of(cases):
+        folder = context.layout.preprocessed / name
+        paths = (folder / "image.b2nd", folder / "label.b2nd", folder / "locations.npy")
+        records = {path: preprocessed[name].at(path) for path in paths}
+        result.append(TrainingCase(name, *paths, pseudo=False, records=records))
     return result
 
 
 def pseudo_cases(
-    layout: Layout,
-    number: int,
-    sources: Mapping[str, str],
+    context: StageContext,
+    cases: Sequence[Case],
+    rows: Mapping[str, Row],
 ) -> list[TrainingCase]:
     """Return cases with the labels of a round: pseudo-labels or corrected labels.
 
     Args:
-        layout: files of the experiment.
-        number: the round.
-        sources: column ``source`` of ``labels.csv``, by case.
+        context: the stage ``student``.
+        cases: the cases that a member learns from.
+        rows: rows of ``labels.csv`` by case.
+
+    Raises:
+        HstfError: if a table lacks a case or a file.
     """
+    layout = context.layout
+    preprocessed = preprocessed_files(context, cases)
+    labels = label_files(context, rows)
     result = []
-    for name, source in sources.items():
-        folder = layout.labels(number) / name
+    for name in names_of(cases):
         image = layout.preprocessed / name / "image.b2nd"
-        files = (image, folder / "target.b2nd", folder / "locations.npy")
-        result.append(TrainingCase(name, *files, pseudo=source != "corrected"))
+        folder = layout.labels(context.round) / name
+        target = folder / "target.b2nd"
+        locations = folder / "locations.npy"
+        records = {
+            image: preprocessed[name].at(image),
+            target: labels[name].at(target),
+            locations: labels[name].at(locations),
+        }
+        pseudo = rows[name]["source"] != "corrected"
+        result.append(TrainingCase(name, image, target, locations, pseudo, records))
     return result
 
 
-def image_cases(layout: Layout, cases: Sequence[Case]) -> list[TrainingCase]:
-    """Return unlabelled cases from which only the image is used."""
+def image_cases(context: StageContext, cases: Sequence[Case]) -> list[TrainingCase]:
+    """Return unlabelled cases from which only the image is used.
+
+    Raises:
+        HstfError: if a table of preprocessed cases lacks a case or a file.
+    """
+    preprocessed = preprocessed_files(context, cases)
     result = []
-    for case in cases:
-        image = layout.preprocessed / case.case_id / "image.b2nd"
-        result.append(
-            TrainingCase(
-                case.case_id,
-                image,
-                None,
-                None,
-                pseudo=True,
-            )
-        )
+    for name in names_of(cases):
+        image = context.layout.preprocessed / name / "image.b2nd"
+        records = {image: preprocessed[name].at(image)}
+        result.append(TrainingCase(name, image, None, None, pseudo=True, records=records))
     return result
 
 
@@ -122,6 +140,7 @@ def train_member(
     plan = Plan.load(context.layout.plan)
     with process_group(context.device), exclusive(folder / "lock", title):
         _check_batch_size(plan.batch_size, training)
+        _refuse_missing_files([*labelled, *pseudo])
         device = choose_device(context.device)
         cases = cache_cases([*labelled, *pseudo], device, training.gpu_cache_gb)
         source = _patch_source(context, member, plan, training, cases, len(labelled))
@@ -134,6 +153,21 @@ def train_member(
         train(state, source, objective, training, folder, fingerprint, title)
         _write_results(context, member, state, meta or {}, device)
     return context.layout.weights(context.round, member)
+
+
+def _refuse_missing_files(cases: Sequence[TrainingCase]) -> None:
+    """Stop before the first step if files are missing.
+
+    The content of a file is compared with its SHA-256 when the file is first opened.
+    """
+    problems = []
+    for case in cases:
+        problems += [record.missing() for record in case.records.values()]
+    problems = [problem for problem in problems if problem]
+    if problems:
+        raise join_problems(
+            f"{len(problems)} files of training cases are missing.", shortened(problems)
+        )
 
 
 def _patch_source(
@@ -263,7 +297,7 @@ def training_fingerprint(
     cases = [*source.labelled, *source.pseudo]
     files = []  # in this order, which decides in which order cases are used
     for case in cases:
-        files += [(str(path), sha256_file(path)) for path in case.files]
+        files += [(str(path), case.sha256(path)) for path in case.files]
     plan_values = plan.to_json()
     content = {
         "versions": [STAGES["warmup"].version, STAGES["student"].version],

@@ -4,9 +4,9 @@ Each batch is a pure function of the seed and the step. No random state is carri
 step, so that a resumed training sees the same batches as an uninterrupted one.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,8 @@ from torch import Tensor
 from hstf.imaging.arrays import StoredArray, open_array
 from hstf.imaging.label_values import IGNORED
 from hstf.imaging.spacing import Triple
+from hstf.runtime.files import sha256_file
+from hstf.runtime.recorded_files import RecordedFile
 from hstf.training.augmentations.acquisition import ISOTROPIC_MR, Acquisition
 from hstf.training.augmentations.spatial import region_size
 
@@ -67,6 +69,9 @@ class TrainingCase:
     locations_path: Path | None
     pseudo: bool
     """Whether the case has no manual label."""
+    records: Mapping[Path, RecordedFile] = field(default_factory=dict, repr=False, compare=False)
+    """SHA-256 of the files. A file is compared with it when it is first opened; a file without a
+    record is not compared."""
 
     @property
     def files(self) -> list[Path]:
@@ -77,7 +82,22 @@ class TrainingCase:
     @property
     def image(self) -> StoredArray:
         """The image ``(C, X, Y, Z)`` on disk."""
-        return open_array(self.image_path)
+        return open_array(self.checked(self.image_path))
+
+    def checked(self, path: Path) -> Path:
+        """Return the path of a file that has been compared with its SHA-256.
+
+        Raises:
+            HstfError: if the file is missing or has changed.
+        """
+        if path in self.records:
+            self.records[path].check()
+        return path
+
+    def sha256(self, path: Path) -> str:
+        """Return the SHA-256 of a file, from its record if there is one."""
+        record = self.records.get(path)
+        return sha256_file(path) if record is None else record.sha256
 
     def locations(self) -> np.ndarray:
         """Return class and position ``(M, 4)`` of some voxels of each foreground class.
@@ -86,7 +106,7 @@ class TrainingCase:
         """
         if self.locations_path is None:
             return np.zeros((0, 4), np.int32)
-        return np.load(self.locations_path, allow_pickle=False)
+        return np.load(self.checked(self.locations_path), allow_pickle=False)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -95,8 +115,9 @@ class TrainingCase:
 
     def arrays(self) -> tuple[StoredArray | Tensor, StoredArray | Tensor | None]:
         """Return image and target; their parts are read on access."""
-        target = None if self.target_path is None else open_array(self.target_path)
-        return self.image, target
+        if self.target_path is None:
+            return self.image, None
+        return self.image, open_array(self.checked(self.target_path))
 
     def region(
         self,

@@ -150,8 +150,8 @@ def test_read_shard_compares_the_cases_with_the_case_sheet(
     with pytest.raises(HstfError) as caught:
         read_shard(TABLE, shard.table, "abc")
     message = str(caught.value)
-    assert message.startswith(f"{shard.table}: has ")
-    assert "expected the 3 of the case sheet. Delete the table and run its stage again" in message
+    assert message.startswith(f"{shard.table}: does not have the cases of the case sheet (")
+    assert "found, 3 expected). Delete the table and run its stage again" in message
     assert [line.strip(" -") for line in message.splitlines()[1:]] == problems
 
 

@@ -447,7 +447,7 @@ def test_calibrate_names_a_case_without_prediction(tmp_path: Path) -> None:
     config = make_out_of_fold(tmp_path)
     write_shard(TEACHER, Layout.of(config).out_of_fold_table("fold_1"), ["case_1"])
     with pytest.raises(
-        HstfError, match=r"fold_\*\.csv: has 3 cases, expected the 4 .*\n.*case_3: is missing"
+        HstfError, match=r"fold_\*\.csv: does not .*3 found, 4 expected.*\n.*case_3: is missing"
     ):
         calibrate(config)
 

@@ -137,7 +137,7 @@ def test_model_card_has_cases_and_scores(config: Config) -> None:
     layout = Layout.of(config)
     rows = []
     for i, source in enumerate(["automatic", "automatic", "corrected"]):
-        rows.append({"case_id": f"p{i}", "source": source, "files": [], "sha256": []})
+        rows.append({"case_id": f"patient_{i + 2}", "source": source, "files": [], "sha256": []})
     LABELS.write(layout.labels_table(1), rows)
     assert "Not measured" in (export(config) / "README.md").read_text()
     liver = Statistics(mean=0.81234, sd=0.05, median=0.8, cases=7)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.damage import flip_bit
 from support.stages import learned_cases, other_cases, start_weights, student
 from support.training_files import (
     CLASSES,
@@ -25,12 +26,13 @@ from torch import Tensor
 from hstf.cli import main
 from hstf.config.experiment import Config
 from hstf.experiment.layout import Layout
-from hstf.experiment.tables import HISTORY
+from hstf.experiment.tables import HISTORY, PREPROCESSED
 from hstf.method.csc import draw_zoom, sigmoid_ramp
 from hstf.method.objectives.registry import student_objective
 from hstf.method.objectives.self_training import blend_fraction, blend_targets, self_training
 from hstf.models.hybrid import HybridNet
 from hstf.models.registry import build, load_network, network_spec, save_network
+from hstf.runtime import recorded_files
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import sha256_file
 from hstf.stages import student as stage
@@ -108,12 +110,15 @@ def test_other_cases_treats_corrected_labels_as_labels(tmp_path: Path) -> None:
         )
 
 
-def test_student_learns_from_labelled_cases_if_all_others_are_rejected(
-    tmp_path: Path,
+def test_student_learns_from_labelled_cases_and_warns_if_all_others_are_rejected(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config, _ = write_experiment(tmp_path, student={"steps": 2})
     write_labels(config, 1, [], rejected=["u_0", "u_1", "u_2"])
     student(config, 1, "seed_0")
+    output = capsys.readouterr().out
+    warning = "student: warning: round 1 seed_0 learns from no pseudo-label: all 3 unlabelled cases"
+    assert f"{warning} are rejected" in output
     assert load_network(Layout.of(config).weights(1, "seed_0"))[1]["pseudo_labelled"] == 0
 
 
@@ -187,7 +192,61 @@ def test_student_refuses_missing_and_edited_labels(tmp_path: Path, change: str) 
     config, _ = experiment(tmp_path)
     path = Layout.of(config).labels(1) / "u_2" / "locations.npy"
     path.unlink() if change == "lost" else path.write_bytes(path.read_bytes() + b" ")
-    with pytest.raises(HstfError, match=r"u_2: .*(missing|changed after it was written)"):
+    with pytest.raises(HstfError) as caught:
+        student(config, 1, "seed_0")
+    message = str(caught.value)
+    assert f"u_2: {path}" in message
+    assert ("is missing" if change == "lost" else "was changed after it was written") in message
+    assert str(Layout.of(config).labels_shard_table(1, "unlabelled_0")) in message
+    assert "run the workflow again" in message
+
+
+def test_student_warns_if_a_member_predicts_all_labelled_cases_itself(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, _ = write_experiment(tmp_path, student={"members": 2})
+    write_labels(config, 1, ["u_0"], rejected=["u_1", "u_2"])
+    learned = [other_cases(config, 1, member) for member in ("seed_0", "seed_1")]
+    assert sorted(map(len, learned)) == [0, 1]
+    output = capsys.readouterr().out
+    assert output.count("student: warning") == 1
+    assert "the 1 cases with a label are those that it predicts itself" in output
+
+
+def test_other_cases_compares_no_array_before_it_is_opened(tmp_path: Path) -> None:
+    """There may be very many cases."""
+    config, _ = experiment(tmp_path)
+    first, second = other_cases(config, 1, "seed_0")
+    flip_bit(second.image_path)
+    first.region(np.zeros(3, int), SHAPE, CLASSES)
+    with pytest.raises(HstfError, match=rf"u_2: {second.image_path} was changed .*unlabelled_0"):
+        second.region(np.zeros(3, int), SHAPE, CLASSES)
+
+
+def test_region_compares_a_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, _ = experiment(tmp_path)
+    case = other_cases(config, 1, "seed_0")[0]
+    compared: list[Path] = []
+    sha256 = recorded_files.sha256_file
+    monkeypatch.setattr(
+        recorded_files, "sha256_file", lambda path: compared.append(path) or sha256(path)
+    )
+    for _ in range(3):
+        case.region(np.zeros(3, int), SHAPE, CLASSES)
+        case.locations()
+    assert sorted(compared) == sorted(case.files)
+
+
+def test_labelled_cases_refuses_a_row_without_a_file(tmp_path: Path) -> None:
+    config, _ = experiment(tmp_path)
+    layout = Layout.of(config)
+    table = layout.preprocessed_table("labelled_0")
+    rows = PREPROCESSED.records(table)
+    rows[1]["files"].pop(1)
+    rows[1]["sha256"].pop(1)
+    PREPROCESSED.write(table, rows)
+    label = layout.preprocessed / "l_1" / "label.b2nd"
+    with pytest.raises(HstfError, match=rf"l_1: its row in {table} has no SHA-256 of {label}"):
         student(config, 1, "seed_0")
 
 

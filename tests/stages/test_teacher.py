@@ -220,7 +220,7 @@ def test_teacher_refuses_unknown_rounds_and_shards(
 
 def test_teacher_names_cases_that_are_not_preprocessed(experiment: Experiment) -> None:
     write_preprocessed(experiment.layout, "unlabelled_0", ["case_2"])
-    with pytest.raises(HstfError, match=r"case_3.*preprocess"):
+    with pytest.raises(HstfError, match=r"preprocessed/unlabelled_0\.csv(?s:.*)case_3: is missing"):
         teacher(experiment.config, 1, "unlabelled_0")
 
 

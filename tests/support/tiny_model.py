@@ -11,6 +11,7 @@ from hstf.config.experiment import Config
 from hstf.config.load import resolve_config
 from hstf.experiment.layout import Layout
 from hstf.experiment.plan import Normalisation, Plan
+from hstf.experiment.tables import LABELS
 from hstf.method.plr.anatomy_rules import AnatomyRule
 from hstf.method.plr.calibration import Calibration
 from hstf.models.base import NetworkSpec
@@ -83,6 +84,9 @@ def tiny_experiment(
         }
     )
     layout = Layout.of(config)
+    unlabelled = [row["case_id"] for row in rows if row["split"] == "unlabelled"]
+    labels = [{"case_id": name, "source": "automatic"} for name in unlabelled]
+    LABELS.write(layout.labels_table(1), labels)
     plan = tiny_plan(len(modalities))
     plan.save(layout.plan)
     calibration().save(layout.calibration)

@@ -5,12 +5,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support.stages import other_cases
 from support.training_files import CLASSES, SHAPE, scan, write_case, write_experiment, write_labels
 
-from hstf.experiment.layout import Layout
 from hstf.imaging.arrays import write_array
 from hstf.training.gpu_cache import cache_cases, load_on_device
-from hstf.training.member import pseudo_cases
 from hstf.training.patches import PatchSource, TrainingCase
 
 CPU = torch.device("cpu")
@@ -21,7 +20,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> list[TrainingCase]:
     """Return a labelled case, a pseudo-labelled case, and an image without label."""
     folder = tmp_path_factory.mktemp("cache")
     config, _ = write_experiment(folder)
-    write_labels(config, 1, ["u_0"])
+    write_labels(config, 1, ["u_0"], rejected=["u_1", "u_2"])
     write_case(folder / "l", labelled=True)
     label = scan("l")[1]
     label[3:5] = 255
@@ -30,7 +29,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> list[TrainingCase]:
     unlabelled = TrainingCase("i", files[0], None, None, pseudo=True)
     return [
         TrainingCase("l", *files, pseudo=False),
-        *pseudo_cases(Layout.of(config), 1, {"u_0": "automatic"}),
+        *other_cases(config, 1, "seed_0"),
         unlabelled,
     ]
 

@@ -3,7 +3,7 @@
 The prediction is the one of ``hstf predict``, so that the scores hold for an exported model.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 
 from hstf.config.experiment import Config
 from hstf.experiment.cases import Case, Split
+from hstf.experiment.checked_scans import refuse_unchecked
 from hstf.experiment.context import StageContext
 from hstf.experiment.plan import Plan
 from hstf.experiment.tables import EVALUATION
@@ -29,7 +30,7 @@ from hstf.scoring.averages import finite_or_none, mean
 from hstf.scoring.documents import CaseScores
 from hstf.scoring.lesion_detection import CaseLesions, find_lesions
 from hstf.scoring.metrics import EMPTY_DICE, score, structure_dice
-from hstf.stages.evaluate.references import lesion_structures, read_reference
+from hstf.stages.evaluate.references import lesion_structures, read_reference, scored_files
 
 COLUMNS = ("dice", "hd95_mm", "asd_mm")
 """Metrics in the table of a shard."""
@@ -45,7 +46,8 @@ def evaluate_shard(
         The number of cases that were computed; the others were up to date.
 
     Raises:
-        HstfError: if the shard has other cases, or if files are missing or do not match.
+        HstfError: if the shard has other cases, or if files are missing, do not match or are not
+            those that were checked.
     """
     cases = context.shard(shard)
     if any(case.split is not Split.TEST for case in cases):
@@ -54,10 +56,12 @@ def evaluate_shard(
         )
     model_digests = _model_digests(context)
     model = RoundModel(context)
+    digests = _scan_digests(cases)
+    refuse_unchecked(context.layout, digests)
     works = []
     for case in cases:
         evaluation = CaseEvaluation(context, case, model)
-        inputs = model_digests | _case_inputs(case)
+        inputs = model_digests | _case_inputs(case, digests)
         works.append(
             CaseWork(
                 case.case_id,
@@ -111,18 +115,25 @@ def _weights(context: StageContext) -> dict[str, Path]:
     return paths
 
 
-def _case_inputs(case: Case) -> dict[str, str]:
+def _scan_digests(cases: Iterable[Case]) -> dict[Path, str]:
+    """Return the SHA-256 of the files of all cases."""
+    digests = {}
+    for case in cases:
+        paths = scored_files(case).values()
+        missing = [str(path) for path in paths if not path.is_file()]
+        if missing:
+            raise HstfError(
+                f"{case.case_id}: {', '.join(missing)} missing."
+                " Restore the files or correct the case sheet."
+            )
+        for path in paths:
+            digests[path] = sha256_file(path)
+    return digests
+
+
+def _case_inputs(case: Case, digests: Mapping[Path, str]) -> dict[str, str]:
     """Return the SHA-256 of the files of a case, its patient and its site."""
-    assert case.reference is not None, "the case sheet refuses test cases without a label"
-    files = {f"image {k}": path for k, path in enumerate(case.images)}
-    files["reference"] = case.reference
-    missing = [str(path) for path in files.values() if not path.is_file()]
-    if missing:
-        raise HstfError(
-            f"{case.case_id}: {', '.join(missing)} missing."
-            " Restore the files or correct the case sheet."
-        )
-    inputs = {name: sha256_file(path) for name, path in files.items()}
+    inputs = {name: digests[path] for name, path in scored_files(case).items()}
     return inputs | {"group": case.group, "site": case.site}
 
 

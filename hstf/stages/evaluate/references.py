@@ -1,5 +1,7 @@
 """Labels that predictions are compared with."""
 
+from pathlib import Path
+
 import numpy as np
 
 from hstf.config.experiment import Config
@@ -9,6 +11,13 @@ from hstf.imaging.label_values import class_indices
 from hstf.imaging.regions import Structures
 from hstf.imaging.volumes import Volume, read_label
 from hstf.runtime.errors import HstfError
+
+
+def scored_files(case: Case) -> dict[str, Path]:
+    """Return the images and the label of a test case, by the names in its record."""
+    assert case.reference is not None, "the case sheet refuses test cases without a label"
+    files = {f"image {k}": path for k, path in enumerate(case.images)}
+    return files | {"reference": case.reference}
 
 
 def read_reference(

@@ -1,6 +1,7 @@
 """Scores of test cases at other input scales: how robust is a model to anatomy of another size?"""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch.nn.functional import interpolate
 
 from hstf.config.experiment import Config
 from hstf.experiment.cases import Case, Split
+from hstf.experiment.checked_scans import refuse_changed_scans
 from hstf.experiment.comparison import scaled_cases
 from hstf.experiment.context import StageContext
 from hstf.experiment.tables import SCALES
@@ -21,7 +23,7 @@ from hstf.runtime.errors import HstfError
 from hstf.runtime.progress import track
 from hstf.scoring.metrics import EMPTY_DICE, structure_dice
 from hstf.stages.evaluate.cases import load_predictor
-from hstf.stages.evaluate.references import read_reference
+from hstf.stages.evaluate.references import read_reference, scored_files
 
 
 def evaluate_scales(context: StageContext) -> None:
@@ -36,6 +38,10 @@ def evaluate_scales(context: StageContext) -> None:
             "--scales: the configuration has no section 'compare:', which names the scales."
         )
     cases = scaled_cases(compare, context.cases(Split.TEST))
+    paths: list[Path] = []
+    for case in cases:
+        paths += scored_files(case).values()
+    refuse_changed_scans(context.layout, paths)
     predictor = load_predictor(context)
     rows: list[dict[str, Any]] = []
     for case in track(cases, f"scales {context.round}"):
