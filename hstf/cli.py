@@ -117,6 +117,11 @@ COMMANDS = {
         "check that results are still as they were written",
         command_options.add_verify_arguments,
     ),
+    "forget": Command(
+        "hstf.commands.forget",
+        "remove everything of a case from an experiment (withdrawn consent)",
+        command_options.add_forget_arguments,
+    ),
     "config": Command(
         "hstf.commands.config",
         "show, check or document the configuration",

@@ -116,6 +116,27 @@ def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_forget_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``hstf forget``."""
+    parser.add_argument(
+        "case",
+        metavar="CASE",
+        help="case to remove, as in the case sheet",
+    )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="results of an experiment: results/<name>",
+    )
+    parser.add_argument(
+        "--yes",
+        action="store_true",
+        help="remove the files without a question",
+    )
+
+
 def add_phantom_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``hstf phantom``."""
     parser.add_argument(

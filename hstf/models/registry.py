@@ -168,6 +168,16 @@ def load_network(
         return network, json.loads(content["meta"])
 
 
+def load_facts(path: Path) -> dict[str, Any]:
+    """Load the ``meta`` of a file of :func:`save_network` without its network.
+
+    Raises:
+        HstfError: if the file is missing, damaged or of another kind.
+    """
+    with _explained_errors(path):
+        return json.loads(read_torch(path)["meta"])
+
+
 def load_snapshots(
     path: Path,
     device: torch.device | str = "cpu",

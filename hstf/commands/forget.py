@@ -1,0 +1,194 @@
+"""``hstf forget``: remove everything of a case from an experiment, after a withdrawn consent.
+
+Files of the case are listed and removed. Tables that a stage wrote are written again by the next
+run, when the case is no longer in the case sheet. The case sheet and decisions stay, and their rows
+are named. Models that learned from the case are named, too: the next run trains them again.
+"""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from hstf.config.load import load_config
+from hstf.experiment.case_files import (
+    CASE_FILES,
+    Traces,
+    existing,
+    experiment_folders,
+    find_traces,
+    sources_of,
+)
+from hstf.runtime.errors import HstfError
+from hstf.runtime.files import read_json
+from hstf.runtime.locks import holder_of
+
+RUN_LOCK = Path(".snakemake/hstf.lock")
+MAXIMUM_LISTED = 40
+"""Number of files of a kind that are listed."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Remove a case from an experiment."""
+    forget(args.case, args.results, args.yes)
+    return 0
+
+
+def forget(case: str, root: Path, is_confirmed: bool = False) -> list[Path]:
+    """List what an experiment has of a case, and remove it after a confirmation.
+
+    Args:
+        case: the case.
+        root: ``results/<experiment>``.
+        is_confirmed: whether to remove the files without a question.
+
+    Returns:
+        What was removed.
+
+    Raises:
+        HstfError: if the experiment knows nothing of the case, if a workflow is running, if nobody
+            can confirm, or if files cannot be removed.
+    """
+    traces = find_traces(root, case)
+    if traces.is_empty:
+        raise HstfError(
+            f"{root}: has nothing of case {case!r}. Case ids are compared as a whole, with their"
+            " letter case."
+        )
+    print("\n".join(_report(root, case, traces)), flush=True)
+    targets = [*traces.files, *traces.pictures]
+    if targets:
+        _refuse_running()
+        if not is_confirmed and not _confirms(case, len(targets)):
+            print("Nothing was removed.")
+            return []
+        _remove(targets)
+        print(f"{len(targets)} files and folders were removed.")
+    print("\n".join(_what_to_do(root, case, traces)), flush=True)
+    return targets
+
+
+def _report(root: Path, case: str, traces: Traces) -> Iterator[str]:
+    yield f"Case {case} in {root}"
+    yield from _listed("Files of the case, which are removed", traces.files)
+    yield from _listed(
+        "Files that show or name it among others, which are removed and made again", traces.pictures
+    )
+    yield from _listed("Tables with its rows, which the next run writes again", traces.tables)
+    yield from _listed(
+        "Other files with its name in the text, which the next run writes again", traces.mentions
+    )
+    trained = [line for folder in experiment_folders(root) for line in _trained(folder, case)]
+    yield from _listed("Learned from the case, or from what such a model predicted", trained)
+
+
+def _listed(title: str, items: Sequence[object]) -> Iterator[str]:
+    if not items:
+        return
+    yield f"\n{title} ({len(items)}):"
+    for item in items[:MAXIMUM_LISTED]:
+        yield f"  {item}"
+    if len(items) > MAXIMUM_LISTED:
+        yield f"  and {len(items) - MAXIMUM_LISTED} more"
+
+
+def _trained(folder: Path, case: str) -> Iterator[str]:
+    """Yield the models of an experiment that learned from the case, and what was made from them."""
+    # Loading weights needs PyTorch, which takes seconds to import.
+    from hstf.models.registry import load_facts
+
+    sources = sources_of(folder, case)
+    rounds = set(sources)
+    for path in sorted(folder.glob("round_*/model/*/weights.pt")):
+        number = int(path.parents[2].name.removeprefix("round_"))
+        try:
+            is_labelled = case in load_facts(path).get("trained_on", [])
+        except HstfError:
+            yield f"{path.parent}: not known, because its weights cannot be read"
+            continue
+        if is_labelled:
+            rounds.add(number)
+            yield f"{path.parent}: from its label"
+        elif number in sources:
+            yield f"{path.parent}: from its pseudo-label ({sources[number]})"
+    if not rounds:
+        return
+    yield f"{folder}: all rounds after round {min(rounds)}, which learn from the rounds before"
+    if (folder / "export" / "model.json").is_file():
+        yield f"{folder / 'export'}: the exported model, and every copy of it"
+
+
+def _refuse_running() -> None:
+    holder = holder_of(RUN_LOCK)
+    if holder:
+        raise HstfError(
+            f"a workflow is running in this folder ({holder.splitlines()[0]}). Wait until it has"
+            " finished, or stop it."
+        )
+
+
+def _confirms(case: str, count: int) -> bool:
+    """Ask whether to remove the files.
+
+    Raises:
+        HstfError: if there is no terminal to ask in.
+    """
+    if not sys.stdin.isatty():
+        raise HstfError("nothing was removed, because nobody can confirm. Add --yes to remove.")
+    question = f"\nRemove {count} files and folders for good? Type {case} to confirm: "
+    return input(question).strip() == case
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    problems = []
+    for path in paths:
+        try:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            problems.append(f"{path}: {error.strerror or error}")
+    if problems:
+        raise HstfError("not removed: " + "; ".join(problems))
+
+
+def _what_to_do(root: Path, case: str, traces: Traces) -> Iterator[str]:
+    yield "\nWhat is left to do:"
+    for rows in traces.human_tables:
+        yield f"  - Remove the row of the case from {rows}."
+    for path in traces.scans:
+        yield f"  - Delete {path}, unless it may be kept."
+    if traces.human_tables:
+        yield (
+            "  - Then run the workflow as usual. It trains again what learned from the case, and"
+            " writes the tables without it."
+        )
+    tracked = list(_tracked(root))
+    if tracked:
+        yield (
+            f"  - MLflow has {'; '.join(tracked)}. The next run replaces these runs; afterwards"
+            " `mlflow gc` with the address of the store removes the old ones for good."
+        )
+    config = load_config(root / "config.yaml")
+    for folder in (config.reuse.data, config.reuse.warmup, *_siblings(root, case)):
+        if folder:
+            yield f"  - Do the same for another experiment: hstf forget {case} --results {folder}"
+    yield "  - Backups and copies of the results are not known to hstf."
+
+
+def _tracked(root: Path) -> Iterator[str]:
+    """Yield the runs of MLflow."""
+    for path in sorted(root.glob("round_*/track.json")):
+        content = read_json(path)
+        if content.get("logged"):
+            yield f"{content.get('run')} in {content.get('uri')} (run id {content.get('run_id')})"
+
+
+def _siblings(root: Path, case: str) -> Iterator[Path]:
+    """Yield other experiments beside this one that have files of the case."""
+    for folder in sorted(root.parent.glob("*/")):
+        is_other = folder.is_dir() and folder.resolve() != root.resolve()
+        if is_other and existing(folder, CASE_FILES, case):
+            yield folder

@@ -1,0 +1,251 @@
+"""Everything of an experiment that belongs to a case, names it, or was made from it.
+
+Names are compared as a whole: files of ``case_1`` never belong to ``case_10`` or ``case_1.b``.
+"""
+
+import os
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hstf.config.load import load_config
+from hstf.experiment.layout import Layout
+from hstf.runtime.errors import HstfError
+from hstf.runtime.files import read_csv, read_sheet
+
+CASE_FILES = (
+    "preprocessed/{case}",
+    "preprocessed/.records/{case}.json",
+    "round_*/*/.records/{case}.json",
+    "round_*/out_of_fold/{case}",
+    "round_*/teacher/{case}",
+    "round_*/pseudo_labels/{case}.nii.gz",
+    "round_*/pseudo_labels/{case}.weight.nii.gz",
+    "round_*/pseudo_labels/{case}.target.b2nd",
+    "round_*/pseudo_labels/{case}.lesions.csv",
+    "round_*/pseudo_labels/overlays/{case}.png",
+    "round_*/labels/{case}",
+    "round_*/labels/{case}.nii.gz",
+    "round_*/labels/{case}.weight.nii.gz",
+    "round_*/evaluation/predictions/{case}.nii.gz",
+    "round_*/evaluation/scores/{case}.json",
+)
+"""Files and folders of a single case, below the folder of an experiment."""
+OVERRIDES = "round_*/{case}.nii.gz"
+"""Corrected labels of a case, below the folder of overrides."""
+LEFTOVER = ".tmp-" + "[0-9a-f]" * 8 + "-{name}"
+"""What a killed process left of a file."""
+PICTURES = ("report/*.html", "compare/*.html", ".check_cache.json")
+"""Files about all cases that may show one; the next run makes them again."""
+OTHER_CASES = {
+    ".records",
+    "out_of_fold",
+    "overlays",
+    "predictions",
+    "preprocessed",
+    "scores",
+    "state",
+    "teacher",
+}
+"""Folders whose subfolders or files belong to a single case; only their tables name several."""
+TEXT_SUFFIXES = {".csv", ".html", ".json", ".log", ".md", ".tsv", ".txt", ".yaml"}
+END = r"(?![\w-])(?!\.(?!(?:nii|weight|target|lesions|json|png|b2nd|csv)\b)\w)"
+"""After a case: no other character of a case, unless it begins the suffix of a file."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a case in a table."""
+
+    table: Path
+    lines: tuple[int, ...]
+    """Numbers of the lines."""
+
+    def __str__(self) -> str:
+        lines = ", ".join(map(str, self.lines[:10]))
+        more = ", …" if len(self.lines) > 10 else ""
+        return f"{self.table} (line {lines}{more})"
+
+
+@dataclass(frozen=True)
+class Traces:
+    """What an experiment has of a case."""
+
+    files: list[Path]
+    """Files and folders of this case only."""
+    pictures: list[Path]
+    """Files that show or name it among others, without something that a person wrote."""
+    tables: list[Rows]
+    """Tables that a stage wrote."""
+    mentions: list[Path]
+    """Other files whose text has its name; a name that is a number may be something else there."""
+    human_tables: list[Rows]
+    """The case sheet and decisions of reviewers."""
+    scans: list[Path]
+    """Its scans and its label."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the experiment knows nothing of the case."""
+        return not (self.files or self.tables or self.human_tables)
+
+
+def find_traces(root: Path, case: str) -> Traces:
+    """Find everything that the folder of an experiment has of a case.
+
+    Args:
+        root: ``results/<experiment>``.
+        case: the case.
+
+    Raises:
+        HstfError: if ``root`` is not the folder of an experiment.
+    """
+    folders = experiment_folders(root)
+    overrides = list(dict.fromkeys(_overrides_of(folder) for folder in folders))
+    files: list[Path] = []
+    for folder in folders:
+        files += existing(folder, CASE_FILES, case)
+    for folder in overrides:
+        files += existing(folder, (OVERRIDES,), case)
+    sheet = Path(load_config(root / "config.yaml").cases)
+    sheet_rows = rows_of(sheet, case)
+    decisions = [rows_of(folder / "decisions.csv", case) for folder in overrides]
+    others = [path for path in _text_files(root) if path not in files]
+    tables = [rows for path in others if (rows := rows_of(path, case)) is not None]
+    scans = _scans(sheet, case)
+    named = _naming(others, case, scans)
+    pictures = _pictures(folders, named)
+    with_rows = {rows.table for rows in tables}
+    return Traces(
+        files=files,
+        pictures=pictures,
+        tables=tables,
+        mentions=[path for path in named if path not in with_rows and path not in pictures],
+        human_tables=[rows for rows in (sheet_rows, *decisions) if rows is not None],
+        scans=scans,
+    )
+
+
+def experiment_folders(root: Path) -> list[Path]:
+    """Return the folder of an experiment and those of a comparison within it.
+
+    Raises:
+        HstfError: if ``root`` is not the folder of an experiment.
+    """
+    if not (root / "config.yaml").is_file():
+        raise HstfError(
+            f"{root}: is not the folder of an experiment, it has no config.yaml."
+            " Give results/<experiment> to --results."
+        )
+    nested = sorted(path.parent for path in (root / "compare").rglob("config.yaml"))
+    return [root, *nested]
+
+
+def existing(folder: Path, patterns: Iterable[str], case: str) -> list[Path]:
+    """Return the files and folders of a case that exist, and what a killed process left of them."""
+    found = []
+    for pattern in patterns:
+        parent, _, name = pattern.format(case=case).rpartition("/")
+        for place in sorted(folder.glob(parent)):
+            path = place / name
+            if path.exists() or path.is_symlink():
+                found.append(path)
+            found += sorted(place.glob(LEFTOVER.format(name=name)))
+    return found
+
+
+def rows_of(table: Path, case: str) -> Rows | None:
+    """Return the rows of a case in a table with a column ``case_id``; None if there is none."""
+    if table.suffix != ".csv" or not table.is_file():
+        return None
+    try:
+        header, rows = read_sheet(table)
+    except HstfError:
+        return None  # not a table; it counts if its text names the case
+    if "case_id" not in header:
+        return None
+    lines = tuple(line for line, row in rows if row["case_id"] == case)
+    return Rows(table, lines) if lines else None
+
+
+def mention_of(case: str) -> re.Pattern[str]:
+    """Return a pattern that matches a case in a text, and not a longer case.
+
+    Example:
+        >>> bool(mention_of("case_1").search("round_1/teacher/case_1.nii.gz, case_2"))
+        True
+        >>> bool(mention_of("case_1").search("case_10 my_case_1 case_1.b case_1-b"))
+        False
+    """
+    return re.compile(rf"(?<![\w.-]){re.escape(case)}{END}")
+
+
+def _overrides_of(folder: Path) -> Path:
+    return Layout.of(load_config(folder / "config.yaml")).overrides
+
+
+def _text_files(root: Path) -> list[Path]:
+    """Return the text files below ``root`` that may name several cases."""
+    found = []
+    for folder, folders, names in os.walk(root):
+        if Path(folder).name in OTHER_CASES:
+            folders.clear()
+            names = [name for name in names if name.endswith(".csv")]
+        folders.sort()
+        paths = [Path(folder) / name for name in sorted(names)]
+        found += [path for path in paths if path.suffix in TEXT_SUFFIXES and path.is_file()]
+    return found
+
+
+def _pictures(folders: Iterable[Path], named: Collection[Path]) -> list[Path]:
+    """Return the pages and caches that name the case, and the pictures beside a report."""
+    found = []
+    for folder in folders:
+        for pattern in PICTURES:
+            found += [path for path in sorted(folder.glob(pattern)) if path in named]
+        if folder / "report" / "report.html" in found:
+            found += sorted(folder.glob("report/*.png"))
+    return found
+
+
+def _naming(paths: Iterable[Path], case: str, scans: Iterable[Path]) -> list[Path]:
+    """Return the files whose text names the case or one of its scans."""
+    pattern = mention_of(case)
+    names = [str(scan) for scan in scans]
+    found = []
+    for path in paths:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if pattern.search(text) or any(name in text for name in names):
+            found.append(path)
+    return found
+
+
+def _scans(sheet: Path, case: str) -> list[Path]:
+    """Return the files in the row of a case of the sheet."""
+    if not sheet.is_file():
+        return []
+    scans = []
+    for _, row in read_sheet(sheet)[1]:
+        if row.get("case_id") != case:
+            continue
+        for column, cell in row.items():
+            path = sheet.parent / cell
+            if column not in ("case_id", "split", "group", "site", "") and path.is_file():
+                scans.append(path)
+    return scans
+
+
+def sources_of(folder: Path, case: str) -> dict[int, str]:
+    """Return the rounds whose students learned from an unlabelled case, and the label's source.
+
+    Args:
+        folder: the folder of an experiment.
+        case: the case.
+    """
+    sources = {}
+    for table in sorted(folder.glob("round_*/labels.csv")):
+        for row in read_csv(table):
+            if row.get("case_id") == case and row.get("source") != "rejected":
+                sources[int(table.parent.name.removeprefix("round_"))] = row.get("source", "")
+    return sources

@@ -1,0 +1,252 @@
+"""``hstf forget`` finds and removes everything of a case, and nothing of other cases."""
+
+import contextlib
+import io
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+from support.processes import in_another_process
+from support.report_files import NO_FILES
+from support.tiny_model import tiny_experiment
+
+from hstf.cli import main
+from hstf.commands.forget import forget
+from hstf.experiment.case_files import find_traces, mention_of
+from hstf.experiment.layout import Layout
+from hstf.experiment.tables import LABELS
+from hstf.models.registry import load_network, save_network
+from hstf.runtime.errors import HstfError
+from hstf.runtime.files import write_csv, write_text
+
+ROOT = Path("results/liver")
+CASES = ["p1", "p10", "p1.b", "p1-b", "P1", "xp1", "round_1", "labels", "report", "p2"]
+"""Names that begin or end with another one, or are the names of folders."""
+
+
+def files_of_case(case: str) -> list[str]:
+    """Return the files of a case in an experiment of one round."""
+    files = [
+        f"preprocessed/{case}/image.b2nd",
+        f"preprocessed/.records/{case}.json",
+        f"round_0/out_of_fold/{case}/agreement.json",
+        f"round_0/out_of_fold/.records/{case}.json",
+        f"round_1/evaluation/predictions/{case}.nii.gz",
+        f"round_1/evaluation/scores/{case}.json",
+        f"round_1/evaluation/.records/{case}.json",
+        f"round_1/labels/.records/{case}.json",
+        f"round_1/labels/{case}/target.b2nd",
+        f"round_1/pseudo_labels/overlays/{case}.png",
+        f"round_1/pseudo_labels/.tmp-0a1b2c3d-{case}.nii.gz",
+        f"round_1/teacher/{case}/probabilities.b2nd",
+    ]
+    for folder, suffixes in {
+        "round_1/labels": ["nii.gz", "weight.nii.gz"],
+        "round_1/pseudo_labels": ["nii.gz", "weight.nii.gz", "target.b2nd", "lesions.csv"],
+    }.items():
+        files += [f"{folder}/{case}.{suffix}" for suffix in suffixes]
+    return files
+
+
+def table(path: Path, cases: Sequence[str]) -> None:
+    """Write a table with a row for each case."""
+    write_csv(path, [{"case_id": case, "found": "x"} for case in cases], ["case_id", "found"])
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with an experiment of one round and all files of all cases."""
+    folder = tmp_path_factory.mktemp("original")
+    with contextlib.chdir(folder):
+        write_experiment()
+    return folder
+
+
+@pytest.fixture
+def root(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a copy of the experiment, in the working directory."""
+    monkeypatch.chdir(shutil.copytree(original, tmp_path / "copy"))
+    return ROOT
+
+
+def write_experiment() -> None:
+    config = tiny_experiment(Path())
+    config = config.model_copy(update={"overrides": "overrides", "cases": "cases.csv"})
+    root = Layout.of(config).root
+    assert root == ROOT
+    splits = ["labelled", *["unlabelled"] * 8, "test"]
+    rows = []
+    for case, split in zip(CASES, splits, strict=True):
+        rows.append({"case_id": case, "image": f"{case}_t1.nii.gz", "label": "", "split": split})
+        write_text(Path(f"{case}_t1.nii.gz"), "voxels")
+    write_csv(Path("cases.csv"), rows, list(rows[0]))
+    write_text(root / "config.yaml", yaml.safe_dump(config.model_dump(mode="json")))
+    for case in CASES:
+        for name in files_of_case(case):
+            write_text(root / name, f"of {case}")
+        write_text(Path(f"overrides/round_1/{case}.nii.gz"), "corrected")
+    table(root / "check.csv", [*CASES, *CASES])
+    table(root / "round_1" / "evaluation" / "cases.csv", CASES)
+    table(root / "round_1" / "pseudo_labels" / "unlabelled_0.csv", CASES)
+    LABELS.write(
+        root / "round_1" / "labels.csv",
+        [{"case_id": case, "source": "automatic", **NO_FILES} for case in CASES[1:-1]],
+    )
+    for name in ("report/report.html", "logs/check.log", ".check_cache.json", "records/a.json"):
+        write_text(root / name, " ".join(CASES))
+    write_text(root / "report" / "calibration.png", "picture")
+    write_text(Path("overrides/decisions.csv"), "round,case_id,action\n1,p10,reject\n1,p1,accept\n")
+
+
+def learns_from(root: Path, *cases: str) -> None:
+    """Make the first student one that has learned from the labels of some cases."""
+    path = root / "round_1" / "model" / "seed_0" / "weights.pt"
+    network, facts = load_network(path)
+    save_network(path, network, facts | {"trained_on": list(cases)})
+
+
+def all_files(folder: Path = Path()) -> set[str]:
+    return {path.as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_forget_removes_all_files_of_the_case_and_no_others(root: Path, case: str) -> None:
+    before = all_files()
+    assert forget(case, root, is_confirmed=True)
+    expected = {f"{root}/{name}" for name in files_of_case(case)}
+    expected |= {f"overrides/round_1/{case}.nii.gz"}
+    expected |= {f"{root}/report/report.html", f"{root}/report/calibration.png"}
+    expected |= {f"{root}/.check_cache.json"}
+    assert before - all_files() == expected
+    left = find_traces(root, case)
+    assert left.files == [] and left.pictures == []
+
+
+def test_forget_names_tables_models_and_what_is_left_to_do(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    learns_from(root, "p1")
+    write_text(root / "export" / "model.json", "{}")
+    track = '{"logged": true, "run": "round_1", "uri": "https://host", "run_id": "abc"}'
+    write_text(root / "round_1" / "track.json", track)
+    for name in files_of_case("p1")[:3]:
+        write_text(root.parent / "second" / name, "x")
+    write_text(root.parent / "third" / files_of_case("p10")[0], "x")
+    forget("p1", root, is_confirmed=True)
+    printed = capsys.readouterr().out
+    for expected in (
+        f"{root}/check.csv (line 2, 12)",
+        f"{root}/round_1/evaluation/cases.csv (line 2)",
+        f"{root}/logs/check.log",
+        f"{root}/records/a.json",
+        f"{root}/round_1/model/seed_0: from its label",
+        f"{root}: all rounds after round 1",
+        f"{root}/export: the exported model",
+        "Remove the row of the case from cases.csv (line 2)",
+        "Remove the row of the case from overrides/decisions.csv (line 3)",
+        "Delete p1_t1.nii.gz",
+        "MLflow has round_1 in https://host (run id abc)",
+        f"hstf forget p1 --results {root.parent}/second",
+    ):
+        assert expected in printed
+    assert "seed_1: from" not in printed
+    assert "third" not in printed
+    assert "labels.csv (" not in printed, "the case has no row there"
+    assert Path("p1_t1.nii.gz").is_file(), "scans are not touched"
+    assert "p1," in Path("cases.csv").read_text(), "the case sheet is not touched"
+
+
+def test_forget_names_students_that_learned_from_a_pseudo_label(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forget("p10", root, is_confirmed=True)
+    printed = capsys.readouterr().out
+    for member in ("seed_0", "seed_1"):
+        assert f"model/{member}: from its pseudo-label (automatic)" in printed
+    forget("p2", root, is_confirmed=True)
+    assert "Learned from" not in capsys.readouterr().out, "a test case"
+
+
+def test_forget_finds_cases_of_a_comparison(root: Path) -> None:
+    cell = root / "compare" / "supervised_0"
+    write_text(cell / "config.yaml", (root / "config.yaml").read_text())
+    for name in files_of_case("p1"):
+        write_text(cell / name, "x")
+    forget("p1", root, is_confirmed=True)
+    assert all_files(cell) == {f"{cell}/config.yaml"}
+
+
+@pytest.mark.parametrize("answer", ["", "y", "p10", "p1"])
+def test_forget_asks_before_it_removes(
+    root: Path, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    before = all_files()
+    terminal = io.StringIO(f"{answer}\n")
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdin", terminal)
+    assert main(["forget", "p1", "--results", str(root)]) == 0
+    assert (all_files() == before) is (answer != "p1")
+
+
+def test_forget_without_a_terminal_needs_yes(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = all_files()
+    monkeypatch.setattr(sys, "stdin", io.StringIO("p1\n"))
+    assert main(["forget", "p1", "--results", str(root)]) == 1
+    assert all_files() == before
+    assert "Add --yes to remove" in capsys.readouterr().err
+    assert main(["forget", "p1", "--results", str(root), "--yes"]) == 0
+    assert all_files() != before
+
+
+def test_forget_refuses_unknown_cases_and_folders(root: Path, tmp_path: Path) -> None:
+    for name in ("p", "p1.", "10", "p3", "voxels"):
+        with pytest.raises(HstfError, match="has nothing of case"):
+            forget(name, root, is_confirmed=True)
+    with pytest.raises(HstfError, match=r"has no config\.yaml"):
+        forget("p1", tmp_path, is_confirmed=True)
+
+
+def test_forget_waits_for_no_running_workflow(root: Path) -> None:
+    before = all_files(root)
+    Path(".snakemake").mkdir()
+    code = "take(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+    process = in_another_process(code, Path(".snakemake/hstf.lock").resolve())
+    with pytest.raises(HstfError, match=rf"a workflow is running.*process {process.pid}"):
+        forget("p1", root, is_confirmed=True)
+    assert all_files(root) == before
+    process.kill()
+    process.wait()
+    assert forget("p1", root, is_confirmed=True)
+
+
+def test_forget_removes_links_and_not_what_they_point_to(root: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside" / "image.b2nd"
+    write_text(outside, "of somebody else")
+    folder = root / "preprocessed" / "p1"
+    (folder / "image.b2nd").unlink()
+    folder.rmdir()
+    folder.symlink_to(outside.parent)
+    forget("p1", root, is_confirmed=True)
+    assert not folder.is_symlink()
+    assert outside.is_file()
+
+
+@pytest.mark.parametrize(
+    ("text", "is_named"),
+    [
+        ("p1", True),
+        ("a/p1/b", True),
+        ("p1.nii.gz, p1.weight.nii.gz", True),
+        ("scores of p1.", True),
+        ('{"p1": 1}', True),
+        ("p10 xp1 p1.b p1-b p1_t1 P1", False),
+        ("2.p1 a-p1", False),
+    ],
+)
+def test_mention_of_finds_whole_names_only(text: str, is_named: bool) -> None:
+    assert bool(mention_of("p1").search(text)) is is_named
