@@ -1,6 +1,8 @@
 """Shared fixtures: folders in which the real Snakemake runs the real workflow."""
 
-from collections.abc import Callable
+import os
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,36 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     withhold(workspace.folder, workspace.folder / "sheet.csv")
     workspace.run()
     return workspace
+
+
+# ---- disks
+
+
+@pytest.fixture
+def freeze() -> Iterator[Callable[[Path], None]]:
+    """Return a function that makes a folder read-only. Permissions do not stop root: mount it."""
+    is_root = os.geteuid() == 0
+    frozen: list[Path] = []
+
+    def remove_permissions(folder: Path) -> None:
+        for path in (folder, *folder.rglob("*")):
+            if path.is_dir():
+                path.chmod(0o555)
+                frozen.append(path)
+
+    def mount(folder: Path) -> None:
+        done = subprocess.run(["mount", "--bind", folder, folder], capture_output=True)
+        if done.returncode:
+            pytest.skip("no file system can be mounted here")
+        frozen.append(folder)
+        subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
+
+    yield mount if is_root else remove_permissions
+    for path in frozen:
+        if is_root:
+            subprocess.run(["umount", "--lazy", path], check=True)
+        else:
+            path.chmod(0o755)
 
 
 # ---- phantoms in the layouts of public data sets

@@ -22,6 +22,8 @@ from hstf.experiment.schedule import Schedule
 
 MODEL_FILES = ("model.json", "configs/metadata.json", "README.md")
 """Files of the exported model besides the weights."""
+KEY_FOLDER = "keys"
+"""Folder of the key files in the results of an experiment."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class Jobs:
 
     def key(self, job: Job) -> Path:
         """Return the file that makes Snakemake run a job whose results are not up to date."""
-        return self.root(job) / "keys" / f"{job.name}.json"
+        return self.root(job) / KEY_FOLDER / f"{job.name}.json"
 
     # --- what a job writes
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hstf.experiment.jobs import Job, Jobs
+from hstf.experiment.jobs import KEY_FOLDER, Job, Jobs
 from hstf.experiment.records import (
     CHANGED,
     MISSING,
@@ -29,6 +29,7 @@ from hstf.experiment.records import (
     source_digests,
 )
 from hstf.runtime.errors import HstfError, few, join_problems
+from hstf.runtime.files import make_folder
 from hstf.runtime.stamps import HashedFile, Stamp, hash_file, stamp_of
 
 SECOND = 1_000_000_000
@@ -80,11 +81,12 @@ class Keys:
         return self._states[job]
 
     def refuse_edited(self, jobs: Collection[Job]) -> None:
-        """Refuse to run while results have been edited.
+        """Refuse to run while results have been edited, or if there can be no key files.
 
         Raises:
             HstfError: with all edited results.
         """
+        make_folder(self.jobs.layout.root / KEY_FOLDER)
         edited: list[str] = []
         for job in jobs:
             if self._home(job) is self and self._record(job) is not None:

@@ -1,8 +1,6 @@
 """Folders that cannot be written: a sentence and exit code 1, before any computation."""
 
-import os
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,29 +14,6 @@ from hstf.runtime.errors import HstfError
 from hstf.runtime.files import make_folder, write_text
 
 Freeze = Callable[[Path], None]
-
-
-@pytest.fixture
-def freeze() -> Iterator[Freeze]:
-    """Return a function that makes a folder read-only. Permissions do not stop root: mount it."""
-    frozen: list[Path] = []
-
-    def make_read_only(folder: Path) -> None:
-        if os.geteuid() != 0:
-            folder.chmod(0o555)
-            frozen.append(folder)
-            return
-        if subprocess.run(["mount", "--bind", folder, folder], capture_output=True).returncode:
-            pytest.skip("no file system can be mounted here")
-        frozen.append(folder)
-        subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
-
-    yield make_read_only
-    for folder in frozen:
-        if os.geteuid() != 0:
-            folder.chmod(0o755)
-        else:
-            subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def failure(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -28,6 +28,16 @@ def test_workflow_refuses_scans_that_are_dated_in_the_future(experiment: Workspa
     for name in ("case_004.nii.gz", "case_007_label.nii.gz"):
         os.utime(experiment.folder / name)
     assert experiment.jobs() == {}, "their content has not changed"
+
+
+def test_workflow_describes_results_that_cannot_be_written(
+    experiment: Workspace, freeze: Callable[[Path], None]
+) -> None:
+    results = Path("results") / "few"
+    freeze(experiment.folder / results)
+    message = experiment.refusal()
+    assert f"{results}/keys: could not be written (" in message
+    assert "use another folder" in message
 
 
 NAME = "Müller_日本"
