@@ -9,7 +9,13 @@ from support.workspace import ROOT
 
 PAGE = ROOT / "docs" / "problems.md"
 SOURCES = ("hstf/**/*.py", "workflow/rules/*.smk", "Snakefile")
-OF_OTHERS = ("No space left on device", "Directory cannot be locked", "Trying to restart job")
+OF_OTHERS = (
+    "No space left on device",
+    "Read-only file system",
+    "Permission denied",
+    "Directory cannot be locked",
+    "Trying to restart job",
+)
 """Messages of the operating system and of Snakemake."""
 
 VARIABLE = re.compile(r"process \d+ on \w+|…|[(){}]|\S*\d\S*")
