@@ -20,6 +20,7 @@ from hstf.experiment.case_files import (
     find_traces,
     sources_of,
 )
+from hstf.models.registry import load_facts
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_json
 from hstf.runtime.locks import holder_of
@@ -95,9 +96,6 @@ def _listed(title: str, items: Sequence[object]) -> Iterator[str]:
 
 def _trained(folder: Path, case: str) -> Iterator[str]:
     """Yield the models of an experiment that learned from the case, and what was made from them."""
-    # Loading weights needs PyTorch, which takes seconds to import.
-    from hstf.models.registry import load_facts
-
     sources = sources_of(folder, case)
     rounds = set(sources)
     for path in sorted(folder.glob("round_*/model/*/weights.pt")):
