@@ -297,8 +297,10 @@ def training_fingerprint(
     cases = [*source.labelled, *source.pseudo]
     files = []  # in this order, which decides in which order cases are used
     for case in cases:
-        files += [(str(path), case.sha256(path)) for path in case.files]
+        # Not the folder: a training resumes after its results were moved.
+        files += [(case.case_id, path.name, case.sha256(path)) for path in case.files]
     plan_values = plan.to_json()
+    channels = source.acquisition.channels  # decide how intensities are augmented
     content = {
         "versions": [STAGES["warmup"].version, STAGES["student"].version],
         "training": training.model_dump(mode="json", exclude=SPEED_KEYS["student"]),
@@ -309,6 +311,7 @@ def training_fingerprint(
         "files": files,
         "pseudo": [case.pseudo for case in cases],
         "start": sha256_file(start) if start else None,
+        "channels": [[kind, how.model_dump(mode="json")] for kind, how in channels],
     }
     if config.heads:
         content["regions"] = config.heads

@@ -3,11 +3,13 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +39,7 @@ from hstf.models.base import NetworkSpec
 from hstf.models.hybrid import HybridNet
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_csv, sha256_file
+from hstf.training.augmentations.acquisition import Acquisition
 from hstf.training.batch import Batch
 from hstf.training.loop import Objective, learning_rate, snapshot_steps, train
 from hstf.training.losses import pyramid_loss
@@ -278,6 +281,26 @@ def test_training_fingerprint_depends_on_inputs_and_configuration(tmp_path: Path
     write_array(cases[0].target_path, np.zeros(SHAPE, np.uint8), 8)
     others.append(fingerprint())
     assert len({base, *others}) == 1 + len(others)
+
+
+def test_training_fingerprint_depends_on_modalities_and_not_on_folders(tmp_path: Path) -> None:
+    config, _ = write_experiment(tmp_path)
+    source = source_of(cases_in(tmp_path / "cases", 2), [])
+    shutil.copytree(tmp_path / "cases", tmp_path / "moved")
+    moved = source_of([_moved(case, tmp_path / "moved") for case in source.labelled], [])
+    ultrasound = replace(source, acquisition=Acquisition.of(PLAN, ["us"]))
+    base, same, other = (
+        training_fingerprint(config, config.warmup, PLAN, used, None)
+        for used in (source, moved, ultrasound)
+    )
+    assert base == same
+    assert base != other
+
+
+def _moved(case: TrainingCase, folder: Path) -> TrainingCase:
+    """Return a case with its files in another folder."""
+    paths = [folder / path.relative_to(case.image_path.parents[1]) for path in case.files]
+    return replace(case, image_path=paths[0], target_path=paths[1], locations_path=paths[2])
 
 
 # ---- a member
