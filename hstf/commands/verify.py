@@ -1,14 +1,15 @@
 """``hstf verify``: check that results, scans and code are unchanged."""
 
 import argparse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hstf import __version__
 from hstf.experiment.provenance import Provenance, code_sha256, packages
+from hstf.experiment.records import JobRecord
 from hstf.method.exported_model import MODEL_FILE, ExportedModel, weights_path
-from hstf.runtime.errors import HstfError, join_problems
+from hstf.runtime.errors import HstfError, few, join_problems
 from hstf.runtime.files import read_csv, sha256_file
 from hstf.runtime.progress import track
 from hstf.runtime.shards import file_problems
@@ -32,40 +33,68 @@ def verify(root: Path, data: bool = True) -> list[str]:
 
     Args:
         root: results of the experiment.
-        data: whether to check the scans and labels of the data set, too.
+        data: whether to check the scans, labels and overrides, too.
 
     Returns:
         What was checked, and differences of the software that may change results.
 
     Raises:
-        HstfError: if the experiment is not finished, or if files are missing or changed. The
-            message lists all of them.
+        HstfError: if there are no records, or if files are missing or changed. The message lists
+            all of them.
     """
-    path = root / "provenance.json"
-    if not path.is_file():
+    records = read_records(root)
+    provenance = _provenance(root)
+    if not records and provenance is None:
         raise HstfError(
-            f"{root}: has no provenance.json. It is written with the report:"
-            " let the workflow finish first."
+            f"{root}: has neither records nor provenance.json, so there is nothing to compare with."
+            " They are written by the workflow: let it run."
         )
-    provenance = Provenance.load(path)
-    files = [*_result_files(root, provenance), *_exported_files(root)]
-    tables = _tables(root, provenance)
-    cases = list(_case_files(tables))
-    check_table = Path(provenance.data.file)
-    scans = list(_data_files(check_table)) if data else []
+    files = [*_recorded_results(root, records), *_provenance_files(root, provenance)]
+    files = list(dict.fromkeys([*files, *_exported_files(root)]))
+    tables = [path for path, _ in files if path.suffix == ".csv" and path.is_file()]
+    cases = list(_case_files(dict.fromkeys(tables)))
+    sources = list(_sources(records, provenance)) if data else []
     problems = _check_files(files, "verify files")
     for table, row in track(cases, "verify cases"):
         problems += file_problems(row, table.parent)
-    problems += _check_files(scans, "verify data")
+    problems += _check_files(sources, "verify data")
+    problems += chain_problems(records)
     if problems:
         raise join_problems(
             f"{root}: {len(problems)} files are missing or changed.",
             list(dict.fromkeys(problems)),
         )
-    checked = f"{len(files)} files, {len(cases)} cases of {len(tables)} tables"
+    checked = f"{len(files)} files, {len(cases)} cases of {len(dict.fromkeys(tables))} tables"
     if data:
-        checked += f" and {len(scans)} scans and labels"
-    return [f"{root}: {checked} are unchanged.", *_software_changes(provenance)]
+        checked += f" and {len(sources)} scans, labels and overrides"
+    return [f"{root}: {checked} are unchanged.", *_software_changes(records, provenance)]
+
+
+def read_records(root: Path) -> dict[str, JobRecord]:
+    """Return the records of the jobs of an experiment, by job.
+
+    Raises:
+        HstfError: if a record is damaged.
+    """
+    return {path.stem: JobRecord.load(path) for path in sorted((root / "records").glob("*.json"))}
+
+
+def chain_problems(records: Mapping[str, JobRecord]) -> list[str]:
+    """Describe results that were made from other results than those that are there now."""
+    problems = []
+    for name, record in records.items():
+        for earlier, digest in record.before.items():
+            if earlier in records and records[earlier].digest != digest:
+                problems.append(
+                    f"{name}: was made from other results of {earlier} than those that are there"
+                    " now. Run snakemake again"
+                )
+    return problems
+
+
+def _provenance(root: Path) -> Provenance | None:
+    path = root / "provenance.json"
+    return Provenance.load(path) if path.is_file() else None
 
 
 def _check_files(files: Sequence[FileHash], title: str) -> list[str]:
@@ -88,13 +117,34 @@ def file_problem(path: Path, expected: str) -> str:
     return f"{path} was changed: SHA-256 {found[:12]}…, expected {expected[:12]}…"
 
 
-def _result_files(root: Path, provenance: Provenance) -> Iterator[FileHash]:
+def _recorded_results(root: Path, records: Mapping[str, JobRecord]) -> Iterator[FileHash]:
+    """Yield the results of all jobs."""
+    for record in records.values():
+        for name, file in record.outputs.items():
+            yield root / name, file.sha256
+
+
+def _provenance_files(root: Path, provenance: Provenance | None) -> Iterator[FileHash]:
     """Yield the files that the provenance lists, with the case sheet and the table of scans."""
+    if provenance is None:
+        return
     for name, digest in provenance.files.items():
         yield root / name, digest
     for source in (provenance.case_sheet, provenance.data):
         if source.sha256:
             yield Path(source.file), source.sha256
+
+
+def _sources(records: Mapping[str, JobRecord], provenance: Provenance | None) -> Iterator[FileHash]:
+    """Yield the scans, labels and overrides that the jobs read."""
+    files: set[FileHash] = set()
+    for record in records.values():
+        for file in record.sources.values():
+            if file is not None:
+                files.add((Path(file.path), file.sha256))
+    if provenance is not None:
+        files |= _data_files(Path(provenance.data.file))
+    yield from sorted(files)
 
 
 def _exported_files(root: Path) -> Iterator[FileHash]:
@@ -104,15 +154,6 @@ def _exported_files(root: Path) -> Iterator[FileHash]:
     if path.is_file():
         for member in ExportedModel.load(path).members:
             yield weights_path(folder, member.name), member.sha256
-
-
-def _tables(root: Path, provenance: Provenance) -> list[Path]:
-    tables = []
-    for name in provenance.files:
-        path = root / name
-        if path.suffix == ".csv" and path.is_file():
-            tables.append(path)
-    return tables
 
 
 def _case_files(tables: Iterable[Path]) -> Iterator[CaseFiles]:
@@ -139,25 +180,33 @@ def _data_files(table: Path) -> set[FileHash]:
     return files
 
 
-def _software_changes(provenance: Provenance) -> list[str]:
+def _software_changes(records: Mapping[str, JobRecord], provenance: Provenance | None) -> list[str]:
     """Return how the installed software differs from that of the results.
 
     This is not an error, but results of a new run may differ.
     """
-    here: dict[str, str | None] = {
-        "hstf": __version__,
-        "code": code_sha256()[:12],
-        **packages(),
-    }
-    then = {
-        "hstf": provenance.hstf,
-        "code": provenance.code_sha256[:12],
-        **provenance.packages,
-    }
+    here = _versions(__version__, code_sha256(), packages())
+    jobs: dict[str, list[str]] = {}
+    for name, record in records.items():
+        then = _versions(record.hstf, record.code_sha256, record.packages)
+        jobs.setdefault(_difference(then, here), []).append(name)
+    if not records and provenance is not None:
+        then = _versions(provenance.hstf, provenance.code_sha256, provenance.packages)
+        jobs[_difference(then, here)] = ["all results"]
+    lines = []
+    for difference, names in jobs.items():
+        if difference:
+            lines.append(f"Computed with other software ({few(names)}): {difference}.")
+    return lines
+
+
+def _versions(hstf: str, code: str, installed: Mapping[str, str | None]) -> dict[str, str | None]:
+    return {"hstf": hstf, "code": code[:12], **installed}
+
+
+def _difference(then: Mapping[str, str | None], here: Mapping[str, str | None]) -> str:
     changes = []
     for name, version in here.items():
         if then.get(name) != version:
             changes.append(f"{name} {then.get(name)}, here {version}")
-    if not changes:
-        return []
-    return [f"Computed with other software: {'; '.join(changes)}."]
+    return "; ".join(changes)

@@ -51,6 +51,10 @@ LATER_FILES = {"provenance.json", "track.json", "check_failed.csv"}
 """Files that may be written after ``provenance.json``."""
 
 
+LATER_JOBS = {"report", "export", "track_round", "compare"}
+"""Jobs that may run after ``provenance.json`` is written, or while it is."""
+
+
 class HashedFile(Part):
     """A file outside of the results."""
 
@@ -70,8 +74,24 @@ class Machine(Part):
     """Models of the NVIDIA GPUs."""
 
 
+class MadeBy(Part):
+    """What made the results of a job, from its record."""
+
+    key: str
+    """SHA-256 of everything that the job depends on."""
+    hstf: str
+    commit: str | None
+    code_sha256: str
+    packages: dict[str, str | None]
+    machine: str
+
+
 class Provenance(Document):
-    """``provenance.json``."""
+    """``provenance.json``.
+
+    Version, code, packages and machine at the top are those of the report. Other results may have
+    been made by other versions: see ``jobs``.
+    """
 
     stage: ClassVar[str] = "report"
 
@@ -90,6 +110,8 @@ class Provenance(Document):
     """The machine that wrote the report."""
     machines: dict[str, dict[str, int]]
     """For each folder, how many cases (or trainings) each machine computed."""
+    jobs: dict[str, MadeBy]
+    """For each job, what made its results."""
     case_sheet: HashedFile
     data: HashedFile
     """The table ``check.csv``, which has the SHA-256 of all scans."""
@@ -125,6 +147,7 @@ def provenance(config: Config) -> Provenance:
         packages={"python": platform.python_version(), **packages()},
         machine=machine(),
         machines=machines(layout.root),
+        jobs=made_by(layout.root),
         case_sheet=_hashed(Path(config.cases)),
         data=_hashed(layout.check),
         configuration_sha256=sha256_json(config.model_dump(mode="json")),
@@ -190,6 +213,21 @@ def _gpus() -> list[str]:
         text = path.read_text(errors="replace").partition("Model:")[2]
         models.append(text.partition("\n")[0].strip())
     return models
+
+
+def made_by(root: Path) -> dict[str, MadeBy]:
+    """Return what made the results of each job, but the jobs that read the provenance.
+
+    Args:
+        root: results of an experiment.
+    """
+    jobs = {}
+    for path in sorted((root / "records").glob("*.json")):
+        name = path.stem
+        if name.partition(".")[0] not in LATER_JOBS:
+            record = read_json(path)
+            jobs[name] = MadeBy(**{key: record[key] for key in MadeBy.model_fields})
+    return jobs
 
 
 def machines(root: Path) -> dict[str, dict[str, int]]:

@@ -134,7 +134,7 @@ def test_verify_counts_what_is_unchanged(
 ) -> None:
     assert main(["verify", "results/tiny"]) == 0
     output = capsys.readouterr().out
-    assert "and 1 scans and labels are unchanged" in output
+    assert "and 1 scans, labels and overrides are unchanged" in output
     assert "Computed with other software" not in output
 
 
@@ -189,17 +189,34 @@ def test_verify_without_data_ignores_missing_scans(config: Config) -> None:
     assert "scans" not in lines[0]
 
 
-def test_verify_reports_other_software_without_failing(config: Config) -> None:
-    path = Layout.of(config).provenance
-    content = read_json(path)
-    content["packages"]["torch"] = "0.1"
-    write_json(path, content)
+def edit_record(**changes: object) -> None:
+    """Change the record of the only training."""
+    path = RESULTS / "records" / "warmup.round_0.fold_0.json"
+    write_json(path, {**read_json(path), **changes})
+
+
+def test_verify_reports_other_software_of_a_result_without_failing(config: Config) -> None:
+    edit_record(packages={"torch": "0.1"})
     lines = verify(RESULTS)
-    assert "Computed with other software: torch 0.1, here" in lines[1]
+    assert "other software (warmup.round_0.fold_0): " in lines[1]
+    assert "torch 0.1, here" in lines[1]
 
 
-def test_verify_refuses_an_unfinished_experiment(config: Config) -> None:
-    with pytest.raises(HstfError, match=r"has no provenance\.json"):
+def test_verify_reports_results_of_other_inputs(config: Config) -> None:
+    record = read_json(RESULTS / "records" / "warmup.round_0.fold_0.json")
+    write_json(RESULTS / "records" / "plan.json", {**record, "job": "plan", "outputs": {}})
+    assert "warmup.round_0.fold_0: was made from other results of plan" in only_problem()
+
+
+def test_provenance_names_what_made_each_result(config: Config) -> None:
+    edit_record(hstf="0.0.1")
+    write_provenance(config)
+    jobs = read_json(Layout.of(config).provenance)["jobs"]
+    assert jobs["warmup.round_0.fold_0"]["hstf"] == "0.0.1"
+
+
+def test_verify_refuses_a_folder_without_records(config: Config) -> None:
+    with pytest.raises(HstfError, match=r"has neither records nor provenance\.json"):
         verify(Path("results"))
 
 

@@ -113,6 +113,7 @@ def serve(address: str, bin_folder: str) -> None:
     import snakemake.api
     import snakemake.cli
     import torch
+    import torch._dynamo  # the first optimiser imports it, which takes seconds
 
     import hstf.cli
     import hstf.stages.calibrate
