@@ -82,6 +82,10 @@ class Keys:
             self._states[job] = self._examine(job)
         return self._states[job]
 
+    def is_recorded(self, job: Job) -> bool:
+        """Return whether a job has run."""
+        return read_record(self.jobs.record(job)) is not None
+
     def refuse_edited(self, jobs: Collection[Job]) -> None:
         """Refuse to run while results have been edited, or if there can be no key files.
 

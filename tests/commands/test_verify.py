@@ -204,7 +204,8 @@ def test_verify_reports_other_software_of_a_result_without_failing(config: Confi
 
 def test_verify_reports_results_of_other_inputs(config: Config) -> None:
     record = read_json(RESULTS / "records" / "warmup.round_0.fold_0.json")
-    write_json(RESULTS / "records" / "plan.json", {**record, "job": "plan", "outputs": {}})
+    plan = {**record, "job": "plan", "outputs": {}, "before": {}}
+    write_json(RESULTS / "records" / "plan.json", plan)
     assert "warmup.round_0.fold_0: was made from other results of plan" in only_problem()
 
 

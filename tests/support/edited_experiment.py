@@ -13,6 +13,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import yaml
+
 from support.fast_workflow import FastWorkflow
 
 SPLITS = ["labelled", "labelled", "labelled", "test", "unlabelled", "unlabelled"]
@@ -80,6 +81,8 @@ def start() -> Wanted:
 class EditedExperiment:
     """A folder with the files of a user, and what a fresh run makes of them."""
 
+    CONFIG = CONFIG
+
     def __init__(self, folder: Path, server: FastWorkflow, fresh: Path) -> None:
         """Write the experiment to ``folder``; results of fresh runs are kept in ``fresh``."""
         self.folder = folder
@@ -145,6 +148,21 @@ class EditedExperiment:
                 run.wait()
                 return True
         return False
+
+    def verify(self) -> str:
+        """Run ``hstf verify`` and follow its advice; return its message.
+
+        The advice is to delete the file of a case, and the table beside it.
+        """
+        done = self.server.hstf(self.folder, "verify", str(self.results))
+        if done.returncode == 1:
+            for word in re.findall(r"[\w./-]+\.[a-z0-9]+", done.stdout):
+                path = self.folder / word
+                if path.is_file() and self.results in path.parents:
+                    path.unlink()
+                    for table in path.parents[1].glob("*.csv"):
+                        table.unlink()
+        return done.stdout
 
     def differences(self) -> list[str]:
         """Return the names of results that differ from those of a fresh run."""

@@ -51,6 +51,14 @@ class FastWorkflow:
         with self.start(folder, *arguments) as run:
             return run.wait()
 
+    def hstf(self, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of ``hstf`` in ``folder``."""
+        command = [str(self.bin / "hstf"), *arguments]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        return subprocess.CompletedProcess(
+            command, done.returncode, done.stdout + done.stderr, done.stderr
+        )
+
     def start(self, folder: Path, *arguments: str) -> "Run":
         """Start Snakemake in ``folder``."""
         return Run(self.address, folder, arguments)

@@ -13,13 +13,16 @@ cannot be read is named on the page.
 
 import argparse
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from hstf.config.experiment import Config
 from hstf.config.load import load_config
 from hstf.experiment.context import StageContext
+from hstf.experiment.jobs import Job, Jobs
+from hstf.experiment.keys import Keys
 from hstf.experiment.provenance import write_provenance
-from hstf.runtime.errors import HstfError
+from hstf.runtime.errors import HstfError, few
 from hstf.runtime.files import make_folder, write_text
 from hstf.scoring.rounds import print_rounds
 from hstf.stages.report.background import check_section, plan_section, provenance_section
@@ -30,7 +33,7 @@ from hstf.stages.report.headline import headline, look_first, tiles
 from hstf.stages.report.lesions import lesions_section
 from hstf.stages.report.next_steps import next_steps_section
 from hstf.stages.report.overrides import overrides_section
-from hstf.stages.report.page import Note, Section, page
+from hstf.stages.report.page import Note, Section, counted, page
 from hstf.stages.report.pseudo_labels import pseudo_labels_section
 from hstf.stages.report.results import Results
 from hstf.stages.report.rounds import rounds_section
@@ -47,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     if args.show:
         show(context)
         return 0
-    print(f"report: {report(context).resolve()}", flush=True)
+    print(f"report: {report(context, other_settings(config)).resolve()}", flush=True)
     write_provenance(config)
     return 0
 
@@ -64,8 +67,29 @@ def show(context: StageContext) -> None:
     print_rounds(context)
 
 
-def report(context: StageContext) -> Path:
+def other_settings(config: Config) -> list[str]:
+    """Return a sentence if results were made from other settings or files than those of now."""
+    keys = Keys(Jobs(config), sets_times=False)
+    other = []
+    for job in keys.jobs.before(Job("report")):
+        reasons = keys.state(job).reasons
+        if reasons and keys.is_recorded(job):
+            other.append(f"{job.name} ({reasons[0]})")
+    if not other:
+        return []
+    return [
+        f"{counted(len(other), 'result')} of this page {'was' if len(other) == 1 else 'were'} made"
+        " from other settings or files than those that config.yaml and the case sheet name now:"
+        f" {few(other)}. Run snakemake again."
+    ]
+
+
+def report(context: StageContext, warnings: Sequence[str] = ()) -> Path:
     """Write the report and ``rounds.csv``.
+
+    Args:
+        context: the stage ``report``.
+        warnings: sentences that a reader must see first.
 
     Returns:
         The page.
@@ -78,13 +102,14 @@ def report(context: StageContext) -> Path:
     # Figures of an earlier state may belong to rounds that do not exist any more.
     for figure in target.parent.glob("*.png"):
         figure.unlink()
-    write_text(target, render(context, target.parent))
+    write_text(target, render(context, target.parent, warnings))
     return target
 
 
-def render(context: StageContext, folder: Path) -> str:
+def render(context: StageContext, folder: Path, warnings: Sequence[str] = ()) -> str:
     """Return the page as HTML and save its figures in ``folder``."""
     results = Results(context)
+    results.problems += warnings
     figures = Figures(folder)
     sections = [
         _section(rounds_section, results, figures),

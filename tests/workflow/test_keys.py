@@ -1,0 +1,308 @@
+"""What runs is decided by content: each state in which time stamps are wrong."""
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from support.workspace import Workspace
+
+from hstf.config.load import load_config
+from hstf.experiment.jobs import Job, Jobs
+from hstf.experiment.keys import Keys
+from hstf.experiment.records import recorded
+from hstf.runtime.errors import HstfError
+from hstf.stages.report.stage import other_settings
+
+DAY = 86400.0
+EVALUATION = {"evaluate_shard": 3, "evaluate_table": 3, "track_round": 3, "report": 1, "export": 1}
+
+
+def jobs_of(workspace: Workspace) -> Jobs:
+    return Jobs(load_config(workspace.folder / "config.yaml"))
+
+
+def reasons(workspace: Workspace) -> dict[str, list[str]]:
+    """Return why each job runs that is not up to date, without Snakemake."""
+    with contextlib.chdir(workspace.folder):
+        keys = Keys(jobs_of(workspace))
+        states = {job.name: keys.state(job).reasons for job in keys.jobs.all()}
+        return {name: because for name, because in states.items() if because}
+
+
+def date_back(path: Path, seconds: float = DAY) -> None:
+    moment = time.time() - seconds
+    os.utime(path, (moment, moment))
+
+
+def edit_sheet(workspace: Workspace, *pairs: tuple[str, str]) -> None:
+    sheet = workspace.folder / "cases.csv"
+    text = sheet.read_text()
+    for old, new in pairs:
+        text = text.replace(old, new)
+    sheet.write_text(text)
+
+
+# --- the same graph as the rules
+
+
+def files_of_rules(workspace: Workspace) -> dict[str, dict[str, set[str]]]:
+    """Return inputs and outputs of each job of Snakemake, by the name of its key file."""
+    lines = workspace.snakemake("--detailed-summary").stdout.splitlines()
+    header = lines[0].split("\t")
+    jobs: dict[str, dict[str, set[str]]] = {}
+    for line in lines[1:]:
+        row = dict(zip(header, line.split("\t"), strict=True))
+        inputs = set(row["input-file(s)"].split(","))
+        (key,) = (path for path in inputs if "/keys/" in path)
+        files = jobs.setdefault(Path(key).name, {"inputs": inputs - {key}, "outputs": set()})
+        files["outputs"].add(row["output_file"])
+    return jobs
+
+
+def test_jobs_name_the_files_of_the_rules(experiment: Workspace) -> None:
+    """The description of the jobs in Python has the same inputs and outputs as the rules."""
+    rules = files_of_rules(experiment)
+    with contextlib.chdir(experiment.folder):
+        jobs = jobs_of(experiment)
+        for job in jobs.all():
+            found = rules.pop(jobs.key(job).name)
+            assert set(map(str, jobs.outputs(job))) == found["outputs"], job
+            named = {str(source.path) for source in jobs.sources(job)}
+            for earlier in jobs.before(job):
+                files = set(map(str, jobs.outputs(earlier)))
+                assert files & found["inputs"], (job, earlier)
+                named |= files
+            results = {path for path in found["inputs"] if path.startswith("results/")}
+            assert results <= named, (job, results - named)
+    assert not rules
+
+
+# --- nothing runs without a reason
+
+
+def test_keys_run_nothing_in_a_finished_experiment(experiment: Workspace) -> None:
+    assert reasons(experiment) == {}
+
+
+@pytest.mark.parametrize("lost", [".snakemake", "results/few/keys", "results/few/records/x"])
+def test_workflow_runs_nothing_after_hidden_files_were_lost(
+    experiment: Workspace, lost: str
+) -> None:
+    shutil.rmtree(experiment.folder / lost, ignore_errors=True)
+    assert experiment.jobs() == {}
+
+
+def test_workflow_runs_nothing_after_results_were_copied_with_new_times(
+    experiment: Workspace,
+) -> None:
+    results = experiment.folder / "results"
+    shutil.copytree(results, experiment.folder / "copy", copy_function=shutil.copyfile)
+    shutil.rmtree(results)
+    (experiment.folder / "copy").rename(results)
+    shutil.rmtree(experiment.folder / ".snakemake", ignore_errors=True)
+    for number, path in enumerate(sorted(results.rglob("*.csv"))):
+        date_back(path, 100.0 * (number % 7))
+    assert experiment.jobs() == {}
+
+
+def test_workflow_runs_nothing_after_the_output_was_renamed(experiment: Workspace) -> None:
+    (experiment.folder / "results").rename(experiment.folder / "elsewhere")
+    experiment.configure(output="elsewhere")
+    assert experiment.jobs() == {}
+
+
+def test_workflow_runs_nothing_after_a_scan_was_copied(experiment: Workspace) -> None:
+    scan = experiment.folder / "case_004.nii.gz"
+    content = scan.read_bytes()
+    scan.unlink()
+    scan.write_bytes(content)
+    assert experiment.jobs() == {}
+
+
+# --- results of other parameters
+
+
+def test_workflow_reruns_after_an_edit_without_metadata(experiment: Workspace) -> None:
+    """A killed run leaves results without Snakemake's record of their parameters."""
+    shutil.rmtree(experiment.folder / ".snakemake", ignore_errors=True)
+    experiment.configure(warmup={"steps": 12})
+    assert experiment.jobs()["warmup_member"] == 3
+
+
+def test_workflow_reruns_after_the_output_was_renamed_and_edited(experiment: Workspace) -> None:
+    (experiment.folder / "results").rename(experiment.folder / "elsewhere")
+    experiment.configure(output="elsewhere", seed=7)
+    assert experiment.jobs()["warmup_member"] == 3
+
+
+def test_workflow_reruns_results_that_were_restored_from_a_copy(experiment: Workspace) -> None:
+    """The restored results have another content; Snakemake knows the key file of the new ones."""
+    results = experiment.folder / "results"
+    shutil.copytree(results, experiment.folder / "backup")
+    experiment.configure(student={"steps": 7})
+    experiment.pretend()
+    assert experiment.jobs() == {}
+    shutil.rmtree(results)
+    (experiment.folder / "backup").rename(results)
+    assert experiment.jobs()["student_member"] == 2
+
+
+def test_workflow_reruns_a_result_without_a_record(experiment: Workspace) -> None:
+    (experiment.folder / "results/few/records/student.round_2.seed_0.json").unlink()
+    jobs = experiment.jobs()
+    assert jobs["student_member"] == 1
+    assert "warmup_member" not in jobs
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("case_000_label", "case_001_label"), ("case_003.nii", "case_004.nii")],
+    ids=["labels", "images"],
+)
+def test_workflow_reruns_after_rows_were_swapped(experiment: Workspace, old: str, new: str) -> None:
+    edit_sheet(experiment, (old, "X"), (new, old), ("X", new))
+    date_back(experiment.folder / "cases.csv", 10 * DAY)
+    assert experiment.jobs()["check"] == 1
+    edit_sheet(experiment, (old, "X"), (new, old), ("X", new))
+    assert experiment.jobs() == {}
+
+
+@pytest.mark.parametrize("name", ["case_004.nii.gz", "case_001_label.nii.gz"])
+def test_workflow_reruns_after_a_file_was_replaced_by_an_older_one(
+    experiment: Workspace, name: str
+) -> None:
+    (experiment.folder / name).write_text("another scan")
+    date_back(experiment.folder / name, 100 * DAY)
+    jobs = experiment.jobs()
+    assert jobs["check"] == 1
+    assert jobs["student_member"] == 2
+
+
+def test_workflow_reruns_after_an_edit_that_keeps_size_and_time(experiment: Workspace) -> None:
+    path = experiment.folder / "case_004.nii.gz"
+    status = path.stat()
+    path.write_text(path.read_text()[::-1] if len(path.read_text()) > 1 else "9")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_size == status.st_size
+    assert experiment.jobs()["check"] == 1
+
+
+def test_workflow_reruns_after_a_test_label_was_replaced_by_an_older_one(
+    experiment: Workspace,
+) -> None:
+    path = experiment.folder / "case_007_label.nii.gz"
+    path.write_text("corrected")
+    date_back(path, 100 * DAY)
+    assert experiment.jobs() == EVALUATION | {"evaluate_table": 3}
+
+
+def test_workflow_reruns_after_a_second_correction_with_an_older_time(
+    experiment: Workspace,
+) -> None:
+    corrected = experiment.folder / "overrides" / "round_2" / "case_003.nii.gz"
+    corrected.parent.mkdir(parents=True)
+    corrected.write_text("first")
+    experiment.pretend()
+    assert experiment.jobs() == {}
+    corrected.write_text("second")
+    date_back(corrected, 100 * DAY)
+    jobs = experiment.jobs()
+    assert jobs["labels_shard"] == 1
+    assert jobs["student_member"] == 1
+
+
+def test_workflow_reruns_after_names_of_classes_were_swapped(experiment: Workspace) -> None:
+    experiment.configure(labels={"background": 0, "liver": 1, "spleen": 2})
+    experiment.pretend()
+    assert experiment.jobs() == {}
+    experiment.configure(labels={"background": 0, "spleen": 1, "liver": 2})
+    jobs = experiment.jobs()
+    assert jobs["teacher_shard"] == 4
+    assert jobs["calibrate"] == 1
+
+
+def test_workflow_reruns_after_another_modality(experiment: Workspace) -> None:
+    experiment.configure(modalities={"image": "us"})
+    assert experiment.jobs()["warmup_member"] == 3
+
+
+def test_workflow_reruns_what_follows_a_new_result(experiment: Workspace) -> None:
+    """A result was made again by hand: what was made from the old one is not up to date."""
+    record = experiment.folder / "results/few/records/warmup.round_0.fold_0.json"
+    weights = experiment.folder / "results/few/round_0/model/fold_0/weights.pt"
+    weights.write_text("other weights")
+    content = json.loads(record.read_text())
+    with contextlib.chdir(experiment.folder):
+        record.unlink()
+        jobs = jobs_of(experiment)
+        with recorded(jobs, Job("warmup_member", 0, "fold_0")):
+            pass
+    assert json.loads(record.read_text())["key"] == content["key"]
+    because = reasons(experiment)
+    assert "the results of warmup.round_0.fold_0 changed" in because["calibrate"]
+    assert "warmup.round_0.fold_0" not in because
+
+
+def test_workflow_marks_what_changed_while_a_job_ran(experiment: Workspace) -> None:
+    corrected = experiment.folder / "overrides" / "round_2" / "case_003.nii.gz"
+    corrected.parent.mkdir(parents=True)
+    corrected.write_text("first")
+    with contextlib.chdir(experiment.folder):
+        jobs = jobs_of(experiment)
+        with recorded(jobs, Job("labels_shard", 2, "unlabelled_0")):
+            corrected.write_text("second")
+    assert "case_003/corrected changed" in reasons(experiment)["labels.round_2.unlabelled_0"]
+
+
+# --- results that were edited where they are
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["round_1/refine.csv", "round_2/evaluation/cases.csv", "plan.json", "round_1/labels.csv"],
+)
+def test_workflow_names_an_edited_result(experiment: Workspace, name: str) -> None:
+    path = experiment.folder / "results" / "few" / name
+    path.write_text(path.read_text() + "x")
+    shutil.rmtree(experiment.folder / ".snakemake", ignore_errors=True)
+    message = experiment.refusal()
+    assert f"{name}: was changed or damaged" in message
+    path.unlink()
+    assert experiment.jobs()
+
+
+def test_recorded_refuses_to_overwrite_an_edited_result(experiment: Workspace) -> None:
+    path = experiment.folder / "results" / "few" / "round_1" / "refine.csv"
+    path.write_text("a verdict was flipped")
+    with contextlib.chdir(experiment.folder):
+        jobs = jobs_of(experiment)
+        for job in (Job("refine_table", 1), Job("labels_shard", 1, "unlabelled_0")):
+            with pytest.raises(HstfError, match=r"refine\.csv: was changed"), recorded(jobs, job):
+                raise AssertionError(f"{job} ran")
+    assert path.read_text() == "a verdict was flipped"
+
+
+# --- reports and clocks
+
+
+def test_report_names_results_of_other_settings(experiment: Workspace) -> None:
+    with contextlib.chdir(experiment.folder):
+        assert other_settings(load_config(Path("config.yaml"))) == []
+        experiment.configure(seed=3)
+        (sentence,) = other_settings(load_config(Path("config.yaml")))
+    assert "made from other settings or files" in sentence
+
+
+def test_workflow_reruns_results_that_are_dated_in_the_future(experiment: Workspace) -> None:
+    """The clock was wrong when they were made."""
+    for path in (experiment.folder / "results").rglob("*.csv"):
+        date_back(path, -10 * DAY)
+    assert experiment.jobs() == {}
+    experiment.configure(student={"steps": 7})
+    assert experiment.jobs()["student_member"] == 2
+    for path in (experiment.folder / "results/few/round_1").rglob("*.csv"):
+        assert path.stat().st_mtime <= time.time()
