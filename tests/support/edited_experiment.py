@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 import yaml
 
-from support.fast_workflow import FastWorkflow
+from support.fast_workflow import ROOT, FastWorkflow
 
 SPLITS = ["labelled", "labelled", "labelled", "test", "unlabelled", "unlabelled"]
 LABELS = {"background": 0, "liver": 1, "spleen": 2}
@@ -42,6 +42,7 @@ NOT_COMPARED = ("records", "keys", "logs", "benchmarks", "state", ".records")
 """Folders with machines, times and what was interrupted, not with results."""
 SIDE = 16
 """Voxels along each axis."""
+PLAIN = ("--snakefile", str(ROOT / "Snakefile"), "--configfile", "config.yaml", "--cores", "1")
 TARGETS = ("export", "round_0_evaluate", "round_1_evaluate")
 """All results but the report, whose figures take most of the time."""
 
@@ -109,7 +110,7 @@ class EditedExperiment:
         """
         messages = ""
         for _ in range(4):
-            done = self.server.snakemake(self.folder, *TARGETS)
+            done = self.server.snakemake(self.folder, *PLAIN, *TARGETS)
             assert "Traceback" not in done.stdout, done.stdout
             if done.returncode == 0:
                 return messages
@@ -140,7 +141,7 @@ class EditedExperiment:
         Returns:
             Whether it was killed; otherwise it had ended before.
         """
-        with self.server.start(self.folder, *TARGETS) as run:
+        with self.server.start(self.folder, *PLAIN, *TARGETS) as run:
             try:
                 run.wait(seconds)
             except TimeoutError:
@@ -178,7 +179,7 @@ class EditedExperiment:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             write(folder, self.wanted)
-            done = self.server.snakemake(folder, *TARGETS)
+            done = self.server.snakemake(folder, *PLAIN, *TARGETS)
             assert done.returncode == 0, done.stdout[-6000:]
             output = folder / self.wanted.config.get("output", "results") / "edited"
             rows = [",".join(item) for item in digests(output).items()]

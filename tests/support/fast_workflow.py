@@ -5,14 +5,18 @@ everything once and forks a child for each command; ``hstf`` is a small client o
 rules and the stages are the real ones.
 """
 
+import atexit
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import traceback
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,7 +51,12 @@ class FastWorkflow:
         assert self.server.stdout.readline() == "ready\n"
 
     def snakemake(self, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run Snakemake in ``folder``; return its exit code and its output."""
+        """Run Snakemake in ``folder``; return its exit code and its output.
+
+        Args:
+            folder: the working directory.
+            arguments: all arguments of ``snakemake``.
+        """
         with self.start(folder, *arguments) as run:
             return run.wait()
 
@@ -67,6 +76,15 @@ class FastWorkflow:
         """Stop the server."""
         self.server.terminate()
         self.server.wait()
+        shutil.rmtree(self.bin.parent, ignore_errors=True)
+
+
+@cache
+def shared_server() -> FastWorkflow:
+    """Return the server of this test session."""
+    server = FastWorkflow(Path(tempfile.mkdtemp(prefix="hstf_server_")))
+    atexit.register(server.stop)
+    return server
 
 
 class Run:
@@ -75,12 +93,10 @@ class Run:
     def __init__(self, address: str, folder: Path, arguments: Sequence[str]) -> None:
         """Ask the server for a run."""
         self.arguments = arguments
-        self.log = folder / ".output.txt"
+        self.log = Path(tempfile.mkstemp(prefix="hstf_output_")[1])
         self.connection = socket.socket(socket.AF_UNIX)
         self.connection.connect(address)
-        words = ["--snakefile", str(ROOT / "Snakefile"), "--configfile", "config.yaml"]
-        words += ["--cores", "1", *arguments]
-        request = {"arguments": words, "folder": str(folder), "kind": "snakemake"}
+        request = {"arguments": list(arguments), "folder": str(folder), "kind": "snakemake"}
         with self.log.open("wb") as log:
             fds = [log.fileno(), log.fileno()]
             socket.send_fds(self.connection, [json.dumps(request).encode()], fds)
@@ -102,6 +118,7 @@ class Run:
         answer = self.connection.recv(64)
         code = int(answer) if answer else 137
         output = self.log.read_text(errors="replace")
+        self.log.unlink()
         return subprocess.CompletedProcess(list(self.arguments), code, output, "")
 
     def kill(self) -> None:

@@ -16,6 +16,7 @@ import yaml
 from hstf.config.load import load_config
 from hstf.experiment.jobs import Jobs
 from hstf.experiment.records import recorded
+from support.fast_workflow import shared_server
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -68,9 +69,12 @@ class Workspace:
 
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run Snakemake; the caller checks the return code."""
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
-        command += ["--configfile", self.configfile] if self.configfile else []
-        command += ["--cores", "2", *arguments]
+        words = ["--snakefile", str(ROOT / "Snakefile")]
+        words += ["--configfile", self.configfile] if self.configfile else []
+        words += ["--cores", "2", *arguments]
+        if "--dry-run" in arguments:  # the same, without the seconds in which Python starts
+            return shared_server().snakemake(self.folder, *words)
+        command = [sys.executable, "-m", "snakemake", *words]
         environment = dict(os.environ)
         if (self.folder / WITHHELD).is_file():
             environment["PYTHONPATH"] = str(ROOT / "tests" / "support" / "guard")

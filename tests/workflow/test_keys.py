@@ -4,11 +4,13 @@ import contextlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
-from support.workspace import Workspace
+from support.workspace import ROOT, Workspace
 
 from hstf.config.load import load_config
 from hstf.experiment.jobs import Job, Jobs
@@ -51,15 +53,14 @@ def edit_sheet(workspace: Workspace, *pairs: tuple[str, str]) -> None:
 
 def files_of_rules(workspace: Workspace) -> dict[str, dict[str, set[str]]]:
     """Return inputs and outputs of each job of Snakemake, by the name of its key file."""
-    lines = workspace.snakemake("--detailed-summary").stdout.splitlines()
-    header = lines[0].split("\t")
-    jobs: dict[str, dict[str, set[str]]] = {}
-    for line in lines[1:]:
-        row = dict(zip(header, line.split("\t"), strict=True))
-        inputs = set(row["input-file(s)"].split(","))
-        (key,) = (path for path in inputs if "/keys/" in path)
-        files = jobs.setdefault(Path(key).name, {"inputs": inputs - {key}, "outputs": set()})
-        files["outputs"].add(row["output_file"])
+    command = [sys.executable, str(ROOT / "tests" / "support" / "print_jobs.py")]
+    done = subprocess.run(command, cwd=workspace.folder, capture_output=True, text=True, check=True)
+    jobs = {}
+    for job in json.loads(done.stderr.splitlines()[-1]):
+        keys = [path for path in job["inputs"] if "/keys/" in path]
+        if keys:
+            inputs = set(job["inputs"]) - set(keys)
+            jobs[Path(keys[0]).name] = {"inputs": inputs, "outputs": set(job["outputs"])}
     return jobs
 
 
