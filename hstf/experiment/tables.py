@@ -495,7 +495,12 @@ ROUNDS = Table(
             "Dice of the round's pseudo-labels, if withheld labels exist.",
             "Dice",
         ),
-        Column("warnings", "text", "Structures whose scores are no evidence."),
+        Column(
+            "warnings",
+            "text",
+            "Structures whose scores are no evidence; a round that learned from no unlabelled"
+            " case.",
+        ),
         Column("dice_of_<structure>", "number", "Mean test Dice of each structure.", "Dice"),
         Column(
             "present_dice_of_<structure>",

@@ -285,7 +285,7 @@ def _compute(job: _Job) -> dict[str, Any]:
         "inputs": dict(work.inputs),
         "machine": platform.node(),
     }
-    write_json(record_path, record)
+    write_json(record_path, record | {"sha256": sha256_json(record)})
     return row
 
 
@@ -302,7 +302,10 @@ def _read_record(path: Path) -> dict[str, Any] | None:
         _listed_files(record["row"])
     except (HstfError, KeyError, TypeError, ValueError):
         return None
-    return record if "key" in record else None
+    # A damaged number of the row would get into the table of the shard.
+    digest = record.pop("sha256", None)  # a record of an earlier version has none
+    is_damaged = digest is not None and digest != sha256_json(record)
+    return None if is_damaged or "key" not in record else record
 
 
 def _refuse_edited(rows: Iterable[Row], path: Path) -> None:

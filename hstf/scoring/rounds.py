@@ -3,13 +3,16 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import nan
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hstf.experiment.cases import Split
+from hstf.experiment.cases import Split, names_of
 from hstf.experiment.context import StageContext
 from hstf.experiment.tables import EVALUATION_CASES, LABELS, ROUNDS
+from hstf.runtime.errors import join_problems, shortened
+from hstf.runtime.shards import Row, check_case_ids, read_shard
 from hstf.scoring.absent_classes import may_be_absent
 from hstf.scoring.averages import class_balanced, mean_or_nan
 from hstf.scoring.documents import EvaluationSummary
@@ -57,8 +60,8 @@ def _row(
         "hd95_mm": summary.mean["hd95_mm"].mean,
         "asd_mm": summary.mean["asd_mm"].mean,
         "pseudo_label_dice": None,
-        "warnings": " ".join(summary.warnings),
     }
+    row["warnings"] = " ".join([*summary.warnings, *_pseudo_label_warnings(context, row)])
     if summary.pseudo_labels is not None:
         row["pseudo_label_dice"] = summary.pseudo_labels.dice.mean
     if number:
@@ -71,10 +74,12 @@ def _training_cases(
     number: int,
 ) -> dict[str, int]:
     """Count the cases that the model of a round has learned from, by the source of their label."""
-    rows = []
+    rows: Mapping[str, Row] = {}
     if context.schedule.has_pseudo_labels(number):
-        rows = LABELS.records(context.layout.labels_table(number))
-    sources = Counter(row["source"] for row in rows)
+        table = context.layout.labels_table(number)
+        unlabelled = names_of(context.cases(Split.UNLABELLED))
+        rows = read_shard(LABELS, table, unlabelled, verify=False)
+    sources = Counter(row["source"] for row in rows.values())
     counts = {
         "labelled": len(context.cases(Split.LABELLED)),
         "pseudo_labelled": len(rows) - sources["rejected"],
@@ -82,6 +87,19 @@ def _training_cases(
     for source in LABEL_SOURCES:
         counts[source] = sources[source]
     return counts
+
+
+def _pseudo_label_warnings(
+    context: StageContext,
+    row: Mapping[str, Any],
+) -> list[str]:
+    """Warn of a round that has learned from no pseudo-label although there were some."""
+    if not context.schedule.has_pseudo_labels(row["round"]) or row["pseudo_labelled"]:
+        return []
+    return [
+        f"Round {row['round']} learned from no unlabelled case: all {row['rejected']} are rejected"
+        f" (column 'reason' of {context.layout.labels_table(row['round'])})."
+    ]
 
 
 def _gain(comparison: Comparison) -> dict[str, Any]:
@@ -169,13 +187,41 @@ def structure_dice_by_case(
     """Return the Dice of each structure in each test case of a round; NaN if it is undefined.
 
     Raises:
-        HstfError: if ``cases.csv`` of the round cannot be read.
+        HstfError: if ``cases.csv`` of the round cannot be read, or lacks cases or structures.
     """
+    table = context.layout.evaluation_cases(number)
     dices: dict[str, list[float]] = {}
-    for row in EVALUATION_CASES.records(context.layout.evaluation_cases(number)):
+    for row in EVALUATION_CASES.records(table):
         value = row["dice"]
         dices.setdefault(row["case_id"], []).append(nan if value is None else value)
+    _check_scores(context, number, dices, table)
     return dices
+
+
+def _check_scores(
+    context: StageContext,
+    number: int,
+    dices: Mapping[str, Sequence[float]],
+    table: Path,
+) -> None:
+    """Check that a table has all test cases and all structures of each.
+
+    The warm-up of another experiment may have other test cases.
+    """
+    if number or context.layout.warmup == context.layout.root:
+        rows = [{"case_id": name} for name in dices]
+        check_case_ids(rows, names_of(context.cases(Split.TEST)), table)
+    structures = len(context.config.structures)
+    problems = []
+    for name, values in dices.items():
+        if len(values) != structures:
+            problems.append(f"{name}: has {len(values)} rows, expected {structures}")
+    if problems:
+        raise join_problems(
+            f"{table}: does not have a row for each structure of each case."
+            " Delete the table and run the evaluate stage again.",
+            shortened(problems),
+        )
 
 
 def print_rounds(context: StageContext) -> None:
@@ -208,8 +254,13 @@ def print_rounds(context: StageContext) -> None:
         table.add_row(*_printed_cells(row))
     console = Console()
     console.print(table)
+    warnings = []
+    for row in rows[:-1]:
+        warnings += _pseudo_label_warnings(context, row)
     if rows and rows[-1]["warnings"]:
-        console.print(f"Warning: {rows[-1]['warnings']}", style="yellow", highlight=False)
+        warnings.append(rows[-1]["warnings"])
+    for warning in warnings:
+        console.print(f"Warning: {warning}", style="yellow", highlight=False)
     if _uses_unlabelled_scans(context):
         console.print(
             "A part of the change may come from the longer training on the labels. To see what the"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.damage import flip_bit
 
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import write_text
@@ -119,6 +120,25 @@ def test_run_shard_removes_leftovers_of_a_killed_process(shard: Shard) -> None:
 def test_run_shard_ignores_a_damaged_record(shard: Shard, content: str) -> None:
     (shard.folder / ".records" / "a.json").write_text(content)
     assert shard.run() == ["a"]
+
+
+def test_run_shard_ignores_a_record_with_a_flipped_bit(shard: Shard) -> None:
+    record = shard.folder / ".records" / "a.json"
+    row = read_shard(TABLE, shard.table, "abc")["a"]
+    content = record.read_bytes()
+    assert b"0.333333" in content
+    flip_bit(record, 8 * content.index(b"0.333333") + 17)
+    json.loads(record.read_text())
+    assert shard.run() == ["a"]
+    assert read_shard(TABLE, shard.table, "abc")["a"] == row
+
+
+def test_run_shard_accepts_records_of_an_earlier_version(shard: Shard) -> None:
+    record = shard.folder / ".records" / "a.json"
+    content = json.loads(record.read_text())
+    del content["sha256"]
+    write_text(record, json.dumps(content))
+    assert shard.run() == []
 
 
 def test_read_shard_names_edited_and_missing_files(shard: Shard) -> None:

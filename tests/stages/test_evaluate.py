@@ -38,6 +38,7 @@ from hstf.experiment.tables import (
     ROUNDS,
     SCALES,
 )
+from hstf.experiment.tables import LABELS as LABELS_TABLE
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_csv, write_csv, write_text
 from hstf.scoring.absent_classes import AbsentCases, PresentCases
@@ -367,6 +368,43 @@ def test_rounds_table_compares_rounds_with_the_warm_up(
     written = ROUNDS.records(Layout.of(config).rounds_table)
     assert written[1]["dice"] == pytest.approx(student.dice.mean, rel=1e-5)
     assert written[0]["gain"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "kept", "problem"),
+    [
+        ("labels.csv", 1, "u: is missing"),
+        ("evaluation/cases.csv", 1, "a: is missing"),
+        ("evaluation/cases.csv", 5, "c: is missing"),
+        ("evaluation/cases.csv", 6, "c: has 1 rows, expected 2"),
+    ],
+)
+def test_rounds_table_refuses_shortened_tables(
+    config: Config, predictors: dict[int, FakePredictor], name: str, kept: int, problem: str
+) -> None:
+    write_pseudo_labels(config)
+    evaluate_all(config, 0)
+    evaluate_all(config, 1)
+    table = Layout.of(config).round(1) / name
+    lines = table.read_text().splitlines(keepends=True)
+    table.write_text("".join(lines[:kept]))
+    with pytest.raises(HstfError, match=rf"(?s){table.name}: does not have.*{problem}"):
+        rounds_table(report_context(config))
+
+
+def test_print_rounds_warns_of_a_round_without_pseudo_labels(
+    config: Config, predictors: dict[int, FakePredictor], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pseudo_labels(config)
+    table = Layout.of(config).labels_table(1)
+    rows = [row | {"source": "rejected"} for row in LABELS_TABLE.records(table)]
+    LABELS_TABLE.write(table, rows)
+    evaluate_all(config, 0)
+    evaluate_all(config, 1)
+    print_rounds(report_context(config))
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Warning: Round 1 learned from no unlabelled case: all 2 are rejected" in printed
+    assert "all 2 are rejected" in ROUNDS.records(Layout.of(config).rounds_table)[1]["warnings"]
 
 
 def test_rounds_table_leaves_out_rounds_without_evaluation(
