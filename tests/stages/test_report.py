@@ -16,7 +16,7 @@ from hstf.imaging.overlays import overlay_path
 from hstf.method.plr.calibration import Calibration
 from hstf.runtime.files import write_csv, write_text
 from hstf.scoring.documents import EvaluationSummary
-from hstf.stages.report.figures import INK, Figures
+from hstf.stages.report.figures import INK, Figures, as_svg, dice_by_round
 from hstf.stages.report.gallery import gallery_section, picture_address
 from hstf.stages.report.headline import headline
 from hstf.stages.report.lesions import lesions_section
@@ -515,3 +515,9 @@ if __name__ == "__main__":  # to look at: python tests/stages/test_report.py FOL
     experiment = fabricated(Path(sys.argv[1]))
     experiment.write_all()
     print(report(experiment.context))
+
+
+def test_dice_by_round_shows_names_with_dollar_signs_as_they_are() -> None:
+    names = {"a $x^$": [0.5, 0.6], "b": [0.4, 0.5]}
+    figure = dice_by_round([0, 1], [0.5, 0.6], [0.4, 0.5], [0.6, 0.7], names)
+    assert "a $x^$" in as_svg(figure, "names")
