@@ -110,7 +110,7 @@ def find_traces(root: Path, case: str) -> Traces:
         files += existing(folder, (OVERRIDES,), case)
     sheet = Path(load_config(root / "config.yaml").cases)
     sheet_rows = rows_of(sheet, case)
-    decisions = [rows_of(folder / "decisions.csv", case) for folder in overrides]
+    decisions = [rows_of(table, case) for folder in overrides for table in _csv_files(folder)]
     others = [path for path in _text_files(root) if path not in files]
     tables = [rows for path in others if (rows := rows_of(path, case)) is not None]
     scans = _scans(sheet, case)
@@ -183,6 +183,10 @@ def mention_of(case: str) -> re.Pattern[str]:
 
 def _overrides_of(folder: Path) -> Path:
     return Layout.of(load_config(folder / "config.yaml")).overrides
+
+
+def _csv_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.csv"))
 
 
 def _text_files(root: Path) -> list[Path]:

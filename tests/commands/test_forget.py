@@ -98,6 +98,7 @@ def write_experiment() -> None:
     for name in ("report/report.html", "logs/check.log", ".check_cache.json", "records/a.json"):
         write_text(root / name, " ".join(CASES))
     write_text(root / "report" / "calibration.png", "picture")
+    table(Path("overrides/decisions_seen.csv"), CASES)
     write_text(Path("overrides/decisions.csv"), "round,case_id,action\n1,p10,reject\n1,p1,accept\n")
 
 
@@ -147,6 +148,7 @@ def test_forget_names_tables_models_and_what_is_left_to_do(
         f"{root}/export: the exported model",
         "Remove the row of the case from cases.csv (line 2)",
         "Remove the row of the case from overrides/decisions.csv (line 3)",
+        "Remove the row of the case from overrides/decisions_seen.csv (line 2)",
         "Delete p1_t1.nii.gz",
         "MLflow has round_1 in https://host (run id abc)",
         f"hstf forget p1 --results {root.parent}/second",
