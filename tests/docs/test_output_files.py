@@ -7,7 +7,7 @@ import pytest
 from support.workspace import ROOT, Workspace
 
 PAGE = (ROOT / "docs" / "reference" / "output-files.md").read_text(encoding="utf-8")
-DESCRIBED_AS_FOLDERS = {"logs", "benchmarks", ".records"}
+DESCRIBED_AS_FOLDERS = {"logs", "benchmarks", "keys", "records", ".records"}
 PLACEHOLDERS = {
     r"case_\d+": "<case>",
     r"(?:fold|seed)_\d+(?=\.pt)": "<member>",
