@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.damage import flip_bit
 
@@ -38,6 +38,7 @@ def test_write_torch_writes_the_same_bytes_again(file: Path, tmp_path: Path) -> 
     assert again.read_bytes() == file.read_bytes()
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_read_torch_notices_every_flipped_bit(file: Path, data: st.DataObject) -> None:
     damaged = file.with_name("damaged.pt")
