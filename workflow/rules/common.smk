@@ -146,10 +146,6 @@ def shard_images(w):
     return [image for case in CASES[w.shard] for image in case.images]
 
 
-def shard_training_labels(w):
-    return [case.training_label for case in CASES[w.shard] if case.split is Split.LABELLED]
-
-
 def references(cases):
     """Labels of `cases`, withheld ones included: only for `check` and `evaluate`."""
     return [case.reference for case in cases if case.reference is not None]

@@ -3,10 +3,8 @@
 
 rule preprocess_shard:
     input:
-        check=LAYOUT.check,
+        check=LAYOUT.check,  # has the SHA-256 of all scans
         plan=LAYOUT.plan,
-        images=shard_images,
-        labels=shard_training_labels,
         key=key("preprocess_shard"),
     output:
         LAYOUT.preprocessed_table("{shard}"),
