@@ -8,7 +8,12 @@ from typing import Any
 from hstf import __version__
 from hstf.experiment.provenance import Provenance, code_sha256, packages
 from hstf.experiment.records import JobRecord
-from hstf.method.exported_model import MODEL_FILE, ExportedModel, weights_path
+from hstf.method.exported_model import (
+    MODEL_FILE,
+    ExportedModel,
+    changed_files,
+    weights_path,
+)
 from hstf.runtime.errors import HstfError, few, join_problems
 from hstf.runtime.files import read_csv, sha256_file
 from hstf.runtime.progress import track
@@ -59,6 +64,8 @@ def verify(root: Path, data: bool = True) -> list[str]:
         problems += file_problems(row, table.parent)
     problems += _check_files(sources, "verify data")
     problems += chain_problems(records)
+    if (root / "export" / MODEL_FILE).is_file():
+        problems += changed_files(root / "export")
     if problems:
         raise join_problems(
             f"{root}: {len(problems)} files are missing or changed.",

@@ -21,7 +21,7 @@ from hstf.experiment.overrides import Override, overrides_in_force
 from hstf.experiment.schedule import Schedule
 
 MODEL_FILES = ("model.json", "configs/metadata.json", "README.md")
-"""Files of the exported model besides the weights."""
+"""Files of the exported model in addition to the weights."""
 KEY_FOLDER = "keys"
 """Folder of the key files in the results of an experiment."""
 
@@ -317,7 +317,7 @@ class Jobs:
         return []
 
     def facts(self, job: Job) -> dict[str, Any]:
-        """Return what the results of a job depend on besides files, as plain JSON values.
+        """Return what the results of a job depend on in addition to files, as JSON values.
 
         These are version and configuration of the stage, and the rows of the case sheet and of the
         table of decisions that it uses.

@@ -229,7 +229,8 @@ def _edited(path: Path) -> str:
         )
     return (
         f"{path}: was changed or damaged after it was written. Results are not edited where they"
-        " are: delete this file and run snakemake again, it is made anew"
+        " are: delete this file (or move it to another place) and run snakemake again, it is made"
+        " anew"
     )
 
 

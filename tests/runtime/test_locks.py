@@ -126,7 +126,7 @@ def start_and_end(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], str]:
 ELSEWHERE = "process 4711 on another-node since 2026-05-01 12:00:00"
 
 
-def test_lock_run_keeps_the_locks_of_another_machine_and_says_how_to_go_on(
+def test_lock_run_keeps_the_locks_of_another_machine_and_names_the_way_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_and_end: Callable[[Path], str]
 ) -> None:
     """The second start knows as well as the first one whose locks these are."""

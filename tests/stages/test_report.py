@@ -517,7 +517,7 @@ if __name__ == "__main__":  # to look at: python tests/stages/test_report.py FOL
     print(report(experiment.context))
 
 
-def test_dice_by_round_shows_names_with_dollar_signs_as_they_are() -> None:
+def test_dice_by_round_shows_names_with_dollars_as_they_are() -> None:
     names = {"a $x^$": [0.5, 0.6], "b": [0.4, 0.5]}
     figure = dice_by_round([0, 1], [0.5, 0.6], [0.4, 0.5], [0.6, 0.7], names)
     assert "a $x^$" in as_svg(figure, "names")

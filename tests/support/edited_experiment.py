@@ -49,7 +49,7 @@ TARGETS = ("export", "round_0_evaluate", "round_1_evaluate")
 
 @dataclass
 class Wanted:
-    """What the user's files say; the results follow from it alone."""
+    """What the user's files say; the results depend on nothing else."""
 
     config: dict[str, Any] = field(default_factory=lambda: yaml.safe_load(yaml.safe_dump(CONFIG)))
     rows: dict[str, list[str]] = field(default_factory=dict)

@@ -1,6 +1,6 @@
 """Random sequences of edits, damage, lost files, clocks and kills: never a stale result.
 
-After each sequence the plain command gives the bytes of a fresh run, after messages or without.
+After each sequence the plain command writes the bytes of a fresh run, after messages or without.
 ``RANDOM_EDITS=200 pytest tests/workflow/test_random_edits.py`` runs a long series.
 """
 
@@ -213,7 +213,7 @@ class Sequence(RuleBasedStateMachine):
         shutil.rmtree(self.experiment.folder)
 
     def compare(self) -> None:
-        """Compare what the plain command gives with a fresh run."""
+        """Compare what the plain command writes with a fresh run."""
         messages = self.experiment.run()
         differences = self.experiment.differences()
         if differences:
@@ -239,7 +239,7 @@ def start(tmp_path: Path) -> Iterator[None]:
     Sequence.server.stop()
 
 
-def test_workflow_gives_the_results_of_a_fresh_run_after_random_edits(start: None) -> None:
+def test_workflow_has_the_results_of_a_fresh_run_after_random_edits(start: None) -> None:
     run_state_machine_as_test(
         Sequence,
         settings=settings(

@@ -36,7 +36,7 @@ STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "hstf",
     "font.size": 10,
-    "text.parse_math": False,  # names of classes may have dollar signs
+    "text.parse_math": False,  # names of classes may have dollars
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.edgecolor": INK,
