@@ -203,8 +203,11 @@ class Keys:
     def _write(self, path: Path, job: Job, reasons: list[str]) -> None:
         """Write a key file that is newer than the results of the job.
 
-        Its content is new each time: Snakemake ignores a newer file with a known content.
+        Its content is new each time: Snakemake ignores a newer file with a known content. Without
+        results the job runs in any case.
         """
+        if not self._times(job) and path.is_file():
+            return
         now = time.time_ns()
         _write_quickly(path, {"job": job.name, "runs_because": reasons, "written": now})
         # Not in the future: Snakemake refuses results that are older than an input.
@@ -244,11 +247,12 @@ class Keys:
 
 
 def _write_quickly(path: Path, content: dict[str, Any]) -> None:
-    """Write a key file. It need not survive a power failure, but a run may be reading it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    """Write a key file. Nothing reads its content but people, so it need not be atomic."""
+    try:
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _set_time(path: Path, at_most: int, at_least: int = 0) -> Stamp | None:
