@@ -82,20 +82,20 @@ def round_of(w):
     return int(w.get("round", 0))
 
 
-def job_of(rule, w):
-    """The job of a rule with its wildcards."""
+def job_of(name, w):
+    """The job of the rule of this name with its wildcards."""
     part = w.get("shard") or w.get("member") or ""
-    if rule == "warmup_member":
+    if name == "warmup_member":
         return warmup_job(part)
     number = w.get("round")
-    return Job(rule, None if number is None else int(number), part)
+    return Job(name, None if number is None else int(number), part)
 
 
-def key(rule):
+def key(name):
     """The key file of a job. It is newer than the results if something that they depend on has changed."""
 
     def of_job(w):
-        job = job_of(rule, w)
+        job = job_of(name, w)
         return KEYS.file(job) if workflow.is_main_process else JOBS.key(job)
 
     return of_job
