@@ -159,8 +159,8 @@ class EditedExperiment:
         if done.returncode == 1:
             for word in re.findall(r"[\w./-]+\.[a-z0-9]+", done.stdout):
                 path = self.folder / word
-                if path.is_file() and self.results in path.parents:
-                    path.unlink()
+                if self.results in path.parents:
+                    path.unlink(missing_ok=True)
                     for table in path.parents[1].glob("*.csv"):
                         table.unlink()
         return done.stdout

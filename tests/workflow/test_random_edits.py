@@ -82,11 +82,9 @@ class Sequence(RuleBasedStateMachine):
         self.note(f"configuration {section}.{key}: {content.get(key)}")
         write_config(self.experiment.folder, self.wanted)
 
-    @rule()
-    def swaps_names(self) -> None:
-        labels = self.wanted.config["labels"]
-        order = list(labels)[1:][::-1]
-        self.wanted.config["labels"] = {"background": 0, order[0]: 1, order[1]: 2}
+    @rule(names=st.sampled_from([("liver", "spleen"), ("spleen", "liver"), ("low", "spleen")]))
+    def renames_classes(self, names: tuple[str, str]) -> None:
+        self.wanted.config["labels"] = {"background": 0, names[0]: 1, names[1]: 2}
         self.note(f"names {self.wanted.config['labels']}")
         write_config(self.experiment.folder, self.wanted)
 
