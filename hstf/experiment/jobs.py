@@ -20,7 +20,7 @@ from hstf.experiment.layout import Layout
 from hstf.experiment.overrides import Override, overrides_in_force
 from hstf.experiment.schedule import Schedule
 
-MODEL_FILES = ("model.json", "configs/metadata.json", "README.md")
+MODEL_FILES = ("model.json", "configs/metadata.json", "README.md", "SHA256SUMS")
 """Files of the exported model in addition to the weights."""
 KEY_FOLDER = "keys"
 """Folder of the key files in the results of an experiment."""
@@ -400,6 +400,10 @@ class Jobs:
         for cell in cells_of(self.config):
             for path in cell.results:
                 yield Source(f"{cell.name}/{path.parent.parent.name}/{path.name}", path)
+
+    def with_results(self) -> list[Job]:
+        """Return all jobs whose results people may find in the folder of the experiment."""
+        return [*self.all(), Job("evaluate_scales", self.schedule.last), Job("compare")]
 
     def all(self) -> list[Job]:
         """Return all jobs that lead to the report, the model and the tracking, inputs first."""

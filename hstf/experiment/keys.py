@@ -208,12 +208,13 @@ class Keys:
         """
         if not self._times(job) and path.is_file():
             return
-        now = time.time_ns()
-        _write_quickly(path, {"job": job.name, "runs_because": reasons, "written": now})
-        # Not in the future: Snakemake refuses results that are older than an input.
-        os.utime(path, ns=(now, now))
+        content = {"job": job.name, "runs_because": reasons, "written": time.time_ns()}
+        _write_quickly(path, content)
+        # The disk sets the time: its clock may differ from that of this machine, and Snakemake
+        # refuses new results that are older than an input.
+        written = path.stat().st_mtime_ns
         for output in self.jobs.outputs(job):
-            _set_time(output, at_most=now - SECOND)
+            _set_time(output, at_most=written - SECOND)
 
     def _mark_as_current(self, path: Path, job: Job) -> None:
         """Make the key file older than the results of the job."""

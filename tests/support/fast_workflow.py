@@ -16,6 +16,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -186,7 +187,8 @@ def _answer(connection: socket.socket) -> None:
         # A job belongs to the process group of its Snakemake: both are killed together.
         os.setpgid(child, request["group"])
     _, status = os.waitpid(child, 0)
-    connection.send(f"{os.waitstatus_to_exitcode(status) % 256}".encode())
+    with suppress(BrokenPipeError):  # the one who asked was killed
+        connection.send(f"{os.waitstatus_to_exitcode(status) % 256}".encode())
 
 
 def _run(request: dict, fds: list[int]) -> None:

@@ -276,6 +276,20 @@ def test_workflow_names_an_edited_result(experiment: Workspace, name: str) -> No
     assert experiment.jobs()
 
 
+def test_workflow_names_an_edited_comparison(experiment: Workspace) -> None:
+    with contextlib.chdir(experiment.folder):
+        jobs = jobs_of(experiment)
+        with recorded(jobs, Job("compare")):
+            for path in jobs.outputs(Job("compare")):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text("result")
+        keys = Keys(jobs)
+        keys.refuse_edited(jobs.with_results())
+        (jobs.layout.compare / "table.csv").write_text("better")
+        with pytest.raises(HstfError, match=r"table\.csv: was changed"):
+            Keys(jobs).refuse_edited(jobs.with_results())
+
+
 def test_recorded_refuses_to_overwrite_an_edited_result(experiment: Workspace) -> None:
     path = experiment.folder / "results" / "few" / "round_1" / "refine.csv"
     path.write_text("a verdict was flipped")

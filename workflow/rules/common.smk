@@ -60,7 +60,7 @@ try:
     JOBS = Jobs(CONFIG, SHEET)
     KEYS = Keys(JOBS)
     if workflow.is_main_process:
-        KEYS.refuse_edited(JOBS.all())
+        KEYS.refuse_edited(JOBS.with_results())
 except HstfError as error:
     raise WorkflowError(str(error)) from None
 
