@@ -21,6 +21,7 @@ from hstf.method.exported_model import (
     ModelMember,
     ModelProvenance,
     weights_path,
+    write_digests,
 )
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_json, sha256_file, write_csv, write_json, write_text
@@ -61,6 +62,7 @@ def export_model(config: Config) -> None:
         structure=None,
         provenance=ModelProvenance(hstf="", round=1, steps=2, cases={}, packages={}, scores=None),
     ).save(layout.export / MODEL_FILE)
+    write_digests(layout.export)
 
 
 def test_provenance_names_software_machine_and_files(config: Config) -> None:
