@@ -207,7 +207,8 @@ class Sequence(RuleBasedStateMachine):
         except AssertionError as error:
             # The other sequences go on; the test fails in the end.
             Sequence.failures.append(f"{self.log}: {error}")
-        print(f"{Sequence.done['sequences']}, {len(Sequence.failures)} failures: {self.log}")
+            print(f"failure: {error}")
+        print(f"sequence {Sequence.done['sequences']}, {len(Sequence.failures)} failures: {self.log}")
         shutil.rmtree(self.experiment.folder)
 
     def compare(self) -> None:
