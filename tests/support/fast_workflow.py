@@ -194,6 +194,9 @@ def _answer(connection: socket.socket) -> None:
 def _run(request: dict, fds: list[int]) -> None:
     os.dup2(fds[0], 1)
     os.dup2(fds[1], 2)
+    # The old ones may believe that they can seek, which a pipe cannot.
+    sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", closefd=False)
     os.chdir(request["folder"])
     code = 1
     try:

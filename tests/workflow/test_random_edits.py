@@ -15,7 +15,7 @@ from typing import ClassVar
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 from support.edited_experiment import (
     EditedExperiment,
     set_age,
@@ -169,6 +169,7 @@ class Sequence(RuleBasedStateMachine):
         shutil.rmtree(folder / name, ignore_errors=True)
         self.note(f"lost {name}")
 
+    @precondition(lambda self: "copied" not in self.log)
     @rule()
     def copies(self) -> None:
         """Copy the results as ``cp -r`` does: with new time stamps."""
@@ -208,7 +209,9 @@ class Sequence(RuleBasedStateMachine):
             # The other sequences go on; the test fails in the end.
             Sequence.failures.append(f"{self.log}: {error}")
             print(f"failure: {error}")
-        print(f"sequence {Sequence.done['sequences']}, {len(Sequence.failures)} failures: {self.log}")
+        print(
+            f"sequence {Sequence.done['sequences']}, {len(Sequence.failures)} failures: {self.log}"
+        )
         shutil.rmtree(self.experiment.folder)
 
     def compare(self) -> None:
