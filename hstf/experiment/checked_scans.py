@@ -1,5 +1,6 @@
-"""Scans and labels must be the files that the stage ``check`` has examined."""
+"""Scans and labels should be the files that the stage ``check`` has examined."""
 
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -9,20 +10,8 @@ from hstf.runtime.errors import join_problems
 from hstf.runtime.files import sha256_file
 
 
-def refuse_changed_scans(layout: Layout, paths: Iterable[Path]) -> None:
-    """Compare files with the SHA-256 that the stage ``check`` recorded.
-
-    Raises:
-        HstfError: as :func:`refuse_unchecked`.
-    """
-    refuse_unchecked(layout, {path: sha256_file(path) for path in paths})
-
-
 def refuse_unchecked(layout: Layout, digests: Mapping[Path, str]) -> None:
     """Refuse files that are not those that were checked.
-
-    A copied file may have an older time stamp than the file that it replaces, and a disk may
-    damage a file.
 
     Args:
         layout: files of the experiment; if it has no ``check.csv``, nothing is refused.
@@ -31,9 +20,40 @@ def refuse_unchecked(layout: Layout, digests: Mapping[Path, str]) -> None:
     Raises:
         HstfError: if files have changed or were not checked. The message lists all of them.
     """
+    problems = unchecked(layout, digests)
+    if problems:
+        raise join_problems(
+            f"{layout.check}: these files were not checked as they are now. Run the check stage"
+            " again (--forcerun check).",
+            problems,
+        )
+
+
+def warn_of_unchecked_scans(layout: Layout, paths: Iterable[Path]) -> None:
+    """Hash files and warn of those that are not those that were checked."""
+    warn_of_unchecked(layout, {path: sha256_file(path) for path in paths})
+
+
+def warn_of_unchecked(layout: Layout, digests: Mapping[Path, str]) -> None:
+    """Warn of files that are not those that were checked.
+
+    A test case may be corrected or added at any time, and only its evaluation runs again. So it is
+    no error here, but the disk may also have damaged the file.
+    """
+    for problem in unchecked(layout, digests):
+        print(
+            f"hstf evaluate: warning: {problem}. It is scored as it is now. To check it, run"
+            " 'snakemake --forcerun check', or restore the file if you did not change it.",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def unchecked(layout: Layout, digests: Mapping[Path, str]) -> list[str]:
+    """Describe the files that have changed after they were checked, or were not checked."""
     table = layout.check
     if not table.is_file():
-        return
+        return []
     # An experiment whose scans were checked by another one may have other test cases.
     is_own_table = layout.data == layout.root
     checked = {row["file"]: row["sha256"] for row in CHECK.records(table)}
@@ -44,9 +64,4 @@ def refuse_unchecked(layout: Layout, digests: Mapping[Path, str]) -> None:
                 problems.append(f"{path}: was changed after it was checked")
         elif is_own_table:
             problems.append(f"{path}: was not there when scans were checked")
-    if problems:
-        raise join_problems(
-            f"{table}: these files were not checked as they are now. Run the check stage again"
-            " (--forcerun check).",
-            problems,
-        )
+    return problems

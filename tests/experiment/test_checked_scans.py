@@ -1,4 +1,4 @@
-"""Scans that were changed or damaged after the check are refused."""
+"""Scans that were changed after the check are refused, or named if they are test scans."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 from support.damage import flip_bit
 
 from hstf.config.experiment import Config
-from hstf.experiment.checked_scans import refuse_changed_scans
+from hstf.experiment.checked_scans import refuse_unchecked, unchecked, warn_of_unchecked_scans
 from hstf.experiment.layout import Layout
 from hstf.experiment.tables import CHECK
 from hstf.runtime.errors import HstfError
@@ -25,25 +25,35 @@ def layout(tmp_path: Path) -> Layout:
     return layout
 
 
-def test_refuse_changed_scans_names_a_scan_with_a_flipped_bit(
-    layout: Layout, tmp_path: Path
-) -> None:
+def test_refuse_unchecked_names_a_scan_with_a_flipped_bit(layout: Layout, tmp_path: Path) -> None:
     scan = tmp_path / "scan.nii"
-    refuse_changed_scans(layout, [scan])
+    refuse_unchecked(layout, {scan: sha256_file(scan)})
     flip_bit(scan)
     with pytest.raises(HstfError, match=r"Run the check stage(?s:.*)scan\.nii: was changed after"):
-        refuse_changed_scans(layout, [scan])
+        refuse_unchecked(layout, {scan: sha256_file(scan)})
 
 
-def test_refuse_changed_scans_accepts_new_scans_only_if_another_experiment_checked(
+def test_unchecked_accepts_new_scans_only_if_another_experiment_checked(
     layout: Layout, tmp_path: Path
 ) -> None:
     new = tmp_path / "new.nii"
     new.write_bytes(b"x")
-    with pytest.raises(HstfError, match=r"new\.nii: was not there when scans were checked"):
-        refuse_changed_scans(layout, [new])
+    digests = {new: sha256_file(new)}
+    assert unchecked(layout, digests) == [f"{new}: was not there when scans were checked"]
     reusing = replace(layout, root=tmp_path / "other")
-    refuse_changed_scans(reusing, [new])
-    flip_bit(tmp_path / "scan.nii")
-    with pytest.raises(HstfError, match=r"scan\.nii: was changed"):
-        refuse_changed_scans(reusing, [new, tmp_path / "scan.nii"])
+    assert unchecked(reusing, digests) == []
+    scan = tmp_path / "scan.nii"
+    flip_bit(scan)
+    digests[scan] = sha256_file(scan)
+    assert unchecked(reusing, digests) == [f"{scan}: was changed after it was checked"]
+
+
+def test_warn_of_unchecked_scans_lets_a_corrected_test_label_pass(
+    layout: Layout, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan = tmp_path / "scan.nii"
+    warn_of_unchecked_scans(layout, [scan])
+    assert capsys.readouterr().err == ""
+    scan.write_bytes(b"corrected")
+    warn_of_unchecked_scans(layout, [scan])
+    assert "scan.nii: was changed after it was checked. It is scored" in capsys.readouterr().err

@@ -14,7 +14,7 @@ import numpy as np
 
 from hstf.config.experiment import Config
 from hstf.experiment.cases import Case, Split, names_of
-from hstf.experiment.checked_scans import refuse_changed_scans
+from hstf.experiment.checked_scans import warn_of_unchecked_scans
 from hstf.experiment.context import StageContext
 from hstf.experiment.tables import PSEUDO_LABEL_SCORES, REFINE
 from hstf.imaging.label_values import IGNORED, class_indices
@@ -100,7 +100,7 @@ def _score_all(context: StageContext) -> list[PseudoLabelScore]:
     references = [case.reference for case in unlabelled if case.reference is not None]
     if not references:
         return []
-    refuse_changed_scans(layout, references)
+    warn_of_unchecked_scans(layout, references)
     verdicts = read_shard(REFINE, layout.refine(number), names_of(unlabelled), verify=False)
     works: list[Callable[[], PseudoLabelScore | None]] = []
     for shard, cases in context.shards(Split.UNLABELLED).items():

@@ -10,7 +10,7 @@ from torch.nn.functional import interpolate
 
 from hstf.config.experiment import Config
 from hstf.experiment.cases import Case, Split
-from hstf.experiment.checked_scans import refuse_changed_scans
+from hstf.experiment.checked_scans import warn_of_unchecked_scans
 from hstf.experiment.comparison import scaled_cases
 from hstf.experiment.context import StageContext
 from hstf.experiment.tables import SCALES
@@ -41,7 +41,7 @@ def evaluate_scales(context: StageContext) -> None:
     paths: list[Path] = []
     for case in cases:
         paths += scored_files(case).values()
-    refuse_changed_scans(context.layout, paths)
+    warn_of_unchecked_scans(context.layout, paths)
     predictor = load_predictor(context)
     rows: list[dict[str, Any]] = []
     for case in track(cases, f"scales {context.round}"):
