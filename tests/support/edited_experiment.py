@@ -118,7 +118,8 @@ class EditedExperiment:
             messages += done.stdout
             assert advice, f"no advice in:\n{done.stdout[-6000:]}"
             for path in advice:
-                path.unlink(missing_ok=True)
+                if path.is_file():
+                    path.unlink()
         raise AssertionError(f"the advice did not help:\n{messages[-6000:]}")
 
     def _advice(self, output: str) -> list[Path]:
@@ -131,8 +132,12 @@ class EditedExperiment:
             if "elete" in line:
                 for word in re.findall(r"[\w./-]+\.[a-z0-9]+", line):
                     path = self.folder / word
-                    if path.is_file() and self.results in path.parents:
+                    if self.results not in path.parents:
+                        continue
+                    if path.is_file():
                         found.append(path)
+                    else:  # the file of a case is missing: delete the table beside it
+                        found += path.parents[1].glob("*.csv")
         return found
 
     def kill(self, seconds: float) -> bool:
