@@ -1,7 +1,7 @@
 """Measure the time and the memory of a dry run with many cases.
 
-``python tests/benchmarks/dry_run.py [--cases 10000] [--rounds 3] [--finished]``. The scans are
-empty files, because a dry run reads only their names and times. A finished experiment has a small
+``python tests/benchmarks/dry_run.py [--cases 10000] [--rounds 3] [--shard-size 100]
+[--finished]``. The scans are empty files, because a dry run reads only their names and times. A finished experiment has a small
 file for each result, and the records that make them valid.
 """
 
@@ -24,6 +24,7 @@ CONFIG = """\
 experiment: many
 cases: {folder}/cases.csv
 rounds: {rounds}
+shard_size: {shard_size}
 """
 
 
@@ -37,7 +38,7 @@ class DryRun:
     jobs: int
 
 
-def make_experiment(folder: Path, unlabelled: int, rounds: int) -> None:
+def make_experiment(folder: Path, unlabelled: int, rounds: int, shard_size: int) -> None:
     """Write a configuration, a case sheet and empty scans to ``folder``."""
     splits = ["labelled"] * 50 + ["test"] * 200 + ["unlabelled"] * unlabelled
     rows = ["case_id,image,label,split"]
@@ -50,7 +51,9 @@ def make_experiment(folder: Path, unlabelled: int, rounds: int) -> None:
             (folder / label).touch()
         rows.append(f"case_{number:05d},{image},{label},{split}")
     (folder / "cases.csv").write_text("\n".join(rows) + "\n")
-    (folder / "config.yaml").write_text(CONFIG.format(folder=folder, rounds=rounds))
+    (folder / "config.yaml").write_text(
+        CONFIG.format(folder=folder, rounds=rounds, shard_size=shard_size)
+    )
 
 
 def dry_run(folder: Path) -> DryRun:
@@ -92,10 +95,11 @@ def main() -> None:
     )
     parser.add_argument("--cases", type=int, default=10_000, help="number of unlabelled cases")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--shard-size", type=int, default=100)
     parser.add_argument("--finished", action="store_true", help="with the results of all jobs")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        make_experiment(Path(name), args.cases, args.rounds)
+        make_experiment(Path(name), args.cases, args.rounds, args.shard_size)
         if args.finished:
             finish(Path(name))
         for attempt in ("first", "second"):
