@@ -1,8 +1,8 @@
 """Measure the time and the memory of a dry run with many cases.
 
 ``python tests/benchmarks/dry_run.py [--cases 10000] [--rounds 3] [--shard-size 100]
-[--finished]``. The scans are empty files, because a dry run reads only their names and times. A finished experiment has a small
-file for each result, and the records that make them valid.
+[--finished]``. The scans are empty files, because a dry run reads only their names and times. A
+finished experiment has a small file for each result, and the records that make them valid.
 """
 
 import argparse

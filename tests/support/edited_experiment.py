@@ -38,8 +38,8 @@ CONFIG: dict[str, Any] = {
     "preprocess": {"workers": 1},
     "track": {"enabled": False},
 }
-NOT_COMPARED = ("records", "keys", "logs", "benchmarks", "state", ".records")
-"""Folders with machines, times and what was interrupted, not with results."""
+NOT_COMPARED = ("records", "keys", "logs", "benchmarks", "state", ".records", "overlays")
+"""Folders with machines, times, pictures and what was interrupted, not with results."""
 SIDE = 16
 """Voxels along each axis."""
 PLAIN = ("--snakefile", str(ROOT / "Snakefile"), "--configfile", "config.yaml", "--cores", "1")
@@ -253,6 +253,7 @@ def volume(seed: int) -> tuple[np.ndarray, np.ndarray]:
     x, y = random.integers(1, 4, 2)
     label[x : x + 6, y : y + 6, 2:9] = 1
     label[x + 7 : x + 11, y + 5 : y + 10, 4:12] = 2
+    label[tuple(random.integers(0, SIDE, (3, 8)))] = 1  # no two labels are the same
     image = 40 * label + random.normal(0, 8, label.shape)
     return image.astype(np.float32), label
 
