@@ -109,7 +109,7 @@ class EditedExperiment:
             The messages.
         """
         messages = ""
-        for _ in range(4):
+        for _ in range(8):  # one damaged file may hide another
             done = self.server.snakemake(self.folder, *PLAIN, *TARGETS)
             assert "Traceback" not in done.stdout, done.stdout
             if done.returncode == 0:
