@@ -7,7 +7,7 @@ from pathlib import Path
 from hstf.experiment.layout import Layout
 from hstf.experiment.tables import CHECK
 from hstf.runtime.errors import join_problems
-from hstf.runtime.files import sha256_file
+from hstf.runtime.stamps import sha256_once
 
 
 def refuse_unchecked(layout: Layout, digests: Mapping[Path, str]) -> None:
@@ -31,7 +31,7 @@ def refuse_unchecked(layout: Layout, digests: Mapping[Path, str]) -> None:
 
 def warn_of_unchecked_scans(layout: Layout, paths: Iterable[Path]) -> None:
     """Hash files and warn of those that are not those that were checked."""
-    warn_of_unchecked(layout, {path: sha256_file(path) for path in paths})
+    warn_of_unchecked(layout, {path: sha256_once(path) for path in paths})
 
 
 def warn_of_unchecked(layout: Layout, digests: Mapping[Path, str]) -> None:

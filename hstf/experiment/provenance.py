@@ -55,7 +55,7 @@ LATER_JOBS = {"report", "export", "track_round", "compare"}
 """Jobs that may run after ``provenance.json`` is written, or while it is."""
 
 
-class HashedFile(Part):
+class OtherFile(Part):
     """A file outside of the results."""
 
     file: str
@@ -112,8 +112,8 @@ class Provenance(Document):
     """For each folder, how many cases (or trainings) each machine computed."""
     jobs: dict[str, MadeBy]
     """For each job, what made its results."""
-    case_sheet: HashedFile
-    data: HashedFile
+    case_sheet: OtherFile
+    data: OtherFile
     """The table ``check.csv``, which has the SHA-256 of all scans."""
     configuration_sha256: str
     files: dict[str, str]
@@ -155,8 +155,8 @@ def provenance(config: Config) -> Provenance:
     )
 
 
-def _hashed(path: Path) -> HashedFile:
-    return HashedFile(file=str(path), sha256=sha256_file(path) if path.is_file() else None)
+def _hashed(path: Path) -> OtherFile:
+    return OtherFile(file=str(path), sha256=sha256_file(path) if path.is_file() else None)
 
 
 def hashed_files(root: Path) -> list[Path]:

@@ -7,7 +7,6 @@ of everything that the job read and wrote. With it the workflow decides by conte
 """
 
 import argparse
-import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -21,10 +20,10 @@ from hstf.experiment.jobs import Job, Jobs, Source, job_of_command
 from hstf.experiment.provenance import code_sha256, commit, packages
 from hstf.runtime.documents import Document
 from hstf.runtime.errors import HstfError, join_problems
-from hstf.runtime.files import sha256_file, sha256_json
-from hstf.runtime.locks import exclusive
+from hstf.runtime.files import sha256_json
+from hstf.runtime.locks import exclusive, is_first_process
 from hstf.runtime.shards import read_file_rows
-from hstf.runtime.stamps import HashedFile, Stamp, hash_file, stamp_of
+from hstf.runtime.stamps import HashedFile, Stamp, hash_file, sha256_once, stamp_of
 
 LISTED_RULES = ("refine_shard", "labels_shard")
 """Rules whose files of single cases are for people, who may edit them where they are."""
@@ -186,13 +185,12 @@ class ResultsNow:
     """Files with the same content and another stamp: copies."""
 
 
-def results_now(root: Path, record: JobRecord, read: bool = False) -> ResultsNow:
-    """Compare the results of a job with its record.
+def results_now(root: Path, record: JobRecord) -> ResultsNow:
+    """Compare the results of a job with its record. Files with the recorded stamp are not read.
 
     Args:
         root: folder of the experiment.
         record: the record of the job.
-        read: whether to hash files whose stamp has not changed, too.
     """
     now = ResultsNow([], [], {})
     for name, written in record.outputs.items():
@@ -200,11 +198,11 @@ def results_now(root: Path, record: JobRecord, read: bool = False) -> ResultsNow
         stamp = stamp_of(path)
         if stamp is None:
             now.missing.append(name)
-        elif read or stamp != written.stamp:
-            digest = sha256_file(path)
+        elif stamp != written.stamp:
+            digest = sha256_once(path)
             if digest != written.sha256:
                 now.edited.append(_edited(path))
-            elif stamp != written.stamp:
+            else:
                 now.touched[name] = HashedFile(path=name, sha256=digest, stamp=stamp)
     return now
 
@@ -225,12 +223,12 @@ def _edited(path: Path) -> str:
     if path.name.endswith(".nii.gz"):
         return (
             f"{path}: was changed after it was written. To correct a label, move your file to the"
-            " overrides folder. Then delete this file and run snakemake again: it is made anew"
+            " overrides folder. Then delete this file and run snakemake again: it is computed again"
         )
     return (
         f"{path}: was changed or damaged after it was written. Results are not edited where they"
-        " are: delete this file (or move it to another place) and run snakemake again, it is made"
-        " anew"
+        " are: delete this file (or move it to another place) and run snakemake again, it is"
+        " computed again"
     )
 
 
@@ -245,14 +243,9 @@ def record_command(args: argparse.Namespace) -> AbstractContextManager[None]:
     job = job_of_command(
         args.command, getattr(args, "round", None), part, getattr(args, "scales", False)
     )
-    if getattr(args, "show", False) or not jobs.has(job) or not is_first_rank():
+    if getattr(args, "show", False) or not jobs.has(job) or not is_first_process():
         return nullcontext()
     return recorded(jobs, job)
-
-
-def is_first_rank() -> bool:
-    """Return whether this is the first of the processes of a training on several GPUs."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def _results_before(jobs: Jobs, job: Job) -> dict[str, str]:
@@ -286,8 +279,8 @@ def damaged_results(jobs: Jobs, job: Job, record: JobRecord) -> list[str]:
     for path in jobs.outputs(job):
         written = record.outputs.get(str(path.relative_to(root)))
         if not path.is_file():
-            problems.append(f"{path}: is missing. Run snakemake again: it is made anew")
-        elif written is not None and sha256_file(path) != written.sha256:
+            problems.append(f"{path}: is missing. Run snakemake again: it is computed again")
+        elif written is not None and sha256_once(path) != written.sha256:
             problems.append(_edited(path))
     return problems
 
@@ -295,5 +288,5 @@ def damaged_results(jobs: Jobs, job: Job, record: JobRecord) -> list[str]:
 def _present_results(jobs: Jobs, job: Job) -> dict[str, str]:
     digests = {}
     for path in jobs.outputs(job):
-        digests[path.name] = sha256_file(path) if path.is_file() else MISSING
+        digests[path.name] = sha256_once(path) if path.is_file() else MISSING
     return digests

@@ -34,8 +34,8 @@ from hstf.models.base import SegmentationNetwork
 from hstf.models.registry import load_network, load_snapshots
 from hstf.runtime.devices import choose_device
 from hstf.runtime.errors import HstfError, join_problems
-from hstf.runtime.files import sha256_file
 from hstf.runtime.shards import CaseWork, run_shard
+from hstf.runtime.stamps import sha256_once
 
 IMAGE = "image.b2nd"
 """File name of a preprocessed image."""
@@ -130,7 +130,7 @@ def _weights_digest(weights: Path) -> str:
         raise HstfError(
             f"{weights}: the weights are missing. Run the warmup or student stage first."
         )
-    return sha256_file(weights)
+    return sha256_once(weights)
 
 
 def preprocessed_image_digests(context: StageContext, cases: Sequence[Case]) -> dict[str, str]:

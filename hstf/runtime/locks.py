@@ -71,8 +71,7 @@ def exclusive(path: Path, title: str) -> Iterator[None]:
         title: what the message about waiting begins with.
     """
     descriptor = None
-    is_first_rank = os.environ.get("RANK", "0") == "0"
-    if is_first_rank:
+    if is_first_process():
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = _wait(path, title)
@@ -81,6 +80,14 @@ def exclusive(path: Path, title: str) -> Iterator[None]:
     finally:
         if descriptor is not None:
             os.close(descriptor)
+
+
+def is_first_process() -> bool:
+    """Return whether this is the first of the processes that torchrun has started, or the only one.
+
+    The environment tells it before PyTorch is imported.
+    """
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _wait(path: Path, title: str) -> int:

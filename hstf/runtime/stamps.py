@@ -57,6 +57,16 @@ def remember(path: Path, stamp: Stamp, sha256: str) -> None:
     _known[path, stamp] = sha256
 
 
+def sha256_once(path: Path) -> str:
+    """Return the SHA-256 of a file. In one process an unchanged file is read once.
+
+    Raises:
+        HstfError: if the file is missing or cannot be read.
+    """
+    file = hash_file(path)
+    return file.sha256 if file is not None else sha256_file(path)  # the latter raises
+
+
 def hash_file(path: Path) -> HashedFile | None:
     """Hash a file. In one process an unchanged file is read once.
 

@@ -39,8 +39,8 @@ from hstf.method.plr.refinement import (
 from hstf.method.plr.targets import grid_weight, training_target
 from hstf.method.plr.weights import cap_weight, mean_weight
 from hstf.method.tta_summary import TtaSummary
-from hstf.runtime.files import sha256_file
 from hstf.runtime.shards import CaseWork, digest_of, read_shard, refuse_changed_files, run_shard
+from hstf.runtime.stamps import sha256_once
 from hstf.scoring.metrics import structure_dice
 
 STEPS = (
@@ -86,7 +86,7 @@ def refine(context: StageContext, shard: str) -> int:
         previous_table = layout.labels_shard_table(number - 1, shard)
         tables["previous labels"] = read_shard(LABELS, previous_table, names)
     calibration = Calibration.load(layout.calibration)
-    calibration_digest = sha256_file(layout.calibration)
+    calibration_digest = sha256_once(layout.calibration)
     works = []
     for case in cases:
         inputs = {"calibration": calibration_digest}

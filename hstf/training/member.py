@@ -21,9 +21,10 @@ from hstf.models.base import SegmentationNetwork
 from hstf.models.registry import build, load_network, network_spec, save_network
 from hstf.runtime.devices import choose_device
 from hstf.runtime.errors import HstfError, join_problems, shortened
-from hstf.runtime.files import sha256_file, sha256_json, write_json
+from hstf.runtime.files import sha256_json, write_json
 from hstf.runtime.locks import exclusive
 from hstf.runtime.shards import Row
+from hstf.runtime.stamps import sha256_once
 from hstf.training.augmentations.acquisition import Acquisition
 from hstf.training.distributed import is_first_rank, process_group, rank, rank_count
 from hstf.training.gpu_cache import cache_cases
@@ -310,7 +311,7 @@ def training_fingerprint(
         "seed": source.seed,
         "files": files,
         "pseudo": [case.pseudo for case in cases],
-        "start": sha256_file(start) if start else None,
+        "start": sha256_once(start) if start else None,
         "channels": [[kind, how.model_dump(mode="json")] for kind, how in channels],
     }
     if config.heads:

@@ -20,7 +20,7 @@ from hstf.experiment.comparison import refuse_method
 from hstf.experiment.jobs import Job, Jobs, warmup_job
 from hstf.experiment.keys import Keys
 from hstf.experiment.layout import Layout
-from hstf.experiment.overrides import note_decisions, override_messages, overrides_in_force
+from hstf.experiment.overrides import note_decisions, override_messages
 from hstf.experiment.schedule import Schedule
 from hstf.runtime.errors import HstfError
 
@@ -43,12 +43,11 @@ ROUNDS = range(1, CONFIG.rounds + 1)
 PSEUDO_LABELLED = [number for number in ROUNDS if SCHEDULE.has_pseudo_labels(number)]
 
 
-def read_overrides():
-    """The manual overrides that are in force in each round. New decisions are bound to a pseudo-label first."""
+def bind_decisions():
+    """Bind new decisions of reviewers to the pseudo-labels that are there now."""
     cases = {case.case_id for case in SHEET.of(Split.UNLABELLED)}
-    if workflow.is_main_process and (problem := note_decisions(LAYOUT, SCHEDULE, cases)):
+    if problem := note_decisions(LAYOUT, SCHEDULE, cases):
         print(problem, file=sys.stderr)
-    return {number: overrides_in_force(LAYOUT, SCHEDULE, number, cases) for number in ROUNDS}
 
 
 try:
@@ -56,8 +55,10 @@ try:
     if CONFIG.phantom is None and workflow.is_main_process:
         refuse_missing_files(SHEET)
     refuse_few_patients(SHEET.of(Split.LABELLED), CONFIG.warmup.folds)
-    OVERRIDES = read_overrides()
+    if workflow.is_main_process:
+        bind_decisions()
     JOBS = Jobs(CONFIG, SHEET)
+    OVERRIDES = JOBS.overrides  # of each round; raises their errors before anything runs
     KEYS = Keys(JOBS)
     if workflow.is_main_process:
         KEYS.refuse_edited(JOBS.with_results())
@@ -196,13 +197,8 @@ def previous_labels(w):
     return [LAYOUT.labels_shard_table(number - 1, w.shard)]
 
 
-def shard_overrides(w):
-    in_force = OVERRIDES[int(w.round)]
-    return [in_force[case.case_id] for case in CASES[w.shard] if case.case_id in in_force]
-
-
 def override_files(w):
-    return [override.file for override in shard_overrides(w) if override.file is not None]
+    return [source.path for source in JOBS.sources(job_of("labels_shard", w))]
 
 
 def scored_pseudo_labels(w):

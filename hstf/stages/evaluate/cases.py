@@ -24,8 +24,9 @@ from hstf.imaging.volumes import Volume, read_image, write_like
 from hstf.method.inference import Prediction, Predictor
 from hstf.method.plr.calibration import prediction_rules
 from hstf.runtime.errors import HstfError
-from hstf.runtime.files import sha256_file, sha256_json
+from hstf.runtime.files import sha256_json
 from hstf.runtime.shards import CaseWork, run_shard
+from hstf.runtime.stamps import sha256_once
 from hstf.scoring.averages import finite_or_none, mean
 from hstf.scoring.documents import CaseScores
 from hstf.scoring.lesion_detection import CaseLesions, find_lesions
@@ -85,8 +86,8 @@ def _model_digests(context: StageContext) -> dict[str, str]:
     """Return the SHA-256 of everything that the model consists of."""
     digests = {}
     for name, path in _weights(context).items():
-        digests[f"weights of {name}"] = sha256_file(path)
-    digests["plan"] = sha256_file(context.layout.plan)
+        digests[f"weights of {name}"] = sha256_once(path)
+    digests["plan"] = sha256_once(context.layout.plan)
     rules = prediction_rules(context.config, context.layout)
     if rules is not None:
         digests["anatomy rules"] = sha256_json(rules.model_dump(mode="json"))
@@ -127,7 +128,7 @@ def _scan_digests(cases: Iterable[Case]) -> dict[Path, str]:
                 " Restore the files or correct the case sheet."
             )
         for path in paths:
-            digests[path] = sha256_file(path)
+            digests[path] = sha256_once(path)
     return digests
 
 
