@@ -85,7 +85,7 @@ def exclusive(path: Path, title: str) -> Iterator[None]:
 def is_first_process() -> bool:
     """Return whether this is the first of the processes that torchrun has started, or the only one.
 
-    The environment tells it before PyTorch is imported.
+    The environment states it before PyTorch is imported.
     """
     return os.environ.get("RANK", "0") == "0"
 
