@@ -1,21 +1,17 @@
-"""The jobs of an experiment: what each of them reads and writes.
+"""The jobs of an experiment: what each of them writes, and which jobs come before it.
 
 The rules of the workflow name the same files; ``tests/workflow/test_keys.py`` compares both. Here
 they are needed as plain values, because what a result was made from is recorded and compared, see
 :mod:`hstf.experiment.records`.
 """
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from hstf.config.experiment import Config
 from hstf.experiment.cases import Case, CaseSheet, Split, read_cases
-from hstf.experiment.comparison import cells_of, scaled_cases
-from hstf.experiment.dependencies import stage_parameters
 from hstf.experiment.layout import Layout
 from hstf.experiment.overrides import Override, overrides_in_force
 from hstf.experiment.schedule import Schedule
@@ -50,15 +46,6 @@ class Job:
         if self.part:
             words.append(self.part)
         return ".".join(words)
-
-
-@dataclass(frozen=True)
-class Source:
-    """A file that a person or another program wrote."""
-
-    name: str
-    """What the file is for the job, such as ``case_007/label``."""
-    path: Path
 
 
 class Jobs:
@@ -112,6 +99,20 @@ class Jobs:
     def key(self, job: Job) -> Path:
         """Return the file that makes Snakemake run a job whose results are not up to date."""
         return self.root(job) / KEY_FOLDER / f"{job.name}.json"
+
+    @cached_property
+    def overrides(self) -> dict[int, Mapping[str, Override]]:
+        """The manual overrides that are in force in each round."""
+        cases = {case.case_id for case in self.sheet.of(Split.UNLABELLED)}
+        rounds = range(1, self.schedule.last + 1)
+        layout = self.layout
+        return {r: overrides_in_force(layout, self.schedule, r, cases) for r in rounds}
+
+    def shard_overrides(self, job: Job) -> list[Override]:
+        """Return the overrides of the cases of a shard."""
+        in_force = self.overrides[job.round or 0]
+        cases = self.shards[job.part]
+        return [in_force[case.case_id] for case in cases if case.case_id in in_force]
 
     # --- what a job writes
 
@@ -297,110 +298,6 @@ class Jobs:
             jobs += self._results(number)
         return list(dict.fromkeys(jobs))
 
-    # --- what a job reads in addition
-
-    def sources(self, job: Job) -> list[Source]:
-        """Return the scans, labels and overrides that a job reads."""
-        match job.rule:
-            case "check":
-                return list(_training_files(self.sheet))
-            case "labels_shard":
-                return list(self._corrected_labels(job))
-            case "evaluate_shard":
-                return list(_test_files(self.shards[job.part]))
-            case "evaluate_scales":
-                return list(_test_files(self._scaled_cases()))
-            case "evaluate_table":
-                return self._withheld_labels(job.round or 0)
-            case "compare":
-                return list(self._cell_results())
-        return []
-
-    def facts(self, job: Job) -> dict[str, Any]:
-        """Return what the results of a job depend on in addition to files, as JSON values.
-
-        These are version and configuration of the stage, and the rows of the case sheet and of the
-        table of decisions that it uses.
-        """
-        number = job.round or 0
-        if job.rule == "export":
-            number = self.schedule.last
-        facts: dict[str, Any] = {"parameters": stage_parameters(self.config, job.stage, number)}
-        match job.rule:
-            case "check":
-                facts["cases"] = _rows_of(self.sheet.cases, self.config.modalities)
-            case "warmup_member" | "warmup_seed":
-                facts["patients"] = _patients(self.sheet.of(Split.LABELLED))
-            case "student_member":
-                facts["patients"] = _patients(self.sheet.of(Split.LABELLED))
-                facts["other_patients"] = self._other_patients(number)
-            case "preprocess_shard" | "refine_shard":
-                facts["cases"] = [case.case_id for case in self.shards[job.part]]
-            case "teacher_shard":
-                facts["cases"] = [case.case_id for case in self.shards[job.part]]
-                if self.schedule.rounds[number - 1].is_cross_fitted:
-                    facts["patients"] = _patients(self.sheet.of(Split.UNLABELLED))
-            case "refine_table":
-                section = self.config.for_round(number).refine
-                facts["accepted_fraction"] = section.accepted_fraction_in(number)
-            case "labels_shard":
-                facts["cases"] = [case.case_id for case in self.shards[job.part]]
-                facts["overrides"] = self._override_rows(job)
-            case "evaluate_shard":
-                cases = self.shards[job.part]
-                facts["patients"] = {case.case_id: [case.group, case.site] for case in cases}
-            case "evaluate_scales":
-                facts["scales"] = list(self.config.compare.scales) if self.config.compare else []
-        # What JSON cannot hold (tuples) would differ from what is read back.
-        return json.loads(json.dumps(facts))
-
-    def _other_patients(self, number: int) -> dict[str, str]:
-        if self.schedule.learns_from(number) == "labels":
-            return {}
-        return _patients(self.sheet.of(Split.UNLABELLED))
-
-    @cached_property
-    def overrides(self) -> dict[int, Mapping[str, Override]]:
-        """The manual overrides that are in force in each round."""
-        cases = {case.case_id for case in self.sheet.of(Split.UNLABELLED)}
-        rounds = range(1, self.schedule.last + 1)
-        layout = self.layout
-        return {r: overrides_in_force(layout, self.schedule, r, cases) for r in rounds}
-
-    def shard_overrides(self, job: Job) -> list[Override]:
-        """Return the overrides of the cases of a shard."""
-        in_force = self.overrides[job.round or 0]
-        cases = self.shards[job.part]
-        return [in_force[case.case_id] for case in cases if case.case_id in in_force]
-
-    def _override_rows(self, job: Job) -> list[dict[str, str]]:
-        rows = []
-        for override in self.shard_overrides(job):
-            row = {key: str(value) for key, value in asdict(override).items()}
-            del row["file"]  # a source: its content counts, not its name
-            rows.append(row)
-        return rows
-
-    def _corrected_labels(self, job: Job) -> Iterator[Source]:
-        for override in self.shard_overrides(job):
-            if override.file is not None:
-                yield Source(f"{override.case_id}/corrected", override.file)
-
-    def _scaled_cases(self) -> list[Case]:
-        if self.config.compare is None:
-            return []
-        return scaled_cases(self.config.compare, self.sheet.of(Split.TEST))
-
-    def _withheld_labels(self, number: int) -> list[Source]:
-        if not self.schedule.has_pseudo_labels(number):
-            return []
-        return list(_references(self.sheet.of(Split.UNLABELLED)))
-
-    def _cell_results(self) -> Iterator[Source]:
-        for cell in cells_of(self.config):
-            for path in cell.results:
-                yield Source(f"{cell.name}/{path.parent.parent.name}/{path.name}", path)
-
     def with_results(self) -> list[Job]:
         """Return all jobs whose results people may find in the folder of the experiment."""
         return [*self.all(), Job("evaluate_scales", self.schedule.last), Job("compare")]
@@ -421,45 +318,6 @@ class Jobs:
         for earlier in self.before(job):
             self._add(earlier, ordered)
         ordered[job] = None
-
-
-def _rows_of(cases: Iterable[Case], modalities: Iterable[str]) -> dict[str, list[str]]:
-    """Return the rows of the labelled and unlabelled cases, and the columns of the images."""
-    rows = {"": list(modalities)}
-    for case in cases:
-        if case.split is not Split.TEST:
-            label = case.label_file if case.split is Split.LABELLED else None
-            rows[case.case_id] = [case.split, case.group, *case.image_files, label or ""]
-    return rows
-
-
-def _patients(cases: Iterable[Case]) -> dict[str, str]:
-    return {case.case_id: case.group for case in cases}
-
-
-def _training_files(sheet: CaseSheet) -> Iterator[Source]:
-    for case in sheet.cases:
-        if case.split is not Split.TEST:
-            yield from _images(case)
-        if case.split is Split.LABELLED:
-            yield Source(f"{case.case_id}/label", case.training_label)
-
-
-def _test_files(cases: Iterable[Case]) -> Iterator[Source]:
-    for case in cases:
-        yield from _images(case)
-        yield from _references([case])
-
-
-def _references(cases: Iterable[Case]) -> Iterator[Source]:
-    for case in cases:
-        if case.reference is not None:
-            yield Source(f"{case.case_id}/label", case.reference)
-
-
-def _images(case: Case) -> Iterator[Source]:
-    for channel, path in enumerate(case.images):
-        yield Source(f"{case.case_id}/image_{channel}", path)
 
 
 def warmup_job(member: str) -> Job:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hstf.experiment.job_inputs import facts_of, sources_of
 from hstf.experiment.jobs import KEY_FOLDER, Job, Jobs
 from hstf.experiment.records import (
     CHANGED,
@@ -150,7 +151,7 @@ class Keys:
 
     def _differences(self, job: Job, record: JobRecord, before: dict[str, str]) -> list[str]:
         """Describe what the job would read now that it did not read then."""
-        facts = self.jobs.facts(job)
+        facts = facts_of(self.jobs, job)
         sources = self._sources(job, record)
         if job_key(facts, sources, before) == record.key:
             return []
@@ -168,7 +169,7 @@ class Keys:
         digests = {}
         touched = {}
         newest = 0
-        for source in self.jobs.sources(job):
+        for source in sources_of(self.jobs, job):
             stamp = stamp_of(source.path)
             newest = max(newest, stamp.modified if stamp else 0)
             known = record.sources.get(source.name)

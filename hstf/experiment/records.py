@@ -16,7 +16,8 @@ from typing import Any, ClassVar
 
 import hstf
 from hstf.config.load import load_config
-from hstf.experiment.jobs import Job, Jobs, Source, job_of_command
+from hstf.experiment.job_inputs import Source, facts_of, sources_of
+from hstf.experiment.jobs import Job, Jobs, job_of_command
 from hstf.experiment.provenance import code_sha256, commit, packages
 from hstf.runtime.documents import Document
 from hstf.runtime.errors import HstfError, join_problems
@@ -74,7 +75,7 @@ def job_key(facts: Mapping[str, Any], sources: Mapping[str, str], before: Mappin
     """Return the SHA-256 of everything that a job depends on.
 
     Args:
-        facts: of :meth:`hstf.experiment.jobs.Jobs.facts`.
+        facts: of :func:`hstf.experiment.job_inputs.facts_of`.
         sources: SHA-256 of each source by its name.
         before: digest of each job whose results are read.
     """
@@ -106,8 +107,8 @@ def recorded(jobs: Jobs, job: Job) -> Iterator[None]:
     with exclusive(path.with_suffix(".lock"), job.name):
         refuse_edited_results(jobs, job)
         before = _results_before(jobs, job)
-        facts = jobs.facts(job)
-        sources = jobs.sources(job)
+        facts = facts_of(jobs, job)
+        sources = sources_of(jobs, job)
         stamps = [stamp_of(source.path) for source in sources]
         path.unlink(missing_ok=True)
         yield

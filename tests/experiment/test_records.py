@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from support.training_files import write_experiment
 
+from hstf.experiment.job_inputs import sources_of
 from hstf.experiment.jobs import Job, Jobs, job_of_command
 from hstf.experiment.keys import Keys
 from hstf.experiment.records import CHANGED, read_record, recorded, source_digests
@@ -25,7 +26,7 @@ def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Jobs:
     monkeypatch.chdir(tmp_path)
     config, _ = write_experiment(tmp_path, output="results")
     jobs = Jobs(config)
-    for source in jobs.sources(CHECK):
+    for source in sources_of(jobs, CHECK):
         source.path.parent.mkdir(parents=True, exist_ok=True)
         source.path.write_text(source.name)
     write_results(jobs, CHECK)

@@ -13,6 +13,7 @@ import pytest
 from support.workspace import ROOT, Workspace
 
 from hstf.config.load import load_config
+from hstf.experiment.job_inputs import sources_of
 from hstf.experiment.jobs import Job, Jobs
 from hstf.experiment.keys import Keys
 from hstf.experiment.records import recorded
@@ -72,7 +73,7 @@ def test_jobs_name_the_files_of_the_rules(experiment: Workspace) -> None:
         for job in jobs.all():
             found = rules.pop(jobs.key(job).name)
             assert set(map(str, jobs.outputs(job))) == found["outputs"], job
-            named = {str(source.path) for source in jobs.sources(job)}
+            named = {str(source.path) for source in sources_of(jobs, job)}
             for earlier in jobs.before(job):
                 files = set(map(str, jobs.outputs(earlier)))
                 assert files & found["inputs"], (job, earlier)
@@ -170,6 +171,16 @@ def test_workflow_reruns_after_rows_were_swapped(experiment: Workspace, old: str
     assert experiment.jobs()["check"] == 1
     edit_sheet(experiment, (old, "X"), (new, old), ("X", new))
     assert experiment.jobs() == {}
+
+
+def test_keys_run_the_evaluation_after_test_rows_changed_places(experiment: Workspace) -> None:
+    """The tables of the scores have the order of the sheet."""
+    sheet = experiment.folder / "cases.csv"
+    *rows, first, second = sheet.read_text().splitlines()
+    sheet.write_text("\n".join([*rows, second, first]) + "\n")
+    because = reasons(experiment)
+    assert because["evaluate.round_0.test_0"] == ["patients changed"]
+    assert "check" not in because
 
 
 @pytest.mark.parametrize("name", ["case_004.nii.gz", "case_001_label.nii.gz"])

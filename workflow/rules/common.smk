@@ -17,6 +17,7 @@ from hstf.experiment.cases import (
     refuse_no_test_cases,
 )
 from hstf.experiment.comparison import refuse_method
+from hstf.experiment.job_inputs import sources_of
 from hstf.experiment.jobs import Job, Jobs, warmup_job
 from hstf.experiment.keys import Keys
 from hstf.experiment.layout import Layout
@@ -198,7 +199,7 @@ def previous_labels(w):
 
 
 def override_files(w):
-    return [source.path for source in JOBS.sources(job_of("labels_shard", w))]
+    return [source.path for source in sources_of(JOBS, job_of("labels_shard", w))]
 
 
 def scored_pseudo_labels(w):
