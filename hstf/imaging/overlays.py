@@ -24,17 +24,19 @@ COLOURS = np.array(
         (0, 0, 0),
         (230, 75, 53),
         (77, 187, 213),
-        (0, 160, 135),
+        (120, 180, 60),
         (240, 205, 70),
         (145, 130, 220),
         (243, 155, 127),
         (200, 90, 160),
-        (120, 180, 60),
+        (0, 160, 135),
         (60, 110, 200),
     ],
     np.float32,
 )
-"""RGB colour of each class. Classes after the last colour start again at the second one."""
+"""RGB colour of each class. Classes after the last colour start again at the second one.
+
+Neighbours differ in hue also as thin outlines: blue is not followed by teal."""
 LOW_WEIGHT_COLOUR = np.array((255, 60, 30), np.float32)
 
 
