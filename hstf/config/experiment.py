@@ -71,8 +71,9 @@ class Config(Section):
     """Rounds of self-training after the warm-up."""
     rounds_overrides: dict[int, dict[str, Any]] = {}
     """Sections that differ in a round: ``{2: {refine: {...}}}``. All other keys stay the same."""
-    shard_size: int = Field(100, ge=1)
-    """Number of cases in one job of a stage that works case by case."""
+    shard_size: int | None = Field(None, ge=1)
+    """Number of cases in one job of a stage that works case by case. null: 100, and 500 if a split
+    has more than 20,000 cases."""
     overrides: str | None = None
     """Folder of manual overrides: ``round_<r>/<case_id>.nii.gz`` and ``decisions.csv``. Voxels with
     the value of ``ignore`` get no weight. null: ``overrides/<experiment>``."""

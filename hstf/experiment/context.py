@@ -44,7 +44,7 @@ class StageContext:
     """Name of the experiment, for texts."""
     _of_round: Callable[[int], Config]
     _read_sheet: Callable[[], CaseSheet]
-    _shard_size: int
+    _shard_size: int | None
 
     @classmethod
     def of(cls, config: Config, stage: str, number: int = 0) -> "StageContext":

@@ -24,7 +24,7 @@ CONFIG = """\
 experiment: many
 cases: {folder}/cases.csv
 rounds: {rounds}
-shard_size: {shard_size}
+{shard_size}
 """
 
 
@@ -38,7 +38,7 @@ class DryRun:
     jobs: int
 
 
-def make_experiment(folder: Path, unlabelled: int, rounds: int, shard_size: int) -> None:
+def make_experiment(folder: Path, unlabelled: int, rounds: int, shard_size: int | None) -> None:
     """Write a configuration, a case sheet and empty scans to ``folder``."""
     splits = ["labelled"] * 50 + ["test"] * 200 + ["unlabelled"] * unlabelled
     rows = ["case_id,image,label,split"]
@@ -52,7 +52,11 @@ def make_experiment(folder: Path, unlabelled: int, rounds: int, shard_size: int)
         rows.append(f"case_{number:05d},{image},{label},{split}")
     (folder / "cases.csv").write_text("\n".join(rows) + "\n")
     (folder / "config.yaml").write_text(
-        CONFIG.format(folder=folder, rounds=rounds, shard_size=shard_size)
+        CONFIG.format(
+            folder=folder,
+            rounds=rounds,
+            shard_size=f"shard_size: {shard_size}" if shard_size else "",
+        )
     )
 
 
@@ -95,7 +99,7 @@ def main() -> None:
     )
     parser.add_argument("--cases", type=int, default=10_000, help="number of unlabelled cases")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--shard-size", type=int, default=100)
+    parser.add_argument("--shard-size", type=int, help="default: as the workflow chooses")
     parser.add_argument("--finished", action="store_true", help="with the results of all jobs")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

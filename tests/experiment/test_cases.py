@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hstf.config.experiment import Config
-from hstf.experiment.cases import CaseSheet, Split, read_cases
+from hstf.experiment.cases import Case, CaseSheet, Split, read_cases
 from hstf.runtime.errors import HstfError
 
 HEADER = "case_id,image,label,split,group,site\n"
@@ -187,6 +187,16 @@ def test_shards_have_a_fixed_size(tmp_path: Path) -> None:
     assert all(
         longer[name] == part for name, part in list(sheet.shards(Split.UNLABELLED, 2).items())[:2]
     )
+
+
+@pytest.mark.parametrize(("count", "largest"), [(250, 100), (20_000, 100), (20_001, 500)])
+def test_shards_without_a_size_are_larger_for_many_cases(count: int, largest: int):
+    cases = [
+        Case(f"u{number}", ("a.nii",), None, Split.UNLABELLED, "", "") for number in range(count)
+    ]
+    shards = CaseSheet(tuple(cases)).shards(Split.UNLABELLED, None)
+    assert max(len(part) for part in shards.values()) == largest
+    assert sum(len(part) for part in shards.values()) == count
 
 
 def test_withheld_labels_reveal_unlabelled_cases_only(
