@@ -6,6 +6,7 @@ An affine ``(4, 4)`` maps voxel indices to millimetres (RAS+).
 from collections.abc import Sequence
 from itertools import product
 
+import nibabel as nib
 import numpy as np
 from nibabel.orientations import apply_orientation, io_orientation
 
@@ -103,6 +104,21 @@ def corner_distance(
     offsets = np.array(corners, dtype=float) @ difference.T
     distances = np.linalg.norm(offsets[:, :3], axis=1)
     return float(distances.max())
+
+
+def second_geometry(header: nib.Nifti1Header) -> np.ndarray | None:
+    """Return the affine of the qform if a header also has an sform, which is used instead.
+
+    Returns:
+        ``(4, 4)``; None if the header has at most one of them, or if the qform is not valid.
+    """
+    if not (int(header["qform_code"]) and int(header["sform_code"])):
+        return None
+    try:
+        affine = np.asarray(header.get_qform(), dtype=float)
+    except ValueError:  # not a rotation
+        return None
+    return None if affine_problem(affine) else affine
 
 
 def geometry_mismatch(

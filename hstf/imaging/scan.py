@@ -6,6 +6,7 @@ import math
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
@@ -14,9 +15,11 @@ import numpy as np
 from nibabel.arrayproxy import ArrayProxy
 from pydantic import Field
 
-from hstf.imaging.affines import affine_problem, spacing_of
+from hstf.imaging.affines import affine_problem, second_geometry, spacing_of
 from hstf.imaging.header_text import identifying_fields
+from hstf.imaging.intensity import LOWER_PERCENTILE, MINIMUM_EMPTY_CORNERS, UPPER_PERCENTILE
 from hstf.imaging.itk import identifying_metadata
+from hstf.imaging.itk_headers import read_itk_header
 from hstf.imaging.spacing import Spacing
 from hstf.imaging.volumes import error_text, is_label, is_nifti, open_nifti, refuse_bomb
 from hstf.runtime.documents import Part
@@ -29,6 +32,10 @@ MAXIMUM_EXTRA_BYTES = 64 << 20
 """Upper bound for the bytes after the last voxel that are read: a gzip bomb would take hours."""
 MAXIMUM_INVALID_VALUES = 20
 """Number of invalid label values that are listed."""
+SAMPLE_VOXELS = 200_000
+"""Number of voxels, about, from which percentiles are computed."""
+MAXIMUM_DISTINCT = 16
+"""Number of whole values up to which a scan may be a label map."""
 
 
 class Scan(Part):
@@ -48,8 +55,16 @@ class Scan(Part):
     """Direction in which each array axis grows, for instance RAS."""
     codes: tuple[int, int] = (0, 0)
     """qform_code and sform_code."""
+    second_affine: tuple[tuple[float, ...], ...] = ()
+    """The affine of the qform, if the header also has another one, of the sform, which is used."""
+    has_spacing: bool = True
+    """Whether the header states voxel sizes that the affine can be made from."""
+    has_orientation: bool = True
+    """Whether the header states the directions of the axes in the patient."""
     unit: str = ""
-    """Spatial unit: mm, meter, micron or unknown."""
+    """Spatial unit: mm, meter, micron, unknown, or another one of NRRD or MetaImage."""
+    modality: str = ""
+    """Modality that the header states: ct, mr, us or pet; mostly it states none."""
     dtype: str = ""
     minimum: float = math.nan
     """Minimum of the finite values, scaled by slope and intercept. NaN for labels."""
@@ -57,6 +72,14 @@ class Scan(Part):
     """Maximum of the finite values, scaled by slope and intercept. NaN for labels."""
     non_finite: int = 0
     """Number of voxels that are NaN or infinite as float32."""
+    percentiles: tuple[float, ...] = ()
+    """0.5th, 50th and 99.5th percentile of a sample of the voxels that are not empty background.
+    Not computed for labels."""
+    filled: float = 1.0
+    """Fraction of the sample that is not empty background."""
+    distinct: int = 0
+    """Number of different values of the sample, if all are whole numbers and at most
+    :data:`MAXIMUM_DISTINCT` are different; otherwise 0."""
     values: dict[str, int] = Field(default_factory=dict)
     """Number of voxels of each label value, and of the first few invalid values."""
     identifying: tuple[str, ...] = ()
@@ -74,9 +97,26 @@ class Scan(Part):
         return np.asarray(self.affine, dtype=float)
 
     @property
+    def matrices(self) -> list[np.ndarray]:
+        """All affines of the header: the one that is used, and the other one if there are two."""
+        others = [np.asarray(self.second_affine, dtype=float)] if self.second_affine else []
+        return [self.matrix, *others]
+
+    @property
     def spacing(self) -> Spacing:
         """Voxel size (mm) along each array axis."""
         return spacing_of(self.matrix)
+
+
+def scan_header(path: Path) -> Scan:
+    """Read only the header of a file. A problem of the file is part of the result."""
+    try:
+        image = _open(path)
+        return Scan(**_header_facts(path, image, _stored_pixdim(path, image)))
+    except HstfError as error:
+        return Scan(problem=str(error).removeprefix(f"{path}: "))
+    except (OSError, EOFError, zlib.error) as error:
+        return Scan(problem=f"truncated or damaged ({error_text(error)}).")
 
 
 def scan_file(
@@ -92,13 +132,18 @@ def scan_file(
         label: whether the file is a label map.
     """
     try:
-        image = open_nifti(path)
-        problem = affine_problem(np.asarray(image.affine))
-        if problem:
-            raise HstfError(f"{path}: {problem}.")
-        return _scan(path, image, label)
+        return _scan(path, _open(path), label)
     except HstfError as error:
         return Scan(problem=str(error).removeprefix(f"{path}: "))
+
+
+def _open(path: Path) -> nib.Nifti1Image:
+    """Open a 3D volume whose affine can place voxels in space."""
+    image = open_nifti(path)
+    problem = affine_problem(np.asarray(image.affine))
+    if problem:
+        raise HstfError(f"{path}: {problem}.")
+    return image
 
 
 def _scan(
@@ -106,11 +151,10 @@ def _scan(
     image: nib.Nifti1Image,
     label: bool,
 ) -> Scan:
-    summary = _LabelSummary() if label else _ImageSummary()
     shape = tuple(map(int, image.shape[:3]))
+    summary = _LabelSummary() if label else _ImageSummary(shape)
     layout = (shape, image.get_data_dtype().str)
     voxels_hash = hashlib.sha256(repr(layout).encode())
-    pixdim: tuple[float, ...] = spacing_of(image.affine)
     extra_bytes = 0
     identifying = identifying_fields(image.header)
     try:
@@ -125,6 +169,7 @@ def _scan(
             else:  # ITK decompresses the file as a whole
                 refuse_bomb(path, image, label)
                 identifying = identifying_metadata(path)
+                pixdim = _stored_pixdim(path, image)
                 voxels = np.ravel(image.dataobj, order="F")
                 voxels_hash.update(voxels.data)
                 summary.add(voxels)
@@ -132,22 +177,58 @@ def _scan(
     except (OSError, EOFError, zlib.error) as error:
         raise HstfError(f"{path}: truncated or damaged ({error_text(error)}).") from error
     return Scan(
-        shape=shape,
-        affine=tuple(map(tuple, image.affine.tolist())),
-        orientation="".join(nib.aff2axcodes(image.affine)),
-        pixdim=pixdim,
-        codes=(
-            int(image.header["qform_code"]),
-            int(image.header["sform_code"]),
-        ),
-        unit=_unit(image.header),
-        dtype=str(image.get_data_dtype().newbyteorder("=")),
+        **_header_facts(path, image, pixdim),
         identifying=identifying,
         extra_bytes=extra_bytes,
         sha256=file.digest.hexdigest(),
         voxels_sha256=voxels_hash.hexdigest(),
         **summary.facts(),
     )
+
+
+def _header_facts(path: Path, image: nib.Nifti1Image, pixdim: tuple[float, ...]) -> dict[str, Any]:
+    """Return what the header of a file states.
+
+    Args:
+        path: the file.
+        image: the file, opened.
+        pixdim: voxel sizes as stored.
+    """
+    header = image.header
+    codes = (int(header["qform_code"]), int(header["sform_code"]))
+    second = second_geometry(header)
+    facts = {
+        "shape": tuple(map(int, image.shape[:3])),
+        "affine": tuple(map(tuple, image.affine.tolist())),
+        "orientation": "".join(nib.aff2axcodes(image.affine)),
+        "pixdim": pixdim,
+        "codes": codes,
+        "second_affine": () if second is None else tuple(map(tuple, second.tolist())),
+        "dtype": str(image.get_data_dtype().newbyteorder("=")),
+    }
+    if is_nifti(path):
+        has_sizes = all(0 < size < math.inf for size in pixdim)
+        return facts | {
+            "has_spacing": has_sizes or codes[1] > 0,
+            "has_orientation": any(codes),
+            "unit": _unit(header),
+        }
+    stated = read_itk_header(path)
+    return facts | {
+        "has_spacing": stated.has_spacing,
+        "has_orientation": stated.has_orientation,
+        "unit": stated.unit,
+        "modality": stated.modality,
+    }
+
+
+def _stored_pixdim(path: Path, image: nib.Nifti1Image) -> tuple[float, ...]:
+    """Return the voxel sizes as the file states them, before nibabel corrects them."""
+    if not is_nifti(path):
+        return spacing_of(image.affine)
+    with path.open("rb") as binary:
+        file = _HashedFile(binary)
+        return _raw_pixdim(_unpack(file) if path.suffix.lower() == ".gz" else file, image)
 
 
 class _Readable(Protocol):
@@ -249,14 +330,23 @@ def _drain(stream: _Readable) -> int:
 
 
 class _ImageSummary:
-    """Range of the finite values, and number of all others. Overflow of float32 is infinite."""
+    """Range and percentiles of the finite values, and number of all others.
 
-    def __init__(self) -> None:
+    Overflow of float32 is infinite. Percentiles are those of a regular sample.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
         self.minimum = math.inf
         self.maximum = -math.inf
         self.non_finite = 0
+        self.step = _sampling_step(shape)
+        self.corner_indices = _corner_indices(shape)
+        self.samples: list[np.ndarray] = []
+        self.corners: list[np.ndarray] = []
+        self.seen = 0
 
     def add(self, values: np.ndarray) -> None:
+        self._sample(values)
         low = float(values.min())  # NaN if any value is NaN
         high = float(values.max())
         if not (low >= -FLOAT32_MAXIMUM and high <= FLOAT32_MAXIMUM):
@@ -269,12 +359,62 @@ class _ImageSummary:
         self.minimum = min(self.minimum, low)
         self.maximum = max(self.maximum, high)
 
+    def _sample(self, values: np.ndarray) -> None:
+        """Keep the voxels of the sample, and the corners of the volume."""
+        offset = -self.seen % self.step
+        self.samples.append(values[offset :: self.step].astype(np.float64))
+        here = self.corner_indices - self.seen
+        here = here[(here >= 0) & (here < values.size)]
+        self.corners.append(values[here].astype(np.float64))
+        self.seen += values.size
+
     def facts(self) -> dict[str, Any]:
         return {
             "minimum": self.minimum,
             "maximum": self.maximum,
             "non_finite": self.non_finite,
+            **self._distribution(),
         }
+
+    def _distribution(self) -> dict[str, Any]:
+        values = np.concatenate(self.samples)
+        values = values[np.abs(values) <= FLOAT32_MAXIMUM]
+        if not values.size:
+            return {}
+        empty = self._empty_value()
+        filled = values if empty is None else values[values != empty]
+        distinct = np.unique(values)
+        is_few = len(distinct) <= MAXIMUM_DISTINCT and np.all(distinct == np.rint(distinct))
+        counted = filled if filled.size else values
+        percentiles = np.percentile(counted, (LOWER_PERCENTILE, 50, UPPER_PERCENTILE))
+        return {
+            "percentiles": tuple(percentiles.tolist()),
+            "filled": filled.size / values.size,
+            "distinct": len(distinct) if is_few else 0,
+        }
+
+    def _empty_value(self) -> float | None:
+        """Return the value of the empty background, as :mod:`hstf.imaging.intensity` defines it."""
+        counts = Counter(np.concatenate(self.corners).tolist())
+        value, count = counts.most_common(1)[0]
+        is_background = value in (0, self.minimum)
+        return value if count >= MINIMUM_EMPTY_CORNERS and is_background else None
+
+
+def _sampling_step(shape: tuple[int, ...]) -> int:
+    """Return a step over the voxels of a file that meets all rows and columns alike."""
+    voxels = math.prod(shape)
+    step = max(1, voxels // SAMPLE_VOXELS)
+    while math.gcd(step, voxels) > 1:
+        step += 1
+    return step
+
+
+def _corner_indices(shape: tuple[int, ...]) -> np.ndarray:
+    """Return the positions of the eight corners in the order of the voxels in a file."""
+    ends = [sorted({0, size - 1}) for size in shape]
+    corners = np.array(list(product(*ends))).T
+    return np.ravel_multi_index(tuple(corners), shape, order="F")
 
 
 class _LabelSummary:

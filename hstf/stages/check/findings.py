@@ -2,22 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from hstf.experiment.cases import Case
+from hstf.imaging.guards import Issue, Level
 from hstf.imaging.scan import Scan
 
 SHEET = "case sheet"
 """The file of a finding that is about the case sheet."""
-
-
-class Level(StrEnum):
-    """How serious a finding is. An error stops the workflow."""
-
-    ERROR = "error"
-    WARNING = "warning"
-    OK = "ok"
 
 
 @dataclass(frozen=True)
@@ -62,6 +54,10 @@ class Source:
     def warning(self, found: str, expected: str, what_to_do: str) -> Finding:
         """Return a warning about this file."""
         return self._finding(Level.WARNING, found, expected, what_to_do)
+
+    def of(self, issue: Issue) -> Finding:
+        """Return an issue of this file as a finding."""
+        return self._finding(issue.level, issue.found, issue.expected, issue.what_to_do)
 
     def ok(self) -> Finding:
         """Return the finding of a file without problems."""

@@ -4,18 +4,13 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
 from hstf.config.experiment import Config
 from hstf.experiment.cases import Case, CaseSheet, Split
 from hstf.imaging.affines import corner_distance
+from hstf.imaging.guards import header_issues, image_issues, unreadable
 from hstf.imaging.scan import MAXIMUM_INVALID_VALUES, Scan
 from hstf.runtime.errors import few, numbers
 from hstf.stages.check.findings import SHEET, Finding, Level, Scans, Source
-
-MAXIMUM_SPACING_MM = 20.0
-MINIMUM_VOXELS = 4
-"""Along each axis."""
 
 
 def sources(sheet: CaseSheet, config: Config) -> list[Source]:
@@ -80,78 +75,15 @@ def _sheet_warning(found: str, expected: str, what_to_do: str, case_id: str = ""
 
 
 def _file_findings(source: Source, scan: Scan, config: Config) -> Iterator[Finding]:
-    if scan.problem:
-        yield source.error(
-            scan.problem.rstrip("."),
-            "a valid 3D NIfTI file",
-            "Export or copy the file again, or remove the case from the case sheet.",
-        )
-        return
-    yield from _spacing_findings(source, scan)
-    yield from _header_findings(source, scan)
-    if source.is_label:
-        yield from _label_findings(source, scan, config)
+    if not source.is_label:
+        for issue in image_issues(scan, config.modalities[source.column]):
+            yield source.of(issue)
+    elif scan.problem:
+        yield source.of(unreadable(scan))
     else:
-        yield from _image_findings(source, scan)
-
-
-def _spacing_findings(source: Source, scan: Scan) -> Iterator[Finding]:
-    if not all(0 < size < np.inf for size in scan.pixdim):
-        found = f"voxel sizes {numbers(scan.pixdim)} in the header (pixdim)"
-        expected = "positive voxel sizes"
-        if scan.codes[1]:
-            yield source.warning(found, expected, "The sform is used instead. Correct the header.")
-        else:
-            advice = "There is no sform that could be used instead. Correct the header."
-            yield source.error(found, expected, advice)
-    if max(scan.spacing) > MAXIMUM_SPACING_MM:
-        yield source.warning(
-            f"spacing {numbers(scan.spacing)} mm",
-            f"at most {MAXIMUM_SPACING_MM:g} mm",
-            "Check the units in the header.",
-        )
-    if min(scan.shape) < MINIMUM_VOXELS:
-        yield source.warning(
-            f"shape {numbers(scan.shape)}",
-            f"at least {MINIMUM_VOXELS} voxels along each axis",
-            "Check that the file is a volume and not a slice or a localiser.",
-        )
-
-
-def _header_findings(source: Source, scan: Scan) -> Iterator[Finding]:
-    if not any(scan.codes):
-        yield source.warning(
-            "neither sform nor qform, so left and right may be swapped",
-            "an affine that places the voxels in space",
-            "Convert the file again from DICOM.",
-        )
-    if scan.unit in ("meter", "micron"):
-        yield source.warning(
-            f"lengths in {scan.unit}",
-            "mm",
-            "The affine is read as mm. Correct the header if it is not in mm.",
-        )
-    if scan.extra_bytes:
-        yield source.warning(
-            f"{scan.extra_bytes} bytes after the last voxel",
-            f"only the voxels of shape {numbers(scan.shape)}",
-            "Check the shape in the header.",
-        )
-
-
-def _image_findings(source: Source, scan: Scan) -> Iterator[Finding]:
-    if scan.non_finite:
-        yield source.error(
-            f"{scan.non_finite} voxels that are NaN or infinite",
-            "finite values",
-            "If they mark the empty background, replace them by its value.",
-        )
-    elif scan.minimum == scan.maximum:
-        yield source.error(
-            f"a constant image: every voxel is {scan.minimum:g}",
-            "an image with contrast",
-            "Export the image again, or remove the case from the case sheet.",
-        )
+        for issue in header_issues(scan):
+            yield source.of(issue)
+        yield from _label_findings(source, scan, config)
 
 
 def _label_findings(source: Source, scan: Scan, config: Config) -> Iterator[Finding]:

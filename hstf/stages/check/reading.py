@@ -15,7 +15,7 @@ from hstf.runtime.progress import Progress
 from hstf.runtime.stamps import Stamp, remember, stamp_of
 from hstf.stages.check.findings import Source
 
-CACHE_VERSION = 3
+CACHE_VERSION = 4
 CACHE_SECONDS = 60.0
 """Time after which the cache is saved again during a long run."""
 DIED = Scan(
