@@ -121,6 +121,26 @@ def second_geometry(header: nib.Nifti1Header) -> np.ndarray | None:
     return None if affine_problem(affine) else affine
 
 
+def geometry_distance(
+    affines: Sequence[np.ndarray],
+    image_affines: Sequence[np.ndarray],
+    shape: Sequence[int],
+) -> float:
+    """Return the distance (mm) of the corners of two files whose headers may have two geometries.
+
+    Programs differ in which geometry they use and write. So the geometry that is used of one file
+    may be any geometry of the other one.
+
+    Args:
+        affines: affines of a file, the one that is used first.
+        image_affines: affines of another file, the one that is used first.
+        shape: shape of both files.
+    """
+    pairs = [(affines[0], other) for other in image_affines]
+    pairs += [(other, image_affines[0]) for other in affines[1:]]
+    return min(corner_distance(first, second, shape) for first, second in pairs)
+
+
 def geometry_mismatch(
     shape: Sequence[int],
     affine: np.ndarray,

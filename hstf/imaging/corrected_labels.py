@@ -10,9 +10,8 @@ from nibabel.orientations import aff2axcodes
 
 from hstf.config.experiment import Config
 from hstf.experiment.cases import Case
-from hstf.imaging.affines import geometry_mismatch
 from hstf.imaging.label_values import IGNORED, class_indices
-from hstf.imaging.volumes import Volume, open_nifti, read_label
+from hstf.imaging.volumes import Volume, blank_volume, grid_mismatch, read_label
 from hstf.runtime.errors import HstfError
 
 UNLIKE = 0.5
@@ -51,17 +50,17 @@ def examine_corrected_label(
             reviewer has confirmed the corrected label, so that it is not compared.
     """
     try:
-        image = open_nifti(case.images[0])
+        image = blank_volume(case.images[0])
         label = read_label(path)
     except HstfError as error:
         return Findings([str(error)])
     problems = []
     tolerance = config.check.affine_tolerance_mm
-    affine = np.asarray(image.affine)
-    mismatch = geometry_mismatch(label.data.shape, label.affine, image.shape[:3], affine, tolerance)
+    mismatch = grid_mismatch(label, image, tolerance)
     if mismatch:
+        advice = _axes_advice(label, image.data.shape, image.affine)
         problems.append(
-            f"{path}: {mismatch}, {case.images[0]}.{_axes_advice(label, image.shape[:3], affine)}"
+            f"{path}: {mismatch}, {case.images[0]}.{advice}"
             " Save the correction with the geometry of the image"
         )
     known = set(config.labels.values())

@@ -18,7 +18,12 @@ from typing import BinaryIO, cast
 import nibabel as nib
 import numpy as np
 
-from hstf.imaging.affines import affine_problem, spacing_of
+from hstf.imaging.affines import (
+    affine_problem,
+    geometry_distance,
+    second_geometry,
+    spacing_of,
+)
 from hstf.imaging.header_text import remove_text
 from hstf.imaging.itk import ONE_FILE, READERS, detached_data_problem, open_itk
 from hstf.imaging.spacing import Spacing
@@ -58,6 +63,12 @@ class Volume:
     def spacing(self) -> Spacing:
         """Voxel size (mm) along each array axis."""
         return spacing_of(self.affine)
+
+    @property
+    def affines(self) -> list[np.ndarray]:
+        """All affines of the header: the one that is used, and the other one if there are two."""
+        second = second_geometry(self.header)
+        return [self.affine] if second is None else [self.affine, second]
 
 
 def suffix_of(path: Path) -> str:
@@ -311,6 +322,31 @@ def _read(
             f" ({error_text(error)})."
         ) from error
     return Volume(data, affine, image.header)
+
+
+def grid_mismatch(volume: Volume, image: Volume, tolerance_mm: float) -> str | None:
+    """Describe how the voxels of a volume differ in shape or position from those of an image.
+
+    If a header has two geometries, either of them may match.
+
+    Args:
+        volume: a label, or another image.
+        image: the image.
+        tolerance_mm: maximum distance (mm) of the corners.
+
+    Returns:
+        The rest of a sentence that starts with the name of the file; None if the voxels match.
+    """
+    shape = volume.data.shape
+    if shape != image.data.shape:
+        return f"has shape {shape}, the image {image.data.shape}"
+    distance = geometry_distance(volume.affines, image.affines, shape)
+    if distance > tolerance_mm:
+        return (
+            f"has an affine that puts corner voxels up to {distance:.4g} mm away from"
+            " those of the image"
+        )
+    return None
 
 
 def refuse_bomb(

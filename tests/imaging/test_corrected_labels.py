@@ -91,6 +91,24 @@ def test_examine_names_flipped_axes(tmp_path: Path) -> None:
     assert "Its axes are LAS, expected RAS: they look transposed or flipped." in problem
 
 
+@pytest.mark.parametrize("used", ["sform", "qform"])
+def test_examine_accepts_either_geometry_of_the_image(tmp_path: Path, used: str) -> None:
+    """ITK writes the qform of an image into its label, nibabel the sform."""
+    corrected = pseudo_label()
+    geometries = {"sform": np.eye(4), "qform": np.eye(4)}
+    geometries["qform"][:3, 3] = 10, -5, 3
+    found = examine(tmp_path, corrected, geometries[used])
+    assert bool(found.problems) == (used == "qform")
+    image = nib.load(tmp_path / "image.nii.gz")
+    image.set_qform(geometries["qform"], 1)
+    image.set_sform(geometries["sform"], 2)
+    nib.save(image, tmp_path / "two.nii.gz")
+    case = Case("a", (str(tmp_path / "two.nii.gz"),), None, Split.UNLABELLED, "a", "")
+    config = Config.model_validate({"labels": VALUES})
+    path = tmp_path / "corrected.nii.gz"
+    assert examine_corrected_label(config, case, path, tmp_path / "pseudo.nii.gz") == Findings()
+
+
 def test_examine_compares_nothing_that_is_confirmed(tmp_path: Path) -> None:
     examine(tmp_path, np.zeros(SHAPE, np.uint8))
     image = str(tmp_path / "image.nii.gz")

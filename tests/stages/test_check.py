@@ -147,6 +147,63 @@ def test_check_compares_the_grids_of_channels(data: Data) -> None:
     )
 
 
+def two_geometries(path: Path, qform: np.ndarray) -> None:
+    image = nib.load(path)
+    image.set_qform(qform, 1)
+    image.set_sform(image.affine, 2)
+    nib.save(image, path)
+
+
+def test_check_accepts_a_label_with_either_geometry(
+    data: Data, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Programs of ITK write the qform of the image into the label, others the sform."""
+    qform = AFFINE.copy()
+    qform[:3, 3] += 10, -5, 3
+    two_geometries(data.folder / "p0.nii.gz", qform)
+    two_geometries(data.folder / "p1.nii.gz", qform)
+    q_only = nib.load(data.folder / "p0.nii.gz").get_qform()
+    data.image("p0_label.nii.gz", data.mask(0), q_only)
+    message = data.warnings(capsys)
+    assert "0 errors and 2 warnings" in message
+    for name in ("p0.nii.gz", "p1.nii.gz"):
+        found = f"{name}: found: two geometries: sform and qform place corner voxels up to 11.5"
+        assert found in message
+    assert "The sform is used." in message
+    elsewhere = AFFINE.copy()
+    elsewhere[:3, 3] -= 10, -5, 3
+    data.image("p0_label.nii.gz", data.mask(0), elsewhere)
+    assert "1 errors" in data.errors()
+
+
+def test_check_names_two_geometries_with_other_directions(
+    data: Data, capsys: pytest.CaptureFixture[str]
+) -> None:
+    two_geometries(data.folder / "p0.nii.gz", AFFINE @ np.diag([-1, 1, 1, 1]))
+    assert "mm apart (LAS and RAS)" in data.warnings(capsys)
+    nearly = AFFINE.copy()
+    nearly[0, 3] += 0.05
+    two_geometries(data.folder / "p0.nii.gz", nearly)
+    assert "0 warnings" in data.warnings(capsys)
+
+
+@pytest.mark.parametrize(
+    ("affine", "advice"),
+    [
+        (np.eye(4), "Its geometry seems to be lost. If the voxels correspond one to one, copy"),
+        (np.diag([-1, -1, 1, 1.0]), "Its geometry seems to be lost."),
+        (AFFINE + np.eye(4, k=3) * 7, "one to one, copy the geometry of"),
+    ],
+)
+def test_check_does_not_advise_to_resample_a_label_of_the_same_shape(
+    data: Data, affine: np.ndarray, advice: str
+) -> None:
+    data.image("p0_label.nii.gz", data.mask(0), affine)
+    message = data.errors()
+    assert advice in message
+    assert "esample" not in message
+
+
 def test_corner_distance_of_a_rotation() -> None:
     """A turn by t about z moves the far corner at radius r by 2 r sin(t/2)."""
     turn = 0.01

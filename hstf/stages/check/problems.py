@@ -4,9 +4,11 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from hstf.config.experiment import Config
 from hstf.experiment.cases import Case, CaseSheet, Split
-from hstf.imaging.affines import corner_distance
+from hstf.imaging.affines import geometry_distance
 from hstf.imaging.guards import header_issues, image_issues, unreadable
 from hstf.imaging.scan import MAXIMUM_INVALID_VALUES, Scan
 from hstf.runtime.errors import few, numbers
@@ -142,19 +144,38 @@ def _grid_findings(files: Sequence[Source], scans: Scans, tolerance: float) -> I
         first = readable[0]
         scan = scans[source]
         reference = scans[first]
-        advice = f"Resample it onto the grid of {first.path}."
+        name = f"{first.path.name} ({first.column})"
         if scan.shape != reference.shape:
-            expected = f"shape {numbers(reference.shape)} as in {first.path.name} ({first.column})"
+            expected = f"shape {numbers(reference.shape)} as in {name}"
+            advice = f"Resample it onto the grid of {first.path}."
+            if sorted(scan.shape) == sorted(reference.shape):
+                advice = f"Its axes look transposed. Export it again on the grid of {first.path}."
             yield source.error(f"shape {numbers(scan.shape)}", expected, advice)
             continue
-        distance = corner_distance(scan.matrix, reference.matrix, scan.shape)
+        distance = geometry_distance(scan.matrices, reference.matrices, scan.shape)
         if distance > tolerance:
             yield source.error(
                 f"an affine that places corner voxels up to {distance:.4g} mm away from those of"
-                f" {first.path.name} ({first.column})",
+                f" {name}",
                 f"at most {tolerance:g} mm (check.affine_tolerance_mm)",
-                f"{advice} If the voxels correspond one to one, copy the affine instead.",
+                _geometry_advice(source, scan, first),
             )
+
+
+def _geometry_advice(source: Source, scan: Scan, first: Source) -> str:
+    """Return what to do about a file that has the shape of another one, but not its affine.
+
+    Voxels of equal shape mostly correspond. Resampling would move them by the error of the header.
+    """
+    if not scan.has_orientation or np.array_equal(np.abs(scan.matrix[:3, :3]), np.eye(3)):
+        return (
+            f"Its geometry seems to be lost. If the voxels correspond one to one, copy the geometry"
+            f" of {first.path}."
+        )
+    advice = f"If the voxels correspond one to one, copy the geometry of {first.path}."
+    if source.is_label:
+        return f"{advice} Otherwise, draw or export the label again on this image."
+    return f"{advice} Otherwise, resample it onto the grid of {first.path}."
 
 
 # --- all cases together

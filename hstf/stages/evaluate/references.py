@@ -6,10 +6,9 @@ import numpy as np
 
 from hstf.config.experiment import Config
 from hstf.experiment.cases import Case
-from hstf.imaging.affines import geometry_mismatch
 from hstf.imaging.label_values import class_indices
 from hstf.imaging.regions import Structures
-from hstf.imaging.volumes import Volume, read_label
+from hstf.imaging.volumes import Volume, grid_mismatch, read_label
 from hstf.runtime.errors import HstfError
 
 
@@ -42,13 +41,7 @@ def read_reference(
     """
     assert case.reference is not None, "only cases with a label are scored"
     label = read_label(case.reference)
-    mismatch = geometry_mismatch(
-        label.data.shape,
-        label.affine,
-        image.data.shape,
-        image.affine,
-        config.check.affine_tolerance_mm,
-    )
+    mismatch = grid_mismatch(label, image, config.check.affine_tolerance_mm)
     if mismatch:
         raise HstfError(
             f"{case.case_id}: {case.reference} {mismatch}."
