@@ -129,6 +129,12 @@ def ranks(stage):
     return {"gpu": gpu, "launch": launch}
 
 
+def is_on_cluster():
+    """Whether jobs run on the nodes of a cluster. A dry run has no nodes, but it knows their number."""
+    has_nodes = workflow.output_settings.dryrun and workflow.nodes is not None
+    return workflow.non_local_exec or workflow.remote_exec or has_nodes
+
+
 def side_by_side(count):
     """Threads of one of `count` similar jobs, times the ALIKE experiments of a comparison.
 
@@ -137,7 +143,7 @@ def side_by_side(count):
     """
 
     def of_job(w):
-        if workflow.non_local_exec or workflow.remote_exec or workflow.cores is None:
+        if is_on_cluster() or workflow.cores is None:
             return 8
         return min(8, max(1, workflow.cores // max(1, count * ALIKE)))
 

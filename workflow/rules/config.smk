@@ -10,6 +10,7 @@ from hstf.config.yaml_files import read_yaml
 from hstf.runtime.errors import HstfError
 from hstf.runtime.locks import Taken
 from hstf.runtime.run_lock import lock_run
+from hstf.runtime.screen import install
 from hstf.experiment.reuse import check_reuse
 
 if "cases" not in config:
@@ -35,6 +36,7 @@ except HstfError as error:
     raise WorkflowError(str(error)) from None
 
 ALIKE = 1
+SCREEN = install(workflow)
 
 
 def begin_run():

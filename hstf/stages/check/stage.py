@@ -48,7 +48,7 @@ def check(context: StageContext) -> list[Finding]:
         raise HstfError(f"{report(findings)}\nThe same as a table: {failed_path}")
     CHECK.write(layout.check, rows)
     failed_path.unlink(missing_ok=True)
-    print(report(findings), flush=True)
+    print(f"{report(findings)}\nTable: {layout.check}", flush=True)
     return findings
 
 

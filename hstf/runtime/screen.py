@@ -1,0 +1,302 @@
+"""What a run of Snakemake shows on the screen: each job in a line, warnings, and real errors.
+
+Snakemake itself shows its version, the reason of each job with all its files, and after a failure
+the command of the job instead of the message of the job. Its log below ``.snakemake/log`` still has
+all of that, and so has the screen with ``--verbose``. Options such as ``--quiet`` work as usual.
+"""
+
+import logging
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from snakemake.logging import DefaultFormatter
+from snakemake.logging import logger as snakemake_logger
+from snakemake_interface_logger_plugins.common import LogEvent
+
+from hstf.runtime.job_logs import failure, log_lines, results_in, warnings_in
+
+SCREEN = "DefaultStreamHandler"
+"""Snakemake's name of the handler that writes to the screen."""
+UNINTERESTING = (
+    "Assuming unrestricted shared filesystem usage",
+    "Building DAG of jobs",
+    "Select jobs to execute",
+    "Using shell:",
+    "Singularity containers: ignored",
+    "Provided remote nodes",
+    "Shutting down, this might take some time",
+    "Exiting because a job execution failed",
+    "Complete log(s):",
+    "RuleException:\nCalledProcessError",
+)
+"""Beginnings of messages that are not shown."""
+UNINTERESTING_EVENTS = {
+    LogEvent.WORKFLOW_STARTED,
+    LogEvent.RESOURCES_INFO,
+    LogEvent.JOB_STARTED,
+}
+END_OF_DRY_RUN = "This was a dry-run (flag -n)."
+FAILED = "At least one job did not complete successfully."
+SHOWN_RESULTS = {"check": 20, "calibrate": 10}
+"""Rules whose log is shown when they are done, and the maximum number of lines."""
+SHOWN_WARNINGS = 5
+KILLED = re.compile(r"exit status (137|143)\b|died with <Signals\.SIG(KILL|TERM)")
+
+
+@dataclass
+class JobNote:
+    """What is known about a job."""
+
+    rule: str
+    title: str
+    """The message of its rule."""
+    log: tuple[str, ...]
+    started: float
+    threads: int = 1
+    resources: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Failure:
+    """A failed job."""
+
+    title: str
+    rule: str
+    lines: list[str]
+    """Its own message."""
+    log: str
+
+
+class Screen(logging.Filter):
+    """Decides what is shown, and remembers the jobs for the end of the run."""
+
+    def __init__(self, is_dry_run: bool = False) -> None:
+        super().__init__()
+        self.is_dry_run = is_dry_run
+        self.jobs: dict[int, JobNote] = {}
+        self.failures: list[Failure] = []
+        self.finished: int | None = None
+        """The job that was the last to finish."""
+        self.exits: list[str] = []
+        """How commands have ended, in Snakemake's words."""
+        self.at_end_of_dry_run: list[Callable[[], str]] = [self._resources]
+        """Texts that are shown below a dry run."""
+        self.is_failure_last = False
+        """Whether nothing was shown since a job has failed."""
+        self.handler: Any = None
+        """Snakemake's handler of the screen."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Take note of a message; return whether it is shown."""
+        event = getattr(record, "event", None)
+        if event == LogEvent.JOB_INFO:
+            self._note_job(record)
+            self.is_failure_last = False
+            return self.is_dry_run or record.rule_name != "all"  # type: ignore[attr-defined]
+        if event == LogEvent.JOB_FINISHED:
+            self.finished = record.job_id  # type: ignore[attr-defined]
+            self.is_failure_last = False
+            return False
+        if event == LogEvent.ERROR:
+            self.exits.append(str(record.msg))
+        if event in UNINTERESTING_EVENTS:
+            return False
+        return not str(record.msg).startswith(UNINTERESTING)
+
+    def _note_job(self, record: logging.LogRecord) -> None:
+        values = record.__dict__
+        rule = values["rule_name"]
+        if self.handler is not None and not self.is_dry_run:
+            self.handler.last_msg_was_job_info = True  # it would write an empty line otherwise
+        self.jobs[values["jobid"]] = JobNote(
+            rule=rule,
+            title=values["rule_msg"] or rule,
+            log=tuple(str(path) for path in values["log"]),
+            started=time.monotonic(),
+            threads=int(values["threads"]),
+            resources=dict(values["resources"].items()),
+        )
+
+    def _resources(self) -> str:
+        return resource_table(self.jobs.values())
+
+    def ran(self, rule: str) -> bool:
+        """Return whether a job of a rule was started in this run."""
+        return any(job.rule == rule for job in self.jobs.values())
+
+    def was_killed(self, command: str) -> bool:
+        """Return whether the command of a job ended with a signal."""
+        command = command.strip()
+        return any(command in text and KILLED.search(text) for text in self.exits)
+
+
+class ScreenFormatter(DefaultFormatter):
+    """Writes a line for each job, and the own message of a job that failed."""
+
+    def __init__(self, screen: Screen, quiet: Iterable[Any], shows_failed_logs: bool) -> None:
+        super().__init__(set(quiet), shows_failed_logs)
+        self.screen = screen
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the text of a message."""
+        text = super().format(record)
+        if self.screen.is_dry_run and text.startswith(END_OF_DRY_RUN):
+            more = [build() for build in self.screen.at_end_of_dry_run]
+            return "\n\n".join(filter(None, [*more, text]))
+        if FAILED in text and self.screen.failures:
+            return summary_of_failures(self.screen.failures, self.screen.is_failure_last)
+        return text
+
+    def format_job_info(self, msg: dict[str, Any]) -> str:
+        """Return the line of a job that starts."""
+        if self.screen.is_dry_run or not msg["rule_msg"]:
+            return super().format_job_info(msg)
+        log = f" (log: {msg['log'][0]})" if msg["log"] else ""
+        return f"{_clock()} start  {msg['rule_msg']}{log}"
+
+    def format_progress(self, msg: dict[str, Any]) -> str:
+        """Return the line of a job that is done, and what its log reports to people."""
+        job = self.screen.jobs.get(self.screen.finished or 0)
+        counts = f"{msg['done']} of {msg['total']} jobs"
+        if job is None or job.rule == "all":
+            return f"{_clock()} {counts} done"
+        seconds = time.monotonic() - job.started
+        lines = [f"{_clock()} done   {job.title}, {duration(seconds)} ({counts})"]
+        lines += [f"    {line}" for line in _remarks(job)]
+        return "\n".join(lines)
+
+    def format_job_error(self, msg: dict[str, Any]) -> str:
+        """Return the message of a job that failed, with its log and its command."""
+        job = self.screen.jobs.get(msg["jobid"])
+        title = job.title if job is not None else msg["rule_name"]
+        log = next(iter(msg["log"]), "")
+        lines = failure(log_lines(Path(log))) if log else []
+        command = (msg["shellcmd"] or "").strip()
+        if msg["rule_msg"]:  # from the cluster
+            lines = [*lines, str(msg["rule_msg"]).strip()]
+        if self.screen.was_killed(command):
+            lines = [
+                *lines,
+                "It was killed, most likely because the machine ran out of memory. Start fewer jobs"
+                " at once (--cores), or use fewer workers.",
+            ]
+        self.screen.failures.append(Failure(title, msg["rule_name"], lines, log))
+        self.screen.is_failure_last = True
+        shown = [f"{_clock()} Error in rule {msg['rule_name']} ({title}):"]
+        shown += [f"    {line}" for line in lines or ["its log is empty"]]
+        shown += [f"    Log: {path}" for path in msg["log"]]
+        if command:
+            shown.append(f"    Command: {command.partition(' > ')[0]}")
+        return "\n".join(shown)
+
+
+def install(workflow: Any) -> Screen:
+    """Use this screen for a run of Snakemake.
+
+    Args:
+        workflow: Snakemake's workflow.
+
+    Returns:
+        The screen, which knows the jobs of the run. It is not used with ``--verbose``, in the jobs
+        of a cluster, and if the user has chosen another logger.
+    """
+    settings = workflow.output_settings
+    screen = Screen(is_dry_run=settings.dryrun)
+    if settings.verbose or not workflow.is_main_process:
+        return screen
+    for handler in snakemake_logger.handlers:
+        if handler.name == SCREEN:
+            screen.handler = handler
+            handler.filters.insert(0, screen)  # sees what --quiet hides, too
+            handler.setFormatter(
+                ScreenFormatter(screen, settings.quiet or (), settings.show_failed_logs)
+            )
+    return screen
+
+
+def summary_of_failures(failures: Sequence[Failure], is_last: bool = False) -> str:
+    """Return all failed jobs with the beginning of their messages, as the end of a run.
+
+    Args:
+        failures: the failed jobs.
+        is_last: whether the message of the last one is the last on the screen.
+    """
+    by_title = {found.title: found for found in failures}  # the last try of each job
+    again = "When this is solved, start the same command again: it continues."
+    if len(by_title) == 1 and is_last:
+        return f"1 job failed. {again}"
+    lines = [f"{len(by_title)} job{'s' if len(by_title) > 1 else ''} failed:"]
+    for found in by_title.values():
+        lines.append(f"  {found.title} (rule {found.rule})")
+        lines += [f"    {line}" for line in found.lines[:3]]
+        if len(found.lines) > 3:
+            lines.append("    …")
+        if found.log:
+            lines.append(f"    Log: {found.log}")
+    return "\n".join([*lines, again])
+
+
+def resource_table(jobs: Iterable[JobNote]) -> str:
+    """Return what the jobs of each rule ask for, as a table in plain text."""
+    rows: dict[tuple[str, ...], int] = {}
+    for job in jobs:
+        if job.rule != "all" and job.log:
+            cells = (
+                job.rule,
+                str(job.threads),
+                *(_resource(job, name) for name in ("mem_mb", "runtime", "gpu")),
+            )
+            rows[cells] = rows.get(cells, 0) + 1
+    if not rows:
+        return ""
+    titles = ["rule", "jobs", "threads", "memory (MB)", "minutes", "GPUs"]
+    table = [titles]
+    table += [[cells[0], str(count), *cells[1:]] for cells, count in rows.items()]
+    widths = [max(len(row[column]) for row in table) for column in range(len(titles))]
+    lines = ["What each job asks for:"]
+    for row in table:
+        first, *others = (
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        lines.append("  ".join([first, *others]))
+    lines.insert(2, "  ".join("-" * width for width in widths))
+    return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """Write a time span for people: ``45 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 72 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} days"
+
+
+def _resource(job: JobNote, name: str) -> str:
+    value = job.resources.get(name, 0)
+    return str(value) if isinstance(value, int) else ""
+
+
+def _remarks(job: JobNote) -> list[str]:
+    """Return what the log of a finished job reports to people."""
+    lines = log_lines(Path(job.log[0])) if job.log else []
+    if job.rule in SHOWN_RESULTS:
+        maximum = SHOWN_RESULTS[job.rule]
+        found = results_in(lines)
+    else:
+        maximum = SHOWN_WARNINGS
+        found = warnings_in(lines)
+    if len(found) > maximum:
+        return [*found[:maximum], f"… and {len(found) - maximum} more lines in {job.log[0]}"]
+    return found
+
+
+def _clock() -> str:
+    return time.strftime("[%H:%M:%S]")
