@@ -1,10 +1,11 @@
-"""Open MetaImage (.mha) and NRRD (.nrrd) volumes as if they were NIfTI.
+"""Open MetaImage (.mha, .mhd) and NRRD (.nrrd, .nhdr) volumes as if they were NIfTI.
 
 The readers of ITK support the pixel types, encodings and orientations of both formats. ITK places
 voxels along LPS axes (left, posterior, superior). NIfTI's RAS+ has the first two axes reversed.
 
-A header of both formats may name other files that have the voxels. Such files are refused before
-ITK sees them: the name may lead to any file of the machine, and no digest would cover the voxels.
+A header of both formats may name other files that have the voxels. The name may lead to any file of
+the machine. So ITK only sees headers with the voxels in the same file (.mha, .nrrd), and headers
+(.mhd, .nhdr) of one file in the same folder (:mod:`hstf.runtime.voxel_files`).
 """
 
 import re
@@ -17,11 +18,17 @@ import nibabel as nib
 import numpy as np
 
 from hstf.imaging.header_text import looks_identifying
+from hstf.runtime.voxel_files import is_header, voxel_file
 
 if TYPE_CHECKING:
     import SimpleITK
 
-READERS = {".mha": "MetaImageIO", ".nrrd": "NrrdImageIO"}
+READERS = {
+    ".mha": "MetaImageIO",
+    ".mhd": "MetaImageIO",
+    ".nrrd": "NrrdImageIO",
+    ".nhdr": "NrrdImageIO",
+}
 ERROR_POSITION = re.compile(r"(?:ITK |itk::)ERROR: \w+\(0x[0-9a-f]+\): ")
 PATIENT_GROUP = "0010|"
 """Start of the keys of DICOM values about the patient."""
@@ -38,6 +45,12 @@ METAIMAGE_EMPTY_VALUE = re.compile(rb"[=:]\s*\Z")
 ONE_FILE = (
     "Header and voxels must be in one file. Convert the volume to NIfTI, for instance with"
     " SimpleITK: WriteImage(ReadImage('SCAN'), 'SCAN.nii.gz')."
+)
+
+NO_VOXELS = (
+    "it must name one file with the voxels, in the same folder, and this file must exist. A list of"
+    " files or a path is not accepted. Copy both files, or convert the volume to NIfTI, for"
+    " instance with SimpleITK: WriteImage(ReadImage('SCAN'), 'SCAN.nii.gz')."
 )
 
 
@@ -79,13 +92,16 @@ class ItkVoxels:
 
 
 def detached_data_problem(path: Path) -> str:
-    """Describe why the voxels of a .mha or .nrrd file may be in other files; empty if they are not.
+    """Describe why the voxels of a file cannot be read safely; empty if they can.
 
-    Everything that ITK could take for the name of another file counts.
+    They must be in the file itself, or in the one file that belongs to a header. Everything that
+    ITK could take for the name of another file counts.
 
     Raises:
         OSError: if the file cannot be read.
     """
+    if is_header(path):
+        return "" if voxel_file(path) else NO_VOXELS
     with path.open("rb") as stream:
         start = stream.read(MAXIMUM_TEXT_BYTES)
     is_nrrd = path.suffix.lower() == ".nrrd"
@@ -192,8 +208,14 @@ def _reader(path: Path) -> "SimpleITK.ImageFileReader":
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
     reader = SimpleITK.ImageFileReader()
     reader.SetImageIO(READERS[path.suffix.lower()])
-    reader.SetFileName(str(path))
+    reader.SetFileName(str(_beside_its_voxels(path)))
     return reader
+
+
+def _beside_its_voxels(path: Path) -> Path:
+    """Return the name of a header in the folder of its voxels, where ITK looks for them."""
+    voxels = voxel_file(path)
+    return path if voxels is None or voxels.parent == path.parent else path.resolve()
 
 
 def _affine(

@@ -18,12 +18,21 @@ from pydantic import Field
 from hstf.imaging.affines import affine_problem, second_geometry, spacing_of
 from hstf.imaging.header_text import identifying_fields
 from hstf.imaging.intensity import LOWER_PERCENTILE, MINIMUM_EMPTY_CORNERS, UPPER_PERCENTILE
-from hstf.imaging.itk import identifying_metadata
+from hstf.imaging.itk import READERS, identifying_metadata
 from hstf.imaging.itk_headers import read_itk_header
+from hstf.imaging.nibabel_formats import has_nifti_header
 from hstf.imaging.spacing import Spacing
-from hstf.imaging.volumes import error_text, is_label, is_nifti, open_nifti, refuse_bomb
+from hstf.imaging.volumes import (
+    error_text,
+    is_label,
+    is_nifti,
+    open_nifti,
+    refuse_bomb,
+    suffix_of,
+)
 from hstf.runtime.documents import Part
 from hstf.runtime.errors import HstfError
+from hstf.runtime.voxel_files import voxel_file
 
 BLOCK_BYTES = 4 << 20
 """Number of bytes that are read at a time."""
@@ -166,14 +175,16 @@ def _scan(
                 for values in _voxels(stream, image, voxels_hash):
                     summary.add(values)
                 extra_bytes = _drain(stream)
-            else:  # ITK decompresses the file as a whole
+            else:  # other formats are read as a whole
                 refuse_bomb(path, image, label)
-                identifying = identifying_metadata(path)
+                if suffix_of(path) in READERS:
+                    identifying = identifying_metadata(path)
                 pixdim = _stored_pixdim(path, image)
                 voxels = np.ravel(image.dataobj, order="F")
                 voxels_hash.update(voxels.data)
                 summary.add(voxels)
             file.read_to_end()
+        file.add(voxel_file(path))
     except (OSError, EOFError, zlib.error) as error:
         raise HstfError(f"{path}: truncated or damaged ({error_text(error)}).") from error
     return Scan(
@@ -206,7 +217,7 @@ def _header_facts(path: Path, image: nib.Nifti1Image, pixdim: tuple[float, ...])
         "second_affine": () if second is None else tuple(map(tuple, second.tolist())),
         "dtype": str(image.get_data_dtype().newbyteorder("=")),
     }
-    if is_nifti(path):
+    if suffix_of(path) not in READERS:
         has_sizes = all(0 < size < math.inf for size in pixdim)
         return facts | {
             "has_spacing": has_sizes or codes[1] > 0,
@@ -224,7 +235,7 @@ def _header_facts(path: Path, image: nib.Nifti1Image, pixdim: tuple[float, ...])
 
 def _stored_pixdim(path: Path, image: nib.Nifti1Image) -> tuple[float, ...]:
     """Return the voxel sizes as the file states them, before nibabel corrects them."""
-    if not is_nifti(path):
+    if not (is_nifti(path) or has_nifti_header(path)):
         return spacing_of(image.affine)
     with path.open("rb") as binary:
         file = _HashedFile(binary)
@@ -246,6 +257,13 @@ class _HashedFile:
         block = self.file.read(size)
         self.digest.update(block)
         return block
+
+    def add(self, path: Path | None) -> None:
+        """Add the other file of a volume in two files to the hash."""
+        if path is not None:
+            with path.open("rb") as file:
+                while block := file.read(BLOCK_BYTES):
+                    self.digest.update(block)
 
     def read_to_end(self) -> None:
         while self.read(BLOCK_BYTES):

@@ -1,6 +1,7 @@
 """Read volumes with their geometry, and write NIfTI files with the geometry of their source.
 
-NIfTI (.nii, .nii.gz), MetaImage (.mha) and NRRD (.nrrd) can be read.
+NIfTI (.nii, .nii.gz, .hdr and .img), MetaImage (.mha, .mhd), NRRD (.nrrd, .nhdr), FreeSurfer (.mgz,
+.mgh) and Analyze (.hdr and .img) can be read.
 
 Arrays are indexed as NIfTI stores them, ``(X, Y, Z)``. An affine maps voxel indices to millimetres
 (RAS+). Files may be damaged or hostile: a small file must never make hstf allocate gigabytes.
@@ -25,14 +26,16 @@ from hstf.imaging.affines import (
     spacing_of,
 )
 from hstf.imaging.header_text import remove_text
-from hstf.imaging.itk import ONE_FILE, READERS, detached_data_problem, open_itk
+from hstf.imaging.itk import NO_VOXELS, READERS, detached_data_problem, open_itk
+from hstf.imaging.nibabel_formats import FORMATS, FREESURFER, PAIR, open_other
 from hstf.imaging.spacing import Spacing
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import atomic_path
+from hstf.runtime.voxel_files import voxel_file
 
-SUFFIXES = (".nii.gz", ".nii", *READERS)
-DETACHED_SUFFIXES = (".mhd", ".nhdr")
-"""Headers whose voxels are in other files."""
+SUFFIXES = (".nii.gz", ".nii", *READERS, *FORMATS)
+VOXELS_OF_PAIR = ".img"
+"""Suffix of the voxels of a header. The header names the volume."""
 GZIP_MAGIC = b"\x1f\x8b"
 MAXIMUM_GZIP_RATIO = 1100
 """Upper bound for the compression ratio of a gzip file; deflate reaches 1032."""
@@ -130,17 +133,23 @@ def open_any(path: Path) -> nib.Nifti1Image:
             " it is damaged."
         )
     try:
-        image = nib.load(path, mmap=False) if is_nifti(path) else open_itk(path)
+        image = _open_format(path)
     # Damaged bytes cause errors of nibabel, struct, zlib, numpy and ITK.
     except Exception as error:
         kind = "NIfTI" if is_nifti(path) else suffix_of(path)
         raise HstfError(f"{path}: not a readable {kind} file ({error_text(error)}).") from error
     if not isinstance(image, nib.Nifti1Image | nib.Nifti2Image):
         raise HstfError(f"{path}: is {type(image).__name__}, expected NIfTI (.nii or .nii.gz).")
-    problem = _header_problem(image, size, compressed=suffix_of(path) != ".nii")
+    problem = _header_problem(image, size, compressed=suffix_of(path) not in (".nii", PAIR, ".mgh"))
     if problem:
         raise HstfError(f"{path}: {problem}")
     return image
+
+
+def _open_format(path: Path) -> nib.Nifti1Image:
+    if is_nifti(path):
+        return nib.load(path, mmap=False)
+    return open_itk(path) if suffix_of(path) in READERS else open_other(path)
 
 
 def _has_huge_header(path: Path) -> bool:
@@ -193,8 +202,10 @@ def _check_file(path: Path) -> int:
 
     Pipes and devices are not opened, because they may have no end.
     """
-    if path.name.lower().endswith(DETACHED_SUFFIXES):
-        raise HstfError(f"{path}: is a header without voxels. {ONE_FILE}")
+    if path.name.lower().endswith(VOXELS_OF_PAIR):
+        raise HstfError(
+            f"{path}: has the voxels of a header. Name the header instead: {path.stem}{PAIR}"
+        )
     if not suffix_of(path):
         raise HstfError(
             f"{path}: the name does not end in {', '.join(SUFFIXES)}. Convert the file to NIfTI."
@@ -207,8 +218,8 @@ def _check_file(path: Path) -> int:
             raise HstfError(f"{path}: is a folder or device, expected a file.")
         with path.open("rb") as stream:
             start = stream.read(2)
-        size = path.stat().st_size
-        detached = "" if is_nifti(path) else detached_data_problem(path)
+        size = size_of(path)
+        detached = "" if is_nifti(path) else _detached_problem(path)
     except OSError as error:
         raise HstfError(f"{path}: cannot be read ({error_text(error)}).") from error
     if not start:
@@ -218,6 +229,19 @@ def _check_file(path: Path) -> int:
     if is_nifti(path):
         _check_compression(path, is_compressed=start == GZIP_MAGIC)
     return size
+
+
+def _detached_problem(path: Path) -> str:
+    """Describe why the voxels of a file that is not .nii or .nii.gz cannot be read safely."""
+    suffix = suffix_of(path)
+    if suffix in READERS:
+        return detached_data_problem(path)
+    return "" if suffix in FREESURFER or voxel_file(path) else NO_VOXELS
+
+
+def size_of(path: Path) -> int:
+    """Return the number of bytes of a volume: of its file, or of its voxels in another file."""
+    return (voxel_file(path) or path).stat().st_size
 
 
 def _check_compression(
@@ -364,7 +388,7 @@ def refuse_bomb(
     Raises:
         HstfError: if the voxels are almost constant.
     """
-    size = path.stat().st_size
+    size = size_of(path)
     shape = tuple(map(int, image.shape))
     voxels = math.prod(shape)
     voxel_bytes = voxels * image.get_data_dtype().itemsize

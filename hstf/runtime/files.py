@@ -18,7 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from hstf.runtime.errors import HstfError, write_error
+from hstf.runtime.voxel_files import voxel_file
 
+BLOCK_BYTES = 1 << 20
+"""Number of bytes that are hashed at a time."""
 SheetRow = tuple[int, dict[str, str]]
 """Number of the line, and its cells by column."""
 
@@ -266,12 +269,20 @@ def _unreadable(path: Path, error: OSError) -> HstfError:
 def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal.
 
+    The digest of a volume in two files is that of the header followed by the voxels.
+
     Raises:
         HstfError: if the file is missing or cannot be read.
     """
+    voxels = voxel_file(path)
     try:
         with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+            digest = hashlib.file_digest(stream, "sha256")
+        if voxels is not None:
+            with voxels.open("rb") as stream:
+                while block := stream.read(BLOCK_BYTES):
+                    digest.update(block)
+        return digest.hexdigest()
     except OSError as error:
         raise _unreadable(path, error) from error
 

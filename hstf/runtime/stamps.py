@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from hstf.runtime.documents import Part
 from hstf.runtime.files import sha256_file
+from hstf.runtime.voxel_files import voxel_file
 
 
 class Stamp(NamedTuple):
@@ -47,9 +48,22 @@ def stamp_of(path: Path) -> Stamp | None:
     """Return the stamp of a file; None if it does not exist."""
     try:
         status = path.stat()
+        voxels = voxel_file(path)
+        if voxels is not None:
+            return _joined(status, voxels.stat())
     except OSError:
         return None
     return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+def _joined(header: os.stat_result, voxels: os.stat_result) -> Stamp:
+    """Return the stamp of a volume in two files. The inode is that of the voxels."""
+    return Stamp(
+        header.st_size + voxels.st_size,
+        max(header.st_mtime_ns, voxels.st_mtime_ns),
+        max(header.st_ctime_ns, voxels.st_ctime_ns),
+        voxels.st_ino,
+    )
 
 
 def remember(path: Path, stamp: Stamp, sha256: str) -> None:

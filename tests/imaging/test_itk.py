@@ -197,5 +197,5 @@ def test_read_image_reads_voxels_in_the_file_itself(
 @pytest.mark.parametrize("name", ["scan.mhd", "scan.nhdr"])
 def test_read_image_names_the_way_to_convert_detached_headers(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(NRRD)
-    with pytest.raises(HstfError, match=r"is a header without voxels.*WriteImage"):
+    with pytest.raises(HstfError, match=r"must name one file with the voxels.*WriteImage"):
         read_image(tmp_path / name)
