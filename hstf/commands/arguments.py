@@ -383,7 +383,7 @@ def _add_import_names(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="NAME[=TYPE]",
-        help="folder, bids: images of a case; TYPE is mr, ct, pet, us or other",
+        help="folder, bids: images of a case; TYPE is mr, ct, pet, us, mask or other",
     )
     parser.add_argument(
         "--labels",

@@ -30,7 +30,7 @@ from hstf.config.validation import problems
 
 IGNORE = "ignore"
 BACKGROUND = "background"
-Modality = Literal["mr", "ct", "pet", "us", "other"]
+Modality = Literal["mr", "ct", "pet", "us", "mask", "other"]
 
 ROUND_SECTIONS = {"teacher", "refine", "student", "predict", "evaluate"}
 """Sections that ``rounds_overrides`` may change."""
@@ -63,8 +63,10 @@ class Config(Section):
     """Use the labels of unlabelled cases for training. This is the upper bound of a benchmark,
     never a result."""
     modalities: dict[str, Modality] = {"image": "mr"}
-    """Image columns of the case sheet in channel order, and the modality of each: mr, ct, pet, us
-    or other. A column cannot be called case_id, label, split, group, site or plan."""
+    """Image columns of the case sheet in channel order, and the modality of each: mr, ct, pet, us,
+    mask or other. A mask (organ prior, brain mask, clicks) is left as it is: not normalised, not
+    interpolated, and not changed by augmentation of intensities. A column cannot be called case_id,
+    label, split, group, site or plan."""
     seed: int = Field(0, ge=0)
     """Seed of all random numbers."""
     rounds: int = Field(2, ge=0)

@@ -26,8 +26,8 @@ class Dependencies:
 
 STAGES: dict[str, Dependencies] = {
     "check": Dependencies(1, ("check", "labels", "modalities"), free_keys=("withheld_labels",)),
-    "plan": Dependencies(1, ("plan", "modalities", "labels"), free_keys=("preprocess.workers",)),
-    "preprocess": Dependencies(3, ("preprocess", "labels", "modalities")),
+    "plan": Dependencies(2, ("plan", "modalities", "labels"), free_keys=("preprocess.workers",)),
+    "preprocess": Dependencies(4, ("preprocess", "labels", "modalities")),
     "warmup": Dependencies(
         4,
         # The chunk is that of the out-of-fold predictions.

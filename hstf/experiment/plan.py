@@ -28,7 +28,7 @@ Spacing = tuple[float, float, float]
 
 
 class Normalisation(Part):
-    """How the intensities of a channel are mapped to numbers around 0 with a spread of 1.
+    """How the intensities of a channel are mapped to numbers for the network.
 
     - ``zscore``: clip to percentiles of the scan, subtract its mean, divide by its standard
       deviation.
@@ -38,9 +38,11 @@ class Normalisation(Part):
       probe.
     - ``uptake``: compress the upper tail by arcsinh(value / median of the body), then subtract the
       mean of the body and divide by its standard deviation. The hottest voxels are not clipped.
+    - ``mask``: subtract ``mean`` and divide by ``std``, which are 0 and 1 for a mask that is left
+      as it is; the same for all scans. The nearest voxel is taken instead of interpolation.
     """
 
-    scheme: Literal["zscore", "ct", "fan", "uptake"]
+    scheme: Literal["zscore", "ct", "fan", "uptake", "mask"]
     lower: Finite = 0.0
     upper: Finite = 0.0
     mean: Finite = 0.0

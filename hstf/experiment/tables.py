@@ -65,6 +65,12 @@ PREPROCESSED = Table(
         Column("orientation", "text", "Directions of the axes of the file."),
         FILES,
         SHA256,
+        Column(
+            "warnings",
+            "text",
+            "Channels that are constant, from which the network learns nothing.",
+            optional=True,
+        ),
     ],
 )
 

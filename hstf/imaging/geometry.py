@@ -21,6 +21,7 @@ import numpy as np
 from nibabel.orientations import inv_ornt_aff
 
 from hstf.imaging.affines import orientation_of, ras_order, ras_spacing, to_ras
+from hstf.imaging.components import connected_components
 from hstf.imaging.label_values import IGNORED
 from hstf.imaging.resampling import Order, resample
 from hstf.imaging.slabs import plane_slabs
@@ -215,6 +216,27 @@ class Geometry(Document):
         if (result == IGNORED).any():
             self._keep_labelled(cropped, result)
         return result
+
+    def mask_to_grid(self, cropped: np.ndarray) -> np.ndarray:
+        """Resample a mask that :meth:`cropped` returned to the grid, as float32.
+
+        The nearest voxel is taken, so that no new values appear. A structure between the voxels of
+        the grid, such as a click, would disappear: it gets the grid voxels nearest to it.
+
+        Args:
+            cropped: ``(X, Y, Z)``; 0 means that there is nothing.
+        """
+        coordinates = self._grid_in_crop()
+        grid = resample(cropped, coordinates, NEAREST)
+        if not any(size < whole for size, whole in zip(grid.shape, cropped.shape, strict=True)):
+            return np.array(grid, np.float32)
+        components = connected_components(cropped != 0, 26)
+        kept = np.unique(resample(components, coordinates, NEAREST).astype(components.dtype))
+        lost = (components > 0) & ~np.isin(components, kept)
+        x, y, z = np.nonzero(lost)
+        nearest = self._nearest_grid_voxels()
+        grid[nearest[0][x], nearest[1][y], nearest[2][z]] = cropped[lost]
+        return grid
 
     def probabilities_to_native(self, probabilities: np.ndarray) -> np.ndarray:
         """Compute the most probable class of each native voxel.

@@ -1,6 +1,7 @@
 """Find the empty background of a scan and normalise its intensities."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -17,7 +18,17 @@ UPPER_PERCENTILE = 99.5
 BODY_THRESHOLD = 0.25
 """Fraction of the mean uptake of a PET scan that separates the body from air."""
 MINIMUM_STD = 1e-6
-"""Standard deviation, relative to the mean, up to which a scan is constant."""
+"""Standard deviation, relative to the mean, up to which the voxels in a mask are constant."""
+FEW_VALUES = 16
+"""Maximum number of values of a channel that is a mask and not a measurement."""
+FEW_VALUES_SAMPLE = 10_000
+"""Number of voxels that show most measurements to have more values."""
+MAXIMUM_MASK_VALUE = 2048
+"""Maximum value of a mask: float16, in which it is stored, has all whole numbers up to here."""
+HU_OFFSET = 1024.0
+"""Difference of a CT scan that is stored without the offset of Hounsfield units."""
+HU_TOLERANCE = 300.0
+"""Variation of the percentiles of CT scans, smaller than what separates air from fat."""
 
 
 def empty_value(data: np.ndarray) -> float | None:
@@ -99,6 +110,28 @@ def sample(
     return data[mask]
 
 
+def few_values(data: np.ndarray) -> tuple[float, ...] | None:
+    """Return all values of a channel if they are at most :data:`FEW_VALUES`, otherwise None.
+
+    A measurement has noise and therefore many values. Few values are those of a mask, of clicks, or
+    of classes; or the channel is constant.
+
+    Args:
+        data: ``(X, Y, Z)`` with finite values.
+    """
+    rest = data.ravel()
+    step = max(1, rest.size // FEW_VALUES_SAMPLE)
+    if np.unique(rest[::step]).size > FEW_VALUES:
+        return None
+    values: list[float] = []
+    while rest.size:
+        if len(values) == FEW_VALUES:
+            return None
+        values.append(float(rest[0]))
+        rest = rest[rest != rest[0]]
+    return tuple(sorted(values))
+
+
 def normalise(
     data: np.ndarray,
     mask: np.ndarray,
@@ -106,7 +139,9 @@ def normalise(
 ) -> None:
     """Normalise a scan in place to a mean of about 0 and a standard deviation of about 1.
 
-    A constant scan becomes 0.
+    Only a constant scan becomes constant, namely 0. If the voxels in ``mask`` are constant but the
+    scan is not, as in a binary mask, its values are mapped to 0 to 1. A channel of the scheme
+    ``mask`` is not standardised.
 
     Args:
         data: ``(X, Y, Z)`` float32.
@@ -114,6 +149,9 @@ def normalise(
             plan. Voxels outside are normalised by the same function.
         normalisation: scheme of the channel.
     """
+    if normalisation.scheme == "mask":
+        _standardise(data, normalisation.mean, normalisation.std)
+        return
     if normalisation.scheme == "ct":
         np.clip(
             data,
@@ -131,10 +169,46 @@ def normalise(
     else:
         lower, upper = np.percentile(values, (LOWER_PERCENTILE, UPPER_PERCENTILE))
     values = np.clip(values, lower, upper)
-    np.clip(data, lower, upper, out=data)
     mean = float(values.mean(dtype=float))
     std = float(values.std(dtype=float))
+    if not has_spread(mean, std):
+        _stretch(data)
+        return
+    np.clip(data, lower, upper, out=data)
     _standardise(data, mean, std)
+
+
+def has_spread(mean: float, std: float) -> bool:
+    """Return whether values differ by more than rounding. Their unit does not matter."""
+    return std > MINIMUM_STD * abs(mean) and np.float32(std) > 0
+
+
+def lacks_hu_offset(percentiles: Mapping[str, Sequence[float]]) -> list[str]:
+    """Return the CT scans that are stored without the offset of Hounsfield units.
+
+    All their percentiles are about 1024 above those of the other scans. A scan without air or with
+    metal differs from the others in some of them.
+
+    Args:
+        percentiles: the same percentiles of each scan, or its minimum.
+    """
+    if len(percentiles) < 2:
+        return []
+    table = np.array(list(percentiles.values()), dtype=float)
+    # The lower one of two medians: with two scans, the one in Hounsfield units.
+    reference = np.sort(table, axis=0)[(len(table) - 1) // 2]
+    shift = table - reference
+    is_shifted = (np.abs(shift - HU_OFFSET) < HU_TOLERANCE).all(axis=1)
+    return [name for name, shifted in zip(percentiles, is_shifted, strict=True) if shifted]
+
+
+def _stretch(data: np.ndarray) -> None:
+    """Map the minimum of ``data`` to 0 and the maximum to 1, in place; a constant becomes 0."""
+    low = data.min()
+    span = data.max() - low
+    data -= low
+    if span > 0:
+        data /= span
 
 
 def _compress_uptake(
@@ -173,5 +247,5 @@ def _standardise(
     std: float,
 ) -> None:
     data -= np.float32(mean)
-    if std > MINIMUM_STD * max(1.0, abs(mean)):
+    if has_spread(mean, std):
         data /= np.float32(std)

@@ -6,11 +6,11 @@ from math import prod
 import numpy as np
 
 from hstf.config.preprocess import PreprocessConfig
-from hstf.experiment.plan import Plan
-from hstf.imaging.affines import geometry_mismatch, to_ras
+from hstf.experiment.plan import Normalisation, Plan
+from hstf.imaging.affines import to_ras
 from hstf.imaging.geometry import Geometry, bounding_box
-from hstf.imaging.intensity import field_of_view, normalise
-from hstf.imaging.volumes import Volume
+from hstf.imaging.intensity import MAXIMUM_MASK_VALUE, field_of_view, normalise
+from hstf.imaging.volumes import Volume, grid_mismatch
 from hstf.runtime.errors import HstfError, join_problems, numbers
 
 LARGE_GRID = 1 << 24
@@ -19,6 +19,8 @@ MAXIMUM_GROWTH = 64
 """Maximum number of voxels of a large grid for each voxel of the scan."""
 AFFINE_TOLERANCE_MM = 1.0
 """Maximum distance of the corners of two modalities: the highest tolerance of ``check``."""
+UNCHANGED = Normalisation(scheme="mask")
+"""The normalisation of the modality ``mask``."""
 
 
 def prepare_image(
@@ -41,7 +43,8 @@ def prepare_image(
         Float32 ``(C, X, Y, Z)``, and the geometry of the scan on the grid.
 
     Raises:
-        HstfError: if channels are missing, have different voxels, or have NaN or infinite values.
+        HstfError: if channels are missing, have different voxels, or have NaN or infinite values,
+            or if the values of a mask are too large.
     """
     _check_volumes(volumes, plan, list(modalities))
     masks = []
@@ -50,8 +53,7 @@ def prepare_image(
     first = volumes[0]
     box = None
     if config.crop:
-        scanned = np.logical_or.reduce(masks)
-        box = bounding_box(to_ras(scanned, first.affine))
+        box = bounding_box(to_ras(_scanned(masks, plan), first.affine))
     geometry = Geometry.of(
         first.data.shape,
         first.affine,
@@ -61,15 +63,63 @@ def prepare_image(
     _check_growth(geometry)
     image = np.empty((len(volumes), *geometry.grid_shape), np.float32)
     for channel, volume in enumerate(volumes):
+        normalisation = plan.normalisation[channel]
         cropped = np.array(
             geometry.cropped(volume.data),
             np.float32,
             order="C",
         )
         mask = geometry.cropped(masks[channel])
-        normalise(cropped, mask, plan.normalisation[channel])
-        image[channel] = geometry.crop_to_grid(cropped)
+        image[channel] = _normalised_on_grid(geometry, cropped, mask, normalisation)
     return image, geometry
+
+
+def _scanned(
+    masks: Sequence[np.ndarray],
+    plan: Plan,
+) -> np.ndarray:
+    """Return the voxels that were scanned in any channel; masks count only if there is no scan."""
+    measured = []
+    for mask, normalisation in zip(masks, plan.normalisation, strict=True):
+        if normalisation.scheme != "mask":
+            measured.append(mask)
+    return np.logical_or.reduce(measured or masks)
+
+
+def _normalised_on_grid(
+    geometry: Geometry,
+    cropped: np.ndarray,
+    mask: np.ndarray,
+    normalisation: Normalisation,
+) -> np.ndarray:
+    """Normalise the crop of a channel, which changes in place, and resample it to the grid."""
+    if normalisation.scheme == "mask":
+        on_grid = geometry.mask_to_grid(cropped)
+        normalise(on_grid, on_grid != 0, normalisation)
+        return on_grid
+    normalise(cropped, mask, normalisation)
+    return geometry.crop_to_grid(cropped)
+
+
+def constant_channels(
+    image: np.ndarray,
+    modalities: Collection[str],
+) -> list[str]:
+    """Describe channels of a prepared image from which a network learns nothing.
+
+    Args:
+        image: ``(C, X, Y, Z)``, normalised.
+        modalities: names of the channels.
+
+    Returns:
+        Sentences without a full stop.
+    """
+    found = []
+    for name, channel in zip(modalities, image, strict=True):
+        low = channel.min()
+        if low == channel.max():
+            found.append(f"{name}: every voxel is {low:g} after normalisation")
+    return found
 
 
 def _check_volumes(
@@ -86,14 +136,32 @@ def _check_volumes(
     problems = []
     first = volumes[0]
     for name, volume in zip(names, volumes, strict=True):
-        if geometry_mismatch(
-            volume.data.shape, volume.affine, first.data.shape, first.affine, AFFINE_TOLERANCE_MM
-        ):
+        if grid_mismatch(volume, first, AFFINE_TOLERANCE_MM):
             problems.append(f"{name}: its voxels differ from those of {names[0]}; resample it")
         if not np.isfinite(volume.data).all():
             problems.append(f"{name}: has NaN or infinite values; replace them, for example by 0")
+    problems += _mask_problems(volumes, plan, names)
     if problems:
         raise join_problems("The images cannot be used.", problems)
+
+
+def _mask_problems(
+    volumes: Sequence[Volume],
+    plan: Plan,
+    names: Sequence[str],
+) -> list[str]:
+    """Describe masks whose values are too large for float16, in which they are stored."""
+    problems = []
+    for name, volume, normalisation in zip(names, volumes, plan.normalisation, strict=True):
+        if normalisation != UNCHANGED:
+            continue
+        highest = float(np.abs(volume.data).max())
+        if highest > MAXIMUM_MASK_VALUE:
+            problems.append(
+                f"{name}: a mask is left as it is, but it has values up to {highest:g}, expected at"
+                f" most {MAXIMUM_MASK_VALUE}; divide it, or set its modality to other"
+            )
+    return problems
 
 
 def _check_growth(geometry: Geometry) -> None:

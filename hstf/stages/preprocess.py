@@ -24,7 +24,7 @@ from hstf.imaging.arrays import write_array
 from hstf.imaging.class_locations import class_locations
 from hstf.imaging.geometry import Geometry
 from hstf.imaging.label_values import class_indices
-from hstf.imaging.preparation import prepare_image
+from hstf.imaging.preparation import constant_channels, prepare_image
 from hstf.imaging.volumes import read_image, read_label
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import atomic_path, sha256_file
@@ -66,7 +66,13 @@ def preprocess(context: StageContext, shard: str) -> int:
         works.append(_work(case, config, plan, layout.preprocessed / case.case_id, digests))
     workers = worker_count(config.preprocess.workers)
     path = layout.preprocessed_table(shard)
-    return run_shard(PREPROCESSED, path, context.parameters, works, f"preprocess {shard}", workers)
+    computed = run_shard(
+        PREPROCESSED, path, context.parameters, works, f"preprocess {shard}", workers
+    )
+    for row in PREPROCESSED.records(path):
+        if row.get("warnings"):
+            print(f"preprocess: warning: {row['case_id']}: {row['warnings']}", flush=True)
+    return computed
 
 
 def _sources(case: Case) -> list[Path]:
@@ -115,19 +121,25 @@ def preprocess_case(case: Case, config: Config, plan: Plan, folder: Path) -> dic
         image, geometry = prepare_image(volumes, plan, config.preprocess, config.modalities)
         # A large scan fits in memory only without the copies that are no longer used.
         del volumes
-        write_array(folder / "image.b2nd", image.astype(np.float16), config.preprocess.chunk)
+        stored = image.astype(np.float16)
         del image
+        warnings = constant_channels(stored, config.modalities)
+        write_array(folder / "image.b2nd", stored, config.preprocess.chunk)
+        del stored
         if case.split is Split.LABELLED:
             _write_label(case, config, geometry, folder)
     except HstfError as error:
         raise HstfError(f"{case.case_id}: {error}") from error
     geometry.save(folder / "geometry.json")
-    return {
+    row = {
         "shape_native": "x".join(map(str, geometry.native_shape)),
         "shape_grid": "x".join(map(str, geometry.grid_shape)),
         "spacing": "x".join(f"{mm:.6g}" for mm in geometry.source_spacing),
         "orientation": geometry.orientation,
     }
+    if warnings:
+        row["warnings"] = "; ".join(warnings)
+    return row
 
 
 def _write_label(case: Case, config: Config, geometry: Geometry, folder: Path) -> None:

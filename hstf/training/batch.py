@@ -78,6 +78,10 @@ class Batch:
             self.acquisition.spacing,
             self.generator,
         )
+        masks = self.acquisition.masks(image.shape[1])
+        if masks:
+            image = image.clone()
+            image[:, masks] = self.weak[:, masks]
         return change_intensity(
             image,
             self.augmentation,

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from hstf.experiment.plan import Normalisation
-from hstf.imaging.intensity import empty_value, field_of_view, nonempty_mask, normalise, sample
+from hstf.imaging.intensity import (
+    empty_value,
+    few_values,
+    field_of_view,
+    lacks_hu_offset,
+    nonempty_mask,
+    normalise,
+    sample,
+)
 
 ZSCORE = Normalisation(scheme="zscore")
 UPTAKE = Normalisation(scheme="uptake")
@@ -150,6 +158,120 @@ def test_normalise_of_pet_hardly_depends_on_the_air_around_the_body() -> None:
     normalise(wide, wide_mask, UPTAKE)
     assert np.abs(narrow[:30] - wide[:30]).max() < 0.2
     assert abs(wide[:30].mean()) < 0.1, "statistics are those of the body"
+
+
+def masks() -> dict[str, np.ndarray]:
+    """Return channels that have one value wherever they are not empty, or almost everywhere."""
+    ball = np.zeros((20, 22, 24), np.float32)
+    ball[6:12, 7:13, 8:14] = 1
+    clicks = np.zeros((20, 22, 24), np.float32)
+    clicks[[4, 9], [5, 11], [6, 12]] = 1
+    soft = 255 * ball
+    soft[6, 7, 8] = 100
+    return {
+        "organ": ball,
+        "8 bit": 255 * ball,
+        "clicks": clicks,
+        "outside of an organ": 1 - ball,
+        "without clicks": 1 - clicks,
+        "soft edge": soft,
+        "large values": 1000 + ball,
+    }
+
+
+@pytest.mark.parametrize("scheme", ["zscore", "fan", "uptake"])
+@pytest.mark.parametrize("name", masks())
+def test_normalise_never_erases_a_channel(name: str, scheme: str) -> None:
+    channel = masks()[name]
+    data = channel.copy()
+    normalise(data, field_of_view(data, scheme), Normalisation(scheme=scheme))
+    assert len(np.unique(data)) == len(np.unique(channel))
+    assert np.array_equal(np.argsort(np.unique(data)), np.argsort(np.unique(channel)))
+    assert data.astype(np.float16).std() > 0 and np.abs(data).max() < 100
+
+
+@pytest.mark.parametrize("scheme", ["zscore", "fan", "uptake"])
+@pytest.mark.parametrize("unit", [1e-12, 1e-9, 1e-6, 1e9])
+def test_normalise_does_not_depend_on_the_unit(unit: float, scheme: str) -> None:
+    """Diffusivities are 1e-9 m2/s."""
+    expected = body_in(0)
+    data = expected * np.float32(unit)
+    for scan in (expected, data):
+        normalise(scan, nonempty_mask(scan), Normalisation(scheme=scheme))
+    assert np.allclose(data, expected, atol=1e-3)
+
+
+def test_normalise_of_ct_does_not_depend_on_the_unit() -> None:
+    data = np.array([[[-1e-9, 1e-9, 3e-9]]], np.float32)
+    attenuation = Normalisation(scheme="ct", lower=-1e-9, upper=3e-9, mean=1e-9, std=1e-9)
+    normalise(data, np.ones(data.shape, bool), attenuation)
+    assert np.allclose(data, [[[-2, 0, 2]]])
+
+
+def test_normalise_leaves_a_mask_as_it_is() -> None:
+    data = np.array([[[0, 1, 7, -2, 0.25, 255]]], np.float32)
+    before = data.copy()
+    normalise(data, data != 0, Normalisation(scheme="mask"))
+    assert np.array_equal(data, before)
+
+
+def plain_zscore(data: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    values = data[mask]
+    lower, upper = np.percentile(values, (0.5, 99.5))
+    values = np.clip(values, lower, upper)
+    mean, std = values.mean(dtype=float), values.std(dtype=float)
+    clipped = np.clip(data, lower, upper).astype(np.float32)
+    return (clipped - np.float32(mean)) / np.float32(std)
+
+
+def plain_uptake(data: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    positive = data[mask & (data > 0)]
+    body = positive[positive > 0.25 * positive.mean()]
+    scale = float(np.median(body))
+    values = np.arcsinh(body / scale)
+    lower = np.percentile(values, 0.5)
+    values = np.clip(values, lower, np.inf)
+    mean, std = values.mean(dtype=float), values.std(dtype=float)
+    compressed = np.clip(np.arcsinh(data / scale), lower, np.inf).astype(np.float32)
+    return (compressed - np.float32(mean)) / np.float32(std)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 37.0])
+def test_normalise_of_ordinary_scans_is_exact(scale: float) -> None:
+    """What is special about masks and units does not change a bit of other scans."""
+    scans = [body_in(0), body_in(-1024), ultrasound_fan()[0], pet_scan(air=10)[0]]
+    for scan in scans:
+        scan *= np.float32(scale)
+        mask = nonempty_mask(scan)
+        normalised = {name: scan.copy() for name in ("zscore", "fan", "uptake")}
+        for name, data in normalised.items():
+            normalise(data, mask, Normalisation(scheme=name))
+        assert np.array_equal(normalised["zscore"], plain_zscore(scan, mask))
+        assert np.array_equal(normalised["fan"], plain_zscore(scan, mask))
+        assert np.array_equal(normalised["uptake"], plain_uptake(scan, mask))
+
+
+def test_few_values_are_those_of_a_mask() -> None:
+    click = np.zeros((40, 40, 40), np.float32)
+    click[3, 5, 7] = 2
+    assert few_values(click) == (0, 2), "a single voxel counts"
+    assert few_values(np.full((4, 4, 4), 7, np.float32)) == (7,)
+    assert few_values(np.arange(16, dtype=np.float32).reshape(4, 4, 1)) == tuple(range(16))
+    assert few_values(np.arange(17, dtype=np.float32).reshape(17, 1, 1)) is None
+    hidden = np.zeros((50, 50, 50), np.float32)
+    hidden[10, 20, :] = np.arange(50)
+    assert few_values(hidden) is None
+    assert few_values(body_in(0)) is None
+
+
+def test_lacks_hu_offset_compares_with_the_other_scans() -> None:
+    usual = {"a": (-1000, -800, 300), "b": (-1020, -300, 900), "c": (-990, -700, 250)}
+    assert lacks_hu_offset(usual) == []
+    assert lacks_hu_offset(usual | {"d": (24, 300, 1324)}) == ["d"]
+    assert lacks_hu_offset(usual | {"crop": (-100, 40, 300)}) == []
+    assert lacks_hu_offset(usual | {"metal": (-1000, -800, 3000)}) == []
+    assert lacks_hu_offset({"a": (-1024,), "b": (0,)}) == ["b"]
+    assert lacks_hu_offset({"a": (0,), "b": (0,)}) == lacks_hu_offset({"a": (0,)}) == []
 
 
 @pytest.mark.parametrize("scheme", ["zscore", "fan", "uptake"])

@@ -283,6 +283,30 @@ def test_check_finds_invalid_label_values(data: Data, capsys: pytest.CaptureFixt
     assert "and perhaps more" in data.errors()
 
 
+@pytest.mark.parametrize("value", [256, 1001, -1, 2.5])
+def test_check_does_not_advise_to_add_values_that_labels_cannot_have(
+    data: Data, value: float
+) -> None:
+    mask = data.mask(0).astype(np.float32)
+    mask[0, 0, 0] = value
+    data.image("p0_label.nii.gz", mask)
+    message = data.errors()
+    assert f"found: label values {value:g} (1 voxels)" in message
+    assert "Number the classes of the file anew" in message and "Add the values" not in message
+
+
+def test_check_finds_ct_without_the_offset_of_hounsfield_units(data: Data) -> None:
+    for number in range(6):
+        scan = data.scan(number)
+        scan[:, 4:] -= 1100  # air
+        data.image(f"p{number}.nii.gz", scan + 1024 * (number == 3))
+    findings = check(data.config(modalities={"image": "ct"}))
+    shifted = [finding.case_id for finding in findings if "1024 above" in finding.found]
+    assert shifted == ["p3"]
+    findings = check(data.config(modalities={"image": "other"}))
+    assert not [finding for finding in findings if "1024 above" in finding.found]
+
+
 def test_check_finds_classes_without_scribbles(
     data: Data, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,7 +17,7 @@ from hstf.config.experiment import Config
 from hstf.config.load import resolve_config
 from hstf.experiment.cases import Split, read_cases
 from hstf.experiment.layout import Layout
-from hstf.experiment.plan import Plan
+from hstf.experiment.plan import Normalisation, Plan
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_json, write_json
 from hstf.stages.plan.decide import SET, Levels, make_plan, training_gb
@@ -257,6 +257,8 @@ def test_plan_reads_no_test_case_and_no_withheld_label(tmp_path: Path) -> None:
     assert Plan.load(layout.plan) == chosen
     scans = read_json(layout.fingerprint)["scans"]
     assert [scan["case_id"] for scan in scans] == [f"case_{i}" for i in range(5)]
+    low, high = scans[0].pop("ranges")[0]
+    assert low == -1000 < -50 < high
     assert scans[0] | {"intensities": None} == {
         "case_id": "case_0",
         "shape": [24, 20, 10],
@@ -264,6 +266,7 @@ def test_plan_reads_no_test_case_and_no_withheld_label(tmp_path: Path) -> None:
         "orientation": "LPS",
         "cropped_shape": [20, 12, 10],
         "intensities": None,
+        "few_values": [False],
     }
     assert chosen.spacing == (0.75, 0.75, 2.0)
     assert chosen.median_shape == (20, 12, 10)
@@ -286,6 +289,133 @@ def test_plan_scales_ct_by_scribbles(tmp_path: Path) -> None:
     sparse = config.model_copy(update={"labels": {"background": 0, "foreground": 1, "ignore": 9}})
     ct = plan(sparse).normalisation[0]
     assert ct.mean == pytest.approx(50, abs=5) and ct.std < 10
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read scans in this process, which saves the start of another one."""
+
+    def run_here(function: Any, items: Any, workers: int) -> Any:
+        return ((item, function(item)) for item in items)
+
+    monkeypatch.setattr("hstf.stages.plan.fingerprint.map_processes", run_here)
+
+
+def with_channel(config: Config, kind: str, files: list[np.ndarray]) -> Config:
+    """Add a second channel to the labelled and unlabelled cases of :func:`experiment`."""
+    sheet = Path(config.cases)
+    rows = list(csv.DictReader(sheet.open()))
+    for row, data in zip(rows, files, strict=False):
+        path = sheet.parent / f"second_{row['case_id']}.nii.gz"
+        write_nifti(path, data.astype(np.float32), np.diag([-0.75, -0.75, 2.0, 1]))
+        row["second"] = str(path)
+    rows[-1]["second"] = "broken.nii.gz"
+    with sheet.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    modalities = {**config.modalities, "second": kind}
+    return config.model_copy(update={"modalities": modalities})
+
+
+def priors(value: float = 1, edge: float | None = None) -> list[np.ndarray]:
+    """Return five masks; the last one is empty."""
+    masks = []
+    for number in range(5):
+        mask = np.zeros((24, 20, 10))
+        mask[4 : 10 + number, 6:12, 3:7] = value
+        if edge is not None:
+            mask[4, 6, 3:7] = edge
+        masks.append(mask)
+    masks[-1][:] = 0
+    return masks
+
+
+@pytest.mark.parametrize("kind", ["other", "mr", "ct", "pet", "us"])
+@pytest.mark.parametrize(("value", "edge"), [(1, None), (255, None), (3, 2), (1, 0.3)])
+@pytest.mark.usefixtures("in_process")
+def test_plan_finds_masks_among_the_channels(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    kind: str,
+    value: float,
+    edge: float | None,
+) -> None:
+    config = with_channel(experiment(tmp_path, "mr", label=True), kind, priors(value, edge))
+    chosen = plan(config)
+    mask = chosen.normalisation[1]
+    assert (mask.scheme, mask.mean, mask.std) == ("mask", 0, value)
+    assert f"0 to {value:g} are mapped to 0 to 1" in chosen.reasons["normalisation second"]
+    assert chosen.normalisation[0].scheme == "zscore"
+    assert chosen.median_shape == (20, 12, 10), "the mask does not decide the crop"
+    warnings = capsys.readouterr().out
+    assert "plan: warning: second: one value in all voxels in 1 of 5 scans (case_4)" in warnings
+    assert (f"is a mask, not {kind}" in warnings) == (kind != "other")
+
+
+@pytest.mark.usefixtures("in_process")
+def test_plan_finds_masks_with_soft_edges(tmp_path: Path) -> None:
+    masks = priors()
+    for mask in masks[:-1]:
+        mask[4, 6, 3:7] = np.random.default_rng(0).random(4)
+        mask[6:8, :, :] = 1
+    mask = plan(with_channel(experiment(tmp_path, "mr", label=True), "other", masks))
+    assert mask.normalisation[1].scheme == "mask"
+
+
+@pytest.mark.parametrize(("value", "warned"), [(1, False), (255, True)])
+@pytest.mark.usefixtures("in_process")
+def test_plan_leaves_declared_masks_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], value: float, warned: bool
+) -> None:
+    config = with_channel(experiment(tmp_path, "mr", label=True), "mask", priors(value))
+    assert plan(config).normalisation[1] == Normalisation(scheme="mask")
+    assert ("the mask has values up to 255" in capsys.readouterr().out) == warned
+
+
+@pytest.mark.usefixtures("in_process")
+def test_plan_warns_of_a_constant_channel(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = with_channel(
+        experiment(tmp_path, "mr", label=True), "other", [np.ones((24, 20, 10))] * 5
+    )
+    assert plan(config).normalisation[1].scheme == "zscore"
+    assert "second: one value in all voxels in 5 of 5 scans" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("in_process")
+def test_plan_of_ordinary_scans_has_no_warnings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert plan(experiment(tmp_path, "ct", label=True)).normalisation[0].scheme == "ct"
+    assert "warning" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("in_process")
+def test_plan_keeps_ct_whose_foreground_has_one_value(tmp_path: Path) -> None:
+    """The labelled bone is as bright as the file can store."""
+    config = experiment(tmp_path, "ct", label=True)
+    for number in range(3):
+        path = tmp_path / f"image_{number}.nii.gz"
+        image = nib.load(path)
+        data = np.asarray(image.dataobj).copy()
+        data[np.asarray(nib.load(tmp_path / f"label_{number}.nii.gz").dataobj) == 1] = 255
+        write_nifti(path, data, image.affine)
+    ct = plan(config).normalisation[0]
+    assert ct.scheme == "ct" and ct.lower < -100 and ct.upper == 255 and ct.std > 10
+
+
+@pytest.mark.usefixtures("in_process")
+def test_plan_names_ct_without_the_offset_of_hounsfield_units(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = experiment(tmp_path, "ct", label=True)
+    path = tmp_path / "image_3.nii.gz"
+    image = nib.load(path)
+    write_nifti(path, np.asarray(image.dataobj) + 1024, image.affine)
+    plan(config)
+    assert "image: the intensities of case_3 are about 1024 above" in capsys.readouterr().out
 
 
 def test_plan_refuses_ct_without_labelled_foreground(tmp_path: Path) -> None:

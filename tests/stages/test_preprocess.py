@@ -19,7 +19,7 @@ from hstf.imaging.arrays import read_array
 from hstf.imaging.class_locations import class_locations
 from hstf.imaging.geometry import Geometry
 from hstf.imaging.label_values import class_indices
-from hstf.imaging.preparation import prepare_image
+from hstf.imaging.preparation import constant_channels, prepare_image
 from hstf.imaging.volumes import Volume, read_image
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_csv, sha256_file
@@ -235,6 +235,109 @@ def test_prepare_image_crops_all_channels_together() -> None:
     )
     assert whole.shape == (2, 22, 26, 12)
     assert np.array_equal(whole[:, 10:17, 4:15, 2:9], image)
+
+
+def with_mask(normalisation: Normalisation, **changes: Any) -> Plan:
+    """Return a plan of a scan and a mask."""
+    channels = (Normalisation(scheme="zscore"), normalisation)
+    return a_plan(channels=2).model_copy(update={"normalisation": channels, **changes})
+
+
+MASK = Normalisation(scheme="mask")
+
+
+def prepared(plan: Plan, mask: np.ndarray) -> np.ndarray:
+    """Prepare a scan with an empty margin and a mask, and return the mask."""
+    scan = np.zeros(SHAPE, np.float32)
+    scan[3:24, 2:20] = np.random.default_rng(0).normal(500, 50, (21, 18, 12))
+    volumes = [volume(scan), volume(mask)]
+    image, _ = prepare_image(volumes, plan, PreprocessConfig(), ["image", "mask"])
+    assert (
+        image.shape[1:]
+        == prepare_image(volumes[:1], a_plan(plan.spacing), PreprocessConfig(), ["image"])[0].shape[
+            1:
+        ]
+    ), "the mask does not decide the crop"
+    return image[1]
+
+
+@pytest.mark.parametrize("spacing", [(1, 1, 2), (0.7, 1.6, 1.3), (3, 3, 3)])
+def test_prepare_image_leaves_a_mask_as_it_is(spacing: tuple[float, float, float]) -> None:
+    mask = np.zeros(SHAPE, np.float32)
+    mask[8:15, 6:14, 3:9] = 2
+    mask[15:18, 6:14, 3:9] = 5
+    result = prepared(with_mask(MASK, spacing=spacing), mask)
+    assert set(np.unique(result)) == {0, 2, 5}
+    fraction = np.count_nonzero(mask) / (21 * 18 * 12)
+    assert np.count_nonzero(result) / result.size == pytest.approx(fraction, rel=0.3)
+
+
+def test_prepare_image_keeps_clicks_on_a_coarse_grid() -> None:
+    clicks = np.zeros(SHAPE, np.float32)
+    clicks[[5, 9, 14, 20], [4, 8, 11, 17], [1, 4, 8, 10]] = 1
+    result = prepared(with_mask(MASK, spacing=(4, 4, 7)), clicks)
+    assert np.count_nonzero(result) == 4 and result.max() == 1
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_prepare_image_accepts_an_empty_or_full_mask(value: float) -> None:
+    result = prepared(with_mask(MASK), np.full(SHAPE, value, np.float32))
+    assert np.unique(result) == [value]
+
+
+def test_prepare_image_maps_a_detected_mask_to_0_to_1_in_all_scans() -> None:
+    detected = Normalisation(scheme="mask", mean=0, std=255)
+    mask = np.zeros(SHAPE, np.float32)
+    mask[8:15, 6:14, 3:9] = 255
+    assert set(np.unique(prepared(with_mask(detected), mask))) == {0, 1}
+    assert set(np.unique(prepared(with_mask(detected), 0 * mask))) == {0}
+
+
+def test_prepare_image_refuses_masks_with_large_values() -> None:
+    mask = np.zeros(SHAPE, np.float32)
+    mask[8:15] = 70_000
+    with pytest.raises(
+        HstfError, match="mask: a mask is left as it is, but it has values up to 70000"
+    ):
+        prepared(with_mask(MASK), mask)
+
+
+@pytest.mark.parametrize("scheme", ["zscore", "ct", "fan", "uptake", "mask"])
+def test_prepare_image_with_a_stored_plan_is_the_same(tmp_path: Path, scheme: str) -> None:
+    """An exported model has the plan as JSON."""
+    normalisation = Normalisation(scheme=scheme, lower=-1 / 3, upper=2 / 3, mean=1e-9, std=1 / 7)
+    plan = with_mask(normalisation, spacing=(1.1, 1.1, 2.3))
+    plan.save(tmp_path / "plan.json")
+    mask = np.zeros(SHAPE, np.float32)
+    mask[8:15, 6:14, 3:9] = 1
+    result = prepared(plan, mask)
+    assert np.array_equal(result, prepared(Plan.load(tmp_path / "plan.json"), mask))
+    assert len(np.unique(result)) > 1
+
+
+def test_constant_channels_names_what_no_network_learns_from() -> None:
+    image = np.zeros((3, 4, 4, 4), np.float16)
+    image[1, 2] = 1
+    image[2] = 0.5
+    assert constant_channels(image, ["a", "b", "c"]) == [
+        "a: every voxel is 0 after normalisation",
+        "c: every voxel is 0.5 after normalisation",
+    ]
+
+
+def test_preprocess_warns_of_a_constant_channel(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The table and the log have the warning, also if the case is up to date."""
+    write_nifti(tmp_path / "1.nii.gz", np.full(SHAPE, 3, np.float32))
+    for _ in range(2):
+        preprocess(config, "labelled_0")
+        warning = "image: every voxel is 0 after normalisation"
+        assert f"preprocess: warning: case_1: {warning}\n" in capsys.readouterr().out
+    rows = read_csv(Layout.of(config).preprocessed_table("labelled_0"))
+    assert [row["warnings"] for row in rows] == ["", warning]
+    preprocess(config, "unlabelled_0")
+    assert "warnings" not in read_csv(Layout.of(config).preprocessed_table("unlabelled_0"))[0]
 
 
 def test_prepare_image_names_all_channels_that_do_not_fit() -> None:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from hstf.config.training import AugmentationConfig
+from hstf.experiment.plan import Normalisation
+from hstf.training.augmentations.acquisition import Acquisition
 from hstf.training.batch import Batch
 from hstf.training.fourier import BAND, mix_amplitudes, with_amplitudes_of
 
@@ -99,3 +101,15 @@ def test_batch_strong_mixes_amplitudes() -> None:
         strong[0], with_amplitudes_of(weak[:1], weak[1:], ISOTROPIC)[0], atol=1e-5
     )
     assert torch.equal(strong[1], weak[1])
+
+
+def test_batch_strong_does_not_mix_masks() -> None:
+    weak = torch.cat([noise(2, 1), (noise(2, 1) > 0).float()], dim=1)
+    ones = torch.ones(2, 1, *SHAPE)
+    pseudo = torch.tensor([False, True])[:, None, None, None, None].expand_as(ones)
+    config = AugmentationConfig(intensity_probability=0, fourier_probability=1)
+    kinds = (("mr", Normalisation(scheme="zscore")), ("mask", Normalisation(scheme="mask")))
+    acquisition = Acquisition(ISOTROPIC, kinds)
+    strong = Batch(weak, ones, ones, pseudo, config, generator(), acquisition).strong()
+    assert not torch.equal(strong[0, 0], weak[0, 0])
+    assert torch.equal(strong[:, 1], weak[:, 1])

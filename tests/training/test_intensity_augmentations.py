@@ -17,7 +17,7 @@ from support.augmentation_settings import (
 
 from hstf.experiment.plan import Normalisation
 from hstf.imaging.intensity import normalise
-from hstf.training.augmentations.acquisition import ChannelKind
+from hstf.training.augmentations.acquisition import Acquisition, ChannelKind
 from hstf.training.augmentations.bias_field import bias_field
 from hstf.training.augmentations.blur import blur
 from hstf.training.augmentations.brightness import brightness
@@ -108,6 +108,17 @@ def test_change_intensity_changes_each_modality_separately() -> None:
     found = change_intensity(image, ALWAYS, generator(1), acquired("mr", "pet", "mr"))
     assert torch.equal(found[:, [0, 2]], change_intensity(image[:, [0, 2]], ALWAYS, generator(1)))
     assert not torch.equal(found[:, 1], image[:, 1])
+
+
+@pytest.mark.parametrize("modality", ["mask", "other", "ct", "us"])
+def test_change_intensity_never_changes_a_mask(modality: str) -> None:
+    image = torch.rand(2, 2, 12, 12, 12, generator=generator())
+    image[:, 1] = (image[:, 1] > 0.5).float()
+    mask = (modality, Normalisation(scheme="mask"))
+    acquisition = Acquisition(ISOTROPIC, (("mr", SCALES["mr"]), mask))
+    found = change_intensity(image, ALWAYS, generator(1), acquisition)
+    assert torch.equal(found[:, 1], image[:, 1])
+    assert torch.equal(found[:, :1], change_intensity(image[:, :1], ALWAYS, generator(1)))
 
 
 @pytest.mark.parametrize("modality", ["mr", "ct", "pet", "us"])

@@ -10,6 +10,7 @@ from hstf.config.experiment import Config
 from hstf.experiment.cases import Case, CaseSheet, Split
 from hstf.imaging.affines import geometry_distance
 from hstf.imaging.guards import header_issues, image_issues, unreadable
+from hstf.imaging.intensity import HU_OFFSET, lacks_hu_offset
 from hstf.imaging.scan import MAXIMUM_INVALID_VALUES, Scan
 from hstf.runtime.errors import few, numbers
 from hstf.stages.check.findings import SHEET, Finding, Level, Scans, Source
@@ -44,6 +45,7 @@ def examine(sheet: CaseSheet, scans: Scans, config: Config) -> list[Finding]:
         *_duplicate_findings(scans, config),
         *_class_findings(scans, config),
         *_header_text_findings(scans),
+        *_offset_findings(scans, config),
     ]
     by_case: dict[str, list[Source]] = defaultdict(list)
     for source, scan in scans.items():
@@ -95,8 +97,7 @@ def _label_findings(source: Source, scan: Scan, config: Config) -> Iterator[Find
         yield source.error(
             f"label values {_counted_values(unknown, scan)}",
             f"only {known}",
-            "Add the values to 'labels:' in the configuration, or correct the file. Voxels with the"
-            " value of the name 'ignore' are left out.",
+            _advice_on_values(unknown),
         )
     elif not any(scan.values.get(str(value)) for value in config.class_values):
         yield source.error(
@@ -110,6 +111,20 @@ def _label_findings(source: Source, scan: Scan, config: Config) -> Iterator[Find
             "voxels of a class other than the background",
             "Keep it if the structure is really absent. Otherwise make the case unlabelled.",
         )
+
+
+def _advice_on_values(unknown: Sequence[str]) -> str:
+    """Advise on values that the configuration does not have; ``labels:`` accepts 0 to 255."""
+    impossible = [value for value in unknown if not value.isdigit() or int(value) > 255]
+    if impossible:
+        return (
+            "Number the classes of the file anew: label values are whole numbers from 0 to 255."
+            " Voxels to ignore can have the value 255, with 'ignore: 255' in 'labels:'."
+        )
+    return (
+        "Add the values to 'labels:' in the configuration, or correct the file. Voxels with the"
+        " value of the name 'ignore' are left out."
+    )
 
 
 def _unknown_values(scan: Scan, config: Config) -> list[str]:
@@ -214,6 +229,24 @@ def _header_text_findings(scans: Scans) -> Iterator[Finding]:
             "hstf copies none of it into its files. Remove it from the scans before you pass"
             " them on.",
         )
+
+
+def _offset_findings(scans: Scans, config: Config) -> Iterator[Finding]:
+    """Find CT scans that are stored without the offset of Hounsfield units, unlike the others."""
+    for name, kind in config.modalities.items():
+        sources = {}
+        for source, scan in scans.items():
+            if kind == "ct" and source.column == name and len(scan.percentiles) == 3:
+                sources[source.case.case_id] = source
+        percentiles = {case_id: scans[source].percentiles for case_id, source in sources.items()}
+        for case_id in lacks_hu_offset(percentiles):
+            yield sources[case_id].warning(
+                f"intensities about {HU_OFFSET:g} above those of the other scans (half of the"
+                f" voxels are below {percentiles[case_id][1]:g})",
+                "CT values in HU: air is -1000, water 0",
+                f"Subtract {HU_OFFSET:g}, or convert the file again from DICOM with its rescale"
+                " intercept.",
+            )
 
 
 def _withheld_findings(config: Config) -> Iterator[Finding]:

@@ -13,9 +13,11 @@ import numpy as np
 from hstf.config.experiment import Config
 from hstf.config.plan import PlanConfig
 from hstf.experiment.plan import Normalisation, Plan
+from hstf.imaging.intensity import has_spread
 from hstf.imaging.spacing import ANISOTROPY, Spacing, Triple
 from hstf.runtime.errors import HstfError
 from hstf.stages.plan.fingerprint import Fingerprint
+from hstf.stages.plan.intensities import ChannelIntensities
 
 SET = "Set in the configuration."
 MAXIMUM_LEVELS = 5
@@ -296,17 +298,52 @@ def normalisations(
     """
     schemes = []
     reasons = {}
-    for name, kind in config.modalities.items():
-        scheme, reason = _normalisation(name, kind, fingerprint)
+    for channel, (name, kind) in enumerate(config.modalities.items()):
+        intensities = ChannelIntensities.of(fingerprint, channel)
+        if kind != "mask" and intensities.is_mask:
+            scheme, reason = _detected_mask(intensities)
+        else:
+            scheme, reason = _normalisation(name, kind, fingerprint, intensities)
         schemes.append(scheme)
         reasons[f"normalisation {name}"] = reason
     return tuple(schemes), reasons
 
 
-def _normalisation(name: str, kind: str, fingerprint: Fingerprint) -> tuple[Normalisation, str]:
+def _detected_mask(intensities: ChannelIntensities) -> tuple[Normalisation, str]:
+    """Choose the normalisation of a channel whose scans are masks, whatever its modality is."""
+    low, high = intensities.low, intensities.high
+    return Normalisation(scheme="mask", mean=low, std=high - low), (
+        "The scans have few values or are constant where they are not empty: a mask. By percentiles"
+        f" of the scan it would be erased. The values {low:g} to {high:g} are mapped to 0 to 1 in"
+        " all scans."
+    )
+
+
+def _ct_by_whole_scans(intensities: ChannelIntensities) -> tuple[Normalisation, str]:
+    """Choose the normalisation of CT scans whose labelled foreground is constant."""
+    lower, upper, mean, std = intensities.pooled
+    if not has_spread(mean, std):
+        std = 1.0  # all scans are constant
+    scheme = Normalisation(scheme="ct", lower=lower, upper=upper, mean=mean, std=std)
+    return scheme, (
+        "CT values are absolute, but the labelled foreground has one value, to which all scans"
+        f" would be clipped. They are clipped to the range of the scans, {lower:.4g} to"
+        f" {upper:.4g}, and all scans have the same scale."
+    )
+
+
+def _normalisation(
+    name: str, kind: str, fingerprint: Fingerprint, intensities: ChannelIntensities
+) -> tuple[Normalisation, str]:
     """Choose the normalisation of the channel ``name`` with the modality ``kind``."""
+    if kind == "mask":
+        return Normalisation(scheme="mask"), (
+            "A mask is left as it is; its values are not normalised and not interpolated."
+        )
     if kind == "ct":
         lower, _, upper, mean, std = fingerprint.foreground[name]
+        if not has_spread(mean, std):
+            return _ct_by_whole_scans(intensities)
         scheme = Normalisation(scheme="ct", lower=lower, upper=upper, mean=mean, std=std)
         return scheme, (
             "CT values are absolute: they are clipped to the range of the labelled foreground,"

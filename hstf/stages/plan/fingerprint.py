@@ -10,7 +10,13 @@ from hstf.experiment.cases import Case, Split
 from hstf.experiment.context import StageContext
 from hstf.imaging.affines import ras_spacing, to_ras
 from hstf.imaging.geometry import Geometry, bounding_box
-from hstf.imaging.intensity import LOWER_PERCENTILE, UPPER_PERCENTILE, nonempty_mask, sample
+from hstf.imaging.intensity import (
+    LOWER_PERCENTILE,
+    UPPER_PERCENTILE,
+    few_values,
+    nonempty_mask,
+    sample,
+)
 from hstf.imaging.volumes import Volume, open_nifti, read_image, read_label
 from hstf.runtime.documents import Document, Part
 from hstf.runtime.errors import HstfError
@@ -40,6 +46,10 @@ class ScanSummary(Part):
     """Shape of the box that is not empty; None if only the header was read."""
     intensities: tuple[Numbers, ...] | None = None
     """:func:`statistics` of the voxels that are not empty, for each channel."""
+    ranges: tuple[tuple[float, float], ...] | None = None
+    """Minimum and maximum of each channel."""
+    few_values: tuple[bool, ...] | None = None
+    """Whether each channel has few values, see :func:`hstf.imaging.intensity.few_values`."""
 
 
 class Fingerprint(Document):
@@ -139,8 +149,11 @@ def read_scan(config: Config, case: Case) -> tuple[ScanSummary, ForegroundSample
     Raises:
         HstfError: if a file cannot be read or has values that are not finite.
     """
-    union = None
+    measured = []
+    masks = []
     intensities = []
+    ranges = []
+    are_few = []
     samples = {}
     for (name, kind), path in zip(config.modalities.items(), case.images, strict=True):
         volume = read_image(path)
@@ -151,14 +164,23 @@ def read_scan(config: Config, case: Case) -> tuple[ScanSummary, ForegroundSample
             )
         mask = nonempty_mask(volume.data)
         intensities.append(statistics(sample(volume.data, mask)))
-        union = mask if union is None else union | mask
+        masks.append(mask)
+        ranges.append((float(volume.data.min()), float(volume.data.max())))
+        are_few.append(few_values(volume.data) is not None)
+        if not are_few[-1] and kind != "mask":
+            measured.append(mask)
         if kind == "ct" and case.split is Split.LABELLED:
             samples[name] = _sample_foreground(case, config, volume)
-    assert union is not None, "a case has at least one modality"
-    box = bounding_box(to_ras(union, volume.affine))
+    scanned = np.logical_or.reduce(measured or masks)
+    box = bounding_box(to_ras(scanned, volume.affine))
     cropped_shape = tuple(stop - start for start, stop in box)
     header = _summary(case, volume.data.shape, volume.affine)
-    voxels = {"cropped_shape": cropped_shape, "intensities": tuple(intensities)}
+    voxels = {
+        "cropped_shape": cropped_shape,
+        "intensities": tuple(intensities),
+        "ranges": tuple(ranges),
+        "few_values": tuple(are_few),
+    }
     return header.model_copy(update=voxels), samples
 
 

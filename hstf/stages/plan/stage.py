@@ -10,6 +10,7 @@ from hstf.experiment.context import StageContext
 from hstf.experiment.plan import Plan
 from hstf.stages.plan.decide import make_plan
 from hstf.stages.plan.fingerprint import take_fingerprint
+from hstf.stages.plan.intensities import intensity_warnings
 
 
 def run(args: argparse.Namespace) -> int:
@@ -22,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def plan(context: StageContext) -> Plan:
-    """Write ``fingerprint.json`` and ``plan.json``.
+    """Write ``fingerprint.json`` and ``plan.json``, and print warnings about intensities.
 
     Raises:
         HstfError: if scans cannot be read, or if the configuration does not fit them.
@@ -31,4 +32,6 @@ def plan(context: StageContext) -> Plan:
     fingerprint.save(context.layout.fingerprint)
     result = make_plan(context.config, fingerprint)
     result.save(context.layout.plan)
+    for warning in intensity_warnings(context.config, fingerprint, result):
+        print(f"plan: warning: {warning}", flush=True)
     return result

@@ -12,10 +12,15 @@ class ChannelKind:
     """What the channels have in common that one call of an intensity change gets."""
 
     modality: str
-    """``mr``, ``ct``, ``pet``, ``us`` or ``other``."""
+    """``mr``, ``ct``, ``pet``, ``us``, ``mask`` or ``other``."""
     normalisation: Normalisation
     spacing: Spacing
     """Voxel size (mm)."""
+
+    @property
+    def is_mask(self) -> bool:
+        """Whether the channels are masks, whose values have a meaning and never change."""
+        return self.normalisation.scheme == "mask"
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,10 @@ class Acquisition:
             ChannelKind(modality, normalisation, self.spacing)
             for modality, normalisation in channels
         ]
+
+    def masks(self, count: int) -> list[int]:
+        """Return which of ``count`` channels are masks."""
+        return [channel for channel, kind in enumerate(self.kinds(count)) if kind.is_mask]
 
 
 ISOTROPIC_MR = Acquisition()

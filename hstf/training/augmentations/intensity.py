@@ -56,6 +56,8 @@ def _change(
     generator: torch.Generator,
 ) -> Tensor:
     """Change the channels ``(B, C, D, H, W)`` of one kind."""
+    if kind.is_mask:
+        return image
     original = image
     for change in changes_of(kind.modality):
         chance = uniform(
