@@ -99,7 +99,7 @@ STAGES: dict[str, Dependencies] = {
         ),
     ),
     "export": Dependencies(
-        3,
+        4,
         ("predict", "preprocess", "modalities", "labels"),
         # An edit trains or calibrates the model again, and then exports it.
         free_keys=("regions", "student.steps", "warmup.steps"),

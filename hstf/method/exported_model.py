@@ -17,6 +17,7 @@ from hstf.config.names import modality_problems, name_problems
 from hstf.config.preprocess import PreprocessConfig
 from hstf.experiment.cases import CASE_ID
 from hstf.experiment.plan import Plan
+from hstf.imaging.intensity_ranges import IntensityRange
 from hstf.method.plr.anatomy_rules import AnatomyRules
 from hstf.runtime.documents import Document, Part
 from hstf.runtime.errors import HstfError, join_problems
@@ -24,8 +25,12 @@ from hstf.runtime.files import read_json, sha256_file, write_text
 from hstf.scoring.averages import Statistics
 from hstf.scoring.significance import Interval
 
-FORMAT = 3
+FORMAT = 4
 """Version of the format of the folder."""
+WITHOUT_DIGESTS = 2
+"""The last version without ``SHA256SUMS``."""
+READ_FORMATS = (WITHOUT_DIGESTS, 3, FORMAT)
+"""Versions that can be read. Before version 4, models have no intensities of training scans."""
 MODEL_FILE = "model.json"
 DIGEST_FILE = "SHA256SUMS"
 DIGEST_LINE = re.compile(r"(?P<sha256>[0-9a-f]{64})  (?P<name>\S.*)")
@@ -85,6 +90,8 @@ class ExportedModel(Document):
     predict: PredictConfig
     preprocess: PreprocessConfig
     plan: Plan
+    intensities: dict[str, IntensityRange] = Field(default_factory=dict)
+    """Intensities of the training scans, by modality: what other scans are compared with."""
     structure: AnatomyRules | None
     """Anatomy rules that segmentations are changed to obey."""
     provenance: ModelProvenance
@@ -98,6 +105,8 @@ class ExportedModel(Document):
             problems.append("two members have the same name")
         if len(set(self.labels.values())) < len(self.labels):
             problems.append("two labels have the same value")
+        if not self.intensities.keys() <= self.modalities.keys():
+            problems.append("there are intensities of a modality that the model does not have")
         if len(self.plan.normalisation) != len(self.modalities):
             problems.append("the plan has another number of channels than there are modalities")
         if self.structure is not None:
@@ -146,12 +155,13 @@ def read_exported_model(folder: Path) -> ExportedModel:
         )
     content = read_json(path)
     found = content.get("format") if isinstance(content, dict) else None
-    if found != FORMAT:
+    if found not in READ_FORMATS:
+        readable = " and ".join([", ".join(map(str, READ_FORMATS[:-1])), str(READ_FORMATS[-1])])
         raise HstfError(
-            f"{path}: has format {found}, but hstf {__version__} reads format {FORMAT}."
+            f"{path}: has format {found}, but hstf {__version__} reads the formats {readable}."
             " Export the model again."
         )
-    problems = changed_files(folder, [MODEL_FILE])
+    problems = [] if found == WITHOUT_DIGESTS else changed_files(folder, [MODEL_FILE])
     if problems:
         raise join_problems(f"{folder}: is not the model that was exported.", problems)
     model = ExportedModel.load(path)

@@ -28,6 +28,7 @@ from hstf.experiment.cases import Split, names_of
 from hstf.experiment.context import StageContext
 from hstf.experiment.plan import Plan
 from hstf.experiment.tables import LABELS
+from hstf.imaging.intensity_ranges import IntensityRange
 from hstf.method.exported_model import (
     DIGEST_FILE,
     FORMAT,
@@ -47,6 +48,7 @@ from hstf.runtime.errors import join_problems, write_error
 from hstf.runtime.files import make_folder, sha256_file, write_text
 from hstf.runtime.shards import read_shard
 from hstf.scoring.documents import EvaluationSummary
+from hstf.stages.plan.fingerprint import Fingerprint
 
 METADATA_SCHEMA = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
@@ -170,6 +172,7 @@ def _exported_model(context: StageContext, members: list[ModelMember]) -> Export
         predict=config.predict,
         preprocess=config.preprocess,
         plan=Plan.load(context.layout.plan),
+        intensities=_intensities(context),
         structure=prediction_rules(config, context.layout),
         provenance=ModelProvenance(
             hstf=__version__,
@@ -180,6 +183,21 @@ def _exported_model(context: StageContext, members: list[ModelMember]) -> Export
             scores=_scores(context),
         ),
     )
+
+
+def _intensities(context: StageContext) -> dict[str, IntensityRange]:
+    """Return the intensities of the training scans by modality, which name no case."""
+    scans = []
+    for scan in Fingerprint.load(context.layout.fingerprint).read:
+        if scan.intensities is not None:
+            scans.append(scan.intensities)
+    if not scans:
+        return {}
+    channels = zip(*scans, strict=True)
+    return {
+        name: IntensityRange.of(percentiles)
+        for name, percentiles in zip(context.config.modalities, channels, strict=True)
+    }
 
 
 def _case_counts(context: StageContext) -> dict[str, int]:

@@ -207,14 +207,34 @@ def test_read_exported_model_refuses_invalid_folders(config: Config, tmp_path: P
     folder = export(config)
     members = read_json(folder / "model.json")["members"]
     edit(folder, format=99)
-    with pytest.raises(HstfError, match=r"format 99, but .* reads format 3"):
+    with pytest.raises(HstfError, match=r"format 99, but .* reads the formats 2, 3 and 4"):
         read_exported_model(folder)
-    edit(folder, format=3, members=[{**members[0], "name": "../../elsewhere"}])
+    edit(folder, format=4, members=[{**members[0], "name": "../../elsewhere"}])
     with pytest.raises(HstfError, match=r"members\.0\.name"):
         read_exported_model(folder)
     edit(folder, members=members, predict={"from_the_future": 1})
     with pytest.raises(HstfError, match=r"predict\.from_the_future"):
         read_exported_model(folder)
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_read_exported_model_reads_earlier_formats(config: Config, number: int) -> None:
+    folder = export(config)
+    content = read_json(folder / "model.json")
+    del content["intensities"]
+    (folder / "model.json").write_text(json.dumps(content | {"format": number}))
+    if number == 2:
+        (folder / "SHA256SUMS").unlink()
+    else:
+        write_digests(folder)
+    assert read_exported_model(folder).intensities == {}
+
+
+def test_export_has_the_intensities_of_the_training_scans(config: Config) -> None:
+    intensities = read_exported_model(export(config)).intensities
+    assert intensities.keys() == {"image"}
+    assert intensities["image"].median == (180, 181)
+    assert intensities["image"].width == (380, 380)
 
 
 def test_read_exported_model_names_changed_and_missing_weights(config: Config) -> None:

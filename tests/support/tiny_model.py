@@ -18,6 +18,7 @@ from hstf.models.base import NetworkSpec
 from hstf.models.hybrid import HybridNet
 from hstf.models.registry import save_network
 from hstf.runtime.files import write_csv
+from hstf.stages.plan.fingerprint import Fingerprint, ScanSummary
 from support.stages import members
 
 
@@ -55,6 +56,22 @@ def calibration() -> Calibration:
     )
 
 
+def fingerprint(channels: int) -> Fingerprint:
+    """Return the properties of two training scans like those of :func:`write_scan`."""
+    scans = []
+    for number in range(2):
+        summary = ScanSummary(
+            case_id=f"patient_{number}",
+            shape=(19, 13, 21),
+            spacing=(1.2, 1.3, 2.0),
+            orientation="LSA",
+            cropped_shape=(19, 13, 21),
+            intensities=((20.0, 180.0 + number, 400.0, 180.0, 80.0),) * channels,
+        )
+        scans.append(summary)
+    return Fingerprint(scans=tuple(scans), foreground={})
+
+
 def tiny_experiment(
     folder: Path, modalities: Sequence[str] = ("image",), students: int = 2
 ) -> Config:
@@ -89,6 +106,7 @@ def tiny_experiment(
     LABELS.write(layout.labels_table(1), labels)
     plan = tiny_plan(len(modalities))
     plan.save(layout.plan)
+    fingerprint(len(modalities)).save(layout.fingerprint)
     calibration().save(layout.calibration)
     for seed, member in enumerate(members(config, 1)):
         torch.manual_seed(seed)

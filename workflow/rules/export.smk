@@ -4,6 +4,7 @@
 rule export:
     input:
         plan=LAYOUT.plan,
+        fingerprint=LAYOUT.fingerprint,
         calibration=LAYOUT.calibration,
         models=weights(CONFIG.rounds),
         results=results(CONFIG.rounds),
