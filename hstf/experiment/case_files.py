@@ -14,6 +14,8 @@ from hstf.experiment.layout import Layout
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_csv, read_sheet
 
+NO_SCANS = ("split", "group", "site")
+"""Columns of the case sheet with neither an id nor a file."""
 CASE_FILES = (
     "preprocessed/{case}",
     "preprocessed/.records/{case}.json",
@@ -160,7 +162,7 @@ def rows_of(table: Path, case: str) -> Rows | None:
     if table.suffix != ".csv" or not table.is_file():
         return None
     try:
-        header, rows = read_sheet(table)
+        header, rows = read_sheet(table, ("case_id",))
     except HstfError:
         return None  # not a table; it counts if its text names the case
     if "case_id" not in header:
@@ -230,12 +232,12 @@ def _scans(sheet: Path, case: str) -> list[Path]:
     if not sheet.is_file():
         return []
     scans = []
-    for _, row in read_sheet(sheet)[1]:
+    for _, row in read_sheet(sheet, ("case_id", *NO_SCANS))[1]:
         if row.get("case_id") != case:
             continue
         for column, cell in row.items():
             path = sheet.parent / cell
-            if column not in ("case_id", "split", "group", "site", "") and path.is_file():
+            if column not in ("case_id", *NO_SCANS, "") and path.is_file():
                 scans.append(path)
     return scans
 

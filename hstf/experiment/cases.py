@@ -144,8 +144,12 @@ def read_cases(config: Config) -> CaseSheet:
 
 
 def _read(path: Path, config: Config) -> list[Case]:
-    header, lines, columns = read_columns(path)
     modalities = list(config.modalities)
+    header, lines, columns = read_columns(
+        path, ("case_id", "split", *OPTIONAL_COLUMNS, *modalities)
+    )
+    if "split" in columns:
+        columns["split"] = [split.casefold() for split in columns["split"]]
     problems = _header_problems(header, modalities)
     if not problems and not lines:
         problems = ["it has no case: add a line for each case"]

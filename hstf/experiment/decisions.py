@@ -140,7 +140,7 @@ def _read_lines(layout: Layout, rounds: int, cases: CaseNames, problems: list[st
     if not path.is_file() or leaves(path, layout.overrides):
         return []
     try:
-        header, rows = read_sheet(path)
+        header, rows = read_sheet(path, (*COLUMNS, VERSION))
     except HstfError as error:
         problems.append(str(error).removesuffix("."))
         return []
@@ -149,9 +149,8 @@ def _read_lines(layout: Layout, rounds: int, cases: CaseNames, problems: list[st
         problems += [f"{path}: {problem}" for problem in found]
         return []
     lines = []
-    for last_line, cells in rows:
-        row = {name.casefold(): cell for name, cell in cells.items()}
-        first_line = last_line - sum(cell.count("\n") for cell in cells.values())
+    for last_line, row in rows:
+        first_line = last_line - sum(cell.count("\n") for cell in row.values())
         found = _row_problems(row, list(row), rounds, cases)
         problems += [f"{path}, line {first_line}: {problem}" for problem in found]
         if not found:
@@ -161,7 +160,7 @@ def _read_lines(layout: Layout, rounds: int, cases: CaseNames, problems: list[st
 
 def _to_decision(row: Mapping[str, str]) -> Decision:
     return Decision(
-        int(row["round"]),
+        int(_whole_number(row["round"])),
         row["case_id"],
         row["action"].casefold(),  # type: ignore[arg-type]
         row["reviewer"],
@@ -171,8 +170,13 @@ def _to_decision(row: Mapping[str, str]) -> Decision:
     )
 
 
+def _whole_number(cell: str) -> str:
+    """Return a number without the ``.0`` that pandas and spreadsheets add."""
+    return re.sub(r"[.,]0+$", "", cell)
+
+
 def _header_problems(header: Sequence[str]) -> list[str]:
-    names = Counter(name.casefold() for name in header if name)
+    names = Counter(header)
     missing = [name for name in COLUMNS if name not in names]
     if missing:
         return [
@@ -193,7 +197,8 @@ def _row_problems(
             f"has more cells than the header, the last are {row['']!r};"
             " put text with separators in double quotes"
         ]
-    if not row["round"].isdecimal() or not 1 <= int(row["round"]) <= rounds:
+    number = _whole_number(row["round"])
+    if not number.isdecimal() or not 1 <= int(number) <= rounds:
         problems.append(f"round {row['round']!r} is not one of 1 to {rounds}")
     if row["case_id"] not in cases:
         problems.append(f"{row['case_id']!r} {UNKNOWN_CASE}{_correction(row, cases)}")

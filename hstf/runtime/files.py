@@ -4,14 +4,16 @@ Whatever a stage writes goes through :func:`atomic_path`: it is written to a tem
 the target, flushed to disk, and renamed.
 """
 
+import codecs
 import csv
 import glob
 import hashlib
 import io
 import json
 import os
+import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import zip_longest
 from pathlib import Path
@@ -160,11 +162,16 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         raise HstfError(f"{path}: not readable as comma-separated UTF-8 text ({error}).") from error
 
 
-def read_sheet(path: Path) -> tuple[list[str], list[SheetRow]]:
+def read_sheet(path: Path, known: Collection[str] = ()) -> tuple[list[str], list[SheetRow]]:
     """Read a table that a person wrote, row by row.
 
-    CSV as spreadsheets save it is accepted: separated by commas, semicolons or tabs, with or
-    without a byte order mark, with spaces around cells and with empty lines.
+    CSV as spreadsheets save it is accepted: separated by commas, semicolons or tabs, in UTF-8 or
+    with the byte order mark of UTF-16, with a first line ``sep=;``, with spaces around cells and
+    with empty lines.
+
+    Args:
+        path: the table.
+        known: columns that are recognised in any letter case.
 
     Returns:
         The header, and the rows with their line numbers. Cells that a row lacks are empty. Cells
@@ -173,12 +180,18 @@ def read_sheet(path: Path) -> tuple[list[str], list[SheetRow]]:
     Raises:
         HstfError: if the file is missing, cannot be read, or is not UTF-8.
     """
-    header, lines, rows = _read_cells(path)
+    header, lines, rows = _read_cells(path, known)
     return header, [(line, _by_column(header, row)) for line, row in zip(lines, rows, strict=True)]
 
 
-def read_columns(path: Path) -> tuple[list[str], list[int], dict[str, list[str]]]:
+def read_columns(
+    path: Path, known: Collection[str] = ()
+) -> tuple[list[str], list[int], dict[str, list[str]]]:
     """Read a table that a person wrote, column by column; faster than :func:`read_sheet`.
+
+    Args:
+        path: the table.
+        known: as of :func:`read_sheet`.
 
     Returns:
         The header, the line number of each row, and the cells of each column. The column "" has
@@ -187,7 +200,7 @@ def read_columns(path: Path) -> tuple[list[str], list[int], dict[str, list[str]]
     Raises:
         HstfError: as :func:`read_sheet`.
     """
-    header, lines, rows = _read_cells(path)
+    header, lines, rows = _read_cells(path, known)
     width = len(header)
     surplus = [""] * len(rows)
     for number, row in enumerate(rows):
@@ -202,41 +215,72 @@ def read_columns(path: Path) -> tuple[list[str], list[int], dict[str, list[str]]
     return header, lines, columns
 
 
-def _read_cells(path: Path) -> tuple[list[str], list[int], list[list[str]]]:
-    """Return the header, the line number of each row that is not empty, and its cells."""
-    lines: list[int] = []
-    rows: list[list[str]] = []
-    last_line = 0
+def read_text_of_person(path: Path) -> str:
+    """Read a text file as an editor or a spreadsheet saves it: UTF-8, or UTF-16 with its mark.
+
+    Raises:
+        HstfError: if the file is missing, cannot be read, or has another encoding.
+    """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        first_line = text.partition("\n")[0]
-        delimiter = max(",;\t", key=first_line.count)
-        # Strict: otherwise a missing quote could put all following rows into one cell.
-        reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
-        header = [cell.strip() for cell in next(reader, [])]
-        last_line = reader.line_num
-        for cells in reader:
-            stripped = list(map(str.strip, cells))
-            if any(stripped):
-                lines.append(reader.line_num)
-                rows.append(stripped)
-            if reader.line_num > last_line + 1:
-                _refuse_rows_in_a_cell(
-                    cells, len(header), delimiter, f"{path}, line {last_line + 1}"
-                )
-            last_line = reader.line_num
+        content = path.read_bytes()
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise HstfError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise HstfError(
             f"{path}: is not UTF-8. Save it as 'CSV UTF-8' in the spreadsheet."
         ) from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _read_cells(path: Path, known: Collection[str]) -> tuple[list[str], list[int], list[list[str]]]:
+    """Return the header, the line number of each row that is not empty, and its cells."""
+    lines: list[int] = []
+    rows: list[list[str]] = []
+    last_line = 0
+    text = read_text_of_person(path)
+    delimiter, skipped = _delimiter(text)
+    # Strict: otherwise a missing quote could put all following rows into one cell.
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
+    try:
+        for cells in reader:
+            stripped = list(map(str.strip, cells))
+            if any(stripped) and reader.line_num > skipped:
+                lines.append(reader.line_num)
+                rows.append(stripped)
+            if len(rows) > 1 and reader.line_num > last_line + 1:
+                _refuse_rows_in_a_cell(
+                    cells, len(rows[0]), delimiter, f"{path}, line {last_line + 1}"
+                )
+            last_line = reader.line_num
     except csv.Error as error:
         raise HstfError(
             f"{path}, line {last_line + 1}: not readable as CSV ({error})."
             " Most likely a double quote is missing or surplus there."
         ) from error
-    return header, lines, rows
+    header = _in_known_spelling(rows[0], known) if rows else []
+    return header, lines[1:], rows[1:]
+
+
+def _delimiter(text: str) -> tuple[str, int]:
+    """Return what separates cells, and the number of lines before the header to skip.
+
+    Excel writes ``sep=;`` into the first line to name the separator.
+    """
+    first, _, _ = text.lstrip().partition("\n")
+    named = re.fullmatch(r"sep=([,;\t])[,;\t ]*", first, re.IGNORECASE)
+    if named:
+        empty_lines = text[: text.index(first)].count("\n")
+        return named[1], empty_lines + 1
+    return max(",;\t", key=first.count), 0
+
+
+def _in_known_spelling(header: Sequence[str], known: Collection[str]) -> list[str]:
+    """Return the names of columns, with known ones in any letter case spelt as they are known."""
+    spelling = {name.casefold(): name for name in known}
+    return [name if name in known else spelling.get(name.casefold(), name) for name in header]
 
 
 def _refuse_rows_in_a_cell(cells: Sequence[str], width: int, delimiter: str, place: str) -> None:

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.import_files import L, T, U, imported, run_import
+from support.written_tables import WAYS
 
-from hstf.datasets.importers.split import Stratum, draw
+from hstf.datasets.importers.split import Stratum, draw, read_names, read_splits
 from hstf.experiment.cases import Split, read_cases
 from hstf.runtime.files import read_csv
 
@@ -91,6 +92,22 @@ def test_import_keeps_the_cases_of_a_patient_together(
         by_patient.setdefault(case.group, set()).add(case.split)
     for splits in by_patient.values():
         assert len(splits) == 1
+
+
+@pytest.mark.parametrize(
+    "way", [way for way in WAYS if way not in ("separator named", "upper case")]
+)
+def test_read_names_reads_each_form_alike(tmp_path: Path, way: str) -> None:
+    path = tmp_path / "order.txt"
+    path.write_bytes(WAYS[way]("p3,x\np1,y\n"))
+    assert read_names(path) == ["p3", "p1"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_read_splits_reads_each_form_alike(tmp_path: Path, way: str) -> None:
+    path = tmp_path / "split.csv"
+    path.write_bytes(WAYS[way]("case_id,split\np1,Test\np2,labelled\n"))
+    assert read_splits(path) == {"p1": Split.TEST, "p2": Split.LABELLED}
 
 
 def test_import_with_order_uses_the_first_and_last_patients(

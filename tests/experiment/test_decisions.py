@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from support.stages import overrides_in_force
+from support.written_tables import WAYS
 
 from hstf.config.experiment import Config
 from hstf.experiment.decisions import COLUMNS, NO_VERSION, Decision
@@ -224,6 +225,16 @@ def test_note_decisions_recognises_a_row_that_a_spreadsheet_wrote(
     write(config, f"{header}\r\n1;case_1;accept;Dr. Mo ;{date};small, but right\r\n")
     note(config)
     assert versions(config) == {"case_1": [first]}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_overrides_in_force_reads_each_form_of_the_table_alike(config: Config, way: str) -> None:
+    text = f"{HEADER}\n1,case_1,Reject,AB,2026-03-02,motion\n1.0,case_2,accept,AB,,\n"
+    path = Layout.of(config).decisions
+    path.parent.mkdir(parents=True)
+    path.write_bytes(WAYS[way](text))
+    found = {case_id: rows[0].action for case_id, rows in decisions(config).items()}
+    assert found == {"case_1": "reject", "case_2": "accept"}
 
 
 def test_note_decisions_keeps_the_sha256_of_the_reviewer(config: Config) -> None:
