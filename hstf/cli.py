@@ -14,7 +14,7 @@ from hstf import __version__
 from hstf.commands import arguments as command_options
 from hstf.runtime.encoding import print_any_character
 from hstf.runtime.errors import WRITE_ERRORS, HstfError, is_memory_error, write_error
-from hstf.runtime.threads import share_cores
+from hstf.runtime.threads import choose_threads
 from hstf.stages import arguments as options
 
 EXIT_DONE = 0
@@ -141,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print_any_character()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     args = _parser().parse_args(arguments)
-    share_cores()  # before PyTorch is imported
+    choose_threads()  # before PyTorch is imported
     module = importlib.import_module(COMMANDS[args.command].module)
     try:
         with _record(args):

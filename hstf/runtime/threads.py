@@ -1,8 +1,9 @@
 """How many threads a command computes with, and how they wait for each other.
 
 Between two parallel operations, the threads of OpenMP spin: they wait busily for some milliseconds.
-That is fastest if a command has its cores for itself. If it shares them, threads that only wait
-take the cores away from threads that compute, and two trainings at once take many times as long.
+That is fastest if a command has its cores for itself. If other jobs use the same cores, threads
+that only wait take them away from threads that compute, and two trainings at once take many times
+as long.
 
 OpenMP reads these settings when PyTorch is imported, so that they are set before. Settings of the
 user stay. Snakemake sets ``OMP_NUM_THREADS`` to the threads of a job.
@@ -29,7 +30,7 @@ def usable_cores() -> int:
     return max(1, min(cores, int(quota) // int(period)))
 
 
-def share_cores() -> None:
+def choose_threads() -> None:
     """Choose the threads of this process; they sleep while they wait if other jobs have cores, too.
 
     The processes of a training on several GPUs divide the threads among themselves.

@@ -1,4 +1,4 @@
-"""Threads of a command that has its cores for itself, and of one that shares them."""
+"""Threads of a command that has its cores for itself, and of one beside other jobs."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from hstf import cli
 from hstf.runtime import threads
-from hstf.runtime.threads import share_cores, usable_cores
+from hstf.runtime.threads import choose_threads, usable_cores
 
 
 @pytest.fixture(autouse=True)
@@ -39,14 +39,14 @@ def settings() -> tuple[str | None, str | None]:
         ({"OMP_NUM_THREADS": "4,2"}, ("4,2", None)),
     ],
 )
-def test_threads_sleep_if_the_cores_are_shared(
+def test_threads_sleep_if_other_jobs_have_cores(
     given: dict[str, str],
     expected: tuple[str | None, str | None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    share_cores()
+    choose_threads()
     assert settings() == expected
 
 
@@ -57,7 +57,7 @@ def test_threads_sleep_if_the_cores_are_shared(
 def test_a_container_has_the_cores_of_its_quota(quota: str, cores: int, eight_cores: Path) -> None:
     eight_cores.write_text(quota)
     assert usable_cores() == cores
-    share_cores()
+    choose_threads()
     assert settings() == (None if cores == 8 else str(cores), None)
 
 
@@ -73,7 +73,7 @@ def test_threads_are_chosen_before_a_command_is_imported(monkeypatch: pytest.Mon
         order.append(name)
         return Module
 
-    monkeypatch.setattr(cli, "share_cores", lambda: order.append("threads"))
+    monkeypatch.setattr(cli, "choose_threads", lambda: order.append("threads"))
     monkeypatch.setattr(cli.importlib, "import_module", load)
     assert cli.main(["models"]) == 0
     assert order == ["threads", "hstf.commands.models"]
