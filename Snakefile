@@ -31,6 +31,7 @@ include: "workflow/rules/track.smk"
 include: "workflow/rules/export.smk"
 include: "workflow/rules/targets.smk"
 include: "workflow/rules/compare.smk"
+include: "workflow/rules/run.smk"
 
 
 onstart:
@@ -44,3 +45,9 @@ onstart:
         print(message, file=sys.stderr)
     for settings in (CONFIG, *EXPERIMENTS.values()):
         write_text_if_changed(Layout.of(settings).config, config_text(settings))
+    begin()
+
+
+onsuccess:
+    if SCREEN.ran("report"):
+        show_results()

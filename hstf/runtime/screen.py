@@ -15,9 +15,11 @@ from typing import Any
 
 from snakemake.logging import DefaultFormatter
 from snakemake.logging import logger as snakemake_logger
+from snakemake.settings.enums import Quietness
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from hstf.runtime.job_logs import failure, log_lines, results_in, warnings_in
+from hstf.runtime.texts import duration, text_table
 
 SCREEN = "DefaultStreamHandler"
 """Snakemake's name of the handler that writes to the screen."""
@@ -74,9 +76,11 @@ class Failure:
 class Screen(logging.Filter):
     """Decides what is shown, and remembers the jobs for the end of the run."""
 
-    def __init__(self, is_dry_run: bool = False) -> None:
+    def __init__(self, is_dry_run: bool = False, hides_jobs: bool = False) -> None:
         super().__init__()
         self.is_dry_run = is_dry_run
+        self.hides_jobs = hides_jobs
+        """Whether the user asked for less, with ``--quiet``."""
         self.jobs: dict[int, JobNote] = {}
         self.failures: list[Failure] = []
         self.finished: int | None = None
@@ -205,16 +209,15 @@ def install(workflow: Any) -> Screen:
         of a cluster, and if the user has chosen another logger.
     """
     settings = workflow.output_settings
-    screen = Screen(is_dry_run=settings.dryrun)
+    quiet = settings.quiet or ()
+    screen = Screen(settings.dryrun, hides_jobs=bool({Quietness.RULES, Quietness.ALL} & set(quiet)))
     if settings.verbose or not workflow.is_main_process:
         return screen
     for handler in snakemake_logger.handlers:
         if handler.name == SCREEN:
             screen.handler = handler
             handler.filters.insert(0, screen)  # sees what --quiet hides, too
-            handler.setFormatter(
-                ScreenFormatter(screen, settings.quiet or (), settings.show_failed_logs)
-            )
+            handler.setFormatter(ScreenFormatter(screen, quiet, settings.show_failed_logs))
     return screen
 
 
@@ -254,29 +257,8 @@ def resource_table(jobs: Iterable[JobNote]) -> str:
     if not rows:
         return ""
     titles = ["rule", "jobs", "threads", "memory (MB)", "minutes", "GPUs"]
-    table = [titles]
-    table += [[cells[0], str(count), *cells[1:]] for cells, count in rows.items()]
-    widths = [max(len(row[column]) for row in table) for column in range(len(titles))]
-    lines = ["What each job asks for:"]
-    for row in table:
-        first, *others = (
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        lines.append("  ".join([first, *others]))
-    lines.insert(2, "  ".join("-" * width for width in widths))
-    return "\n".join(lines)
-
-
-def duration(seconds: float) -> str:
-    """Write a time span for people: ``45 s``, ``12 min``, ``3.5 h``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    if seconds < 72 * 3600:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 86400:.1f} days"
+    table = [[cells[0], str(count), *cells[1:]] for cells, count in rows.items()]
+    return "\n".join(["What each job asks for:", *text_table(titles, table)])
 
 
 def _resource(job: JobNote, name: str) -> str:

@@ -34,12 +34,17 @@ def rounds_table(context: StageContext) -> list[dict[str, Any]]:
     Raises:
         HstfError: if a file of the evaluation cannot be read.
     """
+    rows = _evaluated_rounds(context)
+    ROUNDS.write(context.layout.rounds_table, rows, list(context.config.structures))
+    return rows
+
+
+def _evaluated_rounds(context: StageContext) -> list[dict[str, Any]]:
     rows = []
     for number in range(context.schedule.last + 1):
         path = context.layout.evaluation_summary(number)
         if path.is_file():
             rows.append(_row(context, number, EvaluationSummary.load(path)))
-    ROUNDS.write(context.layout.rounds_table, rows, list(context.config.structures))
     return rows
 
 
@@ -249,7 +254,7 @@ def print_rounds(context: StageContext) -> None:
         "p",
     ):
         table.add_column(title, justify="right", no_wrap=True)
-    rows = rounds_table(context)
+    rows = _evaluated_rounds(context)
     for row in rows:
         table.add_row(*_printed_cells(row))
     console = Console()

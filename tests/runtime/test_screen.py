@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from hstf.runtime.screen import Screen, ScreenFormatter, duration, resource_table
+from hstf.runtime.screen import Screen, ScreenFormatter, resource_table
 
 COMMAND = "hstf check --config config.yaml > check.log 2>&1"
 
@@ -140,8 +140,3 @@ def test_dry_run_ends_with_what_each_job_asks_for() -> None:
 
 def test_resource_table_is_empty_without_jobs() -> None:
     assert resource_table([]) == ""
-
-
-def test_duration_has_few_digits() -> None:
-    spans = (45, 720, 3.5 * 3600, 4 * 86400)
-    assert [duration(span) for span in spans] == ["45 s", "12 min", "3.5 h", "4.0 days"]

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def show(context: StageContext) -> None:
-    """Print the table of rounds and the path of the report.
+    """Print the table of rounds, the path of the report, and what was exported and why.
 
     Raises:
         HstfError: if there is no report.
@@ -65,6 +65,20 @@ def show(context: StageContext) -> None:
     if not path.is_file():
         raise HstfError(f"{path}: is missing. Run the workflow, or hstf report without --show.")
     print_rounds(context)
+    if (context.layout.export / "model.json").is_file():
+        print(_exported(context), flush=True)
+
+
+def _exported(context: StageContext) -> str:
+    """Describe which model was exported."""
+    last = context.schedule.last
+    members = context.schedule.members(last)
+    count = f"{len(members)} members" if len(members) > 1 else "one network"
+    return (
+        f"Exported: the model of round {last} ({count}). It is the last round: test scores"
+        f" select no round.\nTo segment scans: hstf predict --model"
+        f" {context.layout.export} --input SCANS --output SEGMENTATIONS"
+    )
 
 
 def other_settings(config: Config) -> list[str]:

@@ -1,0 +1,72 @@
+# What a run shows before and after its jobs, and the file from which `hstf status` knows what it does.
+
+import os
+import platform
+import time
+
+from hstf.experiment.last_run import RUN_FILE, LastRun
+
+
+def jobs_to_run():
+    """The jobs of the experiment that this run computes."""
+    rules_of_run = {job.rule.name for job in workflow.dag.needrun_jobs(exclude_finished=False)}
+    return [job for job in JOBS.all() if job.rule in rules_of_run and KEYS.state(job).reasons]
+
+
+def estimate():
+    """Estimate what this run takes: a text, the costs and the estimate."""
+    from hstf.commands.estimate import text_for_screen  # takes a second
+
+    on_cluster = is_on_cluster()
+    cores = 8 if on_cluster else workflow.cores or 1
+    files = [os.path.relpath(file) for file in workflow.configfiles]
+    return text_for_screen(
+        JOBS, jobs_to_run(), cores, workflow.nodes if on_cluster else None, files
+    )
+
+
+def note_run(costs, total):
+    """Write what the run is about to do."""
+    if costs is None:
+        jobs = [{"name": job.name} for job in JOBS.all() if JOBS.root(job) == LAYOUT.root]
+    else:
+        jobs = costs.run_jobs()
+    run = LastRun(
+        experiment=CONFIG.experiment,
+        machine=platform.node(),
+        process=os.getpid(),
+        folder=str(Path.cwd()),
+        started=time.strftime("%F %T"),
+        is_cluster=is_on_cluster(),
+        jobs=jobs,
+        estimate=total,
+    )
+    run.save(LAYOUT.root / RUN_FILE)
+
+
+def estimate_text():
+    """The estimate for a dry run."""
+    return estimate()[0]
+
+
+def begin():
+    """Show the estimate, and write what the run is about to do."""
+    text, costs, total = estimate()
+    if text:
+        print(text, file=sys.stderr)
+    note_run(costs, total)
+
+
+def show_results():
+    """Print the rounds, the path of the report, and what was exported and why."""
+    from hstf.experiment.context import StageContext
+    from hstf.stages.report.stage import show  # takes a second
+
+    try:
+        show(StageContext.of(CONFIG, "report"))
+    except HstfError as error:
+        print(error, file=sys.stderr)
+
+
+if not SCREEN.hides_jobs:
+    SCREEN.at_end_of_dry_run.append(estimate_text)
