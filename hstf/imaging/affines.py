@@ -10,12 +10,17 @@ import nibabel as nib
 import numpy as np
 from nibabel.orientations import apply_orientation, io_orientation
 
-from hstf.imaging.spacing import Spacing
+from hstf.imaging.spacing import Spacing, VoxelSteps
 from hstf.runtime.errors import HstfError
 
 MINIMUM_EDGE_MM = 1e-6
 MINIMUM_DETERMINANT = 1e-6
 """Lower bound for the determinant of the direction vectors: below it, axes are parallel."""
+MAXIMUM_SHEAR_DEGREES = 3.0
+"""Upper bound for the deviation of two axes from a right angle. Patches, zooms and rotations of the
+planned grid ignore such a small deviation; scores do not, see :func:`steps_of`."""
+ITK_TOLERANCE = 1e-4
+"""Maximum scalar product of two direction vectors for which ITK accepts an affine."""
 
 
 def spacing_of(affine: np.ndarray) -> Spacing:
@@ -23,6 +28,17 @@ def spacing_of(affine: np.ndarray) -> Spacing:
     axes = affine[:3, :3]
     x, y, z = np.linalg.norm(axes, axis=0)
     return float(x), float(y), float(z)
+
+
+def steps_of(affine: np.ndarray) -> VoxelSteps:
+    """Return what distances and volumes of voxels are computed from.
+
+    Returns:
+        The voxel size, or the axes ``(3, 3)`` of the affine if they are not at right angles.
+    """
+    if is_accepted_by_itk(affine):
+        return spacing_of(affine)
+    return np.asarray(affine, dtype=float)[:3, :3]
 
 
 def affine_problem(affine: np.ndarray) -> str:
@@ -33,7 +49,33 @@ def affine_problem(affine: np.ndarray) -> str:
     if _is_singular(axes):
         matrix = np.array2string(axes, precision=4)
         return f"the affine is singular: {matrix}".replace("\n", "")
+    shear = shear_degrees(affine)
+    if shear > MAXIMUM_SHEAR_DEGREES:
+        return (
+            f"the grid is sheared: two of its axes meet at {90 - shear:.1f} degrees, expected 90."
+            " The gantry of a CT was tilted, or a registration was written into the header."
+            " Convert the DICOM files with dcm2niix, which straightens them, or resample scan and"
+            " label as in docs/how-to/own-data.md, 'Sheared grids'"
+        )
     return ""
+
+
+def shear_degrees(affine: np.ndarray) -> float:
+    """Return how far two axes deviate at most from a right angle."""
+    return float(np.degrees(np.arcsin(min(1.0, _highest_cosine(affine)))))
+
+
+def is_accepted_by_itk(affine: np.ndarray) -> bool:
+    """Return whether ITK accepts an affine as an sform: its axes are at right angles."""
+    return _highest_cosine(affine) < ITK_TOLERANCE / 2
+
+
+def _highest_cosine(affine: np.ndarray) -> float:
+    """Return the highest cosine of an angle between two axes."""
+    axes = np.asarray(affine, dtype=float)[:3, :3]
+    directions = axes / np.linalg.norm(axes, axis=0)
+    cosines = np.abs(directions.T @ directions - np.eye(3))
+    return float(cosines.max())
 
 
 def _is_singular(axes: np.ndarray) -> bool:

@@ -1,4 +1,4 @@
-"""Voxel sizes: which axis is coarse, and how a grid is zoomed."""
+"""Voxel sizes: lengths and volumes, which axis is coarse, and how a grid is zoomed."""
 
 from collections.abc import Sequence
 
@@ -12,6 +12,36 @@ ANISOTROPY = 3.0
 """Ratio to the shortest voxel edge above which an axis is coarse, as in nnU-Net."""
 MAXIMUM_DRIFT = 0.02
 """Difference of the extents of an axis, in voxels, up to which two spacings are equal."""
+
+VoxelSteps = Sequence[float] | np.ndarray
+"""The voxel size (mm) along each axis, or the axes ``(3, 3)`` of an affine, whose columns are the
+steps from voxel to voxel (mm)."""
+
+
+def voxel_mm3(steps: VoxelSteps) -> float:
+    """Return the volume of a voxel: the product of its edges, or the determinant of the axes."""
+    array = np.asarray(steps, dtype=float)
+    if array.ndim == 1:
+        return float(np.prod(array))
+    return float(abs(np.linalg.det(array)))
+
+
+def to_mm(indices: np.ndarray, steps: VoxelSteps) -> np.ndarray:
+    """Return the positions (mm) of voxel ``indices`` ``(N, 3)``, relative to voxel 0."""
+    array = np.asarray(steps, dtype=float)
+    if array.ndim == 1:
+        return indices * array
+    return indices @ array.T
+
+
+def diagonal_mm(shape: Sequence[int], steps: VoxelSteps) -> float:
+    """Return the maximum distance (mm) of two corners of a volume."""
+    array = np.asarray(steps, dtype=float)
+    if array.ndim == 1:
+        return float(np.linalg.norm(np.multiply(shape, array)))
+    directions = np.array([(1, 1, 1), (1, 1, -1), (1, -1, 1), (-1, 1, 1)])
+    diagonals = to_mm(directions * np.asarray(shape), array)
+    return float(np.linalg.norm(diagonals, axis=1).max())
 
 
 def is_same_spacing(

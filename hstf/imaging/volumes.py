@@ -22,6 +22,7 @@ import numpy as np
 from hstf.imaging.affines import (
     affine_problem,
     geometry_distance,
+    is_accepted_by_itk,
     second_geometry,
     spacing_of,
 )
@@ -407,8 +408,8 @@ def write_like(
     """Write a NIfTI file with the geometry of ``source``.
 
     The header is that of the source: qform, sform, their codes, voxel sizes, units and byte order
-    do not change by a bit. Text in the header and its extensions may identify the patient; they are
-    not copied.
+    do not change by a bit. Only where ITK could not open the file, a qform is added. Text in the
+    header and its extensions may identify the patient; they are not copied.
 
     Args:
         path: file to write.
@@ -429,6 +430,9 @@ def write_like(
     header["cal_min"] = 0
     header["cal_max"] = 0
     remove_text(header)
+    if not int(header["qform_code"]) and not is_accepted_by_itk(source.affine):
+        # nibabel goes on to use the sform. ITK falls back to the qform, which has right angles.
+        header.set_qform(source.affine, code=int(header["sform_code"]))
     is_nifti2 = isinstance(header, nib.Nifti2Header)
     image_type = nib.Nifti2Image if is_nifti2 else nib.Nifti1Image
     with atomic_path(path) as temporary:

@@ -21,6 +21,7 @@ import numpy as np
 from hstf.config.evaluate import DetectionConfig
 from hstf.imaging.components import connected_components
 from hstf.imaging.slabs import slabs
+from hstf.imaging.spacing import VoxelSteps, voxel_mm3
 from hstf.runtime.documents import Part
 
 FROC_RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -127,7 +128,7 @@ class LesionSummary(Part):
 def find_lesions(
     prediction: np.ndarray,
     reference: np.ndarray,
-    spacing: Sequence[float],
+    spacing: VoxelSteps,
     criterion: DetectionConfig,
     probability: np.ndarray | None = None,
 ) -> CaseLesions:
@@ -136,7 +137,7 @@ def find_lesions(
     Args:
         prediction: boolean ``(X, Y, Z)``.
         reference: boolean ``(X, Y, Z)``.
-        spacing: voxel size (mm) along the axes of the arrays.
+        spacing: voxel size (mm) along the axes of the arrays, or the axes ``(3, 3)`` of the affine.
         criterion: what a lesion and a match are.
         probability: uint8 ``(X, Y, Z)``, 255 times the probability of the structure. The scores of
             predicted lesions come from it.
@@ -186,12 +187,12 @@ class _Side:
     def of(
         cls,
         mask: np.ndarray,
-        spacing: Sequence[float],
+        spacing: VoxelSteps,
         criterion: DetectionConfig,
     ) -> "_Side":
         parts = connected_components(mask, criterion.connectivity)
         voxels = _sums(parts, int(parts.max(initial=0)))
-        mm3 = voxels * float(np.prod(spacing))
+        mm3 = voxels * voxel_mm3(spacing)
         return cls(parts, voxels, mm3, mm3 >= criterion.minimum_mm3)
 
     def __len__(self) -> int:

@@ -45,6 +45,7 @@ from hstf.imaging.regions import (
     structure_mask,
 )
 from hstf.imaging.slabs import slabs
+from hstf.imaging.spacing import VoxelSteps, diagonal_mm, to_mm, voxel_mm3
 from hstf.imaging.sparse_labels import is_sparse, unknown_structures
 
 EmptyPolicy = Literal["one", "exclude"]
@@ -65,8 +66,8 @@ class StructurePair:
     """Voxels of the structure in the reference."""
     voxels: int
     """All voxels that are not ignored."""
-    spacing: Sequence[float]
-    """Voxel size in mm."""
+    spacing: VoxelSteps
+    """Voxel size in mm, or the axes of the affine."""
     masks: tuple[np.ndarray, np.ndarray] | None = None
     """Masks of prediction and reference, cropped to both; None if one of them is empty."""
 
@@ -89,7 +90,7 @@ class StructurePair:
     @property
     def voxel_ml(self) -> float:
         """Volume of a voxel in ml."""
-        return float(np.prod(self.spacing)) / 1000
+        return voxel_mm3(self.spacing) / 1000
 
     @cached_property
     def distances(self) -> tuple[np.ndarray, np.ndarray]:
@@ -220,7 +221,7 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL_METRICS}
 def score(
     prediction: np.ndarray,
     reference: np.ndarray,
-    spacing: Sequence[float],
+    spacing: VoxelSteps,
     structures: Structures,
     empty: EmptyPolicy = "one",
 ) -> dict[str, dict[str, float | str]]:
@@ -230,7 +231,8 @@ def score(
         prediction: class indices ``(X, Y, Z)``.
         reference: class indices ``(X, Y, Z)``, :data:`hstf.imaging.label_values.IGNORED` where the
             class is unknown.
-        spacing: voxel size (mm) along the axes of the arrays.
+        spacing: voxel size (mm) along the axes of the arrays, or the axes ``(3, 3)`` of the affine
+            if they are not at right angles (:func:`hstf.imaging.affines.steps_of`).
         structures: structures to score.
         empty: how a structure counts that is absent from both, see the text of the module.
 
@@ -250,8 +252,7 @@ def score(
     if ignored.any():
         prediction = np.where(ignored, IGNORED, prediction)
     boxes = [class_boxes(label, len(table)) for label in (prediction, reference)]
-    size = np.multiply(prediction.shape, spacing)
-    diagonal = float(np.linalg.norm(size))
+    diagonal = diagonal_mm(prediction.shape, spacing)
     voxels = int(table.sum())
     counts = overlaps(table, structures).T.tolist()
     scores: dict[str, dict[str, float | str]] = {}
@@ -443,7 +444,7 @@ def confusion(
 def surface_distances(
     a: np.ndarray,
     b: np.ndarray,
-    spacing: Sequence[float],
+    spacing: VoxelSteps,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compute the distances between the surfaces of two masks.
 
@@ -453,7 +454,8 @@ def surface_distances(
     Args:
         a: mask ``(X, Y, Z)``, not empty.
         b: mask ``(X, Y, Z)``, not empty.
-        spacing: voxel size (mm) along the axes of the arrays.
+        spacing: voxel size (mm) along the axes of the arrays, or the axes ``(3, 3)`` of the affine
+            if they are not at right angles (:func:`hstf.imaging.affines.steps_of`).
 
     Returns:
         The distance (mm) of each surface voxel of ``a`` to the surface of ``b``, and the distance
@@ -461,8 +463,8 @@ def surface_distances(
     """
     surface_a = surface(a)
     surface_b = surface(b)
-    points_a = np.argwhere(surface_a) * spacing
-    points_b = np.argwhere(surface_b) * spacing
+    points_a = to_mm(np.argwhere(surface_a), spacing)
+    points_b = to_mm(np.argwhere(surface_b), spacing)
     # Voxels of both surfaces have distance 0 and need no search.
     to_b = np.where(surface_b[surface_a], 0.0, np.inf)
     to_a = np.where(surface_a[surface_b], 0.0, np.inf)

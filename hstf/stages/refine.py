@@ -21,12 +21,14 @@ from hstf.config.experiment import Config
 from hstf.experiment.cases import Case, names_of
 from hstf.experiment.context import StageContext
 from hstf.experiment.tables import LABELS, LESIONS, PREPROCESSED, REFINE, TEACHER
+from hstf.imaging.affines import steps_of
 from hstf.imaging.arrays import open_array, write_array
 from hstf.imaging.geometry import GEOMETRY, Geometry
 from hstf.imaging.label_values import class_indices
 from hstf.imaging.overlays import draw_overlay, overlay_path, prune_overlays
 from hstf.imaging.probabilities import apply_temperature
 from hstf.imaging.regions import membership, structure_mask
+from hstf.imaging.spacing import voxel_mm3
 from hstf.imaging.volumes import blank_volume, read_label, write_like
 from hstf.method.plr.calibration import Calibration
 from hstf.method.plr.refinement import (
@@ -242,7 +244,7 @@ class CaseRefinement:
         self._write_target(label, weight, geometry, output)
         voxels = np.bincount(label.reshape(-1), minlength=len(values))
         structures = self.config.structures
-        volumes = membership(structures) @ voxels * prod(source.spacing) / 1000
+        volumes = membership(structures) @ voxels * voxel_mm3(steps_of(source.affine)) / 1000
         columns["weight_mean"] = mean_weight(label, weight)
         for name, volume in zip(structures, volumes, strict=True):
             columns[f"volume_ml_of_{name}"] = float(volume)

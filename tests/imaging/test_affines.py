@@ -9,6 +9,9 @@ from hstf.imaging.affines import (
     geometry_mismatch,
     orientation_of,
     ras_spacing,
+    shear_degrees,
+    spacing_of,
+    steps_of,
     to_ras,
 )
 from hstf.runtime.errors import HstfError
@@ -46,6 +49,38 @@ def test_affine_problem_names_singular_affines() -> None:
     parallel[:, 1] = parallel[:, 0]
     assert "singular" in affine_problem(np.diag([1, 0, 1, 1]))
     assert "singular" in affine_problem(parallel)
+
+
+def sheared(degrees: float, turn: float = 0.3) -> np.ndarray:
+    """Return an affine whose second and third axes meet at 90 minus ``degrees``."""
+    angle = np.deg2rad(degrees)
+    axes = np.array([[1, 0, 0], [0, 1, np.sin(angle)], [0, 0, np.cos(angle)]]) * (0.7, 1.5, 3)
+    turned = [
+        [np.cos(turn), -np.sin(turn), 0],
+        [np.sin(turn), np.cos(turn), 0],
+        [0, 0, 1],
+    ]
+    affine = np.eye(4)
+    affine[:3, :3] = np.array(turned) @ axes
+    return affine
+
+
+@pytest.mark.parametrize("degrees", [3.5, -5, 17, 30, -45])
+def test_affine_problem_names_sheared_grids_and_the_way_out(degrees: float) -> None:
+    problem = affine_problem(sheared(degrees))
+    assert f"two of its axes meet at {90 - abs(degrees):.1f} degrees, expected 90" in problem
+    assert "dcm2niix" in problem and "'Sheared grids'" in problem
+
+
+@pytest.mark.parametrize("degrees", [0, 0.004, 0.1, -1, 2.9])
+def test_affine_problem_accepts_rounded_affines(degrees: float) -> None:
+    assert affine_problem(sheared(degrees)) == ""
+    assert shear_degrees(sheared(degrees)) == pytest.approx(abs(degrees), abs=1e-6)
+
+
+def test_steps_of_are_the_spacing_at_right_angles_only() -> None:
+    assert steps_of(sheared(0)) == spacing_of(sheared(0))
+    assert np.array_equal(steps_of(sheared(1)), sheared(1)[:3, :3])
 
 
 def test_orientation_of_refuses_an_axis_without_direction() -> None:

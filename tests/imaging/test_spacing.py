@@ -1,8 +1,19 @@
 """Voxel sizes."""
 
+from itertools import product
+
+import numpy as np
 import pytest
 
-from hstf.imaging.spacing import axis_zooms, coarse_axis, is_same_spacing, relative_spacing
+from hstf.imaging.spacing import (
+    axis_zooms,
+    coarse_axis,
+    diagonal_mm,
+    is_same_spacing,
+    relative_spacing,
+    to_mm,
+    voxel_mm3,
+)
 
 
 @pytest.mark.parametrize(
@@ -35,3 +46,28 @@ def test_relative_spacing_is_in_units_of_the_shortest_edge() -> None:
 def test_axis_zooms_leaves_coarse_axes_as_they_are() -> None:
     assert axis_zooms(0.8, (1.0, 1.0, 3.0)) == (0.8, 0.8, 0.8)
     assert axis_zooms(0.8, (1.0, 1.0, 5.0)) == (0.8, 0.8, 1.0)
+
+
+AXES = np.array([[0.7, 0.4, 0.1], [0.0, 1.5, -0.8], [0.2, 0.0, 3.0]])
+
+
+def test_voxel_mm3_is_the_determinant_of_the_axes() -> None:
+    assert voxel_mm3((0.7, 1.5, 3.0)) == 0.7 * 1.5 * 3.0
+    parallelepiped = np.dot(np.cross(AXES[:, 0], AXES[:, 1]), AXES[:, 2])
+    assert voxel_mm3(AXES) == pytest.approx(parallelepiped)
+    assert voxel_mm3(AXES * [[-1], [1], [1]]) == pytest.approx(parallelepiped)
+
+
+def test_to_mm_follows_the_axes() -> None:
+    indices = np.array([[1, 0, 0], [0, 0, 2], [1, 2, 3]])
+    assert np.array_equal(to_mm(indices, (1, 2, 3)), indices * (1, 2, 3))
+    assert np.allclose(to_mm(indices, AXES)[:2], [AXES[:, 0], 2 * AXES[:, 2]])
+    assert np.allclose(to_mm(indices, AXES)[2], AXES @ [1, 2, 3])
+
+
+def test_diagonal_mm_is_that_of_the_corners_that_are_farthest_apart() -> None:
+    assert diagonal_mm((3, 4, 12), (1, 1, 1)) == 13
+    shape = (5, 6, 7)
+    corners = np.array(list(product(*[(0, size) for size in shape]))) @ AXES.T
+    distances = np.linalg.norm(corners[:, None] - corners, axis=2)
+    assert diagonal_mm(shape, AXES) == pytest.approx(distances.max())

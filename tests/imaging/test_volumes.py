@@ -9,8 +9,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from nibabel.processing import resample_to_output
 from support.volume_files import LAS, OBLIQUE, SHAPE, read_damaged, save_nifti, voxels
 
 from hstf.imaging.scan import scan_file
@@ -25,12 +27,13 @@ from hstf.runtime.errors import HstfError
 
 SHEARED = np.array(
     [
-        [1.0, 0.4, 0.0, 5.0],
-        [0.0, 1.0, 0.3, -6.0],
+        [1.0, 0.01, 0.0, 5.0],
+        [0.0, 1.0, 0.03, -6.0],
         [0.0, 0.0, 2.0, 7.0],
         [0.0, 0.0, 0.0, 1.0],
     ]
 )
+"""A small shear, which is accepted."""
 SWAPPED = np.array(
     [
         [0.0, 0.0, 3.0, 1.0],
@@ -64,7 +67,8 @@ FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=list(Heal
         (LAS, {"qform_code": 1, "sform_code": 1}),
         (LAS, {"qform_code": 2, "sform_code": 0}),
         (OBLIQUE, {"qform_code": 1, "sform_code": 4}),
-        (SHEARED, {"qform_code": 0, "sform_code": 2}),
+        (LAS, {"qform_code": 0, "sform_code": 2}),
+        (SHEARED, {"qform_code": 1, "sform_code": 2}),
         (SWAPPED, {"qform_code": 3, "sform_code": 0}),
         (LAS, {"qform_code": 0, "sform_code": 0}),
     ],
@@ -91,6 +95,58 @@ def test_write_like_keeps_the_geometry_of_the_source(
     assert after.get_data_dtype() == np.uint8
     np.testing.assert_array_equal(np.asanyarray(after.dataobj), label)
     np.testing.assert_array_equal(read_label(label_path).data, label)
+
+
+@pytest.mark.parametrize(
+    ("affine", "codes"),
+    [
+        (LAS, (0, 0)),
+        (LAS, (0, 1)),
+        (OBLIQUE, (0, 1)),
+        (OBLIQUE, (1, 0)),
+        (SHEARED, (0, 2)),
+        (SHEARED, (1, 1)),
+        (SWAPPED, (0, 4)),
+    ],
+)
+def test_write_like_writes_files_that_itk_opens(
+    tmp_path: Path, affine: np.ndarray, codes: tuple[int, int]
+) -> None:
+    """ITK does not know NIfTI-2."""
+    image_path = tmp_path / "image.nii.gz"
+    save_nifti(image_path, voxels(), affine, nib.Nifti1Image, *codes)
+    source = read_image(image_path)
+    label = (voxels() > 300).astype(np.uint8)
+    write_like(tmp_path / "label.nii.gz", label, source)
+    itk = SimpleITK.ReadImage(tmp_path / "label.nii.gz")
+    np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(itk).T, label)
+    np.testing.assert_array_equal(read_label(tmp_path / "label.nii.gz").affine, source.affine)
+    if any(codes):
+        corner = np.array(SHAPE) - 1
+        expected = (source.affine @ [*corner, 1])[:3] * (-1, -1, 1)
+        np.testing.assert_allclose(
+            itk.TransformIndexToPhysicalPoint(corner.tolist()), expected, atol=0.5
+        )
+
+
+@pytest.mark.parametrize("codes", [(0, 1), (1, 1)])
+def test_sheared_grids_are_refused_with_the_way_out(tmp_path: Path, codes: tuple[int, int]) -> None:
+    affine = SHEARED.copy()
+    affine[1, 2] = 0.5  # the gantry of a CT was tilted by 14 degrees
+    image = save_nifti(tmp_path / "image.nii.gz", voxels(), affine, nib.Nifti1Image, *codes)
+    label = save_nifti(
+        tmp_path / "label.nii.gz", (voxels() > 0).astype(np.uint8), affine, nib.Nifti1Image, *codes
+    )
+    for path, read in ((image, read_image), (label, read_label)):
+        with pytest.raises(HstfError, match=r"sheared: .* 76\.0 degrees.*dcm2niix.*Sheared grids"):
+            read(path)
+        assert "sheared" in scan_file(path, label=False).problem
+    # The way out of the documentation.
+    for path, order in ((image, 1), (label, 0)):
+        old = nib.load(path)
+        new = resample_to_output(old, old.header.get_zooms(), order=order, cval=-200)
+        nib.save(new, path)
+    assert read_image(image).data.shape == read_label(label).data.shape
 
 
 @pytest.fixture

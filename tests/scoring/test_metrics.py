@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from hstf.imaging.label_values import IGNORED
+from hstf.imaging.spacing import diagonal_mm
 from hstf.imaging.sparse_labels import is_sparse
 from hstf.scoring.metrics import (
     METRICS,
@@ -296,3 +297,31 @@ def test_dice_and_confusion_refuse_different_shapes() -> None:
         dice(np.zeros((2, 2)), np.zeros((2, 3)))
     with pytest.raises(ValueError, match="shapes"):
         confusion(np.zeros((2, 2), np.uint8), np.zeros((2, 3), np.uint8), 2)
+
+
+def test_score_of_a_sheared_grid_is_in_mm() -> None:
+    """Volumes by the determinant of the affine, distances by its axes."""
+    axes = np.array([[0.7, 0.4, 0.1], [0.0, 1.5, -0.8], [0.2, 0.0, 3.0]])
+    generator = np.random.default_rng(0)
+    prediction = (generator.random((9, 8, 7)) > 0.7).astype(np.uint8)
+    reference = (generator.random((9, 8, 7)) > 0.8).astype(np.uint8)
+    found = score(prediction, reference, axes, {"liver": (1,)})["liver"]
+    points = [np.argwhere(surface(label == 1)) @ axes.T for label in (prediction, reference)]
+    distances = np.linalg.norm(points[0][:, None] - points[1], axis=2)
+    both = [*distances.min(axis=1), *distances.min(axis=0)]
+    assert found["hd95_mm"] == pytest.approx(np.percentile(both, 95))
+    assert found["asd_mm"] == pytest.approx(np.mean(both))
+    ml = abs(np.linalg.det(axes)) / 1000
+    assert found["volume_ml"] == pytest.approx(prediction.sum() * ml)
+    assert found["reference_ml"] == pytest.approx(reference.sum() * ml)
+    absent = score(0 * prediction, reference, axes, {"liver": (1,)})["liver"]
+    assert absent["hd95_mm"] == pytest.approx(diagonal_mm((9, 8, 7), axes))
+
+
+def test_score_does_not_depend_on_how_the_axes_are_given() -> None:
+    spacing = (0.7, 1.5, 3.0)
+    generator = np.random.default_rng(1)
+    prediction, reference = (generator.random((2, 9, 8, 7)) > 0.7).astype(np.uint8)
+    by_spacing = score(prediction, reference, spacing, {"liver": (1,)})["liver"]
+    by_axes = score(prediction, reference, np.diag(spacing), {"liver": (1,)})["liver"]
+    assert by_axes == pytest.approx(by_spacing)

@@ -17,6 +17,7 @@ from hstf.experiment.checked_scans import warn_of_unchecked
 from hstf.experiment.context import StageContext
 from hstf.experiment.plan import Plan
 from hstf.experiment.tables import EVALUATION
+from hstf.imaging.affines import steps_of
 from hstf.imaging.label_values import IGNORED, to_label_values
 from hstf.imaging.regions import structure_mask
 from hstf.imaging.sparse_labels import is_sparse
@@ -241,7 +242,7 @@ def score_case(
     scores = score(
         prediction.label,
         reference,
-        image.spacing,
+        steps_of(image.affine),
         structures,
         empty,
     )
@@ -285,7 +286,7 @@ def _find_lesions(
     return find_lesions(
         structure_mask(prediction.label, classes) & (reference != IGNORED),
         structure_mask(reference, classes),
-        image.spacing,
+        steps_of(image.affine),
         config.evaluate.detection,
         prediction.probabilities.get(name),
     )
