@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.workspace import ROOT
 
 from hstf.cli import COMMANDS, main
 
@@ -44,6 +45,48 @@ def test_cli_imports_nothing_heavy() -> None:
         )
         == set()
     )
+
+
+NETWORKS_RUN = """
+import sys, tempfile
+from pathlib import Path
+import torch
+import hstf.commands.predict, hstf.stages.student, hstf.stages.teacher, hstf.stages.warmup
+import hstf.method.inference
+from hstf.method.sliding_window import sliding_probabilities
+from hstf.method.tta import zoom_image
+from support import training_files as files
+
+folder = Path(tempfile.mkdtemp())
+config, _ = files.write_experiment(folder)
+state = files.new_state(config)
+batch = files.some_batch(config, [False, True])
+objective = hstf.stages.student.student_objective(config)
+loss = torch.stack(list(objective(state, batch).values())).sum()
+hstf.training.loop.compute_gradients(state, loss, config.student)
+hstf.training.loop.take_step(state, 0.1, config.student)
+state.save(folder, "")
+state.resume(folder, "")
+image = zoom_image(torch.zeros(1, 8, 8, 8), 0.8)
+sliding_probabilities(state.ema, image, (8, 8, 8), 0.5, 2, "off", torch.device("cpu"))
+print(*sys.modules)
+"""
+NOT_FOR_NETWORKS = {"monai", "pandas", "mlflow", "matplotlib", "sympy", "torch._dynamo"}
+"""What the stages with networks must not import; each takes as long as many training steps."""
+
+
+def test_a_step_and_a_prediction_import_no_compiler_and_no_monai(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", NETWORKS_RUN]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert not NOT_FOR_NETWORKS & set(done.stdout.split())
+
+
+def test_training_and_teacher_import_nothing_of_native_scans() -> None:
+    code = "import sys, hstf.stages.warmup, hstf.stages.teacher; print(*sys.modules)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert not {"scipy", "nibabel", "cc3d", "monai"} & set(done.stdout.split())
 
 
 @pytest.mark.parametrize("name", WITHOUT_TORCH)

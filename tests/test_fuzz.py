@@ -31,7 +31,8 @@ from hstf.config.load import resolve_config
 from hstf.config.preprocess import PreprocessConfig
 from hstf.imaging.preparation import prepare_image
 from hstf.imaging.volumes import read_image, read_label
-from hstf.method.inference import Predictor, SlidingWindow
+from hstf.method.inference import Predictor
+from hstf.method.sliding_window import SlidingWindow
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import write_csv
 

@@ -27,7 +27,7 @@ from hstf.experiment.context import StageContext
 from hstf.experiment.plan import Plan
 from hstf.experiment.tables import TEACHER
 from hstf.imaging.arrays import read_array
-from hstf.method.inference import SlidingWindow
+from hstf.method.sliding_window import SlidingWindow
 from hstf.method.tta import ensemble_label, predict_with_tta
 from hstf.method.tta_summary import TtaSummary
 from hstf.models.base import SegmentationNetwork

@@ -17,6 +17,7 @@ A view is as large as the scan times the number of classes. Only the means of th
 memory, never all views. The means of very large scans are kept on disk.
 """
 
+import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,13 +28,12 @@ from math import prod
 import numpy as np
 import torch
 import torch.nn.functional as F
-from monai.networks.layers import gaussian_1d, separable_filtering
 from torch import Tensor, nn
 
 from hstf.imaging.regions import Structures, class_count, membership
 from hstf.imaging.slabs import slabs
 from hstf.imaging.spacing import Spacing, axis_zooms
-from hstf.method.inference import SlidingWindow, flipped_probabilities
+from hstf.method.sliding_window import SlidingWindow, flipped_probabilities
 from hstf.method.tta_summary import Agreement, GroupDice, TtaSummary
 from hstf.runtime.errors import HstfError
 from hstf.scoring.metrics import table_dice
@@ -144,14 +144,8 @@ def zoom_image(
     batch = image[None].float()
     axis_scales = axis_zooms(scale, spacing)
     if scale < 1:
-        gaussian = gaussian_1d(torch.tensor((1 / scale - 1) / 2))
-        identity = torch.ones(1)
-        kernels = [identity if axis_scale == 1 else gaussian for axis_scale in axis_scales]
-        batch = separable_filtering(
-            batch,
-            kernels,
-            mode="replicate",
-        )
+        axes = [axis for axis, axis_scale in enumerate(axis_scales) if axis_scale != 1]
+        batch = _smoothed(batch, (1 / scale - 1) / 2, axes)
     size = []
     for voxels, axis_scale in zip(image.shape[1:], axis_scales, strict=True):
         size.append(max(1, round(voxels * axis_scale)))
@@ -161,6 +155,30 @@ def zoom_image(
         mode="trilinear",
         align_corners=False,
     )[0]
+
+
+def _smoothed(
+    image: Tensor,
+    sigma: float,
+    axes: Sequence[int],
+) -> Tensor:
+    """Smooth ``image`` ``(B, C, D, H, W)`` with a Gaussian along ``axes`` (0, 1, 2).
+
+    A weight of the kernel is the integral of the Gaussian over a voxel. The border is replicated.
+    """
+    radius = int(max(4 * sigma, 0.5) + 0.5)
+    offsets = torch.arange(-radius, radius + 1)
+    factor = math.sqrt(0.5) / sigma
+    kernel = 0.5 * ((factor * (offsets + 0.5)).erf() - (factor * (offsets - 0.5)).erf())
+    channels = image.shape[1]
+    for axis in axes:
+        padding = [0] * 6
+        padding[4 - 2 * axis : 6 - 2 * axis] = [radius, radius]  # `pad` counts axes from the last
+        shape = [1] * 5
+        shape[2 + axis] = len(kernel)
+        weights = kernel.reshape(shape).expand(channels, *shape[1:])
+        image = F.conv3d(F.pad(image, padding, mode="replicate"), weights, groups=channels)
+    return image
 
 
 class GroupMeans:

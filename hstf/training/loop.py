@@ -151,7 +151,7 @@ def compute_gradients(
     config: TrainingConfig,
 ) -> Tensor:
     """Compute and clip the gradients; return their norm before clipping."""
-    state.optimizer.zero_grad(set_to_none=True)
+    state.optimizer.zero_grad()
     loss.backward()
     return torch.nn.utils.clip_grad_norm_(state.network.parameters(), config.gradient_clip)
 
@@ -162,8 +162,7 @@ def take_step(
     config: TrainingConfig,
 ) -> None:
     """Update the weights and their moving average, and keep a snapshot if it is due."""
-    for group in state.optimizer.param_groups:
-        group["lr"] = rate
+    state.optimizer.rate = rate
     state.optimizer.step()
     decay = min(config.ema_decay, (state.step + 1) / (state.step + 10))
     update_ema(state.ema, state.network, decay)

@@ -14,6 +14,7 @@ from hstf.config.training import TrainingConfig
 from hstf.models.base import SegmentationNetwork
 from hstf.runtime.torch_files import DamagedFile, read_torch, write_torch
 from hstf.training.distributed import from_first_rank, is_first_rank
+from hstf.training.optimizer import AdamW
 
 FILE = "state.pt"
 
@@ -57,7 +58,7 @@ class TrainingState:
 
     network: SegmentationNetwork
     ema: SegmentationNetwork
-    optimizer: torch.optim.AdamW
+    optimizer: AdamW
     step: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     averages: Averages = field(default_factory=Averages)
@@ -69,9 +70,9 @@ class TrainingState:
         """Return the state before the first step."""
         ema = copy.deepcopy(network).requires_grad_(False).eval()
         # On a GPU, one kernel updates all weights.
-        fused = True if next(network.parameters()).is_cuda else None
+        fused = next(network.parameters()).is_cuda
         groups = parameter_groups(network, config)
-        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=fused)
+        optimizer = AdamW(groups, config.learning_rate, fused)
         return cls(network, ema, optimizer)
 
     def save(self, folder: Path, fingerprint: str) -> None:

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from hstf.config.evaluate import PredictConfig
 from hstf.config.preprocess import PreprocessConfig
 from hstf.imaging.geometry import Geometry
-from hstf.method.inference import (
-    Predictor,
+from hstf.method.inference import Predictor
+from hstf.method.sliding_window import (
     SlidingWindow,
     _assemble_where_it_fits,
+    blended_windows,
     flipped_probabilities,
     sliding_probabilities,
 )
@@ -68,6 +69,26 @@ def test_probabilities_are_exact_for_a_pointwise_network(
     got = window((8, 12, 8)).probabilities(Pointwise(), image)
     assert got.dtype == torch.float32
     torch.testing.assert_close(got, expected(image))
+
+
+@pytest.mark.parametrize(
+    ("shape", "overlap", "batch"),
+    [((20, 24, 16), 0.5, 2), ((21, 13, 30), 0.25, 3), ((5, 40, 7), 0.97, 1), ((1, 1, 1), 0.0, 2)],
+)
+def test_blended_windows_are_those_of_monai(
+    shape: tuple[int, int, int], overlap: float, batch: int
+) -> None:
+    from monai.inferers import sliding_window_inference
+
+    torch.manual_seed(0)
+    network = nn.Conv3d(2, 3, 3, padding=1).requires_grad_(False)
+    image = torch.randn(2, *shape)
+    window = (8, 12, 7)
+    got = blended_windows(network, image, window, overlap, batch, CPU)
+    expected = sliding_window_inference(
+        image[None], window, batch, network, overlap=overlap, mode="gaussian"
+    )
+    torch.testing.assert_close(got, expected[0], rtol=0, atol=1e-6)
 
 
 def test_sliding_probabilities_blends_with_a_gaussian() -> None:

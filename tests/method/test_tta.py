@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from hstf.config.teacher import TeacherConfig
 from hstf.experiment.tables import TEACHER
 from hstf.method import tta
-from hstf.method.inference import SlidingWindow
+from hstf.method.sliding_window import SlidingWindow
 from hstf.method.tta import (
+    _smoothed,
     disagreement,
     entropy,
     predict_with_tta,
@@ -184,6 +185,18 @@ def test_zoom_image_keeps_constants_and_removes_aliasing() -> None:
     stripes[:, ::2] = -1
     assert zoom_image(stripes, 0.4)[:, 3:-3].abs().max() < 0.2
     assert zoom_image(torch.zeros(1, 1, 5, 5), 0.4).shape == (1, 1, 2, 2)
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (1, 2)])
+def test_images_are_smoothed_as_in_monai(axes: tuple[int, ...]) -> None:
+    from monai.networks.layers import gaussian_1d, separable_filtering
+
+    torch.manual_seed(0)
+    image = torch.randn(1, 2, 9, 12, 7)
+    kernel = gaussian_1d(torch.tensor(0.75))
+    kernels = [kernel if axis in axes else torch.ones(1) for axis in range(3)]
+    expected = separable_filtering(image, kernels, mode="replicate")
+    torch.testing.assert_close(_smoothed(image, 0.75, axes), expected, rtol=0, atol=1e-6)
 
 
 def test_zoom_image_keeps_thick_slices() -> None:
