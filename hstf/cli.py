@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from hstf import __version__
 from hstf.commands import arguments as command_options
+from hstf.runtime.closed_output import end_quietly
 from hstf.runtime.encoding import print_any_character
 from hstf.runtime.errors import WRITE_ERRORS, HstfError, is_memory_error, write_error
 from hstf.runtime.threads import choose_threads
@@ -136,10 +137,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 done, 1 a problem that is described in sentences, 2 wrong usage,
-        130 interrupted.
+        130 interrupted, 141 if nobody reads the output any more.
     """
     print_any_character()
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    with end_quietly():
+        return _run(sys.argv[1:] if arguments is None else list(arguments))
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """Run a subcommand, and describe problems in sentences."""
     args = _parser().parse_args(arguments)
     choose_threads()  # before PyTorch is imported
     module = importlib.import_module(COMMANDS[args.command].module)
