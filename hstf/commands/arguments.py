@@ -7,6 +7,7 @@ import argparse
 import re
 from pathlib import Path
 
+from hstf.datasets.importers.names import help_text
 from hstf.datasets.importers.options import PATIENT
 from hstf.datasets.importers.registry import IMPORTERS
 from hstf.datasets.phantom.options import LAYOUT_NAMES, PhantomOptions
@@ -283,7 +284,7 @@ def add_import_arguments(parser: argparse.ArgumentParser) -> None:
     for name, importer in IMPORTERS.items():
         kinds.append(f"  {name:8}{importer.description}")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = "\n".join(kinds)
+    parser.epilog = "\n".join([*kinds, "", *help_text()])
     parser.add_argument(
         "kind",
         choices=IMPORTERS,
@@ -297,6 +298,7 @@ def add_import_arguments(parser: argparse.ArgumentParser) -> None:
         help="the unpacked data set",
     )
     _add_import_files(parser)
+    _add_import_selection(parser)
     _add_import_splits(parser)
     _add_import_names(parser)
 
@@ -305,9 +307,14 @@ def _add_import_files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         type=Path,
-        required=True,
         metavar="FILE",
-        help="the configuration config/NAME.yaml; the case sheet is config/NAME/cases.csv",
+        help="the configuration config/NAME.yaml; the case sheet is config/NAME/cases.csv; required"
+        " unless --dry-run is given",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print a table of all pairs of image and label, and write nothing",
     )
     parser.add_argument(
         "--sheet",
@@ -320,7 +327,8 @@ def _add_import_files(parser: argparse.ArgumentParser) -> None:
         "--extract",
         type=Path,
         metavar="FOLDER",
-        help="folder for the channels of 4D images, one file each",
+        help="folder for the channels of 4D images, one file each, and for labels that are combined"
+        " from masks of structures",
     )
     parser.add_argument(
         "--leave-out-invalid",
@@ -331,6 +339,60 @@ def _add_import_files(parser: argparse.ArgumentParser) -> None:
         "--force",
         action="store_true",
         help="replace an existing configuration and case sheet",
+    )
+
+
+def _add_import_selection(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--images",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="GLOB",
+        help="folder: paths of the images, such as 'scans/*.nii.gz'; ** stands for any folders",
+    )
+    parser.add_argument(
+        "--labels",
+        type=_label_or_pattern,
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="GLOB|NAME=VALUE",
+        help="folder: paths of the labels, such as '**/*_seg.nii.gz'; folder, bids: the classes,"
+        " such as liver=1",
+    )
+    parser.add_argument(
+        "--classes",
+        type=_label,
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="folder, bids: the classes; the same as --labels NAME=VALUE",
+    )
+    parser.add_argument(
+        "--match",
+        type=_pattern,
+        default="",
+        metavar="REGEX",
+        help="folder: the groups of this pattern in a path are the case; images and labels with"
+        " equal groups belong together",
+    )
+    parser.add_argument(
+        "--filter",
+        type=_entity,
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="bids: use files with this entity, such as run=1, acq=highres, space=MNI152 or"
+        " desc=preproc; desc=none: files without it",
+    )
+    parser.add_argument(
+        "--accept-few-values",
+        action="store_true",
+        help="import images that have few whole numbers as scans; without it, they are questioned,"
+        " because they look like labels",
     )
 
 
@@ -386,19 +448,12 @@ def _add_import_names(parser: argparse.ArgumentParser) -> None:
         help="folder, bids: images of a case; TYPE is mr, ct, pet, us, mask or other",
     )
     parser.add_argument(
-        "--labels",
-        type=_label,
-        nargs="+",
-        default=[],
-        metavar="NAME=VALUE",
-        help="folder, bids: the classes",
-    )
-    parser.add_argument(
         "--patient",
         type=_pattern,
         default=PATIENT,
         metavar="REGEX",
-        help="folder: the first group of this pattern in a name is the patient",
+        help="folder: the first group of this pattern in the name of a case is the patient; an"
+        " empty pattern makes each scan a patient",
     )
     parser.add_argument(
         "--site",
@@ -419,6 +474,20 @@ def _modality(text: str) -> tuple[str, str]:
     """Split ``NAME=TYPE``. The type is ``""`` if it is not given."""
     name, _, modality = text.partition("=")
     return name, modality
+
+
+def _label_or_pattern(text: str) -> tuple[str, int] | str:
+    """Return a class ``NAME=VALUE``, or a pattern of paths."""
+    if "=" in text and not re.search(r"[*?/\[.]", text):
+        return _label(text)
+    return text
+
+
+def _entity(text: str) -> tuple[str, str]:
+    key, _, value = text.partition("=")
+    if not key or not value:
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE, for example run=1")
+    return key.removesuffix("-"), value
 
 
 def _label(text: str) -> tuple[str, int]:

@@ -5,20 +5,29 @@ distributed. Nothing is written if there is any problem.
 """
 
 import argparse
+import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import cast, get_args
 
 from hstf.config.experiment import Modality
 from hstf.config.load import load_config
-from hstf.datasets.importers.dataset import DataSet, FoundCase, Labels
+from hstf.datasets.importers.advice import ways_out
+from hstf.datasets.importers.dataset import DataSet, FoundCase, Labels, Note
 from hstf.datasets.importers.extract import extract, needs_extraction
-from hstf.datasets.importers.headers import label_values, read_grids
+from hstf.datasets.importers.headers import find_label_maps, label_values, read_grids
 from hstf.datasets.importers.options import Options
 from hstf.datasets.importers.registry import find_importer
-from hstf.datasets.importers.split import Request, assign, read_names, read_splits
-from hstf.datasets.importers.summary import show
+from hstf.datasets.importers.split import (
+    Request,
+    assign,
+    read_groups,
+    read_names,
+    read_splits,
+)
+from hstf.datasets.importers.structures import combine, measure
+from hstf.datasets.importers.summary import NO_TEST, show, show_pairs
 from hstf.datasets.importers.write import (
     check_suitable,
     config_text,
@@ -35,20 +44,28 @@ MAXIMUM_PROBLEMS = 40
 
 def run(args: argparse.Namespace) -> int:
     """Import a folder."""
-    _check_output(args)
-    options = Options(
-        modalities=_modalities(args),
-        labels=dict(args.labels),
-        patient=args.patient,
-        site=args.site,
-    )
-    find = find_importer(args.kind)
-    dataset = find(args.folder, options)
+    if not args.dry_run:
+        _check_output(args)
+    dataset = _find(args)
     grids = read_grids(dataset)
+    if not args.accept_few_values:
+        find_label_maps(dataset)
+    if args.dry_run:
+        show_pairs(dataset, args.folder)
     _handle_problems(dataset, args)
+    if args.split:
+        _apply_groups(dataset, args.split)
     volumes = {name: grid.voxel_volume for name, grid in grids.items()}
     splits = assign(dataset, _request(args), volumes)
-    labels = _labels(dataset, splits)
+    labelled = {name for name, split in splits.items() if split is Split.LABELLED}
+    sizes = measure(dataset, labelled)
+    labels = _labels(dataset, labelled)
+    if Split.TEST not in splits.values():
+        dataset.comments.append(NO_TEST)
+    if args.dry_run:
+        show(dataset, labels, splits, grids)
+        print("Nothing was written, because of --dry-run.")
+        return 0
     command = ["hstf", *sys.argv[1:]]
     # All checks come first, so that nothing is written if one of them fails.
     text = config_text(args.output, dataset, labels, splits, grids, command)
@@ -56,12 +73,78 @@ def run(args: argparse.Namespace) -> int:
         config = load_config(args.output)
         check_suitable(config, dataset, labels, args.output)
     _extract(dataset, args)
+    combine(dataset, _label_folder(args), sizes)
     write_sheet(args.sheet or sheet_path(args.output), dataset, splits)
     if not args.sheet:
         write_text(args.output, text)
     show(dataset, labels, splits, grids)
     print(_next_steps(args))
     return 0
+
+
+def _find(args: argparse.Namespace) -> DataSet:
+    """Return the cases in the folder.
+
+    Raises:
+        HstfError: if there is none. The message shows what was found and other ways.
+    """
+    classes = [item for item in args.labels if isinstance(item, tuple)]
+    options = Options(
+        modalities=_modalities(args),
+        labels=dict(classes + args.classes),
+        patient=args.patient,
+        site=args.site,
+        images=tuple(args.images),
+        label_files=tuple(item for item in args.labels if isinstance(item, str)),
+        match=args.match,
+        filters=dict(args.filter),
+        written=_written(args),
+    )
+    try:
+        dataset = find_importer(args.kind)(args.folder, options)
+    except HstfError as error:
+        raise HstfError(f"{error}\n{ways_out(args.folder, args.kind)}".rstrip()) from error
+    if not dataset.has_labels and not dataset.problems:
+        raise HstfError(
+            f"{args.folder}: {len(dataset.cases)} images, but no label: 0 labelled patients,"
+            f" expected at least 2.\n{ways_out(args.folder, args.kind)}"
+        )
+    return dataset
+
+
+def _written(args: argparse.Namespace) -> tuple[Path, ...]:
+    """Return the folders of volumes that the import writes."""
+    if args.output is None:
+        return ()
+    return (_label_folder(args),)
+
+
+def _label_folder(args: argparse.Namespace) -> Path:
+    """Return the folder of labels that are made from masks of structures."""
+    if args.extract:
+        return args.extract
+    sheet = args.sheet or sheet_path(args.output)
+    if sheet.name == "cases.csv":
+        return sheet.parent / "labels"
+    return sheet.parent / f"{sheet.stem}_labels"
+
+
+def _apply_groups(dataset: DataSet, sheet: Path) -> None:
+    """Take the patients of cases from the column ``group`` of a sheet, which counts most."""
+    groups = read_groups(sheet)
+    changed = []
+    cases = []
+    for case in dataset.cases:
+        group = groups.get(case.case_id, case.group)
+        if group != case.patient and case.case_id in groups:
+            changed.append(case.case_id)
+            case = dataclasses.replace(case, group=group)
+        cases.append(case)
+    dataset.cases = cases
+    if changed:
+        dataset.rules.append(
+            Note("patients", f"{len(changed)} scans have the group of {sheet}, not that of names")
+        )
 
 
 def _modalities(args: argparse.Namespace) -> dict[str, Modality | None]:
@@ -96,6 +179,8 @@ def _check_output(args: argparse.Namespace) -> None:
     Raises:
         HstfError: if a file exists and ``--force`` is not given.
     """
+    if args.output is None:
+        raise HstfError("--output config/NAME.yaml is missing; only --dry-run works without it.")
     if args.output.suffix not in (".yaml", ".yml"):
         raise HstfError(
             f"--output {args.output}: expected the name of a YAML file, config/NAME.yaml."
@@ -134,7 +219,8 @@ def _handle_problems(dataset: DataSet, args: argparse.Namespace) -> None:
         HstfError: if there are problems and the option is not given, or if no case remains.
     """
     if dataset.problems and not args.leave_out_invalid:
-        raise _problems_error(dataset, args.folder)
+        error = _problems_error(dataset, args.folder)
+        raise HstfError(f"{error}\n{ways_out(args.folder, args.kind)}")
     invalid = {note.what for note in dataset.problems}
     dataset.cases = [case for case in dataset.cases if invalid.isdisjoint(_names(case))]
     dataset.left_out += dataset.problems
@@ -157,8 +243,7 @@ def _problems_error(dataset: DataSet, folder: Path) -> HstfError:
 def _names(case: FoundCase) -> set[str]:
     """Return the names under which a problem of ``case`` is recorded: case, files, folders."""
     paths = [image.path for image in case.images.values()]
-    if case.label is not None:
-        paths.append(case.label)
+    paths += case.label_files
     names = {case.case_id}
     for path in paths:
         names.add(str(path))
@@ -190,12 +275,12 @@ def _number_or_names(value: int | Path | None) -> int | list[str] | None:
     return value
 
 
-def _labels(dataset: DataSet, splits: Mapping[str, Split]) -> Labels:
+def _labels(dataset: DataSet, labelled: Collection[str]) -> Labels:
     """Return the classes. If the files define them, only labels of labelled cases are read."""
     if isinstance(dataset.labels, Labels):
         return dataset.labels
     paths = []
     for case in dataset.cases:
-        if case.label is not None and splits.get(case.case_id) is Split.LABELLED:
+        if case.label is not None and case.case_id in labelled:
             paths.append(case.label)
     return dataset.labels(label_values(paths))

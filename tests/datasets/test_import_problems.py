@@ -50,6 +50,15 @@ def break_link(folder: Path) -> None:
     (folder / "scan.nii.gz").symlink_to("nowhere.nii.gz")
 
 
+def remove_folder(name: str) -> Damage:
+    """Delete a folder."""
+
+    def change(folder: Path) -> None:
+        shutil.rmtree(folder / name)
+
+    return change
+
+
 def swap_labels(folder: Path) -> None:
     """Exchange the labels of two cases in ``dataset.json``."""
     path = folder / "dataset.json"
@@ -104,7 +113,7 @@ DAMAGES: dict[str, list[tuple[Damage, str]]] = {
         ),
         (
             break_link,
-            "1 links point to missing files",
+            "scan.nii.gz: a link to nowhere.nii.gz, which is missing: fix or remove the link",
         ),
         (
             dicom,
@@ -280,15 +289,15 @@ DAMAGES: dict[str, list[tuple[Damage, str]]] = {
         ),
         (
             copy("*001.nii.gz", "images/case_001_roi.nii.gz"),
-            "looks like a label of case_001",
+            "case_001: has two labels",
         ),
         (
             remove("images/case_001*"),
             "a label without its image case_001",
         ),
         (
-            rename("images", "pictures"),
-            "has labels, but no folder of images: expected images",
+            remove_folder("images"),
+            "only labels were recognised by their names",
         ),
         (
             copy("images/case_001*", "images/more/case_001.nii.gz"),
@@ -317,8 +326,8 @@ DAMAGES: dict[str, list[tuple[Damage, str]]] = {
             "two patients mixed",
         ),
         (
-            copy("sub-002_T1w.nii.gz", "sub-002/anat/sub-002_run-2_T1w.nii.gz"),
-            "sub-002: T1w exists twice",
+            copy("sub-002_T1w.nii.gz", "sub-002/anat/sub-002_acq-fast_T1w.nii.gz"),
+            "choose one with --filter acq=",
         ),
         (
             rename("sub-002_T1w.nii.gz", "sub-002_T2w.nii.gz"),

@@ -22,6 +22,7 @@ from hstf.datasets.importers.dataset import (
     find_volumes,
 )
 from hstf.datasets.importers.options import Options
+from hstf.experiment.cases import Split
 from hstf.imaging.volumes import stem
 from hstf.runtime.errors import HstfError
 
@@ -51,7 +52,7 @@ def find(folder: Path, options: Options) -> DataSet:
         LABELS,
         comments=[COMMENT],
     )
-    images, labels = _sort_files(dataset, find_volumes(folder))
+    images, labels = _sort_files(dataset, find_volumes(folder, dataset))
     if not images and not dataset.problems:
         raise HstfError(
             f"{folder}: contains no frame of ACDC (training/patient001/patient001_frame01.nii.gz)."
@@ -67,7 +68,7 @@ def find(folder: Path, options: Options) -> DataSet:
             {"image": Image(path)},
             label,
             group=frame[0],
-            test=label is not None and "testing" in parts,
+            official=Split.TEST if label is not None and "testing" in parts else None,
             stratum=info.get("Group", ""),
         )
         dataset.add(case)

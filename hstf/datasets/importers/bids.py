@@ -1,14 +1,20 @@
 """BIDS, the Brain Imaging Data Structure (Gorgolewski et al. 2016).
 
-- Images are stored as ``sub-01/[ses-01/]anat/sub-01_T1w.nii.gz``.
-- Labels are stored as ``derivatives/<pipeline>/sub-01/.../sub-01_..._dseg.nii.gz`` (or ``_mask``).
+- Images are stored as ``sub-01/[ses-01/]anat/sub-01_T1w.nii.gz``. If a data set has no raw images,
+  those in ``derivatives`` are used.
+- Labels have the suffix ``dseg``, ``mask``, ``msk``, ``seg`` or ``label``, usually in
+  ``derivatives/<pipeline>/sub-01/...``.
 - A table ``*dseg.tsv`` with the columns ``index`` and ``name`` describes the classes.
 - The column ``site`` of ``participants.tsv`` contains the sites.
+
+Each run of a session is a case. ``--filter`` chooses files by their entities (``run``, ``acq``,
+``space``, ``desc`` …).
 """
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from hstf.datasets.importers.dataset import (
@@ -16,6 +22,7 @@ from hstf.datasets.importers.dataset import (
     FoundCase,
     Image,
     Labels,
+    Note,
     column_names,
     find_volumes,
     modality_of,
@@ -23,165 +30,408 @@ from hstf.datasets.importers.dataset import (
 )
 from hstf.datasets.importers.folder import numbered_classes
 from hstf.datasets.importers.options import Options
+from hstf.datasets.importers.structures import assign_masks
 from hstf.imaging.volumes import stem
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_sheet
 
 NAME = re.compile(
-    r"(?P<scan>sub-[A-Za-z0-9]+(?:_ses-[A-Za-z0-9]+)?)"
-    r"(?:_[A-Za-z]+-[A-Za-z0-9]+)*"
-    r"_(?P<suffix>[A-Za-z0-9]+)"
+    r"(?P<entities>sub-[A-Za-z0-9]+(?:_[A-Za-z]+-[A-Za-z0-9+-]+)*)_(?P<suffix>[A-Za-z0-9]+)"
 )
-LABEL_SUFFIXES = ("dseg", "mask")
+LABEL_SUFFIXES = ("dseg", "seg", "label", "msk", "mask")
+"""Suffixes of labels, the preferred ones first: a mask is often that of the brain."""
 OTHER_FOLDERS = ("func", "dwi", "fmap", "perf", "eeg", "meg")
 """Folders of time series and field maps, which are not segmented."""
+NATIVE_SPACES = ("orig", "individual", "native", "scanner", "T1w", "T2w", "FLAIR")
+"""Values of ``space`` for the space of the raw images, which have no such entity."""
+OF_SCAN = ("acq", "ce", "rec", "dir", "echo", "run")
+"""Entities of a scan. A label that has one belongs to a scan with the same value."""
+MAXIMUM_VALUES = 10
+"""Number of values of an entity that a message lists."""
 
-Sessions = Mapping[str, Mapping[str, Path]]
-"""Images of each session by suffix."""
+
+@dataclass(frozen=True)
+class File:
+    """A volume with the entities of its name."""
+
+    path: Path
+    entities: Mapping[str, str]
+    suffix: str
+    derived: bool
+    """Whether it is stored in ``derivatives``."""
+
+    @property
+    def session(self) -> str:
+        """Subject and session."""
+        parts = [f"sub-{self.entities['sub']}"]
+        if "ses" in self.entities:
+            parts.append(f"ses-{self.entities['ses']}")
+        return "_".join(parts)
+
+    @property
+    def run(self) -> str:
+        """Number of the run, or ``""``."""
+        return self.entities.get("run", "")
+
+
+Scans = dict[str, dict[str, File]]
+"""Images of each case by suffix."""
 
 
 def find(folder: Path, options: Options) -> DataSet:
-    """Find the sessions of ``folder``. The images of a session are its modalities."""
-    volumes = find_volumes(folder)
+    """Find the cases of ``folder``: sessions, or their runs. Images of a session are modalities."""
     dataset = DataSet(
         f"{folder.resolve().name}: a BIDS data set.",
         {},
         _classes(folder, options),
     )
-    raw = []
-    derived = []
-    for path in volumes:
-        if "derivatives" in path.relative_to(folder).parts:
-            derived.append(path)
-        else:
-            raw.append(path)
-    sessions = _group_by_session(dataset, _leave_out_series(dataset, raw))
-    labels = _find_labels(dataset, derived, sessions)
-    if not sessions and not dataset.problems:
+    files = _read_names(dataset, folder, find_volumes(folder, dataset))
+    images = [file for file in files if file.suffix not in LABEL_SUFFIXES]
+    labels = [file for file in files if file.suffix in LABEL_SUFFIXES]
+    images, labels = _filtered(dataset, images, labels, options.filters)
+    images = _leave_out_derivatives(dataset, images, options.filters)
+    scans = _group_by_scan(dataset, images)
+    if not scans and not dataset.problems:
         raise HstfError(
             f"{folder}: contains no image that is named as in BIDS (sub-01/anat/sub-01_T1w.nii.gz)."
         )
-    suffixes = list(options.modalities) or _common_suffixes(dataset, sessions)
+    suffixes = list(options.modalities) or _common_suffixes(dataset, scans)
     columns = dict(zip(column_names(suffixes), suffixes, strict=True))
     for column, suffix in columns.items():
         dataset.modalities[column] = options.modalities.get(suffix) or modality_of(suffix)
-    sites = _read_sites(folder / "participants.tsv")
-    for session, files in sessions.items():
-        missing = [suffix for suffix in suffixes if suffix not in files]
+    complete: Scans = {}
+    for name, found in scans.items():
+        missing = [suffix for suffix in suffixes if suffix not in found]
         if missing:
-            dataset.add_problem(session, f"modality {', '.join(missing)} is missing")
+            dataset.add_problem(name, f"modality {', '.join(missing)} is missing")
             continue
-        subject = session.partition("_")[0]
+        complete[name] = {column: found[suffix] for column, suffix in columns.items()}
+    candidates = _match_labels(dataset, complete, labels)
+    masks = _masks(candidates)
+    matched = _preferred(dataset, candidates)
+    sites = _read_sites(folder / "participants.tsv")
+    for name, found in complete.items():
+        subject = name.partition("_")[0]
+        label = matched.get(name)
         case = FoundCase(
-            session,
-            {column: Image(files[suffix]) for column, suffix in columns.items()},
-            labels.get(session),
+            name,
+            {column: Image(file.path) for column, file in found.items()},
+            label.path if label else None,
             group=subject,
             site=sites.get(subject, ""),
         )
         dataset.add(case)
+    if masks:
+        assign_masks(dataset, masks, options)
+    dataset.rules.append(Note("patients", "the subjects sub-<label> of BIDS"))
     return dataset
 
 
-def _leave_out_series(dataset: DataSet, paths: list[Path]) -> list[Path]:
-    """Return ``paths`` without time series and field maps, which are recorded as left out."""
-    kept = [path for path in paths if path.parent.name not in OTHER_FOLDERS]
-    count = len(paths) - len(kept)
+def _read_names(dataset: DataSet, folder: Path, paths: Iterable[Path]) -> list[File]:
+    """Return the files with valid names. Series, and derivatives with other names, are left out."""
+    files = []
+    series = 0
+    derivatives = 0
+    for path in paths:
+        parts = path.relative_to(folder).parts
+        derived = "derivatives" in parts
+        if path.parent.name in OTHER_FOLDERS:
+            series += 1
+            continue
+        match = NAME.fullmatch(stem(path))
+        if match is None and derived:
+            derivatives += 1
+        elif match is None:
+            dataset.add_problem(
+                path,
+                "is not named as in BIDS: expected sub-<label>_..._<suffix>."
+                " Any other names are imported by hstf import folder",
+            )
+        else:
+            pairs = [text.split("-", 1) for text in match["entities"].split("_")]
+            file = File(path, dict(pairs), match["suffix"], derived)
+            subject = f"sub-{file.entities['sub']}"
+            if subject not in parts and any(part.startswith("sub-") for part in parts[:-1]):
+                dataset.add_problem(
+                    path,
+                    f"two patients mixed: {stem(path)} in folder {path.parent}",
+                )
+            else:
+                files.append(file)
+    if series:
+        dataset.leave_out(
+            f"{series} files in {', '.join(OTHER_FOLDERS)}",
+            "series and field maps",
+        )
+    if derivatives:
+        dataset.leave_out(f"{derivatives} derivatives", "not named as in BIDS")
+    return files
+
+
+def _filtered(
+    dataset: DataSet,
+    images: Sequence[File],
+    labels: Sequence[File],
+    filters: Mapping[str, str],
+) -> tuple[list[File], list[File]]:
+    """Return the images and labels that ``--filter`` chooses.
+
+    A filter acts on images, on labels or on both: where any file has the value.
+
+    Raises:
+        HstfError: if no file has the value.
+    """
+    for key, value in filters.items():
+        found = Counter(file.entities.get(key, "none") for file in [*images, *labels])
+        if not found[value]:
+            known = ", ".join(f"{key}-{name}" for name in sorted(found)[:MAXIMUM_VALUES])
+            raise HstfError(f"--filter {key}={value}: no file has it. Found: {known}.")
+        kept_images = _choose(images, key, value)
+        kept_labels = _choose(labels, key, value)
+        count = len(images) + len(labels) - len(kept_images) - len(kept_labels)
+        if count:
+            dataset.leave_out(f"{count} volumes", f"--filter {key}={value}")
+        images, labels = kept_images, kept_labels
+    return list(images), list(labels)
+
+
+def _choose(files: Sequence[File], key: str, value: str) -> list[File]:
+    """Return the files with a value of an entity.
+
+    Files without the entity are kept in sessions where no other file has the value, so that
+    ``run=1`` keeps the scan of a session without runs.
+    """
+    if not any(file.entities.get(key, "none") == value for file in files):
+        return list(files)
+    having = {
+        (file.session, file.suffix) for file in files if file.entities.get(key, "none") == value
+    }
+    kept = []
+    for file in files:
+        found = file.entities.get(key, "none")
+        without = found == "none" and (file.session, file.suffix) not in having
+        if found == value or without:
+            kept.append(file)
+    return kept
+
+
+def _leave_out_derivatives(
+    dataset: DataSet,
+    images: Sequence[File],
+    filters: Mapping[str, str],
+) -> list[File]:
+    """Return raw images, and derived ones if there are no others or if a filter names them."""
+    has_raw = any(not file.derived for file in images)
+    kept = []
+    for file in images:
+        named = any(file.entities.get(key) == value for key, value in filters.items())
+        is_scan = modality_of(file.suffix) != "other"
+        if not file.derived or (is_scan and (named or not has_raw)):
+            kept.append(file)
+    count = len(images) - len(kept)
     if count:
         dataset.leave_out(
-            f"{count} files in {', '.join(OTHER_FOLDERS)}",
-            "series and field maps",
+            f"{count} derived images",
+            "raw images are used; --filter desc=VALUE or space=VALUE chooses derived ones",
         )
     return kept
 
 
-def _group_by_session(
-    dataset: DataSet,
-    paths: list[Path],
-) -> dict[str, dict[str, Path]]:
-    """Return the images of each session by suffix."""
-    sessions: dict[str, dict[str, Path]] = defaultdict(dict)
-    for path in paths:
-        match = NAME.fullmatch(stem(path))
-        if match is None:
-            dataset.add_problem(
-                path,
-                "is not named as in BIDS: expected sub-<label>_..._<suffix>",
-            )
-            continue
-        session = match["scan"]
-        suffix = match["suffix"]
-        subject = session.partition("_")[0]
-        if subject not in path.parts:
-            dataset.add_problem(
-                path,
-                f"two patients mixed: {stem(path)} in folder {path.parent}",
-            )
-            continue
-        files = sessions[session]
-        if suffix in files:
-            dataset.add_problem(
-                session,
-                f"{suffix} exists twice: {files[suffix]} and {path}; keep one",
-            )
-            continue
-        files[suffix] = path
-    return sessions
+def _group_by_scan(dataset: DataSet, images: Sequence[File]) -> Scans:
+    """Return the images of each case: of a session, or of each run if images have runs."""
+    sessions: dict[str, list[File]] = defaultdict(list)
+    for file in images:
+        sessions[file.session].append(file)
+    scans: Scans = {}
+    for session, files in sessions.items():
+        for run in _runs(files):
+            name = f"{session}_run-{run}" if run else session
+            scans[name] = _of_run(dataset, name, files, run)
+    return scans
 
 
-def _find_labels(
+def _runs(files: Sequence[File]) -> list[str]:
+    """Return the runs that are cases. Images without a run belong to all runs of the others."""
+    runs: dict[str, set[str]] = defaultdict(set)
+    for file in files:
+        runs[file.suffix].add(file.run)
+    several = [found for found in runs.values() if found != {""}]
+    names: set[str] = set()
+    for found in several or [{""}]:
+        names |= found
+    return sorted(names)
+
+
+def _of_run(
     dataset: DataSet,
-    paths: list[Path],
-    sessions: Sessions,
-) -> dict[str, Path]:
-    """Return the label of each session. Other derivatives are left out."""
-    labels: dict[str, Path] = {}
-    others = 0
-    for path in paths:
-        match = NAME.fullmatch(stem(path))
-        if match is None or match["suffix"] not in LABEL_SUFFIXES:
-            others += 1
+    name: str,
+    files: Sequence[File],
+    run: str,
+) -> dict[str, File]:
+    """Return the image of each suffix."""
+    found: dict[str, File] = {}
+    with_runs = {file.suffix for file in files if file.run}
+    for file in files:
+        if file.run != run and (file.run or file.suffix in with_runs):
             continue
-        session = match["scan"]
-        if session not in sessions:
-            dataset.add_problem(path, f"a label without its image: no scan of {session}")
-        elif session in labels:
+        first = found.setdefault(file.suffix, file)
+        if first is not file:
             dataset.add_problem(
-                session,
-                f"its label exists twice: {labels[session]} and {path}; keep one",
+                name,
+                f"{file.suffix} exists twice: {first.path} and {file.path}; keep one, or choose"
+                f" one with --filter {_advise(first, file)}",
+            )
+    return found
+
+
+def _advise(first: File, second: File) -> str:
+    """Return an example of a filter that tells two files apart."""
+    for key in [*second.entities, *first.entities]:
+        if first.entities.get(key) != second.entities.get(key):
+            return f"{key}={first.entities.get(key, 'none')}"
+    return "KEY=VALUE"
+
+
+def _match_labels(
+    dataset: DataSet,
+    scans: Scans,
+    labels: Sequence[File],
+) -> dict[str, list[File]]:
+    """Return the labels of each case."""
+    candidates: dict[str, list[File]] = defaultdict(list)
+    by_session: dict[str, list[str]] = defaultdict(list)
+    for name, images in scans.items():
+        by_session[next(iter(images.values())).session].append(name)
+    other_grids = 0
+    for label in labels:
+        names = by_session.get(label.session, [])
+        if not names:
+            dataset.add_problem(
+                label.path, f"a label without its image: no scan of {label.session}"
+            )
+            continue
+        suitable = [name for name in names if _is_compatible(label, scans[name])]
+        same_grid = [name for name in suitable if _has_grid_of(label, scans[name])]
+        if len(same_grid) > 1:
+            same_grid = [name for name in same_grid if label.run == _run_of(name)] or same_grid
+        if not suitable:
+            dataset.add_problem(label.path, f"a label without its image in {label.session}")
+        elif not same_grid:
+            other_grids += 1
+        elif len(same_grid) > 1:
+            dataset.add_problem(
+                label.path,
+                f"a label of {' or '.join(same_grid)}: choose with --filter run=VALUE",
             )
         else:
-            labels[session] = path
+            candidates[same_grid[0]].append(label)
+    if other_grids:
+        dataset.leave_out(
+            f"{other_grids} labels in another space",
+            "the images have no such entity; --filter space=VALUE chooses images and labels",
+        )
+    return candidates
+
+
+def _masks(candidates: dict[str, list[File]]) -> dict[str, dict[str, Path]]:
+    """Return the masks of structures, and remove them from ``candidates``.
+
+    In BIDS, ``label-liver_mask`` is the mask of the structure ``liver``.
+    """
+    found = {}
+    for name, labels in list(candidates.items()):
+        best = min(_preference(label) for label in labels)
+        alike = [label for label in labels if _preference(label) == best]
+        structures = {file.entities.get("label", ""): file.path for file in alike}
+        if len(structures) > 1 and "" not in structures and len(structures) == len(alike):
+            found[name] = structures
+    if found:
+        for name, labels in list(candidates.items()):
+            structures = {file.entities.get("label", ""): file.path for file in labels}
+            if name not in found and len(labels) == 1 and "" not in structures:
+                found[name] = structures
+            if name in found:
+                del candidates[name]
+    return found
+
+
+def _run_of(name: str) -> str:
+    return name.partition("_run-")[2]
+
+
+def _is_compatible(label: File, images: Mapping[str, File]) -> bool:
+    """Return whether an image has all entities of a scan that ``label`` has."""
+    for image in images.values():
+        wanted = [key for key in OF_SCAN if key in label.entities]
+        if all(image.entities.get(key, "") in ("", label.entities[key]) for key in wanted):
+            return True
+    return False
+
+
+def _has_grid_of(label: File, images: Mapping[str, File]) -> bool:
+    image = next(iter(images.values()))
+    return _space(label) == _space(image)
+
+
+def _space(file: File) -> str:
+    space = file.entities.get("space", "")
+    return "" if space in NATIVE_SPACES else space
+
+
+def _preferred(
+    dataset: DataSet,
+    candidates: Mapping[str, Sequence[File]],
+) -> dict[str, File]:
+    """Return one label of each case: of the preferred suffix, with the fewest entities."""
+    chosen: dict[str, File] = {}
+    others: list[File] = []
+    for name, labels in candidates.items():
+        ordered = sorted(labels, key=_preference)
+        best = ordered[0]
+        if len(ordered) > 1 and _preference(ordered[1]) == _preference(best):
+            dataset.add_problem(
+                name,
+                f"its label exists twice: {best.path} and {ordered[1].path}; keep one, or choose"
+                f" one with --filter {_advise(best, ordered[1])}",
+            )
+            continue
+        chosen[name] = best
+        others += ordered[1:]
     if others:
         dataset.leave_out(
-            f"{others} derivatives",
-            f"neither {' nor '.join(LABEL_SUFFIXES)}",
+            f"{len(others)} labels, for example {others[0].path.name}",
+            f"another label is preferred, for example {next(iter(chosen.values())).path.name};"
+            " --filter KEY=VALUE chooses",
         )
-    return labels
+    return chosen
 
 
-def _common_suffixes(dataset: DataSet, sessions: Sessions) -> list[str]:
-    """Return the suffixes that all sessions have. Files with other suffixes are left out.
+def _preference(label: File) -> tuple[int, int]:
+    return LABEL_SUFFIXES.index(label.suffix), len(label.entities)
+
+
+def _common_suffixes(dataset: DataSet, scans: Scans) -> list[str]:
+    """Return the suffixes that all cases have. Files with other suffixes are left out.
 
     Raises:
-        HstfError: if the sessions have no suffix in common.
+        HstfError: if the cases have no suffix in common.
     """
     counts: Counter[str] = Counter()
-    for files in sessions.values():
+    for files in scans.values():
         counts.update(files.keys())
     common = []
     for suffix, count in counts.items():
-        if count == len(sessions):
+        if count == len(scans):
             common.append(suffix)
     for suffix in sorted(counts.keys() - set(common)):
         dataset.leave_out(
             f"{counts[suffix]} files {suffix}",
-            f"not in all of {len(sessions)} sessions",
+            f"not in all of {len(scans)} sessions",
         )
-    if sessions and not common:
+    if scans and not common:
         found = [f"{suffix} ({count})" for suffix, count in counts.most_common()]
         raise HstfError(
-            f"no modality is in all of {len(sessions)} sessions: {', '.join(found)}. Choose"
+            f"no modality is in all of {len(scans)} sessions: {', '.join(found)}. Choose"
             " modalities with --modalities and leave out the sessions without them with"
             " --leave-out-invalid."
         )

@@ -55,7 +55,7 @@ def find(folder: Path, options: Options) -> DataSet:
     if (folder / "dataset.json").is_file():
         return _find_decathlon(folder, options)
     dataset = DataSet(TITLE, {}, numbered_classes)
-    cases, others = _group_by_case(dataset, find_volumes(folder))
+    cases, others = _group_by_case(dataset, find_volumes(folder, dataset))
     _find_mixed(dataset, cases)
     _adopt_odd_labels(dataset, cases, others)
     if not cases and others:

@@ -1,26 +1,21 @@
 """What an importer finds in a folder: cases, modalities, labels, and files that it leaves out."""
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from hstf.config.experiment import Modality
-from hstf.experiment.cases import CASE_ID, FILE_ENDINGS, OPTIONAL_COLUMNS
-from hstf.imaging.volumes import SUFFIXES, suffix_of
+from hstf.datasets.importers.walk import Found, Note, walk
+from hstf.experiment.cases import CASE_ID, FILE_ENDINGS, OPTIONAL_COLUMNS, Split
+from hstf.imaging.volumes import SUFFIXES
 from hstf.runtime.errors import HstfError, join_problems
 from hstf.runtime.files import read_json
 
-ARCHIVES = (
-    ".zip",
-    ".tar",
-    ".tar.gz",
-    ".tgz",
-    ".7z",
-    ".rar",
-)
-
+MAXIMUM_REASONS = 20
+"""Number of files or folders that the message about a folder without volumes lists."""
 MODALITY_PATTERNS: dict[Modality, str] = {
     "ct": r"ct|cbct|cta",
     "pet": r"pet|suv|fdg|psma",
@@ -48,8 +43,10 @@ class FoundCase:
     group: str = ""
     """Name of the patient. If empty, the case is the only one of its patient."""
     site: str = ""
-    test: bool = False
-    """Whether the case belongs to the official test set and has a label."""
+    official: Split | None = None
+    """Split that the data set defines: a test case with a label, or a case that is unlabelled."""
+    masks: Mapping[str, Path] = field(default_factory=dict)
+    """Binary mask of each structure, if they are not in one file."""
     stratum: str = ""
     """Additional criterion for stratified sampling, for instance a diagnosis.
 
@@ -68,16 +65,16 @@ class FoundCase:
         return first.path
 
     @property
+    def label_files(self) -> list[Path]:
+        """The label, or the masks from which it is made."""
+        if self.label is not None:
+            return [self.label]
+        return list(self.masks.values())
+
+    @property
     def has_label(self) -> bool:
-        """Whether the case has a label file."""
-        return self.label is not None
-
-
-class Note(NamedTuple):
-    """A statement about a case or a file."""
-
-    what: str
-    why: str
+        """Whether the case has a label file, or masks from which one is made."""
+        return self.label is not None or bool(self.masks)
 
 
 class Labels(NamedTuple):
@@ -104,12 +101,23 @@ class DataSet:
     """Problems of cases or files. Nothing is written while there are any."""
     comments: list[str] = field(default_factory=list)
     """Facts about the data set for the comments of the configuration."""
+    questions: list[str] = field(default_factory=list)
+    """What may be wrong and only the user knows, with the option that answers it."""
+    warnings: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
+    """Files with something doubtful in their headers."""
+    rules: list[Note] = field(default_factory=list)
+    """How pairs and patients were found."""
     _by_name: dict[str, FoundCase] = field(
         default_factory=dict,
         init=False,
         repr=False,
     )
     """The added cases by their names in lower case."""
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether any case has a label."""
+        return any(case.has_label for case in self.cases)
 
     def add_problem(self, what: str | Path, why: str) -> None:
         """Record a problem of the case or file ``what``."""
@@ -139,10 +147,10 @@ class DataSet:
         self.cases.append(case)
 
 
-def find_volumes(folder: Path) -> list[Path]:
+def find_volumes(folder: Path, dataset: DataSet) -> list[Path]:
     """Find all volumes below ``folder``, in natural order (2 before 10).
 
-    Hidden files are skipped: archives made on macOS contain hidden copies of each file.
+    Everything else is recorded in ``dataset``: as left out, or as a problem if it may be a scan.
 
     Raises:
         HstfError: if ``folder`` does not exist or has no volume. The message explains what to do
@@ -150,52 +158,23 @@ def find_volumes(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise HstfError(f"{folder}: is not a folder. Give the folder of the unpacked data set.")
-    entries = list(folder.rglob("*"))
-    _check_links(folder, entries)
-    files = [path for path in entries if path.is_file() and not path.name.startswith(".")]
-    volumes = [path for path in files if suffix_of(path)]
-    if not volumes:
-        raise HstfError(f"{folder}: {_explain_no_volumes(files)}")
-    return sorted(volumes, key=_natural_path)
+    found = walk(folder)
+    if not found.volumes:
+        raise HstfError(_explain_no_volumes(folder, found))
+    dataset.problems += found.problems
+    dataset.left_out += found.left_out
+    return sorted(found.volumes, key=_natural_path)
 
 
-def _check_links(folder: Path, entries: Iterable[Path]) -> None:
-    """Raise an error that lists all broken links to volumes."""
-    broken = []
-    for path in entries:
-        if path.is_symlink() and suffix_of(path) and not path.exists():
-            broken.append(str(path))
-    if broken:
-        raise join_problems(
-            f"{folder}: {len(broken)} links point to missing files. Fix or remove them.",
-            broken,
-        )
-
-
-def _explain_no_volumes(files: Iterable[Path]) -> str:
-    """Explain why a folder with ``files`` contains no volume, and what to do."""
-    count = 0
-    archive = ""
-    for path in files:
-        count += 1
-        if _is_dicom(path):
-            return (
-                f"contains DICOM files (for example {path.name}), not volumes. Convert them"
-                " with dcm2niix: dcm2niix -z y -o OUTPUT FOLDER"
-            )
-        if not archive and path.name.lower().endswith(ARCHIVES):
-            archive = path.name
-    if archive:
-        return f"contains no volumes, but an archive ({archive}). Unpack it first."
-    return f"contains no volumes ({', '.join(SUFFIXES)}); it has {count} other files."
-
-
-def _is_dicom(path: Path) -> bool:
-    if path.suffix.lower() in (".dcm", ".ima"):
-        return True
-    with path.open("rb") as stream:
-        start = stream.read(132)
-    return start[128:] == b"DICM"
+def _explain_no_volumes(folder: Path, found: Found) -> str:
+    """Explain why a folder contains no volume, and what to do."""
+    notes = found.problems + found.left_out
+    reasons = [f"{note.what}: {note.why}" for note in notes]
+    count = len(found.others)
+    message = f"{folder}: contains no volumes ({', '.join(SUFFIXES)}); it has {count} other files."
+    if not reasons:
+        return message
+    return str(join_problems(message, reasons[:MAXIMUM_REASONS]))
 
 
 def _natural_path(path: Path) -> list[tuple[int, str]]:

@@ -1,74 +1,63 @@
-"""Any folder: images and labels are matched by their names.
+"""Any folder: images and labels are recognised and matched by their names.
 
-Three layouts are known:
-
-- ``images/<case>.nii.gz`` and ``labels/<case>.nii.gz``;
-- ``<case>.nii.gz`` and ``<case>_label.nii.gz`` in the same folder;
-- a folder for each case: ``<case>/image.nii.gz`` and ``<case>/label.nii.gz``.
-
-Several modalities are ``<case>_<modality>.nii.gz`` or ``<case>/<modality>.nii.gz``. Cases without a
-label are unlabelled.
+Images and labels are told apart by words in the names of folders and files (``images``, ``mask``,
+``_seg`` …), by ``--images`` and ``--labels``, or, where names show nothing, by their voxels. Labels
+are then matched to images, see :mod:`hstf.datasets.importers.matching`. Several labels of an image
+are masks of its structures. Cases without a label are unlabelled.
 """
 
-import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hstf.config.experiment import Modality
+from hstf.datasets.importers.classify import (
+    classify,
+    find_columns,
+    role_words,
+    with_columns,
+    without_channel,
+)
+from hstf.datasets.importers.contents import label_values_of_scan
 from hstf.datasets.importers.dataset import (
     DataSet,
     FoundCase,
     Image,
     Labels,
+    Note,
     find_volumes,
     modality_of,
+    natural,
     plain_name,
 )
+from hstf.datasets.importers.matching import (
+    CHUNK,
+    File,
+    Matching,
+    Scan,
+    case_of,
+    match,
+)
 from hstf.datasets.importers.options import Options
+from hstf.datasets.importers.patients import assign_patients
+from hstf.datasets.importers.selection import select
+from hstf.datasets.importers.structures import assign_structures
+from hstf.experiment.cases import Split
 from hstf.imaging.scan import scan_file
-from hstf.imaging.volumes import stem
 from hstf.runtime.errors import HstfError
 
-IMAGE_FOLDERS = (
-    "images",
-    "image",
-    "imagestr",
-    "imgs",
-    "scans",
-    "volumes",
-)
-LABEL_FOLDERS = (
-    "labels",
-    "label",
-    "labelstr",
-    "masks",
-    "segmentations",
-    "gt",
-    "ground_truth",
-)
-"""Names of folders in lower case. The letter case of a folder does not matter."""
-LABEL_ENDINGS = (
-    "_label",
-    "_labels",
-    "_seg",
-    "_segmentation",
-    "_mask",
-    "_gt",
-)
-LABEL_WORD = re.compile(
-    r"(?:^|[-_.])"
-    r"(?:label|seg|mask|gt|roi|annot|contour|lesion|tumou?r|manual|truth)",
-    re.IGNORECASE,
-)
-"""A file named like an image followed by such a word is probably a label, not another image."""
 AIR_BELOW = -500.0
 """Only CT images have values below this one: air is -1000 HU."""
+SAMPLES = 2
+"""Number of files of each name that are read to tell images and labels apart."""
+MAXIMUM_NAMES = 12
+"""Number of different names up to which files are told apart by their voxels."""
+IMAGE_OF_OTHERS = "--images GLOB and --labels GLOB choose them"
 
 
 def find(folder: Path, options: Options) -> DataSet:
     """Find the cases of ``folder``."""
-    volumes = find_volumes(folder)
     dataset = DataSet(
         f"{folder.resolve().name}: images and labels matched by name.",
         {},
@@ -76,230 +65,310 @@ def find(folder: Path, options: Options) -> DataSet:
     )
     if options.labels:
         dataset.labels = Labels({"background": 0} | options.labels)
-    columns = list(options.modalities) or ["image"]
-    images, label_names = _split_volumes(dataset, folder, volumes, columns)
-    labels = _invert_labels(dataset, label_names)
-    cases = _group_by_case(dataset, images, columns)
-    for name, path in labels.items():
-        if name not in cases:
-            dataset.add_problem(path, f"a label without its image {name}")
-    for name, files in cases.items():
-        missing = [column for column in columns if column not in files]
-        if missing:
-            dataset.add_problem(
-                plain_name(name),
-                f"modality {', '.join(missing)} is missing",
-            )
-            continue
-        case = FoundCase(
-            plain_name(name),
-            {column: Image(files[column]) for column in columns},
-            labels.get(name),
-            group=options.patient_of(name),
-            site=options.site_of(name),
-        )
-        dataset.add(case)
-    for column in columns:
-        dataset.modalities[column] = options.modalities.get(column) or modality_of(column)
-    if not options.modalities and dataset.cases:
-        dataset.modalities["image"] = _guess_modality(dataset)
+    volumes = _not_written(dataset, find_volumes(folder, dataset), options)
+    selection = select(folder, volumes, options.images, options.label_files)
+    files = classify(folder, volumes, selection)
+    _leave_out_others(dataset, folder, volumes, files)
+    if not options.label_files:
+        files = _labels_by_content(dataset, files)
+    images = [file for file in files if file.role == "image"]
+    labels = [file for file in files if file.role == "label"]
+    if not images:
+        raise HstfError(f"{folder}: {_no_images(labels)}")
+    scans = _scans(dataset, images, options)
+    matching = match(scans, labels, options.match)
+    if labels:
+        count = len(labels) - len(matching.unmatched)
+        rule = f"{count} of {len(labels)} labels matched by {matching.comparison.rule}"
+        dataset.rules.append(Note("pairs", rule))
+    _record_unmatched(dataset, scans, matching)
+    names = _case_names(scans, matching, options)
+    _add_cases(dataset, scans, names, options)
+    assign_structures(dataset, scans, names, options)
+    assign_patients(dataset, options)
+    _leave_out_unlabelled_tests(dataset)
+    _name_modalities(dataset, scans, options)
     return dataset
 
 
-def _split_volumes(
+def _not_written(
     dataset: DataSet,
-    folder: Path,
-    volumes: list[Path],
-    columns: Sequence[str],
-) -> tuple[dict[Path, str], dict[Path, str]]:
-    """Return images and labels, each with the name of its image."""
-    image_folder = _subfolder(folder, IMAGE_FOLDERS)
-    label_folder = _subfolder(folder, LABEL_FOLDERS)
-    if image_folder is not None:
-        return _split_by_folder(dataset, folder, volumes, image_folder, label_folder)
-    if label_folder is not None:
-        raise HstfError(
-            f"{folder}: has {label_folder.name}, but no folder of images:"
-            f" expected {', '.join(IMAGE_FOLDERS)}."
-        )
-    images: dict[Path, str] = {}
-    labels: dict[Path, str] = {}
-    folder_per_case = _is_folder_per_case(folder, volumes, columns)
-    for path in volumes:
-        if folder_per_case and _is_label(path):
-            labels[path] = _folder_name(folder, path)
-        elif folder_per_case:
-            images[path] = _name_in_folder(folder, path, columns)
-        elif _image_name(path) != stem(path):
-            labels[path] = _image_name(path)
-        else:
-            images[path] = stem(path)
-    return images, labels
+    volumes: Sequence[Path],
+    options: Options,
+) -> list[Path]:
+    """Return ``volumes`` without those that an earlier import has written."""
+    folders = {path.absolute() for path in options.written}
+    kept = [path for path in volumes if folders.isdisjoint(path.absolute().parents)]
+    count = len(volumes) - len(kept)
+    if count:
+        dataset.leave_out(f"{count} volumes", "written by an earlier import")
+    return kept
 
 
-def _split_by_folder(
+def _leave_out_others(
     dataset: DataSet,
     folder: Path,
-    volumes: list[Path],
-    image_folder: Path,
-    label_folder: Path | None,
-) -> tuple[dict[Path, str], dict[Path, str]]:
-    """Return images and labels of separate folders, each with the name of its image."""
-    images: dict[Path, str] = {}
-    labels: dict[Path, str] = {}
-    others = []
-    for path in volumes:
-        is_image = path.is_relative_to(image_folder)
-        is_label = label_folder is not None and path.is_relative_to(label_folder)
-        if is_image:
-            images[path] = stem(path)
-        if is_label:
-            labels[path] = _image_name(path)
-        if not is_image and not is_label:
-            others.append(path)
-    for path in sorted(others):
+    volumes: Sequence[Path],
+    files: Sequence[File],
+) -> None:
+    used = {file.path for file in files}
+    others = [path for path in volumes if path not in used]
+    if others:
+        example = others[0].relative_to(folder)
         dataset.leave_out(
-            path.relative_to(folder),
-            "is neither in the folder of images nor in the folder of labels",
+            f"{len(others)} volumes, for example {example}",
+            "--images and --labels do not match them",
         )
-    return images, labels
 
 
-def _subfolder(folder: Path, names: Sequence[str]) -> Path | None:
-    """Return the subfolder with the first of ``names`` that exists, in upper or lower case."""
-    subfolders = {}
-    for path in sorted(folder.iterdir(), reverse=True):
-        if path.is_dir():
-            subfolders[path.name.lower()] = path
-    for name in names:
-        if name in subfolders:
-            return subfolders[name]
-    return None
+def _no_images(labels: Sequence[File]) -> str:
+    example = labels[0].path.name
+    return (
+        f"only labels were recognised by their names ({len(labels)}, for example {example}), and"
+        " no image. Rename the folder of images to images, or choose them with --images GLOB."
+    )
 
 
-def _image_name(path: Path) -> str:
-    """Return the name of a label file without the ending that marks it as a label."""
-    name = stem(path)
-    for ending in LABEL_ENDINGS:
-        if name.lower().endswith(ending):
-            return name[: -len(ending)]
-    return name
+def _labels_by_content(dataset: DataSet, files: list[File]) -> list[File]:
+    """Return ``files`` with labels that only their voxels show.
 
-
-def _is_label(path: Path) -> bool:
-    name = f"_{stem(path).lower()}"
-    return name.endswith(LABEL_ENDINGS)
-
-
-def _is_folder_per_case(
-    folder: Path,
-    volumes: list[Path],
-    columns: Sequence[str],
-) -> bool:
-    """Return whether each folder contains the images of one case and at most one label.
-
-    The names of the files must repeat, and no file may be stored directly in ``folder``.
+    Files are grouped by their names. If those of some groups look like label maps and those of
+    others do not, the former are labels.
     """
-    by_folder: dict[Path, list[Path]] = defaultdict(list)
-    for path in volumes:
-        by_folder[path.parent].append(path)
-    names = {stem(path) for path in volumes}
-    if folder in by_folder or len(names) == len(volumes):
-        return False
-    for paths in by_folder.values():
-        labels = sum(_is_label(path) for path in paths)
-        images = len(paths) - labels
-        if labels > 1 or images > len(columns):
-            return False
-    return True
-
-
-def _folder_name(folder: Path, path: Path) -> str:
-    parts = path.parent.relative_to(folder).parts
-    return "_".join(parts)
-
-
-def _name_in_folder(
-    folder: Path,
-    path: Path,
-    columns: Sequence[str],
-) -> str:
-    """Return the name ``<case>`` or ``<case>_<modality>`` of an image in the folder of its case."""
-    case = _folder_name(folder, path)
-    if len(columns) == 1:
-        return case
-    column = _column_at_end(f"_{stem(path)}", columns) or stem(path)
-    return f"{case}_{column}"
-
-
-def _column_at_end(name: str, columns: Iterable[str]) -> str:
-    """Return the longest column that ``name`` ends with after ``_``, or ``""``."""
-    matches = [column for column in columns if name.endswith(f"_{column}")]
-    return max(matches, key=len, default="")
-
-
-def _invert_labels(
-    dataset: DataSet,
-    labels: Mapping[Path, str],
-) -> dict[str, Path]:
-    """Return the label of each image. Two labels of an image are recorded as a problem."""
-    found: dict[str, Path] = {}
-    for path, name in labels.items():
-        if name in found:
-            dataset.add_problem(
-                plain_name(name),
-                f"has two labels: {found[name]} and {path}; keep one",
-            )
-        found[name] = path
-    return found
-
-
-def _group_by_case(
-    dataset: DataSet,
-    images: Mapping[Path, str],
-    columns: list[str],
-) -> dict[str, dict[str, Path]]:
-    """Return the images of each case by modality."""
-    cases: dict[str, dict[str, Path]] = defaultdict(dict)
-    names = set(images.values())
-    for path, name in images.items():
-        other = _labelled_image(name, names)
-        if other is not None:
-            dataset.add_problem(
-                path,
-                f"looks like a label of {other}; names of labels end in"
-                f" {', '.join(LABEL_ENDINGS)}: rename or remove it",
-            )
+    if any(file.role == "label" for file in files):
+        return files
+    groupings: list[Callable[[File], str]] = [
+        lambda file: file.name.lower(),
+        lambda file: CHUNK.split(file.name)[-1].lower(),
+        lambda file: "/".join(file.parts),
+    ]
+    for name_of in groupings:
+        groups: dict[str, list[File]] = defaultdict(list)
+        for file in files:
+            groups[name_of(file)].append(file)
+        if not 2 <= len(groups) <= MAXIMUM_NAMES or len(groups) * 2 > len(files):
             continue
-        column = columns[0]
-        case = name
-        if len(columns) > 1:
-            column = _column_at_end(name, columns)
-            if not column:
+        found = {name for name, members in groups.items() if _look_like_labels(members)}
+        if found and len(found) < len(groups):
+            dataset.rules.append(
+                Note(
+                    "pairs",
+                    f"labels are recognised by their few whole numbers: {', '.join(sorted(found))}",
+                )
+            )
+            return [
+                replace(file, role="label") if name_of(file) in found else file for file in files
+            ]
+    return files
+
+
+def _look_like_labels(files: Sequence[File]) -> bool:
+    return all(label_values_of_scan(file.path) for file in files[:SAMPLES])
+
+
+def _scans(
+    dataset: DataSet,
+    images: Sequence[File],
+    options: Options,
+) -> list[Scan]:
+    """Return the images of each case."""
+    columns = {name: name for name in options.modalities}
+    if not columns and not options.match:
+        columns = find_columns(images)
+        if columns:
+            dataset.rules.append(Note("modalities", f"by the ends of names: {', '.join(columns)}"))
+    columns = columns or {"image": "image"}
+    if len(columns) == 1:
+        images = without_channel(images)
+    scans: dict[tuple[object, ...], Scan] = {}
+    others = Counter[str]()
+    for file in with_columns(images, list(columns)):
+        column = columns.get(file.column)
+        if column is None:
+            if options.modalities:
                 dataset.add_problem(
-                    path,
+                    file.path,
                     "has no modality in its name:"
                     f" expected <case>_ and one of {', '.join(columns)}",
                 )
-                continue
-            case = name.removesuffix(f"_{column}")
-        files = cases[case]
-        if column in files:
+            else:
+                others[CHUNK.split(file.name)[-1]] += 1
+            continue
+        _add_image(dataset, scans, file, column, options)
+    for ending, count in others.items():
+        dataset.leave_out(f"{count} images {ending}", "most cases have no such image")
+    complete = []
+    for scan in scans.values():
+        missing = [column for column in columns.values() if column not in scan.images]
+        if missing:
             dataset.add_problem(
-                plain_name(case),
-                f"exists twice: {files[column]} and {path}; keep one",
+                plain_name(_long_name(scan.first)),
+                f"modality {', '.join(missing)} is missing",
             )
-        files[column] = path
-    return cases
+            continue
+        scan.images = {column: scan.images[column] for column in columns.values()}
+        complete.append(scan)
+    return complete
 
 
-def _labelled_image(name: str, names: set[str]) -> str | None:
-    """Return the image of which ``name`` seems to be the label."""
-    for match in LABEL_WORD.finditer(name):
-        start = name[: match.start()]
-        if start in names:
-            return start
+def _add_image(
+    dataset: DataSet,
+    scans: dict[tuple[object, ...], Scan],
+    file: File,
+    column: str,
+    options: Options,
+) -> None:
+    key: tuple[object, ...] = (file.split_folder, file.folders, file.name.lower())
+    if options.match:
+        key = case_of(options.match, file.path)
+        if not key:
+            dataset.add_problem(file.path, f"--match {options.match!r} does not match its path")
+            return
+    scan = scans.setdefault(key, Scan({}))
+    if column in scan.images:
+        first = scan.images[column].path
+        dataset.add_problem(
+            plain_name(_long_name(file)),
+            f"exists twice: {first} and {file.path}; keep one",
+        )
+        return
+    scan.images[column] = file
+
+
+def _long_name(file: File) -> str:
+    """Return the name of a file with its folders, unless the name alone shows the case."""
+    if role_words(file.name) and file.folders:
+        return "_".join(file.folders)
+    return file.name or "_".join(file.folders)
+
+
+def _record_unmatched(
+    dataset: DataSet,
+    scans: Sequence[Scan],
+    matching: Matching,
+) -> None:
+    folders = Counter(scan.first.path.parent for scan in scans)
+    for label in matching.unmatched:
+        why = "a label without its image"
+        beside = folders[label.path.parent]
+        if beside > 1:
+            why += f", or with several: its folder has {beside} images. Images of one case are"
+            why += f" named with --modalities; {IMAGE_OF_OTHERS}"
+        else:
+            why += f" {label.name}"
+        dataset.add_problem(label.path, why)
+
+
+def _case_names(
+    scans: Sequence[Scan],
+    matching: Matching,
+    options: Options,
+) -> list[str]:
+    """Return the name of each case."""
+    if options.match:
+        return ["_".join(case_of(options.match, scan.first.path)) for scan in scans]
+    files = [scan.first for scan in scans]
+    names = [file.name for file in files]
+    distinct = {name.lower() for name in names}
+    if matching.comparison.by_folder or "" in distinct or len(distinct) * 2 <= len(files):
+        names = _names_with_folders(files)
+    if _restarts(files, names):
+        pairs = zip(files, names, strict=True)
+        names = [f"{file.split_folder}_{name}".strip("_") for file, name in pairs]
+    return names
+
+
+def _names_with_folders(files: Sequence[File]) -> list[str]:
+    counts = Counter(_place(file) for file in files)
+    names = []
+    for file in files:
+        parts = list(file.folders)
+        if counts[_place(file)] > 1 or not parts:
+            parts.append(file.name)
+        names.append("_".join(parts))
+    return names
+
+
+def _place(file: File) -> tuple[str, ...]:
+    return (file.split_folder, *file.folders)
+
+
+def _restarts(files: Sequence[File], names: Sequence[str]) -> bool:
+    """Return whether names occur again in the folder of another split."""
+    splits = defaultdict(set)
+    for file, name in zip(files, names, strict=True):
+        splits[name.lower()].add(file.split_folder)
+    return any(len(folders) > 1 for folders in splits.values())
+
+
+def _add_cases(
+    dataset: DataSet,
+    scans: Sequence[Scan],
+    names: Sequence[str],
+    options: Options,
+) -> None:
+    """Add a case for each of ``scans``."""
+    has_tests = any(scan.first.split == "test" and scan.labels for scan in scans)
+    for scan, name in zip(scans, names, strict=True):
+        images = {column: Image(file.path) for column, file in scan.images.items()}
+        case = FoundCase(
+            plain_name(name),
+            images,
+            scan.labels[0].path if scan.labels else None,
+            site=options.site_of(name),
+            official=_official(scan, has_tests),
+        )
+        dataset.add(case)
+    if has_tests and any(scan.first.split == "validation" for scan in scans):
+        dataset.rules.append(
+            Note(
+                "validation",
+                "labelled cases, because training validates by cross-validation and the data set"
+                " has test cases",
+            )
+        )
+
+
+def _official(scan: Scan, has_tests: bool) -> Split | None:
+    """Return the split that the folder of a case states."""
+    split = scan.first.split
+    if split == "test" or (split == "validation" and not has_tests and scan.labels):
+        return Split.TEST
+    if split == "unlabelled":
+        return Split.UNLABELLED
     return None
+
+
+def _leave_out_unlabelled_tests(dataset: DataSet) -> None:
+    """Leave out test cases without a label: they are neither scored nor used for training."""
+    kept = []
+    left_out = []
+    for case in dataset.cases:
+        if case.official is Split.TEST and not case.has_label:
+            left_out.append(case.case_id)
+        else:
+            kept.append(case)
+    if left_out:
+        dataset.leave_out(
+            f"{len(left_out)} cases in a folder of test cases, for example {left_out[0]}",
+            "no label: they cannot be scored, and training does not use test cases."
+            " Segment them with hstf predict",
+        )
+    dataset.cases = kept
+
+
+def _name_modalities(
+    dataset: DataSet,
+    scans: Sequence[Scan],
+    options: Options,
+) -> None:
+    columns = list(options.modalities) or ["image"]
+    if scans:
+        columns = list(scans[0].images)
+    for column in columns:
+        dataset.modalities[column] = options.modalities.get(column) or modality_of(column)
+    if list(dataset.modalities) == ["image"] and not options.modalities and dataset.cases:
+        dataset.modalities["image"] = _guess_modality(dataset)
 
 
 def numbered_classes(values: set[int]) -> Labels:
@@ -316,6 +385,11 @@ def _guess_modality(dataset: DataSet) -> Modality:
     modality: Modality = "ct" if minimum < AIR_BELOW else "mr"
     dataset.comments.append(
         f"Assumed to be {modality.upper()}, because the minimum value is {minimum:g}."
-        " Known modalities are mr, ct, pet, us and other."
+        " Known modalities are mr, ct, pet, us, mask and other."
     )
     return modality
+
+
+def sorted_names(names: Mapping[str, object]) -> list[str]:
+    """Return ``names`` in natural order."""
+    return sorted(names, key=natural)

@@ -11,9 +11,11 @@ from typing import TypeVar
 import nibabel as nib
 import numpy as np
 
+from hstf.datasets.importers.contents import label_values_of_scan
 from hstf.datasets.importers.dataset import DataSet, FoundCase
 from hstf.imaging.affines import spacing_of
-from hstf.imaging.scan import scan_file
+from hstf.imaging.guards import MASK, Level, header_issues
+from hstf.imaging.scan import scan_file, scan_header
 from hstf.imaging.volumes import open_any, open_nifti
 from hstf.runtime.errors import HstfError, join_problems
 from hstf.runtime.processes import ProcessDied, map_processes, worker_count
@@ -23,6 +25,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 FEW_FILES = 16
 """Up to this number of files are read in one process: starting further processes takes longer."""
+MAXIMUM_SHOWN = 6
+"""Number of label values that a message shows."""
 MAXIMUM_VALUE = 255
 """Labels are stored as 8-bit integers."""
 
@@ -49,7 +53,8 @@ class Grid:
 def read_grids(dataset: DataSet) -> dict[str, Grid]:
     """Read the grid of each case.
 
-    Unreadable files and files of a case with different shapes are recorded as problems.
+    Unreadable files, headers without a geometry and files of a case with different shapes are
+    recorded as problems. Doubtful headers are recorded as warnings.
     """
     grids = {}
     for case in track(dataset.cases, "headers"):
@@ -57,7 +62,48 @@ def read_grids(dataset: DataSet) -> dict[str, Grid]:
             grids[case.case_id] = _read_grid(case)
         except HstfError as error:
             dataset.add_problem(case.case_id, str(error))
+            continue
+        _check_headers(dataset, case)
     return grids
+
+
+def _check_headers(dataset: DataSet, case: FoundCase) -> None:
+    """Record what is wrong or doubtful in the headers of the images of ``case``."""
+    for image in case.images.values():
+        if image.channel is not None:
+            continue
+        scan = scan_header(image.path)
+        if scan.problem:
+            dataset.add_problem(image.path, scan.problem)
+            continue
+        for issue in header_issues(scan):
+            text = f"{issue.found}; expected {issue.expected}. {issue.what_to_do}".rstrip()
+            if issue.level is Level.ERROR:
+                dataset.add_problem(image.path, text)
+            else:
+                dataset.warnings[text].append(image.path)
+
+
+def find_label_maps(dataset: DataSet) -> None:
+    """Record images that look like label maps as problems: a mask must not pass for a scan.
+
+    Modalities of the kind ``mask`` are what they look like.
+    """
+    paths = []
+    for case in dataset.cases:
+        for name, image in case.images.items():
+            if image.channel is None and dataset.modalities.get(name) != MASK:
+                paths.append(image.path)
+    for path, values in map_files(label_values_of_scan, paths, "values"):
+        if values:
+            shown = ", ".join(map(str, values[:MAXIMUM_SHOWN]))
+            more = ", …" if len(values) > MAXIMUM_SHOWN else ""
+            dataset.add_problem(
+                path,
+                f"looks like a label map and not like a scan: only the values {shown}{more}."
+                " Is it a label (--labels GLOB), a mask as input (--modalities NAME=mask) or a"
+                " scan (--accept-few-values)?",
+            )
 
 
 def _read_grid(case: FoundCase) -> Grid:
@@ -68,9 +114,8 @@ def _read_grid(case: FoundCase) -> Grid:
         first = first or grid
         _check_shape(path, grid.shape, first, case)
     assert first is not None
-    if case.label is not None:
-        shape = _shape(open_nifti(case.label))
-        _check_shape(case.label, shape, first, case)
+    for path in case.label_files:
+        _check_shape(path, _shape(open_nifti(path)), first, case)
     return first
 
 

@@ -15,6 +15,7 @@ from hstf.datasets.importers.dataset import (
     find_volumes,
 )
 from hstf.datasets.importers.options import Options
+from hstf.experiment.cases import Split
 from hstf.imaging.volumes import stem
 from hstf.runtime.errors import HstfError
 
@@ -42,7 +43,7 @@ def find(folder: Path, options: Options) -> DataSet:
         LABELS,
         comments=[COMMENT],
     )
-    files = _files_by_name(dataset, find_volumes(folder))
+    files = _files_by_name(dataset, find_volumes(folder, dataset))
     if not files:
         raise HstfError(
             f"{folder}: no file is named as in LiTS (volume-0.nii, segmentation-0.nii)."
@@ -57,7 +58,7 @@ def find(folder: Path, options: Options) -> DataSet:
                 name,
                 {"image": Image(path)},
                 label,
-                test=name.startswith("test") and label is not None,
+                official=Split.TEST if name.startswith("test") and label is not None else None,
             )
             dataset.add(case)
     return dataset

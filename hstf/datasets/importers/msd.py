@@ -31,7 +31,6 @@ def find(folder: Path, options: Options) -> DataSet:
     """Find the cases that ``dataset.json`` names."""
     description = read_description(folder)
     source = folder / "dataset.json"
-    volumes = find_volumes(folder)
     names = numbered(description.get("modality"), source, "modality")
     columns = column_names(names)
     classes = numbered(description.get("labels"), source, "labels")
@@ -44,6 +43,7 @@ def find(folder: Path, options: Options) -> DataSet:
     for value, class_name in enumerate(classes):
         values[plain_name(class_name)] = value
     dataset = DataSet(f"{name}: {text}", modalities, Labels(values))
+    volumes = find_volumes(folder, dataset)
     used: set[Path] = set()
     for entry in _entries(description, source):
         used.update(_add(dataset, folder, entry, columns))

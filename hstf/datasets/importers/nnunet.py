@@ -4,6 +4,7 @@
 - Labels are stored as ``labelsTr/<case>.nii.gz``.
 - Test images are stored in ``imagesTs``. Those with a label in ``labelsTs`` are the test set, the
   others are unlabelled.
+- Images of further folders, such as ``imagesUn``, are unlabelled.
 - ``dataset.json`` describes channels and classes.
 """
 
@@ -25,7 +26,9 @@ from hstf.datasets.importers.dataset import (
     plain_name,
     read_description,
 )
+from hstf.datasets.importers.names import read_folder_name
 from hstf.datasets.importers.options import Options
+from hstf.experiment.cases import Split
 from hstf.imaging.volumes import SUFFIXES, stem
 from hstf.runtime.errors import HstfError
 
@@ -44,7 +47,6 @@ def find(folder: Path, options: Options) -> DataSet:
         raise HstfError(
             f"{source}: file_ending is {ending!r}, expected one of {', '.join(SUFFIXES)}."
         )
-    volumes = find_volumes(folder)
     # Version 1 calls the channels "modality".
     channel_names = description.get("channel_names", description.get("modality"))
     names = numbered(channel_names, source, "channel_names")
@@ -57,8 +59,16 @@ def find(folder: Path, options: Options) -> DataSet:
         modalities,
         read_labels(description.get("labels"), source),
     )
-    for part in ("Tr", "Ts"):
-        _add_part(dataset, folder, part, volumes, columns)
+    volumes = find_volumes(folder, dataset)
+    used: set[Path] = set()
+    for part in _parts(folder):
+        used.update(_add_part(dataset, folder, part, volumes, columns))
+    others = [path for path in volumes if path not in used]
+    if others:
+        dataset.leave_out(
+            f"{len(others)} volumes, for example {others[0].relative_to(folder)}",
+            "neither in imagesTr, imagesTs, imagesUn nor in a folder of their labels",
+        )
     if not dataset.cases and not dataset.problems:
         raise HstfError(f"{folder}: contains no image in imagesTr or imagesTs.")
     return dataset
@@ -70,8 +80,8 @@ def _add_part(
     part: str,
     volumes: list[Path],
     columns: list[str],
-) -> None:
-    """Add the cases of ``imagesTr`` or ``imagesTs``."""
+) -> list[Path]:
+    """Add the cases of ``imagesTr``, for instance, and return the files that were found there."""
     image_paths = []
     labels = {}
     for path in volumes:
@@ -95,9 +105,33 @@ def _add_part(
             case,
             ordered,
             label,
-            test=part == "Ts" and label is not None,
+            official=_official(part, label),
         )
         dataset.add(found)
+    return [*image_paths, *labels.values()]
+
+
+def _parts(folder: Path) -> list[str]:
+    """Return the endings of the folders of images: training first, then test and unlabelled."""
+    endings = {path.name.removeprefix("images") for path in folder.glob("images*")}
+    known = ["Tr", "Ts"]
+    return known + sorted(endings - {*known, ""})
+
+
+def _official(part: str, label: Path | None) -> Split | None:
+    if part == "Ts" and label is not None:
+        return Split.TEST
+    if part not in ("Tr", "Ts"):
+        return read_split(part)
+    return None
+
+
+def read_split(part: str) -> Split | None:
+    """Return the split of ``imagesUn`` and other folders that nnU-Net itself does not have."""
+    split = read_folder_name(f"images{part}").split
+    if split == "unlabelled":
+        return Split.UNLABELLED
+    return None
 
 
 def _group_channels(

@@ -34,8 +34,8 @@ IMPORTERS = {
     "nnunet": Importer(
         "nnunet", "nnU-Net: imagesTr/case_0000.nii.gz, labelsTr, imagesTs, dataset.json"
     ),
-    "folder": Importer("folder", "images and labels matched by name"),
-    "bids": Importer("bids", "BIDS with segmentations in derivatives"),
+    "folder": Importer("folder", "any folder of images and labels: names and options below"),
+    "bids": Importer("bids", "BIDS with segmentations, usually in derivatives"),
 }
 """Importers by kind."""
 

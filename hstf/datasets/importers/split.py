@@ -4,6 +4,7 @@ Patients stay together. The draw is seeded and stratified by site and spacing. N
 which cases are labelled must not depend on the content of labels that are withheld afterwards.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import numpy as np
 from hstf.datasets.importers.dataset import DataSet, FoundCase
 from hstf.experiment.cases import Split
 from hstf.runtime.errors import HstfError, join_problems
-from hstf.runtime.files import read_sheet
+from hstf.runtime.files import read_sheet, read_text_of_person
 
 GOLDEN = (5**0.5 - 1) / 2
 """Fractional part of the golden ratio, the step of the additive recurrence in :func:`draw`."""
@@ -102,9 +103,9 @@ def _choose(
     official = []
     free = []
     for name, cases in patients.items():
-        if any(case.test for case in cases):
+        if any(case.official is Split.TEST for case in cases):
             official.append(name)
-        elif any(case.has_label for case in cases):
+        elif any(_can_be_labelled(case) for case in cases):
             free.append(name)
     if official and request.test:
         raise HstfError(
@@ -127,8 +128,14 @@ def _choose(
     splits = {}
     for name, split in by_patient.items():
         for case in patients[name]:
-            splits[case.case_id] = split
+            withheld = split is Split.LABELLED and not _can_be_labelled(case)
+            splits[case.case_id] = Split.UNLABELLED if withheld else split
     return splits
+
+
+def _can_be_labelled(case: FoundCase) -> bool:
+    """Return whether training may read the label of a case."""
+    return case.has_label and case.official is not Split.UNLABELLED
 
 
 def _draw_test(sampler: "_Sampler", free: Sequence[str]) -> list[str]:
@@ -326,18 +333,23 @@ def read_names(path: Path) -> list[str]:
     Raises:
         HstfError: if the file is missing, unreadable or empty.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise HstfError(f"{path}: cannot be read as a list of names ({error}).") from error
     names = []
-    for line in text.splitlines():
-        words = line.replace(",", " ").split()
-        if words and not line.startswith("#"):
-            names.append(words[0])
+    for line in read_text_of_person(path).splitlines():
+        words = re.split(r"[,;\s]+", line.strip().strip(",;"))
+        name = words[0].strip('"')
+        if name and not name.startswith("#"):
+            names.append(name)
     if not names:
         raise HstfError(f"{path}: contains no name: expected one in each line.")
     return names
+
+
+def read_groups(path: Path) -> dict[str, str]:
+    """Return the patient of each case in a table with the columns ``case_id`` and ``group``."""
+    header, rows = read_sheet(path, ("case_id", "group"))
+    if not {"case_id", "group"} <= set(header):
+        return {}
+    return {row["case_id"]: row["group"] for _, row in rows if row["group"]}
 
 
 def read_splits(path: Path) -> dict[str, Split]:
@@ -346,7 +358,7 @@ def read_splits(path: Path) -> dict[str, Split]:
     Raises:
         HstfError: if a column is missing, or a split is unknown.
     """
-    header, rows = read_sheet(path)
+    header, rows = read_sheet(path, ("case_id", "group", "split"))
     keys = [name for name in ("case_id", "group") if name in header]
     if not keys or "split" not in header:
         raise HstfError(
@@ -355,11 +367,11 @@ def read_splits(path: Path) -> dict[str, Split]:
     splits = {}
     invalid = []
     for line, row in rows:
-        split = row["split"]
+        split = row["split"].casefold()
         if split in set(Split):
             splits[row[keys[0]]] = Split(split)
         else:
-            invalid.append(f"line {line}: split {split!r}")
+            invalid.append(f"line {line}: split {row['split']!r}")
     if invalid:
         raise join_problems(
             f"{path}: a split is one of {', '.join(Split)}.",

@@ -1,18 +1,28 @@
 """Tables of what an import found and left out, for the terminal."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from hstf.datasets.importers.dataset import DataSet, FoundCase, Labels
 from hstf.datasets.importers.headers import Grid
 from hstf.experiment.cases import Split
+from hstf.imaging.volumes import suffix_of
 
 LOG_WIDTH = 110
 """Width of the tables if the output is not a terminal."""
+PAIRS_WIDTH = 240
+"""Width of the table of pairs if the output is not a terminal."""
 MAXIMUM_ROWS = 20
+MAXIMUM_PAIRS = 1000
+MAXIMUM_MASKS = 4
+"""Number of masks of a case that are named."""
+NO_TEST = "No test cases: nothing will be scored. --test N keeps N labelled patients for testing."
 
 
 def show(
@@ -22,14 +32,62 @@ def show(
     grids: Mapping[str, Grid],
 ) -> None:
     """Print the tables."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=LOG_WIDTH)
-    console.print(dataset.title, style="bold")
+    console = _console(LOG_WIDTH)
+    console.print(dataset.title, style="bold", markup=False)
     used = [grids[case_id] for case_id in splits]
     console.print(_found(dataset, labels, splits, used))
     if dataset.left_out:
         console.print(_left_out(dataset))
+    _print_warnings(console, dataset)
+    for question in dataset.questions:
+        console.print(f"Question: {question}", markup=False)
+    if Split.TEST not in splits.values():
+        console.print(NO_TEST, markup=False)
+
+
+def show_pairs(dataset: DataSet, folder: Path) -> None:
+    """Print the image, label and patient of each case."""
+    console = _console(PAIRS_WIDTH)
+    table = Table("case", *dataset.modalities, "label", "patient")
+    for case in dataset.cases[:MAXIMUM_PAIRS]:
+        images = [_relative(image.path, folder) for image in case.images.values()]
+        table.add_row(*map(escape, [case.case_id, *images, _label(case, folder), case.patient]))
+    further = len(dataset.cases) - MAXIMUM_PAIRS
+    if further > 0:
+        table.add_row(f"{further} more")
+    console.print(table)
+
+
+def _console(width: int) -> Console:
+    """Return a console that is ``width`` wide if the output is not a terminal."""
+    console = Console(highlight=False)
+    if console.is_terminal:
+        return console
+    return Console(highlight=False, width=width)
+
+
+def _relative(path: Path, folder: Path) -> str:
+    if path.is_relative_to(folder):
+        return str(path.relative_to(folder))
+    return str(path)
+
+
+def _label(case: FoundCase, folder: Path) -> str:
+    if case.label is not None:
+        return _relative(case.label, folder)
+    if case.masks:
+        names = ", ".join(list(case.masks)[:MAXIMUM_MASKS])
+        more = ", …" if len(case.masks) > MAXIMUM_MASKS else ""
+        return f"{len(case.masks)} masks: {names}{more}"
+    return "none"
+
+
+def _print_warnings(console: Console, dataset: DataSet) -> None:
+    for text, paths in dataset.warnings.items():
+        console.print(
+            f"Warning: {len(paths)} files, for example {paths[0]}: {text}",
+            markup=False,
+        )
 
 
 def _found(
@@ -54,9 +112,22 @@ def _found(
         table.add_row("sites", ", ".join(sites))
     spacings = [grid.spacing for grid in grids]
     shapes = [grid.shape for grid in grids]
+    table.add_row("formats", _formats(cases))
+    for rule in dataset.rules:
+        table.add_row(rule.what, escape(rule.why))
     table.add_row("spacing", f"{_ranges(spacings)} mm")
     table.add_row("shape", f"{_ranges(shapes)} voxels")
     return table
+
+
+def _formats(cases: Iterable[FoundCase]) -> str:
+    """Return the number of files of each format."""
+    counts = Counter[str]()
+    for case in cases:
+        paths = {image.path for image in case.images.values()}
+        paths.update(case.label_files)
+        counts.update(suffix_of(path) for path in paths)
+    return ", ".join(f"{suffix} ({count} files)" for suffix, count in counts.items())
 
 
 def _count(cases: Sequence[FoundCase], split: Split) -> str:
@@ -88,9 +159,9 @@ def _ranges(rows: Iterable[Sequence[float]]) -> str:
 
 
 def _left_out(dataset: DataSet) -> Table:
-    table = Table("left out", "reason")
+    table = Table(f"left out ({len(dataset.left_out)})", "reason")
     for note in dataset.left_out[:MAXIMUM_ROWS]:
-        table.add_row(*note)
+        table.add_row(*map(escape, note))
     further = len(dataset.left_out) - MAXIMUM_ROWS
     if further > 0:
         table.add_row(f"{further} more", "")

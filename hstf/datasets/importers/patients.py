@@ -1,0 +1,201 @@
+"""Which cases show one patient, as far as names of files tell, and questions about it.
+
+A patient in two splits makes test scores too high, so that the rule is shown, and doubtful results
+are questioned. The column ``group`` of a case sheet always wins.
+"""
+
+import dataclasses
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+
+from hstf.datasets.importers.dataset import DataSet, Note
+from hstf.datasets.importers.names import Tokens, tokens_of
+from hstf.datasets.importers.options import PATIENT, Options
+from hstf.experiment.cases import Split
+
+TIME_POINT = re.compile(
+    r"baseline|base|bl|follow|followup|fu|fup|pre|post|preop|postop|prior|current|retest"
+    r"|(?:visit|vis|tp|timepoint|time|day|week|wk|month|mon|year|yr|ses|session|exam|scan|study"
+    r"|series|date|fu|fup|followup|follow|rep|acq|run|frame|phase)\d*"
+    r"|[mvdwy]\d{1,3}|t0|(?:19|20)\d{6}|ed|es|arterial|venous|portal|delayed|native|nativ",
+    re.IGNORECASE,
+)
+"""A part of a name that shows when a scan was made, or which of a patient's scans it is."""
+SEPARATOR = re.compile(r"[-_. ]+")
+MAXIMUM_SCANS = 12
+"""A patient with more scans is unlikely: the part of the name is rather that of a site."""
+MAXIMUM_SHARED = 8
+"""Names that share their first part are questioned up to this number of scans."""
+EXAMPLES = 3
+ADVICE = (
+    "--patient REGEX names the part that is the patient; --patient '' makes each scan a patient"
+)
+
+Rest = Callable[[Tokens], Tokens]
+
+
+def assign_patients(dataset: DataSet, options: Options) -> None:
+    """Set the patient of each case, and record the rule and questions."""
+    cases = dataset.cases
+    if len(cases) < 2:
+        return
+    by_pattern = {case.case_id: options.patient_of(case.case_id) for case in cases}
+    groups = {case_id: patient for case_id, patient in by_pattern.items() if patient}
+    if options.patient == PATIENT:
+        rest = [case.case_id for case in cases if case.case_id not in groups]
+        times = _by_time_point(rest)
+        _add_rule(dataset, "words such as patient, sub and pat", groups)
+        _add_rule(dataset, "time points in names", times)
+        groups |= times
+    else:
+        _add_rule(dataset, f"--patient {options.patient!r}", groups)
+    dataset.cases = [
+        dataclasses.replace(case, group=groups.get(case.case_id, "")) for case in cases
+    ]
+    single = [case.case_id for case in cases if case.case_id not in groups]
+    if single:
+        dataset.rules.append(
+            Note("patients", f"{len(single)} scans, each of a patient of its own: {_some(single)}")
+        )
+    _separate_splits(dataset)
+    if options.patient:
+        _ask(dataset, single, options)
+
+
+def _add_rule(dataset: DataSet, rule: str, groups: Mapping[str, str]) -> None:
+    """Record which patients a rule found, with an example."""
+    if not groups:
+        return
+    patients = Counter(groups.values())
+    patient, _ = patients.most_common(1)[0]
+    members = [case_id for case_id, name in groups.items() if name == patient]
+    dataset.rules.append(
+        Note(
+            "patients",
+            f"{len(patients)} patients of {len(groups)} scans by {rule}:"
+            f" {_some(members)} → {patient}",
+        )
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    text = ", ".join(names[:EXAMPLES])
+    return text if len(names) <= EXAMPLES else f"{text} …"
+
+
+def _by_time_point(names: Sequence[str]) -> dict[str, str]:
+    """Return the patient of names that differ in a time point only, such as 001_baseline."""
+    members: dict[str, list[str]] = defaultdict(list)
+    spelling: dict[str, str] = {}
+    for name in names:
+        rest = _without_time_point(name)
+        if rest and rest != name:
+            members[rest.lower()].append(name)
+            spelling.setdefault(rest.lower(), rest)
+    # A scan without a time point may be the first one: 001 and 001_followup.
+    for name in names:
+        if name.lower() in members and name not in members[name.lower()]:
+            members[name.lower()].append(name)
+    found = {}
+    several = [rest for rest, scans in members.items() if len(scans) > 1]
+    if not several or max(len(members[rest]) for rest in several) > MAXIMUM_SCANS:
+        return {}
+    if len(members) == 1 and len(members[several[0]]) == len(names) > 2:
+        return {}
+    for rest in several:
+        for name in members[rest]:
+            found[name] = spelling[rest]
+    return found
+
+
+def _without_time_point(name: str) -> str:
+    parts = SEPARATOR.split(name)
+    kept = []
+    previous = False
+    for part in parts:
+        is_time = TIME_POINT.fullmatch(part) is not None or (
+            previous and part.lower() in ("up", "op")
+        )
+        # The number of a time point may be a part of its own: visit_2.
+        is_number = previous and part.isdigit() and len(part) < 3
+        if not is_time and not is_number:
+            kept.append(part)
+        previous = is_time
+    return "_".join(kept) if any(char.isalnum() for part in kept for char in part) else ""
+
+
+def _separate_splits(dataset: DataSet) -> None:
+    """Ask about patients that occur in a folder of test cases and elsewhere."""
+    splits: dict[str, set[bool]] = defaultdict(set)
+    for case in dataset.cases:
+        splits[case.patient].add(case.official is Split.TEST)
+    shared = [patient for patient, found in splits.items() if len(found) > 1]
+    if shared:
+        dataset.questions.append(
+            f"{len(shared)} patients occur among the test cases and elsewhere: {_some(shared)}."
+            " All their scans are test cases. If they are different people, their names must"
+            f" differ: {ADVICE}."
+        )
+
+
+def _ask(dataset: DataSet, single: Sequence[str], options: Options) -> None:
+    """Record questions about unlikely patients."""
+    sizes = Counter(case.patient for case in dataset.cases)
+    patient, most = sizes.most_common(1)[0]
+    count = len(dataset.cases)
+    if len(sizes) == 1:
+        dataset.questions.append(
+            f"Do all {count} scans show one patient, {patient}? The names say so. {ADVICE}."
+        )
+    elif most > MAXIMUM_SCANS and most * 4 > count:
+        members = [case.case_id for case in dataset.cases if case.patient == patient]
+        dataset.questions.append(
+            f"Do {most} of {count} scans show one patient, {patient} ({_some(members)})? {ADVICE}."
+        )
+    if options.patient != PATIENT:
+        if single:
+            dataset.questions.append(
+                f"--patient does not match {len(single)} names: {_some(single)}. Is each the only"
+                " scan of a patient?"
+            )
+        return
+    shared = _shared_names(single, lambda tokens: tokens[:-1])
+    if not shared and not options.site:
+        shared = _shared_names(single, lambda tokens: tokens[1:])
+    if shared:
+        dataset.questions.append(
+            f"Do {' and '.join(shared)} show one patient? Their names are alike, but each scan is"
+            f" taken as a patient of its own. {ADVICE}."
+        )
+
+
+def _shared_names(names: Sequence[str], rest_of: Rest) -> list[str]:
+    """Return an example of names that differ in a part that many names have.
+
+    ``001_a``, ``001_b``, ``002_a`` and ``002_b`` are alike; ``case_001`` and ``case_002`` are not,
+    because the part that differs is another one in each name.
+    """
+    members: dict[Tokens, list[str]] = defaultdict(list)
+    parts = Counter[Tokens]()
+    for name in names:
+        tokens = tokens_of(name)
+        rest = rest_of(tokens)
+        if not rest:
+            continue
+        members[rest].append(name)
+        parts[_difference(tokens, rest)] += 1
+    several = [found for found in members.values() if 2 <= len(found) <= MAXIMUM_SHARED]
+    covered = sum(map(len, several))
+    numbered = all(part[0].isdigit() and len(part[0]) > 2 for part in parts)
+    if len(members) < 2 or covered * 2 < len(names) or numbered:
+        return []
+    if len(parts) * 2 > len(names):
+        return []
+    return several[0][:2]
+
+
+def _difference(tokens: Tokens, rest: Tokens) -> Tokens:
+    if tokens[: len(rest)] == rest:
+        return tokens[len(rest) :]
+    return tokens[:1]
