@@ -109,6 +109,16 @@ COMMANDS = {
         "segment scans with an exported model",
         command_options.add_predict_arguments,
     ),
+    "status": Command(
+        "hstf.commands.status",
+        "show what is done, running and left, and for how long",
+        command_options.add_status_arguments,
+    ),
+    "estimate": Command(
+        "hstf.commands.estimate",
+        "estimate time, memory and disk of an experiment before it runs",
+        command_options.add_estimate_arguments,
+    ),
     "models": Command(
         "hstf.commands.models",
         "print parameters and operations of all networks",

@@ -102,6 +102,49 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_status_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``hstf status``."""
+    parser.add_argument(
+        "results",
+        type=Path,
+        nargs="?",
+        default=Path("results"),
+        metavar="FOLDER",
+        help="results of an experiment (results/<name>), or a folder of several; default: results",
+    )
+    parser.add_argument(
+        "--watch",
+        type=float,
+        nargs="?",
+        const=10.0,
+        metavar="SECONDS",
+        help="show it again every 10 seconds (or SECONDS) until all jobs are done",
+    )
+
+
+def add_estimate_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``hstf estimate``."""
+    parser.add_argument(
+        "--config",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help=CONFIG_HELP.partition("; default")[0],
+    )
+    parser.add_argument(
+        "--cores",
+        type=int,
+        metavar="N",
+        help="cores of the machine; default: those of this one",
+    )
+    parser.add_argument(
+        "--cluster",
+        action="store_true",
+        help="estimate for the nodes of a cluster: up to 50 jobs at once, of 8 cores each",
+    )
+
+
 def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``hstf verify``."""
     parser.add_argument(

@@ -164,7 +164,10 @@ def text_for_screen(
         network is trained.
     """
     machine = this_machine(jobs.config, cores, cluster_jobs)
-    found = estimated(jobs, machine, to_run=to_run)
+    try:
+        found = estimated(jobs, machine, to_run=to_run)
+    except Exception as error:  # an estimate never stops a run
+        return f"No estimate ({type(error).__name__}: {error}).", None, None
     if found is None:
         return "", None, None
     costs, estimate = found

@@ -7,7 +7,6 @@ experiment: neither the case sheet nor the scans nor the machine that computes.
 from pathlib import Path
 from typing import ClassVar
 
-from hstf.experiment.jobs import Job
 from hstf.runtime.documents import Document, Part
 
 RUN_FILE = Path("logs") / "run.json"
@@ -73,7 +72,7 @@ def benchmark_of(job_name: str) -> Path:
 
 def stage_of(job_name: str) -> str:
     """Return the stage of a job."""
-    return Job(job_name.partition(".")[0]).stage
+    return job_name.partition(".")[0].partition("_")[0]
 
 
 def round_of(job_name: str) -> int | None:

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 LINE_SECONDS = 60.0
+FIRST_LINE_SECONDS = 10.0
+"""The first line comes earlier, so that one sees soon that the work goes on, and how fast."""
 
 
 def track(items: Sequence[T], title: str) -> Iterator[T]:
@@ -35,7 +37,7 @@ class Progress:
         self.done = done
         self.first = done
         self.started = time.monotonic()
-        self.last_line = self.started
+        self.next_line = self.started + FIRST_LINE_SECONDS
         self.bar: Bar | None = None
 
     def __enter__(self) -> "Progress":
@@ -66,8 +68,8 @@ class Progress:
             self.bar.update(self.task, completed=self.done, note=note)
             return
         now = time.monotonic()
-        if now - self.last_line >= LINE_SECONDS or self.done == self.total:
-            self.last_line = now
+        if now >= self.next_line or self.done == self.total:
+            self.next_line = now + LINE_SECONDS
             print(self._line(note), file=sys.stderr, flush=True)
 
     def _line(self, note: str) -> str:
