@@ -7,6 +7,7 @@ all of that, and so has the screen with ``--verbose``. Options such as ``--quiet
 
 import logging
 import re
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from snakemake.logging import logger as snakemake_logger
 from snakemake.settings.enums import Quietness
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from hstf.runtime.job_logs import failure, log_lines, results_in, warnings_in
+from hstf.runtime.job_logs import failure, last_count, log_lines, results_in, warnings_in
 from hstf.runtime.texts import duration, text_table
 
 SCREEN = "DefaultStreamHandler"
@@ -46,6 +47,9 @@ FAILED = "At least one job did not complete successfully."
 SHOWN_RESULTS = {"check": 20, "calibrate": 10}
 """Rules whose log is shown when they are done, and the maximum number of lines."""
 SHOWN_WARNINGS = 5
+PROGRESS_SECONDS = 60.0
+"""How often the progress of running jobs is shown."""
+SHOWN_RUNNING = 5
 KILLED = re.compile(r"exit status (137|143)\b|died with <Signals\.SIG(KILL|TERM)")
 
 
@@ -87,6 +91,7 @@ class Screen(logging.Filter):
         """The job that was the last to finish."""
         self.exits: list[str] = []
         """How commands have ended, in Snakemake's words."""
+        self.running: dict[int, JobNote] = {}
         self.at_end_of_dry_run: list[Callable[[], str]] = [self._resources]
         """Texts that are shown below a dry run."""
         self.is_failure_last = False
@@ -101,8 +106,11 @@ class Screen(logging.Filter):
             self._note_job(record)
             self.is_failure_last = False
             return self.is_dry_run or record.rule_name != "all"  # type: ignore[attr-defined]
+        if event == LogEvent.JOB_ERROR:
+            self.running.pop(record.jobid, None)  # type: ignore[attr-defined]
         if event == LogEvent.JOB_FINISHED:
             self.finished = record.job_id  # type: ignore[attr-defined]
+            self.running.pop(self.finished or 0, None)
             self.is_failure_last = False
             return False
         if event == LogEvent.ERROR:
@@ -116,14 +124,16 @@ class Screen(logging.Filter):
         rule = values["rule_name"]
         if self.handler is not None and not self.is_dry_run:
             self.handler.last_msg_was_job_info = True  # it would write an empty line otherwise
-        self.jobs[values["jobid"]] = JobNote(
+        job = JobNote(
             rule=rule,
             title=values["rule_msg"] or rule,
             log=tuple(str(path) for path in values["log"]),
-            started=time.monotonic(),
+            started=time.time(),
             threads=int(values["threads"]),
             resources=dict(values["resources"].items()),
         )
+        self.jobs[values["jobid"]] = job
+        self.running[values["jobid"]] = job
 
     def _resources(self) -> str:
         return resource_table(self.jobs.values())
@@ -131,6 +141,34 @@ class Screen(logging.Filter):
     def ran(self, rule: str) -> bool:
         """Return whether a job of a rule was started in this run."""
         return any(job.rule == rule for job in self.jobs.values())
+
+    def show_progress(self) -> None:
+        """Show how far the running jobs are, once a minute, until this process ends."""
+        if self.handler is not None and not self.hides_jobs:
+            threading.Thread(target=self._show_progress, daemon=True).start()
+
+    def _show_progress(self) -> None:
+        while True:
+            time.sleep(PROGRESS_SECONDS)
+            for line in self.progress():
+                snakemake_logger.info(line)
+
+    def progress(self) -> list[str]:
+        """Return a line for each running job that reports its progress."""
+        lines = []
+        for job in list(self.running.values()):
+            log = Path(job.log[0]) if job.log else None
+            if log is None or not log.is_file() or log.stat().st_mtime < job.started - 1:
+                continue  # it waits on a cluster, and the log is an earlier one
+            count = last_count(log_lines(log))
+            if count is not None and count.done < count.total:
+                left = duration((count.total - count.done) / count.rate) if count.rate else "?"
+                note = f", {count.note}" if count.note else ""
+                lines.append(
+                    f"{_clock()} …      {job.title}: {count.done}/{count.total}{note}, {left} left"
+                )
+        more = len(lines) - SHOWN_RUNNING
+        return [*lines[:SHOWN_RUNNING], f"           and {more} more"] if more > 0 else lines
 
     def was_killed(self, command: str) -> bool:
         """Return whether the command of a job ended with a signal."""
@@ -168,7 +206,7 @@ class ScreenFormatter(DefaultFormatter):
         counts = f"{msg['done']} of {msg['total']} jobs"
         if job is None or job.rule == "all":
             return f"{_clock()} {counts} done"
-        seconds = time.monotonic() - job.started
+        seconds = time.time() - job.started
         lines = [f"{_clock()} done   {job.title}, {duration(seconds)} ({counts})"]
         lines += [f"    {line}" for line in _remarks(job)]
         return "\n".join(lines)

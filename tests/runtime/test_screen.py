@@ -1,6 +1,7 @@
 """What a run of Snakemake shows on the screen."""
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +141,17 @@ def test_dry_run_ends_with_what_each_job_asks_for() -> None:
 
 def test_resource_table_is_empty_without_jobs() -> None:
     assert resource_table([]) == ""
+
+
+def test_screen_shows_step_loss_and_time_left_of_running_jobs(tmp_path: Path) -> None:
+    screen = Screen()
+    logs = [tmp_path / f"{number}.log" for number in range(8)]
+    for number, log in enumerate(logs):
+        screen.filter(job_info("student_member", number, str(log)))
+        log.write_text(f"round 1 seed_0: {number}/500, 2/s, 99 s left loss 0.5{number}\n")
+    os.utime(logs[1], (0, 0))  # of an earlier run: this job waits on a cluster
+    screen.filter(record("", LogEvent.JOB_FINISHED, job_id=0))
+    lines = screen.progress()
+    assert lines[0].endswith("message of student_member: 2/500, loss 0.52, 4 min left")
+    assert lines[-1].strip() == "and 1 more"
+    assert len(lines) == 6

@@ -55,6 +55,7 @@ def begin():
     if text:
         print(text, file=sys.stderr)
     note_run(costs, total)
+    SCREEN.show_progress()
 
 
 def show_results():
