@@ -11,6 +11,7 @@ from hstf.datasets.importers.names import help_text
 from hstf.datasets.importers.options import PATIENT
 from hstf.datasets.importers.registry import IMPORTERS
 from hstf.datasets.phantom.options import LAYOUT_NAMES, PhantomOptions
+from hstf.runtime.home import path_option
 
 CONFIG_HELP = "configuration file; later files change earlier ones; default: no file, all defaults"
 
@@ -56,7 +57,7 @@ def add_models_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_optional_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
-        type=Path,
+        type=path_option,
         nargs="+",
         default=[],
         metavar="FILE",
@@ -68,22 +69,23 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``hstf predict``."""
     parser.add_argument(
         "--model",
-        type=Path,
+        type=path_option,
         required=True,
         metavar="FOLDER",
         help="exported model: the folder that 'hstf export' wrote",
     )
     parser.add_argument(
         "--input",
-        type=Path,
+        type=path_option,
         required=True,
         metavar="FILE_OR_FOLDER",
-        help="a volume (.nii.gz, .nii, .mha, .nrrd) or a folder of volumes; for several modalities,"
-        " files named <case>_<modality>.nii.gz",
+        help="a volume (.nii.gz, .nii, .mha, .mhd, .nrrd, .nhdr, .mgz, .mgh, .hdr) or a folder of"
+        " volumes, with its subfolders; for several modalities, files named"
+        " <case>_<modality>.nii.gz",
     )
     parser.add_argument(
         "--output",
-        type=Path,
+        type=path_option,
         required=True,
         metavar="FOLDER",
         help="folder for the segmentations",
@@ -106,7 +108,7 @@ def add_status_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``hstf status``."""
     parser.add_argument(
         "results",
-        type=Path,
+        type=path_option,
         nargs="?",
         default=Path("results"),
         metavar="FOLDER",
@@ -126,7 +128,7 @@ def add_estimate_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``hstf estimate``."""
     parser.add_argument(
         "--config",
-        type=Path,
+        type=path_option,
         nargs="+",
         required=True,
         metavar="FILE",
@@ -149,7 +151,7 @@ def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``hstf verify``."""
     parser.add_argument(
         "results",
-        type=Path,
+        type=path_option,
         metavar="FOLDER",
         help="results of an experiment: results/<name>",
     )
@@ -169,7 +171,7 @@ def add_forget_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--results",
-        type=Path,
+        type=path_option,
         required=True,
         metavar="FOLDER",
         help="results of an experiment: results/<name>",
@@ -185,7 +187,7 @@ def add_phantom_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``hstf phantom``."""
     parser.add_argument(
         "--output",
-        type=Path,
+        type=path_option,
         required=True,
         metavar="FOLDER",
         help="folder of the data set",
@@ -336,7 +338,7 @@ def add_import_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "folder",
-        type=Path,
+        type=path_option,
         metavar="FOLDER",
         help="the unpacked data set",
     )
@@ -349,7 +351,7 @@ def add_import_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_import_files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
-        type=Path,
+        type=path_option,
         metavar="FILE",
         help="the configuration config/NAME.yaml; the case sheet is config/NAME/cases.csv; required"
         " unless --dry-run is given",
@@ -361,14 +363,14 @@ def _add_import_files(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--sheet",
-        type=Path,
+        type=path_option,
         metavar="FILE",
         help="write only this case sheet; --output must exist, and its classes and modalities must"
         " suit the data set",
     )
     parser.add_argument(
         "--extract",
-        type=Path,
+        type=path_option,
         metavar="FOLDER",
         help="folder for the channels of 4D images, one file each, and for labels that are combined"
         " from masks of structures",
@@ -463,13 +465,13 @@ def _add_import_splits(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--order",
-        type=Path,
+        type=path_option,
         metavar="FILE",
         help="list of patients instead of a draw: the first are labelled, the last are for testing",
     )
     parser.add_argument(
         "--split",
-        type=Path,
+        type=path_option,
         metavar="FILE",
         help="table with case_id (or group) and split, such as an earlier case sheet",
     )
@@ -510,7 +512,7 @@ def _add_import_names(parser: argparse.ArgumentParser) -> None:
 def _number_or_file(text: str) -> int | Path:
     if text.isdigit():
         return int(text)
-    return Path(text)
+    return path_option(text)
 
 
 def _modality(text: str) -> tuple[str, str]:

@@ -1,26 +1,48 @@
-"""``hstf predict``: segment volumes (NIfTI, .mha, .nrrd) with an exported model.
+"""``hstf predict``: segment scans with an exported model. The workflow is not needed.
 
-The workflow is not needed.
+Each scan is examined as ``hstf check`` examines it, and compared with the training scans. An error
+stops the scan, and never the other ones. Warnings are printed and written to ``predict.csv``.
 """
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from hstf.imaging.volumes import SUFFIXES, read_image, stem, suffix_of, write_like
-from hstf.method.exported_model import read_exported_model
-from hstf.method.inference import Predictor
+from hstf.commands.predict_input import (
+    TABLE,
+    Scan,
+    ScansFound,
+    find_scans,
+    is_readable_folder,
+)
+from hstf.experiment.tables import PREDICT
+from hstf.imaging.guards import MASK, Issue, Level, image_issues, spacing_issues
+from hstf.imaging.intensity_ranges import range_issues
+from hstf.imaging.scan import scan_file
+from hstf.imaging.volumes import read_image, suffix_of, write_like
+from hstf.method.exported_model import ExportedModel, read_exported_model
 from hstf.runtime.errors import HstfError, is_memory_error, join_problems
 from hstf.runtime.files import make_folder
 from hstf.runtime.progress import track
 
+if TYPE_CHECKING:
+    from hstf.method.inference import Predictor
+
 Existing = Literal["refuse", "skip", "overwrite"]
 """What to do if a segmentation already exists."""
+WRITE_SECONDS = 10.0
+"""Time after which ``predict.csv`` is written again during a long run."""
+LEFT_OUT = "left out"
+"""Level of a row about a file or folder that is no scan."""
+Row = dict[str, Any]
+"""A row of ``predict.csv``."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -35,16 +57,6 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-@dataclass(frozen=True)
-class Scan:
-    """A scan to segment."""
-
-    name: str
-    """File name of its segmentation."""
-    images: tuple[Path, ...]
-    """One file for each modality, in channel order."""
-
-
 def predict(
     model_folder: Path,
     source: Path,
@@ -52,11 +64,11 @@ def predict(
     device: str = "auto",
     existing: Existing = "refuse",
 ) -> list[Path]:
-    """Segment a file or all files of a folder.
+    """Segment a file or all files of a folder and its subfolders.
 
     A segmentation has the geometry of its scan and the label values of the training data. It has
     the name of its scan, or ``<case>.nii.gz`` for several modalities and for scans that are not
-    NIfTI.
+    NIfTI. ``predict.csv`` in the output folder has a row for each scan, warning and error.
 
     Args:
         model_folder: an exported model.
@@ -69,15 +81,44 @@ def predict(
         The files that were written.
 
     Raises:
-        HstfError: before any computation if the model, the names of the scans or the output folder
-            are invalid; after all other scans are segmented if some scans cannot be segmented.
+        HstfError: before any computation if the model, the input or the output folder is invalid;
+            at once if a segmentation cannot be written; after all other scans are segmented if some
+            scans cannot be segmented or read.
     """
+    is_readable_folder(source)
     model = read_exported_model(model_folder)
-    found = find_scans(source, list(model.modalities))
-    scans = select_scans(found, output, existing)
-    if not scans:
-        return []
-    make_folder(output)
+    found = find_scans(source, list(model.modalities), output)
+    scans = select_scans(found.scans, output, existing)
+    report = Report.open(output, source)
+    report.leave_out(found)
+    if scans:
+        _print(f"scans to segment: {len(scans)} ({_formats(scans)})")
+    for folder in {output, *((output / scan.name).parent for scan in scans)}:
+        make_folder(folder)
+    if scans:
+        _segment_all(model, model_folder, scans, device, report)
+    else:
+        report.write()
+    report.finish(len(scans))
+    return [output / scan.name for scan in scans]
+
+
+def _formats(scans: Iterable[Scan]) -> str:
+    """Return the number of files of each format."""
+    counts = Counter(suffix_of(path) for scan in scans for path in scan.images)
+    return ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items()))
+
+
+def _segment_all(
+    model: ExportedModel,
+    model_folder: Path,
+    scans: Sequence[Scan],
+    device: str,
+    report: "Report",
+) -> None:
+    """Segment scans, and write what is reported about them, also if the run is interrupted."""
+    from hstf.method.inference import Predictor
+
     predictor = Predictor.load(
         model.weights(model_folder),
         model.plan,
@@ -87,173 +128,183 @@ def predict(
         model.preprocess,
         model.structure,
     )
-    values = np.array(list(model.labels.values()), np.uint8)
-    problems = []
-    for scan in track(scans, "predict"):
-        problem = _try_segment(predictor, scan, values, output / scan.name)
-        if problem:
-            problems.append(f"{scan.name}: {problem}")
-            print(f"hstf predict: {problems[-1]}", file=sys.stderr, flush=True)
-    if problems:
-        raise join_problems(
-            f"{len(problems)} of {len(scans)} scans were not segmented. All others were.",
-            problems,
-        )
-    return [output / scan.name for scan in scans]
-
-
-def _try_segment(
-    predictor: Predictor,
-    scan: Scan,
-    values: np.ndarray,
-    target: Path,
-) -> str:
-    """Segment a scan. Returns a description of the problem, or ``""``."""
     try:
-        _segment(predictor, scan, values, target)
+        for scan in track(scans, "predict"):
+            _examine(model, scan, report)
+            if not report.has_error(scan):
+                _segment(predictor, model, scan, report)
+            report.write_sometimes()
+    finally:
+        report.write()
+
+
+def _examine(model: ExportedModel, scan: Scan, report: "Report") -> None:
+    """Report what is wrong or doubtful in the files of a scan."""
+    for (path, kind), name in zip(_kinds(model, scan), model.modalities, strict=True):
+        facts = scan_file(path, label=False)
+        issues = image_issues(facts, kind)
+        if not facts.problem:
+            issues += spacing_issues(facts, model.plan.spacing)
+            if name in model.intensities:
+                issues += range_issues(facts, kind, model.intensities[name])
+        report.add(scan, path, facts.sha256, issues)
+
+
+def _kinds(model: ExportedModel, scan: Scan) -> Iterator[tuple[Path, str]]:
+    """Yield each file of a scan with its modality. A channel that is not normalised is a mask."""
+    channels = zip(scan.images, model.modalities.values(), model.plan.normalisation, strict=True)
+    for path, kind, normalisation in channels:
+        yield path, MASK if normalisation.scheme == MASK else kind
+
+
+def _segment(predictor: "Predictor", model: ExportedModel, scan: Scan, report: "Report") -> None:
+    """Segment a scan and write the segmentation. Reports why a scan cannot be segmented.
+
+    Raises:
+        HstfError: if the segmentation cannot be written. The next ones could not be, either.
+    """
+    values = np.array(list(model.labels.values()), np.uint8)
+    try:
+        volumes = [read_image(path) for path in scan.images]
+        label = values[predictor.predict(volumes, members=False).label]
     except HstfError as error:
-        return str(error)
+        report.fail(scan, str(error))
+        return
     except (MemoryError, RuntimeError) as error:
-        if is_memory_error(error):
-            return "out of memory"
-        raise
-    return ""
+        if not is_memory_error(error):
+            raise
+        report.fail(scan, "out of memory")
+        return
+    write_like(report.output / scan.name, label, volumes[0])
+    report.segmented(scan)
 
 
-def _segment(
-    predictor: Predictor,
-    scan: Scan,
-    values: np.ndarray,
-    target: Path,
-) -> None:
-    """Segment a scan and write the segmentation to ``target``.
+@dataclass
+class Report:
+    """What is printed and written to ``predict.csv``."""
 
-    Args:
-        predictor: the loaded model.
-        scan: the scan.
-        values: label value of each class.
-        target: file of the segmentation.
-    """
-    volumes = [read_image(path) for path in scan.images]
-    prediction = predictor.predict(volumes, members=False)
-    write_like(target, values[prediction.label], volumes[0])
+    output: Path
+    source: Path
+    earlier: list[Row]
+    """Rows of earlier runs into the same folder."""
+    rows: dict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
+    """Rows by scan; empty for what was left out."""
+    problems: list[str] = field(default_factory=list)
+    """Why scans were not segmented."""
+    failed: set[str] = field(default_factory=set)
+    """Names of the scans that were not segmented."""
+    written: float = field(default_factory=time.monotonic)
+    """When the table was last written."""
 
+    @classmethod
+    def open(cls, output: Path, source: Path) -> "Report":
+        """Start a report. Rows of earlier runs about other scans are kept.
 
-def find_scans(source: Path, modalities: Sequence[str]) -> list[Scan]:
-    """Find the scans of a file or a folder, without its subfolders, sorted by name.
+        Raises:
+            HstfError: if there is another file of the same name.
+        """
+        path = output / TABLE
+        if not path.exists():
+            return cls(output, source, [])
+        try:
+            return cls(output, source, PREDICT.records(path))
+        except HstfError as error:
+            raise HstfError(
+                f"{path}: is not a table of hstf predict, which would replace it. Rename it, or"
+                " give another folder to --output."
+            ) from error
 
-    Raises:
-        HstfError: if there is no scan, a modality is missing, or two files have the same name.
-    """
-    if not source.exists():
-        raise HstfError(
-            f"{source}: does not exist. Give a volume or a folder of volumes to --input."
-        )
-    paths = [source] if source.is_file() else _volumes(source)
-    if not paths or not suffix_of(paths[0]):
-        raise HstfError(
-            f"{source}: contains no volume ({', '.join(SUFFIXES)}). Convert DICOM files with"
-            " dcm2niix (dcm2niix -z y -o OUTPUT FOLDER)."
-        )
-    by_name = _by_name(paths)
-    if len(modalities) > 1:
-        # The other modalities of a single file are stored beside it.
-        existing = _by_name(_volumes(paths[0].parent))
-        return _group_modalities(by_name, existing, modalities)
-    scans = []
-    for name, path in by_name.items():
-        suffix = ".nii" if suffix_of(path) == ".nii" else ".nii.gz"
-        scans.append(Scan(f"{name}{suffix}", (path,)))
-    return scans
+    def leave_out(self, found: ScansFound) -> None:
+        """Report what is no scan, and what cannot be read."""
+        for what, why in found.left_out:
+            self._row("", LEFT_OUT, what, why)
+            _print(f"left out: {what}: {why}")
+        for what, why in found.problems:
+            self._row("", Level.ERROR, what, why)
+            self._problem(f"{what}: {why}")
 
-
-def _volumes(folder: Path) -> list[Path]:
-    """Return the volumes of a folder by name.
-
-    Hidden files are skipped: archives made on macOS contain hidden copies of each file.
-    """
-    volumes = []
-    for path in sorted(folder.iterdir()):
-        if suffix_of(path) and path.is_file() and not path.name.startswith("."):
-            volumes.append(path)
-    return volumes
-
-
-def _by_name(paths: Iterable[Path]) -> dict[str, Path]:
-    """Return volumes by their name without suffix.
-
-    Raises:
-        HstfError: if two volumes have the same name.
-    """
-    by_name: dict[str, Path] = {}
-    same: dict[str, list[str]] = {}
-    for path in paths:
-        name = stem(path)
-        first = by_name.setdefault(name, path)
-        if first is not path:
-            same.setdefault(name, [first.name]).append(path.name)
-    if same:
-        raise join_problems(
-            "a segmentation has the name of its scan, and these scans would have the same one."
-            " Rename or remove all but one.",
-            [" and ".join(names) for names in same.values()],
-        )
-    return by_name
-
-
-def _group_modalities(
-    names: Iterable[str],
-    existing: Mapping[str, Path],
-    modalities: Sequence[str],
-) -> list[Scan]:
-    """Group files ``<case>_<modality>`` by case.
-
-    Args:
-        names: names of the files to segment. One modality of a case is enough.
-        existing: all files by name.
-        modalities: the modalities of the model.
-
-    Raises:
-        HstfError: if a file has no modality in its name, or if a modality of a case is missing.
-    """
-    cases: list[str] = []
-    problems = []
-    for name in names:
-        case = _case_of(name, modalities)
-        if not case:
-            problems.append(
-                f"{name}: expected <case>_<modality>.nii.gz with one of {', '.join(modalities)}"
-            )
-        elif case not in cases:
-            cases.append(case)
-    scans = []
-    for case in cases:
-        images = []
-        for modality in modalities:
-            path = existing.get(f"{case}_{modality}")
-            if path is None:
-                problems.append(f"{case}: {case}_{modality}.nii.gz is missing")
+    def add(self, scan: Scan, path: Path, sha256: str, issues: Iterable[Issue]) -> None:
+        """Report the issues of a file of a scan."""
+        for issue in issues:
+            row = self._row(self._name(scan), issue.level, str(path), issue.found)
+            row["expected"] = issue.expected
+            row["what_to_do"] = issue.what_to_do
+            row["sha256"] = sha256
+            if issue.level is Level.ERROR:
+                self.failed.add(scan.name)
+                self._problem(f"{path}: {issue.sentence()}")
             else:
-                images.append(path)
-        scans.append(Scan(f"{case}.nii.gz", tuple(images)))
-    if problems:
-        raise join_problems(
-            f"the model needs {len(modalities)} files for each scan.",
-            problems,
-        )
-    return scans
+                _print(f"{path}: {issue.sentence()}")
+
+    def has_error(self, scan: Scan) -> bool:
+        """Return whether an error of a scan was reported."""
+        return scan.name in self.failed
+
+    def fail(self, scan: Scan, why: str) -> None:
+        """Report that a scan was not segmented."""
+        self._row(self._name(scan), Level.ERROR, str(scan.images[0]), why)
+        self.failed.add(scan.name)
+        self._problem(f"{self._name(scan)}: {why}")
+
+    def segmented(self, scan: Scan) -> None:
+        """Report that a scan was segmented."""
+        name = self._name(scan)
+        if not self.rows[name]:
+            self._row(name, Level.OK, str(scan.images[0]), "valid")
+        for row in self.rows[name]:
+            row["segmentation"] = scan.name
+
+    def write_sometimes(self) -> None:
+        """Write ``predict.csv`` unless it was written a short time ago."""
+        if time.monotonic() - self.written > WRITE_SECONDS:
+            self.write()
+
+    def write(self) -> None:
+        """Write ``predict.csv``."""
+        new = [row for rows in self.rows.values() for row in rows]
+        kept = [row for row in self.earlier if row["scan"] and row["scan"] not in self.rows]
+        PREDICT.write(self.output / TABLE, [*kept, *new])
+        self.written = time.monotonic()
+
+    def finish(self, count: int) -> None:
+        """Print how many scans were segmented, with warnings, and left out.
+
+        Args:
+            count: number of scans.
+
+        Raises:
+            HstfError: if scans were not segmented, or if files or folders could not be read.
+        """
+        levels = Counter(row["level"] for rows in self.rows.values() for row in rows)
+        counts = [f"{count - len(self.failed)} of {count} scans segmented"]
+        counts.append(f"{levels[Level.WARNING]} warnings")
+        counts.append(f"{levels[LEFT_OUT]} kinds of files or folders left out")
+        _print(f"{', '.join(counts)}; see {self.output / TABLE}")
+        if not self.problems:
+            return
+        if self.failed:
+            text = f"{len(self.failed)} of {count} scans were not segmented. All others were."
+        else:
+            text = "Parts of the input cannot be read. All scans that were found are segmented."
+        raise join_problems(text, self.problems)
+
+    def _row(self, name: str, level: str, file: str, found: str) -> Row:
+        """Add a row, and return it."""
+        row = {"scan": name, "level": str(level), "file": file, "found": found}
+        self.rows[name].append(row)
+        return row
+
+    def _name(self, scan: Scan) -> str:
+        first = scan.images[0]
+        return first.name if first == self.source else str(first.relative_to(self.source))
+
+    def _problem(self, text: str) -> None:
+        self.problems.append(text)
+        _print(text)
 
 
-def _case_of(name: str, modalities: Iterable[str]) -> str:
-    """Return the case of a file ``<case>_<modality>``, or ``""`` if it has no modality.
-
-    Long names of modalities come first, because one may be the end of another: ``t1_ce`` and
-    ``ce``.
-    """
-    for modality in sorted(modalities, key=len, reverse=True):
-        if name.endswith(f"_{modality}"):
-            return name.removesuffix(f"_{modality}")
-    return ""
+def _print(text: str) -> None:
+    print(f"hstf predict: {text}", file=sys.stderr, flush=True)
 
 
 def select_scans(
@@ -269,9 +320,19 @@ def select_scans(
     """
     if output.exists() and not output.is_dir():
         raise HstfError(f"{output}: is a file. Give a folder to --output.")
-    if output.resolve() in _folders(scans):
-        raise HstfError(
-            f"{output}: contains the scans themselves. Give another folder to --output."
+    folders = _folders(scans)
+    for scan in scans:
+        folder = (output / scan.name).parent
+        if folder.resolve() in folders:
+            raise HstfError(
+                f"{folder}: contains the scans themselves. Give another folder to --output."
+            )
+    blocked = [scan.name for scan in scans if (output / scan.name).is_dir()]
+    if blocked:
+        raise join_problems(
+            f"{output}: folders have the names of segmentations. Rename them, or give another"
+            " folder to --output.",
+            blocked,
         )
     done = [scan for scan in scans if (output / scan.name).exists()]
     if done and existing == "refuse":

@@ -576,6 +576,26 @@ COMPARE_TABLE = Table(
     ],
 )
 
+PREDICT = Table(
+    "predict",
+    "predict.csv",
+    "A scan of `hstf predict`, a warning or error about one of its files, or what was left out.",
+    [
+        Column("scan", "text", "The scan, relative to `--input`; empty for what was left out."),
+        Column(
+            "level",
+            "text",
+            "A scan with an error has no segmentation (error, warning, ok, left out).",
+        ),
+        Column("file", "text", "The file or folder."),
+        Column("found", "text", "What was found."),
+        Column("expected", "text", "What was expected."),
+        Column("what_to_do", "text", "How to fix it."),
+        Column("segmentation", "text", "The segmentation, relative to the folder of the table."),
+        Column("sha256", "text", "SHA-256 of the file."),
+    ],
+)
+
 TABLES = (
     CASE_SHEET,
     CHECK,
@@ -596,5 +616,6 @@ TABLES = (
     ROUNDS,
     COMPARE_CELLS,
     COMPARE_TABLE,
+    PREDICT,
 )
 """All tables, for the documentation."""

@@ -8,17 +8,21 @@ means that no correct result is possible; a warning, that the result may be wron
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from math import prod
 
 import numpy as np
 from nibabel.orientations import aff2axcodes
 
 from hstf.imaging.affines import corner_distance
 from hstf.imaging.scan import Scan
+from hstf.imaging.spacing import Spacing
 from hstf.runtime.errors import numbers
 
 MAXIMUM_SPACING_MM = 20.0
 MINIMUM_SPACING_MM = 0.01
 """Lower bound for the voxel size of a scan whose header has another unit than mm."""
+MAXIMUM_VOLUME_RATIO = 64.0
+"""Ratio of the volumes of two voxels: 4 along each axis."""
 MINIMUM_VOXELS = 4
 """Along each axis."""
 GEOMETRY_TOLERANCE = 0.1
@@ -29,6 +33,8 @@ CT_AIR = -900.0
 """HU below which there is only air."""
 NOT_CT = ("mr", "pet", "us")
 """Modalities whose values are not HU."""
+OTHER = "other"
+"""The kind of a channel that may be a mask."""
 MASK = "mask"
 """The kind of a channel that is no scan but a mask: it may be constant or have few values."""
 
@@ -95,6 +101,12 @@ def header_issues(scan: Scan) -> Iterator[Issue]:
     yield from _unit_issues(scan)
     if not scan.has_orientation:
         yield _orientation_issue(scan)
+    elif _is_default_geometry(scan):
+        yield _warning(
+            "voxels of 1 x 1 x 1 mm along the axes of the scanner, the first one at 0 x 0 x 0 mm",
+            "the geometry of the scan",
+            "A program that knew no geometry writes this. Copy the geometry from the source.",
+        )
     if min(scan.shape) < MINIMUM_VOXELS:
         yield _warning(
             f"shape {numbers(scan.shape)}",
@@ -107,6 +119,12 @@ def header_issues(scan: Scan) -> Iterator[Issue]:
             f"only the voxels of shape {numbers(scan.shape)}",
             "Check the shape in the header.",
         )
+
+
+def _is_default_geometry(scan: Scan) -> bool:
+    """Return whether a scan has the geometry that ITK or nibabel write if none is given."""
+    absolute = np.abs(scan.matrix)
+    return scan.has_spacing and bool(np.array_equal(absolute, np.eye(4)))
 
 
 def _spacing_issues(scan: Scan) -> Iterator[Issue]:
@@ -165,6 +183,22 @@ def _orientation_issue(scan: Scan) -> Issue:
     )
 
 
+def spacing_issues(scan: Scan, planned: Spacing) -> Iterator[Issue]:
+    """Yield a warning if the voxels of a scan are much larger or smaller than those of a model.
+
+    Args:
+        scan: what was read from the file.
+        planned: voxel size (mm) of the model.
+    """
+    ratio = prod(scan.spacing) / prod(planned)
+    if not 1 / MAXIMUM_VOLUME_RATIO <= ratio <= MAXIMUM_VOLUME_RATIO:
+        yield _warning(
+            f"voxels of {numbers(scan.spacing)} mm",
+            f"voxels of about {numbers(planned)} mm, for which the model was trained",
+            "Check the voxel sizes in the header. Look at the segmentation.",
+        )
+
+
 def _second_geometry_issues(scan: Scan) -> Iterator[Issue]:
     """Find an sform and a qform that place the voxels in different positions."""
     if not scan.second_affine:
@@ -206,21 +240,22 @@ def content_issues(scan: Scan, kind: str) -> Iterator[Issue]:
             level,
             f"a constant image: every voxel is {scan.minimum:g}",
             "an image with contrast",
-            "Export the image again, or remove the case.",
+            "Export the image again, or leave out the case. Only an image of the modality mask may"
+            " be constant.",
         )
     elif kind != MASK:
-        yield from _doubtful_content(scan)
+        yield from _doubtful_content(scan, kind)
     yield from _modality_issues(scan, kind)
 
 
-def _doubtful_content(scan: Scan) -> Iterator[Issue]:
-    if scan.filled < NEARLY_EMPTY:
+def _doubtful_content(scan: Scan, kind: str) -> Iterator[Issue]:
+    if scan.filled < NEARLY_EMPTY and kind != OTHER:
         yield _warning(
             f"a nearly empty image: {100 * (1 - scan.filled):.4g}% of its voxels are background",
             "an image with contrast",
             "Look at the image in a viewer.",
         )
-    elif scan.distinct:
+    elif scan.distinct and kind != OTHER:
         yield _warning(
             f"only {scan.distinct} different values, all of them whole numbers",
             "a scan",

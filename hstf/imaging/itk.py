@@ -18,6 +18,7 @@ import nibabel as nib
 import numpy as np
 
 from hstf.imaging.header_text import looks_identifying
+from hstf.runtime.errors import numbers
 from hstf.runtime.voxel_files import is_header, voxel_file
 
 if TYPE_CHECKING:
@@ -139,8 +140,8 @@ def open_itk(path: Path) -> nib.Nifti1Image:
 
     Raises:
         OSError: if ITK cannot read the header.
-        ValueError: if a voxel has several values, or the file has other than three axes (a fourth
-            axis of length 1 is accepted).
+        ValueError: if a voxel has several values, if its size is not positive, or if the file has
+            other than three axes (a fourth axis of length 1 is accepted).
     """
     import SimpleITK
 
@@ -152,6 +153,9 @@ def open_itk(path: Path) -> nib.Nifti1Image:
         raise ValueError(f"{reader.GetNumberOfComponents()} values for each voxel, expected one")
     if len(size) not in (3, 4):
         raise ValueError(f"shape {size}, expected three axes")
+    sizes = reader.GetSpacing()[:3]
+    if not min(sizes) > 0:
+        raise ValueError(f"voxel sizes {numbers(sizes)}, expected positive ones")
     # An image of one voxel shows which numpy type the pixel type of the file has.
     pixel = SimpleITK.Image([1] * len(size), reader.GetPixelID())
     dtype = SimpleITK.GetArrayViewFromImage(pixel).dtype

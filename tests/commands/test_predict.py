@@ -11,9 +11,11 @@ import torch
 from support.tiny_model import tiny_experiment, write_scan
 
 from hstf.cli import main
-from hstf.commands.predict import find_scans, predict
+from hstf.commands.predict import predict
+from hstf.commands.predict_input import find_scans
 from hstf.config.experiment import Config
 from hstf.experiment.context import StageContext
+from hstf.experiment.tables import PREDICT
 from hstf.imaging.components import connected_components
 from hstf.imaging.geometry import Geometry
 from hstf.imaging.volumes import read_image
@@ -49,7 +51,13 @@ def evaluated_predictor(config: Config) -> Predictor:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    """Return the files below a folder, without the table."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "predict.csv"]
+    return sorted(str(path.relative_to(folder)) for path in files)
+
+
+def rows_of(output: Path) -> list[dict[str, str]]:
+    return PREDICT.records(output / "predict.csv")
 
 
 def voxels(path: Path) -> np.ndarray:
@@ -128,8 +136,8 @@ def test_predict_names_segmentations_after_the_scans(model: Path, tmp_path: Path
     (folder / "notes.txt").write_text("not a scan")
     write_scan(folder / "sub" / "deeper.nii.gz")
     written = predict(model, folder, tmp_path / "out", "cpu")
-    expected = ["a.nii.gz", "b.nii", "c.v2.nii.gz"]
-    assert [path.name for path in written] == expected
+    expected = ["a.nii.gz", "b.nii", "c.v2.nii.gz", "sub/deeper.nii.gz"]
+    assert [str(path.relative_to(tmp_path / "out")) for path in written] == expected
     assert names(tmp_path / "out") == expected
 
 
@@ -163,8 +171,10 @@ def test_find_scans_refuses_scans_with_the_same_segmentation(
 ) -> None:
     for name in ("a.mha", "a.nii.gz", "b_t1.nii", "b_t1.nrrd", "c.nii"):
         (tmp_path / name).touch()
+    for name in ("b_t2.nii", "c_t1.nii", "c_t2.nii"):
+        (tmp_path / name).touch()
     with pytest.raises(HstfError) as caught:
-        find_scans(tmp_path, modalities)
+        find_scans(tmp_path, modalities, tmp_path / "out")
     expected = r"(?s)the same one.*a.mha and a.nii.gz.*b_t1.nii and b_t1.nrrd"
     assert re.search(expected, str(caught.value))
 
@@ -175,14 +185,14 @@ def test_find_scans_groups_modalities_by_case(tmp_path: Path) -> None:
     files = ["p_1_t1.nii.gz", "p_1_t1_ce.nii.gz", "q_t1.nii", "q_t1_ce.nii.gz"]
     for seed, name in enumerate(files):
         write_scan(folder / name, seed)
-    scans = find_scans(folder, ["t1", "t1_ce"])
+    scans = find_scans(folder, ["t1", "t1_ce"], tmp_path / "out").scans
     assert [scan.images for scan in scans] == [
         (folder / "p_1_t1.nii.gz", folder / "p_1_t1_ce.nii.gz"),
         (folder / "q_t1.nii", folder / "q_t1_ce.nii.gz"),
     ]
     predict(model, folder, tmp_path / "out", "cpu")
     assert names(tmp_path / "out") == ["p_1.nii.gz", "q.nii.gz"]
-    (scan,) = find_scans(folder / "q_t1.nii", ["t1", "t1_ce"])
+    (scan,) = find_scans(folder / "q_t1.nii", ["t1", "t1_ce"], tmp_path / "out").scans
     assert scan.name == "q.nii.gz"
 
 
@@ -190,11 +200,17 @@ def test_find_scans_reports_all_missing_modalities_and_invalid_names(tmp_path: P
     for name in ("p_t1.nii.gz", "q_t2.nii.gz", "stray.nii.gz"):
         write_scan(tmp_path / name)
     with pytest.raises(HstfError) as caught:
-        find_scans(tmp_path, ["t1", "t2"])
+        find_scans(tmp_path, ["t1", "t2"], tmp_path / "out")
     message = str(caught.value)
-    assert "p_t2.nii.gz is missing" in message
-    assert "q_t1.nii.gz is missing" in message
-    assert "stray: expected <case>_<modality>" in message
+    assert "missing: p_t2.nii.gz" in message
+    assert "missing: q_t1.nii.gz" in message
+    assert "stray.nii.gz: expected <case>_<modality>" in message
+    for modality in ("t1", "t2"):
+        write_scan(tmp_path / "sub" / f"r_{modality}.nii.gz")
+    found = find_scans(tmp_path, ["t1", "t2"], tmp_path / "out")
+    assert [scan.name for scan in found.scans] == ["sub/r.nii.gz"]
+    assert len(found.problems) == 2
+    assert len(found.left_out) == 1
 
 
 def test_predict_reports_damaged_scans_and_segments_the_others(
@@ -213,11 +229,9 @@ def test_predict_reports_damaged_scans_and_segments_the_others(
     nib.save(constant, folder / "empty.nii.gz")
     assert run_predict(model, folder, tmp_path / "out") == 1
     message = capsys.readouterr().err
-    # A constant scan may be segmented or refused.
-    written = set(names(tmp_path / "out")) - {"empty.nii.gz"}
-    assert written == {"a.nii.gz", "d.nii.gz"}
-    assert "b.nii.gz" in message
-    assert "c.nii.gz" in message
+    assert names(tmp_path / "out") == ["a.nii.gz", "d.nii.gz"]
+    for name in ("b", "c", "empty"):
+        assert f"{name}.nii.gz: error: found: " in message
     assert "were not segmented" in message
 
 

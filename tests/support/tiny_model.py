@@ -131,7 +131,7 @@ def write_scan(path: Path, seed: int = 0, shape: tuple[int, int, int] = (21, 19,
     random = np.random.default_rng(seed)
     coarse = torch.from_numpy(random.normal(size=(1, 1, 5, 5, 4)))
     data = torch.nn.functional.interpolate(coarse, size=shape, mode="trilinear")[0, 0].numpy()
-    affine = np.array([[-1.2, 0.1, 0, 40], [0, 0.1, 2.0, -20], [0.1, -1.3, 0, 9], [0, 0, 0, 1]])
+    affine = np.array([[-1.2, 0.1, 0, 40], [0, 0, 2.0, -20], [-0.1, -1.2, 0, 9], [0, 0, 0, 1]])
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(nib.Nifti1Image((100 * (data - data.min())).astype(np.float32) + 5, affine), path)
     return path
