@@ -13,7 +13,7 @@ from hstf.config.compare import CompareConfig
 from hstf.config.evaluate import EvaluateConfig, PredictConfig
 from hstf.config.merge import merge
 from hstf.config.methods import METHODS, Method
-from hstf.config.names import modality_problems, name_problems
+from hstf.config.names import modality_problems, name_problems, refuse_other_names
 from hstf.config.network import NetworkConfig
 from hstf.config.phantom import PhantomConfig
 from hstf.config.plan import PlanConfig
@@ -22,12 +22,14 @@ from hstf.config.refine import CalibrateConfig, RefineConfig
 from hstf.config.regions import region_problems
 from hstf.config.report import ReportConfig
 from hstf.config.reuse import ReuseConfig
-from hstf.config.section import FolderName, Section, restricted
+from hstf.config.section import FileName, FolderName, Section, restricted
 from hstf.config.teacher import TeacherConfig
 from hstf.config.track import TrackConfig
 from hstf.config.training import StudentConfig, WarmupConfig
 from hstf.config.validation import problems
 
+MAXIMUM_CLASSES = 255
+"""Maximum number of classes with the background; the class index 255 marks ignored voxels."""
 IGNORE = "ignore"
 BACKGROUND = "background"
 Modality = Literal["mr", "ct", "pet", "us", "mask", "other"]
@@ -45,7 +47,7 @@ class Config(Section):
     """Name of the experiment. Its files are stored in ``<output>/<experiment>/``."""
     output: FolderName = Field("results", pattern=r"^[^{}]+$")
     """Folder of all experiments, relative to the working directory."""
-    cases: str = "config/demo/cases.csv"
+    cases: FileName = "config/demo/cases.csv"
     """The case sheet: case_id, image columns, label, split, and optionally group and site."""
     labels: dict[str, int] = {"background": 0, "foreground": 1}
     """Name and file value of each class. ``background`` is 0 unless it is given. ``ignore`` marks
@@ -76,7 +78,7 @@ class Config(Section):
     shard_size: int | None = Field(None, ge=1)
     """Number of cases in one job of a stage that works case by case. null: 100, and 500 if a split
     has more than 20,000 cases."""
-    overrides: str | None = None
+    overrides: FileName | None = None
     """Folder of manual overrides: ``round_<r>/<case_id>.nii.gz`` and ``decisions.csv``. Voxels with
     the value of ``ignore`` get no weight. null: ``overrides/<experiment>``."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -136,6 +138,23 @@ class Config(Section):
             )
         return name
 
+    @field_validator("labels", "regions", "modalities", mode="before")
+    @classmethod
+    def _check_names(cls, content: Any) -> Any:
+        if isinstance(content, Mapping):
+            refuse_other_names(content)
+        return content
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _check_label_values(cls, labels: Any) -> Any:
+        """Refuse truth values, which would be converted to 0 and 1."""
+        if isinstance(labels, Mapping):
+            wrong = [name for name, value in labels.items() if isinstance(value, bool)]
+            if wrong:
+                raise ValueError(f"the value of {', '.join(wrong)} is true or false, not a number")
+        return labels
+
     @field_validator("labels")
     @classmethod
     def _sort_labels(cls, labels: dict[str, int]) -> dict[str, int]:
@@ -145,12 +164,24 @@ class Config(Section):
             raise ValueError("; ".join(found))
         ordered = {BACKGROUND: labels.get(BACKGROUND, 0)} | labels
         values = list(ordered.values())
-        if len(set(values)) < len(values):
-            raise ValueError(f"two labels have the same value: {ordered}")
+        equal = [f"{name} {value}" for name, value in ordered.items() if values.count(value) > 1]
+        if equal:
+            hint = "" if BACKGROUND in labels else f". {BACKGROUND!r} is 0 unless it is given"
+            raise ValueError(f"two labels have the same value: {', '.join(equal)}{hint}")
         if len(ordered.keys() - {IGNORE}) < 2:
             raise ValueError("labels must name at least one class in addition to the background")
-        if min(values) < 0 or max(values) > 255:
-            raise ValueError(f"label values must be between 0 and 255, found {ordered}")
+        outside = {name: value for name, value in ordered.items() if not 0 <= value <= 255}
+        if outside:
+            raise ValueError(
+                f"label values must be between 0 and 255, found {outside}. Number the values in the"
+                " label files anew. Voxels to ignore can have the value 255"
+            )
+        classes = len(ordered.keys() - {IGNORE})
+        if classes > MAXIMUM_CLASSES:
+            raise ValueError(
+                f"there are {classes} classes with the background, but at most {MAXIMUM_CLASSES}"
+                " are possible: one of the 256 numbers of a voxel marks voxels to ignore"
+            )
         return ordered
 
     @field_validator("modalities")

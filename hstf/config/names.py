@@ -1,6 +1,7 @@
 """Names of classes, regions and modalities: they become parts of columns and of metric names."""
 
 from collections.abc import Iterable
+from typing import Any
 
 MAXIMUM_LENGTH = 100
 SEPARATORS = ";="
@@ -47,3 +48,18 @@ def modality_problems(names: Iterable[str]) -> list[str]:
             )
         problems += name_problems([name])
     return problems
+
+
+def refuse_other_names(names: Iterable[Any]) -> None:
+    """Refuse names that are no text, because they were read as something else.
+
+    Raises:
+        ValueError: with all such names.
+    """
+    others = [name for name in names if not isinstance(name, str)]
+    if others:
+        raise ValueError(
+            f"the names {', '.join(map(repr, others))} are no text. They were written like a number"
+            " or a truth value (no, yes, on, off, null). Put names in quotes, or write them into a"
+            " file"
+        )

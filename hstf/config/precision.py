@@ -6,13 +6,14 @@ from pydantic import BeforeValidator
 
 
 def _name_of_flag(value: Any) -> Any:
-    """Return the name that a truth value stands for: YAML reads an unquoted ``off`` as false."""
-    if value is True:
+    """Return the name that a truth value, or a word for it, stands for."""
+    word = str(value).lower()
+    if word in ("true", "yes", "on"):
         return "auto"
-    if value is False:
+    if word in ("false", "no", "off"):
         return "off"
     return value
 
 
 Precision = Annotated[Literal["auto", "bf16", "off"], BeforeValidator(_name_of_flag)]
-"""``auto``, ``bf16`` or ``off``; true means ``auto`` and false means ``off``."""
+"""``auto``, ``bf16`` or ``off``; true means ``auto`` and false means ``off``, in any spelling."""

@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import model_validator
 
-from hstf.config.section import Section
+from hstf.config.section import FileName, Section
 
 
 class ReuseConfig(Section):
@@ -14,10 +14,10 @@ class ReuseConfig(Section):
     them do not run in this experiment, and their sections have no effect here.
     """
 
-    data: str | None = None
+    data: FileName | None = None
     """Folder of the experiment (``results/hippocampus``) whose check, plan and preprocessed scans
     are used. It must have the same cases, labels and modalities."""
-    warmup: str | None = None
+    warmup: FileName | None = None
     """Folder of the experiment whose warm-up models and their test scores are used. It must use the
     same ``data``."""
 

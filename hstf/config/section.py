@@ -6,6 +6,8 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
+from hstf.runtime.home import expand_home
+
 
 class Section(BaseModel):
     """A group of keys.
@@ -76,5 +78,7 @@ Axes = Annotated[tuple[int, ...], AfterValidator(_check_axes)]
 """Axes of a volume."""
 ScaleRange = Annotated[tuple[float, float], AfterValidator(_check_scale_range)]
 """Minimum and maximum of a scale that is drawn at random."""
-FolderName = Annotated[str, AfterValidator(_check_folder)]
-"""A folder whose name is an argument of commands."""
+FileName = Annotated[str, AfterValidator(expand_home)]
+"""A file or folder; ``~`` is the home folder."""
+FolderName = Annotated[str, AfterValidator(expand_home), AfterValidator(_check_folder)]
+"""A folder whose name is an argument of commands; ``~`` is the home folder."""

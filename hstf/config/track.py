@@ -9,7 +9,10 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from hstf.config.section import Section
+from hstf.runtime.home import expand_home
 
+SQLITE = "sqlite:///"
+"""Start of the address of a sqlite file."""
 VARIABLE = re.compile(r"\$\{(\w+)\}")
 """An environment variable in an address: ``postgresql://hstf:${HSTF_PASSWORD}@host/mlflow``."""
 ALLOWED_VARIABLES = ("HOME", "USER", "MLFLOW_TRACKING_URI")
@@ -67,6 +70,8 @@ class TrackConfig(Section):
                 "has a password, which would be written into results and logs: set it as an"
                 " environment variable HSTF_PASSWORD and write ${HSTF_PASSWORD} instead"
             )
+        if uri.startswith(f"{SQLITE}~"):
+            return SQLITE + expand_home(uri.removeprefix(SQLITE))
         return uri
 
 

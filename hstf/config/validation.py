@@ -39,8 +39,22 @@ def _problem(item: Mapping[str, Any], root: type[BaseModel]) -> str:
     name = ".".join(str(part) for part in location)
     if item["type"] == "extra_forbidden":
         return _unknown_key(name, root, location)
+    if item["type"] == "string_type":
+        return f"{name}: {_expected_text(item.get('input'))}"
     message = item["msg"].removeprefix("Value error, ") + _found(item)
     return f"{name}: {message}" if name else message
+
+
+def _expected_text(value: Any) -> str:
+    """Describe a value that is no text."""
+    if value is None:
+        return "expected text, found nothing (null). Put a name that is null in quotes"
+    if isinstance(value, bool | int | float):
+        return (
+            f"expected text, found {value!r}: what was written looks like a number or a truth"
+            " value. Put it in quotes, or write it into a file"
+        )
+    return f"expected text, found {type(value).__name__}"
 
 
 def _unknown_key(name: str, root: type[BaseModel], location: tuple[Any, ...]) -> str:

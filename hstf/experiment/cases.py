@@ -17,6 +17,7 @@ from hstf.config.experiment import Config
 from hstf.runtime.encoding import refuse_unreadable_names
 from hstf.runtime.errors import HstfError, join_problems
 from hstf.runtime.files import read_columns
+from hstf.runtime.home import expand_home
 from hstf.runtime.stamps import future_date
 
 CASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -203,7 +204,19 @@ def _cases(columns: Columns, modalities: Sequence[str], folder: Path) -> list[Ca
 
 def _joined(prefix: str, files: Sequence[str]) -> list[str]:
     """Put the folder of the sheet before relative paths; an empty cell stays empty."""
-    return [file if not file or file.startswith("/") else prefix + file for file in files]
+    joined = []
+    for file in files:
+        path = _at_home(file) if file.startswith("~") else file
+        joined.append(path if not path or path.startswith("/") else prefix + path)
+    return joined
+
+
+def _at_home(file: str) -> str:
+    """Replace ``~`` by the home folder. The file of an unknown user is missing later."""
+    try:
+        return expand_home(file)
+    except ValueError:
+        return file
 
 
 def _as_labelled(case: Case) -> Case:

@@ -308,6 +308,7 @@ def read_label(path: Path) -> Volume:
             found = float(data[~valid][0])
             raise HstfError(
                 f"{path}: label values must be whole numbers from 0 to 255, found {found:g}."
+                " Number the classes anew; voxels to ignore can have the value 255."
             )
         data = np.rint(data).astype(np.uint8)
     return Volume(data, volume.affine, volume.header)

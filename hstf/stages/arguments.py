@@ -4,14 +4,15 @@ This module imports nothing heavy, so that ``hstf <stage> --help`` is instant.
 """
 
 import argparse
-from pathlib import Path
+
+from hstf.runtime.home import path_option
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Add ``--config``."""
     parser.add_argument(
         "--config",
-        type=Path,
+        type=path_option,
         nargs="+",
         required=True,
         metavar="FILE",
