@@ -57,7 +57,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         HstfError: if the file cannot be read, is not YAML, or holds something else.
     """
-    text = _read_text(path)
+    return parse_yaml(_read_text(path), path)
+
+
+def parse_yaml(text: str, path: Path) -> dict[str, Any]:
+    """Return the content of a YAML file, as :func:`read_yaml` does.
+
+    Args:
+        text: the content of the file.
+        path: the file, for messages.
+    """
     try:
         _refuse_aliases_and_depth(path, yaml.parse(text, _Loader))
         root = yaml.compose(text, _Loader)

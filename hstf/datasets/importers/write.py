@@ -14,6 +14,7 @@ import yaml
 from hstf.config.experiment import BACKGROUND, IGNORE, Config
 from hstf.config.load import resolve_config
 from hstf.config.regions import region_problems
+from hstf.config.yaml_files import parse_yaml
 from hstf.datasets.importers.dataset import DataSet, FoundCase, Labels
 from hstf.datasets.importers.headers import Grid
 from hstf.experiment.cases import Split
@@ -134,7 +135,7 @@ def config_text(
     ]
     blocks = ["\n".join(lines) for lines in paragraphs]
     text = "\n\n".join(blocks) + "\n"
-    resolve_config(yaml.safe_load(text), source=str(output))
+    resolve_config(parse_yaml(text, output), source=str(output))
     return text
 
 
@@ -192,7 +193,7 @@ def _flow(content: Any) -> str:
 def _files(output: Path) -> list[str]:
     name = output.stem
     return [
-        f"experiment: {name}",
+        f"experiment: {_flow([name])[1:-1]}",
         f"cases: {sheet_path(output)}",
         f"overrides: overrides/{name}",
     ]
