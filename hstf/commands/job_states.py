@@ -154,7 +154,7 @@ class Folder:
         found: dict[str, None] = {}
         for _, job in newest:
             for line in warnings_in(log_lines(job.log)):
-                found[f"{title(job)}: {line}"] = None
+                found[f"{title(job)}: {line.removeprefix(f'{job.stage}: ')}"] = None
         return list(found)
 
     def is_silent(self, job: JobState) -> float:

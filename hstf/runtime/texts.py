@@ -20,7 +20,14 @@ def duration(seconds: float) -> str:
 
 
 def gigabytes(number: float) -> str:
-    """Write an amount of memory or disk space in GB."""
+    """Write an amount of memory or disk space, given in GB.
+
+    Example:
+        >>> [gigabytes(number) for number in (0.02, 3.21, 2400)]
+        ['20 MB', '3.2 GB', '2,400 GB']
+    """
+    if number < 0.1:
+        return f"{1000 * number:.0f} MB"
     return f"{number:.1f} GB" if number < 10 else f"{number:,.0f} GB"
 
 
