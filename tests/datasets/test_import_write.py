@@ -83,6 +83,17 @@ def test_import_with_sheet_refuses_the_configuration_of_another_data_set(
     assert not Path("s.csv").exists()
 
 
+@pytest.mark.parametrize("name", ["001", "null"])
+def test_import_names_the_experiment_like_the_file(
+    name: str,
+    phantoms: Phantoms,
+    workplace: Path,
+) -> None:
+    output = f"config/{name}.yaml"
+    assert main(["import", "acdc", str(phantoms("acdc")), "--output", output]) == 0
+    assert load_config(Path(output)).experiment == name
+
+
 def test_import_help_names_all_modalities(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["import", "--help"])

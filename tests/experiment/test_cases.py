@@ -40,6 +40,18 @@ def test_read_cases_returns_the_rows(tmp_path: Path) -> None:
     assert third.images == (Path("/c.nii"),)
 
 
+def test_read_cases_finds_files_in_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    text = VALID.replace("a.nii.gz", "~/a.nii.gz").replace("al.nii", "~/al.nii")
+    text = text.replace("b.nii.gz", "~nobody_here.nii.gz")
+    first, second, _ = read(tmp_path, text).cases
+    assert first.images == (Path("/home/somebody/a.nii.gz"),)
+    assert first.training_label == Path("/home/somebody/al.nii.gz")
+    assert second.images == (tmp_path / "~nobody_here.nii.gz",)
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_read_cases_accepts_sheets_of_spreadsheets(tmp_path: Path, way: str) -> None:
     assert read(tmp_path, WAYS[way](VALID)) == read(tmp_path, VALID)
