@@ -144,9 +144,19 @@ def read_exported_model(folder: Path) -> ExportedModel:
     """Read ``model.json`` of an exported folder and check it and the weights.
 
     Raises:
-        HstfError: if the folder has no exported model, if it has another format or values that are
-            not plausible, or if files are missing or have changed.
+        HstfError: if the folder has no exported model or cannot be read, if it has another format
+            or values that are not plausible, or if files are missing or have changed.
     """
+    try:
+        return _read_exported_model(folder)
+    except OSError as error:
+        raise HstfError(
+            f"{error.filename or folder}: cannot be read ({error.strerror}). Change the permissions"
+            " of the model, or copy it."
+        ) from error
+
+
+def _read_exported_model(folder: Path) -> ExportedModel:
     path = folder / MODEL_FILE
     if not path.is_file():
         raise HstfError(

@@ -322,3 +322,234 @@ def test_predict_refuses_an_output_that_is_a_file(model: Path, tmp_path: Path) -
     (tmp_path / "out").write_text("")
     with pytest.raises(HstfError, match="is a file"):
         predict(model, scan, tmp_path / "out", "cpu")
+
+
+# --- what is wrong or doubtful
+
+
+def edit_header(path: Path, **fields: object) -> None:
+    """Change fields of the header of a scan."""
+    image = nib.load(path)
+    data = np.array(image.dataobj)  # a copy: the file is replaced
+    for name, value in fields.items():
+        image.header[name] = value
+    changed = nib.Nifti1Image(data, None, image.header)
+    changed.header["qform_code"] = fields.get("qform_code", 0)
+    changed.header["sform_code"] = fields.get("sform_code", 1)
+    nib.save(changed, path)
+
+
+def messages(output: Path, level: str) -> dict[str, str]:
+    """Return what was found in the scans of a level, by scan."""
+    return {row["scan"]: row["found"] for row in rows_of(output) if row["level"] == level}
+
+
+def test_predict_warns_of_doubtful_scans_and_segments_them(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "in"
+    for name in ("fine", "no_codes", "metres", "two", "shifted"):
+        write_scan(folder / f"{name}.nii.gz")
+    edit_header(folder / "no_codes.nii.gz", sform_code=0)
+    edit_header(folder / "metres.nii.gz", xyzt_units=1)
+    image = nib.load(folder / "two.nii.gz")
+    image.set_sform(image.affine + np.eye(4, k=3) * 9, 2)
+    image.set_qform(image.get_qform(), 1)
+    nib.save(image, folder / "two.nii.gz")
+    image = nib.load(folder / "shifted.nii.gz")
+    nib.save(
+        nib.Nifti1Image(voxels(folder / "shifted.nii.gz") - 2000, image.affine),
+        image.get_filename(),
+    )
+    assert run_predict(model, folder, tmp_path / "out") == 0
+    assert len(names(tmp_path / "out")) == 5
+    assert messages(tmp_path / "out", "ok") == {"fine.nii.gz": "valid"}
+    found = messages(tmp_path / "out", "warning")
+    assert "neither sform nor qform" in found.pop("no_codes.nii.gz")
+    assert found.pop("metres.nii.gz") == "lengths in meter"
+    assert "two geometries" in found.pop("two.nii.gz")
+    assert "unlike those of the training scans: negative" in found.pop("shifted.nii.gz")
+    assert not found
+    printed = capsys.readouterr().err
+    assert "no_codes.nii.gz: warning: found: neither sform" in printed
+    assert "5 of 5 scans segmented, " in printed
+
+
+def test_predict_refuses_scans_without_a_correct_result(model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    for name in ("constant", "nan", "metres", "no_size"):
+        write_scan(folder / f"{name}.nii")
+    image = nib.load(folder / "nan.nii")
+    data = voxels(folder / "nan.nii").copy()
+    for name, value in (("constant", 7.0), ("nan", np.nan)):
+        data[:] = value
+        nib.save(nib.Nifti1Image(data, image.affine), folder / f"{name}.nii")
+    small = np.diag([0.001, 0.001, 0.001, 1]) @ image.affine
+    metres = nib.Nifti1Image(voxels(folder / "metres.nii").copy(), small)
+    metres.header.set_xyzt_units("meter")
+    nib.save(metres, folder / "metres.nii")
+    edit_header(folder / "no_size.nii", qform_code=1, sform_code=0)
+    content = bytearray((folder / "no_size.nii").read_bytes())
+    content[80:92] = bytes(12)  # voxel sizes
+    (folder / "no_size.nii").write_bytes(content)
+    write_scan(folder / "fine.nii")
+    with pytest.raises(HstfError, match="4 of 5 scans were not segmented") as caught:
+        predict(model, folder, tmp_path / "out", "cpu")
+    assert names(tmp_path / "out") == ["fine.nii"]
+    found = messages(tmp_path / "out", "error")
+    assert found["constant.nii"].startswith("a constant image: every voxel is 7")
+    assert "NaN or infinite" in found["nan.nii"]
+    assert found["metres.nii"].startswith("lengths in meter, and voxels of 0.0012")
+    assert found["no_size.nii"] == "voxel sizes 0 x 0 x 0 in the header (pixdim)"
+    assert "no_size.nii: error: found: voxel sizes" in str(caught.value)
+
+
+def test_predict_names_what_it_leaves_out(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "in"
+    elsewhere = tmp_path / "elsewhere"
+    write_scan(folder / "a.nii.gz")
+    write_scan(elsewhere / "b.nii.gz", 1)
+    (folder / "linked").symlink_to(elsewhere)
+    (folder / "again").symlink_to(elsewhere)
+    (folder / "up").symlink_to(folder)
+    (folder / "gone.nii.gz").symlink_to(tmp_path / "nowhere.nii.gz")
+    for name in ("slice.dcm", "scan.mnc", "notes.pdf", ".hidden.nii.gz"):
+        (folder / name).write_bytes(b"x")
+    assert run_predict(model, folder, tmp_path / "out") == 1
+    written = names(tmp_path / "out")
+    assert written[0] == "a.nii.gz"
+    assert written[1] in ("again/b.nii.gz", "linked/b.nii.gz")
+    assert len(written) == 2
+    printed = capsys.readouterr().err
+    left_out = [row["file"] for row in rows_of(tmp_path / "out") if row["level"] == "left out"]
+    for name in ("slice.dcm", "scan.mnc", "notes.pdf", "hidden", "up"):
+        assert name in " ".join(left_out)
+        assert name in printed
+    (problem,) = [row for row in rows_of(tmp_path / "out") if row["level"] == "error"]
+    assert problem["file"].endswith("gone.nii.gz")
+    assert "is missing" in problem["found"]
+    assert "Parts of the input cannot be read. All scans that were found are segmented." in printed
+
+
+def test_predict_reads_other_formats(model: Path, tmp_path: Path) -> None:
+    scan = nib.load(write_scan(tmp_path / "scan.nii.gz"))
+    data = np.asarray(scan.dataobj)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    nib.save(nib.MGHImage(data, scan.affine), folder / "a.mgz")
+    nib.save(nib.Nifti1Pair(data, scan.affine), folder / "b.hdr")
+    sitk.WriteImage(sitk.ReadImage(str(tmp_path / "scan.nii.gz")), str(folder / "c.mhd"))
+    predict(model, folder, tmp_path / "out", "cpu")
+    assert names(tmp_path / "out") == ["a.nii.gz", "b.nii.gz", "c.nii.gz"]
+    assert not messages(tmp_path / "out", "left out")
+    (expected,) = predict(model, tmp_path / "scan.nii.gz", tmp_path / "expected", "cpu")
+    for name in names(tmp_path / "out"):
+        same = voxels(tmp_path / "out" / name) == voxels(expected)
+        assert same.mean() > 0.999
+    (tmp_path / "link").symlink_to(folder)
+    assert len(predict(model, tmp_path / "link", tmp_path / "other", "cpu")) == 3
+    with pytest.raises(HstfError, match="contains no volume"):
+        predict(model, folder / "b.img", tmp_path / "img", "cpu")
+
+
+def test_predict_does_not_segment_segmentations(model: Path, tmp_path: Path) -> None:
+    write_scan(tmp_path / "in" / "a.nii.gz")
+    output = tmp_path / "in" / "sub" / "out"
+    for existing in ("refuse", "overwrite"):
+        predict(model, tmp_path / "in", output, "cpu", existing)
+    assert names(output) == ["a.nii.gz"]
+    predict(model, tmp_path / "in", tmp_path / "other", "cpu")
+    assert names(tmp_path / "other") == ["a.nii.gz"]
+    left_out = {row["file"]: row["found"] for row in rows_of(tmp_path / "other")}
+    assert left_out["sub/out (1 volumes)"] == "segmentations of hstf predict"
+
+
+def test_predict_keeps_the_rows_of_earlier_runs(model: Path, tmp_path: Path) -> None:
+    first = write_scan(tmp_path / "first" / "a.nii.gz")
+    second = write_scan(tmp_path / "second" / "b.nii.gz", 1)
+    output = tmp_path / "out"
+    predict(model, first, output, "cpu")
+    predict(model, second, output, "cpu")
+    assert [row["scan"] for row in rows_of(output)] == ["a.nii.gz", "b.nii.gz"]
+    predict(model, first, output, "cpu", "overwrite")
+    assert [row["scan"] for row in rows_of(output)] == ["b.nii.gz", "a.nii.gz"]
+    predict(model, first.parent, output, "cpu", "skip")
+    assert len(rows_of(output)) == 2
+
+
+# --- said before a scan is computed
+
+
+def refuse_to_compute(*_: object, **__: object) -> None:
+    raise AssertionError("a network was loaded")
+
+
+def test_predict_reports_unusable_folders_before_it_computes(
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(Predictor, "load", refuse_to_compute)
+    folder = tmp_path / "in"
+    write_scan(folder / "a.nii.gz")
+    (tmp_path / "file").touch()
+    assert run_predict(model, folder, tmp_path / "file" / "out") == 1
+    assert "could not be written" in capsys.readouterr().err
+    (tmp_path / "out" / "a.nii.gz").mkdir(parents=True)
+    assert run_predict(model, folder, tmp_path / "out", "--existing", "overwrite") == 1
+    assert "folders have the names of segmentations" in capsys.readouterr().err
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "predict.csv").write_text("my,notes\n1,2\n")
+    assert run_predict(model, folder, tmp_path / "notes") == 1
+    assert "is not a table of hstf predict" in capsys.readouterr().err
+    assert (tmp_path / "notes" / "predict.csv").read_text().startswith("my,notes")
+
+
+@pytest.mark.parametrize("place", ["in", "model"])
+def test_predict_reports_folders_that_cannot_be_read(
+    model: Path,
+    tmp_path: Path,
+    place: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_scan(tmp_path / "in" / "a.nii.gz")
+    closed = tmp_path / "in" if place == "in" else model
+    original = Path.is_file
+
+    def scandir(path: Path) -> object:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    def is_file(path: Path) -> bool:
+        return scandir(path) if path.parent == closed else original(path)  # type: ignore[return-value]
+
+    if place == "in":
+        monkeypatch.setattr("os.scandir", scandir)
+    else:
+        monkeypatch.setattr(Path, "is_file", is_file)
+    assert run_predict(model, tmp_path / "in", tmp_path / "out") == 1
+    assert "cannot be read (Permission denied)" in capsys.readouterr().err
+
+
+def test_predict_stops_if_a_segmentation_cannot_be_written(
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The disk is full: the next segmentations could not be written, either."""
+    for name in ("a.nii.gz", "b.nii.gz"):
+        write_scan(tmp_path / "in" / name)
+    tried = []
+
+    def fail(path: Path, *_: object) -> None:
+        tried.append(path.name)
+        raise HstfError(f"{path}: could not be written (No space left on device).")
+
+    monkeypatch.setattr("hstf.commands.predict.write_like", fail)
+    assert run_predict(model, tmp_path / "in", tmp_path / "out") == 1
+    assert tried == ["a.nii.gz"]
+    assert "No space left" in capsys.readouterr().err
