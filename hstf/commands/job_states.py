@@ -1,4 +1,4 @@
-"""The state of all jobs of an experiment, from the files in its folder alone.
+"""The state of all jobs of an experiment, from the files in its folder.
 
 Nothing is written, locked or asked from a scheduler. So it works while the workflow runs on this
 machine, on another one, or on a cluster.

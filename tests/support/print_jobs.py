@@ -1,4 +1,4 @@
-"""Print the jobs that Snakemake makes of the rules, as JSON: their inputs and outputs."""
+"""Print the jobs that Snakemake makes of the rules, as JSON: their inputs, outputs and logs."""
 
 import json
 import sys
@@ -19,5 +19,12 @@ with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
     workflow.dag().printrulegraph()  # builds the graph
     jobs = []
     for job in workflow._workflow.dag.jobs:
-        jobs.append({"inputs": list(map(str, job.input)), "outputs": list(map(str, job.output))})
+        jobs.append(
+            {
+                "inputs": list(map(str, job.input)),
+                "outputs": list(map(str, job.output)),
+                "logs": list(map(str, job.log)),
+                "benchmark": str(job.benchmark),
+            }
+        )
     print(json.dumps(jobs), file=sys.stderr)

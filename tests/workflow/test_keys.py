@@ -16,6 +16,7 @@ from hstf.config.load import load_config
 from hstf.experiment.job_inputs import sources_of
 from hstf.experiment.jobs import Job, Jobs
 from hstf.experiment.keys import Keys
+from hstf.experiment.last_run import benchmark_of, log_of
 from hstf.experiment.records import recorded
 from hstf.runtime.errors import HstfError
 from hstf.stages.report.stage import other_settings
@@ -53,7 +54,7 @@ def edit_sheet(workspace: Workspace, *pairs: tuple[str, str]) -> None:
 
 
 def files_of_rules(workspace: Workspace) -> dict[str, dict[str, set[str]]]:
-    """Return inputs and outputs of each job of Snakemake, by the name of its key file."""
+    """Return inputs, outputs and logs of each job of Snakemake, by the name of its key file."""
     command = [sys.executable, str(ROOT / "tests" / "support" / "print_jobs.py")]
     done = subprocess.run(command, cwd=workspace.folder, capture_output=True, text=True, check=True)
     jobs = {}
@@ -61,7 +62,11 @@ def files_of_rules(workspace: Workspace) -> dict[str, dict[str, set[str]]]:
         keys = [path for path in job["inputs"] if "/keys/" in path]
         if keys:
             inputs = set(job["inputs"]) - set(keys)
-            jobs[Path(keys[0]).name] = {"inputs": inputs, "outputs": set(job["outputs"])}
+            jobs[Path(keys[0]).name] = {
+                "inputs": inputs,
+                "outputs": set(job["outputs"]),
+                "logs": {*job["logs"], job["benchmark"]},
+            }
     return jobs
 
 
@@ -73,6 +78,8 @@ def test_jobs_name_the_files_of_the_rules(experiment: Workspace) -> None:
         for job in jobs.all():
             found = rules.pop(jobs.key(job).name)
             assert set(map(str, jobs.outputs(job))) == found["outputs"], job
+            logs = {jobs.root(job) / log_of(job.name), jobs.root(job) / benchmark_of(job.name)}
+            assert set(map(str, logs)) == found["logs"], job
             named = {str(source.path) for source in sources_of(jobs, job)}
             for earlier in jobs.before(job):
                 files = set(map(str, jobs.outputs(earlier)))

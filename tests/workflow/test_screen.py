@@ -1,0 +1,31 @@
+"""What a run of the workflow shows on the screen."""
+
+from support.fast_workflow import shared_server
+from support.workspace import ROOT, Workspace
+
+NOISE = ("CalledProcessError", "Snakemake version", "Reason:", "input: ", "Select jobs")
+
+
+def output_of_check(experiment: Workspace, *arguments: str) -> str:
+    """Run the stage ``check``, which must fail, because the scans are a few bytes."""
+    words = ["--snakefile", str(ROOT / "Snakefile"), "--configfile", "config.yaml", "--cores", "2"]
+    (experiment.folder / "results" / "few" / "check.csv").unlink(missing_ok=True)
+    done = shared_server().snakemake(experiment.folder, *words, *arguments, "check")
+    assert done.returncode == 1
+    return done.stdout
+
+
+def test_failed_job_ends_with_its_own_message(experiment: Workspace) -> None:
+    """Not with the command of a shell and the paths of all scans."""
+    text = output_of_check(experiment)
+    assert "Error in rule check (checking all scans):\n    hstf check: " in text
+    assert "case_000" in text
+    assert "The same as a table: results/few/check_failed.csv" in text
+    assert text.rstrip().endswith("start the same command again: it continues.")
+    assert not [noise for noise in NOISE if noise in text]
+
+
+def test_verbose_run_shows_all_messages_of_snakemake(experiment: Workspace) -> None:
+    text = output_of_check(experiment, "--verbose")
+    assert "CalledProcessError" in text
+    assert "Snakemake version" in text
