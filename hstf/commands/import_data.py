@@ -13,12 +13,13 @@ from typing import cast, get_args
 
 from hstf.config.experiment import Modality
 from hstf.config.load import load_config
-from hstf.datasets.importers.advice import ways_out
+from hstf.datasets.importers.advice import suitable_kinds, ways_out
 from hstf.datasets.importers.dataset import DataSet, FoundCase, Labels, Note
 from hstf.datasets.importers.extract import extract, needs_extraction
 from hstf.datasets.importers.headers import find_label_maps, label_values, read_grids
 from hstf.datasets.importers.options import Options
 from hstf.datasets.importers.registry import find_importer
+from hstf.datasets.importers.slicer import segment_names
 from hstf.datasets.importers.split import (
     Request,
     assign,
@@ -48,15 +49,17 @@ def run(args: argparse.Namespace) -> int:
         _check_output(args)
     dataset = _find(args)
     grids = read_grids(dataset)
-    if not args.accept_few_values:
-        find_label_maps(dataset)
     if args.dry_run:
         show_pairs(dataset, args.folder)
     _handle_problems(dataset, args)
     if args.split:
         _apply_groups(dataset, args.split)
     volumes = {name: grid.voxel_volume for name, grid in grids.items()}
-    splits = assign(dataset, _request(args), volumes)
+    try:
+        splits = assign(dataset, _request(args), volumes)
+    except HstfError as error:
+        questions = [f"\nQuestion: {question}" for question in dataset.questions]
+        raise HstfError(f"{error}{''.join(questions)}") from error
     labelled = {name for name, split in splits.items() if split is Split.LABELLED}
     sizes = measure(dataset, labelled)
     labels = _labels(dataset, labelled)
@@ -104,6 +107,14 @@ def _find(args: argparse.Namespace) -> DataSet:
         dataset = find_importer(args.kind)(args.folder, options)
     except HstfError as error:
         raise HstfError(f"{error}\n{ways_out(args.folder, args.kind)}".rstrip()) from error
+    if args.kind == "folder":
+        for kind in suitable_kinds(args.folder, dataset, args.kind):
+            dataset.questions.append(
+                f"Names look like those of {kind}. Does hstf import {kind} suit? It knows more"
+                " about the data set, for instance its classes."
+            )
+    if not args.accept_few_values:
+        find_label_maps(dataset)
     if not dataset.has_labels and not dataset.problems:
         raise HstfError(
             f"{args.folder}: {len(dataset.cases)} images, but no label: 0 labelled patients,"
@@ -283,4 +294,5 @@ def _labels(dataset: DataSet, labelled: Collection[str]) -> Labels:
     for case in dataset.cases:
         if case.label is not None and case.case_id in labelled:
             paths.append(case.label)
-    return dataset.labels(label_values(paths))
+    values = label_values(paths)
+    return segment_names(paths) or dataset.labels(values)

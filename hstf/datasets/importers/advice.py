@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hstf.datasets.importers.classify import classify
+from hstf.datasets.importers.dataset import DataSet
 from hstf.datasets.importers.matching import File
 from hstf.datasets.importers.names import IMAGE_WORDS, LABEL_WORDS
 from hstf.datasets.importers.selection import Selection
@@ -36,7 +37,7 @@ def ways_out(folder: Path, kind: str) -> str:
     if not volumes:
         lines.append("  no volume")
     lines.append(f"Nearest rule: {_nearest_rule(files)}")
-    for other in _other_kinds(folder, relative, kind):
+    for other in _suitable_kinds(folder, relative, kind):
         lines.append(f"Names look like those of another kind: hstf import {other} {folder}")
     lines += [
         "Other ways:",
@@ -49,7 +50,7 @@ def ways_out(folder: Path, kind: str) -> str:
 
 
 def _patterns(paths: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """Return groups of paths that differ only in numbers, the largest first."""
+    """Return groups of paths that differ only in numbers, the most frequent first."""
     groups: dict[str, list[str]] = {}
     for path in paths:
         groups.setdefault(re.sub(r"\d+", "#", path), []).append(path)
@@ -85,12 +86,22 @@ def _nearest_rule(files: Sequence[File]) -> str:
     )
 
 
-def _other_kinds(folder: Path, paths: Sequence[str], kind: str) -> list[str]:
-    """Return other kinds that most names suit."""
+def suitable_kinds(folder: Path, dataset: DataSet, kind: str) -> list[str]:
+    """Return other kinds that the names of the files of ``dataset`` suit."""
+    paths = []
+    for case in dataset.cases:
+        files = [image.path for image in case.images.values()]
+        for path in [*files, *case.label_files]:
+            paths.append(path.relative_to(folder).as_posix())
+    return _suitable_kinds(folder, paths, kind)
+
+
+def _suitable_kinds(folder: Path, paths: Sequence[str], kind: str) -> list[str]:
+    """Return other kinds that many names suit."""
     found = []
     for other, pattern in OTHER_KINDS.items():
         suitable = sum(re.match(pattern, path) is not None for path in paths)
-        if other != kind and suitable * 2 > len(paths):
+        if other != kind and suitable * 4 > len(paths):
             found.append(other)
     if "nnunet" in found and not (folder / "dataset.json").is_file():
         found.remove("nnunet")

@@ -201,18 +201,21 @@ def _choose(files: Sequence[File], key: str, value: str) -> list[File]:
     Files without the entity are kept in sessions where no other file has the value, so that
     ``run=1`` keeps the scan of a session without runs.
     """
-    if not any(file.entities.get(key, "none") == value for file in files):
+    having = {_kind(file) for file in files if file.entities.get(key, "none") == value}
+    if not having:
         return list(files)
-    having = {
-        (file.session, file.suffix) for file in files if file.entities.get(key, "none") == value
-    }
     kept = []
     for file in files:
         found = file.entities.get(key, "none")
-        without = found == "none" and (file.session, file.suffix) not in having
+        without = found == "none" and _kind(file) not in having
         if found == value or without:
             kept.append(file)
     return kept
+
+
+def _kind(file: File) -> tuple[str, str]:
+    """Return the session of a file, and for images their suffix: each is another modality."""
+    return file.session, "" if file.suffix in LABEL_SUFFIXES else file.suffix
 
 
 def _leave_out_derivatives(
@@ -285,7 +288,7 @@ def _of_run(
 
 
 def _advise(first: File, second: File) -> str:
-    """Return an example of a filter that tells two files apart."""
+    """Return an example of a filter that distinguishes two files."""
     for key in [*second.entities, *first.entities]:
         if first.entities.get(key) != second.entities.get(key):
             return f"{key}={first.entities.get(key, 'none')}"

@@ -35,7 +35,7 @@ def label_values_of_scan(path: Path) -> list[int]:
         if _compresses_like_a_scan(path, image.shape, image.get_data_dtype().itemsize):
             return []
         if is_nifti(path):
-            middle = np.asanyarray(image.dataobj[..., image.shape[2] // 2, ...])
+            middle = np.asanyarray(image.dataobj[:, :, image.shape[2] // 2])
             if np.unique(middle).size > MANY_VALUES:
                 return []
         data = read_image(path).data

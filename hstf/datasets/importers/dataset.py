@@ -18,7 +18,7 @@ MAXIMUM_REASONS = 20
 """Number of files or folders that the message about a folder without volumes lists."""
 MODALITY_PATTERNS: dict[Modality, str] = {
     "ct": r"ct|cbct|cta",
-    "pet": r"pet|suv|fdg|psma",
+    "pet": r"pet|pt|suv|fdg|psma",
     "us": r"us|ultrasound|tus|abus",
     "mr": r".*(mr|t1|t2|flair|adc|dwi|dce|swi|lge|bssfp|cine).*|pdw?|hbv",
 }

@@ -1,6 +1,6 @@
 """Any folder: images and labels are recognised and matched by their names.
 
-Images and labels are told apart by words in the names of folders and files (``images``, ``mask``,
+Images and labels are distinguished by words in the names of folders and files (``images``, ``mask``,
 ``_seg`` …), by ``--images`` and ``--labels``, or, where names show nothing, by their voxels. Labels
 are then matched to images, see :mod:`hstf.datasets.importers.matching`. Several labels of an image
 are masks of its structures. Cases without a label are unlabelled.
@@ -50,9 +50,9 @@ from hstf.runtime.errors import HstfError
 AIR_BELOW = -500.0
 """Only CT images have values below this one: air is -1000 HU."""
 SAMPLES = 2
-"""Number of files of each name that are read to tell images and labels apart."""
+"""Number of files of each name that are read to distinguish images and labels."""
 MAXIMUM_NAMES = 12
-"""Number of different names up to which files are told apart by their voxels."""
+"""Number of different names up to which files are distinguished by their voxels."""
 IMAGE_OF_OTHERS = "--images GLOB and --labels GLOB choose them"
 
 
@@ -82,7 +82,7 @@ def find(folder: Path, options: Options) -> DataSet:
         rule = f"{count} of {len(labels)} labels matched by {matching.comparison.rule}"
         dataset.rules.append(Note("pairs", rule))
     _record_unmatched(dataset, scans, matching)
-    names = _case_names(scans, matching, options)
+    names = _case_names(dataset, scans, matching, options)
     _add_cases(dataset, scans, names, options)
     assign_structures(dataset, scans, names, options)
     assign_patients(dataset, options)
@@ -220,7 +220,7 @@ def _add_image(
 ) -> None:
     key: tuple[object, ...] = (file.split_folder, file.folders, file.name.lower())
     if options.match:
-        key = case_of(options.match, file.path)
+        key = case_of(options.match, file)
         if not key:
             dataset.add_problem(file.path, f"--match {options.match!r} does not match its path")
             return
@@ -236,7 +236,7 @@ def _add_image(
 
 
 def _long_name(file: File) -> str:
-    """Return the name of a file with its folders, unless the name alone shows the case."""
+    """Return the name of a file with its folders, unless its own name shows the case."""
     if role_words(file.name) and file.folders:
         return "_".join(file.folders)
     return file.name or "_".join(file.folders)
@@ -260,19 +260,23 @@ def _record_unmatched(
 
 
 def _case_names(
+    dataset: DataSet,
     scans: Sequence[Scan],
     matching: Matching,
     options: Options,
 ) -> list[str]:
     """Return the name of each case."""
     if options.match:
-        return ["_".join(case_of(options.match, scan.first.path)) for scan in scans]
+        return ["_".join(case_of(options.match, scan.first)) for scan in scans]
     files = [scan.first for scan in scans]
     names = [file.name for file in files]
     distinct = {name.lower() for name in names}
     if matching.comparison.by_folder or "" in distinct or len(distinct) * 2 <= len(files):
         names = _names_with_folders(files)
     if _restarts(files, names):
+        dataset.rules.append(
+            Note("names", "occur again in folders of other splits: taken as different patients")
+        )
         pairs = zip(files, names, strict=True)
         names = [f"{file.split_folder}_{name}".strip("_") for file, name in pairs]
     return names

@@ -193,17 +193,17 @@ def _with_folder(key: Key) -> Key:
 
 def _by_pattern(pattern: str) -> Comparison:
     def key(file: File) -> Tokens:
-        return case_of(pattern, file.path)
+        return case_of(pattern, file)
 
     return Comparison(f"--match {pattern!r}", key, key, can_contain=False)
 
 
-def case_of(pattern: str, path: Path) -> Tokens:
-    """Return the groups of ``pattern`` in a path; empty if it does not match.
+def case_of(pattern: str, file: File) -> Tokens:
+    """Return the groups of ``pattern`` in the path below the data set; empty if there are none.
 
     The group ``case`` is preferred if there is one.
     """
-    found = re.search(pattern, path.as_posix(), re.IGNORECASE)
+    found = re.search(pattern, "/".join([*file.parts, file.path.name]), re.IGNORECASE)
     if found is None:
         return NO_KEY
     named = found.groupdict()

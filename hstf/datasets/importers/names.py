@@ -103,12 +103,12 @@ WEAK_IMAGE_WORDS = (
 LABELLED_WORDS = ("train", "training", "tr", "labelled", "labeled", "annotated")
 UNLABELLED_WORDS = ("un", "unlabelled", "unlabeled", "unlab", "unannotated", "unsupervised")
 TEST_WORDS = ("test", "testing", "ts", "tst", "holdout")
-VALIDATION_WORDS = ("val", "valid", "validation", "dev")
+VALIDATION_WORDS = ("val", "va", "valid", "validation", "dev")
 
 NEGATED = re.compile(r"(?:un|non?|without)[-_ ]?(?:label|annot)", re.IGNORECASE)
 NUMBERED = re.compile(r"(?<![a-z])label+ed[-_ ]?cases?", re.IGNORECASE)
 """``FLARE22_LabeledCase50`` is a folder of cases, although its name has a number."""
-TOKEN = re.compile(r"\d+|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_A-Za-z]+")
+TOKEN = re.compile(r"\d+|[A-Z]+s?(?![a-z])|[A-Z]?[a-z]+|[^\W\d_A-Za-z]+")
 
 Tokens = tuple[str, ...]
 """Words and numbers of a name in lower case: ``label0003`` is ``label`` and ``0003``."""

@@ -1,4 +1,4 @@
-"""Which cases show one patient, as far as names of files tell, and questions about it.
+"""Which cases show one patient, as far as names of files show, and questions about it.
 
 A patient in two splits makes test scores too high, so that the rule is shown, and doubtful results
 are questioned. The column ``group`` of a case sheet always wins.
@@ -27,6 +27,7 @@ MAXIMUM_SCANS = 12
 """A patient with more scans is unlikely: the part of the name is rather that of a site."""
 MAXIMUM_SHARED = 8
 """Names that share their first part are questioned up to this number of scans."""
+SMALL_NUMBER = 1000
 EXAMPLES = 3
 ADVICE = (
     "--patient REGEX names the part that is the patient; --patient '' makes each scan a patient"
@@ -162,12 +163,23 @@ def _ask(dataset: DataSet, single: Sequence[str], options: Options) -> None:
         return
     shared = _shared_names(single, lambda tokens: tokens[:-1])
     if not shared and not options.site:
-        shared = _shared_names(single, lambda tokens: tokens[1:])
+        shared = _shared_names(single, _without_first)
     if shared:
         dataset.questions.append(
             f"Do {' and '.join(shared)} show one patient? Their names are alike, but each scan is"
             f" taken as a patient of its own. {ADVICE}."
         )
+
+
+def _without_first(tokens: Tokens) -> Tokens:
+    """Return the name without its first part, unless a small number follows it.
+
+    Numbers that start again, as in ``rome_01`` and ``oslo_01``, are no sign of a patient.
+    """
+    rest = tokens[1:]
+    if len(rest) == 1 and rest[0].isdigit() and int(rest[0]) < SMALL_NUMBER:
+        return ()
+    return rest
 
 
 def _shared_names(names: Sequence[str], rest_of: Rest) -> list[str]:
@@ -181,7 +193,7 @@ def _shared_names(names: Sequence[str], rest_of: Rest) -> list[str]:
     for name in names:
         tokens = tokens_of(name)
         rest = rest_of(tokens)
-        if not rest:
+        if not any(token.isdigit() for token in rest):
             continue
         members[rest].append(name)
         parts[_difference(tokens, rest)] += 1

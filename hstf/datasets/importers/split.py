@@ -87,9 +87,12 @@ def assign(
         else:
             splits[case.case_id] = Split.UNLABELLED
     if len(labelled) < 2:
+        tests = sum(split is Split.TEST for split in splits.values())
+        with_label = sum(case.has_label for case in dataset.cases)
         raise HstfError(
             f"{len(labelled)} labelled patients, expected at least 2, because the warm-up uses"
-            " cross-validation."
+            f" cross-validation. {with_label} of {len(dataset.cases)} cases have a label, and"
+            f" {tests} are test cases."
         )
     return splits
 

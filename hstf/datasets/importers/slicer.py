@@ -1,0 +1,65 @@
+"""Names of segments in segmentations of 3D Slicer (``.seg.nrrd``)."""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from hstf.datasets.importers.dataset import Labels, plain_name
+from hstf.runtime.errors import join_problems
+
+ENDING = ".seg.nrrd"
+MAXIMUM_HEADER_BYTES = 1 << 20
+KEY = re.compile(r"(Segment\d+)_(Name|LabelValue):=(.*)")
+
+
+def segment_names(labels: Sequence[Path]) -> Labels | None:
+    """Return the classes that all ``labels`` name; ``None`` if they are no segmentations of Slicer.
+
+    Raises:
+        HstfError: if a segment has another value in another file. Slicer numbers segments in the
+            order in which they were made.
+    """
+    if not labels or not all(path.name.lower().endswith(ENDING) for path in labels):
+        return None
+    values: dict[str, dict[int, Path]] = defaultdict(dict)
+    for path in labels:
+        for name, value in _read_segments(path).items():
+            values[name].setdefault(value, path)
+    if not values:
+        return None
+    names = {value: name for name, found in values.items() for value in found}
+    problems = []
+    for name, found in values.items():
+        if len(found) > 1:
+            places = [f"{value} in {path.name}" for value, path in found.items()]
+            problems.append(f"{name} is {' and '.join(places)}")
+    for name, found in values.items():
+        for value in found:
+            if names[value] != name:
+                problems.append(f"{value} is {name} in {found[value].name}, and {names[value]}")
+    if problems:
+        raise join_problems(
+            "segments have different values in different files. Export them from 3D Slicer with a"
+            " color table (Segmentations, Export to files), or write label maps with equal values.",
+            problems,
+        )
+    ordered = {names[value]: value for value in sorted(names)}
+    return Labels({"background": 0} | ordered)
+
+
+def _read_segments(path: Path) -> dict[str, int]:
+    """Return the value of each segment in the header of a file."""
+    with path.open("rb") as stream:
+        header = stream.read(MAXIMUM_HEADER_BYTES).partition(b"\n\n")[0]
+    fields: dict[str, dict[str, str]] = defaultdict(dict)
+    for line in header.decode("utf-8", errors="replace").splitlines():
+        found = KEY.fullmatch(line.strip())
+        if found:
+            fields[found[1]][found[2]] = found[3].strip()
+    segments = {}
+    for segment in fields.values():
+        value = segment.get("LabelValue", "")
+        if segment.get("Name") and value.isdigit():
+            segments[plain_name(segment["Name"])] = int(value)
+    return segments
