@@ -181,33 +181,3 @@ def geometry_distance(
     pairs = [(affines[0], other) for other in image_affines]
     pairs += [(other, image_affines[0]) for other in affines[1:]]
     return min(corner_distance(first, second, shape) for first, second in pairs)
-
-
-def geometry_mismatch(
-    shape: Sequence[int],
-    affine: np.ndarray,
-    image_shape: Sequence[int],
-    image_affine: np.ndarray,
-    tolerance_mm: float,
-) -> str | None:
-    """Describe how the voxels of a file differ in shape or position from those of an image.
-
-    Args:
-        shape: shape of the file.
-        affine: affine of the file, ``(4, 4)``.
-        image_shape: shape of the image.
-        image_affine: affine of the image, ``(4, 4)``.
-        tolerance_mm: maximum distance (mm) of the corners.
-
-    Returns:
-        The rest of a sentence that starts with the name of the file; None if the voxels match.
-    """
-    if tuple(shape) != tuple(image_shape):
-        return f"has shape {tuple(shape)}, the image {tuple(image_shape)}"
-    distance = corner_distance(affine, image_affine, shape)
-    if distance > tolerance_mm:
-        return (
-            f"has an affine that puts corner voxels up to {distance:.4g} mm away from"
-            " those of the image"
-        )
-    return None

@@ -10,7 +10,9 @@ from nibabel.orientations import aff2axcodes
 
 from hstf.config.experiment import Config
 from hstf.experiment.cases import Case
+from hstf.imaging.guards import header_issues
 from hstf.imaging.label_values import IGNORED, class_indices
+from hstf.imaging.scan import scan_header
 from hstf.imaging.volumes import Volume, blank_volume, grid_mismatch, read_label
 from hstf.runtime.errors import HstfError
 
@@ -58,7 +60,8 @@ def examine_corrected_label(
     tolerance = config.check.affine_tolerance_mm
     mismatch = grid_mismatch(label, image, tolerance)
     if mismatch:
-        advice = _axes_advice(label, image.data.shape, image.affine)
+        axes = _axes_advice(label, image.data.shape, image.affine)
+        advice = axes or _header_advice(path)
         problems.append(
             f"{path}: {mismatch}, {case.images[0]}.{advice}"
             " Save the correction with the geometry of the image"
@@ -74,6 +77,15 @@ def examine_corrected_label(
     corrected = class_indices(label.data, config, path)
     automatic = class_indices(read_label(pseudo_label).data, config, pseudo_label)
     return _compare(corrected, automatic, config.class_names)
+
+
+def _header_advice(path: Path) -> str:
+    """Return a sentence if something is wrong or doubtful in the header of a label."""
+    scan = scan_header(path)
+    if scan.problem:
+        return ""
+    found = [issue.found for issue in header_issues(scan, label=True)]
+    return f" Its header has {'; '.join(found)}." if found else ""
 
 
 def _axes_advice(label: Volume, shape: tuple[int, ...], affine: np.ndarray) -> str:

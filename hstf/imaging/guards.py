@@ -80,7 +80,7 @@ def image_issues(scan: Scan, kind: str) -> list[Issue]:
     """
     if scan.problem:
         return [unreadable(scan)]
-    return [*header_issues(scan), *_second_geometry_issues(scan), *content_issues(scan, kind)]
+    return [*header_issues(scan), *content_issues(scan, kind)]
 
 
 def unreadable(scan: Scan) -> Issue:
@@ -95,8 +95,14 @@ def unreadable(scan: Scan) -> Issue:
 # --- header
 
 
-def header_issues(scan: Scan) -> Iterator[Issue]:
-    """Yield the issues in the header of an image or label that can be read."""
+def header_issues(scan: Scan, label: bool = False) -> Iterator[Issue]:
+    """Yield the issues in the header of a file that can be read.
+
+    Args:
+        scan: what :func:`hstf.imaging.scan.scan_header` or ``scan_file`` has read.
+        label: whether the file is a label. A label may have two geometries: its voxels are compared
+            with those of its image.
+    """
     yield from _spacing_issues(scan)
     yield from _unit_issues(scan)
     if not scan.has_orientation:
@@ -119,6 +125,8 @@ def header_issues(scan: Scan) -> Iterator[Issue]:
             f"only the voxels of shape {numbers(scan.shape)}",
             "Check the shape in the header.",
         )
+    if not label:
+        yield from _second_geometry_issues(scan)
 
 
 def _is_default_geometry(scan: Scan) -> bool:
@@ -127,9 +135,12 @@ def _is_default_geometry(scan: Scan) -> bool:
     return scan.has_spacing and bool(np.array_equal(absolute, np.eye(4)))
 
 
+def _has_positive_sizes(scan: Scan) -> bool:
+    return all(0 < size < np.inf for size in scan.pixdim)
+
+
 def _spacing_issues(scan: Scan) -> Iterator[Issue]:
-    is_positive = all(0 < size < np.inf for size in scan.pixdim)
-    if not is_positive:
+    if not _has_positive_sizes(scan):
         found = f"voxel sizes {numbers(scan.pixdim)} in the header (pixdim)"
         expected = "positive voxel sizes"
         if scan.has_spacing:
@@ -201,7 +212,7 @@ def spacing_issues(scan: Scan, planned: Spacing) -> Iterator[Issue]:
 
 def _second_geometry_issues(scan: Scan) -> Iterator[Issue]:
     """Find an sform and a qform that place the voxels in different positions."""
-    if not scan.second_affine:
+    if not scan.second_affine or not _has_positive_sizes(scan):
         return
     second = scan.matrices[1]
     distance = corner_distance(scan.matrix, second, scan.shape)

@@ -6,7 +6,6 @@ import pytest
 from hstf.imaging.affines import (
     affine_problem,
     corner_distance,
-    geometry_mismatch,
     orientation_of,
     ras_spacing,
     shear_degrees,
@@ -98,15 +97,3 @@ def test_to_ras_reorders_and_flips_axes() -> None:
 def test_corner_distance_is_the_maximum_over_all_corners() -> None:
     longer = np.diag([1.0, 1.0, 1.1, 1.0])
     assert corner_distance(np.eye(4), longer, (5, 6, 11)) == pytest.approx(1.0)
-
-
-def test_geometry_mismatch_describes_shape_and_position() -> None:
-    moved = np.eye(4)
-    moved[0, 3] = 2
-    shape = (4, 5, 6)
-    assert geometry_mismatch(shape, moved, shape, np.eye(4), tolerance_mm=2.5) is None
-    problem = geometry_mismatch(shape, moved, shape, np.eye(4), tolerance_mm=1.0)
-    assert problem is not None
-    assert "up to 2 mm away" in problem
-    problem = geometry_mismatch((4, 5, 7), moved, shape, np.eye(4), tolerance_mm=2.5)
-    assert problem == "has shape (4, 5, 7), the image (4, 5, 6)"

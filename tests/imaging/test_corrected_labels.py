@@ -109,6 +109,18 @@ def test_examine_accepts_either_geometry_of_the_image(tmp_path: Path, used: str)
     assert examine_corrected_label(config, case, path, tmp_path / "pseudo.nii.gz") == Findings()
 
 
+def test_examine_names_what_is_doubtful_in_the_header(tmp_path: Path) -> None:
+    examine(tmp_path, pseudo_label(), np.diag([0.001, 0.001, 0.001, 1]))
+    label = nib.load(tmp_path / "corrected.nii.gz")
+    label.header.set_xyzt_units("meter")
+    nib.save(label, tmp_path / "corrected.nii.gz")
+    case = Case("a", (str(tmp_path / "image.nii.gz"),), None, Split.UNLABELLED, "a", "")
+    config = Config.model_validate({"labels": VALUES})
+    path = tmp_path / "corrected.nii.gz"
+    (problem,) = examine_corrected_label(config, case, path, None).problems
+    assert "Its header has lengths in meter, and voxels of 0.001 x" in problem
+
+
 def test_examine_compares_nothing_that_is_confirmed(tmp_path: Path) -> None:
     examine(tmp_path, np.zeros(SHAPE, np.uint8))
     image = str(tmp_path / "image.nii.gz")

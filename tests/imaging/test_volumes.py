@@ -17,6 +17,7 @@ from support.volume_files import LAS, OBLIQUE, SHAPE, read_damaged, save_nifti, 
 
 from hstf.imaging.scan import scan_file
 from hstf.imaging.volumes import (
+    grid_mismatch,
     open_any,
     open_nifti,
     read_image,
@@ -347,3 +348,30 @@ def test_read_image_survives_random_damage_of_a_gzip_file(
     length = data.draw(st.integers(1, len(content)))
     (folder / "packed.nii.gz").write_bytes(content[:length])
     read_damaged(folder / "packed.nii.gz")
+
+
+def test_grid_mismatch_describes_shape_and_position(tmp_path: Path) -> None:
+    image = read_image(save_nifti(tmp_path / "a.nii", voxels(), LAS, qform_code=1, sform_code=1))
+    moved = LAS + 2 * np.eye(4, k=3)
+    label = read_image(save_nifti(tmp_path / "b.nii", voxels(), moved, sform_code=1))
+    assert grid_mismatch(label, image, tolerance_mm=2.5) is None
+    assert "up to 2 mm away" in str(grid_mismatch(label, image, tolerance_mm=1.0))
+    label = read_image(save_nifti(tmp_path / "c.nii", voxels()[1:], LAS))
+    assert "has shape (6, 6, 5), the image (7, 6, 5)" in str(grid_mismatch(label, image, 2.5))
+
+
+def test_grid_mismatch_accepts_either_geometry(tmp_path: Path) -> None:
+    """What one file uses may be any geometry of the other; two unused ones do not count."""
+    two = nib.Nifti1Image(voxels(), LAS)
+    two.set_qform(LAS + 5 * np.eye(4, k=3), 1)
+    two.set_sform(LAS, 2)
+    nib.save(two, tmp_path / "two.nii")
+    image = read_image(tmp_path / "two.nii")
+    for affine in (LAS, two.get_qform()):
+        label = read_image(save_nifti(tmp_path / "a.nii", voxels(), affine, sform_code=1))
+        assert grid_mismatch(label, image, tolerance_mm=0.01) is None
+        assert grid_mismatch(image, label, tolerance_mm=0.01) is None
+    two.set_sform(LAS + 9 * np.eye(4, k=3), 2)
+    nib.save(two, tmp_path / "other.nii")
+    other = read_image(tmp_path / "other.nii")
+    assert grid_mismatch(other, image, tolerance_mm=0.01) is not None

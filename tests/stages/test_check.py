@@ -307,6 +307,36 @@ def test_check_finds_ct_without_the_offset_of_hounsfield_units(data: Data) -> No
     assert not [finding for finding in findings if "1024 above" in finding.found]
 
 
+def test_check_finds_scans_unlike_the_others(
+    data: Data, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(4):
+        data.rows.append(data.rows[2] | {"case_id": f"q{number}", "label": ""})
+        data.rows[-1]["image"] = f"q{number}.nii.gz"
+        data.image(f"q{number}.nii.gz", data.scan(20 + number))
+    data.image("p5.nii.gz", (data.scan(5) / 1000).astype(np.float32))  # a test case
+    data.image("q3.nii.gz", data.scan(23) - 400)
+    message = data.warnings(capsys)
+    assert "2 warnings" in message
+    assert "p5.nii.gz: found: intensities unlike those of the training scans: a narrower" in message
+    assert "q3.nii.gz: found: intensities unlike those of the training scans: negative" in message
+
+
+def test_check_shows_a_warning_about_many_files_once(
+    data: Data, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(6):
+        image = nib.load(data.folder / f"p{number}.nii.gz")
+        image.header.set_xyzt_units("meter")
+        nib.save(image, image.get_filename())
+    message = data.warnings(capsys)
+    assert "0 errors and 6 warnings" in message
+    assert message.count("lengths in meter") == 1
+    assert "warning: 6 files (" in message and "and more): found: lengths in meter" in message
+    rows = read_csv(Layout.of(data.config()).check)
+    assert [row["found"] for row in rows].count("lengths in meter") == 6
+
+
 def test_check_finds_classes_without_scribbles(
     data: Data, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,11 +9,17 @@ import numpy as np
 from hstf.config.experiment import Config
 from hstf.experiment.cases import Case, CaseSheet, Split
 from hstf.imaging.affines import geometry_distance
-from hstf.imaging.guards import header_issues, image_issues, unreadable
+from hstf.imaging.guards import Issue, header_issues, image_issues, unreadable
 from hstf.imaging.intensity import HU_OFFSET, lacks_hu_offset
+from hstf.imaging.intensity_ranges import IntensityRange, range_issues
 from hstf.imaging.scan import MAXIMUM_INVALID_VALUES, Scan
 from hstf.runtime.errors import few, numbers
 from hstf.stages.check.findings import SHEET, Finding, Level, Scans, Source
+
+FEW_SCANS = 20
+"""Number of training scans up to which a scan is compared with the others without itself."""
+MINIMUM_OTHERS = 4
+"""Number of scans that a scan is compared with at least."""
 
 
 def sources(sheet: CaseSheet, config: Config) -> list[Source]:
@@ -45,7 +51,7 @@ def examine(sheet: CaseSheet, scans: Scans, config: Config) -> list[Finding]:
         *_duplicate_findings(scans, config),
         *_class_findings(scans, config),
         *_header_text_findings(scans),
-        *_offset_findings(scans, config),
+        *_intensity_findings(scans, config),
     ]
     by_case: dict[str, list[Source]] = defaultdict(list)
     for source, scan in scans.items():
@@ -85,7 +91,7 @@ def _file_findings(source: Source, scan: Scan, config: Config) -> Iterator[Findi
     elif scan.problem:
         yield source.of(unreadable(scan))
     else:
-        for issue in header_issues(scan):
+        for issue in header_issues(scan, label=True):
             yield source.of(issue)
         yield from _label_findings(source, scan, config)
 
@@ -231,22 +237,51 @@ def _header_text_findings(scans: Scans) -> Iterator[Finding]:
         )
 
 
-def _offset_findings(scans: Scans, config: Config) -> Iterator[Finding]:
-    """Find CT scans that are stored without the offset of Hounsfield units, unlike the others."""
+def _intensity_findings(scans: Scans, config: Config) -> Iterator[Finding]:
+    """Find scans whose intensities are unlike those of the other scans of their modality."""
     for name, kind in config.modalities.items():
-        sources = {}
+        images = {}
         for source, scan in scans.items():
-            if kind == "ct" and source.column == name and len(scan.percentiles) == 3:
-                sources[source.case.case_id] = source
-        percentiles = {case_id: scans[source].percentiles for case_id, source in sources.items()}
-        for case_id in lacks_hu_offset(percentiles):
-            yield sources[case_id].warning(
-                f"intensities about {HU_OFFSET:g} above those of the other scans (half of the"
-                f" voxels are below {percentiles[case_id][1]:g})",
-                "CT values in HU: air is -1000, water 0",
-                f"Subtract {HU_OFFSET:g}, or convert the file again from DICOM with its rescale"
-                " intercept.",
-            )
+            if source.column == name and not source.is_label and len(scan.percentiles) == 3:
+                images[source] = scan
+        shifted = list(_offset_findings(images)) if kind == "ct" else []
+        yield from shifted
+        files = {finding.file for finding in shifted}
+        for source, issue in _unlike_the_others(images, kind):
+            if str(source.path) not in files:
+                yield source.of(issue)
+
+
+def _offset_findings(images: Scans) -> Iterator[Finding]:
+    """Find CT scans that are stored without the offset of Hounsfield units, unlike the others."""
+    sources = {source.case.case_id: source for source in images}
+    percentiles = {source.case.case_id: scan.percentiles for source, scan in images.items()}
+    for case_id in lacks_hu_offset(percentiles):
+        yield sources[case_id].warning(
+            f"intensities about {HU_OFFSET:g} above those of the other scans (half of the"
+            f" voxels are below {percentiles[case_id][1]:g})",
+            "CT values in HU: air is -1000, water 0",
+            f"Subtract {HU_OFFSET:g}, or convert the file again from DICOM with its rescale"
+            " intercept.",
+        )
+
+
+def _unlike_the_others(images: Scans, kind: str) -> Iterator[tuple[Source, Issue]]:
+    """Compare each scan with the labelled and unlabelled ones, if there are some of them."""
+    training = [source for source in images if source.case.split is not Split.TEST]
+    bounds = _range_of(training, images)
+    for source, scan in images.items():
+        if len(training) <= FEW_SCANS:  # a single one would widen the range
+            bounds = _range_of([other for other in training if other is not source], images)
+        for issue in range_issues(scan, kind, bounds) if bounds else ():
+            yield source, issue
+
+
+def _range_of(sources: Sequence[Source], images: Scans) -> IntensityRange | None:
+    """Return the range of the intensities of scans; None if there are only a few."""
+    if len(sources) < MINIMUM_OTHERS:
+        return None
+    return IntensityRange.of([images[source].percentiles for source in sources])
 
 
 def _withheld_findings(config: Config) -> Iterator[Finding]:

@@ -5,19 +5,23 @@ check that they are valid.
 """
 
 import argparse
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import groupby
 from typing import Any
 
 from hstf.experiment.context import StageContext
 from hstf.experiment.tables import CHECK
 from hstf.imaging.scan import Scan
-from hstf.runtime.errors import HstfError, numbers
+from hstf.runtime.errors import HstfError, few, numbers
 from hstf.runtime.processes import worker_count
-from hstf.stages.check.findings import Finding, Level, Scans
+from hstf.stages.check.findings import SHEET, Finding, Level, Scans
 from hstf.stages.check.problems import examine, sources
 from hstf.stages.check.reading import scan_all
+
+MANY_FILES = 5
+"""Number of files up to which a warning is shown for each of them."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -53,17 +57,40 @@ def check(context: StageContext) -> list[Finding]:
 
 
 def report(findings: Sequence[Finding]) -> str:
-    """Return all errors and warnings as sentences, grouped by case."""
+    """Return all errors and warnings as sentences, grouped by case.
+
+    A warning about many files is one sentence; the table has a row for each of them.
+    """
     problems = [finding for finding in findings if finding.level is not Level.OK]
     errors = sum(finding.level is Level.ERROR for finding in problems)
     cases = {finding.case_id for finding in findings if finding.case_id}
     warnings = len(problems) - errors
     lines = [f"{errors} errors and {warnings} warnings in {len(cases)} cases."]
+    common = _common_warnings(problems)
+    if common:
+        lines.append("many files")
+    for finding, files in common.items():
+        all_files = replace(finding, file=f"{len(files)} files ({few(files)})")
+        lines.append(f"  - {all_files.sentence()}")
+    problems = [finding for finding in problems if _without_file(finding) not in common]
     for case_id, group in groupby(problems, key=lambda finding: finding.case_id):
         lines.append(case_id or "all cases")
         for finding in group:
             lines.append(f"  - {finding.sentence()}")
     return "\n".join(lines)
+
+
+def _common_warnings(problems: Iterable[Finding]) -> dict[Finding, list[str]]:
+    """Return warnings, without their file, that are the same for many files, and these files."""
+    files: dict[Finding, list[str]] = defaultdict(list)
+    for finding in problems:
+        if finding.level is Level.WARNING and finding.file != SHEET:
+            files[_without_file(finding)].append(finding.file)
+    return {finding: names for finding, names in files.items() if len(names) > MANY_FILES}
+
+
+def _without_file(finding: Finding) -> Finding:
+    return replace(finding, case_id="", file="")
 
 
 def _rows(findings: Iterable[Finding], scans: Scans) -> list[dict[str, Any]]:
