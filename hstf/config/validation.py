@@ -62,7 +62,31 @@ def _unknown_key(name: str, root: type[BaseModel], location: tuple[Any, ...]) ->
         return f"{name}: this key is now called {RENAMED[name]}."
     if name in REMOVED:
         return f"{name}: this key was removed: {REMOVED[name]}."
+    if len(location) == 1 and (path := _path_of_key(name, root)):
+        return f"{name}: unknown key.{_right_form(path)}"
     return f"{name}: unknown key.{_suggestion(root, location)}"
+
+
+def _path_of_key(name: str, root: type[BaseModel]) -> list[str]:
+    """Return section and key of ``warmup.steps``, ``warmup_steps`` and the like; empty if none."""
+    path = name.split(".")
+    if len(path) > 1:
+        is_known = all(path[k] in known_keys(root, path[:k]) for k in range(len(path)))
+        return path if is_known else []
+    for section in known_keys(root, []):
+        key = name.removeprefix(section).lstrip("_-")
+        if name.startswith(section) and key in known_keys(root, [section]):
+            return [section, key]
+    return []
+
+
+def _right_form(path: Iterable[str]) -> str:
+    """Return how a key of a section is written, in a file and on the command line."""
+    section, *keys = path
+    text = "VALUE"
+    for key in reversed(keys):
+        text = f"{{{key}: {text}}}"
+    return f" In a file, write '{section}: {text}'. After --config, write '{section}={text}'."
 
 
 def _suggestion(root: type[BaseModel], location: tuple[Any, ...]) -> str:

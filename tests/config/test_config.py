@@ -76,6 +76,22 @@ def test_merging_keeps_the_second_and_changes_neither(base: dict, over: dict) ->
 
 
 @pytest.mark.parametrize(
+    ("key", "form"),
+    [
+        ("warmup.steps", "'warmup={steps: VALUE}'"),
+        ("warmup_steps", "'warmup={steps: VALUE}'"),
+        ("warmup-steps", "'warmup={steps: VALUE}'"),
+        ("student.csc.every", "'student={csc: {every: VALUE}}'"),
+    ],
+)
+def test_key_outside_its_section_is_refused_with_the_form_that_works(key: str, form: str) -> None:
+    with pytest.raises(HstfError) as raised:
+        resolve_config({key: 100})
+    assert f"{key}: unknown key. In a file, write " in str(raised.value)
+    assert f"After --config, write {form}." in str(raised.value)
+
+
+@pytest.mark.parametrize(
     ("raw", "message"),
     [
         ({"rouns": 3}, "rouns: unknown key. Did you mean 'rounds'?"),
