@@ -13,7 +13,7 @@ RARE = 5
 OFFSET_TOLERANCE = 0.25
 """Distance of CT values from those of the other scans, as a fraction of their range."""
 SCALE_TOLERANCE = 10.0
-"""Ratio of the range of a scan to that of the other scans."""
+"""Ratio of the range of a scan to that of the other scans, which may differ among themselves."""
 NEGATIVE = 0.1
 """Fraction of the range that may be negative if the other scans have no negative values."""
 POSITION_TOLERANCE = 0.3
@@ -109,9 +109,12 @@ def _ct_reason(scan: Scan, others: IntensityRange) -> str:
 def _other_reason(scan: Scan, others: IntensityRange) -> str:
     lower, median, upper = scan.percentiles
     width = upper - lower
-    if width > SCALE_TOLERANCE * others.width[1]:
+    narrowest, widest = others.width
+    # Scans whose units differ more than usual say that units do not matter.
+    tolerance = max(SCALE_TOLERANCE, widest / narrowest) if narrowest > 0 else np.inf
+    if width > tolerance * widest:
         return "a wider range"
-    if width < others.width[0] / SCALE_TOLERANCE:
+    if width < narrowest / tolerance:
         return "a narrower range"
     if others.lower[0] >= -NEGATIVE * others.width[0] and lower < -NEGATIVE * width:
         return "negative values"

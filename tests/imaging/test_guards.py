@@ -226,6 +226,8 @@ MR_SCANS = [(3, 200, 900), (10, 500, 2400), (0, 100, 500)]
         ("mr", MR_SCANS, (-2.0, 0.0, 2.5), "a narrower range"),
         ("mr", MR_SCANS, (0, 30_000, 60_000), "a wider range"),
         ("mr", MR_SCANS, (0, 950, 1000), "another distribution"),
+        ("mr", [*MR_SCANS, (0, 0.2, 1.0)], (0, 0.002, 0.01), ""),
+        ("mr", [*MR_SCANS, (0, 0, 0)], (0, 20_000, 50_000), ""),
         ("pet", [(0, 1, 8)], (0, 5000, 30_000), "a wider range"),
         ("mask", MR_SCANS, (1, 1, 1), ""),
     ],
