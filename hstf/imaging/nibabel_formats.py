@@ -1,9 +1,11 @@
 """Open FreeSurfer volumes (.mgz, .mgh) and NIfTI or Analyze pairs (.hdr and .img) as NIfTI."""
 
 from pathlib import Path
+from typing import cast
 
 import nibabel as nib
 import numpy as np
+from nibabel.spatialimages import SpatialImage
 
 from hstf.runtime.voxel_files import voxel_file
 
@@ -22,7 +24,7 @@ def open_other(path: Path) -> nib.Nifti1Image:
     voxels = voxel_file(path)
     if voxels is not None and voxels.parent != path.parent:
         path = path.resolve()  # a link: nibabel looks for the voxels beside it
-    image = nib.load(path, mmap=False)
+    image = cast(SpatialImage, nib.load(path, mmap=False))
     if isinstance(image, nib.Nifti1Pair):
         return _nifti_of_pair(image)
     converted = nib.Nifti1Image(image.dataobj, image.affine, dtype=image.get_data_dtype())

@@ -18,6 +18,7 @@ from typing import BinaryIO, cast
 
 import nibabel as nib
 import numpy as np
+from nibabel.filebasedimages import FileBasedImage
 
 from hstf.imaging.affines import (
     affine_problem,
@@ -147,7 +148,7 @@ def open_any(path: Path) -> nib.Nifti1Image:
     return image
 
 
-def _open_format(path: Path) -> nib.Nifti1Image:
+def _open_format(path: Path) -> FileBasedImage:
     if is_nifti(path):
         return nib.load(path, mmap=False)
     return open_itk(path) if suffix_of(path) in READERS else open_other(path)
