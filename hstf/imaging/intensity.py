@@ -180,7 +180,7 @@ def normalise(
 
 def has_spread(mean: float, std: float) -> bool:
     """Return whether values differ by more than rounding. Their unit does not matter."""
-    return std > MINIMUM_STD * abs(mean) and np.float32(std) > 0
+    return std > MINIMUM_STD * abs(mean) and float(np.float32(std)) > 0
 
 
 def lacks_hu_offset(percentiles: Mapping[str, Sequence[float]]) -> list[str]:
