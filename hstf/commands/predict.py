@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 
 Existing = Literal["refuse", "skip", "overwrite"]
 """What to do if a segmentation already exists."""
+EXPORT_AGAIN = (
+    "An earlier version exported it, so scans are not compared with the training scans. Export the"
+    " model again."
+)
 WRITE_SECONDS = 10.0
 """Time after which ``predict.csv`` is written again during a long run."""
 LEFT_OUT = "left out"
@@ -91,6 +95,10 @@ def predict(
     scans = select_scans(found.scans, output, existing)
     report = Report.open(output, source)
     report.leave_out(found)
+    if not model.intensities:
+        report.warn(
+            model_folder, "the model has no intensities of its training scans", EXPORT_AGAIN
+        )
     if scans:
         _print(f"scans to segment: {len(scans)} ({_formats(scans)})")
     for folder in {output, *((output / scan.name).parent for scan in scans)}:
@@ -143,7 +151,7 @@ def _examine(model: ExportedModel, scan: Scan, report: "Report") -> None:
     for (path, kind), name in zip(_kinds(model, scan), model.modalities, strict=True):
         facts = scan_file(path, label=False)
         issues = image_issues(facts, kind)
-        if not facts.problem:
+        if not any(issue.level is Level.ERROR for issue in issues):
             issues += spacing_issues(facts, model.plan.spacing)
             if name in model.intensities:
                 issues += range_issues(facts, kind, model.intensities[name])
@@ -191,6 +199,8 @@ class Report:
     """Rows by scan; empty for what was left out."""
     problems: list[str] = field(default_factory=list)
     """Why scans were not segmented."""
+    digests: dict[Path, str] = field(default_factory=dict)
+    """SHA-256 of the files."""
     failed: set[str] = field(default_factory=set)
     """Names of the scans that were not segmented."""
     written: float = field(default_factory=time.monotonic)
@@ -223,8 +233,15 @@ class Report:
             self._row("", Level.ERROR, what, why)
             self._problem(f"{what}: {why}")
 
+    def warn(self, path: Path, found: str, what_to_do: str) -> None:
+        """Report a warning about all scans."""
+        row = self._row("", Level.WARNING, str(path), found)
+        row["what_to_do"] = what_to_do
+        _print(f"{path}: warning: {found}. {what_to_do}")
+
     def add(self, scan: Scan, path: Path, sha256: str, issues: Iterable[Issue]) -> None:
         """Report the issues of a file of a scan."""
+        self.digests[path] = sha256
         for issue in issues:
             row = self._row(self._name(scan), issue.level, str(path), issue.found)
             row["expected"] = issue.expected
@@ -250,7 +267,8 @@ class Report:
         """Report that a scan was segmented."""
         name = self._name(scan)
         if not self.rows[name]:
-            self._row(name, Level.OK, str(scan.images[0]), "valid")
+            row = self._row(name, Level.OK, str(scan.images[0]), "valid")
+            row["sha256"] = self.digests.get(scan.images[0], "")
         for row in self.rows[name]:
             row["segmentation"] = scan.name
 

@@ -1,5 +1,6 @@
 """``hstf predict``: names, geometry and label values of segmentations, and invalid input."""
 
+import json
 import re
 from pathlib import Path
 
@@ -19,8 +20,10 @@ from hstf.experiment.tables import PREDICT
 from hstf.imaging.components import connected_components
 from hstf.imaging.geometry import Geometry
 from hstf.imaging.volumes import read_image
+from hstf.method.exported_model import write_digests
 from hstf.method.inference import Predictor
 from hstf.runtime.errors import HstfError
+from hstf.runtime.files import sha256_file
 from hstf.stages.evaluate.cases import load_predictor
 from hstf.stages.export import export
 
@@ -364,6 +367,9 @@ def test_predict_warns_of_doubtful_scans_and_segments_them(
     assert run_predict(model, folder, tmp_path / "out") == 0
     assert len(names(tmp_path / "out")) == 5
     assert messages(tmp_path / "out", "ok") == {"fine.nii.gz": "valid"}
+    (row,) = [row for row in rows_of(tmp_path / "out") if row["scan"] == "fine.nii.gz"]
+    assert row["segmentation"] == "fine.nii.gz"
+    assert row["sha256"] == sha256_file(folder / "fine.nii.gz")
     found = messages(tmp_path / "out", "warning")
     assert "neither sform nor qform" in found.pop("no_codes.nii.gz")
     assert found.pop("metres.nii.gz") == "lengths in meter"
@@ -464,6 +470,18 @@ def test_predict_does_not_segment_segmentations(model: Path, tmp_path: Path) -> 
     assert names(tmp_path / "other") == ["a.nii.gz"]
     left_out = {row["file"]: row["found"] for row in rows_of(tmp_path / "other")}
     assert left_out["sub/out (1 volumes)"] == "segmentations of hstf predict"
+
+
+def test_predict_says_that_an_old_model_has_no_intensities(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = json.loads((model / "model.json").read_text())
+    del content["intensities"]
+    (model / "model.json").write_text(json.dumps(content | {"format": 3}))
+    write_digests(model)
+    assert run_predict(model, write_scan(tmp_path / "a.nii.gz"), tmp_path / "out") == 0
+    assert "the model has no intensities of its training scans" in capsys.readouterr().err
+    assert [row["level"] for row in rows_of(tmp_path / "out")] == ["warning", "ok"]
 
 
 def test_predict_keeps_the_rows_of_earlier_runs(model: Path, tmp_path: Path) -> None:

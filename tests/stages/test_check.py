@@ -10,6 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from support.check_files import AFFINE, SHAPE, Data
 from support.stages import check
 
@@ -461,6 +462,21 @@ def test_check_does_not_read_unchanged_files_again(
     assert "1 files read, 11 unchanged" in capsys.readouterr().out
     assert "only 0 (background), 9 (liver)" in data.errors(labels={"liver": 9})  # from the cache
     assert "0 files read, 12 unchanged" in capsys.readouterr().out
+
+
+def test_check_reads_voxels_in_another_file_again(
+    data: Data, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = sitk.ReadImage(str(data.folder / "p0.nii.gz"))
+    sitk.WriteImage(image, str(data.folder / "p0.mhd"))
+    data.rows[0]["image"] = "p0.mhd"
+    assert "0 errors and 0 warnings" in data.warnings(capsys)
+    content = bytearray((data.folder / "p0.raw").read_bytes())
+    content[0] ^= 1
+    (data.folder / "p0.raw").write_bytes(content)
+    assert "1 files read, 11 unchanged" in data.warnings(capsys)
+    (data.folder / "p0.raw").unlink()
+    assert "it must name one file with the voxels" in data.errors()
 
 
 @pytest.mark.parametrize(
