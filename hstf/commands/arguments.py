@@ -497,8 +497,8 @@ def _add_import_names(parser: argparse.ArgumentParser) -> None:
         type=_pattern,
         default=PATIENT,
         metavar="REGEX",
-        help="folder: the first group of this pattern in the name of a case is the patient; an"
-        " empty pattern makes each scan a patient",
+        help="folder, nnunet, msd: the first group of this pattern in the name of a case is the"
+        " patient; an empty pattern makes each scan a patient",
     )
     parser.add_argument(
         "--site",

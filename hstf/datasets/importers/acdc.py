@@ -19,6 +19,7 @@ from hstf.datasets.importers.dataset import (
     FoundCase,
     Image,
     Labels,
+    Note,
     find_volumes,
 )
 from hstf.datasets.importers.options import Options
@@ -72,6 +73,7 @@ def find(folder: Path, options: Options) -> DataSet:
             stratum=info.get("Group", ""),
         )
         dataset.add(case)
+    dataset.rules.append(Note("patients", "the number in patient001_frame01"))
     _find_missing_frames(dataset, images)
     return dataset
 

@@ -26,9 +26,9 @@ from hstf.datasets.importers.dataset import (
     column_names,
     find_volumes,
     modality_of,
+    numbered_classes,
     plain_name,
 )
-from hstf.datasets.importers.folder import numbered_classes
 from hstf.datasets.importers.options import Options
 from hstf.datasets.importers.structures import assign_masks
 from hstf.imaging.volumes import stem

@@ -23,9 +23,10 @@ from hstf.datasets.importers.dataset import (
     FoundCase,
     Image,
     Labels,
+    Note,
     find_volumes,
+    numbered_classes,
 )
-from hstf.datasets.importers.folder import numbered_classes
 from hstf.datasets.importers.options import Options
 from hstf.imaging.volumes import stem
 from hstf.runtime.errors import HstfError
@@ -73,6 +74,9 @@ def find(folder: Path, options: Options) -> DataSet:
         dataset.labels = partial(name_labels, recent=columns is NEW)
     for case, files in cases.items():
         _add(dataset, case, files, columns)
+    dataset.rules.append(
+        Note("patients", "names without the time point: BraTS-GLI-00001-000 → BraTS-GLI-00001")
+    )
     return dataset
 
 

@@ -228,6 +228,14 @@ def modality_of(name: str) -> Modality:
     return "other"
 
 
+def numbered_classes(values: set[int]) -> Labels:
+    """Return classes ``class_<value>`` for ``values`` whose meaning is unknown."""
+    classes = {"background": 0}
+    for value in sorted(values - {0}):
+        classes[f"class_{value}"] = value
+    return Labels(classes)
+
+
 def read_description(folder: Path) -> dict:
     """Read ``dataset.json`` of ``folder``.
 

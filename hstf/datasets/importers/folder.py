@@ -1,13 +1,13 @@
 """Any folder: images and labels are recognised and matched by their names.
 
-Images and labels are distinguished by words in the names of folders and files (``images``, ``mask``,
-``_seg`` …), by ``--images`` and ``--labels``, or, where names show nothing, by their voxels. Labels
-are then matched to images, see :mod:`hstf.datasets.importers.matching`. Several labels of an image
-are masks of its structures. Cases without a label are unlabelled.
+Images and labels are distinguished by words in the names of folders and files (``images``,
+``mask``, ``_seg`` …), by ``--images`` and ``--labels``, or, where names show nothing, by their
+voxels. Labels are then matched to images, see :mod:`hstf.datasets.importers.matching`. Several
+labels of an image are masks of its structures. Cases without a label are unlabelled.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from hstf.datasets.importers.dataset import (
     Note,
     find_volumes,
     modality_of,
-    natural,
+    numbered_classes,
     plain_name,
 )
 from hstf.datasets.importers.matching import (
@@ -85,7 +85,10 @@ def find(folder: Path, options: Options) -> DataSet:
     names = _case_names(dataset, scans, matching, options)
     _add_cases(dataset, scans, names, options)
     assign_structures(dataset, scans, names, options)
-    assign_patients(dataset, options)
+    folders = {}
+    for scan, name in zip(scans, names, strict=True):
+        folders[plain_name(name)] = scan.first.folders
+    assign_patients(dataset, options, folders)
     _leave_out_unlabelled_tests(dataset)
     _name_modalities(dataset, scans, options)
     return dataset
@@ -375,14 +378,6 @@ def _name_modalities(
         dataset.modalities["image"] = _guess_modality(dataset)
 
 
-def numbered_classes(values: set[int]) -> Labels:
-    """Return classes ``class_<value>`` for ``values`` whose meaning is unknown."""
-    classes = {"background": 0}
-    for value in sorted(values - {0}):
-        classes[f"class_{value}"] = value
-    return Labels(classes)
-
-
 def _guess_modality(dataset: DataSet) -> Modality:
     """Return CT if the first images have values as low as air, and MR otherwise."""
     minimum = min(scan_file(case.first_path, label=False).minimum for case in dataset.cases[:3])
@@ -392,8 +387,3 @@ def _guess_modality(dataset: DataSet) -> Modality:
         " Known modalities are mr, ct, pet, us, mask and other."
     )
     return modality
-
-
-def sorted_names(names: Mapping[str, object]) -> list[str]:
-    """Return ``names`` in natural order."""
-    return sorted(names, key=natural)

@@ -13,6 +13,7 @@ import numpy as np
 
 from hstf.datasets.importers.contents import label_values_of_scan
 from hstf.datasets.importers.dataset import DataSet, FoundCase
+from hstf.datasets.importers.slicer import crop_advice
 from hstf.imaging.affines import spacing_of
 from hstf.imaging.guards import MASK, Level, header_issues
 from hstf.imaging.scan import scan_file, scan_header
@@ -157,7 +158,7 @@ def _check_shape(
     if shape != grid.shape:
         raise HstfError(
             f"{path}: has shape {shape}, but {case.first_path.name} has {grid.shape};"
-            " all files of a case must have the same grid."
+            f" all files of a case must have the same grid.{crop_advice(path)}"
         )
 
 

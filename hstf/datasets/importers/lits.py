@@ -12,6 +12,7 @@ from hstf.datasets.importers.dataset import (
     FoundCase,
     Image,
     Labels,
+    Note,
     find_volumes,
 )
 from hstf.datasets.importers.options import Options
@@ -61,6 +62,7 @@ def find(folder: Path, options: Options) -> DataSet:
                 official=Split.TEST if name.startswith("test") and label is not None else None,
             )
             dataset.add(case)
+    dataset.rules.append(Note("patients", "each scan is taken as a patient of its own"))
     return dataset
 
 

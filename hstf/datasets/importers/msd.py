@@ -20,6 +20,7 @@ from hstf.datasets.importers.dataset import (
     read_description,
 )
 from hstf.datasets.importers.options import Options
+from hstf.datasets.importers.patients import assign_patients
 from hstf.imaging.volumes import stem
 from hstf.runtime.errors import HstfError
 
@@ -47,6 +48,7 @@ def find(folder: Path, options: Options) -> DataSet:
     used: set[Path] = set()
     for entry in _entries(description, source):
         used.update(_add(dataset, folder, entry, columns))
+    assign_patients(dataset, options, {})
     unused = [path for path in volumes if path.resolve() not in used]
     _record_unused(dataset, folder, unused)
     return dataset

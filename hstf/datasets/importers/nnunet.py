@@ -28,6 +28,7 @@ from hstf.datasets.importers.dataset import (
 )
 from hstf.datasets.importers.names import read_folder_name
 from hstf.datasets.importers.options import Options
+from hstf.datasets.importers.patients import assign_patients
 from hstf.experiment.cases import Split
 from hstf.imaging.volumes import SUFFIXES, stem
 from hstf.runtime.errors import HstfError
@@ -63,6 +64,7 @@ def find(folder: Path, options: Options) -> DataSet:
     used: set[Path] = set()
     for part in _parts(folder):
         used.update(_add_part(dataset, folder, part, volumes, columns))
+    assign_patients(dataset, options, {})
     others = [path for path in volumes if path not in used]
     if others:
         dataset.leave_out(

@@ -9,19 +9,46 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
-from hstf.datasets.importers.dataset import DataSet, Note
+from hstf.datasets.importers.dataset import DataSet, Note, plain_name
 from hstf.datasets.importers.names import Tokens, tokens_of
 from hstf.datasets.importers.options import PATIENT, Options
 from hstf.experiment.cases import Split
 
 TIME_POINT = re.compile(
-    r"baseline|base|bl|follow|followup|fu|fup|pre|post|preop|postop|prior|current|retest"
-    r"|(?:visit|vis|tp|timepoint|time|day|week|wk|month|mon|year|yr|ses|session|exam|scan|study"
-    r"|series|date|fu|fup|followup|follow|rep|acq|run|frame|phase)\d*"
-    r"|[mvdwy]\d{1,3}|t0|(?:19|20)\d{6}|ed|es|arterial|venous|portal|delayed|native|nativ",
+    r"baseline|base|bl|follow|pre|post|preop|postop|prior|current|retest|t0"
+    r"|(?:followup|fu|fup|visit|vis|tp|timepoint|day|week|wk|month|mon|year|yr|ses|session)\d*"
+    r"|ed|es|arterial|venous|portal|delayed|native|nativ",
     re.IGNORECASE,
 )
-"""A part of a name that shows when a scan was made, or which of a patient's scans it is."""
+"""A part of a name that shows when a scan was made."""
+WEAK_TIME_POINT = re.compile(
+    r"(?:time|exam|scan|study|series|date|rep|acq|run|frame|phase)\d*|[mvdwy]\d{1,3}",
+    re.IGNORECASE,
+)
+"""The same, if the rest of the name has a number that may be that of the patient."""
+DATE = re.compile(r"(?<!\d)(?:19|20)\d\d([-_.]?)\d\d\1\d\d(?!\d)")
+SITE_WORDS = (
+    "site",
+    "center",
+    "centre",
+    "hospital",
+    "clinic",
+    "scanner",
+    "vendor",
+    "batch",
+    "fold",
+    "part",
+    "set",
+    "group",
+    "cohort",
+    "institution",
+    "dataset",
+    "task",
+    "dept",
+    "department",
+    "ward",
+)
+"""A folder with such a word in its name is not that of a patient."""
 SEPARATOR = re.compile(r"[-_. ]+")
 MAXIMUM_SCANS = 12
 """A patient with more scans is unlikely: the part of the name is rather that of a site."""
@@ -36,19 +63,36 @@ ADVICE = (
 Rest = Callable[[Tokens], Tokens]
 
 
-def assign_patients(dataset: DataSet, options: Options) -> None:
-    """Set the patient of each case, and record the rule and questions."""
+def assign_patients(
+    dataset: DataSet,
+    options: Options,
+    folders: Mapping[str, Sequence[str]],
+) -> None:
+    """Set the patient of each case, and record the rule and questions.
+
+    Args:
+        dataset: the cases.
+        options: may have a pattern of the user.
+        folders: names of the folders of each case, by the name of the case.
+    """
     cases = dataset.cases
     if len(cases) < 2:
         return
-    by_pattern = {case.case_id: options.patient_of(case.case_id) for case in cases}
-    groups = {case_id: patient for case_id, patient in by_pattern.items() if patient}
+    groups = {}
+    for case in cases:
+        path = "_".join([*folders.get(case.case_id, ()), case.case_id])
+        patient = options.patient_of(case.case_id) or options.patient_of(path)
+        if patient:
+            groups[case.case_id] = patient
     if options.patient == PATIENT:
-        rest = [case.case_id for case in cases if case.case_id not in groups]
-        times = _by_time_point(rest)
         _add_rule(dataset, "words such as patient, sub and pat", groups)
+        rest = [case.case_id for case in cases if case.case_id not in groups]
+        by_folder = _by_folder(rest, folders)
+        _add_rule(dataset, "the folder", by_folder)
+        rest = [case_id for case_id in rest if case_id not in by_folder]
+        times = _by_time_point(rest)
         _add_rule(dataset, "time points in names", times)
-        groups |= times
+        groups |= by_folder | times
     else:
         _add_rule(dataset, f"--patient {options.patient!r}", groups)
     dataset.cases = [
@@ -85,6 +129,36 @@ def _some(names: Sequence[str]) -> str:
     return text if len(names) <= EXAMPLES else f"{text} …"
 
 
+def _by_folder(
+    names: Sequence[str],
+    folders: Mapping[str, Sequence[str]],
+) -> dict[str, str]:
+    """Return the patient of scans that share a folder whose name has a number, such as P12."""
+    members: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        members[_patient_folder(folders.get(name, ()))].append(name)
+    members.pop("", None)
+    sizes = [len(scans) for scans in members.values()]
+    if len(sizes) < 2 or max(sizes) > MAXIMUM_SCANS:
+        return {}
+    found = {}
+    for folder, scans in members.items():
+        if len(scans) > 1:
+            found.update(dict.fromkeys(scans, folder))
+    return found
+
+
+def _patient_folder(folders: Sequence[str]) -> str:
+    """Return the folder that may be that of a patient, or ``""``."""
+    for folder in folders:
+        tokens = tokens_of(folder)
+        has_number = any(token.isdigit() for token in tokens)
+        is_date = DATE.search(folder) is not None
+        if has_number and not is_date and not set(tokens) & set(SITE_WORDS):
+            return plain_name(folder)
+    return ""
+
+
 def _by_time_point(names: Sequence[str]) -> dict[str, str]:
     """Return the patient of names that differ in a time point only, such as 001_baseline."""
     members: dict[str, list[str]] = defaultdict(list)
@@ -111,19 +185,37 @@ def _by_time_point(names: Sequence[str]) -> dict[str, str]:
 
 
 def _without_time_point(name: str) -> str:
-    parts = SEPARATOR.split(name)
+    parts = [part for part in SEPARATOR.split(DATE.sub("", name)) if part]
+    strict = _kept_parts(parts, TIME_POINT, skip_first=False)
+    loose = _kept_parts(strict, WEAK_TIME_POINT, skip_first=True)
+    if any(char.isdigit() for part in loose for char in part):
+        return "_".join(loose)
+    return "_".join(strict)
+
+
+def _kept_parts(
+    parts: Sequence[str],
+    pattern: re.Pattern[str],
+    skip_first: bool,
+) -> list[str]:
+    """Return the parts of a name that are no time point.
+
+    Args:
+        parts: parts of the name.
+        pattern: what a time point looks like.
+        skip_first: whether the first part is always kept.
+    """
     kept = []
     previous = False
-    for part in parts:
-        is_time = TIME_POINT.fullmatch(part) is not None or (
-            previous and part.lower() in ("up", "op")
-        )
+    for position, part in enumerate(parts):
+        is_time = pattern.fullmatch(part) is not None and not (skip_first and position == 0)
+        is_time = is_time or (previous and part.lower() in ("up", "op"))
         # The number of a time point may be a part of its own: visit_2.
         is_number = previous and part.isdigit() and len(part) < 3
         if not is_time and not is_number:
             kept.append(part)
         previous = is_time
-    return "_".join(kept) if any(char.isalnum() for part in kept for char in part) else ""
+    return kept
 
 
 def _separate_splits(dataset: DataSet) -> None:

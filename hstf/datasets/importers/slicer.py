@@ -48,6 +48,16 @@ def segment_names(labels: Sequence[Path]) -> Labels | None:
     return Labels({"background": 0} | ordered)
 
 
+def crop_advice(path: Path) -> str:
+    """Return what to do with a segmentation of Slicer that covers only a part of its scan."""
+    if not path.name.lower().endswith(ENDING):
+        return ""
+    return (
+        " 3D Slicer crops segmentations if 'Crop to minimum size' is on: turn it off, or export the"
+        " segmentation as a label map with the scan as the reference volume."
+    )
+
+
 def _read_segments(path: Path) -> dict[str, int]:
     """Return the value of each segment in the header of a file."""
     with path.open("rb") as stream:

@@ -8,6 +8,7 @@ import dataclasses
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from hstf.datasets.importers.dataset import (
     Labels,
     Note,
     natural,
+    numbered_classes,
     plain_name,
 )
 from hstf.datasets.importers.headers import map_files
@@ -68,7 +70,7 @@ def assign_structures(
 ) -> None:
     """Set the masks of all cases if images have several labels, each of another structure."""
     if all(len(scan.labels) < 2 for scan in scans):
-        _ask_about_names(dataset, scans)
+        _read_names(dataset, scans, options)
         return
     by_case: dict[str, dict[str, Path]] = {}
     for scan, name in zip(scans, names, strict=True):
@@ -112,12 +114,28 @@ def assign_masks(
         _note_missing(dataset, by_case, classes)
 
 
-def _ask_about_names(dataset: DataSet, scans: Sequence[Scan]) -> None:
-    """Ask whether labels with different names, one for each image, show the same structures."""
+def _single_class(name: str, values: set[int]) -> Labels:
+    """Return the class of labels that are called ``name``, if they have only one."""
+    foreground = sorted(values - {0})
+    if len(foreground) == 1:
+        return Labels({"background": 0, name: foreground[0]})
+    return numbered_classes(values)
+
+
+def _read_names(dataset: DataSet, scans: Sequence[Scan], options: Options) -> None:
+    """Read what the names of labels show, if each image has one.
+
+    A word that all labels have is the name of the class. If words differ, the user is asked
+    whether the labels show the same structures.
+    """
     names = Counter[str]()
     for scan in scans:
         for label in scan.labels:
-            names[structure_name(label, scan.first).lower()] += 1
+            names[structure_name(label, scan.first)] += 1
+    if len(names) == 1 and not options.labels:
+        name = next(iter(names))
+        if name.isalpha() and not ANNOTATOR.fullmatch(name):
+            dataset.labels = partial(_single_class, name)
     if 2 <= len(names) <= sum(names.values()) / 2:
         found = [f"{name or 'no further word'} ({count})" for name, count in names.most_common()]
         dataset.questions.append(

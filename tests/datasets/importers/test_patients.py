@@ -1,12 +1,12 @@
 """Patients that names show: the rule is stated, and doubtful results are questioned."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from support.folder_files import numbered, write, write_pairs
-from support.import_files import imported, run_import
+from support.folder_files import found, numbered, write, write_pairs
+from support.import_files import U, imported, run_import, splits
 
 from hstf.datasets.importers.dataset import DataSet, FoundCase, Image
 from hstf.datasets.importers.options import PATIENT, Options
@@ -19,7 +19,7 @@ def grouped(names: Sequence[str], options: Options | None = None) -> DataSet:
     dataset = DataSet("", {}, lambda values: None)  # type: ignore[arg-type,return-value]
     for name in names:
         dataset.add(FoundCase(name, {"image": Image(Path(name))}))
-    assign_patients(dataset, options or Options())
+    assign_patients(dataset, options or Options(), {})
     return dataset
 
 
@@ -42,6 +42,9 @@ def expand(pattern: str, count: int = 4) -> list[str]:
         ("P{}_m0", "P{}_m12"),
         ("tp1_P{}", "tp2_P{}"),
         ("P{}_20200131", "P{}_20210204"),
+        ("P{}_2020-01-31_ct", "P{}_2021-02-04_ct"),
+        ("P{}_scan1", "P{}_scan2"),
+        ("smith{}_pre_op", "smith{}_post_op"),
         ("patient{}_frame01", "patient{}_frame12"),
         ("sub-{}_ses-a_T1w", "sub-{}_ses-b_T1w"),
         ("ward_pat{}", "ward_pat{}_late"),
@@ -59,7 +62,17 @@ def test_assign_patients_joins_the_scans_of_a_patient(first: str, second: str) -
 
 @pytest.mark.parametrize(
     "pattern",
-    ["dept1_scan{}", "case_{}", "adapt{}", "rupt{}_a", "study_scan{}", "img000{}", "script{}"],
+    [
+        "M0{}_scanA",
+        "ABC_V0{}",
+        "dept1_scan{}",
+        "case_{}",
+        "adapt{}",
+        "rupt{}_a",
+        "study_scan{}",
+        "img000{}",
+        "script{}",
+    ],
 )
 def test_assign_patients_keeps_other_names_apart(pattern: str) -> None:
     names = expand(pattern)
@@ -113,7 +126,7 @@ def test_assign_patients_questions_a_patient_in_two_splits() -> None:
     dataset = DataSet("", {}, lambda values: None)  # type: ignore[arg-type,return-value]
     for name, split in (("pat1_a", None), ("pat1_b", Split.TEST), ("pat2_a", None)):
         dataset.add(FoundCase(name, {"image": Image(Path(name))}, official=split))
-    assign_patients(dataset, Options())
+    assign_patients(dataset, Options(), {})
     assert "1 patients occur among the test cases and elsewhere: pat1" in dataset.questions[0]
 
 
@@ -172,6 +185,30 @@ def test_import_keeps_the_group_of_a_sheet(
     assert "3 scans have the group of sheet.csv" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("images/P{}/10{}{}.nii.gz", {"P1", "P2"}),
+        ("images/batch7/P{}/10{}{}.nii.gz", {"P1", "P2"}),
+        ("P{}/2020-0{}-0{}/images/scan.nii.gz", {"P1", "P2"}),
+        ("images/pat0{}/10{}{}.nii.gz", {"pat01", "pat02"}),
+        ("site{}/images/10{}{}.nii.gz", {"1011", "1012", "1021", "1022"}),
+    ],
+)
+def test_find_takes_the_folder_of_a_patient(
+    path: str,
+    expected: set[str],
+    tmp_path: Path,
+) -> None:
+    for patient in (1, 2):
+        for number in (1, 2):
+            image = path.format(patient, patient, number)
+            write(tmp_path / image, "image")
+            write(tmp_path / image.replace("images", "labels"), "label")
+    dataset = found(tmp_path)
+    assert {case.patient for case in dataset.cases} == expected
+
+
 def test_import_takes_a_folder_of_a_patient_with_several_scans_as_one_patient(
     workplace: Path,
 ) -> None:
@@ -181,3 +218,31 @@ def test_import_takes_a_folder_of_a_patient_with_several_scans_as_one_patient(
             write(Path(f"d/P{number}/{name}_seg.nii.gz"), "label")
     config = imported("folder", Path("d"))
     assert {case.group for case in read_cases(config).cases} == {"P1", "P2", "P3"}
+
+
+def test_import_nnunet_joins_the_frames_of_a_patient(
+    phantoms: Callable[..., Path],
+    workplace: Path,
+) -> None:
+    shutil.copytree(phantoms("nnunet"), "d")
+    for path in Path("d").rglob("phantom_00[01]*"):
+        number = path.name[10]
+        path.rename(path.with_name(path.name.replace(f"00{number}", f"001_frame0{number}")))
+    config = imported("nnunet", Path("d"), "--patient", r"(phantom_\d+)")
+    groups = {case.case_id: case.group for case in read_cases(config).cases}
+    assert groups["phantom_001_frame00"] == groups["phantom_001_frame01"] == "phantom_001"
+
+
+def test_import_nnunet_reads_images_without_labels(
+    phantoms: Callable[..., Path],
+    workplace: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Folders such as imagesUn, which nnU-Net itself does not have, hold unlabelled images."""
+    shutil.copytree(phantoms("nnunet"), "d")
+    before = splits(imported("nnunet", Path("d")))
+    write(Path("d/imagesUn/u_1_0000.nii.gz"), "image")
+    write(Path("d/elsewhere/u_2_0000.nii.gz"), "image")
+    after = splits(imported("nnunet", Path("d"), "--force"))
+    assert after[U] == before[U] + 1
+    assert "1 volumes, for example elsewhere/u_2_0000.nii.gz" in capsys.readouterr().out

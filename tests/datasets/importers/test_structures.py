@@ -169,3 +169,24 @@ def test_find_refuses_too_many_structures(
     write_masks(tmp_path)
     with pytest.raises(HstfError, match="2 structures, at most 1 are possible"):
         find(tmp_path, Options())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("liver", "1", {"background": 0, "liver": 1}),
+        ("liver", "2", {"background": 0, "liver": 1}),
+        ("organs", "label", {"background": 0, "class_1": 1, "class_2": 2}),
+        ("final", "1", {"background": 0, "class_1": 1}),
+    ],
+)
+def test_import_names_a_single_class_after_its_file(
+    name: str,
+    content: str,
+    expected: dict[str, int],
+    workplace: Path,
+) -> None:
+    for number in (1, 2, 3):
+        write(Path(f"d/c{number}/ct.nii.gz"), "image")
+        write(Path(f"d/c{number}/{name}_mask.nii.gz"), content)
+    assert imported("folder", Path("d")).labels == expected
