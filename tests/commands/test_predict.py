@@ -472,7 +472,7 @@ def test_predict_does_not_segment_segmentations(model: Path, tmp_path: Path) -> 
     assert left_out["sub/out (1 volumes)"] == "segmentations of hstf predict"
 
 
-def test_predict_says_that_an_old_model_has_no_intensities(
+def test_predict_reports_that_an_old_model_has_no_intensities(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content = json.loads((model / "model.json").read_text())
@@ -497,7 +497,7 @@ def test_predict_keeps_the_rows_of_earlier_runs(model: Path, tmp_path: Path) -> 
     assert len(rows_of(output)) == 2
 
 
-# --- said before a scan is computed
+# --- reported before a scan is computed
 
 
 def refuse_to_compute(*_: object, **__: object) -> None:

@@ -79,7 +79,7 @@ def test_predict_describes_a_folder_that_cannot_be_written_before_it_computes(
 ) -> None:
     model = export(tiny_experiment(tmp_path))
     scan = write_scan(tmp_path / "scan.nii.gz")
-    monkeypatch.setattr("hstf.commands.predict.Predictor", None)
+    monkeypatch.setattr("hstf.method.inference.Predictor", None)
     output = tmp_path / "out"
     if place == "read-only":
         output.mkdir()
