@@ -227,7 +227,7 @@ def test_import_nnunet_joins_the_frames_of_a_patient(
     shutil.copytree(phantoms("nnunet"), "d")
     for path in Path("d").rglob("phantom_00[01]*"):
         number = path.name[10]
-        path.rename(path.with_name(path.name.replace(f"00{number}", f"001_frame0{number}")))
+        path.rename(path.with_name(path.name.replace(f"00{number}", f"001_frame0{number}", 1)))
     config = imported("nnunet", Path("d"), "--patient", r"(phantom_\d+)")
     groups = {case.case_id: case.group for case in read_cases(config).cases}
     assert groups["phantom_001_frame00"] == groups["phantom_001_frame01"] == "phantom_001"
