@@ -27,8 +27,10 @@ MAXIMUM_MASK_VALUE = 2048
 """Maximum value of a mask: float16, in which it is stored, has all whole numbers up to here."""
 HU_OFFSET = 1024.0
 """Difference of a CT scan that is stored without the offset of Hounsfield units."""
-HU_TOLERANCE = 300.0
-"""Variation of the percentiles of CT scans, smaller than what separates air from fat."""
+HU_TOLERANCE = 150.0
+"""Variation of the lowest intensities of CT scans: air, or the fat of scans without air."""
+HU_MINIMUM_SHIFT = 400.0
+"""Minimum shift of the other intensities, which vary with the field of view and with bone."""
 
 
 def empty_value(data: np.ndarray) -> float | None:
@@ -186,11 +188,11 @@ def has_spread(mean: float, std: float) -> bool:
 def lacks_hu_offset(percentiles: Mapping[str, Sequence[float]]) -> list[str]:
     """Return the CT scans that are stored without the offset of Hounsfield units.
 
-    All their percentiles are about 1024 above those of the other scans. A scan without air or with
-    metal differs from the others in some of them.
+    Their lowest percentile is about 1024 above that of the other scans, and their other percentiles
+    are far above, too. A scan without air or with metal differs in some of them only.
 
     Args:
-        percentiles: the same percentiles of each scan, or its minimum.
+        percentiles: the same percentiles of each scan, the lowest first.
     """
     if len(percentiles) < 2:
         return []
@@ -198,7 +200,8 @@ def lacks_hu_offset(percentiles: Mapping[str, Sequence[float]]) -> list[str]:
     # The lower one of two medians: with two scans, the one in Hounsfield units.
     reference = np.sort(table, axis=0)[(len(table) - 1) // 2]
     shift = table - reference
-    is_shifted = (np.abs(shift - HU_OFFSET) < HU_TOLERANCE).all(axis=1)
+    lowest = np.abs(shift[:, 0] - HU_OFFSET) < HU_TOLERANCE
+    is_shifted = lowest & (shift[:, 1:] > HU_MINIMUM_SHIFT).all(axis=1)
     return [name for name, shifted in zip(percentiles, is_shifted, strict=True) if shifted]
 
 

@@ -268,6 +268,7 @@ def test_lacks_hu_offset_compares_with_the_other_scans() -> None:
     usual = {"a": (-1000, -800, 300), "b": (-1020, -300, 900), "c": (-990, -700, 250)}
     assert lacks_hu_offset(usual) == []
     assert lacks_hu_offset(usual | {"d": (24, 300, 1324)}) == ["d"]
+    assert lacks_hu_offset(usual | {"with bone, little air": (10, 1050, 2300)}) != []
     assert lacks_hu_offset(usual | {"crop": (-100, 40, 300)}) == []
     assert lacks_hu_offset(usual | {"metal": (-1000, -800, 3000)}) == []
     assert lacks_hu_offset({"a": (-1024,), "b": (0,)}) == ["b"]
