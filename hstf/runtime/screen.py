@@ -16,7 +16,7 @@ from typing import Any
 
 from snakemake.logging import DefaultFormatter
 from snakemake.logging import logger as snakemake_logger
-from snakemake.settings.enums import Quietness
+from snakemake.settings.types import Quietness
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from hstf.runtime.job_logs import failure, last_count, log_lines, results_in, warnings_in
@@ -101,6 +101,12 @@ class Screen(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Take note of a message; return whether it is shown."""
+        try:
+            return self._is_shown(record)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return True  # another version of Snakemake has other messages
+
+    def _is_shown(self, record: logging.LogRecord) -> bool:
         event = getattr(record, "event", None)
         if event == LogEvent.JOB_INFO:
             self._note_job(record)
@@ -185,7 +191,10 @@ class ScreenFormatter(DefaultFormatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the text of a message."""
-        text = super().format(record)
+        try:
+            text = super().format(record)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return str(record.msg)  # of another version of Snakemake
         if self.screen.is_dry_run and text.startswith(END_OF_DRY_RUN):
             more = [build() for build in self.screen.at_end_of_dry_run]
             return "\n\n".join(filter(None, [*more, text]))
@@ -313,9 +322,10 @@ def _remarks(job: JobNote) -> list[str]:
     else:
         maximum = SHOWN_WARNINGS
         found = warnings_in(lines)
-    if len(found) > maximum:
-        return [*found[:maximum], f"… and {len(found) - maximum} more lines in {job.log[0]}"]
-    return found
+    if len(found) <= maximum:
+        return found
+    left_out = f"… {len(found) - maximum} more lines in {job.log[0]}"
+    return [*found[: maximum - 1], left_out, found[-1]]
 
 
 def _clock() -> str:

@@ -155,3 +155,21 @@ def test_screen_shows_step_loss_and_time_left_of_running_jobs(tmp_path: Path) ->
     assert lines[0].endswith("message of student_member: 2/500, loss 0.52, 4 min left")
     assert lines[-1].strip() == "and 1 more"
     assert len(lines) == 6
+
+
+def test_screen_shortens_the_log_of_the_check_and_keeps_its_end(tmp_path: Path) -> None:
+    log = tmp_path / "check.log"
+    warnings = "".join(f"case_{number:03d}\n" for number in range(100))
+    log.write_text(f"0 errors and 100 warnings\n{warnings}Table: x.csv\n")
+    screen = Screen()
+    finished = record("", LogEvent.JOB_FINISHED, job_id=1)
+    progress = record(None, LogEvent.PROGRESS, done=1, total=2)
+    lines = shown(screen, job_info(log=str(log)), finished, progress).splitlines()
+    assert lines[-2:] == [f"    … 82 more lines in {log}", "    Table: x.csv"]
+    assert len(lines) == 2 + 21
+
+
+def test_screen_shows_messages_that_it_does_not_know() -> None:
+    """Another version of Snakemake may have other messages."""
+    assert Screen().filter(record("something", LogEvent.JOB_INFO))
+    assert shown(Screen(), record("something", LogEvent.PROGRESS)) == "something"

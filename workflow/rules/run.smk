@@ -5,6 +5,7 @@ import platform
 import time
 
 from hstf.experiment.last_run import RUN_FILE, LastRun
+from hstf.runtime.encoding import print_any_character
 
 
 def jobs_to_run():
@@ -20,9 +21,11 @@ def estimate():
     on_cluster = is_on_cluster()
     cores = 8 if on_cluster else workflow.cores or 1
     files = [os.path.relpath(file) for file in workflow.configfiles]
-    return text_for_screen(
-        JOBS, jobs_to_run(), cores, workflow.nodes if on_cluster else None, files
-    )
+    nodes = workflow.nodes if on_cluster else None
+    text, costs, total = text_for_screen(JOBS, jobs_to_run(), cores, nodes, files)
+    if count := count_of_comparison():
+        text = f"{text}\n{count} jobs of the comparison are not in an estimate.".strip()
+    return text, costs, total
 
 
 def note_run(costs, total):
@@ -49,6 +52,13 @@ def estimate_text():
     return estimate()[0]
 
 
+def count_of_comparison():
+    """The number of jobs of this run that belong to the experiments of a comparison."""
+    prefixes = tuple(f"{experiment}_" for experiment in EXPERIMENTS)
+    jobs = workflow.dag.needrun_jobs(exclude_finished=False)
+    return sum(job.rule.name.startswith(prefixes) for job in jobs) if prefixes else 0
+
+
 def begin():
     """Show the estimate, and write what the run is about to do."""
     text, costs, total = estimate()
@@ -63,6 +73,7 @@ def show_results():
     from hstf.experiment.context import StageContext
     from hstf.stages.report.stage import show  # takes a second
 
+    print_any_character()
     try:
         show(StageContext.of(CONFIG, "report"))
     except HstfError as error:

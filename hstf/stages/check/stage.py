@@ -52,7 +52,10 @@ def check(context: StageContext) -> list[Finding]:
         raise HstfError(f"{report(findings)}\nThe same as a table: {failed_path}")
     CHECK.write(layout.check, rows)
     failed_path.unlink(missing_ok=True)
-    print(f"{report(findings)}\nTable: {layout.check}", flush=True)
+    text = report(findings)
+    # After many warnings, the counts at the beginning are off the screen.
+    counts = f"{text.splitlines()[0]} " if "\n" in text else ""
+    print(f"{text}\n{counts}Table: {layout.check}", flush=True)
     return findings
 
 
