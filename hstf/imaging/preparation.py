@@ -136,13 +136,21 @@ def _check_volumes(
     problems = []
     first = volumes[0]
     for name, volume in zip(names, volumes, strict=True):
-        if grid_mismatch(volume, first, AFFINE_TOLERANCE_MM):
-            problems.append(f"{name}: its voxels differ from those of {names[0]}; resample it")
+        mismatch = grid_mismatch(volume, first, AFFINE_TOLERANCE_MM)
+        if mismatch:
+            problems.append(f"{name}: {mismatch}, {names[0]}; {_advice(volume, first)}")
         if not np.isfinite(volume.data).all():
             problems.append(f"{name}: has NaN or infinite values; replace them, for example by 0")
     problems += _mask_problems(volumes, plan, names)
     if problems:
         raise join_problems("The images cannot be used.", problems)
+
+
+def _advice(volume: Volume, first: Volume) -> str:
+    """Return what to do about an image that does not have the voxels of the first one."""
+    if volume.data.shape != first.data.shape:
+        return "resample it onto the same grid"
+    return "if the voxels correspond one to one, copy the geometry; otherwise resample it"
 
 
 def _mask_problems(
