@@ -136,8 +136,8 @@ def _label_folder(args: argparse.Namespace) -> Path:
         return args.extract
     sheet = args.sheet or sheet_path(args.output)
     if sheet.name == "cases.csv":
-        return sheet.parent / "labels"
-    return sheet.parent / f"{sheet.stem}_labels"
+        return sheet.parent / "combined_labels"
+    return sheet.parent / f"{sheet.stem}_combined_labels"
 
 
 def _apply_groups(dataset: DataSet, sheet: Path) -> None:

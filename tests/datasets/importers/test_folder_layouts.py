@@ -8,6 +8,7 @@ import pytest
 from support.folder_files import Pair, found, numbered, pairs_of, write, write_pairs
 from support.import_files import L, U, imported, run_import, splits
 
+from hstf.cli import main
 from hstf.datasets.importers.folder import find
 from hstf.datasets.importers.options import Options
 from hstf.experiment.cases import read_cases
@@ -145,8 +146,6 @@ def test_import_without_output_is_only_possible_as_a_dry_run(
     workplace: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from hstf.cli import main
-
     write_pairs(Path("d"), LAYOUTS["mask"])
     assert main(["import", "folder", "d", "--dry-run"]) == 0
     assert main(["import", "folder", "d"]) == 1
@@ -266,3 +265,10 @@ def test_find_refuses_a_label_that_could_belong_to_several_images(tmp_path: Path
     assert "its folder has 2 images. Images of one case are named with --modalities" in str(
         dataset.problems
     )
+
+
+def test_import_reads_the_folder_in_which_it_writes_the_case_sheet(workplace: Path) -> None:
+    write_pairs(Path("d"), numbered("images/c{}.nii.gz", "labels/c{}.nii.gz"))
+    for _ in range(2):
+        assert main(["import", "folder", "d", "--output", "d.yaml", "--force"]) == 0
+        assert Path("d/cases.csv").read_text().count("labelled") == 3

@@ -65,7 +65,7 @@ def test_import_takes_the_chosen_structures(
     write_masks(Path("d"))
     config = imported("folder", Path("d"), "--labels", "vertebrae_L1=1")
     assert config.labels == {"background": 0, "vertebrae_L1": 1}
-    label = nib.load(Path("config/x/labels/c1.nii.gz"))
+    label = nib.load(Path("config/x/combined_labels/c1.nii.gz"))
     np.testing.assert_array_equal(np.asanyarray(label.dataobj), LABEL == 2)
     assert "masks of 1 structures: kidney_right" in " ".join(capsys.readouterr().out.split())
     assert run_import("folder", Path("d"), "--force", "--labels", "liver=1") == 1
@@ -83,7 +83,7 @@ def test_import_keeps_the_smaller_structure_where_masks_overlap(
         write_values(Path(f"d/c{number}/masks/liver_tumour.nii.gz"), (LABEL == 2).astype(np.uint8))
     config = imported("folder", Path("d"))
     assert config.labels == {"background": 0, "liver": 1, "liver_tumour": 2}
-    label = nib.load(Path("config/x/labels/c1.nii.gz"))
+    label = nib.load(Path("config/x/combined_labels/c1.nii.gz"))
     np.testing.assert_array_equal(np.asanyarray(label.dataobj), LABEL)
     expected = f"liver_tumour on liver ({3 * np.count_nonzero(LABEL == 2)} voxels in 3 cases)"
     assert expected in " ".join(capsys.readouterr().out.split())
@@ -93,7 +93,7 @@ def test_import_keeps_the_smaller_structure_where_masks_overlap(
 def test_import_does_not_read_labels_that_it_has_written(workplace: Path) -> None:
     write_masks(Path("data"))
     imported("folder", workplace)
-    assert Path("config/x/labels/c1.nii.gz").is_file()
+    assert Path("config/x/combined_labels/c1.nii.gz").is_file()
     imported("folder", workplace, "--force")
 
 
@@ -103,7 +103,7 @@ def test_import_reads_masks_of_labelled_cases_first(workplace: Path) -> None:
     write_values(Path("d/c3/segmentations/vertebrae_L1.nii.gz"), np.ones(SHAPE, np.uint8))
     Path("labelled").write_text("c1\nc2\n")
     imported("folder", Path("d"), "--labelled", "labelled")
-    label = np.asanyarray(nib.load(Path("config/x/labels/c1.nii.gz")).dataobj)
+    label = np.asanyarray(nib.load(Path("config/x/combined_labels/c1.nii.gz")).dataobj)
     np.testing.assert_array_equal(label, LABEL)
 
 
