@@ -1,13 +1,14 @@
 """The home folder in paths of options."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from hstf.commands import arguments
 from hstf.runtime.home import expand_home, path_option
-from hstf.stages.arguments import add_config
+from hstf.stages import arguments as stage_arguments
 
 
 @pytest.fixture(autouse=True)
@@ -28,32 +29,23 @@ def test_path_option_names_an_unknown_user() -> None:
         path_option("~nobody_here")
 
 
-def parser_of(add: object) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser()
-    add(parser)  # type: ignore[operator]
-    return parser
+OPTIONS = [
+    getattr(module, name)
+    for module in (arguments, stage_arguments)
+    for name in dir(module)
+    if name.startswith("add_")
+]
+"""The functions that add options to the parser of a command."""
 
 
-@pytest.mark.parametrize(
-    "add",
-    [
-        add_config,
-        arguments.add_config_arguments,
-        arguments.add_models_arguments,
-        arguments.add_predict_arguments,
-        arguments.add_verify_arguments,
-        arguments.add_forget_arguments,
-        arguments.add_phantom_arguments,
-        arguments.add_import_arguments,
-    ],
-)
-def test_every_path_of_a_command_may_begin_with_the_home_folder(add: object, home: Path) -> None:
+@pytest.mark.parametrize("add_options", OPTIONS)
+def test_every_path_of_a_command_may_begin_with_the_home_folder(
+    add_options: Callable[[argparse.ArgumentParser], None], home: Path
+) -> None:
     """A shell does not replace ~ in ``--output=~/x``."""
-    paths = [action for action in parser_of(add)._actions if action.metavar]
-    converted = 0
-    for action in paths:
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    for action in parser._actions:
         if any(word in str(action.metavar) for word in ("FILE", "FOLDER")):
             assert action.type is not None, action.dest
             assert action.type("~/x") == home / "x", action.dest
-            converted += 1
-    assert converted

@@ -278,6 +278,25 @@ def test_evaluate_shard_refuses_labels_of_another_geometry(
         evaluate_shard(config, 0, "test_1")
 
 
+@pytest.mark.parametrize("shear", [0.0, 0.1])
+def test_evaluate_shard_measures_in_mm_on_a_sheared_grid(
+    config: Config, predictors: dict[int, FakePredictor], shear: float
+) -> None:
+    """Also on axes that are nearly at right angles: 2 degrees less for a shear of 0.1."""
+    affine = AFFINE.copy()
+    affine[0, 2] = shear
+    for name in ("c.nii.gz", "c_label.nii.gz"):
+        data = np.asarray(nib.load(name).dataobj)
+        nib.save(nib.Nifti1Image(data, affine), name)
+    evaluate_shard(config, 0, "test_1")
+    classes = read_scores(config, "c").classes
+    voxels = np.count_nonzero(np.asarray(nib.load("c_label.nii.gz").dataobj) == LIVER)
+    ml = abs(np.linalg.det(affine[:3, :3])) / 1000
+    assert classes["liver"]["reference_ml"] == pytest.approx(voxels * ml, rel=1e-9)
+    edges = np.linalg.norm(affine[:3, :3], axis=0).prod() / 1000
+    assert (ml == pytest.approx(edges, rel=1e-9)) == (shear == 0)
+
+
 def test_evaluate_shard_refuses_unknown_label_values(
     config: Config, predictors: dict[int, FakePredictor]
 ) -> None:
