@@ -81,6 +81,7 @@ def find(folder: Path, options: Options) -> DataSet:
         count = len(labels) - len(matching.unmatched)
         rule = f"{count} of {len(labels)} labels matched by {matching.comparison.rule}"
         dataset.rules.append(Note("pairs", rule))
+        _ask_about_pairs(dataset, scans, matching)
     _record_unmatched(dataset, scans, matching)
     names = _case_names(dataset, scans, matching, options)
     _add_cases(dataset, scans, names, options)
@@ -100,7 +101,9 @@ def _not_written(
     options: Options,
 ) -> list[Path]:
     """Return ``volumes`` without those that an earlier import has written."""
-    folders = {path.absolute() for path in options.written}
+    folders = {path.absolute() for path in options.written if path.is_dir()}
+    if not folders:
+        return list(volumes)
     kept = [path for path in volumes if folders.isdisjoint(path.absolute().parents)]
     count = len(volumes) - len(kept)
     if count:
@@ -243,6 +246,21 @@ def _long_name(file: File) -> str:
     if role_words(file.name) and file.folders:
         return "_".join(file.folders)
     return file.name or "_".join(file.folders)
+
+
+def _ask_about_pairs(
+    dataset: DataSet,
+    scans: Sequence[Scan],
+    matching: Matching,
+) -> None:
+    """Ask whether pairs are right whose names have different words."""
+    if not matching.comparison.is_doubtful:
+        return
+    scan = next(scan for scan in scans if scan.labels)
+    dataset.questions.append(
+        f"Do {scan.first.path.name} and {scan.labels[0].path.name} belong together? Their names"
+        " have only a part in common. --dry-run shows all pairs; --labels GLOB chooses labels."
+    )
 
 
 def _record_unmatched(

@@ -8,6 +8,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from hstf.datasets.importers.names import (
@@ -46,12 +47,12 @@ class File:
     column: str = ""
     """Modality of an image, or empty."""
 
-    @property
+    @cached_property
     def tokens(self) -> Tokens:
         """Words and numbers of the name."""
         return tokens_of(self.name)
 
-    @property
+    @cached_property
     def folder_tokens(self) -> Tokens:
         """Words and numbers of the folders."""
         return tokens_of(" ".join(self.folders))
@@ -89,6 +90,8 @@ class Comparison:
     label_key: Key
     by_folder: bool = False
     """Whether the names of folders count."""
+    is_doubtful: bool = False
+    """Whether words that all images have differ from those that all labels have."""
     can_contain: bool = True
     """Whether the name of a label may contain the name of its image and further words."""
 
@@ -117,6 +120,27 @@ def match(
     comparisons = _comparisons([scan.first for scan in scans], labels)
     if pattern:
         comparisons = [_by_pattern(pattern)]
+    comparison, best = _best_attempt(scans, labels, comparisons)
+    matching = Matching(comparison, [])
+    for label in labels:
+        scan = best.get(label.path)
+        if scan is None:
+            matching.unmatched.append(label)
+        else:
+            scan.labels.append(label)
+    return matching
+
+
+def _best_attempt(
+    scans: Sequence[Scan],
+    labels: Sequence[File],
+    comparisons: Sequence[Comparison],
+) -> tuple[Comparison, dict[Path, Scan | None]]:
+    """Return the comparison that assigns most labels, with the scan of each label.
+
+    Of equal ones, the one with the fewest scans with several labels is preferred, and then the most
+    literal one.
+    """
     attempts = []
     for number, comparison in enumerate(comparisons):
         for contained in (False, True):
@@ -126,16 +150,11 @@ def match(
             taken = Counter(id(scan) for scan in found.values() if scan is not None)
             several = sum(count > 1 for count in taken.values())
             score = (sum(taken.values()), -several, not contained, -number)
+            if score[:2] == (len(labels), 0):
+                return comparison, found
             attempts.append((score, comparison, found))
     _, comparison, best = max(attempts, key=lambda attempt: attempt[0])
-    matching = Matching(comparison, [])
-    for label in labels:
-        scan = best.get(label.path)
-        if scan is None:
-            matching.unmatched.append(label)
-        else:
-            scan.labels.append(label)
-    return matching
+    return comparison, best
 
 
 def _comparisons(images: Sequence[File], labels: Sequence[File]) -> list[Comparison]:
@@ -166,14 +185,17 @@ def _comparisons(images: Sequence[File], labels: Sequence[File]) -> list[Compari
     found = []
     for rule, image, label in pairs:
         literal = image is not varying_image
-        found.append(Comparison(rule, image, label, can_contain=literal))
+        doubtful = not literal and _differ(images, image_ends, labels, label_ends)
+        found.append(
+            Comparison(rule, image, label, is_doubtful=doubtful, can_contain=literal),
+        )
     if not any(file.folders for file in labels):
         return found
     for rule, image, label in pairs:
         rule = f"the folder and {rule}"
         literal = image is not varying_image
         found.append(
-            Comparison(rule, _with_folder(image), _with_folder(label), True, literal),
+            Comparison(rule, _with_folder(image), _with_folder(label), True, can_contain=literal),
         )
     found.append(Comparison("the folder of the case", folder_only, folder_only, True))
     return found
@@ -227,6 +249,21 @@ def _constant_ends(names: Sequence[Tokens]) -> tuple[int, int]:
     ):
         end += 1
     return start, end
+
+
+def _differ(
+    images: Sequence[File],
+    image_ends: tuple[int, int],
+    labels: Sequence[File],
+    label_ends: tuple[int, int],
+) -> bool:
+    """Return whether images and labels have different words before or after what varies."""
+    if not images or not labels:
+        return False
+    image, label = _plain(images[0]), _plain(labels[0])
+    starts = image[: image_ends[0]], label[: label_ends[0]]
+    ends = image[len(image) - image_ends[1] :], label[len(label) - label_ends[1] :]
+    return any(first and second and first != second for first, second in (starts, ends))
 
 
 def _cut(tokens: Tokens, ends: tuple[int, int]) -> Tokens:

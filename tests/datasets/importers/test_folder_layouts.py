@@ -250,6 +250,27 @@ def test_import_names_the_kind_that_suits(
     assert f"hstf import {kind} d" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("image", "label", "questions"),
+    [
+        ("images/d_{}.nii.gz", "labels/c_{}.nii.gz", 1),
+        ("images/vol_{}.nii.gz", "labels/organ_{}.nii.gz", 0),
+        ("images/c{}_T1w.nii.gz", "labels/c{}.nii.gz", 0),
+    ],
+)
+def test_find_questions_pairs_with_different_names(
+    image: str,
+    label: str,
+    questions: int,
+    tmp_path: Path,
+) -> None:
+    write_pairs(tmp_path, numbered(image, label))
+    dataset = found(tmp_path)
+    assert all(case.label for case in dataset.cases)
+    assert len(dataset.questions) == questions
+    assert not questions or "Do d_1.nii.gz and c_1.nii.gz belong together?" in dataset.questions[0]
+
+
 def test_find_refuses_labels_without_images(tmp_path: Path) -> None:
     write(tmp_path / "mask/c1.nii.gz", "label")
     with pytest.raises(HstfError, match="only labels were recognised by their names"):
