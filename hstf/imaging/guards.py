@@ -27,6 +27,8 @@ MINIMUM_VOXELS = 4
 """Along each axis."""
 GEOMETRY_TOLERANCE = 0.1
 """Distance of two geometries, in voxels, up to which they are equal: a qform is less exact."""
+SIZE_TOLERANCE = 0.01
+"""Relative difference of two voxel sizes up to which they are equal."""
 NEARLY_EMPTY = 0.001
 """Fraction of voxels that are not empty background below which a scan is nearly empty."""
 CT_AIR = -900.0
@@ -211,8 +213,17 @@ def spacing_issues(scan: Scan, planned: Spacing) -> Iterator[Issue]:
 
 
 def _second_geometry_issues(scan: Scan) -> Iterator[Issue]:
-    """Find an sform and a qform that place the voxels in different positions."""
-    if not scan.second_affine or not _has_positive_sizes(scan):
+    """Find two geometries in a header: sform and qform, or the voxel sizes of one of them."""
+    if not _has_positive_sizes(scan):
+        return
+    if not scan.second_affine:
+        if not np.allclose(scan.pixdim, scan.spacing, rtol=SIZE_TOLERANCE, atol=0):
+            yield _warning(
+                f"voxel sizes {numbers(scan.pixdim)} in the header (pixdim), and"
+                f" {numbers(scan.spacing)} in the sform",
+                "one voxel size",
+                "The sform is used. Other programs may use pixdim. Correct the header.",
+            )
         return
     second = scan.matrices[1]
     distance = corner_distance(scan.matrix, second, scan.shape)

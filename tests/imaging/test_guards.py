@@ -77,6 +77,15 @@ def test_image_issues_of_invalid_voxel_sizes(tmp_path: Path, sizes: tuple[float,
         assert found[0].startswith(start), found
 
 
+def test_image_issues_warns_of_two_voxel_sizes(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.nii", codes=(0, 1))
+    content = bytearray(path.read_bytes())
+    content[PIXDIM : PIXDIM + 12] = struct.pack("<3f", 1, 1, 1)
+    path.write_bytes(content)
+    (issue,) = issues(path)
+    assert "voxel sizes 1 x 1 x 1 in the header (pixdim), and 2 x 1.5 x 3 in the sform" in issue
+
+
 @pytest.mark.parametrize(
     ("data", "found"),
     [
