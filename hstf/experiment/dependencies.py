@@ -29,7 +29,7 @@ STAGES: dict[str, Dependencies] = {
     "plan": Dependencies(2, ("plan", "modalities", "labels"), free_keys=("preprocess.workers",)),
     "preprocess": Dependencies(4, ("preprocess", "labels", "modalities")),
     "warmup": Dependencies(
-        4,
+        5,
         # The chunk is that of the out-of-fold predictions.
         (
             "warmup",
@@ -48,7 +48,7 @@ STAGES: dict[str, Dependencies] = {
     "labels": Dependencies(
         5, ("labels", "student.soft_targets", "preprocess.chunk", "check.affine_tolerance_mm")
     ),
-    "student": Dependencies(5, ("student", "network", "modalities", "labels", "regions", "seed")),
+    "student": Dependencies(6, ("student", "network", "modalities", "labels", "regions", "seed")),
     "evaluate": Dependencies(
         6,
         ("evaluate", "lesions", "predict", "preprocess", "modalities", "labels", "regions", "seed"),

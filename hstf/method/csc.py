@@ -28,6 +28,7 @@ from torch import Tensor
 from hstf.config.training import CscConfig
 from hstf.imaging.spacing import axis_zooms
 from hstf.models.base import Pyramid, SegmentationNetwork
+from hstf.training.augmentations.draws import uniform_number
 from hstf.training.distributed import from_first_rank
 from hstf.training.losses import EPSILON, averaged, soft_dice, weighted_mean
 
@@ -236,13 +237,7 @@ def draw_zoom(scale_range: tuple[float, float], generator: torch.Generator) -> f
     """
     lower = math.log(scale_range[0])
     upper = math.log(scale_range[1])
-    chance = float(
-        torch.rand(
-            1,
-            generator=generator,
-            device=generator.device,
-        )
-    )
+    chance = uniform_number(0, 1, generator)
     return from_first_rank(math.exp(lower + (upper - lower) * chance))
 
 

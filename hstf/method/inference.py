@@ -28,7 +28,13 @@ from hstf.runtime.devices import choose_device
 
 @dataclass(frozen=True)
 class Prediction:
-    """A segmentation in the space of the scan."""
+    """A segmentation in the space of the scan.
+
+    Example:
+        >>> prediction = Prediction(np.zeros((4, 4, 2), np.uint8))
+        >>> prediction.members
+        {}
+    """
 
     label: np.ndarray
     """``(X, Y, Z)`` uint8, class indices (not the values in the file)."""

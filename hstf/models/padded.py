@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hstf.models.base import NetworkSpec, Pyramid, SegmentationNetwork, Triple, Zoom
+from hstf.runtime.devices import to_device
 
 
 class PaddedNetwork(SegmentationNetwork):
@@ -130,7 +131,7 @@ def crop_features(
     size = []
     for cells, fraction in zip(features.shape[2:], fractions, strict=True):
         size.append(ceil(cells * fraction - 1e-6))
-    scale = torch.tensor(fractions[::-1], device=features.device)  # grids count axes from the last
+    scale = to_device(torch.tensor(fractions[::-1]), features.device)  # grids count from the last
     affine = torch.cat([scale.diag(), scale[:, None] - 1], dim=1).expand(len(features), 3, 4)
     grid = F.affine_grid(affine, [len(features), 1, *size], align_corners=False)
     return F.grid_sample(

@@ -228,23 +228,26 @@ class EfficientAttention(nn.Module):
 
         It is interpolated linearly between the places of a full grid of cells.
         """
-        table = self.bias[:, relative_index(cells).to(self.bias.device)]
+        table = self.bias[:, relative_index(cells, self.bias.device)]
         fields = table.unflatten(2, (CELLS,) * 3)
         resampled = F.interpolate(fields, size=tuple(shape), mode="trilinear")
         return resampled.flatten(2).transpose(1, 2).contiguous()
 
 
-def relative_index(cells: Sequence[int]) -> Tensor:
+def relative_index(cells: Sequence[int], device: torch.device | None = None) -> Tensor:
     """Return the entry ``(M, CELLS^3)`` of the bias table for each cell and each place.
 
-    M is the number of cells, and the places are those of a full grid of cells.
+    M is the number of cells, and the places are those of a full grid of cells. The index is
+    computed on ``device``, because the CPU would wait for a GPU to copy it.
     """
-    places = torch.cartesian_prod(*[torch.arange(CELLS)] * 3)
-    centres = [(2 * torch.arange(n) + 1) * CELLS // (2 * n) for n in cells]
+    places = torch.cartesian_prod(*[torch.arange(CELLS, device=device)] * 3)
+    centres = []
+    for n in cells:
+        centres.append((2 * torch.arange(n, device=device) + 1) * CELLS // (2 * n))
     keys = torch.cartesian_prod(*centres)
     offset = places[None] - keys[:, None] + CELLS - 1
     side = 2 * CELLS - 1
-    return (offset * torch.tensor([side**2, side, 1])).sum(-1)
+    return offset[..., 0] * side**2 + offset[..., 1] * side + offset[..., 2]
 
 
 def separable(

@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from hstf.runtime.errors import HstfError
 from hstf.runtime.gpu_lease import gpu_of_this_process
@@ -62,3 +63,13 @@ def autocast(device: torch.device, mode: str) -> AbstractContextManager:
     if mode == "off" or (mode == "auto" and not has_fast_bf16(device)):
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor of the host to ``device`` without waiting until the device has finished.
+
+    A GPU copies from pinned memory beside its work. A copy from other memory waits for it.
+    """
+    if device.type == "cuda" and values.device.type == "cpu":
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)

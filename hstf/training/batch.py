@@ -1,14 +1,16 @@
 """A batch of patches, from which an objective computes its loss."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hstf.config.training import AugmentationConfig
+from hstf.runtime.devices import to_device
 from hstf.training.augmentations.acquisition import ISOTROPIC_MR, Acquisition
 from hstf.training.augmentations.intensity import change_intensity
-from hstf.training.augmentations.spatial import change_geometry
+from hstf.training.augmentations.spatial import draw_geometry
 from hstf.training.fourier import mix_amplitudes
 from hstf.training.patches import PatchSource, RawBatch
 
@@ -33,8 +35,11 @@ class Batch:
     """``(B, 1, D, H, W)``, 0 to 1; 0 where the label is ignored."""
     pseudo: Tensor
     """``(B, 1, D, H, W)`` bool: voxels whose target is no manual label."""
+    unlabelled: tuple[bool, ...]
+    """Whether each patch has voxels whose target is no manual label; known on the host."""
     augmentation: AugmentationConfig
     generator: torch.Generator
+    """Source of all random numbers of the step, on the host."""
     acquisition: Acquisition = ISOTROPIC_MR
 
     @classmethod
@@ -44,26 +49,34 @@ class Batch:
         source: PatchSource,
         config: AugmentationConfig,
         generator: torch.Generator,
+        device: torch.device | None = None,
     ) -> "Batch":
-        """Cut patches out of the regions of ``raw``, on the device of ``generator``."""
-        region = raw.region.to(generator.device, non_blocking=True)
-        spacing = source.acquisition.spacing
-        patch = change_geometry(
-            region,
+        """Cut patches out of the regions of ``raw``, on ``device`` (default: the CPU)."""
+        device = device or torch.device("cpu")
+        regions = [region.to(device) for region in raw.regions]
+        changes = draw_geometry(
+            len(regions),
             source.patch_size,
             config,
             generator,
-            spacing,
+            source.acquisition.spacing,
         )
-        channels = region.shape[1] - source.classes - 1
+        patches = []
+        for region, change in zip(regions, changes, strict=True):
+            patches.append(change.apply(region.channels, region.size, source.patch_size))
+        patch = torch.stack(patches)
+        channels = patch.shape[1] - source.classes - 1
         weak, target, weight = patch.split([channels, source.classes, 1], dim=1)
-        pseudo = raw.pseudo.to(generator.device)[:, None, None, None, None].expand_as(weight)
-        target = without_ignored(target, weight, pseudo)
+        flags = to_device(torch.tensor(raw.pseudo), device)
+        pseudo = flags[:, None, None, None, None].expand_as(weight)
+        if any(region.ignored for region in regions):
+            target = without_ignored(target, weight, pseudo)
         return cls(
             weak,
             target,
             weight,
             pseudo,
+            raw.pseudo,
             config,
             generator,
             source.acquisition,
@@ -94,10 +107,15 @@ class Batch:
         """``(B, 1, D, H, W)``, 0 to 1: the part of each voxel that is inside the scan."""
         return self.target.sum(1, keepdim=True).clamp(0, 1)
 
-    @property
-    def unlabelled(self) -> Tensor:
-        """``(B,)`` bool: patches with voxels whose target is no manual label."""
-        return self.pseudo.flatten(1).any(1)
+
+def patches(values: Tensor, chosen: Sequence[bool]) -> Tensor:
+    """Return the chosen patches of ``values`` ``(B, ...)``.
+
+    ``values[chosen]`` would make the CPU wait for the GPU, which counts the chosen patches.
+    """
+    if all(chosen):
+        return values
+    return torch.stack([values[index] for index, flag in enumerate(chosen) if flag])
 
 
 def without_ignored(

@@ -10,7 +10,7 @@ position but other random changes.
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -126,23 +126,24 @@ class _Sum(torch.autograd.Function):
         return gradient * rank_count()
 
 
-def chosen_on_any_rank(chosen: Tensor) -> Tensor:
+def chosen_on_any_rank(chosen: Sequence[bool], device: torch.device) -> list[bool]:
     """Add the first patch to an empty choice if another rank has chosen a patch.
 
     All ranks then have the same terms in their loss and send the same messages. The loss must give
     such a substitute the weight 0.
 
     Args:
-        chosen: ``(B,)`` bool.
+        chosen: whether each patch is chosen.
+        device: device of the training.
     """
+    flags = list(chosen)
     if not _is_distributed():
-        return chosen
-    here = chosen.any()
-    anywhere = here.float()
+        return flags
+    anywhere = torch.tensor(float(any(flags)), device=device)
     dist.all_reduce(anywhere)
-    substitute = torch.zeros_like(chosen)
-    substitute[0] = (anywhere > 0) & ~here
-    return chosen | substitute
+    if float(anywhere) > 0 and not any(flags):
+        flags[0] = True
+    return flags
 
 
 def with_synchronised_gradients(network: nn.Module, objective: Terms) -> Terms:

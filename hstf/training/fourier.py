@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hstf.imaging.spacing import relative_spacing
+from hstf.runtime.devices import to_device
 
 BAND = 0.05
 """Upper bound of the low frequencies, in cycles per finest voxel edge.
@@ -20,7 +21,7 @@ The paper tries 0.01 to 0.09, and 0.05 and 0.09 are best when only one value is 
 
 def mix_amplitudes(
     image: Tensor,
-    unlabelled: Tensor,
+    unlabelled: Sequence[bool],
     probability: float,
     spacing: Sequence[float],
     generator: torch.Generator,
@@ -31,27 +32,24 @@ def mix_amplitudes(
 
     Args:
         image: ``(B, C, D, H, W)``.
-        unlabelled: ``(B,)`` bool: patches with voxels of unlabelled cases.
+        unlabelled: whether each patch has voxels of unlabelled cases.
         probability: probability of each labelled patch, 0 to 1.
         spacing: voxel size (mm).
         generator: source of the random numbers.
     """
-    donors = unlabelled.nonzero()[:, 0]
+    donors = [index for index, flag in enumerate(unlabelled) if flag]
     if probability == 0 or not 0 < len(donors) < len(image):
         return image
-    chance = torch.rand(
-        2,
-        len(image),
-        generator=generator,
-        device=image.device,
-    )
-    receives = (chance[0] < probability) & ~unlabelled
-    if not receives.any():
-        # The Fourier transform of an empty batch is an error.
+    chance = torch.rand(2, len(image), generator=generator).numpy()
+    changed = {}
+    for index, (decision, position) in enumerate(chance.T):
+        if decision < probability and not unlabelled[index]:
+            donor = donors[min(int(position * len(donors)), len(donors) - 1)]
+            pair = image[index][None], image[donor][None]
+            changed[index] = with_amplitudes_of(*pair, spacing)[0]
+    if not changed:
         return image
-    donor = donors[(chance[1] * len(donors)).long().clamp_max(len(donors) - 1)]
-    changed = with_amplitudes_of(image[receives], image[donor[receives]], spacing)
-    return image.index_put((receives.nonzero()[:, 0],), changed)
+    return torch.stack([changed.get(index, patch) for index, patch in enumerate(image)])
 
 
 def with_amplitudes_of(
@@ -69,7 +67,7 @@ def with_amplitudes_of(
     axes = (2, 3, 4)
     own = torch.fft.rfftn(image.float(), dim=axes)
     other = torch.fft.rfftn(donor.float(), dim=axes)
-    low = _low_frequencies(image.shape[2:], spacing).to(image.device)
+    low = to_device(_low_frequencies(image.shape[2:], spacing), image.device)
     amplitude = torch.where(low, other.abs(), own.abs())
     spectrum = torch.polar(amplitude, own.angle())
     return torch.fft.irfftn(spectrum, s=image.shape[2:], dim=axes).to(image.dtype)

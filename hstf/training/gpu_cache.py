@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hstf.imaging.arrays import read_array
+from hstf.imaging.label_values import IGNORED
 from hstf.training.patches import TrainingCase
 
 
@@ -25,6 +26,8 @@ class CachedCase(TrainingCase):
     """Content of the file ``target_path``, uint8."""
     positions: np.ndarray
     """Content of the file ``locations_path``."""
+    sparse: bool
+    """Whether the label has voxels to ignore."""
 
     @property
     def nbytes(self) -> int:
@@ -40,6 +43,10 @@ class CachedCase(TrainingCase):
     def locations(self) -> np.ndarray:
         """Return class and position ``(M, 4)``; see :class:`TrainingCase`."""
         return self.positions
+
+    def may_ignore(self, label: Tensor) -> bool:
+        """Return whether the whole label has voxels to ignore: a part is not read back."""
+        return self.sparse
 
     def arrays(self) -> tuple[Tensor, Tensor | None]:
         """Return image and target on the device."""
@@ -79,11 +86,15 @@ def load_on_device(case: TrainingCase, device: torch.device) -> CachedCase:
     """Load the arrays of a case to ``device``."""
     voxels = torch.from_numpy(read_array(case.checked(case.image_path))).to(device)
     label = None
+    sparse = False
     if case.target_path is not None:
-        label = torch.from_numpy(read_array(case.checked(case.target_path))).to(device)
+        stored = read_array(case.checked(case.target_path))
+        sparse = bool((stored == IGNORED).any())
+        label = torch.from_numpy(stored).to(device)
     return CachedCase(
         **vars(case),
         voxels=voxels,
         label=label,
         positions=case.locations(),
+        sparse=sparse,
     )

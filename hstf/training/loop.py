@@ -13,12 +13,12 @@ from torch import Tensor
 
 from hstf.config.training import TrainingConfig
 from hstf.runtime.devices import autocast
-from hstf.runtime.errors import HstfError
 from hstf.runtime.progress import Progress
 from hstf.training.batch import Batch
 from hstf.training.distributed import Terms, is_first_rank, with_synchronised_gradients
 from hstf.training.patches import PatchSource, RawBatch
 from hstf.training.state import TrainingState, update_ema
+from hstf.training.step_values import StepValues
 
 Objective = Callable[[TrainingState, Batch], Mapping[str, Tensor]]
 """Returns the named terms of the loss of a step. The loss is their sum."""
@@ -58,61 +58,85 @@ def train(
     saved = time.monotonic()
     state.network.train()
     compute = with_synchronised_gradients(state.network, objective)
+    device = next(state.network.parameters()).device
+    prepare = _preparation(source, config, device)
+    values = StepValues(state, config)
     with _progress(title, config.steps, state.step) as progress:
-        for raw in source.batches(state.step, config.steps):
-            _train_step(
-                state,
-                source,
-                raw,
-                compute,
-                config,
-            )
+        for raw, prepared in source.batches(state.step, config.steps, prepare):
+            batch = prepared or draw_batch(raw, source, config, state.step, device)
+            _train_step(state, source, raw, batch, compute, config, values)
             if time.monotonic() - saved >= config.checkpoint_seconds:
+                values.read()
                 state.save(folder, fingerprint)
                 saved = time.monotonic()
             if progress is not None:
                 progress.advance(state.averages.note)
+    values.read()
     state.save(folder, fingerprint)
+
+
+def _preparation(
+    source: PatchSource,
+    config: TrainingConfig,
+    device: torch.device,
+) -> Callable[[int], tuple[RawBatch, Batch | None]]:
+    """Return what a thread prepares for a step: the batch, or on a GPU the regions of its patches.
+
+    A GPU changes the geometry of patches faster than a CPU core.
+    """
+
+    def prepare(step: int) -> tuple[RawBatch, Batch | None]:
+        raw = source.batch(step)
+        if device.type == "cuda":
+            return raw.pinned(), None
+        return raw, draw_batch(raw, source, config, step, device)
+
+    return prepare
+
+
+def draw_batch(
+    raw: RawBatch,
+    source: PatchSource,
+    config: TrainingConfig,
+    step: int,
+    device: torch.device,
+) -> Batch:
+    """Cut the patches of a step, with all random numbers from its seed."""
+    generator = torch.Generator().manual_seed(step_seed(source, step))
+    return Batch.draw(
+        raw,
+        source,
+        config.augmentation,
+        generator,
+        device,
+    )
+
+
+def step_seed(source: PatchSource, step: int) -> int:
+    """Compute the seed of a step of this rank."""
+    return source.seed * SEED_STREAM + step + source.rank * RANK_STREAM
 
 
 def _train_step(
     state: TrainingState,
     source: PatchSource,
     raw: RawBatch,
+    batch: Batch,
     compute: Terms,
     config: TrainingConfig,
+    values: StepValues,
 ) -> None:
     """Compute the loss of a batch, update the weights and record the loss."""
-    device = next(state.network.parameters()).device
-    batch = _draw(
-        raw,
-        source,
-        config,
-        state.step,
-        device,
-    )
+    # DropPath and dropout draw from the global generator.
+    torch.manual_seed(step_seed(source, state.step))
+    device = batch.weak.device
     rate = learning_rate(state.step, config)
     with autocast(device, config.amp):
         terms = compute(state, batch)
     loss = torch.stack(list(terms.values())).sum()
     norm = compute_gradients(state, loss, config)
-    if not torch.isfinite(loss + norm):
-        raise HstfError(
-            _not_finite(
-                state.step,
-                raw,
-                terms,
-                norm,
-            )
-        )
+    values.add(state.step, raw.case_ids, rate, {"loss": loss, **terms}, norm)
     take_step(state, rate, config)
-    _record(
-        state,
-        terms,
-        loss,
-        rate,
-        config,
-    )
 
 
 def _progress(
@@ -124,25 +148,6 @@ def _progress(
     if is_first_rank():
         return Progress(title, steps, done)
     return nullcontext()
-
-
-def _draw(
-    raw: RawBatch,
-    source: PatchSource,
-    config: TrainingConfig,
-    step: int,
-    device: torch.device,
-) -> Batch:
-    """Seed all random numbers of a step and cut its patches."""
-    seed = source.seed * SEED_STREAM + step + source.rank * RANK_STREAM
-    torch.manual_seed(seed)  # DropPath and dropout draw from the global generator
-    generator = torch.Generator(device).manual_seed(seed)
-    return Batch.draw(
-        raw,
-        source,
-        config.augmentation,
-        generator,
-    )
 
 
 def compute_gradients(
@@ -171,20 +176,6 @@ def take_step(
         state.keep_snapshot()
 
 
-def _record(
-    state: TrainingState,
-    terms: Mapping[str, Tensor],
-    loss: Tensor,
-    rate: float,
-    config: TrainingConfig,
-) -> None:
-    """Add a step to the running means, and a row to the history if it is due."""
-    state.averages.add(terms, loss)
-    if state.step % config.history_every == 0 or state.step == config.steps:
-        row = {"step": state.step, "learning_rate": rate, **state.averages.pop()}
-        state.history.append(row)
-
-
 def snapshot_steps(config: TrainingConfig) -> list[int]:
     """Return the steps after which the EMA weights are kept, at even distances."""
     parts = config.snapshots + 1
@@ -195,19 +186,3 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
     """Compute the learning rate: linear growth, then polynomial decay (power 0.9) to zero."""
     growth = min(1.0, (step + 1) / max(1, config.warmup_steps))
     return config.learning_rate * growth * (1 - step / config.steps) ** 0.9
-
-
-def _not_finite(
-    step: int,
-    raw: RawBatch,
-    terms: Mapping[str, Tensor],
-    norm: Tensor,
-) -> str:
-    values = []
-    for name, value in {**terms, "gradient norm": norm}.items():
-        values.append(f"{name} {float(value.detach()):g}")
-    return (
-        f"the loss or its gradient is not finite at step {step} ({', '.join(values)}) with a batch"
-        f" of {', '.join(raw.case_ids)}. The last good state is kept: inspect these scans, lower"
-        " learning_rate or set amp: off, and start again."
-    )

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hstf.config.training import MixingConfig
 from hstf.imaging.regions import Box
+from hstf.training.augmentations.draws import chosen
 from hstf.training.batch import Batch
 
 
@@ -23,18 +24,32 @@ def mix(batch: Batch, config: MixingConfig) -> Batch:
     """
     if config.probability == 0 or len(batch.weak) < 2:
         return batch
-    chance = torch.rand(1, generator=batch.generator, device=batch.weak.device)
-    if float(chance) >= config.probability:
+    if not chosen(1, config.probability, batch.generator)[0]:
         return batch
     box = random_box(batch.weak.shape[2:], config.fraction, batch.generator)
-    partners = choose_partners(batch.unlabelled.tolist())
+    partners = choose_partners(batch.unlabelled)
     return replace(
         batch,
         weak=paste(batch.weak, partners, box),
         target=paste(batch.target, partners, box),
         weight=paste(batch.weight, partners, box),
         pseudo=paste(batch.pseudo, partners, box),
+        unlabelled=_unlabelled_after(batch, partners, box),
     )
+
+
+def _unlabelled_after(
+    batch: Batch,
+    partners: Sequence[int],
+    box: Box,
+) -> tuple[bool, ...]:
+    """Return whether each patch has voxels without a manual label after the exchange."""
+    shape = batch.weak.shape[2:]
+    whole = all(side.stop - side.start == size for side, size in zip(box, shape, strict=True))
+    flags = []
+    for own, partner in zip(batch.unlabelled, partners, strict=True):
+        flags.append(batch.unlabelled[partner] or (own and not whole))
+    return tuple(flags)
 
 
 def random_box(
@@ -49,7 +64,7 @@ def random_box(
         fraction: size of the box along each axis, as a fraction of the patch.
         generator: source of the random numbers.
     """
-    chance = torch.rand(3, generator=generator, device=generator.device).tolist()
+    chance = torch.rand(3, generator=generator).numpy().tolist()
     box = []
     for size, position in zip(shape, chance, strict=True):
         side = max(1, round(fraction * size))
@@ -82,5 +97,6 @@ def paste(
 ) -> Tensor:
     """Copy ``x`` ``(B, C, D, H, W)`` and replace ``box`` by that of ``x[partners]``."""
     mixed = x.clone()
-    mixed[:, :, *box] = x[:, :, *box][list(partners)]
+    for index, partner in enumerate(partners):
+        mixed[index][:, *box] = x[partner][:, *box]
     return mixed

@@ -4,10 +4,11 @@ Each batch is a pure function of the seed and the step. No random state is carri
 step, so that a resumed training sees the same batches as an uninterrupted one.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,18 +17,24 @@ from torch import Tensor
 from hstf.imaging.arrays import StoredArray, open_array
 from hstf.imaging.label_values import IGNORED
 from hstf.imaging.spacing import Triple
+from hstf.runtime.devices import to_device
 from hstf.runtime.files import sha256_file
 from hstf.runtime.recorded_files import RecordedFile
 from hstf.training.augmentations.acquisition import ISOTROPIC_MR, Acquisition
 from hstf.training.augmentations.spatial import region_size
 
+T = TypeVar("T")
 AHEAD = 2
-"""Number of batches that are read ahead."""
+"""Number of batches that are prepared ahead."""
 LABELLED_STREAM = 1
 PSEUDO_STREAM = 2
 """Random streams that decide the order of the labelled and of the other cases."""
 
+OUTSIDE = -1
+"""Class index of voxels outside the scan."""
+FLOAT = torch.float32
 Slices = tuple[slice, ...]
+WHOLE: Slices = (slice(None),) * 3
 
 
 def overlap(
@@ -52,6 +59,75 @@ def overlap(
 
 def _slices(low: np.ndarray, high: np.ndarray) -> Slices:
     return tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of a case, larger than a patch. Image and target are 0 outside the scan."""
+
+    image: Tensor
+    """``(C, *size)``, as stored."""
+    target: Tensor
+    """``(*size)`` int16, class indices, :data:`IGNORED` or :data:`OUTSIDE`; or ``(K + 1, *size)``
+    uint8, target probabilities and weight times 255."""
+    classes: int
+    """Number of classes K."""
+    ignored: bool
+    """Whether voxels may be ignored; known on the host."""
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Voxels along the three axes."""
+        return tuple(self.image.shape[1:])
+
+    def pinned(self) -> "Region":
+        """Return the region in pinned memory; regions on a device stay there."""
+        if self.image.device.type != "cpu":
+            return self
+        return replace(self, image=self.image.pin_memory(), target=self.target.pin_memory())
+
+    def to(self, device: torch.device) -> "Region":
+        """Return the region on ``device``."""
+        image = to_device(self.image, device)
+        return replace(self, image=image, target=to_device(self.target, device))
+
+    def channels(self, box: Slices = WHOLE) -> Tensor:
+        """Return a part of the region as ``(C + K + 1, ...)`` float32.
+
+        The channels are those of the image, the target probabilities and the weight.
+        """
+        image = self.image[(slice(None), *box)]
+        x, y, z = box
+        target = self.target[..., x, y, z]
+        count = len(image)
+        channels = image.new_empty((count + self.classes + 1, *image.shape[1:]), dtype=FLOAT)
+        channels[:count] = image
+        if target.ndim == 4:
+            torch.div(target, 255, out=channels[count:])
+            return channels
+        for index in range(self.classes):
+            channels[count + index] = target == index
+        channels[-1] = target != OUTSIDE
+        if self.ignored:
+            ignored = target == IGNORED
+            channels[count:-1] += ignored / self.classes
+            channels[-1].masked_fill_(ignored, 0)
+        return channels
+
+
+def _placed(
+    values: Tensor,
+    place: Slices,
+    size: Sequence[int],
+    outside: int,
+) -> Tensor:
+    """Return ``values`` ``(..., x, y, z)`` at ``place`` in a region filled with ``outside``."""
+    if tuple(values.shape[-3:]) == tuple(size):
+        return values
+    region = values.new_full((*values.shape[:-3], *size), outside)
+    x, y, z = place
+    region[..., x, y, z] = values
+    return region
 
 
 @dataclass(frozen=True)
@@ -124,49 +200,47 @@ class TrainingCase:
         start: np.ndarray,
         size: Sequence[int],
         classes: int,
-    ) -> Tensor:
+    ) -> Region:
         """Read a region of image, target and weight.
 
         Args:
             start: first voxel of the region; may be negative.
             size: size of the region (voxels).
             classes: number of classes K.
-
-        Returns:
-            ``(C + K + 1, *size)`` float32: channels of the image, target probabilities and weight;
-            all are 0 outside the scan.
         """
         image, target = self.arrays()
         inside, place = overlap(start, size, image.shape[1:])
-        voxels = torch.as_tensor(image[(slice(None), *inside)])
-        channels = len(voxels)
-        region = torch.zeros((channels + classes + 1, *size), device=voxels.device)
-        part = region[(slice(None), *place)]
-        part[:channels] = voxels
+        voxels = _placed(torch.as_tensor(image[(slice(None), *inside)]), place, size, 0)
         if target is None:
             # All classes are equally likely and the weight is 0, as for ignored voxels.
-            part[channels:-1] = 1 / classes
+            shape = [side.stop - side.start for side in inside]
+            label = torch.full(shape, IGNORED, dtype=torch.int16, device=voxels.device)
         elif len(target.shape) == 4:
-            part[channels:] = torch.as_tensor(target[(slice(None), *inside)]) / 255
+            soft = torch.as_tensor(target[(slice(None), *inside)])
+            return Region(voxels, _placed(soft, place, size, 0), classes, ignored=False)
         else:
-            label = torch.as_tensor(target[inside])
-            indices = torch.arange(classes, device=label.device).reshape(-1, 1, 1, 1)
-            part[channels:-1] = label == indices
-            part[channels:-1, label == IGNORED] = 1 / classes
-            part[-1] = label != IGNORED
-        return region
+            label = torch.as_tensor(target[inside]).to(torch.int16)
+        ignored = target is None or self.may_ignore(label)
+        return Region(voxels, _placed(label, place, size, OUTSIDE), classes, ignored)
+
+    def may_ignore(self, label: Tensor) -> bool:
+        """Return whether a part ``label`` of the label has voxels to ignore."""
+        return bool((label == IGNORED).numpy().any())
 
 
 @dataclass(frozen=True)
 class RawBatch:
     """Regions of scans, from which the patches of a batch are cut."""
 
-    region: Tensor
-    """``(B, C + K + 1, *region_size)``: image, target probabilities, voxel weight."""
-    pseudo: Tensor
-    """``(B,)`` bool: cases without a manual label."""
+    regions: tuple[Region, ...]
+    pseudo: tuple[bool, ...]
+    """Whether each case has no manual label."""
     case_ids: tuple[str, ...]
     """Cases of the patches of all ranks."""
+
+    def pinned(self) -> "RawBatch":
+        """Return the batch in memory that a GPU copies from without waiting."""
+        return replace(self, regions=tuple(region.pinned() for region in self.regions))
 
 
 @dataclass(frozen=True)
@@ -202,25 +276,28 @@ class PatchSource:
             case.region(start, size, self.classes)
             for case, start in zip(own_cases, starts[own], strict=True)
         ]
-        if any(region.is_cuda for region in regions):
-            # Some cases are in the GPU cache, others may not fit into it.
-            regions = [region.cuda() for region in regions]
         return RawBatch(
-            torch.stack(regions),
-            torch.tensor([case.pseudo for case in own_cases]),
+            tuple(regions),
+            tuple(case.pseudo for case in own_cases),
             tuple(case.case_id for case in cases),
         )
 
-    def batches(self, first: int, last: int) -> Iterator[RawBatch]:
-        """Yield the batches of the steps from ``first`` to ``last - 1``.
+    def batches(
+        self,
+        first: int,
+        last: int,
+        prepare: Callable[[int], T],
+    ) -> Iterator[T]:
+        """Yield what ``prepare`` returns for the steps from ``first`` to ``last - 1``.
 
-        A thread reads the next batches while the network trains.
+        A thread prepares the next batches while the network trains.
         """
         with ThreadPoolExecutor(1) as reader:
-            waiting: list[Future[RawBatch]] = []
+            _without_more_threads(reader)
+            waiting: list[Future[T]] = []
             for step in range(first, last + AHEAD):
                 if step < last:
-                    waiting.append(reader.submit(self.batch, step))
+                    waiting.append(reader.submit(prepare, step))
                 if step >= first + AHEAD:
                     yield waiting.pop(0).result()
 
@@ -269,6 +346,17 @@ class PatchSource:
         if rng.random() < self.foreground_fraction and len(locations):
             centre = np.clip(_foreground_voxel(locations, rng), half, half + free)
         return centre
+
+
+def _without_more_threads(reader: ThreadPoolExecutor) -> None:
+    """Let the thread of ``reader`` compute without starting others.
+
+    Otherwise it would start as many as the training has, and both would compete for the cores.
+    """
+    threads = torch.get_num_threads()
+    reader.submit(torch.set_num_threads, 1).result()
+    # The number is stored for each thread, and once more for threads that start later.
+    torch.set_num_threads(threads)
 
 
 def _foreground_voxel(locations: np.ndarray, rng: np.random.Generator) -> np.ndarray:

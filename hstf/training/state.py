@@ -3,7 +3,7 @@
 import copy
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,35 +21,26 @@ FILE = "state.pt"
 
 @dataclass
 class Averages:
-    """Running means of the loss terms since the last row of the history.
+    """Running means of the loss terms since the last row of the history."""
 
-    The sums stay on the device, in float64, because reading a sum would make the CPU wait for the
-    end of the step.
-    """
-
-    sums: dict[str, float | Tensor] = field(default_factory=dict)
+    sums: dict[str, float] = field(default_factory=dict)
     count: int = 0
     note: str = field(default="", compare=False)
     """The last mean loss, as text."""
 
-    def add(self, terms: Mapping[str, Tensor], loss: Tensor) -> None:
-        """Add the loss and its terms of a step."""
-        for name, value in {"loss": loss, **terms}.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value.detach().double()
+    def add(self, values: Mapping[str, float]) -> None:
+        """Add the loss (``loss``) and its terms of a step."""
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
         self.count += 1
 
     def pop(self) -> dict[str, float]:
         """Return the means and start again."""
-        means = {name: float(value) / self.count for name, value in self.sums.items()}
+        means = {name: value / self.count for name, value in self.sums.items()}
         self.sums = {}
         self.count = 0
         self.note = f"loss {means['loss']:.3f}"
         return means
-
-    def to_json(self) -> dict[str, Any]:
-        """Convert to plain values; ``Averages(**values)`` is the inverse."""
-        sums = {name: float(value) for name, value in self.sums.items()}
-        return {"sums": sums, "count": self.count, "note": self.note}
 
 
 @dataclass
@@ -91,7 +82,7 @@ class TrainingState:
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "history": json.dumps(self.history),
-            "averages": json.dumps(self.averages.to_json()),
+            "averages": json.dumps(asdict(self.averages)),
             "snapshots": self.snapshots,
         }
         write_torch(folder / FILE, content)

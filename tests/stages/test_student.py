@@ -100,8 +100,8 @@ def test_other_cases_treats_corrected_labels_as_labels(tmp_path: Path) -> None:
     pseudo, corrected = other_cases(config, 1, "seed_0")
     assert (pseudo.pseudo, corrected.pseudo) == (True, False)
     whole = (
-        pseudo.region(np.zeros(3, int), SHAPE, CLASSES),
-        corrected.region(np.zeros(3, int), SHAPE, CLASSES),
+        pseudo.region(np.zeros(3, int), SHAPE, CLASSES).channels(),
+        corrected.region(np.zeros(3, int), SHAPE, CLASSES).channels(),
     )
     for region, name in zip(whole, ("u_0", "u_1"), strict=True):
         assert (
@@ -218,9 +218,9 @@ def test_other_cases_compares_no_array_before_it_is_opened(tmp_path: Path) -> No
     config, _ = experiment(tmp_path)
     first, second = other_cases(config, 1, "seed_0")
     flip_bit(second.image_path)
-    first.region(np.zeros(3, int), SHAPE, CLASSES)
+    first.region(np.zeros(3, int), SHAPE, CLASSES).channels()
     with pytest.raises(HstfError, match=rf"u_2: {second.image_path} was changed .*unlabelled_0"):
-        second.region(np.zeros(3, int), SHAPE, CLASSES)
+        second.region(np.zeros(3, int), SHAPE, CLASSES).channels()
 
 
 def test_region_compares_a_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,7 +232,7 @@ def test_region_compares_a_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
         recorded_files, "sha256_file", lambda path: compared.append(path) or sha256(path)
     )
     for _ in range(3):
-        case.region(np.zeros(3, int), SHAPE, CLASSES)
+        case.region(np.zeros(3, int), SHAPE, CLASSES).channels()
         case.locations()
     assert sorted(compared) == sorted(case.files)
 

@@ -5,8 +5,9 @@ from torch import Tensor
 
 from hstf.config.training import AugmentationConfig
 from hstf.experiment.plan import Normalisation
+from hstf.imaging.regions import Box
 from hstf.training.augmentations.acquisition import Acquisition
-from hstf.training.augmentations.spatial import region_size
+from hstf.training.augmentations.spatial import draw_geometry, region_size
 
 STILL = AugmentationConfig(
     flip_axes=(),
@@ -51,3 +52,23 @@ def region(patch: tuple[int, int, int], channels: int = 2, batch: int = 2) -> Te
 def acquired(*modalities: str, spacing: tuple[float, float, float] = ISOTROPIC) -> Acquisition:
     """Return the acquisition of channels with ``modalities``."""
     return Acquisition(spacing, tuple((name, SCALES[name]) for name in modalities))
+
+
+def change_geometry(
+    volume: Tensor,
+    patch: tuple[int, int, int],
+    config: AugmentationConfig,
+    numbers: torch.Generator,
+    spacing: tuple[float, float, float] = ISOTROPIC,
+) -> Tensor:
+    """Return patches ``(B, C, *patch)`` of regions ``(B, C, ...)`` with a random geometry."""
+    changes = draw_geometry(len(volume), patch, config, numbers, spacing)
+    size = volume.shape[2:]
+    found = []
+    for change, channels in zip(changes, volume, strict=True):
+
+        def part(box: Box, channels: Tensor = channels) -> Tensor:
+            return channels[:, *box]
+
+        found.append(change.apply(part, size, patch))
+    return torch.stack(found)

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 import yaml
 
 from hstf.config.experiment import Config
@@ -20,7 +19,7 @@ from hstf.models.base import NetworkSpec
 from hstf.models.hybrid import HybridNet
 from hstf.runtime.files import sha256_file, write_csv
 from hstf.training.batch import Batch
-from hstf.training.patches import PatchSource, RawBatch, TrainingCase
+from hstf.training.patches import PatchSource, RawBatch, Region, TrainingCase
 from hstf.training.state import TrainingState
 
 SHAPE = (12, 11, 9)
@@ -159,9 +158,9 @@ def some_batch(config: Config, pseudo: list[bool], seed: int = 0) -> Batch:
     source = PatchSource([], [], CLASSES, (8, 8, 8), len(pseudo), 0.5, 0.5, seed)
     shape = (len(pseudo), 1, 10, 10, 10)
     classes = torch.randint(0, CLASSES, shape, generator=g)
-    target = F.one_hot(classes[:, 0], CLASSES).movedim(-1, 1).float()
-    region = torch.cat([torch.randn(shape, generator=g), target, torch.ones(shape)], dim=1)
-    raw = RawBatch(region, torch.tensor(pseudo), tuple("ab"))
+    pairs = zip(torch.randn(shape, generator=g), classes, strict=True)
+    regions = [Region(image, label[0], CLASSES, ignored=False) for image, label in pairs]
+    raw = RawBatch(tuple(regions), tuple(pseudo), tuple("ab"))
     still = config.student.augmentation.model_copy(
         update={
             "affine_probability": 0,
@@ -209,3 +208,8 @@ def source_of(
         "seed": 7,
     } | keys
     return PatchSource(labelled, pseudo, CLASSES, PATCH, **values)  # type: ignore[arg-type]
+
+
+def region_of(batch: RawBatch) -> torch.Tensor:
+    """Return the regions of a batch ``(B, C + K + 1, ...)``."""
+    return torch.stack([region.channels() for region in batch.regions])

@@ -90,7 +90,10 @@ def gradients(objective: str, folder: Path) -> dict[str, Tensor]:
     state = pair_state(config) if objective == "cross_teaching" else new_state(config, 4)
     whole = some_batch(config, BATCH)
     own = slice(rank(), None, rank_count())
-    part = {name: getattr(whole, name)[own] for name in ("weak", "target", "weight", "pseudo")}
+    part = {
+        name: getattr(whole, name)[own]
+        for name in ("weak", "target", "weight", "pseudo", "unlabelled")
+    }
     compute = with_synchronised_gradients(state.network, build_objective(objective, config))
     for _ in range(2):
         state.network.zero_grad()

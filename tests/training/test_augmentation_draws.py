@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.augmentation_settings import generator
+from support.augmentation_settings import change_geometry, generator
 from torch import Tensor
 
 from hstf.config.training import AugmentationConfig
 from hstf.experiment.plan import Normalisation
 from hstf.training.augmentations.acquisition import Acquisition
 from hstf.training.augmentations.intensity import change_intensity
-from hstf.training.augmentations.spatial import change_geometry, region_size
+from hstf.training.augmentations.spatial import region_size
 
 EXPECTED = json.loads(Path(__file__).with_name("augmented_patches.json").read_text())
 CONFIG = AugmentationConfig(

@@ -96,7 +96,7 @@ def test_batch_strong_mixes_amplitudes() -> None:
     ones = torch.ones(2, 1, *SHAPE)
     pseudo = torch.tensor([False, True])[:, None, None, None, None].expand_as(ones)
     config = AugmentationConfig(intensity_probability=0, fourier_probability=1)
-    strong = Batch(weak, ones, ones, pseudo, config, generator()).strong()
+    strong = Batch(weak, ones, ones, pseudo, (False, True), config, generator()).strong()
     assert torch.allclose(
         strong[0], with_amplitudes_of(weak[:1], weak[1:], ISOTROPIC)[0], atol=1e-5
     )
@@ -110,6 +110,8 @@ def test_batch_strong_does_not_mix_masks() -> None:
     config = AugmentationConfig(intensity_probability=0, fourier_probability=1)
     kinds = (("mr", Normalisation(scheme="zscore")), ("mask", Normalisation(scheme="mask")))
     acquisition = Acquisition(ISOTROPIC, kinds)
-    strong = Batch(weak, ones, ones, pseudo, config, generator(), acquisition).strong()
+    strong = Batch(
+        weak, ones, ones, pseudo, (False, True), config, generator(), acquisition
+    ).strong()
     assert not torch.equal(strong[0, 0], weak[0, 0])
     assert torch.equal(strong[:, 1], weak[:, 1])

@@ -6,7 +6,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.stages import other_cases
-from support.training_files import CLASSES, SHAPE, scan, write_case, write_experiment, write_labels
+from support.training_files import (
+    CLASSES,
+    SHAPE,
+    region_of,
+    scan,
+    write_case,
+    write_experiment,
+    write_labels,
+)
 
 from hstf.imaging.arrays import write_array
 from hstf.training.gpu_cache import cache_cases, load_on_device
@@ -39,8 +47,8 @@ def test_load_on_device_returns_the_regions_of_the_files(
     cases: list[TrainingCase], start: tuple[int, ...], which: int
 ) -> None:
     corner = np.minimum(start, np.array(SHAPE) - 1)
-    expected = cases[which].region(corner, (8, 7, 6), CLASSES)
-    found = load_on_device(cases[which], CPU).region(corner, (8, 7, 6), CLASSES)
+    expected = cases[which].region(corner, (8, 7, 6), CLASSES).channels()
+    found = load_on_device(cases[which], CPU).region(corner, (8, 7, 6), CLASSES).channels()
     assert found.dtype == expected.dtype == torch.float32
     assert torch.equal(found, expected)
 
@@ -54,7 +62,8 @@ def test_division_of_targets_is_the_same_in_torch_and_numpy() -> None:
 
 def test_batch_of_cached_cases_is_that_of_the_files(cases: list[TrainingCase]) -> None:
     def batch(of: list[TrainingCase]) -> torch.Tensor:
-        return PatchSource(of[:1], of[1:], CLASSES, (8, 8, 8), 2, 0.5, 0.5, 7).batch(3).region
+        source = PatchSource(of[:1], of[1:], CLASSES, (8, 8, 8), 2, 0.5, 0.5, 7)
+        return region_of(source.batch(3))
 
     assert torch.equal(batch(cases), batch([load_on_device(case, CPU) for case in cases]))
 

@@ -21,7 +21,13 @@ def some_batch(
     target = torch.cat([code + k / 10 for k in range(classes)], dim=1)
     unlabelled = torch.tensor(pseudo)[:, None, None, None, None].expand_as(code)
     return Batch(
-        code, target, code + 0.5, unlabelled, AugmentationConfig(), torch.Generator().manual_seed(0)
+        code,
+        target,
+        code + 0.5,
+        unlabelled,
+        tuple(pseudo),
+        AugmentationConfig(),
+        torch.Generator().manual_seed(0),
     )
 
 

@@ -12,7 +12,7 @@ from hstf.config.training import AugmentationConfig
 from hstf.imaging.label_values import IGNORED
 from hstf.method.objectives.self_training import self_training
 from hstf.training.batch import Batch
-from hstf.training.patches import PatchSource, RawBatch
+from hstf.training.patches import PatchSource, RawBatch, Region
 
 SHAPE = (10, 10, 10)
 
@@ -26,14 +26,12 @@ def batch_of(label: np.ndarray, seed: int, **augmentation: object) -> Batch:
         augmentation: settings of the augmentation.
     """
     source = PatchSource([], [], CLASSES, (8, 8, 8), 1, 0.5, 0.5, seed)
-    one_hot = (label == np.arange(CLASSES).reshape(-1, 1, 1, 1)).astype(np.float32)
-    one_hot[:, label == IGNORED] = 1 / CLASSES
     image = np.random.default_rng(seed).normal(size=(1, *label.shape)).astype(np.float32)
-    known = (label != IGNORED)[None].astype(np.float32)
-    region = torch.from_numpy(np.concatenate([image, one_hot, known]))
+    labels = torch.from_numpy(label.astype(np.int16))
+    region = Region(torch.from_numpy(image), labels, CLASSES, ignored=IGNORED in label)
     sections = {"affine_probability": 1.0, "elastic_probability": 1.0} | augmentation
     config = AugmentationConfig(**sections)
-    raw = RawBatch(region[None], torch.tensor([False]), ("a",))
+    raw = RawBatch((region,), (False,), ("a",))
     return Batch.draw(raw, source, config, torch.Generator().manual_seed(seed))
 
 

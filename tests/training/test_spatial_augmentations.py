@@ -8,6 +8,7 @@ from support.augmentation_settings import (
     STILL,
     WILD,
     acquired,
+    change_geometry,
     generator,
     region,
     with_keys,
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from hstf.training.augmentations.affine import random_matrices
 from hstf.training.augmentations.intensity import change_intensity
-from hstf.training.augmentations.spatial import change_geometry, region_size
+from hstf.training.augmentations.spatial import draw_geometry, region_size
 
 
 def centre(volume: Tensor, patch: tuple[int, int, int]) -> Tensor:
@@ -85,7 +86,7 @@ def test_change_geometry_zoom_above_one_enlarges_the_anatomy() -> None:
 
 def test_random_matrices_stretch_within_the_anisotropy() -> None:
     config = with_keys(STILL, anisotropy=0.1)
-    matrices = random_matrices(200, config, ISOTROPIC, generator(), torch.device("cpu"))
+    matrices = random_matrices(200, config, ISOTROPIC, generator())
     stretch = 1 / torch.diagonal(matrices, dim1=1, dim2=2)
     assert 0.9 <= stretch.min() < 0.92
     assert 1.08 < stretch.max() <= 1.1
@@ -93,7 +94,7 @@ def test_random_matrices_stretch_within_the_anisotropy() -> None:
 
 def test_random_matrices_rotations_keep_lengths() -> None:
     config = with_keys(STILL, rotation_degrees=(30, 20, 10))
-    matrices = random_matrices(20, config, ISOTROPIC, generator(), torch.device("cpu"))
+    matrices = random_matrices(20, config, ISOTROPIC, generator())
     assert torch.allclose(matrices @ matrices.mT, torch.eye(3).expand(20, 3, 3), atol=1e-5)
     assert torch.allclose(torch.det(matrices), torch.ones(20), atol=1e-5)
 
@@ -218,7 +219,7 @@ def test_change_geometry_rotates_a_ball_to_a_ball_on_any_voxels(
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 2.5), (2.0, 0.7, 1.5)])
 def test_random_matrices_rotate_in_millimetres(spacing: tuple[float, float, float]) -> None:
     config = with_keys(STILL, rotation_degrees=(30, 20, 10))
-    matrices = random_matrices(20, config, spacing, generator(), torch.device("cpu"))
+    matrices = random_matrices(20, config, spacing, generator())
     mm = torch.tensor(spacing)
     turns = matrices * mm[:, None] / mm
     assert torch.allclose(turns @ turns.mT, torch.eye(3).expand(20, 3, 3), atol=1e-5)
@@ -248,7 +249,19 @@ def test_change_geometry_moves_nothing_across_thick_slices(axis: int) -> None:
 
 
 def test_random_matrices_rotate_two_thick_axes_into_each_other_only() -> None:
-    matrices = random_matrices(20, WILD, (1.0, 8.0, 8.0), generator(), torch.device("cpu"))
+    matrices = random_matrices(20, WILD, (1.0, 8.0, 8.0), generator())
     assert not matrices[:, 0, 1:].any()
     assert not matrices[:, 1:, 0].any()
     assert matrices[:, 1, 2].abs().max() > 0.1
+
+
+def test_patches_that_do_not_turn_have_the_voxels_of_the_region() -> None:
+    patch, volume = (8, 6, 7), region((8, 6, 7), batch=12)
+    config = with_keys(WILD, affine_probability=0.5, elastic_probability=0.3, flip_axes=(1,))
+    changes = draw_geometry(12, patch, config, generator(1))
+    found = change_geometry(volume, patch, config, generator(1))
+    still = [change.matrix is None and change.displacements is None for change in changes]
+    assert 2 <= sum(still) <= 10
+    for index, change in enumerate(changes):
+        plain = centre(volume, patch)[index].flip([axis + 1 for axis in change.mirrored])
+        assert torch.equal(found[index], plain) == still[index]

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +46,7 @@ from hstf.training.losses import pyramid_loss
 from hstf.training.member import initial_network, member_seed, train_member, training_fingerprint
 from hstf.training.patches import TrainingCase
 from hstf.training.state import Averages, TrainingState, parameter_groups, update_ema
+from hstf.training.step_values import NORM, StepValues, Waiting
 
 
 @pytest.fixture(autouse=True)
@@ -107,12 +108,25 @@ def test_parameter_groups_decay_kernels_and_matrices_only() -> None:
 
 def test_averages_compute_means_of_loss_and_terms() -> None:
     averages = Averages()
-    averages.add({"a": torch.tensor(1.0)}, torch.tensor(1.0))
-    averages = Averages(**json.loads(json.dumps(averages.to_json())))
-    averages.add({"a": torch.tensor(2.0), "b": torch.tensor(1.0)}, torch.tensor(3.0))
+    averages.add({"loss": 1.0, "a": 1.0})
+    averages = Averages(**json.loads(json.dumps(asdict(averages))))
+    averages.add({"loss": 3.0, "a": 2.0, "b": 1.0})
     assert averages.pop() == {"loss": 2.0, "a": 1.5, "b": 0.5}
     assert averages.note == "loss 2.000"
     assert averages == Averages()
+
+
+def test_values_of_a_gpu_are_read_one_step_later() -> None:
+    config = TrainingConfig(**{**TRAINING, "steps": 3, "history_every": 1})
+    state = new_state(config)
+    values = StepValues(state, config)
+    for step in range(3):
+        numbers = torch.tensor([step + 1.0, math.nan if step == 2 else 1.0])
+        values.waiting.append(Waiting(step, ("a", "b"), 0.1, ["loss", NORM], numbers, None))
+        values.read(later=1)
+    assert [row["step"] for row in state.history] == [1, 2]
+    with pytest.raises(HstfError, match=r"not finite at step 2 .*gradient norm nan.* of a, b"):
+        values.read()
 
 
 # ---- the loop

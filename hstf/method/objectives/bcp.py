@@ -23,7 +23,7 @@ from hstf.config.experiment import Config
 from hstf.method.objectives.cross_teaching import one_hot_label
 from hstf.method.objectives.mean_teacher import consistency_weight
 from hstf.method.objectives.supervision import segmentation_loss
-from hstf.training.batch import Batch
+from hstf.training.batch import Batch, patches
 from hstf.training.loop import Objective
 from hstf.training.mixing import mix
 from hstf.training.state import TrainingState
@@ -65,13 +65,14 @@ def label_with_ema(state: TrainingState, batch: Batch) -> Batch:
 
     Their weight becomes 1 inside the scan.
     """
-    chosen = batch.unlabelled
-    if not chosen.any():
+    chosen = [index for index, flag in enumerate(batch.unlabelled) if flag]
+    if not chosen:
         return batch
-    inside = batch.inside[chosen]
-    prediction = state.ema(batch.weak[chosen]).float()
+    prediction = state.ema(patches(batch.weak, batch.unlabelled)).float()
+    labels = one_hot_label(prediction)
     target = batch.target.clone()
-    target[chosen] = one_hot_label(prediction) * inside
     weight = batch.weight.clone()
-    weight[chosen] = inside
+    for label, index in zip(labels, chosen, strict=True):
+        weight[index] = batch.inside[index]
+        target[index] = label * weight[index]
     return replace(batch, target=target, weight=weight)

@@ -13,13 +13,12 @@ with the segmentation loss on labelled patches and the sigmoid ramp ``r`` over t
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from hstf.config.experiment import Config
 from hstf.method.objectives.mean_teacher import consistency_weight
 from hstf.method.objectives.supervision import segmentation_loss
-from hstf.training.batch import Batch
+from hstf.training.batch import Batch, patches
 from hstf.training.distributed import chosen_on_any_rank
 from hstf.training.loop import Objective
 from hstf.training.losses import soft_dice
@@ -46,13 +45,13 @@ def cross_teaching(config: Config) -> Objective:
             "supervised_first": loss(first, batch.target, batch.weight),
             "supervised_second": loss(second, batch.target, batch.weight),
         }
-        chosen = chosen_on_any_rank(batch.unlabelled)
-        if not chosen.any():
+        chosen = chosen_on_any_rank(batch.unlabelled, strong.device)
+        if not any(chosen):
             return terms
         weight = consistency_weight(student, state.step)
-        inside = batch.inside[chosen] * batch.pseudo[chosen]
-        p_first = first[0][chosen].float().softmax(1)
-        p_second = second[0][chosen].float().softmax(1)
+        inside = patches(batch.inside * batch.pseudo, chosen)
+        p_first = patches(first[0], chosen).float().softmax(1)
+        p_second = patches(second[0], chosen).float().softmax(1)
         terms["first_taught"] = weight * soft_dice(
             p_first,
             one_hot_label(p_second),
@@ -78,5 +77,4 @@ def one_hot_label(scores: Tensor) -> Tensor:
     Returns:
         ``(B, K, D, H, W)``, zeros and ones of the type of ``scores``.
     """
-    one_hot = F.one_hot(scores.argmax(1), scores.shape[1])
-    return one_hot.movedim(-1, 1).to(scores.dtype)
+    return torch.zeros_like(scores).scatter_(1, scores.argmax(1, keepdim=True), 1)

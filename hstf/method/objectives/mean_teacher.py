@@ -20,7 +20,7 @@ from hstf.config.experiment import Config
 from hstf.config.training import StudentConfig
 from hstf.method.csc import sigmoid_ramp
 from hstf.method.objectives.supervision import segmentation_loss
-from hstf.training.batch import Batch
+from hstf.training.batch import Batch, patches
 from hstf.training.distributed import chosen_on_any_rank
 from hstf.training.loop import Objective
 from hstf.training.losses import weighted_mean
@@ -47,18 +47,19 @@ def mean_teacher(config: Config, certainty: CertaintyWeights | None = None) -> O
     loss = segmentation_loss(config)
 
     def objective(state: TrainingState, batch: Batch) -> Mapping[str, Tensor]:
-        logits = state.network.pyramid(batch.strong()).logits
+        strong = batch.strong()
+        logits = state.network.pyramid(strong).logits
         terms = {"supervised": loss(logits, batch.target, batch.weight)}
-        chosen = chosen_on_any_rank(batch.unlabelled)
-        if not chosen.any():
+        chosen = chosen_on_any_rank(batch.unlabelled, strong.device)
+        if not any(chosen):
             return terms
-        weak = batch.weak[chosen]
-        weight = batch.inside[chosen] * batch.pseudo[chosen]
+        weak = patches(batch.weak, chosen)
+        weight = patches(batch.inside * batch.pseudo, chosen)
         with torch.no_grad():
             log_t = state.ema(weak).float().log_softmax(1)
             if certainty is not None:
                 weight = weight * certainty(state, weak, batch.generator)
-        log_p = logits[0][chosen].float().log_softmax(1)
+        log_p = patches(logits[0], chosen).float().log_softmax(1)
         distance = prediction_distance(
             log_p,
             log_t,

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from hstf.config.experiment import Config
 from hstf.method.csc import sigmoid_ramp
 from hstf.method.objectives.mean_teacher import mean_teacher
+from hstf.training.augmentations.draws import normal_like
 from hstf.training.loop import Objective
 from hstf.training.state import TrainingState
 
@@ -58,14 +59,7 @@ def add_noise(
     generator: torch.Generator,
 ) -> Tensor:
     """Add Gaussian noise to ``images``, clipped at twice its standard deviation ``sigma``."""
-    noise = (
-        torch.randn(
-            images.shape,
-            generator=generator,
-            device=images.device,
-        )
-        * sigma
-    )
+    noise = normal_like(images, generator) * sigma
     return images + noise.clamp(-2 * sigma, 2 * sigma)
 
 

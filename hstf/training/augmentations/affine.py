@@ -21,14 +21,13 @@ def random_matrices(
     config: AugmentationConfig,
     spacing: Spacing,
     generator: torch.Generator,
-    device: torch.device,
 ) -> Tensor:
-    """Draw rotations times zooms, ``(B, 3, 3)``.
+    """Draw rotations times zooms, ``(B, 3, 3)``, on the host.
 
     A matrix maps an offset from the centre of the patch (voxels) to an offset from the centre of
     the region that the patch is sampled from (voxels).
     """
-    edge = torch.tensor(relative_spacing(spacing), device=device)
+    edge = torch.tensor(relative_spacing(spacing))
     rotation = _random_rotations(
         batch,
         config,
@@ -51,23 +50,9 @@ def _random_rotations(
     generator: torch.Generator,
 ) -> Tensor:
     """Draw rotation matrices ``(B, 3, 3)`` in millimetres."""
-    device = edge.device
-    degrees = torch.tensor(config.rotation_degrees, device=device)
+    degrees = torch.tensor(config.rotation_degrees)
     limits = degrees * math.pi / 180 * _may_rotate(edge)
-    a, b, c = (
-        (
-            2
-            * uniform(
-                (batch, 3),
-                0,
-                1,
-                generator,
-                device,
-            )
-            - 1
-        )
-        * limits
-    ).unbind(1)
+    a, b, c = ((2 * uniform((batch, 3), 0, 1, generator) - 1) * limits).unbind(1)
     zero = torch.zeros_like(a)
     one = torch.ones_like(a)
     about_x = [[one, zero, zero], [zero, a.cos(), -a.sin()], [zero, a.sin(), a.cos()]]
@@ -96,23 +81,7 @@ def _random_zooms(
     """Draw the zoom ``(B, 3)`` of each axis; above 1 the anatomy appears larger."""
     low = math.log(config.scale_range[0])
     high = math.log(config.scale_range[1])
-    zoom = uniform(
-        (batch, 1),
-        low,
-        high,
-        generator,
-        edge.device,
-    ).exp()
-    stretch = (
-        2
-        * uniform(
-            (batch, 3),
-            0,
-            1,
-            generator,
-            edge.device,
-        )
-        - 1
-    )
+    zoom = uniform((batch, 1), low, high, generator).exp()
+    stretch = 2 * uniform((batch, 3), 0, 1, generator) - 1
     zoom = zoom * (1 + config.anisotropy * stretch)
     return torch.where(edge > ANISOTROPY, 1.0, zoom)

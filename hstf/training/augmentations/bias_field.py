@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hstf.runtime.devices import to_device
 from hstf.training.augmentations.acquisition import ChannelKind
 
 POINTS = 3
@@ -23,7 +24,7 @@ def bias_field(
 ) -> Tensor:
     """Multiply ``image`` ``(B, C, D, H, W)`` by a smooth field, the same for all channels."""
     shape = (image.shape[0], 1, POINTS, POINTS, POINTS)
-    coarse = torch.randn(shape, generator=generator, device=image.device) * SIGMA
+    coarse = to_device(torch.randn(shape, generator=generator) * SIGMA, image.device)
     field = F.interpolate(
         coarse,
         size=image.shape[2:],

@@ -23,7 +23,6 @@ def blur(
         uniform_number(
             0.5,
             1.0,
-            image,
             generator,
         ),
         kind.spacing,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hstf.config.training import AugmentationConfig
 from hstf.imaging.spacing import ANISOTROPY, Spacing, relative_spacing
-from hstf.training.augmentations.draws import uniform
+from hstf.training.augmentations.draws import chosen
 
 CONTROL_POINT_DISTANCE = 16
 """Distance between control points, in finest voxel edges."""
@@ -24,40 +24,32 @@ def random_displacements(
     config: AugmentationConfig,
     spacing: Spacing,
     generator: torch.Generator,
-    device: torch.device,
-) -> Tensor:
-    """Draw displacements (voxels) ``(B, D, H, W, 3)``, or zeros ``(1, 1, 1, 1, 3)``."""
-    chosen = (
-        uniform(
-            (batch,),
-            0,
-            1,
-            generator,
-            device,
-        )
-        < config.elastic_probability
-    )
-    if not chosen.any():
-        return torch.zeros(
-            1,
-            1,
-            1,
-            1,
-            3,
-            device=device,
-        )
+) -> list[Tensor | None]:
+    """Draw the displacements (voxels) at the control points, ``(3, d, h, w)`` on the host.
+
+    They are None for patches that are not deformed.
+    """
+    deformed = chosen(batch, config.elastic_probability, generator)
+    if not any(deformed):
+        return [None] * batch
     points = []
     sigmas = []
     for size, edge in zip(patch_size, relative_spacing(spacing), strict=True):
         points.append(max(2, round(size * edge / CONTROL_POINT_DISTANCE)))
         sigmas.append(0.0 if edge > ANISOTROPY else config.elastic_voxels / edge)
-    sigma = torch.tensor(sigmas, device=device)
-    coarse = torch.randn((batch, 3, *points), generator=generator, device=device)
-    coarse = coarse * sigma[:, None, None, None]
-    field = F.interpolate(
-        coarse,
+    sigma = torch.tensor(sigmas)[:, None, None, None]
+    coarse = torch.randn((batch, 3, *points), generator=generator) * sigma
+    return [field if flag else None for field, flag in zip(coarse, deformed, strict=True)]
+
+
+def interpolated(
+    displacements: Tensor,
+    patch_size: Sequence[int],
+) -> Tensor:
+    """Interpolate displacements ``(3, d, h, w)`` to each voxel of a patch, ``(3, D, H, W)``."""
+    return F.interpolate(
+        displacements[None],
         size=tuple(patch_size),
         mode="trilinear",
         align_corners=True,
-    )
-    return (field * chosen[:, None, None, None, None]).permute(0, 2, 3, 4, 1)
+    )[0]

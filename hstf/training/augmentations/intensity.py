@@ -1,11 +1,13 @@
 """Random changes of the intensities of a batch."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from hstf.config.training import AugmentationConfig
 from hstf.training.augmentations.acquisition import ISOTROPIC_MR, Acquisition, ChannelKind
-from hstf.training.augmentations.draws import uniform
+from hstf.training.augmentations.draws import chosen
 from hstf.training.augmentations.registry import changes_of
 
 BLACK = 1e-3
@@ -25,7 +27,7 @@ def change_intensity(
     Args:
         image: ``(B, C, D, H, W)``, about zero mean and unit variance.
         config: the probability of each change.
-        generator: source of all random numbers, on the device of ``image``.
+        generator: source of all random numbers, on the host.
         acquisition: modality of each channel and voxel size.
     """
     kinds = acquisition.kinds(image.shape[1])
@@ -60,22 +62,23 @@ def _change(
         return image
     original = image
     for change in changes_of(kind.modality):
-        chance = uniform(
-            (len(image),),
-            0,
-            1,
-            generator,
-            image.device,
-        )
-        chosen = chance < config.intensity_probability
-        if chosen.any():
+        flags = chosen(len(image), config.intensity_probability, generator)
+        if any(flags):
             changed = change(image, generator, kind)
-            image = torch.where(chosen[:, None, None, None, None], changed, image)
+            image = _rows_of(flags, changed, image)
     if kind.modality == "ct":
         return _clip_to_window(image, kind)
     if kind.modality == "us":
         return torch.where(_is_black(original), original, image)
     return image
+
+
+def _rows_of(flags: Sequence[bool], changed: Tensor, image: Tensor) -> Tensor:
+    """Return the patches of ``changed`` where a flag is set, and those of ``image`` elsewhere."""
+    changed = changed.to(image.dtype)
+    if all(flags):
+        return changed
+    return torch.stack([changed[i] if flag else image[i] for i, flag in enumerate(flags)])
 
 
 def _clip_to_window(image: Tensor, kind: ChannelKind) -> Tensor:

@@ -22,7 +22,6 @@ def low_resolution(
     factor = uniform_number(
         0.5,
         1.0,
-        image,
         generator,
     )
     size = []

@@ -5,26 +5,31 @@ keep partial volume, and everything that comes from outside the scan has weight 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from hstf.config.training import AugmentationConfig
+from hstf.imaging.regions import Box
 from hstf.imaging.spacing import Spacing, Triple
+from hstf.runtime.devices import to_device
 from hstf.training.augmentations.affine import random_matrices
-from hstf.training.augmentations.draws import uniform
-from hstf.training.augmentations.elastic import random_displacements
+from hstf.training.augmentations.draws import chosen
+from hstf.training.augmentations.elastic import interpolated, random_displacements
 from hstf.training.augmentations.flip import random_flips
 
+Part = Callable[[Box], Tensor]
+"""Returns the channels ``(C, ...)`` of a part of a region."""
 MARGIN = 1.25
 """Size of the region that is read for a patch, relative to the patch: room for rotation and
 zoom."""
 
 
 def region_size(patch_size: Sequence[int]) -> Triple:
-    """Return the size (voxels) of the region that :func:`change_geometry` needs for a patch.
+    """Return the size (voxels) of the region that :class:`GeometryChange` needs for a patch.
 
     The margin is the same on both sides, so that the voxels of an unchanged patch are voxels of the
     region.
@@ -32,81 +37,97 @@ def region_size(patch_size: Sequence[int]) -> Triple:
     return tuple(n + 2 * math.ceil((MARGIN - 1) / 2 * n) for n in patch_size)  # type: ignore[return-value]
 
 
-def change_geometry(
-    region: Tensor,
+@dataclass(frozen=True)
+class GeometryChange:
+    """How the geometry of a patch changes. All values are on the host."""
+
+    mirrored: tuple[int, ...]
+    """Axes (0, 1, 2) that are mirrored."""
+    matrix: Tensor | None
+    """Rotation and zoom ``(3, 3)``; None if there is none."""
+    displacements: Tensor | None
+    """Displacements (voxels) at the control points; None if the patch is not deformed."""
+
+    def apply(
+        self,
+        part: Part,
+        size: Sequence[int],
+        patch_size: Sequence[int],
+    ) -> Tensor:
+        """Return the changed patch ``(C, *patch_size)``.
+
+        Args:
+            part: returns the channels of a part of the region.
+            size: size of the region (voxels).
+            patch_size: size of the patch (voxels).
+        """
+        if self.matrix is None and self.displacements is None:
+            # The voxels of the patch are voxels of the region: nothing has to be interpolated.
+            return part(_middle(size, patch_size)).flip([axis + 1 for axis in self.mirrored])
+        region = part(tuple(slice(0, n) for n in size))
+        return F.grid_sample(
+            region[None],
+            self._coordinates(size, patch_size, region.device),
+            mode="bilinear",
+            padding_mode="zeros",
+            align_corners=False,
+        )[0]
+
+    def _coordinates(
+        self,
+        size: Sequence[int],
+        patch_size: Sequence[int],
+        device: torch.device,
+    ) -> Tensor:
+        """Return where each voxel comes from, ``(1, D, H, W, 3)``, as grid_sample expects it.
+
+        The coordinates start at the centre of the region, in halves of its size, last axis first.
+        """
+        unit = (torch.tensor(size) / 2)[:, None]
+        matrix = torch.eye(3) if self.matrix is None else self.matrix
+        directions = torch.tensor([-1.0 if axis in self.mirrored else 1.0 for axis in range(3)])
+        steps = to_device((matrix * directions / unit).flip(0), device)
+        offsets = [torch.arange(n, device=device) - (n - 1) / 2 for n in patch_size]
+        x, y, z = (step[:, None] * offset for step, offset in zip(steps.T, offsets, strict=True))
+        coordinates = x[:, :, None, None] + y[:, None, :, None] + z[:, None, None, :]
+        if self.displacements is not None:
+            relative = (self.displacements / unit[..., None, None]).flip(0)
+            coordinates = coordinates + interpolated(to_device(relative, device), patch_size)
+        return coordinates.permute(1, 2, 3, 0)[None]
+
+
+def draw_geometry(
+    batch: int,
     patch_size: Sequence[int],
     config: AugmentationConfig,
     generator: torch.Generator,
     spacing: Spacing = (1.0, 1.0, 1.0),
-) -> Tensor:
-    """Sample patches ``(B, C, *patch_size)`` that are flipped, rotated, zoomed and deformed.
+) -> list[GeometryChange]:
+    """Draw how each of ``batch`` patches is flipped, rotated, zoomed and deformed.
 
     Args:
-        region: ``(B, C, *region_size(patch_size))``.
+        batch: number of patches.
         patch_size: size of the patches (voxels).
         config: ranges and probabilities.
-        generator: source of all random numbers, on the device of ``region``.
+        generator: source of all random numbers, on the host.
         spacing: voxel size (mm).
     """
-    batch = region.shape[0]
-    device = region.device
-    # The order of the draws must stay: chance, matrices, flips, displacements.
-    chance = uniform(
-        (batch,),
-        0,
-        1,
-        generator,
-        device,
-    )
-    matrix = torch.where(
-        (chance < config.affine_probability)[:, None, None],
-        random_matrices(
-            batch,
-            config,
-            spacing,
-            generator,
-            device,
-        ),
-        torch.eye(3, device=device).expand(batch, 3, 3),
-    )
-    matrix = (
-        matrix
-        * random_flips(
-            batch,
-            config.flip_axes,
-            generator,
-            device,
-        )[:, None, :]
-    )
-    positions = torch.einsum("bij,dhwj->bdhwi", matrix, _voxel_offsets(patch_size, device))
-    displacements = random_displacements(
-        batch,
-        patch_size,
-        config,
-        spacing,
-        generator,
-        device,
-    )
-    return _sample(region, positions + displacements)
+    # The order of the draws must stay: choice, matrices, flips, displacements.
+    turned = chosen(batch, config.affine_probability, generator)
+    matrices = random_matrices(batch, config, spacing, generator)
+    mirrored = random_flips(batch, config.flip_axes, generator)
+    displacements = random_displacements(batch, patch_size, config, spacing, generator)
+    changes = []
+    for index in range(batch):
+        matrix = matrices[index] if turned[index] else None
+        changes.append(GeometryChange(mirrored[index], matrix, displacements[index]))
+    return changes
 
 
-def _voxel_offsets(patch_size: Sequence[int], device: torch.device) -> Tensor:
-    """Return the offset ``(D, H, W, 3)`` of each voxel from the centre of the patch (voxels)."""
-    axes = [torch.arange(n, device=device) - (n - 1) / 2 for n in patch_size]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
-
-
-def _sample(region: Tensor, offsets: Tensor) -> Tensor:
-    """Interpolate ``region`` linearly at ``offsets`` ``(B, D, H, W, 3)`` from its centre (voxels).
-
-    Outside the region, the result is 0.
-    """
-    half = torch.tensor(region.shape[2:], device=region.device) / 2
-    grid = (offsets / half).flip(-1)  # grid_sample expects the last axis first
-    return F.grid_sample(
-        region,
-        grid.to(region.dtype),
-        mode="bilinear",
-        padding_mode="zeros",
-        align_corners=False,
-    )
+def _middle(size: Sequence[int], patch_size: Sequence[int]) -> Box:
+    """Return the position of a patch in the middle of a region."""
+    box = []
+    for whole, edge in zip(size, patch_size, strict=True):
+        start = (whole - edge) // 2
+        box.append(slice(start, start + edge))
+    return tuple(box)

@@ -1,0 +1,150 @@
+"""How often a training step makes the CPU wait for a GPU, counted without a GPU.
+
+The operations are counted that read a number from the device or whose result has a size that the
+device computes. Numbers of the host are read as arrays of numpy, which a GPU would refuse.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.training_files import PATCH, cases_in, source_of, write_experiment
+from support.two_ranks import pair_state
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from hstf.config.experiment import Config
+from hstf.config.objectives import OBJECTIVES
+from hstf.method.objectives.registry import build_objective
+from hstf.method.objectives.supervision import supervised
+from hstf.training import loop
+from hstf.training.loop import Objective, draw_batch
+from hstf.training.state import TrainingState
+from hstf.training.step_values import StepValues
+
+WAITING = {
+    "_local_scalar_dense",
+    "nonzero",
+    "nonzero_static",
+    "masked_select",
+    "_unique2",
+    "unique_dim",
+    "equal",
+    "is_nonzero",
+    "item",
+}
+"""Operations of ATen that wait for the device."""
+WITH_MASKS = {"index", "index_put", "index_put_", "_index_put_impl_"}
+"""Operations that wait if an index is a mask."""
+READERS = ("tolist", "cpu", "__bool__", "__float__", "__int__")
+"""Methods of a tensor that copy it to the host; some do so without an operation."""
+
+
+class Waits(TorchDispatchMode):
+    """Counts operations that would wait for a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        name = func.overloadpacket.__name__
+        masks = name in WITH_MASKS and any(
+            index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]
+        )
+        if name in WAITING or masks:
+            self.counts[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def counted_waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
+    """Count waits while the block runs."""
+    waits = Waits()
+
+    def counted(name: str) -> Any:
+        original = getattr(Tensor, name)
+
+        def read(tensor: Tensor, *arguments: Any) -> Any:
+            waits.counts[name] += 1
+            return original(tensor, *arguments)
+
+        return read
+
+    with monkeypatch.context() as patch, waits:
+        for name in READERS:
+            patch.setattr(Tensor, name, counted(name))
+        yield waits.counts
+
+
+def objective_of(name: str, config: Config) -> Objective:
+    return supervised(config) if name == "supervised" else build_objective(name, config)
+
+
+@pytest.mark.parametrize("name", ["supervised", *OBJECTIVES])
+def test_a_step_waits_for_no_device(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All random changes happen in every step, and steps with another scale are among them."""
+    config, _ = write_experiment(
+        tmp_path,
+        student={
+            "ema_blend": 0.5,
+            "mixing": {"probability": 0.5},
+            "csc": {"pyramid_weight": 0.1, "every": 2},
+            "augmentation": {
+                "affine_probability": 0.7,
+                "elastic_probability": 0.7,
+                "intensity_probability": 0.7,
+                "fourier_probability": 0.7,
+            },
+        },
+    )
+    training = config.student
+    source = source_of(cases_in(tmp_path, 2), cases_in(tmp_path, 2, "u"))
+    assert source.patch_size == PATCH
+    state = pair_state(config)
+    state.network.train()
+    state.optimizer.fused = True  # as on a GPU; the optimiser of a CPU counts its steps in tensors
+    objective = objective_of(name, config)
+    device = torch.device("cpu")
+    values = StepValues(state, training)
+    monkeypatch.setattr(values, "read", lambda later=0: None)  # read later, see the next test
+    for step in range(4, 6):
+        raw = source.batch(step)
+        with counted_waits(monkeypatch) as counts:
+            batch = draw_batch(raw, source, training, step, device)
+            loop._train_step(state, source, raw, batch, objective, training, values)
+        assert not counts
+    assert state.step == 6
+
+
+def test_the_numbers_of_a_step_are_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, _ = write_experiment(tmp_path)
+    state: TrainingState = pair_state(config)
+    values = StepValues(state, config.student)
+    terms = {"loss": torch.tensor(3.0), "a": torch.tensor(1.0), "b": torch.tensor(2.0)}
+    with counted_waits(monkeypatch) as counts:
+        values.add(0, ("a",), 0.1, terms, torch.tensor(1.0))
+    assert not counts, "the numbers are copied to the host at once"
+    assert state.averages.sums == {"loss": 3.0, "a": 1.0, "b": 2.0}
+
+
+def test_reads_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = torch.tensor([1.0, -1.0])
+    with counted_waits(monkeypatch) as counts:
+        float(values[0])
+        values[values > 0]
+        values.nonzero()
+        if values.any():
+            values.tolist()
+    assert {"index", "nonzero", "tolist", "_local_scalar_dense"} <= counts.keys()
+    assert sum(counts.values()) >= 5
