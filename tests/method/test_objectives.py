@@ -276,7 +276,8 @@ def test_objectives_have_supervised_terms_only_for_labelled_patches(
 ) -> None:
     config, state, batch = online(tmp_path, method)
     state = pair_state(config) if method == "cross_teaching" else state
-    labelled = replace(batch, pseudo=torch.zeros_like(batch.pseudo))
+    nowhere = torch.zeros_like(batch.pseudo)
+    labelled = replace(batch, pseudo=nowhere, unlabelled=(False,) * len(nowhere))
     assert all(name.startswith("supervised") for name in student_objective(config)(state, labelled))
 
 
