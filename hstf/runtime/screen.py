@@ -148,12 +148,12 @@ class Screen(logging.Filter):
         """Return whether a job of a rule was started in this run."""
         return any(job.rule == rule for job in self.jobs.values())
 
-    def show_progress(self) -> None:
+    def follow_jobs(self) -> None:
         """Show how far the running jobs are, once a minute, until this process ends."""
         if self.handler is not None and not self.hides_jobs:
-            threading.Thread(target=self._show_progress, daemon=True).start()
+            threading.Thread(target=self._follow_jobs, daemon=True).start()
 
-    def _show_progress(self) -> None:
+    def _follow_jobs(self) -> None:
         while True:
             time.sleep(PROGRESS_SECONDS)
             for line in self.progress():

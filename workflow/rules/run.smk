@@ -65,7 +65,7 @@ def begin():
     if text:
         print(text, file=sys.stderr)
     note_run(costs, total)
-    SCREEN.show_progress()
+    SCREEN.follow_jobs()
 
 
 def show_results():
