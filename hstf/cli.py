@@ -64,6 +64,11 @@ COMMANDS = {
         "round 0: train an ensemble member on the labelled cases",
         options.add_member,
     ),
+    "out_of_fold": Command(
+        "hstf.stages.out_of_fold",
+        "predict each labelled case by the member that has not seen it",
+        options.add_config,
+    ),
     "calibrate": Command(
         "hstf.stages.calibrate",
         "calibrate confidence and predicted Dice on out-of-fold predictions",

@@ -28,21 +28,28 @@ STAGES: dict[str, Dependencies] = {
     "check": Dependencies(1, ("check", "labels", "modalities"), free_keys=("withheld_labels",)),
     "plan": Dependencies(2, ("plan", "modalities", "labels"), free_keys=("preprocess.workers",)),
     "preprocess": Dependencies(4, ("preprocess", "labels", "modalities")),
-    "warmup": Dependencies(
-        5,
-        # The chunk is that of the out-of-fold predictions.
+    "warmup": Dependencies(5, ("warmup", "network", "modalities", "labels", "regions", "seed")),
+    "out_of_fold": Dependencies(
+        1,
+        # The folds are drawn from the seed.
+        ("teacher", "labels", "regions", "lesions", "warmup.folds", "seed", "preprocess.chunk"),
+    ),
+    "calibrate": Dependencies(
+        8,
+        # The parts of the refinement that change a label; weights and verdicts come afterwards.
         (
-            "warmup",
-            "network",
-            "modalities",
+            "calibrate",
+            "refine.calibrate",
+            "refine.keep_components",
+            "refine.judge_lesions",
+            "refine.fill_holes",
+            "refine.lesion_probability",
             "labels",
             "regions",
+            "lesions",
             "seed",
-            "teacher",
-            "preprocess.chunk",
         ),
     ),
-    "calibrate": Dependencies(7, ("calibrate", "refine", "labels", "regions", "lesions", "seed")),
     "teacher": Dependencies(3, ("teacher", "labels", "regions", "seed", "preprocess.chunk")),
     "refine": Dependencies(8, ("refine", "labels", "regions", "lesions", "preprocess.chunk")),
     "labels": Dependencies(

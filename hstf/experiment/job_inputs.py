@@ -117,7 +117,7 @@ def _rows_of_tables(jobs: Jobs, job: Job) -> dict[str, Any]:
     match job.rule:
         case "check":
             return {"modalities": list(jobs.config.modalities), "cases": _sheet_rows(jobs.sheet)}
-        case "warmup_member" | "warmup_seed":
+        case "warmup_member" | "out_of_fold":
             return {"patients": _patients(jobs, Split.LABELLED)}
         case "student_member":
             return _patients_of_student(jobs, job.round or 0)

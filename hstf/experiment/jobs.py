@@ -35,7 +35,7 @@ class Job:
     @property
     def stage(self) -> str:
         """The stage that the rule runs."""
-        return self.rule.partition("_")[0]
+        return self.rule if self.rule == "out_of_fold" else self.rule.partition("_")[0]
 
     @property
     def name(self) -> str:
@@ -88,7 +88,7 @@ class Jobs:
         """Return the results that a job belongs to: of this experiment, or of a reused one."""
         if job.stage in ("check", "plan", "preprocess"):
             return self.layout.data
-        if job.stage == "warmup" or (job.stage == "evaluate" and job.round == 0):
+        if job.stage in ("warmup", "out_of_fold") or (job.stage == "evaluate" and job.round == 0):
             return self.layout.warmup
         return self.layout.root
 
@@ -127,8 +127,10 @@ class Jobs:
                 return [layout.fingerprint, layout.plan]
             case "preprocess_shard":
                 return [layout.preprocessed_table(job.part)]
-            case "warmup_member" | "warmup_seed" | "student_member":
-                return self._model_files(job)
+            case "warmup_member" | "student_member":
+                return [layout.weights(number, job.part), layout.history(number, job.part)]
+            case "out_of_fold":
+                return self._out_of_fold_files()
             case "calibrate":
                 return [layout.calibration]
             case "teacher_shard":
@@ -157,13 +159,9 @@ class Jobs:
                 return self._comparison_files()
         raise ValueError(f"unknown rule {job.rule}")
 
-    def _model_files(self, job: Job) -> list[Path]:
-        layout = self.layout
-        number = job.round or 0
-        files = [layout.weights(number, job.part), layout.history(number, job.part)]
-        if job.rule == "warmup_member":
-            files.append(layout.out_of_fold_table(job.part))
-        return files
+    def _out_of_fold_files(self) -> list[Path]:
+        tables = [self.layout.out_of_fold_table(member) for member in self._folds()]
+        return [*tables, self.layout.anatomy_rules]
 
     def _refine_tables(self, number: int) -> list[Path]:
         tables = [self.layout.refine(number)]
@@ -204,10 +202,14 @@ class Jobs:
                 return [Job("check")]
             case "preprocess_shard":
                 return [Job("check"), Job("plan")]
-            case "warmup_member" | "warmup_seed":
+            case "warmup_member":
                 return [Job("plan"), *self._preprocessed(Split.LABELLED)]
+            case "out_of_fold":
+                folds = [Job("warmup_member", 0, member) for member in self._folds()]
+                return [Job("plan"), *self._preprocessed(Split.LABELLED), *folds]
             case "calibrate":
-                return [Job("plan"), *self._preprocessed(Split.LABELLED), *self._folds()]
+                earlier = [Job("plan"), Job("out_of_fold")]
+                return [*earlier, *self._preprocessed(Split.LABELLED)]
             case "teacher_shard":
                 shard = Job("preprocess_shard", part=job.part)
                 return [Job("plan"), *self.model(number - 1), shard]
@@ -226,7 +228,7 @@ class Jobs:
             case "student_member":
                 return self._before_student(number)
             case "evaluate_shard" | "evaluate_scales":
-                return [Job("plan"), Job("calibrate"), *self.model(number)]
+                return [Job("plan"), Job("out_of_fold"), *self.model(number)]
             case "evaluate_table":
                 shards = self._of_shards("evaluate_shard", number, Split.TEST)
                 return [*shards, *self._refined(number)]
@@ -236,20 +238,19 @@ class Jobs:
                 return [Job("plan"), *self._results(number)]
             case "export":
                 last = self.schedule.last
-                return [Job("plan"), Job("calibrate"), *self.model(last), *self._results(last)]
+                return [Job("plan"), Job("out_of_fold"), *self.model(last), *self._results(last)]
             case "compare":
                 return []  # the experiments of the cells are other experiments
         raise ValueError(f"unknown rule {job.rule}")
 
     def model(self, number: int) -> list[Job]:
         """Return the trainings of the ensemble members of a round."""
-        members = self.schedule.members(number)
-        if number == 0:
-            return [warmup_job(member) for member in members]
-        return [Job("student_member", number, member) for member in members]
+        rule = "warmup_member" if number == 0 else "student_member"
+        return [Job(rule, number, member) for member in self.schedule.members(number)]
 
-    def _folds(self) -> list[Job]:
-        return [job for job in self.model(0) if job.rule == "warmup_member"]
+    def _folds(self) -> list[str]:
+        """Return the warm-up members that have not seen all labelled cases."""
+        return [member for member in self.schedule.members(0) if member.startswith("fold_")]
 
     def _preprocessed(self, split: Split) -> list[Job]:
         return [Job("preprocess_shard", part=name) for name in self.shards_of(split)]
@@ -320,12 +321,6 @@ class Jobs:
         ordered[job] = None
 
 
-def warmup_job(member: str) -> Job:
-    """Return the initial training of a member; only those of folds predict their fold."""
-    rule = "warmup_member" if member.startswith("fold_") else "warmup_seed"
-    return Job(rule, 0, member)
-
-
 def job_of_command(stage: str, number: int | None, part: str, scales: bool = False) -> Job:
     """Return the job that a command runs.
 
@@ -336,7 +331,7 @@ def job_of_command(stage: str, number: int | None, part: str, scales: bool = Fal
         scales: option ``--scales``.
     """
     if stage == "warmup":
-        return warmup_job(part)
+        return Job("warmup_member", 0, part)
     if stage == "student":
         return Job("student_member", number, part)
     if scales:

@@ -94,6 +94,11 @@ class Layout:
         return self.out_of_fold / f"{member}.csv"
 
     @property
+    def anatomy_rules(self) -> Path:
+        """What the labels and the out-of-fold predictions show about the anatomy."""
+        return self.round(0) / "anatomy_rules.json"
+
+    @property
     def calibration(self) -> Path:
         """Result of the calibration.
 

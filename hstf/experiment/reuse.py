@@ -115,7 +115,7 @@ def refuse_reused(config: Config, stage: str, number: int = 0) -> None:
     folder = None
     if stage in DATA_STAGES:
         folder = config.reuse.data
-    elif stage == "warmup" or (stage == "evaluate" and number == 0):
+    elif stage in ("warmup", "out_of_fold") or (stage == "evaluate" and number == 0):
         folder = config.reuse.warmup
     if folder is not None:
         raise HstfError(

@@ -4,7 +4,7 @@ Each ensemble member predicts a scan at several scales and mirrored along severa
 augmentation). The mean of all these views is the soft pseudo-label, and their differences measure
 the uncertainty (:mod:`hstf.method.tta`). Which members predict a case depends on what they have
 learned from: after cross-fitting only members that have not seen the case
-(:mod:`hstf.method.cross_fitting`), and in the warm-up only the fold member that held it out.
+(:mod:`hstf.method.cross_fitting`), and in round 0 only the fold member that held it out.
 
 The cases of a shard are predicted one after the other. A case is skipped if its image, the weights
 and the configuration are unchanged.
@@ -53,7 +53,7 @@ def predict_cases(
     Cases that are up to date are skipped. Networks are loaded only when a case needs them.
 
     Args:
-        context: the stage ``teacher`` or ``warmup``.
+        context: the stage ``teacher`` or ``out_of_fold``.
         cases: the cases to predict; they must be preprocessed.
         weights: weights file of each ensemble member.
         teachers: names of the members that predict each case, by ``case_id``.

@@ -7,20 +7,16 @@ too high, while the order of the cases stays the same.
 """
 
 import argparse
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isnan, prod
+from math import isnan
 from typing import Any
 
 import numpy as np
 
 from hstf.config.experiment import Config
-from hstf.experiment.cases import Case, Split, names_of
+from hstf.experiment.cases import Case, names_of
 from hstf.experiment.context import StageContext
-from hstf.experiment.layout import Layout
-from hstf.experiment.tables import PREPROCESSED, TEACHER
-from hstf.imaging.arrays import read_array
-from hstf.imaging.geometry import GEOMETRY, Geometry
 from hstf.imaging.label_values import IGNORED
 from hstf.imaging.probabilities import apply_temperature, most_likely
 from hstf.imaging.regions import (
@@ -30,13 +26,8 @@ from hstf.imaging.regions import (
     structure_mask,
     structure_probability,
 )
-from hstf.method.plr.anatomy_rules import (
-    AnatomyRule,
-    AnatomyRules,
-    describe_anatomy,
-    learn_rule,
-)
-from hstf.method.plr.calibration import Calibration, applicable_rules
+from hstf.method.plr.anatomy_rules import AnatomyRule, AnatomyRules
+from hstf.method.plr.calibration import Calibration, LearnedAnatomy, applicable_rules
 from hstf.method.plr.lesions import (
     Component,
     LesionModel,
@@ -45,6 +36,7 @@ from hstf.method.plr.lesions import (
     possible_bound,
     real_components,
 )
+from hstf.method.plr.out_of_fold import LabelledCase, OutOfFoldCases, checked_cases
 from hstf.method.plr.predicted_dice import (
     DiceModel,
     QualityFeatures,
@@ -62,13 +54,8 @@ from hstf.method.plr.reliability import (
     reliability_diagram,
     sample_voxels,
 )
-from hstf.method.tta_summary import TtaSummary
-from hstf.runtime.progress import track
-from hstf.runtime.shards import Row, check_case_ids, read_shard, refuse_changed_files
 from hstf.scoring.metrics import confusion, structure_dice
 
-LABEL = "label.b2nd"
-"""File name of a preprocessed label."""
 MAXIMUM_VOXELS = 4_000_000
 """Maximum number of voxels that are sampled, the same number from each case."""
 MINIMUM_RECALL = 0.2
@@ -83,30 +70,6 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-@dataclass(frozen=True)
-class LabelledCase:
-    """An out-of-fold prediction and the label of the case, both on the planned grid."""
-
-    case_id: str
-    output: TtaSummary
-    label: np.ndarray
-    """``(X, Y, Z)`` uint8 class index, 255 where unknown."""
-    voxel_mm3: float
-
-
-@dataclass(frozen=True)
-class OutOfFoldCases:
-    """The labelled cases. Each step reads them from disk again, because memory holds only one."""
-
-    layout: Layout
-    case_ids: Sequence[str]
-
-    def read(self, step: str) -> Iterator[LabelledCase]:
-        """Yield the cases and show the progress of ``step``."""
-        for case_id in track(self.case_ids, f"calibrate: {step}"):
-            yield read_case(self.layout, case_id)
-
-
 def calibrate(context: StageContext) -> Calibration:
     """Learn the calibration from the labelled cases and write ``round_0/calibration.json``.
 
@@ -115,17 +78,15 @@ def calibrate(context: StageContext) -> Calibration:
     """
     config = context.config
     structures = config.structures
-    labelled = _labelled(context)
-    case_ids = [case.case_id for case in labelled]
-    cases = OutOfFoldCases(context.layout, case_ids)
-    sample, rules = learn_voxels_and_rules(cases, config)
+    labelled = checked_cases(context)
+    cases = OutOfFoldCases("calibrate", context.layout, names_of(labelled))
+    rules = LearnedAnatomy.load(context.layout.anatomy_rules).rules
+    sample = learn_voxels(cases, config)
     temperature = fit_temperature(sample) if config.refine.calibrate else 1.0
     lesions = {}
     for name, classes in structures.items():
         if name in config.lesions:
             lesions[name] = learn_lesions(cases.read(name), classes, temperature)
-    candidates = applicable_rules(structures, rules, lesions)
-    rules |= with_gains(candidates, cases.read("structure"))
     known = applicable_rules(structures, rules, lesions)
     scores = []
     for case in cases.read("cases"):
@@ -137,68 +98,17 @@ def calibrate(context: StageContext) -> Calibration:
     return calibration
 
 
-def _labelled(context: StageContext) -> list[Case]:
-    """Return the labelled cases after checking their files.
-
-    Raises:
-        HstfError: if files are missing or have changed, or if a case has no out-of-fold prediction.
-    """
-    layout = context.layout
-    cases = context.cases(Split.LABELLED)
-    predicted: list[Row] = []
-    for member in context.schedule.members(0):
-        if member.startswith("fold_"):
-            table = layout.out_of_fold_table(member)
-            rows = TEACHER.records(table)
-            refuse_changed_files(rows, table)
-            predicted += rows
-    check_case_ids(predicted, names_of(cases), layout.out_of_fold_table("fold_*"))
-    for shard, shard_cases in context.shards(Split.LABELLED).items():
-        read_shard(
-            PREPROCESSED,
-            layout.preprocessed_table(shard),
-            names_of(shard_cases),
-            endings=(LABEL, GEOMETRY),
-        )
-    return cases
-
-
-def read_case(layout: Layout, case_id: str) -> LabelledCase:
-    """Read prediction and label of a labelled case."""
-    folder = layout.preprocessed / case_id
-    geometry = Geometry.load(folder / GEOMETRY)
-    return LabelledCase(
-        case_id,
-        TtaSummary.load(layout.out_of_fold / case_id),
-        read_array(folder / LABEL),
-        prod(geometry.spacing),
-    )
-
-
-def learn_voxels_and_rules(
-    cases: OutOfFoldCases, config: Config
-) -> tuple[VoxelSample, dict[str, AnatomyRule]]:
-    """Sample voxels of the predictions and learn the anatomy rules of the labels.
-
-    Returns:
-        The voxels of all cases together, and the rule of each structure.
-    """
-    structures = config.structures
+def learn_voxels(cases: OutOfFoldCases, config: Config) -> VoxelSample:
+    """Sample voxels of the predictions of all cases."""
     voxels_per_case = MAXIMUM_VOXELS // (2 * len(cases.case_ids))
     samples = []
-    anatomies = []
     for case in cases.read("voxels"):
         probabilities = case.output.probabilities
         samples.append(sample_voxels(probabilities, case.label, voxels_per_case, config.seed))
-        anatomies.append(describe_anatomy(case.label, structures, case.voxel_mm3))
-    pooled = VoxelSample(
+    return VoxelSample(
         np.concatenate([sample.probabilities for sample in samples], axis=1),
         np.concatenate([sample.label for sample in samples]),
     )
-    rules = {}
-    for name in structures:
-        rules[name] = learn_rule([anatomy[name] for anatomy in anatomies])
-    return pooled, rules
 
 
 def learn_lesions(
@@ -236,45 +146,6 @@ def learn_lesions(
         voxels += np.bincount(probability[known], minlength=256)
         lesion_voxels += np.bincount(probability[lesion], minlength=256)
     return fit_lesions(components, are_real, possible_bound(voxels, lesion_voxels))
-
-
-def with_gains(anatomy: AnatomyRules, cases: Iterable[LabelledCase]) -> dict[str, AnatomyRule]:
-    """Return the rules with their gain: the mean change of the Dice if only this rule is applied.
-
-    Args:
-        anatomy: the rules.
-        cases: out-of-fold predictions with their labels.
-    """
-    gains: dict[str, list[float]] = {name: [] for name in anatomy.rules}
-    for case in cases:
-        for name, gain in _gains_of_case(anatomy, case).items():
-            gains[name].append(gain)
-    rules = {}
-    for name, rule in anatomy.rules.items():
-        mean_gain = float(np.mean(gains[name]))
-        rules[name] = rule.model_copy(update={"dice_gain": mean_gain})
-    return rules
-
-
-def _gains_of_case(anatomy: AnatomyRules, case: LabelledCase) -> dict[str, float]:
-    """Return the change of the mean Dice of a case by rule."""
-    probabilities = case.output.probabilities
-    label = most_likely(probabilities)
-    before = structure_dice(label, case.label, anatomy.classes)
-    gains = {}
-    for name, rule in anatomy.rules.items():
-        single = AnatomyRules(classes=anatomy.classes, rules={name: rule})
-        cleaned = single.apply_to_label(label, probabilities, case.voxel_mm3)
-        after = structure_dice(cleaned, case.label, anatomy.classes)
-        gains[name] = _mean_difference(after, before)
-    return gains
-
-
-def _mean_difference(after: np.ndarray, before: np.ndarray) -> float:
-    """Return the mean change over the structures whose Dice is known; 0 if there is none."""
-    change = after - before
-    known = change[~np.isnan(change)]
-    return float(known.mean()) if len(known) else 0.0
 
 
 @dataclass(frozen=True)

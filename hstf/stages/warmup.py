@@ -1,7 +1,7 @@
 """``hstf warmup``: round 0, the initial supervised training on the labelled cases only.
 
-A member ``fold_k`` does not see fold k of the labelled patients and then predicts it: these
-out-of-fold predictions are what ``calibrate`` learns from. A member ``seed_k`` sees all cases.
+A member ``fold_k`` does not see fold k of the labelled patients: the stage ``out_of_fold`` predicts
+it. A member ``seed_k`` sees all cases.
 """
 
 import argparse
@@ -11,10 +11,8 @@ import numpy as np
 
 from hstf.experiment.cases import Case, Split, refuse_few_patients
 from hstf.experiment.context import StageContext
-from hstf.method.ensemble import predict_out_of_fold
 from hstf.method.objectives.supervision import supervised
 from hstf.runtime.errors import HstfError
-from hstf.training.distributed import is_first_rank
 from hstf.training.member import labelled_cases, train_member
 
 
@@ -25,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def warmup(context: StageContext, member: str) -> None:
-    """Train an ensemble member of round 0; a fold member then predicts its fold.
+    """Train an ensemble member of round 0.
 
     Raises:
         HstfError: if there is no such member, or if there are fewer labelled patients than folds.
@@ -39,7 +37,7 @@ def warmup(context: StageContext, member: str) -> None:
     folds = context.config.warmup.folds
     held_out = held_out_cases(member, labelled, folds, context.config.seed)
     seen = [case for case in labelled if case not in held_out]
-    weights = train_member(
+    train_member(
         context,
         member,
         context.config.warmup,
@@ -51,8 +49,6 @@ def warmup(context: StageContext, member: str) -> None:
             "held_out": [case.case_id for case in held_out],
         },
     )
-    if held_out and is_first_rank():
-        predict_out_of_fold(context, member, held_out, weights)
 
 
 def held_out_cases(member: str, labelled: Sequence[Case], folds: int, seed: int) -> list[Case]:

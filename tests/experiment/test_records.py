@@ -130,7 +130,7 @@ def test_hash_file_uses_a_known_digest_until_the_stamp_changes(tmp_path: Path) -
         (("check", None, ""), "check"),
         (("preprocess", None, "labelled_0"), "preprocess.labelled_0"),
         (("warmup", None, "fold_1"), "warmup.round_0.fold_1"),
-        (("warmup", None, "seed_0"), "warmup_seed.round_0.seed_0"),
+        (("warmup", None, "seed_0"), "warmup.round_0.seed_0"),
         (("refine", 2, "unlabelled_0"), "refine.round_2.unlabelled_0"),
         (("refine", 2, ""), "refine_table.round_2"),
         (("student", 1, "seed_0"), "student.round_1.seed_0"),

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.pseudo_label_files import tta_summary
 from support.shard_files import write_shard
-from support.stages import calibrate
+from support.stages import calibrate as calibrate_stage
+from support.stages import learn_anatomy
 
 from hstf.config.experiment import Config
 from hstf.config.refine import CalibrateConfig, RefineConfig
@@ -22,8 +23,9 @@ from hstf.imaging.arrays import write_array
 from hstf.imaging.geometry import Geometry
 from hstf.imaging.probabilities import apply_temperature
 from hstf.method.plr.anatomy_rules import AnatomyRule, AnatomyRules
-from hstf.method.plr.calibration import Calibration, applicable_rules
+from hstf.method.plr.calibration import Calibration, applicable_rules, prediction_rules
 from hstf.method.plr.lesions import Component
+from hstf.method.plr.out_of_fold import LabelledCase
 from hstf.method.plr.reliability import (
     Reliability,
     VoxelSample,
@@ -38,14 +40,13 @@ from hstf.runtime.errors import HstfError
 from hstf.runtime.files import write_csv, write_json
 from hstf.stages.calibrate import (
     CaseScore,
-    LabelledCase,
     assemble,
     learn_lesions,
     pooled_recall,
     recall_warnings,
     score_case,
-    with_gains,
 )
+from hstf.stages.out_of_fold import with_gains
 
 
 def drawn_sample(temperature: float, voxels: int = 40_000) -> VoxelSample:
@@ -394,6 +395,12 @@ def make_out_of_fold(
     return config
 
 
+def calibrate(config: Config) -> Calibration:
+    """Run what comes after the predictions."""
+    learn_anatomy(config)
+    return calibrate_stage(config)
+
+
 def test_calibrate_learns_from_files(tmp_path: Path) -> None:
     config = make_out_of_fold(tmp_path)
     found = calibrate(config)
@@ -457,3 +464,18 @@ def test_a_prediction_that_was_changed_is_refused(tmp_path: Path) -> None:
     write_json(Layout.of(config).out_of_fold / "case_2" / "agreement.json", {})
     with pytest.raises(HstfError, match=r"case_2/agreement\.json was changed"):
         calibrate(config)
+
+
+def test_calibrate_takes_the_anatomy_rules_that_evaluation_uses(tmp_path: Path) -> None:
+    config = make_out_of_fold(tmp_path)
+    anatomy = learn_anatomy(config)
+    assert anatomy.rules["foreground"].dice_gain is not None
+    assert calibrate_stage(config).anatomy_rules == anatomy.rules
+    rules = prediction_rules(config, Layout.of(config))
+    assert rules == applicable_rules(config.structures, anatomy.rules, anatomy.lesions)
+
+
+def test_learn_anatomy_does_not_depend_on_the_refinement(tmp_path: Path) -> None:
+    config = make_out_of_fold(tmp_path)
+    refine = RefineConfig(calibrate=False, keep_components=False, fill_holes=False)
+    assert learn_anatomy(config.model_copy(update={"refine": refine})) == learn_anatomy(config)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.stages import calibrate, plan, preprocess, warmup
+from support.stages import calibrate, out_of_fold, plan, preprocess, warmup
 
 from hstf.cli import main
 from hstf.config.experiment import Config
@@ -60,6 +60,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     preprocess(config, "labelled_0")
     warmup(config, "fold_0")
     warmup(config, "fold_1")
+    out_of_fold(config)
     return config
 
 

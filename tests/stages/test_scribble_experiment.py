@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from support.stages import plan, preprocess, warmup
+from support.stages import plan, predict_fold, preprocess, warmup
 
 from hstf.config.experiment import Config
 from hstf.config.load import resolve_config
@@ -72,6 +72,7 @@ def test_warmup_learns_from_scribbles(tmp_path: Path) -> None:
     plan(config)
     preprocess(config, "labelled_0")
     warmup(config, "fold_0")
+    predict_fold(config, "fold_0")
     layout = Layout.of(config)
     dices = []
     chances = []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.stages import held_out_cases, warmup
+from support.stages import held_out_cases, predict_fold, warmup
 from support.training_files import write_experiment
 
 from hstf.cli import main
@@ -16,7 +16,6 @@ from hstf.experiment.schedule import warmup_members
 from hstf.models.registry import load_network
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_csv, sha256_file
-from hstf.stages import warmup as stage
 from hstf.training import member as member_module
 from hstf.training.patches import PatchSource, TrainingCase
 
@@ -75,7 +74,7 @@ def test_warmup_refuses_an_unknown_member(tmp_path: Path) -> None:
         warmup(config, "fold_2")
 
 
-def test_warmup_does_not_read_a_fold_before_it_is_predicted(
+def test_warmup_does_not_read_the_fold_that_it_leaves_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Files of the held-out cases are out of reach while the member learns."""
@@ -87,7 +86,6 @@ def test_warmup_does_not_read_a_fold_before_it_is_predicted(
     read: set[str] = set()
     region = TrainingCase.region
     train = member_module.train
-    predict = stage.predict_out_of_fold
 
     def hidden(state, source, *arguments):  # type: ignore[no-untyped-def]
         sources.append(source)
@@ -99,15 +97,12 @@ def test_warmup_does_not_read_a_fold_before_it_is_predicted(
         read.add(case.case_id)
         return region(case, *arguments)
 
-    def shown(config, member, cases, weights):  # type: ignore[no-untyped-def]
-        for case_id in held_out:
-            (tmp_path / case_id).rename(layout.preprocessed / case_id)
-        predict(config, member, cases, weights)
-
     monkeypatch.setattr(member_module, "train", hidden)
     monkeypatch.setattr(TrainingCase, "region", watched)
-    monkeypatch.setattr(stage, "predict_out_of_fold", shown)
     warmup(config, "fold_1")
+    for case_id in held_out:
+        (tmp_path / case_id).rename(layout.preprocessed / case_id)
+    predict_fold(config, "fold_1")
     everyone = {case.case_id for case in sheet.of(Split.LABELLED)}
     assert {case.case_id for case in sources[0].labelled} == everyone - held_out == read
     assert not sources[0].pseudo
@@ -131,27 +126,6 @@ def test_warmup_is_reproducible_for_each_member(tmp_path: Path) -> None:
     warmup(config, "seed_1")
     assert warmup_members(config) == ["fold_0", "fold_1", "seed_0", "seed_1"]
     assert digests[0] == digests[1] != sha256_file(Layout.of(config).weights(0, "seed_1"))
-    assert not Layout.of(config).out_of_fold.exists(), "seed members hold nobody out"
-
-
-def test_warmup_killed_in_the_prediction_does_not_train_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config, _ = write_experiment(tmp_path)
-    layout = Layout.of(config)
-
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(stage, "predict_out_of_fold", killed)
-        warmup(config, "fold_0")
-    first = sha256_file(layout.weights(0, "fold_0"))
-    layout.weights(0, "fold_0").unlink()  # as Snakemake does with the outputs of a failed job
-    warmup(config, "fold_0")
-    assert "resumes at step 6" in capsys.readouterr().out
-    assert sha256_file(layout.weights(0, "fold_0")) == first
-    assert layout.out_of_fold_table("fold_0").is_file()
 
 
 def test_warmup_without_deep_supervision_keeps_the_coarse_heads(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from support.stages import (
     members,
     merge_labels,
     merge_refined,
+    out_of_fold,
     plan,
     preprocess,
     refine,
@@ -62,6 +63,7 @@ def finish_experiment(folder: Path) -> Config:
         preprocess(config, shard)
     for member in members(config, 0):
         warmup(config, member)
+    out_of_fold(config)
     calibrate(config)
     teacher(config, 1, UNLABELLED)
     refine(config, 1, UNLABELLED)

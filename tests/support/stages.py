@@ -5,17 +5,19 @@ from pathlib import Path
 
 from hstf.config.experiment import Config
 from hstf.experiment import overrides
-from hstf.experiment.cases import Case, Split, read_cases
+from hstf.experiment.cases import Case, Split, names_of, read_cases
 from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
 from hstf.experiment.overrides import Override
 from hstf.experiment.plan import Plan
 from hstf.experiment.schedule import Schedule
 from hstf.method import cross_fitting, ensemble
-from hstf.method.plr.calibration import Calibration
+from hstf.method.plr.calibration import Calibration, LearnedAnatomy
+from hstf.method.plr.out_of_fold import OutOfFoldCases, checked_cases
 from hstf.stages import calibrate as calibrate_stage
 from hstf.stages import export as export_stage
 from hstf.stages import labels as labels_stage
+from hstf.stages import out_of_fold as out_of_fold_stage
 from hstf.stages import preprocess as preprocess_stage
 from hstf.stages import refine as refine_stage
 from hstf.stages import student as student_stage
@@ -48,7 +50,25 @@ def held_out_cases(config: Config, member: str, labelled: Sequence[Case]) -> lis
 
 
 def predict_out_of_fold(config: Config, member: str, cases: Sequence[Case], weights: Path) -> None:
-    ensemble.predict_out_of_fold(StageContext.of(config, "warmup"), member, cases, weights)
+    context = StageContext.of(config, "out_of_fold")
+    ensemble.predict_out_of_fold(context, member, cases, weights)
+
+
+def predict_fold(config: Config, member: str) -> None:
+    out_of_fold_stage.predict_fold(StageContext.of(config, "out_of_fold"), member)
+
+
+def out_of_fold(config: Config) -> LearnedAnatomy:
+    return out_of_fold_stage.out_of_fold(StageContext.of(config, "out_of_fold"))
+
+
+def learn_anatomy(config: Config) -> LearnedAnatomy:
+    """Learn from predictions that are on disk."""
+    context = StageContext.of(config, "out_of_fold")
+    cases = OutOfFoldCases("out_of_fold", context.layout, names_of(checked_cases(context)))
+    anatomy = out_of_fold_stage.learn_anatomy(cases, context.config)
+    anatomy.save(context.layout.anatomy_rules)
+    return anatomy
 
 
 def calibrate(config: Config) -> Calibration:

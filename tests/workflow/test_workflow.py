@@ -167,7 +167,7 @@ def test_workflow_runs_warmup_seeds(
 ) -> None:
     experiment.configure(warmup={"seeds": 2})
     jobs = experiment.jobs("warmup")
-    assert jobs["warmup_seed"] == 2
+    assert jobs["warmup_member"] == 5
 
 
 def test_workflow_does_not_read_the_demo_for_own_cases(experiment: Workspace) -> None:

@@ -5,7 +5,8 @@ rule calibrate:
     input:
         plan=LAYOUT.plan,
         cases=[LAYOUT.preprocessed_table(shard) for shard in LABELLED],
-        out_of_fold=[LAYOUT.out_of_fold_table(f"fold_{k}") for k in range(CONFIG.warmup.folds)],
+        out_of_fold=[LAYOUT.out_of_fold_table(member) for member in FOLDS],
+        anatomy=LAYOUT.anatomy_rules,
         key=key("calibrate"),
     output:
         LAYOUT.calibration,

@@ -18,7 +18,7 @@ from hstf.experiment.cases import (
 )
 from hstf.experiment.comparison import refuse_method
 from hstf.experiment.job_inputs import sources_of
-from hstf.experiment.jobs import Job, Jobs, warmup_job
+from hstf.experiment.jobs import Job, Jobs
 from hstf.experiment.keys import Keys
 from hstf.experiment.layout import Layout
 from hstf.experiment.overrides import note_decisions, override_messages
@@ -75,6 +75,7 @@ TEST = SHEET.shards(Split.TEST, CONFIG.shard_size)
 CASES = LABELLED | UNLABELLED | TEST  # of each shard
 TRAINING = [case for case in SHEET.cases if case.split is not Split.TEST]
 TRACKED = (0, *ROUNDS) if CONFIG.track.enabled else ()
+FOLDS = [member for member in SCHEDULE.members(0) if member.startswith("fold_")]
 GPU = 0 if CONFIG.device == "cpu" else 1
 TRAINING_MB = 6000 + int(1000 * CONFIG.plan.memory_gb)
 
@@ -87,8 +88,6 @@ def round_of(w):
 def job_of(name, w):
     """The job of the rule of this name with its wildcards."""
     part = w.get("shard") or w.get("member") or ""
-    if name == "warmup_member":
-        return warmup_job(part)
     number = w.get("round")
     return Job(name, None if number is None else int(number), part)
 

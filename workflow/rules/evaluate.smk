@@ -4,7 +4,7 @@
 rule evaluate_shard:
     input:
         plan=LAYOUT.plan,
-        calibration=LAYOUT.calibration,
+        anatomy=LAYOUT.anatomy_rules,
         models=round_weights,
         images=shard_images,
         references=shard_references,

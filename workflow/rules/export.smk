@@ -5,7 +5,7 @@ rule export:
     input:
         plan=LAYOUT.plan,
         fingerprint=LAYOUT.fingerprint,
-        calibration=LAYOUT.calibration,
+        anatomy=LAYOUT.anatomy_rules,
         models=weights(CONFIG.rounds),
         results=results(CONFIG.rounds),
         key=key("export"),

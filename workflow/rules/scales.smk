@@ -4,7 +4,7 @@
 rule evaluate_scales:
     input:
         plan=LAYOUT.plan,
-        calibration=LAYOUT.calibration,
+        anatomy=LAYOUT.anatomy_rules,
         models=round_weights,
         images=[image for case in SCALED for image in case.images],
         references=references(SCALED),

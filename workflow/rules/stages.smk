@@ -10,6 +10,7 @@ if CONFIG.reuse.data is None:
 if CONFIG.reuse.warmup is None:
 
     include: "warmup.smk"
+    include: "out_of_fold.smk"
 
 
 include: "calibrate.smk"

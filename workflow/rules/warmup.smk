@@ -1,4 +1,4 @@
-# Round 0: each ensemble member is trained on the labelled cases only. fold_k leaves out fold k and predicts it.
+# Round 0: each ensemble member is trained on the labelled cases only. fold_k leaves out fold k.
 
 
 rule warmup_member:
@@ -9,13 +9,10 @@ rule warmup_member:
     output:
         weights=LAYOUT.weights(0, "{member}"),
         history=LAYOUT.history(0, "{member}"),
-        out_of_fold=LAYOUT.out_of_fold_table("{member}"),
     log:
         LOGS / "warmup" / "{member}.log",
     benchmark:
         BENCHMARKS / "warmup" / "{member}.tsv"
-    wildcard_constraints:
-        member=r"fold_\d+",
     threads: side_by_side(len(SCHEDULE.members(0)))
     resources:
         **ranks("warmup"),
@@ -29,11 +26,3 @@ rule warmup_member:
         "warm-up: training {wildcards.member}"
     shell:
         "{resources.launch} warmup --config {params.config:q} --member {wildcards.member} > {log:q} 2>&1"
-
-
-use rule warmup_member as warmup_seed with:
-    output:
-        weights=LAYOUT.weights(0, "{member}"),
-        history=LAYOUT.history(0, "{member}"),
-    wildcard_constraints:
-        member=r"seed_\d+",

@@ -19,6 +19,21 @@ from hstf.method.plr.predicted_dice import DiceModel, QualityFeatures
 from hstf.runtime.documents import Document
 
 
+class LearnedAnatomy(Document):
+    """What the labels and the out-of-fold predictions show about the anatomy.
+
+    The stage ``out_of_fold`` writes it (``round_0/anatomy_rules.json``). It does not depend on
+    ``refine:``, and final segmentations need nothing else of the calibration.
+    """
+
+    stage = "out_of_fold"
+
+    rules: dict[str, AnatomyRule]
+    """By structure."""
+    lesions: list[str]
+    """Structures that consist of lesions."""
+
+
 class Calibration(Document):
     """All that refinement knows about the ensemble.
 
@@ -107,9 +122,9 @@ def prediction_rules(config: Config, layout: Layout) -> AnatomyRules | None:
         layout: files of the experiment.
 
     Raises:
-        HstfError: if ``calibration.json`` is missing or damaged.
+        HstfError: if ``anatomy_rules.json`` is missing or damaged.
     """
     if not config.predict.clean:
         return None
-    calibration = Calibration.load(layout.calibration)
-    return calibration.applicable_rules(config.structures)
+    anatomy = LearnedAnatomy.load(layout.anatomy_rules)
+    return applicable_rules(config.structures, anatomy.rules, anatomy.lesions)

@@ -1,0 +1,120 @@
+"""``hstf out_of_fold``: predict each labelled case by the warm-up member that has not seen it.
+
+These predictions are the only ones whose error is known without a test case. They show which
+anatomy rules improve a segmentation (``round_0/anatomy_rules.json``). The stage ``calibrate``
+learns everything else from them.
+"""
+
+import argparse
+from collections.abc import Iterable
+
+import numpy as np
+
+from hstf.config.experiment import Config
+from hstf.experiment.cases import Split, names_of
+from hstf.experiment.context import StageContext
+from hstf.imaging.probabilities import most_likely
+from hstf.method.ensemble import predict_out_of_fold
+from hstf.method.plr.anatomy_rules import AnatomyRule, AnatomyRules, describe_anatomy, learn_rule
+from hstf.method.plr.calibration import LearnedAnatomy, applicable_rules
+from hstf.method.plr.out_of_fold import (
+    LabelledCase,
+    OutOfFoldCases,
+    checked_cases,
+    fold_members,
+)
+from hstf.scoring.metrics import structure_dice
+from hstf.stages.warmup import held_out_cases
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the stage."""
+    out_of_fold(StageContext.of_arguments(args, "out_of_fold"))
+    return 0
+
+
+def out_of_fold(context: StageContext) -> LearnedAnatomy:
+    """Predict the labelled cases and learn their anatomy.
+
+    Cases that are up to date are skipped.
+
+    Raises:
+        HstfError: if weights or preprocessed files are missing or have changed.
+    """
+    for member in fold_members(context):
+        predict_fold(context, member)
+    cases = OutOfFoldCases("out_of_fold", context.layout, names_of(checked_cases(context)))
+    anatomy = learn_anatomy(cases, context.config)
+    anatomy.save(context.layout.anatomy_rules)
+    return anatomy
+
+
+def predict_fold(context: StageContext, member: str) -> None:
+    """Predict the cases of a fold with the member that has not seen them.
+
+    Raises:
+        HstfError: if weights or preprocessed files are missing or have changed.
+    """
+    labelled = context.cases(Split.LABELLED)
+    config = context.config
+    held_out = held_out_cases(member, labelled, config.warmup.folds, config.seed)
+    predict_out_of_fold(context, member, held_out, context.layout.weights(0, member))
+
+
+def learn_anatomy(cases: OutOfFoldCases, config: Config) -> LearnedAnatomy:
+    """Learn the anatomy rules of the labels, and what each of them changes in the predictions.
+
+    Args:
+        cases: the labelled cases with their predictions.
+        config: the sections ``labels``, ``regions`` and ``lesions``.
+    """
+    structures = config.structures
+    anatomies = []
+    for case in cases.read("anatomy"):
+        anatomies.append(describe_anatomy(case.label, structures, case.voxel_mm3))
+    rules = {}
+    for name in structures:
+        rules[name] = learn_rule([anatomy[name] for anatomy in anatomies])
+    lesions = [name for name in structures if name in config.lesions]
+    candidates = applicable_rules(structures, rules, lesions)
+    rules |= with_gains(candidates, cases.read("anatomy rules"))
+    return LearnedAnatomy(rules=rules, lesions=lesions)
+
+
+def with_gains(anatomy: AnatomyRules, cases: Iterable[LabelledCase]) -> dict[str, AnatomyRule]:
+    """Return the rules with their gain: the mean change of the Dice if only this rule is applied.
+
+    Args:
+        anatomy: the rules.
+        cases: out-of-fold predictions with their labels.
+    """
+    gains: dict[str, list[float]] = {name: [] for name in anatomy.rules}
+    for case in cases:
+        for name, gain in _gains_of_case(anatomy, case).items():
+            gains[name].append(gain)
+    rules = {}
+    for name, rule in anatomy.rules.items():
+        mean_gain = float(np.mean(gains[name]))
+        rules[name] = rule.model_copy(update={"dice_gain": mean_gain})
+    return rules
+
+
+def _gains_of_case(anatomy: AnatomyRules, case: LabelledCase) -> dict[str, float]:
+    """Return the change of the mean Dice of a case by rule."""
+    probabilities = case.output.probabilities
+    label = most_likely(probabilities)
+    before = structure_dice(label, case.label, anatomy.classes)
+    gains = {}
+    for name, rule in anatomy.rules.items():
+        single = AnatomyRules(classes=anatomy.classes, rules={name: rule})
+        cleaned = single.apply_to_label(label, probabilities, case.voxel_mm3)
+        after = structure_dice(cleaned, case.label, anatomy.classes)
+        gains[name] = _mean_difference(after, before)
+    return gains
+
+
+def _mean_difference(after: np.ndarray, before: np.ndarray) -> float:
+    """Return the mean change over the structures whose Dice is known; 0 if there is none."""
+    change = after - before
+    known = change[~np.isnan(change)]
+    return float(known.mean()) if len(known) else 0.0
