@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from support.stages import predict_fold
 from support.training_files import write_experiment
 from support.workspace import ROOT
 
@@ -40,6 +41,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     row = {"case_id": "a", "file": str(scan), "sha256": sha256_file(scan)}
     write_csv(layout.check, [row], list(row))
     assert main(["warmup", "--config", str(path), "--member", "fold_0"]) == 0
+    predict_fold(config, "fold_0")
     export_model(config)
     write_provenance(config)
     return config

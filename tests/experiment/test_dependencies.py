@@ -43,6 +43,7 @@ COMMANDS = (
     ("preprocess", "--shard", "unlabelled_0"),
     ("warmup", "--member", "fold_0"),
     ("warmup", "--member", "fold_1"),
+    ("out_of_fold",),
     ("calibrate",),
     ("teacher", *ROUND, *SHARD),
     ("refine", *ROUND, *SHARD),

@@ -19,7 +19,17 @@ from hstf.models.registry import load_network
 
 MAY_OPEN = {"phantom", "check", "evaluate"}
 """``phantom`` writes the images."""
-LEARNING = {"plan", "preprocess", "warmup", "calibrate", "teacher", "refine", "labels", "student"}
+LEARNING = {
+    "plan",
+    "preprocess",
+    "warmup",
+    "out_of_fold",
+    "calibrate",
+    "teacher",
+    "refine",
+    "labels",
+    "student",
+}
 
 
 def opened(folder: Path, name: str = "opened.txt") -> dict[str, set[str]]:

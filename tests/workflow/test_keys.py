@@ -262,7 +262,7 @@ def test_workflow_reruns_what_follows_a_new_result(experiment: Workspace) -> Non
             pass
     assert json.loads(record.read_text())["key"] == content["key"]
     because = reasons(experiment)
-    assert "the results of warmup.round_0.fold_0 changed" in because["calibrate"]
+    assert "the results of warmup.round_0.fold_0 changed" in because["out_of_fold"]
     assert "warmup.round_0.fold_0" not in because
 
 
