@@ -58,7 +58,8 @@ SECONDS_PER_MILLION_VOXELS = {
     "preprocess": 2.5,
     "refine": 3.0,
     "labels": 3.0,
-    "calibrate": 4.0,
+    "out_of_fold": 1.0,
+    "calibrate": 3.0,
     "evaluate": 3.0,
 }
 """CPU work of the stages on a core (``docs/scale.md``)."""
@@ -223,7 +224,7 @@ class Costs:
         if job.stage == "plan":
             cases = min(200, len(sheet.cases))
             return rate * self.scans.native_voxels * channels * cases / 1e6
-        if job.stage == "calibrate":
+        if job.stage in ("out_of_fold", "calibrate"):
             return rate * self.scans.voxels * len(sheet.of(Split.LABELLED)) / 1e6
         if job.rule.endswith("_shard"):
             voxels = self.scans.native_voxels if job.stage == "evaluate" else self.scans.voxels
@@ -237,10 +238,9 @@ class Costs:
         if training is not None:
             operations = 3 * self.operations * self.plan.batch_size * training.steps
             operations *= step_cost(training)
-            if job.rule == "warmup_member":  # it predicts the cases of its fold
-                cases = len(self.jobs.sheet.of(Split.LABELLED)) / self.config.warmup.folds
-                operations += cases * self._prediction("teacher", 0)
             return operations
+        if job.stage == "out_of_fold":  # a member for each case
+            return len(self.jobs.sheet.of(Split.LABELLED)) * self._prediction("teacher", 0)
         if job.rule not in ("teacher_shard", "evaluate_shard"):
             return 0.0
         models = number - 1 if job.stage == "teacher" else number
@@ -274,7 +274,8 @@ class Costs:
         trainings = max(
             self.machine.at_once(count)
             for (rule, _), count in self.counts.items()
-            if Job(rule).stage in ("warmup", "student", "teacher", "evaluate", "check")
+            if Job(rule).stage
+            in ("warmup", "out_of_fold", "student", "teacher", "evaluate", "check")
         )
         return max(training, prediction) * trainings
 

@@ -15,6 +15,7 @@ from hstf.experiment.cases import Case, CaseSheet, Split, read_cases
 from hstf.experiment.layout import Layout
 from hstf.experiment.overrides import Override, overrides_in_force
 from hstf.experiment.schedule import Schedule
+from hstf.experiment.stage_names import stage_of_rule
 
 MODEL_FILES = ("model.json", "configs/metadata.json", "README.md", "SHA256SUMS")
 """Files of the exported model in addition to the weights."""
@@ -35,7 +36,7 @@ class Job:
     @property
     def stage(self) -> str:
         """The stage that the rule runs."""
-        return self.rule if self.rule == "out_of_fold" else self.rule.partition("_")[0]
+        return stage_of_rule(self.rule)
 
     @property
     def name(self) -> str:

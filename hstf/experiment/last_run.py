@@ -7,6 +7,7 @@ experiment: neither the case sheet nor the scans nor the machine that computes.
 from pathlib import Path
 from typing import ClassVar
 
+from hstf.experiment.stage_names import stage_of_rule
 from hstf.runtime.documents import Document, Part
 
 RUN_FILE = Path("logs") / "run.json"
@@ -72,7 +73,7 @@ def benchmark_of(job_name: str) -> Path:
 
 def stage_of(job_name: str) -> str:
     """Return the stage of a job."""
-    return job_name.partition(".")[0].partition("_")[0]
+    return stage_of_rule(job_name.partition(".")[0])
 
 
 def round_of(job_name: str) -> int | None:

@@ -212,7 +212,7 @@ def test_rules_have_resources_and_nothing_of_one_cluster() -> None:
     for body in rules:
         for directive in ("log", "benchmark", "threads", "mem_mb", "runtime", "message", "shell"):
             assert directive in body, body
-    assert not re.search(r"\brun:|\bscript:|checkpoint \w+:|lambda|slurm|gres", text)
+    assert not re.search(r"\brun:|\bscript:|checkpoint \w+:|lambda|slurm|\bgres\b", text)
     assert len((ROOT / "Snakefile").read_text().splitlines()) < 60
 
 

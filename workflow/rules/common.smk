@@ -88,7 +88,7 @@ def round_of(w):
 def job_of(name, w):
     """The job of the rule of this name with its wildcards."""
     part = w.get("shard") or w.get("member") or ""
-    number = w.get("round")
+    number = 0 if name == "warmup_member" else w.get("round")
     return Job(name, None if number is None else int(number), part)
 
 
