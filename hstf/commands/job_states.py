@@ -36,6 +36,7 @@ STAGES = (
     "plan",
     "preprocess",
     "warmup",
+    "out_of_fold",
     "calibrate",
     "teacher",
     "refine",
