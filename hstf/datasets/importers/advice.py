@@ -26,7 +26,10 @@ OTHER_KINDS = {
 
 def ways_out(folder: Path, kind: str) -> str:
     """Return what was found in ``folder``, the nearest rule and other ways, as lines of text."""
-    if not folder.is_dir():
+    try:
+        if not folder.is_dir():
+            return ""
+    except OSError:
         return ""
     volumes = walk(folder).volumes
     files = classify(folder, volumes, Selection(None, None))

@@ -1,6 +1,7 @@
 """What an importer finds in a folder: cases, modalities, labels, and files that it leaves out."""
 
 import re
+import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -156,7 +157,13 @@ def find_volumes(folder: Path, dataset: DataSet) -> list[Path]:
         HstfError: if ``folder`` does not exist or has no volume. The message explains what to do
             with DICOM files and archives.
     """
-    if not folder.is_dir():
+    try:
+        is_folder = stat.S_ISDIR(folder.stat().st_mode)
+    except FileNotFoundError:
+        is_folder = False
+    except OSError as error:
+        raise HstfError(f"{folder}: cannot be read ({error.strerror}).") from error
+    if not is_folder:
         raise HstfError(f"{folder}: is not a folder. Give the folder of the unpacked data set.")
     found = walk(folder)
     if not found.volumes:

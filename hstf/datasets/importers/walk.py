@@ -163,10 +163,11 @@ class _Walker:
         return []
 
     def _broken(self, path: Path, error: OSError) -> None:
-        if not path.is_symlink():
+        try:
+            target = path.readlink()
+        except OSError:  # no link, or its folder may not be searched
             self._problem(path, f"cannot be read ({error.strerror})")
             return
-        target = path.readlink()
         if suffix_of(path) == "" and path.suffix.lower() in DOCUMENTS:
             self._leave_out(path, f"a link to {target}, which is missing")
             return

@@ -103,24 +103,48 @@ def test_walk_reads_or_names_formats_with_two_files(ending: str, tmp_path: Path)
         assert any(ending in what for what in reasons(tmp_path))
 
 
+def import_without_privileges(*options: str) -> subprocess.CompletedProcess[str]:
+    """Import ``d`` in a process that permissions stop, even if this one belongs to root."""
+    command = [sys.executable, "-m", "hstf", "import", "folder", "d", "--output", "x.yaml"]
+    if os.geteuid() == 0:
+        drop = "--bounding-set=-dac_override,-dac_read_search"
+        command = ["setpriv", drop, *command]
+    return subprocess.run([*command, *options], capture_output=True, text=True)
+
+
 def test_import_names_a_folder_that_cannot_be_read(workplace: Path) -> None:
     write_pairs(Path("d"), numbered("images/c{}.nii.gz", "labels/c{}.nii.gz"))
     write(Path("d/images/more/c4.nii.gz"), "image")
     Path("d/images/more").chmod(0)
-    command = [sys.executable, "-m", "hstf", "import", "folder", "d", "--output", "x.yaml"]
-    if os.geteuid() == 0:  # permissions do not stop root
-        drop = "--bounding-set=-dac_override,-dac_read_search"
-        command = ["setpriv", drop, *command]
     try:
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 1
-        assert "d/images/more: the folder cannot be read (Permission denied)" in done.stderr
-        kept = subprocess.run([*command, "--leave-out-invalid"], capture_output=True, text=True)
+        refused = import_without_privileges()
+        kept = import_without_privileges("--leave-out-invalid")
     finally:
         Path("d/images/more").chmod(0o755)
+    assert refused.returncode == 1
+    assert "d/images/more: the folder cannot be read (Permission denied)" in refused.stderr
     assert kept.returncode == 0
     assert "d/images/more" in kept.stdout
-    assert not Path("config").exists()
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [(0, "d: the folder cannot be read"), (0o444, "d/c1.nii.gz: cannot be read")],
+)
+def test_import_names_a_data_set_that_cannot_be_read(
+    mode: int,
+    expected: str,
+    workplace: Path,
+) -> None:
+    write(Path("d/c1.nii.gz"), "image")
+    Path("d").chmod(mode)
+    try:
+        refused = import_without_privileges()
+    finally:
+        Path("d").chmod(0o755)
+    assert refused.returncode == 1
+    assert f"{expected} (Permission denied)" in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 def test_import_follows_links_and_names_what_it_leaves_out(
