@@ -138,9 +138,7 @@ def _segment_all(
     )
     try:
         for scan in track(scans, "predict"):
-            _examine(model, scan, report)
-            if not report.has_error(scan):
-                _segment(predictor, model, scan, report)
+            _segment(predictor, model, scan, report)
             report.write_sometimes()
     finally:
         report.write()
@@ -166,13 +164,16 @@ def _kinds(model: ExportedModel, scan: Scan) -> Iterator[tuple[Path, str]]:
 
 
 def _segment(predictor: "Predictor", model: ExportedModel, scan: Scan, report: "Report") -> None:
-    """Segment a scan and write the segmentation. Reports why a scan cannot be segmented.
+    """Examine and segment a scan, and write the segmentation. Reports why this is not possible.
 
     Raises:
         HstfError: if the segmentation cannot be written. The next ones could not be, either.
     """
     values = np.array(list(model.labels.values()), np.uint8)
     try:
+        _examine(model, scan, report)
+        if report.has_error(scan):
+            return
         volumes = [read_image(path) for path in scan.images]
         label = values[predictor.predict(volumes, members=False).label]
     except HstfError as error:

@@ -238,6 +238,10 @@ def test_predict_reports_damaged_scans_and_segments_the_others(
     assert "were not segmented" in message
 
 
+def exceed_memory(*_: object, **__: object) -> None:
+    raise MemoryError
+
+
 def test_predict_reports_scans_that_exceed_the_memory_and_segments_the_others(
     model: Path,
     tmp_path: Path,
@@ -259,6 +263,11 @@ def test_predict_reports_scans_that_exceed_the_memory_and_segments_the_others(
     assert run_predict(model, tmp_path / "in", tmp_path / "out") == 1
     assert names(tmp_path / "out") == ["b.nii.gz"]
     assert "a.nii.gz: out of memory" in capsys.readouterr().err
+    monkeypatch.setattr("hstf.commands.predict.scan_file", exceed_memory)
+    assert run_predict(model, tmp_path / "in", tmp_path / "examined") == 1
+    assert capsys.readouterr().err.count("out of memory") == 4  # at once, and at the end
+    monkeypatch.undo()
+    monkeypatch.setattr(Predictor, "predict", fail_once)
     failures.append("shapes cannot be multiplied")
     with pytest.raises(RuntimeError, match="shapes"):
         run_predict(model, tmp_path / "in", tmp_path / "again")
