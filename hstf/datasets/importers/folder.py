@@ -390,10 +390,26 @@ def _name_modalities(
     columns = list(options.modalities) or ["image"]
     if scans:
         columns = list(scans[0].images)
+    if columns == ["image"]:
+        _ask_about_modalities(dataset, scans)
     for column in columns:
         dataset.modalities[column] = options.modalities.get(column) or modality_of(column)
     if list(dataset.modalities) == ["image"] and not options.modalities and dataset.cases:
         dataset.modalities["image"] = _guess_modality(dataset)
+
+
+def _ask_about_modalities(dataset: DataSet, scans: Sequence[Scan]) -> None:
+    """Ask about images whose names end in different modalities, such as ct and mr."""
+    counts = Counter[str]()
+    for scan in scans:
+        counts[modality_of(CHUNK.split(scan.first.name)[-1])] += 1
+    counts.pop("other", None)
+    if len(counts) > 1:
+        found = [f"{modality} ({count})" for modality, count in counts.most_common()]
+        dataset.questions.append(
+            f"Images have names of several modalities: {', '.join(found)}. Is one network to learn"
+            " from all of them? --images GLOB chooses one; --modalities names several of a case."
+        )
 
 
 def _guess_modality(dataset: DataSet) -> Modality:

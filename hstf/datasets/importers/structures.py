@@ -30,11 +30,11 @@ from hstf.imaging.volumes import read_label, write_like
 from hstf.runtime.errors import HstfError, join_problems
 
 ANNOTATOR = re.compile(
-    r"(?:(?:rater|reader|observer|expert|annotator|radiologist|physician|doctor|dr|old|new|final"
-    r"|copy|backup|corrected|consensus|auto|pred|prediction|version|v|r)?[_ ]?\d*_?)+",
+    r"(?:rater|reader|observer|expert|annotator|radiologist|physician|doctor|dr|old|new|final|copy"
+    r"|backup|corrected|consensus|auto|pred|prediction|version)\d*|[vr]\d+|\d+",
     re.IGNORECASE,
 )
-"""Names of labels of one structure by several people, or of several versions."""
+"""A part of the name of a label that shows a person or a version, not a structure."""
 MAXIMUM_STRUCTURES = 254
 SAME_STRUCTURE = 0.5
 """Dice of two masks from which they may be two annotations of one structure."""
@@ -134,7 +134,7 @@ def _read_names(dataset: DataSet, scans: Sequence[Scan], options: Options) -> No
             names[structure_name(label, scan.first)] += 1
     if len(names) == 1 and not options.labels:
         name = next(iter(names))
-        if name.isalpha() and not ANNOTATOR.fullmatch(name):
+        if name.isalpha() and not _is_annotator(name):
             dataset.labels = partial(_single_class, name)
     if 2 <= len(names) <= sum(names.values()) / 2:
         found = [f"{name or 'no further word'} ({count})" for name, count in names.most_common()]
@@ -149,14 +149,20 @@ def _structures(scan: Scan) -> dict[str, Path] | str:
     found: dict[str, File] = {}
     for label in scan.labels:
         name = structure_name(label, scan.first)
-        if not name or name in found or (len(scan.labels) > 1 and ANNOTATOR.fullmatch(name)):
+        if not name or name in found or (len(scan.labels) > 1 and _is_annotator(name)):
             paths = [str(file.path) for file in scan.labels[:3]]
+            count = "two" if len(scan.labels) == 2 else len(scan.labels)
             return (
-                f"has two labels: {' and '.join(paths)}; keep one, or choose with --labels GLOB."
-                " Masks of structures are named <case>_<structure> or <case>/<structure>"
+                f"has {count} labels: {' and '.join(paths)}; keep one, or choose with --labels"
+                " GLOB. Masks of structures are named <case>_<structure> or <case>/<structure>"
             )
         found[name] = label
     return {plain_name(name): file.path for name, file in found.items()}
+
+
+def _is_annotator(name: str) -> bool:
+    """Return whether all parts of a name show a person or a version, as in ``rater_1``."""
+    return all(ANNOTATOR.fullmatch(part) for part in name.split("_"))
 
 
 def _classes(

@@ -271,6 +271,13 @@ def test_find_questions_pairs_with_different_names(
     assert not questions or "Do d_1.nii.gz and c_1.nii.gz belong together?" in dataset.questions[0]
 
 
+def test_find_questions_images_of_several_modalities(tmp_path: Path) -> None:
+    for number, name in enumerate(("ct", "mr", "ct")):
+        write(tmp_path / f"P{number}/{name}.nii.gz", "image")
+        write(tmp_path / f"P{number}/seg.nii.gz", "label")
+    assert "names of several modalities: ct (2), mr (1)" in found(tmp_path).questions[0]
+
+
 def test_find_refuses_labels_without_images(tmp_path: Path) -> None:
     write(tmp_path / "mask/c1.nii.gz", "label")
     with pytest.raises(HstfError, match="only labels were recognised by their names"):

@@ -107,7 +107,18 @@ def test_import_reads_masks_of_labelled_cases_first(workplace: Path) -> None:
     np.testing.assert_array_equal(label, LABEL)
 
 
-@pytest.mark.parametrize("names", [("rater1", "rater2"), ("old", "new"), ("v1", "v2"), ("1", "2")])
+def test_find_takes_short_names_for_structures(tmp_path: Path) -> None:
+    for number in (1, 2):
+        write(tmp_path / f"images/c{number}.nii.gz", "image")
+        write(tmp_path / f"masks/c{number}_LV.nii.gz", "1")
+        write(tmp_path / f"masks/c{number}_RV.nii.gz", "2")
+    assert sorted(found(tmp_path).cases[0].masks) == ["LV", "RV"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("rater1", "rater2"), ("rater_1", "rater_2"), ("old", "new"), ("v1", "v2"), ("1", "2")],
+)
 def test_find_refuses_labels_of_several_people(names: tuple[str, str], tmp_path: Path) -> None:
     for number in (1, 2):
         write(tmp_path / f"images/c{number}.nii.gz", "image")
