@@ -18,7 +18,6 @@ export PATH := $(BIN):$(PATH)
 
 demo: $(VENV)/.installed
 	snakemake --cores $(CORES)
-	hstf report --config results/demo/config.yaml --show
 
 test: $(VENV)/.installed-dev
 	python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE)

@@ -43,6 +43,7 @@ UNINTERESTING_EVENTS = {
     LogEvent.JOB_STARTED,
 }
 END_OF_DRY_RUN = "This was a dry-run (flag -n)."
+NOTHING_TO_DO = "Nothing to be done"
 FAILED = "At least one job did not complete successfully."
 SHOWN_RESULTS = {"check": 20, "calibrate": 10}
 """Rules whose log is shown when they are done, and the maximum number of lines."""
@@ -96,6 +97,8 @@ class Screen(logging.Filter):
         """Texts that are shown below a dry run."""
         self.is_failure_last = False
         """Whether nothing was shown since a job has failed."""
+        self.when_up_to_date = ""
+        """Where the results are, for a run that has nothing to do."""
         self.handler: Any = None
         """Snakemake's handler of the screen."""
 
@@ -198,6 +201,8 @@ class ScreenFormatter(DefaultFormatter):
         if self.screen.is_dry_run and text.startswith(END_OF_DRY_RUN):
             more = [build() for build in self.screen.at_end_of_dry_run]
             return "\n\n".join(filter(None, [*more, text]))
+        if text.startswith(NOTHING_TO_DO):
+            return "\n".join(filter(None, [text, self.screen.when_up_to_date]))
         if FAILED in text and self.screen.failures:
             return summary_of_failures(self.screen.failures, self.screen.is_failure_last)
         return text

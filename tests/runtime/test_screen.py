@@ -173,3 +173,10 @@ def test_screen_shows_messages_that_it_does_not_know() -> None:
     """Another version of Snakemake may have other messages."""
     assert Screen().filter(record("something", LogEvent.JOB_INFO))
     assert shown(Screen(), record("something", LogEvent.PROGRESS)) == "something"
+
+
+def test_screen_shows_where_the_results_are_if_nothing_is_to_be_done() -> None:
+    screen = Screen()
+    screen.when_up_to_date = "hstf report --show"
+    text = shown(screen, record("Nothing to be done (all requested files are present)."))
+    assert text.splitlines()[-1] == "hstf report --show"

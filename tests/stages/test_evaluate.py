@@ -423,6 +423,8 @@ def test_print_rounds_warns_of_a_round_without_pseudo_labels(
     print_rounds(report_context(config))
     printed = " ".join(capsys.readouterr().out.split())
     assert "Warning: Round 1 learned from no unlabelled case: all 2 are rejected" in printed
+    assert not Layout.of(config).rounds_table.exists(), "printing writes nothing"
+    rounds_table(report_context(config))
     assert "all 2 are rejected" in ROUNDS.records(Layout.of(config).rounds_table)[1]["warnings"]
 
 

@@ -445,6 +445,20 @@ def test_report_show_prints_rounds_and_path(
     shown = capsys.readouterr().out
     assert str(experiment.layout.report) in shown.replace("\n", "")
     assert f"{case_means(experiment, 0).mean():.3f}" in shown
+    assert "Exported" not in shown
+
+
+def test_report_show_describes_the_exported_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment = fabricated(tmp_path)
+    experiment.write_start()
+    for path in (experiment.layout.report, experiment.layout.export / "model.json"):
+        write_text(path, "")
+    assert main(["report", "--config", str(experiment.layout.config), "--show"]) == 0
+    shown = capsys.readouterr().out
+    assert "Exported: the model of round 2 (" in shown
+    assert f"hstf predict --model {experiment.layout.export}" in shown
 
 
 def test_report_show_refuses_a_missing_report(

@@ -80,5 +80,7 @@ def show_results():
         print(error, file=sys.stderr)
 
 
+SCREEN.when_up_to_date = f"The rounds and the report: hstf report --config {LAYOUT.config} --show"
+
 if not SCREEN.hides_jobs:
     SCREEN.at_end_of_dry_run.append(estimate_text)
