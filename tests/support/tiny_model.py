@@ -13,7 +13,7 @@ from hstf.experiment.layout import Layout
 from hstf.experiment.plan import Normalisation, Plan
 from hstf.experiment.tables import LABELS
 from hstf.method.plr.anatomy_rules import AnatomyRule
-from hstf.method.plr.calibration import Calibration
+from hstf.method.plr.calibration import Calibration, LearnedAnatomy
 from hstf.models.base import NetworkSpec
 from hstf.models.hybrid import HybridNet
 from hstf.models.registry import save_network
@@ -108,6 +108,8 @@ def tiny_experiment(
     plan.save(layout.plan)
     fingerprint(len(modalities)).save(layout.fingerprint)
     calibration().save(layout.calibration)
+    anatomy = LearnedAnatomy(rules=calibration().anatomy_rules, lesions=[])
+    anatomy.save(layout.anatomy_rules)
     for seed, member in enumerate(members(config, 1)):
         torch.manual_seed(seed)
         spec = NetworkSpec(
