@@ -17,7 +17,7 @@ from hstf.datasets.importers.advice import suitable_kinds, ways_out
 from hstf.datasets.importers.dataset import DataSet, FoundCase, Labels, Note
 from hstf.datasets.importers.extract import extract, needs_extraction
 from hstf.datasets.importers.headers import find_label_maps, label_values, read_grids
-from hstf.datasets.importers.options import Options
+from hstf.datasets.importers.options import PATIENT, Options
 from hstf.datasets.importers.registry import find_importer
 from hstf.datasets.importers.slicer import segment_names
 from hstf.datasets.importers.split import (
@@ -39,6 +39,17 @@ from hstf.experiment.cases import Split
 from hstf.runtime.errors import HstfError, join_problems
 from hstf.runtime.files import write_text
 
+KINDS_OF_OPTIONS = {
+    "--images": ("folder",),
+    "--labels GLOB": ("folder",),
+    "--labels NAME=VALUE": ("folder", "bids"),
+    "--match": ("folder",),
+    "--filter": ("bids",),
+    "--modalities": ("folder", "bids"),
+    "--patient": ("folder", "nnunet", "msd"),
+    "--site": ("folder",),
+}
+"""Kinds that use an option. The other kinds know what it states."""
 MAXIMUM_PROBLEMS = 40
 """Number of problems that an error message lists."""
 
@@ -85,12 +96,39 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _refuse_unused_options(args: argparse.Namespace) -> None:
+    """Refuse options that the kind does not use: they would be ignored.
+
+    Raises:
+        HstfError: if there is any.
+    """
+    patterns = [item for item in args.labels if isinstance(item, str)]
+    classes = len(args.labels) > len(patterns) or args.classes
+    given = {
+        "--images": args.images,
+        "--labels GLOB": patterns,
+        "--labels NAME=VALUE": classes,
+        "--match": args.match,
+        "--filter": args.filter,
+        "--modalities": args.modalities,
+        "--patient": args.patient != PATIENT,
+        "--site": args.site,
+    }
+    for option, kinds in KINDS_OF_OPTIONS.items():
+        if given[option] and args.kind not in kinds:
+            raise HstfError(
+                f"{option}: kind {args.kind} does not use it, only {', '.join(kinds)}."
+                " hstf import folder reads any folder."
+            )
+
+
 def _find(args: argparse.Namespace) -> DataSet:
     """Return the cases in the folder.
 
     Raises:
         HstfError: if there is none. The message shows what was found and other ways.
     """
+    _refuse_unused_options(args)
     classes = [item for item in args.labels if isinstance(item, tuple)]
     options = Options(
         modalities=_modalities(args),

@@ -83,11 +83,14 @@ def _label(case: FoundCase, folder: Path) -> str:
 
 
 def _print_warnings(console: Console, dataset: DataSet) -> None:
-    for text, paths in dataset.warnings.items():
+    for text, paths in list(dataset.warnings.items())[:MAXIMUM_ROWS]:
         console.print(
             f"Warning: {len(paths)} files, for example {paths[0]}: {text}",
             markup=False,
         )
+    further = len(dataset.warnings) - MAXIMUM_ROWS
+    if further > 0:
+        console.print(f"{further} further warnings of headers. hstf check lists all.")
 
 
 def _found(

@@ -114,3 +114,24 @@ def test_import_shows_the_ways_out_with_a_wrong_pattern(
     message = capsys.readouterr().err
     assert "--images x/*: matches none" in message
     assert "P#/vol.nii.gz (3 volumes" in message
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "expected"),
+    [
+        ("lits", ["--images", "*"], "--images: kind lits does not use it, only folder"),
+        ("bids", ["--labels", "*_seg*"], "--labels GLOB: kind bids does not use it"),
+        ("acdc", ["--classes", "a=1"], "--labels NAME=VALUE: kind acdc does not use it"),
+        ("folder", ["--filter", "run=1"], "--filter: kind folder does not use it, only bids"),
+        ("brats", ["--patient", "(p)"], "--patient: kind brats does not use it"),
+    ],
+)
+def test_import_refuses_options_that_the_kind_ignores(
+    kind: str,
+    options: list[str],
+    expected: str,
+    workplace: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run_import(kind, Path("d"), *options) == 1
+    assert expected in capsys.readouterr().err
