@@ -50,6 +50,8 @@ THREAD_EXPONENT = 0.9
 """Eight threads are 8^0.9 = 6.5 times as fast as one."""
 GPU_STEP_SECONDS = 0.08
 """Minimum time of a training step on a GPU: patches are read and augmented."""
+CPU_STEP_SECONDS = 0.05
+"""The same on a CPU; only very small networks are faster."""
 START_SECONDS = 4.0
 """Start of a job: Python and its packages."""
 SECONDS_PER_MILLION_VOXELS = {
@@ -205,7 +207,8 @@ class Costs:
     def _steps(self, job: Job) -> float:
         """Return the time that training steps take in addition to the network."""
         training = self._training(job)
-        return GPU_STEP_SECONDS * training.steps if training and self.machine.has_gpu else 0.0
+        seconds = GPU_STEP_SECONDS if self.machine.has_gpu else CPU_STEP_SECONDS
+        return seconds * training.steps if training else 0.0
 
     def _training(self, job: Job) -> TrainingConfig | None:
         if job.stage == "warmup":
