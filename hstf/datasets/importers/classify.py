@@ -29,8 +29,17 @@ def classify(
     folder: Path,
     volumes: Sequence[Path],
     selection: Selection,
+    columns: Sequence[str] = (),
 ) -> list[File]:
-    """Return ``volumes`` with what their paths show. Those that are not selected are missing."""
+    """Return ``volumes`` with what their paths show. Those that are not selected are missing.
+
+    Args:
+        folder: the data set.
+        volumes: all volumes.
+        selection: files that the user chose.
+        columns: modalities that the user named. A file with such a name is an image, even if it is
+            called ``mask``.
+    """
     names: dict[str, FolderName] = {}
     files = []
     for path in volumes:
@@ -44,10 +53,17 @@ def classify(
         role = selection.role(file.path)
         if role:
             file = replace(file, role=role)
+        elif is_named(file, columns):
+            file = replace(file, role="image")
         elif getattr(selection, f"{file.role}s") is not None:
             continue  # its role was chosen for other files
         chosen.append(file)
     return chosen
+
+
+def is_named(file: File, columns: Sequence[str]) -> bool:
+    """Return whether the user has named the modality that the name of a file ends in."""
+    return len(columns) > 1 and bool(_with_column(file, columns).column)
 
 
 def _read_path(folder: Path, path: Path, names: dict[str, FolderName]) -> File:

@@ -15,6 +15,7 @@ from hstf.config.experiment import Modality
 from hstf.datasets.importers.classify import (
     classify,
     find_columns,
+    is_named,
     role_words,
     with_columns,
     without_channel,
@@ -67,10 +68,10 @@ def find(folder: Path, options: Options) -> DataSet:
         dataset.labels = Labels({"background": 0} | options.labels)
     volumes = _not_written(dataset, find_volumes(folder, dataset), options)
     selection = select(folder, volumes, options.images, options.label_files)
-    files = classify(folder, volumes, selection)
+    files = classify(folder, volumes, selection, list(options.modalities))
     _leave_out_others(dataset, folder, volumes, files)
     if not options.label_files:
-        files = _labels_by_content(dataset, files)
+        files = _labels_by_content(dataset, files, options)
     images = [file for file in files if file.role == "image"]
     labels = [file for file in files if file.role == "label"]
     if not images:
@@ -135,7 +136,11 @@ def _no_images(labels: Sequence[File]) -> str:
     )
 
 
-def _labels_by_content(dataset: DataSet, files: list[File]) -> list[File]:
+def _labels_by_content(
+    dataset: DataSet,
+    files: list[File],
+    options: Options,
+) -> list[File]:
     """Return ``files`` with labels that only their voxels show.
 
     Files are grouped by their names. If those of some groups look like label maps and those of
@@ -148,13 +153,17 @@ def _labels_by_content(dataset: DataSet, files: list[File]) -> list[File]:
         lambda file: CHUNK.split(file.name)[-1].lower(),
         lambda file: "/".join(file.parts),
     ]
+    named = {file.path for file in files if is_named(file, list(options.modalities))}
     for name_of in groupings:
         groups: dict[str, list[File]] = defaultdict(list)
         for file in files:
             groups[name_of(file)].append(file)
         if not 2 <= len(groups) <= MAXIMUM_NAMES or len(groups) * 2 > len(files):
             continue
-        found = {name for name, members in groups.items() if _look_like_labels(members)}
+        found = set()
+        for name, members in groups.items():
+            if members[0].path not in named and _look_like_labels(members):
+                found.add(name)
         if found and len(found) < len(groups):
             dataset.rules.append(
                 Note(

@@ -6,7 +6,7 @@ Links to folders are followed. A folder that is reached twice is read once.
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -213,47 +213,40 @@ def _is_data_of_header(path: Path, headers: set[tuple[str, str]]) -> bool:
     return False
 
 
-def _describe_others(files: Iterable[Path]) -> list[Note]:
+def _describe_others(files: Sequence[Path]) -> list[Note]:
     """Return one note for all files of a kind."""
     by_kind: dict[tuple[str, str], list[Path]] = defaultdict(list)
-    budget = MAXIMUM_HEADERS
+    unknown = 0
     for path in files:
-        kind = _kind(path, check=budget > 0)
-        if kind[0] not in DOCUMENTS:
-            budget -= 1
-        by_kind[kind].append(path)
+        ending = _ending(path)
+        unknown += ending not in DOCUMENTS
+        may_open = ending not in DOCUMENTS and unknown <= MAXIMUM_HEADERS
+        by_kind[_kind(path, ending, may_open)].append(path)
     notes = []
-    for (ending, why), paths in by_kind.items():
-        what = paths[0].name
+    for (what, why), paths in by_kind.items():
+        example = paths[0].name
         if len(paths) > 1:
-            what = f"{len(paths)} files {ending}".rstrip() + f", for example {what}"
-        notes.append(Note(what, why))
+            example = f"{len(paths)} files {what}, for example {example}"
+        notes.append(Note(example, why))
     return notes
 
 
-def _kind(path: Path, check: bool) -> tuple[str, str]:
-    """Return a common ending and the reason why files such as ``path`` are left out.
+def _kind(path: Path, ending: str, may_open: bool) -> tuple[str, str]:
+    """Return what files such as ``path`` have in common, and why they are left out.
 
     Args:
         path: a file that is no volume.
-        check: whether the file may be opened.
+        ending: its suffix.
+        may_open: whether its first bytes may be read.
     """
     name = path.name.lower()
     if name.endswith(ARCHIVES):
         return "of archives", "an archive. Unpack it first"
-    if name.endswith(DICOM_ENDINGS):
-        return "of DICOM", DICOM_ADVICE
-    ending = _ending(path)
+    if name.endswith(DICOM_ENDINGS) or (may_open and is_dicom(path)):
+        return "of DICOM", "DICOM: convert it with dcm2niix -z y -o OUTPUT FOLDER"
     if not ending or ending in DOCUMENTS:
-        if not ending and check and is_dicom(path):
-            return "of DICOM", DICOM_ADVICE
         return "without scans", "no format of scans"
-    if check and is_dicom(path):
-        return "of DICOM", DICOM_ADVICE
     return ending, f"{ending} is not read: convert it to NIfTI ({', '.join(SUFFIXES)} are read)"
-
-
-DICOM_ADVICE = "DICOM: convert it with dcm2niix -z y -o OUTPUT FOLDER"
 
 
 def _ending(path: Path) -> str:

@@ -211,13 +211,22 @@ def test_import_refuses_one_label_map_among_scans(
     assert run_import("folder", Path("d"), "--accept-few-values") == 0
 
 
-def test_import_accepts_a_mask_as_input(workplace: Path) -> None:
+@pytest.mark.parametrize("label", ["seg", "liver"])
+@pytest.mark.parametrize("prior", ["prior", "mask", "lesion"])
+@pytest.mark.parametrize("start", ["c{}_", "c{}/"])
+def test_import_accepts_a_mask_as_input(
+    label: str,
+    prior: str,
+    start: str,
+    workplace: Path,
+) -> None:
     for number in (1, 2, 3):
-        write(Path(f"d/c{number}_ct.nii.gz"), "image")
-        write(Path(f"d/c{number}_prior.nii.gz"), "1")
-        write(Path(f"d/c{number}_seg.nii.gz"), "label")
-    config = imported("folder", Path("d"), "--modalities", "ct", "prior=mask")
-    assert config.modalities == {"ct": "ct", "prior": "mask"}
+        write(Path(f"d/{start.format(number)}ct.nii.gz"), "image")
+        write(Path(f"d/{start.format(number)}{prior}.nii.gz"), "1")
+        write(Path(f"d/{start.format(number)}{label}.nii.gz"), "label")
+    config = imported("folder", Path("d"), "--modalities", "ct", f"{prior}=mask")
+    assert config.modalities == {"ct": "ct", prior: "mask"}
+    assert splits(config) == {L: 3}
 
 
 def test_import_shows_what_was_found_and_other_ways(
