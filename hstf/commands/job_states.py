@@ -4,7 +4,7 @@ Nothing is written, locked or asked from a scheduler. So it works while the work
 machine, on another one, or on a cluster.
 
 - A job is *done* if it has a record and its key file does not ask for another run.
-- It is *running* if it has taken its lock since the key file was written.
+- It is *running* if it has taken its lock, or written to its log, since the key file was written.
 - It has *failed* if its log ends with the message of a failed command, or if its process is gone.
 """
 
@@ -126,9 +126,12 @@ class Folder:
         lines = log_lines(log) if log_time >= asked and log_time else []
         if has_failed(lines):
             return JobState(name, Status.FAILED, log, message=tuple(failure(lines)))
-        if not self.locks.get(name) or self.locks[name] < asked:
+        lock_time = self.locks.get(name, 0.0)
+        if max(lock_time, log_time) < asked or not max(lock_time, log_time):
             return JobState(name, Status.WAITING, log)
-        holder = _read(self.root / "records" / f"{name}.lock").partition("\n")[0]
+        holder = ""
+        if lock_time >= asked:  # an older lock is of an earlier run
+            holder = _read(self.root / "records" / f"{name}.lock").partition("\n")[0]
         if is_gone(holder):
             message = ("Its process ended without a message: it was stopped or killed.",)
             return JobState(name, Status.FAILED, log, message=message)

@@ -103,6 +103,14 @@ def test_running_job_has_step_loss_and_time_left(results: Results) -> None:
     assert job.seconds_left == pytest.approx(190 - 40)
 
 
+def test_job_is_running_after_a_dry_run_in_another_terminal(results: Results) -> None:
+    """A dry run writes the key files again."""
+    results.write(f"records/{TRAINING}.lock", ELSEWHERE, age=500)
+    results.key(TRAINING, age=100)
+    results.write("logs/student/round_1_seed_0.log", "round 1 seed_0: 1/5, 2/s, 2 s left", age=40)
+    assert results.job(TRAINING).status is Status.RUNNING
+
+
 def test_lock_and_log_of_an_earlier_run_do_not_count(results: Results) -> None:
     results.write(f"records/{TRAINING}.lock", ELSEWHERE, age=5000)
     results.write("logs/student/round_1_seed_0.log", "hstf student: out of memory", age=5000)
