@@ -342,7 +342,7 @@ def test_predict_refuses_an_output_that_is_a_file(model: Path, tmp_path: Path) -
 def edit_header(path: Path, **fields: object) -> None:
     """Change fields of the header of a scan."""
     image = nib.load(path)
-    data = np.array(image.dataobj)  # a copy: the file is replaced
+    data = np.asarray(image.dataobj).copy()  # the file is replaced
     for name, value in fields.items():
         image.header[name] = value
     changed = nib.Nifti1Image(data, None, image.header)
