@@ -76,8 +76,12 @@ def results_in(lines: Sequence[str]) -> list[str]:
     return [line for line in lines if line.strip() and not COUNT.match(line)]
 
 
-def failure(lines: Sequence[str]) -> list[str]:
+def failure(lines: Sequence[str], with_traceback: bool = False) -> list[str]:
     """Return why a job failed: the message of its command, or the error below a traceback.
+
+    Args:
+        lines: the log.
+        with_traceback: show more of a log that ends without a message of the command.
 
     Returns:
         The lines to show; the last lines of a log that ends without a message.
@@ -85,6 +89,8 @@ def failure(lines: Sequence[str]) -> list[str]:
     for number in range(len(lines) - 1, -1, -1):
         if MESSAGE.match(lines[number]):
             return _shortened(_until_traceback(lines[number:]))
+    if with_traceback:
+        return list(lines[-MAXIMUM_LINES:])
     for number in range(len(lines) - 1, -1, -1):
         if lines[number] == TRACEBACK:
             return _error_below(lines[number + 1 :])

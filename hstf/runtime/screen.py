@@ -230,7 +230,7 @@ class ScreenFormatter(DefaultFormatter):
         job = self.screen.jobs.get(msg["jobid"])
         title = job.title if job is not None else msg["rule_name"]
         log = next(iter(msg["log"]), "")
-        lines = failure(log_lines(Path(log))) if log else []
+        lines = failure(log_lines(Path(log)), self.show_failed_logs) if log else []
         command = (msg["shellcmd"] or "").strip()
         if msg["rule_msg"]:  # from the cluster
             lines = [*lines, str(msg["rule_msg"]).strip()]

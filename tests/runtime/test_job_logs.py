@@ -49,6 +49,7 @@ def test_failure_is_the_error_below_a_traceback() -> None:
     lines = failure(TRACEBACK.splitlines())
     assert lines[0] == "ZeroDivisionError: division by zero"
     assert "bug report" in lines[1]
+    assert failure(TRACEBACK.splitlines(), with_traceback=True) == TRACEBACK.splitlines()
 
 
 def test_failure_without_a_message_is_the_end_of_the_log() -> None:
