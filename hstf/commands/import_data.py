@@ -76,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
     labels = _labels(dataset, labelled)
     if Split.TEST not in splits.values():
         dataset.comments.append(NO_TEST)
+    dataset.comments += [f"Question: {question}" for question in dataset.questions]
     if args.dry_run:
         show(dataset, labels, splits, grids)
         print("Nothing was written, because of --dry-run.")

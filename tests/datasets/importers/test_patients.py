@@ -152,6 +152,14 @@ def test_import_shows_patients_and_the_question(
     assert {case.group for case in read_cases(config).cases} == {"001", "002", "003"}
 
 
+def test_import_writes_questions_into_the_configuration(workplace: Path) -> None:
+    for name in "ab":
+        write_pairs(Path("d"), numbered(f"images/P{{}}{name}.nii.gz", f"seg/P{{}}{name}.nii.gz"))
+    imported("folder", Path("d"))
+    comments = Path("config/x.yaml").read_text().replace("\n# ", " ")
+    assert "Question: Do P1a and P1b show one patient?" in comments
+
+
 def test_import_explains_that_all_scans_show_one_patient(
     workplace: Path,
     capsys: pytest.CaptureFixture[str],
