@@ -8,7 +8,12 @@ from itertools import product
 
 import nibabel as nib
 import numpy as np
-from nibabel.orientations import apply_orientation, io_orientation
+from nibabel.orientations import (
+    apply_orientation,
+    inv_ornt_aff,
+    io_orientation,
+    ornt_transform,
+)
 
 from hstf.imaging.spacing import Spacing, VoxelSteps
 from hstf.runtime.errors import HstfError
@@ -146,6 +151,32 @@ def corner_distance(
     offsets = np.array(corners, dtype=float) @ difference.T
     distances = np.linalg.norm(offsets[:, :3], axis=1)
     return float(distances.max())
+
+
+def is_reordered(
+    affine: np.ndarray,
+    shape: Sequence[int],
+    other: np.ndarray,
+    other_shape: Sequence[int],
+    tolerance_mm: float,
+) -> bool:
+    """Return whether two files have the same voxels, with their axes in another order or direction.
+
+    Args:
+        affine: affine of a file, ``(4, 4)``.
+        shape: its shape.
+        other: affine of another file, ``(4, 4)``.
+        other_shape: its shape.
+        tolerance_mm: maximum distance (mm) of the corners.
+    """
+    transform = ornt_transform(io_orientation(affine), io_orientation(other))
+    new_shape = [0, 0, 0]
+    for axis, new_axis in enumerate(transform[:, 0].astype(int)):
+        new_shape[new_axis] = shape[axis]
+    if tuple(new_shape) != tuple(other_shape):
+        return False
+    reordered = affine @ inv_ornt_aff(transform, tuple(shape))
+    return corner_distance(reordered, other, other_shape) <= tolerance_mm
 
 
 def second_geometry(header: nib.Nifti1Header) -> np.ndarray | None:

@@ -205,6 +205,17 @@ def test_check_does_not_advise_to_resample_a_label_of_the_same_shape(
     assert "esample" not in message
 
 
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1)])
+def test_check_names_a_label_with_other_axes(data: Data, axes: tuple[int, ...]) -> None:
+    """Such a file is what a program writes that stores all volumes in one orientation."""
+    label = nib.load(data.folder / "p0_label.nii.gz")
+    order = np.array([(axis, -1 if axis == 0 else 1) for axis in axes])
+    nib.save(label.as_reoriented(order), data.folder / "p0_label.nii.gz")
+    message = data.errors()
+    assert "It has the same voxels with the axes" in message
+    assert "Reorder the axes as in" in message and "esample" not in message
+
+
 def test_corner_distance_of_a_rotation() -> None:
     """A turn by t about z moves the far corner at radius r by 2 r sin(t/2)."""
     turn = 0.01

@@ -8,7 +8,7 @@ import numpy as np
 
 from hstf.config.experiment import Config
 from hstf.experiment.cases import Case, CaseSheet, Split
-from hstf.imaging.affines import geometry_distance
+from hstf.imaging.affines import geometry_distance, is_reordered
 from hstf.imaging.guards import Issue, header_issues, image_issues, unreadable
 from hstf.imaging.intensity import HU_OFFSET, lacks_hu_offset
 from hstf.imaging.intensity_ranges import IntensityRange, range_issues
@@ -168,9 +168,7 @@ def _grid_findings(files: Sequence[Source], scans: Scans, tolerance: float) -> I
         name = f"{first.path.name} ({first.column})"
         if scan.shape != reference.shape:
             expected = f"shape {numbers(reference.shape)} as in {name}"
-            advice = f"Resample it onto the grid of {first.path}."
-            if sorted(scan.shape) == sorted(reference.shape):
-                advice = f"Its axes look transposed. Export it again on the grid of {first.path}."
+            advice = _shape_advice(scan, reference, first, tolerance)
             yield source.error(f"shape {numbers(scan.shape)}", expected, advice)
             continue
         distance = geometry_distance(scan.matrices, reference.matrices, scan.shape)
@@ -179,8 +177,29 @@ def _grid_findings(files: Sequence[Source], scans: Scans, tolerance: float) -> I
                 f"an affine that places corner voxels up to {distance:.4g} mm away from those of"
                 f" {name}",
                 f"at most {tolerance:g} mm (check.affine_tolerance_mm)",
-                _geometry_advice(source, scan, first),
+                _order_advice(scan, reference, first, tolerance)
+                or _geometry_advice(source, scan, first),
             )
+
+
+def _shape_advice(scan: Scan, reference: Scan, first: Source, tolerance: float) -> str:
+    """Return what to do about a file that does not have the shape of another one."""
+    order = _order_advice(scan, reference, first, tolerance)
+    if order:
+        return order
+    if sorted(scan.shape) == sorted(reference.shape):
+        return f"Its axes look transposed. Export it again on the grid of {first.path}."
+    return f"Resample it onto the grid of {first.path}."
+
+
+def _order_advice(scan: Scan, reference: Scan, first: Source, tolerance: float) -> str:
+    """Return a sentence if a file has the voxels of another one in another order of the axes."""
+    if not is_reordered(scan.matrix, scan.shape, reference.matrix, reference.shape, tolerance):
+        return ""
+    return (
+        f"It has the same voxels with the axes {scan.orientation} instead of"
+        f" {reference.orientation}. Reorder the axes as in {first.path}, without interpolation."
+    )
 
 
 def _geometry_advice(source: Source, scan: Scan, first: Source) -> str:
