@@ -23,6 +23,7 @@ from hstf.imaging.volumes import stem
 
 CHANNEL = re.compile(r"00\d\d")
 """Number of a channel in the layout of nnU-Net."""
+FIRST_CHANNEL = "0000"
 
 
 def classify(
@@ -186,7 +187,8 @@ def find_columns(files: Sequence[File]) -> dict[str, str]:
     for endings in by_case.values():
         counts.update(endings)
     columns = [ending for ending, count in counts.items() if count * 2 > len(by_case)]
-    if len(columns) < 2 or len(by_case) < 2:
+    channels = [ending for ending in columns if CHANNEL.fullmatch(ending)]
+    if len(columns) < 2 or len(by_case) < 2 or (channels and FIRST_CHANNEL not in channels):
         return {}
     return {ending: _column_name(ending) for ending in sorted(columns)}
 
@@ -211,8 +213,9 @@ def _column_name(ending: str) -> str:
 
 def without_channel(files: Sequence[File]) -> list[File]:
     """Return ``files`` without the channel number if all have only the first, ``_0000``."""
-    if all(file.name.endswith("_0000") for file in files):
-        return [replace(file, name=file.name.removesuffix("_0000")) for file in files]
+    ending = f"_{FIRST_CHANNEL}"
+    if all(file.name.endswith(ending) for file in files):
+        return [replace(file, name=file.name.removesuffix(ending)) for file in files]
     return list(files)
 
 

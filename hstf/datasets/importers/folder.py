@@ -353,14 +353,11 @@ def _add_cases(
             official=_official(scan, has_tests),
         )
         dataset.add(case)
-    if has_tests and any(scan.first.split == "validation" for scan in scans):
-        dataset.rules.append(
-            Note(
-                "validation",
-                "labelled cases, because training validates by cross-validation and the data set"
-                " has test cases",
-            )
-        )
+    if any(scan.first.split == "validation" for scan in scans):
+        use = "test cases, because the data set has no others"
+        if has_tests:
+            use = "labelled cases, because training validates by cross-validation"
+        dataset.rules.append(Note("validation", f"cases in a folder of validation cases are {use}"))
 
 
 def _official(scan: Scan, has_tests: bool) -> Split | None:

@@ -291,9 +291,12 @@ def _shared_names(names: Sequence[str], rest_of: Rest) -> list[str]:
         parts[_difference(tokens, rest)] += 1
     several = [found for found in members.values() if 2 <= len(found) <= MAXIMUM_SHARED]
     covered = sum(map(len, several))
-    numbered = all(part[0].isdigit() and len(part[0]) > 2 for part in parts)
-    if len(members) < 2 or covered * 2 < len(names) or numbered:
+    if not several or covered * 2 < len(names):
         return []
+    if len(members) == 1:
+        # In case_1 and case_2, the number is the patient; in P1_a and P1_b, the letter is not.
+        is_letter = not any(part[0].isdigit() for part in parts)
+        return several[0][:2] if is_letter else []
     if len(parts) * 2 > len(names):
         return []
     return several[0][:2]

@@ -113,6 +113,18 @@ def test_find_recognises_modalities(name: str, tmp_path: Path) -> None:
         assert case.label is not None
 
 
+@pytest.mark.parametrize("names", [("0001", "0002"), ("early", "late"), ("a", "b")])
+def test_find_does_not_take_scans_for_modalities(names: tuple[str, str], tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        for name in names:
+            write(tmp_path / f"images/P{number}_{name}.nii.gz", "image")
+            write(tmp_path / f"labels/P{number}_{name}.nii.gz", "label")
+    dataset = found(tmp_path)
+    assert len(dataset.cases) == 6
+    assert list(dataset.modalities) == ["image"]
+    assert len(dataset.questions) == 1
+
+
 def test_import_reads_all_formats_and_names_them(
     workplace: Path,
     capsys: pytest.CaptureFixture[str],

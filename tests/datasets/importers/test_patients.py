@@ -82,7 +82,9 @@ def test_assign_patients_keeps_other_names_apart(pattern: str) -> None:
 @pytest.mark.parametrize(
     ("names", "expected"),
     [
-        (["dept1_scanA", "dept1_scanB", "dept2_scanA", "dept2_scanB"], "dept1_scanA"),
+        (["dept1_scanA", "dept1_scanB", "dept2_scanA", "dept2_scanB"], "dept1_scanA and dept1_s"),
+        (["dept1_scanA", "dept1_scanB", "dept1_scanC"], "dept1_scanA and dept1_scanB"),
+        ([*expand("P{}_0001"), *expand("P{}_0002")], "P1_0001 and P1_0002"),
         ([*expand("00{}_a"), *expand("00{}_b")], "001_a and 001_b"),
         ([*expand("X{}_1"), *expand("X{}_2")], "X1_1 and X1_2"),
         ([*expand("left_P{}"), *expand("right_P{}")], "left_P1 and right_P1"),
@@ -104,7 +106,6 @@ def test_assign_patients_questions_doubtful_patients(names: list[str], expected:
         expand("img000{}"),
         [*expand("c{}"), *expand("u{}"), *expand("t{}")],
         [*expand("rome_0{}"), *expand("oslo_0{}")],
-        [*expand("site1_00{}"), *expand("site2_00{}")],
         expand("LUNG1-00{}"),
         expand("hippocampus_{}"),
     ],
