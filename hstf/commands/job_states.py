@@ -4,7 +4,8 @@ Nothing is written, locked or asked from a scheduler. So it works while the work
 machine, on another one, or on a cluster.
 
 - A job is *done* if it has a record and its key file does not ask for another run.
-- It is *running* if it has taken its lock, or written to its log, since the key file was written.
+- It is *running* if it has taken its lock, or written to its log, since the run started and its
+  key file was written.
 - It has *failed* if its log ends with the message of a failed command, or if its process is gone.
 """
 
@@ -108,6 +109,8 @@ class Folder:
         self.locks = _of_kind(records, ".lock")
         self.keys = _of_kind(_times(root / "keys"), ".json")
         self.run = _last_run(root)
+        self.run_time = _time(root / RUN_FILE)
+        """When the last run started. Logs of earlier runs do not count."""
 
     def jobs(self) -> list[JobState]:
         """Return all jobs in the order of the stages."""
@@ -121,7 +124,7 @@ class Folder:
         log = self.root / log_of(name)
         if self._is_done(name):
             return JobState(name, Status.DONE, log)
-        asked = self.keys.get(name, 0.0)
+        asked = max(self.keys.get(name, 0.0), self.run_time)
         log_time = _time(log)
         lines = log_lines(log) if log_time >= asked and log_time else []
         if has_failed(lines):

@@ -5,6 +5,7 @@ the command of the job instead of the message of the job. Its log below ``.snake
 all of that, and so has the screen with ``--verbose``. Options such as ``--quiet`` work as usual.
 """
 
+import json
 import logging
 import re
 import threading
@@ -19,6 +20,7 @@ from snakemake.logging import logger as snakemake_logger
 from snakemake.settings.types import Quietness
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from hstf.runtime.errors import few
 from hstf.runtime.job_logs import failure, last_count, log_lines, results_in, warnings_in
 from hstf.runtime.texts import duration, text_table
 
@@ -35,6 +37,7 @@ UNINTERESTING = (
     "Exiting because a job execution failed",
     "Complete log(s):",
     "RuleException:\nCalledProcessError",
+    "Reasons:\n",
 )
 """Beginnings of messages that are not shown."""
 UNINTERESTING_EVENTS = {
@@ -48,6 +51,8 @@ FAILED = "At least one job did not complete successfully."
 SHOWN_RESULTS = {"check": 20, "calibrate": 10}
 """Rules whose log is shown when they are done, and the maximum number of lines."""
 SHOWN_WARNINGS = 5
+KEY_FOLDER = "keys"
+"""Folder of the files that state why a job runs (:mod:`hstf.experiment.keys`)."""
 PROGRESS_SECONDS = 60.0
 """How often the progress of running jobs is shown."""
 SHOWN_RUNNING = 5
@@ -114,7 +119,7 @@ class Screen(logging.Filter):
         if event == LogEvent.JOB_INFO:
             self._note_job(record)
             self.is_failure_last = False
-            return self.is_dry_run or record.rule_name != "all"  # type: ignore[attr-defined]
+            return record.rule_name != "all"  # type: ignore[attr-defined]
         if event == LogEvent.JOB_ERROR:
             self.running.pop(record.jobid, None)  # type: ignore[attr-defined]
         if event == LogEvent.JOB_FINISHED:
@@ -131,7 +136,7 @@ class Screen(logging.Filter):
     def _note_job(self, record: logging.LogRecord) -> None:
         values = record.__dict__
         rule = values["rule_name"]
-        if self.handler is not None and not self.is_dry_run:
+        if self.handler is not None:
             self.handler.last_msg_was_job_info = True  # it would write an empty line otherwise
         job = JobNote(
             rule=rule,
@@ -208,9 +213,13 @@ class ScreenFormatter(DefaultFormatter):
         return text
 
     def format_job_info(self, msg: dict[str, Any]) -> str:
-        """Return the line of a job that starts."""
-        if self.screen.is_dry_run or not msg["rule_msg"]:
+        """Return the line of a job that starts, or in a dry run why it would run."""
+        if not msg["rule_msg"]:
             return super().format_job_info(msg)
+        if self.screen.is_dry_run:
+            reasons = runs_because(msg["input"])
+            because = f": {few(dict.fromkeys(reasons))}" if reasons else ""
+            return f"{msg['rule_msg']} (rule {msg['rule_name']}){because}"
         log = f" (log: {msg['log'][0]})" if msg["log"] else ""
         return f"{_clock()} start  {msg['rule_msg']}{log}"
 
@@ -293,6 +302,21 @@ def summary_of_failures(failures: Sequence[Failure], is_last: bool = False) -> s
         if found.log:
             lines.append(f"    Log: {found.log}")
     return "\n".join([*lines, again])
+
+
+def runs_because(inputs: Iterable[Any]) -> list[str]:
+    """Return why a job runs, from the key file among its inputs.
+
+    Snakemake itself can only name the key file, which is newer than the results.
+    """
+    for path in map(Path, inputs):
+        if path.parent.name == KEY_FOLDER and path.suffix == ".json":
+            try:
+                content = json.loads(path.read_text(encoding="utf-8"))
+                return [str(reason) for reason in content["runs_because"]]
+            except (OSError, ValueError, KeyError, TypeError):
+                return []
+    return []
 
 
 def resource_table(jobs: Iterable[JobNote]) -> str:

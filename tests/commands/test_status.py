@@ -55,7 +55,7 @@ class Results:
             is_cluster=False,
             jobs=tuple(RunJob(name=job, seconds=seconds) for job in JOBS),
         )
-        self.write(str(RUN_FILE), run.model_dump_json())
+        self.write(str(RUN_FILE), run.model_dump_json(), age=950)
 
     def job(self, name: str) -> JobState:
         folder = Folder(self.root)
@@ -136,6 +136,13 @@ def test_job_whose_process_is_gone_has_failed(results: Results) -> None:
     assert results.job(TRAINING).status is Status.RUNNING
 
 
+def test_failure_of_an_earlier_run_does_not_count(results: Results) -> None:
+    """A job without results keeps its key file when the run is started again."""
+    log = "hstf student: the loss is not finite\n"
+    results.write("logs/student/round_1_seed_0.log", log, age=970)
+    assert results.job(TRAINING).status is Status.WAITING
+
+
 def test_time_left_follows_what_was_measured(results: Results) -> None:
     for stage, seconds in (("check", 50), ("plan", 50)):
         results.write(f"benchmarks/{stage}.tsv", f"s\th:m:s\n{seconds}\t0:00:50\n")
@@ -153,7 +160,8 @@ def test_status_shows_an_experiment(results: Results, capsys: pytest.CaptureFixt
     results.write("logs/student/round_1_seed_0.log", log)
     for path in (f"records/{TRAINING}.lock", "logs/student/round_1_seed_0.log"):
         os.utime(results.root / path, (moment, moment))
-    os.utime(results.root / "keys" / f"{TRAINING}.json", (moment - 50, moment - 50))
+    for path in (f"keys/{TRAINING}.json", str(RUN_FILE)):
+        os.utime(results.root / path, (moment - 50, moment - 50))
     results.write("rounds.csv", "round,model,dice\n0,warm-up,0.8304\n")
     assert main(["status", str(results.root)]) == 0
     text = capsys.readouterr().out

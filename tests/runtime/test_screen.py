@@ -129,6 +129,16 @@ def test_screen_ends_with_all_failed_jobs(tmp_path: Path) -> None:
     assert text.endswith("start the same command again: it continues.")
 
 
+def test_dry_run_shows_why_a_job_runs(tmp_path: Path) -> None:
+    key = tmp_path / "keys" / "check.json"
+    key.parent.mkdir()
+    key.write_text('{"runs_because": ["parameters changed", "plan runs"]}')
+    job = job_info()
+    job.__dict__["input"] = ["scan.nii.gz", str(key)]
+    text = shown(Screen(is_dry_run=True), job, record("Reasons:\n    input files updated"))
+    assert text == "message of check (rule check): parameters changed, plan runs"
+
+
 def test_dry_run_ends_with_what_each_job_asks_for() -> None:
     screen = Screen(is_dry_run=True)
     for number in range(3):
