@@ -50,7 +50,7 @@ PLAN = tiny_plan()
 
 @contextmanager
 def bounded(what: str) -> Iterator[None]:
-    """Fail if the block exceeds the limits of CPU time (another program may use the cores) and memory."""
+    """Fail if the block exceeds the limits of memory and CPU time."""
     start = time.process_time()
     tracemalloc.start()
     try:
