@@ -105,6 +105,7 @@ def test_shell_commands_of_rules_quote_values_of_the_user() -> None:
         "{wildcards.member}",
         "{params.options}",
         "{resources.launch}",
+        "{LARGE_PAGES}",
     }
     found = 0
     for path in sorted((ROOT / "workflow" / "rules").glob("*.smk")):

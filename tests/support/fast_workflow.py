@@ -133,13 +133,14 @@ class Run:
 
 def serve(address: str, bin_folder: str) -> None:
     """Run commands until this process is terminated."""
-    import monai.inferers
-    import monai.networks.nets
+    import mlflow
     import pandas
+    import scipy.ndimage
+    import scipy.spatial
+    import scipy.stats
     import snakemake.api
     import snakemake.cli
     import torch
-    import torch._dynamo  # the first optimiser imports it, which takes seconds
 
     import hstf.cli
     import hstf.stages.calibrate
@@ -153,7 +154,7 @@ def serve(address: str, bin_folder: str) -> None:
     import hstf.stages.teacher
     import hstf.stages.warmup
 
-    del monai, pandas, snakemake, torch, hstf
+    del mlflow, pandas, scipy, snakemake, torch, hstf
     sys.executable = str(Path(bin_folder) / "python")  # Snakefile: hstf is beside Python
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     listener = socket.socket(socket.AF_UNIX)

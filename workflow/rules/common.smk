@@ -79,6 +79,10 @@ FOLDS = [member for member in SCHEDULE.members(0) if member.startswith("fold_")]
 GPU = 0 if CONFIG.device == "cpu" else 1
 TRAINING_MB = 6000 + int(1000 * CONFIG.plan.memory_gb)
 
+# Large pages for the tensors of a training, see docs/how-to/speed.md. glibc reads this when a process starts.
+TUNABLES = "glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=1073741824:glibc.malloc.hugetlb=1"
+LARGE_PAGES = f"GLIBC_TUNABLES=${{GLIBC_TUNABLES:-{TUNABLES}}}"
+
 
 def round_of(w):
     """The round of a job; jobs without a round belong to the warm-up."""

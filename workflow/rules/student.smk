@@ -27,4 +27,4 @@ rule student_member:
     message:
         "round {wildcards.round}: training {wildcards.member}"
     shell:
-        "{resources.launch} student --config {params.config:q} --round {wildcards.round} --member {wildcards.member} > {log:q} 2>&1"
+        "{LARGE_PAGES} {resources.launch} student --config {params.config:q} --round {wildcards.round} --member {wildcards.member} > {log:q} 2>&1"

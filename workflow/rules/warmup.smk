@@ -25,4 +25,4 @@ rule warmup_member:
     message:
         "warm-up: training {wildcards.member}"
     shell:
-        "{resources.launch} warmup --config {params.config:q} --member {wildcards.member} > {log:q} 2>&1"
+        "{LARGE_PAGES} {resources.launch} warmup --config {params.config:q} --member {wildcards.member} > {log:q} 2>&1"
