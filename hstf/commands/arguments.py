@@ -120,7 +120,7 @@ def add_status_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=10.0,
         metavar="SECONDS",
-        help="show it again every 10 seconds (or SECONDS) until all jobs are done",
+        help="show it again every 10 seconds (or SECONDS) until nothing runs any more",
     )
 
 

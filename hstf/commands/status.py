@@ -35,18 +35,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def watch(folder: Path, seconds: float) -> None:
-    """Show the state again and again until all jobs are done or the user stops it."""
+    """Show the state again and again until nothing runs any more or the user stops it."""
     from rich.live import Live
 
     console = _console()
     if not console.is_terminal:
         while True:
             console.print(view(folder))
-            if _all_done(folder):
+            if _is_over(folder):
                 return
             time.sleep(seconds)
     with Live(view(folder), console=console, auto_refresh=False) as live:
-        while not _all_done(folder):
+        while not _is_over(folder):
             time.sleep(seconds)
             live.update(view(folder), refresh=True)
 
@@ -81,10 +81,15 @@ def _refuse_other_folders(folder: Path) -> None:
         )
 
 
-def _all_done(folder: Path) -> bool:
+def _is_over(folder: Path) -> bool:
+    """Return whether nothing will change: all jobs are done, or no run is active."""
     roots = [folder] if is_experiment(folder) else experiments_in(folder)
-    jobs = [job for root in roots for job in Folder(root).jobs()]
-    return all(job.status is Status.DONE for job in jobs)
+    return all(_has_ended(Folder(root)) for root in roots)
+
+
+def _has_ended(folder: Folder) -> bool:
+    states = {job.status for job in folder.jobs()}
+    return states <= {Status.DONE} or (Status.RUNNING not in states and folder.run_is_gone())
 
 
 def experiment_view(root: Path) -> "RenderableType":

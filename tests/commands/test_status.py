@@ -208,3 +208,13 @@ def test_watch_ends_when_all_jobs_are_done(
         results.record(job, age=0)
     assert main(["status", str(results.root), "--watch", "0.1"]) == 0
     assert "5 of 5 jobs done, finished" in capsys.readouterr().out
+
+
+def test_watch_ends_when_the_run_has_ended(
+    results: Results, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    results.run(process=ended.pid, machine=platform.node())
+    assert main(["status", str(results.root), "--watch", "0.1"]) == 0
+    assert "no run is active. Start the same command again" in capsys.readouterr().out
