@@ -22,9 +22,10 @@ rule student_member:
         runtime=1440,
     params:
         config=str(LAYOUT.config),
+        large_pages=LARGE_PAGES,
         # An interrupted training continues from here. It is no output: Snakemake deletes outputs of failed jobs.
         state=str(LAYOUT.training_state("{round}", "{member}")),
     message:
         "round {wildcards.round}: training {wildcards.member}"
     shell:
-        "{LARGE_PAGES} {resources.launch} student --config {params.config:q} --round {wildcards.round} --member {wildcards.member} > {log:q} 2>&1"
+        "{params.large_pages} {resources.launch} student --config {params.config:q} --round {wildcards.round} --member {wildcards.member} > {log:q} 2>&1"

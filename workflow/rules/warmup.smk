@@ -20,9 +20,10 @@ rule warmup_member:
         runtime=1440,
     params:
         config=str(LAYOUT.config),
+        large_pages=LARGE_PAGES,
         # An interrupted training continues from here. It is no output: Snakemake deletes outputs of failed jobs.
         state=str(LAYOUT.training_state(0, "{member}")),
     message:
         "warm-up: training {wildcards.member}"
     shell:
-        "{LARGE_PAGES} {resources.launch} warmup --config {params.config:q} --member {wildcards.member} > {log:q} 2>&1"
+        "{params.large_pages} {resources.launch} warmup --config {params.config:q} --member {wildcards.member} > {log:q} 2>&1"
