@@ -41,10 +41,14 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_first_hour_shows_what_is_printed_before_the_run(scans: Path) -> None:
+    """The order of lines does not count: Snakemake lists jobs in any order."""
     for step in first_hour.BEFORE_THE_RUN:
-        shown = first_hour.shortened(first_hour.show(step, scans))
-        now = first_hour.plain("\n".join(shown))
-        assert now == first_hour.plain(on_the_page(step.command)), step.command
+        shown = first_hour.show(step, scans)
+        now = first_hour.plain(shown.output)
+        page = first_hour.plain(on_the_page(step.command))
+        assert [line for line in page if line not in now] == [], step.command
+        is_whole = len(shown.output.rstrip().splitlines()) <= step.lines
+        assert not is_whole or sorted(now) == sorted(page), step.command
 
 
 @pytest.mark.workflow
