@@ -193,7 +193,7 @@ def plain(text: str) -> list[str]:
     """Return the lines of an output without what differs between machines: numbers and progress."""
     lines = []
     for line in text.splitlines():
-        if " left" in line or line.startswith("…"):
+        if " left" in line or line.strip().startswith("…"):
             continue
         without_numbers = re.sub(r"[\d.,:]*\d[\d.,:]*", "#", line)
         without_units = re.sub(r"# (s|min|h|days|GB|MB|kB)\b", "#", without_numbers)
