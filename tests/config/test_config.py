@@ -259,7 +259,15 @@ def test_regions_are_replaced_as_a_whole_and_are_parameters(
         "tumour",
     ]
     changed = [s for s in STAGES if "regions" in stage_parameters(resolve_config(TUMOUR), s, 1)]
-    assert changed == ["warmup", "calibrate", "teacher", "refine", "student", "evaluate"]
+    assert changed == [
+        "warmup",
+        "out_of_fold",
+        "calibrate",
+        "teacher",
+        "refine",
+        "student",
+        "evaluate",
+    ]
 
 
 def test_for_round_merges_the_overrides_of_a_round() -> None:
