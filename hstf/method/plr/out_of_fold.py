@@ -84,5 +84,12 @@ def checked_cases(context: StageContext) -> list[Case]:
 
 
 def fold_members(context: StageContext) -> list[str]:
-    """Return the warm-up members that have not seen all labelled cases."""
+    """Return the warm-up members that have not seen all labelled cases.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> schedule = SimpleNamespace(members=lambda number: ["fold_0", "fold_1", "seed_0"])
+        >>> fold_members(SimpleNamespace(schedule=schedule))
+        ['fold_0', 'fold_1']
+    """
     return [member for member in context.schedule.members(0) if member.startswith("fold_")]
