@@ -21,7 +21,7 @@ from hstf.scoring.documents import EvaluationSummary
 from hstf.stages.evaluate import cases as evaluate_cases
 from hstf.stages.evaluate import summary as evaluate_summary
 from support.stages import members
-from support.tiny_model import calibration
+from support.tiny_model import calibration, learned_anatomy
 
 SHAPE = (12, 10, 8)
 AFFINE = np.diag([2.0, 1.0, 3.0, 1.0])
@@ -111,6 +111,7 @@ def make_experiment(folder: Path) -> Config:
     layout = Layout.of(config)
     write_text(layout.plan, "{}")
     calibration().save(layout.calibration)
+    learned_anatomy().save(layout.anatomy_rules)
     for number in (0, 1):
         for member in members(config, number):
             write_text(layout.weights(number, member), f"{number} {member}")

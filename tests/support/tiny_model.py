@@ -56,6 +56,11 @@ def calibration() -> Calibration:
     )
 
 
+def learned_anatomy() -> LearnedAnatomy:
+    """Return the anatomy rules of :func:`calibration`."""
+    return LearnedAnatomy(rules=calibration().anatomy_rules, lesions=[])
+
+
 def fingerprint(channels: int) -> Fingerprint:
     """Return the properties of two training scans like those of :func:`write_scan`."""
     scans = []
@@ -108,8 +113,7 @@ def tiny_experiment(
     plan.save(layout.plan)
     fingerprint(len(modalities)).save(layout.fingerprint)
     calibration().save(layout.calibration)
-    anatomy = LearnedAnatomy(rules=calibration().anatomy_rules, lesions=[])
-    anatomy.save(layout.anatomy_rules)
+    learned_anatomy().save(layout.anatomy_rules)
     for seed, member in enumerate(members(config, 1)):
         torch.manual_seed(seed)
         spec = NetworkSpec(
