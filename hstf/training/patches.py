@@ -354,9 +354,17 @@ def _without_more_threads(reader: ThreadPoolExecutor) -> None:
     Otherwise it would start as many as the training has, and both would compete for the cores.
     """
     threads = torch.get_num_threads()
-    reader.submit(torch.set_num_threads, 1).result()
+    reader.submit(_use_one_thread).result()
     # The number is stored for each thread, and once more for threads that start later.
     torch.set_num_threads(threads)
+
+
+def _use_one_thread() -> None:
+    """Let the present thread compute without others."""
+    # Its first request takes over the number for threads that start later: later, that would undo
+    # the next line.
+    torch.get_num_threads()
+    torch.set_num_threads(1)
 
 
 def _foreground_voxel(locations: np.ndarray, rng: np.random.Generator) -> np.ndarray:
