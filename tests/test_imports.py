@@ -25,8 +25,9 @@ SLOW_PACKAGES = {
 }
 """Packages that a function may import, so that a command that does not need them starts fast."""
 
-EXCEPTIONS = {"hstf/stages/evaluate/stage.py"}
-"""Modules whose functions import a module of the package, so that a job starts without PyTorch."""
+EXCEPTIONS = {"hstf/commands/predict.py", "hstf/stages/evaluate/stage.py"}
+"""Modules whose functions import a module of the package, so that what needs no PyTorch runs without
+it: the checks before a prediction, and the table of a round."""
 
 
 def imports_in_functions(path: Path) -> Iterator[tuple[int, str]]:

@@ -105,7 +105,7 @@ def test_shell_commands_of_rules_quote_values_of_the_user() -> None:
         "{wildcards.member}",
         "{params.options}",
         "{resources.launch}",
-        "{LARGE_PAGES}",
+        "{params.large_pages}",
     }
     found = 0
     for path in sorted((ROOT / "workflow" / "rules").glob("*.smk")):
@@ -250,7 +250,7 @@ MERGED = "a: &a {x: 1}\n" + "".join(
         ("{a: " * 50_000, "levels deep"),
         ("- " * 100_000, "levels deep"),
         ("seed: " + "9" * 5000, "not valid YAML"),
-        ("seed: 2026-99-99", "not valid YAML"),
+        ("seed: 2026-99-99", "should be a valid integer"),
         ("seed: !!python/object/apply:os.system ['touch pwned']", "not valid YAML"),
         ("# " + "x" * 2_000_000, "bytes"),
         ("experiment: \x00", "not valid YAML"),

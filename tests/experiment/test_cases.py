@@ -62,7 +62,7 @@ def test_read_cases_accepts_splits_in_upper_case(tmp_path: Path) -> None:
     assert len(read(tmp_path, text).of(Split.UNLABELLED)) == 2
 
 
-def test_read_cases_tells_modalities_apart_by_their_letter_case(tmp_path: Path) -> None:
+def test_read_cases_distinguishes_modalities_by_their_letter_case(tmp_path: Path) -> None:
     text = "case_id,t1,T1,split\np1,a.nii,b.nii,unlabelled\n"
     sheet = read(tmp_path, text, modalities={"T1": "mr", "t1": "mr"})
     assert [path.name for path in sheet.cases[0].images] == ["b.nii", "a.nii"]
@@ -202,13 +202,13 @@ def test_shards_have_a_fixed_size(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(("count", "largest"), [(250, 100), (20_000, 100), (20_001, 500)])
-def test_shards_without_a_size_are_larger_for_many_cases(count: int, largest: int):
+@pytest.mark.parametrize(("count", "maximum"), [(250, 100), (20_000, 100), (20_001, 500)])
+def test_shards_without_a_size_are_larger_for_many_cases(count: int, maximum: int) -> None:
     cases = [
         Case(f"u{number}", ("a.nii",), None, Split.UNLABELLED, "", "") for number in range(count)
     ]
     shards = CaseSheet(tuple(cases)).shards(Split.UNLABELLED, None)
-    assert max(len(part) for part in shards.values()) == largest
+    assert max(len(part) for part in shards.values()) == maximum
     assert sum(len(part) for part in shards.values()) == count
 
 
