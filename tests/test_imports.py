@@ -26,8 +26,8 @@ SLOW_PACKAGES = {
 """Packages that a function may import, so that a command that does not need them starts fast."""
 
 EXCEPTIONS = {"hstf/commands/predict.py", "hstf/stages/evaluate/stage.py"}
-"""Modules whose functions import a module of the package, so that what needs no PyTorch runs without
-it: the checks before a prediction, and the table of a round."""
+"""Modules whose functions import a module of the package, so that the checks before a prediction
+and the table of a round run without PyTorch."""
 
 
 def imports_in_functions(path: Path) -> Iterator[tuple[int, str]]:
