@@ -12,6 +12,7 @@ from hstf.datasets.importers.options import PATIENT
 from hstf.datasets.importers.registry import IMPORTERS
 from hstf.datasets.phantom.options import LAYOUT_NAMES, PhantomOptions
 from hstf.runtime.home import path_option
+from hstf.stages.arguments import add_config
 
 CONFIG_HELP = "configuration file; later files change earlier ones; default: no file, all defaults"
 
@@ -126,14 +127,7 @@ def add_status_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_estimate_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``hstf estimate``."""
-    parser.add_argument(
-        "--config",
-        type=path_option,
-        nargs="+",
-        required=True,
-        metavar="FILE",
-        help=CONFIG_HELP.partition("; default")[0],
-    )
+    add_config(parser)
     parser.add_argument(
         "--cores",
         type=int,

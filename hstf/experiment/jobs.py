@@ -161,7 +161,7 @@ class Jobs:
         raise ValueError(f"unknown rule {job.rule}")
 
     def _out_of_fold_files(self) -> list[Path]:
-        tables = [self.layout.out_of_fold_table(member) for member in self._folds()]
+        tables = [self.layout.out_of_fold_table(member) for member in self.schedule.folds]
         return [*tables, self.layout.anatomy_rules]
 
     def _refine_tables(self, number: int) -> list[Path]:
@@ -206,7 +206,7 @@ class Jobs:
             case "warmup_member":
                 return [Job("plan"), *self._preprocessed(Split.LABELLED)]
             case "out_of_fold":
-                folds = [Job("warmup_member", 0, member) for member in self._folds()]
+                folds = [Job("warmup_member", 0, member) for member in self.schedule.folds]
                 return [Job("plan"), *self._preprocessed(Split.LABELLED), *folds]
             case "calibrate":
                 earlier = [Job("plan"), Job("out_of_fold")]
@@ -248,10 +248,6 @@ class Jobs:
         """Return the trainings of the ensemble members of a round."""
         rule = "warmup_member" if number == 0 else "student_member"
         return [Job(rule, number, member) for member in self.schedule.members(number)]
-
-    def _folds(self) -> list[str]:
-        """Return the warm-up members that have not seen all labelled cases."""
-        return [member for member in self.schedule.members(0) if member.startswith("fold_")]
 
     def _preprocessed(self, split: Split) -> list[Job]:
         return [Job("preprocess_shard", part=name) for name in self.shards_of(split)]

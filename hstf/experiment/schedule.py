@@ -40,6 +40,11 @@ class Schedule:
         """Number of the last round."""
         return len(self.rounds) - 1
 
+    @property
+    def folds(self) -> list[str]:
+        """Members of the warm-up that have not seen all labelled cases."""
+        return [member for member in self.members(0) if is_fold(member)]
+
     def members(self, number: int) -> list[str]:
         """Return the names of the ensemble members of a round."""
         return list(self.rounds[number].members)
@@ -69,6 +74,11 @@ def _student_round(config: Config, number: int) -> RoundSchedule:
         student.members > 1 and student.cross_fit and student.learns_from == "pseudo_labels"
     )
     return RoundSchedule(names, student.learns_from, is_cross_fitted)
+
+
+def is_fold(member: str) -> bool:
+    """Return whether a warm-up member leaves out a fold of the labelled patients."""
+    return member.startswith("fold_")
 
 
 def warmup_members(config: Config) -> list[str]:

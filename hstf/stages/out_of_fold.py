@@ -13,6 +13,7 @@ import numpy as np
 from hstf.config.experiment import Config
 from hstf.experiment.cases import Split, names_of
 from hstf.experiment.context import StageContext
+from hstf.experiment.folds import held_out_cases
 from hstf.imaging.probabilities import most_likely
 from hstf.method.ensemble import predict_out_of_fold
 from hstf.method.plr.anatomy_rules import AnatomyRule, AnatomyRules, describe_anatomy, learn_rule
@@ -21,10 +22,8 @@ from hstf.method.plr.out_of_fold import (
     LabelledCase,
     OutOfFoldCases,
     checked_cases,
-    fold_members,
 )
 from hstf.scoring.metrics import structure_dice
-from hstf.stages.warmup import held_out_cases
 
 
 def run(args: argparse.Namespace) -> int:
@@ -41,7 +40,7 @@ def out_of_fold(context: StageContext) -> LearnedAnatomy:
     Raises:
         HstfError: if weights or preprocessed files are missing or have changed.
     """
-    for member in fold_members(context):
+    for member in context.schedule.folds:
         predict_fold(context, member)
     cases = OutOfFoldCases("out_of_fold", context.layout, names_of(checked_cases(context)))
     anatomy = learn_anatomy(cases, context.config)

@@ -5,12 +5,10 @@ it. A member ``seed_k`` sees all cases.
 """
 
 import argparse
-from collections.abc import Sequence
 
-import numpy as np
-
-from hstf.experiment.cases import Case, Split, refuse_few_patients
+from hstf.experiment.cases import Split
 from hstf.experiment.context import StageContext
+from hstf.experiment.folds import held_out_cases
 from hstf.method.objectives.supervision import supervised
 from hstf.runtime.errors import HstfError
 from hstf.training.member import labelled_cases, train_member
@@ -49,25 +47,3 @@ def warmup(context: StageContext, member: str) -> None:
             "held_out": [case.case_id for case in held_out],
         },
     )
-
-
-def held_out_cases(member: str, labelled: Sequence[Case], folds: int, seed: int) -> list[Case]:
-    """Return the labelled cases that a member does not see: whole patients.
-
-    Args:
-        member: name of the ensemble member.
-        labelled: all labelled cases.
-        folds: number of folds.
-        seed: seed of the experiment, which draws the folds.
-
-    Raises:
-        HstfError: if there are fewer patients than folds.
-    """
-    refuse_few_patients(labelled, folds)
-    if not member.startswith("fold_"):
-        return []
-    groups = sorted({case.group for case in labelled})
-    np.random.default_rng(seed).shuffle(groups)
-    fold = int(member.removeprefix("fold_"))
-    held_out = set(groups[fold::folds])
-    return [case for case in labelled if case.group in held_out]

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hstf.config.experiment import Config
-from hstf.experiment import overrides
+from hstf.experiment import folds, overrides
 from hstf.experiment.cases import Case, Split, names_of, read_cases
 from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
@@ -46,7 +46,7 @@ def warmup(config: Config, member: str) -> None:
 
 
 def held_out_cases(config: Config, member: str, labelled: Sequence[Case]) -> list[Case]:
-    return warmup_stage.held_out_cases(member, labelled, config.warmup.folds, config.seed)
+    return folds.held_out_cases(member, labelled, config.warmup.folds, config.seed)
 
 
 def predict_out_of_fold(config: Config, member: str, cases: Sequence[Case], weights: Path) -> None:

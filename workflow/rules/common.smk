@@ -75,7 +75,6 @@ TEST = SHEET.shards(Split.TEST, CONFIG.shard_size)
 CASES = LABELLED | UNLABELLED | TEST  # of each shard
 TRAINING = [case for case in SHEET.cases if case.split is not Split.TEST]
 TRACKED = (0, *ROUNDS) if CONFIG.track.enabled else ()
-FOLDS = [member for member in SCHEDULE.members(0) if member.startswith("fold_")]
 GPU = 0 if CONFIG.device == "cpu" else 1
 TRAINING_MB = 6000 + int(1000 * CONFIG.plan.memory_gb)
 

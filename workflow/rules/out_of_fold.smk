@@ -6,10 +6,10 @@ rule out_of_fold:
     input:
         plan=LAYOUT.plan,
         cases=[LAYOUT.preprocessed_table(shard) for shard in LABELLED],
-        models=[LAYOUT.weights(0, member) for member in FOLDS],
+        models=[LAYOUT.weights(0, member) for member in SCHEDULE.folds],
         key=key("out_of_fold"),
     output:
-        tables=[LAYOUT.out_of_fold_table(member) for member in FOLDS],
+        tables=[LAYOUT.out_of_fold_table(member) for member in SCHEDULE.folds],
         anatomy=LAYOUT.anatomy_rules,
     log:
         LOGS / "out_of_fold.log",

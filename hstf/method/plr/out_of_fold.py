@@ -33,7 +33,14 @@ class LabelledCase:
 
 @dataclass(frozen=True)
 class OutOfFoldCases:
-    """The labelled cases. Each step reads them from disk again, because memory holds only one."""
+    """The labelled cases. Each step reads them from disk again, because memory holds only one.
+
+    Example:
+        >>> from hstf.config.experiment import Config
+        >>> cases = OutOfFoldCases("calibrate", Layout.of(Config()), case_ids=[])
+        >>> [case.case_id for case in cases.read("voxels")]
+        []
+    """
 
     stage: str
     """The stage that reads them, for the progress."""
@@ -67,7 +74,7 @@ def checked_cases(context: StageContext) -> list[Case]:
     layout = context.layout
     cases = context.cases(Split.LABELLED)
     predicted: list[Row] = []
-    for member in fold_members(context):
+    for member in context.schedule.folds:
         table = layout.out_of_fold_table(member)
         rows = TEACHER.records(table)
         refuse_changed_files(rows, table)
@@ -81,15 +88,3 @@ def checked_cases(context: StageContext) -> list[Case]:
             endings=(LABEL, GEOMETRY),
         )
     return cases
-
-
-def fold_members(context: StageContext) -> list[str]:
-    """Return the warm-up members that have not seen all labelled cases.
-
-    Example:
-        >>> from types import SimpleNamespace
-        >>> schedule = SimpleNamespace(members=lambda number: ["fold_0", "fold_1", "seed_0"])
-        >>> fold_members(SimpleNamespace(schedule=schedule))
-        ['fold_0', 'fold_1']
-    """
-    return [member for member in context.schedule.members(0) if member.startswith("fold_")]
