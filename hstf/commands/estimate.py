@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import hstf
-from hstf.commands.costs import Costs, Machine, estimated, this_machine
+from hstf.commands.costs import Costs, Machine
+from hstf.commands.estimate_basis import estimated, this_machine
 from hstf.config.experiment import Config
 from hstf.config.load import load_config, resolve_config
 from hstf.config.merge import merge

@@ -10,15 +10,9 @@ import pytest
 from support.workspace import ROOT, write_sheet
 
 from hstf.cli import main
-from hstf.commands.costs import (
-    Machine,
-    estimated,
-    measured_speed,
-    patch_operations,
-    step_cost,
-    windows,
-)
+from hstf.commands.costs import Machine, patch_operations, step_cost, windows
 from hstf.commands.estimate import preset_file, text_for_screen, with_preset
+from hstf.commands.estimate_basis import estimated, measured_speed
 from hstf.commands.models import choose_plan, cost
 from hstf.config.experiment import Config
 from hstf.config.load import load_config, resolve_config
