@@ -74,6 +74,11 @@ COMMANDS = {
         "calibrate confidence and predicted Dice on out-of-fold predictions",
         options.add_config,
     ),
+    "monitor": Command(
+        "hstf.stages.monitor",
+        "look for a collapse of a round's model on unlabelled cases",
+        options.add_round,
+    ),
     "teacher": Command(
         "hstf.stages.teacher",
         "predict the unlabelled cases with the previous round's ensemble",
@@ -107,12 +112,19 @@ COMMANDS = {
     ),
     "track": Command("hstf.stages.track", "log a round to MLflow", options.add_round),
     "export": Command(
-        "hstf.stages.export", "export the last round's model as one folder", options.add_config
+        "hstf.stages.export",
+        "export the model of the last or best round as one folder",
+        options.add_config,
     ),
     "predict": Command(
         "hstf.commands.predict",
         "segment scans with an exported model",
         command_options.add_predict_arguments,
+    ),
+    "audit": Command(
+        "hstf.commands.audit",
+        "look at pseudo-labels in the browser; accept, reject or correct them",
+        command_options.add_audit_arguments,
     ),
     "status": Command(
         "hstf.commands.status",

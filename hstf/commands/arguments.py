@@ -125,6 +125,46 @@ def add_status_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_audit_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``hstf audit``."""
+    parser.add_argument(
+        "results",
+        type=path_option,
+        metavar="FOLDER",
+        help="results of an experiment: results/<name>",
+    )
+    parser.add_argument(
+        "--round",
+        type=int,
+        metavar="R",
+        help="round that is shown first; default: the last one with pseudo-labels",
+    )
+    parser.add_argument(
+        "--reviewer",
+        default="",
+        metavar="NAME",
+        help="name of the reviewer; default: the page asks for it",
+    )
+    parser.add_argument(
+        "--consensus",
+        choices=("last", "third"),
+        default="last",
+        help="whose decision is in force if reviewers disagree: that of the last one, or of a third"
+        " one; default: last",
+    )
+    parser.add_argument(
+        "--port",
+        type=int,
+        metavar="N",
+        help="port on this machine; default: 8765, or a free one if it is taken",
+    )
+    parser.add_argument(
+        "--no-browser",
+        action="store_true",
+        help="print the address, and do not open a browser",
+    )
+
+
 def add_estimate_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``hstf estimate``."""
     add_config(parser)

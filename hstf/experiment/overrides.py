@@ -19,7 +19,7 @@ from pathlib import Path
 
 from hstf.config.experiment import Config
 from hstf.experiment.case_names import CaseNames
-from hstf.experiment.decisions import Action, Decision, note_versions, read_decisions
+from hstf.experiment.decisions import Action, Decision, Key, note_versions, read_decisions
 from hstf.experiment.layout import Layout
 from hstf.experiment.override_folder import corrected_labels
 from hstf.experiment.schedule import Schedule
@@ -74,16 +74,39 @@ def overrides_in_force(
             misplaced files, and rows that are malformed or contradict each other.
     """
     problems: list[str] = []
+    overrides = read_overrides(layout, schedule, case_ids, problems)
+    if problems:
+        raise join_problems(
+            f"{layout.overrides}: {len(problems)} problems in the overrides.", problems
+        )
+    return in_force_in(number, overrides)
+
+
+def read_overrides(
+    layout: Layout, schedule: Schedule, case_ids: Collection[str], problems: list[str]
+) -> dict[Key, Override]:
+    """Return the valid overrides of all rounds, by round and case.
+
+    Args:
+        layout: the files of the experiment.
+        schedule: the rounds.
+        case_ids: all unlabelled cases.
+        problems: is extended by everything that is wrong in the folder.
+
+    Raises:
+        HstfError: if a folder cannot be read.
+    """
     cases = CaseNames(case_ids)
     files = corrected_labels(layout, schedule.last, cases, problems)
     decisions = read_decisions(layout, schedule.last, cases, problems)
     overrides = {}
     for key in files.keys() | decisions.keys():
         overrides[key] = _join(*key, decisions.get(key, []), files.get(key), layout, problems)
-    if problems:
-        raise join_problems(
-            f"{layout.overrides}: {len(problems)} problems in the overrides.", problems
-        )
+    return overrides
+
+
+def in_force_in(number: int, overrides: Mapping[Key, Override]) -> dict[str, Override]:
+    """Return the latest override of each case from a round up to ``number``."""
     in_force = {}
     for key in sorted(overrides):  # later rounds replace earlier ones
         override_round, case_id = key

@@ -26,6 +26,8 @@ AGREEMENT = "agreement.json"
 
 SCALE_VARIANCE = 1
 """Channel of the variance across scales in :attr:`TtaSummary.uncertainty`."""
+DISAGREEMENT = 2
+"""Channel of the disagreement of the ensemble members in :attr:`TtaSummary.uncertainty`."""
 
 GroupDice = dict[str, dict[str, float]]
 """Dice of each group of views with the mean of all views: by group, then by structure."""

@@ -64,7 +64,7 @@ def _run_until_death(
 ) -> Generator[tuple[T, R], None, list[T]]:
     """Process ``waiting``; if a process dies, return the items that were in work."""
     running: dict[Future[R], T] = {}
-    with _pool(workers) as pool:
+    with process_pool(workers) as pool:
         try:
             while waiting or running:
                 while waiting and len(running) < 2 * workers:
@@ -89,14 +89,15 @@ def _has_shared_memory() -> bool:
 
 def _run_single(function: Callable[[T], R], item: T) -> R | ProcessDied:
     """Run one item in a process of its own."""
-    with _pool(1) as pool:
+    with process_pool(1) as pool:
         try:
             return pool.submit(function, item).result()
         except BrokenProcessPool:
             return ProcessDied()
 
 
-def _pool(workers: int) -> ProcessPoolExecutor:
+def process_pool(workers: int) -> ProcessPoolExecutor:
+    """Return a pool of new processes, which end with this one."""
     return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker)
 
 

@@ -1,0 +1,211 @@
+"""The history of an experiment: each decision that was ever saved, and each version of a label.
+
+It is a hidden folder beside the overrides, which the workflow ignores:
+
+- ``.history/round_<r>/<case>/<date>_<reviewer>_<sha256>.nii.gz`` is a corrected label as it was
+  saved. It is never changed or removed.
+- ``.history/actions/<number>_<id>.json`` is a decision, with what was there before and after it.
+- ``.history/pending.json`` is a decision that is being saved. If the server is killed, the next one
+  completes it.
+"""
+
+import re
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hstf.experiment.layout import Layout
+from hstf.runtime.errors import HstfError, write_error
+from hstf.runtime.files import atomic_path, read_json, sha256_file, write_json
+from hstf.runtime.locks import exclusive
+
+FOLDER = ".history"
+OTHER_PROGRAM = "other-program"
+"""Stands for the reviewer in the name of a label that was not saved here."""
+UNDO = "undo"
+_LOCAL = threading.RLock()
+
+
+@dataclass(frozen=True)
+class State:
+    """What the overrides folder has about a case in one round."""
+
+    rows: tuple[dict[str, str], ...] = ()
+    """The rows of the table of decisions, with all their columns."""
+    file: str | None = None
+    """The kept version of the corrected label, relative to the history."""
+    sha256: str | None = None
+    """SHA-256 of the corrected label."""
+
+
+@dataclass(frozen=True)
+class Action:
+    """A decision of a reviewer, or its undoing."""
+
+    action: str
+    """``accept``, ``replace``, ``reject`` or ``undo``."""
+    round: int
+    case_id: str
+    reviewer: str
+    date: str
+    reason: str = ""
+    sha256: str = ""
+    """SHA-256 of the pseudo-label that was looked at."""
+    result_sha256: str | None = None
+    """SHA-256 of the corrected label."""
+    file: str | None = None
+    """The corrected label, relative to the history."""
+    voxels_changed: dict[str, int] = field(default_factory=dict)
+    dice_before: float | None = None
+    dice_after: float | None = None
+    seconds: float | None = None
+    is_in_force: bool = True
+    """Whether the decision was put in force; otherwise another reviewer must agree."""
+    agreement: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    """Dice of each structure with the label of another reviewer, by the id of its action."""
+    undoes: str | None = None
+    """The id of the action that is undone."""
+    before: State = State()
+    after: State = State()
+    id: str = field(default_factory=lambda: secrets.token_hex(6))
+    number: int = 0
+    """Place in the history."""
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Action":
+        """Return the action that a file describes."""
+        values = dict(content)
+        for name in ("before", "after"):
+            state = dict(values[name])
+            values[name] = State(**state | {"rows": tuple(state["rows"])})
+        return cls(**values)
+
+
+class History:
+    """The folder ``.history`` of an experiment."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.folder = layout.overrides / FOLDER
+        self._known: dict[str, Action] = {}
+
+    @classmethod
+    def of(cls, layout: Layout) -> "History":
+        """Return the history of an experiment; always the same object, which remembers files."""
+        return _history(layout)
+
+    @property
+    def pending(self) -> Path:
+        """The action that is being saved."""
+        return self.folder / "pending.json"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Let nobody else save while the block runs, in this process or in another one."""
+        with _LOCAL, exclusive(self.folder / "lock", "audit"):
+            yield
+
+    def actions(self) -> list[Action]:
+        """Return all actions in their order.
+
+        Raises:
+            HstfError: if a file is damaged.
+        """
+        folder = self.folder / "actions"
+        names = sorted(path.name for path in folder.glob("*.json")) if folder.is_dir() else []
+        names = [name for name in names if not name.startswith(".")]
+        for name in names:
+            if name not in self._known:
+                self._known[name] = read_action(folder / name)
+        return [self._known[name] for name in names]
+
+    def begin(self, action: Action) -> Action:
+        """Write an action to the disk before its effects, and return it with its number."""
+        last = max((known.number for known in self.actions()), default=0)
+        numbered = replace(action, number=last + 1)
+        write_json(self.pending, asdict(numbered))
+        return numbered
+
+    def finish(self, action: Action) -> None:
+        """Move the action that was begun to the others."""
+        folder = self.folder / "actions"
+        try:
+            folder.mkdir(exist_ok=True)
+            self.pending.rename(folder / f"{action.number:06d}_{action.id}.json")
+        except OSError as error:
+            raise write_error(folder, error) from error
+
+    def keep(self, source: Path, number: int, case_id: str, reviewer: str) -> tuple[str, str]:
+        """Keep a version of a corrected label; one that is kept already is not copied again.
+
+        Returns:
+            Its path relative to the history, and its SHA-256.
+        """
+        digest = sha256_file(source)
+        folder = self.folder / f"round_{number}" / case_id
+        for path in sorted(folder.glob(f"*_{digest[:8]}.nii.gz")):
+            if sha256_file(path) == digest:
+                return str(path.relative_to(self.folder)), digest
+        date = time.strftime("%Y%m%dT%H%M%S", time.localtime(source.stat().st_mtime))
+        target = folder / f"{date}_{file_name(reviewer)}_{digest[:8]}.nii.gz"
+        with atomic_path(target) as temporary:
+            shutil.copyfile(source, temporary)
+            temporary.chmod(0o444)
+        return str(target.relative_to(self.folder)), digest
+
+
+@cache
+def _history(layout: Layout) -> History:
+    return History(layout)
+
+
+def read_action(path: Path) -> Action:
+    """Read the file of an action.
+
+    Raises:
+        HstfError: if it is damaged.
+    """
+    try:
+        return Action.from_json(read_json(path))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise HstfError(
+            f"{path}: is damaged ({error}). It is a decision of a reviewer. Restore it from a copy,"
+            " or move it to another folder and decide again."
+        ) from error
+
+
+def file_name(reviewer: str) -> str:
+    """Return the name of a reviewer as a part of a file name."""
+    return re.sub(r"[^A-Za-z0-9-]+", "-", reviewer).strip("-")[:40] or "reviewer"
+
+
+Verdicts = dict[str, Action]
+"""The last decision of each reviewer, in the order of their first decisions."""
+
+
+def verdicts_of(actions: Iterable[Action], number: int) -> dict[str, Verdicts]:
+    """Return by case the decision of each reviewer in a round, without undone ones."""
+    actions = list(actions)
+    undone = {action.undoes for action in actions}
+    verdicts: dict[str, Verdicts] = {}
+    for action in actions:
+        if action.round == number and action.action != UNDO and action.id not in undone:
+            verdicts.setdefault(action.case_id, {})[action.reviewer] = action
+    return verdicts
+
+
+def last_of(actions: Iterable[Action], reviewer: str) -> Action | None:
+    """Return the last decision of a reviewer that is not undone."""
+    actions = list(actions)
+    undone = {action.undoes for action in actions}
+    for action in reversed(actions):
+        if action.reviewer == reviewer and action.action != UNDO and action.id not in undone:
+            return action
+    return None
