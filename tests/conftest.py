@@ -18,7 +18,13 @@ def fabricated(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         for suffix in ("", "_label"):
             (workspace.folder / f"case_{number:03d}{suffix}.nii.gz").write_text(f"{number}{suffix}")
     workspace.configure(
-        experiment="few", cases="cases.csv", shard_size=2, rounds=2, overrides="overrides"
+        experiment="few",
+        cases="cases.csv",
+        shard_size=2,
+        rounds=2,
+        overrides="overrides",
+        warmup={"seeds": 0},
+        student={"members": 1},
     )
     workspace.pretend()
     return workspace

@@ -190,7 +190,7 @@ class Costs:
 
     def _training(self, job: Job) -> TrainingConfig | None:
         if job.stage == "warmup":
-            return self.config.warmup
+            return self.config.warmup.of_member(job.part)
         if job.stage == "student":
             return self.config.for_round(job.round or 0).student
         return None
@@ -222,6 +222,9 @@ class Costs:
             return operations
         if job.stage == "out_of_fold":  # a member for each case
             return len(self.jobs.sheet.of(Split.LABELLED)) * self._prediction("teacher", 0)
+        if job.stage == "monitor":
+            members = len(self.jobs.schedule.members(number))
+            return len(self.jobs.monitored_cases) * members * self._prediction("monitor", number)
         if job.rule not in ("teacher_shard", "evaluate_shard"):
             return 0.0
         models = number - 1 if job.stage == "teacher" else number
@@ -270,7 +273,7 @@ class Costs:
         total = (labelled + unlabelled) * voxels * (1.6 * channels + 0.3)
         members = 0
         for number in range(self.jobs.schedule.last + 1):
-            members += len(self.jobs.schedule.members(number))
+            members += len(self.jobs.schedule.trained(number))
             if self.jobs.schedule.has_pseudo_labels(number):
                 total += unlabelled * (voxels * (1.2 + 0.6 + 1.8) + 200_000)
         total += members * BYTES_PER_PARAMETER * _parameters(self.plan)

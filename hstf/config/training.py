@@ -115,10 +115,32 @@ class WarmupConfig(TrainingConfig):
     """Round 0: initial supervised training on the labelled cases only."""
 
     folds: int = Field(3, ge=2)
-    """Number of ensemble members that are each trained without one fold of the labelled cases. The
-    member then predicts this fold. All cases of a group are in the same fold."""
-    seeds: int = Field(0, ge=0)
-    """Number of additional ensemble members that are trained on all labelled cases."""
+    """Number of networks that are each trained without one fold of the labelled cases and then
+    predict this fold, for the calibration. All cases of a group are in the same fold."""
+    seeds: int = Field(3, ge=0)
+    """Number of ensemble members that are trained on all labelled cases. They are the model of
+    round 0: the teacher of round 1, from which students start. 0: the networks of the folds are the
+    model, although none of them has seen all labels."""
+    seed_start: Literal["fold", "scratch"] = "fold"
+    """Initial weights of a member that sees all labelled cases: those of the fold with the same
+    index, which are fine-tuned (``fold``), or random ones (``scratch``)."""
+    seed_steps: int | None = Field(None, ge=1)
+    """Optimiser steps of such a member. null: half of ``steps`` from a fold, and ``steps`` from
+    scratch."""
+
+    def of_member(self, member: str) -> TrainingConfig:
+        """Return the training of a member: folds and seeds differ in their steps."""
+        values = self.model_dump(exclude={"folds", "seeds", "seed_start", "seed_steps"})
+        if member.startswith("seed_"):
+            values["steps"] = self.steps_of_seeds
+        return TrainingConfig.model_validate(values)
+
+    @property
+    def steps_of_seeds(self) -> int:
+        """Steps of a member that sees all labelled cases."""
+        if self.seed_steps is not None:
+            return self.seed_steps
+        return self.steps if self.seed_start == "scratch" else max(1, self.steps // 2)
 
 
 class CscConfig(Section):
@@ -184,13 +206,14 @@ class StudentConfig(TrainingConfig):
     objective: ObjectiveName = "self_training"
     """Training objective; `method` sets it. CSC, mixing and EMA blending belong to
     ``self_training``."""
-    members: int = Field(1, ge=1)
+    members: int = Field(2, ge=1)
     """Number of ensemble members of a round, which differ by their seed. The prediction of the
-    round is the mean over the members."""
-    cross_fit: bool = True
+    round is the mean over the members, and all of them label each case in the next round. The time
+    of a round is proportional to it."""
+    cross_fit: bool = False
     """With two or more members, member k is not trained on part k of the pseudo-labelled patients,
     and only member k labels this part in the next round. No case is then labelled by a network that
-    was trained on it."""
+    was trained on it, but no case is labelled by an ensemble either."""
     start: Literal["scratch", "previous_round"] = "scratch"
     """Initial weights: random (``scratch``), or those of the member of the previous round with the
     same index (``previous_round``)."""

@@ -50,10 +50,31 @@ STAGES: dict[str, Dependencies] = {
             "seed",
         ),
     ),
-    "teacher": Dependencies(3, ("teacher", "labels", "regions", "seed", "preprocess.chunk")),
+    "monitor": Dependencies(
+        1,
+        (
+            "monitor.cases",
+            "monitor.minimum_volume",
+            "monitor.minimum_presence",
+            "monitor.minimum_agreement",
+            "predict.overlap",
+            "predict.window_batch",
+            "predict.amp",
+            "labels",
+            "regions",
+        ),
+    ),
+    "teacher": Dependencies(
+        3,
+        ("teacher", "labels", "regions", "seed", "preprocess.chunk"),
+        free_keys=("monitor.on_collapse",),
+    ),
     "refine": Dependencies(8, ("refine", "labels", "regions", "lesions", "preprocess.chunk")),
     "labels": Dependencies(
-        5, ("labels", "student.soft_targets", "preprocess.chunk", "check.affine_tolerance_mm")
+        5,
+        ("labels", "student.soft_targets", "preprocess.chunk", "check.affine_tolerance_mm"),
+        # Whether the run goes on, not what is written.
+        free_keys=("monitor.on_collapse", "monitor.minimum_weight"),
     ),
     "student": Dependencies(6, ("student", "network", "modalities", "labels", "regions", "seed")),
     "evaluate": Dependencies(
@@ -63,7 +84,7 @@ STAGES: dict[str, Dependencies] = {
         free_keys=("check.affine_tolerance_mm", "compare"),
     ),
     "report": Dependencies(
-        2,
+        3,
         ("report", "evaluate"),
         # Tables and models that the report reads are made again if one of these keys is edited.
         free_keys=(
@@ -119,8 +140,20 @@ ORDERED_KEYS = {"labels", "modalities", "regions"}
 SPEED_KEYS = {
     "check": {"workers"},
     "preprocess": {"workers"},
-    "warmup": {"checkpoint_seconds", "gpu_cache_gb", "gpus"},
-    "student": {"checkpoint_seconds", "gpu_cache_gb", "gpus"},
+    "warmup": {
+        "checkpoint_seconds",
+        "gpu_cache_gb",
+        "gpus",
+        "seeds",  # the number of jobs
+        "seed_start",  # parameters of the jobs that train on all labelled cases
+        "seed_steps",
+    },
+    "student": {
+        "checkpoint_seconds",
+        "gpu_cache_gb",
+        "gpus",
+        "members",  # the number of jobs; with cross-fitting, also a parameter of each job
+    },
     "teacher": {"window_batch"},
     "refine": {
         "overlays",

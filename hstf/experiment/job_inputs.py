@@ -10,6 +10,7 @@ from hstf.experiment.cases import Case, CaseSheet, Split
 from hstf.experiment.comparison import cells_of, scaled_cases
 from hstf.experiment.dependencies import stage_parameters
 from hstf.experiment.jobs import Job, Jobs
+from hstf.experiment.schedule import is_fold
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def sources_of(jobs: Jobs, job: Job) -> list[Source]:
 
 def _training_files(sheet: CaseSheet) -> Iterator[Source]:
     for case in sheet.cases:
-        if case.split is not Split.TEST:
+        if case.split.is_training:
             yield from _images(case)
         if case.split is Split.LABELLED:
             yield Source(f"{case.case_id}/label", case.training_label)
@@ -123,6 +124,8 @@ def _rows_of_tables(jobs: Jobs, job: Job) -> dict[str, Any]:
             return _patients_of_student(jobs, job.round or 0)
         case "preprocess_shard" | "refine_shard":
             return {"cases": _names(jobs, job)}
+        case "monitor_round":
+            return {"monitored": [case.case_id for case in jobs.monitored_cases]}
         case "teacher_shard":
             return {"cases": _names(jobs, job), **_dealt_patients(jobs, job)}
         case "labels_shard":
@@ -139,6 +142,9 @@ def _parameters_of_rule(jobs: Jobs, job: Job) -> dict[str, Any]:
         number = job.round or 0
         section = jobs.config.for_round(number).refine
         return {"accepted_fraction": section.accepted_fraction_in(number)}
+    if job.rule == "warmup_member" and not is_fold(job.part):
+        warmup = jobs.config.warmup
+        return {"seed_start": warmup.seed_start, "seed_steps": warmup.steps_of_seeds}
     if job.rule == "evaluate_scales" and jobs.config.compare is not None:
         return {"scales": list(jobs.config.compare.scales)}
     return {}
@@ -148,7 +154,7 @@ def _sheet_rows(sheet: CaseSheet) -> list[list[str]]:
     """Return the rows of the labelled and unlabelled cases."""
     rows = []
     for case in sheet.cases:
-        if case.split is not Split.TEST:
+        if case.split.is_training:
             label = case.label_file if case.split is Split.LABELLED else None
             rows.append([case.case_id, case.split, case.group, *case.image_files, label or ""])
     return rows
@@ -166,7 +172,13 @@ def _patients_of_student(jobs: Jobs, number: int) -> dict[str, Any]:
     others = []
     if jobs.schedule.learns_from(number) != "labels":
         others = _patients(jobs, Split.UNLABELLED)
-    return {"patients": _patients(jobs, Split.LABELLED), "other_patients": others}
+    rows: dict[str, Any] = {
+        "patients": _patients(jobs, Split.LABELLED),
+        "other_patients": others,
+    }
+    if jobs.schedule.rounds[number].is_cross_fitted:
+        rows["dealt_among"] = jobs.schedule.members(number)
+    return rows
 
 
 def _dealt_patients(jobs: Jobs, job: Job) -> dict[str, Any]:

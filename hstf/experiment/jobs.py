@@ -11,10 +11,10 @@ from functools import cached_property
 from pathlib import Path
 
 from hstf.config.experiment import Config
-from hstf.experiment.cases import Case, CaseSheet, Split, read_cases
+from hstf.experiment.cases import Case, CaseSheet, Split, evenly_spaced, read_cases
 from hstf.experiment.layout import Layout
 from hstf.experiment.overrides import Override, overrides_in_force
-from hstf.experiment.schedule import Schedule
+from hstf.experiment.schedule import Schedule, start_of_seed
 from hstf.experiment.stage_names import stage_of_rule
 
 MODEL_FILES = ("model.json", "configs/metadata.json", "README.md", "SHA256SUMS")
@@ -83,7 +83,7 @@ class Jobs:
             return False
         if job.rule.endswith("_shard"):
             return job.part in self.shards
-        return not job.part or job.part in self.schedule.members(number)
+        return not job.part or job.part in self.schedule.trained(number)
 
     def root(self, job: Job) -> Path:
         """Return the results that a job belongs to: of this experiment, or of a reused one."""
@@ -134,6 +134,8 @@ class Jobs:
                 return self._out_of_fold_files()
             case "calibrate":
                 return [layout.calibration]
+            case "monitor_round":
+                return [layout.monitor(number)]
             case "teacher_shard":
                 return [layout.teacher_table(number, job.part)]
             case "refine_shard":
@@ -148,10 +150,18 @@ class Jobs:
                 return [layout.evaluation_table(number, job.part)]
             case "evaluate_table":
                 return self._evaluation_tables(number)
+            case "evaluate_validation":
+                return [layout.validation_table(number), layout.validation_summary(number)]
             case "evaluate_scales":
                 return [layout.evaluation_scales(number)]
             case "report":
-                return [layout.report, layout.provenance, layout.rounds_table]
+                return [
+                    layout.report,
+                    layout.itksnap_labels,
+                    layout.slicer_colours,
+                    layout.provenance,
+                    layout.rounds_table,
+                ]
             case "track_round":
                 return [layout.track(number)]
             case "export":
@@ -182,10 +192,9 @@ class Jobs:
 
     def _exported_files(self) -> list[Path]:
         folder = self.layout.export
-        files = [folder / name for name in MODEL_FILES]
-        for member in self.schedule.members(self.schedule.last):
-            files.append(folder / "members" / f"{member}.pt")
-        return files
+        # Not the weights: which members there are depends on the round that is exported. Their
+        # SHA-256 is in SHA256SUMS.
+        return [folder / name for name in MODEL_FILES]
 
     def _comparison_files(self) -> list[Path]:
         names = ("cells.csv", "table.csv", "table.md", "compare.html")
@@ -204,13 +213,15 @@ class Jobs:
             case "preprocess_shard":
                 return [Job("check"), Job("plan")]
             case "warmup_member":
-                return [Job("plan"), *self._preprocessed(Split.LABELLED)]
+                return self._before_warmup(job.part)
             case "out_of_fold":
                 folds = [Job("warmup_member", 0, member) for member in self.schedule.folds]
                 return [Job("plan"), *self._preprocessed(Split.LABELLED), *folds]
             case "calibrate":
                 earlier = [Job("plan"), Job("out_of_fold")]
                 return [*earlier, *self._preprocessed(Split.LABELLED)]
+            case "monitor_round":
+                return self._before_monitor(number)
             case "teacher_shard":
                 shard = Job("preprocess_shard", part=job.part)
                 return [Job("plan"), *self.model(number - 1), shard]
@@ -230,6 +241,8 @@ class Jobs:
                 return self._before_student(number)
             case "evaluate_shard" | "evaluate_scales":
                 return [Job("plan"), Job("out_of_fold"), *self.model(number)]
+            case "evaluate_validation":
+                return self._of_shards("evaluate_shard", number, Split.VALIDATION)
             case "evaluate_table":
                 shards = self._of_shards("evaluate_shard", number, Split.TEST)
                 return [*shards, *self._refined(number)]
@@ -238,22 +251,29 @@ class Jobs:
             case "track_round":
                 return [Job("plan"), *self._results(number)]
             case "export":
-                last = self.schedule.last
-                return [Job("plan"), Job("out_of_fold"), *self.model(last), *self._results(last)]
+                return self._before_export()
             case "compare":
                 return []  # the experiments of the cells are other experiments
         raise ValueError(f"unknown rule {job.rule}")
 
     def model(self, number: int) -> list[Job]:
         """Return the trainings of the ensemble members of a round."""
-        rule = "warmup_member" if number == 0 else "student_member"
-        return [Job(rule, number, member) for member in self.schedule.members(number)]
+        return [_training(number, member) for member in self.schedule.members(number)]
+
+    def trainings(self, number: int) -> list[Job]:
+        """Return all trainings of a round, also those for the calibration."""
+        return [_training(number, member) for member in self.schedule.trained(number)]
 
     def _preprocessed(self, split: Split) -> list[Job]:
         return [Job("preprocess_shard", part=name) for name in self.shards_of(split)]
 
     def _of_shards(self, rule: str, number: int, split: Split) -> list[Job]:
         return [Job(rule, number, name) for name in self.shards_of(split)]
+
+    def _before_warmup(self, member: str) -> list[Job]:
+        jobs = [Job("plan"), *self._preprocessed(Split.LABELLED)]
+        start = start_of_seed(self.config.warmup, member)
+        return jobs if start is None else [*jobs, _training(0, start)]
 
     def _before_refine(self, number: int, shard: str) -> list[Job]:
         jobs = [
@@ -283,15 +303,59 @@ class Jobs:
         return [Job("refine_table", number), *shards]
 
     def _results(self, number: int) -> list[Job]:
-        jobs = list(self.model(number))
+        jobs = self.trainings(number)
         if number == 0:
             jobs.append(Job("calibrate"))
         if self.schedule.has_pseudo_labels(number):
             jobs += [Job("refine_table", number), Job("labels_table", number)]
         return [*jobs, Job("evaluate_table", number)]
 
+    def _before_monitor(self, number: int) -> list[Job]:
+        jobs = [Job("plan"), *self._preprocessed(Split.UNLABELLED), *self.model(number)]
+        if number == 0:
+            return [*jobs, *self._preprocessed(Split.LABELLED)]
+        jobs += [Job("monitor_round", earlier) for earlier in range(number)]
+        if self.schedule.has_pseudo_labels(number):
+            jobs += self._of_shards("teacher_shard", number, Split.UNLABELLED)
+        return jobs
+
+    def conditions(self, job: Job) -> list[Job]:
+        """Return the jobs that decide whether a job may start, and not what it writes."""
+        stops = self.config.monitor.on_collapse == "stop"
+        if job.rule == "teacher_shard" and stops and self.monitored_cases:
+            return [Job("monitor_round", (job.round or 0) - 1)]
+        return []
+
+    @cached_property
+    def monitored_cases(self) -> list[Case]:
+        """The unlabelled cases that the model of each round predicts for the stage ``monitor``.
+
+        There are none if no round learns from unlabelled cases.
+        """
+        rounds = range(1, self.schedule.last + 1)
+        if all(self.schedule.learns_from(number) == "labels" for number in rounds):
+            return []
+        return evenly_spaced(self.sheet.of(Split.UNLABELLED), self.config.monitor.cases)
+
+    def _choice(self) -> list[Job]:
+        """Return the jobs whose results decide which round is exported."""
+        jobs = []
+        for number in range(self.schedule.last + 1):
+            if self.monitored_cases:
+                jobs.append(Job("monitor_round", number))
+            if self.shards_of(Split.VALIDATION):
+                jobs.append(Job("evaluate_validation", number))
+        return jobs
+
+    def _before_export(self) -> list[Job]:
+        jobs = [Job("plan"), Job("out_of_fold"), Job("calibrate"), *self._choice()]
+        for number in range(self.schedule.last + 1):
+            jobs += self.model(number)
+            jobs += self._results(number)
+        return list(dict.fromkeys(jobs))
+
     def _before_report(self) -> list[Job]:
-        jobs = [Job("check"), Job("plan"), Job("calibrate")]
+        jobs = [Job("check"), Job("plan"), Job("calibrate"), *self._choice()]
         for number in range(self.schedule.last + 1):
             jobs += self._results(number)
         return list(dict.fromkeys(jobs))
@@ -318,7 +382,13 @@ class Jobs:
         ordered[job] = None
 
 
-def job_of_command(stage: str, number: int | None, part: str, scales: bool = False) -> Job:
+def _training(number: int, member: str) -> Job:
+    return Job("student_member" if number else "warmup_member", number, member)
+
+
+def job_of_command(
+    stage: str, number: int | None, part: str, scales: bool = False, validation: bool = False
+) -> Job:
     """Return the job that a command runs.
 
     Args:
@@ -326,6 +396,7 @@ def job_of_command(stage: str, number: int | None, part: str, scales: bool = Fal
         number: option ``--round``.
         part: option ``--shard`` or ``--member``; empty without them.
         scales: option ``--scales``.
+        validation: option ``--validation``.
     """
     if stage == "warmup":
         return Job("warmup_member", 0, part)
@@ -333,8 +404,10 @@ def job_of_command(stage: str, number: int | None, part: str, scales: bool = Fal
         return Job("student_member", number, part)
     if scales:
         return Job("evaluate_scales", number)
-    if stage == "track":
-        return Job("track_round", number)
+    if validation:
+        return Job("evaluate_validation", number)
+    if stage in ("monitor", "track"):
+        return Job(f"{stage}_round", number)
     if part:
         return Job(f"{stage}_shard", number, part)
     if stage in ("refine", "labels", "evaluate"):

@@ -9,7 +9,7 @@ from hstf.config.experiment import Config
 from hstf.config.load import load_config
 from hstf.experiment.cases import CaseSheet, Split, read_cases
 from hstf.experiment.layout import Layout
-from hstf.experiment.schedule import warmup_members
+from hstf.experiment.schedule import Schedule
 from hstf.experiment.tables import TEACHER
 from hstf.runtime.errors import HstfError, few, join_problems
 
@@ -70,12 +70,12 @@ def _sheet_problems(config: Config, other: Config, key: str, folder: Path) -> li
     except HstfError as error:
         return [f"{key}: the case sheets cannot be compared with {folder}: {error}"]
     problems = []
-    tested = {case.group for case in ours.of(Split.TEST)}
-    seen = {case.group for case in theirs.cases if case.split is not Split.TEST}
+    tested = {case.group for case in ours.cases if not case.split.is_training}
+    seen = {case.group for case in theirs.cases if case.split.is_training}
     if tested & seen:
         problems.append(
-            f"{key}: {few(sorted(tested & seen))} is a test patient here and a training patient in"
-            f" {folder}"
+            f"{key}: {few(sorted(tested & seen))} is a validation or test patient here and a"
+            f" training patient in {folder}"
         )
     labelled = {case.case_id for case in ours.of(Split.LABELLED)}
     learned = _learned_cases(other, theirs)
@@ -94,7 +94,7 @@ def _learned_cases(config: Config, sheet: CaseSheet) -> set[str]:
     """
     layout = Layout.of(config)
     learned: set[str] = set()
-    for member in warmup_members(config):
+    for member in Schedule.of(config).folds:
         table = layout.out_of_fold_table(member)
         if table.is_file():
             learned.update(row["case_id"] for row in TEACHER.records(table))

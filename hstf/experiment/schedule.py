@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from hstf.config.experiment import Config
+from hstf.config.training import WarmupConfig
 from hstf.runtime.errors import HstfError
 
 
@@ -11,11 +12,19 @@ class RoundSchedule:
     """One round. Round 0 is the warm-up."""
 
     members: tuple[str, ...]
-    """Names of the ensemble members: ``fold_k`` trains without fold k, ``seed_k`` on all cases."""
+    """Names of the ensemble members, which are the model of the round."""
     learns_from: str
     """What the model learns from in addition to the labelled cases, see ``student.learns_from``."""
     is_cross_fitted: bool
     """Whether each member leaves out its own part of the pseudo-labelled patients."""
+    calibrating: tuple[str, ...] = ()
+    """Names of networks that are trained for the calibration only. They leave out labelled
+    patients, so that they are no part of the model."""
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """All networks of the round, those of the calibration first."""
+        return self.calibrating + self.members
 
     @property
     def has_pseudo_labels(self) -> bool:
@@ -32,8 +41,8 @@ class Schedule:
     @classmethod
     def of(cls, config: Config) -> "Schedule":
         """Return the schedule of a configuration."""
-        warmup = RoundSchedule(tuple(warmup_members(config)), "labels", is_cross_fitted=False)
-        return cls((warmup, *(_student_round(config, n) for n in range(1, config.rounds + 1))))
+        students = [_student_round(config, number) for number in range(1, config.rounds + 1)]
+        return cls((_warmup_round(config), *students))
 
     @property
     def last(self) -> int:
@@ -42,12 +51,23 @@ class Schedule:
 
     @property
     def folds(self) -> list[str]:
-        """Members of the warm-up that have not seen all labelled cases."""
-        return [member for member in self.members(0) if is_fold(member)]
+        """Networks of the warm-up that have not seen all labelled cases."""
+        return [member for member in self.trained(0) if is_fold(member)]
 
     def members(self, number: int) -> list[str]:
-        """Return the names of the ensemble members of a round."""
+        """Return the names of the ensemble members of a round: its model."""
         return list(self.rounds[number].members)
+
+    def trained(self, number: int) -> list[str]:
+        """Return the names of all networks that are trained in a round."""
+        return list(self.rounds[number].trained)
+
+    def single(self, number: int) -> str:
+        """Return the member that is the model of a round where one network must do: the first.
+
+        Which one it is never depends on a score.
+        """
+        return self.rounds[number].members[0]
 
     def has_pseudo_labels(self, number: int) -> bool:
         """Return whether a round learns from pseudo-labels; rounds below 1 have none."""
@@ -76,13 +96,27 @@ def _student_round(config: Config, number: int) -> RoundSchedule:
     return RoundSchedule(names, student.learns_from, is_cross_fitted)
 
 
+def _warmup_round(config: Config) -> RoundSchedule:
+    """Return round 0: ``fold_k`` trains without fold k of the labelled cases, ``seed_k`` on all."""
+    folds = tuple(f"fold_{k}" for k in range(config.warmup.folds))
+    seeds = tuple(f"seed_{k}" for k in range(config.warmup.seeds))
+    if not seeds:
+        return RoundSchedule(folds, "labels", is_cross_fitted=False)
+    return RoundSchedule(seeds, "labels", is_cross_fitted=False, calibrating=folds)
+
+
 def is_fold(member: str) -> bool:
-    """Return whether a warm-up member leaves out a fold of the labelled patients."""
+    """Return whether a network of the warm-up leaves out a fold of the labelled patients."""
     return member.startswith("fold_")
 
 
-def warmup_members(config: Config) -> list[str]:
-    """Return the members of the warm-up: one per fold, then one per further seed."""
-    folds = [f"fold_{k}" for k in range(config.warmup.folds)]
-    seeds = [f"seed_{k}" for k in range(config.warmup.seeds)]
-    return folds + seeds
+def start_of_seed(config: WarmupConfig, member: str) -> str | None:
+    """Return the network of the warm-up that another one starts from; None for random weights.
+
+    Example:
+        >>> start_of_seed(WarmupConfig(folds=2, seeds=3), "seed_2")
+        'fold_0'
+    """
+    if is_fold(member) or config.seed_start == "scratch":
+        return None
+    return f"fold_{int(member.removeprefix('seed_')) % config.folds}"

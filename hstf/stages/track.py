@@ -244,7 +244,7 @@ def collect(context: StageContext) -> RoundLog:
     if layout.config.is_file():
         text = layout.config.read_text(encoding="utf-8")
     curves = []
-    for member in context.schedule.members(number):
+    for member in context.schedule.trained(number):
         curves += _curves(layout, number, member)
     case_files = [(path, "") for path in _case_tables(layout, number)]
     case_files += [(path, "overlays") for path in _overlays(layout, number)]

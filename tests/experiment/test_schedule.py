@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from hstf.config.load import resolve_config
-from hstf.experiment.schedule import RoundSchedule, Schedule, warmup_members
+from hstf.experiment.schedule import RoundSchedule, Schedule, start_of_seed
 from hstf.runtime.errors import HstfError
 
 
@@ -13,9 +13,62 @@ def schedule(**keys: Any) -> Schedule:
     return Schedule.of(resolve_config(keys))
 
 
-def test_warmup_members_are_folds_and_then_seeds() -> None:
-    config = resolve_config({"warmup": {"folds": 3, "seeds": 2}})
-    assert warmup_members(config) == ["fold_0", "fold_1", "fold_2", "seed_0", "seed_1"]
+def test_model_of_the_warmup_has_seen_all_labels_and_folds_are_for_the_calibration() -> None:
+    found = schedule(warmup={"folds": 3, "seeds": 2})
+    assert found.members(0) == ["seed_0", "seed_1"]
+    assert found.folds == ["fold_0", "fold_1", "fold_2"]
+    assert found.trained(0) == ["fold_0", "fold_1", "fold_2", "seed_0", "seed_1"]
+
+
+def test_folds_are_the_model_without_seeds() -> None:
+    found = schedule(warmup={"folds": 2, "seeds": 0})
+    assert found.members(0) == found.folds == found.trained(0) == ["fold_0", "fold_1"]
+
+
+def test_every_round_has_an_ensemble_by_default() -> None:
+    found = schedule(rounds=2)
+    assert found.members(0) == ["seed_0", "seed_1", "seed_2"]
+    for number in (1, 2):
+        assert found.members(number) == ["seed_0", "seed_1"]
+        assert not found.rounds[number].is_cross_fitted
+
+
+def test_single_is_the_first_member() -> None:
+    found = schedule(rounds=1, student={"members": 3})
+    assert [found.single(number) for number in (0, 1)] == ["seed_0", "seed_0"]
+
+
+@pytest.mark.parametrize(
+    ("seed_start", "member", "expected"),
+    [
+        ("fold", "seed_0", "fold_0"),
+        ("fold", "seed_3", "fold_1"),
+        ("fold", "fold_1", None),
+        ("scratch", "seed_0", None),
+    ],
+)
+def test_start_of_seed_is_the_fold_with_the_same_index(
+    seed_start: str, member: str, expected: str | None
+) -> None:
+    config = resolve_config({"warmup": {"folds": 2, "seeds": 4, "seed_start": seed_start}})
+    assert start_of_seed(config.warmup, member) == expected
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"steps": 9}, 4),
+        ({"steps": 1}, 1),
+        ({"steps": 9, "seed_steps": 7}, 7),
+        ({"steps": 9, "seed_start": "scratch"}, 9),
+        ({"steps": 9, "seed_start": "scratch", "seed_steps": 7}, 7),
+    ],
+)
+def test_training_of_a_seed_has_its_own_steps(keys: dict[str, Any], expected: int) -> None:
+    warmup = resolve_config({"warmup": {**keys, "learning_rate": 0.5}}).warmup
+    assert warmup.of_member("seed_0").steps == expected
+    assert warmup.of_member("fold_0").steps == keys["steps"]
+    assert warmup.of_member("seed_0").learning_rate == 0.5
 
 
 def test_of_puts_the_warmup_first() -> None:

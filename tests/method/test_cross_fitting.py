@@ -45,7 +45,12 @@ def sheet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def experiment(sheet: Path, count: int, **student: object) -> Config:
     return Config.model_validate(
-        {"cases": str(sheet), "rounds": 3, "student": {"members": count, **student}}
+        {
+            "cases": str(sheet),
+            "rounds": 3,
+            "warmup": {"seeds": 0},
+            "student": {"members": count, "cross_fit": True, **student},
+        }
     )
 
 
@@ -94,6 +99,17 @@ def test_learned_cases_keeps_the_order_of_the_given_cases(sheet: Path) -> None:
     assert found[0] | found[1] == set(given_cases) and not found[0] & found[1]
     kept = learned_cases(config, 1, "seed_0", given_cases)
     assert kept == [case for case in given_cases if case in kept]
+
+
+def test_all_members_label_each_case_unless_cross_fitting_is_asked_for(sheet: Path) -> None:
+    config = Config.model_validate(
+        {"cases": str(sheet), "rounds": 2, "warmup": {"seeds": 2}, "student": {"members": 3}}
+    )
+    cases = unlabelled(config)
+    assert teachers_by_case(config, 1, cases) == dict.fromkeys(cases, ["seed_0", "seed_1"])
+    assert teachers_by_case(config, 2, cases) == dict.fromkeys(cases, members(config, 1))
+    assert len(members(config, 1)) == 3
+    assert learned_cases(config, 1, "seed_2", cases) == cases
 
 
 @pytest.mark.parametrize(("count", "cross_fit"), [(1, True), (2, False)])

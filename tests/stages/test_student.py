@@ -204,7 +204,7 @@ def test_student_refuses_missing_and_edited_labels(tmp_path: Path, change: str) 
 def test_student_warns_if_a_member_predicts_all_labelled_cases_itself(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config, _ = write_experiment(tmp_path, student={"members": 2})
+    config, _ = write_experiment(tmp_path, student={"members": 2, "cross_fit": True})
     write_labels(config, 1, ["u_0"], rejected=["u_1", "u_2"])
     learned = [other_cases(config, 1, member) for member in ("seed_0", "seed_1")]
     assert sorted(map(len, learned)) == [0, 1]

@@ -64,7 +64,8 @@ def experiment(tmp_path: Path) -> Experiment:
             "shard_size": 2,
             "device": "cpu",
             "labels": {"background": 0, "liver": 1, "tumour": 2},
-            "warmup": {"folds": 2},
+            "warmup": {"folds": 2, "seeds": 0},
+            "student": {"members": 1},
             "teacher": {"scales": [0.75, 1.0], "flip_axes": [0], "amp": "off"},
             "preprocess": {"chunk": 8},
         }
@@ -175,7 +176,11 @@ def test_teacher_uses_the_students_of_the_previous_round(experiment: Experiment)
 
 def test_teacher_uses_students_that_have_not_seen_the_case(experiment: Experiment) -> None:
     config = experiment.config.model_copy(
-        update={"student": experiment.config.student.model_copy(update={"members": 2})}
+        update={
+            "student": experiment.config.student.model_copy(
+                update={"members": 2, "cross_fit": True}
+            )
+        }
     )
     for seed in (0, 1):
         save_weights(experiment.layout.weights(1, f"seed_{seed}"), f"seed_{seed}", seed)

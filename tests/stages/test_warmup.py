@@ -12,7 +12,6 @@ from support.training_files import write_experiment
 from hstf.cli import main
 from hstf.experiment.cases import Split, read_cases
 from hstf.experiment.layout import Layout
-from hstf.experiment.schedule import warmup_members
 from hstf.models.registry import load_network
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_csv, sha256_file
@@ -124,8 +123,30 @@ def test_warmup_is_reproducible_for_each_member(tmp_path: Path) -> None:
         assert main(["warmup", "--config", str(path), "--member", "seed_0"]) == 0
         digests.append(sha256_file(Layout.of(config).weights(0, "seed_0")))
     warmup(config, "seed_1")
-    assert warmup_members(config) == ["fold_0", "fold_1", "seed_0", "seed_1"]
     assert digests[0] == digests[1] != sha256_file(Layout.of(config).weights(0, "seed_1"))
+
+
+def test_warmup_fine_tunes_a_fold_on_all_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {"steps": 4, "folds": 2, "seeds": 2, "seed_start": "fold", "seed_steps": 2}
+    config, _ = write_experiment(tmp_path, warmup=keys)
+    layout = Layout.of(config)
+    starts = []
+    initial_network = member_module.initial_network
+
+    def watched(*arguments):  # type: ignore[no-untyped-def]
+        starts.append(arguments[-1])
+        return initial_network(*arguments)
+
+    monkeypatch.setattr(member_module, "initial_network", watched)
+    for member in ("fold_1", "seed_1"):
+        warmup(config, member)
+    assert starts == [None, layout.weights(0, "fold_1")]
+    fold, seed = (load_network(layout.weights(0, name))[1] for name in ("fold_1", "seed_1"))
+    everyone = {case.case_id for case in read_cases(config).of(Split.LABELLED)}
+    assert set(fold["trained_on"]) < everyone == set(seed["trained_on"])
+    assert (fold["steps"], seed["steps"]) == (4, 2)
 
 
 def test_warmup_without_deep_supervision_keeps_the_coarse_heads(tmp_path: Path) -> None:

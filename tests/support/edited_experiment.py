@@ -28,15 +28,16 @@ CONFIG: dict[str, Any] = {
     "device": "cpu",
     "plan": {"memory_gb": 1, "max_patch_voxels": 4096, "base_channels": 4, "stages": 3},
     "network": {"transformer_layers": 1, "transformer_heads": 2},
-    "warmup": {"folds": 2, "steps": 3, "history_every": 1, "warmup_steps": 1},
+    "warmup": {"folds": 2, "seeds": 0, "steps": 3, "history_every": 1, "warmup_steps": 1},
     "refine": {"select_cases": False, "below_threshold_weight": 0.5},
-    "student": {"steps": 2, "history_every": 1, "warmup_steps": 1},
+    "student": {"members": 1, "steps": 2, "history_every": 1, "warmup_steps": 1},
     "teacher": {"scales": [1.0], "overlap": 0.0},
     "predict": {"overlap": 0.0},
     "evaluate": {"bootstrap": 100},
     "check": {"workers": 1},
     "preprocess": {"workers": 1},
     "track": {"enabled": False},
+    "monitor": {"on_collapse": "continue"},
 }
 NOT_COMPARED = ("records", "keys", "logs", "benchmarks", "state", ".records", "overlays")
 """Folders with machines, times, pictures and what was interrupted, not with results."""

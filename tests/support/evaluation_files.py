@@ -104,7 +104,8 @@ def make_experiment(folder: Path) -> Config:
             "labels": LABELS,
             "rounds": 1,
             "shard_size": 2,
-            "warmup": {"folds": 2},
+            "warmup": {"folds": 2, "seeds": 0},
+            "student": {"members": 1},
             "evaluate": {"bootstrap": 100},
         }
     )

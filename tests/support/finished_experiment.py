@@ -22,6 +22,7 @@ from support.stages import (
     refine,
     student,
     teacher,
+    trained,
     warmup,
 )
 
@@ -40,11 +41,12 @@ SECTIONS: dict[str, Any] = {
     "preprocess": {"workers": 1},
     "plan": {"patch_size": [16, 16, 16], "batch_size": 2, "base_channels": 4, "stages": 2},
     "network": {"transformer_layers": 1, "transformer_heads": 2},
-    "warmup": {"folds": 2, "steps": 2},
-    "student": {"steps": 2, "start": "previous_round"},
+    "warmup": {"folds": 2, "seeds": 1, "steps": 2},
+    "student": {"members": 1, "steps": 2, "start": "previous_round"},
     "refine": {"select_cases": False, "minimum_predicted_dice": 0.0},
     "teacher": {"scales": [1.0]},
     "evaluate": {"bootstrap": 100},
+    "monitor": {"on_collapse": "continue"},
 }
 
 
@@ -61,7 +63,7 @@ def finish_experiment(folder: Path) -> Config:
     plan(config)
     for shard in ("labelled_0", UNLABELLED):
         preprocess(config, shard)
-    for member in members(config, 0):
+    for member in trained(config, 0):
         warmup(config, member)
     out_of_fold(config)
     calibrate(config)

@@ -402,7 +402,7 @@ def fabricated(folder: Path, **changes: Any) -> Fabricated:
         "labels": {"background": 0, "liver": 1, "spleen": 2, "lesion": 3},
         "rounds": 2,
         "lesions": ["lesion"],
-        "warmup": {"folds": 2},
+        "warmup": {"folds": 2, "seeds": 0},
         "evaluate": {"bootstrap": 200},
     }
     return Fabricated(Config.model_validate(values | changes), **sizes)

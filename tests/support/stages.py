@@ -131,5 +131,9 @@ def members(config: Config, number: int) -> list[str]:
     return Schedule.of(config).members(number)
 
 
+def trained(config: Config, number: int) -> list[str]:
+    return Schedule.of(config).trained(number)
+
+
 def export(config: Config) -> Path:
-    return export_stage.export(StageContext.of(config, "export", config.rounds))
+    return export_stage.export(config)[0]

@@ -55,8 +55,8 @@ def write_experiment(
         "labels": {"background": 0, "liver": 1, "lesion": 2, "ignore": 9},
         "network": {"transformer_layers": 1, "transformer_heads": 1, "drop_path": 0.2},
         "rounds": 1,
-        "warmup": {**TRAINING, "folds": 2},
-        "student": TRAINING,
+        "warmup": {**TRAINING, "folds": 2, "seeds": 0, "seed_start": "scratch"},
+        "student": {**TRAINING, "members": 1},
         "teacher": {"scales": [1.0]},
     }
     for key, value in keys.items():

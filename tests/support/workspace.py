@@ -38,16 +38,24 @@ TINY = {
     "network": {"transformer_layers": 1, "transformer_heads": 2},
     "warmup": {
         "folds": 2,
+        "seeds": 0,
         "steps": 8,
         "history_every": 4,
         "learning_rate": 0.01,
         "warmup_steps": 1,
     },
     "refine": {"select_cases": False, "below_threshold_weight": 0.5},
-    "student": {"steps": 6, "history_every": 3, "learning_rate": 0.01, "warmup_steps": 1},
+    "student": {
+        "members": 1,
+        "steps": 6,
+        "history_every": 3,
+        "learning_rate": 0.01,
+        "warmup_steps": 1,
+    },
     "teacher": {"scales": [1.0, 1.25], "overlap": 0.25},
     "predict": {"overlap": 0.25},
     "evaluate": {"bootstrap": 100},
+    "monitor": {"on_collapse": "continue"},
 }
 """An experiment of about a minute.
 
@@ -121,9 +129,12 @@ class Workspace:
                     pass
 
     def configure(self, **sections: object) -> None:
-        """Change keys of ``config.yaml``."""
+        """Change keys of ``config.yaml``; the other keys of the trainings stay."""
         path = self.folder / "config.yaml"
         content = yaml.safe_load(path.read_text()) if path.is_file() else {}
+        for name in ("warmup", "student"):
+            if name in sections:
+                sections[name] = content.get(name, {}) | sections[name]  # type: ignore[operator]
         path.write_text(yaml.safe_dump(content | sections, sort_keys=False))
 
     def decide(self, *rows: str) -> None:

@@ -72,6 +72,7 @@ def files_of_rules(workspace: Workspace) -> dict[str, dict[str, set[str]]]:
 
 def test_jobs_name_the_files_of_the_rules(experiment: Workspace) -> None:
     """The description of the jobs in Python has the same inputs and outputs as the rules."""
+    experiment.configure(warmup={"seeds": 4}, student={"members": 2, "start": "previous_round"})
     rules = files_of_rules(experiment)
     with contextlib.chdir(experiment.folder):
         jobs = jobs_of(experiment)
@@ -85,6 +86,8 @@ def test_jobs_name_the_files_of_the_rules(experiment: Workspace) -> None:
                 files = set(map(str, jobs.outputs(earlier)))
                 assert files & found["inputs"], (job, earlier)
                 named |= files
+            for condition in jobs.conditions(job):
+                named |= set(map(str, jobs.outputs(condition)))
             results = {path for path in found["inputs"] if path.startswith("results/")}
             assert results <= named, (job, results - named)
     assert not rules
@@ -140,6 +143,40 @@ def test_workflow_reruns_after_an_edit_without_metadata(experiment: Workspace) -
     shutil.rmtree(experiment.folder / ".snakemake", ignore_errors=True)
     experiment.configure(warmup={"steps": 12})
     assert experiment.jobs()["warmup_member"] == 3
+
+
+def test_another_seed_trains_no_fold_and_no_other_seed(experiment: Workspace) -> None:
+    experiment.configure(warmup={"seeds": 1, "seed_start": "scratch"})
+    experiment.pretend()
+    experiment.configure(warmup={"seeds": 2})
+    because = reasons(experiment)
+    assert {name for name in because if "warmup" in name} == {"warmup.round_0.seed_1"}
+    assert "out_of_fold" not in because
+    assert "teacher.round_1.unlabelled_0" in because
+
+
+def test_steps_of_seeds_train_no_fold_again(experiment: Workspace) -> None:
+    experiment.configure(warmup={"seeds": 1})
+    experiment.pretend()
+    experiment.configure(warmup={"seed_steps": 3})
+    because = reasons(experiment)
+    assert {name for name in because if "warmup" in name} == {"warmup.round_0.seed_0"}
+    assert "out_of_fold" not in because
+
+
+def test_another_student_trains_only_this_one(experiment: Workspace) -> None:
+    experiment.configure(student={"members": 2}, rounds=1)
+    because = reasons(experiment)
+    assert {name for name in because if "student" in name} == {"student.round_1.seed_1"}
+
+
+def test_another_cross_fitted_student_trains_all_again(experiment: Workspace) -> None:
+    experiment.configure(student={"members": 2, "cross_fit": True}, rounds=1)
+    experiment.pretend()
+    experiment.configure(student={"members": 3})
+    because = reasons(experiment)
+    names = {f"student.round_1.seed_{k}" for k in range(3)}
+    assert {name for name in because if "student" in name} == names
 
 
 def test_workflow_reruns_after_the_output_was_renamed_and_edited(experiment: Workspace) -> None:

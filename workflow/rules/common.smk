@@ -22,7 +22,7 @@ from hstf.experiment.jobs import Job, Jobs
 from hstf.experiment.keys import Keys
 from hstf.experiment.layout import Layout
 from hstf.experiment.overrides import note_decisions, override_messages
-from hstf.experiment.schedule import Schedule
+from hstf.experiment.schedule import Schedule, start_of_seed
 from hstf.runtime.errors import HstfError
 
 
@@ -32,7 +32,7 @@ container: "envs/hstf.sif"
 
 wildcard_constraints:
     round=r"[1-9]\d*",
-    shard=r"(labelled|unlabelled|test)_\d+",
+    shard=r"(labelled|unlabelled|validation|test)_\d+",
     member=r"(fold|seed)_\d+",
 
 
@@ -72,8 +72,9 @@ shell.prefix(f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
 LABELLED = SHEET.shards(Split.LABELLED, CONFIG.shard_size)
 UNLABELLED = SHEET.shards(Split.UNLABELLED, CONFIG.shard_size)
 TEST = SHEET.shards(Split.TEST, CONFIG.shard_size)
-CASES = LABELLED | UNLABELLED | TEST  # of each shard
-TRAINING = [case for case in SHEET.cases if case.split is not Split.TEST]
+VALIDATION = SHEET.shards(Split.VALIDATION, CONFIG.shard_size)
+CASES = LABELLED | UNLABELLED | VALIDATION | TEST  # of each shard
+TRAINING = [case for case in SHEET.cases if case.split.is_training]
 TRACKED = (0, *ROUNDS) if CONFIG.track.enabled else ()
 GPU = 0 if CONFIG.device == "cpu" else 1
 TRAINING_MB = 6000 + int(1000 * CONFIG.plan.memory_gb)
@@ -178,6 +179,46 @@ def previous_weights(w):
     return weights(int(w.round) - 1)
 
 
+def seed_weights(w):
+    """The weights that a network of the warm-up starts from; none if it starts from random weights."""
+    start = start_of_seed(CONFIG.warmup, w.member)
+    return [] if start is None else [LAYOUT.weights(0, start)]
+
+
+def monitor_cases(w):
+    """The preprocessed cases that the monitoring of a round reads."""
+    shards = UNLABELLED if int(w.round) else LABELLED | UNLABELLED
+    return [LAYOUT.preprocessed_table(shard) for shard in shards]
+
+
+def earlier_monitors(w):
+    return [LAYOUT.monitor(number) for number in range(int(w.round))]
+
+
+def teacher_of_round(w):
+    """The teacher's predictions in a round, if it has a teacher."""
+    if int(w.round) not in PSEUDO_LABELLED:
+        return []
+    return [LAYOUT.teacher_table(w.round, shard) for shard in UNLABELLED]
+
+
+def monitored(w):
+    """The monitoring of the teacher, if the run stops after a collapse."""
+    job = Job("teacher_shard", int(w.round), w.shard)
+    return [path for earlier in JOBS.conditions(job) for path in JOBS.outputs(earlier)]
+
+
+def evidence():
+    """The files that decide which round is exported."""
+    files = []
+    for number in (0, *ROUNDS):
+        if JOBS.monitored_cases:
+            files.append(LAYOUT.monitor(number))
+        if VALIDATION:
+            files.append(LAYOUT.validation_summary(number))
+    return files
+
+
 def start_weights(w):
     """The weights that a student starts from; none if it starts from random weights."""
     start = CONFIG.for_round(int(w.round)).student.start
@@ -221,7 +262,7 @@ def scored_pseudo_labels(w):
 
 def results(number):
     """The small files of a round: the history of the training, what it learned from, and its scores."""
-    files = [LAYOUT.history(number, member) for member in SCHEDULE.members(number)]
+    files = [LAYOUT.history(number, member) for member in SCHEDULE.trained(number)]
     if number == 0:
         files.append(LAYOUT.calibration)
     if number in PSEUDO_LABELLED:

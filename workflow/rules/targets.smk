@@ -21,7 +21,7 @@ def targets():
     """The files of each target."""
     files = {
         "preprocess": [LAYOUT.preprocessed_table(shard) for shard in (*LABELLED, *UNLABELLED)],
-        "warmup": weights(0),
+        "warmup": [LAYOUT.weights(0, member) for member in SCHEDULE.trained(0)],
     }
     of_rounds = {}
     for number in (0, *ROUNDS):

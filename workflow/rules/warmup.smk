@@ -1,9 +1,10 @@
-# Round 0: each ensemble member is trained on the labelled cases only. fold_k leaves out fold k.
+# Round 0: networks are trained on the labelled cases only. fold_k leaves out fold k; seed_k sees all cases.
 
 
 rule warmup_member:
     input:
         plan=LAYOUT.plan,
+        start=seed_weights,
         cases=[LAYOUT.preprocessed_table(shard) for shard in LABELLED],
         key=key("warmup_member"),
     output:
@@ -13,7 +14,7 @@ rule warmup_member:
         LOGS / "warmup" / "{member}.log",
     benchmark:
         BENCHMARKS / "warmup" / "{member}.tsv"
-    threads: side_by_side(len(SCHEDULE.members(0)))
+    threads: side_by_side(len(SCHEDULE.trained(0)))
     resources:
         **ranks("warmup"),
         mem_mb=memory(TRAINING_MB * CONFIG.warmup.gpus),

@@ -211,7 +211,7 @@ def compute(
     own = layout.root / "benchmarks"
     files = []
     if number == 0:
-        for member in Schedule.of(config).members(0):
+        for member in Schedule.of(config).trained(0):
             files.append(layout.warmup / "benchmarks" / "warmup" / f"{member}.tsv")
         files.append(own / "calibrate.tsv")
     else:

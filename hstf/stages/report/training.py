@@ -34,7 +34,7 @@ def training_section(results: Results, figures: Figures) -> Section:
 def _panels(results: Results, number: int) -> dict[str, dict[str, Curve]]:
     """Return the curve of each term and member in a round."""
     panels: dict[str, dict[str, Curve]] = {}
-    for member in results.schedule.members(number):
+    for member in results.schedule.trained(number):
         history = results.frame(HISTORY, results.layout.history(number, member))
         for term in history.columns.drop(list(NO_TERMS)):
             curve = _curve(history, term)
