@@ -2,7 +2,6 @@
 
 import os
 import secrets
-import threading
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -44,8 +43,6 @@ class Desk:
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     reviewers: dict[str, str] = field(default_factory=dict)
     """Name of the reviewer by session."""
-    saving: threading.Lock = field(default_factory=threading.Lock)
-    """One decision at a time in this process."""
     _tables: dict[Path, tuple[tuple[int, int], Any]] = field(default_factory=dict)
 
     @cached_property

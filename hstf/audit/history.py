@@ -30,7 +30,7 @@ FOLDER = ".history"
 OTHER_PROGRAM = "other-program"
 """Stands for the reviewer in the name of a label that was not saved here."""
 UNDO = "undo"
-_LOCAL = threading.RLock()
+_LOCAL = threading.Lock()
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,11 @@ from starlette.staticfiles import StaticFiles
 
 from hstf.audit.calls import Refusal, refused
 from hstf.audit.desk import Desk, open_experiment
+from hstf.audit.saving import Saving
 from hstf.audit.security import Guard
 from hstf.runtime.processes import process_pool
 
-MODULES = ("session", "queue", "cases", "layers", "marks")
+MODULES = ("session", "queue", "cases", "layers", "marks", "decisions", "agreement")
 """The modules of this package with ``ROUTES``."""
 
 
@@ -69,4 +70,5 @@ def opened_desk(results: Path, number: int | None, consensus: str, reviewer: str
     ):
         desk = Desk(config, worker, Path(cache), number, consensus, reviewer)
         desk.first_round()
+        Saving.of(desk).complete()
         yield desk

@@ -144,7 +144,7 @@ def _read_lines(layout: Layout, rounds: int, cases: CaseNames, problems: list[st
     except HstfError as error:
         problems.append(str(error).removesuffix("."))
         return []
-    found = _header_problems(header)
+    found = header_problems(header)
     if found:
         problems += [f"{path}: {problem}" for problem in found]
         return []
@@ -175,7 +175,8 @@ def _whole_number(cell: str) -> str:
     return re.sub(r"[.,]0+$", "", cell)
 
 
-def _header_problems(header: Sequence[str]) -> list[str]:
+def header_problems(header: Sequence[str]) -> list[str]:
+    """Describe columns that the header of the table lacks, or has twice."""
     names = Counter(header)
     missing = [name for name in COLUMNS if name not in names]
     if missing:
@@ -184,6 +185,11 @@ def _header_problems(header: Sequence[str]) -> list[str]:
         ]
     twice = [name for name in (*COLUMNS, VERSION) if names[name] > 1]
     return [f"column {name!r} appears {names[name]} times" for name in twice]
+
+
+def is_about(row: Mapping[str, str], number: int, case_id: str) -> bool:
+    """Return whether a row of the table is a decision on a case in a round."""
+    return row["case_id"] == case_id and _whole_number(row["round"]) == str(number)
 
 
 def _row_problems(

@@ -19,14 +19,15 @@ CASE_SHEET = Table(
         Column(
             "label",
             "text",
-            "The label, required for labelled and test cases. Labels of unlabelled cases are read"
-            " by `check` and `evaluate` only.",
+            "The label, required for labelled, validation and test cases. Labels of unlabelled"
+            " cases are read by `check` and `evaluate` only.",
         ),
-        Column("split", "text", "Use of the case (labelled, unlabelled, test)."),
+        Column("split", "text", "Use of the case (labelled, unlabelled, validation, test)."),
         Column(
             "group",
             "text",
-            "The patient; default: the case itself. Test patients have no cases in other splits.",
+            "The patient; default: the case itself. Validation and test patients have no cases in"
+            " other splits.",
         ),
         Column("site", "text", "Where the scan comes from; the report shows scores by site."),
     ],
@@ -299,6 +300,42 @@ DECISIONS = Table(
             "SHA-256 of the pseudo-label that was looked at; if empty, the next run notes it.",
             optional=True,
         ),
+        Column(
+            "result_sha256",
+            "text",
+            "Written by `hstf audit`: SHA-256 of the corrected label.",
+            optional=True,
+        ),
+        Column(
+            "voxels_changed",
+            "text",
+            "Written by `hstf audit`: voxels that differ from the pseudo-label, by their new class,"
+            " `name=number` separated by `;`.",
+            "voxels",
+            optional=True,
+        ),
+        Column(
+            "dice_before",
+            "number",
+            "Written by `hstf audit`: predicted Dice of the pseudo-label.",
+            "Dice",
+            optional=True,
+        ),
+        Column(
+            "dice_after",
+            "number",
+            "Written by `hstf audit`: measured Dice of the pseudo-label with the corrected label as"
+            " its reference, mean over the structures.",
+            "Dice",
+            optional=True,
+        ),
+        Column(
+            "seconds",
+            "number",
+            "Written by `hstf audit`: time from opening the case to the decision.",
+            "s",
+            optional=True,
+        ),
     ],
 )
 
@@ -376,15 +413,25 @@ EVALUATION_CASES = Table(
     ],
 )
 
+VALIDATION_CASES = Table(
+    "validation_cases",
+    "round_<r>/evaluation/validation_cases.csv",
+    "A structure of a validation case.",
+    EVALUATION_CASES.columns,
+)
+
 EVALUATION_MEMBERS = Table(
     "evaluation_members",
     "round_<r>/evaluation/members.csv",
-    "A structure of a test case by one ensemble member.",
+    "A structure of a test case by one ensemble member. The first member is the single network of"
+    " the round.",
     [
         Column("case_id", "text", "The test case."),
         Column("member", "text", "The ensemble member."),
         Column("class", "text", "Class or region."),
         Column("dice", "number", "Dice coefficient of this member.", "Dice"),
+        Column("hd95_mm", "number", "95th percentile of the symmetric surface distance.", "mm"),
+        Column("asd_mm", "number", "Average symmetric surface distance.", "mm"),
     ],
 )
 
@@ -519,6 +566,19 @@ ROUNDS = Table(
         Column(
             "false_positives_of_<structure>", "number", "False lesions.", "per scan", optional=True
         ),
+        Column(
+            "validation_dice",
+            "number",
+            "Mean Dice on the validation cases, by which the exported round is chosen.",
+            "Dice",
+            optional=True,
+        ),
+        Column(
+            "collapse",
+            "text",
+            "What shows that the model of the round has collapsed (`monitor.json`).",
+            optional=True,
+        ),
     ],
 )
 
@@ -545,18 +605,24 @@ COMPARE_TABLE = Table(
     "A method. Means are over the seeds.",
     [
         Column("method", "text", "The method, or `warm-up`."),
+        Column(
+            "model",
+            "text",
+            "What was scored: the ensemble, or one network: the mean of the members' own scores"
+            " (ensemble, one network).",
+        ),
         Column("seeds", "integer", "Number of seeds."),
-        Column("dice", "number", "Mean test Dice of the ensemble.", "Dice"),
+        Column("dice", "number", "Mean test Dice.", "Dice"),
         Column("dice_sd", "number", "Standard deviation over the seeds.", "Dice"),
         Column("hd95_mm", "number", "95th percentile of the surface distance.", "mm"),
         Column("hd95_mm_sd", "number", "Standard deviation over the seeds.", "mm"),
         Column("asd_mm", "number", "Average surface distance.", "mm"),
         Column("asd_mm_sd", "number", "Standard deviation over the seeds.", "mm"),
-        Column("dice_single", "number", "Mean Dice of one network.", "Dice"),
         Column(
             "vs_<reference>",
             "number",
-            "Difference to `supervised` or `noisy_student`, paired by case.",
+            "Difference to `supervised` or `noisy_student` with the same kind of model, paired by"
+            " case.",
             "Dice",
         ),
         Column("vs_<reference>_low", "number", "Lower end of its 95% interval.", "Dice"),
@@ -609,6 +675,7 @@ TABLES = (
     DECISIONS_SEEN,
     EVALUATION,
     EVALUATION_CASES,
+    VALIDATION_CASES,
     EVALUATION_MEMBERS,
     EVALUATION_LESIONS,
     PSEUDO_LABEL_SCORES,

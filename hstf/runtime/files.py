@@ -241,7 +241,7 @@ def _read_cells(path: Path, known: Collection[str]) -> tuple[list[str], list[int
     rows: list[list[str]] = []
     last_line = 0
     text = read_text_of_person(path)
-    delimiter, skipped = _delimiter(text)
+    delimiter, skipped = delimiter_of(text)
     # Strict: otherwise a missing quote could put all following rows into one cell.
     reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
     try:
@@ -264,7 +264,7 @@ def _read_cells(path: Path, known: Collection[str]) -> tuple[list[str], list[int
     return header, lines[1:], rows[1:]
 
 
-def _delimiter(text: str) -> tuple[str, int]:
+def delimiter_of(text: str) -> tuple[str, int]:
     """Return what separates cells, and the number of lines before the header to skip.
 
     Excel writes ``sep=;`` into the first line to name the separator.
