@@ -78,7 +78,7 @@ STAGES: dict[str, Dependencies] = {
     ),
     "student": Dependencies(6, ("student", "network", "modalities", "labels", "regions", "seed")),
     "evaluate": Dependencies(
-        6,
+        7,
         ("evaluate", "lesions", "predict", "preprocess", "modalities", "labels", "regions", "seed"),
         # The rule of the scales has compare.scales among its own parameters.
         free_keys=("check.affine_tolerance_mm", "compare"),

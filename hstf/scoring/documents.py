@@ -16,6 +16,10 @@ StructureScores = dict[str, float | str | None]
 ``empty``."""
 
 
+MEMBER_METRICS = ("dice", "hd95_mm", "asd_mm")
+"""Metrics of single ensemble members."""
+
+
 class CaseScores(Document):
     """``scores/<case>.json``: the scores of one test case."""
 
@@ -29,8 +33,8 @@ class CaseScores(Document):
     """Metrics of each structure."""
     lesions: dict[str, CaseLesions]
     """Lesions of each structure that consists of lesions; empty if the reference is sparse."""
-    members: dict[str, dict[str, float | None]]
-    """Dice of each structure by each ensemble member."""
+    members: dict[str, dict[str, StructureScores]]
+    """:data:`MEMBER_METRICS` of each structure by each ensemble member."""
 
     def values(self, metric: str) -> list[float | None]:
         """Return the values of a metric for all structures."""

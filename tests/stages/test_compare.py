@@ -100,9 +100,17 @@ def finished_cells(tmp_path: Path) -> Config:
 
 
 def rows_of(config: Config) -> dict[str, dict[str, Any]]:
-    """Read ``table.csv`` by method."""
+    """Read the first row of each method of ``table.csv``: its ensemble, if it has one."""
+    found: dict[str, dict[str, Any]] = {}
+    for (method, _), row in models_of(config).items():
+        found.setdefault(method, row)
+    return found
+
+
+def models_of(config: Config) -> dict[tuple[str, str], dict[str, Any]]:
+    """Read ``table.csv`` by method and model."""
     path = Layout.of(config).compare / "table.csv"
-    return {row["method"]: row for row in COMPARE_TABLE.records(path)}
+    return {(row["method"], row["model"]): row for row in COMPARE_TABLE.records(path)}
 
 
 @pytest.fixture
@@ -173,7 +181,7 @@ def test_compare_writes_page_tables_and_figures(finished_cells: Config) -> None:
     assert "self-training report" not in page
     assert not re.search(r"(src|href)=.https?:|@import", page), "the page needs no other file"
     assert "0.800 ± 0.014" in page
-    assert "| hstf | 2 | 0.800 ± 0.014 |" in (folder / "table.md").read_text()
+    assert "| hstf | one network | 2 | 0.800 ± 0.014 |" in (folder / "table.md").read_text()
     assert len(COMPARE_CELLS.records(folder / "cells.csv")) == 3 * 2 * 2
 
 
@@ -246,14 +254,21 @@ def test_compare_measures_the_gap_between_single_networks(finished_cells: Config
     for member, dice in (("fold_0", 0.48), ("fold_1", 0.52)):
         for k in range(CASES):
             key = {"case_id": f"case_{k:03d}", "member": member}
-            rows += [{**key, "class": name, "dice": dice} for name in CLASSES]
+            scores = {"dice": dice, "hd95_mm": 10 * dice, "asd_mm": 2.0}
+            rows += [{**key, "class": name, **scores} for name in CLASSES]
     for cell in cells_of(finished_cells):
         EVALUATION_MEMBERS.write(Layout.of(cell.config).evaluation_members(0), rows)
     compare(finished_cells)
     table = rows_of(finished_cells)
-    assert table["warm-up"]["dice"] == pytest.approx(0.6, abs=1e-5)
-    assert table["warm-up"]["dice_single"] == pytest.approx(0.5, abs=1e-5)
-    assert table["hstf"]["dice_single"] == pytest.approx(DICE["hstf"], abs=1e-5)
+    models = models_of(finished_cells)
+    assert models["warm-up", "ensemble"]["dice"] == pytest.approx(0.6, abs=1e-5)
+    single = models["warm-up", "one network"]
+    assert (single["dice"], single["hd95_mm"]) == pytest.approx((0.5, 5.0), abs=1e-5)
+    # One network is compared with one network: here, that of `supervised` has no ensemble.
+    change = models["warm-up", "ensemble"]["vs_supervised"] - single["vs_supervised"]
+    assert change == pytest.approx(0.1, abs=1e-5)
+    assert ("hstf", "ensemble") not in models, "the members of hstf were not scored"
+    assert table["hstf"]["dice"] == pytest.approx(DICE["hstf"], abs=1e-5)
     expected = (0.8 - 0.5) / (0.9 - 0.5)
     assert table["hstf"]["gap_fraction"] == pytest.approx(expected, abs=1e-4)
 

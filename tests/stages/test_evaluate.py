@@ -88,7 +88,8 @@ def test_evaluate_shard_writes_scores_and_predictions(
     assert scores.classes["tumour"]["dice"] == 0
     # Two voxels of 2 mm.
     assert scores.classes["tumour"]["hd95_mm"] == pytest.approx(4)
-    assert scores.members["fold_0"] == {"liver": 1, "tumour": 1}
+    perfect = {"dice": 1, "hd95_mm": 0, "asd_mm": 0}
+    assert scores.members["fold_0"] == {"liver": perfect, "tumour": perfect}
     row = EVALUATION.records(layout.evaluation_table(0, "test_0"))[0]
     assert row["dice"] == pytest.approx(scores.classes["liver"]["dice"] / 2, rel=1e-5)
     assert row["files"] == ["scores/a.json", "predictions/a.nii.gz"]
@@ -260,7 +261,9 @@ def test_evaluate_shard_scores_only_the_overlap_with_scribbles(
 
 
 def test_evaluate_shard_refuses_other_cases(config: Config) -> None:
-    with pytest.raises(HstfError, match=r"unlabelled_0: evaluate predicts only test cases"):
+    with pytest.raises(
+        HstfError, match=r"unlabelled_0: evaluate predicts only test and validation"
+    ):
         evaluate_shard(config, 0, "unlabelled_0")
 
 

@@ -8,11 +8,15 @@ from hstf.experiment.context import StageContext
 from hstf.stages.compare.scores import CellScores
 from hstf.stages.compare.table import UPPER_BOUND, WARMUP, Entry
 
+MODELS = (
+    "The ensemble averages the members of the last round. 'one network' is the mean of the members'"
+    " own scores. The network that `hstf export --member` exports is the first member unless you"
+    " choose; no score selects a member."
+)
 GAP = (
     "Gap closed (%): fraction of the difference in Dice between one network of the warm-up and one"
     " network of 'full', which learns from the labels of all cases. From supervised: the same,"
-    " starting from one network of 'supervised', which trains for as many steps. The warm-up itself"
-    " is the ensemble of its members."
+    " starting from one network of 'supervised', which trains for as many steps."
 )
 TESTS = (
     "Differences of Dice are paired by case after averaging the seeds. The 95% intervals are"
@@ -37,7 +41,7 @@ def headline(rows: Sequence[Mapping[str, Any]]) -> str:
     if not scored:
         return "No method is done yet."
     best = max(scored, key=lambda row: row["dice"])
-    return f"Best: {best['method']}, Dice {best['dice']:.3f}."
+    return f"Best: {best['method']} ({best['model']}), Dice {best['dice']:.3f}."
 
 
 def notes(
@@ -52,7 +56,7 @@ def notes(
         cells: all cells of the comparison.
         entries: the rows of the table.
     """
-    lines = [_basis(context, entries), TESTS, GAP, HOURS]
+    lines = [_basis(context, entries), MODELS, TESTS, GAP, HOURS]
     methods = context.config.compare.methods if context.config.compare else ()
     online = [name for name in methods if METHODS[name].is_online]
     if online:

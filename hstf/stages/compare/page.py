@@ -28,12 +28,11 @@ Row = Mapping[str, Any]
 
 
 def main_table(rows: Sequence[Row]) -> Table:
-    """Return the table with a row for each method."""
+    """Return the table with the rows of each method."""
     tested = set().union(*rows)
     references = [name for name in REFERENCES if f"vs_{name}" in tested]
-    titles = ["method", "seeds"]
+    titles = ["method", "model", "seeds"]
     titles += [TITLES[metric] for metric in METRICS]
-    titles.append("Dice of one network")
     for name in references:
         titles += [f"Dice vs {name} (95% CI)", "p"]
     titles += ["gap closed (%)", "gap closed from supervised (%)", "CPU hours", "hours"]
@@ -49,9 +48,8 @@ def _main_cells(
     row: Row,
     references: Sequence[str],
 ) -> list[Cell]:
-    cells = [Cell(row["method"]), number_cell(row["seeds"], 0)]
+    cells = [Cell(row["method"]), Cell(row["model"]), number_cell(row["seeds"], 0)]
     cells += [_mean_cell(row, metric) for metric in METRICS]
-    cells.append(number_cell(row["dice_single"], DIGITS["dice"]))
     for name in references:
         cells += _change_cells(row, f"vs_{name}")
     cells += [
@@ -98,12 +96,12 @@ def structure_table(
         structures: names of the structures.
         kind: what they are called: ``class`` or ``region``.
     """
-    titles = ["method"]
+    titles = ["method", "model"]
     for metric in METRICS:
         titles += [f"{TITLES[metric]} {name}" for name in structures]
     table_cells = []
     for row in rows:
-        cells = [Cell(row["method"])]
+        cells = [Cell(row["method"]), Cell(row["model"])]
         for metric in METRICS:
             cells += [_mean_cell(row, metric, f"_of_{name}") for name in structures]
         table_cells.append(cells)

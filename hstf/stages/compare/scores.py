@@ -1,11 +1,10 @@
 """What the cells of a comparison have written: scores of the test cases and computing time."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import nan
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -50,13 +49,13 @@ class RoundScores:
     by_structure: dict[str, np.ndarray]
     """``(N, S)`` of each metric, NaN if a case has no score of a structure."""
     compute: Compute
-    member_dice: tuple[float, ...] = ()
-    """Mean Dice of each ensemble member."""
+    single: "RoundScores | None" = None
+    """Scores of one network: the mean of the members' own scores. None if there is one member."""
 
     @property
     def single_dice(self) -> float:
-        """Mean Dice of one network: the mean of the members' own Dice."""
-        return fmean(self.member_dice) if self.member_dice else self.mean("dice")
+        """Mean Dice of one network."""
+        return self.mean("dice") if self.single is None else self.single.mean("dice")
 
     @cached_property
     def balanced(self) -> dict[str, np.ndarray]:
@@ -134,24 +133,35 @@ def read_round(
             case_ids,
             structures,
         )
-    return RoundScores(
+    scores = RoundScores(
         case_ids=case_ids,
         groups=tuple(patients.values()),
         by_structure=by_structure,
         compute=compute(config, number),
-        member_dice=read_members(layout.evaluation_members(number), structures),
     )
+    of_members = read_members(layout.evaluation_members(number), case_ids, structures)
+    if not of_members:
+        return scores
+    return replace(scores, single=replace(scores, by_structure=of_members))
 
 
 def read_members(
     path: Path,
+    case_ids: Sequence[str],
     structures: Sequence[str],
-) -> tuple[float, ...]:
-    """Read the mean Dice of each ensemble member; empty if the table does not exist."""
+) -> dict[str, np.ndarray]:
+    """Read the scores of one network ``(N, S)`` by metric: means over the ensemble members.
+
+    Returns:
+        Nothing if the table does not exist or has one member.
+    """
     if not path.is_file():
-        return ()
+        return {}
     frame = EVALUATION_MEMBERS.read(path)
-    return tuple(_mean_dice_by(frame, "member", structures).values())
+    if frame["member"].nunique() < 2:
+        return {}
+    means = frame.groupby(["case_id", "class"], as_index=False)[list(METRICS)].mean()
+    return {metric: _scores(means, metric, case_ids, structures) for metric in METRICS}
 
 
 def read_scales(

@@ -1,6 +1,6 @@
 """The table of a comparison: means over seeds, paired tests, fraction of the gap, time."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
@@ -17,6 +17,8 @@ REFERENCES = (SUPERVISED, "noisy_student")
 UPPER_BOUND = "full"
 """The method that learns from the labels of all cases."""
 WARMUP = "warm-up"
+ENSEMBLE = "ensemble"
+ONE_NETWORK = "one network"
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,19 @@ class Entry:
     by_seed: Mapping[int, RoundScores]
     compute: Compute
     """Seconds of a seed including its warm-up, mean over the seeds."""
+    is_single: bool = False
+    """Whether the scores are those of one network of an ensemble."""
+
+    @property
+    def model(self) -> str:
+        """What was scored: an ensemble or one network."""
+        has_members = any(scores.single is not None for scores in self.seeds)
+        return ENSEMBLE if has_members and not self.is_single else ONE_NETWORK
+
+    def single(self) -> "Entry":
+        """Return the entry with the scores of one network."""
+        by_seed = {seed: scores.single or scores for seed, scores in self.by_seed.items()}
+        return replace(self, by_seed=by_seed, is_single=True)
 
     @property
     def seeds(self) -> tuple[RoundScores, ...]:
@@ -99,9 +114,10 @@ def table(
     resamples: int = 2000,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Return a row for each entry, with the columns of :func:`columns`.
+    """Return rows with the columns of :func:`columns`: for each entry its ensemble and one network.
 
-    Two entries are compared on the seeds that both have.
+    An ensemble is compared with an ensemble, and one network with one network, on the seeds that
+    both have.
 
     Args:
         found: the entries.
@@ -109,15 +125,18 @@ def table(
         resamples: number of draws of patients for the intervals.
         seed: seed of the draws.
     """
-    by_name = {entry.name: entry for entry in found}
+    ensembles = {entry.name: entry for entry in found}
+    singles = {entry.name: entry.single() for entry in found}
     rows = []
-    for entry in found:
-        row: dict[str, Any] = {"method": entry.name, "seeds": len(entry.seeds)}
+    for entry in _with_single_networks(found):
+        by_name = singles if entry.is_single else ensembles
+        row: dict[str, Any] = {"method": entry.name, "model": entry.model}
+        row["seeds"] = len(entry.seeds)
         row |= _means_over_seeds(entry, structures)
-        row["dice_single"] = entry.single_dice
         for name in REFERENCES:
             reference = by_name.get(name)
-            if reference is None or reference is entry or not common_seeds(entry, reference):
+            is_other = reference is not None and reference.name != entry.name
+            if reference is None or not is_other or not common_seeds(entry, reference):
                 continue
             row |= _change(
                 f"vs_{name}",
@@ -138,12 +157,19 @@ def table(
     return rows
 
 
+def _with_single_networks(found: Sequence[Entry]) -> Iterator[Entry]:
+    """Yield each entry and, if it has several members, one network of it."""
+    for entry in found:
+        yield entry
+        if entry.model == ENSEMBLE:
+            yield entry.single()
+
+
 def columns(structures: Sequence[str]) -> list[str]:
     """Return the columns of ``table.csv``, see :data:`hstf.experiment.tables.COMPARE_TABLE`."""
-    names = ["method", "seeds"]
+    names = ["method", "model", "seeds"]
     for metric in METRICS:
         names += [metric, f"{metric}_sd"]
-    names.append("dice_single")
     for reference in REFERENCES:
         change = f"vs_{reference}"
         names += [change, f"{change}_low", f"{change}_high", f"{change}_p"]

@@ -1,4 +1,4 @@
-"""Predict the test cases of a shard and score them against their labels.
+"""Predict the test or validation cases of a shard and score them against their labels.
 
 The prediction is the one of ``hstf predict``, so that the scores hold for an exported model.
 """
@@ -29,9 +29,9 @@ from hstf.runtime.files import sha256_json
 from hstf.runtime.shards import CaseWork, run_shard
 from hstf.runtime.stamps import sha256_once
 from hstf.scoring.averages import finite_or_none, mean
-from hstf.scoring.documents import CaseScores
+from hstf.scoring.documents import MEMBER_METRICS, CaseScores
 from hstf.scoring.lesion_detection import CaseLesions, find_lesions
-from hstf.scoring.metrics import EMPTY_DICE, score, structure_dice
+from hstf.scoring.metrics import score
 from hstf.stages.evaluate.references import lesion_structures, read_reference, scored_files
 
 COLUMNS = ("dice", "hd95_mm", "asd_mm")
@@ -42,7 +42,7 @@ def evaluate_shard(
     context: StageContext,
     shard: str,
 ) -> int:
-    """Predict and score the test cases of a shard with the model of the round.
+    """Predict and score the test or validation cases of a shard with the model of the round.
 
     Returns:
         The number of cases that were computed; the others were up to date.
@@ -52,9 +52,10 @@ def evaluate_shard(
             those that were checked.
     """
     cases = context.shard(shard)
-    if any(case.split is not Split.TEST for case in cases):
+    if any(case.split not in (Split.TEST, Split.VALIDATION) for case in cases):
         raise HstfError(
-            f"--shard {shard}: evaluate predicts only test cases. Use a shard test_<k>."
+            f"--shard {shard}: evaluate predicts only test and validation cases. Use a shard"
+            " test_<k> or validation_<k>."
         )
     model_digests = _model_digests(context)
     model = RoundModel(context)
@@ -248,13 +249,10 @@ def score_case(
     )
     members = {}
     for member, label in prediction.members.items():
-        dices = structure_dice(
-            label,
-            reference,
-            structures,
-            EMPTY_DICE[empty],
-        )
-        members[member] = _without_nan(dict(zip(structures, dices, strict=True)))
+        own = scores
+        if label is not prediction.label:
+            own = score(label, reference, steps_of(image.affine), structures, empty)
+        members[member] = {name: _member_scores(values) for name, values in own.items()}
     lesions = {}
     if not is_sparse(reference):
         for name in lesion_structures(config):
@@ -290,6 +288,10 @@ def _find_lesions(
         config.evaluate.detection,
         prediction.probabilities.get(name),
     )
+
+
+def _member_scores(values: Mapping[str, Any]) -> dict[str, Any]:
+    return _without_nan({metric: values[metric] for metric in MEMBER_METRICS})
 
 
 def _without_nan(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,9 @@ from hstf.experiment.tables import (
     EVALUATION_CASES,
     EVALUATION_LESIONS,
     EVALUATION_MEMBERS,
+    VALIDATION_CASES,
 )
+from hstf.runtime.errors import HstfError
 from hstf.runtime.shards import read_shard
 from hstf.scoring.absent_classes import absence_warnings, presence
 from hstf.scoring.averages import Score, Statistics, class_balanced, describe, mean
@@ -23,6 +25,7 @@ from hstf.scoring.documents import (
     EmptyCounts,
     EvaluationSummary,
     MemberSummary,
+    PseudoLabelSummary,
     StructureScores,
     StructureSummary,
 )
@@ -42,20 +45,49 @@ def summarise_round(context: StageContext) -> EvaluationSummary:
         HstfError: if the table of a shard is missing or has other cases than the case sheet, or if
             files have changed since they were written.
     """
-    config = context.config
     layout = context.layout
     number = context.round
-    scores = _read_scores(context)
+    scores = _read_scores(context, Split.TEST)
     EVALUATION_CASES.write(layout.evaluation_cases(number), _case_rows(scores))
     EVALUATION_MEMBERS.write(layout.evaluation_members(number), _member_rows(scores))
     EVALUATION_LESIONS.write(layout.evaluation_lesions(number), _lesion_rows(scores))
+    summary = _summary(context, scores, score_pseudo_labels(context))
+    summary.save(layout.evaluation_summary(number))
+    return summary
+
+
+def summarise_validation(context: StageContext) -> EvaluationSummary:
+    """Write ``validation_cases.csv`` and ``validation.json`` of a round.
+
+    Raises:
+        HstfError: if there are no validation cases, if the table of a shard is missing or has other
+            cases than the case sheet, or if files have changed since they were written.
+    """
+    layout = context.layout
+    scores = _read_scores(context, Split.VALIDATION)
+    if not scores:
+        raise HstfError("--validation: the case sheet has no validation cases (split: validation).")
+    VALIDATION_CASES.write(layout.validation_table(context.round), _case_rows(scores))
+    summary = _summary(context, scores, None)
+    summary.save(layout.validation_summary(context.round))
+    return summary
+
+
+def _summary(
+    context: StageContext,
+    scores: Sequence[CaseScores],
+    pseudo_labels: PseudoLabelSummary | None,
+) -> EvaluationSummary:
+    """Summarise the scores of test or validation cases."""
+    config = context.config
+    number = context.round
     classes = {}
     for name in config.structures:
         classes[name] = _summarise_structure([case.classes[name] for case in scores])
     warnings = []
     if scores:
         warnings = absence_warnings({name: found.presence for name, found in classes.items()})
-    summary = EvaluationSummary(
+    return EvaluationSummary(
         round=number,
         model="student" if number else "warm-up",
         cases=len(scores),
@@ -66,17 +98,15 @@ def summarise_round(context: StageContext) -> EvaluationSummary:
         lesions=_summarise_lesions(config, scores),
         warnings=warnings,
         members=_summarise_members(scores, context.schedule.members(number)),
-        pseudo_labels=score_pseudo_labels(context),
+        pseudo_labels=pseudo_labels,
     )
-    summary.save(layout.evaluation_summary(number))
-    return summary
 
 
-def _read_scores(context: StageContext) -> list[CaseScores]:
-    """Read the scores of all test cases, in the order of the case sheet."""
+def _read_scores(context: StageContext, split: Split) -> list[CaseScores]:
+    """Read the scores of all cases of a split, in the order of the case sheet."""
     layout = context.layout
     scores = []
-    for shard, cases in context.shards(Split.TEST).items():
+    for shard, cases in context.shards(split).items():
         # Raises if cases or files are missing, or if files have changed.
         table = layout.evaluation_table(context.round, shard)
         read_shard(EVALUATION, table, names_of(cases))
@@ -95,9 +125,9 @@ def _case_rows(scores: Sequence[CaseScores]) -> Iterator[dict[str, Any]]:
 
 def _member_rows(scores: Sequence[CaseScores]) -> Iterator[dict[str, Any]]:
     for case in scores:
-        for member, dices in case.members.items():
-            for name, dice in dices.items():
-                yield {"case_id": case.case_id, "member": member, "class": name, "dice": dice}
+        for member, scores_of_member in case.members.items():
+            for name, metrics in scores_of_member.items():
+                yield {"case_id": case.case_id, "member": member, "class": name} | metrics
 
 
 def _lesion_rows(scores: Sequence[CaseScores]) -> Iterator[dict[str, Any]]:
@@ -197,12 +227,16 @@ def _summarise_lesions(
     return summaries
 
 
+def _member_dice(case: CaseScores, member: str) -> list[Any]:
+    return [metrics["dice"] for metrics in case.members[member].values()]
+
+
 def _summarise_members(
     scores: Sequence[CaseScores],
     names: Sequence[str],
 ) -> MemberSummary:
     each: dict[str, Score] = {}
     for name in names:
-        rows = [list(case.members[name].values()) for case in scores]
+        rows = [_member_dice(case, name) for case in scores]
         each[name] = mean(class_balanced(np.array(rows, dtype=float)))
     return MemberSummary(mean=mean(each.values()), each=each)
