@@ -42,8 +42,9 @@ def warn_of_unchecked(layout: Layout, digests: Mapping[Path, str]) -> None:
     """
     for problem in unchecked(layout, digests):
         print(
-            f"hstf evaluate: warning: {problem}. It is scored as it is now. To check it, run"
-            " 'snakemake --forcerun check', or restore the file if you did not change it.",
+            f"hstf evaluate: warning: {problem}. It is scored as it is now. To check it,"
+            " run 'snakemake --cores 8 --forcerun check', or restore the file if you did not change"
+            " it.",
             file=sys.stderr,
             flush=True,
         )

@@ -53,6 +53,9 @@ class LastRun(Document):
     started: str
     """Local time."""
     is_cluster: bool
+    arguments: tuple[str, ...] = ()
+    """The options with which the same command starts again in ``folder``, see
+    :mod:`hstf.experiment.run_arguments`."""
     jobs: tuple[RunJob, ...]
     estimate: RunEstimate | None = None
 
@@ -89,6 +92,6 @@ def _file_of(job_name: str) -> str:
     stage = stage_of(job_name)
     if stage == "warmup":  # the warm-up is round 0
         words = words[1:]
-    if rule == "evaluate_scales":
-        words.append("scales")
+    if rule in ("evaluate_scales", "evaluate_validation"):
+        words.append(rule.removeprefix("evaluate_"))
     return f"{stage}/{'_'.join(words)}" if words else stage

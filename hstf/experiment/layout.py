@@ -106,6 +106,10 @@ class Layout:
         """
         return self.root / "round_0" / "calibration.json"
 
+    def monitor(self, number: int) -> Path:
+        """Return the label-free evidence about the model of a round."""
+        return self.root / f"round_{number}" / "monitor.json"
+
     def teacher(self, number: int) -> Path:
         """Return the folder of the predictions of the unlabelled cases."""
         return self.round(number) / "teacher"
@@ -182,6 +186,14 @@ class Layout:
         """Return means and intervals over the test cases."""
         return self.evaluation(number) / "summary.json"
 
+    def validation_table(self, number: int) -> Path:
+        """Return the table of all metrics by validation case and structure."""
+        return self.evaluation(number) / "validation_cases.csv"
+
+    def validation_summary(self, number: int) -> Path:
+        """Return means and intervals over the validation cases, by which a round is chosen."""
+        return self.evaluation(number) / "validation.json"
+
     def evaluation_scales(self, number: int) -> Path:
         """Return the table of the Dice at other input scales."""
         return self.evaluation(number) / "scales.csv"
@@ -199,6 +211,16 @@ class Layout:
     def report(self) -> Path:
         """The HTML report."""
         return self.root / "report" / "report.html"
+
+    @property
+    def itksnap_labels(self) -> Path:
+        """Names and colours of the classes, as ITK-SNAP reads them."""
+        return self.report.with_name("labels.txt")
+
+    @property
+    def slicer_colours(self) -> Path:
+        """Names and colours of the classes, as 3D Slicer reads them."""
+        return self.report.with_name("colours.ctbl")
 
     @property
     def provenance(self) -> Path:

@@ -40,6 +40,21 @@ Neighbours differ in hue also as thin outlines: blue is not followed by teal."""
 LOW_WEIGHT_COLOUR = np.array((255, 60, 30), np.float32)
 
 
+def class_colour(index: int) -> tuple[int, int, int]:
+    """Return the RGB colour of a class (0 to 255).
+
+    Args:
+        index: index of the class; 0 is the background.
+
+    Example:
+        >>> class_colour(1) == class_colour(10)
+        True
+    """
+    repeated = (index - 1) % (len(COLOURS) - 1) + 1 if index else 0
+    red, green, blue = COLOURS[repeated].astype(int).tolist()
+    return red, green, blue
+
+
 class Sliceable(Protocol):
     """An array from which slices can be read."""
 

@@ -3,6 +3,8 @@
 import base64
 import io
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,9 @@ from PIL import Image
 from support.report_files import CLASSES, Fabricated, Page, class_summary, fabricated, page_of
 
 from hstf.cli import main
+from hstf.experiment.case_names import CaseNames
+from hstf.experiment.decisions import read_decisions
+from hstf.experiment.last_run import RUN_FILE, LastRun
 from hstf.experiment.tables import EVALUATION_CASES, LABELS, REFINE, ROUNDS
 from hstf.imaging.overlays import overlay_path
 from hstf.method.plr.calibration import Calibration
@@ -18,8 +23,9 @@ from hstf.runtime.files import write_csv, write_text
 from hstf.scoring.documents import EvaluationSummary
 from hstf.stages.report.figures import INK, Figures, as_svg, dice_by_round
 from hstf.stages.report.gallery import gallery_section, picture_address
-from hstf.stages.report.headline import headline
+from hstf.stages.report.headline import headline, look_first
 from hstf.stages.report.lesions import lesions_section
+from hstf.stages.report.next_steps import next_steps_section
 from hstf.stages.report.overrides import overrides_section
 from hstf.stages.report.page import (
     MAXIMUM_ROWS,
@@ -32,9 +38,11 @@ from hstf.stages.report.page import (
     p_text,
 )
 from hstf.stages.report.pseudo_labels import pseudo_labels_section
+from hstf.stages.report.review import DecisionRows
 from hstf.stages.report.rounds import rounds_section
-from hstf.stages.report.stage import report
+from hstf.stages.report.stage import anchors, report
 from hstf.stages.report.tables import Column, for_structures, make_table
+from hstf.stages.report.test_cases import test_cases_section as cases_section
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +70,8 @@ def test_report_needs_no_other_file(complete: tuple[Fabricated, Page]) -> None:
     experiment, page = complete
     html = experiment.layout.report.read_text(encoding="utf-8")
     assert all(str(image["src"]).startswith("data:image/jpeg;base64,") for image in page.all("img"))
-    assert all(str(link["href"]).startswith("#") for link in page.all("a"))
+    # Links to the volumes are of no use elsewhere, but the page does not need them.
+    assert all(re.match(r"#|\.\./|[\w%./-]+$", str(link["href"])) for link in page.all("a"))
     assert not page.all("link") and not page.all("iframe")
     assert not re.findall(r"@import|url\((?!#)|src=\"(?!data:)", html)
     assert len(html) < 15e6
@@ -76,7 +85,8 @@ def test_report_is_accessible(complete: tuple[Fabricated, Page]) -> None:
     assert all(cell["scope"] in ("row", "col") for cell in page.all("th"))
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
-    assert {str(link["href"])[1:] for link in page.all("a")} <= set(ids)
+    inside = [str(link["href"])[1:] for link in page.all("a") if str(link["href"])[0] == "#"]
+    assert inside and set(inside) <= set(ids)
 
 
 def test_headline_states_dice_interval_and_p(complete: tuple[Fabricated, Page]) -> None:
@@ -272,22 +282,180 @@ def test_gallery_section_is_limited_and_least_certain_first(
     overlay_path(
         experiment.layout.pseudo_labels(1), least := least_certain_ids(experiment)[0]
     ).write_bytes(b"torn")
+    gallery = gallery_of(experiment)
+    shown = [case.case_id for case in gallery.cases]
+    assert shown == least_certain_ids(experiment)[1:4], f"{least} is torn"
+    size = len(gallery.cases[0].pictures[0].source)
+    monkeypatch.setattr("hstf.stages.report.gallery.GALLERY_BYTES", size + 1)
+    # The case that reaches the bound is the last.
+    assert len(gallery_of(experiment).cases) == 2
+
+
+def gallery_of(experiment: Fabricated) -> Gallery:
     gallery = gallery_section(experiment.results).blocks[0]
     assert isinstance(gallery, Gallery)
-    assert [picture.case_id for picture in gallery.pictures] == least_certain_ids(experiment)[
-        1:4
-    ], f"{least} is torn"
-    monkeypatch.setattr(
-        "hstf.stages.report.gallery.GALLERY_BYTES", len(gallery.pictures[0].source) + 1
+    return gallery
+
+
+def test_gallery_shows_rounds_side_by_side_the_last_first(tmp_path: Path) -> None:
+    experiment = fabricated(tmp_path, rounds=2)
+    experiment.write_start()
+    for number, maximum in ((1, 1), (2, 2)):
+        experiment.write_pseudo_labels(number)
+        experiment.write_overlays(number, maximum)
+    rounds = {
+        case.case_id: [picture.number for picture in case.pictures]
+        for case in gallery_of(experiment).cases
+    }
+    first, second = least_certain_ids(experiment)[:2]
+    assert rounds == {first: [2, 1], second: [2]}
+
+
+def test_review_has_the_command_the_file_and_the_row_of_a_case(tmp_path: Path) -> None:
+    experiment = fabricated(tmp_path, rounds=1)
+    experiment.write_all()
+    layout = experiment.layout
+    case = gallery_of(experiment).cases[0]
+    name = case.case_id
+    review = case.review
+    label = layout.pseudo_label(1, name)
+    assert review.command == (
+        f"mkdir -p {tmp_path}/overrides/round_1 && itksnap -g {tmp_path}/{name}.nii.gz"
+        f" -s {label} -l {layout.itksnap_labels}"
     )
-    gallery = gallery_section(experiment.results).blocks[0]
-    assert (
-        isinstance(gallery, Gallery) and len(gallery.pictures) == 2
-    )  # the one that reaches the bound is the last
+    assert review.save_as == str(layout.override(1, name))
+    targets = [link.address for link in review.links]
+    expected = [f"../../../{name}.nii.gz", f"../round_1/pseudo_labels/{name}.nii.gz"]
+    assert targets[:2] == expected and targets[2].endswith(f"{name}.weight.nii.gz")
+    header, row = review.row.splitlines()
+    assert header == "round,case_id,action,reviewer,date,reason,sha256"
+    assert row.startswith(f"1,{name},accept,<your name>,")
+
+
+@pytest.mark.parametrize(
+    ("table", "row"),
+    [
+        (
+            "Round;Case_id;Action;Reviewer;Date;Reason;Ward\n",
+            "2;a;reject;<your name>;DATE;<reason>;",
+        ),
+        (
+            "round\tcase_id\taction\treviewer\tdate\tsha256\treason\n",
+            "2\ta\treject\t<your name>\tDATE\tabc\t<reason>",
+        ),
+    ],
+)
+def test_decision_rows_have_the_columns_and_the_separator_of_the_table(
+    tmp_path: Path, table: str, row: str
+) -> None:
+    experiment = fabricated(tmp_path, rounds=2)
+    write_text(experiment.layout.decisions, table)
+    written = DecisionRows(experiment.layout).lines(2, "a", "reject", "abc")
+    assert re.sub(r"\d{4}-\d\d-\d\d", "DATE", written) == row
+
+
+def test_decision_rows_are_read_again(tmp_path: Path) -> None:
+    experiment = fabricated(tmp_path, rounds=2)
+    path = experiment.layout.decisions
+    version = "a" * 64
+    write_text(path, DecisionRows(experiment.layout).lines(1, "case_a", "accept", version) + "\n")
+    more = DecisionRows(experiment.layout).lines(2, "case_a", "reject", version) + "\n"
+    write_text(path, path.read_text(encoding="utf-8") + more)
+    problems: list[str] = []
+    decisions = read_decisions(experiment.layout, 2, CaseNames(["case_a"]), problems)
+    assert not problems and decisions[1, "case_a"][0].version == version
+    assert decisions[2, "case_a"][0].action == "reject"
+
+
+def test_look_first_names_pseudo_labels_and_no_test_case(tmp_path: Path) -> None:
+    experiment = fabricated(tmp_path, rounds=1, gain=-0.2)
+    experiment.write_all()
+    results = experiment.results
+    note = look_first(results, anchors([gallery_section(results)]))
+    assert note is not None
+    named = [link.text.split()[0] for link in note.links]
+    undecided = [name for name in least_certain_ids(experiment) if name not in decided(experiment)]
+    assert named == undecided[:8]
+    pictured = [link for link in note.links if link.address.startswith("#picture-")]
+    assert 0 < len(pictured) < 8 and note.links[-1].address.endswith(f"{named[-1]}.nii.gz")
+    test_cases = experiment.case_ids[-experiment.test :]
+    assert not any(name in " ".join(note.lines) for name in test_cases)
+    section = cases_section(results)
+    assert "test scans decreased by more than" in section.blocks[0].lines[0]
+
+
+def decided(experiment: Fabricated) -> list[str]:
+    return experiment.unlabelled_ids[:3]
+
+
+def test_next_steps_continue_the_last_run_with_the_target_first(tmp_path: Path) -> None:
+    experiment = fabricated(tmp_path, rounds=1)
+    experiment.write_start()
+    experiment.write_pseudo_labels(1)
+    texts = continue_commands(experiment)
+    assert texts[-1] == ("snakemake round_1_labels --cores 8 --configfile <your configuration>")
+    LastRun(
+        experiment="fabricated",
+        machine="here",
+        process=1,
+        folder=str(tmp_path),
+        started="now",
+        is_cluster=False,
+        arguments=("--profile", "slurm", "--configfile", "a b.yaml"),
+        jobs=(),
+    ).save(experiment.layout.root / RUN_FILE)
+    assert continue_commands(experiment) == [
+        "snakemake -n --profile slurm --configfile 'a b.yaml'",
+        "snakemake --profile slurm --configfile 'a b.yaml'",
+        "snakemake round_1_labels --profile slurm --configfile 'a b.yaml'",
+    ]
+
+
+def continue_commands(experiment: Fabricated) -> list[str]:
+    notes = next_steps_section(experiment.results).blocks
+    note = next(note for note in notes if note.title == "Continue")
+    return note.commands[0].splitlines()
+
+
+KEYS_TEST = """
+<script>
+const seen = [], large = () => document.querySelector("li.large")?.id ?? "";
+const press = key => document.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
+document.querySelector("button.picture").click(); seen.push(large());
+press("ArrowRight"); seen.push(large());
+for (let count = 0; count < 5; count++) press("ArrowRight");
+seen.push(large(), document.querySelector("details.more").open);
+press("ArrowLeft"); seen.push(large());
+press("Escape"); seen.push(large());
+press("ArrowRight"); seen.push(large());
+document.title = seen.join("|");
+</script>
+</body>"""
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium")
+def test_gallery_is_used_by_keyboard(tmp_path: Path) -> None:
+    experiment = fabricated(tmp_path, rounds=1)
+    experiment.write_start()
+    experiment.write_pseudo_labels(1)
+    experiment.write_overlays(1, 7)
+    page = report(experiment.context)
+    html = page.read_text(encoding="utf-8").replace("</body>", KEYS_TEST)
+    page.write_text(html, encoding="utf-8")
+    done = subprocess.run(
+        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", page.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    ids = [f"picture-{name}" for name in least_certain_ids(experiment)[:7]]
+    expected = [ids[0], ids[1], ids[6], "true", ids[5], "", ""]
+    title = re.search(r"<title>(.*?)</title>", done.stdout)
+    assert title is not None and title[1].split("|") == expected
 
 
 def least_certain_ids(experiment: Fabricated) -> list[str]:
-    refined = REFINE.read(experiment.layout.refine(1))
+    refined = REFINE.read(experiment.layout.refine(experiment.config.rounds))
     return list(refined.sort_values("predicted_dice")["case_id"])
 
 

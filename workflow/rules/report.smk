@@ -7,10 +7,13 @@ rule report:
         LAYOUT.fingerprint,
         LAYOUT.plan,
         LAYOUT.calibration,
+        evidence(),
         [results(number) for number in (0, *ROUNDS)],
         key=key("report"),
     output:
         html=report(LAYOUT.report, category="Report", caption="../report/report.rst"),
+        itksnap_labels=LAYOUT.itksnap_labels,
+        slicer_colours=LAYOUT.slicer_colours,
         provenance=LAYOUT.provenance,
         rounds=report(LAYOUT.rounds_table, category="Report", caption="../report/rounds.rst"),
     log:

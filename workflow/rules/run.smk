@@ -4,7 +4,10 @@ import os
 import platform
 import time
 
+from snakemake.cli import get_argument_parser
+
 from hstf.experiment.last_run import RUN_FILE, LastRun
+from hstf.experiment.run_arguments import lasting_arguments
 from hstf.runtime.encoding import print_any_character
 
 
@@ -28,6 +31,24 @@ def estimate():
     return text, costs, total
 
 
+def arguments_of_run():
+    """The options that start this run again in its folder; none if it was not started by its command."""
+    parser = get_argument_parser()
+
+    def targets_of(words):
+        return list(parser.parse_args(words).targets)
+
+    try:
+        words = lasting_arguments(sys.argv[1:], targets_of)
+    except SystemExit:  # the program has options of its own
+        return []
+    snakefile = os.path.relpath(workflow.main_snakefile)
+    if snakefile != "Snakefile":
+        words += ["--snakefile", snakefile]
+    files = [os.path.relpath(file) for file in workflow.overwrite_configfiles]
+    return [*words, "--configfile", *files] if files else words
+
+
 def note_run(costs, total):
     """Write what the run is about to do."""
     if costs is None:
@@ -41,6 +62,7 @@ def note_run(costs, total):
         folder=str(Path.cwd()),
         started=time.strftime("%F %T"),
         is_cluster=is_on_cluster(),
+        arguments=arguments_of_run(),
         jobs=jobs,
         estimate=total,
     )

@@ -1,6 +1,6 @@
 """The top of the page: the main result, what to look at first, and the numbers of cases."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from hstf.config.methods import METHODS
@@ -8,25 +8,26 @@ from hstf.experiment.cases import Split
 from hstf.scoring.absent_classes import absence_warnings
 from hstf.stages.report.page import (
     DASH,
+    Link,
     Note,
     counted,
     interval_text,
     number_text,
     p_text,
     round_name,
-    some_of,
     to_number,
 )
 from hstf.stages.report.results import Results
+from hstf.stages.report.review import address, anchor
 
 SIGNIFICANT = 0.05
 """A change with a p-value below it, and an interval without 0, is more than chance."""
 WORSE = 0.02
-"""A test case whose Dice decreased by more is listed."""
+"""The Dice of a test case that decreased by more is worse."""
 WORSE_STRUCTURE = 0.01
 """A class or region whose mean Dice decreased by more is listed."""
 MAXIMUM_NAMES = 8
-"""Number of cases that a sentence names."""
+"""Number of pseudo-labels that are named."""
 
 LEARNS_FROM = {
     "pseudo_labels": "the labelled scans and the pseudo-labels of the unlabelled scans",
@@ -172,29 +173,81 @@ def _basis(results: Results, row: Row) -> str:
     return " ".join(sentences)
 
 
-def look_first(results: Results) -> Note | None:
-    """Return what the reader should look at first, if there is anything."""
-    lines = [*results.problems, *_worse_structures(results), *_worse_cases(results)]
-    unused = _unused_cases(results)
-    if unused:
-        lines.append(
-            f"The last round did not use {counted(len(unused), 'unlabelled case')}:"
-            f" {some_of(unused, MAXIMUM_NAMES)}. Their predicted Dice is too low, or a"
-            f" {results.kind} is missing (labels.csv has the reason). Correcting these labels by"
-            " hand helps most."
-        )
+def look_first(results: Results, anchors: Collection[str] = ()) -> Note | None:
+    """Return what the reader should look at first, if there is anything.
+
+    Cases that are named here can be corrected. Test cases cannot: whoever acts on their scores
+    selects on them.
+
+    Args:
+        results: the experiment.
+        anchors: addresses of the cases whose pictures are in the page.
+    """
+    lines = [*results.problems, *_collapsed_rounds(results), *_worse_structures(results)]
+    number, cases = _to_review(results)
+    links = []
+    if cases:
+        lines.append(_review_text(results, number))
+        for case in cases:
+            case_id = case["case_id"]
+            text = f"{case_id} ({number_text(case['predicted_dice'])})"
+            target = f"#{anchor(case_id)}"
+            if anchor(case_id) not in anchors:
+                label = results.layout.pseudo_label(number, case_id)
+                target = address(label, results.layout.report)
+            links.append(Link(text, target))
     if not lines:
         return None
-    return Note(lines, "warn", title="Look at these first")
+    return Note(lines, "warn", title="Look at these first", links=links)
 
 
-def _unused_cases(results: Results) -> list[str]:
-    """Return the cases that the last round does not use, apart from decisions of a reviewer."""
-    if not results.rounds:
+def _to_review(results: Results) -> tuple[int, list[dict[str, Any]]]:
+    """Return a round, and its pseudo-labels that no reviewer has decided on, most urgent first.
+
+    Open decisions come first, then what is not used, then the lowest predicted Dice.
+    """
+    if not results.pseudo_labels:
+        return 0, []
+    number = max(results.pseudo_labels)
+    cases = results.pseudo_labels[number]
+    is_open = cases["review"].isin(["open", "question"])
+    is_decided = cases["source"].isin(["accepted", "corrected"]) | (
+        cases["reviewer"].fillna("") != ""
+    )
+    left = cases[~is_decided | is_open].assign(is_open=is_open)
+    left = left.sort_values("is_open", ascending=False, kind="stable")
+    return number, left.head(MAXIMUM_NAMES).to_dict("records")
+
+
+def _review_text(results: Results, number: int) -> str:
+    """Return why pseudo-labels should be reviewed."""
+    labels = results.pseudo_labels[number]
+    unused = ((labels["source"] == "rejected") & (labels["reviewer"].fillna("") == "")).sum()
+    text = (
+        f"Pseudo-labels of round {number} that no reviewer has decided on, most urgent first, with"
+        " their predicted Dice. Correcting them helps most."
+    )
+    if not unused:
+        return text
+    return (
+        f"{text} {counted(int(unused), 'case')} of the round {'is' if unused == 1 else 'are'} not"
+        f" used: the predicted Dice is too low, or a {results.kind} is missing (labels.csv has the"
+        " reason)."
+    )
+
+
+def _collapsed_rounds(results: Results) -> list[str]:
+    """Return a sentence for each round whose model has collapsed."""
+    if results.choice is None:
         return []
-    labels = results.labels(results.last)
-    unused = labels[(labels["source"] == "rejected") & (labels["reviewer"] == "")]
-    return list(unused["case_id"])
+    sentences = []
+    for number, signs in results.choice.collapsed.items():
+        exported = round_name(results.choice.round)
+        sentences.append(
+            f"The model of {round_name(number)} has collapsed: {'; '.join(signs)}. Exported is"
+            f" {exported}."
+        )
+    return sentences
 
 
 def _worse_structures(results: Results) -> list[str]:
@@ -212,25 +265,6 @@ def _worse_structures(results: Results) -> list[str]:
                 f"The Dice of {name} decreased from {number_text(before)} to {number_text(after)}."
             )
     return sentences
-
-
-def _worse_cases(results: Results) -> list[str]:
-    """Return a sentence about the test cases whose Dice decreased, largest loss first."""
-    before = results.case_dice(0)
-    after = results.case_dice(results.last)
-    losses = []
-    for name, dice in after.items():
-        change = dice - before.get(name, dice)
-        if change < -WORSE:
-            losses.append((change, name))
-    if not losses:
-        return []
-    losses.sort()
-    texts = [f"{name} ({number_text(change, signed=True)})" for change, name in losses]
-    return [
-        f"The Dice of {counted(len(losses), 'test scan')} decreased by more than {WORSE} since the"
-        f" warm-up: {some_of(texts, MAXIMUM_NAMES)}."
-    ]
 
 
 def tiles(results: Results) -> list[dict[str, str]]:

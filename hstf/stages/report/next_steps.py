@@ -1,11 +1,12 @@
 """Section with the commands of this experiment: correct a label, continue, use the model."""
 
 import shlex
-from datetime import datetime
 from pathlib import Path
 
+from hstf.experiment.run_arguments import workflow_command
 from hstf.stages.report.page import Note, Section
 from hstf.stages.report.results import Results
+from hstf.stages.report.review import DecisionRows
 
 
 def next_steps_section(results: Results) -> Section:
@@ -14,7 +15,7 @@ def next_steps_section(results: Results) -> Section:
     notes = []
     if results.has_pseudo_labels:
         notes.append(_correct(results, number))
-        notes.append(_continue(number))
+        notes.append(_continue(results, number))
     notes.append(_run_one_stage(results, number))
     notes.append(_predict(results))
     return Section("act", "What to do next", "", notes)
@@ -26,7 +27,9 @@ def _correct(results: Results, number: int) -> Note:
     ignored = results.config.ignore_value
     sentences = [
         f"Open round_{number}/pseudo_labels/<case>.nii.gz in a NIfTI editor and correct it. Save it"
-        f" as {layout.override(number, '<case>')} with unchanged geometry.",
+        f" as {layout.override(number, '<case>')} with unchanged geometry. The pictures above have"
+        f" a command for each case. Names and colours of the classes: {layout.itksnap_labels} for"
+        f" ITK-SNAP, {layout.slicer_colours} for 3D Slicer.",
         f"Label values: {', '.join(values)}.",
     ]
     if ignored is not None:
@@ -38,9 +41,7 @@ def _correct(results: Results, number: int) -> Note:
         "A decision applies from its round on. Do not edit files in the results folder: the"
         " workflow detects such edits and stops.",
     ]
-    date = f"{datetime.now():%Y-%m-%d}"
-    example = f"{number},<case>,reject,A. Reader,{date},motion artefact"
-    command = f"round,case_id,action,reviewer,date,reason\n{example}"
+    command = DecisionRows(layout).lines(number, "<case>", "reject", "")
     return Note(
         lines,
         commands=[command],
@@ -48,17 +49,23 @@ def _correct(results: Results, number: int) -> Note:
     )
 
 
-def _continue(number: int) -> Note:
-    run = "snakemake --cores 8 --configfile <your configuration>"
+def _continue(results: Results, number: int) -> Note:
+    run = results.last_run
+    arguments = run.arguments if run is not None else None
     lines = [
         "The next run computes only this case, the students that learn from it, and what depends on"
         " them. With -n, Snakemake only lists what it would compute. With a target such as"
-        f" round_{number}_labels, it stops after a stage."
+        f" round_{number}_labels, it stops after a stage. Targets come before the options: after"
+        " --configfile they would be read as files."
     ]
-    command = f"{run} -n\n{run}\n{run} round_{number}_labels"
+    commands = [
+        workflow_command(arguments, is_dry=True),
+        workflow_command(arguments),
+        workflow_command(arguments, [f"round_{number}_labels"]),
+    ]
     return Note(
         lines,
-        commands=[command],
+        commands=["\n".join(commands)],
         title="Continue",
     )
 

@@ -17,10 +17,24 @@ from hstf import __version__
 
 MAXIMUM_ROWS = 300
 """Number of rows of a table that the page shows."""
+CASE_WIDTH = 19
+"""Minimum width of a picture (rem): two rounds of two cases fit beside each other."""
+FIRST_CASES = 6
+"""Number of cases whose pictures are shown at once; the others follow on demand."""
+MAXIMUM_BESIDE = 2
+"""Number of rounds whose pictures are side by side in the width of the page."""
 DASH = "–"
 """What a cell without a value shows."""
 NARROW_SPACE = "\u202f"
 MINUS = "−"
+
+
+@dataclass(frozen=True)
+class Link:
+    """A link to a part of the page, or to a file beside it."""
+
+    text: str
+    address: str
 
 
 @dataclass(frozen=True)
@@ -34,6 +48,8 @@ class Cell:
     """``good``, ``bad`` or empty."""
     numeric: bool = False
     """Whether the cell belongs to a column of numbers, which are aligned to the right."""
+    links: tuple[Link, ...] = ()
+    """Shown instead of the text."""
 
 
 @dataclass(frozen=True)
@@ -82,22 +98,64 @@ class Chart:
 class Picture:
     """An overlay of the gallery."""
 
-    case_id: str
+    number: int
+    """The round."""
     source: str
     """A ``data:`` address."""
-    tone: str
     facts: str
+
+
+@dataclass(frozen=True)
+class Review:
+    """What a reviewer needs to open, correct and judge a pseudo-label."""
+
+    links: tuple[Link, ...]
+    command: str
+    """Opens the case in an editor."""
+    save_as: str
+    """File of the corrected label."""
+    row: str
+    """Row of the table of decisions."""
+
+
+@dataclass(frozen=True)
+class GalleryCase:
+    """The pictures of a case, the last round first, and how to review it."""
+
+    case_id: str
+    key: str
+    """Its address in the page."""
+    tone: str
+    pictures: list[Picture]
+    review: Review
 
 
 @dataclass(frozen=True)
 class Gallery:
     """Pictures of pseudo-labels."""
 
-    title: str
-    pictures: list[Picture]
+    cases: list[GalleryCase]
     note: str
     legend: list[tuple[str, str]]
     """Name and CSS colour of each class."""
+    table: str
+    """The table of decisions."""
+
+    @property
+    def first(self) -> list[GalleryCase]:
+        """The cases that are shown at once."""
+        return self.cases[:FIRST_CASES]
+
+    @property
+    def others(self) -> list[GalleryCase]:
+        """The cases that are shown on demand."""
+        return self.cases[FIRST_CASES:]
+
+    @property
+    def width(self) -> int:
+        """Minimum width of a case (rem): rounds are side by side."""
+        rounds = max((len(case.pictures) for case in self.cases), default=1)
+        return CASE_WIDTH * min(rounds, MAXIMUM_BESIDE)
 
 
 @dataclass(frozen=True)
@@ -112,6 +170,8 @@ class Note:
     title: str = ""
     folded: bool = False
     """Whether the commands are hidden until the reader opens the note."""
+    links: Sequence[Link] = ()
+    """Shown in a row after the text."""
 
 
 Block = Table | Chart | Gallery | Note

@@ -6,6 +6,7 @@ from hstf.config.refine import RefineConfig
 from hstf.stages.report.figures import Figures, predicted_dice
 from hstf.stages.report.page import Block, Section, Table, round_name
 from hstf.stages.report.results import Results
+from hstf.stages.report.review import Reviewing
 from hstf.stages.report.tables import Column, for_structures, make_table
 from hstf.stages.report.withheld_labels import withheld_label_blocks
 
@@ -17,6 +18,7 @@ CASE_COLUMNS = (
     Column("weight_mean", "Mean voxel weight", digits=2),
     Column("previous_round_dice", "Dice with previous round", digits=3),
     Column("volume_ml_of_<structure>", "<structure> (ml)", digits=1),
+    Column("links", "Files", has_links=True),
 )
 """Columns of the table of cases. To show another column of ``refine.csv``, add a line here."""
 
@@ -184,6 +186,8 @@ def _steps_table(results: Results) -> Table:
 def _case_table(results: Results, number: int) -> Table:
     """Return the pseudo-labels of a round, least certain first."""
     rows = with_texts(results.pseudo_labels[number])
+    reviewing = Reviewing(results)
+    rows["links"] = [reviewing.links(case_id, number) for case_id in rows["case_id"]]
     columns = for_structures(CASE_COLUMNS, results.structures)
     caption = f"Pseudo-labels of round {number}, least certain first"
     source = f"round_{number}/refine.csv and round_{number}/labels.csv"

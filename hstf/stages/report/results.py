@@ -11,6 +11,7 @@ import pandas as pd
 
 from hstf.experiment.cases import Split
 from hstf.experiment.context import StageContext
+from hstf.experiment.last_run import RUN_FILE, LastRun
 from hstf.experiment.plan import Plan
 from hstf.experiment.tables import EVALUATION_CASES, LABELS, REFINE
 from hstf.method.plr.calibration import Calibration
@@ -19,6 +20,8 @@ from hstf.runtime.errors import HstfError
 from hstf.runtime.tables import Table
 from hstf.scoring.absent_classes import Presence
 from hstf.scoring.documents import EvaluationSummary
+from hstf.scoring.monitoring import RoundMonitor
+from hstf.scoring.round_choice import RoundChoice, choose_round
 from hstf.scoring.rounds import rounds_table
 
 AnyDocument = TypeVar("AnyDocument", bound=Document)
@@ -88,6 +91,19 @@ class Results:
             return {}
 
     @cached_property
+    def images(self) -> dict[str, tuple[Path, ...]]:
+        """Image files of each case; empty without a readable case sheet."""
+        try:
+            return {case.case_id: case.images for case in self.context.sheet.cases}
+        except HstfError:
+            return {}
+
+    @cached_property
+    def last_run(self) -> LastRun | None:
+        """What the last run of the workflow did; None if it is not known."""
+        return self._document(LastRun, self.layout.root / RUN_FILE)
+
+    @cached_property
     def split_counts(self) -> dict[Split, str]:
         """Number of cases of each split; dashes without a readable case sheet."""
         try:
@@ -95,6 +111,15 @@ class Results:
         except HstfError as error:
             self.problems.append(str(error))
             return dict.fromkeys(Split, "–")
+
+    @cached_property
+    def choice(self) -> RoundChoice | None:
+        """Which round is exported, and why; None if a file about it cannot be read."""
+        try:
+            return choose_round(self.layout, self.schedule)
+        except HstfError as error:
+            self.problems.append(str(error))
+            return None
 
     @cached_property
     def plan(self) -> Plan | None:
@@ -146,6 +171,10 @@ class Results:
         if summary is None or not summary.cases:
             return {}
         return {name: scores.presence for name, scores in summary.classes.items()}
+
+    def monitor(self, number: int) -> RoundMonitor | None:
+        """Return the label-free evidence about a round; None if there is none."""
+        return self._document(RoundMonitor, self.layout.monitor(number))
 
     def summary(self, number: int) -> EvaluationSummary | None:
         """Return the summary of the evaluation of a round; None if it cannot be read."""

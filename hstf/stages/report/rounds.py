@@ -5,6 +5,7 @@ from typing import Any
 from hstf.scoring.absent_classes import Presence, absence_warnings, may_be_absent
 from hstf.stages.report.figures import Figures, dice_by_round, paired_cases
 from hstf.stages.report.headline import WORSE, verdict
+from hstf.stages.report.monitoring import choice_note, monitoring_table
 from hstf.stages.report.page import (
     Block,
     Note,
@@ -37,6 +38,8 @@ def rounds_section(results: Results, figures: Figures) -> Section:
     blocks: list[Block] = []
     if results.scores:
         blocks.append(_rounds_table(results))
+        blocks += choice_note(results)
+        blocks += monitoring_table(results)
         blocks += _warnings(results)
         blocks.append(_structures_table(results))
         blocks += _presence_table(results)

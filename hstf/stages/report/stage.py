@@ -5,6 +5,8 @@ Writes below ``<output>/<experiment>/``:
 - ``rounds.csv``: a row for each evaluated round;
 - ``report/report.html``: the page, with tables, figures and pictures;
 - ``report/<figure>.png``: the figures of the page;
+- ``report/labels.txt`` and ``report/colours.ctbl``: names and colours of the classes, for ITK-SNAP
+  and for 3D Slicer;
 - ``provenance.json``: what the results were made from.
 
 The page shows what exists so far. A section without data states why it is empty, and a file that
@@ -22,8 +24,10 @@ from hstf.experiment.context import StageContext
 from hstf.experiment.jobs import Job, Jobs
 from hstf.experiment.keys import Keys
 from hstf.experiment.provenance import write_provenance
+from hstf.imaging.colour_tables import itksnap_labels, label_colours, slicer_colours
 from hstf.runtime.errors import HstfError, few
 from hstf.runtime.files import make_folder, write_text
+from hstf.scoring.round_choice import choose_round
 from hstf.scoring.rounds import print_rounds
 from hstf.stages.report.background import check_section, plan_section, provenance_section
 from hstf.stages.report.calibration import calibration_section
@@ -33,7 +37,7 @@ from hstf.stages.report.headline import headline, look_first, tiles
 from hstf.stages.report.lesions import lesions_section
 from hstf.stages.report.next_steps import next_steps_section
 from hstf.stages.report.overrides import overrides_section
-from hstf.stages.report.page import Note, Section, counted, page
+from hstf.stages.report.page import Gallery, Note, Section, counted, page
 from hstf.stages.report.pseudo_labels import pseudo_labels_section
 from hstf.stages.report.results import Results
 from hstf.stages.report.rounds import rounds_section
@@ -70,14 +74,14 @@ def show(context: StageContext) -> None:
 
 
 def _exported(context: StageContext) -> str:
-    """Describe which model was exported."""
-    last = context.schedule.last
-    members = context.schedule.members(last)
+    """Describe which model was exported, and why."""
+    choice = choose_round(context.layout, context.schedule)
+    members = context.schedule.members(choice.round)
     count = f"{len(members)} members" if len(members) > 1 else "one network"
     return (
-        f"Exported: the model of round {last} ({count}). It is the last round: test scores"
-        f" select no round.\nTo segment scans: hstf predict --model"
-        f" {context.layout.export} --input SCANS --output SEGMENTATIONS"
+        f"Exported: the model of round {choice.round} ({count}). {choice.reason}\n"
+        f"To segment scans: hstf predict --model {context.layout.export} --input SCANS"
+        " --output SEGMENTATIONS"
     )
 
 
@@ -116,6 +120,9 @@ def report(context: StageContext, warnings: Sequence[str] = ()) -> Path:
     # Figures of an earlier state may belong to rounds that do not exist any more.
     for figure in target.parent.glob("*.png"):
         figure.unlink()
+    labels = label_colours(context.config)
+    write_text(context.layout.itksnap_labels, itksnap_labels(labels))
+    write_text(context.layout.slicer_colours, slicer_colours(labels))
     write_text(target, render(context, target.parent, warnings))
     return target
 
@@ -126,10 +133,11 @@ def render(context: StageContext, folder: Path, warnings: Sequence[str] = ()) ->
     results.problems += warnings
     figures = Figures(folder)
     sections = [
+        # Reviewers come to see the pictures; long tables follow.
+        _section(gallery_section, results),
         _section(rounds_section, results, figures),
         _section(lesions_section, results, figures),
         _section(pseudo_labels_section, results, figures),
-        _section(gallery_section, results),
         _section(overrides_section, results),
         _section(next_steps_section, results),
         _section(test_cases_section, results),
@@ -142,7 +150,7 @@ def render(context: StageContext, folder: Path, warnings: Sequence[str] = ()) ->
     main_result = headline(results)
     numbers = tiles(results)
     # This comes last: reading the other parts may find files that cannot be read.
-    first = look_first(results)
+    first = look_first(results, anchors(sections))
     return page(
         context.experiment,
         KIND,
@@ -151,6 +159,16 @@ def render(context: StageContext, folder: Path, warnings: Sequence[str] = ()) ->
         numbers,
         first,
     )
+
+
+def anchors(sections: Sequence[Section]) -> set[str]:
+    """Return the addresses of the cases whose pictures are in the page."""
+    found: set[str] = set()
+    for section in sections:
+        for block in section.blocks:
+            if isinstance(block, Gallery):
+                found.update(case.key for case in block.cases)
+    return found
 
 
 def _section(builder: Callable[..., Section], *arguments: object) -> Section:

@@ -40,11 +40,15 @@ class Column:
     """Whether the column is a p-value."""
     tone: str = ""
     """Column with the tone of the cell: ``good``, ``bad`` or empty."""
+    has_links: bool = False
+    """Whether the column has links."""
 
     def cell(self, row: Mapping[str, Any]) -> Cell:
         """Return the cell of a row; a dash if the row has no such value."""
         value = row.get(self.name)
         tone = row.get(self.tone, "")
+        if self.has_links:
+            return Cell("", links=value)
         if self.of:
             return fraction_cell(value or 0, row[self.of], tone)
         if self.is_p_value:

@@ -2,11 +2,23 @@
 
 import pandas as pd
 
-from hstf.stages.report.page import Block, Section, Table, round_name
+from hstf.stages.report.headline import WORSE
+from hstf.stages.report.page import (
+    Block,
+    Note,
+    Section,
+    Table,
+    counted,
+    number_text,
+    round_name,
+    some_of,
+)
 from hstf.stages.report.results import Results
 from hstf.stages.report.rounds import change_tone
 from hstf.stages.report.tables import Column, make_table
 
+MAXIMUM_NAMES = 8
+"""Number of cases that a sentence names."""
 METRICS = (
     Column("dice", "Dice", digits=3),
     Column("precision", "Precision", digits=3),
@@ -37,7 +49,10 @@ def test_cases_section(results: Results) -> Section:
         return Section("tests", title, "", [], missing)
     last = evaluated[-1]
     cases = results.test_cases(last)
-    blocks: list[Block] = [_means(cases, "class", results.kind, results.structures)]
+    blocks: list[Block] = [
+        *_worse_cases(results),
+        _means(cases, "class", results.kind, results.structures),
+    ]
     sites = sorted(cases["site"].unique())
     if len(sites) > 1:
         blocks.append(_means(cases, "site", "site", sites))
@@ -47,6 +62,29 @@ def test_cases_section(results: Results) -> Section:
         " are symmetric, in mm, in native space."
     )
     return Section("tests", title, intro, blocks)
+
+
+def _worse_cases(results: Results) -> list[Note]:
+    """Return a note about the test cases whose Dice decreased, largest loss first."""
+    before = results.case_dice(0)
+    after = results.case_dice(results.last)
+    losses = []
+    for name, dice in after.items():
+        change = dice - before.get(name, dice)
+        if change < -WORSE:
+            losses.append((change, name))
+    if not losses:
+        return []
+    losses.sort()
+    texts = [f"{name} ({number_text(change, signed=True)})" for change, name in losses]
+    return [
+        Note(
+            [
+                f"The Dice of {counted(len(losses), 'test scan')} decreased by more than {WORSE}"
+                f" since the warm-up: {some_of(texts, MAXIMUM_NAMES)}."
+            ]
+        )
+    ]
 
 
 def _cases_table(
