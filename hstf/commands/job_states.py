@@ -39,6 +39,7 @@ STAGES = (
     "warmup",
     "out_of_fold",
     "calibrate",
+    "monitor",
     "teacher",
     "refine",
     "labels",

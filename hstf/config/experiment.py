@@ -13,6 +13,7 @@ from hstf.config.compare import CompareConfig
 from hstf.config.evaluate import EvaluateConfig, PredictConfig
 from hstf.config.merge import merge
 from hstf.config.methods import METHODS, Method
+from hstf.config.monitor import MonitorConfig
 from hstf.config.names import modality_problems, name_problems, refuse_other_names
 from hstf.config.network import NetworkConfig
 from hstf.config.phantom import PhantomConfig
@@ -93,6 +94,7 @@ class Config(Section):
     teacher: TeacherConfig = TeacherConfig()
     refine: RefineConfig = RefineConfig()
     student: StudentConfig = StudentConfig()
+    monitor: MonitorConfig = MonitorConfig()
     predict: PredictConfig = PredictConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     report: ReportConfig = ReportConfig()

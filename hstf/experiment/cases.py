@@ -35,16 +35,22 @@ class Split(StrEnum):
 
     LABELLED = "labelled"
     UNLABELLED = "unlabelled"
+    VALIDATION = "validation"
     TEST = "test"
+
+    @property
+    def is_training(self) -> bool:
+        """Whether training may read the images: not those of validation and test cases."""
+        return self in (Split.LABELLED, Split.UNLABELLED)
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
     """One row of the case sheet.
 
-    The label of an unlabelled or test case is withheld. Only ``check`` (is the file damaged?) and
-    ``evaluate`` (how good is what was already written?) may read :attr:`reference`. Everything else
-    reads :attr:`training_label`.
+    The label of all other cases than labelled ones is withheld. Only ``check`` (is the file
+    damaged?) and ``evaluate`` (how good is what was already written?) may read :attr:`reference`.
+    Everything else reads :attr:`training_label`.
     """
 
     case_id: str
@@ -78,6 +84,13 @@ class Case:
                 f"the label of {self.split} case {self.case_id} is withheld from training"
             )
         return Path(self.label_file)
+
+
+def evenly_spaced(cases: Sequence[Case], count: int) -> list[Case]:
+    """Return ``count`` of ``cases``, evenly spaced; all of them if there are fewer."""
+    if count >= len(cases):
+        return list(cases)
+    return [cases[k * len(cases) // count] for k in range(count)]
 
 
 def names_of(cases: Iterable[Case]) -> list[str]:
@@ -282,7 +295,7 @@ def _id_problems(case_ids: Sequence[str]) -> Iterator[RowProblem]:
 
 def _split_problems(columns: Columns) -> Iterator[RowProblem]:
     splits = set(Split)
-    needs_label = {Split.LABELLED, Split.TEST}
+    needs_label = {Split.LABELLED, Split.VALIDATION, Split.TEST}
     labels = columns.get("label", [""] * len(columns["split"]))
     for row, (split, label) in enumerate(zip(columns["split"], labels, strict=True)):
         if split not in splits:
@@ -354,15 +367,17 @@ def _withheld_problems(lines: Sequence[int], columns: Columns) -> list[str]:
 
 
 def refuse_straddling_patients(cases: Sequence[Case], path: Path) -> None:
-    """Refuse patients with a test case and other cases: the test score would be too high.
+    """Refuse patients with a validation or test case and cases of another split.
+
+    The score of these cases would be too high.
 
     Raises:
         HstfError: with all such patients.
     """
-    test_patients = {case.group for case in cases if case.split is Split.TEST}
+    held_out = {case.group for case in cases if not case.split.is_training}
     others: dict[str, dict[Split, str]] = {}
     for case in cases:
-        if case.group in test_patients:
+        if case.group in held_out:
             others.setdefault(case.group, {}).setdefault(case.split, case.case_id)
     problems = []
     for group, case_of_split in others.items():
@@ -371,8 +386,8 @@ def refuse_straddling_patients(cases: Sequence[Case], path: Path) -> None:
             problems.append(f"patient {group} is {' and '.join(splits)}")
     if problems:
         raise join_problems(
-            f"{path}: test patients are in other splits too. Move all cases of a patient to one"
-            " split: otherwise the model has seen the test patients.",
+            f"{path}: validation or test patients are in other splits too. Move all cases of a"
+            " patient to one split: otherwise the model has seen these patients.",
             problems,
         )
 

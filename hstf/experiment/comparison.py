@@ -230,6 +230,8 @@ def _derived(
         "reuse": dict(reuse),
     }
     content = config.model_dump(mode="json") | changes
+    # A method that collapses is a result, too.
+    content["monitor"]["on_collapse"] = "continue"
     return resolve_config(content, source=f"compare: {name}")
 
 

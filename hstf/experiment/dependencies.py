@@ -26,7 +26,7 @@ class Dependencies:
 
 STAGES: dict[str, Dependencies] = {
     "check": Dependencies(1, ("check", "labels", "modalities"), free_keys=("withheld_labels",)),
-    "plan": Dependencies(2, ("plan", "modalities", "labels"), free_keys=("preprocess.workers",)),
+    "plan": Dependencies(3, ("plan", "modalities", "labels"), free_keys=("preprocess.workers",)),
     "preprocess": Dependencies(4, ("preprocess", "labels", "modalities")),
     "warmup": Dependencies(5, ("warmup", "network", "modalities", "labels", "regions", "seed")),
     "out_of_fold": Dependencies(

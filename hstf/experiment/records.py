@@ -242,7 +242,11 @@ def record_command(args: argparse.Namespace) -> AbstractContextManager[None]:
     jobs = Jobs(load_config(*args.config))
     part = getattr(args, "shard", None) or getattr(args, "member", None) or ""
     job = job_of_command(
-        args.command, getattr(args, "round", None), part, getattr(args, "scales", False)
+        args.command,
+        getattr(args, "round", None),
+        part,
+        getattr(args, "scales", False),
+        getattr(args, "validation", False),
     )
     if getattr(args, "show", False) or not jobs.has(job) or not is_first_process():
         return nullcontext()

@@ -23,14 +23,16 @@ from hstf.runtime.documents import Document, Part
 from hstf.runtime.errors import HstfError, join_problems
 from hstf.runtime.files import read_json, sha256_file, write_text
 from hstf.scoring.averages import Statistics
+from hstf.scoring.round_choice import RoundChoice
 from hstf.scoring.significance import Interval
 
-FORMAT = 4
+FORMAT = 5
 """Version of the format of the folder."""
 WITHOUT_DIGESTS = 2
 """The last version without ``SHA256SUMS``."""
-READ_FORMATS = (WITHOUT_DIGESTS, 3, FORMAT)
-"""Versions that can be read. Before version 4, models have no intensities of training scans."""
+READ_FORMATS = (WITHOUT_DIGESTS, 3, 4, FORMAT)
+"""Versions that can be read. Before version 4, models have no intensities of training scans; before
+version 5, they have no calibration of predicted Dice."""
 MODEL_FILE = "model.json"
 DIGEST_FILE = "SHA256SUMS"
 DIGEST_LINE = re.compile(r"(?P<sha256>[0-9a-f]{64})  (?P<name>\S.*)")
@@ -66,13 +68,15 @@ class ModelProvenance(Part):
     hstf: str
     round: int
     steps: int
-    """Training steps of the last round."""
+    """Training steps of the round."""
     cases: dict[str, int]
     """Number of cases of each split, and of pseudo-labels of each source."""
     packages: dict[str, str]
     """Versions."""
     scores: ModelScores | None
     """None if the model is not evaluated."""
+    choice: RoundChoice | None = None
+    """Why this round was exported; None in models of format 4 and earlier."""
 
 
 class ExportedModel(Document):

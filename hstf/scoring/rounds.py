@@ -16,6 +16,7 @@ from hstf.runtime.shards import Row, check_case_ids, read_shard
 from hstf.scoring.absent_classes import may_be_absent
 from hstf.scoring.averages import class_balanced, mean_or_nan
 from hstf.scoring.documents import EvaluationSummary
+from hstf.scoring.monitoring import RoundMonitor
 from hstf.scoring.significance import Comparison, compare, mean_interval
 
 LABEL_SOURCES = ("automatic", "accepted", "corrected", "rejected")
@@ -71,7 +72,19 @@ def _row(
         row["pseudo_label_dice"] = summary.pseudo_labels.dice.mean
     if number:
         row |= _gain(compare_with_warmup(context, number))
-    return row | _structure_columns(summary)
+    return row | _structure_columns(summary) | _columns_of_the_choice(context, number)
+
+
+def _columns_of_the_choice(context: StageContext, number: int) -> dict[str, Any]:
+    """Return what decides whether the round is exported, see :func:`choose_round`."""
+    columns: dict[str, Any] = {}
+    path = context.layout.validation_summary(number)
+    if path.is_file():
+        columns["validation_dice"] = EvaluationSummary.load(path).dice.mean
+    path = context.layout.monitor(number)
+    if path.is_file():
+        columns["collapse"] = "; ".join(RoundMonitor.load(path).collapse)
+    return columns
 
 
 def _training_cases(

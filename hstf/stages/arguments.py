@@ -78,6 +78,11 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="score some test cases at the input scales of compare.scales",
     )
+    parser.add_argument(
+        "--validation",
+        action="store_true",
+        help="summarise the scores of the validation cases, by which the exported round is chosen",
+    )
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,7 @@
-"""``hstf export``: copy the model of the last round into a folder that needs nothing else.
+"""``hstf export``: copy the model of a round into a folder that needs nothing else.
+
+It is the round with the best Dice on validation cases or, without them, the last round whose model
+has not collapsed (:mod:`hstf.scoring.round_choice`).
 
 The folder can be moved to another machine and used with ``hstf predict``. It contains no code and
 names no case:
@@ -23,10 +26,13 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from hstf import __version__
+from hstf.config.experiment import Config
 from hstf.config.load import load_config
 from hstf.experiment.cases import Split, names_of
 from hstf.experiment.context import StageContext
+from hstf.experiment.layout import Layout
 from hstf.experiment.plan import Plan
+from hstf.experiment.schedule import Schedule
 from hstf.experiment.tables import LABELS
 from hstf.imaging.intensity_ranges import IntensityRange
 from hstf.method.exported_model import (
@@ -48,6 +54,7 @@ from hstf.runtime.errors import join_problems, write_error
 from hstf.runtime.files import make_folder, sha256_file, write_text
 from hstf.runtime.shards import read_shard
 from hstf.scoring.documents import EvaluationSummary
+from hstf.scoring.round_choice import RoundChoice, choose_round
 from hstf.stages.plan.fingerprint import Fingerprint
 
 METADATA_SCHEMA = (
@@ -64,25 +71,30 @@ OWNER = "see the owner of this folder"
 
 
 def run(args: argparse.Namespace) -> int:
-    """Export the model of the last round."""
-    config = load_config(*args.config)
-    folder = export(StageContext.of(config, "export", config.rounds))
+    """Export the model of the last or best round."""
+    folder, choice = export(load_config(*args.config))
+    print(f"export: round {choice.round}. {choice.reason}")
     command = f"hstf predict --model {folder} --input SCANS --output SEGMENTATIONS"
     print(f"exported to {folder}; segment with: {command}")
     return 0
 
 
-def export(context: StageContext) -> Path:
-    """Write the exported model. The folder appears complete or not at all.
+def export(config: Config) -> tuple[Path, RoundChoice]:
+    """Choose a round and write its model. The folder appears complete or not at all.
+
+    Args:
+        config: the whole configuration.
 
     Returns:
-        The folder.
+        The folder, and which round was chosen.
 
     Raises:
         HstfError: if weights are missing or damaged; the message names all that are missing. Also
             if ``labels.csv`` lacks cases, if somebody has changed the files of the last export, or
             if the folder cannot be written.
     """
+    choice = choose_round(Layout.of(config), Schedule.of(config))
+    context = StageContext.of(config, "export", choice.round)
     layout = context.layout
     _refuse_changed(layout.export)
     weights = {}
@@ -90,14 +102,16 @@ def export(context: StageContext) -> Path:
         weights[member] = layout.weights(context.round, member)
     missing = [str(path) for path in weights.values() if not path.is_file()]
     if missing:
-        raise join_problems("The last round has no model yet. Run the workflow first.", missing)
+        raise join_problems(
+            f"Round {choice.round} has no model yet. Run the workflow first.", missing
+        )
     with _complete_folder(layout.export) as folder:
-        model = _exported_model(context, _copy_weights(weights, folder))
+        model = _exported_model(context, _copy_weights(weights, folder), choice)
         model.save(folder / MODEL_FILE)
         bundle_metadata(model).save(folder / "configs" / "metadata.json")
         write_digests(folder)
         write_text(folder / "README.md", model_card(model))
-    return layout.export
+    return layout.export, choice
 
 
 def _refuse_changed(folder: Path) -> None:
@@ -153,7 +167,9 @@ def _copy_weights(weights: Mapping[str, Path], folder: Path) -> list[ModelMember
     return members
 
 
-def _exported_model(context: StageContext, members: list[ModelMember]) -> ExportedModel:
+def _exported_model(
+    context: StageContext, members: list[ModelMember], choice: RoundChoice
+) -> ExportedModel:
     config = context.config
     training = config.student if context.round else config.warmup
     packages = {name: importlib.metadata.version(name) for name in PACKAGES}
@@ -181,6 +197,7 @@ def _exported_model(context: StageContext, members: list[ModelMember]) -> Export
             cases=_case_counts(context),
             packages=packages,
             scores=_scores(context),
+            choice=choice,
         ),
     )
 
@@ -201,8 +218,10 @@ def _intensities(context: StageContext) -> dict[str, IntensityRange]:
 
 
 def _case_counts(context: StageContext) -> dict[str, int]:
-    """Count the cases of each split, and the pseudo-labels of the last round by source."""
+    """Count the cases of each split, and the pseudo-labels of the round by source."""
     counts = {str(split): len(context.cases(split)) for split in Split}
+    if not counts[Split.VALIDATION]:
+        del counts[Split.VALIDATION]
     if not context.schedule.has_pseudo_labels(context.round):
         return counts
     table = context.layout.labels_table(context.round)
@@ -331,6 +350,10 @@ Segments {classes} in 3D scans ({modalities}).
 | label values | {labels} |
 | made with | hstf {hstf}, torch {torch} |
 
+## Why this round
+
+{reason}
+
 ## Accuracy on the test cases
 
 {scores}
@@ -361,6 +384,7 @@ def model_card(model: ExportedModel) -> str:
         labels=", ".join(labels),
         hstf=provenance.hstf,
         torch=provenance.packages["torch"],
+        reason=provenance.choice.reason if provenance.choice else "",
         scores=_score_lines(provenance.scores),
         use=INTENDED_USE,
     )

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from hstf.config.monitor import MonitorConfig
 from hstf.experiment.cases import Case, Split, names_of
 from hstf.experiment.context import StageContext
 from hstf.experiment.decisions import NO_VERSION, Decision
@@ -103,12 +104,13 @@ def merge_labels(context: StageContext) -> None:
     """Join the tables of the shards into ``labels.csv``.
 
     Raises:
-        HstfError: if the table of a shard is missing.
+        HstfError: if the table of a shard is missing, or if the weights of all voxels are near 0.
     """
     layout = context.layout
     number = context.round
     path_of = partial(layout.labels_shard_table, number)
     rows = context.joined_records(LABELS, path_of, layout.labels(number).name)
+    refuse_weightless(rows, number, context.config.monitor)
     LABELS.write(layout.labels_table(number), rows)
     counts = Counter(row["source"] for row in rows)
     summary = ", ".join(f"{counts[source]} {source}" for source in SOURCES)
@@ -116,6 +118,36 @@ def merge_labels(context: StageContext) -> None:
     if opened:
         summary += f"; {opened} acceptances were made for another version and do not count"
     print(f"labels {number}: {summary}", flush=True)
+
+
+def refuse_weightless(rows: Iterable[Row], number: int, section: MonitorConfig) -> None:
+    """Refuse pseudo-labels from which a student would learn nothing, or print a warning.
+
+    Args:
+        rows: rows of ``labels.csv``.
+        number: the round.
+        section: the keys ``on_collapse`` and ``minimum_weight`` of ``monitor:``.
+
+    Raises:
+        HstfError: if the mean weight of the foreground of all cases that are used is near 0, and
+            ``monitor.on_collapse`` is ``stop``.
+    """
+    weights = []
+    for row in rows:
+        if row["source"] != "rejected" and row["weight_mean"] is not None:
+            weights.append(row["weight_mean"])
+    if not weights or float(np.mean(weights)) >= section.minimum_weight:
+        return
+    text = (
+        f"the mean voxel weight of the {len(weights)} labels of round {number} is"
+        f" {np.mean(weights):.3f}, expected at least {section.minimum_weight:g}"
+        " (monitor.minimum_weight): a student learns next to nothing from them. The teacher is"
+        " unsure everywhere. Train the warm-up for more steps, label more cases, or lower"
+        " refine.entropy_weight and refine.disagreement_weight."
+    )
+    if section.on_collapse == "stop":
+        raise HstfError(f"{text} To go on anyway, set monitor.on_collapse to continue.")
+    print(f"labels: warning: {text}", flush=True)
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def preprocess(context: StageContext, shard: str) -> int:
     config = context.config
     plan = Plan.load(layout.plan)
     cases = context.shard(shard)
-    if any(case.split is Split.TEST for case in cases):
+    if any(not case.split.is_training for case in cases):
         raise HstfError(
             f"{shard}: test cases are read only by the evaluate stage. Choose another shard."
         )

@@ -10,6 +10,7 @@ from hstf.experiment.cases import Split
 from hstf.experiment.context import StageContext
 from hstf.method.cross_fitting import teachers_by_case
 from hstf.method.ensemble import predict_cases
+from hstf.scoring.monitoring import refuse_collapsed
 
 
 def run(args: argparse.Namespace) -> int:
@@ -26,10 +27,11 @@ def teacher(context: StageContext, shard: str) -> int:
 
     Raises:
         HstfError: if there is no such round or shard, or if weights or preprocessed files are
-            missing or have changed.
+            missing or have changed. Also if the model of the previous round has collapsed.
     """
     cases = context.unlabelled_shard(shard)
     previous = context.round - 1
+    refuse_collapsed(context.layout, previous, context.config.monitor)
     weights = {}
     for member in context.schedule.members(previous):
         weights[member] = context.layout.weights(previous, member)

@@ -45,7 +45,7 @@ def model(config: Config) -> Path:
 
 
 def export_model(config: Config) -> Path:
-    return export(StageContext.of(config, "export", config.rounds))
+    return export(config)[0]
 
 
 def evaluated_predictor(config: Config) -> Predictor:

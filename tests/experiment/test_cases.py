@@ -119,7 +119,7 @@ def test_read_cases_lists_all_problems(tmp_path: Path) -> None:
         "9 problems",
         "line 2 (p1): a labelled case needs a file in column 'label'",
         "line 3 (p1): no file in column 'image'",
-        "line 5 (p3): split 'training' is not one of labelled, unlabelled, test",
+        "line 5 (p3): split 'training' is not one of labelled, unlabelled, validation, test",
         "line 6 (P4): a test case needs",
         "line 7 (p4): more cells than columns, the last are 'stray cells'",
         "line 8 (p5): split ''",

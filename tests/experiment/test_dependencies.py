@@ -45,6 +45,7 @@ COMMANDS = (
     ("warmup", "--member", "fold_1"),
     ("out_of_fold",),
     ("calibrate",),
+    ("monitor", "--round", "0"),
     ("teacher", *ROUND, *SHARD),
     ("refine", *ROUND, *SHARD),
     ("refine", *ROUND),

@@ -11,7 +11,6 @@ import torch
 from support.tiny_model import calibration, tiny_experiment
 
 from hstf.config.experiment import Config
-from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
 from hstf.experiment.tables import LABELS
 from hstf.method.exported_model import read_exported_model, write_digests
@@ -72,7 +71,7 @@ def config(tmp_path: Path) -> Config:
 
 
 def export(config: Config) -> Path:
-    return export_stage.export(StageContext.of(config, "export", config.rounds))
+    return export_stage.export(config)[0]
 
 
 def write_summary(config: Config, dices: dict[str, Statistics]) -> None:
@@ -207,9 +206,9 @@ def test_read_exported_model_refuses_invalid_folders(config: Config, tmp_path: P
     folder = export(config)
     members = read_json(folder / "model.json")["members"]
     edit(folder, format=99)
-    with pytest.raises(HstfError, match=r"format 99, but .* reads the formats 2, 3 and 4"):
+    with pytest.raises(HstfError, match=r"format 99, but .* reads the formats 2, 3, 4 and 5"):
         read_exported_model(folder)
-    edit(folder, format=4, members=[{**members[0], "name": "../../elsewhere"}])
+    edit(folder, format=5, members=[{**members[0], "name": "../../elsewhere"}])
     with pytest.raises(HstfError, match=r"members\.0\.name"):
         read_exported_model(folder)
     edit(folder, members=members, predict={"from_the_future": 1})

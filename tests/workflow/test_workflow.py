@@ -10,6 +10,7 @@ from support.workspace import ROOT, Workspace, write_sheet
 
 ROUND_2 = {
     "student_member": 1,
+    "monitor_round": 1,
     "evaluate_shard": 1,
     "evaluate_table": 1,
     "track_round": 1,
@@ -19,6 +20,7 @@ ROUND_2 = {
 """What follows the labels of round 2."""
 ROUNDS_1_AND_2 = {
     "student_member": 2,
+    "monitor_round": 2,
     "evaluate_shard": 2,
     "evaluate_table": 2,
     "track_round": 2,

@@ -1,4 +1,5 @@
-# The only stage that reads test cases and withheld labels. No model and no threshold is selected from its results.
+# The only stage that reads test cases and withheld labels. No threshold is selected from its results, and no model
+# except from those of validation cases.
 
 
 rule evaluate_shard:
@@ -17,8 +18,8 @@ rule evaluate_shard:
         BENCHMARKS / "evaluate" / "round_{round}_{shard}.tsv"
     wildcard_constraints:
         round=r"\d+",
-        shard=r"test_\d+",
-    threads: side_by_side(len(TEST))
+        shard=r"(validation|test)_\d+",
+    threads: side_by_side(len(TEST) + len(VALIDATION))
     resources:
         mem_mb=memory(16000),
         runtime=720,
@@ -58,3 +59,28 @@ rule evaluate_table:
         "round {wildcards.round}: scores"
     shell:
         "hstf evaluate --config {params.config:q} --round {wildcards.round} > {log:q} 2>&1"
+
+
+rule evaluate_validation:
+    input:
+        shards=[LAYOUT.evaluation_table("{round}", shard) for shard in VALIDATION],
+        key=key("evaluate_validation"),
+    output:
+        cases=LAYOUT.validation_table("{round}"),
+        summary=LAYOUT.validation_summary("{round}"),
+    log:
+        LOGS / "evaluate" / "round_{round}_validation.log",
+    benchmark:
+        BENCHMARKS / "evaluate" / "round_{round}_validation.tsv"
+    wildcard_constraints:
+        round=r"\d+",
+    threads: 1
+    resources:
+        mem_mb=memory(4000),
+        runtime=60,
+    params:
+        config=str(LAYOUT.config),
+    message:
+        "round {wildcards.round}: scores of the validation cases"
+    shell:
+        "hstf evaluate --config {params.config:q} --round {wildcards.round} --validation > {log:q} 2>&1"

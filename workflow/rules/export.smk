@@ -1,4 +1,4 @@
-# The last round's model as one folder, for `hstf predict --model`.
+# The model of the last or best round as one folder, for `hstf predict --model`.
 
 
 rule export:
@@ -6,18 +6,16 @@ rule export:
         plan=LAYOUT.plan,
         fingerprint=LAYOUT.fingerprint,
         anatomy=LAYOUT.anatomy_rules,
-        models=weights(CONFIG.rounds),
-        results=results(CONFIG.rounds),
+        calibration=LAYOUT.calibration,
+        evidence=evidence(),
+        models=[weights(number) for number in (0, *ROUNDS)],
+        results=[results(number) for number in (0, *ROUNDS)],
         key=key("export"),
     output:
         model=LAYOUT.export / "model.json",
         metadata=LAYOUT.export / "configs" / "metadata.json",
         digests=LAYOUT.export / "SHA256SUMS",
         card=LAYOUT.export / "README.md",
-        members=[
-            LAYOUT.export / "members" / f"{member}.pt"
-            for member in SCHEDULE.members(CONFIG.rounds)
-        ],
     log:
         LOGS / "export.log",
     benchmark:
@@ -29,6 +27,6 @@ rule export:
     params:
         config=str(LAYOUT.config),
     message:
-        "exporting the model of the last round"
+        "exporting the model"
     shell:
         "hstf export --config {params.config:q} > {log:q} 2>&1"

@@ -14,6 +14,7 @@ if CONFIG.reuse.warmup is None:
 
 
 include: "calibrate.smk"
+include: "monitor.smk"
 include: "teacher.smk"
 include: "refine.smk"
 include: "labels.smk"

@@ -6,6 +6,7 @@ rule teacher_shard:
         plan=LAYOUT.plan,
         models=previous_weights,
         cases=LAYOUT.preprocessed_table("{shard}"),
+        sound=ancient(monitored),  # stops a run after a collapse, and changes no result
         key=key("teacher_shard"),
     output:
         LAYOUT.teacher_table("{round}", "{shard}"),

@@ -287,7 +287,7 @@ def _offset_findings(images: Scans) -> Iterator[Finding]:
 
 def _unlike_the_others(images: Scans, kind: str) -> Iterator[tuple[Source, Issue]]:
     """Compare each scan with the labelled and unlabelled ones, if there are some of them."""
-    training = [source for source in images if source.case.split is not Split.TEST]
+    training = [source for source in images if source.case.split.is_training]
     bounds = _range_of(training, images)
     for source, scan in images.items():
         if len(training) <= FEW_SCANS:  # a single one would widen the range

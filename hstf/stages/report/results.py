@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from hstf.experiment.cases import Split
+from hstf.experiment.cases import Split, names_of
 from hstf.experiment.context import StageContext
 from hstf.experiment.last_run import RUN_FILE, LastRun
 from hstf.experiment.plan import Plan
@@ -22,6 +22,7 @@ from hstf.scoring.absent_classes import Presence
 from hstf.scoring.documents import EvaluationSummary
 from hstf.scoring.monitoring import RoundMonitor
 from hstf.scoring.round_choice import RoundChoice, choose_round
+from hstf.scoring.feedback import Feedback, feedback
 from hstf.scoring.rounds import rounds_table
 
 AnyDocument = TypeVar("AnyDocument", bound=Document)
@@ -151,6 +152,14 @@ class Results:
                 )
                 joined[number] = both.sort_values(["accepted", "predicted_dice"], kind="stable")
         return joined
+
+    @cached_property
+    def feedback(self) -> Feedback:
+        """Predicted Dice against the corrected labels."""
+        try:
+            return feedback(self.config, names_of(self.context.cases(Split.UNLABELLED)))
+        except HstfError as error:
+            return Feedback(problems=[f"Corrected labels could not be compared. {error}"])
 
     def labels(self, number: int) -> pd.DataFrame:
         """Return ``labels.csv`` of a round."""

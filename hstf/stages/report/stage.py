@@ -138,7 +138,7 @@ def render(context: StageContext, folder: Path, warnings: Sequence[str] = ()) ->
         _section(rounds_section, results, figures),
         _section(lesions_section, results, figures),
         _section(pseudo_labels_section, results, figures),
-        _section(overrides_section, results),
+        _section(overrides_section, results, figures),
         _section(next_steps_section, results),
         _section(test_cases_section, results),
         _section(training_section, results, figures),
