@@ -21,16 +21,18 @@ from hstf.imaging.overlays import overlay_path
 from hstf.method.plr.calibration import Calibration
 from hstf.runtime.files import write_csv, write_text
 from hstf.scoring.documents import EvaluationSummary
+from hstf.scoring.feedback import CorrectedCase, Feedback
 from hstf.stages.report.figures import INK, Figures, as_svg, dice_by_round
 from hstf.stages.report.gallery import gallery_section, picture_address
 from hstf.stages.report.headline import headline, look_first
 from hstf.stages.report.lesions import lesions_section
 from hstf.stages.report.next_steps import next_steps_section
-from hstf.stages.report.overrides import overrides_section
+from hstf.stages.report.overrides import feedback_blocks, overrides_section
 from hstf.stages.report.page import (
     MAXIMUM_ROWS,
     Cell,
     Gallery,
+    Note,
     Section,
     Table,
     interval_text,
@@ -463,7 +465,9 @@ def test_overrides_section_names_reviewer_and_reason(
     complete: tuple[Fabricated, Page],
 ) -> None:
     experiment, _ = complete
-    tables = tables_of(overrides_section(experiment.results))
+    tables = tables_of(
+        overrides_section(experiment.results, Figures(experiment.layout.report.parent))
+    )
     assert list(tables)[:2] == [
         "Round 2: decisions of reviewers",
         "Round 1: decisions of reviewers",
@@ -485,7 +489,9 @@ def test_overrides_section_shows_open_acceptances(tmp_path: Path) -> None:
     labels.loc["case_009", list(changes)] = list(changes.values())
     labels.loc["case_010", "review"] = "earlier version"
     LABELS.write(experiment.layout.labels_table(1), labels.reset_index())
-    tables = tables_of(overrides_section(experiment.results))
+    tables = tables_of(
+        overrides_section(experiment.results, Figures(experiment.layout.report.parent))
+    )
     opened = texts_of(tables["Round 1: open, look at these pseudo-labels"])
     assert [row[:4] for row in opened] == [["case_009", "accepted automatically", "–", reason]]
     decided = texts_of(tables["Round 1: decisions of reviewers"])
@@ -493,6 +499,19 @@ def test_overrides_section_shows_open_acceptances(tmp_path: Path) -> None:
         ["case_008", "corrected by a reviewer"],
         ["case_010", "not used, decided on an earlier version"],
     ]
+
+
+def test_overrides_section_compares_predicted_and_measured_dice(tmp_path: Path) -> None:
+    cases = [CorrectedCase("a", 1, "AB", 0.8, 0.7, 0.9, 0.85)]
+    blocks = feedback_blocks(Feedback(cases, changed=["b"]), Figures(tmp_path))
+    assert isinstance(blocks[0], Note) and isinstance(blocks[1], Note)
+    assert "Of 1 corrected case: predicted Dice 0.80, measured 0.85." in blocks[0].lines[0]
+    assert "1 corrected case cannot be compared" in blocks[1].lines[0]
+    assert isinstance(blocks[2], Table) and texts_of(blocks[2]) == [
+        ["a", "1", "AB", "0.800 (0.700 to 0.900)", "0.850"]
+    ]
+    assert (tmp_path / "feedback.png").is_file()
+    assert not feedback_blocks(Feedback(), Figures(tmp_path))
 
 
 def test_pseudo_labels_section_sums_the_steps_of_the_refinement(

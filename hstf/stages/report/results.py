@@ -20,9 +20,9 @@ from hstf.runtime.errors import HstfError
 from hstf.runtime.tables import Table
 from hstf.scoring.absent_classes import Presence
 from hstf.scoring.documents import EvaluationSummary
+from hstf.scoring.feedback import Feedback, feedback
 from hstf.scoring.monitoring import RoundMonitor
 from hstf.scoring.round_choice import RoundChoice, choose_round
-from hstf.scoring.feedback import Feedback, feedback
 from hstf.scoring.rounds import rounds_table
 
 AnyDocument = TypeVar("AnyDocument", bound=Document)
@@ -157,7 +157,8 @@ class Results:
     def feedback(self) -> Feedback:
         """Predicted Dice against the corrected labels."""
         try:
-            return feedback(self.config, names_of(self.context.cases(Split.UNLABELLED)))
+            cases = names_of(self.context.cases(Split.UNLABELLED))
+            return feedback(self.config, self.layout, self.schedule, cases)
         except HstfError as error:
             return Feedback(problems=[f"Corrected labels could not be compared. {error}"])
 
