@@ -45,7 +45,7 @@ def install() -> None:
         for file in ("package.json", "package-lock.json"):
             shutil.copyfile(FRONTEND / file, folder / file)
         command = [npm, "ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund"]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)  # noqa: S603
         if done.returncode:
             raise HstfError(f"npm could not download NiiVue: {done.stderr.strip()[-500:]}")
         _copy(folder / "node_modules" / "@niivue" / "niivue" / "dist" / VIEWER.name, VIEWER)

@@ -1,0 +1,15 @@
+// The pages beside the cases. A page is a module in pages/ with an id, a title and a function show.
+
+import * as agreement from "./pages/agreement.js";
+
+/**
+ * @typedef {object} Page
+ * @property {string} id of the address: #agreement
+ * @property {string} title in the menu
+ * @property {(root: HTMLElement, session: import("./types.js").Session, round: number) => Promise<void> | void} show
+ *   fills the page, which is empty
+ * @property {() => void} [hide] called when another page is opened
+ */
+
+/** @type {Page[]} */
+export const PAGES = [agreement];
