@@ -23,10 +23,15 @@ class AugmentationConfig(Section):
     unchanged: patches are rotated, zoomed and deformed within the slices.
     """
 
-    flip_axes: Axes = (0,)
+    flip_axes: Axes | None = None
     """Axes that may be mirrored, 0, 1 and 2 of the RAS volume: left-right, back-front, foot-head.
     Do not mirror an axis along which classes differ by their position, such as anterior and
-    posterior parts of an organ."""
+    posterior parts of an organ. null: as planned, which is left-right, or both axes of thick slices
+    whose orientation is unknown."""
+    quarter_turns: Axes | None = None
+    """Axes about which a patch is turned by a random multiple of 90 degrees. Voxels are not
+    interpolated if their edges in the plane are equal. null: as planned, which is no axis, or that
+    of thick slices whose orientation is unknown."""
     rotation_degrees: tuple[float, float, float] = (15.0, 15.0, 15.0)
     """Maximum rotation about each axis. A rotation that would mix thick slices is never done."""
     scale_range: ScaleRange = (0.8, 1.25)
@@ -49,6 +54,22 @@ class AugmentationConfig(Section):
     """Probability that a labelled patch gets the low-frequency amplitudes of an unlabelled patch of
     its batch (FDA). Use it when the unlabelled scans come from another hospital. It has no effect
     on batches without unlabelled patches and on patches that are mixed with unlabelled ones."""
+
+    @property
+    def mirrored_axes(self) -> tuple[int, ...]:
+        """Axes that may be mirrored, left-right without a plan."""
+        return (0,) if self.flip_axes is None else self.flip_axes
+
+    def planned(
+        self, flip_axes: tuple[int, ...], quarter_turns: tuple[int, ...]
+    ) -> "AugmentationConfig":
+        """Return the augmentation with the axes of the plan where the key is null."""
+        values: dict[str, tuple[int, ...]] = {}
+        if self.flip_axes is None:
+            values["flip_axes"] = flip_axes
+        if self.quarter_turns is None:
+            values["quarter_turns"] = quarter_turns
+        return self.model_copy(update=values)
 
 
 class MixingConfig(Section):

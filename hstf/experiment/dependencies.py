@@ -35,7 +35,7 @@ STAGES: dict[str, Dependencies] = {
         ("teacher", "labels", "regions", "lesions", "warmup.folds", "seed", "preprocess.chunk"),
     ),
     "calibrate": Dependencies(
-        8,
+        9,
         # The parts of the refinement that change a label; weights and verdicts come afterwards.
         (
             "calibrate",

@@ -18,6 +18,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 PlannedMm = Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]
 PositiveInteger = Annotated[int, Field(ge=1, le=1 << 16)]
 PlannedTriple = tuple[PositiveInteger, PositiveInteger, PositiveInteger]
+PlannedAxes = tuple[Annotated[int, Field(ge=0, le=2)], ...]
 Stride = Annotated[int, Field(ge=1, le=8)]
 Kernel = Annotated[int, Field(ge=1, le=15)]
 
@@ -69,6 +70,10 @@ class Plan(Document):
     """One for each modality, in channel order."""
     median_shape: PlannedTriple
     """Median shape (voxels) of the scans on the grid."""
+    flip_axes: PlannedAxes = (0,)
+    """Axes along which training patches are mirrored."""
+    quarter_turns: PlannedAxes = ()
+    """Axes about which training patches are turned by multiples of 90 degrees."""
     reasons: dict[str, str]
     """Why each value was chosen, in one sentence each."""
 

@@ -133,6 +133,34 @@ def ras_spacing(affine: np.ndarray) -> Spacing:
     return sizes[x], sizes[y], sizes[z]
 
 
+def tilt_degrees(affine: np.ndarray) -> float:
+    """Return the largest angle of an axis of a scan to the closest axis of the body.
+
+    Args:
+        affine: ``(4, 4)``, voxel index to mm.
+    """
+    axes = np.asarray(affine, dtype=float)[:3, :3]
+    cosines = np.abs(axes / np.linalg.norm(axes, axis=0)).max(axis=0)
+    return float(np.degrees(np.arccos(np.clip(cosines, 0, 1))).max())
+
+
+def is_placed(affine: np.ndarray, shape: Sequence[int]) -> bool:
+    """Return whether an affine places a scan in the body.
+
+    An affine without a rotation whose origin is 0, or the centre of the scan, is what programs
+    write that do not know the position.
+
+    Args:
+        affine: ``(4, 4)``, voxel index to mm.
+        shape: shape of the scan.
+    """
+    if tilt_degrees(affine) > 1e-3:
+        return True
+    origin = np.asarray(affine, dtype=float)[:3, 3]
+    centre = np.asarray(affine)[:3, :3] @ ((np.array(shape[:3]) - 1) / 2) + origin
+    return bool(np.abs(origin).max() > 1e-3 and np.abs(centre).max() > 1e-3)
+
+
 def corner_distance(
     first: np.ndarray,
     second: np.ndarray,

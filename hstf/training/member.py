@@ -139,6 +139,8 @@ def train_member(
     title = f"round {context.round} {member}"
     folder = context.layout.training_state(context.round, member)
     plan = Plan.load(context.layout.plan)
+    augmentation = training.augmentation.planned(plan.flip_axes, plan.quarter_turns)
+    training = training.model_copy(update={"augmentation": augmentation})
     with process_group(context.device), exclusive(folder / "lock", title):
         _check_batch_size(plan.batch_size, training)
         _refuse_missing_files([*labelled, *pseudo])
@@ -193,6 +195,7 @@ def _patch_source(
         rank=rank(),
         ranks=rank_count(),
         acquisition=Acquisition.of(plan, config.modalities.values()),
+        quarter_turns=training.augmentation.quarter_turns or (),
     )
 
 

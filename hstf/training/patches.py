@@ -262,12 +262,14 @@ class PatchSource:
     ranks: int = 1
     """Number of processes of the training."""
     acquisition: Acquisition = ISOTROPIC_MR
+    quarter_turns: tuple[int, ...] = ()
+    """Axes about which patches may be turned by 90 degrees: their regions are larger."""
 
     def batch(self, step: int) -> RawBatch:
         """Read the regions of this rank for a step."""
         rng = np.random.default_rng([self.seed, step])
         cases = self._cases(step)
-        size = region_size(self.patch_size)
+        size = region_size(self.patch_size, self.quarter_turns)
         # Every rank draws the positions of the whole batch, so that they do not depend on ranks.
         starts = [self._centre(case, rng) - np.array(size) // 2 for case in cases]
         own = slice(self.rank, None, self.ranks)

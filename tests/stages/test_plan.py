@@ -264,6 +264,8 @@ def test_plan_reads_no_test_case_and_no_withheld_label(tmp_path: Path) -> None:
         "shape": [24, 20, 10],
         "spacing": [0.75, 0.75, 2.0],
         "orientation": "LPS",
+        "tilt_degrees": 0.0,
+        "is_placed": False,
         "cropped_shape": [20, 12, 10],
         "intensities": None,
         "few_values": [False],

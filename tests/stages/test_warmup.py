@@ -12,6 +12,7 @@ from support.training_files import write_experiment
 from hstf.cli import main
 from hstf.experiment.cases import Split, read_cases
 from hstf.experiment.layout import Layout
+from hstf.experiment.plan import Plan
 from hstf.models.registry import load_network
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_csv, sha256_file
@@ -147,6 +148,36 @@ def test_warmup_fine_tunes_a_fold_on_all_labels(
     everyone = {case.case_id for case in read_cases(config).of(Split.LABELLED)}
     assert set(fold["trained_on"]) < everyone == set(seed["trained_on"])
     assert (fold["steps"], seed["steps"]) == (4, 2)
+
+
+class Stopped(Exception):
+    """Raised in place of a training."""
+
+
+@pytest.mark.parametrize(
+    ("keys", "flips", "turns"),
+    [({}, (0, 1), (2,)), ({"flip_axes": [1], "quarter_turns": []}, (1,), ())],
+)
+def test_warmup_turns_patches_as_planned_unless_keys_are_set(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    keys: dict[str, list[int]],
+    flips: tuple[int, ...],
+    turns: tuple[int, ...],
+) -> None:
+    config, _ = write_experiment(tmp_path, warmup={"augmentation": keys})
+    path = Layout.of(config).plan
+    planned = {"flip_axes": (0, 1), "quarter_turns": (2,)}
+    Plan.load(path).model_copy(update=planned).save(path)
+
+    def stop(_state, source, _objective, training, *_):  # type: ignore[no-untyped-def]
+        assert training.augmentation.flip_axes == flips
+        assert training.augmentation.quarter_turns == source.quarter_turns == turns
+        raise Stopped
+
+    monkeypatch.setattr(member_module, "train", stop)
+    with pytest.raises(Stopped):
+        warmup(config, "fold_0")
 
 
 def test_warmup_without_deep_supervision_keeps_the_coarse_heads(tmp_path: Path) -> None:

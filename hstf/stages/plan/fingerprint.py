@@ -8,7 +8,7 @@ import numpy as np
 from hstf.config.experiment import IGNORE, Config
 from hstf.experiment.cases import Case, Split
 from hstf.experiment.context import StageContext
-from hstf.imaging.affines import ras_spacing, to_ras
+from hstf.imaging.affines import is_placed, ras_spacing, tilt_degrees, to_ras
 from hstf.imaging.geometry import Geometry, bounding_box
 from hstf.imaging.intensity import (
     LOWER_PERCENTILE,
@@ -42,6 +42,10 @@ class ScanSummary(Part):
     """mm"""
     orientation: str
     """Directions of the axes of the file."""
+    tilt_degrees: float = 0.0
+    """Largest angle of an axis to the closest axis of the body."""
+    is_placed: bool = True
+    """Whether the header places the scan in the body, see :func:`hstf.imaging.affines.is_placed`."""
     cropped_shape: tuple[int, int, int] | None = None
     """Shape of the box that is not empty; None if only the header was read."""
     intensities: tuple[Numbers, ...] | None = None
@@ -133,6 +137,8 @@ def _summary(case: Case, shape: tuple[int, ...], affine: np.ndarray) -> ScanSumm
         shape=geometry.crop_shape,
         spacing=geometry.source_spacing,
         orientation=geometry.orientation,
+        tilt_degrees=round(tilt_degrees(affine), 2),
+        is_placed=is_placed(affine, shape),
     )
 
 

@@ -32,6 +32,8 @@ def plan(context: StageContext) -> Plan:
     fingerprint.save(context.layout.fingerprint)
     result = make_plan(context.config, fingerprint)
     result.save(context.layout.plan)
+    if result.quarter_turns:
+        print(f"plan: warning: {result.reasons['quarter_turns']}", flush=True)
     for warning in intensity_warnings(context.config, fingerprint, result):
         print(f"plan: warning: {warning}", flush=True)
     return result

@@ -20,6 +20,7 @@ from hstf.training.augmentations.affine import random_matrices
 from hstf.training.augmentations.draws import chosen
 from hstf.training.augmentations.elastic import interpolated, random_displacements
 from hstf.training.augmentations.flip import random_flips
+from hstf.training.augmentations.quarter_turns import QuarterTurn, random_quarter_turns
 
 Part = Callable[[Box], Tensor]
 """Returns the channels ``(C, ...)`` of a part of a region."""
@@ -28,13 +29,22 @@ MARGIN = 1.25
 zoom."""
 
 
-def region_size(patch_size: Sequence[int]) -> Triple:
+def region_size(patch_size: Sequence[int], quarter_turns: Sequence[int] = ()) -> Triple:
     """Return the size (voxels) of the region that :class:`GeometryChange` needs for a patch.
 
     The margin is the same on both sides, so that the voxels of an unchanged patch are voxels of the
     region.
+
+    Args:
+        patch_size: size of the patch (voxels).
+        quarter_turns: axes about which the patch may be turned by 90 degrees.
     """
-    return tuple(n + 2 * math.ceil((MARGIN - 1) / 2 * n) for n in patch_size)  # type: ignore[return-value]
+    edges = list(patch_size)
+    for axis in quarter_turns:
+        first, second = (other for other in range(3) if other != axis)
+        edges[first] = edges[second] = max(edges[first], edges[second])
+    x, y, z = (n + 2 * math.ceil((MARGIN - 1) / 2 * n) for n in edges)
+    return x, y, z
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,17 @@ class GeometryChange:
     """Rotation and zoom ``(3, 3)``; None if there is none."""
     displacements: Tensor | None
     """Displacements (voxels) at the control points; None if the patch is not deformed."""
+    turns: tuple[QuarterTurn, ...] = ()
+    """Turns by multiples of 90 degrees, before the patch is mirrored."""
+    spacing: Spacing = (1.0, 1.0, 1.0)
+    """Voxel size (mm)."""
+
+    @property
+    def keeps_voxels(self) -> bool:
+        """Whether the voxels of the patch are voxels of the region: nothing is interpolated."""
+        if self.matrix is not None or self.displacements is not None:
+            return False
+        return all(turn.is_exact(self.spacing) for turn in self.turns)
 
     def apply(
         self,
@@ -61,9 +82,8 @@ class GeometryChange:
             size: size of the region (voxels).
             patch_size: size of the patch (voxels).
         """
-        if self.matrix is None and self.displacements is None:
-            # The voxels of the patch are voxels of the region: nothing has to be interpolated.
-            return part(_middle(size, patch_size)).flip([axis + 1 for axis in self.mirrored])
+        if self.keeps_voxels:
+            return self._turned_and_mirrored(part, size, patch_size)
         region = part(tuple(slice(0, n) for n in size))
         return F.grid_sample(
             region[None],
@@ -72,6 +92,21 @@ class GeometryChange:
             padding_mode="zeros",
             align_corners=False,
         )[0]
+
+    def _turned_and_mirrored(
+        self,
+        part: Part,
+        size: Sequence[int],
+        patch_size: Sequence[int],
+    ) -> Tensor:
+        """Return the patch without interpolation."""
+        before: Sequence[int] = patch_size
+        for turn in reversed(self.turns):
+            before = turn.size_before(before)
+        channels = part(_middle(size, before))
+        for turn in self.turns:
+            channels = turn.apply(channels)
+        return channels.flip([axis + 1 for axis in self.mirrored])
 
     def _coordinates(
         self,
@@ -85,6 +120,8 @@ class GeometryChange:
         """
         unit = (torch.tensor(size) / 2)[:, None]
         matrix = torch.eye(3) if self.matrix is None else self.matrix
+        for turn in self.turns:
+            matrix = matrix @ turn.matrix(self.spacing)
         directions = torch.tensor([-1.0 if axis in self.mirrored else 1.0 for axis in range(3)])
         steps = to_device((matrix * directions / unit).flip(0), device)
         offsets = [torch.arange(n, device=device) - (n - 1) / 2 for n in patch_size]
@@ -103,7 +140,7 @@ def draw_geometry(
     generator: torch.Generator,
     spacing: Spacing = (1.0, 1.0, 1.0),
 ) -> list[GeometryChange]:
-    """Draw how each of ``batch`` patches is flipped, rotated, zoomed and deformed.
+    """Draw how each of ``batch`` patches is flipped, turned, rotated, zoomed and deformed.
 
     Args:
         batch: number of patches.
@@ -112,15 +149,19 @@ def draw_geometry(
         generator: source of all random numbers, on the host.
         spacing: voxel size (mm).
     """
-    # The order of the draws must stay: choice, matrices, flips, displacements.
+    # The order of the draws must stay: choice, matrices, flips, displacements, quarter turns.
     turned = chosen(batch, config.affine_probability, generator)
     matrices = random_matrices(batch, config, spacing, generator)
-    mirrored = random_flips(batch, config.flip_axes, generator)
+    mirrored = random_flips(batch, config.mirrored_axes, generator)
     displacements = random_displacements(batch, patch_size, config, spacing, generator)
+    turns = random_quarter_turns(batch, config.quarter_turns or (), generator)
     changes = []
     for index in range(batch):
         matrix = matrices[index] if turned[index] else None
-        changes.append(GeometryChange(mirrored[index], matrix, displacements[index]))
+        change = GeometryChange(
+            mirrored[index], matrix, displacements[index], turns[index], spacing
+        )
+        changes.append(change)
     return changes
 
 
