@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import hstf
-from hstf.commands.costs import Costs, Machine
-from hstf.commands.estimate_basis import estimated, this_machine
 from hstf.config.experiment import Config
 from hstf.config.load import load_config, resolve_config
 from hstf.config.merge import merge
 from hstf.config.yaml_files import read_yaml
+from hstf.estimates.basis import estimated, this_machine
+from hstf.estimates.costs import Costs, Machine
 from hstf.experiment.jobs import Job, Jobs
 from hstf.experiment.last_run import RunEstimate
 from hstf.runtime.errors import HstfError

@@ -1,6 +1,6 @@
 """``hstf status``: what is done, running and left of an experiment, and how long it will take.
 
-It reads the folder of the experiment only, see :mod:`hstf.commands.job_states`.
+It reads the folder of the experiment only, see :mod:`hstf.experiment.job_states`.
 """
 
 import argparse
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hstf.commands.job_states import Folder, JobState, Status, title
+from hstf.experiment.job_states import Folder, JobState, Status, title
 from hstf.runtime.errors import HstfError
 from hstf.runtime.texts import duration, gigabytes
 

@@ -10,12 +10,12 @@ import pytest
 from support.workspace import ROOT, write_sheet
 
 from hstf.cli import main
-from hstf.commands.costs import Machine, patch_operations, step_cost, windows
 from hstf.commands.estimate import preset_file, text_for_screen, with_preset
-from hstf.commands.estimate_basis import estimated, measured_speed
 from hstf.commands.models import choose_plan, cost
 from hstf.config.experiment import Config
 from hstf.config.load import load_config, resolve_config
+from hstf.estimates.basis import estimated, measured_speed
+from hstf.estimates.costs import Machine, patch_operations, step_cost, windows
 from hstf.experiment.jobs import Jobs
 from hstf.models.registry import network_spec
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from hstf.cli import main
-from hstf.commands.job_states import Folder, JobState, Status
 from hstf.commands.status import experiments_in, is_experiment
+from hstf.experiment.job_states import Folder, JobState, Status
 from hstf.experiment.last_run import RUN_FILE, LastRun, RunJob
 
 NOW = 1_900_000_000.0

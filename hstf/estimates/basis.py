@@ -11,7 +11,9 @@ from math import prod
 from pathlib import Path
 from statistics import median
 
-from hstf.commands.costs import (
+from hstf.config.experiment import Config
+from hstf.config.load import load_config
+from hstf.estimates.costs import (
     THREAD_EXPONENT,
     Costs,
     Machine,
@@ -19,8 +21,6 @@ from hstf.commands.costs import (
     patch_operations,
     step_cost,
 )
-from hstf.config.experiment import Config
-from hstf.config.load import load_config
 from hstf.experiment.cases import Case, CaseSheet, Split
 from hstf.experiment.jobs import Job, Jobs
 from hstf.experiment.last_run import RunEstimate, log_of

@@ -1,7 +1,7 @@
 """Estimate time, memory and disk of an experiment before it runs.
 
 The time of a network is its number of floating-point operations divided by the speed of the
-machine. What is known of scans and machine comes from :mod:`hstf.commands.estimate_basis`.
+machine. What is known of scans and machine comes from :mod:`hstf.estimates.basis`.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,0 +1,1 @@
+"""What an experiment takes: time, memory and disk."""
