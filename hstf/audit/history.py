@@ -4,7 +4,8 @@ It is a hidden folder beside the overrides, which the workflow ignores:
 
 - ``.history/round_<r>/<case>/<date>_<reviewer>_<sha256>.nii.gz`` is a corrected label as it was
   saved. It is never changed or removed.
-- ``.history/actions/<number>_<id>.json`` is a decision, with what was there before and after it.
+- ``.history/actions/<case>/<number>_<id>.json`` is a decision, with what was there before and after
+  it.
 - ``.history/pending.json`` is a decision that is being saved. If the server is killed, the next one
   completes it.
 """
@@ -94,7 +95,7 @@ class History:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self.folder = layout.overrides / FOLDER
-        self._known: dict[str, Action] = {}
+        self._known: dict[Path, Action] = {}
 
     @classmethod
     def of(cls, layout: Layout) -> "History":
@@ -119,12 +120,11 @@ class History:
             HstfError: if a file is damaged.
         """
         folder = self.folder / "actions"
-        names = sorted(path.name for path in folder.glob("*.json")) if folder.is_dir() else []
-        names = [name for name in names if not name.startswith(".")]
-        for name in names:
-            if name not in self._known:
-                self._known[name] = read_action(folder / name)
-        return [self._known[name] for name in names]
+        paths = sorted(folder.glob("*/[!.]*.json"), key=lambda path: path.name)
+        for path in paths:
+            if path not in self._known:
+                self._known[path] = read_action(path)
+        return [self._known[path] for path in paths]
 
     def begin(self, action: Action) -> Action:
         """Write an action to the disk before its effects, and return it with its number."""
@@ -135,9 +135,9 @@ class History:
 
     def finish(self, action: Action) -> None:
         """Move the action that was begun to the others."""
-        folder = self.folder / "actions"
+        folder = self.folder / "actions" / action.case_id
         try:
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             self.pending.rename(folder / f"{action.number:06d}_{action.id}.json")
         except OSError as error:
             raise write_error(folder, error) from error

@@ -47,18 +47,18 @@ class Marks:
         """
         found: dict[str, list[str]] = {}
         own = _digest(without)
-        for path in sorted((self.folder / f"round_{number}").glob("[!.]*.json")):
-            case_id, _, session = path.name.removesuffix(".json").rpartition("~")
+        for path in sorted((self.folder / f"round_{number}").glob("*/[!.]*.json")):
+            case_id = path.parent.name
             with suppress(OSError, ValueError, KeyError, TypeError):
                 if time.time() - path.stat().st_mtime > SECONDS:
                     path.unlink()
-                elif session != own:
+                elif path.stem != own:
                     reviewer = str(json.loads(path.read_text(encoding="utf-8"))["reviewer"])
                     found.setdefault(case_id, []).append(reviewer)
         return found
 
     def _path(self, number: int, case_id: str, session: str) -> Path:
-        return self.folder / f"round_{number}" / f"{case_id}~{_digest(session)}.json"
+        return self.folder / f"round_{number}" / case_id / f"{_digest(session)}.json"
 
 
 def _digest(session: str) -> str:

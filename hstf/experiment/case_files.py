@@ -34,8 +34,13 @@ CASE_FILES = (
     "round_*/evaluation/scores/{case}.json",
 )
 """Files and folders of a single case, below the folder of an experiment."""
-OVERRIDES = "round_*/{case}.nii.gz"
-"""Corrected labels of a case, below the folder of overrides."""
+OVERRIDES = (
+    "round_*/{case}.nii.gz",
+    ".history/actions/{case}",
+    ".history/open/round_*/{case}",
+    ".history/round_*/{case}",
+)
+"""Corrected labels of a case and the history of its decisions, below the folder of overrides."""
 LEFTOVER = ".tmp-" + "[0-9a-f]" * 8 + "-{name}"
 """What a killed process left of a file."""
 PICTURES = ("report/*.html", "compare/*.html", ".check_cache.json")
@@ -109,7 +114,7 @@ def find_traces(root: Path, case: str) -> Traces:
     for folder in folders:
         files += existing(folder, CASE_FILES, case)
     for folder in overrides:
-        files += existing(folder, (OVERRIDES,), case)
+        files += existing(folder, OVERRIDES, case)
     sheet = Path(load_config(root / "config.yaml").cases)
     sheet_rows = rows_of(sheet, case)
     decisions = [rows_of(table, case) for folder in overrides for table in _csv_files(folder)]

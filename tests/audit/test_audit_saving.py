@@ -15,6 +15,7 @@ from support.stages import overrides_in_force
 from hstf.audit import saving as saving_module
 from hstf.audit.desk import THIRD, Desk
 from hstf.audit.history import Action, State
+from hstf.experiment.case_files import find_traces
 from hstf.imaging.volumes import read_label
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import sha256_file
@@ -470,7 +471,20 @@ def test_full_disk_leaves_the_old_state(
 
 def test_damaged_history_names_the_file(browser: Browser, desk: Desk) -> None:
     browser.decide("bad", "accept")
-    (path,) = (desk.layout.overrides / ".history" / "actions").iterdir()
+    (path,) = (desk.layout.overrides / ".history" / "actions" / "bad").iterdir()
     path.write_text("{}")
     with pytest.raises(HstfError, match="is damaged"):
         saving(desk).history.actions()
+
+
+def test_forget_finds_the_history_of_a_case(browser: Browser, desk: Desk) -> None:
+    for case_id in CASES:
+        browser.post(f"/api/cases/{case_id}/open", {"round": 1})
+        browser.correct(case_id, nifti(label()))
+    traces = find_traces(desk.layout.root, "bad")
+    overrides = desk.layout.overrides
+    found = {str(path.relative_to(overrides)) for path in traces.files if overrides in path.parents}
+    folders = {f".history/{name}/bad" for name in ("actions", "open/round_1", "round_1")}
+    assert found == {"round_1/bad.nii.gz", *folders}
+    known = {path.parent.name for path in (overrides / ".history").rglob("*.*")}
+    assert known <= {"bad", "good", ".history"}
