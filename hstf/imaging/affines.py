@@ -134,7 +134,7 @@ def ras_spacing(affine: np.ndarray) -> Spacing:
 
 
 def tilt_degrees(affine: np.ndarray) -> float:
-    """Return the largest angle of an axis of a scan to the closest axis of the body.
+    """Return the maximum angle of an axis of a scan to the closest axis of the body.
 
     Args:
         affine: ``(4, 4)``, voxel index to mm.

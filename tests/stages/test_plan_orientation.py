@@ -1,4 +1,4 @@
-"""Whether the plan turns patches: known and unknown positions of thick slices."""
+"""Whether the plan turns patches: known and unknown orientation of thick slices."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from hstf.experiment.layout import Layout
 from hstf.experiment.plan import Plan
 from hstf.imaging.affines import is_placed, tilt_degrees
 from hstf.stages.plan.fingerprint import Fingerprint, ScanSummary
-from hstf.stages.plan.orientation import SlicePositions, slice_positions
+from hstf.stages.plan.orientation import InPlaneOrientation, in_plane_orientation
 
 THICK = (1.5, 1.5, 10.0)
 ISOTROPIC = (1.0, 1.0, 1.0)
@@ -24,18 +24,18 @@ def scan(name: str, **keys: object) -> ScanSummary:
     return ScanSummary.model_validate({"case_id": name, **values})
 
 
-def positions(scans: list[ScanSummary], spacing: tuple = THICK) -> SlicePositions:
-    return slice_positions(Fingerprint(scans=tuple(scans), foreground={}), spacing)
+def planned(scans: list[ScanSummary], spacing: tuple = THICK) -> InPlaneOrientation:
+    return in_plane_orientation(Fingerprint(scans=tuple(scans), foreground={}), spacing)
 
 
-def test_known_positions_are_kept() -> None:
-    found = positions([scan(f"case_{k}") for k in range(5)])
+def test_known_orientation_is_kept() -> None:
+    found = planned([scan(f"case_{k}") for k in range(5)])
     assert (found.flip_axes, found.quarter_turns) == ((0,), ())
-    assert "the headers tell how they lie" in found.reason
+    assert "the headers state the orientation" in found.reason
 
 
 def test_scans_without_a_place_are_turned_and_mirrored_within_the_slices() -> None:
-    found = positions([scan("a"), scan("b", is_placed=False), scan("c")])
+    found = planned([scan("a"), scan("b", is_placed=False), scan("c")])
     assert (found.flip_axes, found.quarter_turns) == ((0, 1), (2,))
     assert "the header of 1 of 3 scans (b) has the origin" in found.reason
     assert "'augmentation.quarter_turns'" in found.reason
@@ -43,14 +43,14 @@ def test_scans_without_a_place_are_turned_and_mirrored_within_the_slices() -> No
 
 def test_tilted_scans_are_turned() -> None:
     tilted = [scan(f"case_{k}", tilt_degrees=41.0 + k) for k in range(3)]
-    found = positions([*tilted, scan("straight", tilt_degrees=12.0)])
+    found = planned([*tilted, scan("straight", tilt_degrees=12.0)])
     assert found.quarter_turns == (2,)
     assert "3 of 4 scans (case_0, case_1, case_2) are tilted by more than 30" in found.reason
 
 
 def test_shapes_that_are_turned_by_90_degrees_are_evidence() -> None:
     turned = [scan("turned", shape=(256, 216, 10))]
-    found = positions([scan(f"case_{k}") for k in range(4)] + turned)
+    found = planned([scan(f"case_{k}") for k in range(4)] + turned)
     assert found.quarter_turns == (2,)
     assert "1 of 5 scans (turned) have the shape of others turned by 90 degrees" in found.reason
     assert "(256x216 instead of 216x256)" in found.reason
@@ -58,18 +58,18 @@ def test_shapes_that_are_turned_by_90_degrees_are_evidence() -> None:
 
 @pytest.mark.parametrize("other", [(230, 216, 9), (256, 256, 9), (216, 256, 12)])
 def test_other_shapes_are_no_evidence(other: tuple[int, int, int]) -> None:
-    assert not positions([scan("a"), scan("b"), scan("c", shape=other)]).are_unknown
+    assert not planned([scan("a"), scan("b"), scan("c", shape=other)]).is_unknown
 
 
 def test_one_scan_of_many_is_no_evidence() -> None:
     scans = [scan(f"case_{k}") for k in range(19)]
-    assert not positions([*scans, scan("odd", is_placed=False)]).are_unknown
+    assert not planned([*scans, scan("odd", is_placed=False)]).is_unknown
 
 
 def test_scans_without_thick_slices_are_not_turned() -> None:
     """Cubes of crops have any shape, and their headers often lack a position."""
     scans = [scan("a", is_placed=False, shape=(35, 50, 38)), scan("b", shape=(38, 50, 35))]
-    found = positions(scans, ISOTROPIC)
+    found = planned(scans, ISOTROPIC)
     assert (found.flip_axes, found.quarter_turns) == ((0,), ())
     assert "no thick slices" in found.reason
 

@@ -18,7 +18,7 @@ from hstf.imaging.spacing import ANISOTROPY, Spacing, Triple
 from hstf.runtime.errors import HstfError
 from hstf.stages.plan.fingerprint import Fingerprint
 from hstf.stages.plan.intensities import ChannelIntensities
-from hstf.stages.plan.orientation import slice_positions
+from hstf.stages.plan.orientation import in_plane_orientation
 
 SET = "Set in the configuration."
 MAXIMUM_LEVELS = 5
@@ -72,7 +72,7 @@ def make_plan(config: Config, fingerprint: Fingerprint) -> Plan:
     channels = level_channels(section, levels)
     channels_reason = f"Doubled at each level from {channels[0]}, at most {section.max_channels}."
     schemes, normalisation_reasons = normalisations(config, fingerprint)
-    positions = slice_positions(fingerprint, spacing)
+    orientation = in_plane_orientation(fingerprint, spacing)
     return Plan(
         spacing=spacing,
         patch_size=patch,
@@ -82,8 +82,8 @@ def make_plan(config: Config, fingerprint: Fingerprint) -> Plan:
         kernels=levels.kernels,
         normalisation=schemes,
         median_shape=_triple(np.median(shapes, axis=0).round()),
-        flip_axes=positions.flip_axes,
-        quarter_turns=positions.quarter_turns,
+        flip_axes=orientation.flip_axes,
+        quarter_turns=orientation.quarter_turns,
         reasons={
             "spacing": spacing_reason,
             "patch_size": patch_reason,
@@ -91,7 +91,7 @@ def make_plan(config: Config, fingerprint: Fingerprint) -> Plan:
             "batch_size": batch_reason,
             "channels": channels_reason,
             **normalisation_reasons,
-            "quarter_turns": positions.reason,
+            "quarter_turns": orientation.reason,
         },
     )
 

@@ -43,9 +43,9 @@ class ScanSummary(Part):
     orientation: str
     """Directions of the axes of the file."""
     tilt_degrees: float = 0.0
-    """Largest angle of an axis to the closest axis of the body."""
+    """Maximum angle of an axis to the closest axis of the body."""
     is_placed: bool = True
-    """Whether the header places the scan in the body, see :func:`hstf.imaging.affines.is_placed`."""
+    """Whether the header places the scan, see :func:`hstf.imaging.affines.is_placed`."""
     cropped_shape: tuple[int, int, int] | None = None
     """Shape of the box that is not empty; None if only the header was read."""
     intensities: tuple[Numbers, ...] | None = None

@@ -1,8 +1,8 @@
-"""Whether it is known how scans lie within their slices.
+"""Whether the orientation of scans within their thick slices is known.
 
-Thick slices of a short-axis heart are tilted against the body, and files that went through other
-formats have lost the orientation. Such scans lie in any position within the plane of their slices.
-Then training patches are turned and mirrored within this plane, as is common for these data.
+Slices of a short-axis heart are tilted against the body, and files that went through other formats
+have lost their orientation. Such scans have any orientation within the plane of their slices. Then
+training patches are turned and mirrored within this plane, as is common for these data.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ KEYS = "'augmentation.quarter_turns' and 'augmentation.flip_axes' overrule it."
 
 
 @dataclass(frozen=True)
-class SlicePositions:
+class InPlaneOrientation:
     """How training patches are turned and mirrored."""
 
     flip_axes: tuple[int, ...]
@@ -31,14 +31,14 @@ class SlicePositions:
     reason: str
 
     @property
-    def are_unknown(self) -> bool:
-        """Whether the scans lie in any position."""
+    def is_unknown(self) -> bool:
+        """Whether the scans have any orientation."""
         return bool(self.quarter_turns)
 
 
-def slice_positions(
+def in_plane_orientation(
     fingerprint: Fingerprint, spacing: Spacing, by_slices: bool = False
-) -> SlicePositions:
+) -> InPlaneOrientation:
     """Decide whether patches are turned and mirrored within thick slices.
 
     Args:
@@ -49,23 +49,23 @@ def slice_positions(
     thick = coarse_axis(spacing)
     if thick is None:
         reason = "There are no thick slices. Patches are mirrored from left to right only."
-        return SlicePositions(LEFT_RIGHT, (), f"{reason} {KEYS}")
+        return InPlaneOrientation(LEFT_RIGHT, (), f"{reason} {KEYS}")
     plane = tuple(axis for axis in range(3) if axis != thick)
     evidence = list(_evidence(fingerprint.scans, plane))
     if by_slices:
         evidence.insert(0, "'preprocess.axes' ignores the directions of the headers")
     if not evidence:
         reason = (
-            f"The slices along axis {thick} are thick, and the headers tell how they lie. Patches"
-            " are mirrored from left to right only."
+            f"The slices along axis {thick} are thick, and the headers state the orientation within"
+            " them. Patches are mirrored from left to right only."
         )
-        return SlicePositions(LEFT_RIGHT, (), f"{reason} {KEYS}")
+        return InPlaneOrientation(LEFT_RIGHT, (), f"{reason} {KEYS}")
     reason = (
-        f"The slices along axis {thick} are thick, and how they lie is unknown:"
+        f"The slices along axis {thick} are thick, and the orientation within them is unknown:"
         f" {'; '.join(evidence)}. Patches are turned by multiples of 90 degrees about axis {thick}"
         f" and mirrored along the axes {plane[0]} and {plane[1]}."
     )
-    return SlicePositions(plane, (thick,), f"{reason} {KEYS}")
+    return InPlaneOrientation(plane, (thick,), f"{reason} {KEYS}")
 
 
 def _evidence(scans: Sequence[ScanSummary], plane: tuple[int, ...]) -> Iterator[str]:

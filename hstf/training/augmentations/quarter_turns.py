@@ -1,6 +1,6 @@
 """Quarter turns: patches are turned by multiples of 90 degrees.
 
-Scans whose header has lost their orientation lie in any of these positions. A quarter turn keeps
+Scans whose header has lost their orientation have any of these orientations. A quarter turn keeps
 the voxels if their edges in the plane are equal: nothing is interpolated.
 """
 

@@ -1,0 +1,218 @@
+"""What an estimate is made from: the headers of scans, the plan, and the speed of the machine.
+
+The speed is measured on earlier trainings of this machine if there are any. Otherwise it is that of
+typical machines, and the estimate may be wrong by a factor of three.
+"""
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from math import prod
+from pathlib import Path
+from statistics import median
+
+from hstf.config.experiment import Config
+from hstf.config.load import load_config
+from hstf.experiment.cases import Case, CaseSheet, Split
+from hstf.experiment.jobs import Job, Jobs
+from hstf.experiment.last_run import RunEstimate, log_of
+from hstf.experiment.plan import Plan, Triple
+from hstf.imaging.affines import ras_spacing
+from hstf.imaging.geometry import Geometry
+from hstf.imaging.volumes import open_nifti
+from hstf.runtime.errors import HstfError
+from hstf.runtime.files import read_json
+from hstf.runtime.job_logs import last_count, log_lines
+from hstf.stages.plan.costs import (
+    THREAD_EXPONENT,
+    Costs,
+    Machine,
+    Scans,
+    patch_operations,
+    step_cost,
+)
+from hstf.stages.plan.decide import (
+    batch_size,
+    grid_shapes,
+    level_channels,
+    network_levels,
+    patch_size,
+    target_spacing,
+)
+from hstf.stages.plan.fingerprint import Fingerprint, ScanSummary, spread
+
+SURE_FACTOR = 1.5
+UNSURE_FACTOR = 3.0
+SCANS_READ = 20
+"""Scans whose headers are read if there is no plan yet."""
+
+
+def estimated(
+    jobs: Jobs,
+    machine: Machine,
+    config: Config | None = None,
+    to_run: Sequence[Job] | None = None,
+) -> tuple[Costs, RunEstimate] | None:
+    """Estimate an experiment.
+
+    Args:
+        jobs: its jobs.
+        machine: the machine that computes.
+        config: another configuration of the same scans, without a plan.
+        to_run: the jobs that will run; None means all.
+
+    Returns:
+        The costs and their sum; None if neither a plan nor the scans can be read.
+    """
+    if config is not None:
+        jobs = Jobs(config, jobs.sheet)
+    headers = read_headers(jobs.config, jobs.sheet)
+    if not headers:
+        return None
+    path = jobs.layout.plan
+    try:
+        is_planned = path.is_file() and config is None
+        plan = Plan.load(path) if is_planned else probable_plan(jobs.config, headers)
+    except HstfError:
+        return None
+    costs = Costs(jobs, plan, scan_sizes(headers, plan), machine)
+    basis, factor = _basis(machine, is_planned)
+    return costs, costs.estimate(basis, factor, jobs.all() if to_run is None else to_run)
+
+
+def _basis(machine: Machine, is_planned: bool) -> tuple[str, float]:
+    source = "from the plan" if is_planned else f"from the headers of up to {SCANS_READ} scans"
+    if machine.speed is not None:
+        return f"{source} and the speed of earlier trainings on this machine", SURE_FACTOR
+    kind = "a data-centre GPU (calculated)" if machine.has_gpu else "similar CPU cores"
+    return f"{source} and the speed of {kind}; nothing was measured here yet", UNSURE_FACTOR
+
+
+def read_headers(config: Config, sheet: CaseSheet) -> list[ScanSummary]:
+    """Return the shapes of some labelled and unlabelled scans; empty if none can be read."""
+    cases = [case for case in sheet.cases if case.split is not Split.TEST]
+    found = []
+    for case in spread(cases, SCANS_READ) if cases else []:
+        summary = _header(case)
+        if summary is not None:
+            found.append(summary)
+    if not found and config.phantom is not None:
+        shape = config.phantom.size
+        found.append(_summary("phantom", shape, (1.0, 1.0, 1.0)))
+    return found
+
+
+def _header(case: Case) -> ScanSummary | None:
+    try:
+        image = open_nifti(case.images[0])
+        affine = image.affine
+        geometry = Geometry.of(image.shape[:3], affine, ras_spacing(affine))
+    except Exception:  # an estimate never stops a run; the stage check describes the problem
+        return None
+    return _summary(case.case_id, geometry.crop_shape, geometry.source_spacing)
+
+
+def _summary(name: str, shape: Triple, spacing: tuple[float, float, float]) -> ScanSummary:
+    return ScanSummary(
+        case_id=name, shape=shape, spacing=spacing, orientation="RAS", cropped_shape=shape
+    )
+
+
+def probable_plan(config: Config, headers: Sequence[ScanSummary]) -> Plan:
+    """Return the plan that the stage ``plan`` would make of these scans, without normalisation.
+
+    Raises:
+        HstfError: if the patch size of the configuration does not allow its number of levels.
+    """
+    fingerprint = Fingerprint(scans=tuple(headers), foreground={})
+    section = config.plan
+    spacing, _ = target_spacing(section, fingerprint)
+    shapes = grid_shapes(fingerprint, spacing)
+    patch, _ = patch_size(section, shapes, spacing)
+    levels, _ = network_levels(section, patch, spacing)
+    batch, _ = batch_size(section, patch, levels)
+    x, y, z = (int(median(int(shape[axis]) for shape in shapes)) for axis in range(3))
+    return Plan(
+        spacing=spacing,
+        patch_size=patch,
+        batch_size=batch,
+        channels=level_channels(section, levels),
+        strides=levels.strides,
+        kernels=levels.kernels,
+        normalisation=(),
+        median_shape=(x, y, z),
+        reasons={},
+    )
+
+
+def scan_sizes(headers: Sequence[ScanSummary], plan: Plan) -> Scans:
+    """Return the sizes of the scans, in their files and on the grid of a plan."""
+    native = median(prod(scan.shape) for scan in headers)
+    return Scans(float(prod(plan.median_shape)), float(native), plan.median_shape)
+
+
+# --- speed
+
+
+def this_machine(config: Config, cores: int, cluster_jobs: int | None = None) -> Machine:
+    """Describe the machine that computes.
+
+    Args:
+        config: the experiment.
+        cores: cores for all jobs, or on a cluster for a job.
+        cluster_jobs: on a cluster, the maximum number of jobs; None on one machine.
+    """
+    has_gpu = config.device != "cpu" and (_finds_gpu() or cluster_jobs is not None)
+    if cluster_jobs is not None:
+        return Machine(cores, has_gpu, cores_per_job=cores, jobs=cluster_jobs)
+    return Machine(cores, has_gpu, speed=measured_speed(Path(config.output), has_gpu))
+
+
+def measured_speed(output: Path, on_gpu: bool) -> float | None:
+    """Return the speed of trainings on this machine (10^9 operations per second and core or GPU).
+
+    Args:
+        output: folder of all experiments.
+        on_gpu: whether trainings on a GPU count; otherwise those on the CPU.
+    """
+    speeds = []
+    for made_by in sorted(output.glob("*/round_*/state/*/made_by.json")):
+        try:
+            speed = _speed_of(made_by, read_json(made_by), on_gpu)
+        except (HstfError, KeyError, TypeError, ValueError):
+            continue  # results of another version
+        if speed is not None:
+            speeds.append(speed)
+    return median(speeds) if speeds else None
+
+
+def _speed_of(made_by: Path, facts: Mapping[str, object], on_gpu: bool) -> float | None:
+    """Return the speed of a training; None if it was made elsewhere."""
+    is_here = facts["machine"] == platform.node()
+    if not is_here or str(facts["device"]).startswith("cuda") != on_gpu:
+        return None
+    root = made_by.parents[3]
+    number = int(made_by.parents[2].name.removeprefix("round_"))
+    member = made_by.parent.name
+    rule = "student_member" if number else "warmup_member"
+    count = last_count(_training_lines(root / log_of(Job(rule, number, member).name)))
+    plan_file = root / "plan.json"
+    if count is None or not plan_file.is_file():
+        return None
+    config = load_config(root / "config.yaml")
+    plan = Plan.load(plan_file)
+    section = config.for_round(number).student if number else config.warmup
+    operations = 3 * patch_operations(plan, config) * plan.batch_size * step_cost(section)
+    threads = 1 if on_gpu else int(str(facts["threads"]))
+    return operations * count.rate / threads**THREAD_EXPONENT
+
+
+def _training_lines(log: Path) -> list[str]:
+    return [line for line in log_lines(log) if line.startswith("round ")]
+
+
+def _finds_gpu() -> bool:
+    """Return whether there is a GPU, without PyTorch, which takes seconds to start."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1"):
+        return False
+    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()
