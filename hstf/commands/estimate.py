@@ -12,12 +12,12 @@ from hstf.config.experiment import Config
 from hstf.config.load import load_config, resolve_config
 from hstf.config.merge import merge
 from hstf.config.yaml_files import read_yaml
-from hstf.estimates.basis import estimated, this_machine
-from hstf.estimates.costs import Costs, Machine
 from hstf.experiment.jobs import Job, Jobs
 from hstf.experiment.last_run import RunEstimate
 from hstf.runtime.errors import HstfError
 from hstf.runtime.texts import duration, gigabytes, text_table
+from hstf.stages.plan.cost_basis import estimated, this_machine
+from hstf.stages.plan.costs import Costs, Machine
 
 PRESET = Path("config") / "presets" / "cpu.yaml"
 LONG_SECONDS = 3600.0

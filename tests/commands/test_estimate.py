@@ -14,10 +14,10 @@ from hstf.commands.estimate import preset_file, text_for_screen, with_preset
 from hstf.commands.models import choose_plan, cost
 from hstf.config.experiment import Config
 from hstf.config.load import load_config, resolve_config
-from hstf.estimates.basis import estimated, measured_speed
-from hstf.estimates.costs import Machine, patch_operations, step_cost, windows
 from hstf.experiment.jobs import Jobs
 from hstf.models.registry import network_spec
+from hstf.stages.plan.cost_basis import estimated, measured_speed
+from hstf.stages.plan.costs import Machine, patch_operations, step_cost, windows
 
 LAPTOP = Machine(cores=2, has_gpu=False, speed=20.0)
 

@@ -1,1 +1,0 @@
-"""What an experiment takes: time, memory and disk."""
