@@ -8,7 +8,7 @@ from hstf.config.section import Section
 
 
 class MonitorConfig(Section):
-    """Signs of a collapse: a class vanishes or shrinks, members disagree, weights are near zero.
+    """Guards: a class vanishes or shrinks, members disagree, or weights are near zero.
 
     The model of each round predicts some unlabelled cases. No label of them is read.
     """

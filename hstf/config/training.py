@@ -138,6 +138,10 @@ class WarmupConfig(TrainingConfig):
     folds: int = Field(3, ge=2)
     """Number of networks that are each trained without one fold of the labelled cases and then
     predict this fold, for the calibration. All cases of a group are in the same fold."""
+    fold_members: int = Field(1, ge=1, le=2)
+    """Number of networks that are trained without each fold. With 2, each labelled case is
+    predicted by two networks that have not seen it, and their agreement can be a quality feature
+    (``calibrate`` decides). This doubles the trainings of the folds."""
     seeds: int = Field(3, ge=0)
     """Number of ensemble members that are trained on all labelled cases. They are the model of
     round 0: the teacher of round 1, from which students start. 0: the networks of the folds are the
@@ -151,7 +155,7 @@ class WarmupConfig(TrainingConfig):
 
     def of_member(self, member: str) -> TrainingConfig:
         """Return the training of a member: folds and seeds differ in their steps."""
-        values = self.model_dump(exclude={"folds", "seeds", "seed_start", "seed_steps"})
+        values = self.model_dump(include=set(TrainingConfig.model_fields))
         if member.startswith("seed_"):
             values["steps"] = self.steps_of_seeds
         return TrainingConfig.model_validate(values)

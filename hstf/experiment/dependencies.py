@@ -26,7 +26,11 @@ class Dependencies:
 
 STAGES: dict[str, Dependencies] = {
     "check": Dependencies(1, ("check", "labels", "modalities"), free_keys=("withheld_labels",)),
-    "plan": Dependencies(3, ("plan", "modalities", "labels"), free_keys=("preprocess.workers",)),
+    "plan": Dependencies(
+        3,
+        ("plan", "modalities", "labels", "preprocess.axes"),
+        free_keys=("preprocess.workers",),
+    ),
     "preprocess": Dependencies(4, ("preprocess", "labels", "modalities")),
     "warmup": Dependencies(5, ("warmup", "network", "modalities", "labels", "regions", "seed")),
     "out_of_fold": Dependencies(
@@ -144,6 +148,7 @@ SPEED_KEYS = {
         "checkpoint_seconds",
         "gpu_cache_gb",
         "gpus",
+        "fold_members",  # the number of jobs
         "seeds",  # the number of jobs
         "seed_start",  # parameters of the jobs that train on all labelled cases
         "seed_steps",

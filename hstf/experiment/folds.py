@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hstf.experiment.cases import Case, refuse_few_patients
-from hstf.experiment.schedule import is_fold
+from hstf.experiment.schedule import fold_of, is_fold
 
 
 def held_out_cases(member: str, labelled: Sequence[Case], folds: int, seed: int) -> list[Case]:
@@ -25,6 +25,5 @@ def held_out_cases(member: str, labelled: Sequence[Case], folds: int, seed: int)
         return []
     groups = sorted({case.group for case in labelled})
     np.random.default_rng(seed).shuffle(groups)
-    fold = int(member.removeprefix("fold_"))
-    held_out = set(groups[fold::folds])
+    held_out = set(groups[fold_of(member, folds) :: folds])
     return [case for case in labelled if case.group in held_out]

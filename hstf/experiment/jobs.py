@@ -171,7 +171,7 @@ class Jobs:
         raise ValueError(f"unknown rule {job.rule}")
 
     def _out_of_fold_files(self) -> list[Path]:
-        tables = [self.layout.out_of_fold_table(member) for member in self.schedule.folds]
+        tables = [self.layout.out_of_fold_table(fold) for fold in self.schedule.held_out]
         return [*tables, self.layout.anatomy_rules]
 
     def _refine_tables(self, number: int) -> list[Path]:

@@ -16,7 +16,7 @@ from hstf.runtime.errors import HstfError, few, join_problems
 DATA_STAGES = ("check", "plan", "preprocess")
 DATA_KEYS = ("labels", "modalities", "preprocess", "shard_size")
 """Keys that must agree: otherwise reused scans, plan or network would be read in a wrong way."""
-WARMUP_KEYS = ("regions", "warmup.folds", "warmup.seeds")
+WARMUP_KEYS = ("regions", "warmup.folds", "warmup.fold_members", "warmup.seeds")
 """Keys that must agree in addition if the warm-up is reused."""
 
 
@@ -94,8 +94,8 @@ def _learned_cases(config: Config, sheet: CaseSheet) -> set[str]:
     """
     layout = Layout.of(config)
     learned: set[str] = set()
-    for member in Schedule.of(config).folds:
-        table = layout.out_of_fold_table(member)
+    for fold in Schedule.of(config).held_out:
+        table = layout.out_of_fold_table(fold)
         if table.is_file():
             learned.update(row["case_id"] for row in TEACHER.records(table))
     return learned or {case.case_id for case in sheet.of(Split.LABELLED)}

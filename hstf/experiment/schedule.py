@@ -37,12 +37,14 @@ class Schedule:
     """All rounds of an experiment, the warm-up first."""
 
     rounds: tuple[RoundSchedule, ...]
+    fold_count: int
+    """Number of folds of the labelled patients."""
 
     @classmethod
     def of(cls, config: Config) -> "Schedule":
         """Return the schedule of a configuration."""
         students = [_student_round(config, number) for number in range(1, config.rounds + 1)]
-        return cls((_warmup_round(config), *students))
+        return cls((_warmup_round(config), *students), config.warmup.folds)
 
     @property
     def last(self) -> int:
@@ -53,6 +55,20 @@ class Schedule:
     def folds(self) -> list[str]:
         """Networks of the warm-up that have not seen all labelled cases."""
         return [member for member in self.trained(0) if is_fold(member)]
+
+    @property
+    def held_out(self) -> dict[str, list[str]]:
+        """Networks that have not seen each fold, by the name of the first of them.
+
+        Example:
+            >>> Schedule.of(Config(warmup={"folds": 2, "fold_members": 2})).held_out
+            {'fold_0': ['fold_0', 'fold_2'], 'fold_1': ['fold_1', 'fold_3']}
+        """
+        groups: dict[str, list[str]] = {}
+        for member in self.folds:
+            first = f"fold_{fold_of(member, self.fold_count)}"
+            groups.setdefault(first, []).append(member)
+        return groups
 
     def members(self, number: int) -> list[str]:
         """Return the names of the ensemble members of a round: its model."""
@@ -98,7 +114,8 @@ def _student_round(config: Config, number: int) -> RoundSchedule:
 
 def _warmup_round(config: Config) -> RoundSchedule:
     """Return round 0: ``fold_k`` trains without fold k of the labelled cases, ``seed_k`` on all."""
-    folds = tuple(f"fold_{k}" for k in range(config.warmup.folds))
+    count = config.warmup.folds * config.warmup.fold_members
+    folds = tuple(f"fold_{k}" for k in range(count))
     seeds = tuple(f"seed_{k}" for k in range(config.warmup.seeds))
     if not seeds:
         return RoundSchedule(folds, "labels", is_cross_fitted=False)
@@ -108,6 +125,20 @@ def _warmup_round(config: Config) -> RoundSchedule:
 def is_fold(member: str) -> bool:
     """Return whether a network of the warm-up leaves out a fold of the labelled patients."""
     return member.startswith("fold_")
+
+
+def fold_of(member: str, folds: int) -> int:
+    """Return the number of the fold that a network ``fold_k`` leaves out.
+
+    Args:
+        member: its name. Those of the second networks of the folds follow those of the first.
+        folds: number of folds.
+
+    Example:
+        >>> fold_of("fold_4", folds=3)
+        1
+    """
+    return int(member.removeprefix("fold_")) % folds
 
 
 def start_of_seed(config: WarmupConfig, member: str) -> str | None:

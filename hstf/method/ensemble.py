@@ -4,7 +4,7 @@ Each ensemble member predicts a scan at several scales and mirrored along severa
 augmentation). The mean of all these views is the soft pseudo-label, and their differences measure
 the uncertainty (:mod:`hstf.method.tta`). Which members predict a case depends on what they have
 learned from: after cross-fitting only members that have not seen the case
-(:mod:`hstf.method.cross_fitting`), and in round 0 only the fold member that held it out.
+(:mod:`hstf.method.cross_fitting`), and in round 0 only the networks of the fold that it is in.
 
 The cases of a shard are predicted one after the other. A case is skipped if its image, the weights
 and the configuration are unchanged.
@@ -102,24 +102,30 @@ def predict_cases(
 
 def predict_out_of_fold(
     context: StageContext,
-    member: str,
+    fold: str,
     cases: Sequence[Case],
-    weights: Path,
+    weights: Mapping[str, Path],
 ) -> None:
-    """Predict the labelled ``cases`` that the warm-up member ``member`` has not learned from.
+    """Predict the labelled cases of a fold with the networks that have not learned from them.
 
     The results are stored in ``round_0/out_of_fold``. The stage ``calibrate`` compares them with
     the labels.
 
+    Args:
+        context: the stage ``out_of_fold``.
+        fold: name of the table.
+        cases: the cases of the fold.
+        weights: weights file of each of these networks.
+
     Raises:
         HstfError: if weights or preprocessed files are missing or have changed.
     """
-    teachers = {case.case_id: [member] for case in cases}
-    table = context.layout.out_of_fold_table(member)
+    teachers = {case.case_id: list(weights) for case in cases}
+    table = context.layout.out_of_fold_table(fold)
     predict_cases(
         context,
         cases,
-        {member: weights},
+        weights,
         teachers,
         table,
     )

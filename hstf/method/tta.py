@@ -22,7 +22,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations, product
 from math import prod
 
 import numpy as np
@@ -357,6 +357,8 @@ class AgreementCounts:
     """``(K,)`` sum of the entropy over these voxels."""
     groups: Groups
     """``(K, K)`` voxels by their class in the mean prediction (row) and in the group (column)."""
+    pairs: dict[tuple[str, str], np.ndarray]
+    """The same for the classes by two ensemble members, for each pair of them."""
 
     @classmethod
     def zeros(cls, means: GroupMeans, classes: int) -> "AgreementCounts":
@@ -364,7 +366,10 @@ class AgreementCounts:
         groups: Groups = {}
         for kind, arrays in means.arrays.items():
             groups[kind] = {name: np.zeros((classes, classes), np.int64) for name in arrays}
-        return cls(np.zeros(classes), np.zeros(classes), groups)
+        pairs = {}
+        for pair in combinations(groups.get("members", {}), 2):
+            pairs[pair] = np.zeros((classes, classes), np.int64)
+        return cls(np.zeros(classes), np.zeros(classes), groups, pairs)
 
     def add(
         self,
@@ -387,11 +392,15 @@ class AgreementCounts:
             weights=entropies.ravel(),
             minlength=classes,
         )
+        members: dict[str, np.ndarray] = {}
         for kind, arrays in groups.items():
             for name, array in arrays.items():
-                pair = label * classes + array.argmax(axis=0)
-                pairs = np.bincount(pair.ravel(), minlength=classes * classes)
-                self.groups[kind][name] += pairs.reshape(classes, classes)
+                found = array.argmax(axis=0)
+                self.groups[kind][name] += _pair_counts(label, found, classes)
+                if kind == "members":
+                    members[name] = found
+        for (first, second), counts in self.pairs.items():
+            counts += _pair_counts(members[first], members[second], classes)
 
     def agreement(
         self,
@@ -422,7 +431,15 @@ class AgreementCounts:
             flips=self._dice("flips", keys["flips"], structures),
             foreground_entropy=dict(zip(structures, entropies.tolist(), strict=True)),
             volumes_ml=dict(zip(structures, volumes.tolist(), strict=True)),
+            pairs=self._pairwise_dice(structures),
         )
+
+    def _pairwise_dice(self, structures: Structures) -> dict[str, float] | None:
+        """Return the mean Dice of all pairs of members; None without pairs."""
+        if not self.pairs:
+            return None
+        rows = [table_dice(counts, structures) for counts in self.pairs.values()]
+        return dict(zip(structures, np.mean(rows, axis=0).tolist(), strict=True))
 
     def _dice(
         self,
@@ -438,3 +455,10 @@ class AgreementCounts:
             dice = table_dice(self.groups[kind][name], structures)
             found[name] = dict(zip(structures, dice.tolist(), strict=True))
         return found
+
+
+def _pair_counts(rows: np.ndarray, columns: np.ndarray, classes: int) -> np.ndarray:
+    """Count the voxels ``(K, K)`` of each pair of classes of two label maps."""
+    pair = rows * classes + columns
+    counts = np.bincount(pair.ravel(), minlength=classes * classes)
+    return counts.reshape(classes, classes)

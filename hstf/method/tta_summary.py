@@ -54,8 +54,11 @@ class Agreement(Document):
     snapshots: GroupDice | None = None
     """For each earlier training step, the ensemble as it was then; None without snapshots."""
 
+    pairs: dict[str, float] | None = None
+    """Mean Dice of all pairs of ensemble members, by structure; None for a single member."""
+
     def to_json(self) -> dict[str, Any]:
-        """Convert the document to plain JSON values; ``snapshots`` only if there are any."""
+        """Convert the document to plain JSON values; without what there is none of."""
         return self.model_dump(mode="json", exclude_none=True)
 
 

@@ -117,6 +117,10 @@ class PseudoLabelSummary(Part):
     """Dice of each structure."""
     spearman: float | None
     """Rank correlation of predicted and true Dice."""
+    risk_coverage_area: float | None = None
+    """Area under the risk-coverage curve of the cases; the risk is 1 - Dice."""
+    worst_fifth_found: float | None = None
+    """Fraction of the worst fifth by true Dice that is in the lowest fifth by predicted Dice."""
     interval_coverage: float | None
     """Fraction of the cases whose true Dice is within the 90% prediction interval."""
     voxels: VoxelErrors

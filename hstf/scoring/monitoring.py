@@ -127,7 +127,7 @@ def mean_by_structure(cases: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: float(np.mean([case[name] for case in cases])) for name in cases[0]}
 
 
-def collapse_signs(
+def collapse_findings(
     now: RoundMonitor, earlier: Iterable[RoundMonitor], section: MonitorConfig
 ) -> list[str]:
     """Describe what shows that the model of a round has collapsed.
@@ -140,18 +140,18 @@ def collapse_signs(
         earlier: all earlier rounds, the warm-up first.
         section: section ``monitor`` of the configuration.
     """
-    signs = []
+    findings = []
     rounds = list(earlier)
     for name in now.structures:
-        signs += _loss_of(name, now, rounds, section)
+        findings += _loss_of(name, now, rounds, section)
     if now.member_dice:
         agreement = float(np.mean(list(now.member_dice.values())))
         if agreement < section.minimum_agreement:
-            signs.append(
+            findings.append(
                 f"the ensemble members agree on nothing: their mean pairwise Dice is"
                 f" {agreement:.2f}, expected at least {section.minimum_agreement:g}"
             )
-    return signs
+    return findings
 
 
 def _loss_of(
@@ -174,12 +174,12 @@ def _loss_of(
         return [
             f"{name} vanishes: {cases}; {reference}, and every labelled case has it",
         ]
-    largest = max(earlier, key=lambda monitor: monitor.structures[name].mean_ml)
-    volume = largest.structures[name].mean_ml
+    most = max(earlier, key=lambda monitor: monitor.structures[name].mean_ml)
+    volume = most.structures[name].mean_ml
     if found.mean_ml < section.minimum_volume * min(volume, labelled.mean_ml):
         return [
             f"{name} shrinks: its mean volume is {found.mean_ml:.3g} ml, but {volume:.3g} ml in"
-            f" round {largest.round} and {labelled.mean_ml:.3g} ml in the labelled cases"
+            f" round {most.round} and {labelled.mean_ml:.3g} ml in the labelled cases"
         ]
     return []
 
@@ -208,17 +208,17 @@ def refuse_collapsed(layout: Layout, number: int, section: MonitorConfig) -> Non
         section: section ``monitor`` of the configuration.
 
     Raises:
-        HstfError: with the signs of the collapse, if ``monitor.on_collapse`` is ``stop``.
+        HstfError: with what shows the collapse, if ``monitor.on_collapse`` is ``stop``.
     """
     path = layout.monitor(number)
     if section.on_collapse == "continue" or not path.is_file():
         return
-    signs = RoundMonitor.load(path).collapse
-    if signs:
+    findings = RoundMonitor.load(path).collapse
+    if findings:
         raise join_problems(
             f"The model of round {number} has collapsed, so no further round is started"
             f" ({path} has the evidence). Earlier rounds are as they were. To finish with the best"
             f" of them, set rounds to {number}. To train the round again, change student.steps or"
             " refine. To go on anyway, set monitor.on_collapse to continue.",
-            signs,
+            findings,
         )

@@ -24,7 +24,7 @@ class RoundChoice(Part):
     chosen_by: str
     """``validation``, ``collapse`` (an earlier round instead of a collapsed one) or ``last``."""
     collapsed: dict[int, list[str]]
-    """Signs of a collapse by round."""
+    """What shows a collapse, by round."""
     validation: dict[int, float]
     """Mean Dice on the validation cases by round; empty without such cases."""
 
@@ -44,9 +44,9 @@ def choose_round(layout: Layout, schedule: Schedule) -> RoundChoice:
     cases = 0
     for number in range(schedule.last + 1):
         path = layout.monitor(number)
-        signs = RoundMonitor.load(path).collapse if path.is_file() else []
-        if signs:
-            collapsed[number] = signs
+        findings = RoundMonitor.load(path).collapse if path.is_file() else []
+        if findings:
+            collapsed[number] = findings
         path = layout.validation_summary(number)
         if path.is_file():
             summary = EvaluationSummary.load(path)
@@ -63,7 +63,7 @@ def choice_of(
 
     Args:
         last: number of the last round.
-        collapsed: signs of a collapse by round; sound rounds are missing.
+        collapsed: what shows a collapse, by round; sound rounds are missing.
         validation: mean Dice on the validation cases by round; empty without such cases.
         cases: number of validation cases.
 
@@ -114,8 +114,8 @@ def _validation_reason(number: int, validation: Mapping[int, float], cases: int)
 
 def _collapse_sentences(number: int, collapsed: Mapping[int, list[str]]) -> list[str]:
     sentences = []
-    for other, signs in collapsed.items():
-        text = f"Round {other} has collapsed: {'; '.join(signs)}."
+    for other, findings in collapsed.items():
+        text = f"Round {other} has collapsed: {'; '.join(findings)}."
         if other == number:
             text = f"WARNING: no round is sound. {text}"
         sentences.append(text)

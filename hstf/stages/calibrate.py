@@ -38,11 +38,14 @@ from hstf.method.plr.lesions import (
 )
 from hstf.method.plr.out_of_fold import LabelledCase, OutOfFoldCases, checked_cases
 from hstf.method.plr.predicted_dice import (
+    DiceInterval,
     DiceModel,
     QualityFeatures,
+    fit_interval,
     fit_models,
     leave_one_out_errors,
     residual_sd,
+    useful_features,
 )
 from hstf.method.plr.refinement import LabelCleaner
 from hstf.method.plr.reliability import (
@@ -229,9 +232,9 @@ def assemble(
         dice_models=quality.models,
         class_sd=quality.class_sd,
         mean_sd=quality.mean_sd,
-        patients=_patients_with_known_dice(cases, dice),
+        interval=quality.interval,
         minimum_predicted_dice=max(0.0, lowest - quality.mean_sd),
-        evidence=voxel_evidence | case_evidence,
+        evidence=voxel_evidence | case_evidence | {"agreement_of_members": quality.errors},
     )
 
 
@@ -243,16 +246,6 @@ def _thresholds(config: Config, calibrated: VoxelSample) -> dict[str, float]:
     for name, curve in zip(classes, curves, strict=True):
         thresholds[name] = confidence_threshold(curve, config.calibrate)
     return thresholds
-
-
-def _patients_with_known_dice(cases: Sequence[Case], dice: np.ndarray) -> int:
-    """Return the number of patients with a case in which the Dice of a structure is known."""
-    is_known = ~np.isnan(dice).all(axis=1)
-    patients = set()
-    for case, known in zip(cases, is_known, strict=True):
-        if known:
-            patients.add(case.group)
-    return len(patients)
 
 
 def _voxel_evidence(
@@ -346,6 +339,10 @@ class Quality:
     """Standard deviation of the error by structure, for patients that the model has not seen."""
     mean_sd: float
     """The same for the mean over the structures."""
+    interval: DiceInterval
+    """Interval of this mean."""
+    errors: dict[str, float]
+    """Error with and without the agreement of members, see :func:`useful_features`."""
     predicted: np.ndarray
     """``(cases,)`` predicted Dice (0 to 1), mean over the structures."""
 
@@ -364,16 +361,22 @@ def learn_quality(
         may_be_absent: by structure, in the order of the columns of ``dice``.
         patients: the patient of each case.
     """
-    models = fit_models(features, dice, may_be_absent)
-    errors = leave_one_out_errors(features, dice, may_be_absent, patients)
+    used, member_errors = useful_features(features, dice, may_be_absent, patients)
+    models = fit_models(used, dice, may_be_absent)
+    errors = leave_one_out_errors(used, dice, may_be_absent, patients)
     predicted = []
-    for case in features:
+    for case in used:
         dice_of_case = [models[name].predict(values) for name, values in case.items()]
         predicted.append(np.mean(dice_of_case))
     class_sd = {}
     for name, column in zip(models, errors.T, strict=True):
         class_sd[name] = residual_sd(column[~np.isnan(column)])
-    return Quality(models, class_sd, residual_sd(_case_means(errors)), np.array(predicted))
+    is_known = ~np.isnan(errors).all(axis=1)
+    case_errors = np.nanmean(errors[is_known], axis=1)
+    mean_sd = residual_sd(case_errors)
+    known_patients = [patients[index] for index in np.flatnonzero(is_known)]
+    interval = fit_interval(case_errors, known_patients, mean_sd)
+    return Quality(models, class_sd, mean_sd, interval, member_errors, np.array(predicted))
 
 
 def fill_unknown_structures(dice: np.ndarray) -> np.ndarray:
@@ -387,9 +390,3 @@ def fill_unknown_structures(dice: np.ndarray) -> np.ndarray:
         return np.ones_like(dice)
     fill = np.nanmean(dice[:, ~is_unknown])
     return np.where(is_unknown, fill, dice)
-
-
-def _case_means(errors: np.ndarray) -> np.ndarray:
-    """Return the mean error ``(N,)`` of the cases with a known error, from ``(cases, S)``."""
-    is_known = ~np.isnan(errors).all(axis=1)
-    return np.nanmean(errors[is_known], axis=1)

@@ -34,7 +34,7 @@ from hstf.scoring.metrics import confusion, table_dice
 from hstf.scoring.monitoring import (
     LabelledStructure,
     RoundMonitor,
-    collapse_signs,
+    collapse_findings,
     found_structures,
     labelled_structures,
     mean_by_structure,
@@ -83,12 +83,12 @@ def monitor(context: StageContext) -> RoundMonitor:
         collapse=[],
         warnings=[],
     )
-    signs = collapse_signs(found, earlier, section)
+    findings = collapse_findings(found, earlier, section)
     warnings = never_found(found, earlier)
-    result = found.model_copy(update={"collapse": signs, "warnings": warnings})
+    result = found.model_copy(update={"collapse": findings, "warnings": warnings})
     result.save(layout.monitor(number))
-    for sign in signs:
-        print(f"monitor: warning: round {number} has collapsed: {sign}", flush=True)
+    for finding in findings:
+        print(f"monitor: warning: round {number} has collapsed: {finding}", flush=True)
     for warning in warnings:
         print(f"monitor: warning: round {number}: {warning}", flush=True)
     return result

@@ -1,4 +1,4 @@
-"""``hstf out_of_fold``: predict each labelled case by the warm-up member that has not seen it.
+"""``hstf out_of_fold``: predict each labelled case by the networks that have not seen it.
 
 These predictions are the only ones whose error is known without a test case. They show which
 anatomy rules improve a segmentation (``round_0/anatomy_rules.json``). The stage ``calibrate``
@@ -40,24 +40,31 @@ def out_of_fold(context: StageContext) -> LearnedAnatomy:
     Raises:
         HstfError: if weights or preprocessed files are missing or have changed.
     """
-    for member in context.schedule.folds:
-        predict_fold(context, member)
+    for fold in context.schedule.held_out:
+        predict_fold(context, fold)
     cases = OutOfFoldCases("out_of_fold", context.layout, names_of(checked_cases(context)))
     anatomy = learn_anatomy(cases, context.config)
     anatomy.save(context.layout.anatomy_rules)
     return anatomy
 
 
-def predict_fold(context: StageContext, member: str) -> None:
-    """Predict the cases of a fold with the member that has not seen them.
+def predict_fold(context: StageContext, fold: str) -> None:
+    """Predict the cases of a fold with the networks that have not seen them.
+
+    Args:
+        context: the stage.
+        fold: name of the fold, which is that of the first of these networks.
 
     Raises:
         HstfError: if weights or preprocessed files are missing or have changed.
     """
     labelled = context.cases(Split.LABELLED)
     config = context.config
-    held_out = held_out_cases(member, labelled, config.warmup.folds, config.seed)
-    predict_out_of_fold(context, member, held_out, context.layout.weights(0, member))
+    held_out = held_out_cases(fold, labelled, config.warmup.folds, config.seed)
+    weights = {}
+    for member in context.schedule.held_out[fold]:
+        weights[member] = context.layout.weights(0, member)
+    predict_out_of_fold(context, fold, held_out, weights)
 
 
 def learn_anatomy(cases: OutOfFoldCases, config: Config) -> LearnedAnatomy:

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from hstf.config.load import resolve_config
+from hstf.experiment.cases import Case, Split
+from hstf.experiment.folds import held_out_cases
 from hstf.experiment.schedule import RoundSchedule, Schedule, start_of_seed
 from hstf.runtime.errors import HstfError
 
@@ -142,3 +144,19 @@ def test_check_accepts_rounds_of_self_training() -> None:
 def test_check_refuses_other_rounds(number: int) -> None:
     with pytest.raises(HstfError, match=rf"--round {number}: pseudo-labels .* rounds 1 to 2"):
         schedule(rounds=2).check(number)
+
+
+def test_two_networks_leave_out_each_fold() -> None:
+    """Each labelled case has two predictions by networks that have not seen it."""
+    found = schedule(rounds=1, warmup={"folds": 3, "seeds": 1, "fold_members": 2})
+    assert found.members(0) == ["seed_0"]
+    assert found.trained(0) == [*(f"fold_{k}" for k in range(6)), "seed_0"]
+    assert found.held_out == {
+        "fold_0": ["fold_0", "fold_3"],
+        "fold_1": ["fold_1", "fold_4"],
+        "fold_2": ["fold_2", "fold_5"],
+    }
+    cases = [Case(f"p{k}", ("i",), "l", Split.LABELLED, f"p{k}", "") for k in range(7)]
+    for networks in found.held_out.values():
+        first, second = (held_out_cases(member, cases, 3, seed=0) for member in networks)
+        assert first == second

@@ -14,7 +14,7 @@ from hstf.scoring.monitoring import (
     LabelledStructure,
     RoundMonitor,
     StructureFound,
-    collapse_signs,
+    collapse_findings,
     labelled_structures,
     never_found,
     pairwise_dice,
@@ -49,14 +49,14 @@ def monitor(
     )
 
 
-def signs(*rounds: RoundMonitor) -> list[str]:
-    """Return the signs of a collapse in the last of some rounds."""
-    return collapse_signs(rounds[-1], rounds[:-1], SECTION)
+def findings(*rounds: RoundMonitor) -> list[str]:
+    """Return what shows a collapse in the last of some rounds."""
+    return collapse_findings(rounds[-1], rounds[:-1], SECTION)
 
 
 def test_a_class_that_vanishes_in_round_2_is_a_collapse() -> None:
     """A class of all labelled cases fell from a Dice of 0.61 to 0.00, and nothing was reported."""
-    found = signs(monitor(0, 18, 9.0), monitor(1, 19, 8.0), monitor(2, 0, 0.0))
+    found = findings(monitor(0, 18, 9.0), monitor(1, 19, 8.0), monitor(2, 0, 0.0))
     assert found == [
         "ventricle vanishes: found in 0 of 20 unlabelled cases; round 1 found it in 19, and every"
         " labelled case has it"
@@ -65,8 +65,8 @@ def test_a_class_that_vanishes_in_round_2_is_a_collapse() -> None:
 
 def test_a_class_that_shrinks_slowly_is_a_collapse() -> None:
     rounds = [monitor(0, 20, 9.0), monitor(1, 20, 6.5), monitor(2, 20, 4.4)]
-    assert signs(*rounds[:2]) == []
-    assert signs(*rounds) == [
+    assert findings(*rounds[:2]) == []
+    assert findings(*rounds) == [
         "ventricle shrinks: its mean volume is 4.4 ml, but 9 ml in round 0 and 10 ml in the"
         " labelled cases"
     ]
@@ -74,32 +74,32 @@ def test_a_class_that_shrinks_slowly_is_a_collapse() -> None:
 
 def test_a_correction_of_false_voxels_is_no_collapse() -> None:
     """The warm-up predicted five times the volume of the labelled cases."""
-    assert signs(monitor(0, 20, 50.0), monitor(1, 20, 11.0)) == []
+    assert findings(monitor(0, 20, 50.0), monitor(1, 20, 11.0)) == []
 
 
 def test_small_patients_are_no_collapse() -> None:
     """All rounds find half of the volume of the labelled cases: the unlabelled ones are smaller."""
-    assert signs(monitor(0, 20, 4.0), monitor(1, 20, 3.9)) == []
+    assert findings(monitor(0, 20, 4.0), monitor(1, 20, 3.9)) == []
 
 
 def test_a_lesion_may_be_absent_but_does_not_vanish_everywhere() -> None:
     rare = [monitor(0, 2, 1.0, every_case=False), monitor(1, 0, 0.0, every_case=False)]
-    assert signs(*rare) == []
+    assert findings(*rare) == []
     frequent = [monitor(0, 9, 1.0, every_case=False), monitor(1, 0, 0.0, every_case=False)]
-    assert signs(*frequent) == [
+    assert findings(*frequent) == [
         "ventricle has vanished: found in 0 of 20 unlabelled cases; round 0 found it in 9"
     ]
 
 
 def test_an_ensemble_that_agrees_on_nothing_is_a_collapse() -> None:
-    (sign,) = signs(monitor(0, 20, 9.0, agreement=0.1))
-    assert "agree on nothing" in sign
-    assert "0.10" in sign
+    (finding,) = findings(monitor(0, 20, 9.0, agreement=0.1))
+    assert "agree on nothing" in finding
+    assert "0.10" in finding
 
 
 def test_a_class_that_no_round_finds_is_a_warning() -> None:
     rounds = [monitor(0, 3, 0.1), monitor(1, 2, 0.1)]
-    assert signs(*rounds) == []
+    assert findings(*rounds) == []
     (warning,) = never_found(rounds[1], rounds[:1])
     assert warning.startswith("ventricle is found in 2 of 20 unlabelled cases only")
 
@@ -129,7 +129,7 @@ def layout(tmp_path: Path) -> Layout:
     layout = Layout.of(config)
     rounds = [monitor(0, 18, 9.0), monitor(1, 19, 8.0), monitor(2, 0, 0.0)]
     for number, found in enumerate(rounds):
-        collapse = collapse_signs(found, rounds[:number], SECTION)
+        collapse = collapse_findings(found, rounds[:number], SECTION)
         found.model_copy(update={"collapse": collapse}).save(layout.monitor(number))
     return layout
 

@@ -435,7 +435,8 @@ def test_calibrate_without_temperature_uses_the_given_probabilities(tmp_path: Pa
 def test_calibrate_counts_the_scans_of_a_patient_once(tmp_path: Path) -> None:
     single = calibrate(make_out_of_fold(tmp_path / "single"))
     shared = calibrate(make_out_of_fold(tmp_path / "shared", patients="aabb"))
-    assert (single.patients, shared.patients) == (4, 2)
+    assert (single.interval.patients, shared.interval.patients) == (4, 2)
+    assert single.interval.method == "guess"
     assert shared.mean_sd > single.mean_sd, "the worst two are unlike the others"
 
 

@@ -14,7 +14,7 @@ from hstf.imaging.arrays import write_array
 from hstf.imaging.geometry import Geometry
 from hstf.method.plr.anatomy_rules import AnatomyRule
 from hstf.method.plr.calibration import Calibration
-from hstf.method.plr.predicted_dice import DiceModel
+from hstf.method.plr.predicted_dice import DiceInterval, DiceModel
 from hstf.method.tta_summary import Agreement, TtaSummary
 from hstf.runtime.files import write_csv
 from support.shard_files import write_shard
@@ -95,7 +95,7 @@ def calibration() -> Calibration:
         dice_models={"organ": model},
         class_sd={"organ": 0.05},
         mean_sd=0.05,
-        patients=8,
+        interval=DiceInterval(half_width=0.1, method="guess", patients=8),
         minimum_predicted_dice=0.7,
         evidence={},
     )

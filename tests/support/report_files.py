@@ -23,6 +23,7 @@ from hstf.experiment.tables import (
 from hstf.imaging.overlays import draw_overlay, overlay_path
 from hstf.method.plr.anatomy_rules import AnatomyRule
 from hstf.method.plr.calibration import Calibration
+from hstf.method.plr.predicted_dice import DiceInterval
 from hstf.runtime.files import write_csv, write_text
 from hstf.scoring.absent_classes import presence
 from hstf.scoring.averages import describe
@@ -156,7 +157,7 @@ class Fabricated:
             dice_models={},
             class_sd=dict.fromkeys(CLASSES, 0.05),
             mean_sd=0.041,
-            patients=self.labelled,
+            interval=DiceInterval(half_width=0.09, method="guess", patients=self.labelled),
             minimum_predicted_dice=MINIMUM_DICE,
             evidence=self._evidence(names),
         ).save(self.layout.calibration)

@@ -51,7 +51,7 @@ def held_out_cases(config: Config, member: str, labelled: Sequence[Case]) -> lis
 
 def predict_out_of_fold(config: Config, member: str, cases: Sequence[Case], weights: Path) -> None:
     context = StageContext.of(config, "out_of_fold")
-    ensemble.predict_out_of_fold(context, member, cases, weights)
+    ensemble.predict_out_of_fold(context, member, cases, {member: weights})
 
 
 def predict_fold(config: Config, member: str) -> None:

@@ -14,6 +14,7 @@ from hstf.experiment.plan import Normalisation, Plan
 from hstf.experiment.tables import LABELS
 from hstf.method.plr.anatomy_rules import AnatomyRule
 from hstf.method.plr.calibration import Calibration, LearnedAnatomy
+from hstf.method.plr.predicted_dice import DiceInterval
 from hstf.models.base import NetworkSpec
 from hstf.models.hybrid import HybridNet
 from hstf.models.registry import save_network
@@ -50,7 +51,7 @@ def calibration() -> Calibration:
         dice_models={},
         class_sd={},
         mean_sd=0.0,
-        patients=2,
+        interval=DiceInterval(half_width=0.1, method="guess", patients=2),
         minimum_predicted_dice=0.0,
         evidence={},
     )

@@ -5,7 +5,7 @@ rule calibrate:
     input:
         plan=LAYOUT.plan,
         cases=[LAYOUT.preprocessed_table(shard) for shard in LABELLED],
-        out_of_fold=[LAYOUT.out_of_fold_table(member) for member in SCHEDULE.folds],
+        out_of_fold=[LAYOUT.out_of_fold_table(fold) for fold in SCHEDULE.held_out],
         anatomy=LAYOUT.anatomy_rules,
         key=key("calibrate"),
     output:

@@ -9,7 +9,7 @@ rule out_of_fold:
         models=[LAYOUT.weights(0, member) for member in SCHEDULE.folds],
         key=key("out_of_fold"),
     output:
-        tables=[LAYOUT.out_of_fold_table(member) for member in SCHEDULE.folds],
+        tables=[LAYOUT.out_of_fold_table(fold) for fold in SCHEDULE.held_out],
         anatomy=LAYOUT.anatomy_rules,
     log:
         LOGS / "out_of_fold.log",

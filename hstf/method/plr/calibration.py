@@ -15,7 +15,7 @@ from hstf.experiment.layout import Layout
 from hstf.imaging.regions import Structures
 from hstf.method.plr.anatomy_rules import AnatomyRule, AnatomyRules
 from hstf.method.plr.lesions import LesionModel
-from hstf.method.plr.predicted_dice import DiceModel, QualityFeatures
+from hstf.method.plr.predicted_dice import DiceInterval, DiceModel, QualityFeatures
 from hstf.runtime.documents import Document
 
 
@@ -54,8 +54,8 @@ class Calibration(Document):
     """Standard deviation of the error of the predicted Dice of each structure."""
     mean_sd: float
     """Standard deviation of the error of the mean predicted Dice of a case."""
-    patients: int
-    """Number of patients with a case in which the Dice of some structure is known."""
+    interval: DiceInterval
+    """Interval of the mean predicted Dice of a case."""
     minimum_predicted_dice: float
     """A case with a lower mean predicted Dice is unlike any labelled case."""
     evidence: dict[str, Any]

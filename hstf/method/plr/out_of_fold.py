@@ -74,8 +74,8 @@ def checked_cases(context: StageContext) -> list[Case]:
     layout = context.layout
     cases = context.cases(Split.LABELLED)
     predicted: list[Row] = []
-    for member in context.schedule.folds:
-        table = layout.out_of_fold_table(member)
+    for fold in context.schedule.held_out:
+        table = layout.out_of_fold_table(fold)
         rows = TEACHER.records(table)
         refuse_changed_files(rows, table)
         predicted += rows

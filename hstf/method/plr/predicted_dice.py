@@ -6,7 +6,12 @@ The quality features of a structure in a case are (all in the range 0 to 1, high
 - ``scales`` and ``flips``: the mean Dice between the TTA views at each scale, or mirrored along
   each axis, and the mean of all views;
 - ``snapshots``: the mean Dice between earlier states of the networks and the mean prediction
-  (stability, as in ST++, Yang et al., CVPR 2022), if snapshots were kept.
+  (stability, as in ST++, Yang et al., CVPR 2022), if snapshots were kept;
+- ``members``: the mean Dice of all pairs of ensemble members (Roy et al., Bayesian QuickNAT,
+  NeuroImage 2019), if ``warmup.fold_members`` is 2: each labelled case is then predicted by two
+  networks that have not seen it. The expected Dice of a pair does not depend on the number of
+  members. It is used if it lowers the error for patients that the fit has not seen
+  (:func:`useful_features`).
 
 The predicted Dice is a line through the sum of the features, ``m + b (q - q_mean)``. The mean Dice
 ``m`` and the mean ``q_mean`` of the sum ``q`` are those of the structure in the out-of-fold
@@ -18,8 +23,10 @@ Students are surer and agree better from round to round, and so the level of pre
 The selection of cases needs only the ranking, which is better than that by confidence.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from scipy.special import stdtrit
@@ -32,6 +39,7 @@ QualityFeatures = dict[str, float]
 """Quality features of a structure in a case: 0 to 1, higher is better. They need no label."""
 
 CONFIDENCE = "confidence"
+MEMBERS = "members"
 PRIOR_SLOPE = 1.0
 """Dice per sum of the features before any case is seen: the features are taken literally."""
 PRIOR_CASES = 4
@@ -44,6 +52,12 @@ MINIMUM_SD = 0.02
 """Lower bound for the standard deviation of the error of predicted Dice."""
 UNKNOWN_SD = 0.2
 """Standard deviation of the error of predicted Dice with fewer than three cases."""
+TOLERANCE = 1e-9
+"""Tolerance of comparisons of sums of weights."""
+COVERAGE = 0.9
+"""Fraction of new cases whose Dice is within the interval."""
+CONFORMAL_PATIENTS = 9
+"""With fewer patients a conformal interval of this coverage has no bounds."""
 
 
 def quality_features(
@@ -53,9 +67,6 @@ def quality_features(
     structures: Structures,
 ) -> dict[str, QualityFeatures | None]:
     """Compute the quality features of each structure; None if the prediction lacks it.
-
-    The agreement of members is not used: out-of-fold predictions, to which the model is fitted,
-    have a single member.
 
     Args:
         agreement: agreement of the TTA views of the case.
@@ -106,6 +117,8 @@ def _agreement_features(agreement: Agreement, name: str) -> QualityFeatures:
     for kind, groups, minimum_groups in kinds:
         if len(groups) >= minimum_groups:
             features[kind] = float(np.mean([dice[name] for dice in groups.values()]))
+    if agreement.pairs is not None:
+        features[MEMBERS] = agreement.pairs[name]
     return features
 
 
@@ -296,19 +309,104 @@ def residual_sd(residuals: np.ndarray) -> float:
     return max(MINIMUM_SD, float(np.sqrt(np.mean(np.square(residuals)))))
 
 
-def prediction_interval(
-    predicted: float,
-    sd: float,
-    patients: int,
-) -> tuple[float, float]:
-    """Return the 90% interval of a predicted Dice, within 0 to 1.
+class DiceInterval(Part):
+    """Interval of the predicted Dice of a case."""
 
-    It uses Student's t distribution because ``sd`` comes from few patients.
+    half_width: float
+    """Half of its width (Dice)."""
+    method: Literal["conformal", "guess"]
+    """``conformal``: from the errors of at least :data:`CONFORMAL_PATIENTS` patients; ``guess``:
+    Student's t with the errors of fewer patients, which nothing supports."""
+    patients: int
+    """Number of patients whose errors it is from."""
+
+    def around(self, predicted: float) -> tuple[float, float]:
+        """Return the interval of a predicted Dice, within 0 to 1.
+
+        Example:
+            >>> DiceInterval(half_width=0.125, method="conformal", patients=12).around(0.9375)
+            (0.8125, 1.0)
+        """
+        return max(0.0, predicted - self.half_width), min(1.0, predicted + self.half_width)
+
+
+def fit_interval(errors: np.ndarray, patients: Sequence[str], sd: float) -> DiceInterval:
+    """Return the 90% interval of the predicted Dice of a case of a new patient.
+
+    With enough patients it is a conformal interval from leave-one-patient-out errors, as in the
+    jackknife (Barber et al., Predictive inference with the jackknife+, Annals of Statistics 2021).
+    The cases of a patient share the weight of the patient (hierarchical conformal prediction, Lee,
+    Barber and Willett, Distribution-free inference with hierarchical data, 2023). The usual
+    coverage is 90%; the bound that is proven for the jackknife+ is 80%. Both assume that the new
+    patients come from the same population and that the model makes errors like those of the
+    warm-up.
 
     Args:
-        predicted: predicted Dice.
-        sd: standard deviation of the error.
-        patients: number of patients that ``sd`` was computed from.
+        errors: ``(N,)`` leave-one-patient-out error of the mean predicted Dice of each case.
+        patients: patient of each of these cases.
+        sd: standard deviation of the errors, for a guess from too few patients.
+
+    Example:
+        >>> errors = np.array([0.01, -0.02, 0.03, -0.04, 0.05, 0.06, 0.07, -0.08, 0.09, 0.10])
+        >>> interval = fit_interval(errors, list("abcdefghij"), sd=0.06)
+        >>> interval.half_width, interval.method
+        (0.1, 'conformal')
+        >>> fit_interval(errors[:3], list("abc"), sd=0.06).method
+        'guess'
     """
-    half_width = sd * float(stdtrit(max(1, patients - 1), 0.95))
-    return max(0.0, predicted - half_width), min(1.0, predicted + half_width)
+    count = len(set(patients))
+    if count < CONFORMAL_PATIENTS:
+        half_width = sd * float(stdtrit(max(1, count - 1), (1 + COVERAGE) / 2))
+        return DiceInterval(half_width=half_width, method="guess", patients=count)
+    cases = Counter(patients)
+    sizes = np.abs(errors)
+    # The new patient has a weight, too: its error may be larger than all others.
+    weights = np.array([1 / (cases[patient] * (count + 1)) for patient in patients])
+    order = np.argsort(sizes, kind="stable")
+    reached = np.cumsum(weights[order]) >= COVERAGE - TOLERANCE
+    half_width = float(sizes[order][np.argmax(reached)])
+    return DiceInterval(half_width=half_width, method="conformal", patients=count)
+
+
+def useful_features(
+    features: Sequence[Mapping[str, QualityFeatures | None]],
+    table: np.ndarray,
+    may_be_absent: Mapping[str, bool],
+    patients: Sequence[str],
+) -> tuple[list[dict[str, QualityFeatures | None]], dict[str, float]]:
+    """Leave out the agreement of members if it does not help to predict the Dice of new patients.
+
+    Args:
+        features: quality features of each case, by structure.
+        table: ``(cases, S)`` true Dice (0 to 1); NaN if it is unknown.
+        may_be_absent: whether labelled cases lack the structure, in the order of the columns.
+        patients: patient of each case.
+
+    Returns:
+        The features that are used, and the root mean square of the leave-one-patient-out errors
+        ``with_members`` and ``without_members``; empty if no case has the feature.
+    """
+    plain = [dict(case) for case in features]
+    without = [_without(case, MEMBERS) for case in features]
+    if plain == without:
+        return plain, {}
+    errors = {}
+    for name, candidate in (("with_members", plain), ("without_members", without)):
+        residuals = leave_one_out_errors(candidate, table, may_be_absent, patients)
+        known = residuals[~np.isnan(residuals)]
+        errors[name] = float(np.sqrt(np.mean(known**2))) if len(known) else 0.0
+    helps = errors["with_members"] <= errors["without_members"]
+    return (plain if helps else without), errors
+
+
+def _without(
+    case: Mapping[str, QualityFeatures | None], feature: str
+) -> dict[str, QualityFeatures | None]:
+    """Return the features of a case without one of them."""
+    kept: dict[str, QualityFeatures | None] = {}
+    for structure, values in case.items():
+        if values is None:
+            kept[structure] = None
+        else:
+            kept[structure] = {name: value for name, value in values.items() if name != feature}
+    return kept

@@ -35,7 +35,6 @@ from hstf.method.plr.calibration import Calibration
 from hstf.method.plr.lesions import Component, LesionModel, find_components
 from hstf.method.plr.predicted_dice import (
     QualityFeatures,
-    prediction_interval,
     quality_features,
 )
 from hstf.method.plr.weights import below_threshold, cap_weight, scale_weight, voxel_weights
@@ -395,11 +394,7 @@ def judge(
     known = {name: values if present[name] else None for name, values in features.items()}
     predicted = calibration.predict_dice(known)
     mean = float(np.mean(list(predicted.values())))
-    low, high = prediction_interval(
-        mean,
-        calibration.mean_sd,
-        calibration.patients,
-    )
+    low, high = calibration.interval.around(mean)
     if not config.select_cases:
         reason = "every case is used (refine.select_cases is off)"
         return Verdict(

@@ -26,6 +26,7 @@ from hstf.runtime.shards import Row, read_shard
 from hstf.scoring.averages import describe, finite_or_none, mean
 from hstf.scoring.documents import PseudoLabelSummary, RiskPoint, VoxelErrors
 from hstf.scoring.metrics import EMPTY_DICE, confusion, table_dice
+from hstf.scoring.ranking import risk_coverage_area, worst_found
 from hstf.scoring.significance import rank_correlation
 from hstf.stages.evaluate.references import read_reference
 
@@ -287,12 +288,15 @@ def summarise(scores: Sequence[PseudoLabelScore]) -> PseudoLabelSummary:
     classes = {}
     for name in scores[0].dice:
         classes[name] = describe(score.dice[name] for score in scores)
+    predicted, true = _both_dice(scores)
     return PseudoLabelSummary(
         dice=describe(score.mean_dice for score in scores),
         accepted=describe(score.mean_dice for score in scores if score.accepted),
         rejected=describe(score.mean_dice for score in scores if not score.accepted),
         classes=classes,
-        spearman=_correlation(scores),
+        spearman=rank_correlation(predicted, true),
+        risk_coverage_area=risk_coverage_area(predicted, true),
+        worst_fifth_found=worst_found(predicted, true),
         interval_coverage=mean(score.is_within_interval for score in scores),
         voxels=_voxel_errors(kept, low),
         foreground_voxels=_voxel_errors(_without_background(kept), _without_background(low)),
@@ -300,15 +304,15 @@ def summarise(scores: Sequence[PseudoLabelScore]) -> PseudoLabelSummary:
     )
 
 
-def _correlation(scores: Sequence[PseudoLabelScore]) -> float | None:
-    """Compute the rank correlation of predicted and true Dice."""
+def _both_dice(scores: Sequence[PseudoLabelScore]) -> tuple[list[float], list[float]]:
+    """Return predicted and true Dice of the cases that have both."""
     predicted = []
     true = []
     for score in scores:
         if score.predicted_dice is not None and score.true_dice is not None:
             predicted.append(score.predicted_dice)
             true.append(score.true_dice)
-    return rank_correlation(predicted, true)
+    return predicted, true
 
 
 def _voxel_errors(

@@ -5,6 +5,7 @@ from typing import Any
 
 from hstf.method.plr.anatomy_rules import AnatomyRule
 from hstf.method.plr.calibration import Calibration
+from hstf.method.plr.predicted_dice import CONFORMAL_PATIENTS, DiceInterval
 from hstf.stages.report.figures import (
     Figures,
     Points,
@@ -79,7 +80,39 @@ def _acceptance_text(results: Results, calibration: Calibration) -> str:
     if bound is not None:
         rule = f"Pseudo-labels with a predicted mean Dice below {number_text(bound)} are not used."
     error = number_text(calibration.mean_sd)
-    return f"{rule} The error of the predicted mean Dice has a standard deviation of {error}."
+    return (
+        f"{rule} The error of the predicted mean Dice has a standard deviation of {error}."
+        f" {_interval_text(calibration.interval)}{_members_text(calibration)}"
+    )
+
+
+def _interval_text(interval: DiceInterval) -> str:
+    """Return what the interval of predicted Dice is worth."""
+    patients = counted(interval.patients, "labelled patient")
+    width = number_text(interval.half_width)
+    if interval.method == "guess":
+        return (
+            f"The interval of predicted Dice (± {width}) is a guess: it is from {patients}, and at"
+            f" least {CONFORMAL_PATIENTS} are needed."
+        )
+    return (
+        f"The 90% interval of predicted Dice (± {width}) is a conformal interval from {patients}."
+        " It holds for patients of the same population."
+    )
+
+
+def _members_text(calibration: Calibration) -> str:
+    """Return whether the agreement of members is a quality feature; empty if it is unknown."""
+    errors = calibration.evidence.get("agreement_of_members")
+    if not errors:
+        return ""
+    with_members = errors["with_members"]
+    without = errors["without_members"]
+    use = "is used" if with_members <= without else "is not used"
+    return (
+        f" The agreement of ensemble members {use}: the error for patients that the fit has not"
+        f" seen is {number_text(with_members)} with it and {number_text(without)} without it."
+    )
 
 
 def _tables(results: Results, calibration: Calibration) -> list[Table]:

@@ -241,10 +241,10 @@ def _collapsed_rounds(results: Results) -> list[str]:
     if results.choice is None:
         return []
     sentences = []
-    for number, signs in results.choice.collapsed.items():
+    for number, findings in results.choice.collapsed.items():
         exported = round_name(results.choice.round)
         sentences.append(
-            f"The model of {round_name(number)} has collapsed: {'; '.join(signs)}. Exported is"
+            f"The model of {round_name(number)} has collapsed: {'; '.join(findings)}. Exported is"
             f" {exported}."
         )
     return sentences

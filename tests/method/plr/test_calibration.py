@@ -8,7 +8,7 @@ import pytest
 from hstf.method.plr.anatomy_rules import AnatomyRule
 from hstf.method.plr.calibration import Calibration, applicable_rules
 from hstf.method.plr.lesions import fit_lesions
-from hstf.method.plr.predicted_dice import DiceModel
+from hstf.method.plr.predicted_dice import DiceInterval, DiceModel
 from hstf.runtime.errors import HstfError
 
 KEYS = [
@@ -19,7 +19,7 @@ KEYS = [
     "dice_models",
     "class_sd",
     "mean_sd",
-    "patients",
+    "interval",
     "minimum_predicted_dice",
     "evidence",
 ]
@@ -50,7 +50,7 @@ def calibration() -> Calibration:
         },
         class_sd={"liver": 0.05},
         mean_sd=0.05,
-        patients=5,
+        interval=DiceInterval(half_width=0.1, method="guess", patients=5),
         minimum_predicted_dice=0.7,
         evidence={"voxels": 3, "calibration_error": {"before": {"liver": None}}},
     )

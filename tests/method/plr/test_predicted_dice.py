@@ -14,12 +14,13 @@ from hstf.method.plr.predicted_dice import (
     DiceModel,
     KnownCases,
     QualityFeatures,
+    fit_interval,
     fit_models,
     fit_slope,
     leave_one_out_errors,
-    prediction_interval,
     quality_features,
     residual_sd,
+    useful_features,
 )
 from hstf.method.tta_summary import Agreement
 
@@ -194,16 +195,59 @@ def test_predict_of_an_absent_class() -> None:
     assert never.predict({"confidence": 1.0}) == 0 and never.predict(None) == 0
 
 
-def test_residual_sd_and_prediction_interval_equal_values_by_hand() -> None:
+def test_residual_sd_and_guessed_interval_equal_values_by_hand() -> None:
     assert residual_sd(np.array([0.1, -0.1])) == UNKNOWN_SD
     assert residual_sd(np.array([0.1, -0.1, 0.1, -0.1])) == pytest.approx(0.1)
     assert residual_sd(np.zeros(6)) == pytest.approx(0.02)
-    assert prediction_interval(0.9, 0.1, 10) == (
-        pytest.approx(0.9 - 0.1 * 1.8331, abs=1e-4),
-        1.0,
-    )  # t of 9 degrees
-    assert prediction_interval(0.5, 0.05, 2) == (
+    guess = fit_interval(np.zeros(2), ["a", "b"], 0.05)
+    assert (guess.method, guess.patients) == ("guess", 2)
+    assert guess.around(0.5) == (
         pytest.approx(0.1843, abs=1e-4),
         pytest.approx(0.8157, abs=1e-4),
-    )
-    assert prediction_interval(0.05, 0.1, 10)[0] == 0.0
+    )  # t of 1 degree of freedom
+    assert guess.around(0.05)[0] == 0.0
+    assert guess.around(0.9)[1] == 1.0
+
+
+def test_interval_is_conformal_from_nine_patients_on() -> None:
+    """The 90% quantile of nine errors and an unknown tenth one is the maximum."""
+    errors = np.array([0.01, -0.09, 0.02, 0.03, -0.04, 0.05, 0.06, 0.07, 0.08])
+    nine = fit_interval(errors, list("abcdefghi"), 0.05)
+    assert (nine.method, nine.half_width, nine.patients) == ("conformal", 0.09, 9)
+    assert fit_interval(errors[:8], list("abcdefgh"), 0.05).method == "guess"
+
+
+def test_interval_counts_the_scans_of_a_patient_once() -> None:
+    """Of 19 patients, 18 must be within: the many bad scans of one patient count as one patient."""
+    names = [f"p{number}" for number in range(18)]
+    errors = np.concatenate([np.linspace(0.01, 0.18, 18), np.full(50, 0.5)])
+    found = fit_interval(errors, [*names, *["bad"] * 50], 0.05)
+    assert found.half_width == pytest.approx(0.18)
+    once = fit_interval(errors[:19], [*names, "bad"], 0.05)
+    assert once.half_width == found.half_width
+
+
+def test_conformal_interval_covers_new_patients() -> None:
+    rng = np.random.default_rng(0)
+    covered = []
+    for _ in range(400):
+        errors = rng.exponential(0.05, 13)
+        interval = fit_interval(errors[:12], [str(k) for k in range(12)], 0.05)
+        covered.append(errors[12] <= interval.half_width)
+    assert 0.89 <= np.mean(covered) <= 0.96  # 12 of 13, and chance
+
+
+def test_agreement_of_members_is_used_only_if_it_helps() -> None:
+    rng = np.random.default_rng(1)
+    dice = rng.uniform(0.5, 0.9, (12, 1))
+    patients = [str(k) for k in range(12)]
+    helpful = [{"a": {"confidence": 0.8, "members": float(value[0])}} for value in dice]
+    used, errors = useful_features(helpful, dice, {"a": False}, patients)
+    assert used == helpful
+    assert errors["with_members"] < errors["without_members"]
+    noise = [{"a": {"confidence": float(v[0]), "members": rng.uniform(0, 1)}} for v in dice]
+    used, errors = useful_features(noise, dice, {"a": False}, patients)
+    assert all("members" not in case["a"] for case in used)
+    assert errors["with_members"] > errors["without_members"]
+    plain = [{"a": {"confidence": 0.8}}, {"a": None}]
+    assert useful_features(plain, dice[:2], {"a": False}, patients[:2]) == (plain, {})
