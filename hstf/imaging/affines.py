@@ -5,6 +5,7 @@ An affine ``(4, 4)`` maps voxel indices to millimetres (RAS+).
 
 from collections.abc import Sequence
 from itertools import product
+from typing import Literal
 
 import nibabel as nib
 import numpy as np
@@ -24,6 +25,10 @@ MINIMUM_DETERMINANT = 1e-6
 MAXIMUM_SHEAR_DEGREES = 3.0
 """Upper bound for the deviation of two axes from a right angle. Patches, zooms and rotations of the
 planned grid ignore such a small deviation; scores do not, see :func:`steps_of`."""
+THICK = 2.0
+"""Ratio of the longest to the middle voxel edge above which it is the distance of slices."""
+GridAxes = Literal["anatomical", "slices"]
+"""The axes of the grid, see :func:`grid_orientation`."""
 ITK_TOLERANCE = 1e-4
 """Maximum scalar product of two direction vectors for which ITK accepts an affine."""
 
@@ -109,27 +114,55 @@ def orientation_of(affine: np.ndarray) -> np.ndarray:
     return orientation.astype(int)
 
 
-def ras_order(affine: np.ndarray) -> np.ndarray:
-    """Return the array axis that is closest to each of the three RAS axes."""
-    ras_axes = orientation_of(affine)[:, 0]
-    return np.argsort(ras_axes)
+def grid_orientation(affine: np.ndarray, axes: GridAxes = "anatomical") -> np.ndarray:
+    """Return the axis of the grid of each array axis.
+
+    Args:
+        affine: ``(4, 4)``, voxel index to mm.
+        axes: ``anatomical`` for RAS axes; ``slices`` for the axes of the slices, of which the last
+            one goes from slice to slice, whatever their direction in the body.
+
+    Returns:
+        ``(3, 2)`` integers as :func:`orientation_of`.
+
+    Raises:
+        HstfError: if an axis of ``affine`` has no direction.
+    """
+    closest = orientation_of(affine)
+    if axes == "anatomical":
+        return closest
+    edges = spacing_of(np.asarray(affine, dtype=float))
+    longest = int(np.argmax(edges))
+    through = longest if edges[longest] > THICK * float(np.median(edges)) else 2
+    order = [axis for axis in range(3) if axis != through] + [through]
+    orientation = np.ones((3, 2), dtype=int)
+    orientation[order, 0] = range(3)
+    if np.linalg.det(np.asarray(affine, dtype=float)[:3, order]) < 0:
+        orientation[through, 1] = -1  # otherwise the anatomy would be mirrored
+    return orientation
+
+
+def ras_order(affine: np.ndarray, axes: GridAxes = "anatomical") -> np.ndarray:
+    """Return the array axis of each of the three axes of :func:`to_ras`."""
+    return np.argsort(grid_orientation(affine, axes)[:, 0])
 
 
 def to_ras(
     array: np.ndarray,
     affine: np.ndarray,
+    axes: GridAxes = "anatomical",
 ) -> np.ndarray:
     """Return a view of ``array`` ``(X, Y, Z)`` whose axes are closest to RAS.
 
-    RAS axes point to the right, anterior and superior.
+    RAS axes point to the right, anterior and superior. See :func:`grid_orientation` for others.
     """
-    return apply_orientation(array, orientation_of(affine))
+    return apply_orientation(array, grid_orientation(affine, axes))
 
 
-def ras_spacing(affine: np.ndarray) -> Spacing:
+def ras_spacing(affine: np.ndarray, axes: GridAxes = "anatomical") -> Spacing:
     """Return the voxel size (mm) along the axes of :func:`to_ras`."""
     sizes = spacing_of(np.asarray(affine, dtype=float))
-    x, y, z = ras_order(affine)
+    x, y, z = ras_order(affine, axes)
     return sizes[x], sizes[y], sizes[z]
 
 

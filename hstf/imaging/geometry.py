@@ -20,7 +20,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.orientations import inv_ornt_aff
 
-from hstf.imaging.affines import orientation_of, ras_order, ras_spacing, to_ras
+from hstf.imaging.affines import GridAxes, grid_orientation, ras_order, ras_spacing, to_ras
 from hstf.imaging.components import connected_components
 from hstf.imaging.label_values import IGNORED
 from hstf.imaging.resampling import Order, resample
@@ -79,6 +79,9 @@ class Geometry(Document):
     """Voxel size (mm) of the grid."""
     grid_shape: Triple
     """Shape of the grid, RAS axes."""
+    axes: GridAxes = "anatomical"
+    """What the axes of the grid are; RAS axes in the other texts are those of the slices with
+    ``slices``."""
 
     @classmethod
     def of(
@@ -87,6 +90,7 @@ class Geometry(Document):
         affine: np.ndarray,
         spacing: Sequence[float],
         crop: CropBox | None = None,
+        axes: GridAxes = "anatomical",
     ) -> "Geometry":
         """Compute the geometry of a scan.
 
@@ -95,15 +99,16 @@ class Geometry(Document):
             affine: ``(4, 4)``, native voxel index to mm.
             spacing: voxel size (mm) of the grid, RAS axes.
             crop: box of the reoriented volume; None for the whole volume.
+            axes: what the axes of the grid are.
 
         Raises:
             HstfError: if the affine is degenerate.
         """
         if crop is None:
-            box = [(0, int(native_shape[axis])) for axis in ras_order(affine)]
+            box = [(0, int(native_shape[axis])) for axis in ras_order(affine, axes)]
         else:
             box = list(crop)
-        source_spacing = ras_spacing(affine)
+        source_spacing = ras_spacing(affine, axes)
         grid_shape = []
         for axis, (start, stop) in enumerate(box):
             size = _grid_size(
@@ -119,6 +124,7 @@ class Geometry(Document):
             "source_spacing": source_spacing,
             "spacing": [float(mm) for mm in spacing],
             "grid_shape": grid_shape,
+            "axes": axes,
         }
         return cls.model_validate(content)
 
@@ -174,7 +180,7 @@ class Geometry(Document):
             HstfError: if the shape is not the native one.
         """
         _check_shape(array.shape, self.native_shape, "native")
-        reoriented = to_ras(array, np.array(self.affine))
+        reoriented = to_ras(array, np.array(self.affine), self.axes)
         box = tuple(slice(*extent) for extent in self.crop)
         return reoriented[box]
 
@@ -319,7 +325,7 @@ class Geometry(Document):
     def _ras_to_mm(self) -> np.ndarray:
         """Affine ``(4, 4)`` from voxels of the reoriented volume to mm."""
         affine = np.array(self.affine)
-        return affine @ inv_ornt_aff(orientation_of(affine), self.native_shape)
+        return affine @ inv_ornt_aff(grid_orientation(affine, self.axes), self.native_shape)
 
     def _fill_native(
         self,

@@ -53,12 +53,13 @@ def prepare_image(
     first = volumes[0]
     box = None
     if config.crop:
-        box = bounding_box(to_ras(_scanned(masks, plan), first.affine))
+        box = bounding_box(to_ras(_scanned(masks, plan), first.affine, config.axes))
     geometry = Geometry.of(
         first.data.shape,
         first.affine,
         plan.spacing,
         box,
+        config.axes,
     )
     _check_growth(geometry)
     image = np.empty((len(volumes), *geometry.grid_shape), np.float32)

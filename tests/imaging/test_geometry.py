@@ -334,7 +334,8 @@ def test_geometry_load_returns_what_was_saved(tmp_path: Path) -> None:
     geometry = Geometry.of((4, 5, 6), np.eye(4), (1.0, 1.0, 2.0), ((0, 2), (1, 5), (2, 6)))
     geometry.save(tmp_path / "geometry.json")
     keys = list(json.loads((tmp_path / "geometry.json").read_text()))
-    assert keys == ["native_shape", "affine", "crop", "source_spacing", "spacing", "grid_shape"]
+    expected = ["native_shape", "affine", "crop", "source_spacing", "spacing", "grid_shape", "axes"]
+    assert keys == expected
     assert Geometry.load(tmp_path / "geometry.json") == geometry
 
 

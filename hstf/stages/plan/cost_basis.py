@@ -93,7 +93,7 @@ def read_headers(config: Config, sheet: CaseSheet) -> list[ScanSummary]:
     cases = [case for case in sheet.cases if case.split is not Split.TEST]
     found = []
     for case in spread(cases, SCANS_READ) if cases else []:
-        summary = _header(case)
+        summary = _header(config, case)
         if summary is not None:
             found.append(summary)
     if not found and config.phantom is not None:
@@ -102,11 +102,12 @@ def read_headers(config: Config, sheet: CaseSheet) -> list[ScanSummary]:
     return found
 
 
-def _header(case: Case) -> ScanSummary | None:
+def _header(config: Config, case: Case) -> ScanSummary | None:
     try:
         image = open_nifti(case.images[0])
         affine = image.affine
-        geometry = Geometry.of(image.shape[:3], affine, ras_spacing(affine))
+        axes = config.preprocess.axes
+        geometry = Geometry.of(image.shape[:3], affine, ras_spacing(affine, axes), axes=axes)
     except Exception:  # an estimate never stops a run; the stage check describes the problem
         return None
     return _summary(case.case_id, geometry.crop_shape, geometry.source_spacing)

@@ -57,7 +57,7 @@ def make_plan(config: Config, fingerprint: Fingerprint) -> Plan:
     """Make all decisions.
 
     Args:
-        config: the sections ``plan`` and ``modalities``.
+        config: the sections ``plan``, ``preprocess`` and ``modalities``.
         fingerprint: properties of the scans.
 
     Raises:
@@ -72,7 +72,8 @@ def make_plan(config: Config, fingerprint: Fingerprint) -> Plan:
     channels = level_channels(section, levels)
     channels_reason = f"Doubled at each level from {channels[0]}, at most {section.max_channels}."
     schemes, normalisation_reasons = normalisations(config, fingerprint)
-    orientation = in_plane_orientation(fingerprint, spacing)
+    by_slices = config.preprocess.axes == "slices"
+    orientation = in_plane_orientation(fingerprint, spacing, by_slices)
     return Plan(
         spacing=spacing,
         patch_size=patch,

@@ -89,7 +89,7 @@ def take_fingerprint(context: StageContext) -> Fingerprint:
     summaries = {}
     for case in cases:
         if case.case_id not in voxel_ids:
-            summaries[case.case_id] = _header_summary(case)
+            summaries[case.case_id] = _header_summary(config, case)
     samples = {}
     chosen = [case for case in cases if case.case_id in voxel_ids]
     for case, summary, sample_of_case in _read_scans(config, chosen):
@@ -124,14 +124,15 @@ def _read_scans(
         yield case, summary, samples
 
 
-def _header_summary(case: Case) -> ScanSummary:
+def _header_summary(config: Config, case: Case) -> ScanSummary:
     """Read only the header of the first image."""
     image = open_nifti(case.images[0])
-    return _summary(case, image.shape[:3], np.asarray(image.affine))
+    return _summary(config, case, image.shape[:3], np.asarray(image.affine))
 
 
-def _summary(case: Case, shape: tuple[int, ...], affine: np.ndarray) -> ScanSummary:
-    geometry = Geometry.of(shape, affine, ras_spacing(affine))
+def _summary(config: Config, case: Case, shape: tuple[int, ...], affine: np.ndarray) -> ScanSummary:
+    axes = config.preprocess.axes
+    geometry = Geometry.of(shape, affine, ras_spacing(affine, axes), axes=axes)
     return ScanSummary(
         case_id=case.case_id,
         shape=geometry.crop_shape,
@@ -146,7 +147,7 @@ def read_scan(config: Config, case: Case) -> tuple[ScanSummary, ForegroundSample
     """Read the voxels of a scan.
 
     Args:
-        config: the sections ``modalities`` and ``labels``.
+        config: the sections ``modalities``, ``labels`` and ``preprocess``.
         case: the case.
 
     Returns:
@@ -178,9 +179,9 @@ def read_scan(config: Config, case: Case) -> tuple[ScanSummary, ForegroundSample
         if kind == "ct" and case.split is Split.LABELLED:
             samples[name] = _sample_foreground(case, config, volume)
     scanned = np.logical_or.reduce(measured or masks)
-    box = bounding_box(to_ras(scanned, volume.affine))
+    box = bounding_box(to_ras(scanned, volume.affine, config.preprocess.axes))
     cropped_shape = tuple(stop - start for start, stop in box)
-    header = _summary(case, volume.data.shape, volume.affine)
+    header = _summary(config, case, volume.data.shape, volume.affine)
     voxels = {
         "cropped_shape": cropped_shape,
         "intensities": tuple(intensities),
