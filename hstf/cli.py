@@ -114,7 +114,7 @@ COMMANDS = {
     "export": Command(
         "hstf.stages.export",
         "export the model of the last or best round as one folder",
-        options.add_config,
+        options.add_export,
     ),
     "predict": Command(
         "hstf.commands.predict",

@@ -113,8 +113,8 @@ def _trained(folder: Path, case: str) -> Iterator[str]:
     if not rounds:
         return
     yield f"{folder}: all rounds after round {min(rounds)}, which learn from the rounds before"
-    if (folder / "export" / "model.json").is_file():
-        yield f"{folder / 'export'}: the exported model, and every copy of it"
+    for model in sorted(folder.glob("export*/model.json")):
+        yield f"{model.parent}: the exported model, and every copy of it"
 
 
 def _refuse_running() -> None:

@@ -237,6 +237,10 @@ class Layout:
         """The exported model, a folder for ``hstf predict --model``."""
         return self.root / "export"
 
+    def exported_member(self, member: str) -> Path:
+        """Return the folder of one ensemble member that ``hstf export --member`` wrote."""
+        return self.root / f"export_{member}"
+
     def override(self, number: int, case_id: str) -> Path:
         """Return the corrected label of a case from a round on."""
         return self.overrides / f"round_{number}" / f"{case_id}.nii.gz"

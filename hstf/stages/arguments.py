@@ -85,6 +85,17 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_export(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``hstf export``."""
+    add_config(parser)
+    parser.add_argument(
+        "--member",
+        metavar="NAME",
+        help="export only this ensemble member, into export_NAME; the first one, seed_0, is the"
+        " single network unless you have a reason for another",
+    )
+
+
 def add_report(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``hstf report``."""
     add_config(parser)

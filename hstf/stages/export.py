@@ -33,7 +33,7 @@ from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
 from hstf.experiment.plan import Plan
 from hstf.experiment.schedule import Schedule
-from hstf.experiment.tables import LABELS
+from hstf.experiment.tables import EVALUATION_MEMBERS, LABELS
 from hstf.imaging.intensity_ranges import IntensityRange
 from hstf.method.exported_model import (
     DIGEST_FILE,
@@ -47,14 +47,17 @@ from hstf.method.exported_model import (
     weights_path,
     write_digests,
 )
-from hstf.method.plr.calibration import prediction_rules
+from hstf.method.plr.calibration import Calibration, prediction_rules
+from hstf.method.plr.scan_quality import QualityModel
 from hstf.models.registry import load_network, save_network
 from hstf.runtime.documents import Document, Part
-from hstf.runtime.errors import join_problems, write_error
+from hstf.runtime.errors import HstfError, join_problems, write_error
 from hstf.runtime.files import make_folder, sha256_file, write_text
 from hstf.runtime.shards import read_shard
+from hstf.scoring.averages import class_balanced, describe
 from hstf.scoring.documents import EvaluationSummary
 from hstf.scoring.round_choice import RoundChoice, choose_round
+from hstf.scoring.significance import mean_interval
 from hstf.stages.plan.fingerprint import Fingerprint
 
 METADATA_SCHEMA = (
@@ -72,46 +75,66 @@ OWNER = "see the owner of this folder"
 
 def run(args: argparse.Namespace) -> int:
     """Export the model of the last or best round."""
-    folder, choice = export(load_config(*args.config))
+    folder, choice = export(load_config(*args.config), args.member)
     print(f"export: round {choice.round}. {choice.reason}")
     command = f"hstf predict --model {folder} --input SCANS --output SEGMENTATIONS"
     print(f"exported to {folder}; segment with: {command}")
     return 0
 
 
-def export(config: Config) -> tuple[Path, RoundChoice]:
+def export(config: Config, member: str | None = None) -> tuple[Path, RoundChoice]:
     """Choose a round and write its model. The folder appears complete or not at all.
 
     Args:
         config: the whole configuration.
+        member: name of the only ensemble member to export, into a folder of its own; None for the
+            whole ensemble.
 
     Returns:
         The folder, and which round was chosen.
 
     Raises:
         HstfError: if weights are missing or damaged; the message names all that are missing. Also
-            if ``labels.csv`` lacks cases, if somebody has changed the files of the last export, or
-            if the folder cannot be written.
+            if there is no such member, if ``labels.csv`` lacks cases, if somebody has changed the
+            files of the last export, or if the folder cannot be written.
     """
     choice = choose_round(Layout.of(config), Schedule.of(config))
     context = StageContext.of(config, "export", choice.round)
     layout = context.layout
-    _refuse_changed(layout.export)
+    target = layout.export if member is None else layout.exported_member(member)
+    _refuse_changed(target)
     weights = {}
-    for member in context.schedule.members(context.round):
-        weights[member] = layout.weights(context.round, member)
+    for name in _exported_members(context, member):
+        weights[name] = layout.weights(context.round, name)
     missing = [str(path) for path in weights.values() if not path.is_file()]
     if missing:
         raise join_problems(
             f"Round {choice.round} has no model yet. Run the workflow first.", missing
         )
-    with _complete_folder(layout.export) as folder:
+    with _complete_folder(target) as folder:
         model = _exported_model(context, _copy_weights(weights, folder), choice)
         model.save(folder / MODEL_FILE)
         bundle_metadata(model).save(folder / "configs" / "metadata.json")
         write_digests(folder)
         write_text(folder / "README.md", model_card(model))
-    return layout.export, choice
+    return target, choice
+
+
+def _exported_members(context: StageContext, member: str | None) -> list[str]:
+    """Return the ensemble members to export.
+
+    Raises:
+        HstfError: if the round has no such member.
+    """
+    members = context.schedule.members(context.round)
+    if member is None:
+        return members
+    if member not in members:
+        raise HstfError(
+            f"--member {member}: round {context.round}, which is exported, has no such member."
+            f" There are {', '.join(members)}."
+        )
+    return [member]
 
 
 def _refuse_changed(folder: Path) -> None:
@@ -190,13 +213,18 @@ def _exported_model(
         plan=Plan.load(context.layout.plan),
         intensities=_intensities(context),
         structure=prediction_rules(config, context.layout),
+        quality=QualityModel.of(
+            Calibration.load(context.layout.calibration),
+            config.structures,
+            context.config_of_round(0).teacher,
+        ),
         provenance=ModelProvenance(
             hstf=__version__,
             round=context.round,
             steps=training.steps,
             cases=_case_counts(context),
             packages=packages,
-            scores=_scores(context),
+            scores=_scores(context, [member.name for member in members]),
             choice=choice,
         ),
     )
@@ -232,17 +260,36 @@ def _case_counts(context: StageContext) -> dict[str, int]:
     return counts
 
 
-def _scores(context: StageContext) -> ModelScores | None:
-    """Return the test Dice of the model, if it is evaluated."""
+def _scores(context: StageContext, members: Sequence[str]) -> ModelScores | None:
+    """Return the test Dice of the exported members, if they are evaluated."""
     path = context.layout.evaluation_summary(context.round)
     if not path.is_file():
         return None
+    if list(members) != context.schedule.members(context.round):
+        return _scores_of_member(context, members[0])
     summary = EvaluationSummary.load(path)
     classes = {name: scores.dice for name, scores in summary.classes.items()}
     return ModelScores(
         cases=summary.cases,
         dice=summary.dice,
         classes=classes,
+    )
+
+
+def _scores_of_member(context: StageContext, member: str) -> ModelScores:
+    """Return the test Dice of one ensemble member."""
+    frame = EVALUATION_MEMBERS.read(context.layout.evaluation_members(context.round))
+    rows = frame[frame["member"] == member]
+    table = rows.pivot(index="case_id", columns="class", values="dice")
+    patients = {case.case_id: case.group for case in context.cases(Split.TEST)}
+    names = list(rows["class"].unique())
+    return ModelScores(
+        cases=len(table),
+        dice=mean_interval(
+            class_balanced(table[names].to_numpy(dtype=float)),
+            [patients[case_id] for case_id in table.index],
+        ),
+        classes={name: describe(table[name].dropna()) for name in names},
     )
 
 

@@ -12,7 +12,7 @@ from support.tiny_model import calibration, tiny_experiment
 
 from hstf.config.experiment import Config
 from hstf.experiment.layout import Layout
-from hstf.experiment.tables import LABELS
+from hstf.experiment.tables import EVALUATION_MEMBERS, LABELS
 from hstf.method.exported_model import read_exported_model, write_digests
 from hstf.models.registry import load_network
 from hstf.runtime.errors import HstfError
@@ -102,6 +102,36 @@ def write_summary(config: Config, dices: dict[str, Statistics]) -> None:
 
 def files_of(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def write_member_scores(config: Config) -> None:
+    rows = []
+    for member, dice in (("seed_0", 0.7), ("seed_1", 0.8)):
+        for name in ("liver", "tumour"):
+            row = {"case_id": "patient_5", "member": member, "class": name, "dice": dice}
+            rows.append(row)
+    EVALUATION_MEMBERS.write(Layout.of(config).evaluation_members(1), rows)
+
+
+def test_export_of_one_member_has_its_weights_and_its_scores(config: Config) -> None:
+    layout = Layout.of(config)
+    write_summary(config, {"liver": Statistics(mean=0.9, sd=0.1, median=0.9, cases=7)})
+    write_member_scores(config)
+    folder, _ = export_stage.export(config, "seed_1")
+    assert folder == layout.root / "export_seed_1" != layout.export
+    model = read_exported_model(folder)
+    assert [member.name for member in model.members] == ["seed_1"]
+    scores = model.provenance.scores
+    assert scores is not None and scores.cases == 1
+    assert scores.dice.mean == scores.classes["liver"].mean == 0.8
+    assert "one network (seed_1)" in (folder / "README.md").read_text()
+    assert not layout.export.exists()
+
+
+def test_export_refuses_an_unknown_member(config: Config) -> None:
+    message = r"--member fold_0: round 1, .* no such member\. There are seed_0, seed_1\."
+    with pytest.raises(HstfError, match=message):
+        export_stage.export(config, "fold_0")
 
 
 def test_export_writes_what_prediction_needs(config: Config) -> None:
