@@ -30,6 +30,7 @@ function ask(title, content, isModal = false) {
     });
     document.body.append(dialog);
     dialog.showModal();
+    dialog.scrollTop = 0;
   });
 }
 

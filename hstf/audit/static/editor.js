@@ -8,12 +8,13 @@
  * @typedef {import("./planes.js").PlaneView} PlaneView
  */
 
-import { Edit, GROWTH_LIMIT, History, drawLine, fillOutline, grow, interpolate } from "./painting.js";
+import { Edit, History, drawLine, fillOutline, grow, interpolate } from "./painting.js";
 
 /** Diameters of the brush, in voxels. */
 export const SIZES = [1, 2, 3, 5, 8, 12, 18, 26, 40];
 const FIRST_SIZE = 3;
-const TOLERANCE = { first: 1.5, step: 0.5 };
+/** Each growth accepts more intensities than the one before, but reaches only this many voxels. */
+const GROWTH = { deviations: 2, more: 0.5, reach: 5 };
 
 /**
  * @typedef {object} Stroke
@@ -22,7 +23,7 @@ const TOLERANCE = { first: 1.5, step: 0.5 };
  * @property {Edit} edit
  */
 
-/** @typedef {{seeds: Uint32Array, value: number, plane: Plane, tolerance: number}} LastStroke */
+/** @typedef {{seeds: Uint32Array, value: number, plane: Plane, deviations: number}} LastStroke */
 
 export class Editor extends EventTarget {
   /**
@@ -163,7 +164,7 @@ export class Editor extends EventTarget {
     this.remember(plane, points[0][plane.across]);
     if (change !== null) {
       const seeds = change.indices;
-      this.last = { seeds, value: this.pen, plane, tolerance: TOLERANCE.first };
+      this.last = { seeds, value: this.pen, plane, deviations: GROWTH.deviations };
     }
     this.finished();
   }
@@ -217,15 +218,16 @@ export class Editor extends EventTarget {
     const { seeds, value } = this.last;
     const edit = new Edit(this.history.voxels);
     const intensity = (/** @type {number} */ index) => image.data[index];
-    const isLimited = grow(edit, this.grid(), seeds, intensity, this.last.tolerance, value, this.background);
-    this.last.tolerance += TOLERANCE.step;
+    const limits = { deviations: this.last.deviations, reach: GROWTH.reach };
+    grow(edit, this.grid(), seeds, intensity, limits, value, this.background);
+    this.last.deviations += GROWTH.more;
     const change = edit.finish();
     this.history.push(change);
     this.finished();
-    const count = change?.indices.length ?? 0;
-    return isLimited
-      ? `Stopped at ${GROWTH_LIMIT} voxels. Z undoes the growth.`
-      : `${count} voxels were added. G again accepts more intensities.`;
+    if (change !== null) {
+      this.last.seeds = Uint32Array.from([...seeds, ...change.indices]);
+    }
+    return `${change?.indices.length ?? 0} voxels were added. G again grows further, Z undoes it.`;
   }
 
   /**

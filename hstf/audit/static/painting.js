@@ -227,40 +227,35 @@ function crossingsOf(outline, u, v, row) {
   return crossings.sort((a, b) => a - b);
 }
 
-/** Maximum number of voxels that one growth adds. */
-export const GROWTH_LIMIT = 300_000;
-
 /**
  * Grow from voxels into the background, to connected voxels of a similar intensity.
  * @param {Edit} edit
  * @param {Grid} grid
  * @param {Uint32Array} seeds
  * @param {(index: number) => number} intensity
- * @param {number} tolerance in standard deviations of the seeds
+ * @param {{deviations: number, reach: number}} limits deviations of the intensity from the seeds, and
+ *   steps from them
  * @param {number} value
  * @param {number} background
- * @returns {boolean} whether the limit ended the growth
  */
-export function grow(edit, grid, seeds, intensity, tolerance, value, background) {
+export function grow(edit, grid, seeds, intensity, limits, value, background) {
   const [mean, deviation] = meanAndDeviation(seeds, intensity);
-  const [low, high] = [mean - tolerance * deviation, mean + tolerance * deviation];
+  const tolerance = limits.deviations * deviation;
   const steps = strides(grid.dims);
-  const front = [...seeds];
-  let added = 0;
-  for (let n = 0; n < front.length; n += 1) {
-    for (const index of neighbours(grid.dims, steps, front[n])) {
-      const seen = intensity(index);
-      if (edit.voxels[index] === background && seen >= low && seen <= high) {
+  const isAlike = (/** @type {number} */ index) =>
+    edit.voxels[index] === background && Math.abs(intensity(index) - mean) <= tolerance;
+  let front = [...seeds];
+  for (let step = 0; step < limits.reach; step += 1) {
+    /** @type {number[]} */
+    const next = [];
+    for (const index of front.flatMap((from) => neighbours(grid.dims, steps, from))) {
+      if (isAlike(index)) {
         edit.set(index, value);
-        front.push(index);
-        added += 1;
+        next.push(index);
       }
     }
-    if (added >= GROWTH_LIMIT) {
-      return true;
-    }
+    front = next;
   }
-  return false;
 }
 
 /**

@@ -44,7 +44,7 @@ export class QueueList {
     this.cases = queue.cases;
     const [, site, structure, reviewer] = this.filters;
     options(site, "all sites", queue.cases.map((one) => one.site ?? ""));
-    options(structure, "all classes", queue.cases.flatMap(unusualOf), "unusual ");
+    options(structure, "all classes", queue.cases.flatMap(classesOf));
     options(reviewer, "all reviewers", queue.cases.flatMap((one) => one.reviewers));
     this.showCounts(queue);
     this.draw();
@@ -89,7 +89,7 @@ export class QueueList {
       (one) =>
         (status === "" || one.status === status || (status === "left" && IS_LEFT.has(one.status))) &&
         (site === "" || one.site === site) &&
-        (structure === "" || unusualOf(one).includes(structure)) &&
+        (structure === "" || classesOf(one).includes(structure)) &&
         (reviewer === "" || one.reviewers.includes(reviewer)) &&
         `${one.case_id} ${one.site ?? ""} ${one.group ?? ""}`.toLowerCase().includes(words),
     );
@@ -174,12 +174,14 @@ export function interval(one) {
 }
 
 /**
- * Return the structures with an unusual volume.
+ * Return the classes of a case, as the filter shows them.
  * @param {QueueCase} one
  * @returns {string[]}
  */
-function unusualOf(one) {
-  return one.volumes.filter((volume) => volume.unusual).map((volume) => volume.class);
+function classesOf(one) {
+  const unusual = one.volumes.filter((volume) => volume.unusual);
+  const present = one.volumes.filter((volume) => volume.ml > 0);
+  return [...present.map((volume) => `has ${volume.class}`), ...unusual.map((volume) => `unusual ${volume.class}`)];
 }
 
 /**
@@ -187,14 +189,13 @@ function unusualOf(one) {
  * @param {HTMLSelectElement} select
  * @param {string} all
  * @param {string[]} values
- * @param {string} prefix
  */
-function options(select, all, values, prefix = "") {
+function options(select, all, values) {
   const chosen = select.value;
   const distinct = [...new Set(values)].filter((value) => value !== "").sort();
   select.replaceChildren(
     el("option", { value: "" }, all),
-    ...distinct.map((value) => el("option", { value }, prefix + value)),
+    ...distinct.map((value) => el("option", { value }, value)),
   );
   select.value = distinct.includes(chosen) ? chosen : "";
   select.hidden = distinct.length === 0;

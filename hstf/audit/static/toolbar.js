@@ -161,7 +161,7 @@ function showCursor(desk) {
   const name = known?.name ?? (at.value === ignore ? "ignore" : "background");
   const intensity = Number(at.intensity.toPrecision(4));
   byId("cursor").textContent =
-    `${at.mm.map((mm) => mm.toFixed(1)).join(", ")} mm · voxel ${at.voxel.join(", ")} · intensity ${intensity} · ${name}`;
+    `${name} · ${at.mm.map((mm) => mm.toFixed(1)).join(", ")} mm · voxel ${at.voxel.join(", ")} · intensity ${intensity}`;
 }
 
 /**
