@@ -103,6 +103,11 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
         default="refuse",
         help="what to do if a segmentation already exists; default: refuse",
     )
+    parser.add_argument(
+        "--no-predicted-dice",
+        action="store_true",
+        help="do not predict the Dice of each segmentation, which takes most of the time",
+    )
 
 
 def add_status_arguments(parser: argparse.ArgumentParser) -> None:

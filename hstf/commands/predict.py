@@ -27,12 +27,16 @@ from hstf.imaging.guards import MASK, Issue, Level, image_issues, spacing_issues
 from hstf.imaging.intensity_ranges import range_issues
 from hstf.imaging.scan import scan_file
 from hstf.imaging.volumes import read_image, suffix_of, write_like
-from hstf.method.exported_model import ExportedModel, read_exported_model
+from hstf.method.exported_model import WITH_QUALITY, ExportedModel, read_exported_model
+from hstf.method.plr.predicted_dice import CONFORMAL_PATIENTS
+from hstf.method.plr.scan_quality import QualityModel, ScanQuality
 from hstf.runtime.errors import HstfError, is_memory_error, join_problems
 from hstf.runtime.files import make_folder
 from hstf.runtime.progress import track
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from hstf.method.inference import Predictor
 
 Existing = Literal["refuse", "skip", "overwrite"]
@@ -41,6 +45,11 @@ EXPORT_AGAIN = (
     "An earlier version exported it, so scans are not compared with the training scans. Export the"
     " model again."
 )
+NO_QUALITY = (
+    "An earlier version exported it. The segmentations are the same. Export the model again to get"
+    " a predicted Dice."
+)
+LOOK = "Look at this segmentation first."
 WRITE_SECONDS = 10.0
 """Time after which ``predict.csv`` is written again during a long run."""
 LEFT_OUT = "left out"
@@ -57,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
         args.output,
         args.device,
         args.existing,
+        not args.no_predicted_dice,
     )
     return 0
 
@@ -67,6 +77,7 @@ def predict(
     output: Path,
     device: str = "auto",
     existing: Existing = "refuse",
+    predicted_dice: bool = True,
 ) -> list[Path]:
     """Segment a file or all files of a folder and its subfolders.
 
@@ -80,6 +91,7 @@ def predict(
         output: folder of the segmentations.
         device: ``auto``, ``cpu`` or ``cuda``.
         existing: what to do if a segmentation already exists.
+        predicted_dice: whether to predict the Dice of each segmentation.
 
     Returns:
         The files that were written.
@@ -99,6 +111,12 @@ def predict(
         report.warn(
             model_folder, "the model has no intensities of its training scans", EXPORT_AGAIN
         )
+    if not predicted_dice:
+        model = model.model_copy(update={"quality": None})
+    elif model.format < WITH_QUALITY:
+        report.warn(model_folder, "the model has no calibration of predicted Dice", NO_QUALITY)
+    elif model.quality is not None:
+        _print(_cost_of(model.quality))
     if scans:
         _print(f"scans to segment: {len(scans)} ({_formats(scans)})")
     for folder in {output, *((output / scan.name).parent for scan in scans)}:
@@ -175,7 +193,8 @@ def _segment(predictor: "Predictor", model: ExportedModel, scan: Scan, report: "
         if report.has_error(scan):
             return
         volumes = [read_image(path) for path in scan.images]
-        label = values[predictor.predict(volumes, members=False).label]
+        image, geometry = predictor.prepare(volumes)
+        classes = predictor.predict_prepared(image, geometry, members=False).label
     except HstfError as error:
         report.fail(scan, str(error))
         return
@@ -184,8 +203,65 @@ def _segment(predictor: "Predictor", model: ExportedModel, scan: Scan, report: "
             raise
         report.fail(scan, "out of memory")
         return
-    write_like(report.output / scan.name, label, volumes[0])
+    write_like(report.output / scan.name, values[classes], volumes[0])
+    if model.quality is not None:
+        _add_quality(predictor, model.quality, scan, image, classes, report)
     report.segmented(scan)
+
+
+def _add_quality(
+    predictor: "Predictor",
+    model: QualityModel,
+    scan: Scan,
+    image: "Tensor",
+    classes: np.ndarray,
+    report: "Report",
+) -> None:
+    """Report the predicted Dice of a segmentation. A failure costs only this number."""
+    try:
+        summary = predictor.summarise(image, model.classes, model.views)
+    except (HstfError, MemoryError, RuntimeError) as error:
+        if not isinstance(error, HstfError) and not is_memory_error(error):
+            raise
+        why = str(error) if isinstance(error, HstfError) else "out of memory"
+        issue = Issue(Level.WARNING, f"no predicted Dice: {why}", "", "")
+        report.add_warnings(scan, [issue])
+        return
+    quality = model.judge(summary, classes)
+    report.add_quality(scan, quality)
+    report.add_warnings(scan, quality_issues(quality))
+
+
+def quality_issues(quality: ScanQuality) -> Iterator[Issue]:
+    """Yield a warning for each reason to look at a segmentation."""
+    for name in quality.missing:
+        yield Issue(
+            Level.WARNING,
+            f"the segmentation has no {name}",
+            "every labelled case has it",
+            LOOK,
+        )
+    if quality.is_low:
+        yield Issue(
+            Level.WARNING,
+            f"a predicted Dice of {quality.mean:.3f}",
+            f"at least {quality.bound:.3f}, as all labelled cases",
+            LOOK,
+        )
+
+
+def _cost_of(model: QualityModel) -> str:
+    """Describe what the predicted Dice of a scan costs, and what its interval is worth."""
+    text = (
+        f"predicted Dice: each network predicts a scan about {model.passes:.1f} times more, with"
+        " the TTA views of the calibration (--no-predicted-dice turns this off)"
+    )
+    if model.interval.method == "guess":
+        text += (
+            f". Its interval is a guess: the model had {model.interval.patients} labelled patients,"
+            f" and at least {CONFORMAL_PATIENTS} are needed"
+        )
+    return text
 
 
 @dataclass
@@ -202,6 +278,8 @@ class Report:
     """Why scans were not segmented."""
     digests: dict[Path, str] = field(default_factory=dict)
     """SHA-256 of the files."""
+    qualities: dict[str, Row] = field(default_factory=dict)
+    """Columns of the predicted Dice, by the name of the segmentation."""
     failed: set[str] = field(default_factory=set)
     """Names of the scans that were not segmented."""
     written: float = field(default_factory=time.monotonic)
@@ -254,6 +332,27 @@ class Report:
             else:
                 _print(f"{path}: {issue.sentence()}")
 
+    def add_warnings(self, scan: Scan, issues: Iterable[Issue]) -> None:
+        """Report warnings about the segmentation of a scan."""
+        for issue in issues:
+            row = self._row(self._name(scan), issue.level, str(scan.images[0]), issue.found)
+            row["expected"] = issue.expected
+            row["what_to_do"] = issue.what_to_do
+            row["sha256"] = self.digests.get(scan.images[0], "")
+            _print(f"{self._name(scan)}: {issue.sentence()}")
+
+    def add_quality(self, scan: Scan, quality: ScanQuality) -> None:
+        """Report the predicted Dice of a segmentation."""
+        columns: Row = {
+            "predicted_dice": quality.mean,
+            "predicted_dice_low": quality.low,
+            "predicted_dice_high": quality.high,
+            "predicted_dice_interval": quality.interval,
+        }
+        for name, value in quality.predicted.items():
+            columns[f"predicted_dice_of_{name}"] = value
+        self.qualities[scan.name] = columns
+
     def has_error(self, scan: Scan) -> bool:
         """Return whether an error of a scan was reported."""
         return scan.name in self.failed
@@ -272,6 +371,7 @@ class Report:
             row["sha256"] = self.digests.get(scan.images[0], "")
         for row in self.rows[name]:
             row["segmentation"] = scan.name
+            row |= self.qualities.get(scan.name, {})
 
     def write_sometimes(self) -> None:
         """Write ``predict.csv`` unless it was written a short time ago."""

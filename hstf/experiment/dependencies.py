@@ -131,10 +131,10 @@ STAGES: dict[str, Dependencies] = {
         ),
     ),
     "export": Dependencies(
-        4,
+        5,
         ("predict", "preprocess", "modalities", "labels"),
         # An edit trains or calibrates the model again, and then exports it.
-        free_keys=("regions", "student.steps", "warmup.steps"),
+        free_keys=("regions", "teacher", "student.steps", "warmup.steps"),
     ),
 }
 

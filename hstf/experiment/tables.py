@@ -659,6 +659,28 @@ PREDICT = Table(
         Column("what_to_do", "text", "How to fix it."),
         Column("segmentation", "text", "The segmentation, relative to the folder of the table."),
         Column("sha256", "text", "SHA-256 of the file."),
+        Column(
+            "predicted_dice",
+            "number",
+            "Predicted mean Dice of the segmentation; use it to rank the scans.",
+            "Dice",
+            optional=True,
+        ),
+        Column("predicted_dice_low", "number", "Its 90% interval.", "Dice", optional=True),
+        Column("predicted_dice_high", "number", "Its 90% interval.", "Dice", optional=True),
+        Column(
+            "predicted_dice_interval",
+            "text",
+            "`conformal`, or `guess` if there were fewer than 9 labelled patients.",
+            optional=True,
+        ),
+        Column(
+            "predicted_dice_of_<structure>",
+            "number",
+            "Predicted Dice of each structure.",
+            "Dice",
+            optional=True,
+        ),
     ],
 )
 

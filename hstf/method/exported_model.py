@@ -5,6 +5,7 @@
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
@@ -18,7 +19,9 @@ from hstf.config.preprocess import PreprocessConfig
 from hstf.experiment.cases import CASE_ID
 from hstf.experiment.plan import Plan
 from hstf.imaging.intensity_ranges import IntensityRange
+from hstf.imaging.regions import ClassIndices
 from hstf.method.plr.anatomy_rules import AnatomyRules
+from hstf.method.plr.scan_quality import QualityModel
 from hstf.runtime.documents import Document, Part
 from hstf.runtime.errors import HstfError, join_problems
 from hstf.runtime.files import read_json, sha256_file, write_text
@@ -28,6 +31,8 @@ from hstf.scoring.significance import Interval
 
 FORMAT = 5
 """Version of the format of the folder."""
+WITH_QUALITY = 5
+"""The first version with the calibration of predicted Dice."""
 WITHOUT_DIGESTS = 2
 """The last version without ``SHA256SUMS``."""
 READ_FORMATS = (WITHOUT_DIGESTS, 3, 4, FORMAT)
@@ -98,6 +103,8 @@ class ExportedModel(Document):
     """Intensities of the training scans, by modality: what other scans are compared with."""
     structure: AnatomyRules | None
     """Anatomy rules that segmentations are changed to obey."""
+    quality: QualityModel | None = None
+    """Calibration of the predicted Dice; None in models of format 4 and earlier."""
     provenance: ModelProvenance
 
     @model_validator(mode="after")
@@ -114,7 +121,12 @@ class ExportedModel(Document):
         if len(self.plan.normalisation) != len(self.modalities):
             problems.append("the plan has another number of channels than there are modalities")
         if self.structure is not None:
-            problems += _rule_problems(self.structure, len(self.labels))
+            problems += _class_problems(self.structure.classes, len(self.labels))
+            problems += _rule_problems(self.structure)
+        if self.quality is not None:
+            problems += _class_problems(self.quality.classes, len(self.labels))
+            if not self.quality.dice_models.keys() <= self.quality.classes.keys():
+                problems.append("there is a predicted Dice of something that is no structure")
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -124,11 +136,16 @@ class ExportedModel(Document):
         return [weights_path(folder, member.name) for member in self.members]
 
 
-def _rule_problems(rules: AnatomyRules, classes: int) -> list[str]:
+def _class_problems(structures: Mapping[str, ClassIndices], classes: int) -> list[str]:
     problems = []
-    for name, indices in rules.classes.items():
+    for name, indices in structures.items():
         if not indices or not all(0 <= index < classes for index in indices):
             problems.append(f"the structure {name} has classes that do not exist")
+    return problems
+
+
+def _rule_problems(rules: AnatomyRules) -> list[str]:
+    problems = []
     for name in rules.rules.keys() - rules.classes.keys():
         problems.append(f"there is an anatomy rule for {name}, which is no structure")
     return problems

@@ -15,13 +15,18 @@ from torch import Tensor, nn
 
 from hstf.config.evaluate import PredictConfig
 from hstf.config.preprocess import PreprocessConfig
+from hstf.config.teacher import TeacherConfig
 from hstf.experiment.plan import Plan
 from hstf.imaging.geometry import Geometry
 from hstf.imaging.preparation import prepare_image
 from hstf.imaging.regions import Structures
 from hstf.imaging.volumes import Volume
+from hstf.method.ensemble import member_networks
 from hstf.method.plr.anatomy_rules import AnatomyRules
 from hstf.method.sliding_window import SlidingWindow, flipped_probabilities
+from hstf.method.tta import predict_with_tta
+from hstf.method.tta_summary import TtaSummary
+from hstf.models.base import SegmentationNetwork
 from hstf.models.registry import load_network
 from hstf.runtime.devices import choose_device
 
@@ -53,7 +58,7 @@ def _to_uint8(probability: Tensor) -> np.ndarray:
 class Predictor:
     """Segment native scans with an ensemble. Create it with :meth:`load`."""
 
-    networks: Mapping[str, nn.Module]
+    networks: Mapping[str, SegmentationNetwork]
     """Network of each ensemble member. The mean of their probabilities is the prediction."""
     plan: Plan
     window: SlidingWindow
@@ -92,7 +97,7 @@ class Predictor:
         """
         if isinstance(device, str):
             device = choose_device(device)
-        networks: dict[str, nn.Module] = {}
+        networks: dict[str, SegmentationNetwork] = {}
         for path in weights:
             network, meta = load_network(path, device)
             networks[str(meta["member"])] = network
@@ -122,15 +127,41 @@ class Predictor:
         Raises:
             HstfError: if the volumes do not match or contain no usable intensities.
         """
+        image, geometry = self.prepare(volumes)
+        return self.predict_prepared(image, geometry, members, probabilities_of)
+
+    def prepare(self, volumes: list[Volume]) -> tuple[Tensor, Geometry]:
+        """Return a scan ``(C, X, Y, Z)`` on the planned grid, and the position of the grid.
+
+        Raises:
+            HstfError: if the volumes do not match or contain no usable intensities.
+        """
         image, geometry = prepare_image(
             volumes,
             self.plan,
             self.preprocess,
             self.modalities,
         )
+        return torch.as_tensor(image), geometry
+
+    def predict_prepared(
+        self,
+        image: Tensor,
+        geometry: Geometry,
+        members: bool = True,
+        probabilities_of: Structures | None = None,
+    ) -> Prediction:
+        """Segment a scan that :meth:`prepare` has brought to the planned grid.
+
+        Args:
+            image: ``(C, X, Y, Z)``, normalised, on the planned grid.
+            geometry: position of the grid in the scan.
+            members: whether to return also the segmentation of each ensemble member.
+            probabilities_of: structures whose probabilities are returned.
+        """
         several = len(self.networks) > 1
         mean, member_labels = self._mean(
-            torch.as_tensor(image),
+            image,
             geometry,
             members and several,
         )
@@ -142,6 +173,27 @@ class Predictor:
             on_grid = _to_uint8(mean[list(classes)].sum(0))
             probabilities[name] = geometry.scalar_to_native(on_grid)
         return Prediction(label, member_labels, probabilities)
+
+    def summarise(self, image: Tensor, structures: Structures, views: TeacherConfig) -> TtaSummary:
+        """Predict a prepared scan with the TTA views of a teacher and summarise them.
+
+        Args:
+            image: ``(C, X, Y, Z)``, normalised, on the planned grid.
+            structures: classes of each structure whose agreement is measured.
+            views: scales, flips and sliding window.
+        """
+        networks: dict[str, nn.Module] = {}
+        for member, network in self.networks.items():
+            networks |= member_networks(member, network)
+        return predict_with_tta(
+            networks,
+            image.float(),
+            SlidingWindow.of(self.plan, views, self.window.device),
+            views.scales,
+            views.flip_axes,
+            structures,
+            prod(self.plan.spacing) / 1000,
+        )
 
     def label(self, probabilities: Tensor, geometry: Geometry) -> np.ndarray:
         """Return the segmentation in native space.

@@ -374,7 +374,7 @@ def learn_quality(
     is_known = ~np.isnan(errors).all(axis=1)
     case_errors = np.nanmean(errors[is_known], axis=1)
     mean_sd = residual_sd(case_errors)
-    known_patients = [patients[index] for index in np.flatnonzero(is_known)]
+    known_patients = [patients[index] for index in np.flatnonzero(is_known).tolist()]
     interval = fit_interval(case_errors, known_patients, mean_sd)
     return Quality(models, class_sd, mean_sd, interval, member_errors, np.array(predicted))
 

@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from support.tiny_model import tiny_experiment, write_scan
+from support.tiny_model import calibration_of_dice, tiny_experiment, write_scan
 
 from hstf.cli import main
 from hstf.commands.predict import predict
 from hstf.commands.predict_input import find_scans
 from hstf.config.experiment import Config
 from hstf.experiment.context import StageContext
+from hstf.experiment.layout import Layout
 from hstf.experiment.tables import PREDICT
 from hstf.imaging.components import connected_components
 from hstf.imaging.geometry import Geometry
 from hstf.imaging.volumes import read_image
-from hstf.method.exported_model import write_digests
+from hstf.method.exported_model import read_exported_model, write_digests
 from hstf.method.inference import Predictor
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import sha256_file
@@ -251,7 +252,7 @@ def test_predict_reports_scans_that_exceed_the_memory_and_segments_the_others(
     """The CPU allocator of PyTorch raises a plain RuntimeError. Any other one is a bug."""
     for name in ("a.nii.gz", "b.nii.gz"):
         write_scan(tmp_path / "in" / name)
-    original = Predictor.predict
+    original = Predictor.predict_prepared
     failures = ["DefaultCPUAllocator: can't allocate memory: you tried ..."]
 
     def fail_once(self: Predictor, *arguments: object, **keys: object) -> object:
@@ -259,7 +260,7 @@ def test_predict_reports_scans_that_exceed_the_memory_and_segments_the_others(
             raise RuntimeError(failures.pop())
         return original(self, *arguments, **keys)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Predictor, "predict", fail_once)
+    monkeypatch.setattr(Predictor, "predict_prepared", fail_once)
     assert run_predict(model, tmp_path / "in", tmp_path / "out") == 1
     assert names(tmp_path / "out") == ["b.nii.gz"]
     assert "a.nii.gz: out of memory" in capsys.readouterr().err
@@ -267,7 +268,7 @@ def test_predict_reports_scans_that_exceed_the_memory_and_segments_the_others(
     assert run_predict(model, tmp_path / "in", tmp_path / "examined") == 1
     assert capsys.readouterr().err.count("out of memory") == 4  # at once, and at the end
     monkeypatch.undo()
-    monkeypatch.setattr(Predictor, "predict", fail_once)
+    monkeypatch.setattr(Predictor, "predict_prepared", fail_once)
     failures.append("shapes cannot be multiplied")
     with pytest.raises(RuntimeError, match="shapes"):
         run_predict(model, tmp_path / "in", tmp_path / "again")
@@ -490,7 +491,7 @@ def test_predict_reports_that_an_old_model_has_no_intensities(
     write_digests(model)
     assert run_predict(model, write_scan(tmp_path / "a.nii.gz"), tmp_path / "out") == 0
     assert "the model has no intensities of its training scans" in capsys.readouterr().err
-    assert [row["level"] for row in rows_of(tmp_path / "out")] == ["warning", "ok"]
+    assert [row["level"] for row in rows_of(tmp_path / "out")] == ["warning", "warning", "ok"]
 
 
 def test_predict_keeps_the_rows_of_earlier_runs(model: Path, tmp_path: Path) -> None:
@@ -580,3 +581,75 @@ def test_predict_stops_if_a_segmentation_cannot_be_written(
     assert run_predict(model, tmp_path / "in", tmp_path / "out") == 1
     assert tried == ["a.nii.gz"]
     assert "No space left" in capsys.readouterr().err
+
+
+# --- predicted Dice
+
+
+def export_with_quality(config: Config, mean: float, bound: float) -> Path:
+    """Export a model whose calibration predicts the Dice."""
+    calibration_of_dice(mean, bound).save(Layout.of(config).calibration)
+    return export_model(config)
+
+
+def test_predict_writes_the_predicted_dice_of_each_scan(config: Config, tmp_path: Path) -> None:
+    model = export_with_quality(config, mean=0.8, bound=0.0)
+    scan = write_scan(tmp_path / "scans" / "a.nii.gz")
+    assert run_predict(model, scan, tmp_path / "out") == 0
+    rows = rows_of(tmp_path / "out")
+    first = rows[0]
+    assert 0 <= first["predicted_dice"] <= 1
+    assert first["predicted_dice_low"] == pytest.approx(max(0, first["predicted_dice"] - 0.1))
+    assert first["predicted_dice_interval"] == "guess"
+    structures = [first[f"predicted_dice_of_{name}"] for name in ("liver", "tumour")]
+    assert first["predicted_dice"] == pytest.approx(np.mean(structures))
+    assert all(row["predicted_dice"] == first["predicted_dice"] for row in rows)
+
+
+def test_predicted_dice_has_the_features_of_the_fit(config: Config, tmp_path: Path) -> None:
+    """The features come from the TTA views of the teacher, not from those of the prediction."""
+    model = read_exported_model(export_with_quality(config, mean=0.8, bound=0.0))
+    assert model.quality is not None
+    assert model.quality.views.scales == config.teacher.scales
+    assert model.quality.passes == pytest.approx(0.512 + 1 + 1.953125)
+    predictor = evaluated_predictor(config)
+    volume = read_image(write_scan(tmp_path / "a.nii.gz"))
+    image, _ = predictor.prepare([volume])
+    summary = predictor.summarise(image, model.quality.classes, model.quality.views)
+    assert list(summary.agreement.scales) == ["0.8", "1.0", "1.25"]
+    assert summary.agreement.pairs is not None
+
+
+def test_predict_warns_of_a_low_predicted_dice(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = export_with_quality(config, mean=0.3, bound=0.99)
+    scan = write_scan(tmp_path / "scans" / "a.nii.gz")
+    assert run_predict(model, scan, tmp_path / "out") == 0
+    (warning,) = [row for row in rows_of(tmp_path / "out") if "predicted Dice" in row["found"]]
+    assert warning["level"] == "warning"
+    assert warning["expected"] == "at least 0.990, as all labelled cases"
+    assert warning["segmentation"] == "a.nii.gz"
+    assert "Its interval is a guess: the model had 2 labelled patients" in capsys.readouterr().err
+
+
+def test_predict_without_predicted_dice(config: Config, tmp_path: Path) -> None:
+    model = export_with_quality(config, mean=0.3, bound=0.99)
+    scan = write_scan(tmp_path / "scans" / "a.nii.gz")
+    assert run_predict(model, scan, tmp_path / "out") == 0
+    assert run_predict(model, scan, tmp_path / "plain", "--no-predicted-dice") == 0
+    assert "predicted_dice" not in rows_of(tmp_path / "plain")[0]
+    assert np.array_equal(voxels(tmp_path / "out/a.nii.gz"), voxels(tmp_path / "plain/a.nii.gz"))
+
+
+def test_predict_reads_models_without_a_calibration_with_a_message(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = export_model(config)
+    content = json.loads((model / "model.json").read_text())
+    del content["quality"], content["provenance"]["choice"]
+    (model / "model.json").write_text(json.dumps(content | {"format": 4}))
+    write_digests(model)
+    scan = write_scan(tmp_path / "scans" / "a.nii.gz")
+    assert run_predict(model, scan, tmp_path / "out") == 0
+    assert "the model has no calibration of predicted Dice" in capsys.readouterr().err

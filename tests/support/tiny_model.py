@@ -14,7 +14,7 @@ from hstf.experiment.plan import Normalisation, Plan
 from hstf.experiment.tables import LABELS
 from hstf.method.plr.anatomy_rules import AnatomyRule
 from hstf.method.plr.calibration import Calibration, LearnedAnatomy
-from hstf.method.plr.predicted_dice import DiceInterval
+from hstf.method.plr.predicted_dice import DiceInterval, DiceModel
 from hstf.models.base import NetworkSpec
 from hstf.models.hybrid import HybridNet
 from hstf.models.registry import save_network
@@ -54,6 +54,22 @@ def calibration() -> Calibration:
         interval=DiceInterval(half_width=0.1, method="guess", patients=2),
         minimum_predicted_dice=0.0,
         evidence={},
+    )
+
+
+def calibration_of_dice(mean: float = 0.8, bound: float = 0.5) -> Calibration:
+    """Return :func:`calibration` with a model of the predicted Dice.
+
+    Args:
+        mean: mean Dice of the labelled cases.
+        bound: lowest predicted Dice that is like theirs.
+    """
+    model = DiceModel(mean=mean, slope=1.0, usual={"confidence": 0.5, "scales": 0.9}, absent=0.0)
+    return calibration().model_copy(
+        update={
+            "dice_models": {"liver": model, "tumour": model},
+            "minimum_predicted_dice": bound,
+        }
     )
 
 
