@@ -24,7 +24,18 @@ from hstf.audit.saving import Saving
 from hstf.audit.security import Guard
 from hstf.runtime.processes import process_pool
 
-MODULES = ("session", "queue", "cases", "layers", "marks", "decisions", "agreement")
+MODULES = (
+    "session",
+    "queue",
+    "cases",
+    "layers",
+    "marks",
+    "decisions",
+    "agreement",
+    "feedback",
+    "rerun",
+    "progress",
+)
 """The modules of this package with ``ROUTES``."""
 
 

@@ -192,6 +192,25 @@ class Folder:
             return False
         return is_gone(f"process {self.run.process} on {self.run.machine} since {self.run.started}")
 
+    def seconds_of(self, names: Iterable[str]) -> float | None:
+        """Return how long jobs take: as long as last time, or as estimated at the last start.
+
+        Returns:
+            None if a job has neither run nor been estimated.
+        """
+        expected = {job.name: job for job in self.run.jobs} if self.run else {}
+        speed = _speeds(self.root, self.jobs(), {n: job.seconds for n, job in expected.items()})
+        total = 0.0
+        for name in names:
+            job = expected.get(name)
+            seconds = _benchmark(self.root / benchmark_of(name))
+            if seconds is None and job is not None and job.seconds is not None:
+                seconds = job.seconds * speed.get(stage_of(name), speed.get("", 1.0))
+            if seconds is None:
+                return None
+            total += seconds / max(1, job.side_by_side if job else 1)
+        return total
+
     def time_left(self, jobs: Iterable[JobState]) -> "TimeLeft | None":
         """Return the time until all jobs are done; None without an estimate at the start."""
         if self.run is None or all(job.seconds is None for job in self.run.jobs):

@@ -21,6 +21,8 @@ COUNT = re.compile(
     r" (?P<left>\d+|inf) s left ?(?P<note>.*)$"
 )
 """A line of :class:`hstf.runtime.progress.Progress`."""
+LOSS = re.compile(r"\bloss (?P<loss>\d+(\.\d+)?(e[+-]?\d+)?)")
+"""The note of a training."""
 MESSAGE = re.compile(r"^hstf [a-z]+: ")
 TRACEBACK = "Traceback (most recent call last):"
 
@@ -54,16 +56,34 @@ def log_lines(path: Path) -> list[str]:
 def last_count(lines: Sequence[str]) -> Count | None:
     """Return the last line of progress; None without one."""
     for line in reversed(lines):
-        match = COUNT.match(line)
-        if match is not None:
-            return Count(
-                match["title"],
-                int(match["done"]),
-                int(match["total"]),
-                float(match["rate"]),
-                match["note"].strip(),
-            )
+        count = _count(line)
+        if count is not None:
+            return count
     return None
+
+
+def losses_in(lines: Sequence[str]) -> list[tuple[int, float]]:
+    """Return step and loss of each line of progress of a training."""
+    losses = []
+    for line in lines:
+        count = _count(line)
+        match = LOSS.search(count.note) if count else None
+        if count is not None and match is not None:
+            losses.append((count.done, float(match["loss"])))
+    return losses
+
+
+def _count(line: str) -> Count | None:
+    match = COUNT.match(line)
+    if match is None:
+        return None
+    return Count(
+        match["title"],
+        int(match["done"]),
+        int(match["total"]),
+        float(match["rate"]),
+        match["note"].strip(),
+    )
 
 
 def warnings_in(lines: Sequence[str]) -> list[str]:

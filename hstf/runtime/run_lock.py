@@ -8,6 +8,8 @@ from pathlib import Path
 
 from hstf.runtime.locks import take
 
+RUN_LOCK = Path(".snakemake") / "hstf.lock"
+"""Is held by the run that is active in the current folder."""
 LOCKS = "locks"
 LEFTOVERS = (LOCKS, "incomplete")
 """What a killed run leaves in ``.snakemake``: its locks and its marks of unfinished outputs."""
@@ -45,7 +47,7 @@ def lock_run(folder: Path) -> str:
     Raises:
         Taken: if another run is using the folder.
     """
-    lock = folder / "hstf.lock"
+    lock = folder / RUN_LOCK.name
     try:
         folder.mkdir(exist_ok=True)
         last_run = _last_run(lock)
