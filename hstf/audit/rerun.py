@@ -38,6 +38,7 @@ TEXTS = {
     "refine": "Refine the pseudo-labels",
     "labels": "Make the labels of the student",
     "student": "Train the student",
+    "monitor": "Test the model for collapse",
     "evaluate": "Score the model",
     "report": "Write the report",
     "export": "Export the model",
@@ -86,7 +87,7 @@ def in_words(to_run: Sequence[Job]) -> list[dict[str, Any]]:
     found = []
     for (stage, number), count in counts.items():
         text = TEXTS.get(stage, stage.replace("_", " ").capitalize())
-        if number is not None:
+        if number is not None and stage != "warmup":
             text += ", warm-up" if number == 0 else f", round {number}"
         found.append({"text": text, "count": count})
     return found

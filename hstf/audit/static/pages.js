@@ -1,6 +1,8 @@
 // The pages beside the cases. A page is a module in pages/ with an id, a title and a function show.
 
 import * as agreement from "./pages/agreement.js";
+import * as feedback from "./pages/feedback.js";
+import * as rerun from "./pages/rerun.js";
 
 /**
  * @typedef {object} Page
@@ -12,4 +14,4 @@ import * as agreement from "./pages/agreement.js";
  */
 
 /** @type {Page[]} */
-export const PAGES = [agreement];
+export const PAGES = [rerun, agreement, feedback];
