@@ -3,6 +3,8 @@
 from support.fast_workflow import shared_server
 from support.workspace import ROOT, Workspace
 
+from hstf.experiment.last_run import RUN_FILE, LastRun
+
 NOISE = ("CalledProcessError", "Snakemake version", "Reason:", "input: ", "Select jobs")
 
 
@@ -23,6 +25,16 @@ def test_failed_job_ends_with_its_own_message(experiment: Workspace) -> None:
     assert "The same as a table: results/few/check_failed.csv" in text
     assert text.rstrip().endswith("start the same command again: it continues.")
     assert not [noise for noise in NOISE if noise in text]
+
+
+def test_run_notes_the_options_with_which_it_starts_again(experiment: Workspace) -> None:
+    output_of_check(experiment, "--retries", "0")
+    run = LastRun.load(experiment.folder / "results" / "few" / RUN_FILE)
+    words = list(run.arguments)
+    snakefile = words.index("--snakefile")
+    assert (experiment.folder / words[snakefile + 1]).resolve() == ROOT / "Snakefile"
+    del words[snakefile : snakefile + 2]
+    assert words == ["--cores", "2", "--retries", "0", "--configfile", "config.yaml"]
 
 
 def test_verbose_run_shows_all_messages_of_snakemake(experiment: Workspace) -> None:
