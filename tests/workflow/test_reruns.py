@@ -26,14 +26,15 @@ def of_rounds(*rules: str, rounds: tuple[int, ...] = ROUNDS) -> Runs:
 EVALUATION = of_rounds("evaluate_shard", "evaluate_table", "track_round") | REPORT | EXPORT
 EVALUATION_0 = of_rounds("evaluate_shard", "evaluate_table", rounds=(0,))
 TRACK_0 = of_rounds("track_round", rounds=(0,))
-STUDENTS = of_rounds("student_member") | EVALUATION
+MONITORED = of_rounds("monitor_round", rounds=(0, 1, 2))
+STUDENTS = of_rounds("student_member", "monitor_round") | EVALUATION
 LABELS = of_rounds("labels_shard", "labels_table") | STUDENTS
 TEACHER_2 = of_rounds("teacher_shard", rounds=(2,))
 REFINED = of_rounds("refine_shard", "refine_table") | LABELS | TEACHER_2
 CALIBRATED = {("calibrate", None)} | TRACK_0 | REFINED
 SELF_TRAINING = of_rounds("teacher_shard") | CALIBRATED
 OUT_OF_FOLD = {("out_of_fold", None)} | EVALUATION_0 | SELF_TRAINING
-WARMUP = {("warmup_member", 0)} | OUT_OF_FOLD
+WARMUP = {("warmup_member", 0), ("monitor_round", 0)} | OUT_OF_FOLD
 AFTER_ROUND_1 = of_rounds(
     "teacher_shard", "refine_shard", "refine_table", "labels_shard", "labels_table", rounds=(2,)
 )
@@ -91,7 +92,17 @@ SENTENCES: list[tuple[str, Edit, Runs]] = [
     (
         "| `evaluate:`, `predict:` | `evaluate` of all rounds | trainings and pseudo-labels |",
         {"predict": {"overlap": 0.25}},
-        EVALUATION | EVALUATION_0 | TRACK_0,
+        EVALUATION | EVALUATION_0 | TRACK_0 | MONITORED,
+    ),
+    (
+        "| `monitor:` | `monitor` of all rounds | everything else, except the report and the export",
+        {"monitor": {"cases": 2}},
+        MONITORED | REPORT | EXPORT,
+    ),
+    (
+        "the keys `on_collapse` and `minimum_weight` of `monitor:` run nothing",
+        {"monitor": {"on_collapse": "continue", "minimum_weight": 0.01}},
+        set(),
     ),
     ("| `report:` | `report` | everything else |", {"report": {"gallery": 3}}, REPORT),
     (

@@ -159,6 +159,7 @@ def test_workflow_runs_only_what_a_target_needs(experiment: Workspace) -> None:
         "warmup_member": 3,
         "out_of_fold": 1,
         "calibrate": 1,
+        "monitor_round": 1,
         "teacher_shard": 2,
         "refine_shard": 2,
         "refine_table": 1,
