@@ -70,6 +70,7 @@ def bound_socket(port: int | None) -> socket.socket:
                 f"--port {port}: cannot be used ({error.strerror}). Give another port, or none."
             ) from error
         listener.bind((HOST, 0))
+    listener.listen()  # whoever opens the address at once waits until the server is ready
     return listener
 
 
