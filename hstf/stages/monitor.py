@@ -20,7 +20,6 @@ from hstf.experiment.cases import Case, Split, evenly_spaced
 from hstf.experiment.context import StageContext
 from hstf.experiment.plan import Plan
 from hstf.imaging.arrays import read_array
-from hstf.imaging.geometry import GEOMETRY, Geometry
 from hstf.imaging.probabilities import most_likely
 from hstf.method.ensemble import IMAGE, member_networks, preprocessed_image_digests
 from hstf.method.plr.out_of_fold import LABEL
@@ -96,10 +95,10 @@ def monitor(context: StageContext) -> RoundMonitor:
 
 def _labelled(context: StageContext) -> dict[str, LabelledStructure]:
     """Measure the labels of the labelled cases on the planned grid."""
+    voxel_ml = prod(Plan.load(context.layout.plan).spacing) / 1000
     volumes = []
     for case in context.cases(Split.LABELLED):
         folder = context.layout.preprocessed / case.case_id
-        voxel_ml = prod(Geometry.load(folder / GEOMETRY).spacing) / 1000
         label = read_array(folder / LABEL)
         volumes.append(volumes_ml(label, context.config.structures, voxel_ml))
     return labelled_structures(volumes)
@@ -140,17 +139,20 @@ class MonitoredModel:
         return networks
 
     @cached_property
+    def plan(self) -> Plan:
+        """The plan."""
+        return Plan.load(self.context.layout.plan)
+
+    @cached_property
     def window(self) -> SlidingWindow:
         """The sliding window."""
-        plan = Plan.load(self.context.layout.plan)
-        return SlidingWindow.of(plan, self.context.config.predict, self.device)
+        return SlidingWindow.of(self.plan, self.context.config.predict, self.device)
 
     def examine(self, case: Case) -> Examined:
         """Predict a case and measure what is found."""
         structures = self.context.config.structures
         folder = self.context.layout.preprocessed / case.case_id
         image = torch.from_numpy(read_array(folder / IMAGE)).float()
-        voxel_ml = prod(Geometry.load(folder / GEOMETRY).spacing) / 1000
         total: torch.Tensor | None = None
         members = []
         for network in self.networks.values():
@@ -160,7 +162,7 @@ class MonitoredModel:
         assert total is not None
         label = total.argmax(0).numpy().astype(np.uint8)
         return Examined(
-            volumes=volumes_ml(label, structures, voxel_ml),
+            volumes=volumes_ml(label, structures, prod(self.plan.spacing) / 1000),
             member_dice=pairwise_dice(members, structures),
             teacher_dice=self._teacher_dice(case, label),
         )

@@ -29,6 +29,7 @@ from hstf.config.compare import CompareConfig
 from hstf.config.experiment import Config
 from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
+from hstf.experiment.schedule import Schedule
 from hstf.experiment.tables import (
     EVALUATION,
     EVALUATION_CASES,
@@ -37,6 +38,7 @@ from hstf.experiment.tables import (
     PSEUDO_LABEL_SCORES,
     ROUNDS,
     SCALES,
+    VALIDATION_CASES,
 )
 from hstf.experiment.tables import LABELS as LABELS_TABLE
 from hstf.runtime.errors import HstfError
@@ -45,9 +47,11 @@ from hstf.scoring.absent_classes import AbsentCases, PresentCases
 from hstf.scoring.averages import Statistics
 from hstf.scoring.documents import CaseScores, EmptyCounts, EvaluationSummary, MemberSummary
 from hstf.scoring.metrics import METRICS, Metric, StructurePair
+from hstf.scoring.round_choice import choose_round
 from hstf.scoring.rounds import compare_with_warmup, print_rounds, rounds_table
 from hstf.stages.evaluate import cases as evaluate_cases
 from hstf.stages.evaluate import scales
+from hstf.stages.evaluate.summary import summarise_validation
 
 
 @pytest.fixture
@@ -471,3 +475,46 @@ def test_a_new_metric_has_a_column_in_the_table_of_cases(
     assert EVALUATION_CASES.records(path)[0]["surplus_ml"] == pytest.approx(
         scores["surplus_ml"], rel=1e-5
     )
+
+
+# --- validation cases
+
+
+def with_validation(config: Config) -> None:
+    """Give the two test scans of patient p1 the split ``validation``."""
+    path = Path(config.cases)
+    path.write_text(path.read_text().replace("test,p1", "validation,p1"))
+
+
+def test_validation_cases_are_scored_apart_from_test_cases(
+    config: Config, predictors: dict[int, FakePredictor]
+) -> None:
+    with_validation(config)
+    write_pseudo_labels(config)
+    layout = Layout.of(config)
+    for number in (0, 1):
+        evaluate_shard(config, number, "validation_0")
+        evaluate_shard(config, number, "test_0")
+        validation = summarise_validation(StageContext.of(config, "evaluate", number))
+        test = summarise_round(config, number)
+        assert (validation.cases, test.cases) == (2, 1)
+        assert EvaluationSummary.load(layout.validation_summary(number)) == validation
+        names = {
+            row["case_id"] for row in VALIDATION_CASES.records(layout.validation_table(number))
+        }
+        assert names == {"a", "b"}
+        tested = {
+            row["case_id"] for row in EVALUATION_CASES.records(layout.evaluation_cases(number))
+        }
+        assert tested == {"c"}
+    choice = choose_round(layout, Schedule.of(config))
+    assert (choice.round, choice.chosen_by) == (1, "validation")
+    # Test scores decide nothing: the choice is the same without them.
+    for number in (0, 1):
+        layout.evaluation_summary(number).unlink()
+    assert choose_round(layout, Schedule.of(config)) == choice
+
+
+def test_summary_of_validation_needs_validation_cases(config: Config) -> None:
+    with pytest.raises(HstfError, match="no validation cases"):
+        summarise_validation(StageContext.of(config, "evaluate", 0))
