@@ -1,4 +1,6 @@
 # make demo    install into .venv and run the demo: two rounds on synthetic scans, a few minutes without a GPU
+# make audit   install what the audit desk needs and open the desk of the demo, which is run if it has not been
+#              another experiment: make audit DESK=results/<experiment>
 # make test    run all tests          make lint    formats, types and the linter of the workflow
 # make test-slurm   run the workflow on a SLURM of simulated nodes, which it installs and starts (Debian, root); shows the jobs
 # make recovery  cause the problems of docs/problems.md and print how long it takes to resume after each
@@ -10,14 +12,20 @@
 PYTHON ?= python3
 VENV ?= .venv
 CORES ?= all
+DESK ?= results/demo
 COVERAGE ?= 95   # percent of lines and branches that the tests must reach
 BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo test test-slurm recovery lint docs clean
+.PHONY: demo audit test test-slurm recovery lint docs clean
 
 demo: $(VENV)/.installed
 	snakemake --cores $(CORES)
+
+audit: $(VENV)/.installed-audit
+	[ "$(DESK)" != results/demo ] || [ -f results/demo/round_1/refine.csv ] || snakemake --cores $(CORES)
+	python -m hstf.audit.vendor || echo "The desk works without it, but has no three-dimensional view."
+	hstf audit $(DESK)
 
 test: $(VENV)/.installed-dev
 	python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE)
@@ -46,6 +54,10 @@ clean:
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	python -m pip install --quiet -c constraints.txt -e .
 	touch $@
+
+$(VENV)/.installed-audit: pyproject.toml constraints.txt | $(VENV)/bin/python
+	python -m pip install --quiet -c constraints.txt -e '.[audit]'
+	touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	python -m pip install --quiet -c constraints.txt -e '.[dev]'

@@ -1,4 +1,4 @@
-// Elements of the page. Text reaches the page as text nodes alone: no name is ever read as HTML.
+// Elements of the page. Text reaches the page as text nodes only: no name is ever read as HTML.
 
 /**
  * @typedef {Record<string, string | number | boolean | null | undefined | ((event: any) => void)>} Attributes

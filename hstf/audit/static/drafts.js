@@ -26,7 +26,7 @@ function finished(request) {
 }
 
 /**
- * Keep a correction. A browser without storage keeps it in the page alone.
+ * Keep a correction. A browser without storage keeps it only in the page.
  * @param {string} key
  * @param {Blob} label compressed voxels
  */

@@ -36,7 +36,7 @@ export const KEYS = [
   { key: "d", shown: "D", text: "disagreement of the ensemble", action: "disagreement", group: "layers", isHeld: true },
   { key: "v", shown: "V", text: "label of the previous round", action: "previousRound", group: "layers", isHeld: true },
   { key: "c", shown: "C", text: "automatic label, where a corrected one is shown", action: "automatic", group: "layers", isHeld: true },
-  { key: "s", shown: "S", text: "the image alone", action: "nothing", group: "layers", isHeld: true },
+  { key: "s", shown: "S", text: "the image without label", action: "nothing", group: "layers", isHeld: true },
   { key: "0", shown: "0", text: "eraser", action: "eraser", group: "correct" },
   { key: "i", shown: "I", text: "pen “ignore”: the student does not learn from these voxels", action: "ignore", group: "correct" },
   { key: "[", shown: "[ ]", text: "smaller and larger brush", action: "smaller", group: "correct" },

@@ -12,6 +12,7 @@ import { PAGES } from "./pages.js";
 import { connect, nextLayout } from "./toolbar.js";
 
 const CASES = "cases";
+const SOLID = "hstf-audit-3d";
 
 async function start() {
   /** @type {Session} */
@@ -25,6 +26,7 @@ async function start() {
   const desk = new Desk(session);
   const actions = actionsOf(desk);
   connect(desk, actions);
+  showSolid(desk, window.localStorage.getItem(SOLID) !== "off");
   connectKeys(desk, actions);
   byId("reviewer").addEventListener("click", () => rename(desk));
   connectRounds(desk);
@@ -91,10 +93,7 @@ function actionsOf(desk) {
     },
     modality: () => desk.nextModality(),
     layout: () => viewer.setLayout(nextLayout(viewer.stage.dataset.layout)),
-    solid: () => {
-      viewer.setSolid(!viewer.hasSolid);
-      byId("solid").setAttribute("aria-pressed", String(viewer.hasSolid));
-    },
+    solid: () => showSolid(desk, !viewer.hasSolid),
     help: () => showKeys(),
     weight: () => desk.hold("weight"),
     disagreement: () => desk.hold("disagreement"),
@@ -117,6 +116,17 @@ function actionsOf(desk) {
     undo: editing(() => editor.undo()),
     redo: editing(() => editor.redo()),
   };
+}
+
+/**
+ * Switch the three-dimensional view on or off; the browser remembers it.
+ * @param {Desk} desk
+ * @param {boolean} isOn
+ */
+function showSolid(desk, isOn) {
+  desk.viewer.setSolid(isOn);
+  byId("solid").setAttribute("aria-pressed", String(isOn));
+  window.localStorage.setItem(SOLID, isOn ? "on" : "off");
 }
 
 /**

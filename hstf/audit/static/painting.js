@@ -299,7 +299,8 @@ function neighbours(dims, steps, index) {
 }
 
 /**
- * Interpolate a class between two slices, by the signed distance to its outline in each.
+ * Interpolate a class between two slices, by the signed distance to its outline in each. The outlines
+ * are moved along the line between their centres, so that a slanted structure stays whole.
  * @param {Edit} edit
  * @param {Grid} grid
  * @param {Plane} plane
@@ -315,20 +316,38 @@ export function interpolate(edit, grid, plane, first, last, value, background) {
     return;
   }
   const steps = strides(grid.dims);
-  const [width, height] = [grid.dims[plane.u], grid.dims[plane.v]];
+  const width = grid.dims[plane.u];
+  const size = near.distances.length;
+  const path = [far.centre[0] - near.centre[0], far.centre[1] - near.centre[1]];
   for (let slice = first + 1; slice < last; slice += 1) {
     const part = (slice - first) / (last - first);
-    for (let n = 0; n < width * height; n += 1) {
-      const index =
-        slice * steps[plane.across] + (n % width) * steps[plane.u] + Math.floor(n / width) * steps[plane.v];
-      const isInside = near[n] * (1 - part) + far[n] * part < 0;
-      if (isInside) {
+    const fromNear = path.map((step) => Math.round(part * step));
+    const fromFar = path.map((step) => Math.round((part - 1) * step));
+    for (let n = 0; n < size; n += 1) {
+      const [u, v] = [n % width, Math.floor(n / width)];
+      const distance = valueAt(near, u - fromNear[0], v - fromNear[1]) * (1 - part) +
+        valueAt(far, u - fromFar[0], v - fromFar[1]) * part;
+      const index = slice * steps[plane.across] + u * steps[plane.u] + v * steps[plane.v];
+      if (distance < 0) {
         edit.set(index, value);
       } else if (edit.voxels[index] === value) {
         edit.set(index, background);
       }
     }
   }
+}
+
+/** @typedef {{distances: Float64Array, width: number, height: number, centre: [number, number]}} Shape */
+
+/**
+ * Return the distance at a voxel of a slice; far away outside of it.
+ * @param {Shape} shape
+ * @param {number} u
+ * @param {number} v
+ * @returns {number}
+ */
+function valueAt({ distances, width, height }, u, v) {
+  return u < 0 || v < 0 || u >= width || v >= height ? FAR : distances[v * width + u];
 }
 
 /**
@@ -338,7 +357,7 @@ export function interpolate(edit, grid, plane, first, last, value, background) {
  * @param {Plane} plane
  * @param {number} slice
  * @param {number} value
- * @returns {Float64Array | null}
+ * @returns {Shape | null}
  */
 function signedDistance(voxels, grid, plane, slice, value) {
   const steps = strides(grid.dims);
@@ -355,7 +374,23 @@ function signedDistance(voxels, grid, plane, slice, value) {
   }
   const toInside = distance(inside, 1, width, height, scale);
   const toOutside = distance(inside, 0, width, height, scale);
-  return toInside.map((squared, n) => Math.sqrt(squared) - Math.sqrt(toOutside[n]));
+  const distances = toInside.map((squared, n) => Math.sqrt(squared) - Math.sqrt(toOutside[n]));
+  return { distances, width, height, centre: centreOf(inside, width) };
+}
+
+/**
+ * @param {Uint8Array} inside
+ * @param {number} width
+ * @returns {[number, number]}
+ */
+function centreOf(inside, width) {
+  const sum = [0, 0, 0];
+  inside.forEach((value, n) => {
+    sum[0] += value * (n % width);
+    sum[1] += value * Math.floor(n / width);
+    sum[2] += value;
+  });
+  return [sum[0] / sum[2], sum[1] / sum[2]];
 }
 
 const FAR = 1e12;

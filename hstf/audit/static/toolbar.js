@@ -179,7 +179,7 @@ const SHOWN = {
   disagreement: "disagreement of the ensemble",
   previous: "label of the previous round",
   automatic: "automatic label",
-  nothing: "image alone",
+  nothing: "image without label",
 };
 
 /**

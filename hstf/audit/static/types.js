@@ -124,9 +124,9 @@
 
 /**
  * @typedef {object} Agreement
- * @property {{case_id: string, readers: string[], dice: Record<string, number | null>, verdicts: string[]}[]} pairs
- * @property {number | null} kappa
- * @property {{case_id: string, action: string, by: string}[]} consensus
+ * @property {{case_id: string, readers: string[], dice: Record<string, number | null>, verdicts: string[], agree: boolean}[]} pairs
+ * @property {{readers: string[], cases: number, kappa: number | null}[]} kappa
+ * @property {{case_id: string, action: string | null, by: string | null}[]} consensus
  */
 
 /**

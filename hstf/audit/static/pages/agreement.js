@@ -17,6 +17,9 @@ const RULES = {
   third: "Where two reviewers disagree, the decision of a third is in force.",
 };
 
+/** @type {Record<string, string>} */
+const ACTIONS = { accept: "accepted", reject: "rejected", replace: "corrected", "": "open: reviewers disagree" };
+
 /**
  * @param {HTMLElement} root
  * @param {Session} session
@@ -41,10 +44,7 @@ function content(agreement, session) {
   if (agreement.pairs.length === 0) {
     return [el("p", { class: "quiet" }, "No case was decided by two reviewers yet. A case can be decided again under another name.")];
   }
-  const kappa = agreement.kappa === null
-    ? "Cohen's kappa of the verdicts cannot be computed yet."
-    : `Cohen's kappa of the verdicts: ${fraction(agreement.kappa)} (1: always alike, 0: as by chance).`;
-  return [el("p", {}, kappa), pairTable(agreement, session), consensusTable(agreement)];
+  return [pairTable(agreement, session), kappaTable(agreement), consensusTable(agreement)];
 }
 
 /**
@@ -57,10 +57,10 @@ function pairTable(agreement, session) {
   const heads = ["case", "reviewers", "verdicts"].map((text) => el("th", { scope: "col" }, text));
   const classHeads = named.map((one) => el("th", { scope: "col" }, swatch(one.colour), `Dice, ${one.name}`));
   const rows = agreement.pairs.map((pair) =>
-    el("tr", { class: new Set(pair.verdicts).size > 1 ? "unusual" : null },
+    el("tr", { class: pair.agree ? null : "unusual" },
       el("th", { scope: "row" }, pair.case_id),
       el("td", {}, pair.readers.join(" and ")),
-      el("td", {}, pair.verdicts.join(" and ")),
+      el("td", {}, pair.verdicts.map((verdict) => ACTIONS[verdict] ?? verdict).join(" and ")),
       ...named.map((one) => el("td", {}, fraction(pair.dice[one.name]))),
     ),
   );
@@ -75,10 +75,30 @@ function pairTable(agreement, session) {
  * @param {Agreement} agreement
  * @returns {HTMLElement}
  */
+function kappaTable(agreement) {
+  const heads = ["reviewers", "cases", "kappa"].map((text) => el("th", { scope: "col" }, text));
+  const rows = agreement.kappa.map((one) =>
+    el("tr", {},
+      el("th", { scope: "row" }, one.readers.join(" and ")),
+      el("td", {}, one.cases),
+      el("td", {}, fraction(one.kappa)),
+    ),
+  );
+  return el("table", { id: "kappa" },
+    el("caption", {}, "Cohen's kappa of the decisions (1: always alike, 0: as by chance, –: chance alone agrees)"),
+    el("thead", {}, el("tr", {}, ...heads)),
+    el("tbody", {}, ...rows),
+  );
+}
+
+/**
+ * @param {Agreement} agreement
+ * @returns {HTMLElement}
+ */
 function consensusTable(agreement) {
   const heads = ["case", "in force", "by"].map((text) => el("th", { scope: "col" }, text));
   const rows = agreement.consensus.map((one) =>
-    el("tr", {}, el("th", { scope: "row" }, one.case_id), el("td", {}, one.action), el("td", {}, one.by)),
+    el("tr", {}, el("th", { scope: "row" }, one.case_id), el("td", {}, ACTIONS[one.action ?? ""] ?? one.action), el("td", {}, one.by ?? "")),
   );
   return el("table", { id: "consensus" },
     el("caption", {}, "What is in force"),

@@ -1,0 +1,173 @@
+"""Pseudo-labels of synthetic scans for the audit desk: wrong in known ways, without training."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from scipy import ndimage
+
+from hstf.config.experiment import Config
+from hstf.datasets.phantom.dataset import case_seed, save
+from hstf.datasets.phantom.options import PHANTOM_LABELS, PhantomOptions
+from hstf.datasets.phantom.scan import Phantom, generate_case
+from hstf.experiment.layout import Layout
+from hstf.experiment.tables import LESIONS, REFINE, TEACHER
+from hstf.imaging.components import connected_components
+from hstf.runtime.files import sha256_file, write_csv
+
+LESION = PHANTOM_LABELS["lesion"]
+
+
+def write_desk(
+    folder: Path,
+    cases: int = 5,
+    size: tuple[int, int, int] = (48, 48, 32),
+    rounds: int = 1,
+    modalities: Sequence[str] = ("t1", "t2"),
+    sites: Sequence[str] = ("north", "south"),
+    **sections: object,
+) -> Config:
+    """Write an experiment with the pseudo-labels of ``rounds`` rounds; the last one is worst."""
+    options = PhantomOptions(
+        cases=cases, labelled=1, test=0, size=size, modalities=tuple(modalities), noise=0.03
+    )
+    config = Config.model_validate(
+        {
+            "experiment": "abdomen",
+            "cases": "cases.csv",
+            "labels": PHANTOM_LABELS | {"ignore": 255},
+            "lesions": ["lesion"],
+            "overrides": "overrides",
+            "rounds": rounds,
+            "modalities": dict.fromkeys(modalities, "mr"),
+            **sections,
+        }
+    )
+    layout = Layout.of(config.model_copy(update={"output": str(folder / config.output)}))
+    layout.root.mkdir(parents=True)
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    (layout.root / "config.yaml").write_text(text, encoding="utf-8")
+    scans = [generate_case(case_seed(7, number), options) for number in range(cases)]
+    write_csv(
+        folder / "cases.csv",
+        [
+            _write_images(folder, number, scan, modalities, sites)
+            for number, scan in enumerate(scans)
+        ],
+        ["case_id", *modalities, "label", "split", "group", "site"],
+    )
+    for number in range(1, rounds + 1):
+        rows = [_write_case(layout, number, rounds, n, scan) for n, scan in enumerate(scans)]
+        rows.sort(key=lambda row: row["predicted_dice"])
+        REFINE.write(layout.refine(number), rows, list(config.structures))
+    _write_volumes(layout, scans)
+    return config
+
+
+def case_name(number: int) -> str:
+    """Return the name of a case."""
+    return f"case_{number:03d}"
+
+
+def _write_images(
+    folder: Path,
+    number: int,
+    scan: Phantom,
+    modalities: Sequence[str],
+    sites: Sequence[str],
+) -> dict[str, str]:
+    row = {"case_id": case_name(number), "label": "", "split": "unlabelled"}
+    row |= {"group": f"patient_{number:03d}", "site": sites[number % len(sites)]}
+    for modality, image in zip(modalities, scan.images, strict=True):
+        row[modality] = f"images/{case_name(number)}_{modality}.nii.gz"
+        save(folder / row[modality], image, scan.affine)
+    return row
+
+
+def _write_case(
+    layout: Layout, number: int, rounds: int, case: int, scan: Phantom
+) -> dict[str, Any]:
+    """Write the pseudo-label of a case; case 0 is the worst, and earlier rounds are worse."""
+    badness = max(0, 4 - case) + (rounds - number)
+    label = _damaged(scan.label, badness, case)
+    case_id = case_name(case)
+    path = layout.pseudo_label(number, case_id)
+    weight = path.with_name(f"{case_id}.weight.nii.gz")
+    save(path, label, scan.affine)
+    save(weight, _weight(label, scan.label), scan.affine)
+    _write_lesions(layout, number, case_id, label, scan.affine)
+    predicted = round(0.93 - 0.085 * badness - 0.01 * case, 3)
+    accepted = predicted >= 0.7
+    reason = "predicted Dice at least 0.70" if accepted else "predicted Dice below 0.70"
+    row: dict[str, Any] = {
+        "case_id": case_id,
+        "predicted_dice": predicted,
+        "predicted_dice_low": predicted - 0.09,
+        "predicted_dice_high": min(1.0, predicted + 0.07),
+        "accepted": accepted,
+        "reason": reason,
+        "previous_round_dice": None if number == 1 else round(predicted + 0.02, 3),
+        "weight_mean": 0.8,
+        "files": [f"pseudo_labels/{path.name}", f"pseudo_labels/{weight.name}"],
+        "sha256": [sha256_file(path), sha256_file(weight)],
+    }
+    for name, volume in _volumes(label, scan.affine).items():
+        row[f"volume_ml_of_{name}"] = volume
+        row[f"predicted_dice_of_{name}"] = predicted
+    counted = ("low_confidence", "components", "lesions", "possible_lesions", "holes")
+    row |= dict.fromkeys((*counted, "previous_round", "lesions_kept", "lesions_dropped"), 0)
+    return row
+
+
+def _damaged(truth: np.ndarray, badness: int, seed: int) -> np.ndarray:
+    """Return a label whose organs leak to one side; of the worst, the spleen is missing."""
+    label = truth.copy()
+    liver = ndimage.binary_dilation(truth == PHANTOM_LABELS["liver"], iterations=badness)
+    side = np.indices(truth.shape)[seed % 3] < truth.shape[seed % 3] // 2
+    label[liver & side & (truth == 0)] = PHANTOM_LABELS["liver"]
+    if badness >= 4:
+        label[label == PHANTOM_LABELS["spleen"]] = 0
+    return label
+
+
+def _weight(label: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Return weights that are low where the label is wrong, and lower at borders."""
+    wrong = ndimage.gaussian_filter((label != truth).astype(np.float32), 1.5)
+    border = ndimage.gaussian_filter((ndimage.morphological_gradient(label, 3) > 0) * 0.3, 0.7)
+    return np.clip(255 * (1 - wrong - border), 0, 255).astype(np.uint8)
+
+
+def _write_lesions(
+    layout: Layout, number: int, case_id: str, label: np.ndarray, affine: np.ndarray
+) -> None:
+    found = connected_components(label == LESION, 26)
+    rows = []
+    for component in range(1, int(found.max()) + 1):
+        voxels = found == component
+        centre = affine @ [*ndimage.center_of_mass(voxels), 1]
+        row = {"case_id": case_id, "class": "lesion", "component": component}
+        row |= {"volume_ml": voxels.sum() * _voxel_ml(affine), "kept": component != 2}
+        row |= {"probability": 0.9 if component != 2 else 0.3, "mean_probability": 0.7}
+        row |= {"agreement": 0.8, "x_mm": centre[0], "y_mm": centre[1], "z_mm": centre[2]}
+        rows.append(row)
+    LESIONS.write(layout.pseudo_labels(number) / f"{case_id}.lesions.csv", rows)
+
+
+def _write_volumes(layout: Layout, scans: Sequence[Phantom]) -> None:
+    """Write the volumes of the structures in labelled cases."""
+    rows = []
+    for number, scan in enumerate(scans):
+        listed = [f"{name}={ml:.4f}" for name, ml in _volumes(scan.label, scan.affine).items()]
+        rows.append({"case_id": f"labelled_{number}", "volumes_ml": ";".join(listed)})
+    TEACHER.write(layout.out_of_fold / "labelled_0.csv", rows)
+
+
+def _volumes(label: np.ndarray, affine: np.ndarray) -> dict[str, float]:
+    classes = {name: value for name, value in PHANTOM_LABELS.items() if value}
+    return {name: (label == value).sum() * _voxel_ml(affine) for name, value in classes.items()}
+
+
+def _voxel_ml(affine: np.ndarray) -> float:
+    return abs(float(np.linalg.det(affine[:3, :3]))) / 1000
