@@ -126,6 +126,11 @@ COMMANDS = {
         "look at pseudo-labels in the browser; accept, reject or correct them",
         command_options.add_audit_arguments,
     ),
+    "suggest": Command(
+        "hstf.commands.suggest",
+        "suggest which scans and slices to label next",
+        command_options.add_suggest_arguments,
+    ),
     "status": Command(
         "hstf.commands.status",
         "show what is done, running and left, and for how long",

@@ -170,6 +170,64 @@ def add_audit_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_suggest_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``hstf suggest``."""
+    parser.add_argument(
+        "results",
+        type=path_option,
+        metavar="FOLDER",
+        help="results of an experiment: results/<name>",
+    )
+    parser.add_argument(
+        "--round",
+        type=int,
+        metavar="R",
+        help="round whose predictions are used; default: the last one with pseudo-labels",
+    )
+    parser.add_argument(
+        "--scans", type=int, default=5, metavar="N", help="number of whole scans; default: 5"
+    )
+    parser.add_argument(
+        "--slices", type=int, default=10, metavar="N", help="number of slices; default: 10"
+    )
+    parser.add_argument(
+        "--time",
+        type=int,
+        default=1,
+        metavar="N",
+        help="1 if you ask for the first time, 2 after labels were added, and so on: the noise"
+        " decays; default: 1",
+    )
+    parser.add_argument(
+        "--random-fraction",
+        type=float,
+        default=1 / 3,
+        metavar="F",
+        help="part that is drawn at random over foreground, 0 to 1; default: 1/3",
+    )
+    parser.add_argument(
+        "--no-features",
+        action="store_true",
+        help="do not compare scans by deep features: faster, but two alike may be suggested",
+    )
+    parser.add_argument(
+        "--skip", nargs="+", default=[], metavar="CASE", help="never suggest these cases"
+    )
+    parser.add_argument(
+        "--later",
+        nargs="+",
+        default=[],
+        metavar="CASE",
+        help="do not suggest these cases until a later round has pseudo-labels",
+    )
+    parser.add_argument(
+        "--output",
+        type=path_option,
+        metavar="FOLDER",
+        help="where the table and the templates are written; default: results/<name>/suggest",
+    )
+
+
 def add_estimate_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``hstf estimate``."""
     add_config(parser)

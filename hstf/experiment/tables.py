@@ -417,7 +417,7 @@ VALIDATION_CASES = Table(
     "validation_cases",
     "round_<r>/evaluation/validation_cases.csv",
     "A structure of a validation case.",
-    EVALUATION_CASES.columns,
+    [Column("case_id", "text", "The validation case."), *EVALUATION_CASES.columns[1:]],
 )
 
 EVALUATION_MEMBERS = Table(
@@ -684,6 +684,44 @@ PREDICT = Table(
     ],
 )
 
+SUGGEST = Table(
+    "suggest",
+    "suggest/suggest.csv",
+    "A scan, or a slice of a scan, that is worth a person's time; the most useful first.",
+    [
+        Column("rank", "integer", "Place in the list of scans or of slices, from 1."),
+        Column("kind", "text", "What is suggested (scan, slice)."),
+        Column("case_id", "text", "The unlabelled case."),
+        Column("slice", "integer", "Slice in the file, from 0; empty for a scan."),
+        Column("axis", "integer", "Axis of the file across the slices, from 0; empty for a scan."),
+        Column(
+            "how", "text", "Chosen by doubt, or drawn at random over foreground (doubt, random)."
+        ),
+        Column("structure", "text", "The class or region that asked for it, or was drawn."),
+        Column("doubt_ml", "number", "Doubt of the ensemble about this structure.", "ml"),
+        Column("volume_ml", "number", "Its predicted volume.", "ml"),
+        Column("predicted_dice", "number", "Predicted Dice of the pseudo-label.", "Dice"),
+        Column("like", "text", "The most similar case among those chosen before and the labelled."),
+        Column(
+            "distance",
+            "number",
+            "Distance to it in deep features; 1 is the median distance of two candidates.",
+        ),
+        Column("reason", "text", "The same in words."),
+    ],
+)
+
+SET_ASIDE = Table(
+    "set_aside",
+    "suggest/set_aside.csv",
+    "A case that is not suggested.",
+    [
+        Column("case_id", "text", "The case."),
+        Column("action", "text", "Never, or not until a later round (skip, later)."),
+        Column("round", "integer", "Round in which it was set aside."),
+    ],
+)
+
 TABLES = (
     CASE_SHEET,
     CHECK,
@@ -706,5 +744,7 @@ TABLES = (
     COMPARE_CELLS,
     COMPARE_TABLE,
     PREDICT,
+    SUGGEST,
+    SET_ASIDE,
 )
 """All tables, for the documentation."""
