@@ -32,6 +32,7 @@ CASE_FILES = (
     "round_*/labels/{case}.weight.nii.gz",
     "round_*/evaluation/predictions/{case}.nii.gz",
     "round_*/evaluation/scores/{case}.json",
+    "suggest/templates/{case}.nii.gz",
 )
 """Files and folders of a single case, below the folder of an experiment."""
 OVERRIDES = (

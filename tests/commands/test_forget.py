@@ -36,6 +36,7 @@ def files_of_case(case: str) -> list[str]:
         f"round_0/out_of_fold/.records/{case}.json",
         f"round_1/evaluation/predictions/{case}.nii.gz",
         f"round_1/evaluation/scores/{case}.json",
+        f"suggest/templates/{case}.nii.gz",
         f"round_1/evaluation/.records/{case}.json",
         f"round_1/labels/.records/{case}.json",
         f"round_1/labels/{case}/target.b2nd",

@@ -42,7 +42,22 @@ HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
 COMMAND = re.compile(r"\bhstf ([a-z]+)")
 OPTION = re.compile(r"--[a-z][a-z-]*")
 KEY = re.compile(r"([a-z_]+(?:\.[a-z_]+)+):?(?: .*)?")
-FILE_ENDINGS = {"csv", "gz", "html", "json", "log", "md", "npy", "png", "pt", "py", "smk", "yaml"}
+FILE_ENDINGS = {
+    "csv",
+    "ctbl",
+    "txt",
+    "gz",
+    "html",
+    "json",
+    "log",
+    "md",
+    "npy",
+    "png",
+    "pt",
+    "py",
+    "smk",
+    "yaml",
+}
 
 
 @dataclass(frozen=True)
