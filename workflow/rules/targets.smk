@@ -4,10 +4,13 @@
 
 def round_targets(number):
     """Files of each stage of a round."""
+    validation = [LAYOUT.validation_summary(number)] if VALIDATION else []
     files = {
-        "evaluate": LAYOUT.evaluation_summary(number),
+        "evaluate": [LAYOUT.evaluation_summary(number), *validation],
         "track": LAYOUT.track(number),
     }
+    if JOBS.monitored_cases:
+        files["monitor"] = LAYOUT.monitor(number)
     if number in PSEUDO_LABELLED:
         files["teacher"] = [LAYOUT.teacher_table(number, shard) for shard in UNLABELLED]
         files["refine"] = LAYOUT.refine(number)
