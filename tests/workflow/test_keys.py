@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.workspace import ROOT, Workspace
+from support.workspace import ROOT, SPLITS, Workspace, write_sheet
 
 from hstf.config.load import load_config
 from hstf.experiment.job_inputs import sources_of
@@ -72,7 +72,13 @@ def files_of_rules(workspace: Workspace) -> dict[str, dict[str, set[str]]]:
 
 def test_jobs_name_the_files_of_the_rules(experiment: Workspace) -> None:
     """The description of the jobs in Python has the same inputs and outputs as the rules."""
-    experiment.configure(warmup={"seeds": 4}, student={"members": 2, "start": "previous_round"})
+    warmup = {"seeds": 4, "fold_members": 2}
+    monitor = {"on_collapse": "stop"}
+    student = {"members": 2, "start": "previous_round"}
+    experiment.configure(warmup=warmup, student=student, monitor=monitor)
+    write_sheet(experiment.folder, [*SPLITS, "validation"])
+    for suffix in ("", "_label"):
+        (experiment.folder / f"case_009{suffix}.nii.gz").write_text("new")
     rules = files_of_rules(experiment)
     with contextlib.chdir(experiment.folder):
         jobs = jobs_of(experiment)
