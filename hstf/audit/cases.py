@@ -25,7 +25,7 @@ def case(call: Call) -> dict[str, Any]:
         "round": number,
         "sha256": row["sha256"],
         "layers": addresses(layers),
-        "places": places(layers),
+        "places": [] if call.text("places") == "0" else places(layers),
         "components": components(desk, number, case_id),
         "versions": versions(desk, number, case_id),
         "decision": row["decision"],
@@ -112,4 +112,14 @@ def notes(row: dict[str, Any], number: int) -> list[str]:
     return found
 
 
-ROUTES = [get("/api/cases/{case_id}", case)]
+def case_places(call: Call) -> dict[str, Any]:
+    """Return the places of a case alone: of a large scan they take seconds."""
+    desk = call.desk
+    layers = Layers(desk, desk.cases[call.case_id()], call.round())
+    return {"places": places(layers)}
+
+
+ROUTES = [
+    get("/api/cases/{case_id}", case),
+    get("/api/cases/{case_id}/places", case_places),
+]

@@ -8,7 +8,7 @@ import numpy as np
 
 from hstf.config.experiment import IGNORE, Config
 from hstf.experiment.cases import Case
-from hstf.imaging.corrected_labels import Findings, examine_corrected_label
+from hstf.imaging.corrected_labels import Findings, compare_labels, read_corrected_label
 from hstf.imaging.label_values import IGNORED, class_indices
 from hstf.imaging.slabs import slabs
 from hstf.imaging.volumes import blank_volume, read_label, write_like
@@ -49,16 +49,15 @@ def examine(
         others: the labels of other reviewers by any name.
         target: the label to write; it is not written if there are problems.
     """
-    findings = examine_corrected_label(config, case, path, pseudo_label)
-    if findings.problems:
-        return Examination(findings)
-    values = read_label(path).data
-    write_like(target, values, blank_volume(case.images[0]))
-    corrected = class_indices(values, config, path)
-    del values
+    label, problems = read_corrected_label(config, case, path)
+    if label is None:
+        return Examination(Findings(problems))
+    write_like(target, label.data, blank_volume(case.images[0]))
+    corrected = class_indices(label.data, config, path)
+    del label
     automatic = class_indices(read_label(pseudo_label).data, config, pseudo_label)
     return Examination(
-        findings,
+        compare_labels(corrected, automatic, config.class_names),
         voxels_changed(automatic, corrected, config.class_names),
         dices(automatic, corrected, config),
         compare(config, corrected, others),

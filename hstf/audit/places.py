@@ -55,7 +55,7 @@ class _Search:
 
     @classmethod
     def of(cls, volume: Volume, weights: np.ndarray, foreground: np.ndarray) -> "_Search":
-        doubt = np.where(foreground, 255 - weights, 0).astype(np.uint8)
+        doubt = (255 - weights) * foreground
         spacing = np.linalg.norm(volume.affine[:3, :3], axis=0)
         steps = tuple(max(1, round(BLOCK_MM / mm)) for mm in spacing)
         sums = doubt

@@ -51,11 +51,30 @@ def examine_corrected_label(
         pseudo_label: the pseudo-label of the case, which has the geometry of its image; None if a
             reviewer has confirmed the corrected label, so that it is not compared.
     """
+    label, problems = read_corrected_label(config, case, path)
+    if label is None or pseudo_label is None:
+        return Findings(problems)
+    corrected = class_indices(label.data, config, path)
+    automatic = class_indices(read_label(pseudo_label).data, config, pseudo_label)
+    return compare_labels(corrected, automatic, config.class_names)
+
+
+def read_corrected_label(config: Config, case: Case, path: Path) -> tuple[Volume | None, list[str]]:
+    """Read a corrected label, and compare it with the image and with the classes.
+
+    Args:
+        config: the configuration, with the classes.
+        case: the case.
+        path: the corrected label.
+
+    Returns:
+        The label, or None and what is wrong with it.
+    """
     try:
         image = blank_volume(case.images[0])
         label = read_label(path)
     except HstfError as error:
-        return Findings([str(error)])
+        return None, [str(error)]
     problems = []
     tolerance = config.check.affine_tolerance_mm
     mismatch = grid_mismatch(label, image, tolerance)
@@ -72,11 +91,7 @@ def examine_corrected_label(
         problems.append(
             f"{path}: has the values {_listed(unknown)}, expected only {_listed(sorted(known))}"
         )
-    if problems or pseudo_label is None:
-        return Findings(problems)
-    corrected = class_indices(label.data, config, path)
-    automatic = class_indices(read_label(pseudo_label).data, config, pseudo_label)
-    return _compare(corrected, automatic, config.class_names)
+    return (None if problems else label), problems
 
 
 def _header_advice(path: Path) -> str:
@@ -100,7 +115,7 @@ def _axes_advice(label: Volume, shape: tuple[int, ...], affine: np.ndarray) -> s
     return ""
 
 
-def _compare(corrected: np.ndarray, automatic: np.ndarray, names: list[str]) -> Findings:
+def compare_labels(corrected: np.ndarray, automatic: np.ndarray, names: list[str]) -> Findings:
     """Compare class indices ``(X, Y, Z)`` of a corrected label and of the pseudo-label."""
     present = _structures(corrected, names)
     expected = _structures(automatic, names)

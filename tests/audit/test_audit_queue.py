@@ -122,6 +122,8 @@ def test_case_has_layers_and_places(desk: Desk, tmp_path: Path) -> None:
     voxel = np.rint(np.linalg.inv(AFFINE) @ [*place["mm"], 1]).astype(int)[:3]
     pseudo = read_label(desk.layout.pseudo_label(1, "bad")).data
     assert pseudo[tuple(voxel)] == 3 and place["class"] == "organ"
+    assert browser.get("/api/cases/bad/places").json()["places"] == case["places"]
+    assert browser.get("/api/cases/bad", params={"places": "0"}).json()["places"] == []
 
 
 def test_disagreement_is_resampled_to_the_grid_of_the_image(desk: Desk, tmp_path: Path) -> None:
