@@ -75,7 +75,7 @@ def cohens_kappa(pairs: Sequence[Readers]) -> float | None:
         pairs: the verdict of both reviewers on each case.
 
     Returns:
-        1 for full agreement, 0 for agreement by chance; None if chance alone would always agree.
+        1 for full agreement, 0 for agreement by chance; None if chance would always agree.
 
     Example:
         >>> cohens_kappa([("accept", "accept"), ("reject", "reject")])

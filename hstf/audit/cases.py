@@ -113,7 +113,7 @@ def notes(row: dict[str, Any], number: int) -> list[str]:
 
 
 def case_places(call: Call) -> dict[str, Any]:
-    """Return the places of a case alone: of a large scan they take seconds."""
+    """Return only the places of a case: in a large scan they take seconds."""
     desk = call.desk
     layers = Layers(desk, desk.cases[call.case_id()], call.round())
     return {"places": places(layers)}

@@ -75,7 +75,7 @@ def test_table_without_rows_or_header_is_begun(tmp_path: Path) -> None:
         assert found.rows(1, "a") == (ROW,)
 
 
-def test_same_rows_leave_the_file_alone(tmp_path: Path) -> None:
+def test_same_rows_do_not_write_the_file(tmp_path: Path) -> None:
     found = table(tmp_path, f"{HEADER}\n1,a,reject,AB,,\n")
     before = found.path.stat().st_ino
     found.replace(1, "a", found.rows(1, "a"))
