@@ -5,7 +5,7 @@
 Works that are compared are done in turn on the same machine, several times, and the lowest time of
 each counts: other work of the machine only adds to it. With one thread (the default), CPU seconds
 depend least on other work; on a quiet machine give ``--threads``. Rows of packages that are not
-installed are left out (``pip install nnunetv2 surface-distance-based-metrics medpy``).
+installed are left out (``pip install nnunetv2 surface-distance-based-measures medpy``).
 
 Parts:
   preprocess_*  whole commands on all scans, planned before, to the same voxel size
@@ -103,6 +103,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cases", type=int, help="scans to preprocess; default: 100 and 40")
     parser.add_argument("--steps", type=int, default=20, help="steps of the part trainings")
+    parser.add_argument(
+        "--brief", action="store_true", help="leave out rows that only explain others"
+    )
     parser.add_argument("--folder", type=Path, help="folder of temporary files, to reuse them")
     parser.add_argument("--output", type=Path, default=ROOT / "results/against_nnunet.json")
     args = parser.parse_args()
@@ -118,6 +121,7 @@ def main() -> None:
             repeats=args.repeats,
             cases=args.cases,
             steps=args.steps,
+            brief=args.brief,
         )
         done = results.read(args.output)
         for name in args.only or PARTS:

@@ -52,6 +52,8 @@ class Settings:
     """Number of scans to preprocess; None for the default of each data set."""
     steps: int
     """Steps of the trainings that run as whole commands."""
+    brief: bool
+    """Whether to leave out the rows that only explain others."""
 
     @property
     def trees(self) -> dict[str, Path]:
@@ -202,6 +204,7 @@ def steps(name: str, settings: Settings) -> Iterator[Work]:
     theirs: dict[str, Callable[[], Turns]] = {}
     if has("nnunetv2", f"steps_{name}"):
         theirs[NNUNET] = partial(_nnunet_steps, patch, settings, ["--augment"])
+    if theirs and not settings.brief:
         theirs[f"{NNUNET}, without augmentation"] = partial(_nnunet_steps, patch, settings, [])
         theirs[f"{NNUNET}, large pages"] = partial(
             _nnunet_steps, patch, settings, ["--augment"], large_pages(ROOT)
@@ -309,13 +312,13 @@ def predictions(settings: Settings) -> Iterator[Work]:
 
 
 def demo(tree: Path, folder: Path) -> Path:
-    """Run the demo of a version with trainings of a few steps, unless this was done before."""
+    """Run the demo of a version with trainings of a few steps, unless it has been run."""
+    if (folder / "results/demo/export/model.json").exists():
+        return folder
     folder.mkdir(parents=True, exist_ok=True)
     environment = environment_of(tree, 1)
-    scans = folder / "scans"
-    if not scans.exists():
-        options = ["--cases", "10", "--labelled", "4", "--test", "2"]
-        run(hstf("phantom", "--output", scans, *options), environment, folder)
+    options = ["--cases", "10", "--labelled", "4", "--test", "2"]
+    run(hstf("phantom", "--output", folder / "scans", *options), environment, folder)
     config = folder / "config.yaml"
     config.write_text(yaml.safe_dump(_demo_settings(tree, folder)))
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(tree / "Snakefile")]
@@ -332,12 +335,13 @@ def _demo_settings(tree: Path, folder: Path) -> dict[str, Any]:
         "output": str(folder / "results"),
         "cases": str(folder / "scans/cases.csv"),
         "overrides": str(folder / "overrides"),
-        "rounds": 1,
+        "rounds": 0,
     }
     for section in ("warmup", "student"):
         settings[section] |= {"steps": 4}
-    settings["warmup"].pop("seed_steps", None)
-    settings["evaluate"] = {"bootstrap": 10}
+    settings["warmup"]["seeds"] = 0  # the two networks of the folds are the model
+    settings["teacher"] = {"scales": [1.0]}
+    settings["evaluate"] = {"bootstrap": 100}
     return settings
 
 
