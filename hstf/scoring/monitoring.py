@@ -144,12 +144,13 @@ def collapse_findings(
     rounds = list(earlier)
     for name in now.structures:
         findings += _loss_of(name, now, rounds, section)
+    bound = section.minimum_agreement
     if now.member_dice:
         agreement = float(np.mean(list(now.member_dice.values())))
-        if agreement < section.minimum_agreement:
+        if agreement < bound:
             findings.append(
                 f"the ensemble members agree on nothing: their mean pairwise Dice is"
-                f" {agreement:.2f}, expected at least {section.minimum_agreement:g}"
+                f" {agreement:.2f}, expected at least {bound:g}"
             )
     return findings
 

@@ -132,11 +132,12 @@ def refuse_weightless(rows: Iterable[Row], number: int, section: MonitorConfig) 
         HstfError: if the mean weight of the foreground of all cases that are used is near 0, and
             ``monitor.on_collapse`` is ``stop``.
     """
+    stops = section.on_collapse == "stop"
     weights = []
     for row in rows:
         if row["source"] != "rejected" and row["weight_mean"] is not None:
             weights.append(row["weight_mean"])
-    if not weights or float(np.mean(weights)) >= section.minimum_weight:
+    if float(np.mean(weights or [1.0])) >= section.minimum_weight:
         return
     text = (
         f"the mean voxel weight of the {len(weights)} labels of round {number} is"
@@ -145,7 +146,7 @@ def refuse_weightless(rows: Iterable[Row], number: int, section: MonitorConfig) 
         " unsure everywhere. Train the warm-up for more steps, label more cases, or lower"
         " refine.entropy_weight and refine.disagreement_weight."
     )
-    if section.on_collapse == "stop":
+    if stops:
         raise HstfError(f"{text} To go on anyway, set monitor.on_collapse to continue.")
     print(f"labels: warning: {text}", flush=True)
 

@@ -43,6 +43,7 @@ COMMANDS = (
     ("preprocess", "--shard", "unlabelled_0"),
     ("warmup", "--member", "fold_0"),
     ("warmup", "--member", "fold_1"),
+    ("warmup", "--member", "seed_0"),
     ("out_of_fold",),
     ("calibrate",),
     ("monitor", "--round", "0"),
@@ -52,6 +53,7 @@ COMMANDS = (
     ("labels", *ROUND, *SHARD),
     ("labels", *ROUND),
     ("student", *ROUND, "--member", "seed_0"),
+    ("monitor", *ROUND),
     ("evaluate", "--round", "0", "--shard", "test_0"),
     ("evaluate", "--round", "0"),
     ("evaluate", *ROUND, "--shard", "test_0"),
@@ -135,7 +137,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
         # Only the scale of CT depends on labels.
         "modalities": {"image": "ct"},
         "refine": {"select_cases": False},
-        "warmup": {"folds": 2, "steps": 4, "history_every": 4},
+        "warmup": {"folds": 2, "seeds": 1, "steps": 4, "history_every": 4},
         "student": {"steps": 3, "history_every": 3},
     }
     workspace.configure(**(TINY | settings))

@@ -10,6 +10,7 @@ from support.pseudo_label_files import AFFINE, CASES, SHAPE, SHARD, make_experim
 from support.stages import labels, merge_labels, overrides_in_force
 
 from hstf.config.experiment import Config
+from hstf.config.monitor import MonitorConfig
 from hstf.experiment.layout import Layout
 from hstf.experiment.overrides import note_decisions, override_messages
 from hstf.experiment.schedule import Schedule
@@ -338,3 +339,18 @@ def test_merge_labels_joins_the_tables(config: Config) -> None:
         "sha256",
     ]
     assert bad["files"] == []
+
+
+def test_labels_without_weight_stop_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    rows: list[dict[str, Any]] = [
+        {"source": "automatic", "weight_mean": 0.01},
+        {"source": "accepted", "weight_mean": 0.03},
+        {"source": "rejected", "weight_mean": 0.9},
+    ]
+    with pytest.raises(HstfError, match=r"of the 2 labels of round 1 is 0\.020, expected at least"):
+        labels_stage.refuse_weightless(rows, 1, MonitorConfig())
+    labels_stage.refuse_weightless(rows, 1, MonitorConfig(on_collapse="continue"))
+    assert "labels: warning: the mean voxel weight" in capsys.readouterr().out
+    sound = [*rows, {"source": "corrected", "weight_mean": 1.0}]
+    labels_stage.refuse_weightless(sound, 1, MonitorConfig())
+    labels_stage.refuse_weightless(rows[2:], 1, MonitorConfig())

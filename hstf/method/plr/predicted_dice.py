@@ -335,11 +335,11 @@ def fit_interval(errors: np.ndarray, patients: Sequence[str], sd: float) -> Dice
 
     With enough patients it is a conformal interval from leave-one-patient-out errors, as in the
     jackknife (Barber et al., Predictive inference with the jackknife+, Annals of Statistics 2021).
-    The cases of a patient share the weight of the patient (hierarchical conformal prediction, Lee,
-    Barber and Willett, Distribution-free inference with hierarchical data, 2023). The usual
-    coverage is 90%; the bound that is proven for the jackknife+ is 80%. Both assume that the new
-    patients come from the same population and that the model makes errors like those of the
-    warm-up.
+    All cases of a patient together have the weight of one patient (hierarchical conformal
+    prediction, Lee, Barber and Willett, Distribution-free inference with hierarchical data, 2023).
+    The usual coverage is 90%; the bound that is proven for the jackknife+ is 80%. Both assume that
+    the new patients come from the same population and that the model makes errors like those of
+    the warm-up.
 
     Args:
         errors: ``(N,)`` leave-one-patient-out error of the mean predicted Dice of each case.
