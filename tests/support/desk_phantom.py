@@ -33,6 +33,34 @@ def write_desk(
     options = PhantomOptions(
         cases=cases, labelled=1, test=0, size=size, modalities=tuple(modalities), noise=0.03
     )
+    scans = [generate_case(case_seed(7, number), options) for number in range(cases)]
+    config = write_configuration(folder, rounds, modalities, **sections)
+    layout = layout_of(folder, config)
+    write_sheet(folder, scans, modalities, sites)
+    for number in range(1, rounds + 1):
+        rows = [_write_case(layout, number, rounds, n, scan) for n, scan in enumerate(scans)]
+        write_refined(config, layout, number, rows)
+    _write_volumes(layout, scans)
+    return config
+
+
+def layout_of(folder: Path, config: Config) -> Layout:
+    """Return the layout of an experiment whose paths are relative to ``folder``."""
+    return Layout.of(config.model_copy(update={"output": str(folder / config.output)}))
+
+
+def write_refined(
+    config: Config, layout: Layout, number: int, rows: Sequence[dict[str, Any]]
+) -> None:
+    """Write the table of the pseudo-labels of a round."""
+    by_dice = sorted(rows, key=lambda row: row["predicted_dice"])
+    REFINE.write(layout.refine(number), by_dice, list(config.structures))
+
+
+def write_configuration(
+    folder: Path, rounds: int, modalities: Sequence[str], **sections: object
+) -> Config:
+    """Write the configuration of the experiment ``abdomen``."""
     config = Config.model_validate(
         {
             "experiment": "abdomen",
@@ -45,25 +73,22 @@ def write_desk(
             **sections,
         }
     )
-    layout = Layout.of(config.model_copy(update={"output": str(folder / config.output)}))
+    layout = layout_of(folder, config)
     layout.root.mkdir(parents=True)
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
     (layout.root / "config.yaml").write_text(text, encoding="utf-8")
-    scans = [generate_case(case_seed(7, number), options) for number in range(cases)]
-    write_csv(
-        folder / "cases.csv",
-        [
-            _write_images(folder, number, scan, modalities, sites)
-            for number, scan in enumerate(scans)
-        ],
-        ["case_id", *modalities, "label", "split", "group", "site"],
-    )
-    for number in range(1, rounds + 1):
-        rows = [_write_case(layout, number, rounds, n, scan) for n, scan in enumerate(scans)]
-        rows.sort(key=lambda row: row["predicted_dice"])
-        REFINE.write(layout.refine(number), rows, list(config.structures))
-    _write_volumes(layout, scans)
     return config
+
+
+def write_sheet(
+    folder: Path, scans: Sequence[Phantom], modalities: Sequence[str], sites: Sequence[str]
+) -> None:
+    """Write the images and the case sheet."""
+    rows = [
+        _write_images(folder, number, scan, modalities, sites) for number, scan in enumerate(scans)
+    ]
+    header = ["case_id", *modalities, "label", "split", "group", "site"]
+    write_csv(folder / "cases.csv", rows, header)
 
 
 def case_name(number: int) -> str:
@@ -92,13 +117,28 @@ def _write_case(
     """Write the pseudo-label of a case; case 0 is the worst, and earlier rounds are worse."""
     badness = max(0, 4 - case) + (rounds - number)
     label = _damaged(scan.label, badness, case)
-    case_id = case_name(case)
+    predicted = round(0.93 - 0.085 * badness - 0.01 * case, 3)
+    pseudo = Phantom(_weight(label, scan.label), label, scan.affine)
+    _write_lesions(layout, number, case_name(case), label, scan.affine)
+    return write_pseudo_label(layout, number, case_name(case), pseudo, predicted)
+
+
+def write_pseudo_label(
+    layout: Layout, number: int, case_id: str, pseudo: Phantom, predicted: float
+) -> dict[str, Any]:
+    """Write a pseudo-label and return its row of ``refine.csv``.
+
+    Args:
+        layout: where it is written.
+        number: the round.
+        case_id: the case.
+        pseudo: the label, with its weights in place of images.
+        predicted: predicted Dice.
+    """
     path = layout.pseudo_label(number, case_id)
     weight = path.with_name(f"{case_id}.weight.nii.gz")
-    save(path, label, scan.affine)
-    save(weight, _weight(label, scan.label), scan.affine)
-    _write_lesions(layout, number, case_id, label, scan.affine)
-    predicted = round(0.93 - 0.085 * badness - 0.01 * case, 3)
+    save(path, pseudo.label, pseudo.affine)
+    save(weight, pseudo.images, pseudo.affine)
     accepted = predicted >= 0.7
     reason = "predicted Dice at least 0.70" if accepted else "predicted Dice below 0.70"
     row: dict[str, Any] = {
@@ -113,7 +153,7 @@ def _write_case(
         "files": [f"pseudo_labels/{path.name}", f"pseudo_labels/{weight.name}"],
         "sha256": [sha256_file(path), sha256_file(weight)],
     }
-    for name, volume in _volumes(label, scan.affine).items():
+    for name, volume in _volumes(pseudo.label, pseudo.affine).items():
         row[f"volume_ml_of_{name}"] = volume
         row[f"predicted_dice_of_{name}"] = predicted
     counted = ("low_confidence", "components", "lesions", "possible_lesions", "holes")

@@ -158,6 +158,9 @@ export class Desk extends EventTarget {
     if (row === undefined) {
       return;
     }
+    const places = this.placesOf(caseId);
+    // An error is shown where the places are awaited.
+    places.catch(() => undefined);
     const details = await this.detailsOf(caseId);
     const url = details.layers.correction ?? details.layers.label;
     const [image, label] = await Promise.all([this.imageOf(details, 0), this.labelOf(details, url)]);
@@ -170,8 +173,8 @@ export class Desk extends EventTarget {
     this.current = { row, details, label, image: 0, place: -1, since: Date.now() };
     this.viewer.open(image, this.windowOf(details, 0, image), bytesOf(label).slice());
     this.showFacts();
-    this.nextPlace();
     this.dispatchEvent(new Event("open"));
+    await this.showPlaces(this.current, places);
     this.renew();
     this.fetchAhead(details);
     await this.offerDraft();
@@ -182,7 +185,29 @@ export class Desk extends EventTarget {
    * @returns {Promise<CaseDetails>}
    */
   detailsOf(caseId) {
-    return get(casePath(caseId, `?round=${this.round}`));
+    return get(casePath(caseId, `?round=${this.round}&places=0`));
+  }
+
+  /**
+   * Return the uncertain places of a case; of a large scan they take the server seconds.
+   * @param {string} caseId
+   * @returns {Promise<{places: import("./types.js").Place[]}>}
+   */
+  placesOf(caseId) {
+    return get(casePath(caseId, `/places?round=${this.round}`));
+  }
+
+  /**
+   * Go to the first uncertain place as soon as the places are there.
+   * @param {OpenCase} current
+   * @param {Promise<{places: import("./types.js").Place[]}>} places
+   */
+  async showPlaces(current, places) {
+    byId("place").textContent = "…";
+    current.details.places = (await places).places;
+    if (this.current === current) {
+      this.nextPlace();
+    }
   }
 
   /**
@@ -220,7 +245,7 @@ export class Desk extends EventTarget {
         }
         const next = await this.detailsOf(row.case_id);
         const url = next.layers.correction ?? next.layers.label;
-        await Promise.all([this.imageOf(next, 0), this.labelOf(next, url)]);
+        await Promise.all([this.imageOf(next, 0), this.labelOf(next, url), this.placesOf(row.case_id)]);
       }
     } catch (error) {
       // What is not fetched now is fetched when the case is opened, with a message.

@@ -236,8 +236,11 @@ export class PlaneView {
   drawLabel(context, label) {
     const { first, stepU, stepV, width, height } = this.walk();
     const slice = new Uint8Array(width * height);
-    for (let n = 0; n < slice.length; n += 1) {
-      slice[n] = label[first + (n % width) * stepU + Math.floor(n / width) * stepV];
+    for (let row = 0, n = 0; row < height; row += 1) {
+      for (let index = first + row * stepV, column = 0; column < width; column += 1, n += 1) {
+        slice[n] = label[index];
+        index += stepU;
+      }
     }
     if (this.scene.isFilled) {
       this.drawFill(context, slice);
@@ -255,11 +258,13 @@ export class PlaneView {
       return;
     }
     const picture = target.createImageData(this.layer.width, this.layer.height);
+    const words = new Uint32Array(picture.data.buffer);
+    const table = new Uint32Array(256);
+    for (const [value, [red, green, blue]] of this.scene.colours) {
+      table[value] = (Math.round(255 * FILL_OPACITY) << 24) | (blue << 16) | (green << 8) | red;
+    }
     slice.forEach((value, n) => {
-      const colour = this.scene.colours.get(value);
-      if (colour !== undefined) {
-        picture.data.set([...colour, 255 * FILL_OPACITY], 4 * n);
-      }
+      words[n] = table[value];
     });
     target.putImageData(picture, 0, 0);
     context.imageSmoothingEnabled = false;

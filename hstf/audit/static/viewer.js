@@ -96,6 +96,7 @@ export class Viewer extends EventTarget {
     this.scene.centre = middle;
     this.scene.zoom = 1;
     this.moveTo(middle);
+    this.changed("window");
     this.refreshSolid();
   }
 
