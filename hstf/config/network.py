@@ -34,8 +34,9 @@ class NetworkConfig(Section):
     transformer_layers: int = Field(4, ge=1)
     """Number of transformer layers."""
     transformer_heads: int = Field(8, ge=1)
-    """Maximum number of attention heads. The number is halved until twice the number divides the
-    channels of the level with the transformer (in ``utnet``: of every level)."""
+    """Maximum number of attention heads. A head has at least 32 channels, and twice the number of
+    heads divides the channels of the level with the transformer (in ``utnet``: of every level; its
+    heads may be narrower)."""
     transformer_stride: int = Field(8, ge=2)
     """Maximum in-plane stride of the feature map that the transformer sees. It is the deepest level
     with at most this stride."""

@@ -124,6 +124,10 @@ class TrainingConfig(Section):
     gpus: int = Field(1, ge=1)
     """Number of GPUs of one machine that compute each batch together. The batch size does not
     change. The losses are those of one GPU, except for rounding and for random augmentation."""
+    compile: bool = False
+    """Compile the network with ``torch.compile``. This takes a minute for each training and then
+    makes its steps faster. It pays for trainings of many thousand steps and needs a C++ compiler.
+    Results differ from those without it by rounding."""
     history_every: int = Field(20, ge=1)
     """Number of steps that are averaged in a row of ``history.csv``."""
     augmentation: AugmentationConfig = AugmentationConfig()

@@ -32,7 +32,7 @@ STAGES: dict[str, Dependencies] = {
         free_keys=("preprocess.workers",),
     ),
     "preprocess": Dependencies(4, ("preprocess", "labels", "modalities")),
-    "warmup": Dependencies(5, ("warmup", "network", "modalities", "labels", "regions", "seed")),
+    "warmup": Dependencies(6, ("warmup", "network", "modalities", "labels", "regions", "seed")),
     "out_of_fold": Dependencies(
         1,
         # The folds are drawn from the seed.
@@ -80,7 +80,7 @@ STAGES: dict[str, Dependencies] = {
         # Whether the run goes on, not what is written.
         free_keys=("monitor.on_collapse", "monitor.minimum_weight"),
     ),
-    "student": Dependencies(6, ("student", "network", "modalities", "labels", "regions", "seed")),
+    "student": Dependencies(7, ("student", "network", "modalities", "labels", "regions", "seed")),
     "evaluate": Dependencies(
         7,
         ("evaluate", "lesions", "predict", "preprocess", "modalities", "labels", "regions", "seed"),
@@ -146,6 +146,7 @@ SPEED_KEYS = {
     "preprocess": {"workers"},
     "warmup": {
         "checkpoint_seconds",
+        "compile",
         "gpu_cache_gb",
         "gpus",
         "fold_members",  # the number of jobs
@@ -155,6 +156,7 @@ SPEED_KEYS = {
     },
     "student": {
         "checkpoint_seconds",
+        "compile",
         "gpu_cache_gb",
         "gpus",
         "members",  # the number of jobs; with cross-fitting, also a parameter of each job

@@ -1,8 +1,9 @@
 """Cross-scale consistency (CSC): the prediction must not depend on the scale of the image.
 
-The EMA teacher sees a patch at scale 1. The student sees the same field of view at another scale.
-Let ``p`` be the student's probabilities, resampled to the teacher's grid, and ``t`` the teacher's.
-At each voxel
+The EMA teacher sees a patch at scale 1. The student sees the same field of view at another scale;
+if the anatomy appears larger, a box of the patch, so that it never computes more voxels than a
+patch has. Let ``p`` be the student's probabilities, resampled to the teacher's grid, and ``t`` the
+teacher's. At each voxel
 
     D = KL(t || p) = sum_k t_k log(t_k / p_k)        w = exp(-D) m
 
@@ -20,6 +21,7 @@ of the decoder levels come from URPC (Luo et al., MICCAI 2021).
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -27,10 +29,82 @@ from torch import Tensor
 
 from hstf.config.training import CscConfig
 from hstf.imaging.spacing import axis_zooms
-from hstf.models.base import Pyramid, SegmentationNetwork
+from hstf.models.base import Pyramid, SegmentationNetwork, Triple
+from hstf.models.field_of_view import crop_features
 from hstf.training.augmentations.draws import uniform_number
 from hstf.training.distributed import from_first_rank
 from hstf.training.losses import EPSILON, averaged, soft_dice, weighted_mean
+
+
+@dataclass(frozen=True)
+class View:
+    """The box of a patch that the student sees at another scale."""
+
+    shape: Triple
+    """Voxels of the patch."""
+    start: Triple
+    """First voxel of the box."""
+    size: Triple
+    """Voxels of the box."""
+
+    @classmethod
+    def draw(
+        cls,
+        shape: Sequence[int],
+        zoom: Sequence[float],
+        divisor: Sequence[int],
+        generator: torch.Generator,
+    ) -> "View":
+        """Draw the position of a box that has at most ``shape`` voxels after it is zoomed.
+
+        Args:
+            shape: voxels of the patch.
+            zoom: scale along each axis.
+            divisor: total stride of the network. Borders of the box are multiples of it.
+            generator: source of the random numbers.
+        """
+        size = view_size(shape, zoom, divisor)
+        start = []
+        for voxels, part, step in zip(shape, size, divisor, strict=True):
+            places = (voxels - part) // step + 1
+            place = int(torch.randint(places, (1,), generator=generator).numpy()[0])
+            start.append(step * place)
+        return cls(as_triple(shape), as_triple(start), size)
+
+    def crop(self, x: Tensor) -> Tensor:
+        """Return the box of ``x`` ``(B, C, *shape)``."""
+        i, j, k = (slice(a, a + n) for a, n in zip(self.start, self.size, strict=True))
+        return x[:, :, i, j, k]
+
+    def crop_teacher(self, teacher: Pyramid) -> Pyramid:
+        """Return the box of the finest logits and of the features of a prediction."""
+        starts = [a / n for a, n in zip(self.start, self.shape, strict=True)]
+        stops = [
+            (a + part) / n for a, part, n in zip(self.start, self.size, self.shape, strict=True)
+        ]
+        features = crop_features(teacher.features, starts, stops)
+        return Pyramid([self.crop(teacher.logits[0])], features)
+
+
+def view_size(
+    shape: Sequence[int],
+    zoom: Sequence[float],
+    divisor: Sequence[int],
+) -> Triple:
+    """Return the size of the largest box that has at most ``shape`` voxels after it is zoomed.
+
+    An axis with at most two voxels at the deepest level of the network is not cropped.
+    """
+    size = []
+    for voxels, factor, step in zip(shape, zoom, divisor, strict=True):
+        smallest = 2 * step
+        fitting = [
+            part
+            for part in range(voxels, smallest - 1, -step)
+            if step * round(part * factor / step) <= voxels
+        ]
+        size.append(fitting[0] if fitting else voxels)
+    return as_triple(size)
 
 
 def zoomed_pyramid(
@@ -88,7 +162,12 @@ def zoomed_size(
     for voxels, factor, step in zip(shape, zoom, divisor, strict=True):
         minimum = min(2, voxels // step)
         size.append(step * max(minimum, round(voxels * factor / step)))
-    depth, height, width = size
+    return as_triple(size)
+
+
+def as_triple(values: Sequence[int]) -> Triple:
+    """Return three numbers as a tuple."""
+    depth, height, width = values
     return depth, height, width
 
 
@@ -105,7 +184,8 @@ def consistency_terms(
     Args:
         config: section ``student.csc`` of the configuration.
         student: prediction of the zoomed patch, from :func:`zoomed_pyramid`.
-        teacher: prediction of the patch at scale 1 by the EMA network, without gradient.
+        teacher: prediction of the same field of view at scale 1 by the EMA network, without
+            gradient.
         valid: ``(B, 1, D, H, W)``, 0 to 1, the fraction of each voxel that is inside the scan.
 
     Example:

@@ -31,6 +31,7 @@ from hstf.method.sliding_window import SlidingWindow
 from hstf.method.tta import ensemble_label, predict_with_tta
 from hstf.method.tta_summary import TtaSummary
 from hstf.models.base import SegmentationNetwork
+from hstf.models.layout import in_fast_layout
 from hstf.models.registry import load_network, load_snapshots
 from hstf.runtime.devices import choose_device
 from hstf.runtime.errors import HstfError, join_problems
@@ -180,6 +181,7 @@ class CasePredictor:
         networks = {}
         for member, path in self.weights.items():
             network, _ = load_network(path, self.device)
+            network = in_fast_layout(network, self.device, self.context.config.teacher.amp)
             networks[member] = member_networks(member, network)
         return networks
 

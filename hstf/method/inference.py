@@ -27,6 +27,7 @@ from hstf.method.sliding_window import SlidingWindow, flipped_probabilities
 from hstf.method.tta import predict_with_tta
 from hstf.method.tta_summary import TtaSummary
 from hstf.models.base import SegmentationNetwork
+from hstf.models.layout import in_fast_layout
 from hstf.models.registry import load_network
 from hstf.runtime.devices import choose_device
 
@@ -100,7 +101,7 @@ class Predictor:
         networks: dict[str, SegmentationNetwork] = {}
         for path in weights:
             network, meta = load_network(path, device)
-            networks[str(meta["member"])] = network
+            networks[str(meta["member"])] = in_fast_layout(network, device, predict.amp)
         return cls(
             networks=networks,
             plan=plan,

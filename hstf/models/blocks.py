@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from hstf.models.base import NetworkSpec, Triple
+from hstf.models.layers import Convolution, InstanceNorm, PooledShortcut
 
 POINT: Triple = (1, 1, 1)
 """Kernel or stride of 1 along every axis."""
@@ -14,16 +15,15 @@ def convolution(
     outputs: int,
     kernel: Triple,
     stride: Triple = POINT,
-) -> nn.Conv3d:
+) -> Convolution:
     """Build a 3D convolution that keeps the size and has no bias, because a norm follows it."""
     padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
-    return nn.Conv3d(
+    return Convolution(
         inputs,
         outputs,
         kernel,
         stride,
         padding,
-        bias=False,
     )
 
 
@@ -57,32 +57,17 @@ class ResidualBlock(nn.Module):
             kernel,
             stride,
         )
-        self.norm1 = nn.InstanceNorm3d(inner, affine=True)
+        self.norm1 = InstanceNorm(inner)
         self.second = convolution(inner, outputs, kernel)
-        self.norm2 = nn.InstanceNorm3d(outputs, affine=True)
+        self.norm2 = InstanceNorm(outputs)
         self.act = nn.LeakyReLU(0.01, inplace=True)
-        self.shortcut = shortcut(inputs, outputs, stride)
+        self.shortcut = PooledShortcut(inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, inputs, D, H, W)`` to ``(B, outputs, D/s, H/s, W/s)``."""
         y = self.act(self.norm1(self.first(x)))
         y = self.norm2(self.second(y))
         return self.act(y + self.shortcut(x))
-
-
-def shortcut(
-    inputs: int,
-    outputs: int,
-    stride: Triple,
-) -> nn.Module:
-    """Build average pooling and a 1x1x1 convolution, each only if the shape changes."""
-    layers: list[nn.Module] = []
-    if max(stride) > 1:
-        layers.append(nn.AvgPool3d(stride, stride))
-    if inputs != outputs:
-        layers.append(convolution(inputs, outputs, POINT))
-        layers.append(nn.InstanceNorm3d(outputs, affine=True))
-    return nn.Sequential(*layers)
 
 
 def residual_encoder(spec: NetworkSpec) -> nn.ModuleList:
@@ -156,6 +141,6 @@ def _normed_convolution(
 ) -> nn.Sequential:
     return nn.Sequential(
         convolution(inputs, outputs, kernel),
-        nn.InstanceNorm3d(outputs, affine=True),
+        InstanceNorm(outputs),
         nn.LeakyReLU(0.01, inplace=True),
     )

@@ -122,5 +122,6 @@ class HybridNet(SegmentationNetwork):
             strict=True,
         ):
             x = block(x, skip)
-            logits.append(head(x))
+            # Losses and metrics read class after class.
+            logits.append(head(x).contiguous())
         return logits

@@ -9,12 +9,11 @@ from contextlib import contextmanager
 from math import ceil
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hstf.models.base import NetworkSpec, Pyramid, SegmentationNetwork, Triple, Zoom
-from hstf.runtime.devices import to_device
+from hstf.models.field_of_view import crop_features
 
 
 class PaddedNetwork(SegmentationNetwork):
@@ -62,7 +61,7 @@ class PaddedNetwork(SegmentationNetwork):
             levels = self.levels(F.pad(x, padding))
         logits = [F.pad(level, cropping) for level in levels]
         fractions = [n / p for n, p in zip(size, padded, strict=True)]
-        return Pyramid(logits, crop_features(outputs[0], fractions))
+        return Pyramid(logits, crop_features(outputs[0], (0, 0, 0), fractions))
 
     def levels(self, x: Tensor) -> list[Tensor]:
         """Compute logits ``(B, K, D, H, W)`` of the padded image ``x``, the best level first."""
@@ -112,31 +111,3 @@ def output_of(module: nn.Module) -> Iterator[list[Tensor]]:
         yield outputs
     finally:
         handle.remove()
-
-
-def crop_features(
-    features: Tensor,
-    fractions: Sequence[float],
-) -> Tensor:
-    """Crop a feature map to the part that covers the image.
-
-    The cells are resampled linearly, so that they cover the image exactly.
-
-    Args:
-        features: ``(B, C, d, h, w)``, features of the padded image.
-        fractions: fraction of the padded image that the image covers, along each axis.
-    """
-    if all(fraction == 1 for fraction in fractions):
-        return features
-    size = []
-    for cells, fraction in zip(features.shape[2:], fractions, strict=True):
-        size.append(ceil(cells * fraction - 1e-6))
-    scale = to_device(torch.tensor(fractions[::-1]), features.device)  # grids count from the last
-    affine = torch.cat([scale.diag(), scale[:, None] - 1], dim=1).expand(len(features), 3, 4)
-    grid = F.affine_grid(affine, [len(features), 1, *size], align_corners=False)
-    return F.grid_sample(
-        features.float(),
-        grid,
-        padding_mode="border",
-        align_corners=False,
-    )

@@ -28,6 +28,9 @@ from hstf.runtime.torch_files import read_torch, write_torch
 PAIR = "pair"
 NAMES = (*NETWORKS, PAIR)
 """All values of ``network.name``."""
+HEAD_WIDTH = 32
+"""Minimum channels of an attention head of the transformer. Narrower heads need more time and have
+too few channels for positions along three axes."""
 
 
 def build(spec: NetworkSpec) -> SegmentationNetwork:
@@ -85,7 +88,9 @@ def network_spec(
             " make plan.base_channels and plan.max_channels even."
         )
     _check_deepest_level(plan)
-    widths = plan.channels if "utnet" in names else (width,)
+    in_utnet = "utnet" in names
+    widths = plan.channels if in_utnet else (width,)
+    head_width = 1 if in_utnet else HEAD_WIDTH
     voxel_mm = voxel_at(attended, plan.strides, plan.spacing)
     return NetworkSpec(
         name=network.name,
@@ -96,7 +101,7 @@ def network_spec(
         kernels=plan.kernels,
         spacing=plan.spacing,
         transformer_layers=network.transformer_layers,
-        transformer_heads=_fitting_heads(network.transformer_heads, widths),
+        transformer_heads=_fitting_heads(network.transformer_heads, widths, head_width),
         transformer_stride=network.transformer_stride,
         drop_path=network.drop_path,
         dropout=network.dropout,
@@ -119,10 +124,16 @@ def _check_deepest_level(plan: Plan) -> None:
 def _fitting_heads(
     heads: int,
     widths: Sequence[int],
+    head_width: int,
 ) -> int:
-    """Halve the number of heads until twice the number divides the channels of every level."""
+    """Return the largest possible number of attention heads, at most ``heads``.
+
+    Twice the number divides the channels of every level. A head has at least ``head_width``
+    channels, unless a level has fewer.
+    """
+    heads = min(heads, max(1, min(widths) // head_width))
     while heads > 1 and any(width % (2 * heads) for width in widths):
-        heads //= 2
+        heads -= 1
     return heads
 
 

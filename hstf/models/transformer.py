@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hstf.models.base import Zoom
+from hstf.models.layers import CHANNELS_LAST, is_channels_last
 
 LONGEST_MM = 512.0
 """Maximum wavelength (mm) of the rotary positions: the size of a trunk."""
@@ -61,10 +62,12 @@ class Transformer(nn.Module):
             self.pairs,
             x.device,
         )
+        positions = rotations(angles)
         tokens = x.flatten(2).transpose(1, 2)
         for layer in self.layers:
-            tokens = layer(tokens, angles)
-        return tokens.transpose(1, 2).reshape(x.shape)
+            tokens = layer(tokens, positions)
+        layout = CHANNELS_LAST if is_channels_last(x) else torch.contiguous_format
+        return tokens.transpose(1, 2).reshape(x.shape).contiguous(memory_format=layout)
 
 
 class TransformerLayer(nn.Module):
@@ -93,21 +96,21 @@ class TransformerLayer(nn.Module):
     def forward(
         self,
         x: Tensor,
-        angles: Tensor,
+        positions: Tensor,
     ) -> Tensor:
         """Map ``x`` ``(B, N, C)`` to the same shape.
 
         Args:
             x: the tokens.
-            angles: rotary positions of the tokens, ``(N, C / heads / 2)``.
+            positions: cosine and sine of the angles of the tokens, ``(2, N, C / heads / 2)``.
         """
-        x = x + self._drop(self.scale1 * self._attention(self.norm1(x), angles))
+        x = x + self._drop(self.scale1 * self._attention(self.norm1(x), positions))
         return x + self._drop(self.scale2 * self._feed_forward(self.norm2(x)))
 
     def _attention(
         self,
         x: Tensor,
-        angles: Tensor,
+        positions: Tensor,
     ) -> Tensor:
         batch, count, width = x.shape
         qkv = self.qkv(x).reshape(
@@ -124,7 +127,7 @@ class TransformerLayer(nn.Module):
             1,
             4,
         )
-        y = F.scaled_dot_product_attention(rotate(q, angles), rotate(k, angles), v)
+        y = F.scaled_dot_product_attention(rotate(q, positions), rotate(k, positions), v)
         return self.out(y.transpose(1, 2).reshape(batch, count, width))
 
     def _feed_forward(self, x: Tensor) -> Tensor:
@@ -179,17 +182,21 @@ def rotary_angles(
     return position[:, j % 3] * (2 * torch.pi / wavelengths[j % 3, j // 3])
 
 
+def rotations(angles: Tensor) -> Tensor:
+    """Return cosine and sine ``(2, N, P)`` of ``angles`` ``(N, P)``, which all layers share."""
+    return torch.stack([angles.cos(), angles.sin()])
+
+
 def rotate(
     x: Tensor,
-    angles: Tensor,
+    positions: Tensor,
 ) -> Tensor:
     """Rotate each pair of channels of ``x`` by an angle (Su et al. 2021, RoFormer).
 
     Args:
         x: queries or keys ``(..., N, 2P)``.
-        angles: ``(N, P)``.
+        positions: cosine and sine of the angles, ``(2, N, P)``.
     """
     a, b = x.float().chunk(2, dim=-1)
-    cos = angles.cos()
-    sin = angles.sin()
+    cos, sin = positions
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1).to(x.dtype)

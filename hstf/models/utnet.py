@@ -18,6 +18,7 @@ from hstf.models.blocks import (
     residual_encoder,
     segmentation_heads,
 )
+from hstf.models.layers import InstanceNorm
 from hstf.models.levels import attended_level
 
 CELLS = 4
@@ -144,11 +145,11 @@ class AttentionBlock(nn.Module):
         heads: int,
     ) -> None:
         super().__init__()
-        self.norm = nn.InstanceNorm3d(width, affine=True)
-        self.norm_source = nn.InstanceNorm3d(source, affine=True)
+        self.norm = InstanceNorm(width)
+        self.norm_source = InstanceNorm(source)
         self.attention = EfficientAttention(width, source, heads)
         self.mix = nn.Sequential(
-            nn.InstanceNorm3d(width, affine=True),
+            InstanceNorm(width),
             nn.LeakyReLU(0.01),
             convolution(width, width, (1, 1, 1)),
         )

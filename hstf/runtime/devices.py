@@ -53,14 +53,19 @@ def has_fast_bf16(device: torch.device) -> bool:
     return not BF16_CPU_FLAGS.isdisjoint(flags)
 
 
-def autocast(device: torch.device, mode: str) -> AbstractContextManager:
-    """Return a context that computes in bfloat16.
+def computes_in_bf16(device: torch.device, mode: str) -> bool:
+    """Return whether networks compute in bfloat16.
 
     Args:
         device: where the network runs.
         mode: ``bf16`` always, ``auto`` if the device has it natively, ``off`` never.
     """
-    if mode == "off" or (mode == "auto" and not has_fast_bf16(device)):
+    return mode == "bf16" or (mode == "auto" and has_fast_bf16(device))
+
+
+def autocast(device: torch.device, mode: str) -> AbstractContextManager:
+    """Return a context that computes in bfloat16; see :func:`computes_in_bf16`."""
+    if not computes_in_bf16(device, mode):
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
 

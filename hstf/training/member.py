@@ -18,6 +18,7 @@ from hstf.experiment.dependencies import SPEED_KEYS, STAGES
 from hstf.experiment.plan import Plan
 from hstf.experiment.tables import HISTORY
 from hstf.models.base import SegmentationNetwork
+from hstf.models.layout import in_fast_layout
 from hstf.models.registry import build, load_network, network_spec, save_network
 from hstf.runtime.devices import choose_device
 from hstf.runtime.errors import HstfError, join_problems, shortened
@@ -26,6 +27,7 @@ from hstf.runtime.locks import exclusive
 from hstf.runtime.shards import Row
 from hstf.runtime.stamps import sha256_once
 from hstf.training.augmentations.acquisition import Acquisition
+from hstf.training.compilation import compile_networks
 from hstf.training.distributed import is_first_rank, process_group, rank, rank_count
 from hstf.training.gpu_cache import cache_cases
 from hstf.training.loop import Objective, train
@@ -149,10 +151,12 @@ def train_member(
         source = _patch_source(context, member, plan, training, cases, len(labelled))
         source = replace(source, labelled_fraction=labelled_fraction)
         network = initial_network(context.config, plan, source.seed, start).to(device)
-        state = TrainingState.start(network, training)
+        state = TrainingState.start(in_fast_layout(network, device, training.amp), training)
         fingerprint = training_fingerprint(context.config, training, plan, source, start)
         message = state.resume(folder, fingerprint)
         _print_summary(title, source, training, device, message)
+        if training.compile:
+            compile_networks(state)
         train(state, source, objective, training, folder, fingerprint, title)
         _write_results(context, member, state, meta or {}, device)
     return context.layout.weights(context.round, member)

@@ -11,16 +11,18 @@ from torch import Tensor
 from hstf.config.training import CscConfig
 from hstf.imaging.spacing import axis_zooms
 from hstf.method.csc import (
+    View,
     consistency_terms,
     feature_consistency,
     prediction_consistency,
     pyramid_consistency,
     rectified_divergence,
     sigmoid_ramp,
+    view_size,
     zoomed_pyramid,
     zoomed_size,
 )
-from hstf.models.base import NetworkSpec
+from hstf.models.base import NetworkSpec, Pyramid
 from hstf.models.hybrid import HybridNet
 from hstf.training.losses import soft_dice
 
@@ -297,6 +299,52 @@ def test_zoomed_size_is_a_multiple_of_the_divisor(
     expected: tuple[int, int, int],
 ) -> None:
     assert zoomed_size(shape, (zoom,) * 3, divisor) == expected
+
+
+@pytest.mark.parametrize(
+    ("shape", "zoom", "divisor", "expected"),
+    [
+        ((40, 40, 40), (0.7, 0.7, 0.7), (8, 8, 8), (40, 40, 40)),
+        ((40, 40, 40), (1.25, 1.25, 1.25), (8, 8, 8), (32, 32, 32)),
+        ((32, 32, 32), (1.4, 1.4, 1.4), (8, 8, 8), (24, 24, 24)),
+        ((112, 112, 10), (1.4, 1.4, 1.0), (8, 8, 2), (80, 80, 10)),
+        # Two voxels at the deepest level remain.
+        ((16, 8, 64), (1.4, 1.4, 1.4), (8, 8, 16), (16, 8, 48)),
+    ],
+)
+def test_view_size_bounds_the_zoomed_voxels(
+    shape: tuple[int, ...],
+    zoom: tuple[float, ...],
+    divisor: tuple[int, ...],
+    expected: tuple[int, ...],
+) -> None:
+    size = view_size(shape, zoom, divisor)
+    assert size == expected
+    for part, voxels, after, step in zip(
+        size, shape, zoomed_size(size, zoom, divisor), divisor, strict=True
+    ):
+        assert after <= voxels or voxels <= 2 * step
+        assert part % step == 0
+
+
+def test_view_draw_reaches_every_position() -> None:
+    g = torch.Generator().manual_seed(0)
+    views = [View.draw((24, 16, 40), (1.5, 1.0, 1.5), (4, 8, 8), g) for _ in range(100)]
+    assert {view.size for view in views} == {(16, 16, 24)}
+    assert {view.start[0] for view in views} == {0, 4, 8}
+    assert {view.start[1] for view in views} == {0}
+    assert {view.start[2] for view in views} == {0, 8, 16}
+
+
+def test_view_crops_image_and_teacher_alike(network: HybridNet) -> None:
+    """Voxel, logit and feature of a place stay together."""
+    view = View((16, 16, 16), (4, 0, 8), (8, 16, 8))
+    place = torch.arange(16.0)[None, None, :, None, None].expand(1, 1, 16, 16, 16)
+    teacher = Pyramid([place], F.avg_pool3d(place, 4))
+    cropped = view.crop_teacher(teacher)
+    assert torch.equal(view.crop(place)[0, 0, :, 0, 0], torch.arange(4.0, 12.0))
+    assert torch.equal(cropped.logits[0], view.crop(place))
+    assert torch.equal(cropped.features, F.avg_pool3d(view.crop(place), 4))
 
 
 def test_zoomed_pyramid_takes_small_patches() -> None:

@@ -21,10 +21,10 @@ from hstf.config.networks import NETWORKS
 from hstf.models.base import NetworkSpec
 from hstf.models.hybrid import HybridNet
 from hstf.models.levels import attended_level
-from hstf.models.padded import crop_features, padded_size
+from hstf.models.padded import padded_size
 from hstf.models.registry import NAMES, load_network, network_spec, save_network
 from hstf.models.registry import build as build_network
-from hstf.models.transformer import LONGEST_MM, TransformerLayer, rotary_angles, rotate
+from hstf.models.transformer import LONGEST_MM, TransformerLayer, rotary_angles, rotate, rotations
 from hstf.models.utnet import EfficientAttention
 from hstf.runtime.errors import HstfError
 
@@ -136,7 +136,8 @@ def test_rotate_keeps_norms_and_depends_on_relative_positions() -> None:
     g = torch.Generator().manual_seed(0)
     q, k = torch.randn(12, generator=g), torch.randn(12, generator=g)
     angles = rotary_angles((4, 5, 6), (2.0, 1.0, 3.0), (4.0, 4.0, 4.0), 6, torch.device("cpu"))
-    turned_q, turned_k = rotate(q.expand(120, 12), angles), rotate(k.expand(120, 12), angles)
+    positions = rotations(angles)
+    turned_q, turned_k = rotate(q.expand(120, 12), positions), rotate(k.expand(120, 12), positions)
     assert torch.allclose(turned_q.norm(dim=1), q.norm().expand(120), atol=1e-5)
     scores = (turned_q @ turned_k.T).reshape(4, 5, 6, 4, 5, 6)
     one_on = scores[1:, 1:, 1:, 1:, 1:, 1:]  # both voxels moved by (1, 1, 1)
@@ -364,10 +365,14 @@ def test_rotary_angles_do_not_depend_on_the_zoom() -> None:
         0::3, 1::2, 2:
     ]  # 1.5 x 2 voxels apart are the planned 1 x 1
     apart = rotary_angles((3, 3, 4), mm, shortest, 6, cpu).reshape(3, 3, 4, 6)[::2]
-    logits = rotate(q, apart.reshape(-1, 6)) @ rotate(k, apart.reshape(-1, 6)).T
-    found = rotate(q, same_places.reshape(-1, 6)) @ rotate(k, same_places.reshape(-1, 6)).T
+    of_apart = rotations(apart.reshape(-1, 6))
+    of_same = rotations(same_places.reshape(-1, 6))
+    of_planned = rotations(planned)
+    logits = rotate(q, of_apart) @ rotate(k, of_apart).T
+    found = rotate(q, of_same) @ rotate(k, of_same).T
     assert torch.allclose(logits, found, atol=1e-3)
-    assert not torch.allclose(logits, rotate(q, planned) @ rotate(k, planned).T, atol=1e-1)
+    unlike = rotate(q, of_planned) @ rotate(k, of_planned).T
+    assert not torch.allclose(logits, unlike, atol=1e-1)
 
 
 def test_network_spec_limits_angles_of_neighbours_to_a_radian() -> None:
@@ -395,16 +400,6 @@ def test_load_network_reads_files_without_wavelengths(tmp_path: Path) -> None:
     assert spec.pop("shortest_mm") == [4.0, 4.0, 4.0]
     torch.save(content | {"spec": json.dumps(spec)}, tmp_path / "old.pt")
     assert load_network(tmp_path / "old.pt")[0].spec == network.spec
-
-
-def test_crop_features_covers_the_image_exactly() -> None:
-    """28 of 32 voxels are image: 4 cells of 8 voxels become 4 cells of 7 voxels."""
-    ramp = torch.arange(4.0)[None, None, :, None, None].expand(1, 1, 4, 2, 2)
-    assert crop_features(ramp, (1.0, 1.0, 1.0)) is ramp
-    found = crop_features(ramp, (28 / 32, 1.0, 0.5))
-    assert found.shape == (1, 1, 4, 2, 1)
-    centres = (torch.tensor([3.5, 10.5, 17.5, 24.5]) / 8 - 0.5).clamp_min(0)
-    assert torch.allclose(found[0, 0, :, 0, 0], centres, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -470,13 +465,19 @@ def test_models_command_lists_every_network(
     assert all(float(row[1]) > 0 for row in rows)
 
 
-def test_network_spec_halves_heads_until_they_fit() -> None:
-    plan = tiny_plan().model_copy(update={"channels": (12, 48)})
-    assert network_spec(NetworkConfig(transformer_heads=8), plan, 1, 3).transformer_heads == 8
-    assert (
-        network_spec(NetworkConfig(name="utnet", transformer_heads=8), plan, 1, 3).transformer_heads
-        == 2
-    )
+def test_network_spec_has_heads_that_fit() -> None:
+    def heads(channels: tuple[int, ...], **options: object) -> int:
+        plan = tiny_plan().model_copy(update={"channels": channels})
+        config = NetworkConfig(**{"transformer_heads": 8, **options})
+        return network_spec(config, plan, 1, 3).transformer_heads
+
+    assert heads((16, 96)) == 3  # of 32 channels
+    assert heads((16, 512)) == 8
+    assert heads((16, 512), transformer_heads=2) == 2
+    assert heads((12, 48)) == 1
+    assert heads((16, 100)) == 2  # 100 is no multiple of 6
+    assert heads((12, 48), name="utnet") == 6
+    plan = tiny_plan()
     odd = plan.model_copy(update={"channels": (5, 10)})
     spec = network_spec(NetworkConfig(transformer_heads=8), odd, 1, 3)
     assert spec.transformer_heads == 1

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from hstf.config.experiment import Config
 from hstf.config.training import StudentConfig
-from hstf.method.csc import consistency_terms, draw_zoom, sigmoid_ramp, zoomed_pyramid
+from hstf.imaging.spacing import axis_zooms
+from hstf.method.csc import View, consistency_terms, draw_zoom, sigmoid_ramp, zoomed_pyramid
 from hstf.method.objectives.supervision import DecoderLoss, segmentation_loss, segmentation_term
 from hstf.models.base import Pyramid
 from hstf.training.batch import Batch
@@ -105,12 +106,22 @@ class SelfTraining:
     ) -> dict[str, Tensor]:
         """Compute the segmentation loss and the consistency of the patch at a random scale."""
         csc = self.config.csc
+        network = state.network
         zoom = draw_zoom(csc.scale_range, batch.generator)
         strong = batch.strong()
-        students = [zoomed_pyramid(part, strong, zoom) for part in state.network.parts]
+        view = View.draw(
+            strong.shape[2:],
+            axis_zooms(zoom, network.spec.spacing),
+            network.divisor,
+            batch.generator,
+        )
+        seen = view.crop(strong)
+        students = [zoomed_pyramid(part, seen, zoom) for part in network.parts]
         terms: dict[str, Tensor] = {}
         if csc.segmentation_weight > 0:
-            losses = [self.loss(student.logits, batch.target, weight) for student in students]
+            target = view.crop(batch.target)
+            weight = view.crop(weight)
+            losses = [self.loss(student.logits, target, weight) for student in students]
             terms["zoomed_segmentation"] = csc.segmentation_weight * torch.stack(losses).sum()
         if csc.consistent:
             ramp = sigmoid_ramp(state.step / (csc.ramp * self.config.steps))
@@ -119,8 +130,8 @@ class SelfTraining:
                 part_terms = consistency_terms(
                     csc,
                     student,
-                    teacher,
-                    batch.inside,
+                    view.crop_teacher(teacher),
+                    view.crop(batch.inside),
                 )
                 for name, term in part_terms.items():
                     terms[name] = terms.get(name, 0) + ramp * term
