@@ -190,12 +190,13 @@ class CscConfig(Section):
     without consistency. The controls without consistency keep it, so that a comparison measures the
     consistency and not the augmentation."""
     scale_range: ScaleRange = (0.7, 1.4)
-    """Range of the other scale, which is drawn log-uniformly."""
+    """Range of the other scale, which is drawn log-uniformly. At scales above 1 the student sees a
+    box of the patch, so that it computes at most as many voxels as the patch has."""
     ramp: float = Field(0.3, gt=0, le=1)
     """Fraction of the steps over which the weights grow (sigmoid ramp)."""
-    every: int = Field(2, ge=1)
+    every: int = Field(3, ge=1)
     """Number of steps from one consistency step to the next. A consistency step needs an additional
-    forward pass of the teacher and of the student."""
+    forward pass of the teacher and an additional pass of the student."""
 
     @property
     def consistent(self) -> bool:

@@ -91,16 +91,16 @@ def view_size(
     zoom: Sequence[float],
     divisor: Sequence[int],
 ) -> Triple:
-    """Return the size of the largest box that has at most ``shape`` voxels after it is zoomed.
+    """Return the size of the maximum box that has at most ``shape`` voxels after it is zoomed.
 
     An axis with at most two voxels at the deepest level of the network is not cropped.
     """
     size = []
     for voxels, factor, step in zip(shape, zoom, divisor, strict=True):
-        smallest = 2 * step
+        minimum = 2 * step
         fitting = [
             part
-            for part in range(voxels, smallest - 1, -step)
+            for part in range(voxels, minimum - 1, -step)
             if step * round(part * factor / step) <= voxels
         ]
         size.append(fitting[0] if fitting else voxels)

@@ -126,7 +126,7 @@ def _fitting_heads(
     widths: Sequence[int],
     head_width: int,
 ) -> int:
-    """Return the largest possible number of attention heads, at most ``heads``.
+    """Return the maximum possible number of attention heads, at most ``heads``.
 
     Twice the number divides the channels of every level. A head has at least ``head_width``
     channels, unless a level has fewer.

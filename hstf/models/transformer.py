@@ -183,7 +183,7 @@ def rotary_angles(
 
 
 def rotations(angles: Tensor) -> Tensor:
-    """Return cosine and sine ``(2, N, P)`` of ``angles`` ``(N, P)``, which all layers share."""
+    """Return cosine and sine ``(2, N, P)`` of ``angles`` ``(N, P)``, for all layers."""
     return torch.stack([angles.cos(), angles.sin()])
 
 
