@@ -5,6 +5,7 @@ import json
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,10 @@ from hstf.runtime.errors import HstfError
 SESSION_COOKIE = "hstf_audit_session"
 JSON_BYTES = 64 << 10
 """Maximum length of a request in JSON."""
+OUT_OF_MEMORY = (
+    "The process that reads volumes has ended, most likely because the memory was too small. Close"
+    " other programs, and try again."
+)
 
 
 class Refusal(Exception):
@@ -239,6 +244,8 @@ async def _answered(answer: Answer, call: Call) -> Response:
         return refused(refusal)
     except HstfError as error:
         return refused(Refusal(400, str(error)))
+    except BrokenProcessPool:
+        return refused(Refusal(500, OUT_OF_MEMORY))
     except Exception as error:  # the desk stays open, and the terminal shows the error
         traceback.print_exc(file=sys.stderr)
         return refused(Refusal(500, f"The server failed ({type(error).__name__}), see its output."))

@@ -147,6 +147,9 @@ class History:
 
         Returns:
             Its path relative to the history, and its SHA-256.
+
+        Raises:
+            HstfError: if it was saved meanwhile, or cannot be copied.
         """
         digest = sha256_file(source)
         folder = self.folder / f"round_{number}" / case_id
@@ -157,6 +160,8 @@ class History:
         target = folder / f"{date}_{file_name(reviewer)}_{digest[:8]}.nii.gz"
         with atomic_path(target) as temporary:
             shutil.copyfile(source, temporary)
+            if sha256_file(temporary) != digest:
+                raise HstfError(f"{source}: was saved while it was read. Try again.")
             temporary.chmod(0o444)
         return str(target.relative_to(self.folder)), digest
 

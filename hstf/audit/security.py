@@ -16,7 +16,7 @@ import secrets
 
 from starlette.datastructures import Headers, MutableHeaders, QueryParams
 from starlette.requests import cookie_parser
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hstf.audit.calls import SESSION_COOKIE, Refusal, refused
@@ -39,6 +39,12 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
+ENTRANCE = (
+    "<!doctype html><meta charset=utf-8><title>Audit desk</title>"
+    '<meta http-equiv=refresh content="0; url=/"><a href="/">Open the audit desk</a>'
+)
+"""The answer to the token, which opens the desk by itself. After a redirect from another site, such
+as a terminal in the browser, the cookie would not be sent."""
 COOKIE = "Path=/; HttpOnly; SameSite=Strict"
 
 
@@ -77,7 +83,7 @@ class Guard:
 
         response = self._refusal(scope, headers)
         if response is None and self._is_entrance(scope):
-            response = RedirectResponse("/", status_code=303)
+            response = HTMLResponse(ENTRANCE)
             new_cookies.append(f"{self.cookie}={self.token}; {COOKIE}")
         elif response is None and not self._is_known(headers):
             response = refused(

@@ -22,7 +22,7 @@ from hstf.audit.calls import Refusal, refused
 from hstf.audit.desk import Desk, open_experiment
 from hstf.audit.saving import Saving
 from hstf.audit.security import Guard
-from hstf.runtime.processes import process_pool
+from hstf.audit.worker import Worker
 
 MODULES = (
     "session",
@@ -77,9 +77,10 @@ def opened_desk(results: Path, number: int | None, consensus: str, reviewer: str
     config = open_experiment(results)
     with (
         tempfile.TemporaryDirectory(prefix="hstf-audit-") as cache,
-        process_pool(1) as worker,
+        Worker() as worker,
     ):
-        desk = Desk(config, worker, Path(cache), number, consensus, reviewer)
+        name = " ".join(reviewer.split())
+        desk = Desk(config, worker, Path(cache), number, consensus, name)
         desk.first_round()
         Saving.of(desk).complete()
         yield desk

@@ -4,12 +4,14 @@ import argparse
 import getpass
 import os
 import platform
+import signal
 import socket
 import sys
 import threading
 import webbrowser
 from importlib import import_module
 from importlib.util import find_spec
+from types import FrameType
 
 from hstf.runtime.errors import HstfError
 
@@ -96,6 +98,16 @@ def has_display() -> bool:
 def serve(app: object, listener: socket.socket) -> None:
     """Serve the application until Ctrl-C."""
     uvicorn = import_module("uvicorn")
+    signal.signal(signal.SIGTERM, end)  # uvicorn ends first, and then passes the signal on
     # The address of a request may have the token, so requests are not logged.
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=3)
     uvicorn.Server(config).run(sockets=[listener])
+
+
+def end(number: int, _: FrameType | None) -> None:
+    """End after a signal, so that temporary files are removed.
+
+    Raises:
+        SystemExit: with the exit code of the signal.
+    """
+    sys.exit(128 + number)

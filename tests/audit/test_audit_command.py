@@ -1,13 +1,16 @@
 """``hstf audit``: how it starts, what it prints, and a server that is killed while it saves."""
 
+import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from http.cookiejar import CookieJar
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from support.audit_desk import Browser, copied, desk_of, label, nifti, rows
 
 from hstf.audit.desk import open_experiment
 from hstf.audit.server import opened_desk
+from hstf.audit.worker import Worker
 from hstf.cli import main
 from hstf.commands import audit
 from hstf.experiment.layout import Layout
@@ -43,12 +47,27 @@ class Client:
 
     def __init__(self, address: str) -> None:
         self.address = address
-        cookies = urllib.request.HTTPCookieProcessor(CookieJar())
-        self.opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), cookies)
+        self.cookies = CookieJar()
+        handlers = (
+            urllib.request.ProxyHandler({}),
+            urllib.request.HTTPCookieProcessor(self.cookies),
+        )
+        self.opener = urllib.request.build_opener(*handlers)
 
     def get(self, path: str) -> str:
         with self.opener.open(self.address + path) as answer:
             return str(answer.read().decode())
+
+    def lose_connection(self, path: str, content: bytes) -> None:
+        """Send half of a request, and close the connection."""
+        host, port = self.address.removeprefix("http://").split(":")
+        cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in self.cookies)
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nCookie: {cookies}\r\nX-HSTF: 1\r\n"
+            f"Content-Length: {len(content)}\r\n\r\n"
+        )
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(head.encode() + content[: len(content) // 2])
 
     def post(self, path: str, content: bytes) -> None:
         request = urllib.request.Request(self.address + path, content, {"X-HSTF": "1"})
@@ -68,8 +87,7 @@ def started(folder: Path) -> Iterator[tuple[subprocess.Popen[str], Client]]:
             client = Client(address[1])
             with pytest.raises(urllib.error.HTTPError, match="403"):
                 client.get("/api/queue")
-            with suppress(urllib.error.HTTPError):  # the page may not be there
-                client.get(address[2])
+            client.get(address[2])
             yield server, client
         finally:
             server.kill()
@@ -80,8 +98,11 @@ def test_server_that_is_killed_while_it_saves(template: Path, tmp_path: Path) ->
     with started(tmp_path) as (server, client):
         digest = re.search(r'"bad".*?"sha256":"(\w+)"', client.get("/api/queue"))
         assert digest is not None
+        path = f"/api/cases/bad/correction?round=1&sha256={digest[1]}"
+        client.lose_connection(path, nifti(label()))
+        assert '"corrected":0' in client.get("/api/queue")
         with pytest.raises(OSError, match=r"closed|reset"):
-            client.post(f"/api/cases/bad/correction?round=1&sha256={digest[1]}", nifti(label()))
+            client.post(path, nifti(label()))
         assert server.wait(20) == -signal.SIGKILL
     overrides = tmp_path / "overrides"
     assert (overrides / "round_1" / "bad.nii.gz").exists()
@@ -97,6 +118,13 @@ print([row["action"] for row in saving.table.rows(1, "bad")], len(saving.history
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "['replace'] 1\n"
+
+
+def test_worker_that_ended_is_replaced() -> None:
+    with Worker() as worker:
+        with pytest.raises(BrokenProcessPool):
+            worker.submit(os._exit, 1).result()
+        assert worker.submit(abs, -1).result() == 1
 
 
 def test_opened_desk_completes_what_was_begun(
