@@ -168,6 +168,9 @@ def _add(
     assert override.file is not None
     present = _version(refined)
     reviewer = override.decisions[-1].reviewer if override.decisions else ""
+    version = present
+    predicted: float | None = refined["predicted_dice"]
+    measured: float | None
     saved = _saved(rows, sha256_file(override.file))
     if saved is not None:
         version, predicted, measured = saved
@@ -176,7 +179,6 @@ def _add(
         if seen and seen != present:
             found.changed.append(override.case_id)
             return
-        version, predicted = present, refined["predicted_dice"]
         try:
             measured = _measure(config, pseudo_label, override.file)
         except (HstfError, ValueError) as error:

@@ -51,7 +51,7 @@ def _gallery(results: Results, last: int) -> Gallery:
     for case_id, row in rows[last].items():
         if len(cases) >= results.config.report.gallery or budget <= 0:
             break
-        pictures = []
+        pictures: list[Picture] = []
         for number, of_round in rows.items():
             if case_id in of_round and (number == last or pictures):
                 pictures += _picture(results, number, of_round[case_id])

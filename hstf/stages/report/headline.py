@@ -216,7 +216,8 @@ def _to_review(results: Results) -> tuple[int, list[dict[str, Any]]]:
     )
     left = cases[~is_decided | is_open].assign(is_open=is_open)
     left = left.sort_values("is_open", ascending=False, kind="stable")
-    return number, left.head(MAXIMUM_NAMES).to_dict("records")
+    first: Any = left.head(MAXIMUM_NAMES).to_dict("records")
+    return number, first
 
 
 def _review_text(results: Results, number: int) -> str:

@@ -1,5 +1,7 @@
 """Section about the pseudo-labels: their use, predicted Dice, refinement, and each case."""
 
+from typing import Any
+
 import pandas as pd
 
 from hstf.config.refine import RefineConfig
@@ -187,11 +189,13 @@ def _case_table(results: Results, number: int) -> Table:
     """Return the pseudo-labels of a round, least certain first."""
     rows = with_texts(results.pseudo_labels[number])
     reviewing = Reviewing(results)
-    rows["links"] = [reviewing.links(case_id, number) for case_id in rows["case_id"]]
+    records: Any = rows.to_dict("records")
+    for record in records:
+        record["links"] = reviewing.links(record["case_id"], number)
     columns = for_structures(CASE_COLUMNS, results.structures)
     caption = f"Pseudo-labels of round {number}, least certain first"
     source = f"round_{number}/refine.csv and round_{number}/labels.csv"
-    return make_table(caption, columns, rows, source)
+    return make_table(caption, columns, records, source)
 
 
 def with_texts(cases: pd.DataFrame) -> pd.DataFrame:

@@ -48,7 +48,7 @@ class Column:
         value = row.get(self.name)
         tone = row.get(self.tone, "")
         if self.has_links:
-            return Cell("", links=value)
+            return Cell("", links=value or ())
         if self.of:
             return fraction_cell(value or 0, row[self.of], tone)
         if self.is_p_value:
