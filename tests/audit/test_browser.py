@@ -238,6 +238,10 @@ def test_scroll_window_zoom_pan_and_layers(new_page: NewPage) -> None:
 
 
 def test_three_dimensional_view(new_page: NewPage) -> None:
+    without = new_page()
+    without.route("**/vendor/*", lambda route: route.abort())
+    without.keyboard.press("x")
+    without.wait_for_selector(".solid-note:has-text('python -m hstf.audit.vendor')")
     npm_path()
     if not vendor.is_installed():
         vendor.install()
