@@ -31,6 +31,7 @@ from hstf.imaging.arrays import write_array
 from hstf.method.objectives.registry import student_objective
 from hstf.method.objectives.supervision import supervised
 from hstf.models.base import SegmentationNetwork
+from hstf.models.layout import in_fast_layout
 from hstf.runtime.devices import autocast, choose_device
 from hstf.stages.plan.decide import batch_size, level_channels, network_levels
 from hstf.training.batch import Batch
@@ -281,6 +282,7 @@ class Training:
     def run(self, steps: int, objective: Objective, variants: Sequence[str] = ()) -> TrainingState:
         """Train some steps, starting from random weights."""
         network = initial_network(self.config, self.plan, 0, None).to(self.device)
+        network = in_fast_layout(network, self.device, self.section.amp)
         state = TrainingState.start(network, self.section)
         vary(state.network, variants)
         section = self.section.model_copy(update={"steps": steps})
