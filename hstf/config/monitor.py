@@ -24,7 +24,8 @@ class MonitorConfig(Section):
     that of an earlier round and below this fraction of that of the labelled cases."""
     minimum_presence: float = Field(0.5, ge=0, le=1)
     """Such a class has also collapsed if it is found in fewer cases than this fraction of those of
-    an earlier round."""
+    an earlier round. Any other class has collapsed if it is found in no case, and an earlier round
+    found it in a quarter of them; 0 turns both off."""
     minimum_agreement: float = Field(0.2, ge=0, le=1)
     """An ensemble has collapsed if the mean pairwise Dice of its members is lower."""
     minimum_weight: float = Field(0.05, ge=0, le=1)

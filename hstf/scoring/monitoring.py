@@ -169,7 +169,7 @@ def _loss_of(
     reference = f"round {best.round} found it in {before.present}"
     if not labelled.every_case:
         known = max(KNOWN_CASES, KNOWN_FRACTION * now.cases)
-        vanished = found.present == 0 and before.present >= known
+        vanished = found.present == 0 and before.present >= known and section.minimum_presence > 0
         return [f"{name} has vanished: {cases}; {reference}"] if vanished else []
     if found.present < section.minimum_presence * before.present:
         return [

@@ -53,6 +53,7 @@ COMMANDS = (
     ("labels", *ROUND, *SHARD),
     ("labels", *ROUND),
     ("student", *ROUND, "--member", "seed_0"),
+    ("student", *ROUND, "--member", "seed_1"),
     ("monitor", *ROUND),
     ("evaluate", "--round", "0", "--shard", "test_0"),
     ("evaluate", "--round", "0"),
