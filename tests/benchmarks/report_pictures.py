@@ -40,9 +40,7 @@ PICTURES = (
     Picture("report_rounds", "#rounds"),
     Picture("report_lesions", "#lesions", height=900),
     Picture("report_pseudo_labels", "#pseudo-labels", hidden=".chart", height=900),
-    Picture(
-        "report_gallery", "#gallery", hidden=".gallery:nth-of-type(n+2), .gallery li:nth-child(n+4)"
-    ),
+    Picture("report_gallery", "#gallery", hidden=".gallery li:nth-child(n+5), .gallery .more"),
     Picture("report_overrides", "#overrides"),
     Picture("report_act", "#act"),
     Picture("report_tests", "#tests", height=800),
