@@ -310,6 +310,15 @@ def test_correction_is_drawn_undone_saved_and_there_after_a_restart(
     assert pixels(again) != shown
     again.keyboard.up("c")
     assert "AB" in again.inner_text("#facts")
+    # To accept what is shown is to agree with the corrected label, not to discard it.
+    again.keyboard.press("a")
+    again.wait_for_selector("dialog:has-text('Which label is right?')")
+    again.keyboard.press("Enter")
+    wait_for_next(again, "case_003")
+    row = decision(server, "case_003")
+    assert (row["action"], row["reviewer"]) == ("replace", "CD")
+    kept = nib.load(server.folder / "overrides/round_1/case_003.nii.gz")
+    assert np.array_equal(np.asarray(kept.dataobj), after)
 
 
 def test_lost_connection_does_not_lose_a_stroke(new_page: NewPage, server: Server) -> None:

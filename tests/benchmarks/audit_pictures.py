@@ -88,10 +88,6 @@ def draw_cases(browser: "Browser", server: Server, pictures: Pictures) -> None:
     page.wait_for_selector("dialog")
     pictures.take(page, "audit_reject")
     page.keyboard.press("Escape")
-    page.keyboard.press("?")
-    page.wait_for_selector("dialog")
-    pictures.take(page, "audit_keys")
-    page.keyboard.press("Escape")
     page.keyboard.press("e")
     page.keyboard.press("2")
     page.keyboard.press("f")
@@ -151,6 +147,7 @@ def wait_for_next(page: "Page", name: str) -> None:
 def draw_agreement(browser: "Browser", server: Server, pictures: Pictures) -> None:
     """Draw the page of the agreement, after a second reviewer has decided."""
     context = browser.new_context(viewport=SIZE)  # type: ignore[arg-type]
+    context.add_init_script("localStorage.setItem('hstf-audit-3d', 'off')")
     page = context.new_page()
     page.set_default_timeout(60_000)
     open_desk(page, server.url, "B. Reviewer")

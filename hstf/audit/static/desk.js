@@ -11,7 +11,7 @@
  */
 
 import { ConnectionLost, ServerError, casePath, get, gzip, post, postFile } from "./api.js";
-import { askReason, confirm } from "./dialogs.js";
+import { askReason, choose, confirm } from "./dialogs.js";
 import { byId, selectById } from "./dom.js";
 import { draftOf, forgetDraft, keepDraft } from "./drafts.js";
 import { Editor } from "./editor.js";
@@ -423,13 +423,29 @@ export class Desk extends EventTarget {
 
   // ---- decisions
 
-  /** Accept the label. */
+  /** Accept the label. Where a corrected one is shown, ask which is meant. */
   async accept() {
+    const current = this.current;
+    if (current === null || this.isBusy) {
+      return;
+    }
     if (this.editor.isOn) {
       say("Enter saves the correction, Escape leaves it.");
       return;
     }
-    await this.decide("accept", "");
+    if (current.details.layers.correction === null) {
+      await this.decide("accept", "");
+      return;
+    }
+    const meant = await choose("Which label is right?", [
+      ["shown", "The corrected label, which is shown"],
+      ["automatic", "The automatic label"],
+    ]);
+    if (meant === "automatic") {
+      await this.decide("accept", "");
+    } else if (meant === "shown") {
+      await this.sendLabel(current, bytesOf(current.label), "corrected label confirmed");
+    }
   }
 
   /** Reject the label with a reason. */
@@ -581,8 +597,18 @@ export class Desk extends EventTarget {
       say("Nothing was drawn. Escape leaves the correction, then A accepts the label.");
       return;
     }
-    this.isBusy = true;
     const voxels = /** @type {Uint8Array<ArrayBuffer>} */ (this.editor.history.voxels);
+    await this.sendLabel(current, voxels, "correction saved");
+  }
+
+  /**
+   * Send a corrected label; it is kept in the browser until the server has it.
+   * @param {OpenCase} current
+   * @param {Uint8Array<ArrayBuffer>} voxels
+   * @param {string} done what has happened then
+   */
+  async sendLabel(current, voxels, done) {
+    this.isBusy = true;
     const file = await gzip(labelParts(current.label, voxels));
     await keepDraft(this.draftKey(), await gzip([voxels]));
     const { case_id: caseId, sha256 } = current.details;
@@ -599,7 +625,7 @@ export class Desk extends EventTarget {
       async (saved) => {
         await forgetDraft(this.draftKey());
         this.editor.stop(true);
-        await this.finish(saved, `${caseId}: correction saved. U takes it back.`);
+        await this.finish(saved, `${caseId}: ${done}. U takes it back.`);
       },
     );
   }

@@ -122,6 +122,20 @@ export async function confirm(title, text, yes) {
   return answer === "yes";
 }
 
+/**
+ * Ask for one of several choices; the first one has the focus.
+ * @param {string} title
+ * @param {[string, string][]} choices value and text
+ * @returns {Promise<string | null>}
+ */
+export function choose(title, choices) {
+  return ask(title, (close) => [
+    el("p", { class: "buttons" },
+      ...choices.map(([value, text]) => el("button", { type: "button", click: () => close(value) }, text)),
+    ),
+  ]);
+}
+
 /** Show the keys. */
 export function showKeys() {
   return ask("Keys and mouse", (close) => [
