@@ -183,7 +183,7 @@ class Experiment:
 
     @cached_property
     def axis(self) -> int:
-        """The axis across the slices: that of the largest voxel size; of equal ones the last."""
+        """The axis across the slices: that of the maximum voxel size; of equal ones the last."""
         spacing = self.plan.spacing
         return max(range(3), key=lambda axis: (round(spacing[axis], 3), axis))
 
