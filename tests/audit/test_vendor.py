@@ -25,7 +25,7 @@ def write_npm(folder: Path, script: str) -> None:
     npm.chmod(npm.stat().st_mode | stat.S_IXUSR)
 
 
-def test_missing_npm_is_said_with_what_to_do(
+def test_missing_npm_is_reported_with_what_to_do(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(vendor.shutil, "which", lambda name: None)
