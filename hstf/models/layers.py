@@ -169,7 +169,10 @@ class PooledShortcut(nn.Sequential):
         if not (self.pools_and_convolves and is_channels_last(x)):
             result: Tensor = super().forward(x)
             return result
-        weight = self[1].weight
+        _, convolution, norm = self
+        assert isinstance(convolution, Convolution)
+        weight = convolution.weight
         pooled = self.stride[0] * self.stride[1] * self.stride[2]
-        shared = (weight / pooled).expand(*weight.shape[:2], *self.stride)
-        return self[2](F.conv3d(x, shared, stride=self.stride))
+        spread = (weight / pooled).expand(*weight.shape[:2], *self.stride)
+        normed: Tensor = norm(F.conv3d(x, spread, stride=self.stride))
+        return normed
