@@ -106,7 +106,7 @@ def test_all_members_label_each_case_unless_cross_fitting_is_asked_for(sheet: Pa
         {"cases": str(sheet), "rounds": 2, "warmup": {"seeds": 2}, "student": {"members": 3}}
     )
     cases = unlabelled(config)
-    assert teachers_by_case(config, 1, cases) == dict.fromkeys(cases, ["seed_0", "seed_1"])
+    assert teachers_by_case(config, 1, cases) == {case: ["seed_0", "seed_1"] for case in cases}
     assert teachers_by_case(config, 2, cases) == dict.fromkeys(cases, members(config, 1))
     assert len(members(config, 1)) == 3
     assert learned_cases(config, 1, "seed_2", cases) == cases

@@ -95,7 +95,8 @@ SENTENCES: list[tuple[str, Edit, Runs]] = [
         EVALUATION | EVALUATION_0 | TRACK_0 | MONITORED,
     ),
     (
-        "| `monitor:` | `monitor` of all rounds | everything else, except the report and the export",
+        "| `monitor:` | `monitor` of all rounds | everything else, except the report and the"
+        " export",
         {"monitor": {"cases": 2}},
         MONITORED | REPORT | EXPORT,
     ),
