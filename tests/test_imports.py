@@ -12,6 +12,7 @@ SOURCES = sorted((ROOT / "hstf").rglob("*.py"))
 SLOW_PACKAGES = {
     "PIL",
     "SimpleITK",
+    "blosc2",
     "cc3d",
     "jinja2",
     "matplotlib",

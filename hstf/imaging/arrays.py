@@ -12,12 +12,15 @@ import re
 from functools import cache
 from math import ceil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import blosc2
 import numpy as np
 
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import atomic_path
+
+if TYPE_CHECKING:
+    import blosc2
 
 COMPRESSION_LEVEL = 5
 SAFE_VERSION = (4, 14, 1)
@@ -33,7 +36,7 @@ class StoredArray:
     def __init__(
         self,
         path: Path,
-        array: blosc2.NDArray,
+        array: "blosc2.NDArray",
     ) -> None:
         """Wrap an open array of Blosc2."""
         self.path = path
@@ -68,6 +71,8 @@ def write_array(
     Raises:
         HstfError: if the file cannot be written.
     """
+    import blosc2  # slow to import, and a prediction needs no array on disk
+
     other_axes = array.ndim - 3
     chunks = [1] * other_axes
     for size in array.shape[other_axes:]:
@@ -99,6 +104,8 @@ def open_array(path: Path) -> StoredArray:
         HstfError: if the file is missing, damaged or no array, or if this version of Blosc2 runs
             code from files.
     """
+    import blosc2
+
     if not path.is_file():
         raise HstfError(f"{path}: missing. Run the stage that writes it first.")
     _refuse_unsafe_version(blosc2.__version__)

@@ -436,10 +436,12 @@ def test_check_reuse_refuses_training_on_test_patients(tmp_path: Path) -> None:
     write_text(Layout.of(first).config, config_text(first))
     root = str(Layout.of(first).root)
     own = {"experiment": "next", "cases": str(tmp_path / "second.csv")}
-    message = r"reuse.data: uma is a test patient here and a training patient in"
+    message = r"reuse.data: uma is a validation or test patient here and a training patient in"
     with pytest.raises(HstfError, match=message):
         check_reuse(configuration(tmp_path, **own, reuse={"data": root}))
-    message = r"(?s)uma is a test patient.*reuse.warmup: .* other labelled cases .*\(c\)"
+    message = (
+        r"(?s)uma is a validation or test patient.*reuse.warmup: .* other labelled cases .*\(c\)"
+    )
     with pytest.raises(HstfError, match=message):
         check_reuse(configuration(tmp_path, **own, reuse={"data": root, "warmup": root}))
 

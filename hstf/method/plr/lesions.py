@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
-from scipy.optimize import minimize
 
 from hstf.imaging.slabs import slabs
 from hstf.method.plr.anatomy_rules import label_components
@@ -195,6 +194,8 @@ def fit_lesions(
         (0, None),
         (0, None),
     ]
+    from scipy.optimize import minimize  # slow to import, and only the calibration fits
+
     fitted = minimize(
         loss,
         prior,

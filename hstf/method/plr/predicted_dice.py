@@ -29,7 +29,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.special import stdtrit
 
 from hstf.imaging.regions import ClassIndices, Structures, structure_mask
 from hstf.method.tta_summary import Agreement
@@ -356,6 +355,8 @@ def fit_interval(errors: np.ndarray, patients: Sequence[str], sd: float) -> Dice
     """
     count = len(set(patients))
     if count < CONFORMAL_PATIENTS:
+        from scipy.special import stdtrit  # slow to import, and only the calibration fits
+
         half_width = sd * float(stdtrit(max(1, count - 1), (1 + COVERAGE) / 2))
         return DiceInterval(half_width=half_width, method="guess", patients=count)
     cases = Counter(patients)
