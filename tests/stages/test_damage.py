@@ -89,7 +89,7 @@ READERS: list[tuple[Reader, list[str]]] = [
     ),
     (
         predict_unlabelled,
-        ["round_0/model/fold_1/weights.pt", "preprocessed/case_007/image.b2nd"],
+        ["round_0/model/seed_0/weights.pt", "preprocessed/case_007/image.b2nd"],
     ),
     (
         refine_unlabelled,
@@ -114,7 +114,7 @@ READERS: list[tuple[Reader, list[str]]] = [
     (
         train_student,
         [
-            "round_0/model/fold_0/weights.pt",
+            "round_0/model/seed_0/weights.pt",
             "preprocessed/case_*/image.b2nd",
             "preprocessed/case_*/label.b2nd",
             "round_1/labels/*/target.b2nd",
