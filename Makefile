@@ -28,7 +28,7 @@ audit: $(VENV)/.installed-audit
 	hstf audit $(DESK)
 
 test: $(VENV)/.installed-dev
-	python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE)
+	OMP_WAIT_POLICY=passive python -m pytest -n auto --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE)
 
 test-slurm: $(VENV)/.installed-dev
 	HSTF_SLURM=1 python -m pytest tests/slurm -v -rP
