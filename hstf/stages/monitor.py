@@ -25,6 +25,7 @@ from hstf.method.ensemble import IMAGE, member_networks, preprocessed_image_dige
 from hstf.method.plr.out_of_fold import LABEL
 from hstf.method.sliding_window import SlidingWindow
 from hstf.method.tta_summary import PROBABILITIES
+from hstf.models.layout import in_fast_layout
 from hstf.models.registry import load_network
 from hstf.runtime.devices import choose_device
 from hstf.runtime.errors import HstfError
@@ -135,6 +136,7 @@ class MonitoredModel:
                 stage = "student" if self.context.round else "warmup"
                 raise HstfError(f"{path}: is missing. Run the {stage} stage first.")
             network, _ = load_network(path, self.device)
+            network = in_fast_layout(network, self.device, self.context.config.predict.amp)
             networks |= member_networks(member, network)
         return networks
 

@@ -263,6 +263,7 @@ def test_regions_are_replaced_as_a_whole_and_are_parameters(
         "warmup",
         "out_of_fold",
         "calibrate",
+        "monitor",
         "teacher",
         "refine",
         "student",

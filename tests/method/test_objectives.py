@@ -140,7 +140,6 @@ def test_method_without_plr_switches_off_every_part() -> None:
     expected = {f"refine.{part}": False for part in parts}
     expected |= {
         "student.soft_targets": False,
-        "student.cross_fit": False,
         "student.ema_blend": 0.0,
     }
     assert found == expected
