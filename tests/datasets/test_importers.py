@@ -155,9 +155,10 @@ def test_import_writes_an_experiment_that_can_run(
 ) -> None:
     expected = EXPECTED[layout]
     imported(kind_of(layout), phantoms(layout), *expected.options.split())
+    config = load_config(Path("config/x.yaml"))
     jobs = Workspace(workplace, "config/x.yaml").jobs()
-    assert jobs["warmup_member"] == expected.folds
-    assert jobs["student_member"] == 2
+    assert jobs["warmup_member"] == expected.folds + config.warmup.seeds
+    assert jobs["student_member"] == config.rounds * config.student.members
     assert jobs["check"] == 1
 
 
@@ -168,6 +169,7 @@ SECTIONS = (
     "plan",
     "network",
     "warmup",
+    "monitor",
     "refine",
     "student",
     "evaluate",
