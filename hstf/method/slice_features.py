@@ -30,6 +30,15 @@ def slice_features(
 
     Returns:
         ``(S, F)`` float32.
+
+    Example:
+        >>> from hstf.models.base import NetworkSpec
+        >>> from hstf.models.registry import build
+        >>> once, twice = (1, 1, 1), (2, 2, 2)
+        >>> spec = NetworkSpec("cnn", 1, 2, (4, 8), (once, twice), (once, once), (1.0, 1.0, 1.0))
+        >>> image = torch.zeros(1, 8, 8, 6)
+        >>> slice_features(build(spec).eval(), image, (8, 8, 4), 2, torch.device("cpu")).shape
+        (6, 8)
     """
     slices = image.shape[axis + 1]
     padding: list[int] = []

@@ -90,6 +90,14 @@ def choose(
         known: deep features ``(N, F)`` of each labelled case.
         strategy: how many and how.
         seed: of the noise and of the random part.
+
+    Example:
+        >>> none = np.zeros(0)
+        >>> sure = Candidate("sure", doubt={"liver": 0.1}, volume={"liver": 9.0}, features=none)
+        >>> unsure = Candidate("unsure", doubt={"liver": 5.0}, volume={"liver": 9.0}, features=none)
+        >>> strategy = Strategy(count=1, time=3, random_fraction=0.0)
+        >>> [choice.candidate.case_id for choice in choose([sure, unsure], {}, strategy, seed=0)]
+        ['unsure']
     """
     generator = np.random.default_rng([seed, strategy.time])
     pool = _Pool(list(candidates), known, strategy)

@@ -64,7 +64,21 @@ class QualityModel(Part):
 
     @property
     def passes(self) -> float:
-        """Number of predictions by each network, in predictions of the scan as it is."""
+        """Number of predictions by each network, in predictions of the scan as it is.
+
+        Example:
+            >>> model = QualityModel(
+            ...     classes={},
+            ...     temperature=1.0,
+            ...     dice_models={},
+            ...     may_be_absent=[],
+            ...     interval=DiceInterval(half_width=0.1, method="guess", patients=3),
+            ...     minimum_predicted_dice=0.5,
+            ...     views=TeacherConfig(scales=(1.0, 0.5), flip_axes=(0,)),
+            ... )
+            >>> model.passes
+            2.25
+        """
         return sum(scale**3 for scale in self.views.scales) * (1 + len(self.views.flip_axes))
 
     def judge(self, summary: TtaSummary, label: np.ndarray) -> "ScanQuality":
