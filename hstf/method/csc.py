@@ -57,6 +57,8 @@ class View:
     ) -> "View":
         """Draw the position of a box that has at most ``shape`` voxels after it is zoomed.
 
+        All ranks get the same box.
+
         Args:
             shape: voxels of the patch.
             zoom: scale along each axis.
@@ -69,7 +71,7 @@ class View:
             places = (voxels - part) // step + 1
             place = int(torch.randint(places, (1,), generator=generator).numpy()[0])
             start.append(step * place)
-        return cls(as_triple(shape), as_triple(start), size)
+        return cls(as_triple(shape), from_first_rank(as_triple(start)), size)
 
     def crop(self, x: Tensor) -> Tensor:
         """Return the box of ``x`` ``(B, C, *shape)``."""

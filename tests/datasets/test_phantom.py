@@ -48,7 +48,8 @@ def test_write_dataset_writes_a_readable_case_sheet(tmp_path: Path) -> None:
         modalities={"t1": "mr", "t2": "mr"},
     )
     cases = read_cases(config)
-    assert [len(cases.of(split)) for split in Split] == [2, 2, 1]
+    splits = (Split.LABELLED, Split.UNLABELLED, Split.VALIDATION, Split.TEST)
+    assert [len(cases.of(split)) for split in splits] == [2, 2, 0, 1]
     sites = {case.site for case in cases.of(Split.LABELLED)}
     assert sites == {"site_0"}
     patients = {case.group for case in cases.cases}

@@ -58,7 +58,7 @@ def test_of_has_only_the_declared_keys(config: Config) -> None:
 def test_of_has_free_keys_without_making_them_parameters(config: Config) -> None:
     context = StageContext.of(config, "plan")
     assert context.config.preprocess.workers == config.preprocess.workers
-    assert "preprocess" not in context.parameters
+    assert set(context.parameters["preprocess"]) == {"axes"}
 
 
 def test_of_has_the_keys_of_the_round(config: Config) -> None:

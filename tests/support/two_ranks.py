@@ -55,7 +55,8 @@ CSC = {
     "feature_weight": 0.2,
     "pyramid_weight": 0.1,
     "segmentation_weight": 0.5,
-    "scale_range": [1.5, 1.5],
+    "scale_range": [0.75, 0.75],  # above 1, the place of the box is random
+    "every": 2,
 }
 EVERY_PART = {"ema_blend": 0.5, "csc": CSC}
 """A student with every part of the method."""

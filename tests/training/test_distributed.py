@@ -260,7 +260,10 @@ def test_rules_start_as_many_ranks_as_gpus_of_the_round(tmp_path: Path) -> None:
         rounds_overrides={2: {"student": {"gpus": 3}}, 3: {"student": {"gpus": 1}}},
     )
     shown = workspace.snakemake("--dry-run", "--printshellcmds").stdout
-    assert shown.count(" torchrun --standalone --nproc-per-node 4 -m hstf warmup --config") == 3
+    warmup = Config().warmup
+    trainings = warmup.folds + warmup.seeds
+    command = " torchrun --standalone --nproc-per-node 4 -m hstf warmup --config"
+    assert shown.count(command) == trainings
     commands = (
         "} torchrun --standalone --nproc-per-node 2 -m hstf",
         "} torchrun --standalone --nproc-per-node 3 -m hstf",
