@@ -14,6 +14,7 @@ VENV ?= .venv
 CORES ?= all
 DESK ?= results/demo
 COVERAGE ?= 95   # percent of lines and branches that the tests must reach
+WORKERS ?= 2   # processes that run tests side by side
 BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 
@@ -28,7 +29,7 @@ audit: $(VENV)/.installed-audit
 	hstf audit $(DESK)
 
 test: $(VENV)/.installed-dev
-	OMP_WAIT_POLICY=passive python -m pytest -n auto --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE)
+	OMP_WAIT_POLICY=passive python -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE)
 
 test-slurm: $(VENV)/.installed-dev
 	HSTF_SLURM=1 python -m pytest tests/slurm -v -rP

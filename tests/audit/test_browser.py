@@ -178,7 +178,7 @@ def test_everything_is_done_by_mouse_and_named_for_screen_readers(
     page.fill("#brush", "5")
     assert page.inner_text("#brush-size") == "12 voxels"
     page.click("button[data-action=cancel]")
-    assert page.is_hidden("#tools")
+    page.wait_for_selector("#tools", state="hidden")
     page.click("button[aria-label='Keys and mouse']")
     assert "take back what you saved last" in page.inner_text("dialog")
     page.click("dialog button:has-text('Close')")
@@ -347,7 +347,7 @@ def test_lost_connection_does_not_lose_a_stroke(new_page: NewPage, server: Serve
     page.unroute("**/correction?*")
     page.click("#retry")
     wait_for_next(page, "case_004")
-    assert page.is_hidden("#banner")
+    page.wait_for_selector("#banner", state="hidden")
     assert (server.folder / "overrides/round_1/case_004.nii.gz").exists()
 
 
@@ -375,7 +375,7 @@ def test_second_reviewer_sees_who_is_there_and_the_disagreement(new_page: NewPag
     assert "AB" in row and "CD" in row
     assert "accepted" in row and "rejected" in row
     second.click("#page-cases")
-    assert second.is_visible("#stage")
+    second.wait_for_selector("#stage")
 
 
 # ---- scripts
