@@ -130,14 +130,19 @@ def add_status_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_audit_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``hstf audit``."""
+def _add_results(parser: argparse.ArgumentParser) -> None:
+    """Add the folder of an experiment."""
     parser.add_argument(
         "results",
         type=path_option,
         metavar="FOLDER",
         help="results of an experiment: results/<name>",
     )
+
+
+def add_audit_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``hstf audit``."""
+    _add_results(parser)
     parser.add_argument(
         "--round",
         type=int,
@@ -172,12 +177,7 @@ def add_audit_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_suggest_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``hstf suggest``."""
-    parser.add_argument(
-        "results",
-        type=path_option,
-        metavar="FOLDER",
-        help="results of an experiment: results/<name>",
-    )
+    _add_results(parser)
     parser.add_argument(
         "--round",
         type=int,
@@ -246,12 +246,7 @@ def add_estimate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``hstf verify``."""
-    parser.add_argument(
-        "results",
-        type=path_option,
-        metavar="FOLDER",
-        help="results of an experiment: results/<name>",
-    )
+    _add_results(parser)
     parser.add_argument(
         "--no-data",
         action="store_true",
