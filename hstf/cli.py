@@ -131,6 +131,11 @@ COMMANDS = {
         "suggest which scans and slices to label next",
         command_options.add_suggest_arguments,
     ),
+    "nnunet": Command(
+        "hstf.commands.nnunet",
+        "write labelled and pseudo-labelled cases as a data set of nnU-Net",
+        command_options.add_nnunet_arguments,
+    ),
     "status": Command(
         "hstf.commands.status",
         "show what is done, running and left, and for how long",

@@ -175,6 +175,31 @@ def add_audit_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_nnunet_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``hstf nnunet``."""
+    _add_results(parser)
+    parser.add_argument(
+        "--output",
+        type=path_option,
+        required=True,
+        metavar="FOLDER",
+        help="new folder of the data set, $nnUNet_raw/Dataset<three digits>_<name>",
+    )
+    parser.add_argument(
+        "--round",
+        type=int,
+        metavar="R",
+        help="round whose pseudo-labels are written; 0: the labelled cases only; default: the last",
+    )
+    parser.add_argument(
+        "--minimum-weight",
+        type=float,
+        default=0.25,
+        metavar="W",
+        help="nnU-Net ignores voxels of pseudo-labels with a lower weight, 0 to 1; default: 0.25",
+    )
+
+
 def add_suggest_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``hstf suggest``."""
     _add_results(parser)

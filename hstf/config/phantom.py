@@ -30,6 +30,10 @@ class PhantomConfig(Section):
     """How much the cases differ in anatomy and contrast."""
     lesions: float = Field(1.2, ge=0)
     """Mean number of lesions of a case."""
+    sites: int = Field(2, ge=1, le=1000)
+    """Number of hospitals. Labelled cases are from the first one, the others from all in turn."""
+    site_shift: float = Field(0.0, ge=0, le=3)
+    """Difference in contrast between the first hospital and the others; 1 is a large difference."""
     seed: int = Field(0, ge=0)
     """Seed of all random numbers."""
     scribbles: bool = False
@@ -43,7 +47,7 @@ class PhantomConfig(Section):
             f"--size {' '.join(map(str, self.size))}",
         ]
         values = self.model_dump(exclude={"folder", "size", "scribbles"})
-        options += [f"--{name} {value}" for name, value in values.items()]
+        options += [f"--{name.replace('_', '-')} {value}" for name, value in values.items()]
         if self.scribbles:
             options.append("--scribbles")
         return " ".join(options)

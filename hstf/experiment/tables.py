@@ -274,6 +274,22 @@ LABELS = Table(
     ],
 )
 
+NNUNET_CASES = Table(
+    "nnunet_cases",
+    "Dataset<n>_<name>/cases.csv",
+    "A case of a data set for nnU-Net (`hstf nnunet`).",
+    [
+        Column("case_id", "text", "The case."),
+        Column("group", "text", "The patient."),
+        Column(
+            "source",
+            "text",
+            "Where the label comes from (labelled, automatic, accepted, corrected).",
+        ),
+        Column("ignored", "number", "Part of the voxels that nnU-Net ignores.", "0 to 1"),
+    ],
+)
+
 DECISION_COLUMNS = (
     Column("round", "integer", "Round from which the decision applies."),
     Column("case_id", "text", "An unlabelled case."),
@@ -746,5 +762,6 @@ TABLES = (
     PREDICT,
     SUGGEST,
     SET_ASIDE,
+    NNUNET_CASES,
 )
 """All tables, for the documentation."""

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import zip_longest
@@ -58,6 +59,30 @@ def atomic_path(target: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+@contextmanager
+def complete_folder(target: Path) -> Iterator[Path]:
+    """Yield a new folder, which replaces ``target`` when the block ends without an error.
+
+    Raises:
+        HstfError: if the folder cannot be written.
+    """
+    make_folder(target.parent)
+    mark = secrets.token_hex(4)
+    new = target.with_name(f".tmp-{mark}-{target.name}")
+    old = target.with_name(f".old-{mark}-{target.name}")
+    try:
+        new.mkdir()
+        yield new
+        if target.exists():
+            target.rename(old)
+        new.rename(target)
+    except OSError as error:
+        raise write_error(target, error) from error
+    finally:
+        for leftover in (new, old):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def make_folder(folder: Path) -> None:

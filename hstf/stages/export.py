@@ -15,11 +15,8 @@ names no case:
 
 import argparse
 import importlib.metadata
-import secrets
-import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -51,8 +48,8 @@ from hstf.method.plr.calibration import Calibration, prediction_rules
 from hstf.method.plr.scan_quality import QualityModel
 from hstf.models.registry import load_network, save_network
 from hstf.runtime.documents import Document, Part
-from hstf.runtime.errors import HstfError, join_problems, write_error
-from hstf.runtime.files import make_folder, sha256_file, write_text
+from hstf.runtime.errors import HstfError, join_problems
+from hstf.runtime.files import complete_folder, sha256_file, write_text
 from hstf.runtime.shards import read_shard
 from hstf.scoring.averages import class_balanced, describe
 from hstf.scoring.documents import EvaluationSummary
@@ -111,7 +108,7 @@ def export(config: Config, member: str | None = None) -> tuple[Path, RoundChoice
         raise join_problems(
             f"Round {choice.round} has no model yet. Run the workflow first.", missing
         )
-    with _complete_folder(target) as folder:
+    with complete_folder(target) as folder:
         model = _exported_model(context, _copy_weights(weights, folder), choice)
         model.save(folder / MODEL_FILE)
         bundle_metadata(model).save(folder / "configs" / "metadata.json")
@@ -150,26 +147,6 @@ def _refuse_changed(folder: Path) -> None:
             " changes, or delete it, and export again.",
             changed,
         )
-
-
-@contextmanager
-def _complete_folder(target: Path) -> Iterator[Path]:
-    """Yield a new folder, which replaces ``target`` when the block ends without an error."""
-    make_folder(target.parent)
-    mark = secrets.token_hex(4)
-    new = target.with_name(f".tmp-{mark}-{target.name}")
-    old = target.with_name(f".old-{mark}-{target.name}")
-    try:
-        new.mkdir()
-        yield new
-        if target.exists():
-            target.rename(old)
-        new.rename(target)
-    except OSError as error:
-        raise write_error(target, error) from error
-    finally:
-        for leftover in (new, old):
-            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _copy_weights(weights: Mapping[str, Path], folder: Path) -> list[ModelMember]:

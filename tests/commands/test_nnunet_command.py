@@ -1,0 +1,181 @@
+"""``hstf nnunet``: a data set of nnU-Net from labelled and pseudo-labelled cases."""
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import yaml
+
+from hstf.cli import main
+from hstf.commands.nnunet import Source, by_size, region_order
+from hstf.config.experiment import Config
+from hstf.datasets.phantom.dataset import write_dataset
+from hstf.datasets.phantom.options import PHANTOM_LABELS, PhantomOptions
+from hstf.experiment.cases import Case, Split, read_cases
+from hstf.experiment.layout import Layout
+from hstf.experiment.tables import LABELS, NNUNET_CASES
+from hstf.imaging.volumes import read_label
+from hstf.runtime.files import sha256_file, write_text
+
+BRATS = {"whole": (1, 2, 3), "core": (1, 3), "enhancing": (3,)}
+LOW_WEIGHT = 30
+
+
+GOOD = "case_003"
+BAD = "case_004"
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Config:
+    """Two labelled cases, a test case, and in round 1 a pseudo-label of one of two cases."""
+    options = PhantomOptions(size=(16, 16, 12), cases=5, labelled=2, test=1)
+    sheet = write_dataset(tmp_path / "scans", options)
+    config = Config(
+        experiment="heart",
+        cases=str(sheet),
+        output=str(tmp_path / "results"),
+        labels={name: 2 * value for name, value in PHANTOM_LABELS.items()},
+        modalities={"image": "mr"},
+    )
+    for path in (tmp_path / "scans/labels").iterdir():
+        label = nib.load(path)
+        nib.save(nib.Nifti1Image(2 * np.asarray(label.dataobj), label.affine), path)
+    layout = Layout.of(config)
+    write_text(layout.config, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    folder = layout.labels(1)
+    folder.mkdir(parents=True)
+    image = nib.load(case_named(config, GOOD).images[0])
+    label = np.zeros(image.shape, np.uint8)
+    label[2:5, 2:5, 2:5] = config.class_values[1]
+    weight = np.full(image.shape, 255, np.uint8)
+    weight[4] = LOW_WEIGHT
+    files = []
+    for name, data in ((f"{GOOD}.nii.gz", label), (f"{GOOD}.weight.nii.gz", weight)):
+        nib.save(nib.Nifti1Image(data, image.affine), folder / name)
+        files.append(folder / name)
+    common = {"round": 1, "reviewer": "", "reason": "", "review": "", "predicted_dice": 0.8}
+    used = {
+        "case_id": GOOD,
+        "source": "automatic",
+        "weight_mean": 0.7,
+        "files": [f"labels/{path.name}" for path in files],
+        "sha256": [sha256_file(path) for path in files],
+    }
+    unused = {
+        "case_id": BAD,
+        "source": "rejected",
+        "weight_mean": None,
+        "files": [],
+        "sha256": [],
+    }
+    LABELS.write(layout.labels_table(1), [common | used, common | unused])
+    return config
+
+
+def case_named(config: Config, name: str) -> Case:
+    return next(case for case in read_cases(config).cases if case.case_id == name)
+
+
+def test_nnunet_writes_labelled_cases_and_pseudo_labels(
+    experiment: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "raw" / "Dataset501_heart"
+    assert main(["nnunet", str(Layout.of(experiment).root), "--output", str(target)]) == 0
+    rows = {row["case_id"]: row for row in NNUNET_CASES.records(target / "cases.csv")}
+    labelled = read_cases(experiment).of(Split.LABELLED)
+    assert set(rows) == {GOOD, *(case.case_id for case in labelled)}
+    assert rows[GOOD]["source"] == "automatic"
+    description = json.loads((target / "dataset.json").read_text())
+    ignore = len(experiment.class_names)
+    expected = {name: index for index, name in enumerate(experiment.class_names)}
+    assert description["labels"] == expected | {"ignore": ignore}
+    assert description["numTraining"] == len(rows)
+    label = read_label(target / "labelsTr" / f"{GOOD}.nii.gz")
+    assert (label.data[4] == ignore).all(), "voxels with a low weight"
+    assert (label.data[2:4, 2:5, 2:5] == 1).all(), "class indices"
+    assert (label.data != ignore).sum() == label.data.size - label.data[4].size
+    image = nib.load(target / "imagesTr" / f"{GOOD}_0000.nii.gz")
+    assert np.allclose(image.affine, label.affine)
+    assert "nnUNetv2_plan_and_preprocess -d 501" in capsys.readouterr().out
+
+
+def test_nnunet_keeps_patients_together_and_validates_on_labelled_cases(
+    experiment: Config, tmp_path: Path
+) -> None:
+    source = Source.opened(Layout.of(experiment).root, 1, 0.25)
+    labelled = [Case(name, (), None, Split.LABELLED, name[0], "") for name in ("a1", "a2", "b1")]
+    unlabelled = [Case(name, (), None, Split.UNLABELLED, name[0], "") for name in ("a3", "c1")]
+    splits = source._splits(labelled, unlabelled)
+    assert sorted(sorted(split["val"]) for split in splits) == [["a1", "a2"], ["b1"]]
+    for split in splits:
+        assert "c1" in split["train"] and "c1" not in split["val"]
+        assert ("a3" in split["train"]) == ("a1" in split["train"]), "a patient is on one side"
+
+
+def test_nnunet_of_round_0_reads_no_pseudo_label(experiment: Config, tmp_path: Path) -> None:
+    target = tmp_path / "Dataset502_heart"
+    root = Layout.of(experiment).root
+    assert main(["nnunet", str(root), "--output", str(target), "--round", "0"]) == 0
+    rows = NNUNET_CASES.records(target / "cases.csv")
+    assert {row["source"] for row in rows} == {"labelled"}
+
+
+def test_nnunet_writes_no_label_of_test_cases(experiment: Config, tmp_path: Path) -> None:
+    target = tmp_path / "Dataset503_heart"
+    assert main(["nnunet", str(Layout.of(experiment).root), "--output", str(target)]) == 0
+    test_cases = {case.case_id for case in read_cases(experiment).of(Split.TEST)}
+    written = {path.name.removesuffix(".nii.gz") for path in (target / "labelsTr").iterdir()}
+    assert test_cases and not written & test_cases
+    assert not list(target.glob("labelsTs/*"))
+    images = {path.name for path in (target / "imagesTs").iterdir()}
+    assert images == {f"{name}_0000.nii.gz" for name in test_cases}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--output", "heart"], "Dataset<three digits>_<name>"),
+        (["--output", "Dataset501_heart", "--round", "7"], "Rounds that can be written: 0, 1"),
+        (["--output", "Dataset501_heart", "--minimum-weight", "2"], "expected 0 to 1"),
+    ],
+)
+def test_nnunet_refuses_wrong_options(
+    experiment: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    message: str,
+) -> None:
+    root = str(Layout.of(experiment).root.resolve())
+    monkeypatch.chdir(tmp_path)
+    assert main(["nnunet", root, *options]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_nnunet_replaces_no_folder(
+    experiment: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "Dataset501_heart"
+    target.mkdir()
+    assert main(["nnunet", str(Layout.of(experiment).root), "--output", str(target)]) == 1
+    assert "exists" in capsys.readouterr().err
+
+
+def test_region_order_writes_inner_regions_last() -> None:
+    """Write regions as nnU-Net does: each voxel gets its class back."""
+    order = region_order(BRATS)
+    assert order is not None
+    for index in (1, 2, 3):
+        written = 0
+        for value, indices in zip(order, by_size(BRATS).values(), strict=True):
+            if index in indices:
+                written = value
+        assert written == index
+
+
+def test_region_order_is_none_where_classes_cannot_be_found_again() -> None:
+    assert region_order({"left": (1, 2), "right": (2, 3)}) is None
+    assert region_order({"whole": (1, 2, 3)}) is None
