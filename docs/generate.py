@@ -3,9 +3,11 @@
 - ``docs/reference/configuration.md``: all keys of the configuration;
 - ``docs/reference/commands.md``: the help of all commands;
 - the tables of columns in ``docs/reference/output-files.md``;
-- ``workflow/schemas/config.schema.json``: the JSON schema of the configuration.
+- ``workflow/schemas/config.schema.json``: the JSON schema of the configuration;
+- ``docs/reference/schemas/``: the schemas of all tables and documents.
 """
 
+import json
 import re
 import subprocess
 import sys
@@ -14,10 +16,40 @@ from pathlib import Path
 
 from hstf.cli import COMMANDS
 from hstf.commands.config import document, schema_text
+from hstf.experiment.last_run import LastRun
+from hstf.experiment.plan import Plan
+from hstf.experiment.provenance import Provenance
 from hstf.experiment.tables import TABLES
+from hstf.imaging.geometry import Geometry
+from hstf.method.exported_model import ExportedModel
+from hstf.method.plr.calibration import Calibration
+from hstf.method.tta_summary import Agreement
+from hstf.runtime.documents import Document
+from hstf.scoring.documents import CaseScores, EvaluationSummary
+from hstf.scoring.monitoring import RoundMonitor
+from hstf.stages.plan.fingerprint import Fingerprint
+from hstf.stages.report.manifest import Manifest
+from hstf.stages.track import Tracking
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference"
+SCHEMAS = REFERENCE / "schemas"
+DOCUMENTS: tuple[type[Document], ...] = (
+    Agreement,
+    Calibration,
+    CaseScores,
+    EvaluationSummary,
+    ExportedModel,
+    Fingerprint,
+    Geometry,
+    LastRun,
+    Manifest,
+    Plan,
+    Provenance,
+    RoundMonitor,
+    Tracking,
+)
+"""Documents that have a published schema."""
 COMMANDS_INTRODUCTION = """\
 # Commands
 
@@ -33,6 +65,21 @@ def generated() -> Iterator[tuple[Path, str]]:
     output_files = REFERENCE / "output-files.md"
     yield output_files, with_tables(output_files.read_text(encoding="utf-8"))
     yield ROOT / "workflow" / "schemas" / "config.schema.json", schema_text()
+    for document_class in DOCUMENTS:
+        schema = document_class.model_json_schema(mode="serialization")
+        yield SCHEMAS / f"{snake_case(document_class.__name__)}.schema.json", as_json(schema)
+    for table in TABLES:
+        yield SCHEMAS / f"{table.name}.table.json", as_json(table.schema())
+
+
+def snake_case(name: str) -> str:
+    """Return ``round_monitor`` for ``RoundMonitor``."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+def as_json(content: object) -> str:
+    """Return indented JSON."""
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
 def commands_page() -> str:
@@ -68,5 +115,6 @@ def with_tables(page: str) -> str:
 
 if __name__ == "__main__":
     for path, text in generated():
+        path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
         print(path.relative_to(ROOT))

@@ -88,7 +88,7 @@ STAGES: dict[str, Dependencies] = {
         free_keys=("check.affine_tolerance_mm", "compare"),
     ),
     "report": Dependencies(
-        3,
+        4,
         ("report", "evaluate"),
         # Tables and models that the report reads are made again if one of these keys is edited.
         free_keys=(
@@ -97,6 +97,7 @@ STAGES: dict[str, Dependencies] = {
             "cases",
             "seed",
             "labels",
+            "modalities",
             "regions",
             "lesions",
             "refine",

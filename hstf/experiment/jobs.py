@@ -160,6 +160,7 @@ class Jobs:
                     layout.itksnap_labels,
                     layout.slicer_colours,
                     layout.provenance,
+                    layout.manifest,
                     layout.rounds_table,
                 ]
             case "track_round":

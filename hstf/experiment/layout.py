@@ -228,6 +228,11 @@ class Layout:
         return self.root / "provenance.json"
 
     @property
+    def manifest(self) -> Path:
+        """What the experiment has, for programs."""
+        return self.root / "manifest.json"
+
+    @property
     def compare(self) -> Path:
         """Folder of the comparison of methods and of its experiments."""
         return self.root / "compare"

@@ -32,6 +32,16 @@ PANDAS_TYPES: dict[Kind, str] = {
 }
 
 
+SCHEMA_TYPES: dict[Kind, str] = {
+    "text": "string",
+    "integer": "integer",
+    "number": "number",
+    "flag": "boolean",
+    "list": "string",  # items with a semicolon between them
+}
+"""Types of the Table Schema by kind of column."""
+
+
 @dataclass(frozen=True)
 class Column:
     """A column of a table."""
@@ -82,6 +92,26 @@ class Table:
         self.file = file
         self.meaning = meaning
         self.columns = tuple(columns)
+
+    def schema(self) -> dict[str, Any]:
+        """Return the description of the columns as a Table Schema (Frictionless Data)."""
+        fields = []
+        for column in self.columns:
+            field = {
+                "name": column.name,
+                "type": SCHEMA_TYPES[column.kind],
+                "description": column.meaning,
+            }
+            if column.unit:
+                field["unit"] = column.unit
+            fields.append(field)
+        return {
+            "name": self.name,
+            "path": self.file,
+            "description": self.meaning,
+            "fields": fields,
+            "missingValues": [""],
+        }
 
     def header(
         self, structures: Sequence[str] = (), rows: Sequence[Mapping[str, Any]] = ()

@@ -15,6 +15,7 @@ rule report:
         itksnap_labels=LAYOUT.itksnap_labels,
         slicer_colours=LAYOUT.slicer_colours,
         provenance=LAYOUT.provenance,
+        manifest=LAYOUT.manifest,
         rounds=report(LAYOUT.rounds_table, category="Report", caption="../report/rounds.rst"),
     log:
         LOGS / "report.log",

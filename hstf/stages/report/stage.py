@@ -7,7 +7,8 @@ Writes below ``<output>/<experiment>/``:
 - ``report/<figure>.png``: the figures of the page;
 - ``report/labels.txt`` and ``report/colours.ctbl``: names and colours of the classes, for ITK-SNAP
   and for 3D Slicer;
-- ``provenance.json``: what the results were made from.
+- ``provenance.json``: what the results were made from;
+- ``manifest.json``: rounds, files and scores, for programs.
 
 The page shows what exists so far. A section without data states why it is empty, and a file that
 cannot be read is named on the page.
@@ -35,6 +36,7 @@ from hstf.stages.report.figures import Figures
 from hstf.stages.report.gallery import gallery_section
 from hstf.stages.report.headline import headline, look_first, tiles
 from hstf.stages.report.lesions import lesions_section
+from hstf.stages.report.manifest import write_manifest
 from hstf.stages.report.next_steps import next_steps_section
 from hstf.stages.report.overrides import overrides_section
 from hstf.stages.report.page import Gallery, Note, Section, counted, page
@@ -55,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
         show(context)
         return 0
     print(f"report: {report(context, other_settings(config)).resolve()}", flush=True)
+    write_manifest(context)
     write_provenance(config)
     return 0
 
