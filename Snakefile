@@ -41,7 +41,7 @@ onstart:
         raise WorkflowError(
             f"{holder} is running in this folder. Wait until it ends or stop it; --unlock does not help."
         )
-    for message in override_messages(CONFIG, OVERRIDES):
+    for message in (*override_messages(CONFIG, OVERRIDES), *control_messages(CONFIG, SHEET)):
         print(message, file=sys.stderr)
     for settings in (CONFIG, *EXPERIMENTS.values()):
         write_text_if_changed(Layout.of(settings).config, config_text(settings))

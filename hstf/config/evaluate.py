@@ -67,3 +67,8 @@ class EvaluateConfig(Section):
     """Keep the predictions of the test cases as NIfTI."""
     bootstrap: int = Field(2000, ge=100)
     """Bootstrap samples of each confidence interval."""
+    control: bool = False
+    """Also train ``method: supervised`` with the same seed, warm-up, rounds and steps, on the
+    labels only, and show it beside the last round: the difference is what the unlabelled scans add.
+    This adds the time of the students. It needs ``method: hstf``, a round, unlabelled scans and
+    test cases; without them it is ignored with a message."""

@@ -4,23 +4,27 @@ A cell differs from the experiment that it belongs to only by ``method`` and ``s
 stored in the folder ``compare/`` of this experiment. Scans are checked, planned and preprocessed
 once. A warm-up is trained once for each seed; the experiment itself trains the warm-up of its own
 seed. A method that needs other data or another warm-up makes its own.
+
+The control of an experiment (``evaluate.control``) is the cell of ``supervised`` with the seed of
+the experiment, with or without a section ``compare:``.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hstf.config.compare import CompareConfig
 from hstf.config.experiment import Config
 from hstf.config.load import resolve_config
-from hstf.experiment.cases import Case
+from hstf.experiment.cases import Case, CaseSheet, Split
 from hstf.experiment.dependencies import stage_parameters
 from hstf.experiment.layout import Layout
 from hstf.experiment.reuse import DATA_STAGES
 from hstf.runtime.errors import HstfError
 
 BASE_METHOD = "hstf"
+CONTROL_METHOD = "supervised"
 
 
 @dataclass(frozen=True)
@@ -72,13 +76,75 @@ def cells_of(config: Config) -> list[Cell]:
     return cells
 
 
-def experiments(config: Config) -> dict[str, Config]:
+def control_of(config: Config, sheet: CaseSheet) -> Cell | None:
+    """Return the control of an experiment, which learns from the labels only.
+
+    Args:
+        config: the whole configuration of the experiment.
+        sheet: its case sheet.
+
+    Returns:
+        None if ``evaluate.control`` is off or ignored, see :func:`control_problem`.
+    """
+    if not config.evaluate.control or control_problem(config.method, config.rounds, sheet):
+        return None
+    derived = _cell_config(config, CONTROL_METHOD, config.seed)
+    return Cell(CONTROL_METHOD, config.seed, derived)
+
+
+def control_problem(method: str, rounds: int, sheet: CaseSheet) -> str:
+    """Return why an experiment cannot have a control; empty if it can.
+
+    Args:
+        method: the method of the experiment.
+        rounds: its rounds of self-training.
+        sheet: its case sheet.
+    """
+    if method != BASE_METHOD:
+        return f"the method is {method!r}, and only {BASE_METHOD!r} has a control"
+    if rounds == 0:
+        return "there are no rounds of self-training"
+    if not sheet.of(Split.UNLABELLED):
+        return "the case sheet has no unlabelled scans"
+    if not sheet.of(Split.TEST):
+        return "the case sheet has no test cases, on which it would be scored"
+    return ""
+
+
+def control_messages(config: Config, sheet: CaseSheet) -> list[str]:
+    """Return a sentence if ``evaluate.control`` is on and ignored."""
+    problem = control_problem(config.method, config.rounds, sheet)
+    if not config.evaluate.control or not problem:
+        return []
+    return [f"evaluate.control: true is ignored, because {problem}."]
+
+
+def control_layout(layout: Layout, seed: int) -> Layout:
+    """Return the paths of the control of the experiment with ``layout``.
+
+    Its data and its warm-up are those of the experiment.
+    """
+    return replace(layout, root=layout.compare / _cell_name(CONTROL_METHOD, seed))
+
+
+def control_results(layout: Layout, number: int) -> list[Path]:
+    """Return the scores of the control that the report reads.
+
+    Args:
+        layout: the paths of the control.
+        number: the last round; earlier rounds of the control are not scored for the report.
+    """
+    return [layout.evaluation_cases(number), layout.evaluation_summary(number)]
+
+
+def experiments(config: Config, control: Cell | None = None) -> dict[str, Config]:
     """Return the experiments that a comparison runs, by name, in addition to ``config`` itself.
 
     These are the cells, and the data and warm-ups that several cells have in common.
 
     Args:
         config: the whole configuration of the experiment.
+        control: its control, if it has one.
 
     Raises:
         HstfError: if a method or a seed occurs twice.
@@ -107,6 +173,8 @@ def experiments(config: Config) -> dict[str, Config]:
                 data,
             )
         found[cell.name] = cell.config
+    if control is not None:
+        found[control.name] = control.config
     return found
 
 
@@ -156,7 +224,7 @@ def _cell_config(
 ) -> Config:
     """Return the configuration of a cell, which names the experiments whose work it reuses."""
     layout = Layout.of(config)
-    name = f"{method}_seed_{seed}"
+    name = _cell_name(method, seed)
     own = _derived(
         config,
         name,
@@ -205,6 +273,10 @@ def _data_name(method: str) -> str:
     return f"{method}_data"
 
 
+def _cell_name(method: str, seed: int) -> str:
+    return f"{method}_seed_{seed}"
+
+
 def _warmup_name(seed: int) -> str:
     return f"warmup_seed_{seed}"
 
@@ -232,6 +304,7 @@ def _derived(
     content = config.model_dump(mode="json") | changes
     # A method that collapses is a result, too.
     content["monitor"]["on_collapse"] = "continue"
+    content["evaluate"]["control"] = False
     return resolve_config(content, source=f"compare: {name}")
 
 

@@ -168,6 +168,7 @@ SPEED_KEYS = {
         "accepted_fraction",  # a parameter of the joined table only
     },
     "predict": {"window_batch"},
+    "evaluate": {"control"},  # the report has the scores of the control among its files
 }
 """Keys that change how long a stage takes or what it shows, never what it writes."""
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from hstf.experiment.cases import Case, CaseSheet, Split
-from hstf.experiment.comparison import cells_of, scaled_cases
+from hstf.experiment.comparison import cells_of, control_of, control_results, scaled_cases
 from hstf.experiment.dependencies import stage_parameters
 from hstf.experiment.jobs import Job, Jobs
+from hstf.experiment.layout import Layout
 from hstf.experiment.schedule import is_fold
 
 
@@ -41,6 +42,8 @@ def sources_of(jobs: Jobs, job: Job) -> list[Source]:
             return _withheld_labels(jobs, job.round or 0)
         case "compare":
             return list(_cell_results(jobs))
+        case "report":
+            return list(_control_results(jobs))
     return []
 
 
@@ -91,6 +94,14 @@ def _cell_results(jobs: Jobs) -> Iterator[Source]:
     for cell in cells_of(jobs.config):
         for path in cell.results:
             yield Source(f"{cell.name}/{path.parent.parent.name}/{path.name}", path)
+
+
+def _control_results(jobs: Jobs) -> Iterator[Source]:
+    control = control_of(jobs.config, jobs.sheet)
+    if control is None:
+        return
+    for path in control_results(Layout.of(control.config), jobs.schedule.last):
+        yield Source(f"control/{path.name}", path)
 
 
 # --- values

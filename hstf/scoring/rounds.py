@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from hstf.experiment.cases import Split, names_of
+from hstf.experiment.comparison import control_layout, control_problem, control_results
 from hstf.experiment.context import StageContext
 from hstf.experiment.tables import EVALUATION_CASES, LABELS, ROUNDS
 from hstf.runtime.errors import join_problems, shortened
@@ -17,7 +19,7 @@ from hstf.scoring.absent_classes import may_be_absent
 from hstf.scoring.averages import class_balanced, mean_or_nan
 from hstf.scoring.documents import EvaluationSummary
 from hstf.scoring.monitoring import RoundMonitor
-from hstf.scoring.significance import Comparison, compare, mean_interval
+from hstf.scoring.significance import Comparison, compare, direction, mean_interval
 
 LABEL_SOURCES = ("automatic", "accepted", "corrected", "rejected")
 """Values of the column ``source`` of ``labels.csv``."""
@@ -56,8 +58,18 @@ def _row(
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"round": number, "model": summary.model}
     row |= _training_cases(context, number)
-    row |= {
-        "members": len(context.schedule.members(number)),
+    row |= {"members": len(context.schedule.members(number)), **_scores(summary)}
+    row["pseudo_label_dice"] = None
+    row["warnings"] = " ".join([*summary.warnings, *_pseudo_label_warnings(context, row)])
+    if summary.pseudo_labels is not None:
+        row["pseudo_label_dice"] = summary.pseudo_labels.dice.mean
+    if number:
+        row |= _gain(compare_with_warmup(context, number))
+    return row | _structure_columns(summary) | _columns_of_the_choice(context, number)
+
+
+def _scores(summary: EvaluationSummary) -> dict[str, Any]:
+    return {
         "test_cases": summary.cases,
         "dice": summary.dice.mean,
         "dice_low": summary.dice.low,
@@ -65,14 +77,7 @@ def _row(
         "dice_single": summary.members.mean,
         "hd95_mm": summary.mean["hd95_mm"].mean,
         "asd_mm": summary.mean["asd_mm"].mean,
-        "pseudo_label_dice": None,
     }
-    row["warnings"] = " ".join([*summary.warnings, *_pseudo_label_warnings(context, row)])
-    if summary.pseudo_labels is not None:
-        row["pseudo_label_dice"] = summary.pseudo_labels.dice.mean
-    if number:
-        row |= _gain(compare_with_warmup(context, number))
-    return row | _structure_columns(summary) | _columns_of_the_choice(context, number)
 
 
 def _columns_of_the_choice(context: StageContext, number: int) -> dict[str, Any]:
@@ -164,6 +169,15 @@ def compare_with_warmup(
     """
     new = structure_dice_by_case(context, number)
     old = structure_dice_by_case(context, 0)
+    return _compare(context, new, old)
+
+
+def _compare(
+    context: StageContext,
+    new: Mapping[str, Sequence[float]],
+    old: Mapping[str, Sequence[float]],
+) -> Comparison:
+    """Compare the Dice of the structures of two models, see :func:`compare_with_warmup`."""
     common = [case for case in new if case in old]
     patients = {case.case_id: case.group for case in context.sheet.cases}
     groups = [patients.get(case, case) for case in common]
@@ -242,6 +256,87 @@ def _check_scores(
         )
 
 
+CONTROL_NAME = "control: labels only"
+"""Name of the control in tables."""
+ADDED = {
+    1: "Unlabelled scans add",
+    0: "Unlabelled scans change nothing beyond chance:",
+    -1: "Unlabelled scans make the Dice worse:",
+}
+"""Beginning of :func:`control_sentence`, by :func:`hstf.scoring.significance.direction`."""
+
+
+@dataclass(frozen=True)
+class Control:
+    """The control beside the last round: ``method: supervised``, see ``evaluate.control``."""
+
+    round: int
+    """The last round."""
+    row: Mapping[str, Any]
+    """Its scores and its change from the warm-up, with names as in ``rounds.csv``."""
+    comparison: Comparison
+    """The last round against the control."""
+
+
+def read_control(context: StageContext) -> Control | None:
+    """Compare the last round with the control, case by case as with the warm-up.
+
+    Args:
+        context: a stage that may read ``method``, ``seed`` and ``evaluate``.
+
+    Returns:
+        None without a control, or while the control or the last round has no scores.
+
+    Raises:
+        HstfError: if a file of the evaluation cannot be read.
+    """
+    last = context.schedule.last
+    if not _has_control(context) or not context.layout.evaluation_cases(last).is_file():
+        return None
+    layout = control_layout(context.layout, context.config.seed)
+    if not all(path.is_file() for path in control_results(layout, last)):
+        return None
+    control = replace(context, layout=layout)
+    row = {
+        "labelled": len(context.cases(Split.LABELLED)),
+        "pseudo_labelled": 0,
+        "members": len(context.schedule.members(last)),
+        **_scores(EvaluationSummary.load(layout.evaluation_summary(last))),
+        **_gain(compare_with_warmup(control, last)),
+    }
+    new = structure_dice_by_case(context, last)
+    old = structure_dice_by_case(control, last)
+    return Control(last, row, _compare(context, new, old))
+
+
+def _has_control(context: StageContext) -> bool:
+    config = context.config
+    if not config.evaluate.control:
+        return False
+    return not control_problem(config.method, context.schedule.last, context.sheet)
+
+
+def control_sentence(control: Control) -> str:
+    """Return what the unlabelled scans add to the Dice: more, less, or nothing beyond chance."""
+    comparison = control.comparison
+    difference = comparison.difference
+    if difference.mean is None:
+        return "The control cannot be compared: no test case has a Dice in both models."
+    sign = direction(difference.low, difference.high, comparison.p_value)
+    evidence = []
+    if difference.low is not None and difference.high is not None:
+        evidence.append(f"95% CI {difference.low:+.3f} to {difference.high:+.3f}")
+    if comparison.p_value is not None:
+        p_text = _p_text(comparison.p_value)
+        evidence.append(f"p {p_text[0]} {p_text[1:]}" if p_text[0] == "<" else f"p = {p_text}")
+    shown = f" ({', '.join(evidence)})" if evidence else ""
+    note = f" Note: {comparison.note}." if comparison.note else ""
+    return (
+        f"{ADDED[sign]} {difference.mean:+.3f}{shown}: round {control.round} against the control,"
+        f" which has the same warm-up, rounds and steps and learns from the labels only.{note}"
+    )
+
+
 def print_rounds(context: StageContext) -> None:
     """Print the table of rounds in the terminal, with the path of the report.
 
@@ -269,7 +364,11 @@ def print_rounds(context: StageContext) -> None:
         table.add_column(title, justify="right", no_wrap=True)
     rows = _evaluated_rounds(context)
     for row in rows:
-        table.add_row(*_printed_cells(row))
+        table.add_row(*_printed_cells(row, f"{row['round']} {row['model']}"))
+    control = read_control(context)
+    if control is not None:
+        # A terminal of 80 columns has no room for the name on one line.
+        table.add_row(*_printed_cells(control.row, CONTROL_NAME.replace(" ", "\n", 1)))
     console = Console()
     console.print(table)
     warnings = []
@@ -279,14 +378,24 @@ def print_rounds(context: StageContext) -> None:
         warnings.append(rows[-1]["warnings"])
     for warning in warnings:
         console.print(f"Warning: {warning}", style="yellow", highlight=False)
-    if _uses_unlabelled_scans(context):
-        console.print(
-            "A part of the change may come from the longer training on the labels. To see what the"
-            " unlabelled scans add, run\n'snakemake compare' or an experiment with"
-            " 'method: supervised'.",
-            highlight=False,
-        )
+    for note in _notes(context, control):
+        console.print(note, highlight=False)
     console.print(f"Report: {context.layout.report.resolve()}", soft_wrap=True, highlight=False)
+
+
+def _notes(context: StageContext, control: Control | None) -> list[str]:
+    """Return what the unlabelled scans add, or how to learn it."""
+    if control is not None:
+        return [control_sentence(control)]
+    if not _uses_unlabelled_scans(context):
+        return []
+    cause = "A part of the change may come from the longer training on the labels."
+    if _has_control(context):
+        return [f"{cause} The control has no scores yet: run snakemake again."]
+    return [
+        f"{cause} To see what the unlabelled scans add, run\n'snakemake compare' or an experiment"
+        " with 'method: supervised'."
+    ]
 
 
 def _uses_unlabelled_scans(context: StageContext) -> bool:
@@ -294,9 +403,9 @@ def _uses_unlabelled_scans(context: StageContext) -> bool:
     return last > 0 and context.schedule.learns_from(last) != "labels"
 
 
-def _printed_cells(row: Mapping[str, Any]) -> list[str]:
+def _printed_cells(row: Mapping[str, Any], name: str) -> list[str]:
     return [
-        f"{row['round']} {row['model']}",
+        name,
         str(row["labelled"]),
         str(row["pseudo_labelled"]),
         with_interval(row["dice"], row["dice_low"], row["dice_high"]),

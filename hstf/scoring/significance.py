@@ -13,6 +13,8 @@ from hstf.runtime.documents import Part
 
 MINIMUM_SAMPLE = 6
 """With fewer differences the exact two-sided test never has p < 0.05 (2 / 2**5 = 0.0625)."""
+SIGNIFICANT = 0.05
+"""A difference with a p-value below it, and an interval without 0, is more than chance."""
 SLAB = 2**22
 """Maximum number of draws that are held in memory at once."""
 
@@ -181,6 +183,22 @@ def compare(
         patients=patients,
         note=note,
     )
+
+
+def direction(low: float | None, high: float | None, p_value: float | None) -> int:
+    """Return 1 if a difference is above chance, -1 if it is below, 0 if it may be chance.
+
+    A difference needs an interval without 0 and a significant test: the interval of few patients is
+    too narrow.
+
+    Args:
+        low: lower end of the interval of the difference.
+        high: upper end of the interval.
+        p_value: p-value of the test.
+    """
+    if low is None or high is None or p_value is None or p_value >= SIGNIFICANT:
+        return 0
+    return 1 if low > 0 else -1 if high < 0 else 0
 
 
 def rank_correlation(

@@ -14,8 +14,17 @@ from hstf.config.compare import CompareConfig
 from hstf.config.experiment import Config
 from hstf.config.load import config_text, resolve_config
 from hstf.experiment.cases import Split, read_cases, refuse_no_test_cases
-from hstf.experiment.comparison import cells_of, experiments, refuse_no_comparison, scaled_cases
+from hstf.experiment.comparison import (
+    cells_of,
+    control_layout,
+    control_messages,
+    control_of,
+    experiments,
+    refuse_no_comparison,
+    scaled_cases,
+)
 from hstf.experiment.context import StageContext
+from hstf.experiment.dependencies import stage_parameters
 from hstf.experiment.layout import Layout
 from hstf.experiment.reuse import check_reuse, refuse_reused
 from hstf.experiment.tables import (
@@ -491,3 +500,58 @@ def test_workflow_runs_a_tiny_comparison(finished: Workspace, tmp_path: Path) ->
     opened = (tmp_path / "opened.txt").read_text().splitlines()
     assert {line.split()[0] for line in opened} == {"evaluate"}
     assert workspace.jobs("compare") == {}
+
+
+# --- the control of an experiment
+
+
+def with_control(folder: Path, **keys: Any) -> Config:
+    return configuration(folder, **({"evaluate": {"control": True}, "compare": None} | keys))
+
+
+def test_control_is_an_experiment_that_reuses_data_and_warmup(tmp_path: Path) -> None:
+    config = with_control(tmp_path, seed=3)
+    control = control_of(config, read_cases(config))
+    assert control is not None
+    root = tmp_path / "results" / "base"
+    assert (control.method, control.seed) == ("supervised", 3)
+    assert control.config.reuse.data == control.config.reuse.warmup == str(root)
+    assert not control.config.evaluate.control
+    assert control_layout(Layout.of(config), 3).root == Layout.of(control.config).root
+    assert experiments(config, control) == {"supervised_seed_3": control.config}
+
+
+def test_control_is_the_cell_of_a_comparison(tmp_path: Path) -> None:
+    config = with_control(tmp_path, compare={"methods": ["supervised", "hstf"], "seeds": [0]})
+    control = control_of(config, read_cases(config))
+    assert control == cells_of(config)[0]
+    assert experiments(config, control) == experiments(config)
+
+
+def test_control_changes_no_other_experiment(tmp_path: Path) -> None:
+    config = configuration(tmp_path)
+    assert control_of(config, read_cases(config)) is None
+    changed = configuration(tmp_path, evaluate={"control": True})
+    for stage in ("evaluate", "report", "student"):
+        assert stage_parameters(changed, stage, 1) == stage_parameters(config, stage, 1)
+
+
+@pytest.mark.parametrize(
+    ("keys", "splits", "reason"),
+    [
+        ({"method": "noisy_student"}, ["unlabelled", "test"], "the method is 'noisy_student'"),
+        ({"rounds": 0}, ["unlabelled", "test"], "no rounds"),
+        ({}, ["test"], "no unlabelled scans"),
+        ({}, ["unlabelled"], "no test cases"),
+    ],
+)
+def test_control_without_a_purpose_is_ignored_with_a_message(
+    tmp_path: Path, keys: dict[str, Any], splits: list[str], reason: str
+) -> None:
+    config = with_control(tmp_path, **keys)
+    write_sheet(tmp_path, ["labelled"] * 3 + splits)
+    sheet = read_cases(config)
+    assert control_of(config, sheet) is None
+    (message,) = control_messages(config, sheet)
+    assert message.startswith("evaluate.control: true is ignored, because")
+    assert reason in message

@@ -27,6 +27,7 @@ from support.evaluation_files import (
 
 from hstf.config.compare import CompareConfig
 from hstf.config.experiment import Config
+from hstf.experiment.comparison import control_layout
 from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
 from hstf.experiment.schedule import Schedule
@@ -48,7 +49,15 @@ from hstf.scoring.averages import Statistics
 from hstf.scoring.documents import CaseScores, EmptyCounts, EvaluationSummary, MemberSummary
 from hstf.scoring.metrics import METRICS, Metric, StructurePair
 from hstf.scoring.round_choice import choose_round
-from hstf.scoring.rounds import compare_with_warmup, print_rounds, rounds_table
+from hstf.scoring.rounds import (
+    Control,
+    compare_with_warmup,
+    control_sentence,
+    print_rounds,
+    read_control,
+    rounds_table,
+)
+from hstf.scoring.significance import Comparison, Interval
 from hstf.stages.evaluate import cases as evaluate_cases
 from hstf.stages.evaluate import scales
 from hstf.stages.evaluate.summary import summarise_validation
@@ -456,6 +465,51 @@ def test_print_rounds_shows_dice_and_gain(
     assert "report.html" in printed
     assert "longer training" in printed
     assert "method: supervised" in printed
+
+
+def test_print_rounds_shows_the_control(
+    config: Config, predictors: dict[int, FakePredictor], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A control with the scores of the warm-up: the whole change comes from unlabelled scans."""
+    config = with_evaluate(config, control=True)
+    write_pseudo_labels(config)
+    warmup = evaluate_all(config, 0)
+    student = evaluate_all(config, 1)
+    capsys.readouterr()
+    print_rounds(report_context(config))
+    assert "The control has no scores yet" in " ".join(capsys.readouterr().out.split())
+    layout = Layout.of(config)
+    shutil.copytree(layout.evaluation(0), control_layout(layout, config.seed).evaluation(1))
+    print_rounds(report_context(config))
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"control: 1 0 {warmup.dice.mean:.3f} +0.000" in printed
+    assert f"beyond chance: {student.dice.mean - warmup.dice.mean:+.3f} (95% CI +" in printed
+    assert "round 1 against the control" in printed
+    assert "longer training" not in printed
+    control = read_control(report_context(config))
+    assert control is not None
+    gain = compare_with_warmup(report_context(config), 1)
+    assert control.comparison == gain, "the same as the change from an equal warm-up"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p_value", "text"),
+    [
+        (0.012, 0.055, 0.02, "Unlabelled scans add +0.034 (95% CI +0.012 to +0.055, p = 0.020)"),
+        (0.012, 0.055, 0.0002, "p < 0.001): round 2 against the control, which has the same"),
+        (-0.012, 0.055, 0.02, "Unlabelled scans change nothing beyond chance: +0.034 (95% CI"),
+        (0.012, 0.055, 0.2, "Unlabelled scans change nothing beyond chance: +0.034 (95% CI"),
+        (-0.055, -0.012, 0.02, "Unlabelled scans make the Dice worse: -0.034 (95% CI -0.055"),
+        (None, None, None, "Unlabelled scans change nothing beyond chance: +0.034: round 2"),
+    ],
+)
+def test_control_sentence_states_whether_unlabelled_scans_help(
+    low: float | None, high: float | None, p_value: float | None, text: str
+) -> None:
+    mean = -0.034 if high is not None and high < 0 else 0.034
+    interval = Interval(mean=mean, low=low, high=high, scans=9, patients=9)
+    comparison = Comparison(difference=interval, p_value=p_value, patients=9)
+    assert text in control_sentence(Control(2, {}, comparison))
 
 
 def test_a_new_metric_has_a_column_in_the_table_of_cases(

@@ -14,6 +14,7 @@ from support.report_files import CLASSES, Fabricated, Page, class_summary, fabri
 
 from hstf.cli import main
 from hstf.experiment.case_names import CaseNames
+from hstf.experiment.comparison import control_layout
 from hstf.experiment.decisions import read_decisions
 from hstf.experiment.last_run import RUN_FILE, LastRun
 from hstf.experiment.tables import EVALUATION_CASES, LABELS, REFINE, ROUNDS
@@ -125,6 +126,27 @@ def test_headline_needs_an_interval_without_zero_for_a_change(
     for number in (0, 1):
         experiment.write_evaluation(number)
     assert f"the mean test Dice {verdict}:" in headline(experiment.results).lines[0]
+
+
+@pytest.mark.parametrize(
+    ("gain", "text"),
+    [(0.1, "Unlabelled scans add +0."), (-0.1, "Unlabelled scans make the Dice worse: -0.")],
+)
+def test_report_shows_the_control_beside_the_rounds(tmp_path: Path, gain: float, text: str) -> None:
+    experiment = fabricated(tmp_path, rounds=1, gain=gain, test=30, evaluate={"control": True})
+    experiment.write_all()
+    assert "control: labels only" not in page_of(experiment).text
+    control = control_layout(experiment.layout, experiment.config.seed)
+    shutil.copytree(experiment.layout.evaluation(0), control.evaluation(1))
+    assert headline(experiment.results).lines[1].startswith(text)
+    section = rounds_section(experiment.results, Figures(tmp_path))
+    rows = texts_of(tables_of(section)["Scores of the test cases in each round"])
+    assert [row[0] for row in rows] == ["warm-up", "round 1", "control: labels only"]
+    assert rows[2][5] == rows[0][5], "the fabricated control is the warm-up"
+    (note,) = (block for block in section.blocks if getattr(block, "title", "").startswith("What"))
+    assert note.lines[0].startswith(text)
+    assert "The control does only that" in section.intro
+    assert page_of(experiment).text.count(text) == 2
 
 
 def test_report_command_writes_page_rounds_and_figures_and_removes_old_figures(

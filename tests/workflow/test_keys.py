@@ -351,6 +351,27 @@ def test_workflow_names_an_edited_comparison(experiment: Workspace) -> None:
             Keys(jobs).refuse_edited(jobs.with_results())
 
 
+# --- the control of an experiment
+
+
+def test_workflow_adds_the_jobs_of_the_control_and_the_report(experiment: Workspace) -> None:
+    experiment.configure(evaluate={"control": True})
+    assert reasons(experiment) == {
+        "report": ["control/cases.csv changed", "control/summary.json changed"]
+    }
+    expected = {
+        "supervised_seed_0_student_member": 2,
+        "supervised_seed_0_evaluate_shard": 1,
+        "supervised_seed_0_evaluate_table": 1,
+        "report": 1,
+    }
+    assert experiment.jobs() == expected
+    experiment.configure(compare={"methods": ["supervised", "hstf"], "seeds": [0]})
+    assert experiment.jobs() == expected, "the same cell as that of the comparison"
+    experiment.configure(method="noisy_student")
+    assert not any("supervised" in name for name in experiment.jobs())
+
+
 def test_recorded_refuses_to_overwrite_an_edited_result(experiment: Workspace) -> None:
     path = experiment.folder / "results" / "few" / "round_1" / "refine.csv"
     path.write_text("a verdict was flipped")

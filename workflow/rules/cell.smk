@@ -5,14 +5,15 @@ from hstf.config.load import resolve_config
 from hstf.experiment.comparison import scaled_cases
 
 CONFIG = resolve_config(config)
-ALIKE = len(CONFIG.compare.methods) * len(CONFIG.compare.seeds)
+# Without a section `compare:` this is the control of the experiment.
+ALIKE = len(CONFIG.compare.methods) * len(CONFIG.compare.seeds) if CONFIG.compare else 1
 
 
 include: "common.smk"
 include: "stages.smk"
 
 
-SCALED = scaled_cases(CONFIG.compare, SHEET.of(Split.TEST))
+if CONFIG.compare is not None:
+    SCALED = scaled_cases(CONFIG.compare, SHEET.of(Split.TEST))
 
-
-include: "scales.smk"
+    include: "scales.smk"

@@ -270,6 +270,11 @@ def results(number):
     return [*files, LAYOUT.evaluation_cases(number), LAYOUT.evaluation_summary(number)]
 
 
+def control():
+    """The scores of the control in the last round, if there is one."""
+    return [source.path for source in sources_of(JOBS, Job("report"))]
+
+
 def round_results(w):
     return results(int(w.round))
 

@@ -1,12 +1,13 @@
-# Methods and seeds on the data of this experiment; only with a `compare:` section. Each is an experiment of
-# its own in <output>/<experiment>/compare/ with the same rules, and reuses data and warm-up.
+# Methods and seeds on the data of this experiment, of the `compare:` section or as the control of a run
+# (`evaluate.control`). Each is an experiment of its own in <output>/<experiment>/compare/ with the same rules,
+# and reuses data and warm-up.
 
-from hstf.experiment.comparison import cells_of, experiments
+from hstf.experiment.comparison import cells_of, control_messages, control_of, experiments
 from hstf.config.load import config_text
 from hstf.runtime.files import write_text_if_changed
 
 try:
-    CELLS, EXPERIMENTS = cells_of(CONFIG), experiments(CONFIG)
+    CELLS, EXPERIMENTS = cells_of(CONFIG), experiments(CONFIG, control_of(CONFIG, SHEET))
 except HstfError as error:
     raise WorkflowError(str(error)) from None
 

@@ -9,6 +9,7 @@ rule report:
         LAYOUT.calibration,
         evidence(),
         [results(number) for number in (0, *ROUNDS)],
+        control(),
         key=key("report"),
     output:
         html=report(LAYOUT.report, category="Report", caption="../report/report.rst"),

@@ -27,7 +27,8 @@ def estimate():
     nodes = workflow.nodes if on_cluster else None
     text, costs, total = text_for_screen(JOBS, jobs_to_run(), cores, nodes, files)
     if count := count_of_comparison():
-        text = f"{text}\n{count} jobs of the comparison are not in an estimate.".strip()
+        source = "control" if CONFIG.compare is None else "comparison"
+        text = f"{text}\n{count} jobs of the {source} are not in an estimate.".strip()
     return text, costs, total
 
 

@@ -6,6 +6,8 @@ from typing import Any
 from hstf.config.methods import METHODS
 from hstf.experiment.cases import Split
 from hstf.scoring.absent_classes import absence_warnings
+from hstf.scoring.rounds import control_sentence
+from hstf.scoring.significance import direction
 from hstf.stages.report.page import (
     DASH,
     Link,
@@ -20,8 +22,6 @@ from hstf.stages.report.page import (
 from hstf.stages.report.results import Results
 from hstf.stages.report.review import address, anchor
 
-SIGNIFICANT = 0.05
-"""A change with a p-value below it, and an interval without 0, is more than chance."""
 WORSE = 0.02
 """The Dice of a test case that decreased by more is worse."""
 WORSE_STRUCTURE = 0.01
@@ -52,6 +52,13 @@ UNUSED = {
 }
 """Note of the number of unlabelled scans if there are no pseudo-labels."""
 
+VERDICTS = {
+    1: ("increased", "good"),
+    0: ("did not change beyond chance", ""),
+    -1: ("decreased", "bad"),
+}
+"""What happened to the Dice and the tone, by :func:`hstf.scoring.significance.direction`."""
+
 Row = Mapping[str, Any]
 
 
@@ -67,7 +74,13 @@ def headline(results: Results) -> Note:
     doubtful = absence_warnings(results.presence(last["round"]))
     first_line = " ".join([sentence, *doubtful])
     tone = "warn" if doubtful else verdict(last)[1]
-    return Note([first_line, *_method(results), _basis(results, last)], tone)
+    lines = [first_line, *_control(results), *_method(results), _basis(results, last)]
+    return Note(lines, tone)
+
+
+def _control(results: Results) -> list[str]:
+    """Return what the unlabelled scans add, if the experiment has a control."""
+    return [control_sentence(results.control)] if results.control is not None else []
 
 
 def _no_scores(results: Results) -> Note:
@@ -120,20 +133,11 @@ def _change_sentence(
 
 
 def verdict(row: Row) -> tuple[str, str]:
-    """Return what happened to the Dice of a round, and the tone.
-
-    A change needs an interval without 0 and a significant test: the interval of few patients is too
-    narrow.
-    """
+    """Return what happened to the Dice of a round, and the tone."""
     low = to_number(row.get("gain_low"))
     high = to_number(row.get("gain_high"))
     p_value = to_number(row.get("p_value"))
-    if p_value is not None and p_value < SIGNIFICANT:
-        if low is not None and low > 0:
-            return "increased", "good"
-        if high is not None and high < 0:
-            return "decreased", "bad"
-    return "did not change beyond chance", ""
+    return VERDICTS[direction(low, high, p_value)]
 
 
 def _method(results: Results) -> list[str]:

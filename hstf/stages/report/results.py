@@ -23,7 +23,7 @@ from hstf.scoring.documents import EvaluationSummary
 from hstf.scoring.feedback import Feedback, feedback
 from hstf.scoring.monitoring import RoundMonitor
 from hstf.scoring.round_choice import RoundChoice, choose_round
-from hstf.scoring.rounds import rounds_table
+from hstf.scoring.rounds import Control, read_control, rounds_table
 
 AnyDocument = TypeVar("AnyDocument", bound=Document)
 
@@ -82,6 +82,15 @@ class Results:
         except (HstfError, KeyError, TypeError) as error:
             self.problems.append(f"The table of rounds could not be made: {error}")
             return []
+
+    @cached_property
+    def control(self) -> Control | None:
+        """The control; None if there is none or if its scores cannot be read."""
+        try:
+            return read_control(self.context)
+        except (HstfError, KeyError, TypeError) as error:
+            self.problems.append(f"The control could not be compared: {error}")
+            return None
 
     @cached_property
     def sites(self) -> dict[str, str]:

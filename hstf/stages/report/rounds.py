@@ -3,6 +3,7 @@
 from typing import Any
 
 from hstf.scoring.absent_classes import Presence, absence_warnings, may_be_absent
+from hstf.scoring.rounds import CONTROL_NAME, control_sentence
 from hstf.stages.report.figures import Figures, dice_by_round, paired_cases
 from hstf.stages.report.headline import WORSE, verdict
 from hstf.stages.report.monitoring import choice_note, monitoring_table
@@ -38,6 +39,7 @@ def rounds_section(results: Results, figures: Figures) -> Section:
     blocks: list[Block] = []
     if results.scores:
         blocks.append(_rounds_table(results))
+        blocks += _control_note(results)
         blocks += choice_note(results)
         blocks += monitoring_table(results)
         blocks += _warnings(results)
@@ -59,10 +61,15 @@ def _other_causes(results: Results) -> str:
     """Return what can change the Dice apart from the unlabelled scans."""
     if results.schedule.learns_from(results.last) == "labels":
         return ""
+    if results.control is not None:
+        return (
+            " Students also train longer than the warm-up, and on the labels of all folds. The"
+            " control does only that."
+        )
     return (
         " Students also train longer than the warm-up, and on the labels of all folds. The method"
-        " supervised does only that. To separate the two, run “snakemake compare”, which compares"
-        f" supervised with {results.config.method}."
+        " supervised does only that. To separate the two, set “evaluate.control: true”, or run"
+        f" “snakemake compare”, which compares supervised with {results.config.method}."
     )
 
 
@@ -70,7 +77,17 @@ def _rounds_table(results: Results) -> Table:
     rows = []
     for row in results.scores:
         rows.append({**row, "name": round_name(row["round"]), "tone": verdict(row)[1]})
+    if results.control is not None:
+        row = results.control.row
+        rows.append({**row, "name": CONTROL_NAME, "tone": verdict(row)[1]})
     return make_table("Scores of the test cases in each round", COLUMNS, rows, "rounds.csv")
+
+
+def _control_note(results: Results) -> list[Note]:
+    """Return what the unlabelled scans add, if the experiment has a control."""
+    if results.control is None:
+        return []
+    return [Note([control_sentence(results.control)], title="What the unlabelled scans add")]
 
 
 def _structures_table(results: Results) -> Table:
