@@ -22,8 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
-
 from hstf.config.experiment import IGNORE, Config
 from hstf.config.load import load_config
 from hstf.experiment.cases import Case, Split, names_of, read_cases
@@ -32,7 +30,7 @@ from hstf.experiment.layout import Layout
 from hstf.experiment.schedule import Schedule
 from hstf.experiment.tables import LABELS, NNUNET_CASES
 from hstf.imaging.label_values import IGNORED, class_indices
-from hstf.imaging.volumes import Volume, read_image, read_label, write_like
+from hstf.imaging.volumes import Volume, open_nifti, read_image, read_label, write_like
 from hstf.runtime.documents import Document
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import complete_folder, make_folder, write_json
@@ -322,7 +320,7 @@ def _write_images(folder: Path, case: Case) -> None:
     make_folder(folder)
     for channel, path in enumerate(case.images):
         target = folder / f"{case.case_id}_{channel:04d}{ENDING}"
-        if path.name.endswith(ENDING) and len(nib.load(path).shape) == 3:
+        if path.name.endswith(ENDING) and len(open_nifti(path).shape) == 3:
             # A copy: nothing that is done to the data set can change a scan of the experiment.
             shutil.copyfile(path, target)
         else:

@@ -78,8 +78,8 @@ def _rounds_table(results: Results) -> Table:
     for row in results.scores:
         rows.append({**row, "name": round_name(row["round"]), "tone": verdict(row)[1]})
     if results.control is not None:
-        row = results.control.row
-        rows.append({**row, "name": CONTROL_NAME, "tone": verdict(row)[1]})
+        control = results.control.row
+        rows.append({**control, "name": CONTROL_NAME, "tone": verdict(control)[1]})
     return make_table("Scores of the test cases in each round", COLUMNS, rows, "rounds.csv")
 
 
