@@ -81,7 +81,7 @@ def stage_table(costs: Costs) -> list[str]:
 
 
 def known_machine(costs: Costs) -> Machine:
-    """Return the machine with what a measurement says of its speed with other networks."""
+    """Return the machine with the speed with other networks that follows from a measurement."""
     measured = costs.machine.measured
     if measured is None:
         return costs.machine

@@ -165,7 +165,7 @@ def _exported_files(root: Path) -> Iterator[FileHash]:
 
 
 def _export_folders(root: Path) -> list[Path]:
-    """Return the folders of the exported ensemble and of members that were exported alone."""
+    """Return the folders of the exported ensemble and of single exported members."""
     folders = [root / "export", *sorted(root.glob("export_*"))]
     return [folder for folder in folders if (folder / MODEL_FILE).is_file()]
 

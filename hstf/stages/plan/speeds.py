@@ -49,7 +49,7 @@ class Measured(Part):
     warmup: Timing
     """A step of the warm-up."""
     student: Timing | None
-    """A step of the student of round 1, with its share of cross-scale consistency; None without
+    """A step of the student of round 1, including cross-scale consistency; None without
     rounds."""
     window: Timing
     """A forward pass of a window of a scan."""
