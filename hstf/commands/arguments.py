@@ -267,6 +267,12 @@ def add_estimate_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="estimate for the nodes of a cluster: up to 50 jobs at once, of 8 cores each",
     )
+    parser.add_argument(
+        "--measure",
+        action="store_true",
+        help="time some training steps and windows on this machine first (a minute), and keep the"
+        " result for later estimates",
+    )
 
 
 def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
@@ -572,6 +578,14 @@ def _add_import_splits(parser: argparse.ArgumentParser) -> None:
         default=0,
         metavar="N|FILE",
         help="number or list of test patients, if there is no official test set; default: none",
+    )
+    parser.add_argument(
+        "--validation",
+        type=_number_or_file,
+        default=0,
+        metavar="N|FILE",
+        help="number or list of validation patients, on which the round to export is chosen;"
+        " default: none",
     )
     parser.add_argument(
         "--test-site",

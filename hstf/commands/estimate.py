@@ -4,8 +4,11 @@ import argparse
 import os
 import shlex
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import hstf
 from hstf.config.experiment import Config
@@ -18,12 +21,19 @@ from hstf.runtime.errors import HstfError
 from hstf.runtime.texts import duration, gigabytes, text_table
 from hstf.stages.plan.cost_basis import estimated, this_machine
 from hstf.stages.plan.costs import Costs, Machine
+from hstf.stages.plan.measuring import measure
+from hstf.stages.plan.speeds import store
 
 PRESET = Path("config") / "presets" / "cpu.yaml"
 LONG_SECONDS = 3600.0
 """The preset is offered for runs without a GPU that take longer."""
 WORTH = 2.0
 """The preset is offered if it is at least so many times as fast."""
+VERY_LONG_SECONDS = 24 * 3600.0
+"""The keys that make a run without a GPU shorter are listed if it takes longer."""
+MEASURED_SECONDS = 1800.0
+"""A run that is expected to take longer measures the speed of its machine when it starts."""
+TRAININGS = ("warmup", "student")
 CLUSTER_CORES = 8
 CLUSTER_JOBS = 50
 
@@ -35,8 +45,16 @@ def run(args: argparse.Namespace) -> int:
     machine = this_machine(config, cores)
     if args.cluster:
         machine = this_machine(config, CLUSTER_CORES, CLUSTER_JOBS)
+    if args.cluster and args.measure:
+        raise HstfError(
+            "--measure and --cluster: the speed of this machine is not that of the nodes of a"
+            " cluster. Run 'hstf estimate --measure' in a job on a node, without --cluster."
+        )
     jobs = Jobs(config)
     found = estimated(jobs, machine)
+    if found is not None and args.measure:
+        measure_and_store(found[0])
+        found = estimated(jobs, machine)
     if found is None:
         raise HstfError(
             f"{config.experiment}: neither a plan nor a scan can be read, so nothing can be"
@@ -45,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     costs, estimate = found
     print("\n".join(stage_table(costs)))
     print()
-    print(estimate_text(jobs, machine, estimate, shlex.join(map(str, args.config))))
+    print(estimate_text(jobs, known_machine(costs), estimate, shlex.join(map(str, args.config))))
     return 0
 
 
@@ -60,6 +78,14 @@ def stage_table(costs: Costs) -> list[str]:
     for title, seconds in rows.items():
         cells.append([title, str(len(seconds)), duration(max(seconds)), duration(sum(seconds))])
     return text_table(["stage", "jobs", "longest job", "all jobs"], cells)
+
+
+def known_machine(costs: Costs) -> Machine:
+    """Return the machine with the speed with other networks that follows from a measurement."""
+    measured = costs.machine.measured
+    if measured is None:
+        return costs.machine
+    return replace(costs.machine, measured=None, speed=costs.speed_of(measured))
 
 
 def estimate_text(jobs: Jobs, machine: Machine, estimate: RunEstimate, files: str) -> str:
@@ -116,13 +142,44 @@ def _preset_advice(jobs: Jobs, machine: Machine, estimate: RunEstimate, files: s
         return []
     smaller = with_preset(jobs.config, preset)
     found = estimated(jobs, machine, smaller) if smaller is not None else None
-    if found is None or found[1].seconds * WORTH > estimate.seconds:
-        return []
-    again = found[1]
-    return [
+    is_worth_it = found is not None and found[1].seconds * WORTH <= estimate.seconds
+    if found is None or not is_worth_it:
+        return _keys_to_lower(jobs.config) if estimate.seconds > VERY_LONG_SECONDS else []
+    lines = [
         "  A smaller network that trains for fewer steps is made for machines without a GPU. It"
-        f" takes about {duration(again.seconds)}:",
+        f" takes about {duration(found[1].seconds)}:",
         f"      snakemake --cores {machine.cores} --configfile {files} {preset}",
+    ]
+    if estimate.seconds > VERY_LONG_SECONDS:
+        values = read_yaml(preset)
+        changed = changed_keys(values, jobs.config.model_dump(mode="json"))
+        lines.append(f"  It changes {', '.join(changed)}. Copy the file to change other values.")
+    return lines
+
+
+def changed_keys(values: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield each key of an overlay that changes a configuration, with both values.
+
+    Example:
+        >>> list(changed_keys({"warmup": {"steps": 400}}, {"warmup": {"steps": 2000}}))
+        ['warmup.steps (2000 → 400)']
+    """
+    for name, value in values.items():
+        now = config.get(name)
+        if isinstance(value, Mapping):
+            inner = changed_keys(value, now if isinstance(now, Mapping) else {})
+            yield from (f"{name}.{text}" for text in inner)
+        elif value != now:
+            yield f"{name} ({now} → {value})"
+
+
+def _keys_to_lower(config: Config) -> list[str]:
+    """Name the keys that the time depends on, if the preset does not help."""
+    return [
+        "  The preset for machines without a GPU would not save much. The time is proportional to"
+        f" warmup.steps ({config.warmup.steps}), student.steps ({config.student.steps}),"
+        f" student.members ({config.student.members}) and rounds ({config.rounds});"
+        " plan.max_patch_voxels and plan.base_channels make each step cheaper.",
     ]
 
 
@@ -144,12 +201,42 @@ def with_preset(config: Config, preset: Path) -> Config | None:
         return None
 
 
+def needs_measurement(costs: Costs, estimate: RunEstimate, to_run: Sequence[Job]) -> bool:
+    """Return whether a run is worth a measurement: it is long, and its speed is not known.
+
+    Args:
+        costs: of all jobs.
+        estimate: of the jobs that run.
+        to_run: these jobs.
+    """
+    machine = costs.machine
+    trains = any(job.stage in TRAININGS for job in to_run)
+    is_known = machine.measured is not None or machine.cores_per_job is not None
+    if is_known or not trains or estimate.seconds < MEASURED_SECONDS:
+        return False
+    return not any(costs.jobs.layout.root.glob("round_*/state/*/made_by.json"))
+
+
+def measure_and_store(costs: Costs) -> None:
+    """Measure the speed of this machine and store it; print why if it cannot be measured."""
+    print(
+        "Measuring training steps and windows on this machine: about a minute…",
+        file=sys.stderr,
+        flush=True,
+    )
+    try:
+        store(costs.jobs.layout.root, measure(costs))
+    except HstfError as error:
+        print(f"warning: nothing was measured: {error}", file=sys.stderr, flush=True)
+
+
 def text_for_screen(
     jobs: Jobs,
     to_run: Sequence[Job],
     cores: int,
     cluster_jobs: int | None,
     files: Sequence[str],
+    may_measure: bool = False,
 ) -> tuple[str, Costs | None, RunEstimate | None]:
     """Return the estimate for the start of a run.
 
@@ -159,6 +246,8 @@ def text_for_screen(
         cores: cores of Snakemake; on a cluster those of a job.
         cluster_jobs: on a cluster, the maximum number of jobs.
         files: the configuration files.
+        may_measure: measure the speed of the machine first if the run is long and nothing is known
+            of the speed of its trainings.
 
     Returns:
         A text, the costs and the estimate. The text is empty if nothing can be estimated or if no
@@ -167,11 +256,15 @@ def text_for_screen(
     machine = this_machine(jobs.config, cores, cluster_jobs)
     try:
         found = estimated(jobs, machine, to_run=to_run)
+        if may_measure and found is not None and needs_measurement(*found, to_run):
+            measure_and_store(found[0])
+            found = estimated(jobs, machine, to_run=to_run)
     except Exception as error:  # an estimate never stops a run
         return f"No estimate ({type(error).__name__}: {error}).", None, None
     if found is None:
         return "", None, None
     costs, estimate = found
-    if not {"warmup", "student"} & {job.stage for job in to_run}:
+    if not any(job.stage in TRAININGS for job in to_run):
         return "", costs, estimate  # a few minutes
-    return estimate_text(jobs, machine, estimate, shlex.join(files)), costs, estimate
+    text = estimate_text(jobs, known_machine(costs), estimate, shlex.join(files))
+    return text, costs, estimate

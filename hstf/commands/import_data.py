@@ -312,6 +312,7 @@ def _request(args: argparse.Namespace) -> Request:
     return Request(
         labelled=_number_or_names(args.labelled),
         test=_number_or_names(args.test) or 0,
+        validation=_number_or_names(args.validation) or 0,
         order=order,
         splits=splits,
         seed=args.seed,

@@ -64,8 +64,8 @@ def verify(root: Path, data: bool = True) -> list[str]:
         problems += file_problems(row, table.parent)
     problems += _check_files(sources, "verify data")
     problems += chain_problems(records)
-    if (root / "export" / MODEL_FILE).is_file():
-        problems += changed_files(root / "export", [MODEL_FILE])
+    for folder in _export_folders(root):
+        problems += changed_files(folder, [MODEL_FILE])
     if problems:
         raise join_problems(
             f"{root}: {len(problems)} files are missing or changed.",
@@ -158,12 +158,16 @@ def _sources(records: Mapping[str, JobRecord], provenance: Provenance | None) ->
 
 
 def _exported_files(root: Path) -> Iterator[FileHash]:
-    """Yield the weights of the exported model, if there is one."""
-    folder = root / "export"
-    path = folder / MODEL_FILE
-    if path.is_file():
-        for member in ExportedModel.load(path).members:
+    """Yield the weights of the exported models, if there are any."""
+    for folder in _export_folders(root):
+        for member in ExportedModel.load(folder / MODEL_FILE).members:
             yield weights_path(folder, member.name), member.sha256
+
+
+def _export_folders(root: Path) -> list[Path]:
+    """Return the folders of the exported ensemble and of single exported members."""
+    folders = [root / "export", *sorted(root.glob("export_*"))]
+    return [folder for folder in folders if (folder / MODEL_FILE).is_file()]
 
 
 def _case_files(tables: Iterable[Path]) -> Iterator[CaseFiles]:

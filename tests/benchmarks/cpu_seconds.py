@@ -34,15 +34,16 @@ import sys, tempfile, time
 from pathlib import Path
 sys.path.insert(0, "tests/benchmarks")
 import torch
-from training_speed import Training
+from training_speed import make_plan
 from hstf.config.load import load_config
+from hstf.stages.plan.timed_training import Training
 from hstf.training.batch import Batch
 config = load_config(Path(sys.argv[1]))
 patch = tuple(int(size) for size in sys.argv[2].split("x"))
 plan = config.plan.model_copy(update={{"patch_size": patch, "batch_size": 2}})
 with tempfile.TemporaryDirectory() as folder:
     config = config.model_copy(update={{"plan": plan}})
-    source = Training.of(config, "student", Path(folder)).source
+    source = Training.of(config, make_plan(config), "student", Path(folder)).source
     for step in range({BATCHES} + 2):
         if step == 2:
             start = time.process_time()

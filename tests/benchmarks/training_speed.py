@@ -13,40 +13,24 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from hstf.config.experiment import Config
 from hstf.config.load import load_config
 from hstf.config.training import TrainingConfig
 from hstf.experiment.plan import Plan
-from hstf.imaging.arrays import write_array
-from hstf.method.objectives.registry import student_objective
-from hstf.method.objectives.supervision import supervised
 from hstf.models.base import SegmentationNetwork
-from hstf.models.layout import in_fast_layout
-from hstf.runtime.devices import autocast, choose_device
+from hstf.runtime.devices import autocast
 from hstf.stages.plan.decide import batch_size, level_channels, network_levels
-from hstf.training.batch import Batch
-from hstf.training.gpu_cache import cache_cases
-from hstf.training.loop import Objective, train
-from hstf.training.member import initial_network
-from hstf.training.patches import PatchSource, TrainingCase
-from hstf.training.state import TrainingState
+from hstf.stages.plan.timed_training import Clock, Stage, Training, objective_of
 
-Stage = Literal["warmup", "student"]
-
-MARGIN = 1.4
-"""Edge of a random scan divided by that of the patch, about as in the left atrium."""
-CASES = 2
-"""Number of labelled and of pseudo-labelled cases."""
 COUNTED_STEPS = 6
 """Steps whose operations are counted: every second or third one has cross-scale consistency."""
 SAMPLE_SECONDS = 0.2
@@ -100,77 +84,6 @@ def make_plan(config: Config) -> Plan:
         median_shape=section.patch_size,
         reasons={},
     )
-
-
-def random_cases(folder: Path, plan: Plan, config: Config, pseudo: bool) -> list[TrainingCase]:
-    """Write scans of noise with labels, as the stages ``preprocess`` and ``labels`` store them."""
-    name = "pseudo" if pseudo else "labelled"
-    shape = tuple(round(MARGIN * size) for size in plan.patch_size)
-    return [
-        random_case(folder / f"{name}{number}", shape, config, pseudo) for number in range(CASES)
-    ]
-
-
-def random_case(folder: Path, shape: tuple[int, ...], config: Config, pseudo: bool) -> TrainingCase:
-    """Write one scan of noise with a label of diagonal stripes."""
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    image = rng.normal(size=(len(config.modalities), *shape)).astype(np.float16)
-    classes = len(config.class_names)
-    label = (np.indices(shape).sum(axis=0) // 8 % classes).astype(np.uint8)
-    target = probabilities(label, classes) if pseudo else label
-    case = TrainingCase(
-        folder.name,
-        folder / "image.b2nd",
-        folder / "target.b2nd",
-        folder / "locations.npy",
-        pseudo,
-    )
-    write_array(folder / "image.b2nd", image, config.preprocess.chunk)
-    write_array(folder / "target.b2nd", target, config.preprocess.chunk)
-    position = rng.integers(0, shape, (200, 3))
-    found = label[tuple(position.T)]
-    np.save(folder / "locations.npy", np.column_stack([found, position])[found > 0])
-    return case
-
-
-def probabilities(label: np.ndarray, classes: int) -> np.ndarray:
-    """Return class probabilities and weight, times 255, of a certain pseudo-label."""
-    channels = [np.uint8(255) * (label == index) for index in range(classes)]
-    return np.stack([*channels, np.full(label.shape, 255, np.uint8)])
-
-
-@dataclass
-class Clock:
-    """An objective that records the time at which steps ``first`` and ``last`` begin.
-
-    The device has finished all earlier work at these times.
-    """
-
-    objective: Objective
-    first: int
-    last: int
-    times: dict[int, float] = field(default_factory=dict)
-    cpu_times: dict[int, float] = field(default_factory=dict)
-
-    def __call__(self, state: TrainingState, batch: Batch) -> Mapping[str, Tensor]:
-        if state.step in (self.first, self.last):
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            self.times[state.step] = time.perf_counter()
-            self.cpu_times[state.step] = time.process_time()
-        return self.objective(state, batch)
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of a step."""
-        return (self.times[self.last] - self.times[self.first]) / (self.last - self.first)
-
-    @property
-    def cores(self) -> float:
-        """Mean number of busy CPU cores."""
-        busy = self.cpu_times[self.last] - self.cpu_times[self.first]
-        return busy / (self.times[self.last] - self.times[self.first])
 
 
 class Utilisation:
@@ -228,11 +141,6 @@ def peak_flops(device: torch.device, config: TrainingConfig) -> float:
     return 2 * size**3 * repeats / (time.perf_counter() - start)
 
 
-def objective_of(config: Config, stage: Stage) -> Objective:
-    """Return what a stage minimises."""
-    return supervised(config) if stage == "warmup" else student_objective(config)
-
-
 def vary(network: SegmentationNetwork, variants: Sequence[str]) -> None:
     """Switch on variants that may make a network faster on a GPU and are not the default."""
     torch.backends.cudnn.benchmark = "benchmark" in variants
@@ -242,59 +150,11 @@ def vary(network: SegmentationNetwork, variants: Sequence[str]) -> None:
         network.pyramid = torch.compile(network.pyramid, dynamic=False)  # type: ignore[method-assign]
 
 
-@dataclass(frozen=True)
-class Training:
-    """A training of a stage on random scans."""
-
-    config: Config
-    plan: Plan
-    stage: Stage
-    device: torch.device
-    source: PatchSource
-    folder: Path
-
-    @classmethod
-    def of(cls, config: Config, stage: Stage, folder: Path) -> "Training":
-        """Write the random scans to ``folder``."""
-        plan = make_plan(config)
-        device = choose_device(config.device)
-        gigabytes = getattr(config, stage).gpu_cache_gb
-        labelled = random_cases(folder, plan, config, pseudo=False)
-        pseudo = random_cases(folder, plan, config, pseudo=True) if stage == "student" else []
-        source = PatchSource(
-            cache_cases(labelled, device, gigabytes),
-            cache_cases(pseudo, device, gigabytes),
-            len(config.class_names),
-            plan.patch_size,
-            plan.batch_size,
-            labelled_fraction=0.5 if pseudo else 1.0,
-            foreground_fraction=0.5,
-            seed=0,
-        )
-        return cls(config, plan, stage, device, source, folder)
-
-    @property
-    def section(self) -> TrainingConfig:
-        """The configuration of the stage."""
-        section: TrainingConfig = getattr(self.config, self.stage)
-        return section
-
-    def run(self, steps: int, objective: Objective, variants: Sequence[str] = ()) -> TrainingState:
-        """Train some steps, starting from random weights."""
-        network = initial_network(self.config, self.plan, 0, None).to(self.device)
-        network = in_fast_layout(network, self.device, self.section.amp)
-        state = TrainingState.start(network, self.section)
-        vary(state.network, variants)
-        section = self.section.model_copy(update={"steps": steps})
-        train(state, self.source, objective, section, self.folder / "state", "", "steps")
-        return state
-
-
 def measure(
     config: Config, stage: Stage, steps: int, variants: Sequence[str], folder: Path
 ) -> Speed:
     """Train ``steps`` steps of a stage, after a quarter as many that are not measured."""
-    training = Training.of(config, stage, folder)
+    training = Training.of(config, make_plan(config), stage, folder)
     device = training.device
     with FlopCounterMode(display=False) as counter:
         training.run(COUNTED_STEPS, objective_of(config, stage))
@@ -302,9 +162,9 @@ def measure(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     first = max(2, steps // 4)
-    clock = Clock(objective_of(config, stage), first, first + steps)
+    clock = Clock(objective_of(config, stage), first, steps)
     with Utilisation(device) as utilisation:
-        state = training.run(first + steps + 1, clock, variants)
+        state = training.run(first + steps + 1, clock, partial(vary, variants=variants))
     peak = peak_flops(device, training.section) / 1e12
     return Speed(
         device=device_name(device),

@@ -47,10 +47,11 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     return config
 
 
-def export_model(config: Config) -> None:
+def export_model(config: Config, folder: Path | None = None) -> None:
     """Write an exported model with one member."""
     layout = Layout.of(config)
-    weights = weights_path(layout.export, "seed_0")
+    folder = folder or layout.export
+    weights = weights_path(folder, "seed_0")
     write_text(weights, "weights")
     ExportedModel(
         format=FORMAT,
@@ -63,8 +64,8 @@ def export_model(config: Config) -> None:
         plan=Plan.load(layout.plan),
         structure=None,
         provenance=ModelProvenance(hstf="", round=1, steps=2, cases={}, packages={}, scores=None),
-    ).save(layout.export / MODEL_FILE)
-    write_digests(layout.export)
+    ).save(folder / MODEL_FILE)
+    write_digests(folder)
 
 
 def test_provenance_names_software_machine_and_files(config: Config) -> None:
@@ -173,6 +174,18 @@ def test_verify_reports_a_changed_file(config: Config, name: str) -> None:
 def test_verify_reports_a_missing_file(config: Config, name: str) -> None:
     Path(name).unlink()
     assert f"{FILES[name]} is missing" in only_problem()
+
+
+@pytest.mark.parametrize("name", ["members/seed_0.pt", MODEL_FILE])
+def test_verify_reports_a_changed_file_of_a_member_that_was_exported(
+    config: Config, name: str
+) -> None:
+    folder = Layout.of(config).exported_member("seed_0")
+    export_model(config, folder)
+    assert verify(RESULTS)
+    path = folder / name
+    path.write_bytes(path.read_bytes() + b"\n")
+    assert f"export_seed_0/{name} " in only_problem()
 
 
 def test_verify_reports_a_changed_file_of_a_case(config: Config) -> None:

@@ -135,6 +135,43 @@ def test_import_with_order_uses_the_first_and_last_patients(
     assert withheld == {"4": True, "5": False, "6": False}
 
 
+def test_import_with_validation_keeps_patients_together_and_does_not_change_the_test_set(
+    phantoms: Phantoms,
+    workplace: Path,
+) -> None:
+    folder = phantoms("brats")
+    options = ["--labelled", "2", "--test", "1", "--force"]
+    before = read_cases(imported("brats", folder, *options))
+    sheet = read_cases(imported("brats", folder, *options, "--validation", "1"))
+    chosen = sheet.of(Split.VALIDATION)
+    assert len({case.group or case.case_id for case in chosen}) == 1
+    assert all(case.reference for case in chosen)
+    assert {case.case_id for case in sheet.of(T)} == {case.case_id for case in before.of(T)}
+    name = chosen[0].case_id
+    assert name not in {case.case_id for case in [*sheet.of(L), *sheet.of(U), *sheet.of(T)]}
+    Path("validation.txt").write_text(name)
+    named = read_cases(imported("brats", folder, *options, "--validation", "validation.txt"))
+    assert [case.case_id for case in named.of(Split.VALIDATION)] == [name]
+
+
+def test_import_with_validation_refuses_too_many_patients(
+    phantoms: Phantoms, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = run_import("brats", phantoms("brats"), "--validation", "90")
+    assert code == 1
+    assert "--validation 90 requests more patients than have labels" in capsys.readouterr().err
+
+
+def test_import_with_split_keeps_validation_cases(phantoms: Phantoms, workplace: Path) -> None:
+    Path("split.csv").write_text(
+        "case_id,split\nBraTS20_Training_001,validation\n"
+        "BraTS20_Training_002,labelled\nBraTS20_Training_003,labelled\n"
+    )
+    sheet = read_cases(imported("brats", phantoms("brats"), "--split", "split.csv"))
+    names = [case.case_id for case in sheet.of(Split.VALIDATION)]
+    assert names == ["BraTS20_Training_001"]
+
+
 def test_import_with_split_keeps_the_splits_of_a_sheet(
     phantoms: Phantoms,
     workplace: Path,

@@ -5,8 +5,10 @@ from pathlib import Path
 from support.report_files import Fabricated, fabricated
 
 from hstf.scoring.monitoring import LabelledStructure, RoundMonitor, StructureFound
-from hstf.stages.report.headline import look_first
+from hstf.scoring.round_choice import choice_of
+from hstf.stages.report.headline import headline, look_first
 from hstf.stages.report.monitoring import choice_note, monitoring_table
+from hstf.stages.report.results import Results
 from hstf.stages.report.stage import _exported
 
 
@@ -41,6 +43,34 @@ def test_report_names_the_exported_round_and_the_collapse(tmp_path: Path) -> Non
     assert first is not None
     text = "The model of round 2 has collapsed: spleen vanishes: found in 0 of 20 unlabelled cases."
     assert f"{text} Exported is round 1." in first.lines
+
+
+def scored_results(folder: Path) -> Results:
+    experiment = with_collapse(folder)
+    for number in (1, 2):
+        experiment.write_pseudo_labels(number)
+    return experiment.results
+
+
+def test_headline_is_that_of_the_exported_round(tmp_path: Path) -> None:
+    results = scored_results(tmp_path)
+    dice = {row["round"]: row["dice"] for row in results.scores}
+    lines = headline(results).lines
+    assert lines[0].startswith("After 1 round of self-training the mean test Dice")
+    assert f"→ {dice[1]:.3f} (round 1)" in lines[0]
+    assert lines[1].startswith(
+        f"Exported is the model of round 1, not a later one (mean test Dice of round 2:"
+        f" {dice[2]:.3f}). It is the last round whose model has not collapsed."
+    )
+
+
+def test_headline_of_an_exported_warm_up_names_the_later_rounds(tmp_path: Path) -> None:
+    results = scored_results(tmp_path)
+    results.choice = choice_of(2, {}, {0: 0.9, 1: 0.8, 2: 0.7}, 5)
+    lines = headline(results).lines
+    assert lines[0].startswith("The warm-up model reaches a mean test Dice of")
+    assert "Exported is the model of warm-up, not a later one" in lines[1]
+    assert "Its mean Dice on the 5 validation cases is 0.900" in lines[1]
 
 
 def test_report_shows_what_decided(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ def jobs_to_run():
     return [job for job in JOBS.all() if job.rule in rules_of_run and KEYS.state(job).reasons]
 
 
-def estimate():
+def estimate(may_measure=False):
     """Estimate what this run takes: a text, the costs and the estimate."""
     from hstf.commands.estimate import text_for_screen  # takes a second
 
@@ -25,7 +25,7 @@ def estimate():
     cores = 8 if on_cluster else workflow.cores or 1
     files = [os.path.relpath(file) for file in workflow.configfiles]
     nodes = workflow.nodes if on_cluster else None
-    text, costs, total = text_for_screen(JOBS, jobs_to_run(), cores, nodes, files)
+    text, costs, total = text_for_screen(JOBS, jobs_to_run(), cores, nodes, files, may_measure)
     if count := count_of_comparison():
         source = "control" if CONFIG.compare is None else "comparison"
         text = f"{text}\n{count} jobs of the {source} are not in an estimate.".strip()
@@ -84,7 +84,7 @@ def count_of_comparison():
 
 def begin():
     """Show the estimate, and write what the run is about to do."""
-    text, costs, total = estimate()
+    text, costs, total = estimate(may_measure=True)
     if text:
         print(text, file=sys.stderr)
     note_run(costs, total)

@@ -1,4 +1,4 @@
-"""Assign cases to the splits labelled, unlabelled and test.
+"""Assign cases to the splits labelled, unlabelled, validation and test.
 
 Patients stay together. The draw is seeded and stratified by site and spacing. No label is read:
 which cases are labelled must not depend on the content of labels that are withheld afterwards.
@@ -19,6 +19,8 @@ from hstf.runtime.files import read_sheet, read_text_of_person
 
 GOLDEN = (5**0.5 - 1) / 2
 """Fractional part of the golden ratio, the step of the additive recurrence in :func:`draw`."""
+STREAMS = {"labelled": 0, "test": 1, "validation": 2}
+"""Random streams of the draws."""
 MAXIMUM_NAMES = 20
 """Number of unknown names that an error message lists."""
 
@@ -36,8 +38,11 @@ class Request:
     """Number or names of labelled patients; ``None``: all that have labels."""
     test: int | list[str] = 0
     """Number or names of test patients."""
+    validation: int | list[str] = 0
+    """Number or names of validation patients."""
     order: list[str] | None = None
-    """Replaces the draw: the first patients of the list are labelled, the last are for testing."""
+    """Replaces the draw: the first patients of the list are labelled, the last are for testing, and
+    those before them for validation."""
     splits: Mapping[str, Split] | None = None
     """Split of each case or patient. Those without a split are unlabelled. Replaces all else."""
     seed: int = 0
@@ -52,7 +57,7 @@ def assign(
 ) -> dict[str, Split]:
     """Return the split of each case.
 
-    Cases without a label are left out if their patient is a test patient.
+    Cases without a label are left out if their patient is a validation or test patient.
 
     Args:
         dataset: the cases.
@@ -79,10 +84,10 @@ def assign(
             splits[case.case_id] = split
             if split is Split.LABELLED:
                 labelled.add(case.patient)
-        elif split is Split.TEST:
+        elif split in (Split.TEST, Split.VALIDATION):
             dataset.leave_out(
                 case.case_id,
-                "has no label, and its patient is a test patient",
+                f"has no label, and its patient is a {split.value} patient",
             )
         else:
             splits[case.case_id] = Split.UNLABELLED
@@ -116,17 +121,20 @@ def _choose(
             " define the split of each case with --split."
         )
     sampler = _Sampler(patients, request, volumes)
-    test = official or _draw_test(sampler, free)
+    test = official or _draw(sampler, free, request.test, "test")
     for name in free:
         if any(case.site in request.test_sites for case in patients[name]):
             test.append(name)
     test_patients = set(test)
     rest = [name for name in free if name not in test_patients]
+    validation = set(_draw(sampler, rest, request.validation, "validation"))
+    rest = [name for name in rest if name not in validation]
     wanted = request.labelled
     if wanted is None:
         wanted = len(rest)
     labelled = sampler.select(rest, wanted, "labelled")
     by_patient = dict.fromkeys(sorted(test_patients), Split.TEST)
+    by_patient |= dict.fromkeys(sorted(validation), Split.VALIDATION)
     by_patient |= dict.fromkeys(labelled, Split.LABELLED)
     splits = {}
     for name, split in by_patient.items():
@@ -141,13 +149,20 @@ def _can_be_labelled(case: FoundCase) -> bool:
     return case.has_label and case.official is not Split.UNLABELLED
 
 
-def _draw_test(sampler: "_Sampler", free: Sequence[str]) -> list[str]:
-    """Return the requested test patients. Patients that are named as labelled are excluded."""
+def _draw(
+    sampler: "_Sampler", free: Sequence[str], wanted: int | list[str], option: str
+) -> list[str]:
+    """Return the requested test or validation patients.
+
+    Patients that are named for another purpose are excluded from a draw.
+    """
     request = sampler.request
-    listed = request.labelled if isinstance(request.labelled, list) else []
-    named = set(_resolve(listed, free, "labelled", sampler.patients))
-    pool = [name for name in free if name not in named]
-    return sampler.select(pool, request.test, "test")
+    pool = list(free)
+    for other, names in (("labelled", request.labelled), ("validation", request.validation)):
+        if isinstance(names, list) and other != option:
+            named = set(_resolve(names, list(sampler.patients), other, sampler.patients))
+            pool = [name for name in pool if name not in named]
+    return sampler.select(pool, wanted, option)
 
 
 def _leave_sites_out(dataset: DataSet, request: Request) -> None:
@@ -197,7 +212,7 @@ class _Sampler:
         Args:
             pool: patients to select from.
             wanted: number or names of patients.
-            option: ``labelled`` or ``test``, for the draw and the messages.
+            option: ``labelled``, ``test`` or ``validation``, for the draw and the messages.
 
         Raises:
             HstfError: if there are too few patients, or if a name is unknown.
@@ -208,16 +223,15 @@ class _Sampler:
             raise HstfError(
                 f"--{option} {wanted} requests more patients than have labels: {len(pool)}."
             )
-        is_test = option == "test"
         if self.request.order is None:
-            drawn = draw(pool, self.stratum, [self.request.seed, is_test])
+            drawn = draw(pool, self.stratum, [self.request.seed, STREAMS[option]])
             return drawn[:wanted]
         ordered = self._in_order(pool, self.request.order)
         if wanted > len(ordered):
             raise HstfError(
                 f"--{option} {wanted} requests more patients than --order lists: {len(ordered)}."
             )
-        if is_test:
+        if option != "labelled":
             return ordered[len(ordered) - wanted :]
         return ordered[:wanted]
 

@@ -24,6 +24,7 @@ from hstf.runtime.files import write_csv
 ORDER = (
     Split.LABELLED,
     Split.UNLABELLED,
+    Split.VALIDATION,
     Split.TEST,
 )
 """Order of the splits in the case sheet."""
@@ -56,7 +57,7 @@ def write_sheet(
     dataset: DataSet,
     splits: Mapping[str, Split],
 ) -> None:
-    """Write the case sheet: labelled cases first, then unlabelled and test cases.
+    """Write the case sheet: labelled cases first, then unlabelled, validation and test cases.
 
     The sheet also has the labels of unlabelled cases. Only ``check`` and ``evaluate`` read them.
     """
@@ -170,7 +171,8 @@ def _counts(dataset: DataSet, splits: Mapping[str, Split]) -> list[str]:
             if splits.get(case.case_id) is split:
                 patients.add(case.patient)
                 cases += 1
-        counts.append(f"{len(patients)} {split} ({cases} cases)")
+        if cases or split is not Split.VALIDATION:
+            counts.append(f"{len(patients)} {split} ({cases} cases)")
     return counts
 
 

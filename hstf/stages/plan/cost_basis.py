@@ -1,12 +1,15 @@
 """What an estimate is made from: the headers of scans, the plan, and the speed of the machine.
 
-The speed is measured on earlier trainings of this machine if there are any. Otherwise it is that of
-typical machines, and the estimate may be wrong by a factor of three.
+The best basis are steps that were measured with the network and patch of the plan
+(:mod:`hstf.stages.plan.speeds`). Without them, it is the speed of earlier trainings on this
+machine, and without those, the speed of typical machines: the estimate may then be wrong by a
+factor of three.
 """
 
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from statistics import median
@@ -40,7 +43,9 @@ from hstf.stages.plan.decide import (
     target_spacing,
 )
 from hstf.stages.plan.fingerprint import Fingerprint, ScanSummary, spread
+from hstf.stages.plan.speeds import find, speed_key
 
+MEASURED_FACTOR = 1.3
 SURE_FACTOR = 1.5
 UNSURE_FACTOR = 3.0
 SCANS_READ = 20
@@ -75,6 +80,9 @@ def estimated(
         plan = Plan.load(path) if is_planned else probable_plan(jobs.config, headers)
     except HstfError:
         return None
+    if machine.measured is None and machine.cores_per_job is None:
+        key = speed_key(jobs.config, plan, machine.cores, machine.has_gpu)
+        machine = replace(machine, measured=find(Path(jobs.config.output), key))
     costs = Costs(jobs, plan, scan_sizes(headers, plan), machine)
     basis, factor = _basis(machine, is_planned)
     return costs, costs.estimate(basis, factor, jobs.all() if to_run is None else to_run)
@@ -82,6 +90,8 @@ def estimated(
 
 def _basis(machine: Machine, is_planned: bool) -> tuple[str, float]:
     source = "from the plan" if is_planned else f"from the headers of up to {SCANS_READ} scans"
+    if machine.measured is not None:
+        return f"{source} and what was measured here: {machine.measured}", MEASURED_FACTOR
     if machine.speed is not None:
         return f"{source} and the speed of earlier trainings on this machine", SURE_FACTOR
     kind = "a data-centre GPU (calculated)" if machine.has_gpu else "similar CPU cores"

@@ -1,6 +1,6 @@
 """The top of the page: the main result, what to look at first, and the numbers of cases."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from hstf.config.methods import METHODS
@@ -67,20 +67,44 @@ def headline(results: Results) -> Note:
     scored = [row for row in results.scores if to_number(row["dice"]) is not None]
     if not scored:
         return _no_scores(results)
-    last = scored[-1]
-    if len(scored) == 1 or to_number(last.get("gain")) is None:
-        return _one_score(results, scored[0])
-    sentence = _change_sentence(results, scored[0], last)
-    doubtful = absence_warnings(results.presence(last["round"]))
+    row = _exported_row(results, scored)
+    later = _later_rounds(results, scored, row)
+    if to_number(row.get("gain")) is None:
+        return _one_score(results, row, later)
+    sentence = _change_sentence(results, scored[0], row)
+    doubtful = absence_warnings(results.presence(row["round"]))
     first_line = " ".join([sentence, *doubtful])
-    tone = "warn" if doubtful else verdict(last)[1]
-    lines = [first_line, *_control(results), *_method(results), _basis(results, last)]
+    tone = "warn" if doubtful else verdict(row)[1]
+    lines = [first_line, *later, *_control(results), *_method(results), _basis(results, row)]
     return Note(lines, tone)
 
 
 def _control(results: Results) -> list[str]:
     """Return what the unlabelled scans add, if the experiment has a control."""
     return [control_sentence(results.control)] if results.control is not None else []
+
+
+def _exported_row(results: Results, scored: Sequence[Row]) -> Row:
+    """Return the scores of the exported round; those of the last one if it has none."""
+    if results.choice is not None:
+        for row in scored:
+            if row["round"] == results.choice.round:
+                return row
+    return scored[-1]
+
+
+def _later_rounds(results: Results, scored: Sequence[Row], exported: Row) -> list[str]:
+    """Return a sentence about rounds after the exported one, and why it was not one of them."""
+    later = [row for row in scored if row["round"] > exported["round"]]
+    choice = results.choice
+    if not later or choice is None or choice.round != exported["round"]:
+        return []
+    dice = [f"{round_name(row['round'])}: {number_text(row['dice'])}" for row in later]
+    name = round_name(choice.round)
+    return [
+        f"Exported is the model of {name}, not a later one (mean test Dice of {', '.join(dice)})."
+        f" {choice.reason}"
+    ]
 
 
 def _no_scores(results: Results) -> Note:
@@ -96,14 +120,14 @@ def _no_scores(results: Results) -> Note:
     )
 
 
-def _one_score(results: Results, row: Row) -> Note:
+def _one_score(results: Results, row: Row, later: Sequence[str]) -> Note:
     model = f"model of {round_name(row['round'])}" if row["round"] else "warm-up model"
     dice = number_text(row["dice"])
     if to_number(row["dice_low"]) is not None:
         dice += f" (95% CI {interval_text(row['dice_low'], row['dice_high'])})"
     sentence = f"The {model} reaches a mean test Dice of {dice}."
     first_line = " ".join([sentence, *absence_warnings(results.presence(row["round"]))])
-    return Note([first_line, *_method(results), _basis(results, row)])
+    return Note([first_line, *later, *_method(results), _basis(results, row)])
 
 
 def _change_sentence(
@@ -111,7 +135,7 @@ def _change_sentence(
     first: Row,
     last: Row,
 ) -> str:
-    """Return the change from the warm-up to the last round with its interval and p-value."""
+    """Return the change from the warm-up to the exported round with its interval and p-value."""
     of_training = " of self-training" if results.has_pseudo_labels else ""
     rounds = counted(last["round"], "round")
     evidence = ["no interval"]
@@ -260,7 +284,7 @@ def _worse_structures(results: Results) -> list[str]:
     if len(results.scores) < 2:
         return []
     first = results.scores[0]
-    last = results.scores[-1]
+    last = _exported_row(results, results.scores)
     sentences = []
     for name in results.structures:
         before = to_number(first[f"dice_of_{name}"])

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
-from training_speed import Training, objective_of, read_config
+from training_speed import make_plan, read_config
 
 from against.turns import Turn
 from hstf.config.experiment import Config
 from hstf.config.training import CscConfig
+from hstf.stages.plan.timed_training import Training, objective_of
 from hstf.training.batch import Batch
 from hstf.training.state import TrainingState
 
@@ -54,7 +55,7 @@ def main() -> None:
         return objective(state, batch)
 
     with tempfile.TemporaryDirectory() as folder:
-        Training.of(config, args.stage, Path(folder)).run(ENDLESS, in_turns)
+        Training.of(config, make_plan(config), args.stage, Path(folder)).run(ENDLESS, in_turns)
 
 
 if __name__ == "__main__":
