@@ -1,11 +1,13 @@
 """The places of a pseudo-label that a reviewer should look at first."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hstf.imaging.slabs import plane_slabs
 from hstf.imaging.volumes import Volume, read_label
 
 PLACES = 20
@@ -34,35 +36,58 @@ def uncertain_places(label: Path, weight: Path, names: dict[int, str]) -> list[P
     """
     volume = read_label(label)
     weights = read_label(weight).data
-    foreground = np.isin(volume.data, list(names))
-    search = _Search.of(volume, weights, foreground)
+    search = _Search.of(volume, weights, names)
     chosen = _distinct(search, search.doubt)
     if not chosen:
-        search = _Search.of(volume, np.zeros_like(weights), foreground)
+        search = _Search.of(volume, None, names)
         chosen = _distinct(search, search.doubt)[:1]
     return [_place(volume, weights, names, search.voxel(block)) for block in chosen]
 
 
 @dataclass(frozen=True)
 class _Search:
-    """Doubt of all voxels, and its sum in blocks."""
+    """The doubt in blocks. The doubt of voxels is computed where it is needed, to save memory."""
 
-    doubt_of_voxels: np.ndarray
+    label: np.ndarray
+    weights: np.ndarray | None
+    """None: the foreground is doubtful everywhere."""
+    is_foreground: np.ndarray
+    """``(256,)`` bool, by the value in files."""
     doubt: np.ndarray
+    """Sum of the doubt of each block."""
     steps: tuple[int, ...]
     """Voxels of a block along each axis."""
     affine: np.ndarray
 
     @classmethod
-    def of(cls, volume: Volume, weights: np.ndarray, foreground: np.ndarray) -> "_Search":
-        doubt = (255 - weights) * foreground
+    def of(cls, volume: Volume, weights: np.ndarray | None, names: Mapping[int, str]) -> "_Search":
+        shape = volume.data.shape
         spacing = np.linalg.norm(volume.affine[:3, :3], axis=0)
         steps = tuple(max(1, round(BLOCK_MM / mm)) for mm in spacing)
-        sums = doubt
-        for axis, step in enumerate(steps):
+        is_foreground = np.zeros(256, bool)
+        is_foreground[list(names)] = True
+        blocks = tuple(-(-size // step) for size, step in zip(shape, steps, strict=True))
+        search = cls(
+            volume.data, weights, is_foreground, np.zeros(blocks, np.uint32), steps, volume.affine
+        )
+        for index, slab in enumerate(plane_slabs(shape[0], steps[0])):
+            search.doubt[index] = search._sums(slab)
+        return search
+
+    def _sums(self, slab: slice) -> np.ndarray:
+        """Return the doubt of the blocks of a slab that is as thick as a block."""
+        doubt = self.doubt_of(np.s_[slab, :, :]).sum(axis=0, dtype=np.uint32)
+        for axis, step in enumerate(self.steps[1:]):
             starts = np.arange(0, doubt.shape[axis], step)
-            sums = np.add.reduceat(sums, starts, axis=axis, dtype=np.uint32)
-        return cls(doubt, sums, steps, volume.affine)
+            doubt = np.add.reduceat(doubt, starts, axis=axis)
+        return doubt
+
+    def doubt_of(self, box: tuple[slice, ...]) -> np.ndarray:
+        """Return the doubt of the voxels of a box, 0 to 255."""
+        foreground = self.is_foreground[self.label[box]]
+        if self.weights is None:
+            return foreground * np.uint8(255)
+        return foreground * (255 - self.weights[box])
 
     def mm(self, blocks: np.ndarray) -> np.ndarray:
         """Return the centres (mm) of blocks ``(N, 3)``."""
@@ -75,7 +100,7 @@ class _Search:
         box = tuple(
             slice(first, first + step) for first, step in zip(start, self.steps, strict=True)
         )
-        doubt = self.doubt_of_voxels[box]
+        doubt = self.doubt_of(box)
         voxels = np.argwhere(doubt == doubt.max())
         middle = voxels.mean(axis=0)
         nearest = voxels[np.square(voxels - middle).sum(axis=1).argmin()]

@@ -5,14 +5,12 @@ the options of the last one. It goes on if the desk is closed.
 """
 
 import platform
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
+from hstf.audit import children
 from hstf.audit.calls import Call, Refusal, get, post
 from hstf.audit.desk import Desk
 from hstf.experiment.job_states import Folder, Status
@@ -20,8 +18,6 @@ from hstf.experiment.jobs import Job, Jobs
 from hstf.experiment.keys import Keys
 from hstf.experiment.last_run import LastRun
 from hstf.experiment.run_arguments import workflow_arguments, workflow_command
-from hstf.runtime.errors import write_error
-from hstf.runtime.files import make_folder
 from hstf.runtime.locks import holder_of
 from hstf.runtime.run_lock import RUN_LOCK
 
@@ -45,10 +41,6 @@ TEXTS = {
     "track": "Log to MLflow",
 }
 """What the jobs of a stage do; other stages are shown by their names."""
-
-_lock = Lock()
-_started: dict[Path, subprocess.Popen[bytes]] = {}
-"""The run that this desk has started, by experiment."""
 
 
 def rerun(call: Call) -> dict[str, Any]:
@@ -106,7 +98,7 @@ def start(call: Call) -> dict[str, Any]:
         HstfError: if its output cannot be written.
     """
     desk = call.desk
-    with _lock:
+    with children.lock:
         if is_running(desk):
             raise Refusal(409, "A run is active already.")
         arguments = arguments_of(Folder(desk.layout.root).run)
@@ -116,42 +108,14 @@ def start(call: Call) -> dict[str, Any]:
                 "The options of the last run are not known, because another version of HSTF made"
                 " it. Start the workflow in a terminal once; then it can be started here.",
             )
-        _started[_key(desk)] = launch(desk.layout.root, arguments)
+        words = ["snakemake", *workflow_arguments(arguments)]
+        children.start(words, desk.layout.root / RUN_LOG)
     return {"running": True}
-
-
-def launch(root: Path, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
-    """Start Snakemake in this folder. It goes on if this process ends.
-
-    Args:
-        root: the folder of the experiment, for the output.
-        arguments: the arguments of Snakemake.
-
-    Raises:
-        HstfError: if its output cannot be written.
-    """
-    log = root / RUN_LOG
-    make_folder(log.parent)
-    try:
-        output = log.open("wb")
-    except OSError as error:
-        raise write_error(log, error) from None
-    with output:
-        return subprocess.Popen(  # noqa: S603  the options that a person gave to the last run
-            [sys.executable, "-m", "snakemake", *workflow_arguments(arguments)],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
 
 
 def is_running(desk: Desk) -> bool:
     """Return whether a run is active in this folder, as far as it can be seen from here."""
-    process = _started.get(_key(desk))
-    if process is not None and process.poll() is None:
-        return True
-    if holder_of(RUN_LOCK):
+    if children.is_running(desk.layout.root / RUN_LOG) or holder_of(RUN_LOCK):
         return True
     # Locks of another machine cannot be seen on every disk.
     folder = Folder(desk.layout.root)
@@ -159,10 +123,6 @@ def is_running(desk: Desk) -> bool:
         return False
     running = [job for job in folder.jobs() if job.status is Status.RUNNING]
     return any(not folder.is_silent(job) for job in running)
-
-
-def _key(desk: Desk) -> Path:
-    return desk.layout.root.absolute()
 
 
 ROUTES = [get("/api/rerun", rerun), post("/api/rerun", start)]

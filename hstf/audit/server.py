@@ -35,6 +35,7 @@ MODULES = (
     "feedback",
     "rerun",
     "progress",
+    "suggest",
 )
 """The modules of this package with ``ROUTES``."""
 

@@ -27,7 +27,9 @@ from hstf.experiment.layout import Layout
 from hstf.experiment.overrides import overrides_in_force
 from hstf.experiment.plan import Plan
 from hstf.experiment.schedule import Schedule
-from hstf.experiment.tables import REFINE, SET_ASIDE, SUGGEST
+from hstf.experiment.set_aside import LATER, SKIP, holds, note
+from hstf.experiment.set_aside import rows as rows_set_aside
+from hstf.experiment.tables import REFINE, SUGGEST
 from hstf.imaging.arrays import read_array
 from hstf.imaging.geometry import GEOMETRY, Geometry
 from hstf.imaging.volumes import blank_volume, read_label, write_like
@@ -43,8 +45,6 @@ from hstf.runtime.progress import track
 ENTROPY = 0
 """Channel of the entropy of the uncertainty maps."""
 IMAGE = "image.b2nd"
-SKIP = "skip"
-LATER = "later"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -100,21 +100,11 @@ def set_aside(
         raise HstfError(
             f"--skip, --later: {few(unknown)}: not an unlabelled case of the case sheet."
         )
-    path = folder / "set_aside.csv"
-    rows = {}
-    if path.is_file():
-        rows = {row["case_id"]: row for row in SET_ASIDE.records(path)}
+    number = experiment.number
     for action, names in ((SKIP, skip), (LATER, later)):
-        for name in names:
-            rows[name] = {"case_id": name, "action": action, "round": experiment.number}
-    if skip or later:
-        make_folder(folder)
-        SET_ASIDE.write(path, list(rows.values()))
-    held = set()
-    for name, row in rows.items():
-        if row["action"] == SKIP or row["round"] >= experiment.number:
-            held.add(name)
-    return held
+        if names:
+            note(folder, names, action, number)
+    return {row["case_id"] for row in rows_set_aside(folder) if holds(row, number)}
 
 
 @dataclass

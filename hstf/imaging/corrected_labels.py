@@ -11,8 +11,9 @@ from nibabel.orientations import aff2axcodes
 from hstf.config.experiment import Config
 from hstf.experiment.cases import Case
 from hstf.imaging.guards import header_issues
-from hstf.imaging.label_values import IGNORED, class_indices
+from hstf.imaging.label_values import IGNORED, class_indices, values_in
 from hstf.imaging.scan import scan_header
+from hstf.imaging.slabs import slabs
 from hstf.imaging.volumes import Volume, blank_volume, grid_mismatch, read_label
 from hstf.runtime.errors import HstfError
 
@@ -86,7 +87,7 @@ def read_corrected_label(config: Config, case: Case, path: Path) -> tuple[Volume
             " Save the correction with the geometry of the image"
         )
     known = set(config.labels.values())
-    unknown = sorted(set(np.unique(label.data).tolist()) - known)
+    unknown = sorted(set(values_in(label.data)) - known)
     if unknown:
         problems.append(
             f"{path}: has the values {_listed(unknown)}, expected only {_listed(sorted(known))}"
@@ -132,13 +133,11 @@ def compare_labels(corrected: np.ndarray, automatic: np.ndarray, names: list[str
 
 
 def _structures(label: np.ndarray, names: list[str]) -> list[str]:
-    return [names[index] for index in np.unique(label).tolist() if 0 < index < len(names)]
+    return [names[index] for index in values_in(label) if 0 < index < len(names)]
 
 
 def _better_order(corrected: np.ndarray, automatic: np.ndarray) -> str | None:
     """Describe an order of the axes in which both labels agree much better."""
-    corrected = np.where(corrected == IGNORED, 0, corrected)
-    automatic = np.where(automatic == IGNORED, 0, automatic)
     direct = _agreement(corrected, automatic)
     if direct >= UNLIKE:
         return None
@@ -172,10 +171,19 @@ def _views(label: np.ndarray, shape: tuple[int, ...]) -> Iterator[tuple[Order, n
 
 def _agreement(first: np.ndarray, second: np.ndarray) -> float:
     """Return the Dice of all structures together: a voxel agrees if its class does."""
-    voxels = np.count_nonzero(first) + np.count_nonzero(second)
-    if voxels == 0:
-        return 1.0
-    return 2 * np.count_nonzero((first == second) & (first > 0)) / voxels
+    voxels = 0
+    hits = 0
+    for slab in slabs(first.shape):
+        in_first = _is_class(first[slab])
+        in_second = _is_class(second[slab])
+        voxels += np.count_nonzero(in_first) + np.count_nonzero(in_second)
+        hits += np.count_nonzero((first[slab] == second[slab]) & in_first)
+    return 2 * hits / voxels if voxels else 1.0
+
+
+def _is_class(label: np.ndarray) -> np.ndarray:
+    """Return which voxels are neither background nor ignored."""
+    return (label > 0) & (label != IGNORED)
 
 
 def _listed(values: Iterable[object]) -> str:

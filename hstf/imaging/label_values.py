@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from hstf.config.experiment import Config
+from hstf.imaging.slabs import slabs
 from hstf.runtime.errors import HstfError
 
 IGNORED = 255
@@ -30,20 +31,33 @@ def class_indices(
     Raises:
         HstfError: if the configuration does not name a value.
     """
-    table = np.full(256, -1, np.int16)
     classes = len(config.class_values)
+    table = np.zeros(256, np.uint8)
     table[config.class_values] = np.arange(classes)
+    is_known = np.zeros(256, bool)
+    is_known[config.class_values] = True
     if config.ignore_value is not None:
         table[config.ignore_value] = IGNORED
-    indices = table[values]
-    is_unknown = indices < 0
-    if is_unknown.any():
-        unknown = np.unique(values[is_unknown]).tolist()
+        is_known[config.ignore_value] = True
+    found = values_in(values)
+    unknown = [value for value in found if not is_known[value]]
+    if unknown:
         raise HstfError(
             f"{path}: has the values {unknown}, which are not in 'labels:'"
             f" ({_describe(config.labels)}). Correct the file or add them to 'labels:'."
         )
-    return indices.astype(np.uint8)
+    indices = np.empty(values.shape, np.uint8)
+    for slab in slabs(values.shape):
+        indices[slab] = table[values[slab]]
+    return indices
+
+
+def values_in(values: np.ndarray) -> list[int]:
+    """Return the values that occur in a map ``(X, Y, Z)`` uint8, in order."""
+    counts = np.zeros(256, np.int64)
+    for slab in slabs(values.shape):
+        counts += np.bincount(values[slab].reshape(-1), minlength=256)
+    return np.flatnonzero(counts).tolist()
 
 
 def _describe(labels: Mapping[str, int]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support.audit_desk import Browser
 
-from hstf.audit import rerun
+from hstf.audit import children, rerun
 from hstf.audit.desk import Desk
 from hstf.audit.progress import progress_of
 from hstf.experiment.jobs import Job, Jobs
@@ -44,7 +44,7 @@ def note_run(desk: Desk, arguments: tuple[str, ...] = ARGUMENTS, **facts: Any) -
 
 @pytest.fixture(autouse=True)
 def _no_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rerun, "_started", {})
+    monkeypatch.setattr(children, "_started", {})
 
 
 def test_rerun_lists_jobs_in_words_and_the_command(desk: Desk) -> None:
@@ -102,7 +102,7 @@ def test_rerun_starts_snakemake_with_a_list_of_arguments(
     again = browser.post("/api/rerun")
     assert again.status_code == 409 and "active" in again.json()["error"]
     assert browser.get("/api/rerun").json()["running"]
-    (process,) = rerun._started.values()
+    (process,) = children._started.values()
     assert process.wait(30) == 0
     words = json.loads(Path("arguments.json").read_text())
     assert words == ["-m", "snakemake", *hostile] and not Path("owned").exists()

@@ -3,7 +3,8 @@
     python tests/benchmarks/audit_desk.py
 
 A CT of 512 x 512 x 300 and an MR image of 192 x 142 x 88 voxels are opened after they were fetched
-ahead. The script needs Chromium and Playwright. The graphics card is not used.
+ahead, and a correction of the CT is saved. The script needs Chromium and Playwright. The graphics
+card is not used.
 """
 
 import argparse
@@ -58,8 +59,9 @@ def main() -> int:
         time.sleep(5)
         for number, kind in enumerate(list(SIZES)[1:], start=1):
             print(f"{kind} {SIZES[kind]}: opened in {opened(page, number):.2f} s", flush=True)
-        own, worker = memory_mb(server)
-        print(f"peak memory: server {own:.0f} MB, its worker {worker:.0f} MB")
+        print_memory(server, "all cases opened")
+        print(f"CT: correction saved in {corrected(page, 1):.1f} s", flush=True)
+        print_memory(server, "a correction of the CT saved")
         server.kill()
     return 0
 
@@ -97,6 +99,31 @@ def opened(page: "Page", number: int) -> float:
     page.wait_for_selector("#stage:not([aria-busy])")
     page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
     return time.monotonic() - start
+
+
+def corrected(page: "Page", number: int) -> float:
+    """Draw a stroke in a case and return the seconds until its correction is saved."""
+    page.click(f".case:has-text('{case_name(number)}')")
+    page.wait_for_selector(f"#case-name:text-is('{case_name(number)}')")
+    page.wait_for_selector("#stage:not([aria-busy])")
+    page.keyboard.press("e")
+    box = page.locator("#plane-axial").bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x - 30, y)
+    page.mouse.down()
+    page.mouse.move(x + 30, y + 20, steps=4)
+    page.mouse.up()
+    start = time.monotonic()
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".message:has-text('correction saved')")
+    return time.monotonic() - start
+
+
+def print_memory(server: Server, when: str) -> None:
+    """Print the peak memory so far."""
+    own, worker = memory_mb(server)
+    print(f"peak memory, {when}: server {own:.0f} MB, its worker {worker:.0f} MB", flush=True)
 
 
 def memory_mb(server: Server) -> tuple[float, float]:

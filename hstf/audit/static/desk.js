@@ -16,6 +16,7 @@ import { byId, selectById } from "./dom.js";
 import { draftOf, forgetDraft, keepDraft } from "./drafts.js";
 import { Editor } from "./editor.js";
 import { Files } from "./files.js";
+import { middleOfSlice } from "./geometry.js";
 import { Gestures } from "./gestures.js";
 import { banner, say } from "./messages.js";
 import { labelParts } from "./nifti.js";
@@ -146,6 +147,29 @@ export class Desk extends EventTarget {
     }
     if (this.wanted === caseId) {
       byId("stage").removeAttribute("aria-busy");
+    }
+  }
+
+  /**
+   * Open a case of a round at a slice.
+   * @param {import("./links.js").CaseLink} link
+   */
+  async openAt({ caseId, round, axis, slice }) {
+    if (!(await this.mayLeave())) {
+      return;
+    }
+    if (round !== this.round && this.session.rounds.includes(round)) {
+      this.close();
+      this.round = round;
+      await this.refresh();
+    }
+    if (!this.queue.cases.some((one) => one.case_id === caseId)) {
+      say("The round has no pseudo-label of this case.");
+      return;
+    }
+    await this.open(caseId);
+    if (axis !== null && slice !== null && this.current?.details.case_id === caseId) {
+      this.viewer.moveTo(middleOfSlice(this.current.label, axis, slice, this.session.background));
     }
   }
 

@@ -134,3 +134,37 @@ export function strides(dims) {
 export function indexOf(dims, voxel) {
   return voxel[0] + dims[0] * (voxel[1] + dims[1] * voxel[2]);
 }
+
+/**
+ * Return the middle of what is labelled in a slice; of the slice, if nothing is.
+ * @param {import("./types.js").Volume} label
+ * @param {number} axis across the slice
+ * @param {number} slice
+ * @param {number} background
+ * @returns {Triple}
+ */
+export function middleOfSlice(label, axis, slice, background) {
+  const middle = /** @type {Triple} */ (label.dims.map((size) => (size - 1) / 2));
+  if (axis > 2) {
+    return middle;
+  }
+  const [first, second] = [0, 1, 2].filter((other) => other !== axis);
+  const steps = strides(label.dims);
+  const start = Math.min(slice, label.dims[axis] - 1);
+  const sums = [0, 0, 0];
+  for (let i = 0; i < label.dims[first]; i++) {
+    for (let j = 0; j < label.dims[second]; j++) {
+      if (label.data[start * steps[axis] + i * steps[first] + j * steps[second]] !== background) {
+        sums[0] += 1;
+        sums[1] += i;
+        sums[2] += j;
+      }
+    }
+  }
+  if (sums[0] > 0) {
+    middle[first] = sums[1] / sums[0];
+    middle[second] = sums[2] / sums[0];
+  }
+  middle[axis] = start;
+  return /** @type {Triple} */ (middle.map(Math.round));
+}

@@ -7,6 +7,7 @@ import { Desk } from "./desk.js";
 import { askName, showKeys } from "./dialogs.js";
 import { byId, el, selectById } from "./dom.js";
 import { listen } from "./keys.js";
+import { caseOf } from "./links.js";
 import { banner, say } from "./messages.js";
 import { PAGES } from "./pages.js";
 import { connect, nextLayout } from "./toolbar.js";
@@ -32,6 +33,8 @@ async function start() {
   connectRounds(desk);
   connectPages(desk);
   await desk.start();
+  await openLinked(desk);
+  window.addEventListener("hashchange", () => openLinked(desk));
 }
 
 /**
@@ -180,6 +183,21 @@ function connectPages(desk) {
   byId("menu").replaceChildren(...links);
   window.addEventListener("hashchange", () => showPage(desk));
   showPage(desk);
+}
+
+/**
+ * Open the case of the address.
+ * @param {Desk} desk
+ */
+async function openLinked(desk) {
+  const link = caseOf(window.location.hash);
+  if (link === null) {
+    return;
+  }
+  // The same link can be followed again.
+  window.history.replaceState(null, "", `#${CASES}`);
+  await desk.openAt(link);
+  selectById("round").value = String(desk.round);
 }
 
 /** @type {import("./pages.js").Page | undefined} */

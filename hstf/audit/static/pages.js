@@ -3,6 +3,7 @@
 import * as agreement from "./pages/agreement.js";
 import * as feedback from "./pages/feedback.js";
 import * as rerun from "./pages/rerun.js";
+import * as suggest from "./pages/suggest.js";
 
 /**
  * @typedef {object} Page
@@ -14,4 +15,4 @@ import * as rerun from "./pages/rerun.js";
  */
 
 /** @type {Page[]} */
-export const PAGES = [rerun, agreement, feedback];
+export const PAGES = [rerun, suggest, agreement, feedback];
