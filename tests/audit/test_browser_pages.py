@@ -1,4 +1,4 @@
-"""The pages of the next run and of predicted Dice, in a real browser."""
+"""The pages of the next run, of what to label next and of predicted Dice, in a real browser."""
 
 import platform
 import shutil
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.browser import Server, chromium, open_desk
-from support.desk_phantom import layout_of, write_desk
+from support.desk_phantom import case_name, layout_of, write_desk, write_suggestions
 
 from hstf.audit.rerun import RUN_LOG
 from hstf.experiment.jobs import Jobs
@@ -48,13 +48,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     training = next(job.name for job in Jobs(sheet).all() if job.stage == "student")
     lines = [f"round 1 seed_0: {step}/200, 2/s, 9 s left loss 0.{90 - step}" for step in (10, 50)]
     write_text(layout.root / log_of(training), "\n".join(lines) + "\n")
+    write_suggestions(layout, cases=3, slices=24)
     return path
 
 
 @pytest.fixture(scope="module")
-def page(folder: Path) -> Iterator["Page"]:
-    server = Server(folder)
-    server.start()
+def server(folder: Path) -> Iterator[Server]:
+    started = Server(folder)
+    started.start()
+    yield started
+    started.kill()
+
+
+@pytest.fixture(scope="module")
+def page(server: Server) -> Iterator["Page"]:
     errors: list[str] = []
     with chromium() as browser:
         opened = browser.new_page(viewport={"width": 1280, "height": 800})
@@ -62,7 +69,6 @@ def page(folder: Path) -> Iterator["Page"]:
         opened.on("pageerror", lambda error: errors.append(str(error)))
         open_desk(opened, server.url, "AB")
         yield opened
-    server.kill()
     assert errors == []
 
 
@@ -90,3 +96,45 @@ def test_rerun_page_shows_jobs_command_and_losses_and_starts_the_run(
     page.wait_for_selector("#rerun-start:enabled")
     (log,) = folder.glob(f"results/*/{RUN_LOG}")
     assert log.read_text().strip() == page.inner_text("#rerun-log").strip() != ""
+
+
+def test_suggest_page_opens_a_slice_and_remembers_what_is_set_aside(
+    page: "Page", server: Server, folder: Path
+) -> None:
+    page.click("#page-suggest")
+    page.wait_for_selector("#suggest-slice-rows")
+    assert page.inner_text("#suggest-text").startswith("Computed on 20")
+    assert page.locator("#suggest-scan-rows tbody tr").count() == 3
+    assert page.locator("#suggest-scan-rows tbody tr .state").all_inner_texts() == ["random"]
+    page.click(f"#suggest-slice-rows a:has-text('{case_name(2)}')")
+    page.wait_for_selector(f"#case-name:text-is('{case_name(2)}')")
+    page.wait_for_selector("#cursor:text-matches(', 12 · intensity')")
+    page.click("#page-suggest")
+    page.click(f"[aria-label='Skip: {case_name(0)}'] >> nth=0")
+    page.wait_for_selector(f"#suggest-aside:has-text('{case_name(0)}')")
+    page.focus(f"[aria-label='Later: {case_name(1)}'] >> nth=0")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(f"#suggest-aside:has-text('{case_name(1)}')")
+    server.kill()
+    server.start()
+    open_desk(page, server.url, "AB")
+    page.click("#page-suggest")
+    page.wait_for_selector("#suggest-scan-rows")
+    assert case_name(2) in page.inner_text("#suggest-scan-rows tbody")
+    assert page.locator("#suggest-scan-rows tbody tr").count() == 1
+    stored = (folder / "results" / "abdomen" / "suggest" / "set_aside.csv").read_text()
+    assert f"{case_name(0)},skip,1" in stored and f"{case_name(1)},later,1" in stored
+    page.click("#suggest-aside button >> nth=0")
+    page.wait_for_function(
+        "() => document.querySelectorAll('#suggest-scan-rows tbody tr').length === 2"
+    )
+
+
+def test_suggest_page_computes_again_and_shows_what_failed(page: "Page") -> None:
+    page.fill("#suggest-scans", "2")
+    page.click("#suggest-start")
+    page.wait_for_selector("#suggest-log")
+    # This experiment has no predictions of a teacher and no networks.
+    assert "hstf suggest:" in page.inner_text("#suggest-log")
+    assert page.input_value("#suggest-scans") == "2"
+    assert page.is_enabled("#suggest-start")

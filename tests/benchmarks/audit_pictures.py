@@ -7,6 +7,8 @@ The pictures show pseudo-labels of synthetic scans. The script needs Chromium, P
 
 import argparse
 import io
+import math
+import platform
 import sys
 import tempfile
 from pathlib import Path
@@ -18,9 +20,13 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from support.browser import Server, chromium, open_desk, wait_until  # noqa: E402
-from support.desk_phantom import write_desk  # noqa: E402
+from support.desk_phantom import layout_of, write_desk, write_suggestions  # noqa: E402
 
 from hstf.audit import vendor  # noqa: E402
+from hstf.config.experiment import Config  # noqa: E402
+from hstf.experiment.jobs import Jobs  # noqa: E402
+from hstf.experiment.last_run import RUN_FILE, LastRun, RunJob, log_of  # noqa: E402
+from hstf.runtime.files import write_text  # noqa: E402
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -56,11 +62,14 @@ def main() -> int:
     if not vendor.is_installed():
         vendor.install()
     with tempfile.TemporaryDirectory() as name, chromium() as browser:
-        write_desk(Path(name), cases=6, size=(88, 80, 52), rounds=2)
+        config = write_desk(Path(name), cases=6, size=(88, 80, 52), rounds=2)
+        write_suggestions(layout_of(Path(name), config), cases=6, slices=52)
+        note_run(Path(name), config)
         server = Server(Path(name))
         server.start()
         draw_cases(browser, server, pictures)
         draw_agreement(browser, server, pictures)
+        draw_pages(browser, server, pictures)
         server.kill()
     return 0
 
@@ -105,6 +114,54 @@ def draw_cases(browser: "Browser", server: Server, pictures: Pictures) -> None:
     page.wait_for_selector("#page h1")
     pictures.take(page, "audit_feedback")
     page.close()
+
+
+def note_run(folder: Path, config: Config) -> None:
+    """Write that a run was interrupted in the training of the last student."""
+    layout = layout_of(folder, config)
+    jobs = Jobs(config.model_copy(update={"cases": str(folder / config.cases)})).all()
+    LastRun(
+        experiment=config.experiment,
+        machine=platform.node(),
+        process=2**22 - 1,
+        folder=str(folder),
+        started="2026-01-31 12:00:00",
+        is_cluster=False,
+        arguments=("--cores", "8", "--configfile", "config/abdomen.yaml"),
+        jobs=tuple(RunJob(name=job.name, seconds=90) for job in jobs),
+    ).save(layout.root / RUN_FILE)
+    training = [job.name for job in jobs if job.stage == "student"][-1]
+    lines = []
+    for step in range(10, 1210, 10):
+        loss = 0.2 + 0.7 * math.exp(-step / 300) + 0.02 * math.sin(step)
+        lines.append(f"round 2 seed_0: {step}/2000, 12/s, 67 s left loss {loss:.3f}")
+    write_text(layout.root / log_of(training), "\n".join(lines) + "\n")
+
+
+def draw_pages(browser: "Browser", server: Server, pictures: Pictures) -> None:
+    """Draw the pages of the next run and of what to label next."""
+    page = reviewed(browser, server, "A. Reviewer")
+    page.click("#page-rerun")
+    page.wait_for_selector("#rerun-jobs li")
+    page.wait_for_selector("#live svg")
+    hide_folder(page, server)
+    pictures.take(page, "audit_rerun")
+    page.click("#page-suggest")
+    page.wait_for_selector("#suggest-slice-rows")
+    page.click("[aria-label='Later: case_003'] >> nth=0")
+    page.wait_for_selector("#suggest-aside")
+    pictures.take(page, "audit_suggest")
+    page.close()
+
+
+def hide_folder(page: "Page", server: Server) -> None:
+    """Show a short path in place of the temporary folder."""
+    page.evaluate(
+        "folder => document.querySelectorAll('#page p')"
+        ".forEach(p => { if (p.textContent.includes(folder))"
+        " p.textContent = p.textContent.replace(folder, '/data/abdomen'); })",
+        str(server.folder),
+    )
 
 
 def draw_outline(page: "Page") -> None:

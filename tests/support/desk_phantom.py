@@ -13,7 +13,7 @@ from hstf.datasets.phantom.dataset import case_seed, save
 from hstf.datasets.phantom.options import PHANTOM_LABELS, PhantomOptions
 from hstf.datasets.phantom.scan import Phantom, generate_case
 from hstf.experiment.layout import Layout
-from hstf.experiment.tables import LESIONS, REFINE, TEACHER
+from hstf.experiment.tables import LESIONS, REFINE, SUGGEST, TEACHER
 from hstf.imaging.components import connected_components
 from hstf.runtime.files import sha256_file, write_csv
 
@@ -193,6 +193,29 @@ def _write_lesions(
         row |= {"agreement": 0.8, "x_mm": centre[0], "y_mm": centre[1], "z_mm": centre[2]}
         rows.append(row)
     LESIONS.write(layout.pseudo_labels(number) / f"{case_id}.lesions.csv", rows)
+
+
+def write_suggestions(layout: Layout, cases: int, slices: int) -> None:
+    """Write what ``hstf suggest`` writes: the cases, then a slice of each.
+
+    The last of each list is drawn at random.
+    """
+    rows = []
+    for kind, position in (("scan", None), ("slice", slices // 2)):
+        for number in range(cases):
+            is_random = number == cases - 1
+            structure = ("liver", "spleen", "lesion")[number % 3]
+            doubt = 12.0 / (number + 1) / (1 if position is None else 8)
+            reason = f"the ensemble is doubtful about {doubt:.2g} ml of {structure}"
+            if is_random:
+                reason = f"drawn at random from slices and scans with {structure}"
+            row = {"rank": number + 1, "kind": kind, "case_id": case_name(number)}
+            row |= {"slice": position, "axis": None if position is None else 2}
+            row |= {"how": "random" if is_random else "doubt", "structure": structure}
+            row |= {"doubt_ml": doubt, "volume_ml": 60.0, "like": "", "distance": 1.1}
+            row |= {"predicted_dice": 0.5 + number / 12, "reason": reason}
+            rows.append(row)
+    SUGGEST.write(layout.root / "suggest" / "suggest.csv", rows)
 
 
 def _write_volumes(layout: Layout, scans: Sequence[Phantom]) -> None:
