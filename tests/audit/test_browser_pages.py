@@ -133,7 +133,7 @@ def test_suggest_page_opens_a_slice_and_remembers_what_is_set_aside(
 def test_suggest_page_computes_again_and_shows_what_failed(page: "Page") -> None:
     page.fill("#suggest-scans", "2")
     page.click("#suggest-start")
-    page.wait_for_selector("#suggest-log")
+    page.wait_for_selector("#suggest-live [role=alert]")
     # This experiment has no predictions of a teacher and no networks.
     assert "hstf suggest:" in page.inner_text("#suggest-log")
     assert page.input_value("#suggest-scans") == "2"
