@@ -1,4 +1,4 @@
-"""The unlabelled cases that ``hstf suggest`` leaves out, because a person has said so."""
+"""The unlabelled cases that ``hstf suggest`` leaves out, because a person has set them aside."""
 
 from collections.abc import Sequence
 from pathlib import Path
