@@ -176,8 +176,8 @@ def _agreement(first: np.ndarray, second: np.ndarray) -> float:
     for slab in slabs(first.shape):
         in_first = _is_class(first[slab])
         in_second = _is_class(second[slab])
-        voxels += np.count_nonzero(in_first) + np.count_nonzero(in_second)
-        hits += np.count_nonzero((first[slab] == second[slab]) & in_first)
+        voxels += int(np.count_nonzero(in_first)) + int(np.count_nonzero(in_second))
+        hits += int(np.count_nonzero((first[slab] == second[slab]) & in_first))
     return 2 * hits / voxels if voxels else 1.0
 
 
