@@ -238,6 +238,12 @@ def test_measure_times_each_training_and_a_window(
     (workplace / "c.yaml").write_text(json.dumps(values))
     command = ["estimate", "--config", "c.yaml", "--cores", "1"]
     monkeypatch.setattr("hstf.stages.plan.measuring.BUDGET_SECONDS", 0.1)
+    monkeypatch.setattr("hstf.stages.plan.measuring.MINIMUM_CORES", 2.0)
+    assert main([*command, "--measure"]) == 0
+    captured = capsys.readouterr()
+    assert "other programs use this machine: a training got" in captured.err
+    assert "nothing was measured here yet" in captured.out
+    monkeypatch.setattr("hstf.stages.plan.measuring.MINIMUM_CORES", 0.0)
     assert main([*command, "--measure"]) == 0
     text = capsys.readouterr().out
     assert "what was measured here: a warm-up step takes" in text

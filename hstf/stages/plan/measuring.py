@@ -26,6 +26,8 @@ PLAN_FILE = "plan.json"
 BUDGET_SECONDS = 6.0
 """A training is timed for so long, if it has done enough steps."""
 MAXIMUM_SIDE_BY_SIDE = 8
+MINIMUM_CORES = 0.8
+"""A training on a CPU that keeps less than that busy has waited for other programs."""
 MAXIMUM_SECONDS = 240.0
 """A measurement that takes longer is stopped."""
 RULES = {"warmup": ("warmup_member", 0), "student": ("student_member", 1)}
@@ -38,7 +40,7 @@ def measure(costs: Costs) -> Measured:
         costs: of all jobs of the experiment on this machine.
 
     Raises:
-        HstfError: if a process fails or takes too long.
+        HstfError: if a process fails or takes too long, or if other programs use the cores.
     """
     has_student = RULES["student"] in costs.counts
     with TemporaryDirectory(prefix="hstf-measure-") as name:
@@ -75,6 +77,12 @@ def _timed(costs: Costs, stage: str, folder: Path) -> tuple[Timing, Timing]:
         commands.append([sys.executable, "-m", PROGRAM, *words])
     _run(commands, environment(threads))
     found = [read_json(output) for output in outputs]
+    cores = min(float(seconds["cores"]) for seconds in found)
+    if not machine.has_gpu and cores < MINIMUM_CORES:
+        raise HstfError(
+            f"other programs use this machine: a training got {cores:.0%} of a core. Measure again"
+            " when it is idle: hstf estimate --measure"
+        )
     step, window = (mean(float(seconds[name]) for seconds in found) for name in ("step", "window"))
     return (
         Timing(seconds=step, threads=threads, side_by_side=side_by_side),

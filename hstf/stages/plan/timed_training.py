@@ -231,7 +231,7 @@ class Training:
             train(state, self.source, objective, section, self.folder / "state", "", "steps")
         return state
 
-    def seconds_per_step(self, budget: float) -> float:
+    def timed_steps(self, budget: float) -> Clock:
         """Time steps in the middle of the training, at least one cycle of the objective.
 
         Args:
@@ -242,7 +242,7 @@ class Training:
         skipped = GPU_SKIPPED_STEPS if self.device.type == "cuda" else 1
         clock = Clock(objective_of(self.config, self.stage), skipped, cycle, budget)
         self.run(2 * HALF, clock, first=HALF // every * every)
-        return clock.seconds
+        return clock
 
     def seconds_per_window(self) -> float:
         """Time a sliding window over a scan that has at least a window and at most two an axis."""
@@ -260,7 +260,7 @@ class Training:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Time one job and write ``seconds`` of a step and of a window as JSON."""
+    """Time one job; write the seconds of a step and a window, and its busy cores, as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--stage", choices=["warmup", "student"], required=True)
@@ -273,8 +273,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         config = config.for_round(1)
     with TemporaryDirectory() as folder:
         training = Training.of(config, plan, args.stage, Path(folder))
+        clock = training.timed_steps(args.seconds)
         found = {
-            "step": training.seconds_per_step(args.seconds),
+            "step": clock.seconds,
+            "cores": clock.cores,
             "window": training.seconds_per_window(),
         }
     write_json(args.output, found)
