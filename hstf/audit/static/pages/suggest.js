@@ -72,7 +72,7 @@ async function draw(root, found) {
   const live = el("div", { id: "suggest-live", "aria-live": "polite" });
   const list = (/** @type {Row["kind"]} */ kind) => found.rows.filter((row) => row.kind === kind);
   root.replaceChildren(
-    el("h1", {}, title),
+    el("h1", { tabindex: -1 }, title),
     el("p", { id: "suggest-text" }, summary(found)),
     ...found.problems.map((text) => el("p", { class: "lines", role: "alert" }, text)),
     form(root, found),
@@ -218,7 +218,7 @@ function table(root, found, caption, rows, states) {
     ),
   );
   const id = `suggest-${rows[0].kind}-rows`;
-  return [el("table", { id }, el("caption", {}, caption), el("thead", {}, head), el("tbody", {}, ...lines))];
+  return [el("table", { id, class: "suggestions" }, el("caption", {}, caption), el("thead", {}, head), el("tbody", {}, ...lines))];
 }
 
 /**
@@ -264,6 +264,9 @@ function button(root, caseId, action, text) {
       click: () => attempt(async () => {
         const found = await post("/api/suggest/aside", { case_id: caseId, action });
         await draw(root, found);
+        say(`${caseId}: ${DONE[action]}.`);
+        // The button with the focus is gone.
+        root.querySelector("h1")?.focus();
       }),
     },
     text,
@@ -275,6 +278,8 @@ const HINTS = {
   later: "Do not suggest this case until a later round has pseudo-labels",
   again: "Take this case off the list",
 };
+
+const DONE = { skip: "is not suggested again", later: "is kept for a later round", again: "can be suggested" };
 
 /**
  * @param {HTMLElement} root
