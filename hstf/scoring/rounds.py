@@ -12,12 +12,13 @@ import numpy as np
 from hstf.experiment.cases import Split, names_of
 from hstf.experiment.comparison import control_layout, control_problem, control_results
 from hstf.experiment.context import StageContext
-from hstf.experiment.tables import EVALUATION_CASES, LABELS, ROUNDS
+from hstf.experiment.tables import EVALUATION_CASES, LABELS, LESIONS, ROUNDS
 from hstf.runtime.errors import join_problems, shortened
 from hstf.runtime.shards import Row, check_case_ids, read_shard
 from hstf.scoring.absent_classes import may_be_absent
 from hstf.scoring.averages import class_balanced, mean_or_nan
 from hstf.scoring.documents import EvaluationSummary
+from hstf.scoring.dropped_lesions import dropped_lesions
 from hstf.scoring.monitoring import RoundMonitor
 from hstf.scoring.significance import Comparison, compare, direction, mean_interval
 
@@ -116,13 +117,29 @@ def _pseudo_label_warnings(
     context: StageContext,
     row: Mapping[str, Any],
 ) -> list[str]:
-    """Warn of a round that has learned from no pseudo-label although there were some."""
-    if not context.schedule.has_pseudo_labels(row["round"]) or row["pseudo_labelled"]:
+    """Warn of a round that has learned from no pseudo-label, or from none with lesions."""
+    number = row["round"]
+    if not context.schedule.has_pseudo_labels(number):
         return []
+    if row["pseudo_labelled"]:
+        return lesion_warnings(context, number)
     return [
-        f"Round {row['round']} learned from no unlabelled case: all {row['rejected']} are rejected"
-        f" (column 'reason' of {context.layout.labels_table(row['round'])})."
+        f"Round {number} learned from no unlabelled case: all {row['rejected']} are rejected"
+        f" (column 'reason' of {context.layout.labels_table(number)})."
     ]
+
+
+def lesion_warnings(context: StageContext, number: int) -> list[str]:
+    """Warn of a class of lesions that no pseudo-label of a round has.
+
+    Raises:
+        HstfError: if ``lesions.csv`` of the round cannot be read.
+    """
+    path = context.layout.lesions(number)
+    if not context.config.lesions or not path.is_file():
+        return []
+    sentences = dropped_lesions(LESIONS.records(path), context.config.lesions)
+    return [f"Round {number}: {sentence}." for sentence in sentences]
 
 
 def _gain(comparison: Comparison) -> dict[str, Any]:

@@ -43,6 +43,7 @@ from hstf.method.plr.weights import cap_weight, mean_weight
 from hstf.method.tta_summary import TtaSummary
 from hstf.runtime.shards import CaseWork, digest_of, read_shard, refuse_changed_files, run_shard
 from hstf.runtime.stamps import sha256_once
+from hstf.scoring.dropped_lesions import dropped_lesions
 from hstf.scoring.metrics import structure_dice
 
 STEPS = (
@@ -133,6 +134,8 @@ def merge_refined(context: StageContext) -> None:
         for row in rows:
             lesions += LESIONS.records(folder / f"{row['case_id']}.lesions.csv")
         LESIONS.write(layout.lesions(number), lesions)
+        for sentence in dropped_lesions(lesions, context.config.lesions):
+            print(f"refine {number}: warning: {sentence}.", flush=True)
     accepted = sum(row["accepted"] for row in rows)
     rejected = len(rows) - accepted
     print(f"refine {number}: {accepted} pseudo-labels accepted, {rejected} rejected", flush=True)

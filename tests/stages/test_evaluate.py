@@ -36,6 +36,7 @@ from hstf.experiment.tables import (
     EVALUATION_CASES,
     EVALUATION_LESIONS,
     EVALUATION_MEMBERS,
+    LESIONS,
     PSEUDO_LABEL_SCORES,
     ROUNDS,
     SCALES,
@@ -572,3 +573,19 @@ def test_validation_cases_are_scored_apart_from_test_cases(
 def test_summary_of_validation_needs_validation_cases(config: Config) -> None:
     with pytest.raises(HstfError, match="no validation cases"):
         summarise_validation(StageContext.of(config, "evaluate", 0))
+
+
+def test_print_rounds_warns_of_lesions_that_no_pseudo_label_has(
+    config: Config, predictors: dict[int, FakePredictor], capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = next(iter(config.structures))
+    config = config.model_copy(update={"lesions": (name,)})
+    write_pseudo_labels(config)
+    columns = [column.name for column in LESIONS.columns]
+    lesion = dict.fromkeys(columns, 0) | {"case_id": "a", "class": name, "kept": False}
+    LESIONS.write(Layout.of(config).lesions(1), [lesion] * 7)
+    evaluate_all(config, 0)
+    evaluate_all(config, 1)
+    print_rounds(report_context(config))
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"Round 1: all 7 components of {name} are dropped" in printed

@@ -5,8 +5,9 @@ from math import cbrt, pi
 from typing import Any
 
 from hstf.scoring.lesion_detection import FROC_RATES, LesionSummary
+from hstf.scoring.rounds import lesion_warnings
 from hstf.stages.report.figures import Figures, by_round, froc
-from hstf.stages.report.page import Block, Section, Table, number_text, round_name
+from hstf.stages.report.page import Block, Note, Section, Table, number_text, round_name
 from hstf.stages.report.results import Results
 from hstf.stages.report.tables import Column, make_table
 
@@ -43,9 +44,18 @@ def lesions_section(results: Results, figures: Figures) -> Section:
     found = _found_lesions(results)
     if not found:
         return Section("lesions", title, "", [], "No round has scores of lesions yet.")
-    blocks: list[Block] = [_counts_table(found, results.kind), *_figures(found, figures)]
+    blocks: list[Block] = [*_dropped(results), _counts_table(found, results.kind)]
+    blocks += _figures(found, figures)
     blocks.append(_sizes_table(found, results.kind))
     return Section("lesions", title, _definition(results), blocks)
+
+
+def _dropped(results: Results) -> list[Note]:
+    """Warn of lesions that no pseudo-label has."""
+    lines = []
+    for number in results.rounds:
+        lines += lesion_warnings(results.context, number)
+    return [Note(lines, "warn", title="Lesions that students cannot learn")] if lines else []
 
 
 def _found_lesions(results: Results) -> dict[str, Found]:
