@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hstf.config.experiment import Config
-from hstf.config.load import load_config
+from hstf.config.load import config_of_results
 from hstf.experiment.cases import Case, Split, read_cases
 from hstf.experiment.layout import Layout
 from hstf.experiment.schedule import Schedule
@@ -142,12 +142,7 @@ def open_experiment(results: Path) -> Config:
     Raises:
         HstfError: if the folder has no results, or if the results were moved.
     """
-    path = results / "config.yaml"
-    if not path.is_file():
-        raise HstfError(
-            f"{results}: has no config.yaml. Give the folder of an experiment, results/<name>."
-        )
-    config = load_config(path.resolve())
+    config = config_of_results(results)
     root = Layout.of(config).root
     for folder in (Path.cwd(), *results.resolve().parents):
         if (folder / root).is_dir() and (folder / root).samefile(results):

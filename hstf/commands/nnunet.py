@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from hstf.config.experiment import IGNORE, Config
-from hstf.config.load import load_config
+from hstf.config.load import config_of_results
 from hstf.experiment.cases import Case, Split, names_of, read_cases
 from hstf.experiment.folds import held_out_cases
 from hstf.experiment.layout import Layout
@@ -133,12 +133,7 @@ class Source:
         Raises:
             HstfError: if there are no results, or if the round has no labels.
         """
-        path = results / "config.yaml"
-        if not path.is_file():
-            raise HstfError(
-                f"{results}: has no config.yaml. Give the folder of an experiment, results/<name>."
-            )
-        config = load_config(path)
+        config = config_of_results(results)
         layout = Layout.of(config)
         last = Schedule.of(config).last
         rounds = [0, *(r for r in range(1, last + 1) if layout.labels_table(r).is_file())]

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from hstf.config.experiment import Config
-from hstf.config.load import load_config
+from hstf.config.load import config_of_results
 from hstf.experiment.cases import Case, Split, read_cases
 from hstf.experiment.layout import Layout
 from hstf.experiment.overrides import overrides_in_force
@@ -139,12 +139,7 @@ class Experiment:
         Raises:
             HstfError: if there are none, or if the round has no pseudo-labels.
         """
-        path = results / "config.yaml"
-        if not path.is_file():
-            raise HstfError(
-                f"{results}: has no config.yaml. Give the folder of an experiment, results/<name>."
-            )
-        config = load_config(path)
+        config = config_of_results(results)
         layout = Layout.of(config)
         last = Schedule.of(config).last
         rounds = [r for r in range(1, last + 1) if layout.refine(r).is_file()]

@@ -34,6 +34,23 @@ def load_config(*paths: Path) -> Config:
     return resolve_config(merged, source=", ".join(map(str, paths)))
 
 
+def config_of_results(results: Path) -> Config:
+    """Load the configuration with which an experiment was run.
+
+    Args:
+        results: folder of the experiment.
+
+    Raises:
+        HstfError: if the folder has no ``config.yaml``, or as :func:`load_config`.
+    """
+    path = results / "config.yaml"
+    if not path.is_file():
+        raise HstfError(
+            f"{results}: has no config.yaml. Give the folder of an experiment, results/<name>."
+        )
+    return load_config(path)
+
+
 def resolve_config(raw: Mapping[str, Any], source: str = "configuration") -> Config:
     """Check the keys and values of ``raw`` and fill in the defaults.
 
