@@ -14,7 +14,7 @@ from hstf.config.renamed import RENAMED_VALUES
 from hstf.config.validation import problems
 from hstf.config.yaml_files import read_yaml
 from hstf.runtime.encoding import refuse_unreadable_names
-from hstf.runtime.errors import join_problems
+from hstf.runtime.errors import HstfError, join_problems
 
 HEADER = (
     "# The whole configuration, defaults included. Written by the workflow: edit config/ instead.\n"
