@@ -23,6 +23,7 @@ from hstf.experiment.tables import TABLES
 from hstf.imaging.geometry import Geometry
 from hstf.method.exported_model import ExportedModel
 from hstf.method.plr.calibration import Calibration
+from hstf.method.plr.lesion_bounds import LesionBounds
 from hstf.method.tta_summary import Agreement
 from hstf.runtime.documents import Document
 from hstf.scoring.documents import CaseScores, EvaluationSummary
@@ -43,6 +44,7 @@ DOCUMENTS: tuple[type[Document], ...] = (
     Fingerprint,
     Geometry,
     LastRun,
+    LesionBounds,
     Manifest,
     Plan,
     Provenance,

@@ -84,6 +84,11 @@ COMMANDS = {
         "predict the unlabelled cases with the previous round's ensemble",
         options.add_round_and_shard,
     ),
+    "lesions": Command(
+        "hstf.stages.lesions",
+        "find out from which probability lesions are kept in a round",
+        options.add_round,
+    ),
     "refine": Command(
         "hstf.stages.refine",
         "turn predictions into pseudo-labels, voxel weights and verdicts",

@@ -31,6 +31,7 @@ TEXTS = {
     "out_of_fold": "Predict the labelled cases out of fold",
     "calibrate": "Calibrate",
     "teacher": "Predict the unlabelled cases",
+    "lesions": "Rank the lesions",
     "refine": "Refine the pseudo-labels",
     "labels": "Make the labels of the student",
     "student": "Train the student",

@@ -39,7 +39,7 @@ STAGES: dict[str, Dependencies] = {
         ("teacher", "labels", "regions", "lesions", "warmup.folds", "seed", "preprocess.chunk"),
     ),
     "calibrate": Dependencies(
-        9,
+        10,
         # The parts of the refinement that change a label; weights and verdicts come afterwards.
         (
             "calibrate",
@@ -48,6 +48,7 @@ STAGES: dict[str, Dependencies] = {
             "refine.judge_lesions",
             "refine.fill_holes",
             "refine.lesion_probability",
+            "refine.minimum_lesion_fraction",
             "labels",
             "regions",
             "lesions",
@@ -73,7 +74,20 @@ STAGES: dict[str, Dependencies] = {
         ("teacher", "labels", "regions", "seed", "preprocess.chunk"),
         free_keys=("monitor.on_collapse",),
     ),
-    "refine": Dependencies(8, ("refine", "labels", "regions", "lesions", "preprocess.chunk")),
+    "lesions": Dependencies(
+        1,
+        (
+            "refine.calibrate",
+            "refine.keep_components",
+            "refine.judge_lesions",
+            "refine.fill_holes",
+            "refine.lesion_probability",
+            "refine.minimum_lesion_fraction",
+            "labels",
+            "regions",
+        ),
+    ),
+    "refine": Dependencies(9, ("refine", "labels", "regions", "lesions", "preprocess.chunk")),
     "labels": Dependencies(
         5,
         ("labels", "student.soft_targets", "preprocess.chunk", "check.affine_tolerance_mm"),

@@ -135,6 +135,8 @@ def _rows_of_tables(jobs: Jobs, job: Job) -> dict[str, Any]:
             return _patients_of_student(jobs, job.round or 0)
         case "preprocess_shard" | "refine_shard":
             return {"cases": _names(jobs, job)}
+        case "lesions_round":
+            return {"cases": [case.case_id for case in jobs.sheet.of(Split.UNLABELLED)]}
         case "monitor_round":
             return {"monitored": [case.case_id for case in jobs.monitored_cases]}
         case "teacher_shard":

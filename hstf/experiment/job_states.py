@@ -41,6 +41,7 @@ STAGES = (
     "calibrate",
     "monitor",
     "teacher",
+    "lesions",
     "refine",
     "labels",
     "student",

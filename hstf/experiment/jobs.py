@@ -138,6 +138,8 @@ class Jobs:
                 return [layout.monitor(number)]
             case "teacher_shard":
                 return [layout.teacher_table(number, job.part)]
+            case "lesions_round":
+                return [layout.lesion_bounds(number)]
             case "refine_shard":
                 return [layout.pseudo_labels_table(number, job.part)]
             case "refine_table":
@@ -226,6 +228,8 @@ class Jobs:
             case "teacher_shard":
                 shard = Job("preprocess_shard", part=job.part)
                 return [Job("plan"), *self.model(number - 1), shard]
+            case "lesions_round":
+                return self._before_lesions(number)
             case "refine_shard":
                 return self._before_refine(number, job.part)
             case "refine_table":
@@ -282,10 +286,21 @@ class Jobs:
             Job("preprocess_shard", part=shard),
             Job("teacher_shard", number, shard),
         ]
+        if self.ranks_lesions(number):
+            jobs.append(Job("lesions_round", number))
         compares = self.config.for_round(number).refine.previous_round
         if compares and self.schedule.has_pseudo_labels(number - 1):
             jobs.append(Job("labels_shard", number - 1, shard))
         return jobs
+
+    def _before_lesions(self, number: int) -> list[Job]:
+        preprocessed = self._preprocessed(Split.UNLABELLED)
+        teachers = self._of_shards("teacher_shard", number, Split.UNLABELLED)
+        return [Job("calibrate"), *preprocessed, *teachers]
+
+    def ranks_lesions(self, number: int) -> bool:
+        """Return whether the lesions of a round are judged one by one."""
+        return bool(self.config.lesions) and self.config.for_round(number).refine.judge_lesions
 
     def _before_student(self, number: int) -> list[Job]:
         jobs = [Job("plan"), *self._preprocessed(Split.LABELLED)]
@@ -407,7 +422,7 @@ def job_of_command(
         return Job("evaluate_scales", number)
     if validation:
         return Job("evaluate_validation", number)
-    if stage in ("monitor", "track"):
+    if stage in ("monitor", "lesions", "track"):
         return Job(f"{stage}_round", number)
     if part:
         return Job(f"{stage}_shard", number, part)

@@ -138,6 +138,10 @@ class Layout:
         """Return the table of all components of the lesion classes in a round."""
         return self.round(number) / "lesions.csv"
 
+    def lesion_bounds(self, number: int) -> Path:
+        """Return the probabilities from which lesions are kept in a round."""
+        return self.round(number) / "lesion_bounds.json"
+
     def labels(self, number: int) -> Path:
         """Return the folder of what a student learns from, without labelled cases."""
         return self.round(number) / "labels"

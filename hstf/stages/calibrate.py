@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from hstf.config.experiment import Config
+from hstf.config.refine import RefineConfig
 from hstf.experiment.cases import Case, names_of
 from hstf.experiment.context import StageContext
 from hstf.imaging.label_values import IGNORED
@@ -28,9 +29,11 @@ from hstf.imaging.regions import (
 )
 from hstf.method.plr.anatomy_rules import AnatomyRule, AnatomyRules
 from hstf.method.plr.calibration import Calibration, LearnedAnatomy, applicable_rules
+from hstf.method.plr.lesion_bounds import LesionBound, lesion_bound
 from hstf.method.plr.lesions import (
     Component,
     LesionModel,
+    count_lesions,
     find_components,
     fit_lesions,
     possible_bound,
@@ -89,7 +92,7 @@ def calibrate(context: StageContext) -> Calibration:
     lesions = {}
     for name, classes in structures.items():
         if name in config.lesions:
-            lesions[name] = learn_lesions(cases.read(name), classes, temperature)
+            lesions[name] = learn_lesions(cases.read(name), classes, temperature, config.refine)
     known = applicable_rules(structures, rules, lesions)
     scores = []
     for case in cases.read("cases"):
@@ -114,20 +117,34 @@ def learn_voxels(cases: OutOfFoldCases, config: Config) -> VoxelSample:
     )
 
 
+@dataclass(frozen=True)
+class LearnedLesions:
+    """What the out-of-fold predictions show about the lesions of one structure."""
+
+    model: LesionModel
+    bound: LesionBound
+    """From which probability the components of these predictions are kept."""
+
+
 def learn_lesions(
-    cases: Iterable[LabelledCase], members: ClassIndices, temperature: float
-) -> LesionModel:
+    cases: Iterable[LabelledCase],
+    members: ClassIndices,
+    temperature: float,
+    config: RefineConfig,
+) -> LearnedLesions:
     """Learn which predicted components are lesions, and where a lesion is possible.
 
     Args:
         cases: out-of-fold predictions with their labels.
         members: class indices of the lesions.
         temperature: temperature of the probabilities.
+        config: section ``refine`` of the configuration.
     """
     components: list[Component] = []
     are_real: list[bool] = []
     # Counts of voxels by their calibrated probability of being a lesion.
     voxels = np.zeros(256, np.int64)
+    lesions: list[int] = []
     lesion_voxels = np.zeros(256, np.int64)
     for case in cases:
         calibrated = apply_temperature(case.output.probabilities, temperature)
@@ -139,6 +156,7 @@ def learn_lesions(
             case.voxel_mm3,
         )
         lesion = structure_mask(case.label, members)
+        lesions.append(count_lesions(lesion))
         known = case.label != IGNORED
         verdicts = real_components(numbers, found, lesion, known)
         for component, is_real in zip(found, verdicts, strict=True):
@@ -148,7 +166,10 @@ def learn_lesions(
                 are_real.append(is_real)
         voxels += np.bincount(probability[known], minlength=256)
         lesion_voxels += np.bincount(probability[lesion], minlength=256)
-    return fit_lesions(components, are_real, possible_bound(voxels, lesion_voxels))
+    possible = possible_bound(voxels, lesion_voxels)
+    model = fit_lesions(components, are_real, possible, float(np.mean(lesions)))
+    likely = [model.probability(component) for component in components]
+    return LearnedLesions(model, lesion_bound(likely, sum(lesions), config))
 
 
 @dataclass(frozen=True)
@@ -169,7 +190,7 @@ def score_case(
     case: LabelledCase,
     temperature: float,
     known: AnatomyRules,
-    lesions: Mapping[str, LesionModel],
+    lesions: Mapping[str, LearnedLesions],
     config: Config,
 ) -> CaseScore:
     """Refine an out-of-fold prediction and compare the result with the label.
@@ -178,11 +199,13 @@ def score_case(
         case: the case.
         temperature: temperature of the probabilities.
         known: the anatomy rules that are applied.
-        lesions: model of each structure that consists of lesions.
+        lesions: what is known of each structure that consists of lesions.
         config: the sections ``refine``, ``labels`` and ``regions``.
     """
     structures = config.structures
-    cleaner = LabelCleaner(config.refine, known, temperature, lesions, case.voxel_mm3)
+    models = {name: learned.model for name, learned in lesions.items()}
+    bounds = {name: learned.bound.probability for name, learned in lesions.items()}
+    cleaner = LabelCleaner(config.refine, known, temperature, models, case.voxel_mm3, bounds)
     clean = cleaner.clean(case.output)
     features: dict[str, QualityFeatures | None] = {}
     for name, values in clean.features.items():
@@ -200,7 +223,7 @@ def assemble(
     sample: VoxelSample,
     temperature: float,
     rules: Mapping[str, AnatomyRule],
-    lesions: Mapping[str, LesionModel],
+    lesions: Mapping[str, LearnedLesions],
     scores: Sequence[CaseScore],
 ) -> Calibration:
     """Fit thresholds and predicted Dice, and return them with all other results.
@@ -211,7 +234,7 @@ def assemble(
         sample: voxels of all cases, not calibrated.
         temperature: temperature of the probabilities.
         rules: anatomy rule of each structure.
-        lesions: model of each structure that consists of lesions.
+        lesions: what is known of each structure that consists of lesions.
         scores: score of each case.
     """
     calibrated = VoxelSample(apply_temperature(sample.probabilities, temperature), sample.label)
@@ -228,7 +251,7 @@ def assemble(
         temperature=temperature,
         thresholds=_thresholds(config, calibrated),
         anatomy_rules=dict(rules),
-        lesions=dict(lesions),
+        lesions={name: learned.model for name, learned in lesions.items()},
         dice_models=quality.models,
         class_sd=quality.class_sd,
         mean_sd=quality.mean_sd,

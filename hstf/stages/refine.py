@@ -8,6 +8,7 @@ Dice first, and the best cases of the round are selected. If the configuration h
 """
 
 import argparse
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +32,7 @@ from hstf.imaging.regions import membership, structure_mask
 from hstf.imaging.spacing import voxel_mm3
 from hstf.imaging.volumes import blank_volume, read_label, write_like
 from hstf.method.plr.calibration import Calibration
+from hstf.method.plr.lesion_bounds import LesionBounds
 from hstf.method.plr.refinement import (
     Refined,
     Verdict,
@@ -90,12 +92,13 @@ def refine(context: StageContext, shard: str) -> int:
         tables["previous labels"] = read_shard(LABELS, previous_table, names)
     calibration = Calibration.load(layout.calibration)
     calibration_digest = sha256_once(layout.calibration)
+    bounds = _bounds(context)
     works = []
     for case in cases:
-        inputs = {"calibration": calibration_digest}
+        inputs = {"calibration": calibration_digest, "lesion bounds": json.dumps(bounds)}
         for name, rows in tables.items():
             inputs[name] = digest_of(rows, case.case_id, name)
-        refinement = CaseRefinement(context, case, calibration)
+        refinement = CaseRefinement(context, case, calibration, bounds)
         works.append(CaseWork(case.case_id, inputs, refinement.outputs, refinement.write))
     path = layout.pseudo_labels_table(number, shard)
     title = f"refine {number} {shard}"
@@ -105,6 +108,13 @@ def refine(context: StageContext, shard: str) -> int:
     ranked_cases = [row["case_id"] for row in ranked]
     prune_overlays(layout.pseudo_labels(number), ranked_cases, context.config.refine.overlays)
     return computed
+
+
+def _bounds(context: StageContext) -> dict[str, float]:
+    """Return the probability from which lesions are kept in this round, by structure."""
+    if not context.config.lesions or not context.config.refine.judge_lesions:
+        return {}
+    return LesionBounds.load(context.layout.lesion_bounds(context.round)).probabilities
 
 
 def _certainty(row: Mapping[str, Any]) -> tuple[bool, float]:
@@ -154,6 +164,8 @@ class CaseRefinement:
     context: StageContext
     case: Case
     calibration: Calibration
+    bounds: Mapping[str, float]
+    """Probability from which components of lesions are kept, by structure."""
 
     @property
     def config(self) -> Config:
@@ -182,7 +194,14 @@ class CaseRefinement:
         output = TtaSummary.load(teacher_folder / self.case.case_id)
         structures = self.config.structures
         voxel_mm3 = prod(geometry.spacing)
-        refined = refine_case(output, self.calibration, structures, voxel_mm3, self.config.refine)
+        refined = refine_case(
+            output,
+            self.calibration,
+            structures,
+            voxel_mm3,
+            self.config.refine,
+            self.bounds,
+        )
         present = {}
         for name, region_classes in structures.items():
             present[name] = bool(structure_mask(refined.label, region_classes).any())

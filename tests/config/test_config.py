@@ -265,6 +265,7 @@ def test_regions_are_replaced_as_a_whole_and_are_parameters(
         "calibrate",
         "monitor",
         "teacher",
+        "lesions",
         "refine",
         "student",
         "evaluate",

@@ -48,6 +48,7 @@ COMMANDS = (
     ("calibrate",),
     ("monitor", "--round", "0"),
     ("teacher", *ROUND, *SHARD),
+    ("lesions", *ROUND),
     ("refine", *ROUND, *SHARD),
     ("refine", *ROUND),
     ("labels", *ROUND, *SHARD),

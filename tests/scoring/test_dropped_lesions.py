@@ -17,10 +17,10 @@ def test_dropped_lesions_names_a_class_without_any_lesion() -> None:
 
 
 @pytest.mark.parametrize("kept", [[], [False] * (MINIMUM_COMPONENTS - 1), [False] * 20 + [True]])
-def test_dropped_lesions_says_nothing_if_few_or_not_all_are_dropped(kept: list[bool]) -> None:
+def test_dropped_lesions_reports_nothing_if_few_or_not_all_are_dropped(kept: list[bool]) -> None:
     assert dropped_lesions(rows("tumour", kept), ["tumour"]) == []
 
 
-def test_dropped_lesions_judges_each_class_alone() -> None:
+def test_dropped_lesions_judges_each_class_by_itself() -> None:
     table = rows("cyst", [True] * 9) + rows("tumour", [False] * 9)
     assert [text.split()[4] for text in dropped_lesions(table, ["cyst", "tumour"])] == ["tumour"]

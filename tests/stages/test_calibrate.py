@@ -286,8 +286,9 @@ def test_reliability_diagram_has_only_bins_with_voxels() -> None:
 def test_learn_lesions_learns_from_each_component() -> None:
     """Of two components, the cube is a lesion and the stray voxel is not."""
     case = ball_case("a", 0)
-    model = learn_lesions([case], (1,), 1.0)
+    model = learn_lesions([case], (1,), 1.0, RefineConfig()).model
     assert (model.components, model.real) == (2, 1)  # the cube and the stray voxel
+    assert model.lesions_per_case == 1
     sizes = [Component(1, ml, 0.8, 1.0, (0.0, 0.0, 0.0)) for ml in (0.001, 0.216)]
     stray = model.probability(sizes[0])
     cube = model.probability(sizes[1])
@@ -298,9 +299,22 @@ def test_learn_lesions_learns_from_each_component() -> None:
 def test_learn_lesions_learns_false_components_from_cases_without_lesions() -> None:
     case = ball_case("a", 0)
     empty = replace(case, label=np.zeros_like(case.label))
-    model = learn_lesions([empty, empty], (1,), 1.0)
+    model = learn_lesions([empty, empty], (1,), 1.0, RefineConfig()).model
     assert (model.components, model.real) == (4, 0)
     assert model.probability(Component(1, 0.216, 0.9, 1.0, (0.0, 0.0, 0.0))) < 0.5
+
+
+def test_learn_lesions_keeps_the_most_probable_half_of_the_expected_lesions() -> None:
+    """Hardly any component is a lesion, so that all seem unlikely."""
+    case = ball_case("a", 0)
+    empty = replace(case, label=np.zeros_like(case.label))
+    learned = learn_lesions([case, case, *[empty] * 11], (1,), 1.0, RefineConfig())
+    assert learned.model.lesions_per_case == pytest.approx(2 / 13)
+    assert learned.bound.is_lowered and learned.bound.probability < 0.5
+    assert learned.bound.kept >= 1
+    config = RefineConfig(minimum_lesion_fraction=0)
+    unchanged = learn_lesions([case, case, *[empty] * 11], (1,), 1.0, config)
+    assert unchanged.bound.probability == 0.5 and unchanged.bound.kept == 0
 
 
 def scribbled(case: LabelledCase, *curves: tuple[int, tuple[slice | int, ...]]) -> LabelledCase:
@@ -356,9 +370,11 @@ def test_assemble_accepts_sparse_labels(tmp_path: Path) -> None:
 
 def test_learn_lesions_ignores_components_without_labelled_voxels() -> None:
     case = ball_case("a", 0)  # a cube, and a stray voxel in a corner
-    assert learn_lesions([scribbled(case, ORGAN)], (1,), 1.0).components == 1
-    everywhere = learn_lesions([case], (1,), 1.0)
-    known = learn_lesions([scribbled(case, ORGAN, (0, (15, 15, 15)))], (1,), 1.0)
+    assert learn_lesions([scribbled(case, ORGAN)], (1,), 1.0, RefineConfig()).model.components == 1
+    everywhere = learn_lesions([case], (1,), 1.0, RefineConfig()).model
+    known = learn_lesions(
+        [scribbled(case, ORGAN, (0, (15, 15, 15)))], (1,), 1.0, RefineConfig()
+    ).model
     assert (known.components, known.real) == (everywhere.components, everywhere.real) == (2, 1)
 
 

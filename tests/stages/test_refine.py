@@ -19,7 +19,7 @@ from support.pseudo_label_files import (
     make_experiment,
     tta_summary,
 )
-from support.stages import labels, merge_refined, refine
+from support.stages import bound_lesions, labels, merge_refined, refine
 
 from hstf.cli import main
 from hstf.config.experiment import Config
@@ -362,6 +362,16 @@ def test_refine_case_lowers_the_weight_of_dropped_lesions() -> None:
     assert verdict.accepted  # a case may have no lesion
 
 
+def test_refine_case_learns_a_lesion_that_is_kept_for_its_rank() -> None:
+    known, names = known_classes(3, lesions=1)
+    config = RefineConfig(calibrate=False, lesion_probability=0.7)
+    refined = refine_case(lesion_case(0.6), known, names, 1.0, config, {"c2": 0.55})
+    assert (refined.label == 2).sum() == 3
+    (judged,) = refined.lesions
+    assert judged.kept and judged.probability == pytest.approx(0.6, abs=0.01)
+    assert np.all(refined.weight[5, 5, 4:7] == round(255 * 0.7))
+
+
 def test_refine_case_keeps_lesions_of_any_number_and_size() -> None:
     known, names = known_classes(2, lesions=1)
     probabilities = np.zeros((2, 10, 10, 10), np.uint8)
@@ -378,6 +388,7 @@ def test_merge_refined_writes_the_table_of_lesions(tmp_path: Path) -> None:
     config = make_experiment(tmp_path, lesions=["organ"])
     known = calibration().model_copy(update={"lesions": {"organ": fit_lesions([], [], 0.2)}})
     known.save(Layout.of(config).calibration)
+    bound_lesions(config, 1)
     refine(config, 1, SHARD)
     merge_refined(config, 1)
     assert rows(config)["good"]["files"] == [
@@ -397,6 +408,36 @@ def test_merge_refined_writes_the_table_of_lesions(tmp_path: Path) -> None:
         [ball_row[c] for c in ("x_mm", "y_mm", "z_mm")], centre[:3], atol=0.5
     )
     assert rows(config)["good"]["lesions_kept"] == 2
+
+
+def test_refine_keeps_the_lesions_that_the_bound_of_the_round_allows(tmp_path: Path) -> None:
+    """Labelled cases have five lesions each: half of the ten that are expected are kept."""
+    config = make_experiment(tmp_path, lesions=["organ"])
+    pessimistic = fit_lesions([], [], 0.2, lesions_per_case=5.0).model_copy(
+        update={"intercept": -20.0}
+    )
+    known = calibration().model_copy(update={"lesions": {"organ": pessimistic}})
+    known.save(Layout.of(config).calibration)
+    bound = bound_lesions(config, 1).structures["organ"]
+    assert (bound.expected, bound.components, bound.kept) == (10, 4, 4)
+    assert bound.is_lowered and 0 < bound.probability < 0.01
+    refine(config, 1, SHARD)
+    merge_refined(config, 1)
+    assert rows(config)["good"]["lesions_kept"] == 2
+
+
+def test_refine_drops_unlikely_lesions_if_no_fraction_is_kept(tmp_path: Path) -> None:
+    config = make_experiment(
+        tmp_path, lesions=["organ"], refine={"minimum_lesion_fraction": 0, "overlays": 0}
+    )
+    pessimistic = fit_lesions([], [], 0.2, lesions_per_case=5.0).model_copy(
+        update={"intercept": -20.0}
+    )
+    known = calibration().model_copy(update={"lesions": {"organ": pessimistic}})
+    known.save(Layout.of(config).calibration)
+    assert bound_lesions(config, 1).probabilities == {"organ": 0.5}
+    refine(config, 1, SHARD)
+    assert rows(config)["good"]["lesions_dropped"] == 2
 
 
 def test_refine_refuses_a_changed_teacher_file(config: Config) -> None:

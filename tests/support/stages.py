@@ -13,10 +13,12 @@ from hstf.experiment.plan import Plan
 from hstf.experiment.schedule import Schedule
 from hstf.method import cross_fitting, ensemble
 from hstf.method.plr.calibration import Calibration, LearnedAnatomy
+from hstf.method.plr.lesion_bounds import LesionBounds
 from hstf.method.plr.out_of_fold import OutOfFoldCases, checked_cases
 from hstf.stages import calibrate as calibrate_stage
 from hstf.stages import export as export_stage
 from hstf.stages import labels as labels_stage
+from hstf.stages import lesions as lesions_stage
 from hstf.stages import out_of_fold as out_of_fold_stage
 from hstf.stages import preprocess as preprocess_stage
 from hstf.stages import refine as refine_stage
@@ -73,6 +75,10 @@ def learn_anatomy(config: Config) -> LearnedAnatomy:
 
 def calibrate(config: Config) -> Calibration:
     return calibrate_stage.calibrate(StageContext.of(config, "calibrate"))
+
+
+def bound_lesions(config: Config, number: int) -> LesionBounds:
+    return lesions_stage.bound_lesions(StageContext.of(config, "lesions", number))
 
 
 def teacher(config: Config, number: int, shard: str) -> int:

@@ -247,6 +247,12 @@ def previous_labels(w):
     return [LAYOUT.labels_shard_table(number - 1, w.shard)]
 
 
+def lesion_bounds(w):
+    """The probability from which lesions are kept in a round, if the configuration has lesions."""
+    number = int(w.round)
+    return [LAYOUT.lesion_bounds(number)] if JOBS.ranks_lesions(number) else []
+
+
 def override_files(w):
     return [source.path for source in sources_of(JOBS, job_of("labels_shard", w))]
 

@@ -6,6 +6,7 @@ rule refine_shard:
         calibration=LAYOUT.calibration,
         cases=LAYOUT.preprocessed_table("{shard}"),
         teacher=LAYOUT.teacher_table("{round}", "{shard}"),
+        lesions=lesion_bounds,
         previous=previous_labels,
         key=key("refine_shard"),
     output:

@@ -16,6 +16,7 @@ if CONFIG.reuse.warmup is None:
 include: "calibrate.smk"
 include: "monitor.smk"
 include: "teacher.smk"
+include: "lesions.smk"
 include: "refine.smk"
 include: "labels.smk"
 include: "student.smk"

@@ -143,6 +143,8 @@ class LesionModel(Part):
     """Number of out-of-fold components that the model was fitted to."""
     real: int
     """Number of these components that are lesions."""
+    lesions_per_case: float
+    """Mean number of lesions in the label of a labelled case."""
 
     def probability(self, component: Component) -> float:
         """Return the probability (0 to 1) that ``component`` is a lesion.
@@ -161,6 +163,7 @@ def fit_lesions(
     components: Sequence[Component],
     real: Sequence[bool],
     possible: float,
+    lesions_per_case: float = 0.0,
 ) -> LesionModel:
     """Fit the lesions of one structure to the components of the out-of-fold cases.
 
@@ -171,6 +174,7 @@ def fit_lesions(
         components: the components; there may be none.
         real: whether each component is a lesion.
         possible: result of :func:`possible_bound`.
+        lesions_per_case: mean number of lesions in the label of a labelled case.
     """
     table = np.array([component.features for component in components]).reshape(-1, 3)
     centre = np.zeros(3)
@@ -210,6 +214,7 @@ def fit_lesions(
         possible=possible,
         components=len(table),
         real=int(np.sum(real)),
+        lesions_per_case=lesions_per_case,
     )
 
 
@@ -239,6 +244,12 @@ def real_components(
     for count, count_inside in zip(voxels, inside, strict=True):
         real.append(bool(count_inside >= TRUE_FRACTION * count) if count else None)
     return real
+
+
+def count_lesions(lesion: np.ndarray) -> int:
+    """Return the number of 26-connected components of ``lesion`` ``(X, Y, Z)`` bool."""
+    _, sizes = label_components(lesion)
+    return len(sizes)
 
 
 def possible_bound(voxels: np.ndarray, lesions: np.ndarray) -> float:

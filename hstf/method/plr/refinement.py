@@ -128,6 +128,9 @@ class LabelCleaner:
     """Model of each structure that consists of lesions."""
     voxel_mm3: float
     """Volume of a voxel in mm³."""
+    bounds: Mapping[str, float] = field(default_factory=dict)
+    """Probability from which components are kept, by structure; for others
+    ``refine.lesion_probability``."""
 
     def clean(self, summary: TtaSummary) -> CleanLabel:
         """Calibrate the probabilities, take the most likely class and clean the label.
@@ -231,6 +234,7 @@ class LabelCleaner:
         judgement.probability = np.zeros_like(label)
         names = sorted(self.lesions, key=lambda name: -len(self.rules.classes[name]))
         for name in names:
+            bound = self.bounds.get(name, self.config.lesion_probability)
             classes = self.rules.classes[name]
             remaining = structure_mask(label, classes) & structure_mask(cleaned, classes)
             numbers, components = find_components(
@@ -244,10 +248,12 @@ class LabelCleaner:
             kept_probability = np.zeros(len(components) + 1, np.uint8)
             for index, component in enumerate(components, start=1):
                 likely = self.lesions[name].probability(component)
-                kept = likely >= self.config.lesion_probability
+                kept = likely >= bound
                 judgement.lesions.append(JudgedLesion(name, component, likely, kept))
                 dropped[index] = not kept
-                kept_probability[index] = round(255 * likely) if kept else 0
+                # Kept for its rank, a lesion is learned like one that is just likely enough.
+                weight = max(likely, self.config.lesion_probability)
+                kept_probability[index] = round(255 * weight) if kept else 0
             targets = classes_outside(name, self.rules.classes)
             reassign_voxels(cleaned, dropped[numbers], probabilities, targets)
             judgement.probability = np.maximum(judgement.probability, kept_probability[numbers])
@@ -331,12 +337,31 @@ class VoxelWeighting:
         return possible
 
 
+def label_cleaner(
+    calibration: Calibration,
+    structures: Structures,
+    voxel_mm3: float,
+    config: RefineConfig,
+    bounds: Mapping[str, float] | None = None,
+) -> LabelCleaner:
+    """Return what cleans the label of a case, see :func:`refine_case`."""
+    return LabelCleaner(
+        config=config,
+        rules=calibration.applicable_rules(structures),
+        temperature=calibration.temperature,
+        lesions=calibration.lesions,
+        voxel_mm3=voxel_mm3,
+        bounds=bounds or {},
+    )
+
+
 def refine_case(
     summary: TtaSummary,
     calibration: Calibration,
     structures: Structures,
     voxel_mm3: float,
     config: RefineConfig,
+    bounds: Mapping[str, float] | None = None,
 ) -> Refined:
     """Refine the pseudo-label of a case: calibrate, clean and weight it.
 
@@ -346,14 +371,9 @@ def refine_case(
         structures: classes of each structure.
         voxel_mm3: volume of a voxel of the grid in mm³.
         config: section ``refine`` of the configuration.
+        bounds: see :attr:`LabelCleaner.bounds`.
     """
-    cleaner = LabelCleaner(
-        config=config,
-        rules=calibration.applicable_rules(structures),
-        temperature=calibration.temperature,
-        lesions=calibration.lesions,
-        voxel_mm3=voxel_mm3,
-    )
+    cleaner = label_cleaner(calibration, structures, voxel_mm3, config, bounds)
     clean = cleaner.clean(summary)
     weighting = VoxelWeighting(
         config,

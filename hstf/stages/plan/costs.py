@@ -43,6 +43,7 @@ SECONDS_PER_MILLION_VOXELS = {
     "check": 0.03,
     "plan": 0.1,
     "preprocess": 2.5,
+    "lesions": 1.0,
     "refine": 3.0,
     "labels": 3.0,
     "out_of_fold": 1.0,
@@ -242,6 +243,8 @@ class Costs:
             return rate * self.scans.native_voxels * channels * cases / 1e6
         if job.stage in ("out_of_fold", "calibrate"):
             return rate * self.scans.voxels * len(sheet.of(Split.LABELLED)) / 1e6
+        if job.stage == "lesions":
+            return rate * self.scans.voxels * len(sheet.of(Split.UNLABELLED)) / 1e6
         if job.rule.endswith("_shard"):
             voxels = self.scans.native_voxels if job.stage == "evaluate" else self.scans.voxels
             return rate * voxels * len(self.jobs.shards[job.part]) / 1e6

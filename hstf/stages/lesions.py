@@ -1,0 +1,85 @@
+"""``hstf lesions``: from which probability lesions are kept in a round.
+
+The teacher's components in all unlabelled cases are ranked by their probability
+(:mod:`hstf.method.plr.lesion_bounds`). ``refine`` keeps or drops them by the result,
+``round_<r>/lesion_bounds.json``. Only experiments with ``lesions:`` have this stage.
+"""
+
+import argparse
+from math import prod
+
+from hstf.experiment.cases import Split, names_of
+from hstf.experiment.context import StageContext
+from hstf.experiment.tables import PREPROCESSED, TEACHER
+from hstf.imaging.geometry import GEOMETRY, Geometry
+from hstf.method.plr.calibration import Calibration
+from hstf.method.plr.lesion_bounds import LesionBounds, lesion_bounds
+from hstf.method.plr.refinement import JudgedLesion, label_cleaner
+from hstf.method.tta_summary import TtaSummary
+from hstf.runtime.progress import track
+from hstf.runtime.shards import read_shard
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the stage."""
+    bound_lesions(StageContext.of_arguments(args, "lesions"))
+    return 0
+
+
+def bound_lesions(context: StageContext) -> LesionBounds:
+    """Rank the components of a round and write ``lesion_bounds.json``.
+
+    Raises:
+        HstfError: if there is no such round, or if files are missing or have changed.
+    """
+    context.schedule.check(context.round)
+    layout = context.layout
+    calibration = Calibration.load(layout.calibration)
+    case_ids = checked_case_ids(context)
+    probabilities: dict[str, list[float]] = {}
+    for case_id in track(case_ids, f"lesions {context.round}"):
+        for lesion in judged_lesions(context, calibration, case_id):
+            probabilities.setdefault(lesion.structure, []).append(lesion.probability)
+    config = context.config.refine
+    bounds = lesion_bounds(probabilities, calibration.lesions, len(case_ids), config)
+    result = LesionBounds(round=context.round, cases=len(case_ids), structures=bounds)
+    result.save(layout.lesion_bounds(context.round))
+    for name, bound in bounds.items():
+        print(
+            f"lesions {context.round}: {name}: {bound.kept} of {bound.components} components are"
+            f" kept, from probability {bound.probability:.2f}; the labelled cases let expect"
+            f" {bound.expected:.0f} lesions",
+            flush=True,
+        )
+    return result
+
+
+def checked_case_ids(context: StageContext) -> list[str]:
+    """Return the unlabelled cases after checking the tables of their predictions."""
+    layout = context.layout
+    case_ids: list[str] = []
+    for shard, cases in context.shards(Split.UNLABELLED).items():
+        names = names_of(cases)
+        read_shard(TEACHER, layout.teacher_table(context.round, shard), names)
+        table = layout.preprocessed_table(shard)
+        read_shard(PREPROCESSED, table, names, endings=(GEOMETRY,))
+        case_ids += names
+    return case_ids
+
+
+def judged_lesions(
+    context: StageContext, calibration: Calibration, case_id: str
+) -> list[JudgedLesion]:
+    """Return the components of a case with their probabilities."""
+    layout = context.layout
+    geometry = Geometry.load(layout.preprocessed / case_id / GEOMETRY)
+    summary = TtaSummary.load(layout.teacher(context.round) / case_id)
+    cleaner = label_cleaner(
+        calibration,
+        context.config.structures,
+        prod(geometry.spacing),
+        context.config.refine,
+        # Nothing is dropped: a component of a region that is inside of another one is ranked, too.
+        bounds=dict.fromkeys(calibration.lesions, 0.0),
+    )
+    return cleaner.clean(summary).lesions
