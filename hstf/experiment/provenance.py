@@ -222,7 +222,7 @@ def made_by(root: Path) -> dict[str, MadeBy]:
         root: results of an experiment.
     """
     jobs = {}
-    for path in sorted((root / "records").glob("*.json")):
+    for path in sorted((root / "records").glob("[!.]*.json")):
         name = path.stem
         if name.partition(".")[0] not in LATER_JOBS:
             record = read_json(path)
@@ -240,7 +240,7 @@ def machines(root: Path) -> dict[str, dict[str, int]]:
         For each folder of cases and each training, the number by machine.
     """
     counts: dict[str, Counter[str]] = {}
-    for path in root.glob("**/.records/*.json"):
+    for path in root.glob("**/.records/[!.]*.json"):
         folder = str(path.parent.parent.relative_to(root))
         counts.setdefault(folder, Counter())[_machine_of(path)] += 1
     for path in root.glob("round_*/state/*/made_by.json"):
