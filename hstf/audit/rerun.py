@@ -29,6 +29,7 @@ TEXTS = {
     "preprocess": "Preprocess the scans",
     "warmup": "Train the warm-up",
     "out_of_fold": "Predict the labelled cases out of fold",
+    "external": "Predict with external teachers",
     "calibrate": "Calibrate",
     "teacher": "Predict the unlabelled cases",
     "lesions": "Rank the lesions",

@@ -2,6 +2,7 @@
 
 from pydantic import Field, field_validator
 
+from hstf.config.external import ExternalTeacher
 from hstf.config.precision import Precision
 from hstf.config.section import Axes, Section
 
@@ -24,6 +25,10 @@ class TeacherConfig(Section):
     amp: Precision = "auto"
     """bfloat16: on devices that compute it natively (``auto``), always (``bf16``) or never
     (``off``)."""
+
+    external: dict[str, ExternalTeacher] = {}
+    """Models of others that predict beside the ensemble, by name, with the keys below. Each class
+    of each of them has a weight, which is measured on the labelled cases."""
 
     @field_validator("scales")
     @classmethod

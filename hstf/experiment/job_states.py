@@ -38,6 +38,7 @@ STAGES = (
     "preprocess",
     "warmup",
     "out_of_fold",
+    "external",
     "calibrate",
     "monitor",
     "teacher",

@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from hstf.imaging.regions import (
     structure_mask,
     structure_probability,
 )
+from hstf.method.external_weights import Mixture
 from hstf.method.plr.anatomy_rules import AnatomyRule, AnatomyRules
 from hstf.method.plr.calibration import Calibration, LearnedAnatomy, applicable_rules
 from hstf.method.plr.lesion_bounds import LesionBound, lesion_bound
@@ -79,13 +81,17 @@ def run(args: argparse.Namespace) -> int:
 def calibrate(context: StageContext) -> Calibration:
     """Learn the calibration from the labelled cases and write ``round_0/calibration.json``.
 
+    With a round it is the calibration of the mixture with the external teachers of this round,
+    ``round_<r>/calibration.json``.
+
     Raises:
         HstfError: if out-of-fold predictions or labels are missing or have changed.
     """
     config = context.config
     structures = config.structures
     labelled = checked_cases(context)
-    cases = OutOfFoldCases("calibrate", context.layout, names_of(labelled))
+    mixture = Mixture.of_labelled(context) if context.round else None
+    cases = OutOfFoldCases("calibrate", context.layout, names_of(labelled), mixture)
     rules = LearnedAnatomy.load(context.layout.anatomy_rules).rules
     sample = learn_voxels(cases, config)
     temperature = fit_temperature(sample) if config.refine.calibrate else 1.0
@@ -98,10 +104,16 @@ def calibrate(context: StageContext) -> Calibration:
     for case in cases.read("cases"):
         scores.append(score_case(case, temperature, known, lesions, config))
     calibration = assemble(config, labelled, sample, temperature, rules, lesions, scores)
-    calibration.save(context.layout.calibration)
+    calibration.save(calibration_path(context))
     for warning in recall_warnings(calibration.evidence["recall"]):
         print(warning, flush=True)
     return calibration
+
+
+def calibration_path(context: StageContext) -> Path:
+    """Return the calibration of the ensemble alone, or of the mixture in the round of the stage."""
+    layout = context.layout
+    return layout.round_calibration(context.round) if context.round else layout.calibration
 
 
 def learn_voxels(cases: OutOfFoldCases, config: Config) -> VoxelSample:

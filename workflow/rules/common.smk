@@ -253,6 +253,29 @@ def lesion_bounds(w):
     return [LAYOUT.lesion_bounds(number)] if JOBS.ranks_lesions(number) else []
 
 
+def calibration_of_round(w):
+    """The calibration of the teacher, alone or mixed with external teachers."""
+    is_mixed = bool(JOBS.external_in(int(w.round)))
+    return LAYOUT.round_calibration(w.round) if is_mixed else LAYOUT.calibration
+
+
+def external_of_round(w):
+    """What the external teachers predict of a shard, and their weights."""
+    names = set(JOBS.external_in(int(w.round)))
+    if not names:
+        return []
+    files = [LAYOUT.external_table(name, w.shard) for name in JOBS.external]
+    if names & set(JOBS.prompted):
+        files += [LAYOUT.external_table(name, w.shard, w.round) for name in JOBS.prompted]
+    return [LAYOUT.external_weights, *files]
+
+
+def external_results():
+    """All tables of external teachers, and their weights."""
+    before = [job for job in JOBS.before(Job("report")) if job.stage == "external"]
+    return [path for job in before for path in JOBS.outputs(job)]
+
+
 def override_files(w):
     return [source.path for source in sources_of(JOBS, job_of("labels_shard", w))]
 

@@ -10,6 +10,7 @@ rule report:
         evidence(),
         [results(number) for number in (0, *ROUNDS)],
         control(),
+        external_results(),
         key=key("report"),
     output:
         html=report(LAYOUT.report, category="Report", caption="../report/report.rst"),

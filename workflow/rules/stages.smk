@@ -13,6 +13,11 @@ if CONFIG.reuse.warmup is None:
     include: "out_of_fold.smk"
 
 
+if JOBS.external:
+
+    include: "external.smk"
+
+
 include: "calibrate.smk"
 include: "monitor.smk"
 include: "teacher.smk"
