@@ -223,9 +223,7 @@ class Mixture:
         return cls._of(context, shards, Split.LABELLED)
 
     @classmethod
-    def _of(
-        cls, context: StageContext, shards: Mapping[str, list[str]], split: Split
-    ) -> "Mixture":
+    def _of(cls, context: StageContext, shards: Mapping[str, list[str]], split: Split) -> "Mixture":
         config = context.config
         layout = context.layout
         names = context.schedule.external(config, context.round)
@@ -297,4 +295,3 @@ def mixed_uncertainty(summary: TtaSummary, mixed: np.ndarray) -> np.ndarray:
         total = uncertainty[DISAGREEMENT, slab] + moved
         uncertainty[DISAGREEMENT, slab] = total.clip(0, 255).astype(np.uint8)
     return uncertainty
-

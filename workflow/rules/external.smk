@@ -42,7 +42,9 @@ rule external_weights:
         plan=LAYOUT.plan,
         cases=[LAYOUT.preprocessed_table(shard) for shard in LABELLED],
         out_of_fold=[LAYOUT.out_of_fold_table(fold) for fold in SCHEDULE.held_out],
-        external=[LAYOUT.external_table(name, shard) for name in JOBS.external for shard in LABELLED],
+        external=[
+            LAYOUT.external_table(name, shard) for name in JOBS.external for shard in LABELLED
+        ],
         key=key("external_weights"),
     output:
         LAYOUT.external_weights,
@@ -68,7 +70,9 @@ rule calibrate_round:
         cases=[LAYOUT.preprocessed_table(shard) for shard in LABELLED],
         out_of_fold=[LAYOUT.out_of_fold_table(fold) for fold in SCHEDULE.held_out],
         anatomy=LAYOUT.anatomy_rules,
-        external=[LAYOUT.external_table(name, shard) for name in JOBS.external for shard in LABELLED],
+        external=[
+            LAYOUT.external_table(name, shard) for name in JOBS.external for shard in LABELLED
+        ],
         weights=LAYOUT.external_weights,
         key=key("calibrate_round"),
     output:

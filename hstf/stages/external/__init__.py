@@ -1,1 +1,1 @@
-"""The stage ``external``."""
+"""The stage ``external``: models of others predict cases, and are measured on labelled ones."""
