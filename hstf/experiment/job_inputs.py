@@ -106,11 +106,13 @@ def prediction_file(teacher: ExternalTeacher, case: Case) -> Path:
 def program_files(teacher: ExternalTeacher) -> list[Path]:
     """Return the files on which the predictions of an external teacher depend.
 
-    These are ``depends_on``, ``label_map``, and the files that its command names. The program
-    itself may be another one on each machine; its SHA-256 is in the table.
+    These are ``depends_on``, ``label_map``, and the files that its command names. A program without
+    a path may be another one on each machine; its SHA-256 is in the table only.
     """
-    named = [Path(word) for word in teacher.words[1:] if PLACEHOLDER.search(word) is None]
-    files = [path for path in named if path.is_file()]
+    words = [word for word in teacher.words if PLACEHOLDER.search(word) is None]
+    if words and "/" not in words[0]:
+        del words[0]
+    files = [path for path in map(Path, words) if path.is_file()]
     files += [Path(name) for name in teacher.depends_on]
     if teacher.label_map is not None:
         files.append(Path(teacher.label_map))

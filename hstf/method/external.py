@@ -35,7 +35,7 @@ from hstf.scoring.metrics import confusion, table_dice
 WEIGHTS = (0.0, 0.25, 0.5, 0.75)
 """Weights among which the weight of a group is chosen. The ensemble always keeps a part."""
 MINIMUM_GAIN = 0.002
-"""A smaller gain of Dice, summed over the structures, is not worth a foreign model."""
+"""A smaller gain of Dice is not worth a foreign model."""
 MINIMUM_PATIENTS = 2
 """With fewer labelled patients nothing is known about the error of a gain."""
 SLAB_VALUES = 2**21
@@ -153,8 +153,8 @@ class CaseDice:
     """``(G,)`` the same for each group."""
     external: np.ndarray
     """``(G,)`` Dice of the external teacher alone for each group; NaN where it is unknown."""
-    mixed: np.ndarray
-    """``(G, W, S)`` Dice if only this group has this weight."""
+    gains: np.ndarray
+    """``(G, W)`` gain of Dice if only this group has this weight, see :func:`gain`."""
 
 
 def case_dice(
@@ -181,7 +181,7 @@ def case_dice(
     counts = confusion(predicted, truth, groups.classes)
     unknown = unknown_structures(label, structures)
     before = np.where(unknown, np.nan, table_dice(counts, structures))
-    mixed = np.empty((len(groups), len(WEIGHTS), len(structures)))
+    gains = np.empty((len(groups), len(WEIGHTS)))
     alone = np.empty(len(groups))
     numbers = flat_external.argmax(axis=0) if is_soft else flat_external
     for row, members in enumerate(groups.members):
@@ -195,9 +195,33 @@ def case_dice(
             weights = [weight if index == row else 0.0 for index in range(len(groups))]
             new = mix(flat[:, voxels], part, groups, weights).argmax(axis=0).astype(np.uint8)
             changed = counts - old + confusion(new, truth[voxels], groups.classes)
-            dice = table_dice(changed, structures)
-            mixed[row, column] = np.where(unknown, np.nan, dice)
-    return CaseDice(before, group_dice(predicted, label, groups), alone, mixed)
+            change = np.where(unknown, 0, table_dice(changed, structures) - before)
+            own = _counted_dice(changed, members) - _counted_dice(counts, members)
+            is_other = [tuple(classes) != members for classes in structures.values()]
+            gains[row, column] = gain(own, change[is_other])
+        if np.isnan(alone[row]):
+            gains[row] = np.nan
+    return CaseDice(before, group_dice(predicted, label, groups), alone, gains)
+
+
+def gain(own: float, others: np.ndarray) -> float:
+    """Return the gain of Dice of a group, less what other structures lose by it.
+
+    What other structures win does not count: a wrong group may win voxels of the background for its
+    neighbours.
+
+    Args:
+        own: change of the Dice of the group.
+        others: change of the Dice of each other structure.
+    """
+    return own + min(0.0, float(others.sum()))
+
+
+def _counted_dice(counts: np.ndarray, members: ClassIndices) -> float:
+    """Return the Dice of some classes from voxel counts ``(K, K)``; 1 if both maps lack them."""
+    indices = list(members)
+    both = int(counts[indices].sum() + counts[:, indices].sum())
+    return 2 * int(counts[np.ix_(indices, indices)].sum()) / both if both else 1.0
 
 
 def group_dice(predicted: np.ndarray, label: np.ndarray, groups: Groups) -> np.ndarray:
@@ -234,22 +258,26 @@ class Choice:
 
     weight: float
     gain: float
-    """Mean gain of Dice, summed over the structures, with the best weight above 0."""
+    """Mean gain of Dice with the best weight above 0."""
     standard_error: float
     """Standard error of this gain over the patients."""
     best: float
     """The best weight above 0, whether it is used or not."""
 
 
-def choose_weight(gains: np.ndarray, patients: Sequence[str]) -> Choice:
+def choose_weight(gains: np.ndarray, patients: Sequence[str]) -> Choice | None:
     """Choose the weight of a group by its gain on the labelled cases.
 
     The best weight is used if its mean gain is above its standard error and above
     :data:`MINIMUM_GAIN`. Of two weights with the same gain the lower one is taken.
 
     Args:
-        gains: ``(cases, W)`` gain of Dice with each of :data:`WEIGHTS`.
+        gains: ``(cases, W)`` gain of Dice with each of :data:`WEIGHTS`; NaN for a case whose sparse
+            label does not show the group.
         patients: the patient of each case.
+
+    Returns:
+        None if no case shows the group.
 
     Example:
         >>> helpful = np.array([[0.0, 0.10, 0.15, 0.12], [0.0, 0.08, 0.13, 0.14]])
@@ -258,25 +286,19 @@ def choose_weight(gains: np.ndarray, patients: Sequence[str]) -> Choice:
         >>> choose_weight(-helpful, ["a", "b"]).weight
         0.0
     """
+    known = [index for index in range(len(gains)) if not np.isnan(gains[index]).any()]
     by_patient = []
-    for patient in dict.fromkeys(patients):
-        rows = [index for index, name in enumerate(patients) if name == patient]
+    for patient in dict.fromkeys(patients[index] for index in known):
+        rows = [index for index in known if patients[index] == patient]
         by_patient.append(gains[rows].mean(axis=0))
+    if not by_patient:
+        return None
     means = np.mean(by_patient, axis=0)
     best = 1 + int(means[1:].argmax())
-    gain = float(means[best])
+    mean_gain = float(means[best])
     if len(by_patient) < MINIMUM_PATIENTS:
-        return Choice(0.0, gain, float("inf"), WEIGHTS[best])
+        return Choice(0.0, mean_gain, float("inf"), WEIGHTS[best])
     spread = np.std([row[best] for row in by_patient], ddof=1)
     error = float(spread / np.sqrt(len(by_patient)))
-    is_useful = gain > max(error, MINIMUM_GAIN)
-    return Choice(WEIGHTS[best] if is_useful else 0.0, gain, error, WEIGHTS[best])
-
-
-def gains_of_group(cases: Sequence[CaseDice], row: int) -> np.ndarray:
-    """Return the gain ``(cases, W)`` of Dice with each weight of a group.
-
-    The gain is summed over the structures: what a class wins must not be lost by its neighbours.
-    """
-    gains = [np.nansum(case.mixed[row] - case.ensemble, axis=1) for case in cases]
-    return np.array(gains).reshape(len(cases), len(WEIGHTS))
+    is_useful = mean_gain > max(error, MINIMUM_GAIN)
+    return Choice(WEIGHTS[best] if is_useful else 0.0, mean_gain, error, WEIGHTS[best])

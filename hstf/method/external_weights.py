@@ -50,7 +50,7 @@ class GroupWeight(Part):
     mixed_dice: float | None
     """Mean Dice of the mixture with the weights of all groups, on the same cases."""
     gain: float | None
-    """Mean gain of Dice with the best weight above 0, summed over the structures."""
+    """Mean gain of Dice with the best weight above 0, less what other structures lose."""
     standard_error: float | None
     """Standard error of the gain over the patients; None with a single patient."""
 

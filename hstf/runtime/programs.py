@@ -13,7 +13,8 @@ from types import FrameType
 
 from hstf.runtime.errors import HstfError
 
-POLL_SECONDS = 0.05
+POLL_SECONDS = (0.005, 0.1)
+"""How often it is looked whether a program has ended: at first, and later."""
 TAIL_BYTES = 4000
 """How much of the output of a failed program is shown."""
 PR_SET_PDEATHSIG = 1
@@ -85,10 +86,12 @@ def run_program(
 def _wait(process: int, seconds: float) -> bool:
     """Return whether a process ends in time, without reaping it."""
     deadline = time.monotonic() + seconds
+    pause, longest = POLL_SECONDS
     while os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
         if time.monotonic() > deadline:
             return False
-        time.sleep(POLL_SECONDS)
+        time.sleep(pause)
+        pause = min(1.5 * pause, longest)
     return True
 
 

@@ -52,7 +52,7 @@ class ExternalPrediction:
     def write(self) -> dict[str, Any]:
         """Predict the case and return its row of the table."""
         target = self.outputs[0]
-        work = self.folder / WORK / self.case.case_id
+        work = (self.folder / WORK / self.case.case_id).absolute()
         shutil.rmtree(work, ignore_errors=True)  # of a killed process
         # A name of its own: a process that was not killed cannot write into it.
         scratch = work / secrets.token_hex(4)

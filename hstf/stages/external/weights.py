@@ -25,7 +25,6 @@ from hstf.method.external import (
     Groups,
     case_dice,
     choose_weight,
-    gains_of_group,
     group_dice,
     mix,
 )
@@ -155,7 +154,8 @@ class LabelledTeacher:
     def _choice(
         self, dices: Sequence[CaseDice], row: int, patients: Sequence[str]
     ) -> Choice | None:
-        return choose_weight(gains_of_group(dices, row), patients) if dices else None
+        gains = np.array([dice.gains[row] for dice in dices])
+        return choose_weight(gains, patients)
 
     def _dices(self) -> list[CaseDice]:
         structures = self.context.config.structures
@@ -212,7 +212,7 @@ def _group_weight(
 ) -> GroupWeight:
     """Return the weight of a group with its evidence."""
     if choice is None:
-        reason = "it predicted no labelled case"
+        reason = "it predicted no labelled case that shows the class"
         content: dict[str, Any] = dict.fromkeys(("gain", "standard_error"))
         weight = 0.0
     else:

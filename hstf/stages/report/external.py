@@ -1,4 +1,4 @@
-"""Section about external teachers: how good they are, what weight they have, and what is missing."""
+"""Section about external teachers: their Dice, their weights, and the cases they miss."""
 
 from collections import Counter
 from typing import Any
