@@ -12,19 +12,23 @@ from hstf.config.section import FileName, Section
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 IMAGE = "image"
 """The placeholder of the image; ``image:NAME`` is that of one modality."""
-OTHER_PLACEHOLDERS = ("output", "label", "case")
+OTHER_PLACEHOLDERS = ("images", "output", "folder", "label", "case")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 TheirLabel = int | str
 """A value in the output of an external teacher, or its name in the label map of the model."""
 
 
 class ExternalTeacher(Section):
-    """A model of somebody else. Exactly one of ``command``, ``function`` and ``files`` is set."""
+    """Models of others by name: ``{name: {command: ..., labels: ...}}``. Each has these keys.
+
+    Exactly one of ``command``, ``function`` and ``files`` is set.
+    """
 
     command: str = ""
     """Program with its arguments. It is started once for each case, without a shell. Placeholders:
-    ``{image}`` (``{image:t1}`` for one of several modalities), ``{output}``, ``{label}`` and
-    ``{case}``."""
+    ``{image}`` (``{image:t1}`` for one of several modalities) or ``{images}``, a folder with the
+    image of each modality; ``{output}``, the file to write, or ``{folder}``, a folder for one
+    volume; ``{label}`` and ``{case}``."""
     function: str = ""
     """Instead of a command: ``package.module:function`` in the Python environment of HSTF. It is
     called as ``function(images, output, label)`` in a process of its own; ``images`` has the path
@@ -32,7 +36,7 @@ class ExternalTeacher(Section):
     files: FileName = ""
     """Instead of a command: predictions that exist already, such as ``nnunet/{case}.nii.gz``, or
     ``nnunet/{case}.npz`` with ``probabilities: true``."""
-    labels: dict[str, tuple[TheirLabel, ...]] = Field(min_length=1)
+    labels: dict[str, tuple[TheirLabel, ...]] = {}
     """For each class (or region) that the model knows, its values in the output, or their names in
     ``label_map``. All other values are background. A class that is not named here keeps the
     probability of the ensemble."""
@@ -107,6 +111,8 @@ class ExternalTeacher(Section):
         if len(given) != 1:
             found = " and ".join(given) or "none of them"
             raise ValueError(f"expected one of command, function and files, found {found}")
+        if not self.labels:
+            raise ValueError("labels is empty, expected the values of at least one class")
         if self.command:
             self._check_placeholders()
         if self.function and not re.fullmatch(r"[\w.]+:\w+", self.function):
@@ -129,10 +135,11 @@ class ExternalTeacher(Section):
         if unknown:
             raise ValueError(
                 f"the command has {{{unknown[0]}}}, expected {{image}}, {{image:MODALITY}},"
-                " {output}, {label} or {case}"
+                " {images}, {output}, {folder}, {label} or {case}"
             )
-        if "output" not in found or not any(name.partition(":")[0] == IMAGE for name in found):
-            raise ValueError("the command needs {image} and {output}")
+        kinds = {name.partition(":")[0] for name in found}
+        if not kinds & {"output", "folder"} or not kinds & {IMAGE, "images"}:
+            raise ValueError("the command needs {image} (or {images}) and {output} (or {folder})")
         if ("label" in found) != (self.prompt == "label"):
             raise ValueError("{label} in the command and prompt: label belong together")
 

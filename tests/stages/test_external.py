@@ -1,6 +1,7 @@
 """The stage ``external``: predictions of other models, their weights, and how they are mixed."""
 
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from support.external_files import (
     write_case,
 )
 from support.stages import refine
+from support.tiny_model import tiny_experiment
+from support.workspace import ROOT
 
 from hstf.cli import main
 from hstf.config.experiment import Config
@@ -32,6 +35,7 @@ from hstf.method.external_weights import ExternalWeights, Mixture
 from hstf.method.tta_summary import TtaSummary
 from hstf.runtime.errors import HstfError
 from hstf.stages.calibrate import calibration_path
+from hstf.stages.export import export
 from hstf.stages.external import stage
 
 pytestmark = pytest.mark.usefixtures("workplace")
@@ -98,7 +102,7 @@ def test_bad_teacher_changes_nothing(tmp_path: Path) -> None:
     ("kind", "reason"),
     [
         ("crash", "exit code 3: weights.bin is damaged"),
-        ("silent", "the command did not write {output}, case_4.nii.gz"),
+        ("silent", "the command wrote nothing, expected one volume"),
     ],
 )
 def test_case_on_which_the_command_fails_is_missing(
@@ -267,7 +271,7 @@ def test_function_is_called_in_a_process_of_its_own(
         "import os, shutil\n"
         "def predict(images, output, label):\n"
         "    assert label is None\n"
-        "    shutil.copy(output.parents[7] / 'good' / images['image'].name, output)\n"
+        "    shutil.copy(output.parents[8] / 'good' / images['image'].name, output)\n"
         "    print('process', os.getpid())\n"
     )
     root = str(Path(stage.__file__).parents[3])
@@ -298,6 +302,39 @@ def test_prompted_teacher_gets_the_segmentation_of_the_ensemble(tmp_path: Path) 
     assert set(np.unique(prompt)) == {0, 3}, "the values are ours"
     external(config, "unlabelled_0", 1)
     assert rows(config, "unlabelled_0", 1) == {}
+
+
+PREDICT = "-m hstf predict --model model --input {image} --output {folder} --no-predicted-dice"
+
+
+def test_exported_model_of_another_experiment_is_a_teacher(tmp_path: Path) -> None:
+    """The command of the how-to page, with this Python instead of the installed ``hstf``."""
+    hospital_a = tmp_path / "hospital_a"
+    hospital_a.mkdir()
+    export(tiny_experiment(hospital_a))[0].rename("model")
+    command = f"{sys.executable} {PREDICT} --device cpu"
+    config = make_external(tmp_path, command=command, labels={"organ": 6})
+    single = config.model_copy(update={"shard_size": 1})
+    external(single, "labelled_0")
+    (row,) = rows(single, "labelled_0").values()
+    assert row["missing"] == ""
+    assert set(row["values"]) <= {"0", "6", "200"}, "the values of the other experiment"
+    page = Path(ROOT / "docs" / "how-to" / "external-teachers.md").read_text()
+    assert (
+        PREDICT.removeprefix("-m ").replace("--model model", "--model /models/hospital_a") in page
+    )
+
+
+def test_images_are_in_one_folder_as_nifti(tmp_path: Path) -> None:
+    script = Path("list.sh")
+    script.write_text('#!/bin/sh\nls "$1" > "$3"; cp "good/case_0.nii.gz" "$2/any_name.nii.gz"\n')
+    script.chmod(0o755)
+    config = make_external(
+        tmp_path, command=f"./list.sh {{images}} {{folder}} {tmp_path}/{{case}}.txt"
+    )
+    external(config, "labelled_0")
+    assert rows(config, "labelled_0")["case_1"]["missing"] == ""
+    assert Path("case_1.txt").read_text().split() == ["case_1.nii.gz"]
 
 
 # --- the mixture

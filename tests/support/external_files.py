@@ -41,6 +41,7 @@ esac
 name=$(basename "$1")
 cp "$3/$name" "$2" 2>/dev/null || cp "good/$name" "$2"
 echo x >> calls.txt
+echo "$@" >> arguments.txt
 """
 
 

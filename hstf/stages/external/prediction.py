@@ -15,13 +15,13 @@ from hstf.experiment.context import StageContext
 from hstf.experiment.job_inputs import prediction_file
 from hstf.imaging.arrays import write_array
 from hstf.imaging.geometry import GEOMETRY, Geometry
-from hstf.imaging.volumes import blank_volume, is_nifti, read_image, write_like
+from hstf.imaging.volumes import blank_volume, is_nifti, read_image, suffix_of, write_like
 from hstf.method.external_weights import Values
 from hstf.method.tta_summary import TtaSummary
 from hstf.runtime.errors import HstfError
 from hstf.runtime.programs import run_program
 from hstf.stages.external.outputs import read_labels, read_probabilities
-from hstf.stages.external.programs import Program
+from hstf.stages.external.programs import Program, images_folder
 
 WORK = ".work"
 """Folder of temporary files beside the table of a shard."""
@@ -83,30 +83,36 @@ class ExternalPrediction:
             if not path.is_file():
                 raise NoPrediction(f"{path} does not exist")
             return path
-        output = scratch / f"{self.case.case_id}.nii.gz"
+        output = scratch / "output" / f"{self.case.case_id}.nii.gz"
+        output.parent.mkdir()
         label = self._prompt(scratch) if teacher.prompt == "label" else None
-        words = self.program.words(self._images(scratch), output, label)
+        words = self.program.words(self._images(images_folder(output)), output, label)
         seconds = self.program.seconds
         done = run_program(words, scratch / "output.txt", seconds, self.program.environment)
         problem = done.problem(seconds)
         if problem:
             print(done.tail.strip(), flush=True)
             raise NoPrediction(problem)
-        beside = output.with_name(f"{self.case.case_id}.npz")
-        if teacher.probabilities and beside.is_file():
-            return beside
-        if not output.is_file():
+        if output.is_file() and not teacher.probabilities:
+            return output
+        try:
+            return written_volume(output.parent, teacher.probabilities)
+        except NoPrediction:
             print(done.tail.strip(), flush=True)
-            raise NoPrediction(f"the command did not write {{output}}, {output.name}")
-        return output
+            raise
 
-    def _images(self, scratch: Path) -> dict[str, Path]:
-        """Return the image of each modality as NIfTI."""
+    def _images(self, folder: Path) -> dict[str, Path]:
+        """Put the image of each modality into a folder, as NIfTI, and return it."""
+        folder.mkdir()
+        names = list(self.context.config.modalities)
         images = {}
-        for name, path in zip(self.context.config.modalities, self.case.images, strict=True):
-            images[name] = path.absolute()
-            if not is_nifti(path):
-                images[name] = scratch / f"{self.case.case_id}_{name}.nii.gz"
+        for name, path in zip(names, self.case.images, strict=True):
+            stem = self.case.case_id if len(names) == 1 else f"{self.case.case_id}_{name}"
+            suffix = suffix_of(path) if is_nifti(path) else ".nii.gz"
+            images[name] = folder / f"{stem}{suffix}"
+            if is_nifti(path):
+                images[name].symlink_to(path.absolute())
+            else:
                 volume = read_image(path)
                 write_like(images[name], volume.data, volume)
         return images
@@ -135,6 +141,27 @@ class ExternalPrediction:
         labels = read_labels(path, image, tolerance)
         write_like(target, labels.data, blank_volume(image))
         return [str(int(value)) for value in np.unique(labels.data)]
+
+
+def written_volume(folder: Path, is_soft: bool) -> Path:
+    """Return the volume that a program has written into a folder.
+
+    Args:
+        folder: the folder.
+        is_soft: whether a file ``.npz`` with probabilities goes before a label map beside it.
+
+    Raises:
+        NoPrediction: if there is none, or more than one.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    found = [path for path in files if suffix_of(path)]
+    arrays = [path for path in files if path.suffix == ".npz"]
+    if is_soft and arrays:
+        found = arrays
+    if len(found) != 1:
+        listed = ", ".join(path.name for path in files[:5]) or "nothing"
+        raise NoPrediction(f"the command wrote {listed}, expected one volume")
+    return found[0]
 
 
 def prompt_folder(context: StageContext, case: Case) -> Path:

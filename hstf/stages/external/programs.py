@@ -25,6 +25,11 @@ MAXIMUM_VERSION = 200
 """Characters of a version that are kept."""
 
 
+def images_folder(output: Path) -> Path:
+    """Return the folder of the images of a case, beside that of its output."""
+    return output.parent.with_name("images")
+
+
 @dataclass(frozen=True)
 class Program:
     """The program of an external teacher."""
@@ -55,7 +60,9 @@ class Program:
             return [sys.executable, "-m", CALLER, self.teacher.function, given]
         values = {f"{IMAGE}:{name}": str(path) for name, path in images.items()}
         values[IMAGE] = str(next(iter(images.values())))
+        values["images"] = str(images_folder(output))
         values["output"] = str(output)
+        values["folder"] = str(output.parent)
         values["label"] = str(label)
         values["case"] = output.name.removesuffix(".nii.gz")
         return [
