@@ -170,7 +170,7 @@ STAGES: dict[str, Dependencies] = {
         5,
         ("predict", "preprocess", "modalities", "labels"),
         # An edit trains or calibrates the model again, and then exports it.
-        free_keys=("regions", "teacher", "student.steps", "warmup.steps"),
+        free_keys=("regions", *TTA_KEYS, "student.steps", "warmup.steps"),
     ),
 }
 

@@ -145,14 +145,14 @@ def mix(
 
 @dataclass(frozen=True)
 class CaseDice:
-    """Dice of a labelled case with the ensemble alone and with each weight of each group."""
+    """Dice of a labelled case with the ensemble and with each weight of each group."""
 
     ensemble: np.ndarray
     """``(S,)`` Dice of the out-of-fold prediction; NaN where it is unknown."""
     ensemble_groups: np.ndarray
     """``(G,)`` the same for each group."""
     external: np.ndarray
-    """``(G,)`` Dice of the external teacher alone for each group; NaN where it is unknown."""
+    """``(G,)`` Dice of the external teacher for each group; NaN where it is unknown."""
     gains: np.ndarray
     """``(G, W)`` gain of Dice if only this group has this weight, see :func:`gain`."""
 
@@ -182,10 +182,10 @@ def case_dice(
     unknown = unknown_structures(label, structures)
     before = np.where(unknown, np.nan, table_dice(counts, structures))
     gains = np.empty((len(groups), len(WEIGHTS)))
-    alone = np.empty(len(groups))
+    of_external = np.empty(len(groups))
     numbers = flat_external.argmax(axis=0) if is_soft else flat_external
     for row, members in enumerate(groups.members):
-        alone[row] = _group_dice(numbers == row + 1, truth, members, label)
+        of_external[row] = _group_dice(numbers == row + 1, truth, members, label)
         # Nothing changes where both give the group no probability.
         here = flat_external[row + 1] > 0 if is_soft else flat_external == row + 1
         voxels = np.flatnonzero(here | flat[list(members)].any(axis=0))
@@ -199,9 +199,9 @@ def case_dice(
             own = _counted_dice(changed, members) - _counted_dice(counts, members)
             is_other = [tuple(classes) != members for classes in structures.values()]
             gains[row, column] = gain(own, change[is_other])
-        if np.isnan(alone[row]):
+        if np.isnan(of_external[row]):
             gains[row] = np.nan
-    return CaseDice(before, group_dice(predicted, label, groups), alone, gains)
+    return CaseDice(before, group_dice(predicted, label, groups), of_external, gains)
 
 
 def gain(own: float, others: np.ndarray) -> float:

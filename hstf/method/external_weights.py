@@ -281,7 +281,7 @@ def mixed_uncertainty(summary: TtaSummary, mixed: np.ndarray) -> np.ndarray:
     """Return the uncertainty ``(3, X, Y, Z)`` uint8 of a mixture.
 
     Args:
-        summary: the ensemble alone.
+        summary: the ensemble.
         mixed: ``(K, X, Y, Z)`` uint8, 255 times the probability of the mixture.
     """
     uncertainty = summary.uncertainty.copy()

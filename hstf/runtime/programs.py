@@ -97,8 +97,8 @@ def _wait(process: int, seconds: float) -> bool:
 
 def _tail(output: Path) -> str:
     with output.open("rb") as stream:
-        stream.seek(0, os.SEEK_END)
-        stream.seek(max(0, stream.tell() - TAIL_BYTES))
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, size - TAIL_BYTES))
         return stream.read().decode(errors="replace")
 
 

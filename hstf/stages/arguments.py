@@ -94,8 +94,8 @@ def add_calibrate(parser: argparse.ArgumentParser) -> None:
         "--round",
         type=int,
         metavar="R",
-        help="calibrate the mixture with the external teachers of a round; without it, the"
-        " ensemble alone",
+        help="calibration of the mixture with the external teachers of a round; without it, of"
+        " the ensemble without them",
     )
 
 

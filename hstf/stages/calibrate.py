@@ -111,7 +111,7 @@ def calibrate(context: StageContext) -> Calibration:
 
 
 def calibration_path(context: StageContext) -> Path:
-    """Return the calibration of the ensemble alone, or of the mixture in the round of the stage."""
+    """Return the calibration of the ensemble, or of the mixture in the round of the stage."""
     layout = context.layout
     return layout.round_calibration(context.round) if context.round else layout.calibration
 

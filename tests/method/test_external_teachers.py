@@ -97,7 +97,7 @@ def weights_of(ensemble: np.ndarray, external: np.ndarray, label: np.ndarray) ->
     return chosen
 
 
-def test_perfect_teacher_gets_the_largest_weight() -> None:
+def test_perfect_teacher_gets_the_maximum_weight() -> None:
     label = truth()
     wrong = uncertain(np.zeros_like(label), sure=1.0)  # the ensemble is certain of background
     assert weights_of(wrong, label, label) == [0.75, 0.75]

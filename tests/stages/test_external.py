@@ -67,7 +67,7 @@ def calls() -> int:
     return len(Path("calls.txt").read_text().splitlines())
 
 
-def test_good_teacher_gets_the_largest_useful_weight(tmp_path: Path) -> None:
+def test_good_teacher_gets_a_weight(tmp_path: Path) -> None:
     config = make_external(tmp_path)
     weights = run_all(config).teachers["other"]
     found = weights.groups["organ"]

@@ -82,7 +82,7 @@ EXTERNAL = {
 }
 
 
-@pytest.mark.parametrize("external", [{}, {"one": EXTERNAL["one"]}, EXTERNAL])
+@pytest.mark.parametrize("external", [{}, EXTERNAL])
 def test_jobs_name_the_files_of_the_rules(
     experiment: Workspace, external: dict[str, object]
 ) -> None:

@@ -254,7 +254,7 @@ def lesion_bounds(w):
 
 
 def calibration_of_round(w):
-    """The calibration of the teacher, alone or mixed with external teachers."""
+    """The calibration of the teacher, or of its mixture with external teachers."""
     is_mixed = bool(JOBS.external_in(int(w.round)))
     return LAYOUT.round_calibration(w.round) if is_mixed else LAYOUT.calibration
 
