@@ -28,6 +28,8 @@ TRACKED_PARAMETERS = {
 """The run in MLflow gets these sections as a whole, by ``model_dump``."""
 
 NOT_IN_THIS_EXPERIMENT = {
+    # Only probabilities are stored as arrays.
+    "external": {"preprocess.chunk"},
     # The stage compare needs finished experiments of several methods.
     "compare": {*STAGES["compare"].keys, *STAGES["compare"].free_keys},
     # `hstf evaluate --scales` belongs to a comparison of methods.

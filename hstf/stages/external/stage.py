@@ -181,6 +181,7 @@ def _parameters(context: StageContext, name: str) -> dict[str, Any]:
     """
     teacher = context.config.teacher.external[name]
     left_out = {"rounds", "version_command", "depends_on", "label_map", *EXTERNAL_SPEED_KEYS}
+    chunk = context.config.preprocess.chunk if teacher.probabilities else None
     if not teacher.probabilities:
         left_out.add("labels")
     return {
@@ -188,6 +189,7 @@ def _parameters(context: StageContext, name: str) -> dict[str, Any]:
         "teacher": teacher.model_dump(mode="json", exclude=left_out),
         "modalities": list(context.config.modalities),
         "tolerance": context.config.check.affine_tolerance_mm,
+        "chunk": chunk,
     }
 
 
