@@ -191,7 +191,8 @@ def case_dice(
         voxels = np.flatnonzero(here | flat[list(members)].any(axis=0))
         old = confusion(predicted[voxels], truth[voxels], groups.classes)
         part = flat_external[:, voxels] if is_soft else flat_external[voxels]
-        for column, weight in enumerate(WEIGHTS):
+        gains[row, 0] = 0
+        for column, weight in enumerate(WEIGHTS[1:], start=1):
             weights = [weight if index == row else 0.0 for index in range(len(groups))]
             new = mix(flat[:, voxels], part, groups, weights).argmax(axis=0).astype(np.uint8)
             changed = counts - old + confusion(new, truth[voxels], groups.classes)

@@ -13,8 +13,10 @@ weight does not predict the unlabelled cases.
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from hstf.config.external import ExternalTeacher
 from hstf.experiment.cases import Case, Split, names_of
 from hstf.experiment.context import StageContext
 from hstf.experiment.dependencies import EXTERNAL_SPEED_KEYS, STAGES
@@ -29,10 +31,11 @@ from hstf.runtime.shards import (
     forget_record,
     read_shard,
     recorded_row,
+    refuse_changed_files,
     run_shard,
 )
 from hstf.runtime.stamps import sha256_once
-from hstf.stages.external.prediction import WORK, ExternalPrediction, summary_of
+from hstf.stages.external.prediction import ExternalPrediction, summary_of
 from hstf.stages.external.programs import Program
 from hstf.stages.external.weights import measure
 
@@ -140,28 +143,36 @@ def wanted_teachers(
 def _predict(context: StageContext, name: str, cases: Sequence[Case], table: Path) -> int:
     """Predict cases with one teacher and write its table."""
     teacher = context.config.teacher.external[name]
-    folder = table.parent
-    make_folder(folder / WORK)
-    program = Program(name, teacher, context.device, folder / WORK)
-    _ = program.path  # a missing program is one error, not one for each case
+    make_folder(table.parent)
+    with TemporaryDirectory(prefix="hstf-external-") as scratch:
+        program = Program(name, teacher, context.device, Path(scratch))
+        _ = program.path  # a missing program is one error, not one for each case
+        works = _works(context, program, cases, table)
+        _forget_missing(table.parent, cases)
+        title = f"external {name} {table.stem}"
+        return run_shard(EXTERNAL, table, _parameters(context, name), works, title)
+
+
+def _works(
+    context: StageContext, program: Program, cases: Sequence[Case], table: Path
+) -> list[CaseWork]:
+    """Return the work on each case with what it is made from."""
+    teacher = program.teacher
     values = values_of(teacher)
     shared = {f"file {path}": digest for path, digest in program.file_digests.items()}
     prompts = _prompt_rows(context, cases, table.stem) if teacher.prompt == "label" else None
     works = []
     for case in cases:
-        inputs = shared | _inputs(context, case, name)
+        inputs = shared | _inputs(context, case, teacher)
         if prompts is not None:
             inputs["prompt"] = digest_of(prompts, case.case_id, "teacher")
-        prediction = ExternalPrediction(context, case, program, values, folder)
+        prediction = ExternalPrediction(context, case, program, values, table.parent)
         works.append(CaseWork(case.case_id, inputs, prediction.outputs, prediction.write))
-    _forget_missing(folder, cases)
-    title = f"external {name} {table.stem}"
-    return run_shard(EXTERNAL, table, _parameters(context, name), works, title)
+    return works
 
 
-def _inputs(context: StageContext, case: Case, name: str) -> dict[str, str]:
+def _inputs(context: StageContext, case: Case, teacher: ExternalTeacher) -> dict[str, str]:
     """Return what the prediction of a case is made from."""
-    teacher = context.config.teacher.external[name]
     if teacher.files:
         path = prediction_file(teacher, case)
         inputs = {"prediction": sha256_once(path) if path.is_file() else "missing"}
@@ -202,7 +213,10 @@ def _prompt_rows(
         return read_shard(TEACHER, layout.teacher_table(context.round, shard), names_of(cases))
     rows: dict[str, dict[str, Any]] = {}
     for fold in context.schedule.held_out:
-        rows |= {row["case_id"]: row for row in TEACHER.records(layout.out_of_fold_table(fold))}
+        table = layout.out_of_fold_table(fold)
+        of_fold = TEACHER.records(table)
+        refuse_changed_files(of_fold, table)
+        rows |= {row["case_id"]: row for row in of_fold}
     return rows
 
 

@@ -103,5 +103,7 @@ def _predictions(results: Results, name: str) -> list[dict[str, Any]]:
         for split in (Split.LABELLED, Split.UNLABELLED):
             for shard in context.shards(split):
                 path = results.layout.external_table(name, shard, number)
-                rows += results.frame(EXTERNAL, path).to_dict("records")
+                frame = results.frame(EXTERNAL, path)
+                for case_id, missing in zip(frame["case_id"], frame["missing"], strict=True):
+                    rows.append({"case_id": case_id, "missing": missing})
     return rows
