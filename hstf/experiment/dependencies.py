@@ -102,6 +102,7 @@ STAGES: dict[str, Dependencies] = {
             "labels",
             "regions",
         ),
+        free_keys=("teacher.external",),  # what is mixed is among the files
     ),
     "refine": Dependencies(
         9,

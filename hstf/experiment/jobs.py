@@ -353,9 +353,8 @@ class Jobs:
         return jobs
 
     def _before_refine(self, number: int, shard: str) -> list[Job]:
-        is_mixed = bool(self.external_in(number))
         jobs = [
-            Job("calibrate_round", number) if is_mixed else Job("calibrate"),
+            self._calibration(number),
             Job("preprocess_shard", part=shard),
             Job("teacher_shard", number, shard),
             *self._external_of(number, shard),
@@ -370,7 +369,15 @@ class Jobs:
     def _before_lesions(self, number: int) -> list[Job]:
         preprocessed = self._preprocessed(Split.UNLABELLED)
         teachers = self._of_shards("teacher_shard", number, Split.UNLABELLED)
-        return [Job("calibrate"), *preprocessed, *teachers]
+        external: list[Job] = []
+        for shard in self.shards_of(Split.UNLABELLED):
+            external += self._external_of(number, shard)
+        return [self._calibration(number), *preprocessed, *teachers, *dict.fromkeys(external)]
+
+    def _calibration(self, number: int) -> Job:
+        """Return the job of the calibration of a round: of the ensemble, or of a mixture."""
+        is_mixed = bool(self.external_in(number))
+        return Job("calibrate_round", number) if is_mixed else Job("calibrate")
 
     def ranks_lesions(self, number: int) -> bool:
         """Return whether the lesions of a round are judged one by one."""

@@ -105,6 +105,13 @@ class ExternalWeights(Document):
         return [name for name in names if self.teachers[name].is_used]
 
 
+def calibration_path(context: StageContext) -> Path:
+    """Return the calibration of the round of the stage: that of the ensemble, or of a mixture."""
+    if context.schedule.external(context.config, context.round):
+        return context.layout.round_calibration(context.round)
+    return context.layout.calibration
+
+
 def groups_of(config: Config, names: Iterable[str]) -> Groups:
     """Return the groups of an external teacher.
 
@@ -211,6 +218,16 @@ class Mixture:
         """
         names = names_of(context.shard(shard))
         return cls._of(context, {shard: names}, Split.UNLABELLED)
+
+    @classmethod
+    def of_unlabelled(cls, context: StageContext) -> "Mixture":
+        """Read the tables of all unlabelled cases in the round of the stage.
+
+        Raises:
+            HstfError: as :meth:`of_shard`.
+        """
+        shards = {k: names_of(v) for k, v in context.shards(Split.UNLABELLED).items()}
+        return cls._of(context, shards, Split.UNLABELLED)
 
     @classmethod
     def of_labelled(cls, context: StageContext) -> "Mixture":

@@ -10,7 +10,6 @@ import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,7 @@ from hstf.imaging.regions import (
     structure_mask,
     structure_probability,
 )
-from hstf.method.external_weights import Mixture
+from hstf.method.external_weights import Mixture, calibration_path
 from hstf.method.plr.anatomy_rules import AnatomyRule, AnatomyRules
 from hstf.method.plr.calibration import Calibration, LearnedAnatomy, applicable_rules
 from hstf.method.plr.lesion_bounds import LesionBound, lesion_bound
@@ -62,6 +61,7 @@ from hstf.method.plr.reliability import (
     reliability_diagram,
     sample_voxels,
 )
+from hstf.runtime.errors import HstfError
 from hstf.scoring.metrics import confusion, structure_dice
 
 MAXIMUM_VOXELS = 4_000_000
@@ -85,8 +85,10 @@ def calibrate(context: StageContext) -> Calibration:
     ``round_<r>/calibration.json``.
 
     Raises:
-        HstfError: if out-of-fold predictions or labels are missing or have changed.
+        HstfError: if out-of-fold predictions or labels are missing or have changed, or if the round
+            has no external teacher.
     """
+    refuse_round_without_teachers(context)
     config = context.config
     structures = config.structures
     labelled = checked_cases(context)
@@ -110,10 +112,17 @@ def calibrate(context: StageContext) -> Calibration:
     return calibration
 
 
-def calibration_path(context: StageContext) -> Path:
-    """Return the calibration of the ensemble, or of the mixture in the round of the stage."""
-    layout = context.layout
-    return layout.round_calibration(context.round) if context.round else layout.calibration
+def refuse_round_without_teachers(context: StageContext) -> None:
+    """Refuse a calibration of a round whose teacher is the ensemble.
+
+    Raises:
+        HstfError: if a round is given and has no external teacher.
+    """
+    if context.round and not context.schedule.external(context.config, context.round):
+        raise HstfError(
+            f"--round {context.round}: has no external teacher. Its calibration is that of the"
+            " ensemble: leave out --round."
+        )
 
 
 def learn_voxels(cases: OutOfFoldCases, config: Config) -> VoxelSample:

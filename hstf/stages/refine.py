@@ -31,7 +31,7 @@ from hstf.imaging.probabilities import apply_temperature
 from hstf.imaging.regions import membership, structure_mask
 from hstf.imaging.spacing import voxel_mm3
 from hstf.imaging.volumes import blank_volume, read_label, write_like
-from hstf.method.external_weights import Mixture
+from hstf.method.external_weights import Mixture, calibration_path
 from hstf.method.plr.calibration import Calibration
 from hstf.method.plr.lesion_bounds import LesionBounds
 from hstf.method.plr.refinement import (
@@ -92,11 +92,9 @@ def refine(context: StageContext, shard: str) -> int:
         previous_table = layout.labels_shard_table(number - 1, shard)
         tables["previous labels"] = read_shard(LABELS, previous_table, names)
     mixture = Mixture.of_shard(context, shard)
-    calibration_path = layout.calibration
-    if context.schedule.external(context.config, number):
-        calibration_path = layout.round_calibration(number)
-    calibration = Calibration.load(calibration_path)
-    calibration_digest = sha256_once(calibration_path)
+    path_of_calibration = calibration_path(context)
+    calibration = Calibration.load(path_of_calibration)
+    calibration_digest = sha256_once(path_of_calibration)
     bounds = _bounds(context)
     works = []
     for case in cases:

@@ -31,7 +31,11 @@ WRONG: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"command": None}, "expected one of command, function and files, found none of them"),
     ({}, {"files": "a/{case}.nii.gz"}, "found command and files"),
     ({}, {"command": "segment {image} 'x"}, "cannot be split into arguments"),
-    ({}, {"command": "segment {image}"}, "the command needs {image} (or {images}) and {output} (or"),
+    (
+        {},
+        {"command": "segment {image}"},
+        "the command needs {image} (or {images}) and {output} (or",
+    ),
     ({}, {"command": "segment {scan} {output}"}, "the command has {scan}, expected {image}"),
     ({}, {"command": "segment {image} {output} {label}"}, "belong together"),
     ({}, {"prompt": "label"}, "belong together"),

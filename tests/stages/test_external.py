@@ -31,10 +31,10 @@ from hstf.config.load import config_text, resolve_config
 from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
 from hstf.imaging.volumes import read_label
-from hstf.method.external_weights import ExternalWeights, Mixture
+from hstf.method.external_weights import ExternalWeights, Mixture, calibration_path
 from hstf.method.tta_summary import TtaSummary
 from hstf.runtime.errors import HstfError
-from hstf.stages.calibrate import calibration_path
+from hstf.stages.calibrate import calibrate
 from hstf.stages.export import export
 from hstf.stages.external import stage
 
@@ -364,6 +364,9 @@ def test_calibration_of_a_round_is_a_file_of_the_round(tmp_path: Path) -> None:
     layout = Layout.of(config)
     assert calibration_path(StageContext.of(config, "calibrate", 1)) == layout.round_calibration(1)
     assert calibration_path(StageContext.of(config, "calibrate")) == layout.calibration
+    later = with_teacher(config, rounds=[2]).model_copy(update={"rounds": 2})
+    with pytest.raises(HstfError, match="--round 1: has no external teacher"):
+        calibrate(StageContext.of(later, "calibrate", 1))
 
 
 def test_external_command_runs_as_the_workflow_calls_it(tmp_path: Path) -> None:

@@ -91,7 +91,9 @@ def test_jobs_name_the_files_of_the_rules(
     monitor = {"on_collapse": "stop"}
     student = {"members": 2, "start": "previous_round"}
     teacher = {"external": external}
+    lesions = ["foreground"] if external else []
     experiment.configure(warmup=warmup, student=student, monitor=monitor, teacher=teacher)
+    experiment.configure(lesions=lesions)
     write_sheet(experiment.folder, [*SPLITS, "validation"])
     for suffix in ("", "_label"):
         (experiment.folder / f"case_009{suffix}.nii.gz").write_text("new")

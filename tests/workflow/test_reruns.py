@@ -70,7 +70,7 @@ SENTENCES: list[tuple[str, Edit, Runs]] = [
         OUT_OF_FOLD,
     ),
     (
-        "| `teacher.external` | `external`, the calibration of each round, `refine` of all rounds |",
+        "| `teacher.external` | `external`, the calibration of each round, `refine` of all",
         {"teacher": {"external": {"other": OTHER}}},
         EXTERNAL | REFINED,
     ),

@@ -259,15 +259,25 @@ def calibration_of_round(w):
     return LAYOUT.round_calibration(w.round) if is_mixed else LAYOUT.calibration
 
 
-def external_of_round(w):
-    """What the external teachers predict of a shard, and their weights."""
-    names = set(JOBS.external_in(int(w.round)))
+def external_of_shards(number, shards):
+    """What the external teachers of a round predict of some shards, and their weights."""
+    names = set(JOBS.external_in(int(number)))
     if not names:
         return []
-    files = [LAYOUT.external_table(name, w.shard) for name in JOBS.external]
+    files = [LAYOUT.external_table(name, shard) for name in JOBS.external for shard in shards]
     if names & set(JOBS.prompted):
-        files += [LAYOUT.external_table(name, w.shard, w.round) for name in JOBS.prompted]
+        files += [
+            LAYOUT.external_table(name, shard, number) for name in JOBS.prompted for shard in shards
+        ]
     return [LAYOUT.external_weights, *files]
+
+
+def external_of_round(w):
+    return external_of_shards(w.round, [w.shard])
+
+
+def external_of_all(w):
+    return external_of_shards(w.round, UNLABELLED)
 
 
 def external_results():
