@@ -259,6 +259,15 @@ def calibration_of_round(w):
     return LAYOUT.round_calibration(w.round) if is_mixed else LAYOUT.calibration
 
 
+def before_external(w):
+    """The weights, without which no unlabelled case is predicted; and the prompts of labelled cases."""
+    if w.shard in UNLABELLED:
+        return [LAYOUT.external_weights]
+    if not JOBS.prompted:
+        return []
+    return [LAYOUT.out_of_fold_table(fold) for fold in SCHEDULE.held_out]
+
+
 def external_of_shards(number, shards):
     """What the external teachers of a round predict of some shards, and their weights."""
     names = set(JOBS.external_in(int(number)))

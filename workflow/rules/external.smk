@@ -3,15 +3,6 @@
 EXTERNAL_GPU = GPU if any(CONFIG.teacher.external[name].gpu for name in JOBS.external) else 0
 
 
-def before_external(w):
-    """The weights, without which no unlabelled case is predicted; and the prompts of labelled cases."""
-    if w.shard in UNLABELLED:
-        return [LAYOUT.external_weights]
-    if not JOBS.prompted:
-        return []
-    return [LAYOUT.out_of_fold_table(fold) for fold in SCHEDULE.held_out]
-
-
 rule external_shard:
     input:
         check=LAYOUT.check,
