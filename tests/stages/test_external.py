@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from support.external_files import (
     AFFINE,
     LABELLED,
@@ -28,6 +29,7 @@ from support.workspace import ROOT
 from hstf.cli import main
 from hstf.config.experiment import Config
 from hstf.config.load import config_text, resolve_config
+from hstf.experiment.case_files import CASE_FILES, existing
 from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
 from hstf.imaging.volumes import read_label
@@ -37,6 +39,7 @@ from hstf.runtime.errors import HstfError
 from hstf.stages.calibrate import calibrate
 from hstf.stages.export import export
 from hstf.stages.external import stage
+from hstf.stages.external.programs import Program
 
 pytestmark = pytest.mark.usefixtures("workplace")
 
@@ -337,7 +340,58 @@ def test_images_are_in_one_folder_as_nifti(tmp_path: Path) -> None:
     assert Path("case_1.txt").read_text().split() == ["case_1.nii.gz"]
 
 
+def test_each_modality_can_be_named(tmp_path: Path) -> None:
+    config = make_external(tmp_path)
+    command = "segment --t1 {image:t1} --t2={image:t2} -i {images} {case} {output}"
+    teacher = config.teacher.external["other"].model_copy(update={"command": command})
+    images = {"t1": Path("/w/images/a_t1.nii.gz"), "t2": Path("/w/images/a_t2.nii.gz")}
+    words = Program("other", teacher, "cpu", tmp_path).words(
+        images, Path("/w/output/a.nii.gz"), None
+    )
+    assert words == [
+        *("segment", "--t1", "/w/images/a_t1.nii.gz", "--t2=/w/images/a_t2.nii.gz"),
+        *("-i", "/w/images", "a", "/w/output/a.nii.gz"),
+    ]
+
+
+def test_program_without_gpu_sees_none(tmp_path: Path) -> None:
+    config = with_teacher(make_external(tmp_path), gpu=False)
+    program = Program("other", config.teacher.external["other"], "auto", tmp_path)
+    assert program.environment["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_image_of_another_format_is_converted(tmp_path: Path) -> None:
+    config = make_external(tmp_path)
+    volume = sitk.ReadImage("case_0.nii.gz")
+    sitk.WriteImage(volume, "case_0.mha")
+    sheet = Path("cases.csv")
+    sheet.write_text(sheet.read_text().replace("case_0.nii.gz", "case_0.mha"))
+    external(config, "labelled_0")
+    assert rows(config, "labelled_0")["case_0"]["missing"] == ""
+    assert "case_0.nii.gz" in Path("arguments.txt").read_text()
+
+
 # --- the mixture
+
+
+def test_region_is_measured_as_a_whole(tmp_path: Path) -> None:
+    config = make_external(tmp_path)
+    regions = {"whole": ["organ", "vessel"], "vessel": ["vessel"]}
+    content = config.model_dump(mode="json") | {"regions": regions}
+    content["teacher"]["external"]["other"]["labels"] = {"whole": THEIRS}
+    whole = resolve_config(content)
+    external(whole, "labelled_0")
+    found = weigh(whole).teachers["other"].groups["whole"]
+    assert (found.dice, found.mixed_dice) == (1.0, 1.0)
+    assert found.weight > 0
+
+
+def test_withdrawn_case_leaves_no_prediction(tmp_path: Path) -> None:
+    config = make_external(tmp_path)
+    run_all(config)
+    found = existing(Layout.of(config).root, CASE_FILES, "case_3")
+    names = {str(path.relative_to(Layout.of(config).root)) for path in found}
+    assert {"external/other/case_3.nii.gz", "external/other/.records/case_3.json"} <= names
 
 
 def test_all_rounds_or_some_of_them(tmp_path: Path) -> None:
