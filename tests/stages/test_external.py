@@ -39,6 +39,7 @@ from hstf.runtime.errors import HstfError
 from hstf.stages.calibrate import calibrate
 from hstf.stages.export import export
 from hstf.stages.external import stage
+from hstf.stages.external.outputs import read_labels
 from hstf.stages.external.programs import Program
 
 pytestmark = pytest.mark.usefixtures("workplace")
@@ -71,7 +72,7 @@ def calls() -> int:
 
 
 def test_good_teacher_gets_a_weight(tmp_path: Path) -> None:
-    config = make_external(tmp_path)
+    config = make_external(tmp_path, version_command="echo model 1.2")
     weights = run_all(config).teachers["other"]
     found = weights.groups["organ"]
     assert found.dice == 1.0
@@ -191,10 +192,6 @@ def test_external_teachers_never_get_test_cases(tmp_path: Path, shard: str) -> N
 # --- what the output must be
 
 
-def replaced(case: str, values: np.ndarray, affine: np.ndarray = AFFINE) -> None:
-    nib.save(nib.Nifti1Image(values, affine), f"good/{case}.nii.gz")
-
-
 MOVED = np.array([[-1.0, 0, 0, 3], [0, 1, 0, 0], [0, 0, 1.5, 0], [0, 0, 0, 1]])
 WRONG = {
     "shape": (np.zeros((SIDE, SIDE, 5), np.uint8), AFFINE, "has shape"),
@@ -204,12 +201,20 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_output_that_does_not_fit_is_missing(tmp_path: Path, name: str) -> None:
-    config = make_external(tmp_path)
+def test_output_that_does_not_fit_is_refused(tmp_path: Path, name: str) -> None:
     values, affine, message = WRONG[name]
-    replaced("case_4", values, affine)
+    nib.save(nib.Nifti1Image(np.zeros((SIDE,) * 3, np.uint8), AFFINE), "image.nii.gz")
+    nib.save(nib.Nifti1Image(values, affine), "output.nii.gz")
+    with pytest.raises(HstfError) as error:
+        read_labels(Path("output.nii.gz"), Path("image.nii.gz"), 0.01)
+    assert message in str(error.value)
+
+
+def test_case_with_an_output_that_does_not_fit_is_missing(tmp_path: Path) -> None:
+    config = make_external(tmp_path)
+    nib.save(nib.Nifti1Image(*WRONG["shape"][:2]), "good/case_4.nii.gz")
     run_all(config)
-    assert message in rows(config, "unlabelled_0")["case_4"]["missing"]
+    assert "has shape" in rows(config, "unlabelled_0")["case_4"]["missing"]
     assert not list(Path("results").rglob("case_4.nii.gz"))
     assert not list(Path("results").rglob(".work/case_*")), "temporary files are removed"
 

@@ -78,7 +78,6 @@ def make_external(folder: Path, kind: str = "good", **teacher: Any) -> Config:
     external = {
         "command": f"./foreign.sh {{image}} {{output}} {kind}",
         "labels": {"organ": THEIRS},
-        "version_command": "echo model 1.2",
     }
     if "files" in teacher or "function" in teacher:
         del external["command"]

@@ -119,12 +119,6 @@ def test_jobs_of_prompted_teachers_name_their_files(experiment: Workspace) -> No
         assert Job("teacher_shard", 2, "unlabelled_0") in before
 
 
-def test_stage_is_a_target(experiment: Workspace) -> None:
-    experiment.configure(teacher=teacher())
-    jobs = experiment.jobs("external")
-    assert jobs == {"external": 1, "external_shard": 4, "external_weights": 1}
-
-
 # --- honesty
 
 
