@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from hstf.config.check import CheckConfig
 from hstf.config.compare import CompareConfig
 from hstf.config.evaluate import EvaluateConfig, PredictConfig
+from hstf.config.export import ExportConfig
 from hstf.config.external import external_problems
 from hstf.config.merge import merge
 from hstf.config.methods import METHODS, Method
@@ -98,6 +99,7 @@ class Config(Section):
     monitor: MonitorConfig = MonitorConfig()
     predict: PredictConfig = PredictConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    export: ExportConfig = ExportConfig()
     report: ReportConfig = ReportConfig()
     track: TrackConfig = TrackConfig()
     phantom: PhantomConfig | None = None

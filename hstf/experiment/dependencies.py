@@ -168,8 +168,8 @@ STAGES: dict[str, Dependencies] = {
         ),
     ),
     "export": Dependencies(
-        5,
-        ("predict", "preprocess", "modalities", "labels"),
+        6,
+        ("export", "predict", "preprocess", "modalities", "labels"),
         # An edit trains or calibrates the model again, and then exports it.
         free_keys=("regions", *TTA_KEYS, "student.steps", "warmup.steps"),
     ),

@@ -3,12 +3,13 @@
 It is the round with the best Dice on validation cases or, without them, the last round whose model
 has not collapsed (:mod:`hstf.scoring.round_choice`).
 
-The folder can be moved to another machine and used with ``hstf predict``. It contains no code and
-names no case:
+The folder can be moved to another machine and used with ``hstf predict``, which runs no code from
+it. It names no case:
 
 - ``model.json``: what prediction needs, see :class:`hstf.method.exported_model.ExportedModel`;
 - ``members/<member>.pt``: the weights;
-- ``configs/metadata.json``: a description of the network in the format of a MONAI bundle;
+- ``configs``, ``models`` and ``docs``: the same model as a MONAI bundle, see
+  :mod:`hstf.method.bundle.folder`;
 - ``SHA256SUMS``: the SHA-256 of these files, for ``hstf predict`` and ``sha256sum --check``;
 - ``README.md``: the model card.
 """
@@ -18,9 +19,6 @@ import importlib.metadata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
-
-from pydantic import Field
 
 from hstf import __version__
 from hstf.config.experiment import Config
@@ -32,6 +30,8 @@ from hstf.experiment.plan import Plan
 from hstf.experiment.schedule import Schedule
 from hstf.experiment.tables import EVALUATION_MEMBERS, LABELS
 from hstf.imaging.intensity_ranges import IntensityRange
+from hstf.method.bundle.folder import write_bundle, write_bundle_texts
+from hstf.method.bundle.metadata import INTENDED_USE
 from hstf.method.exported_model import (
     DIGEST_FILE,
     FORMAT,
@@ -46,8 +46,8 @@ from hstf.method.exported_model import (
 )
 from hstf.method.plr.calibration import Calibration, prediction_rules
 from hstf.method.plr.scan_quality import QualityModel
+from hstf.models.base import SegmentationNetwork
 from hstf.models.registry import load_network, save_network
-from hstf.runtime.documents import Document, Part
 from hstf.runtime.errors import HstfError, join_problems
 from hstf.runtime.files import complete_folder, sha256_file, write_text
 from hstf.runtime.shards import read_shard
@@ -57,17 +57,9 @@ from hstf.scoring.round_choice import RoundChoice, choose_round
 from hstf.scoring.significance import mean_interval
 from hstf.stages.plan.fingerprint import Fingerprint
 
-METADATA_SCHEMA = (
-    "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
-    "meta_schema_20240725.json"
-)
-PACKAGES = ("torch", "monai", "numpy", "nibabel")
+PACKAGES = ("torch", "monai", "numpy", "nibabel", "scipy")
 PRIVATE = {"trained_on", "held_out"}
 """Facts in the files of weights that name cases. They do not leave the site."""
-INTENDED_USE = (
-    "Research. Not a medical device; its output needs a physician's review before any clinical use."
-)
-OWNER = "see the owner of this folder"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -109,11 +101,13 @@ def export(config: Config, member: str | None = None) -> tuple[Path, RoundChoice
             f"Round {choice.round} has no model yet. Run the workflow first.", missing
         )
     with complete_folder(target) as folder:
-        model = _exported_model(context, _copy_weights(weights, folder), choice)
+        members, networks = _copy_weights(weights, folder)
+        model = _exported_model(context, members, choice)
         model.save(folder / MODEL_FILE)
-        bundle_metadata(model).save(folder / "configs" / "metadata.json")
+        write_bundle(folder, model, networks, context.config.export.programs)
         write_digests(folder)
         write_text(folder / "README.md", model_card(model))
+        write_bundle_texts(folder, model)
     return target, choice
 
 
@@ -149,9 +143,12 @@ def _refuse_changed(folder: Path) -> None:
         )
 
 
-def _copy_weights(weights: Mapping[str, Path], folder: Path) -> list[ModelMember]:
-    """Save the weights of each member without the names of cases."""
+def _copy_weights(
+    weights: Mapping[str, Path], folder: Path
+) -> tuple[list[ModelMember], list[SegmentationNetwork]]:
+    """Save the weights of each member without the names of cases, and return the networks."""
     members = []
+    networks = []
     for name, path in weights.items():
         network, facts = load_network(path)
         public = {key: value for key, value in facts.items() if key not in PRIVATE}
@@ -164,7 +161,8 @@ def _copy_weights(weights: Mapping[str, Path], folder: Path) -> list[ModelMember
                 trained_as=sha256_file(path),
             )
         )
-    return members
+        networks.append(network)
+    return members, networks
 
 
 def _exported_model(
@@ -267,96 +265,6 @@ def _scores_of_member(context: StageContext, member: str) -> ModelScores:
             [patients[case_id] for case_id in table.index],
         ),
         classes={name: describe(table[name].dropna()) for name in names},
-    )
-
-
-class BundleTensor(Part):
-    """An input or output of the network, as a MONAI bundle describes it."""
-
-    type: str = "image"
-    format: str
-    modality: str
-    num_channels: int
-    spatial_shape: list[int]
-    dtype: str = "float32"
-    value_range: tuple[float, ...] = ()
-    is_patch_data: bool = True
-    channel_def: dict[str, str]
-    """Name of each channel."""
-
-
-class BundleData(Part):
-    """Inputs and outputs of the network."""
-
-    inputs: dict[str, BundleTensor]
-    outputs: dict[str, BundleTensor]
-
-
-class BundleMetadata(Document):
-    """``configs/metadata.json`` of a MONAI bundle."""
-
-    stage: ClassVar[str] = "export"
-
-    schema_: str = Field(serialization_alias="schema")
-    version: str
-    changelog: dict[str, str]
-    monai_version: str
-    pytorch_version: str
-    numpy_version: str
-    required_packages_version: dict[str, str]
-    name: str
-    task: str
-    description: str
-    authors: str = OWNER
-    copyright: str = OWNER
-    data_type: str = "nifti"
-    intended_use: str = INTENDED_USE
-    network_data_format: BundleData
-
-    def to_json(self) -> dict[str, Any]:
-        """Convert the document to plain JSON values."""
-        return self.model_dump(mode="json", by_alias=True)
-
-
-def bundle_metadata(model: ExportedModel) -> BundleMetadata:
-    """Describe an exported model in the format of a MONAI bundle."""
-    provenance = model.provenance
-    packages = provenance.packages
-    classes = list(model.labels)
-    version = f"1.0.{provenance.round}"
-    patch = list(model.plan.patch_size)
-    modality = ", ".join(dict.fromkeys(kind.upper() for kind in model.modalities.values()))
-    image = _tensor("magnitude", modality, list(model.modalities), patch)
-    prediction = _tensor("labels", "n/a", classes, patch)
-    return BundleMetadata(
-        schema_=METADATA_SCHEMA,
-        version=version,
-        changelog={version: f"round {provenance.round} of self-training"},
-        monai_version=packages["monai"],
-        pytorch_version=packages["torch"],
-        numpy_version=packages["numpy"],
-        required_packages_version={"nibabel": packages["nibabel"], "hstf": provenance.hstf},
-        name=model.experiment,
-        task=f"3D segmentation of {', '.join(classes[1:])}",
-        description=(
-            f"Segmentation network of the experiment {model.experiment}, trained by self-training."
-        ),
-        network_data_format=BundleData(inputs={"image": image}, outputs={"pred": prediction}),
-    )
-
-
-def _tensor(
-    form: str,
-    modality: str,
-    channels: Sequence[str],
-    patch: list[int],
-) -> BundleTensor:
-    return BundleTensor(
-        format=form,
-        modality=modality,
-        num_channels=len(channels),
-        spatial_shape=patch,
-        channel_def={str(index): name for index, name in enumerate(channels)},
     )
 
 

@@ -46,6 +46,7 @@ SECTIONS: dict[str, Any] = {
     "refine": {"select_cases": False, "minimum_predicted_dice": 0.0},
     "teacher": {"scales": [1.0]},
     "evaluate": {"bootstrap": 100},
+    "export": {"programs": []},
     # Tiny networks lose classes by chance.
     "monitor": {
         "minimum_volume": 0,

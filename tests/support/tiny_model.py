@@ -95,7 +95,10 @@ def fingerprint(channels: int) -> Fingerprint:
 
 
 def tiny_experiment(
-    folder: Path, modalities: Sequence[str] = ("image",), students: int = 2
+    folder: Path,
+    modalities: Sequence[str] = ("image",),
+    students: int = 2,
+    programs: Sequence[str] = (),
 ) -> Config:
     """Write an experiment after its only round: plan, weights and case sheet, but no images."""
     columns = ["case_id", *modalities, "label", "split"]
@@ -120,6 +123,7 @@ def tiny_experiment(
             "device": "cpu",
             "student": {"members": students},
             "predict": {"flip_axes": [1], "amp": "off"},
+            "export": {"programs": list(programs)},
         }
     )
     layout = Layout.of(config)

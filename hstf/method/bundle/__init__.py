@@ -1,0 +1,1 @@
+"""An exported model as a MONAI bundle: programs, configuration and description."""

@@ -1,0 +1,252 @@
+"""The exported folder is a MONAI bundle that runs without hstf and segments as ``hstf predict``."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from support.tiny_model import tiny_experiment, write_scan
+
+from hstf.commands.predict import predict
+from hstf.config.preprocess import PreprocessConfig
+from hstf.experiment.plan import Normalisation
+from hstf.imaging.preparation import prepare_image
+from hstf.imaging.volumes import read_image
+from hstf.method.bundle.inference import inference_config
+from hstf.method.bundle.programs import Ensemble
+from hstf.method.exported_model import ExportedModel, changed_files, read_exported_model
+from hstf.models.registry import load_network
+from hstf.stages.export import export
+
+DICE = 0.99
+"""Lowest Dice of each class between the bundle and ``hstf predict``, as documented."""
+BLOCK_HSTF = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "hstf":
+            raise ImportError("hstf is not installed here")
+sys.meta_path.insert(0, Block())
+"""
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an exported ensemble of two members with both programs."""
+    folder = tmp_path_factory.mktemp("bundle")
+    config = tiny_experiment(folder, programs=("torchscript", "torch_export"))
+    return export(config)[0]
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scans")
+    write_scan(folder / "a.nii.gz", shape=(31, 29, 23))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def original(bundle: Path) -> torch.nn.Module:
+    """Return the networks of hstf that the programs are made from."""
+    model = read_exported_model(bundle)
+    return Ensemble([load_network(path)[0] for path in model.weights(bundle)])
+
+
+@pytest.fixture
+def no_gradients() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
+def without_hstf(folder: Path) -> dict[str, str]:
+    """Return an environment in which hstf cannot be imported."""
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text(BLOCK_HSTF)
+    return {**os.environ, "PYTHONPATH": str(folder)}
+
+
+def check_same_segmentations(ours: Path, theirs: Path) -> None:
+    first = nib.load(ours)
+    second = nib.load(theirs)
+    np.testing.assert_allclose(first.affine, second.affine, atol=1e-4)
+    assert second.get_data_dtype() == np.uint8
+    a, b = np.asarray(first.dataobj), np.asarray(second.dataobj)
+    assert len(np.unique(a)) == 3
+    for value in np.unique(a):
+        size = (a == value).sum() + (b == value).sum()
+        assert 2 * ((a == value) & (b == value)).sum() >= DICE * size
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.usefixtures("no_gradients")
+def test_programs_return_the_logits_of_the_networks(
+    bundle: Path, original: torch.nn.Module, count: int
+) -> None:
+    windows = torch.randn(count, 1, 16, 16, 8)
+    expected = original(windows)
+    script = torch.jit.load(bundle / "models" / "model.ts")
+    exported = torch.export.load(bundle / "models" / "model.pt2").module()
+    torch.testing.assert_close(script(windows), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(exported(windows), expected, atol=1e-5, rtol=1e-5)
+    for member, network in zip(script.members.children(), original.members, strict=True):
+        torch.testing.assert_close(member(windows), network(windows), atol=1e-5, rtol=1e-5)
+
+
+def test_programs_name_no_device_and_no_file_of_this_machine(bundle: Path) -> None:
+    with zipfile.ZipFile(bundle / "models" / "model.ts") as archive:
+        names = archive.namelist()
+        code = b"".join(archive.read(name) for name in names if name.endswith(".py"))
+    assert b"forward" in code and b"cpu" not in code and b"device" not in code
+    for name in ("model.ts", "model.pt2"):
+        content = (bundle / "models" / name).read_bytes()
+        assert b"site-packages" not in content and str(Path(__file__).parents[2]).encode() not in (
+            content
+        )
+
+
+def test_bundle_runs_without_hstf_and_segments_as_hstf(
+    bundle: Path, scans: Path, tmp_path: Path
+) -> None:
+    predict(bundle, scans, tmp_path / "ours", device="cpu", predicted_dice=False)
+    command = [
+        *(sys.executable, "-m", "monai.bundle", "run"),
+        *("--config_file", "configs/inference.json"),
+        *("--dataset_dir", str(scans), "--output_dir", str(tmp_path / "theirs")),
+    ]
+    environment = without_hstf(tmp_path / "block")
+    done = subprocess.run(command, cwd=bundle, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    check_same_segmentations(tmp_path / "ours" / "a.nii.gz", tmp_path / "theirs" / "a.nii.gz")
+    assert changed_files(bundle) == []
+
+
+def test_hstf_cannot_be_imported_in_that_environment(tmp_path: Path) -> None:
+    environment = without_hstf(tmp_path / "block")
+    done = subprocess.run([sys.executable, "-c", "import hstf"], env=environment, check=False)
+    assert done.returncode == 1
+
+
+@pytest.mark.usefixtures("no_gradients")
+def test_monai_creates_the_workflow_and_exports_the_check_point(
+    bundle: Path, original: torch.nn.Module, tmp_path: Path
+) -> None:
+    from monai.bundle import ckpt_export, create_workflow
+
+    config = bundle / "configs" / "inference.json"
+    place = {"bundle_root": str(bundle), "dataset_dir": str(tmp_path)}
+    workflow = create_workflow(
+        config_file=str(config), workflow_type="inference", meta_file=None, **place
+    )
+    assert workflow.check_properties() == []
+    target = tmp_path / "again.ts"
+    ckpt_export(
+        filepath=str(target),
+        ckpt_file=str(bundle / "members" / "seed_0.pt"),
+        key_in_ckpt="state_dict",
+        config_file=str(config),
+        bundle_root=str(bundle),
+    )
+    windows = torch.randn(2, 1, 16, 16, 8)
+    torch.testing.assert_close(
+        torch.jit.load(target)(windows), original(windows), atol=1e-5, rtol=1e-5
+    )
+
+
+ZSCORE = Normalisation(scheme="zscore")
+CHANNELS = {
+    "zscore": [ZSCORE],
+    "ct": [Normalisation(scheme="ct", lower=20, upper=300, mean=150, std=70)],
+    "fan": [Normalisation(scheme="fan")],
+    "uptake": [Normalisation(scheme="uptake")],
+    "two": [ZSCORE, Normalisation(scheme="uptake")],
+    "mask": [ZSCORE, Normalisation(scheme="mask"), ZSCORE],
+}
+
+
+def with_channels(model: ExportedModel, channels: list[Normalisation], **preprocess: Any) -> Any:
+    """Return ``model`` with other channels and settings of the preprocessing."""
+    plan = model.plan.model_copy(update={"normalisation": tuple(channels)})
+    names = ["image"] if len(channels) == 1 else [f"m{index}" for index in range(len(channels))]
+    return model.model_copy(
+        update={
+            "plan": plan,
+            "modalities": dict.fromkeys(names, "mr"),
+            "preprocess": PreprocessConfig(**preprocess),
+        }
+    )
+
+
+def write_padded(folder: Path, count: int, spacing: tuple[float, float, float]) -> list[Path]:
+    """Write the channels of a scan with an empty margin, which is inside of the scan, too."""
+    paths = []
+    for number in range(count):
+        name = "case.nii.gz" if count == 1 else f"case_m{number}.nii.gz"
+        path = write_scan(folder / name, seed=number, shape=(31, 29, 23))
+        image = nib.load(path)
+        data = image.get_fdata(dtype=np.float32)
+        data[:4] = data[-3:] = data[:, :, :2] = data[15:17, 12:14, 9:11] = 0
+        affine = image.affine @ np.diag([*spacing, 1])
+        nib.save(nib.Nifti1Image(data, affine), path)
+        paths.append(path)
+    return paths
+
+
+@pytest.mark.parametrize(
+    ("scheme", "spacing", "preprocess"),
+    [
+        *((scheme, (1, 1, 1), {}) for scheme in CHANNELS),
+        ("zscore", (1, 1, 1), {"crop": False}),
+        ("zscore", (1, 1, 4), {}),
+        ("zscore", (1, 1, 4), {"axes": "slices"}),
+        ("zscore", (4, 1, 1), {"axes": "slices"}),
+        ("two", (1.246, 1.246, 1), {}),
+    ],
+)
+def test_scans_reach_the_network_as_with_hstf(
+    bundle: Path,
+    tmp_path: Path,
+    scheme: str,
+    spacing: tuple[float, float, float],
+    preprocess: dict[str, Any],
+) -> None:
+    from monai.bundle import ConfigParser
+
+    channels = CHANNELS[scheme]
+    model = with_channels(read_exported_model(bundle), channels, **preprocess)
+    paths = write_padded(tmp_path, len(channels), spacing)
+    expected, _ = prepare_image(
+        [read_image(path) for path in paths], model.plan, model.preprocess, model.modalities
+    )
+    parser = ConfigParser(inference_config(model))
+    parser["dataset_dir"] = str(tmp_path)
+    item = parser.get_parsed_content("dataset")[0]["image"].numpy()
+    assert item.shape == expected.shape
+    difference = np.abs(item - expected)
+    assert difference.mean() < 2e-3
+    inside = (slice(None), *(slice(1, -1),) * 3)
+    assert difference[inside].max() < 5e-2
+
+
+def test_config_has_only_what_it_needs(bundle: Path) -> None:
+    config = inference_config(read_exported_model(bundle))
+    assert "uptake" not in config and "through" not in config and "zscore" in config
+
+
+def test_folder_without_torchscript_has_no_workflow(tmp_path: Path) -> None:
+    folder, _ = export(tiny_experiment(tmp_path))
+    assert not (folder / "models").exists() and not (folder / "docs").exists()
+    assert not (folder / "configs" / "inference.json").exists()
+    assert "All rights of its owner are reserved" in (folder / "LICENSE").read_text()
+
+
+def test_guide_names_the_files_and_the_command(bundle: Path) -> None:
+    guide = (bundle / "docs" / "README.md").read_text()
+    assert "python -m monai.bundle run --config_file configs/inference.json" in guide
+    assert "models/model.pt2" in guide and "an ensemble of 2 networks" in guide
