@@ -6,7 +6,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import nibabel as nib
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from support.tiny_model import tiny_experiment, write_scan
 
 from hstf.commands.predict import predict
+from hstf.config.export import ExportConfig, Program
 from hstf.config.preprocess import PreprocessConfig
 from hstf.experiment.plan import Normalisation
 from hstf.imaging.preparation import prepare_image
@@ -41,7 +42,7 @@ sys.meta_path.insert(0, Block())
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an exported ensemble of two members with both programs."""
     folder = tmp_path_factory.mktemp("bundle")
-    config = tiny_experiment(folder, programs=("torchscript", "torch_export"))
+    config = tiny_experiment(folder, programs=get_args(Program))
     return export(config)[0]
 
 
@@ -146,13 +147,7 @@ def test_monai_creates_the_workflow_and_exports_the_check_point(
     )
     assert workflow.check_properties() == []
     target = tmp_path / "again.ts"
-    ckpt_export(
-        filepath=str(target),
-        ckpt_file=str(bundle / "members" / "seed_0.pt"),
-        key_in_ckpt="state_dict",
-        config_file=str(config),
-        bundle_root=str(bundle),
-    )
+    ckpt_export(filepath=str(target), config_file=str(config), bundle_root=str(bundle))
     windows = torch.randn(2, 1, 16, 16, 8)
     torch.testing.assert_close(
         torch.jit.load(target)(windows), original(windows), atol=1e-5, rtol=1e-5
@@ -183,15 +178,19 @@ def with_channels(model: ExportedModel, channels: list[Normalisation], **preproc
     )
 
 
-def write_padded(folder: Path, count: int, spacing: tuple[float, float, float]) -> list[Path]:
+def write_padded(
+    folder: Path, channels: list[Normalisation], spacing: tuple[float, float, float]
+) -> list[Path]:
     """Write the channels of a scan with an empty margin, which is inside of the scan, too."""
     paths = []
-    for number in range(count):
-        name = "case.nii.gz" if count == 1 else f"case_m{number}.nii.gz"
+    for number, channel in enumerate(channels):
+        name = "case.nii.gz" if len(channels) == 1 else f"case_m{number}.nii.gz"
         path = write_scan(folder / name, seed=number, shape=(31, 29, 23))
         image = nib.load(path)
         data = image.get_fdata(dtype=np.float32)
         data[:4] = data[-3:] = data[:, :, :2] = data[15:17, 12:14, 9:11] = 0
+        if channel.scheme == "mask":
+            data = (data > np.median(data)).astype(np.float32)
         affine = image.affine @ np.diag([*spacing, 1])
         nib.save(nib.Nifti1Image(data, affine), path)
         paths.append(path)
@@ -220,7 +219,7 @@ def test_scans_reach_the_network_as_with_hstf(
 
     channels = CHANNELS[scheme]
     model = with_channels(read_exported_model(bundle), channels, **preprocess)
-    paths = write_padded(tmp_path, len(channels), spacing)
+    paths = write_padded(tmp_path, channels, spacing)
     expected, _ = prepare_image(
         [read_image(path) for path in paths], model.plan, model.preprocess, model.modalities
     )
@@ -228,10 +227,14 @@ def test_scans_reach_the_network_as_with_hstf(
     parser["dataset_dir"] = str(tmp_path)
     item = parser.get_parsed_content("dataset")[0]["image"].numpy()
     assert item.shape == expected.shape
-    difference = np.abs(item - expected)
-    assert difference.mean() < 2e-3
-    inside = (slice(None), *(slice(1, -1),) * 3)
-    assert difference[inside].max() < 5e-2
+    for index, channel in enumerate(channels):
+        difference = np.abs(item[index] - expected[index])
+        if channel.scheme == "mask":
+            # Where a grid voxel is exactly between two voxels, either may be taken.
+            assert (difference > 0).mean() < 0.02
+            continue
+        assert difference.mean() < 2e-3
+        assert difference[1:-1, 1:-1, 1:-1].max() < 5e-2
 
 
 def test_config_has_only_what_it_needs(bundle: Path) -> None:
@@ -250,3 +253,8 @@ def test_guide_names_the_files_and_the_command(bundle: Path) -> None:
     guide = (bundle / "docs" / "README.md").read_text()
     assert "python -m monai.bundle run --config_file configs/inference.json" in guide
     assert "models/model.pt2" in guide and "an ensemble of 2 networks" in guide
+
+
+def test_check_point_needs_torchscript() -> None:
+    with pytest.raises(ValueError, match="add torchscript"):
+        ExportConfig(programs=("checkpoint",))

@@ -2,7 +2,7 @@
 
 - ``configs/metadata.json``: description of the network;
 - ``configs/inference.json``: preprocessing, network, sliding window and post-processing;
-- ``models/model.ts`` and ``models/model.pt2``: the ensemble as programs;
+- ``models/model.ts``, ``model.pt`` and ``model.pt2``: the ensemble as programs;
 - ``docs/README.md``: how to run the bundle;
 - ``LICENSE``: whom to ask for a licence.
 
@@ -40,7 +40,7 @@ are used by `hstf predict --model THIS_FOLDER`, which also checks the scans and 
 |---|---|
 | `configs/inference.json` | preprocessing, network, sliding window and post-processing |
 | `models/model.ts` | TorchScript with the weights of {members} |
-{exported}| `configs/metadata.json` | description of the network |
+{others}| `configs/metadata.json` | description of the network |
 
 The program maps windows (B, {channels}, {patch}) to logits (B, {classes}, {patch}). MONAI evaluates
 the Python expressions in `configs/inference.json`, which start with `$`: only run bundles of people
@@ -48,7 +48,10 @@ whom you trust.
 
 {use}
 """
-EXPORTED = "| `models/model.pt2` | the same as a program of `torch.export` |\n"
+OTHER_FILES: dict[Program, str] = {
+    "checkpoint": "weights of this program, for `monai.bundle ckpt_export` and for training",
+    "torch_export": "the same as a program of `torch.export`",
+}
 
 
 def write_bundle(
@@ -84,7 +87,6 @@ def write_bundle_texts(folder: Path, model: ExportedModel) -> None:
     write_text(folder / "LICENSE", LICENSE.format(owner=OWNER))
     if not (folder / "models" / PROGRAM_FILES["torchscript"]).is_file():
         return
-    has_exported = (folder / "models" / PROGRAM_FILES["torch_export"]).is_file()
     text = GUIDE.format(
         experiment=model.experiment,
         description=bundle_metadata(model).description,
@@ -93,10 +95,20 @@ def write_bundle_texts(folder: Path, model: ExportedModel) -> None:
         channels=len(model.modalities),
         classes=len(model.labels),
         patch=", ".join(map(str, model.plan.patch_size)),
-        exported=EXPORTED if has_exported else "",
+        others=_other_files(folder / "models"),
         use=INTENDED_USE,
     )
     write_text(folder / "docs" / "README.md", text)
+
+
+def _other_files(folder: Path) -> str:
+    """Return the lines of the table for the other programs."""
+    lines = []
+    for program, text in OTHER_FILES.items():
+        name = PROGRAM_FILES[program]
+        if (folder / name).is_file():
+            lines.append(f"| `models/{name}` | {text} |\n")
+    return "".join(lines)
 
 
 def _scans_text(modalities: Sequence[str]) -> str:

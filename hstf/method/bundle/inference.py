@@ -182,12 +182,13 @@ def _normalisation(channels: Sequence[Normalisation]) -> Json:
             "$lambda x, v: (lambda u: @clipped((x / @uptake_scale(v)).arcsinh(), u,"
             f" float(numpy.percentile(u, {low})), None))(@uptake_values(v))"
         ),
-        "scanned": f"$lambda x: torch.stack([{', '.join(masks)}]).any(0, True)",
+        "inside": f"$lambda x: torch.stack([{', '.join(masks)}]).any(0, True)",
         "normalised": f"$lambda x: torch.stack([{', '.join(values)}])",
-        "normalise": (
-            "$lambda x: monai.utils.convert_to_dst_type("
-            "@normalised(x.as_tensor()).float(), x, dtype=torch.float32)[0]"
+        "like": (
+            "$lambda values, x, dtype: monai.utils.convert_to_dst_type(values, x, dtype=dtype)[0]"
         ),
+        "scanned": "$lambda x: @like(@inside(x.as_tensor()), x, torch.uint8)",
+        "normalise": "$lambda x: @like(@normalised(x.as_tensor()), x, torch.float32)",
     }
     for index, channel in enumerate(channels):
         expressions[f"normalise_{index}"] = _channel(channel)
@@ -242,7 +243,8 @@ def _grid_expressions(model: ExportedModel) -> Json:
         "placed": "$lambda x, matrix: x.affine.matmul(torch.as_tensor(matrix, dtype=torch.double))",
         "empty_image": (
             "$lambda x, affine, size: monai.data.MetaTensor("
-            "torch.empty((1, *size), dtype=torch.uint8), affine=affine, meta=dict(x.meta))"
+            "torch.empty((1, *size), dtype=torch.uint8), affine=affine,"
+            " meta={name: value for name, value in x.meta.items() if name != 'affine'})"
         ),
         "grid_of": (
             "$lambda x, mm: @empty_image(x, "
@@ -469,8 +471,7 @@ def _clean_expressions(rules: AnatomyRules, voxel_mm3: float) -> Json:
         label = f"@clean_{number}(p)"
     expressions["cleaned"] = f"$lambda p: @certain(p, {label})"
     expressions["clean"] = (
-        "$lambda p: monai.utils.convert_to_dst_type("
-        "@cleaned(p.as_tensor().cpu().numpy()), p, dtype=torch.float32)[0]"
+        "$lambda p: @like(@cleaned(p.as_tensor().cpu().numpy()), p, torch.float32)"
     )
     return expressions
 

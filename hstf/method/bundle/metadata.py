@@ -55,8 +55,6 @@ class BundleMetadata(Document):
     numpy_version: str
     required_packages_version: dict[str, str]
     """Packages that the bundle needs besides those above."""
-    optional_packages_version: dict[str, str]
-    """Packages that also use the folder."""
     name: str
     task: str
     description: str
@@ -99,7 +97,6 @@ def bundle_metadata(model: ExportedModel) -> BundleMetadata:
             "scipy": packages["scipy"],
             "pytorch-ignite": IGNITE,
         },
-        optional_packages_version={"hstf": provenance.hstf},
         name=model.experiment,
         task=f"3D segmentation of {', '.join(classes[1:])}",
         description=(

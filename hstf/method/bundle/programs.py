@@ -12,6 +12,7 @@ would compute it on the device on which it was exported.
 
 import io
 import math
+import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,8 +24,13 @@ from torch import Tensor, fx, nn
 from hstf.config.export import Program
 from hstf.models.base import SegmentationNetwork
 from hstf.runtime.files import atomic_path
+from hstf.runtime.torch_files import write_torch
 
-PROGRAM_FILES: dict[Program, str] = {"torchscript": "model.ts", "torch_export": "model.pt2"}
+PROGRAM_FILES: dict[Program, str] = {
+    "torchscript": "model.ts",
+    "checkpoint": "model.pt",
+    "torch_export": "model.pt2",
+}
 """Name of the file of each program."""
 DEBUG_ENDING = ".debug_pkl"
 """Ending of the records of TorchScript that name source files of this machine."""
@@ -85,9 +91,12 @@ def write_programs(
     if not programs:
         return
     if "torchscript" in programs:
-        traced = [_traced(network, patch_size) for network in networks]
+        content = torchscript(networks, patch_size)
         with atomic_path(folder / PROGRAM_FILES["torchscript"]) as path:
-            path.write_bytes(_torchscript(_in_one(traced)))
+            path.write_bytes(content)
+        if "checkpoint" in programs:
+            weights = torch.jit.load(io.BytesIO(content)).state_dict()
+            write_torch(folder / PROGRAM_FILES["checkpoint"], dict(weights))
     if "torch_export" in programs:
         exported = export_program(_in_one(networks), networks[0].spec.inputs, patch_size)
         # As large as the windows, and needed by nobody.
@@ -123,6 +132,18 @@ def export_program(
     return program
 
 
+def torchscript(networks: Sequence[SegmentationNetwork], patch_size: Sequence[int]) -> bytes:
+    """Return the TorchScript file of an ensemble; see :func:`write_programs`."""
+    stream = io.BytesIO()
+    with warnings.catch_warnings():
+        # TorchScript is old, and programs that read it are many. The trace holds for this patch.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        traced = [_traced(network, patch_size) for network in networks]
+        torch.jit.save(torch.jit.script(_in_one(traced)), stream)
+    return _without_debug_records(stream)
+
+
 def _traced(network: SegmentationNetwork, patch_size: Sequence[int]) -> nn.Module:
     """Return a network in TorchScript, for any number of windows."""
     channels = network.spec.inputs
@@ -132,13 +153,6 @@ def _traced(network: SegmentationNetwork, patch_size: Sequence[int]) -> nn.Modul
     with torch.no_grad():
         window = torch.zeros(1, channels, *patch_size)
         return Windows(torch.jit.trace(module, window, check_trace=False))
-
-
-def _torchscript(network: nn.Module) -> bytes:
-    """Return the TorchScript file of a network of traced parts."""
-    stream = io.BytesIO()
-    torch.jit.save(torch.jit.script(network), stream)
-    return _without_debug_records(stream)
 
 
 def store_constants(module: fx.GraphModule) -> None:
