@@ -13,6 +13,7 @@ from support.tiny_model import calibration, tiny_experiment
 from hstf.config.experiment import Config
 from hstf.experiment.layout import Layout
 from hstf.experiment.tables import EVALUATION_MEMBERS, LABELS
+from hstf.method.bundle.metadata import METADATA_SCHEMA
 from hstf.method.exported_model import read_exported_model, write_digests
 from hstf.models.registry import load_network
 from hstf.runtime.errors import HstfError
@@ -28,7 +29,6 @@ from hstf.scoring.documents import (
 from hstf.scoring.metrics import METRICS
 from hstf.scoring.significance import Interval
 from hstf.stages import export as export_stage
-from hstf.stages.export import METADATA_SCHEMA
 
 # Keys that the specification of MONAI bundles requires, for the file and for each tensor.
 BUNDLE_KEYS = {
@@ -137,6 +137,7 @@ def test_export_refuses_an_unknown_member(config: Config) -> None:
 def test_export_writes_what_prediction_needs(config: Config) -> None:
     folder = export(config)
     assert files_of(folder) == {
+        "LICENSE",
         "README.md",
         "SHA256SUMS",
         "configs/metadata.json",
@@ -284,7 +285,7 @@ def test_export_writes_digests_that_sha256sum_checks(config: Config) -> None:
     )
     assert done.returncode == 0, done.stderr
     checked = {line.removesuffix(": OK") for line in done.stdout.splitlines()}
-    assert checked == files_of(folder) - {"README.md", "SHA256SUMS"}
+    assert checked == files_of(folder) - {"LICENSE", "README.md", "SHA256SUMS"}
 
 
 def test_read_exported_model_names_a_changed_model_file(config: Config) -> None:
