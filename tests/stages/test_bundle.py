@@ -1,6 +1,8 @@
 """The exported folder is a MONAI bundle that runs without hstf and segments as ``hstf predict``."""
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -26,6 +28,7 @@ from hstf.method.exported_model import ExportedModel, changed_files, read_export
 from hstf.models.registry import load_network
 from hstf.stages.export import export
 
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "bundle.md"
 DICE = 0.99
 """Lowest Dice of each class between the bundle and ``hstf predict``, as documented."""
 BLOCK_HSTF = """
@@ -73,6 +76,13 @@ def without_hstf(folder: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(folder)}
 
 
+def documented_command(name: str) -> list[str]:
+    """Return the words of a command of ``monai.bundle`` in the documentation."""
+    lines = PAGE.read_text().splitlines()
+    [line] = [line for line in lines if line.startswith(f"python -m monai.bundle {name} ")]
+    return shlex.split(line)
+
+
 def check_same_segmentations(ours: Path, theirs: Path) -> None:
     first = nib.load(ours)
     second = nib.load(theirs)
@@ -116,11 +126,9 @@ def test_bundle_runs_without_hstf_and_segments_as_hstf(
     bundle: Path, scans: Path, tmp_path: Path
 ) -> None:
     predict(bundle, scans, tmp_path / "ours", device="cpu", predicted_dice=False)
-    command = [
-        *(sys.executable, "-m", "monai.bundle", "run"),
-        *("--config_file", "configs/inference.json"),
-        *("--dataset_dir", str(scans), "--output_dir", str(tmp_path / "theirs")),
-    ]
+    command = documented_command("run")
+    places = {"SCANS": scans, "SEGMENTATIONS": tmp_path / "theirs", "python": sys.executable}
+    command = [str(places.get(word, word)) for word in command]
     environment = without_hstf(tmp_path / "block")
     done = subprocess.run(command, cwd=bundle, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -136,18 +144,24 @@ def test_hstf_cannot_be_imported_in_that_environment(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_gradients")
 def test_monai_creates_the_workflow_and_exports_the_check_point(
-    bundle: Path, original: torch.nn.Module, tmp_path: Path
+    bundle: Path,
+    original: torch.nn.Module,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from monai.bundle import ckpt_export, create_workflow
 
-    config = bundle / "configs" / "inference.json"
-    place = {"bundle_root": str(bundle), "dataset_dir": str(tmp_path)}
+    monkeypatch.chdir(bundle)
+    config = Path("configs", "inference.json")
     workflow = create_workflow(
-        config_file=str(config), workflow_type="inference", meta_file=None, **place
+        config_file=str(config), workflow_type="inference", dataset_dir=str(tmp_path)
     )
     assert workflow.check_properties() == []
     target = tmp_path / "again.ts"
-    ckpt_export(filepath=str(target), config_file=str(config), bundle_root=str(bundle))
+    options = documented_command("ckpt_export")[4:]
+    values = dict(zip(options[::2], options[1::2], strict=True))
+    assert values.keys() == {"--config_file", "--filepath"}
+    ckpt_export(config_file=values["--config_file"], filepath=str(target))
     windows = torch.randn(2, 1, 16, 16, 8)
     torch.testing.assert_close(
         torch.jit.load(target)(windows), original(windows), atol=1e-5, rtol=1e-5
@@ -253,6 +267,19 @@ def test_guide_names_the_files_and_the_command(bundle: Path) -> None:
     guide = (bundle / "docs" / "README.md").read_text()
     assert "python -m monai.bundle run --config_file configs/inference.json" in guide
     assert "models/model.pt2" in guide and "an ensemble of 2 networks" in guide
+
+
+def test_documented_python_runs_in_the_folder(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(bundle)
+    names: dict[str, Any] = {}
+    results = []
+    for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL):
+        exec(block, names)  # noqa: S102
+        results.append(names["logits"])
+    torch.testing.assert_close(results[0], results[1], atol=1e-5, rtol=1e-5)
+    assert names["of_member"].shape == results[0].shape == (2, 3, 16, 16, 8)
 
 
 def test_check_point_needs_torchscript() -> None:

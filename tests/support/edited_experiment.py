@@ -34,6 +34,7 @@ CONFIG: dict[str, Any] = {
     "teacher": {"scales": [1.0], "overlap": 0.0},
     "predict": {"overlap": 0.0},
     "evaluate": {"bootstrap": 100},
+    "export": {"programs": []},
     "check": {"workers": 1},
     "preprocess": {"workers": 1},
     "track": {"enabled": False},

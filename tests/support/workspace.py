@@ -55,6 +55,7 @@ TINY = {
     "teacher": {"scales": [1.0, 1.25], "overlap": 0.25},
     "predict": {"overlap": 0.25},
     "evaluate": {"bootstrap": 100},
+    "export": {"programs": []},
     # Tiny networks lose classes by chance.
     "monitor": {
         "minimum_volume": 0,
