@@ -276,7 +276,7 @@ def test_documented_python_runs_in_the_folder(
     names: dict[str, Any] = {}
     results = []
     for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL):
-        exec(block, names)  # noqa: S102
+        exec(block, names)
         results.append(names["logits"])
     torch.testing.assert_close(results[0], results[1], atol=1e-5, rtol=1e-5)
     assert names["of_member"].shape == results[0].shape == (2, 3, 16, 16, 8)

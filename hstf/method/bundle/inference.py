@@ -1,4 +1,4 @@
-"""``configs/inference.json`` of a MONAI bundle: what ``hstf predict`` does, by MONAI alone.
+"""``configs/inference.json`` of a MONAI bundle: what ``hstf predict`` does, by MONAI only.
 
 The file names transforms of MONAI. Where MONAI has no transform that computes the same, it has an
 expression in Python, which MONAI evaluates: the empty background, the normalisation, the grid whose
@@ -437,14 +437,14 @@ def _clean_expressions(rules: AnatomyRules, voxel_mm3: float) -> Json:
     expressions: Json = {
         "parts": "$lambda inside: ndimage.label(inside, numpy.ones((3, 3, 3)))[0]",
         "sizes": "$lambda parts: numpy.bincount(parts.ravel())[1:]",
-        "largest": (
+        "maximum": (
             "$lambda sizes, count, voxels, required:"
             " [i + 1 for rank, i in enumerate(numpy.argsort(-sizes, kind='stable')[:count])"
             " if sizes[i] >= voxels or (required and rank == 0)]"
         ),
         "surplus": (
             "$lambda parts, count, voxels, required: (parts > 0)"
-            " & ~numpy.isin(parts, @largest(@sizes(parts), count, voxels, required))"
+            " & ~numpy.isin(parts, @maximum(@sizes(parts), count, voxels, required))"
         ),
         "most_likely": "$lambda p: p.argmax(0)",
         "without": (

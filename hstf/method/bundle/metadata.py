@@ -54,7 +54,7 @@ class BundleMetadata(Document):
     pytorch_version: str
     numpy_version: str
     required_packages_version: dict[str, str]
-    """Packages that the bundle needs besides those above."""
+    """Packages that the bundle needs in addition to those above."""
     name: str
     task: str
     description: str
