@@ -95,17 +95,17 @@ def check_same_segmentations(ours: Path, theirs: Path) -> None:
         assert 2 * ((a == value) & (b == value)).sum() >= DICE * size
 
 
-@pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.usefixtures("no_gradients")
 def test_programs_return_the_logits_of_the_networks(
-    bundle: Path, original: torch.nn.Module, count: int
+    bundle: Path, original: torch.nn.Module
 ) -> None:
-    windows = torch.randn(count, 1, 16, 16, 8)
+    windows = torch.randn(3, 1, 16, 16, 8)
     expected = original(windows)
     script = torch.jit.load(bundle / "models" / "model.ts")
     exported = torch.export.load(bundle / "models" / "model.pt2").module()
     torch.testing.assert_close(script(windows), expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(exported(windows), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(exported(windows[:1]), expected[:1], atol=1e-5, rtol=1e-5)
     for member, network in zip(script.members.children(), original.members, strict=True):
         torch.testing.assert_close(member(windows), network(windows), atol=1e-5, rtol=1e-5)
 
@@ -162,7 +162,7 @@ def test_monai_creates_the_workflow_and_exports_the_check_point(
     values = dict(zip(options[::2], options[1::2], strict=True))
     assert values.keys() == {"--config_file", "--filepath"}
     ckpt_export(config_file=values["--config_file"], filepath=str(target))
-    windows = torch.randn(2, 1, 16, 16, 8)
+    windows = torch.randn(1, 1, 16, 16, 8)
     torch.testing.assert_close(
         torch.jit.load(target)(windows), original(windows), atol=1e-5, rtol=1e-5
     )
@@ -216,8 +216,8 @@ def write_padded(
     [
         *((scheme, (1, 1, 1), {}) for scheme in CHANNELS),
         ("zscore", (1, 1, 1), {"crop": False}),
-        ("zscore", (1, 1, 4), {}),
         ("zscore", (1, 1, 4), {"axes": "slices"}),
+        ("ct", (1, 1, 4), {}),
         ("zscore", (4, 1, 1), {"axes": "slices"}),
         ("two", (1.246, 1.246, 1), {}),
     ],
