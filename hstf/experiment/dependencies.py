@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from hstf.config.experiment import Config
+from hstf.config.network import START_KEYS, NetworkConfig
+
+ARCHITECTURE = tuple(f"network.{k}" for k in NetworkConfig.model_fields if k not in START_KEYS)
+"""Keys about the architecture of the network."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,14 @@ STAGES: dict[str, Dependencies] = {
         free_keys=("preprocess.workers",),
     ),
     "preprocess": Dependencies(4, ("preprocess", "labels", "modalities")),
-    "warmup": Dependencies(6, ("warmup", "network", "modalities", "labels", "regions", "seed")),
+    # No labels: whatever it reads of them would be a leak.
+    "pretrain": Dependencies(1, ("pretrain", *ARCHITECTURE, "modalities", "seed")),
+    "warmup": Dependencies(
+        6,
+        ("warmup", "network", "modalities", "labels", "regions", "seed"),
+        # The pre-training is a job before this one.
+        free_keys=("pretrain.task",),
+    ),
     "out_of_fold": Dependencies(
         1,
         # The folds are drawn from the seed.
@@ -94,7 +105,11 @@ STAGES: dict[str, Dependencies] = {
         # Whether the run goes on, not what is written.
         free_keys=("monitor.on_collapse", "monitor.minimum_weight"),
     ),
-    "student": Dependencies(7, ("student", "network", "modalities", "labels", "regions", "seed")),
+    "student": Dependencies(
+        7,
+        ("student", "network", "modalities", "labels", "regions", "seed"),
+        free_keys=("pretrain.task",),
+    ),
     "evaluate": Dependencies(
         7,
         ("evaluate", "lesions", "predict", "preprocess", "modalities", "labels", "regions", "seed"),
@@ -159,6 +174,7 @@ ORDERED_KEYS = {"labels", "modalities", "regions"}
 SPEED_KEYS = {
     "check": {"workers"},
     "preprocess": {"workers"},
+    "pretrain": {"checkpoint_seconds", "compile", "gpu_cache_gb"},
     "warmup": {
         "checkpoint_seconds",
         "compile",
@@ -186,6 +202,12 @@ SPEED_KEYS = {
 }
 """Keys that change how long a stage takes or what it shows, never what it writes."""
 
+LEFT_OUT_AT_DEFAULT: dict[str, dict[str, Any]] = {
+    "network": {"start": None, "start_keys": {}, "start_rate": 1.0},
+    "warmup": {"extra_steps": 0},
+}
+"""Newer keys that change nothing at their default: results of earlier versions stay valid."""
+
 
 def stage_parameters(config: Config, stage: str, number: int = 0) -> dict[str, Any]:
     """Return version and configuration of a stage in round ``number`` as plain JSON values."""
@@ -195,11 +217,22 @@ def stage_parameters(config: Config, stage: str, number: int = 0) -> dict[str, A
     for name in ORDERED_KEYS & values.keys():
         # JSON objects have no order, lists do.
         values[name] = [list(item) for item in values[name].items()]
-    for section, speed_keys in SPEED_KEYS.items():
-        content = values.get(section)
+    for section, content in values.items():
         if isinstance(content, dict):
-            values[section] = {k: v for k, v in content.items() if k not in speed_keys}
+            values[section] = _without_neutral_keys(section, content)
     return {"version": dependencies.version, **values}
+
+
+def _without_neutral_keys(section: str, content: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys of a section that an output depends on."""
+    speed_keys = SPEED_KEYS.get(section, set())
+    defaults = LEFT_OUT_AT_DEFAULT.get(section, {})
+    kept = {}
+    for key, value in content.items():
+        is_neutral = key in speed_keys or (key in defaults and value == defaults[key])
+        if not is_neutral:
+            kept[key] = value
+    return kept
 
 
 def _as_pydantic_include(keys: tuple[str, ...]) -> dict[str, Any]:

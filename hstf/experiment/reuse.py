@@ -46,6 +46,8 @@ def _problems(config: Config, key: str, folder: Path) -> list[str]:
         names += WARMUP_KEYS
         if config.student.start == "previous_round":
             names.append("network")
+        if config.pretrain.is_on or other.pretrain.is_on:
+            names.append("pretrain")
     problems = _sheet_problems(config, other, key, folder)
     for name in names:
         here = attrgetter(name)(config)
@@ -115,7 +117,7 @@ def refuse_reused(config: Config, stage: str, number: int = 0) -> None:
     folder = None
     if stage in DATA_STAGES:
         folder = config.reuse.data
-    elif stage in ("warmup", "out_of_fold") or (stage == "evaluate" and number == 0):
+    elif stage in ("pretrain", "warmup", "out_of_fold") or (stage == "evaluate" and number == 0):
         folder = config.reuse.warmup
     if folder is not None:
         raise HstfError(
