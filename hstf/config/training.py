@@ -157,7 +157,8 @@ class WarmupConfig(TrainingConfig):
     model, although none of them has seen all labels."""
     seed_start: Literal["fold", "scratch"] = "fold"
     """Initial weights of a member that sees all labelled cases: those of the fold with the same
-    index, which are fine-tuned (``fold``), or random ones (``scratch``)."""
+    index, which are fine-tuned (``fold``), or random ones (``scratch``), as for the folds. With
+    ``pretrain:`` or ``network.start``, these weights take the place of random ones."""
     seed_steps: int | None = Field(None, ge=1)
     """Optimiser steps of such a member. null: half of ``steps`` from a fold, and ``steps`` from
     scratch."""
@@ -256,7 +257,8 @@ class StudentConfig(TrainingConfig):
     was trained on it, but no case is labelled by an ensemble either."""
     start: Literal["scratch", "previous_round"] = "scratch"
     """Initial weights: random (``scratch``), or those of the member of the previous round with the
-    same index (``previous_round``)."""
+    same index (``previous_round``). With ``pretrain:`` or ``network.start``, ``scratch`` starts
+    from these weights."""
     labelled_fraction: float = Field(0.5, gt=0, le=1)
     """Fraction of patches that come from the labelled cases."""
     pseudo_weight: float = Field(1.0, ge=0)

@@ -122,6 +122,7 @@ STAGES: dict[str, Dependencies] = {
         # Tables and models that the report reads are made again if one of these keys is edited.
         free_keys=(
             "method",
+            "pretrain.task",
             "withheld_labels",
             "cases",
             "seed",

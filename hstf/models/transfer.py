@@ -236,8 +236,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except (DamagedFile, OSError) as error:
         raise HstfError(
             f"{path}: cannot be read as weights ({str(error).splitlines()[0]}). Expected a file of"
-            " torch.save with tensors only: load it in the program that wrote it, and save its"
-            " state_dict alone."
+            " torch.save with tensors only: load it in the program that wrote it, and save"
+            " nothing but its state_dict."
         ) from error
     if not isinstance(content, Mapping):
         raise HstfError(f"{path}: has {type(content).__name__}, expected the weights by name.")

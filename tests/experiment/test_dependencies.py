@@ -41,6 +41,7 @@ COMMANDS = (
     ("plan",),
     ("preprocess", "--shard", "labelled_0"),
     ("preprocess", "--shard", "unlabelled_0"),
+    ("pretrain",),
     ("warmup", "--member", "fold_0"),
     ("warmup", "--member", "fold_1"),
     ("warmup", "--member", "seed_0"),
@@ -141,6 +142,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
         "refine": {"select_cases": False},
         "warmup": {"folds": 2, "seeds": 1, "steps": 4, "history_every": 4},
         "student": {"steps": 3, "history_every": 3},
+        "pretrain": {"task": "masked", "steps": 2, "history_every": 2},
     }
     workspace.configure(**(TINY | settings))
     (tmp_path / "no_rounds.yaml").write_text("rounds: 0\n")

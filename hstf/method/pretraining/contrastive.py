@@ -21,6 +21,7 @@ from hstf.method.pretraining.task import LOSS, Example, PretrainingTask, total_v
 from hstf.models.base import NetworkSpec, Pyramid, SegmentationNetwork, Triple, Zoom
 from hstf.models.levels import total_stride
 from hstf.models.registry import build
+from hstf.runtime.devices import to_device
 from hstf.runtime.errors import HstfError
 from hstf.training.augmentations.spatial import region_size
 from hstf.training.batch import Batch
@@ -165,8 +166,8 @@ def nt_xent(projected: Tensor, patients: Sequence[str], temperature: float) -> T
     partners = positives(len(patients))
     is_left_out = torch.tensor([[a == b for b in patients] for a in patients])
     is_left_out[torch.arange(len(patients)), partners] = False
-    similarity = similarity.masked_fill(is_left_out.to(similarity.device), -inf)
-    return F.cross_entropy(similarity, partners.to(similarity.device))
+    similarity = similarity.masked_fill(to_device(is_left_out, similarity.device), -inf)
+    return F.cross_entropy(similarity, to_device(partners, similarity.device))
 
 
 def positives(rows: int) -> Tensor:
