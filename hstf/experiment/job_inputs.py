@@ -6,12 +6,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from hstf.config.experiment import Config
 from hstf.experiment.cases import Case, CaseSheet, Split
 from hstf.experiment.comparison import cells_of, control_of, control_results, scaled_cases
 from hstf.experiment.dependencies import stage_parameters
 from hstf.experiment.jobs import Job, Jobs
 from hstf.experiment.layout import Layout
 from hstf.experiment.schedule import is_fold
+from hstf.runtime.errors import HstfError
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,22 @@ def _initial_weights(jobs: Jobs, job: Job) -> Iterator[Source]:
     start = jobs.config.network.start
     if start is not None and jobs.starts_from_file(job):
         yield Source("network.start", Path(start))
+
+
+def refuse_missing_start(config: Config) -> None:
+    """Refuse to start while the file ``network.start`` is missing.
+
+    Snakemake would use the trainings that exist, although they started from something else.
+
+    Raises:
+        HstfError: if there is no such file.
+    """
+    start = config.network.start
+    if start is not None and not Path(start).is_file():
+        raise HstfError(
+            f"network.start: there is no file {start}. Give the path of a file of weights,"
+            f" relative to {Path.cwd()}, or leave the key out."
+        )
 
 
 def _corrected_labels(jobs: Jobs, job: Job) -> Iterator[Source]:

@@ -17,7 +17,7 @@ from hstf.experiment.cases import (
     refuse_no_test_cases,
 )
 from hstf.experiment.comparison import refuse_method
-from hstf.experiment.job_inputs import sources_of
+from hstf.experiment.job_inputs import refuse_missing_start, sources_of
 from hstf.experiment.jobs import Job, Jobs
 from hstf.experiment.keys import Keys
 from hstf.experiment.layout import Layout
@@ -57,6 +57,7 @@ try:
         refuse_missing_files(SHEET)
     refuse_few_patients(SHEET.of(Split.LABELLED), CONFIG.warmup.folds)
     if workflow.is_main_process:
+        refuse_missing_start(CONFIG)
         bind_decisions()
     JOBS = Jobs(CONFIG, SHEET)
     OVERRIDES = JOBS.overrides  # of each round; raises their errors before anything runs
