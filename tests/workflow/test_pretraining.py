@@ -84,7 +84,7 @@ def test_workflow_trains_again_after_a_change_of_foreign_weights(experiment: Wor
     assert found["student.round_1.seed_0"][0] == "network.start changed"
 
 
-def test_comparison_shares_the_pre_training_of_a_task(experiment: Workspace) -> None:
+def test_comparison_runs_the_pre_training_of_a_task_once(experiment: Workspace) -> None:
     methods = ["supervised", "supervised_longer", "pretrain_masked", "pretrain_masked_hstf"]
     experiment.configure(compare={"methods": methods, "seeds": [0], "scales": []})
     jobs = experiment.jobs("compare")
