@@ -98,6 +98,19 @@ def transfer(
     return result
 
 
+def learned_cases(path: Path) -> list[str]:
+    """Return the cases whose labels a file of HSTF was trained on; none for other files.
+
+    Raises:
+        HstfError: if the file cannot be read.
+    """
+    content = _content(path)
+    if not isinstance(content, Mapping) or "spec" not in content:
+        return []
+    found: list[str] = json.loads(content.get("meta", "{}")).get("trained_on", [])
+    return found
+
+
 def copy_weights(network: SegmentationNetwork, theirs: Mapping[str, Tensor]) -> Transfer:
     """Copy tensors to a network where names and shapes fit.
 
@@ -229,16 +242,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         HstfError: if the file is missing or has no weights.
     """
-    try:
-        content = read_torch(path)
-    except FileNotFoundError as error:
-        raise HstfError(f"{path}: the file of initial weights is missing.") from error
-    except (DamagedFile, OSError) as error:
-        raise HstfError(
-            f"{path}: cannot be read as weights ({str(error).splitlines()[0]}). Expected a file of"
-            " torch.save with tensors only: load it in the program that wrote it, and save"
-            " nothing but its state_dict."
-        ) from error
+    content = _content(path)
     if not isinstance(content, Mapping):
         raise HstfError(f"{path}: has {type(content).__name__}, expected the weights by name.")
     weights: Mapping[str, Any] = content
@@ -252,6 +256,19 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if "spec" not in content:
         return tensors
     return _of_hstf(tensors, content)
+
+
+def _content(path: Path) -> Any:
+    try:
+        return read_torch(path)
+    except FileNotFoundError as error:
+        raise HstfError(f"{path}: the file of initial weights is missing.") from error
+    except (DamagedFile, OSError) as error:
+        raise HstfError(
+            f"{path}: cannot be read as weights ({str(error).splitlines()[0]}). Expected a file of"
+            " torch.save with tensors only: load it in the program that wrote it, and save"
+            " nothing but its state_dict."
+        ) from error
 
 
 def _of_hstf(tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from hstf.config.experiment import Config
-from hstf.config.network import START_KEYS, NetworkConfig
+from hstf.config.network import START_KEYS
 from hstf.config.pretrain import NO_TASK
 from hstf.config.training import TrainingConfig
-from hstf.experiment.cases import Case, names_of
+from hstf.experiment.cases import Case, Split, names_of
 from hstf.experiment.checked_files import label_files, preprocessed_files
 from hstf.experiment.context import StageContext
 from hstf.experiment.dependencies import SPEED_KEYS, STAGES
@@ -22,9 +22,9 @@ from hstf.experiment.tables import HISTORY
 from hstf.models.base import SegmentationNetwork
 from hstf.models.layout import in_fast_layout
 from hstf.models.registry import build, load_network, network_spec, save_network
-from hstf.models.transfer import Transfer, transfer
+from hstf.models.transfer import Transfer, learned_cases, transfer
 from hstf.runtime.devices import choose_device
-from hstf.runtime.errors import HstfError, join_problems, shortened
+from hstf.runtime.errors import HstfError, few, join_problems, shortened
 from hstf.runtime.files import sha256_json, write_json
 from hstf.runtime.locks import exclusive
 from hstf.runtime.shards import Row
@@ -156,7 +156,7 @@ def train_member(
         source = replace(source, labelled_fraction=labelled_fraction)
         initial = initial_weights(context) if start is None else None
         network = initial_network(context.config, plan, source.seed, start)
-        taken = take_initial_weights(network, context.config.network, initial).taken
+        taken = take_initial_weights(network, context, initial).taken
         network = in_fast_layout(network.to(device), device, training.amp)
         state = TrainingState.start(network, training, taken, context.config.network.start_rate)
         fingerprint = training_fingerprint(context.config, training, plan, source, start, initial)
@@ -313,13 +313,13 @@ def initial_weights(context: StageContext) -> Path | None:
 
 
 def take_initial_weights(
-    network: SegmentationNetwork, section: NetworkConfig, initial: Path | None
+    network: SegmentationNetwork, context: StageContext, initial: Path | None
 ) -> Transfer:
     """Copy the weights of a file to a network with random weights, and print what was taken.
 
     Args:
         network: changed in place.
-        section: ``network:`` of the configuration.
+        context: of the stage ``warmup`` or ``student``.
         initial: the file; nothing is copied if it is None.
 
     Raises:
@@ -327,10 +327,23 @@ def take_initial_weights(
     """
     if initial is None:
         return Transfer()
-    result = transfer(network, initial, section.start_keys)
+    result = transfer(network, initial, context.config.network.start_keys)
     if is_first_rank():
-        print("\n".join(result.lines(initial)), flush=True)
+        print("\n".join([*result.lines(initial), *_leak_warning(context, initial)]), flush=True)
     return result
+
+
+def _leak_warning(context: StageContext, initial: Path) -> list[str]:
+    """Return a warning if initial weights have learned labels that are held out here."""
+    held_out = {c.case_id for c in context.sheet.cases if c.split is not Split.UNLABELLED}
+    seen = [name for name in learned_cases(initial) if name in held_out]
+    if not seen:
+        return []
+    return [
+        f"start: warning: {initial} was trained on the labels of {few(seen)}, which are labelled,"
+        " validation or test cases here, if these are the same scans. Out-of-fold predictions, the"
+        " calibration and scores of these cases are then too good. Start from other weights."
+    ]
 
 
 def member_seed(

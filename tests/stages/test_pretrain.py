@@ -163,6 +163,7 @@ def test_trainings_from_scratch_start_from_the_pre_training(
     text = capsys.readouterr().out
     assert f"% of the weights) are taken from {layout.pretrained_weights}" in text
     assert "not taken, output layers (2): heads.0.weight, heads.0.bias" in text
+    assert "warning" not in text
     warmup(config, "seed_0")
     assert "are taken from" not in capsys.readouterr().out, "it starts from the fold"
     write_labels(config, 1, ["u_0", "u_1"], rejected=["u_2"])
@@ -187,7 +188,9 @@ def test_trainings_start_from_the_weights_of_another_experiment(
     config, _ = write_experiment(tmp_path / "second", network=network, warmup=warmed)
     capsys.readouterr()
     warmup(config, "fold_1")
-    assert f"are taken from {weights}" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert f"are taken from {weights}" in text
+    assert f"start: warning: {weights} was trained on the labels of " in text
     theirs = load_network(weights)[0].state_dict()
     ours = load_network(Layout.of(config).weights(0, "fold_1"))[0].state_dict()
     changed = {name for name in ours if not ours[name].equal(theirs[name])}

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas as pd
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from PIL import Image
 
 from hstf.config.pretrain import NO_TASK
@@ -54,12 +54,12 @@ def _pretraining(results: Results, figures: Figures) -> list[Block]:
     if address is not None:
         with Image.open(layout.pretraining_examples) as image:
             width = image.width
-        picture = Markup('<img src="{}" width="{}" alt="">').format(escape(address), width)
+        title = "Patches of the pre-training"
+        picture = Markup('<img src="{}" width="{}" alt="{}">').format(address, width, title)
         caption = (
             "The middle slice of patches of labelled and unlabelled scans: what the task was, and"
             " what the pre-trained network made of it."
         )
-        title = "Patches of the pre-training"
         blocks.append(Chart("pretraining_examples", title, picture, caption, width))
     return blocks
 
