@@ -146,6 +146,7 @@ STAGES: dict[str, Dependencies] = {
         free_keys=(
             "plan",
             "preprocess",
+            "pretrain",
             "warmup",
             "calibrate",
             "teacher",

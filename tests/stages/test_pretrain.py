@@ -16,6 +16,7 @@ from hstf.config.load import resolve_config
 from hstf.experiment.cases import Split, read_cases
 from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
+from hstf.experiment.provenance import provenance
 from hstf.experiment.reuse import check_reuse
 from hstf.models.registry import load_facts, load_network
 from hstf.runtime.errors import HstfError
@@ -191,6 +192,9 @@ def test_trainings_start_from_the_weights_of_another_experiment(
     text = capsys.readouterr().out
     assert f"are taken from {weights}" in text
     assert f"start: warning: {weights} was trained on the labels of " in text
+    made = provenance(config)
+    assert made.initial_weights is not None
+    assert made.initial_weights.sha256 == sha256_file(weights)
     theirs = load_network(weights)[0].state_dict()
     ours = load_network(Layout.of(config).weights(0, "fold_1"))[0].state_dict()
     changed = {name for name in ours if not ours[name].equal(theirs[name])}

@@ -150,12 +150,23 @@ def painting_masks(
     masks = torch.zeros(len(is_outer), 1, *size, dtype=torch.bool)
     for mask, outer in zip(masks, is_outer, strict=True):
         low, high = OUTER if outer else INNER
-        count = int(torch.randint(1, PAINTED_BOXES + 1, (1,), generator=generator).item())
+        count = whole_number(1, PAINTED_BOXES, generator)
         for _ in range(count):
             mask[:, *random_shape_box(size, low, high, generator)] = True
         if outer:
             mask.logical_not_()
     return masks
+
+
+def whole_number(low: int, high: int, generator: torch.Generator) -> int:
+    """Draw a whole number from ``low`` to ``high``, both included.
+
+    Example:
+        >>> whole_number(3, 3, torch.Generator())
+        3
+    """
+    # As an array of numpy: a number of the host is read without waiting for a GPU.
+    return int(torch.randint(low, high + 1, (1,), generator=generator).numpy()[0])
 
 
 def random_shape_box(

@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from hstf.method.pretraining.corruption import random_shape_box
+from hstf.method.pretraining.corruption import random_shape_box, whole_number
 from hstf.method.pretraining.task import LOSS, Example, PretrainingTask
 from hstf.models.base import SegmentationNetwork
 from hstf.runtime.devices import to_device
@@ -56,7 +55,7 @@ class Fusion(PretrainingTask):
     def __call__(self, state: TrainingState, batch: Batch) -> Mapping[str, Tensor]:
         """Compute the segmentation loss of the levels, summed over the networks of a pair."""
         image, levels, weight = self.fuse(batch)
-        target = F.one_hot(levels, self.outputs).movedim(-1, 1).float()
+        target = torch.stack([levels == k for k in range(self.outputs)], dim=1).float()
         depth = None if self.settings.network.deep_supervision else 1
         losses = []
         for part in state.network.parts:
@@ -99,13 +98,13 @@ def random_levels(
     """
     result = torch.zeros(batch, *size, dtype=torch.int64)
     for patch in result:
-        count = int(torch.randint(1, shapes + 1, (1,), generator=generator).item())
+        count = whole_number(1, shapes, generator)
         for _ in range(count):
             box = random_shape_box(size, *EDGES, generator)
-            level = int(torch.randint(1, levels + 1, (1,), generator=generator).item())
+            level = whole_number(1, levels, generator)
             part = patch[box]
             if chosen(1, 0.5, generator)[0]:
-                part[ellipsoid(part.shape)] = level
+                part.masked_fill_(ellipsoid(part.shape), level)
             else:
                 part.fill_(level)
     return result
