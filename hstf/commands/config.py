@@ -20,8 +20,7 @@ from hstf.config.section import Section
 from hstf.datasets.importers.registry import IMPORTERS
 from hstf.experiment.cases import Split, read_cases, refuse_few_patients
 from hstf.experiment.comparison import cells_of
-from hstf.experiment.job_inputs import refuse_missing_start
-from hstf.experiment.reuse import check_reuse
+from hstf.experiment.reuse import check_reuse, refuse_missing_start
 
 BOUNDS = {
     "ge": "≥",

@@ -173,6 +173,12 @@ STAGES: dict[str, Dependencies] = {
 ORDERED_KEYS = {"labels", "modalities", "regions"}
 """Mappings whose order matters: it is the order of classes, channels and network outputs."""
 
+LEFT_OUT_AT_DEFAULT: dict[str, dict[str, Any]] = {
+    "network": {"start": None, "start_keys": {}, "start_rate": 1.0},
+    "warmup": {"extra_steps": 0},
+}
+"""Newer keys that change nothing at their default: results of earlier versions stay valid."""
+
 SPEED_KEYS = {
     "check": {"workers"},
     "preprocess": {"workers"},
@@ -204,12 +210,6 @@ SPEED_KEYS = {
 }
 """Keys that change how long a stage takes or what it shows, never what it writes."""
 
-LEFT_OUT_AT_DEFAULT: dict[str, dict[str, Any]] = {
-    "network": {"start": None, "start_keys": {}, "start_rate": 1.0},
-    "warmup": {"extra_steps": 0},
-}
-"""Newer keys that change nothing at their default: results of earlier versions stay valid."""
-
 
 def stage_parameters(config: Config, stage: str, number: int = 0) -> dict[str, Any]:
     """Return version and configuration of a stage in round ``number`` as plain JSON values."""
@@ -219,22 +219,15 @@ def stage_parameters(config: Config, stage: str, number: int = 0) -> dict[str, A
     for name in ORDERED_KEYS & values.keys():
         # JSON objects have no order, lists do.
         values[name] = [list(item) for item in values[name].items()]
-    for section, content in values.items():
+    for section, defaults in LEFT_OUT_AT_DEFAULT.items():
+        content = values.get(section, {})
+        kept = {k: v for k, v in content.items() if k not in defaults or v != defaults[k]}
+        values |= {section: kept} if content else {}
+    for section, speed_keys in SPEED_KEYS.items():
+        content = values.get(section)
         if isinstance(content, dict):
-            values[section] = _without_neutral_keys(section, content)
+            values[section] = {k: v for k, v in content.items() if k not in speed_keys}
     return {"version": dependencies.version, **values}
-
-
-def _without_neutral_keys(section: str, content: dict[str, Any]) -> dict[str, Any]:
-    """Return the keys of a section that an output depends on."""
-    speed_keys = SPEED_KEYS.get(section, set())
-    defaults = LEFT_OUT_AT_DEFAULT.get(section, {})
-    kept = {}
-    for key, value in content.items():
-        is_neutral = key in speed_keys or (key in defaults and value == defaults[key])
-        if not is_neutral:
-            kept[key] = value
-    return kept
 
 
 def _as_pydantic_include(keys: tuple[str, ...]) -> dict[str, Any]:

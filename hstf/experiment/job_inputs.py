@@ -6,14 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hstf.config.experiment import Config
 from hstf.experiment.cases import Case, CaseSheet, Split
 from hstf.experiment.comparison import cells_of, control_of, control_results, scaled_cases
 from hstf.experiment.dependencies import stage_parameters
 from hstf.experiment.jobs import Job, Jobs
 from hstf.experiment.layout import Layout
 from hstf.experiment.schedule import is_fold
-from hstf.runtime.errors import HstfError
 
 
 @dataclass(frozen=True)
@@ -83,22 +81,6 @@ def _initial_weights(jobs: Jobs, job: Job) -> Iterator[Source]:
         yield Source("network.start", Path(start))
 
 
-def refuse_missing_start(config: Config) -> None:
-    """Refuse to start while the file ``network.start`` is missing.
-
-    Snakemake would use the trainings that exist, although they started from something else.
-
-    Raises:
-        HstfError: if there is no such file.
-    """
-    start = config.network.start
-    if start is not None and not Path(start).is_file():
-        raise HstfError(
-            f"network.start: there is no file {start}. Give the path of a file of weights,"
-            f" relative to {Path.cwd()}, or leave the key out."
-        )
-
-
 def _corrected_labels(jobs: Jobs, job: Job) -> Iterator[Source]:
     for override in jobs.shard_overrides(job):
         if override.file is not None:
@@ -156,13 +138,13 @@ def _rows_of_tables(jobs: Jobs, job: Job) -> dict[str, Any]:
     match job.rule:
         case "check":
             return {"modalities": list(jobs.config.modalities), "cases": _sheet_rows(jobs.sheet)}
-        case "pretrain":
-            labelled = _patients(jobs, Split.LABELLED)
-            return {"patients": [*labelled, *_patients(jobs, Split.UNLABELLED)]}
         case "warmup_member" | "out_of_fold":
             return {"patients": _patients(jobs, Split.LABELLED)}
         case "student_member":
             return _patients_of_student(jobs, job.round or 0)
+        case "pretrain":
+            labelled = _patients(jobs, Split.LABELLED)
+            return {"patients": [*labelled, *_patients(jobs, Split.UNLABELLED)]}
         case "preprocess_shard" | "refine_shard":
             return {"cases": _names(jobs, job)}
         case "lesions_round":

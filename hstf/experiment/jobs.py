@@ -81,10 +81,10 @@ class Jobs:
         number = job.round or 0
         if not 0 <= number <= self.schedule.last or self.root(job) != self.layout.root:
             return False
-        if job.rule == "pretrain":
-            return self.config.pretrain.is_on
         if job.rule.endswith("_shard"):
             return job.part in self.shards
+        if job.rule == "pretrain":
+            return self.config.pretrain.is_on
         return not job.part or job.part in self.schedule.trained(number)
 
     def root(self, job: Job) -> Path:
@@ -402,9 +402,10 @@ class Jobs:
         return list(dict.fromkeys(jobs))
 
     def _before_report(self) -> list[Job]:
-        jobs = [Job("check"), Job("plan"), Job("calibrate"), *self._choice(), *self._pretraining]
+        jobs = [Job("check"), Job("plan"), Job("calibrate"), *self._choice()]
         for number in range(self.schedule.last + 1):
             jobs += self._results(number)
+        jobs += self._pretraining
         return list(dict.fromkeys(jobs))
 
     def with_results(self) -> list[Job]:

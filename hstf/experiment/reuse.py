@@ -1,4 +1,4 @@
-"""Experiments that reuse data or the warm-up of another one: what must agree."""
+"""Experiments that reuse data, the warm-up or weights of another one: what must agree."""
 
 from collections.abc import Mapping
 from operator import attrgetter
@@ -123,4 +123,20 @@ def refuse_reused(config: Config, stage: str, number: int = 0) -> None:
         raise HstfError(
             f"{stage}: this experiment reuses the results of {folder} ('reuse:')."
             " Run the stage there, or remove 'reuse:'."
+        )
+
+
+def refuse_missing_start(config: Config) -> None:
+    """Refuse to start while the file ``network.start`` is missing.
+
+    Snakemake would use the trainings that exist, although they started from something else.
+
+    Raises:
+        HstfError: if there is no such file.
+    """
+    start = config.network.start
+    if start is not None and not Path(start).is_file():
+        raise HstfError(
+            f"network.start: there is no file {start}. Give the path of a file of weights,"
+            f" relative to {Path.cwd()}, or leave the key out."
         )

@@ -212,6 +212,17 @@ def test_stage_parameters_leave_out_free_keys_and_keys_of_speed() -> None:
         assert stage_parameters(faster, stage, 1) == stage_parameters(plain, stage, 1)
 
 
+def test_stage_parameters_leave_out_newer_keys_at_their_default() -> None:
+    """Otherwise an update of the program would run all trainings again."""
+    usual = stage_parameters(resolve_config({}), "warmup")
+    assert not {"start", "start_keys", "start_rate"} & usual["network"].keys()
+    assert "extra_steps" not in usual["warmup"]
+    changed = resolve_config({"network": {"start_rate": 0.5}, "warmup": {"extra_steps": 3}})
+    found = stage_parameters(changed, "warmup")
+    assert found["network"]["start_rate"] == 0.5
+    assert found["warmup"]["extra_steps"] == 3
+
+
 def test_stage_parameters_are_those_of_the_round() -> None:
     overrides = {2: {"student": {"steps": 7}}}
     config = resolve_config({"rounds_overrides": overrides})

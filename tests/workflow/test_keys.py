@@ -70,15 +70,12 @@ def files_of_rules(workspace: Workspace) -> dict[str, dict[str, set[str]]]:
     return jobs
 
 
-@pytest.mark.parametrize("is_pretrained", [False, True])
-def test_jobs_name_the_files_of_the_rules(experiment: Workspace, is_pretrained: bool) -> None:
+def test_jobs_name_the_files_of_the_rules(experiment: Workspace) -> None:
     """The description of the jobs in Python has the same inputs and outputs as the rules."""
     warmup = {"seeds": 4, "fold_members": 2}
     monitor = {"on_collapse": "stop"}
     student = {"members": 2, "start": "previous_round"}
     experiment.configure(warmup=warmup, student=student, monitor=monitor)
-    if is_pretrained:
-        experiment.configure(pretrain={"task": "masked"}, student={"start": "scratch"})
     write_sheet(experiment.folder, [*SPLITS, "validation"])
     for suffix in ("", "_label"):
         (experiment.folder / f"case_009{suffix}.nii.gz").write_text("new")

@@ -1,14 +1,19 @@
 """Pre-training in the workflow: when it runs, what starts from it, and what it opens."""
 
 import contextlib
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from support.workspace import WITHHELD, Workspace
+from support.workspace import ROOT, WITHHELD, Workspace
 
 from hstf.config.load import load_config
-from hstf.experiment.jobs import Jobs
+from hstf.experiment.job_inputs import sources_of
+from hstf.experiment.jobs import Job, Jobs
 from hstf.experiment.keys import Keys
+from hstf.experiment.last_run import benchmark_of, log_of
 from hstf.models.registry import load_facts
 from hstf.runtime.files import read_json
 
@@ -39,6 +44,35 @@ def test_workflow_runs_the_pre_training_and_what_starts_from_it(experiment: Work
     }
     assert "preprocess_shard" not in jobs
     assert experiment.jobs("pretrain") == {"pretrain": 1}
+
+
+def test_jobs_name_the_files_of_the_rules(pretrained: Workspace) -> None:
+    """See the test of the same name in ``test_keys.py``; here students start from it, too."""
+    command = [sys.executable, str(ROOT / "tests" / "support" / "print_jobs.py")]
+    done = subprocess.run(
+        command, cwd=pretrained.folder, capture_output=True, text=True, check=True
+    )
+    found = {}
+    for job in json.loads(done.stderr.splitlines()[-1]):
+        for path in job["inputs"]:
+            if "/keys/" in path:
+                found[Path(path).stem] = job
+    with contextlib.chdir(pretrained.folder):
+        jobs = Jobs(load_config(Path("config.yaml")))
+        starting = Job("pretrain"), Job("warmup_member", 0, "fold_0"), Job("report")
+        for job in (*starting, Job("student_member", 2, "seed_0")):
+            rule = found[job.name]
+            assert set(rule["outputs"]) == set(map(str, jobs.outputs(job)))
+            named = {str(path) for earlier in jobs.before(job) for path in jobs.outputs(earlier)}
+            named |= {str(source.path) for source in sources_of(jobs, job)}
+            named.add(str(jobs.key(job)))
+            assert set(rule["inputs"]) <= named, job
+            before = Job("pretrain") in jobs.before(job)
+            assert before == any("/pretrain/" in path for path in rule["inputs"])
+            assert before == (job.rule != "pretrain")
+        root = jobs.layout.root
+        assert found["pretrain"]["logs"] == [str(root / log_of("pretrain"))]
+        assert found["pretrain"]["benchmark"] == str(root / benchmark_of("pretrain"))
 
 
 def test_keys_run_nothing_after_a_finished_pre_training(pretrained: Workspace) -> None:

@@ -17,11 +17,12 @@ from hstf.experiment.cases import (
     refuse_no_test_cases,
 )
 from hstf.experiment.comparison import refuse_method
-from hstf.experiment.job_inputs import refuse_missing_start, sources_of
+from hstf.experiment.job_inputs import sources_of
 from hstf.experiment.jobs import Job, Jobs
 from hstf.experiment.keys import Keys
 from hstf.experiment.layout import Layout
 from hstf.experiment.overrides import note_decisions, override_messages
+from hstf.experiment.reuse import refuse_missing_start
 from hstf.experiment.schedule import Schedule, start_of_seed
 from hstf.runtime.errors import HstfError
 
