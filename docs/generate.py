@@ -22,6 +22,7 @@ from hstf.experiment.provenance import Provenance
 from hstf.experiment.tables import TABLES
 from hstf.imaging.geometry import Geometry
 from hstf.method.exported_model import ExportedModel
+from hstf.method.external_weights import ExternalWeights
 from hstf.method.plr.calibration import Calibration
 from hstf.method.plr.lesion_bounds import LesionBounds
 from hstf.method.tta_summary import Agreement
@@ -41,6 +42,7 @@ DOCUMENTS: tuple[type[Document], ...] = (
     CaseScores,
     EvaluationSummary,
     ExportedModel,
+    ExternalWeights,
     Fingerprint,
     Geometry,
     LastRun,

@@ -77,7 +77,12 @@ COMMANDS = {
     "calibrate": Command(
         "hstf.stages.calibrate",
         "calibrate confidence and predicted Dice on out-of-fold predictions",
-        options.add_config,
+        options.add_calibrate,
+    ),
+    "external": Command(
+        "hstf.stages.external.stage",
+        "predict a shard with models of others, or measure how good they are",
+        options.add_external,
     ),
     "monitor": Command(
         "hstf.stages.monitor",

@@ -20,6 +20,7 @@ WITHOUT_TORCH = (
     "plan",
     "preprocess",
     "calibrate",
+    "external",
     "refine",
     "labels",
     "evaluate",

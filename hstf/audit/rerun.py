@@ -30,6 +30,7 @@ TEXTS = {
     "pretrain": "Pre-train the network without labels",
     "warmup": "Train the warm-up",
     "out_of_fold": "Predict the labelled cases out of fold",
+    "external": "Predict with external teachers",
     "calibrate": "Calibrate",
     "teacher": "Predict the unlabelled cases",
     "lesions": "Rank the lesions",

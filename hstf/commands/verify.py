@@ -83,7 +83,9 @@ def read_records(root: Path) -> dict[str, JobRecord]:
     Raises:
         HstfError: if a record is damaged.
     """
-    return {path.stem: JobRecord.load(path) for path in sorted((root / "records").glob("[!.]*.json"))}
+    return {
+        path.stem: JobRecord.load(path) for path in sorted((root / "records").glob("[!.]*.json"))
+    }
 
 
 def chain_problems(records: Mapping[str, JobRecord]) -> list[str]:

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from hstf.config.check import CheckConfig
 from hstf.config.compare import CompareConfig
 from hstf.config.evaluate import EvaluateConfig, PredictConfig
+from hstf.config.external import external_problems
 from hstf.config.merge import merge
 from hstf.config.methods import METHODS, Method
 from hstf.config.monitor import MonitorConfig
@@ -227,7 +228,20 @@ class Config(Section):
     @model_validator(mode="after")
     def _check_rounds_overrides(self) -> Self:
         for number in self.rounds_overrides:
-            self.for_round(number)
+            if self.for_round(number).teacher.external != self.teacher.external:
+                raise ValueError(
+                    f"rounds_overrides {number}: teacher.external cannot differ by round. Give each"
+                    " external teacher its rounds, such as rounds: [1]"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _check_external(self) -> Self:
+        found = external_problems(
+            self.teacher.external, self.class_names[1:], self.regions, list(self.modalities)
+        )
+        if found:
+            raise ValueError("; ".join(found))
         return self
 
     @model_validator(mode="after")

@@ -2,11 +2,12 @@
 
 from pydantic import Field, field_validator
 
+from hstf.config.external import ExternalTeacher
 from hstf.config.precision import Precision
 from hstf.config.section import Axes, Section
 
 
-class TeacherConfig(Section):
+class TtaConfig(Section):
     """Test-time augmentation (TTA) of the teacher.
 
     The mean of the TTA views is the prediction, and their spread is the uncertainty.
@@ -33,3 +34,21 @@ class TeacherConfig(Section):
         if min(scales) < 0.25 or max(scales) > 4 or len(set(scales)) < len(scales):
             raise ValueError(f"expected different scales within 0.25 to 4, found {list(scales)}")
         return scales
+
+
+class TeacherConfig(TtaConfig):
+    """Test-time augmentation (TTA) of the teacher, and models of others.
+
+    The mean of the TTA views is the prediction, and their spread is the uncertainty.
+    """
+
+    external: dict[str, ExternalTeacher] = {}
+    """Models of others that predict beside the ensemble, by name, with the keys below. Each class
+    of each of them has a weight, which is measured on the labelled cases."""
+
+    @property
+    def tta(self) -> TtaConfig:
+        """The test-time augmentation, without external teachers."""
+        return TtaConfig.model_validate(
+            {name: getattr(self, name) for name in TtaConfig.model_fields}
+        )

@@ -83,7 +83,7 @@ class StageContext:
         Raises:
             HstfError: if the configuration is not valid, or as :meth:`of`.
         """
-        number = getattr(args, "round", 0)
+        number = getattr(args, "round", None) or 0
         return cls.of(load_config(*args.config), stage, number)
 
     @cached_property

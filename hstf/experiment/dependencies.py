@@ -28,6 +28,15 @@ class Dependencies:
     folders in a message. An edit of them reruns nothing."""
 
 
+TTA_KEYS = (
+    "teacher.scales",
+    "teacher.flip_axes",
+    "teacher.overlap",
+    "teacher.window_batch",
+    "teacher.amp",
+)
+"""Keys of ``teacher`` that change the predictions of the ensemble: all but external teachers."""
+
 STAGES: dict[str, Dependencies] = {
     "check": Dependencies(1, ("check", "labels", "modalities"), free_keys=("withheld_labels",)),
     "plan": Dependencies(
@@ -47,7 +56,12 @@ STAGES: dict[str, Dependencies] = {
     "out_of_fold": Dependencies(
         1,
         # The folds are drawn from the seed.
-        ("teacher", "labels", "regions", "lesions", "warmup.folds", "seed", "preprocess.chunk"),
+        (*TTA_KEYS, "labels", "regions", "lesions", "warmup.folds", "seed", "preprocess.chunk"),
+    ),
+    "external": Dependencies(
+        1,
+        ("teacher.external", "labels", "regions", "check.affine_tolerance_mm", "preprocess.chunk"),
+        free_keys=("modalities",),  # their names; an edit of the images checks them again
     ),
     "calibrate": Dependencies(
         10,
@@ -65,6 +79,8 @@ STAGES: dict[str, Dependencies] = {
             "lesions",
             "seed",
         ),
+        # What is mixed is among the files.
+        free_keys=("teacher.external",),
     ),
     "monitor": Dependencies(
         1,
@@ -82,7 +98,7 @@ STAGES: dict[str, Dependencies] = {
     ),
     "teacher": Dependencies(
         3,
-        ("teacher", "labels", "regions", "seed", "preprocess.chunk"),
+        (*TTA_KEYS, "labels", "regions", "seed", "preprocess.chunk"),
         free_keys=("monitor.on_collapse",),
     ),
     "lesions": Dependencies(
@@ -97,8 +113,13 @@ STAGES: dict[str, Dependencies] = {
             "labels",
             "regions",
         ),
+        free_keys=("teacher.external",),  # what is mixed is among the files
     ),
-    "refine": Dependencies(9, ("refine", "labels", "regions", "lesions", "preprocess.chunk")),
+    "refine": Dependencies(
+        9,
+        ("refine", "labels", "regions", "lesions", "preprocess.chunk"),
+        free_keys=("teacher.external",),  # what is mixed is among the files
+    ),
     "labels": Dependencies(
         5,
         ("labels", "student.soft_targets", "preprocess.chunk", "check.affine_tolerance_mm"),
@@ -131,6 +152,7 @@ STAGES: dict[str, Dependencies] = {
             "regions",
             "lesions",
             "refine",
+            "teacher.external",
         ),
     ),
     "compare": Dependencies(
@@ -166,7 +188,7 @@ STAGES: dict[str, Dependencies] = {
         5,
         ("predict", "preprocess", "modalities", "labels"),
         # An edit trains or calibrates the model again, and then exports it.
-        free_keys=("regions", "teacher", "student.steps", "warmup.steps"),
+        free_keys=("regions", *TTA_KEYS, "student.steps", "warmup.steps"),
     ),
 }
 
@@ -210,6 +232,9 @@ SPEED_KEYS = {
 }
 """Keys that change how long a stage takes or what it shows, never what it writes."""
 
+EXTERNAL_SPEED_KEYS = {"timeout", "gpu"}
+"""The same of each external teacher."""
+
 
 def stage_parameters(config: Config, stage: str, number: int = 0) -> dict[str, Any]:
     """Return version and configuration of a stage in round ``number`` as plain JSON values."""
@@ -227,7 +252,19 @@ def stage_parameters(config: Config, stage: str, number: int = 0) -> dict[str, A
         content = values.get(section)
         if isinstance(content, dict):
             values[section] = {k: v for k, v in content.items() if k not in speed_keys}
+    _drop_external_speed_keys(values)
     return {"version": dependencies.version, **values}
+
+
+def _drop_external_speed_keys(values: dict[str, Any]) -> None:
+    """Remove keys of external teachers that change no result, in place."""
+    external = values.get("teacher", {}).get("external")
+    if external is not None:
+        # A list: their order counts, because they are mixed one after the other.
+        values["teacher"]["external"] = [
+            [name, {k: v for k, v in teacher.items() if k not in EXTERNAL_SPEED_KEYS}]
+            for name, teacher in external.items()
+        ]
 
 
 def _as_pydantic_include(keys: tuple[str, ...]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from hstf.config.external import PLACEHOLDER, ExternalTeacher
 from hstf.experiment.cases import Case, CaseSheet, Split
 from hstf.experiment.comparison import cells_of, control_of, control_results, scaled_cases
 from hstf.experiment.dependencies import stage_parameters
@@ -36,6 +37,12 @@ def sources_of(jobs: Jobs, job: Job) -> list[Source]:
             return list(_initial_weights(jobs, job))
         case "labels_shard":
             return list(_corrected_labels(jobs, job))
+        case "external_shard":
+            return list(_external_files(jobs, jobs.external, jobs.shards[job.part]))
+        case "external_prompted_shard":
+            return list(_external_files(jobs, jobs.prompted, jobs.shards[job.part]))
+        case "external_weights":
+            return list(_external_files(jobs, jobs.external, ()))
         case "evaluate_shard":
             return list(_test_files(jobs.shards[job.part]))
         case "evaluate_scales":
@@ -85,6 +92,40 @@ def _corrected_labels(jobs: Jobs, job: Job) -> Iterator[Source]:
     for override in jobs.shard_overrides(job):
         if override.file is not None:
             yield Source(f"{override.case_id}/corrected", override.file)
+
+
+def _external_files(jobs: Jobs, names: Iterable[str], cases: Iterable[Case]) -> Iterator[Source]:
+    """Yield the files of external teachers that people or other programs wrote."""
+    for name in names:
+        teacher = jobs.config.teacher.external[name]
+        for path in program_files(teacher):
+            yield Source(f"{name}/{path}", path)
+        if teacher.files:
+            for case in cases:
+                path = prediction_file(teacher, case)
+                if path.is_file():
+                    yield Source(f"{name}/{case.case_id}", path)
+
+
+def prediction_file(teacher: ExternalTeacher, case: Case) -> Path:
+    """Return the prediction of a case that was made elsewhere."""
+    return Path(teacher.files.replace("{case}", case.case_id))
+
+
+def program_files(teacher: ExternalTeacher) -> list[Path]:
+    """Return the files on which the predictions of an external teacher depend.
+
+    These are ``depends_on``, ``label_map``, and the files that its command names. A program without
+    a path may be another one on each machine; its SHA-256 is in the table only.
+    """
+    words = [word for word in teacher.words if PLACEHOLDER.search(word) is None]
+    if words and "/" not in words[0]:
+        del words[0]
+    files = [path for path in map(Path, words) if path.is_file()]
+    files += [Path(name) for name in teacher.depends_on]
+    if teacher.label_map is not None:
+        files.append(Path(teacher.label_map))
+    return list(dict.fromkeys(files))
 
 
 def _scaled_cases(jobs: Jobs) -> list[Case]:
@@ -138,14 +179,14 @@ def _rows_of_tables(jobs: Jobs, job: Job) -> dict[str, Any]:
     match job.rule:
         case "check":
             return {"modalities": list(jobs.config.modalities), "cases": _sheet_rows(jobs.sheet)}
-        case "warmup_member" | "out_of_fold":
+        case "warmup_member" | "out_of_fold" | "external_weights":
             return {"patients": _patients(jobs, Split.LABELLED)}
         case "student_member":
             return _patients_of_student(jobs, job.round or 0)
         case "pretrain":
             labelled = _patients(jobs, Split.LABELLED)
             return {"patients": [*labelled, *_patients(jobs, Split.UNLABELLED)]}
-        case "preprocess_shard" | "refine_shard":
+        case "preprocess_shard" | "refine_shard" | "external_shard" | "external_prompted_shard":
             return {"cases": _names(jobs, job)}
         case "lesions_round":
             return {"cases": [case.case_id for case in jobs.sheet.of(Split.UNLABELLED)]}

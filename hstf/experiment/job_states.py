@@ -39,6 +39,7 @@ STAGES = (
     "pretrain",
     "warmup",
     "out_of_fold",
+    "external",
     "calibrate",
     "monitor",
     "teacher",

@@ -81,6 +81,8 @@ class Jobs:
         number = job.round or 0
         if not 0 <= number <= self.schedule.last or self.root(job) != self.layout.root:
             return False
+        if job.stage == "external" and not self.external:
+            return False
         if job.rule.endswith("_shard"):
             return job.part in self.shards
         if job.rule == "pretrain":
@@ -144,6 +146,15 @@ class Jobs:
                 return self._out_of_fold_files()
             case "calibrate":
                 return [layout.calibration]
+            case "external_shard":
+                return [layout.external_table(name, job.part) for name in self.external]
+            case "external_prompted_shard":
+                names = self.prompted
+                return [layout.external_table(name, job.part, number) for name in names]
+            case "external_weights":
+                return [layout.external_weights]
+            case "calibrate_round":
+                return [layout.round_calibration(number)]
             case "monitor_round":
                 return [layout.monitor(number)]
             case "teacher_shard":
@@ -233,9 +244,10 @@ class Jobs:
             case "out_of_fold":
                 folds = [Job("warmup_member", 0, member) for member in self.schedule.folds]
                 return [Job("plan"), *self._preprocessed(Split.LABELLED), *folds]
-            case "calibrate":
-                earlier = [Job("plan"), Job("out_of_fold")]
-                return [*earlier, *self._preprocessed(Split.LABELLED)]
+            case "calibrate" | "external_weights" | "calibrate_round":
+                return self._before_calibrate(job.rule)
+            case "external_shard" | "external_prompted_shard":
+                return self._before_external(job)
             case "monitor_round":
                 return self._before_monitor(number)
             case "teacher_shard":
@@ -309,11 +321,72 @@ class Jobs:
             return self.config.for_round(job.round or 0).student.start == "scratch"
         return False
 
+    # --- external teachers
+
+    @cached_property
+    def external(self) -> list[str]:
+        """Names of the external teachers that are used in some round."""
+        rounds = range(1, self.schedule.last + 1)
+        names = [name for number in rounds for name in self.external_in(number)]
+        return [name for name in self.config.teacher.external if name in names]
+
+    @property
+    def prompted(self) -> list[str]:
+        """Those that get the segmentation of the ensemble, and predict anew in each round."""
+        teachers = self.config.teacher.external
+        return [name for name in self.external if teachers[name].prompt == "label"]
+
+    def external_in(self, number: int) -> list[str]:
+        """Return the names of the external teachers of a round."""
+        return self.schedule.external(self.config, number)
+
+    def _before_external(self, job: Job) -> list[Job]:
+        jobs = [Job("check"), Job("preprocess_shard", part=job.part)]
+        if job.rule == "external_prompted_shard":
+            jobs += [Job("external_weights"), Job("teacher_shard", job.round, job.part)]
+        elif job.part not in self.shards_of(Split.LABELLED):
+            # A teacher without a weight does not predict the unlabelled cases.
+            jobs.append(Job("external_weights"))
+        elif self.prompted:
+            jobs.append(Job("out_of_fold"))
+        return jobs
+
+    def _before_calibrate(self, rule: str) -> list[Job]:
+        jobs = [Job("plan"), Job("out_of_fold"), *self._preprocessed(Split.LABELLED)]
+        if rule != "calibrate":
+            jobs += [Job("external_shard", part=name) for name in self.shards_of(Split.LABELLED)]
+        if rule == "calibrate_round":
+            jobs.append(Job("external_weights"))
+        return jobs
+
+    def _external_of(self, number: int, shard: str) -> list[Job]:
+        """Return the jobs of external teachers whose results the refinement of a shard reads."""
+        names = self.external_in(number)
+        if not names:
+            return []
+        jobs = [Job("external_weights"), Job("external_shard", part=shard)]
+        if set(names) & set(self.prompted):
+            jobs.append(Job("external_prompted_shard", number, shard))
+        return jobs
+
+    def _external_results(self) -> list[Job]:
+        """Return all jobs of external teachers, for the report."""
+        if not self.external:
+            return []
+        jobs = [Job("external_weights")]
+        for split in (Split.LABELLED, Split.UNLABELLED):
+            jobs += [Job("external_shard", part=name) for name in self.shards_of(split)]
+        for number in range(1, self.schedule.last + 1):
+            if set(self.external_in(number)) & set(self.prompted):
+                jobs += self._of_shards("external_prompted_shard", number, Split.UNLABELLED)
+        return jobs
+
     def _before_refine(self, number: int, shard: str) -> list[Job]:
         jobs = [
-            Job("calibrate"),
+            self._calibration(number),
             Job("preprocess_shard", part=shard),
             Job("teacher_shard", number, shard),
+            *self._external_of(number, shard),
         ]
         if self.ranks_lesions(number):
             jobs.append(Job("lesions_round", number))
@@ -325,7 +398,15 @@ class Jobs:
     def _before_lesions(self, number: int) -> list[Job]:
         preprocessed = self._preprocessed(Split.UNLABELLED)
         teachers = self._of_shards("teacher_shard", number, Split.UNLABELLED)
-        return [Job("calibrate"), *preprocessed, *teachers]
+        external: list[Job] = []
+        for shard in self.shards_of(Split.UNLABELLED):
+            external += self._external_of(number, shard)
+        return [self._calibration(number), *preprocessed, *teachers, *dict.fromkeys(external)]
+
+    def _calibration(self, number: int) -> Job:
+        """Return the job of the calibration of a round: of the ensemble, or of a mixture."""
+        is_mixed = bool(self.external_in(number))
+        return Job("calibrate_round", number) if is_mixed else Job("calibrate")
 
     def ranks_lesions(self, number: int) -> bool:
         """Return whether the lesions of a round are judged one by one."""
@@ -403,6 +484,7 @@ class Jobs:
 
     def _before_report(self) -> list[Job]:
         jobs = [Job("check"), Job("plan"), Job("calibrate"), *self._choice()]
+        jobs += self._external_results()
         for number in range(self.schedule.last + 1):
             jobs += self._results(number)
         jobs += self._pretraining
@@ -454,6 +536,12 @@ def job_of_command(
         return Job("evaluate_scales", number)
     if validation:
         return Job("evaluate_validation", number)
+    if stage == "external" and number is not None:
+        return Job("external_prompted_shard", number, part)
+    if stage == "external" and not part:
+        return Job("external_weights")
+    if stage == "calibrate" and number is not None:
+        return Job("calibrate_round", number)
     if stage in ("monitor", "lesions", "track"):
         return Job(f"{stage}_round", number)
     if part:

@@ -118,6 +118,22 @@ class Layout:
         """Return the table of the labelled cases that a member predicts out of fold."""
         return self.out_of_fold / f"{member}.csv"
 
+    def external_table(self, name: str, shard: str, number: int = 0) -> Path:
+        """Return the table of the cases of a shard that an external teacher has predicted.
+
+        Args:
+            name: the external teacher.
+            shard: the shard.
+            number: the round, if the teacher gets the segmentation of the ensemble in this round.
+        """
+        folder = self.round(number) if number else self.root
+        return folder / "external" / name / f"{shard}.csv"
+
+    @property
+    def external_weights(self) -> Path:
+        """The weight of each class of each external teacher, and the reasons."""
+        return self.root / "external" / "weights.json"
+
     @property
     def anatomy_rules(self) -> Path:
         """What the labels and the out-of-fold predictions show about the anatomy."""
@@ -130,6 +146,10 @@ class Layout:
         It depends on ``refine:`` too, so it is never reused from another experiment.
         """
         return self.root / "round_0" / "calibration.json"
+
+    def round_calibration(self, number: int) -> Path:
+        """Return the calibration of a round whose ensemble is mixed with external teachers."""
+        return self.round(number) / "calibration.json"
 
     def monitor(self, number: int) -> Path:
         """Return the label-free evidence about the model of a round."""

@@ -89,6 +89,18 @@ class Schedule:
         """Return whether a round learns from pseudo-labels; rounds below 1 have none."""
         return number > 0 and self.rounds[number].has_pseudo_labels
 
+    def external(self, config: Config, number: int) -> list[str]:
+        """Return the names of the external teachers of a round.
+
+        Args:
+            config: configuration with ``teacher.external``.
+            number: the round; rounds without pseudo-labels have no teachers.
+        """
+        if not self.has_pseudo_labels(number):
+            return []
+        teachers = config.teacher.external
+        return [name for name, teacher in teachers.items() if teacher.is_used_in(number)]
+
     def learns_from(self, number: int) -> str:
         """Return what a round learns from in addition to the labelled cases."""
         return self.rounds[number].learns_from

@@ -153,6 +153,31 @@ TEACHER = Table(
     ],
 )
 
+EXTERNAL = Table(
+    "external",
+    "external/<name>/<shard>.csv",
+    "A case that an external teacher has predicted, or could not predict.",
+    [
+        Column("case_id", "text", "The case."),
+        Column(
+            "missing",
+            "text",
+            "Why there is no prediction; empty if there is one. The case is then labelled without"
+            " this teacher.",
+        ),
+        Column("values", "list", "Values in the output, as the model numbers them."),
+        Column("version", "text", "What `version_command` printed."),
+        Column("program", "text", "The program, or where the predictions come from."),
+        Column(
+            "program_sha256",
+            "text",
+            "SHA-256 of the program and of the files that the command names.",
+        ),
+        FILES,
+        SHA256,
+    ],
+)
+
 REFINE = Table(
     "refine",
     "round_<r>/refine.csv",
@@ -745,6 +770,7 @@ TABLES = (
     PREPROCESSED,
     HISTORY,
     TEACHER,
+    EXTERNAL,
     REFINE,
     LESIONS,
     LABELS,

@@ -12,6 +12,8 @@ LEVELS = np.arange(256, dtype=np.float32) / 255
 
 
 MINIMUM_POSITIVE = np.finfo(np.float32).tiny
+MINIMUM_PROBABILITY = 1e-6
+"""Lower bound of probabilities in a logarithm."""
 
 
 def apply_temperature(
@@ -47,6 +49,12 @@ def most_likely(probabilities: np.ndarray) -> np.ndarray:
         planes = probabilities[:, slab]
         label[slab] = planes.argmax(axis=0)
     return label
+
+
+def entropy(mean: np.ndarray) -> np.ndarray:
+    """Return the entropy ``(...)`` of ``mean`` ``(K, ...)``, divided by its maximum ``log K``."""
+    terms = mean * np.log(mean.clip(MINIMUM_PROBABILITY))
+    return -terms.sum(axis=0) / np.log(len(mean))
 
 
 def make_certain(

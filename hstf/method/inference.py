@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hstf.config.evaluate import PredictConfig
 from hstf.config.preprocess import PreprocessConfig
-from hstf.config.teacher import TeacherConfig
+from hstf.config.teacher import TtaConfig
 from hstf.experiment.plan import Plan
 from hstf.imaging.geometry import Geometry
 from hstf.imaging.preparation import prepare_image
@@ -175,7 +175,7 @@ class Predictor:
             probabilities[name] = geometry.scalar_to_native(on_grid)
         return Prediction(label, member_labels, probabilities)
 
-    def summarise(self, image: Tensor, structures: Structures, views: TeacherConfig) -> TtaSummary:
+    def summarise(self, image: Tensor, structures: Structures, views: TtaConfig) -> TtaSummary:
         """Predict a prepared scan with the TTA views of a teacher and summarise them.
 
         Args:

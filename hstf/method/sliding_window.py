@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hstf.config.evaluate import PredictConfig
-from hstf.config.teacher import TeacherConfig
+from hstf.config.teacher import TtaConfig
 from hstf.experiment.plan import Plan
 from hstf.imaging.regions import Box
 from hstf.imaging.slabs import plane_slabs
@@ -137,7 +137,7 @@ class SlidingWindow:
     def of(
         cls,
         plan: Plan,
-        section: TeacherConfig | PredictConfig,
+        section: TtaConfig | PredictConfig,
         device: torch.device,
     ) -> "SlidingWindow":
         """Create the window of a plan with the settings of a configuration section."""

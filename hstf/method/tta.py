@@ -30,6 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hstf.imaging.probabilities import MINIMUM_PROBABILITY, entropy
 from hstf.imaging.regions import Structures, class_count, membership
 from hstf.imaging.slabs import slabs
 from hstf.imaging.spacing import Spacing, axis_zooms
@@ -42,8 +43,6 @@ IN_MEMORY = 2**28
 """Values of a group mean that are kept in memory as float32 (1 GB). Larger ones go to disk."""
 SLAB_VALUES = 2**21
 """Values of a group mean that are summarised at a time; about twenty such arrays exist at once."""
-MINIMUM_PROBABILITY = 1e-6
-"""Lower bound of probabilities in a logarithm."""
 
 Groups = dict[str, dict[str, np.ndarray]]
 """Arrays by kind of group (scales, members or flips), then by name of the group."""
@@ -308,12 +307,6 @@ def _disagreeing(groups: Groups) -> list[np.ndarray]:
 
 def _to_uint8(values: np.ndarray) -> np.ndarray:
     return np.rint(values * 255).clip(0, 255).astype(np.uint8)
-
-
-def entropy(mean: np.ndarray) -> np.ndarray:
-    """Return the entropy ``(...)`` of ``mean`` ``(K, ...)``, divided by its maximum ``log K``."""
-    terms = mean * np.log(mean.clip(MINIMUM_PROBABILITY))
-    return -terms.sum(axis=0) / np.log(len(mean))
 
 
 def scale_variance(mean: np.ndarray, scales: Iterable[np.ndarray]) -> np.ndarray:

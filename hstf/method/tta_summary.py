@@ -24,6 +24,8 @@ PROBABILITIES = "probabilities.b2nd"
 UNCERTAINTY = "uncertainty.b2nd"
 AGREEMENT = "agreement.json"
 
+ENTROPY = 0
+"""Channel of the normalised entropy in :attr:`TtaSummary.uncertainty`."""
 SCALE_VARIANCE = 1
 """Channel of the variance across scales in :attr:`TtaSummary.uncertainty`."""
 DISAGREEMENT = 2

@@ -178,6 +178,16 @@ def recorded_row(folder: Path, case_id: str) -> Row | None:
     return record["row"] if record is not None else None
 
 
+def forget_record(folder: Path, case_id: str) -> None:
+    """Remove the record of a case, so that the next job computes it again.
+
+    Args:
+        folder: folder of the table.
+        case_id: the case.
+    """
+    _record_path(folder, case_id).unlink(missing_ok=True)
+
+
 def read_file_rows(path: Path) -> list[dict[str, Any]]:
     """Read the rows of any table that name files; other tables have none."""
     rows: list[dict[str, Any]] = []

@@ -70,6 +70,35 @@ def add_round_and_optional_shard(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_external(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``hstf external``."""
+    add_config(parser)
+    parser.add_argument(
+        "--shard",
+        metavar="NAME",
+        help="predict a shard, for instance unlabelled_0; without it, the weights of the external"
+        " teachers are computed",
+    )
+    parser.add_argument(
+        "--round",
+        type=int,
+        metavar="R",
+        help="the round whose segmentation the teachers with prompt: label get",
+    )
+
+
+def add_calibrate(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``hstf calibrate``."""
+    add_config(parser)
+    parser.add_argument(
+        "--round",
+        type=int,
+        metavar="R",
+        help="calibration of the mixture with the external teachers of a round; without it, of"
+        " the ensemble without them",
+    )
+
+
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``hstf evaluate``."""
     add_round_and_optional_shard(parser)

@@ -27,6 +27,7 @@ from hstf.imaging.regions import (
     structure_mask,
     structure_probability,
 )
+from hstf.method.external_weights import Mixture, calibration_path
 from hstf.method.plr.anatomy_rules import AnatomyRule, AnatomyRules
 from hstf.method.plr.calibration import Calibration, LearnedAnatomy, applicable_rules
 from hstf.method.plr.lesion_bounds import LesionBound, lesion_bound
@@ -60,6 +61,7 @@ from hstf.method.plr.reliability import (
     reliability_diagram,
     sample_voxels,
 )
+from hstf.runtime.errors import HstfError
 from hstf.scoring.metrics import confusion, structure_dice
 
 MAXIMUM_VOXELS = 4_000_000
@@ -79,13 +81,19 @@ def run(args: argparse.Namespace) -> int:
 def calibrate(context: StageContext) -> Calibration:
     """Learn the calibration from the labelled cases and write ``round_0/calibration.json``.
 
+    With a round it is the calibration of the mixture with the external teachers of this round,
+    ``round_<r>/calibration.json``.
+
     Raises:
-        HstfError: if out-of-fold predictions or labels are missing or have changed.
+        HstfError: if out-of-fold predictions or labels are missing or have changed, or if the round
+            has no external teacher.
     """
+    refuse_round_without_teachers(context)
     config = context.config
     structures = config.structures
     labelled = checked_cases(context)
-    cases = OutOfFoldCases("calibrate", context.layout, names_of(labelled))
+    mixture = Mixture.of_labelled(context) if context.round else None
+    cases = OutOfFoldCases("calibrate", context.layout, names_of(labelled), mixture)
     rules = LearnedAnatomy.load(context.layout.anatomy_rules).rules
     sample = learn_voxels(cases, config)
     temperature = fit_temperature(sample) if config.refine.calibrate else 1.0
@@ -98,10 +106,23 @@ def calibrate(context: StageContext) -> Calibration:
     for case in cases.read("cases"):
         scores.append(score_case(case, temperature, known, lesions, config))
     calibration = assemble(config, labelled, sample, temperature, rules, lesions, scores)
-    calibration.save(context.layout.calibration)
+    calibration.save(calibration_path(context))
     for warning in recall_warnings(calibration.evidence["recall"]):
         print(warning, flush=True)
     return calibration
+
+
+def refuse_round_without_teachers(context: StageContext) -> None:
+    """Refuse a calibration of a round whose teacher is the ensemble.
+
+    Raises:
+        HstfError: if a round is given and has no external teacher.
+    """
+    if context.round and not context.schedule.external(context.config, context.round):
+        raise HstfError(
+            f"--round {context.round}: has no external teacher. Its calibration is that of the"
+            " ensemble: leave out --round."
+        )
 
 
 def learn_voxels(cases: OutOfFoldCases, config: Config) -> VoxelSample:

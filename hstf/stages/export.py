@@ -193,7 +193,7 @@ def _exported_model(
         quality=QualityModel.of(
             Calibration.load(context.layout.calibration),
             config.structures,
-            context.config_of_round(0).teacher,
+            context.config_of_round(0).teacher.tta,
         ),
         provenance=ModelProvenance(
             hstf=__version__,

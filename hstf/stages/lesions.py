@@ -12,6 +12,7 @@ from hstf.experiment.cases import Split, names_of
 from hstf.experiment.context import StageContext
 from hstf.experiment.tables import PREPROCESSED, TEACHER
 from hstf.imaging.geometry import GEOMETRY, Geometry
+from hstf.method.external_weights import Mixture, calibration_path
 from hstf.method.plr.calibration import Calibration
 from hstf.method.plr.lesion_bounds import LesionBounds, lesion_bounds
 from hstf.method.plr.refinement import JudgedLesion, label_cleaner
@@ -34,11 +35,12 @@ def bound_lesions(context: StageContext) -> LesionBounds:
     """
     context.schedule.check(context.round)
     layout = context.layout
-    calibration = Calibration.load(layout.calibration)
+    calibration = Calibration.load(calibration_path(context))
+    mixture = Mixture.of_unlabelled(context)
     case_ids = checked_case_ids(context)
     probabilities: dict[str, list[float]] = {}
     for case_id in track(case_ids, f"lesions {context.round}"):
-        for lesion in judged_lesions(context, calibration, case_id):
+        for lesion in judged_lesions(context, calibration, mixture, case_id):
             probabilities.setdefault(lesion.structure, []).append(lesion.probability)
     config = context.config.refine
     bounds = lesion_bounds(probabilities, calibration.lesions, len(case_ids), config)
@@ -68,12 +70,13 @@ def checked_case_ids(context: StageContext) -> list[str]:
 
 
 def judged_lesions(
-    context: StageContext, calibration: Calibration, case_id: str
+    context: StageContext, calibration: Calibration, mixture: Mixture, case_id: str
 ) -> list[JudgedLesion]:
     """Return the components of a case with their probabilities."""
     layout = context.layout
     geometry = Geometry.load(layout.preprocessed / case_id / GEOMETRY)
-    summary = TtaSummary.load(layout.teacher(context.round) / case_id)
+    ensemble = TtaSummary.load(layout.teacher(context.round) / case_id)
+    summary = mixture.mixed(case_id, ensemble)
     cleaner = label_cleaner(
         calibration,
         context.config.structures,

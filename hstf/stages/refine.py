@@ -31,6 +31,7 @@ from hstf.imaging.probabilities import apply_temperature
 from hstf.imaging.regions import membership, structure_mask
 from hstf.imaging.spacing import voxel_mm3
 from hstf.imaging.volumes import blank_volume, read_label, write_like
+from hstf.method.external_weights import Mixture, calibration_path
 from hstf.method.plr.calibration import Calibration
 from hstf.method.plr.lesion_bounds import LesionBounds
 from hstf.method.plr.refinement import (
@@ -90,15 +91,18 @@ def refine(context: StageContext, shard: str) -> int:
     if _uses_previous_round(context):
         previous_table = layout.labels_shard_table(number - 1, shard)
         tables["previous labels"] = read_shard(LABELS, previous_table, names)
-    calibration = Calibration.load(layout.calibration)
-    calibration_digest = sha256_once(layout.calibration)
+    mixture = Mixture.of_shard(context, shard)
+    path_of_calibration = calibration_path(context)
+    calibration = Calibration.load(path_of_calibration)
+    calibration_digest = sha256_once(path_of_calibration)
     bounds = _bounds(context)
     works = []
     for case in cases:
         inputs = {"calibration": calibration_digest, "lesion bounds": json.dumps(bounds)}
         for name, rows in tables.items():
             inputs[name] = digest_of(rows, case.case_id, name)
-        refinement = CaseRefinement(context, case, calibration, bounds)
+        inputs |= mixture.inputs(case.case_id)
+        refinement = CaseRefinement(context, case, calibration, bounds, mixture)
         works.append(CaseWork(case.case_id, inputs, refinement.outputs, refinement.write))
     path = layout.pseudo_labels_table(number, shard)
     title = f"refine {number} {shard}"
@@ -166,6 +170,8 @@ class CaseRefinement:
     calibration: Calibration
     bounds: Mapping[str, float]
     """Probability from which components of lesions are kept, by structure."""
+    mixture: Mixture
+    """External teachers that are mixed into the prediction."""
 
     @property
     def config(self) -> Config:
@@ -191,7 +197,8 @@ class CaseRefinement:
         preprocessed = self.context.layout.preprocessed / self.case.case_id
         geometry = Geometry.load(preprocessed / GEOMETRY)
         teacher_folder = self.context.layout.teacher(self.context.round)
-        output = TtaSummary.load(teacher_folder / self.case.case_id)
+        ensemble = TtaSummary.load(teacher_folder / self.case.case_id)
+        output = self.mixture.mixed(self.case.case_id, ensemble)
         structures = self.config.structures
         voxel_mm3 = prod(geometry.spacing)
         refined = refine_case(

@@ -262,6 +262,7 @@ def test_regions_are_replaced_as_a_whole_and_are_parameters(
     assert changed == [
         "warmup",
         "out_of_fold",
+        "external",
         "calibrate",
         "monitor",
         "teacher",

@@ -16,7 +16,7 @@ from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import pytest
 import yaml
@@ -238,7 +238,10 @@ def is_key(names: list[str]) -> bool:
 
 
 def section_of(parent: type[Section], name: str) -> type[Section] | None:
-    """Return the class of the section ``name`` of ``parent``; None where the key is no section."""
+    """Return the class of the section ``name`` of ``parent``; None where the key is no section.
+
+    A key may also hold several sections by name.
+    """
     annotation = parent.model_fields[name].annotation
     for kind in (annotation, *get_args(annotation)):
         if isinstance(kind, type) and issubclass(kind, Section):
@@ -269,6 +272,12 @@ def unknown_keys(values: Mapping[str, Any], section: type[Section], prefix: str)
         elif name == "rounds_overrides":
             for sections in value.values():
                 unknown += unknown_keys(sections, Config, f"{prefix}{name}.")
+        elif get_origin(section.model_fields[name].annotation) is dict and section_of(
+            section, name
+        ):
+            section.__pydantic_validator__.validate_assignment(
+                section.model_construct(), name, value
+            )
         elif inner := section_of(section, name):
             found = unknown_keys(value, inner, f"{prefix}{name}.")
             if not found:

@@ -28,11 +28,16 @@ TRACKED_PARAMETERS = {
 """The run in MLflow gets these sections as a whole, by ``model_dump``."""
 
 NOT_IN_THIS_EXPERIMENT = {
+    # Only probabilities are stored as arrays.
+    "external": {"preprocess.chunk"},
     # The stage compare needs finished experiments of several methods.
     "compare": {*STAGES["compare"].keys, *STAGES["compare"].free_keys},
     # `hstf evaluate --scales` belongs to a comparison of methods.
     "evaluate": {"compare"},
 }
+
+OTHER = {"files": "labels/{case}.nii.gz", "labels": {"liver": 1}, "probabilities": False}
+"""An external teacher that knows the liver. No command is started for it."""
 
 ROUND = ("--round", "1")
 SHARD = ("--shard", "unlabelled_0")
@@ -46,7 +51,11 @@ COMMANDS = (
     ("warmup", "--member", "fold_1"),
     ("warmup", "--member", "seed_0"),
     ("out_of_fold",),
+    ("external", "--shard", "labelled_0"),
+    ("external",),
+    ("external", "--shard", "unlabelled_0"),
     ("calibrate",),
+    ("calibrate", *ROUND),
     ("monitor", "--round", "0"),
     ("teacher", *ROUND, *SHARD),
     ("lesions", *ROUND),
@@ -140,6 +149,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
         # Only the scale of CT depends on labels.
         "modalities": {"image": "ct"},
         "refine": {"select_cases": False},
+        "teacher": {"scales": [1.0, 1.25], "overlap": 0.25, "external": {"other": OTHER}},
         "warmup": {"folds": 2, "seeds": 1, "steps": 4, "history_every": 4},
         "student": {"steps": 3, "history_every": 3},
         "pretrain": {"task": "masked", "steps": 2, "history_every": 2},

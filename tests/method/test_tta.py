@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from hstf.config.teacher import TeacherConfig
+from hstf.config.teacher import TtaConfig
 from hstf.experiment.tables import TEACHER
 from hstf.method import tta
 from hstf.method.sliding_window import SlidingWindow
@@ -277,4 +277,4 @@ def test_save_writes_what_load_reads(tmp_path: Path) -> None:
 )
 def test_teacher_config_refuses_invalid_values(section: dict[str, list[float]]) -> None:
     with pytest.raises(ValidationError):
-        TeacherConfig.model_validate(section)
+        TtaConfig.model_validate(section)

@@ -70,12 +70,30 @@ def files_of_rules(workspace: Workspace) -> dict[str, dict[str, set[str]]]:
     return jobs
 
 
-def test_jobs_name_the_files_of_the_rules(experiment: Workspace) -> None:
+PROMPTED = {
+    "command": "correct {image} {label} {output}",
+    "labels": {"foreground": 1},
+    "prompt": "label",
+    "rounds": [2],
+}
+EXTERNAL = {
+    "one": {"command": "segment {image} {output}", "labels": {"foreground": 1}},
+    "two": PROMPTED,
+}
+
+
+@pytest.mark.parametrize("external", [{}, EXTERNAL])
+def test_jobs_name_the_files_of_the_rules(
+    experiment: Workspace, external: dict[str, object]
+) -> None:
     """The description of the jobs in Python has the same inputs and outputs as the rules."""
     warmup = {"seeds": 4, "fold_members": 2}
     monitor = {"on_collapse": "stop"}
     student = {"members": 2, "start": "previous_round"}
-    experiment.configure(warmup=warmup, student=student, monitor=monitor)
+    teacher = {"external": external}
+    lesions = ["foreground"] if external else []
+    experiment.configure(warmup=warmup, student=student, monitor=monitor, teacher=teacher)
+    experiment.configure(lesions=lesions)
     write_sheet(experiment.folder, [*SPLITS, "validation"])
     for suffix in ("", "_label"):
         (experiment.folder / f"case_009{suffix}.nii.gz").write_text("new")

@@ -34,6 +34,9 @@ REFINED = of_rounds("refine_shard", "refine_table") | LABELS | TEACHER_2
 CALIBRATED = {("calibrate", None)} | TRACK_0 | REFINED
 SELF_TRAINING = of_rounds("teacher_shard") | CALIBRATED
 OUT_OF_FOLD = {("out_of_fold", None)} | EVALUATION_0 | SELF_TRAINING
+OTHER = {"command": "segment {image} {output}", "labels": {"foreground": 1}}
+EXTERNAL: Runs = {("external_shard", None), ("external_weights", None)}
+EXTERNAL |= of_rounds("calibrate_round")
 WARMUP = {("warmup_member", 0), ("monitor_round", 0)} | OUT_OF_FOLD
 AFTER_ROUND_1 = of_rounds(
     "teacher_shard", "refine_shard", "refine_table", "labels_shard", "labels_table", rounds=(2,)
@@ -65,6 +68,11 @@ SENTENCES: list[tuple[str, Edit, Runs]] = [
         "| `teacher:` | the out-of-fold predictions, `teacher` of all rounds | the warm-up",
         {"teacher": {"overlap": 0.25}},
         OUT_OF_FOLD,
+    ),
+    (
+        "| `teacher.external` | `external`, the calibration of each round, `refine` of all",
+        {"teacher": {"external": {"other": OTHER}}},
+        EXTERNAL | REFINED,
     ),
     (
         "the out-of-fold predictions, the evaluation of round 0 |",

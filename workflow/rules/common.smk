@@ -269,6 +269,48 @@ def lesion_bounds(w):
     return [LAYOUT.lesion_bounds(number)] if JOBS.ranks_lesions(number) else []
 
 
+def calibration_of_round(w):
+    """The calibration of the teacher, or of its mixture with external teachers."""
+    is_mixed = bool(JOBS.external_in(int(w.round)))
+    return LAYOUT.round_calibration(w.round) if is_mixed else LAYOUT.calibration
+
+
+def before_external(w):
+    """The weights, without which no unlabelled case is predicted; and the prompts of labelled cases."""
+    if w.shard in UNLABELLED:
+        return [LAYOUT.external_weights]
+    if not JOBS.prompted:
+        return []
+    return [LAYOUT.out_of_fold_table(fold) for fold in SCHEDULE.held_out]
+
+
+def external_of_shards(number, shards):
+    """What the external teachers of a round predict of some shards, and their weights."""
+    names = set(JOBS.external_in(int(number)))
+    if not names:
+        return []
+    files = [LAYOUT.external_table(name, shard) for name in JOBS.external for shard in shards]
+    if names & set(JOBS.prompted):
+        files += [
+            LAYOUT.external_table(name, shard, number) for name in JOBS.prompted for shard in shards
+        ]
+    return [LAYOUT.external_weights, *files]
+
+
+def external_of_round(w):
+    return external_of_shards(w.round, [w.shard])
+
+
+def external_of_all(w):
+    return external_of_shards(w.round, UNLABELLED)
+
+
+def external_results():
+    """All tables of external teachers, and their weights."""
+    before = [job for job in JOBS.before(Job("report")) if job.stage == "external"]
+    return [path for job in before for path in JOBS.outputs(job)]
+
+
 def override_files(w):
     return [source.path for source in sources_of(JOBS, job_of("labels_shard", w))]
 

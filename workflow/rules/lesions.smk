@@ -3,9 +3,10 @@
 
 rule lesions_round:
     input:
-        calibration=LAYOUT.calibration,
+        calibration=calibration_of_round,
         cases=[LAYOUT.preprocessed_table(shard) for shard in UNLABELLED],
         teacher=[LAYOUT.teacher_table("{round}", shard) for shard in UNLABELLED],
+        external=external_of_all,
         key=key("lesions_round"),
     output:
         LAYOUT.lesion_bounds("{round}"),

@@ -3,10 +3,11 @@
 
 rule refine_shard:
     input:
-        calibration=LAYOUT.calibration,
+        calibration=calibration_of_round,
         cases=LAYOUT.preprocessed_table("{shard}"),
         teacher=LAYOUT.teacher_table("{round}", "{shard}"),
         lesions=lesion_bounds,
+        external=external_of_round,
         previous=previous_labels,
         key=key("refine_shard"),
     output:

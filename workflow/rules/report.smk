@@ -11,6 +11,7 @@ rule report:
         pretraining(),
         [results(number) for number in (0, *ROUNDS)],
         control(),
+        external_results(),
         key=key("report"),
     output:
         html=report(LAYOUT.report, category="Report", caption="../report/report.rst"),

@@ -18,6 +18,11 @@ if CONFIG.reuse.warmup is None:
     include: "out_of_fold.smk"
 
 
+if JOBS.external:
+
+    include: "external.smk"
+
+
 include: "calibrate.smk"
 include: "monitor.smk"
 include: "teacher.smk"

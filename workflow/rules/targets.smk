@@ -31,6 +31,8 @@ def targets():
         for stage, stage_files in round_targets(number).items():
             files.setdefault(stage, []).append(stage_files)
             of_rounds[f"round_{number}_{stage}"] = stage_files
+    if JOBS.external:
+        files["external"] = external_results()
     return files | of_rounds
 
 

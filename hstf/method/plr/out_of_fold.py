@@ -1,7 +1,7 @@
 """The labelled cases with their out-of-fold predictions, one at a time."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -12,6 +12,7 @@ from hstf.experiment.layout import Layout
 from hstf.experiment.tables import PREPROCESSED, TEACHER
 from hstf.imaging.arrays import read_array
 from hstf.imaging.geometry import GEOMETRY, Geometry
+from hstf.method.external_weights import Mixture
 from hstf.method.tta_summary import TtaSummary
 from hstf.runtime.progress import track
 from hstf.runtime.shards import Row, check_case_ids, read_shard, refuse_changed_files
@@ -46,11 +47,16 @@ class OutOfFoldCases:
     """The stage that reads them, for the progress."""
     layout: Layout
     case_ids: Sequence[str]
+    mixture: Mixture | None = None
+    """External teachers that are mixed into the predictions."""
 
     def read(self, step: str) -> Iterator[LabelledCase]:
         """Yield the cases and show the progress of ``step``."""
         for case_id in track(self.case_ids, f"{self.stage}: {step}"):
-            yield read_case(self.layout, case_id)
+            case = read_case(self.layout, case_id)
+            if self.mixture is not None:
+                case = replace(case, output=self.mixture.mixed(case_id, case.output))
+            yield case
 
 
 def read_case(layout: Layout, case_id: str) -> LabelledCase:

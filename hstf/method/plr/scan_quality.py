@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hstf.config.teacher import TeacherConfig
+from hstf.config.teacher import TtaConfig
 from hstf.imaging.probabilities import apply_temperature, most_likely
 from hstf.imaging.regions import ClassIndices, structure_mask
 from hstf.method.plr.calibration import Calibration
@@ -32,7 +32,7 @@ class QualityModel(Part):
     """Interval of the mean predicted Dice."""
     minimum_predicted_dice: float
     """A scan with a lower mean predicted Dice is unlike any labelled case."""
-    views: TeacherConfig
+    views: TtaConfig
     """TTA views from which the quality features are computed."""
 
     @classmethod
@@ -40,7 +40,7 @@ class QualityModel(Part):
         cls,
         calibration: Calibration,
         structures: Mapping[str, ClassIndices],
-        views: TeacherConfig,
+        views: TtaConfig,
     ) -> "QualityModel | None":
         """Return what a calibration shows; None if it has no model of the predicted Dice.
 
@@ -74,7 +74,7 @@ class QualityModel(Part):
             ...     may_be_absent=[],
             ...     interval=DiceInterval(half_width=0.1, method="guess", patients=3),
             ...     minimum_predicted_dice=0.5,
-            ...     views=TeacherConfig(scales=(1.0, 0.5), flip_axes=(0,)),
+            ...     views=TtaConfig(scales=(1.0, 0.5), flip_axes=(0,)),
             ... )
             >>> model.passes
             2.25

@@ -110,6 +110,7 @@ def manifest(context: StageContext) -> Manifest:
                 "fingerprint": layout.fingerprint,
                 "plan": layout.plan,
                 "calibration": layout.calibration,
+                "external_weights": layout.external_weights,
                 "rounds": layout.rounds_table,
                 "report": layout.report,
             },

@@ -14,6 +14,7 @@ from hstf.experiment.context import StageContext
 from hstf.experiment.last_run import RUN_FILE, LastRun
 from hstf.experiment.plan import Plan
 from hstf.experiment.tables import EVALUATION_CASES, LABELS, REFINE
+from hstf.method.external_weights import ExternalWeights
 from hstf.method.plr.calibration import Calibration
 from hstf.runtime.documents import Document
 from hstf.runtime.errors import HstfError
@@ -140,6 +141,11 @@ class Results:
     def calibration(self) -> Calibration | None:
         """The calibration."""
         return self._document(Calibration, self.layout.calibration)
+
+    @cached_property
+    def external_weights(self) -> ExternalWeights | None:
+        """The weights of the external teachers; None if there are none."""
+        return self._document(ExternalWeights, self.layout.external_weights)
 
     @cached_property
     def pseudo_labels(self) -> dict[int, pd.DataFrame]:

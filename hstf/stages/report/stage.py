@@ -32,6 +32,7 @@ from hstf.scoring.round_choice import choose_round
 from hstf.scoring.rounds import print_rounds
 from hstf.stages.report.background import check_section, plan_section, provenance_section
 from hstf.stages.report.calibration import calibration_section
+from hstf.stages.report.external import external_section
 from hstf.stages.report.figures import Figures
 from hstf.stages.report.gallery import gallery_section
 from hstf.stages.report.headline import headline, look_first, tiles
@@ -146,6 +147,7 @@ def render(context: StageContext, folder: Path, warnings: Sequence[str] = ()) ->
         _section(test_cases_section, results),
         _section(training_section, results, figures),
         _section(calibration_section, results, figures),
+        *_external(results),
         _section(check_section, results),
         _section(plan_section, results),
         _section(provenance_section, results),
@@ -162,6 +164,12 @@ def render(context: StageContext, folder: Path, warnings: Sequence[str] = ()) ->
         numbers,
         first,
     )
+
+
+def _external(results: Results) -> list[Section]:
+    """Return the section about external teachers, if there are any."""
+    has_teachers = bool(results.config.teacher.external)
+    return [_section(external_section, results)] if has_teachers else []
 
 
 def anchors(sections: Sequence[Section]) -> set[str]:

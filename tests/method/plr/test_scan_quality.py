@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hstf.config.teacher import TeacherConfig
+from hstf.config.teacher import TtaConfig
 from hstf.method.plr.predicted_dice import DiceInterval, DiceModel
 from hstf.method.plr.scan_quality import QualityModel
 from hstf.method.tta_summary import Agreement, TtaSummary
@@ -23,7 +23,7 @@ def quality_model(bound: float = 0.5) -> QualityModel:
         may_be_absent=["lesion"],
         interval=DiceInterval(half_width=0.1, method="conformal", patients=12),
         minimum_predicted_dice=bound,
-        views=TeacherConfig(scales=(1.0, 0.5), flip_axes=(0,)),
+        views=TtaConfig(scales=(1.0, 0.5), flip_axes=(0,)),
     )
 
 
