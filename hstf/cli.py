@@ -59,6 +59,11 @@ COMMANDS = {
     "preprocess": Command(
         "hstf.stages.preprocess", "resample and normalise the scans of a shard", options.add_shard
     ),
+    "pretrain": Command(
+        "hstf.stages.pretrain",
+        "train a network without labels on the images of all cases",
+        options.add_config,
+    ),
     "warmup": Command(
         "hstf.stages.warmup",
         "round 0: train an ensemble member on the labelled cases",

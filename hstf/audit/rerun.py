@@ -27,6 +27,7 @@ TEXTS = {
     "check": "Check the scans",
     "plan": "Plan spacing, patch size and network",
     "preprocess": "Preprocess the scans",
+    "pretrain": "Pre-train the network without labels",
     "warmup": "Train the warm-up",
     "out_of_fold": "Predict the labelled cases out of fold",
     "external": "Predict with external teachers",

@@ -20,7 +20,7 @@ from hstf.config.section import Section
 from hstf.datasets.importers.registry import IMPORTERS
 from hstf.experiment.cases import Split, read_cases, refuse_few_patients
 from hstf.experiment.comparison import cells_of
-from hstf.experiment.reuse import check_reuse
+from hstf.experiment.reuse import check_reuse, refuse_missing_start
 
 BOUNDS = {
     "ge": "≥",
@@ -62,6 +62,7 @@ def check(config: Config) -> str:
     sheet = read_cases(config)
     refuse_few_patients(sheet.of(Split.LABELLED), config.warmup.folds)
     check_reuse(config)
+    refuse_missing_start(config)
     cells_of(config)
     counts = [f"{len(sheet.of(split))} {split}" for split in Split]
     summary = [

@@ -98,6 +98,9 @@ def _trained(folder: Path, case: str) -> Iterator[str]:
     """Yield the models of an experiment that learned from the case, and what was made from them."""
     sources = sources_of(folder, case)
     rounds = set(sources)
+    if _is_pretrained_on(folder, case):
+        rounds.add(0)
+        yield f"{folder / 'pretrain'}: from its image, and all rounds, which start from it"
     for path in sorted(folder.glob("round_*/model/*/weights.pt")):
         number = int(path.parents[2].name.removeprefix("round_"))
         try:
@@ -115,6 +118,17 @@ def _trained(folder: Path, case: str) -> Iterator[str]:
     yield f"{folder}: all rounds after round {min(rounds)}, which learn from the rounds before"
     for model in sorted(folder.glob("export*/model.json")):
         yield f"{model.parent}: the exported model, and every copy of it"
+
+
+def _is_pretrained_on(folder: Path, case: str) -> bool:
+    """Return whether the pre-training used the image of the case; True if that is not known."""
+    path = folder / "pretrain" / "weights.pt"
+    if not path.is_file():
+        return False
+    try:
+        return case in load_facts(path).get("images_of", [])
+    except HstfError:
+        return True
 
 
 def _refuse_running() -> None:

@@ -21,6 +21,7 @@ from hstf.config.network import NetworkConfig
 from hstf.config.phantom import PhantomConfig
 from hstf.config.plan import PlanConfig
 from hstf.config.preprocess import PreprocessConfig
+from hstf.config.pretrain import PretrainConfig
 from hstf.config.refine import CalibrateConfig, RefineConfig
 from hstf.config.regions import region_problems
 from hstf.config.report import ReportConfig
@@ -91,6 +92,7 @@ class Config(Section):
     plan: PlanConfig = PlanConfig()
     preprocess: PreprocessConfig = PreprocessConfig()
     network: NetworkConfig = NetworkConfig()
+    pretrain: PretrainConfig = PretrainConfig()
     warmup: WarmupConfig = WarmupConfig()
     calibrate: CalibrateConfig = CalibrateConfig()
     teacher: TeacherConfig = TeacherConfig()
@@ -113,7 +115,7 @@ class Config(Section):
         if not isinstance(raw, Mapping):
             return raw
         preset = METHODS.get(raw.get("method"))  # type: ignore[arg-type]
-        return merge(raw, preset.overrides) if preset is not None else raw
+        return merge(raw, preset.keys_for(raw)) if preset is not None else raw
 
     @field_validator("method", mode="before")
     @classmethod
@@ -130,6 +132,15 @@ class Config(Section):
         if self.student.objective == "cross_teaching" and self.network.name != "pair":
             raise ValueError(
                 "student.objective cross_teaching needs two networks: set network.name to pair"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_start(self) -> Self:
+        if self.network.start is not None and self.pretrain.is_on:
+            raise ValueError(
+                f"network.start is {self.network.start} and pretrain.task is {self.pretrain.task},"
+                " but a training has one start: remove network.start, or set pretrain.task to none"
             )
         return self
 

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from hstf.config.merge import merge
+from hstf.config.pretrain import PretrainConfig
+
 Method = Literal[
     "hstf",
     "hstf_without_csc",
@@ -20,6 +23,15 @@ Method = Literal[
     "uamt",
     "cross_teaching",
     "bcp",
+    "supervised_longer",
+    "pretrain_masked",
+    "pretrain_denoise",
+    "pretrain_contrastive",
+    "pretrain_fusion",
+    "pretrain_masked_hstf",
+    "pretrain_denoise_hstf",
+    "pretrain_contrastive_hstf",
+    "pretrain_fusion_hstf",
     "full",
 ]
 
@@ -30,6 +42,21 @@ class Preset:
 
     description: str
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    is_longer: bool = False
+    """Whether the warm-up has as many additional steps as the pre-training of other methods."""
+
+    def keys_for(self, raw: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the keys that the method sets in a configuration.
+
+        Args:
+            raw: the configuration without the keys of the method.
+        """
+        if not self.is_longer:
+            return self.overrides
+        section = raw.get("pretrain")
+        steps = section.get("steps") if isinstance(section, Mapping) else None
+        default = PretrainConfig.model_fields["steps"].default
+        return merge(self.overrides, {"warmup": {"extra_steps": steps or default}})
 
     @property
     def is_online(self) -> bool:
@@ -79,6 +106,17 @@ def _online(objective: str, **student: Any) -> dict[str, Any]:
     """Return a student that learns from unlabelled images without pseudo-labels on disk."""
     keys = {"learns_from": "images", "objective": objective, **CONTINUED, **student}
     return {"student": keys}
+
+
+def _pretrained(task: str, description: str) -> Preset:
+    """Return ``supervised`` after pre-training."""
+    overrides = {"pretrain": {"task": task}, "student": LABELS_ONLY}
+    return Preset(f"`supervised` after pre-training: {description}", overrides)
+
+
+def _pretrained_hstf(task: str) -> Preset:
+    """Return ``hstf`` after pre-training."""
+    return Preset(f"`hstf` after the pre-training `{task}`", {"pretrain": {"task": task}})
 
 
 METHODS: dict[Method, Preset] = {
@@ -134,6 +172,31 @@ METHODS: dict[Method, Preset] = {
             consistency={"weight": 0.5, "ramp": 0.1},
         ),
     ),
+    "supervised_longer": Preset(
+        "`supervised` with `pretrain.steps` more steps of the warm-up: the control of pre-training",
+        {"student": LABELS_ONLY},
+        is_longer=True,
+    ),
+    "pretrain_masked": _pretrained(
+        "masked",
+        "masked cubes are restored (Zhou et al., self pre-training, ISBI 2023)",
+    ),
+    "pretrain_denoise": _pretrained(
+        "denoise",
+        "corrupted patches are restored (in the manner of Models Genesis, Zhou et al., 2019)",
+    ),
+    "pretrain_contrastive": _pretrained(
+        "contrastive",
+        "crops of the same patient are recognised (Azizi et al., ICCV 2021)",
+    ),
+    "pretrain_fusion": _pretrained(
+        "fusion",
+        "blended shapes are segmented (VolumeFusion, Wang et al., 2023)",
+    ),
+    "pretrain_masked_hstf": _pretrained_hstf("masked"),
+    "pretrain_denoise_hstf": _pretrained_hstf("denoise"),
+    "pretrain_contrastive_hstf": _pretrained_hstf("contrastive"),
+    "pretrain_fusion_hstf": _pretrained_hstf("fusion"),
     "full": Preset(
         "`supervised` with the withheld labels of the unlabelled cases: the upper bound of a"
         " benchmark",

@@ -1,11 +1,11 @@
 """``network:``, the segmentation network."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hstf.config.networks import NETWORKS
-from hstf.config.section import Section
+from hstf.config.section import FileName, Section
 
 if TYPE_CHECKING:
     Name = str
@@ -47,3 +47,24 @@ class NetworkConfig(Section):
     """Probability of dropout of the channels of the deepest feature map."""
     deep_supervision: bool = True
     """Also compute the loss on the coarser levels of the decoder."""
+    start: FileName | None = None
+    """File of weights, of another experiment or of another program, from which all trainings start
+    that would start from random weights. Tensors are taken where name and shape fit, without the
+    output layers. The first layers are adapted to the number of channels. null: the result of
+    ``pretrain:``, or random weights if it is off."""
+    start_keys: dict[str, str] = {}
+    """Names in this file: ``{their prefix: our prefix}``. The longest prefix that fits is
+    replaced, all other names stay."""
+    start_rate: float = Field(1.0, ge=0)
+    """Factor on the learning rate of the weights that were taken from ``start`` or from
+    ``pretrain:``, in the trainings that start from them."""
+
+    @model_validator(mode="after")
+    def _check_start_keys(self) -> Self:
+        if self.start_keys and self.start is None:
+            raise ValueError("start_keys has no effect without start: name the file of the weights")
+        return self
+
+
+START_KEYS = ("start", "start_keys", "start_rate")
+"""Keys about the initial weights. All others are about the architecture."""

@@ -1,4 +1,4 @@
-"""``warmup:`` and ``student:``, which run the same training loop."""
+"""``warmup:`` and ``student:``, which run the same training loop as ``pretrain:``."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -85,7 +85,7 @@ class MixingConfig(Section):
     """Size of the box along each axis, as a fraction of the patch."""
 
 
-class TrainingConfig(Section):
+class LoopConfig(Section):
     """The training loop.
 
     The number of steps is fixed. The result is the EMA weights after the last step, so no
@@ -106,24 +106,14 @@ class TrainingConfig(Section):
     min(ema_decay, (step + 1) / (step + 10))."""
     gradient_clip: float = Field(1.0, gt=0)
     """Maximum norm of the gradient."""
-    foreground_fraction: float = Field(0.5, ge=0, le=1)
-    """Fraction of patches that are centred on a voxel of a random foreground class. The position of
-    all other patches is random, also of those from unlabelled images without a pseudo-label."""
     amp: Precision = "auto"
     """bfloat16: on devices that compute it natively (``auto``), always (``bf16``) or never
     (``off``)."""
     checkpoint_seconds: float = Field(60.0, ge=0)
     """Seconds between two checkpoints of the training state."""
-    snapshots: int = Field(0, ge=0, le=5)
-    """Number of earlier EMA weights, at even distances of steps, that are stored with the last
-    ones. Their agreement with the teacher on a scan is a quality feature of its pseudo-label
-    (stability, as in ST++)."""
     gpu_cache_gb: float = Field(8.0, ge=0)
     """GPU memory (GB) for the training scans. Scans in this cache are read once. All others, and
     all scans of a training on a CPU, are read from disk for each patch."""
-    gpus: int = Field(1, ge=1)
-    """Number of GPUs of one machine that compute each batch together. The batch size does not
-    change. The losses are those of one GPU, except for rounding and for random augmentation."""
     compile: bool = False
     """Compile the network with ``torch.compile``. This takes a minute for each training and then
     makes its steps faster. It pays for trainings of many thousand steps and needs a C++ compiler.
@@ -132,6 +122,21 @@ class TrainingConfig(Section):
     """Number of steps that are averaged in a row of ``history.csv``."""
     augmentation: AugmentationConfig = AugmentationConfig()
     """Random changes of the training patches."""
+
+
+class TrainingConfig(LoopConfig):
+    """A supervised or semi-supervised training."""
+
+    foreground_fraction: float = Field(0.5, ge=0, le=1)
+    """Fraction of patches that are centred on a voxel of a random foreground class. The position of
+    all other patches is random, also of those from unlabelled images without a pseudo-label."""
+    snapshots: int = Field(0, ge=0, le=5)
+    """Number of earlier EMA weights, at even distances of steps, that are stored with the last
+    ones. Their agreement with the teacher on a scan is a quality feature of its pseudo-label
+    (stability, as in ST++)."""
+    gpus: int = Field(1, ge=1)
+    """Number of GPUs of one machine that compute each batch together. The batch size does not
+    change. The losses are those of one GPU, except for rounding and for random augmentation."""
     mixing: MixingConfig = MixingConfig()
     """Boxes that patches exchange."""
 
@@ -152,16 +157,22 @@ class WarmupConfig(TrainingConfig):
     model, although none of them has seen all labels."""
     seed_start: Literal["fold", "scratch"] = "fold"
     """Initial weights of a member that sees all labelled cases: those of the fold with the same
-    index, which are fine-tuned (``fold``), or random ones (``scratch``)."""
+    index, which are fine-tuned (``fold``), or random ones (``scratch``), as for the folds. With
+    ``pretrain:`` or ``network.start``, these weights take the place of random ones."""
     seed_steps: int | None = Field(None, ge=1)
     """Optimiser steps of such a member. null: half of ``steps`` from a fold, and ``steps`` from
     scratch."""
+    extra_steps: int = Field(0, ge=0)
+    """Steps in addition to ``steps`` of each network that starts from random weights. The method
+    ``supervised_longer`` sets it to ``pretrain.steps``, as a control of pre-training."""
 
     def of_member(self, member: str) -> TrainingConfig:
         """Return the training of a member: folds and seeds differ in their steps."""
         values = self.model_dump(include=set(TrainingConfig.model_fields))
-        if member.startswith("seed_"):
-            values["steps"] = self.steps_of_seeds
+        is_fold = not member.startswith("seed_")
+        values["steps"] = self.steps if is_fold else self.steps_of_seeds
+        if is_fold or self.seed_start == "scratch":
+            values["steps"] += self.extra_steps
         return TrainingConfig.model_validate(values)
 
     @property
@@ -246,7 +257,8 @@ class StudentConfig(TrainingConfig):
     was trained on it, but no case is labelled by an ensemble either."""
     start: Literal["scratch", "previous_round"] = "scratch"
     """Initial weights: random (``scratch``), or those of the member of the previous round with the
-    same index (``previous_round``)."""
+    same index (``previous_round``). With ``pretrain:`` or ``network.start``, ``scratch`` starts
+    from these weights."""
     labelled_fraction: float = Field(0.5, gt=0, le=1)
     """Fraction of patches that come from the labelled cases."""
     pseudo_weight: float = Field(1.0, ge=0)

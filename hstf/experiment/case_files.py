@@ -54,6 +54,8 @@ LEFTOVER = ".tmp-" + "[0-9a-f]" * 8 + "-{name}"
 """What a killed process left of a file."""
 PICTURES = ("report/*.html", "compare/*.html", ".check_cache.json")
 """Files about all cases that may show one; the next run makes them again."""
+UNNAMED_PICTURES = "pretrain/examples.png"
+"""Pictures of some cases that do not name them; the next run makes them again."""
 OTHER_CASES = {
     ".records",
     "out_of_fold",
@@ -219,11 +221,12 @@ def _text_files(root: Path) -> list[Path]:
 
 
 def _pictures(folders: Iterable[Path], named: Collection[Path]) -> list[Path]:
-    """Return the pages and caches that name the case, and the pictures beside a report."""
+    """Return the pages and caches that name the case, and the pictures that may show it."""
     found = []
     for folder in folders:
         for pattern in PICTURES:
             found += [path for path in sorted(folder.glob(pattern)) if path in named]
+        found += sorted(folder.glob(UNNAMED_PICTURES))
         if folder / "report" / "report.html" in found:
             found += sorted(folder.glob("report/*.png"))
     return found

@@ -3,7 +3,8 @@
 A cell differs from the experiment that it belongs to only by ``method`` and ``seed``. Its files are
 stored in the folder ``compare/`` of this experiment. Scans are checked, planned and preprocessed
 once. A warm-up is trained once for each seed; the experiment itself trains the warm-up of its own
-seed. A method that needs other data or another warm-up makes its own.
+seed. A method that needs other data or another warm-up makes its own. The two methods with the same
+pre-training have one warm-up after it.
 
 The control of an experiment (``evaluate.control``) is the cell of ``supervised`` with the seed of
 the experiment, with or without a section ``compare:``.
@@ -17,6 +18,7 @@ from typing import Any
 from hstf.config.compare import CompareConfig
 from hstf.config.experiment import Config
 from hstf.config.load import resolve_config
+from hstf.config.pretrain import NO_TASK
 from hstf.experiment.cases import Case, CaseSheet, Split
 from hstf.experiment.dependencies import stage_parameters
 from hstf.experiment.layout import Layout
@@ -40,6 +42,14 @@ class Cell:
     def name(self) -> str:
         """Name of its experiment: its folder in ``compare/`` and the prefix of its rules."""
         return self.config.experiment
+
+    @property
+    def has_common_warmup(self) -> bool:
+        """Whether the cell reuses the warm-up that most methods have in common."""
+        home = self.config.reuse.warmup
+        own = _warmup_name(self.seed, self.config.pretrain.task)
+        is_common = self.config.pretrain.task == NO_TASK or home is None or Path(home).name != own
+        return home is not None and is_common
 
     @property
     def results(self) -> list[Path]:
@@ -162,16 +172,20 @@ def experiments(config: Config, control: Cell | None = None) -> dict[str, Config
                 cell.seed,
                 {},
             )
-        warmup_name = _warmup_name(cell.seed)
-        if reuse.warmup == str(root / warmup_name) and warmup_name not in found:
-            data = {"data": reuse.data}
-            found[warmup_name] = _derived(
-                config,
-                warmup_name,
-                BASE_METHOD,
-                cell.seed,
-                data,
-            )
+        task = cell.config.pretrain.task
+        for warmup_name, method in (
+            (_warmup_name(cell.seed), BASE_METHOD),
+            (_warmup_name(cell.seed, task), cell.method),
+        ):
+            if reuse.warmup == str(root / warmup_name) and warmup_name not in found:
+                data = {"data": reuse.data}
+                found[warmup_name] = _derived(
+                    config,
+                    warmup_name,
+                    method,
+                    cell.seed,
+                    data,
+                )
         found[cell.name] = cell.config
     if control is not None:
         found[control.name] = control.config
@@ -252,6 +266,8 @@ def _cell_config(
     if stage_parameters(own, "warmup") == stage_parameters(usual, "warmup"):
         is_trained_here = seed == config.seed
         home = layout.warmup if is_trained_here else layout.compare / _warmup_name(seed)
+        if _pretraining_key(own) != _pretraining_key(usual):
+            home = layout.compare / _warmup_name(seed, own.pretrain.task)
         reuse["warmup"] = str(home)
     return _derived(
         config,
@@ -269,6 +285,11 @@ def _data_key(config: Config) -> list[Any]:
     return key
 
 
+def _pretraining_key(config: Config) -> dict[str, Any]:
+    """Return what the pre-training depends on in addition to the scans; empty if it is off."""
+    return stage_parameters(config, "pretrain") if config.pretrain.is_on else {}
+
+
 def _data_name(method: str) -> str:
     return f"{method}_data"
 
@@ -277,8 +298,8 @@ def _cell_name(method: str, seed: int) -> str:
     return f"{method}_seed_{seed}"
 
 
-def _warmup_name(seed: int) -> str:
-    return f"warmup_seed_{seed}"
+def _warmup_name(seed: int, task: str = NO_TASK) -> str:
+    return f"warmup_seed_{seed}" if task == NO_TASK else f"warmup_{task}_seed_{seed}"
 
 
 def _derived(

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from hstf.config.experiment import Config
+from hstf.config.network import START_KEYS, NetworkConfig
+
+ARCHITECTURE = tuple(f"network.{k}" for k in NetworkConfig.model_fields if k not in START_KEYS)
+"""Keys about the architecture of the network."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,14 @@ STAGES: dict[str, Dependencies] = {
         free_keys=("preprocess.workers",),
     ),
     "preprocess": Dependencies(4, ("preprocess", "labels", "modalities")),
-    "warmup": Dependencies(6, ("warmup", "network", "modalities", "labels", "regions", "seed")),
+    # No labels: whatever it reads of them would be a leak.
+    "pretrain": Dependencies(1, ("pretrain", *ARCHITECTURE, "modalities", "seed")),
+    "warmup": Dependencies(
+        6,
+        ("warmup", "network", "modalities", "labels", "regions", "seed"),
+        # The pre-training is a job before this one.
+        free_keys=("pretrain.task",),
+    ),
     "out_of_fold": Dependencies(
         1,
         # The folds are drawn from the seed.
@@ -115,7 +126,11 @@ STAGES: dict[str, Dependencies] = {
         # Whether the run goes on, not what is written.
         free_keys=("monitor.on_collapse", "monitor.minimum_weight"),
     ),
-    "student": Dependencies(7, ("student", "network", "modalities", "labels", "regions", "seed")),
+    "student": Dependencies(
+        7,
+        ("student", "network", "modalities", "labels", "regions", "seed"),
+        free_keys=("pretrain.task",),
+    ),
     "evaluate": Dependencies(
         7,
         ("evaluate", "lesions", "predict", "preprocess", "modalities", "labels", "regions", "seed"),
@@ -128,6 +143,7 @@ STAGES: dict[str, Dependencies] = {
         # Tables and models that the report reads are made again if one of these keys is edited.
         free_keys=(
             "method",
+            "pretrain.task",
             "withheld_labels",
             "cases",
             "seed",
@@ -152,6 +168,7 @@ STAGES: dict[str, Dependencies] = {
         free_keys=(
             "plan",
             "preprocess",
+            "pretrain",
             "warmup",
             "calibrate",
             "teacher",
@@ -178,9 +195,16 @@ STAGES: dict[str, Dependencies] = {
 ORDERED_KEYS = {"labels", "modalities", "regions"}
 """Mappings whose order matters: it is the order of classes, channels and network outputs."""
 
+LEFT_OUT_AT_DEFAULT: dict[str, dict[str, Any]] = {
+    "network": {"start": None, "start_keys": {}, "start_rate": 1.0},
+    "warmup": {"extra_steps": 0},
+}
+"""Newer keys that change nothing at their default: results of earlier versions stay valid."""
+
 SPEED_KEYS = {
     "check": {"workers"},
     "preprocess": {"workers"},
+    "pretrain": {"checkpoint_seconds", "compile", "gpu_cache_gb"},
     "warmup": {
         "checkpoint_seconds",
         "compile",
@@ -220,6 +244,10 @@ def stage_parameters(config: Config, stage: str, number: int = 0) -> dict[str, A
     for name in ORDERED_KEYS & values.keys():
         # JSON objects have no order, lists do.
         values[name] = [list(item) for item in values[name].items()]
+    for section, defaults in LEFT_OUT_AT_DEFAULT.items():
+        content = values.get(section, {})
+        kept = {k: v for k, v in content.items() if k not in defaults or v != defaults[k]}
+        values |= {section: kept} if content else {}
     for section, speed_keys in SPEED_KEYS.items():
         content = values.get(section)
         if isinstance(content, dict):

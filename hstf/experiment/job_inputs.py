@@ -33,6 +33,8 @@ def sources_of(jobs: Jobs, job: Job) -> list[Source]:
     match job.rule:
         case "check":
             return list(_training_files(jobs.sheet))
+        case "warmup_member" | "student_member":
+            return list(_initial_weights(jobs, job))
         case "labels_shard":
             return list(_corrected_labels(jobs, job))
         case "external_shard":
@@ -77,6 +79,13 @@ def _references(cases: Iterable[Case]) -> Iterator[Source]:
 def _images(case: Case) -> Iterator[Source]:
     for channel, path in enumerate(case.images):
         yield Source(f"{case.case_id}/image_{channel}", path)
+
+
+def _initial_weights(jobs: Jobs, job: Job) -> Iterator[Source]:
+    """Yield the file ``network.start``, if a training starts from it."""
+    start = jobs.config.network.start
+    if start is not None and jobs.starts_from_file(job):
+        yield Source("network.start", Path(start))
 
 
 def _corrected_labels(jobs: Jobs, job: Job) -> Iterator[Source]:
@@ -174,6 +183,9 @@ def _rows_of_tables(jobs: Jobs, job: Job) -> dict[str, Any]:
             return {"patients": _patients(jobs, Split.LABELLED)}
         case "student_member":
             return _patients_of_student(jobs, job.round or 0)
+        case "pretrain":
+            labelled = _patients(jobs, Split.LABELLED)
+            return {"patients": [*labelled, *_patients(jobs, Split.UNLABELLED)]}
         case "preprocess_shard" | "refine_shard" | "external_shard" | "external_prompted_shard":
             return {"cases": _names(jobs, job)}
         case "lesions_round":

@@ -36,6 +36,7 @@ STAGES = (
     "check",
     "plan",
     "preprocess",
+    "pretrain",
     "warmup",
     "out_of_fold",
     "external",

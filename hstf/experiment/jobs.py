@@ -85,13 +85,17 @@ class Jobs:
             return False
         if job.rule.endswith("_shard"):
             return job.part in self.shards
+        if job.rule == "pretrain":
+            return self.config.pretrain.is_on
         return not job.part or job.part in self.schedule.trained(number)
 
     def root(self, job: Job) -> Path:
         """Return the results that a job belongs to: of this experiment, or of a reused one."""
         if job.stage in ("check", "plan", "preprocess"):
             return self.layout.data
-        if job.stage in ("warmup", "out_of_fold") or (job.stage == "evaluate" and job.round == 0):
+        if job.stage in ("pretrain", "warmup", "out_of_fold") or (
+            job.stage == "evaluate" and job.round == 0
+        ):
             return self.layout.warmup
         return self.layout.root
 
@@ -130,6 +134,12 @@ class Jobs:
                 return [layout.fingerprint, layout.plan]
             case "preprocess_shard":
                 return [layout.preprocessed_table(job.part)]
+            case "pretrain":
+                return [
+                    layout.pretrained_weights,
+                    layout.pretraining_history,
+                    layout.pretraining_examples,
+                ]
             case "warmup_member" | "student_member":
                 return [layout.weights(number, job.part), layout.history(number, job.part)]
             case "out_of_fold":
@@ -226,6 +236,9 @@ class Jobs:
                 return [Job("check")]
             case "preprocess_shard":
                 return [Job("check"), Job("plan")]
+            case "pretrain":
+                unlabelled = self._preprocessed(Split.UNLABELLED)
+                return [Job("plan"), *self._preprocessed(Split.LABELLED), *unlabelled]
             case "warmup_member":
                 return self._before_warmup(job.part)
             case "out_of_fold":
@@ -290,7 +303,23 @@ class Jobs:
     def _before_warmup(self, member: str) -> list[Job]:
         jobs = [Job("plan"), *self._preprocessed(Split.LABELLED)]
         start = start_of_seed(self.config.warmup, member)
-        return jobs if start is None else [*jobs, _training(0, start)]
+        earlier = self._pretraining if start is None else [_training(0, start)]
+        return [*jobs, *earlier]
+
+    @property
+    def _pretraining(self) -> list[Job]:
+        """The job before a training that would start from random weights."""
+        return [Job("pretrain")] if self.config.pretrain.is_on else []
+
+    def starts_from_file(self, job: Job) -> bool:
+        """Return whether a training starts from the file ``network.start``."""
+        if self.config.network.start is None:
+            return False
+        if job.rule == "warmup_member":
+            return start_of_seed(self.config.warmup, job.part) is None
+        if job.rule == "student_member":
+            return self.config.for_round(job.round or 0).student.start == "scratch"
+        return False
 
     # --- external teachers
 
@@ -387,6 +416,8 @@ class Jobs:
         jobs = [Job("plan"), *self._preprocessed(Split.LABELLED)]
         if self.config.for_round(number).student.start == "previous_round":
             jobs += self.model(number - 1)
+        else:
+            jobs += self._pretraining
         if self.schedule.learns_from(number) != "labels":
             jobs += self._preprocessed(Split.UNLABELLED)
         if self.schedule.has_pseudo_labels(number):
@@ -456,6 +487,7 @@ class Jobs:
         jobs += self._external_results()
         for number in range(self.schedule.last + 1):
             jobs += self._results(number)
+        jobs += self._pretraining
         return list(dict.fromkeys(jobs))
 
     def with_results(self) -> list[Job]:

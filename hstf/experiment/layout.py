@@ -59,6 +59,31 @@ class Layout:
         """Return the table of the preprocessed cases of a shard."""
         return self.preprocessed / f"{shard}.csv"
 
+    @property
+    def pretrain(self) -> Path:
+        """Folder of the pre-training. It belongs to the experiment that trained the warm-up."""
+        return self.warmup / "pretrain"
+
+    @property
+    def pretrained_weights(self) -> Path:
+        """The EMA weights of the pre-trained network."""
+        return self.pretrain / "weights.pt"
+
+    @property
+    def pretraining_history(self) -> Path:
+        """The losses of the pre-training."""
+        return self.pretrain / "history.csv"
+
+    @property
+    def pretraining_examples(self) -> Path:
+        """Patches before and after the corruption, and what the network restored."""
+        return self.pretrain / "examples.png"
+
+    @property
+    def pretraining_state(self) -> Path:
+        """Folder of the resumable state of the pre-training. It is no output of a rule."""
+        return self.pretrain / "state"
+
     def round(self, number: int) -> Path:
         """Return the folder of a round."""
         # In a rule the number is the wildcard "{round}", which never means round 0.

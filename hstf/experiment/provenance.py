@@ -37,6 +37,7 @@ HASHED_FILES = (
     "*.csv",
     "*.json",
     "preprocessed/*.csv",
+    "pretrain/*",
     "round_*/*.csv",
     "round_*/*.json",
     "external/*.json",
@@ -116,6 +117,8 @@ class Provenance(Document):
     jobs: dict[str, MadeBy]
     """For each job, what made its results."""
     case_sheet: OtherFile
+    initial_weights: OtherFile | None = None
+    """The file ``network.start``, if there is one."""
     data: OtherFile
     """The table ``check.csv``, which has the SHA-256 of all scans."""
     configuration_sha256: str
@@ -137,6 +140,7 @@ def write_provenance(config: Config) -> Path:
 def provenance(config: Config) -> Provenance:
     """Return the provenance of the files that an experiment has so far."""
     layout = Layout.of(config)
+    start = config.network.start
     files = {}
     for path in hashed_files(layout.root):
         files[str(path.relative_to(layout.root))] = sha256_file(path)
@@ -152,6 +156,7 @@ def provenance(config: Config) -> Provenance:
         machines=machines(layout.root),
         jobs=made_by(layout.root),
         case_sheet=_hashed(Path(config.cases)),
+        initial_weights=_hashed(Path(start)) if start is not None else None,
         data=_hashed(layout.check),
         configuration_sha256=sha256_json(config.model_dump(mode="json")),
         files=files,
@@ -246,7 +251,8 @@ def machines(root: Path) -> dict[str, dict[str, int]]:
     for path in root.glob("**/.records/[!.]*.json"):
         folder = str(path.parent.parent.relative_to(root))
         counts.setdefault(folder, Counter())[_machine_of(path)] += 1
-    for path in root.glob("round_*/state/*/made_by.json"):
+    trainings = [*root.glob("round_*/state/*/made_by.json"), *root.glob("pretrain/state/*.json")]
+    for path in trainings:
         folder = str(path.parent.relative_to(root))
         counts.setdefault(folder, Counter())[_machine_of(path)] += 1
     return {name: dict(sorted(counts[name].items())) for name in sorted(counts)}

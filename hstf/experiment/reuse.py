@@ -1,4 +1,4 @@
-"""Experiments that reuse data or the warm-up of another one: what must agree."""
+"""Experiments that reuse data, the warm-up or weights of another one: what must agree."""
 
 from collections.abc import Mapping
 from operator import attrgetter
@@ -46,6 +46,8 @@ def _problems(config: Config, key: str, folder: Path) -> list[str]:
         names += WARMUP_KEYS
         if config.student.start == "previous_round":
             names.append("network")
+        if config.pretrain.is_on or other.pretrain.is_on:
+            names.append("pretrain")
     problems = _sheet_problems(config, other, key, folder)
     for name in names:
         here = attrgetter(name)(config)
@@ -115,10 +117,26 @@ def refuse_reused(config: Config, stage: str, number: int = 0) -> None:
     folder = None
     if stage in DATA_STAGES:
         folder = config.reuse.data
-    elif stage in ("warmup", "out_of_fold") or (stage == "evaluate" and number == 0):
+    elif stage in ("pretrain", "warmup", "out_of_fold") or (stage == "evaluate" and number == 0):
         folder = config.reuse.warmup
     if folder is not None:
         raise HstfError(
             f"{stage}: this experiment reuses the results of {folder} ('reuse:')."
             " Run the stage there, or remove 'reuse:'."
+        )
+
+
+def refuse_missing_start(config: Config) -> None:
+    """Refuse to start while the file ``network.start`` is missing.
+
+    Snakemake would use the trainings that exist, although they started from something else.
+
+    Raises:
+        HstfError: if there is no such file.
+    """
+    start = config.network.start
+    if start is not None and not Path(start).is_file():
+        raise HstfError(
+            f"network.start: there is no file {start}. Give the path of a file of weights,"
+            f" relative to {Path.cwd()}, or leave the key out."
         )

@@ -122,7 +122,8 @@ HISTORY = Table(
         Column(
             "<term>",
             "number",
-            "Terms of other objectives, such as `consistency`, `labelled`, `unlabelled`.",
+            "Terms of other objectives, such as `consistency`, `labelled`, `unlabelled`;"
+            " `pretraining` in `pretrain/history.csv`.",
             optional=True,
         ),
     ],

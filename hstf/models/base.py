@@ -92,6 +92,14 @@ class SegmentationNetwork(nn.Module):
         """
         raise NotImplementedError
 
+    def encode(self, x: Tensor) -> Tensor:
+        """Compute the deepest feature map ``(B, C, d, h, w)`` of the image ``x``.
+
+        Networks whose encoder cannot be computed without the decoder return the deep features of
+        :meth:`pyramid`.
+        """
+        return self.pyramid(x).features
+
     @property
     def divisor(self) -> Triple:
         """The total stride of the planned levels. Input sizes must be multiples of it."""

@@ -95,6 +95,11 @@ class HybridNet(SegmentationNetwork):
         skips, features = self._encode(x, zoom)
         return Pyramid(self._decode(skips)[::-1], features)
 
+    def encode(self, x: Tensor) -> Tensor:
+        """Compute the deepest feature map, see :class:`SegmentationNetwork`."""
+        skips, _ = self._encode(x, 1.0)
+        return skips[-1]
+
     def _encode(
         self,
         x: Tensor,

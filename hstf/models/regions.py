@@ -56,6 +56,10 @@ class RegionNetwork(SegmentationNetwork):
             levels.append(class_logits(level, self.spec.regions, self.spec.classes))
         return Pyramid(levels, result.features)
 
+    def encode(self, x: Tensor) -> Tensor:
+        """Compute the deepest feature map, see :class:`SegmentationNetwork`."""
+        return self.network.encode(x)
+
 
 def class_logits(
     z: Tensor,

@@ -223,10 +223,15 @@ def _restore(
     weights: Mapping[str, Tensor],
     device: torch.device | str,
 ) -> SegmentationNetwork:
-    values = {key: _as_tuples(value) for key, value in json.loads(spec).items()}
-    network = build(NetworkSpec(**values))
+    network = build(spec_of(spec))
     network.load_state_dict(weights)
     return network.to(device).eval()
+
+
+def spec_of(text: str) -> NetworkSpec:
+    """Return the specification that :func:`save_network` wrote as ``text``."""
+    values = {key: _as_tuples(value) for key, value in json.loads(text).items()}
+    return NetworkSpec(**values)
 
 
 def _as_tuples(value: Any) -> Any:

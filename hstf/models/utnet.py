@@ -78,13 +78,8 @@ class UTNet(SegmentationNetwork):
 
         The features are those of the level at which the hybrid network has its transformer.
         """
-        skips: list[Tensor] = []
-        for level, block in enumerate(self.encoder):
-            x = block(x)
-            if level >= self.first:
-                x = self.attention[level - self.first](x, x, x)
-            skips.append(x)
-        x = self.dropout(x)
+        skips = self._encode(x)
+        x = self.dropout(skips[-1])
         logits = []
         for block, head, skip in zip(
             self.decoder,
@@ -95,6 +90,20 @@ class UTNet(SegmentationNetwork):
             x = block(x, skip)
             logits.append(head(x))
         return Pyramid(logits[::-1], skips[self.deep])
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Compute the deepest feature map, see :class:`SegmentationNetwork`."""
+        return self._encode(x)[-1]
+
+    def _encode(self, x: Tensor) -> list[Tensor]:
+        """Return the feature map of each level."""
+        skips: list[Tensor] = []
+        for level, block in enumerate(self.encoder):
+            x = block(x)
+            if level >= self.first:
+                x = self.attention[level - self.first](x, x, x)
+            skips.append(x)
+        return skips
 
 
 class AttendingDecoderBlock(nn.Module):

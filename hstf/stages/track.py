@@ -77,7 +77,7 @@ COMMON_KEYS = {
     "refine",
 }
 """Sections and keys of the configuration that are parameters of every run."""
-WARMUP_KEYS = COMMON_KEYS | {"plan", "warmup", "calibrate"}
+WARMUP_KEYS = COMMON_KEYS | {"plan", "pretrain", "warmup", "calibrate"}
 ROUND_KEYS = COMMON_KEYS | {"student"}
 
 
@@ -260,6 +260,8 @@ def collect(context: StageContext) -> RoundLog:
 
 def _parameters(context: StageContext) -> dict[str, str]:
     keys = ROUND_KEYS if context.round else WARMUP_KEYS
+    if not context.config.pretrain.is_on:
+        keys = keys - {"pretrain"}
     values = context.config.model_dump(mode="json", include=keys)
     values["planned"] = {}
     if context.layout.plan.is_file():

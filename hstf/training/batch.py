@@ -41,6 +41,8 @@ class Batch:
     generator: torch.Generator
     """Source of all random numbers of the step, on the host."""
     acquisition: Acquisition = ISOTROPIC_MR
+    case_ids: tuple[str, ...] = ()
+    """Cases of the patches of all ranks."""
 
     @classmethod
     def draw(
@@ -80,6 +82,7 @@ class Batch:
             config,
             generator,
             source.acquisition,
+            raw.case_ids,
         )
 
     def strong(self) -> Tensor:

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 
 from hstf.config.experiment import Config
+from hstf.config.network import START_KEYS
+from hstf.config.pretrain import NO_TASK
 from hstf.config.training import TrainingConfig
-from hstf.experiment.cases import Case, names_of
+from hstf.experiment.cases import Case, Split, names_of
 from hstf.experiment.checked_files import label_files, preprocessed_files
 from hstf.experiment.context import StageContext
 from hstf.experiment.dependencies import SPEED_KEYS, STAGES
@@ -20,8 +22,9 @@ from hstf.experiment.tables import HISTORY
 from hstf.models.base import SegmentationNetwork
 from hstf.models.layout import in_fast_layout
 from hstf.models.registry import build, load_network, network_spec, save_network
+from hstf.models.transfer import Transfer, learned_cases, transfer
 from hstf.runtime.devices import choose_device
-from hstf.runtime.errors import HstfError, join_problems, shortened
+from hstf.runtime.errors import HstfError, few, join_problems, shortened
 from hstf.runtime.files import sha256_json, write_json
 from hstf.runtime.locks import exclusive
 from hstf.runtime.shards import Row
@@ -128,7 +131,8 @@ def train_member(
         labelled: labelled cases.
         pseudo: all other cases.
         labelled_fraction: fraction of patches from labelled cases, 0 to 1.
-        start: file of the initial weights; random weights if None.
+        start: weights of the network that the training continues. If None, it starts from random
+            weights, or from those of :func:`initial_weights`.
         meta: more facts to store with the weights, plain JSON values.
 
     Returns:
@@ -145,14 +149,17 @@ def train_member(
     training = training.model_copy(update={"augmentation": augmentation})
     with process_group(context.device), exclusive(folder / "lock", title):
         _check_batch_size(plan.batch_size, training)
-        _refuse_missing_files([*labelled, *pseudo])
+        refuse_missing_files([*labelled, *pseudo])
         device = choose_device(context.device)
         cases = cache_cases([*labelled, *pseudo], device, training.gpu_cache_gb)
         source = _patch_source(context, member, plan, training, cases, len(labelled))
         source = replace(source, labelled_fraction=labelled_fraction)
-        network = initial_network(context.config, plan, source.seed, start).to(device)
-        state = TrainingState.start(in_fast_layout(network, device, training.amp), training)
-        fingerprint = training_fingerprint(context.config, training, plan, source, start)
+        initial = initial_weights(context) if start is None else None
+        network = initial_network(context.config, plan, source.seed, start)
+        taken = take_initial_weights(network, context, initial).taken
+        network = in_fast_layout(network.to(device), device, training.amp)
+        state = TrainingState.start(network, training, taken, context.config.network.start_rate)
+        fingerprint = training_fingerprint(context.config, training, plan, source, start, initial)
         message = state.resume(folder, fingerprint)
         _print_summary(title, source, training, device, message)
         if training.compile:
@@ -162,10 +169,13 @@ def train_member(
     return context.layout.weights(context.round, member)
 
 
-def _refuse_missing_files(cases: Sequence[TrainingCase]) -> None:
+def refuse_missing_files(cases: Sequence[TrainingCase]) -> None:
     """Stop before the first step if files are missing.
 
     The content of a file is compared with its SHA-256 when the file is first opened.
+
+    Raises:
+        HstfError: with all missing files.
     """
     problems = []
     for case in cases:
@@ -238,13 +248,20 @@ def _write_results(
     facts = {"round": number, "member": member, "steps": state.step}
     weights = context.layout.weights(number, member)
     save_network(weights, state.ema, {**facts, **meta}, state.snapshots)
-    # Sums of floating-point numbers depend on all three.
+    write_made_by(context.layout.training_state(number, member), device)
+
+
+def write_made_by(folder: Path, device: torch.device) -> None:
+    """Write ``made_by.json`` into the folder of a training.
+
+    Sums of floating-point numbers depend on all three facts.
+    """
     made_by = {
         "machine": platform.node(),
         "device": str(device),
         "threads": torch.get_num_threads(),
     }
-    write_json(context.layout.training_state(number, member) / "made_by.json", made_by)
+    write_json(folder / "made_by.json", made_by)
 
 
 def _check_batch_size(batch_size: int, training: TrainingConfig) -> None:
@@ -280,6 +297,55 @@ def initial_network(
     )
 
 
+def initial_weights(context: StageContext) -> Path | None:
+    """Return the file from which trainings start that would start from random weights.
+
+    Args:
+        context: of the stage ``warmup`` or ``student``.
+
+    Returns:
+        ``network.start``, or the result of the pre-training; None without both.
+    """
+    config = context.config
+    if config.network.start is not None:
+        return Path(config.network.start)
+    return context.layout.pretrained_weights if config.pretrain.task != NO_TASK else None
+
+
+def take_initial_weights(
+    network: SegmentationNetwork, context: StageContext, initial: Path | None
+) -> Transfer:
+    """Copy the weights of a file to a network with random weights, and print what was taken.
+
+    Args:
+        network: changed in place.
+        context: of the stage ``warmup`` or ``student``.
+        initial: the file; nothing is copied if it is None.
+
+    Raises:
+        HstfError: if the file cannot be read, or if nothing in it fits.
+    """
+    if initial is None:
+        return Transfer()
+    result = transfer(network, initial, context.config.network.start_keys)
+    if is_first_rank():
+        print("\n".join([*result.lines(initial), *_leak_warning(context, initial)]), flush=True)
+    return result
+
+
+def _leak_warning(context: StageContext, initial: Path) -> list[str]:
+    """Return a warning if initial weights have learned labels that are held out here."""
+    held_out = {c.case_id for c in context.sheet.cases if c.split is not Split.UNLABELLED}
+    seen = [name for name in learned_cases(initial) if name in held_out]
+    if not seen:
+        return []
+    return [
+        f"start: warning: {initial} was trained on the labels of {few(seen)}, which are labelled,"
+        " validation or test cases here, if these are the same scans. Out-of-fold predictions, the"
+        " calibration and scores of these cases are then too good. Start from other weights."
+    ]
+
+
 def member_seed(
     seed: int,
     number: int,
@@ -295,6 +361,7 @@ def training_fingerprint(
     plan: Plan,
     source: PatchSource,
     start: Path | None,
+    initial: Path | None = None,
 ) -> str:
     """Hash everything that a training depends on; only the first rank needs it.
 
@@ -302,6 +369,24 @@ def training_fingerprint(
     """
     if not is_first_rank():
         return ""
+    network = config.network
+    content = {
+        **facts_of_source(source, plan),
+        "versions": [STAGES["warmup"].version, STAGES["student"].version],
+        "training": training.model_dump(mode="json", exclude=SPEED_KEYS["student"]),
+        "network": network.model_dump(mode="json", exclude=set(START_KEYS)),
+        "labels": list(config.labels.items()),
+        "start": sha256_once(start) if start else None,
+    }
+    if initial is not None:
+        content["initial"] = [sha256_once(initial), network.start_keys, network.start_rate]
+    if config.heads:
+        content["regions"] = config.heads
+    return sha256_json(content)
+
+
+def facts_of_source(source: PatchSource, plan: Plan) -> dict[str, Any]:
+    """Return everything that the patches of a training depend on."""
     cases = [*source.labelled, *source.pseudo]
     files = []  # in this order, which decides in which order cases are used
     for case in cases:
@@ -309,18 +394,10 @@ def training_fingerprint(
         files += [(case.case_id, path.name, case.sha256(path)) for path in case.files]
     plan_values = plan.to_json()
     channels = source.acquisition.channels  # decide how intensities are augmented
-    content = {
-        "versions": [STAGES["warmup"].version, STAGES["student"].version],
-        "training": training.model_dump(mode="json", exclude=SPEED_KEYS["student"]),
-        "network": config.network.model_dump(mode="json"),
-        "labels": list(config.labels.items()),
+    return {
         "plan": {key: plan_values[key] for key in PLAN_KEYS},
         "seed": source.seed,
         "files": files,
         "pseudo": [case.pseudo for case in cases],
-        "start": sha256_once(start) if start else None,
         "channels": [[kind, how.model_dump(mode="json")] for kind, how in channels],
     }
-    if config.heads:
-        content["regions"] = config.heads
-    return sha256_json(content)

@@ -23,7 +23,8 @@ class AdamW:
     """Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019).
 
     Args:
-        groups: parameters (``params``) and weight decay (``weight_decay``) of each group.
+        groups: parameters (``params``) and weight decay (``weight_decay``) of each group, and a
+            factor on its learning rate (``rate``), if it is not 1.
         rate: the learning rate; it can be changed before each step.
         fused: whether one kernel updates all weights.
     """
@@ -67,7 +68,7 @@ class AdamW:
                 amsgrad=False,
                 beta1=BETAS[0],
                 beta2=BETAS[1],
-                lr=self.rate,
+                lr=self.rate * group.get("rate", 1.0),
                 weight_decay=group["weight_decay"],
                 eps=EPSILON,
                 maximize=False,

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,12 +57,25 @@ class TrainingState:
     """Weights of the EMA network at earlier steps."""
 
     @classmethod
-    def start(cls, network: SegmentationNetwork, config: TrainingConfig) -> "TrainingState":
-        """Return the state before the first step."""
+    def start(
+        cls,
+        network: SegmentationNetwork,
+        config: TrainingConfig,
+        taken: Collection[str] = (),
+        rate: float = 1.0,
+    ) -> "TrainingState":
+        """Return the state before the first step.
+
+        Args:
+            network: the network with its first weights.
+            config: the training.
+            taken: names of weights with another learning rate, which were taken from a file.
+            rate: factor on their learning rate.
+        """
         ema = copy.deepcopy(network).requires_grad_(False).eval()
         # On a GPU, one kernel updates all weights.
         fused = next(network.parameters()).is_cuda
-        groups = parameter_groups(network, config)
+        groups = parameter_groups(network, config, taken, rate)
         optimizer = AdamW(groups, config.learning_rate, fused)
         return cls(network, ema, optimizer)
 
@@ -131,12 +144,30 @@ def _read(path: Path, fingerprint: str) -> tuple[dict[str, Any] | None, str]:
     return content, f"resumes at step {content['step']}"
 
 
-def parameter_groups(network: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
+def parameter_groups(
+    network: nn.Module,
+    config: TrainingConfig,
+    taken: Collection[str] = (),
+    rate: float = 1.0,
+) -> list[dict[str, Any]]:
     """Group the parameters for AdamW.
 
-    Matrices and kernels decay; biases and the parameters of norms and LayerScale do not.
+    Matrices and kernels decay; biases and the parameters of norms and LayerScale do not. The
+    parameters ``taken`` are in groups of their own if ``rate`` is not 1.
     """
-    parameters = [p for p in network.parameters() if p.requires_grad]
+    own: list[nn.Parameter] = []
+    slower: list[nn.Parameter] = []
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            is_slower = rate != 1 and name in taken
+            (slower if is_slower else own).append(parameter)
+    groups = _by_decay(own, config)
+    if slower:
+        groups += [{**group, "rate": rate} for group in _by_decay(slower, config)]
+    return groups
+
+
+def _by_decay(parameters: list[nn.Parameter], config: TrainingConfig) -> list[dict[str, Any]]:
     matrices = [p for p in parameters if p.ndim > 1]
     vectors = [p for p in parameters if p.ndim <= 1]
     return [

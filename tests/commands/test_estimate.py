@@ -78,6 +78,19 @@ def test_estimate_grows_with_steps_and_rounds(workplace: Path) -> None:
     assert seconds(experiment(workplace, rounds=3)) > seconds(experiment(workplace, rounds=2))
 
 
+def test_estimate_counts_the_pre_training(workplace: Path) -> None:
+    section = {"task": "masked", "steps": 500}
+    jobs = Jobs(experiment(workplace, pretrain=section))
+    found = estimated(jobs, LAPTOP)
+    assert found is not None
+    costs, _ = found
+    seconds_of = {job.name: costs.seconds(job) for job in jobs.all()}
+    step = (seconds_of["warmup.round_0.fold_0"] - START_SECONDS) / jobs.config.warmup.steps
+    assert "pretrain" in seconds_of
+    threads = costs.machine.threads(1) / costs.machine.threads(3)
+    assert 0.4 < (seconds_of["pretrain"] - START_SECONDS) / 500 / step * threads < 1.1
+
+
 def test_estimate_is_shorter_on_a_gpu_and_on_a_cluster(workplace: Path) -> None:
     config = experiment(workplace)
     gpu = Machine(cores=8, has_gpu=True)

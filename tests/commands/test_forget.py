@@ -114,6 +114,19 @@ def all_files(folder: Path = Path()) -> set[str]:
     return {path.as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
+def test_forget_names_a_pre_training_and_removes_its_pictures(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network, facts = load_network(root / "round_1" / "model" / "seed_0" / "weights.pt")
+    folder = root / "pretrain"
+    save_network(folder / "weights.pt", network, facts | {"images_of": ["p1"]})
+    write_text(folder / "examples.png", "picture")
+    assert folder / "examples.png" in forget("p1", root, is_confirmed=True)
+    assert f"{folder}: from its image, and all rounds, which start" in capsys.readouterr().out
+    forget("p10", root, is_confirmed=True)
+    assert "from its image" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_forget_removes_all_files_of_the_case_and_no_others(root: Path, case: str) -> None:
     before = all_files()

@@ -46,6 +46,7 @@ COMMANDS = (
     ("plan",),
     ("preprocess", "--shard", "labelled_0"),
     ("preprocess", "--shard", "unlabelled_0"),
+    ("pretrain",),
     ("warmup", "--member", "fold_0"),
     ("warmup", "--member", "fold_1"),
     ("warmup", "--member", "seed_0"),
@@ -151,6 +152,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
         "teacher": {"scales": [1.0, 1.25], "overlap": 0.25, "external": {"other": OTHER}},
         "warmup": {"folds": 2, "seeds": 1, "steps": 4, "history_every": 4},
         "student": {"steps": 3, "history_every": 3},
+        "pretrain": {"task": "masked", "steps": 2, "history_every": 2},
     }
     workspace.configure(**(TINY | settings))
     (tmp_path / "no_rounds.yaml").write_text("rounds: 0\n")
@@ -218,6 +220,17 @@ def test_stage_parameters_leave_out_free_keys_and_keys_of_speed() -> None:
     faster = resolve_config({"preprocess": {"workers": 7}, "teacher": {"window_batch": 16}})
     for stage in ("plan", "preprocess", "teacher"):
         assert stage_parameters(faster, stage, 1) == stage_parameters(plain, stage, 1)
+
+
+def test_stage_parameters_leave_out_newer_keys_at_their_default() -> None:
+    """Otherwise an update of the program would run all trainings again."""
+    usual = stage_parameters(resolve_config({}), "warmup")
+    assert not {"start", "start_keys", "start_rate"} & usual["network"].keys()
+    assert "extra_steps" not in usual["warmup"]
+    changed = resolve_config({"network": {"start_rate": 0.5}, "warmup": {"extra_steps": 3}})
+    found = stage_parameters(changed, "warmup")
+    assert found["network"]["start_rate"] == 0.5
+    assert found["warmup"]["extra_steps"] == 3
 
 
 def test_stage_parameters_are_those_of_the_round() -> None:

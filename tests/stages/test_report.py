@@ -17,7 +17,7 @@ from hstf.experiment.case_names import CaseNames
 from hstf.experiment.comparison import control_layout
 from hstf.experiment.decisions import read_decisions
 from hstf.experiment.last_run import RUN_FILE, LastRun
-from hstf.experiment.tables import EVALUATION_CASES, LABELS, REFINE, ROUNDS
+from hstf.experiment.tables import EVALUATION_CASES, HISTORY, LABELS, REFINE, ROUNDS
 from hstf.imaging.overlays import overlay_path
 from hstf.method.plr.calibration import Calibration
 from hstf.runtime.files import write_csv, write_text
@@ -90,6 +90,20 @@ def test_report_is_accessible(complete: tuple[Fabricated, Page]) -> None:
     assert len(ids) == len(set(ids))
     inside = [str(link["href"])[1:] for link in page.all("a") if str(link["href"])[0] == "#"]
     assert inside and set(inside) <= set(ids)
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_training_section_shows_the_pre_training(tmp_path: Path, is_on: bool) -> None:
+    experiment = fabricated(tmp_path, pretrain={"task": "masked" if is_on else "none"})
+    layout = experiment.layout
+    rows = [{"step": step, "learning_rate": 0.1, "loss": 1 / step} for step in (20, 40)]
+    HISTORY.write(layout.pretraining_history, rows)
+    Image.new("L", (400, 200), 90).save(layout.pretraining_examples)
+    page = page_of(experiment)
+    assert ("Patches of the pre-training" in page.text) == is_on
+    pictures = [image["alt"] for image in page.all("img")]
+    assert pictures == (["Patches of the pre-training"] if is_on else [])
+    assert (experiment.layout.report.with_name("pretraining.png")).is_file() == is_on
 
 
 def test_headline_states_dice_interval_and_p(complete: tuple[Fabricated, Page]) -> None:

@@ -7,11 +7,13 @@ device computes. Numbers of the host are read as arrays of numpy, which a GPU wo
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from support.pretraining_files import new_state, plan, task_of
 from support.training_files import PATCH, cases_in, source_of, write_experiment
 from support.two_ranks import pair_state
 from torch import Tensor
@@ -19,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hstf.config.experiment import Config
 from hstf.config.objectives import OBJECTIVES
+from hstf.config.pretrain import TASKS
 from hstf.method.objectives.registry import build_objective
 from hstf.method.objectives.supervision import supervised
 from hstf.training import loop
@@ -123,6 +126,28 @@ def test_a_step_waits_for_no_device(
             loop._train_step(state, source, raw, batch, objective, training, values)
         assert not counts
     assert state.step == 6
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_step_of_pre_training_waits_for_no_device(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases = [replace(case, target_path=None, locations_path=None) for case in cases_in(tmp_path, 3)]
+    patients = {case.case_id: case.case_id for case in cases}
+    off = {"contrastive": {"crop": [4, 4, 4], "pairs": 3}}
+    task = task_of(name, plan(), patients, **off)
+    source = task.source(source_of(cases, [], foreground_fraction=0.0))
+    state = new_state(task)
+    state.optimizer.fused = True
+    training = task.section.training
+    values = StepValues(state, training)
+    monkeypatch.setattr(values, "read", lambda later=0: None)
+    for step in range(2):
+        raw = source.batch(step)
+        with counted_waits(monkeypatch) as counts:
+            batch = draw_batch(raw, source, training, step, torch.device("cpu"))
+            loop._train_step(state, source, raw, batch, task, training, values)
+        assert not counts
 
 
 def test_the_numbers_of_a_step_are_read_once(

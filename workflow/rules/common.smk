@@ -22,6 +22,7 @@ from hstf.experiment.jobs import Job, Jobs
 from hstf.experiment.keys import Keys
 from hstf.experiment.layout import Layout
 from hstf.experiment.overrides import note_decisions, override_messages
+from hstf.experiment.reuse import refuse_missing_start
 from hstf.experiment.schedule import Schedule, start_of_seed
 from hstf.runtime.errors import HstfError
 
@@ -57,6 +58,7 @@ try:
         refuse_missing_files(SHEET)
     refuse_few_patients(SHEET.of(Split.LABELLED), CONFIG.warmup.folds)
     if workflow.is_main_process:
+        refuse_missing_start(CONFIG)
         bind_decisions()
     JOBS = Jobs(CONFIG, SHEET)
     OVERRIDES = JOBS.overrides  # of each round; raises their errors before anything runs
@@ -179,10 +181,24 @@ def previous_weights(w):
     return weights(int(w.round) - 1)
 
 
+def initial_weights():
+    """The file from which trainings start that would start from random weights; none if they do."""
+    if CONFIG.network.start is not None:
+        return [CONFIG.network.start]
+    return [LAYOUT.pretrained_weights] if CONFIG.pretrain.is_on else []
+
+
+def pretraining():
+    """What the report shows of the pre-training."""
+    if not CONFIG.pretrain.is_on:
+        return []
+    return [LAYOUT.pretraining_history, LAYOUT.pretraining_examples]
+
+
 def seed_weights(w):
     """The weights that a network of the warm-up starts from; none if it starts from random weights."""
     start = start_of_seed(CONFIG.warmup, w.member)
-    return [] if start is None else [LAYOUT.weights(0, start)]
+    return initial_weights() if start is None else [LAYOUT.weights(0, start)]
 
 
 def monitor_cases(w):
@@ -222,7 +238,7 @@ def evidence():
 def start_weights(w):
     """The weights that a student starts from; none if it starts from random weights."""
     start = CONFIG.for_round(int(w.round)).student.start
-    return previous_weights(w) if start == "previous_round" else []
+    return previous_weights(w) if start == "previous_round" else initial_weights()
 
 
 def training_cases(w):

@@ -8,6 +8,7 @@ rule report:
         LAYOUT.plan,
         LAYOUT.calibration,
         evidence(),
+        pretraining(),
         [results(number) for number in (0, *ROUNDS)],
         control(),
         external_results(),

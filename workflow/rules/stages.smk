@@ -7,6 +7,11 @@ if CONFIG.reuse.data is None:
     include: "preprocess.smk"
 
 
+if CONFIG.reuse.warmup is None and CONFIG.pretrain.is_on:
+
+    include: "pretrain.smk"
+
+
 if CONFIG.reuse.warmup is None:
 
     include: "warmup.smk"

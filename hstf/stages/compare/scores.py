@@ -105,7 +105,7 @@ def read_cell(cell: Cell) -> CellScores:
     return CellScores(
         method=cell.method,
         seed=cell.seed,
-        has_common_warmup=config.reuse.warmup is not None,
+        has_common_warmup=cell.has_common_warmup,
         rounds=rounds,
         scales=read_scales(path, list(config.structures)),
     )
@@ -223,6 +223,8 @@ def compute(
     if number == 0:
         for member in Schedule.of(config).trained(0):
             files.append(layout.warmup / "benchmarks" / "warmup" / f"{member}.tsv")
+        if config.pretrain.is_on:
+            files.append(layout.warmup / "benchmarks" / "pretrain.tsv")
         files.append(own / "calibrate.tsv")
     else:
         for stage in METHOD_STAGES:

@@ -56,6 +56,8 @@ SCALED_PATCH_COST = 4 / 3
 """Forward passes of a step of cross-scale consistency, relative to those of a normal step."""
 OBJECTIVE_COSTS = {"mean_teacher": 1.4, "uamt": 2.6, "cross_teaching": 1.1, "bcp": 1.5}
 """Cost of a step of other objectives than self-training."""
+PRETRAINING_COSTS = {"contrastive": 1.2}
+"""Cost of a step of tasks that do not compute one planned batch: twice the voxels, no decoder."""
 BYTES_PER_PARAMETER = 21
 """On disk for each member: weights, and the state from which a training resumes."""
 
@@ -197,6 +199,9 @@ class Costs:
         training = self._training(job)
         if training is None:
             return operations / self.operations * self._with_threads(measured.window, threads)
+        if job.stage == "pretrain":
+            cost = PRETRAINING_COSTS.get(self.config.pretrain.task, 1.0)
+            return training.steps * cost * self._with_threads(measured.warmup, threads)
         if measured.student is None or job.stage == "warmup":
             return training.steps * self._with_threads(measured.warmup, threads)
         # A round may have an objective of its own; that of round 1 was measured.
@@ -225,6 +230,8 @@ class Costs:
         return seconds * training.steps if training else 0.0
 
     def _training(self, job: Job) -> TrainingConfig | None:
+        if job.stage == "pretrain":
+            return self.config.pretrain.training
         if job.stage == "warmup":
             return self.config.warmup.of_member(job.part)
         if job.stage == "student":
@@ -257,6 +264,8 @@ class Costs:
         if training is not None:
             operations = 3 * self.operations * self.plan.batch_size * training.steps
             operations *= step_cost(training)
+            if job.stage == "pretrain":
+                operations *= PRETRAINING_COSTS.get(self.config.pretrain.task, 1.0)
             return operations
         if job.stage == "out_of_fold":
             cases = len(self.jobs.sheet.of(Split.LABELLED)) * self.config.warmup.fold_members
@@ -300,7 +309,7 @@ class Costs:
             self.machine.at_once(count)
             for (rule, _), count in self.counts.items()
             if Job(rule).stage
-            in ("warmup", "out_of_fold", "student", "teacher", "evaluate", "check")
+            in ("pretrain", "warmup", "out_of_fold", "student", "teacher", "evaluate", "check")
         )
         return max(training, prediction) * trainings
 
@@ -312,7 +321,7 @@ class Costs:
         channels = len(self.config.modalities)
         voxels = self.scans.voxels
         total = (labelled + unlabelled) * voxels * (1.6 * channels + 0.3)
-        members = 0
+        members = int(self.config.pretrain.is_on)
         for number in range(self.jobs.schedule.last + 1):
             members += len(self.jobs.schedule.trained(number))
             if self.jobs.schedule.has_pseudo_labels(number):

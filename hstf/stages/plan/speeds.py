@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hstf.config.experiment import Config
+from hstf.config.network import START_KEYS
 from hstf.config.training import TrainingConfig
 from hstf.experiment.plan import Plan
 from hstf.runtime.documents import Document, Part
@@ -85,7 +86,7 @@ def speed_key(config: Config, plan: Plan, cores: int, has_gpu: bool) -> str:
         "torch": torch_version(),
         "cores": cores,
         "plan": plan.model_dump(mode="json", include=PLAN_KEYS),
-        "network": config.network.model_dump(mode="json"),
+        "network": config.network.model_dump(mode="json", exclude=set(START_KEYS)),
         "modalities": list(config.modalities.values()),
         "classes": len(config.class_names),
         "warmup": _training_facts(config.warmup),

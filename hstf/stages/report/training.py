@@ -2,14 +2,21 @@
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
+from PIL import Image
 
+from hstf.config.pretrain import NO_TASK
 from hstf.experiment.tables import HISTORY
 from hstf.stages.report.figures import Figures, training_curves
-from hstf.stages.report.page import Block, Section, round_name
+from hstf.stages.report.gallery import picture_address
+from hstf.stages.report.page import Block, Chart, Section, round_name
 from hstf.stages.report.results import Results
 
 NO_TERMS = ("step", "learning_rate")
 """Columns of ``history.csv`` that are no terms of the loss."""
+
+EXAMPLE_PIXELS = 1600
+"""Maximum length of the longer side of the pictures of patches."""
 
 Curve = tuple[list[float], list[float]]
 """Steps and values."""
@@ -28,7 +35,33 @@ def training_section(results: Results, figures: Figures) -> Section:
             title = f"Training, {round_name(number)}"
             figure = training_curves(panels)
             blocks.append(figures.add(f"training_round_{number}", title, figure, caption))
+    blocks += _pretraining(results, figures)
     return Section("training", "Training", "", blocks, "No ensemble member is trained yet.")
+
+
+def _pretraining(results: Results, figures: Figures) -> list[Block]:
+    """Return the curve of the pre-training and pictures of some of its patches."""
+    if results.config.pretrain.task == NO_TASK:
+        return []  # files of an earlier run may be there
+    layout = results.layout
+    history = results.frame(HISTORY, layout.pretraining_history)
+    blocks: list[Block] = []
+    if len(history):
+        figure = training_curves({"loss": {"pretrain": _curve(history, "loss")}})
+        caption = f"No label is read. Weights: {layout.pretrained_weights}."
+        blocks.append(figures.add("pretraining", "Pre-training", figure, caption))
+    address = picture_address(layout.pretraining_examples, EXAMPLE_PIXELS)
+    if address is not None:
+        with Image.open(layout.pretraining_examples) as image:
+            width = image.width
+        title = "Patches of the pre-training"
+        picture = Markup('<img src="{}" width="{}" alt="{}">').format(address, width, title)
+        caption = (
+            "The middle slice of patches of labelled and unlabelled scans: what the task was, and"
+            " what the pre-trained network made of it."
+        )
+        blocks.append(Chart("pretraining_examples", title, picture, caption, width))
+    return blocks
 
 
 def _panels(results: Results, number: int) -> dict[str, dict[str, Curve]]:

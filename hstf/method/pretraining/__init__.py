@@ -1,0 +1,1 @@
+"""Tasks of self-supervised pre-training, and their corruptions as pure functions."""
