@@ -80,7 +80,11 @@ SENTENCES: list[tuple[str, Edit, Runs]] = [
         CALIBRATED,
     ),
     ("`calibrate`, `keep_components`,", {"refine": {"keep_components": False}}, CALIBRATED),
-    ("`fill_holes` and `lesion_probability`", {"refine": {"lesion_probability": 0.4}}, CALIBRATED),
+    (
+        "`lesion_probability` and `minimum_lesion_fraction`",
+        {"refine": {"lesion_probability": 0.4}},
+        CALIBRATED,
+    ),
     (
         "| all other keys of `refine:` | `refine` of all rounds | `calibrate`, the evaluation of",
         {"refine": {"entropy_weight": 2.0}},

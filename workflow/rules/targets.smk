@@ -13,6 +13,8 @@ def round_targets(number):
         files["monitor"] = LAYOUT.monitor(number)
     if number in PSEUDO_LABELLED:
         files["teacher"] = [LAYOUT.teacher_table(number, shard) for shard in UNLABELLED]
+        if JOBS.ranks_lesions(number):
+            files["lesions"] = LAYOUT.lesion_bounds(number)
         files["refine"] = LAYOUT.refine(number)
         files["labels"] = LAYOUT.labels_table(number)
     if number > 0:
