@@ -16,6 +16,9 @@ from pathlib import Path
 
 from hstf.cli import COMMANDS
 from hstf.commands.config import document, schema_text
+from hstf.commands.estimate import EstimateDocument
+from hstf.commands.state_document import StatusDocument
+from hstf.commands.verify import Verification
 from hstf.experiment.last_run import LastRun
 from hstf.experiment.plan import Plan
 from hstf.experiment.provenance import Provenance
@@ -40,6 +43,7 @@ DOCUMENTS: tuple[type[Document], ...] = (
     Agreement,
     Calibration,
     CaseScores,
+    EstimateDocument,
     EvaluationSummary,
     ExportedModel,
     ExternalWeights,
@@ -51,7 +55,9 @@ DOCUMENTS: tuple[type[Document], ...] = (
     Plan,
     Provenance,
     RoundMonitor,
+    StatusDocument,
     Tracking,
+    Verification,
 )
 """Documents that have a published schema."""
 COMMANDS_INTRODUCTION = """\

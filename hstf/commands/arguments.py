@@ -128,6 +128,15 @@ def add_status_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="show it again every 10 seconds (or SECONDS) until nothing runs any more",
     )
+    _add_json(parser)
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print JSON for programs; its schema is in docs/reference/schemas",
+    )
 
 
 def _add_results(parser: argparse.ArgumentParser) -> None:
@@ -273,6 +282,7 @@ def add_estimate_arguments(parser: argparse.ArgumentParser) -> None:
         help="time some training steps and windows on this machine first (a minute), and keep the"
         " result for later estimates",
     )
+    _add_json(parser)
 
 
 def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
@@ -283,6 +293,7 @@ def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="do not check the scans and labels of the data set",
     )
+    _add_json(parser)
 
 
 def add_forget_arguments(parser: argparse.ArgumentParser) -> None:

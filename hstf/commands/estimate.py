@@ -17,12 +17,36 @@ from hstf.config.merge import merge
 from hstf.config.yaml_files import read_yaml
 from hstf.experiment.jobs import Job, Jobs
 from hstf.experiment.last_run import RunEstimate
+from hstf.runtime.documents import Document, Part
 from hstf.runtime.errors import HstfError
 from hstf.runtime.texts import duration, gigabytes, text_table
 from hstf.stages.plan.cost_basis import estimated, this_machine
 from hstf.stages.plan.costs import Costs, Machine
 from hstf.stages.plan.measuring import measure
 from hstf.stages.plan.speeds import store
+
+
+class StageEstimate(Part):
+    """What a stage is expected to take in a round."""
+
+    stage: str
+    round: int | None
+    jobs: int
+    longest_seconds: float
+    """The longest job."""
+    seconds: float
+    """All jobs, one after the other."""
+
+
+class EstimateDocument(Document):
+    """What ``hstf estimate --json`` prints."""
+
+    stage = "estimate"
+
+    experiment: str
+    whole: RunEstimate
+    stages: tuple[StageEstimate, ...]
+
 
 PRESET = Path("config") / "presets" / "cpu.yaml"
 LONG_SECONDS = 3600.0
@@ -61,23 +85,52 @@ def run(args: argparse.Namespace) -> int:
             " estimated. 'hstf check' describes what is wrong with the scans."
         )
     costs, estimate = found
+    if args.json:
+        estimate_document(costs, estimate).print()
+        return 0
     print("\n".join(stage_table(costs)))
     print()
     print(estimate_text(jobs, known_machine(costs), estimate, shlex.join(map(str, args.config))))
     return 0
 
 
-def stage_table(costs: Costs) -> list[str]:
-    """Return the lines of a table with the estimate of each stage."""
-    rows: dict[str, list[float]] = {}
+def stage_estimates(costs: Costs) -> list[StageEstimate]:
+    """Return the estimate of each stage in each round."""
+    seconds: dict[tuple[str, int | None], list[float]] = {}
     for job in costs.jobs.all():
         if costs.jobs.root(job) == costs.jobs.layout.root:
-            title = job.stage if job.round is None else f"{job.stage}, round {job.round}"
-            rows.setdefault(title, []).append(costs.seconds(job))
+            seconds.setdefault((job.stage, job.round), []).append(costs.seconds(job))
+    estimates = []
+    for (stage, number), of_jobs in seconds.items():
+        estimates.append(
+            StageEstimate(
+                stage=stage,
+                round=number,
+                jobs=len(of_jobs),
+                longest_seconds=max(of_jobs),
+                seconds=sum(of_jobs),
+            )
+        )
+    return estimates
+
+
+def stage_table(costs: Costs) -> list[str]:
+    """Return the lines of a table with the estimate of each stage."""
     cells = []
-    for title, seconds in rows.items():
-        cells.append([title, str(len(seconds)), duration(max(seconds)), duration(sum(seconds))])
+    for row in stage_estimates(costs):
+        title = row.stage if row.round is None else f"{row.stage}, round {row.round}"
+        longest = duration(row.longest_seconds)
+        cells.append([title, str(row.jobs), longest, duration(row.seconds)])
     return text_table(["stage", "jobs", "longest job", "all jobs"], cells)
+
+
+def estimate_document(costs: Costs, estimate: RunEstimate) -> EstimateDocument:
+    """Return the estimate for programs."""
+    return EstimateDocument(
+        experiment=costs.jobs.config.experiment,
+        whole=estimate,
+        stages=tuple(stage_estimates(costs)),
+    )
 
 
 def known_machine(costs: Costs) -> Machine:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hstf.commands.state_document import status_document
 from hstf.experiment.job_states import Folder, JobState, Status, title
 from hstf.runtime.errors import HstfError
 from hstf.runtime.texts import duration, gigabytes
@@ -27,6 +28,9 @@ SHOWN_LINES = 6
 def run(args: argparse.Namespace) -> int:
     """Show the state of an experiment, or of all experiments in a folder."""
     _refuse_other_folders(args.results)
+    if args.json:
+        status_document(experiments_of(args.results)).print()
+        return 0
     if args.watch is None:
         _console().print(view(args.results))
         return 0
@@ -72,6 +76,11 @@ def experiments_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and is_experiment(path))
 
 
+def experiments_of(folder: Path) -> list[Path]:
+    """Return the experiment that a folder is, or the experiments in it."""
+    return [folder] if is_experiment(folder) else experiments_in(folder)
+
+
 def _refuse_other_folders(folder: Path) -> None:
     if not is_experiment(folder) and not experiments_in(folder):
         raise HstfError(
@@ -83,8 +92,7 @@ def _refuse_other_folders(folder: Path) -> None:
 
 def _is_over(folder: Path) -> bool:
     """Return whether nothing will change: all jobs are done, or no run is active."""
-    roots = [folder] if is_experiment(folder) else experiments_in(folder)
-    return all(_has_ended(Folder(root)) for root in roots)
+    return all(_has_ended(Folder(root)) for root in experiments_of(folder))
 
 
 def _has_ended(folder: Folder) -> bool:

@@ -14,6 +14,7 @@ from hstf.method.exported_model import (
     changed_files,
     weights_path,
 )
+from hstf.runtime.documents import Document
 from hstf.runtime.errors import HstfError, few, join_problems
 from hstf.runtime.files import read_csv, sha256_file
 from hstf.runtime.progress import track
@@ -28,9 +29,33 @@ CaseFiles = tuple[Path, dict[str, Any]]
 
 def run(args: argparse.Namespace) -> int:
     """Verify the results of an experiment."""
+    if args.json:
+        found = examine(args.results, data=not args.no_data)
+        found.print()
+        return 1 if found.problems else 0
     for line in verify(args.results, data=not args.no_data):
         print(line, flush=True)
     return 0
+
+
+class Verification(Document):
+    """What ``hstf verify --json`` prints."""
+
+    stage = "verify"
+
+    folder: str
+    files: int
+    """Number of files that were compared with their recorded SHA-256."""
+    cases: int
+    """Number of cases whose files were compared."""
+    tables: int
+    """Number of tables that list these cases."""
+    sources: int | None
+    """Number of scans, labels and overrides that were compared; None with ``--no-data``."""
+    problems: tuple[str, ...]
+    """Files that are missing or changed, and results of other results."""
+    software: tuple[str, ...]
+    """Differences of the software that may change the results of a new run."""
 
 
 def verify(root: Path, data: bool = True) -> list[str]:
@@ -46,6 +71,23 @@ def verify(root: Path, data: bool = True) -> list[str]:
     Raises:
         HstfError: if there are no records, or if files are missing or changed. The message lists
             all of them.
+    """
+    found = examine(root, data)
+    if found.problems:
+        raise join_problems(
+            f"{root}: {len(found.problems)} files are missing or changed.", found.problems
+        )
+    checked = f"{found.files} files, {found.cases} cases of {found.tables} tables"
+    if data:
+        checked += f" and {found.sources} scans, labels and overrides"
+    return [f"{root}: {checked} are unchanged.", *found.software]
+
+
+def examine(root: Path, data: bool = True) -> Verification:
+    """Compare all files of an experiment with their recorded SHA-256, see :func:`verify`.
+
+    Raises:
+        HstfError: if there are no records.
     """
     records = read_records(root)
     provenance = _provenance(root)
@@ -66,15 +108,15 @@ def verify(root: Path, data: bool = True) -> list[str]:
     problems += chain_problems(records)
     for folder in _export_folders(root):
         problems += changed_files(folder, [MODEL_FILE])
-    if problems:
-        raise join_problems(
-            f"{root}: {len(problems)} files are missing or changed.",
-            list(dict.fromkeys(problems)),
-        )
-    checked = f"{len(files)} files, {len(cases)} cases of {len(dict.fromkeys(tables))} tables"
-    if data:
-        checked += f" and {len(sources)} scans, labels and overrides"
-    return [f"{root}: {checked} are unchanged.", *_software_changes(records, provenance)]
+    return Verification(
+        folder=str(root),
+        files=len(files),
+        cases=len(cases),
+        tables=len(dict.fromkeys(tables)),
+        sources=len(sources) if data else None,
+        problems=tuple(dict.fromkeys(problems)),
+        software=tuple(_software_changes(records, provenance)),
+    )
 
 
 def read_records(root: Path) -> dict[str, JobRecord]:

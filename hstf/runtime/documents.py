@@ -1,5 +1,6 @@
 """JSON documents as pydantic models: one way to save, load and check all of them."""
 
+import json
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -36,6 +37,10 @@ class Document(Part):
     def to_json(self) -> dict[str, Any]:
         """Convert the document to plain JSON values."""
         return self.model_dump(mode="json")
+
+    def print(self) -> None:
+        """Print the document as indented JSON, for the option ``--json`` of a command."""
+        print(json.dumps(self.to_json(), indent=2, allow_nan=False), flush=True)
 
     def save(self, path: Path) -> None:
         """Write the document as indented JSON, atomically."""

@@ -11,6 +11,7 @@ from support.workspace import ROOT, write_sheet
 
 from hstf.cli import main
 from hstf.commands.estimate import (
+    EstimateDocument,
     needs_measurement,
     preset_file,
     text_for_screen,
@@ -117,6 +118,21 @@ def test_estimate_without_readable_scans_is_refused(
     (workplace / "c.yaml").write_text("cases: cases.csv\n")
     assert main(["estimate", "--config", "c.yaml"]) == 1
     assert "neither a plan nor a scan can be read" in capsys.readouterr().err
+
+
+def test_estimate_prints_json_for_programs(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment(workplace)
+    (workplace / "c.yaml").write_text("experiment: x\ncases: cases.csv\ndevice: cpu\n")
+    assert main(["estimate", "--config", "c.yaml", "--cores", "2", "--json"]) == 0
+    printed = EstimateDocument.model_validate_json(capsys.readouterr().out)
+    assert printed.experiment == "x"
+    assert printed.whole.seconds > 0 and printed.whole.device == "cpu"
+    stages = {(stage.stage, stage.round): stage for stage in printed.stages}
+    students = stages["student", 1]
+    assert students.jobs == 2
+    assert students.longest_seconds <= students.seconds <= 2 * students.longest_seconds
 
 
 def test_estimate_prints_stages_and_offers_the_preset(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hstf.cli import main
+from hstf.commands.state_document import StatusDocument
 from hstf.commands.status import experiments_in, is_experiment
 from hstf.experiment.job_states import Folder, JobState, Status
 from hstf.experiment.last_run import RUN_FILE, LastRun, RunJob
@@ -169,6 +170,34 @@ def test_status_shows_an_experiment(results: Results, capsys: pytest.CaptureFixt
     assert "mean test Dice: round 0: 0.830" in text
     assert "student, round 1, seed_0; 120/500 loss 0.431;" in text
     assert "student, round 1, seed_0: warning: few labels" in text
+
+
+def test_status_prints_json_for_programs(
+    results: Results, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = "hstf student: the loss is not finite\n"
+    results.write(f"records/{TRAINING}.lock", ELSEWHERE, age=500)
+    results.write("logs/student/round_1_seed_0.log", log, age=10)
+    assert main(["status", str(results.root), "--json"]) == 0
+    printed = StatusDocument.model_validate_json(capsys.readouterr().out)
+    (state,) = printed.experiments
+    assert state.folder == str(results.root)
+    assert not state.is_finished
+    jobs = {job.name: job for job in state.jobs}
+    assert jobs["plan"].status is Status.DONE
+    assert jobs[TRAINING].message == ("hstf student: the loss is not finite",)
+    assert (jobs[TRAINING].stage, jobs[TRAINING].round) == ("student", 1)
+
+
+def test_status_prints_all_experiments_of_a_folder_as_json(
+    results: Results, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = Results(results.root.parent / "y")
+    other.key("check", age=1000)
+    assert main(["status", str(results.root.parent), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    folders = [Path(state["folder"]).name for state in printed["experiments"]]
+    assert folders == ["x", "y"]
 
 
 def test_status_without_a_run_file_lists_records_and_keys(results: Results) -> None:

@@ -9,7 +9,7 @@ from support.training_files import write_experiment
 from support.workspace import ROOT
 
 from hstf.cli import main
-from hstf.commands.verify import verify
+from hstf.commands.verify import Verification, verify
 from hstf.config.experiment import Config
 from hstf.experiment import provenance as module
 from hstf.experiment.layout import Layout
@@ -161,6 +161,22 @@ def only_problem() -> str:
     _, *problems = str(caught.value).splitlines()
     (problem,) = problems
     return problem
+
+
+def test_verify_prints_json_and_its_exit_code_is_1_if_a_file_has_changed(
+    config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", str(RESULTS), "--json"]) == 0
+    sound = Verification.model_validate_json(capsys.readouterr().out)
+    assert sound.problems == () and sound.files > 0
+    assert sound.sources is not None and sound.sources > 0
+    path = RESULTS / "plan.json"
+    path.write_bytes(path.read_bytes() + b"\n")
+    assert main(["verify", str(RESULTS), "--json", "--no-data"]) == 1
+    changed = Verification.model_validate_json(capsys.readouterr().out)
+    (problem,) = changed.problems
+    assert "was changed: SHA-256" in problem
+    assert changed.sources is None
 
 
 @pytest.mark.parametrize("name", FILES)
