@@ -6,7 +6,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from support.workspace import SPLITS, TINY, Workspace, withhold, write_sheet
+
+# Property tests: on a slow or busy machine neither an example nor its generation is an error. The
+# examples are the same in each run, so that a failure is one of the change that is tested.
+settings.register_profile(
+    "slow_machine",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("slow_machine")
 
 
 @pytest.fixture(scope="session")
