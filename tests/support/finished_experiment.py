@@ -9,6 +9,7 @@ from hstf.config.experiment import Config
 from hstf.config.load import resolve_config
 from support.evaluation_files import evaluate_shard, summarise_round
 from support.stages import (
+    bound_lesions,
     calibrate,
     check,
     export,
@@ -75,6 +76,7 @@ def finish_experiment(folder: Path) -> Config:
     out_of_fold(config)
     calibrate(config)
     teacher(config, 1, UNLABELLED)
+    bound_lesions(config, 1)
     refine(config, 1, UNLABELLED)
     merge_refined(config, 1)
     labels(config, 1, UNLABELLED)
