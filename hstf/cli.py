@@ -151,6 +151,11 @@ COMMANDS = {
         "write labelled and pseudo-labelled cases as a data set of nnU-Net",
         command_options.add_nnunet_arguments,
     ),
+    "dicomseg": Command(
+        "hstf.commands.dicomseg",
+        "write segmentations as DICOM SEG objects on the original series",
+        command_options.add_dicomseg_arguments,
+    ),
     "status": Command(
         "hstf.commands.status",
         "show what is done, running and left, and for how long",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hstf.datasets.importers.names import help_text
 from hstf.datasets.importers.options import PATIENT
-from hstf.datasets.importers.registry import IMPORTERS
+from hstf.datasets.importers.registry import CONVERTED, IMPORTERS
 from hstf.datasets.phantom.options import LAYOUT_NAMES, PhantomOptions
 from hstf.runtime.home import path_option
 from hstf.stages.arguments import add_config
@@ -206,6 +206,87 @@ def add_nnunet_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.25,
         metavar="W",
         help="nnU-Net ignores voxels of pseudo-labels with a lower weight, 0 to 1; default: 0.25",
+    )
+
+
+def add_dicomseg_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``hstf dicomseg``."""
+    parser.add_argument(
+        "mapping",
+        type=path_option,
+        metavar="FILE",
+        help="the table dicom.csv that 'hstf import dicom' wrote",
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--input",
+        type=path_option,
+        metavar="FOLDER",
+        help="segmentations named <case>.nii.gz, for example the output of 'hstf predict'",
+    )
+    source.add_argument(
+        "--results",
+        type=path_option,
+        metavar="FOLDER",
+        help="results of an experiment: the labels of a round, without rejected ones",
+    )
+    parser.add_argument(
+        "--round",
+        type=int,
+        metavar="R",
+        help="with --results: the round; default: the last one with labels",
+    )
+    parser.add_argument(
+        "--labels",
+        type=_label,
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="with --input: the classes, such as liver=1 tumour=2",
+    )
+    parser.add_argument(
+        "--model",
+        type=path_option,
+        metavar="FOLDER",
+        help="with --input: the exported model that made the segmentations; it names the classes",
+    )
+    parser.add_argument(
+        "--output",
+        type=path_option,
+        required=True,
+        metavar="FOLDER",
+        help="new folder of the objects",
+    )
+    parser.add_argument(
+        "--codes",
+        type=path_option,
+        metavar="FILE",
+        help="YAML file with the coded category and type of classes; default: Tissue (SNOMED CT)",
+    )
+    parser.add_argument(
+        "--source",
+        type=path_option,
+        metavar="FOLDER",
+        help="where the series are now, if they have moved; default: the folders in dicom.csv",
+    )
+    parser.add_argument(
+        "--algorithm",
+        default="",
+        metavar="NAME",
+        help="name of the algorithm in the objects; default: the experiment or the model",
+    )
+    parser.add_argument(
+        "--algorithm-version",
+        default="",
+        metavar="TEXT",
+        help="its version; default: that of hstf, and the round",
+    )
+    parser.add_argument(
+        "--series-number",
+        type=int,
+        default=900,
+        metavar="N",
+        help="SeriesNumber of the objects; default: 900",
     )
 
 
@@ -462,11 +543,12 @@ def add_import_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = ["kinds:"]
     for name, importer in IMPORTERS.items():
         kinds.append(f"  {name:8}{importer.description}")
+    kinds += [f"  {name:8}{description}" for name, description in CONVERTED.items()]
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = "\n".join([*kinds, "", *help_text()])
     parser.add_argument(
         "kind",
-        choices=IMPORTERS,
+        choices=[*IMPORTERS, *CONVERTED],
         metavar="KIND",
         help="layout of the folder, see below",
     )
@@ -480,6 +562,7 @@ def add_import_arguments(parser: argparse.ArgumentParser) -> None:
     _add_import_selection(parser)
     _add_import_splits(parser)
     _add_import_names(parser)
+    _add_import_dicom(parser)
 
 
 def _add_import_files(parser: argparse.ArgumentParser) -> None:
@@ -507,7 +590,7 @@ def _add_import_files(parser: argparse.ArgumentParser) -> None:
         type=path_option,
         metavar="FOLDER",
         help="folder for the channels of 4D images, one file each, and for labels that are combined"
-        " from masks of structures",
+        " from masks of structures; dicom: folder of the images and the case sheet",
     )
     parser.add_argument(
         "--leave-out-invalid",
@@ -648,6 +731,34 @@ def _add_import_names(parser: argparse.ArgumentParser) -> None:
         default="",
         metavar="REGEX",
         help="folder: the first group of this pattern in a name is the site",
+    )
+
+
+def _add_import_dicom(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--modality",
+        default="",
+        metavar="NAME",
+        help="dicom: only series of this modality, such as MR or CT",
+    )
+    parser.add_argument(
+        "--series",
+        nargs="+",
+        default=[],
+        metavar="GLOB",
+        help="dicom: only series whose description matches, such as 'T1*'; letter case is ignored",
+    )
+    parser.add_argument(
+        "--mapping",
+        type=path_option,
+        metavar="FILE",
+        help="dicom: the private table that leads from a case back to its series; default:"
+        " dicom.csv beside the case sheet",
+    )
+    parser.add_argument(
+        "--keep-identifiers",
+        action="store_true",
+        help="dicom: name cases and files by PatientID, and series in messages by their UID",
     )
 
 

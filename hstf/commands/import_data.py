@@ -11,6 +11,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import cast, get_args
 
+from hstf.commands import import_dicom
 from hstf.config.experiment import Modality
 from hstf.config.load import load_config
 from hstf.datasets.importers.advice import suitable_kinds, ways_out
@@ -18,7 +19,7 @@ from hstf.datasets.importers.dataset import DataSet, FoundCase, Labels, Note
 from hstf.datasets.importers.extract import extract, needs_extraction
 from hstf.datasets.importers.headers import find_label_maps, label_values, read_grids
 from hstf.datasets.importers.options import PATIENT, Options
-from hstf.datasets.importers.registry import find_importer
+from hstf.datasets.importers.registry import CONVERTED, IMPORTERS, find_importer
 from hstf.datasets.importers.slicer import segment_names
 from hstf.datasets.importers.split import (
     Request,
@@ -48,6 +49,18 @@ KINDS_OF_OPTIONS = {
     "--modalities": ("folder", "bids"),
     "--patient": ("folder", "nnunet", "msd"),
     "--site": ("folder",),
+    "--output": tuple(IMPORTERS),
+    "--accept-few-values": tuple(IMPORTERS),
+    "--labelled": tuple(IMPORTERS),
+    "--test": tuple(IMPORTERS),
+    "--validation": tuple(IMPORTERS),
+    "--test-site": tuple(IMPORTERS),
+    "--order": tuple(IMPORTERS),
+    "--split": tuple(IMPORTERS),
+    "--modality": ("dicom",),
+    "--series": ("dicom",),
+    "--mapping": ("dicom",),
+    "--keep-identifiers": ("dicom",),
 }
 """Kinds that use an option. The other kinds know what it states."""
 MAXIMUM_PROBLEMS = 40
@@ -56,6 +69,9 @@ MAXIMUM_PROBLEMS = 40
 
 def run(args: argparse.Namespace) -> int:
     """Import a folder."""
+    _refuse_unused_options(args)
+    if args.kind in CONVERTED:
+        return import_dicom.run(args)
     if not args.dry_run:
         _check_output(args)
     dataset = _find(args)
@@ -114,12 +130,26 @@ def _refuse_unused_options(args: argparse.Namespace) -> None:
         "--modalities": args.modalities,
         "--patient": args.patient != PATIENT,
         "--site": args.site,
+        "--output": args.output,
+        "--accept-few-values": args.accept_few_values,
+        "--labelled": args.labelled,
+        "--test": args.test,
+        "--validation": args.validation,
+        "--test-site": args.test_site,
+        "--order": args.order,
+        "--split": args.split,
+        "--modality": args.modality,
+        "--series": args.series,
+        "--mapping": args.mapping,
+        "--keep-identifiers": args.keep_identifiers,
     }
     for option, kinds in KINDS_OF_OPTIONS.items():
         if given[option] and args.kind not in kinds:
+            advice = " hstf import folder reads any folder."
+            if args.kind in CONVERTED:
+                advice = " First convert and label scans, then import their folder."
             raise HstfError(
-                f"{option}: kind {args.kind} does not use it, only {', '.join(kinds)}."
-                " hstf import folder reads any folder."
+                f"{option}: kind {args.kind} does not use it, only {', '.join(kinds)}.{advice}"
             )
 
 
@@ -129,7 +159,6 @@ def _find(args: argparse.Namespace) -> DataSet:
     Raises:
         HstfError: if there is none. The message shows what was found and other ways.
     """
-    _refuse_unused_options(args)
     classes = [item for item in args.labels if isinstance(item, tuple)]
     options = Options(
         modalities=_modalities(args),

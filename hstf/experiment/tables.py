@@ -33,6 +33,49 @@ CASE_SHEET = Table(
     ],
 )
 
+DICOM_SERIES = Table(
+    "dicom_series",
+    "dicom.csv",
+    "A DICOM series that `hstf import dicom` found. The file leads back to the patients: keep it"
+    " private. No stage reads it.",
+    [
+        Column("case_id", "text", "The case; empty for a series that is not imported."),
+        Column("series", "text", "Short name of the series in messages."),
+        Column("state", "text", "What became of the series (imported, left out, problem)."),
+        Column("reason", "text", "Why it is not imported."),
+        Column("modality", "text", "Modality of DICOM, such as CT or MR."),
+        Column("description", "text", "Description of the series (SeriesDescription)."),
+        Column("slices", "integer", "Number of slices or objects."),
+        Column("series_uid", "text", "SeriesInstanceUID."),
+        Column("study_uid", "text", "StudyInstanceUID."),
+        Column("folder", "text", "Folder that contains all files of the series."),
+        Column(
+            "fingerprint",
+            "text",
+            "SHA-256 of slices, grid and voxels: `hstf dicomseg` refuses a changed series.",
+        ),
+        Column("salt", "text", "Secret of the short names, the same in all rows."),
+    ],
+)
+
+DICOMSEG = Table(
+    "dicomseg",
+    "dicomseg.csv",
+    "A segmentation that `hstf dicomseg` wrote as a DICOM SEG object.",
+    [
+        Column("case_id", "text", "The case."),
+        Column(
+            "source",
+            "text",
+            "Where the segmentation comes from (prediction, automatic, accepted, corrected).",
+        ),
+        Column("state", "text", "An empty segmentation has no object (written, empty)."),
+        Column("file", "text", "The object, relative to the folder of the table."),
+        Column("segments", "list", "Classes that have voxels."),
+        Column("frames", "integer", "Number of frames of the object."),
+    ],
+)
+
 CHECK = Table(
     "check",
     "check.csv",
@@ -766,6 +809,7 @@ SET_ASIDE = Table(
 
 TABLES = (
     CASE_SHEET,
+    DICOM_SERIES,
     CHECK,
     PREPROCESSED,
     HISTORY,
@@ -790,5 +834,6 @@ TABLES = (
     SUGGEST,
     SET_ASIDE,
     NNUNET_CASES,
+    DICOMSEG,
 )
 """All tables, for the documentation."""

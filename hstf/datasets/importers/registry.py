@@ -38,6 +38,10 @@ IMPORTERS = {
     "bids": Importer("bids", "BIDS with segmentations, usually in derivatives"),
 }
 """Importers by kind."""
+CONVERTED = {
+    "dicom": "a folder of DICOM series: writes NIfTI images and a case sheet without labels",
+}
+"""Kinds whose scans are converted before they can be labelled, with one line for the help text."""
 
 
 def find_importer(kind: str) -> "Callable[[Path, Options], DataSet]":

@@ -1,0 +1,180 @@
+"""Headers of the DICOM files below a folder, by series."""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hstf.datasets.dicom.packages import quiet
+from hstf.runtime.errors import HstfError
+from hstf.runtime.progress import track
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+TAGS = (
+    "SOPInstanceUID",
+    "SeriesInstanceUID",
+    "StudyInstanceUID",
+    "PatientID",
+    "Modality",
+    "SeriesDescription",
+    "SeriesNumber",
+    "ImageType",
+    "NumberOfFrames",
+    "SamplesPerPixel",
+    "Rows",
+    "Columns",
+    "PixelSpacing",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "RescaleSlope",
+    "RescaleIntercept",
+)
+"""What is read of a header. Neither the name nor the date of birth of the patient is."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is read of a DICOM file."""
+
+    path: Path
+    uid: str
+    """SOPInstanceUID."""
+    series_uid: str
+    study_uid: str
+    patient_id: str
+    modality: str
+    description: str
+    series_number: str
+    image_type: tuple[str, ...]
+    frames: int
+    samples: int
+    """Values of a pixel: 3 for colours."""
+    shape: tuple[int, int]
+    """Rows and columns; zeros for an object that is no image."""
+    pixel_spacing: tuple[float, ...]
+    """Distance (mm) of rows, and of columns."""
+    position: tuple[float, ...]
+    """Centre of the first pixel, mm, in the axes of DICOM (left, posterior, superior)."""
+    orientation: tuple[float, ...]
+    """Direction in which the column number increases, and that of the row number."""
+    slope: float
+    intercept: float
+
+
+@dataclass
+class Headers:
+    """The files below a folder."""
+
+    series: dict[str, list[Header]] = field(default_factory=dict)
+    """Headers by SeriesInstanceUID."""
+    others: int = 0
+    """Number of files that are not DICOM, or an index of them (DICOMDIR)."""
+    damaged: int = 0
+    """Number of DICOM files whose header cannot be read."""
+
+
+def read_headers(folders: Iterable[Path], wanted: frozenset[str] | None = None) -> Headers:
+    """Read the headers of all files below folders.
+
+    Args:
+        folders: the folders; a file that is below two of them is read once.
+        wanted: SeriesInstanceUID of the series that are kept; None for all.
+
+    Raises:
+        HstfError: if a folder cannot be read.
+    """
+    found = Headers()
+    paths = sorted({path for folder in folders for path in _files(folder)})
+    with quiet():
+        for path in track(paths, "DICOM headers"):
+            _read_into(found, path, wanted)
+    return found
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return all files below a folder.
+
+    Raises:
+        HstfError: if it is no folder, or if a folder below it cannot be read.
+    """
+    if not folder.is_dir():
+        raise HstfError(
+            "the DICOM folder is not a folder, or it cannot be read. Give the folder of the series."
+        )
+    files = []
+    for parent, _, names in os.walk(folder, onerror=_refuse_folder):
+        files += [Path(parent, name) for name in names]
+    return files
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise HstfError(
+        f"a folder below the DICOM folder cannot be read ({error.strerror}), so its series are"
+        " unknown. Change its permissions."
+    ) from None
+
+
+def _read_into(found: Headers, path: Path, wanted: frozenset[str] | None) -> None:
+    """Read a file and add it to what was found."""
+    from pydicom import dcmread
+    from pydicom.errors import InvalidDicomError
+
+    try:
+        dataset = dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS))
+        header = _header(path, dataset)
+    except InvalidDicomError:
+        found.others += 1
+        return
+    except Exception:  # damaged bytes raise exceptions of many types
+        found.damaged += 1
+        return
+    if not header.series_uid:
+        found.others += 1
+    elif wanted is None or header.series_uid in wanted:
+        found.series.setdefault(header.series_uid, []).append(header)
+
+
+def _header(path: Path, dataset: "Dataset") -> Header:
+    return Header(
+        path=path,
+        uid=_text(dataset, "SOPInstanceUID"),
+        series_uid=_text(dataset, "SeriesInstanceUID"),
+        study_uid=_text(dataset, "StudyInstanceUID"),
+        patient_id=_text(dataset, "PatientID"),
+        modality=_text(dataset, "Modality").upper(),
+        description=_text(dataset, "SeriesDescription"),
+        series_number=_text(dataset, "SeriesNumber"),
+        image_type=tuple(str(item).upper() for item in _items(dataset, "ImageType")),
+        frames=int(_number(dataset, "NumberOfFrames", 1)),
+        samples=int(_number(dataset, "SamplesPerPixel", 1)),
+        shape=(int(_number(dataset, "Rows", 0)), int(_number(dataset, "Columns", 0))),
+        pixel_spacing=_numbers(dataset, "PixelSpacing"),
+        position=_numbers(dataset, "ImagePositionPatient"),
+        orientation=_numbers(dataset, "ImageOrientationPatient"),
+        slope=_number(dataset, "RescaleSlope", 1),
+        intercept=_number(dataset, "RescaleIntercept", 0),
+    )
+
+
+def _text(dataset: "Dataset", name: str) -> str:
+    value = dataset.get(name)
+    return "" if value is None else str(value).strip()
+
+
+def _number(dataset: "Dataset", name: str, default: float) -> float:
+    value = dataset.get(name)
+    return default if value is None or value == "" else float(value)
+
+
+def _items(dataset: "Dataset", name: str) -> Sequence[Any]:
+    value = dataset.get(name)
+    if value is None or isinstance(value, str):
+        return [value] if value else []
+    return list(value)
+
+
+def _numbers(dataset: "Dataset", name: str) -> tuple[float, ...]:
+    return tuple(float(item) for item in _items(dataset, name))

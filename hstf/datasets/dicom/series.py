@@ -1,0 +1,231 @@
+"""A DICOM series as one volume: which slices, in which order, on which grid.
+
+Slices are ordered by their position along the normal of the slices. Names of files and instance
+numbers do not count.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hstf.datasets.dicom.headers import Header
+from hstf.imaging.affines import affine_problem
+
+LOCALIZER = ("LOCALIZER", "SCOUT")
+"""Values of ImageType that mark overview images."""
+NO_IMAGES = ("SEG", "RTDOSE", "RTSTRUCT", "RTPLAN", "SR", "PR", "KO", "REG", "FID", "DOC")
+"""Values of Modality of objects that are no scan, although some of them have pixels."""
+SAME_ORIENTATION = 1e-3
+"""Maximum difference of direction cosines of slices that are parallel."""
+SAME_PLACE_MM = 0.01
+"""Slices that are closer together show the same place."""
+TOLERANCE_MM = 0.1
+"""Positions are written with few digits: a slice may be so far from its place on the grid."""
+TOLERANCE = 0.02
+"""The same as a fraction of the distance of slices. The higher of both counts."""
+MISSING = 1.5
+"""A gap of so many distances of slices means that slices are missing."""
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""From the axes of DICOM (left, posterior, superior) to those of NIfTI."""
+
+
+class NotVolume(Exception):
+    """The series is no volume by its nature, such as a localiser: it is left out."""
+
+
+class BrokenSeries(Exception):
+    """The series should be a volume, but is not: what was found, and what to do."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """A series with its slices in order."""
+
+    slices: tuple[Header, ...]
+    affine: np.ndarray
+    """``(4, 4)``: (column, row, slice) to mm in the axes of NIfTI."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number of columns, rows and slices."""
+        rows, columns = self.slices[0].shape
+        return columns, rows, len(self.slices)
+
+    @property
+    def first(self) -> Header:
+        """The first slice."""
+        return self.slices[0]
+
+
+def source_folder(headers: Sequence[Header]) -> Path:
+    """Return the innermost folder that contains all files of a series."""
+    folder = headers[0].path.parent
+    while not all(header.path.is_relative_to(folder) for header in headers):
+        folder = folder.parent
+    return folder.resolve()
+
+
+def build_series(headers: Sequence[Header]) -> Series:
+    """Return the volume that a series is.
+
+    Raises:
+        NotVolume: if it is none by its nature.
+        BrokenSeries: if slices are missing, exist twice, or do not fit together.
+    """
+    slices = _volume_slices(headers)
+    _check_equal(slices)
+    positions = np.array([header.position for header in slices])
+    along = positions @ _normal(slices[0])
+    order = np.argsort(along, kind="stable")
+    _check_distances(along[order])
+    ordered = tuple(slices[index] for index in order)
+    affine = _affine(ordered[0], positions[order])
+    _check_line(positions[order])
+    problem = affine_problem(affine)
+    if problem:
+        raise BrokenSeries(problem)
+    return Series(ordered, affine)
+
+
+def _volume_slices(headers: Sequence[Header]) -> list[Header]:
+    """Return the slices of a volume, without overview images.
+
+    Raises:
+        NotVolume: if there are none, or only one.
+    """
+    first = headers[0]
+    if first.modality in NO_IMAGES or not all(header.shape[0] for header in headers):
+        raise NotVolume(f"no image ({first.modality or 'unknown'})")
+    if any(header.frames > 1 for header in headers):
+        raise NotVolume(
+            "one object with many frames (enhanced or multi-frame), which is not read. Convert it"
+            " with dcm2niix, or export it from the PACS as single slices"
+        )
+    if any(header.samples > 1 for header in headers):
+        raise NotVolume("colour pictures")
+    slices = [header for header in headers if not set(header.image_type) & set(LOCALIZER)]
+    if not slices:
+        raise NotVolume("a localiser")
+    if len(slices) == 1:
+        raise NotVolume("a single slice")
+    placed = [len(h.position) == 3 and len(h.orientation) == 6 for h in slices]
+    if not any(placed):
+        raise NotVolume("pictures without a position in the patient")
+    if not all(placed):
+        raise BrokenSeries(
+            f"{placed.count(False)} of {len(slices)} slices have no position. Export the series"
+            " from the PACS again"
+        )
+    directions = np.array([header.orientation for header in slices])
+    if np.abs(directions - directions[0]).max() > SAME_ORIENTATION:
+        raise NotVolume("slices that are not parallel, as in a localiser")
+    return slices
+
+
+def _check_equal(slices: Sequence[Header]) -> None:
+    """Check that all slices have one size and belong to one patient.
+
+    Raises:
+        BrokenSeries: if they differ.
+    """
+    patients = {header.patient_id for header in slices}
+    if len(patients) > 1:
+        raise BrokenSeries(
+            f"its files name {len(patients)} patients. Correct the PatientID, and export it again"
+        )
+    shapes = sorted({header.shape for header in slices})
+    if len(shapes) > 1:
+        found = ", ".join(f"{rows} x {columns}" for rows, columns in shapes)
+        raise BrokenSeries(f"slices of several sizes ({found}), expected one. Split the series")
+    spacings = {header.pixel_spacing for header in slices}
+    valid = all(len(spacing) == 2 and min(spacing) > 0 for spacing in spacings)
+    if not valid:
+        raise BrokenSeries("slices without a pixel size. Export the series from the PACS again")
+    sizes = np.array(sorted(spacings))
+    if np.ptp(sizes, axis=0).max() > SAME_ORIENTATION * sizes.max():
+        raise BrokenSeries("slices of several pixel sizes, expected one. Split the series")
+
+
+def _normal(header: Header) -> np.ndarray:
+    """Return the direction from slice to slice."""
+    row, column = np.reshape(header.orientation, (2, 3))
+    return np.cross(row, column)
+
+
+def _check_distances(along: np.ndarray) -> None:
+    """Check that slices have equal distances.
+
+    Args:
+        along: positions (mm) along the normal, in order.
+
+    Raises:
+        BrokenSeries: if slices are missing or exist twice, or if distances differ.
+    """
+    steps = np.diff(along)
+    places = 1 + int((steps > SAME_PLACE_MM).sum())
+    if places < len(along):
+        raise BrokenSeries(_describe_duplicates(len(along), places))
+    step = float(np.median(steps))
+    gaps = np.flatnonzero(steps > MISSING * step)
+    allowed = max(TOLERANCE_MM, TOLERANCE * step)
+    differ = np.abs(steps - step).max() > allowed
+    if gaps.size and _are_multiples(steps[gaps] / step):
+        missing = int(np.rint(steps[gaps] / step - 1).sum())
+        first = int(gaps[0])
+        raise BrokenSeries(
+            f"{missing} slices are missing: after slice {first + 1} of {len(along)} there is a gap"
+            f" of {steps[first]:.4g} mm, but slices are {step:.4g} mm apart. Export the whole"
+            " series from the PACS again"
+        )
+    if differ:
+        raise BrokenSeries(
+            f"slices are {steps.min():.4g} to {steps.max():.4g} mm apart, expected one distance."
+            " Resample the scan to equal distances (dcm2niix does, in its files Eq), and import"
+            " the result with hstf import folder"
+        )
+
+
+def _are_multiples(gaps: np.ndarray) -> bool:
+    """Return whether all gaps, in distances of slices, are close to whole numbers."""
+    return bool(np.abs(gaps - np.rint(gaps)).max() < 0.1)
+
+
+def _describe_duplicates(slices: int, places: int) -> str:
+    advice = (
+        "Delete files that exist twice. Split time points, echoes and diffusion directions into"
+        " series of their own (dcm2niix does), or choose other series with --series"
+    )
+    if slices % places == 0 and places > 1:
+        return f"{slices} slices at {places} places, {slices // places} at each. {advice}"
+    return f"{slices} slices at {places} places: some slices exist twice. {advice}"
+
+
+def _check_line(positions: np.ndarray) -> None:
+    """Check that slices are on the grid, not beside it.
+
+    Raises:
+        BrokenSeries: if one is not.
+    """
+    number = len(positions)
+    ends = np.linspace(0, 1, number)[:, None] * (positions[-1] - positions[0]) + positions[0]
+    distances = np.linalg.norm(positions - ends, axis=1)
+    step = float(np.linalg.norm(positions[-1] - positions[0])) / (number - 1)
+    if distances.max() > max(TOLERANCE_MM, TOLERANCE * step):
+        raise BrokenSeries(
+            f"slices are up to {distances.max():.3g} mm away from a grid with equal distances."
+            " Resample the scan, and import the result with hstf import folder"
+        )
+
+
+def _affine(header: Header, positions: np.ndarray) -> np.ndarray:
+    """Return the affine of a volume (column, row, slice)."""
+    row, column = np.reshape(header.orientation, (2, 3))
+    between_rows, between_columns = header.pixel_spacing
+    affine = np.eye(4)
+    affine[:3, 0] = row * between_columns
+    affine[:3, 1] = column * between_rows
+    affine[:3, 2] = (positions[-1] - positions[0]) / (len(positions) - 1)
+    affine[:3, 3] = positions[0]
+    return LPS_TO_RAS @ affine
