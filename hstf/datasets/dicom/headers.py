@@ -34,6 +34,9 @@ TAGS = (
 )
 """What is read of a header. Neither the name nor the date of birth of the patient is."""
 
+DICOMDIR = "1.2.840.10008.1.3.10"
+"""The kind of an index of files."""
+
 
 @dataclass(frozen=True)
 class Header:
@@ -132,7 +135,9 @@ def _read_into(found: Headers, path: Path, wanted: frozenset[str] | None) -> Non
         found.damaged += 1
         return
     if not header.series_uid:
-        found.others += 1
+        is_index = dataset.file_meta.get("MediaStorageSOPClassUID") == DICOMDIR
+        found.others += is_index
+        found.damaged += not is_index
     elif wanted is None or header.series_uid in wanted:
         found.series.setdefault(header.series_uid, []).append(header)
 
@@ -166,7 +171,7 @@ def _text(dataset: "Dataset", name: str) -> str:
 
 def _number(dataset: "Dataset", name: str, default: float) -> float:
     value = dataset.get(name)
-    return default if value is None or value == "" else float(value)
+    return float(default if value is None or value == "" else value)
 
 
 def _items(dataset: "Dataset", name: str) -> Sequence[Any]:

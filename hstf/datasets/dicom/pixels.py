@@ -63,7 +63,7 @@ def fingerprint(series: Series, voxels: np.ndarray) -> str:
     digest = hashlib.sha256()
     for header in series.slices:
         digest.update(header.uid.encode() + b"\n")
-    digest.update(np.round(series.affine, 4).tobytes())
+    digest.update((np.round(series.affine, 4) + 0.0).tobytes())  # without -0.0
     digest.update(f"{voxels.shape} {voxels.dtype}".encode())
     digest.update(voxels.tobytes())
     return digest.hexdigest()
@@ -93,7 +93,11 @@ def _read_stored(header: Header, temporary: Path, number: int) -> np.ndarray:
 
 
 def _write_pixels(source: Path, target: Path) -> None:
-    """Write a DICOM file with the pixels of another one, as they are, and nothing else."""
+    """Write a DICOM file with the pixels of another one, as they are, and nothing else.
+
+    Raises:
+        ValueError: if pixels are missing.
+    """
     from pydicom import dcmread
     from pydicom.dataset import Dataset
     from pydicom.uid import generate_uid
@@ -102,6 +106,10 @@ def _write_pixels(source: Path, target: Path) -> None:
     pixels = Dataset()
     for name in PIXEL_TAGS:
         setattr(pixels, name, full[name].value)
+    is_compressed = full.file_meta.TransferSyntaxUID.is_encapsulated
+    size = full.Rows * full.Columns * full.BitsAllocated // 8
+    if not is_compressed and len(full.PixelData) < size:
+        raise ValueError("pixels are missing")  # GDCM would fill the rest
     pixels.SOPClassUID = SECONDARY_CAPTURE
     pixels.SOPInstanceUID = generate_uid(prefix=None)
     pixels["PixelData"].VR = "OB" if full.BitsAllocated == 8 else "OW"

@@ -1,0 +1,214 @@
+"""DICOM SEG objects of label maps, on the slices of the original series (highdicom)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
+
+from hstf import __version__
+from hstf.datasets.dicom.codes import Code, Meaning
+from hstf.datasets.dicom.packages import quiet
+from hstf.datasets.dicom.series import Series
+from hstf.imaging.affines import corner_distance, is_reordered
+from hstf.imaging.volumes import Volume
+from hstf.runtime.errors import HstfError
+from hstf.runtime.files import atomic_path
+
+if TYPE_CHECKING:
+    from highdicom.seg import SegmentDescription
+    from pydicom.dataset import Dataset
+    from pydicom.sr.coding import Code as CodeOfPydicom
+
+MANUFACTURER = "hstf"
+NO_SERIAL_NUMBER = "none"
+"""A program has no serial number, but the object must have one."""
+TOLERANCE_MM = 0.01
+"""NIfTI stores affines with few digits: voxels that are so close are the same."""
+MAY_BE_MISSING = (
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "AccessionNumber",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+)
+"""What a series without identifiers may lack; the object then has an empty value."""
+FAMILY = Code("123110", "DCM", "Artificial Intelligence")
+"""Kind of the algorithm."""
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """What made a segmentation."""
+
+    name: str
+    version: str
+    corrected: bool = False
+    """Whether a person corrected the segmentation: then it is semiautomatic."""
+
+
+@dataclass(frozen=True)
+class Segments:
+    """The classes, in the order of segment numbers."""
+
+    values: Mapping[str, int]
+    """Value of each class in the label maps, without the background."""
+    meanings: Mapping[str, Meaning]
+    ignored: frozenset[int] = frozenset({0})
+    """Values that are no segment: the background, and voxels to ignore."""
+
+    def numbers(self, labels: np.ndarray) -> np.ndarray:
+        """Return the segment number of each voxel, 0 for none.
+
+        Raises:
+            HstfError: if a value is unknown.
+        """
+        known = set(self.values.values()) | self.ignored
+        unknown = sorted(set(np.unique(labels).tolist()) - known)
+        if unknown:
+            raise HstfError(
+                f"has the values {unknown}, expected {sorted(known)}. Name all classes, or correct"
+                " the segmentation"
+            )
+        table = np.zeros(256, np.uint8)
+        for number, value in enumerate(self.values.values(), start=1):
+            table[value] = number
+        return table[labels]
+
+    def present(self, numbers: np.ndarray) -> list[str]:
+        """Return the classes that have voxels."""
+        found = set(np.unique(numbers).tolist())
+        names = enumerate(self.values, start=1)
+        return [name for number, name in names if number in found]
+
+
+def in_axes_of(series: Series, volume: Volume) -> np.ndarray:
+    """Return the voxels of a volume as (column, row, slice) of a series.
+
+    Axes may have another order or direction; no voxel is resampled.
+
+    Raises:
+        HstfError: if the volume has other voxels than the series.
+    """
+    shape = volume.data.shape
+    is_same = shape == series.shape and (
+        corner_distance(volume.affine, series.affine, shape) <= TOLERANCE_MM
+    )
+    if is_same:
+        return volume.data
+    if is_reordered(volume.affine, shape, series.affine, series.shape, TOLERANCE_MM):
+        orientation = ornt_transform(io_orientation(volume.affine), io_orientation(series.affine))
+        return apply_orientation(volume.data, orientation)
+    raise HstfError(
+        f"is not on the voxels of its series: shape {shape}, the series has {series.shape}; or"
+        " another spacing, place or orientation. Nothing is resampled here. Segment the image that"
+        " hstf import dicom wrote"
+    )
+
+
+def write_segmentation(
+    path: Path,
+    series: Series,
+    numbers: np.ndarray,
+    segments: Segments,
+    algorithm: Algorithm,
+    series_number: int,
+) -> int:
+    """Write a DICOM SEG object with one binary segment for each class.
+
+    A class without voxels is described, but has no frame.
+
+    Args:
+        path: the file.
+        series: the series that was segmented.
+        numbers: segment numbers, ``(columns, rows, slices)``; at least one is not 0.
+        segments: the classes.
+        algorithm: what made the segmentation.
+        series_number: SeriesNumber of the object.
+
+    Returns:
+        The number of frames.
+
+    Raises:
+        HstfError: if the headers of the series do not permit an object.
+    """
+    from highdicom.seg import Segmentation
+    from pydicom.uid import generate_uid
+
+    with quiet():
+        try:
+            result = Segmentation(
+                source_images=_sources(series),
+                pixel_array=np.ascontiguousarray(numbers.transpose(2, 1, 0)),
+                segmentation_type="BINARY",
+                segment_descriptions=_descriptions(segments, algorithm),
+                series_instance_uid=generate_uid(prefix=None),
+                series_number=series_number,
+                sop_instance_uid=generate_uid(prefix=None),
+                instance_number=1,
+                manufacturer=MANUFACTURER,
+                manufacturer_model_name=algorithm.name,
+                software_versions=(__version__, algorithm.version),
+                device_serial_number=NO_SERIAL_NUMBER,
+                content_label="SEGMENTATION",
+                series_description=f"Segmentation: {algorithm.name}"[:64],
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            # The message is not shown: it may quote values of the headers.
+            raise HstfError(
+                "the headers of its series do not permit a segmentation object"
+                f" ({type(error).__name__}): a value that DICOM requires is missing or not valid."
+                " Export the series from the PACS again"
+            ) from None
+        with atomic_path(path) as temporary:
+            result.save_as(temporary)
+    return int(result.NumberOfFrames)
+
+
+def _sources(series: Series) -> "list[Dataset]":
+    """Return the headers of all slices, in order."""
+    from pydicom import dcmread
+
+    sources: list[Dataset] = []
+    for header in series.slices:
+        dataset = dcmread(header.path, stop_before_pixels=True)
+        for name in MAY_BE_MISSING:
+            if name not in dataset:
+                setattr(dataset, name, "")
+        sources.append(dataset)
+    return sources
+
+
+def _descriptions(segments: Segments, algorithm: Algorithm) -> "Sequence[SegmentDescription]":
+    """Return the descriptions of all segments."""
+    from highdicom import AlgorithmIdentificationSequence
+    from highdicom.seg import SegmentDescription
+
+    identification = AlgorithmIdentificationSequence(
+        name=algorithm.name, family=_coded(FAMILY), version=algorithm.version
+    )
+    descriptions = []
+    for number, name in enumerate(segments.values, start=1):
+        meaning = segments.meanings[name]
+        descriptions.append(
+            SegmentDescription(
+                segment_number=number,
+                segment_label=name[:64],
+                segmented_property_category=_coded(meaning.category),
+                segmented_property_type=_coded(meaning.type),
+                algorithm_type="SEMIAUTOMATIC" if algorithm.corrected else "AUTOMATIC",
+                algorithm_identification=identification,
+            )
+        )
+    return descriptions
+
+
+def _coded(code: Code) -> "CodeOfPydicom":
+    from pydicom.sr.coding import Code as CodeOfPydicom
+
+    return CodeOfPydicom(code.value, code.scheme, code.meaning)
