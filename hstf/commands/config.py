@@ -17,7 +17,7 @@ from hstf.config.experiment import Config
 from hstf.config.load import config_text, load_config
 from hstf.config.methods import METHODS
 from hstf.config.section import Section
-from hstf.datasets.importers.registry import IMPORTERS
+from hstf.datasets.importers.registry import CONVERTED, IMPORTERS
 from hstf.experiment.cases import Split, read_cases, refuse_few_patients
 from hstf.experiment.comparison import cells_of
 from hstf.experiment.reuse import check_reuse, refuse_missing_start
@@ -100,6 +100,8 @@ def _kinds() -> Iterator[str]:
     yield "|---|---|"
     for name, importer in IMPORTERS.items():
         yield f"| `{name}` | {importer.description} |"
+    for name, description in CONVERTED.items():
+        yield f"| `{name}` | {description} |"
 
 
 def _methods() -> Iterator[str]:

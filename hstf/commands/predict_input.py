@@ -12,7 +12,7 @@ from hstf.runtime.errors import HstfError, few, join_problems
 
 TABLE = "predict.csv"
 """What ``hstf predict`` reports about scans, beside the segmentations."""
-CONVERT = "Convert DICOM files with dcm2niix (dcm2niix -z y -o OUTPUT FOLDER)."
+CONVERT = "Convert DICOM files with hstf import dicom or dcm2niix -z y -o OUTPUT FOLDER."
 
 
 @dataclass(frozen=True)

@@ -214,7 +214,8 @@ def _check_file(path: Path) -> int:
     if not suffix_of(path):
         raise HstfError(
             f"{path}: the name does not end in {', '.join(SUFFIXES)}. Convert the file to NIfTI."
-            " For DICOM use dcm2niix -z y -o OUTPUT FOLDER, which keeps spacing and orientation."
+            " For DICOM use hstf import dicom, or dcm2niix -z y -o OUTPUT FOLDER: both keep spacing"
+            " and orientation."
         )
     try:
         if not path.exists():

@@ -27,6 +27,8 @@ TOLERANCE = 0.02
 """The same as a fraction of the distance of slices. The higher of both counts."""
 MISSING = 1.5
 """A gap of so many distances of slices means that slices are missing."""
+MAXIMUM_PIXELS = 1 << 24
+"""Pixels of a slice. A small file that is said to have more would fill the memory."""
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """From the axes of DICOM (left, posterior, superior) to those of NIfTI."""
 
@@ -135,6 +137,9 @@ def _check_equal(slices: Sequence[Header]) -> None:
         raise BrokenSeries(
             f"its files name {len(patients)} patients. Correct the PatientID, and export it again"
         )
+    rows, columns = slices[0].shape
+    if rows * columns > MAXIMUM_PIXELS:
+        raise BrokenSeries(f"slices of {rows} x {columns} pixels, which no scanner makes")
     shapes = sorted({header.shape for header in slices})
     if len(shapes) > 1:
         found = ", ".join(f"{rows} x {columns}" for rows, columns in shapes)

@@ -243,7 +243,10 @@ def _kind(path: Path, ending: str, may_open: bool) -> tuple[str, str]:
     if name.endswith(ARCHIVES):
         return "of archives", "an archive. Unpack it first"
     if name.endswith(DICOM_ENDINGS) or (may_open and is_dicom(path)):
-        return "of DICOM", "DICOM: convert it with dcm2niix -z y -o OUTPUT FOLDER"
+        return (
+            "of DICOM",
+            "DICOM: convert it with hstf import dicom, or with dcm2niix -z y -o OUTPUT FOLDER",
+        )
     if not ending or ending in DOCUMENTS:
         return "without scans", "no format of scans"
     return ending, f"{ending} is not read: convert it to NIfTI ({', '.join(SUFFIXES)} are read)"
