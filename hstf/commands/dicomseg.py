@@ -208,8 +208,8 @@ def _unchanged_series(headers: Headers, row: Row) -> Series:
     """
     if row["series_uid"] not in headers.series:
         raise HstfError(
-            f"its series {row['series']} is not where dicom.csv says. Give the folder where it is"
-            " now with --source"
+            f"its series {row['series']} is not in the folder of dicom.csv. Name the folder"
+            " where it is now: --source FOLDER"
         )
     changed = (
         f"its series {row['series']} has changed since it was imported, so the segmentation may not"

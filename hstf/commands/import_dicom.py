@@ -9,12 +9,14 @@ Written to the folder ``--extract``:
 """
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hstf.datasets.dicom.convert import Found, Selection, convert, find_series, modalities_of
 from hstf.datasets.dicom.mapping import FILE, SeriesTable
 from hstf.datasets.dicom.packages import refuse_missing_packages
+from hstf.datasets.importers.dataset import Note
 from hstf.datasets.importers.write import write_sheet
 from hstf.experiment.cases import Split
 from hstf.runtime.errors import HstfError, join_problems, shortened
@@ -65,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         print("Nothing was written, because of --dry-run.")
         return 0
     _write(found, targets, args)
-    _show(found)
+    _show(found, found.dataset.problems)
     print(_next_steps(targets))
     return 0
 
@@ -107,11 +109,11 @@ def _problems(found: Found) -> list[str]:
     return [f"{note.what}: {note.why}" for note in found.dataset.problems]
 
 
-def _show(found: Found) -> None:
+def _show(found: Found, left_out_invalid: Sequence[Note] = ()) -> None:
     """Print what was found and what is left out."""
     patients = len(set(found.patients.values()))
     print(f"{len(found.volumes)} series of {patients} patients: {modalities_of(found)}.")
-    for note in found.dataset.left_out:
+    for note in [*found.dataset.left_out, *left_out_invalid]:
         print(f"left out: {note.what}: {note.why}.")
     if found.not_chosen:
         print(f"left out: {found.not_chosen} series that --modality and --series do not choose.")

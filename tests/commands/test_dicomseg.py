@@ -103,7 +103,7 @@ def test_objects_have_the_voxels_on_the_right_slices(
     hospital: Hospital, canonical: bool, capsys: Capture
 ) -> None:
     maps = hospital.segment(canonical=canonical)
-    hospital.write("--algorithm", "liver model", "--algorithm-version", "7")
+    hospital.write("--algorithm", "liver model" + 70 * "x", "--algorithm-version", "7")
     for scan, name in zip(hospital.scans, hospital.names, strict=True):
         labels = maps[name]
         slices = slices_of(hospital, scan)
@@ -134,7 +134,7 @@ def test_objects_have_the_voxels_on_the_right_slices(
         assert np.array_equal(read.transpose(2, 1, 0), np.array([0, 1, 2, 0, 0, 3])[labels])
         segment = result.SegmentSequence[0]
         assert segment.SegmentAlgorithmType == "AUTOMATIC"
-        assert segment.SegmentAlgorithmName == "liver model"
+        assert segment.SegmentAlgorithmName == "liver model" + 53 * "x"
         identification = segment.SegmentationAlgorithmIdentificationSequence[0]
         assert identification.AlgorithmVersion == "7"
         assert segment.SegmentedPropertyTypeCodeSequence[0].CodeMeaning == "Tissue"
@@ -227,7 +227,7 @@ def test_series_that_have_moved_are_found(hospital: Hospital, capsys: Capture) -
     hospital.segment()
     (hospital.folder / "scans").rename(hospital.folder / "archive")
     hospital.write(code=1)
-    assert capsys.readouterr().err.count("is not where dicom.csv says") == 2
+    assert capsys.readouterr().err.count("is not in the folder of dicom.csv") == 2
     shutil.rmtree(hospital.output)
     hospital.write("--source", str(hospital.folder / "archive"))
     assert len(list(hospital.output.glob("*.dcm"))) == 2
@@ -340,6 +340,13 @@ def test_labels_of_a_round(hospital: Hospital, experiment: Config, capsys: Captu
     assert "no round has labels" in capsys.readouterr().err
     assert main([*arguments, "--results", str(root), *CLASSES]) == 1
     assert "--results knows the classes" in capsys.readouterr().err
+
+
+def test_missing_mapping_is_explained(hospital: Hospital, capsys: Capture) -> None:
+    hospital.segment()
+    hospital.mapping.unlink()
+    hospital.write(code=1)
+    assert "is missing. hstf import dicom writes it" in capsys.readouterr().err
 
 
 def test_existing_folder_is_not_touched(hospital: Hospital, capsys: Capture) -> None:

@@ -277,7 +277,8 @@ def test_broken_series_is_named_by_a_hash(
     assert f"series {row['series']}: " in output and row["folder"] == str(source)
     assert row["case_id"] == "" and row["state"] == "problem" and found in row["reason"]
     target = import_dicom(source, "--leave-out-invalid")
-    output += "".join(capsys.readouterr())
+    output += (shown := "".join(capsys.readouterr()))
+    assert f"left out: series {row['series']}: " in shown
     assert len(rows_of(target / "cases.csv")) == 1
     assert_nothing_identifies(output, target, [scan, good])
 
@@ -352,6 +353,12 @@ def test_changed_series_is_converted_again_only_by_force(source: Path, capsys: C
     assert "has changed since it was imported" in capsys.readouterr().err
     import_dicom(source, "--force")
     assert not image_of(target, scan).get_fdata()[:, :, 0].any()
+
+
+def test_pipe_is_not_opened(source: Path) -> None:
+    write_scan(Scan(), source)
+    os.mkfifo(source / "pipe.dcm")
+    assert len(rows_of(import_dicom(source) / "cases.csv")) == 1
 
 
 def test_dry_run_writes_nothing(source: Path, capsys: Capture) -> None:

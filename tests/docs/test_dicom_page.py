@@ -12,6 +12,7 @@ from support.dicom_series import Scan, write_scan
 from support.workspace import ROOT
 
 from hstf.cli import main
+from hstf.datasets.dicom.codes import read_meanings
 
 PAGE = ROOT / "docs" / "how-to" / "dicom.md"
 NEED_A_RUN = ("--results", "--model")
@@ -22,6 +23,14 @@ def commands() -> list[list[str]]:
     lines = re.findall(r"^hstf (.+)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     words = [shlex.split(line, comments=True) for line in lines]
     return [line for line in words if not set(line) & set(NEED_A_RUN)]
+
+
+def test_codes_of_the_page_are_valid(tmp_path: Path) -> None:
+    block = re.search(r"^```yml\n(.+?)^```", PAGE.read_text(encoding="utf-8"), re.M | re.S)
+    assert block is not None
+    path = tmp_path / "codes.yaml"
+    path.write_text(block[1])
+    assert read_meanings(path, ["liver"])["liver"].type.meaning == "Liver"
 
 
 def label_all(folder: Path) -> None:

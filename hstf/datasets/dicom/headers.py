@@ -109,7 +109,8 @@ def _files(folder: Path) -> list[Path]:
         )
     files = []
     for parent, _, names in os.walk(folder, onerror=_refuse_folder):
-        files += [Path(parent, name) for name in names]
+        paths = (Path(parent, name) for name in names)
+        files += [path for path in paths if path.is_file()]  # a pipe may have no end
     return files
 
 

@@ -1,8 +1,8 @@
 """``dicom.csv``: from case to DICOM series, so that results can go back.
 
 Names of cases are keyed hashes (HMAC) of identifiers. The key is the column ``salt``: without the
-file nobody can find a patient by trying all numbers, and with it a second import gives every scan
-the same name. The file is readable by its owner only.
+file nobody can find a patient by trying all numbers, and with it every scan has the same
+name in a second import. The file is readable by its owner only.
 """
 
 import hmac
@@ -43,13 +43,18 @@ class SeriesTable:
         Raises:
             HstfError: if it is missing, or damaged.
         """
+        if not path.is_file():
+            raise HstfError(
+                f"{path}: is missing. hstf import dicom writes it; without it, no result can go"
+                " back to its series."
+            )
         rows = DICOM_SERIES.records(path)
         salts = {row["salt"] for row in rows}
         if len(salts) != 1 or not all(salts):
             raise HstfError(
                 f"{path}: the column 'salt' has {len(salts)} values, expected one in all rows."
-                " Restore the file from a copy. Without it, another import gives other names to"
-                " the scans."
+                " Restore the file from a copy. In another import without it, scans have other"
+                " names."
             )
         return cls(salts.pop(), {row["series_uid"]: row for row in rows})
 

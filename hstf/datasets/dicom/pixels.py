@@ -1,7 +1,7 @@
 """Voxels of a DICOM series.
 
 SimpleITK decodes the pixels (GDCM: all compressions that scanners and PACS use). It gets a copy of
-the pixels alone, in a temporary folder: so neither names of patients nor paths can get into its
+the pixels only, in a temporary folder: so neither names of patients nor paths can get into its
 messages, and the rescale is applied here, by one rule for every modality.
 """
 
@@ -52,7 +52,7 @@ def read_voxels(series: Series) -> np.ndarray:
             stored = _read_stored(header, Path(folder) / "slice.dcm", number)
             planes.append(_rescale(stored, header))
     kind = _common_type(planes)
-    volume = np.empty(series.shape, kind)
+    volume: np.ndarray = np.empty(series.shape, kind)
     for index, plane in enumerate(planes):
         volume[:, :, index] = plane.T
     return volume
@@ -132,7 +132,7 @@ def _save(pixels: "Dataset", full: "Dataset", target: Path) -> None:
 
 
 def _rescale(stored: np.ndarray, header: Header) -> np.ndarray:
-    """Apply slope and intercept; whole numbers stay whole numbers, in the smallest type."""
+    """Apply slope and intercept; whole numbers stay whole numbers, in 16 bits if possible."""
     if not (header.slope.is_integer() and header.intercept.is_integer()):
         return (stored * np.float64(header.slope) + header.intercept).astype(np.float32)
     values = stored.astype(np.int64) * int(header.slope) + int(header.intercept)

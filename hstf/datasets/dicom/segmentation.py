@@ -38,6 +38,8 @@ MAY_BE_MISSING = (
     "StudyTime",
 )
 """What a series without identifiers may lack; the object then has an empty value."""
+LONGEST = 64
+"""Maximum length of names in DICOM."""
 FAMILY = Code("123110", "DCM", "Artificial Intelligence")
 """Kind of the algorithm."""
 
@@ -152,13 +154,13 @@ def write_segmentation(
                 sop_instance_uid=generate_uid(prefix=None),
                 instance_number=1,
                 manufacturer=MANUFACTURER,
-                manufacturer_model_name=algorithm.name,
-                software_versions=(__version__, algorithm.version),
+                manufacturer_model_name=algorithm.name[:LONGEST],
+                software_versions=f"hstf {__version__}",
                 device_serial_number=NO_SERIAL_NUMBER,
                 content_label="SEGMENTATION",
-                series_description=f"Segmentation: {algorithm.name}"[:64],
+                series_description=f"Segmentation: {algorithm.name}"[:LONGEST],
             )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
             # The message is not shown: it may quote values of the headers.
             raise HstfError(
                 "the headers of its series do not permit a segmentation object"
@@ -190,7 +192,9 @@ def _descriptions(segments: Segments, algorithm: Algorithm) -> "Sequence[Segment
     from highdicom.seg import SegmentDescription
 
     identification = AlgorithmIdentificationSequence(
-        name=algorithm.name, family=_coded(FAMILY), version=algorithm.version
+        name=algorithm.name[:LONGEST],
+        family=_coded(FAMILY),
+        version=algorithm.version[:LONGEST],
     )
     descriptions = []
     for number, name in enumerate(segments.values, start=1):
@@ -198,7 +202,7 @@ def _descriptions(segments: Segments, algorithm: Algorithm) -> "Sequence[Segment
         descriptions.append(
             SegmentDescription(
                 segment_number=number,
-                segment_label=name[:64],
+                segment_label=name[:LONGEST],
                 segmented_property_category=_coded(meaning.category),
                 segmented_property_type=_coded(meaning.type),
                 algorithm_type="SEMIAUTOMATIC" if algorithm.corrected else "AUTOMATIC",

@@ -28,7 +28,7 @@ TOLERANCE = 0.02
 MISSING = 1.5
 """A gap of so many distances of slices means that slices are missing."""
 MAXIMUM_PIXELS = 1 << 24
-"""Pixels of a slice. A small file that is said to have more would fill the memory."""
+"""Pixels of a slice. A small file with a header that claims more would fill the memory."""
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """From the axes of DICOM (left, posterior, superior) to those of NIfTI."""
 
@@ -98,7 +98,7 @@ def _volume_slices(headers: Sequence[Header]) -> list[Header]:
         NotVolume: if there are none, or only one.
     """
     first = headers[0]
-    if first.modality in NO_IMAGES or not all(header.shape[0] for header in headers):
+    if first.modality in NO_IMAGES or not any(header.shape[0] for header in headers):
         raise NotVolume(f"no image ({first.modality or 'unknown'})")
     if any(header.frames > 1 for header in headers):
         raise NotVolume(
@@ -115,10 +115,10 @@ def _volume_slices(headers: Sequence[Header]) -> list[Header]:
     placed = [len(h.position) == 3 and len(h.orientation) == 6 for h in slices]
     if not any(placed):
         raise NotVolume("pictures without a position in the patient")
-    if not all(placed):
+    if not all(placed) or not all(header.shape[0] for header in slices):
         raise BrokenSeries(
-            f"{placed.count(False)} of {len(slices)} slices have no position. Export the series"
-            " from the PACS again"
+            f"{placed.count(False)} of {len(slices)} slices have no position, or slices have no"
+            " pixels. Export the series from the PACS again"
         )
     directions = np.array([header.orientation for header in slices])
     if np.abs(directions - directions[0]).max() > SAME_ORIENTATION:
