@@ -66,6 +66,7 @@ STAGES = {
     "warmup_1": ["warmup", "--member", "fold_1"],
     "calibrate": ["calibrate"],
     "teacher": ["teacher", "--round", "1", "--shard", "unlabelled_0"],
+    "lesions": ["lesions", "--round", "1"],
     "refine": ["refine", "--round", "1", "--shard", "unlabelled_0"],
     "refined": ["refine", "--round", "1"],
     "labels": ["labels", "--round", "1", "--shard", "unlabelled_0"],
