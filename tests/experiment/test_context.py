@@ -47,10 +47,12 @@ def ids(cases: Any) -> list[str]:
 
 def test_of_has_only_the_declared_keys(config: Config) -> None:
     context = StageContext.of(config, "teacher", 1)
-    assert context.config.teacher == config.teacher
+    assert context.config.teacher.scales == config.teacher.scales
     assert context.config.preprocess.chunk == config.preprocess.chunk
     with pytest.raises(AttributeError, match=r"Config\.student is not declared by this stage"):
         _ = context.config.student
+    with pytest.raises(AttributeError, match=r"TeacherConfig\.external is not declared"):
+        _ = context.config.teacher.external
     with pytest.raises(AttributeError, match=r"PreprocessConfig\.workers is not declared"):
         _ = context.config.preprocess.workers
 
