@@ -250,6 +250,11 @@ def add_dicomseg_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="with --input: the exported model that made the segmentations; it names the classes",
     )
+    _add_dicomseg_output(parser)
+
+
+def _add_dicomseg_output(parser: argparse.ArgumentParser) -> None:
+    """Add what the objects contain and where they are written."""
     parser.add_argument(
         "--output",
         type=path_option,

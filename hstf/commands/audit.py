@@ -10,10 +10,10 @@ import sys
 import threading
 import webbrowser
 from importlib import import_module
-from importlib.util import find_spec
 from types import FrameType
 
 from hstf.runtime.errors import HstfError
+from hstf.runtime.optional_packages import refuse_missing_packages
 
 PORT = 8765
 """The first port that is tried if none is given."""
@@ -23,7 +23,7 @@ NEEDED = ("starlette", "uvicorn")
 
 def run(args: argparse.Namespace) -> int:
     """Serve the audit desk of an experiment until Ctrl-C."""
-    refuse_missing_packages()
+    refuse_missing_packages("the audit desk", NEEDED, "audit")
     server = import_module("hstf.audit.server")
     with server.opened_desk(args.results, args.round, args.consensus, args.reviewer) as desk:
         app = server.create_app(desk)
@@ -36,20 +36,6 @@ def run(args: argparse.Namespace) -> int:
                 threading.Timer(1.0, webbrowser.open, [address]).start()
             serve(app, listener)
     return 0
-
-
-def refuse_missing_packages() -> None:
-    """Stop if the optional packages are not installed.
-
-    Raises:
-        HstfError: with the command that installs them.
-    """
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        raise HstfError(
-            f"the audit desk needs {' and '.join(missing)}. Install the optional packages:"
-            " pip install 'hstf[audit]' (in a copy of the repository: pip install -e '.[audit]')"
-        )
 
 
 def bound_socket(port: int | None) -> socket.socket:

@@ -22,7 +22,7 @@ from hstf.config.experiment import BACKGROUND, IGNORE
 from hstf.datasets.dicom.codes import read_meanings
 from hstf.datasets.dicom.headers import Headers, read_headers
 from hstf.datasets.dicom.mapping import Row, SeriesTable, folders_of
-from hstf.datasets.dicom.packages import refuse_missing_packages
+from hstf.datasets.dicom.packages import NEEDED
 from hstf.datasets.dicom.pixels import fingerprint, read_voxels
 from hstf.datasets.dicom.segmentation import (
     Algorithm,
@@ -37,6 +37,7 @@ from hstf.imaging.volumes import is_nifti, read_label, stem
 from hstf.method.exported_model import read_exported_model
 from hstf.runtime.errors import HstfError, few, join_problems, shortened
 from hstf.runtime.files import make_folder
+from hstf.runtime.optional_packages import refuse_missing_packages
 from hstf.runtime.progress import track
 from hstf.runtime.shards import read_shard
 
@@ -64,7 +65,7 @@ class Work:
 
 def run(args: argparse.Namespace) -> int:
     """Write the objects."""
-    refuse_missing_packages()
+    refuse_missing_packages("DICOM", NEEDED, "dicom")
     _check_options(args)
     mapping = SeriesTable.read(args.mapping).by_case()
     work = _of_results(args) if args.results else _of_folder(args)

@@ -15,11 +15,12 @@ from pathlib import Path
 
 from hstf.datasets.dicom.convert import Found, Selection, convert, find_series, modalities_of
 from hstf.datasets.dicom.mapping import FILE, SeriesTable
-from hstf.datasets.dicom.packages import refuse_missing_packages
+from hstf.datasets.dicom.packages import NEEDED
 from hstf.datasets.importers.dataset import Note
 from hstf.datasets.importers.write import write_sheet
 from hstf.experiment.cases import Split
 from hstf.runtime.errors import HstfError, join_problems, shortened
+from hstf.runtime.optional_packages import refuse_missing_packages
 
 PATIENT_PATTERN = "^(.+)_[^_]+$"
 """Finds the patient in the name of a case, for ``hstf import folder``."""
@@ -52,7 +53,7 @@ class Targets:
 
 def run(args: argparse.Namespace) -> int:
     """Convert the series below a folder."""
-    refuse_missing_packages()
+    refuse_missing_packages("DICOM", NEEDED, "dicom")
     targets = Targets.of(args)
     if targets.sheet.exists() and not (args.force or args.dry_run):
         raise HstfError(

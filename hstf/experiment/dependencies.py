@@ -37,6 +37,16 @@ TTA_KEYS = (
 )
 """Keys of ``teacher`` that change the predictions of the ensemble: all but external teachers."""
 
+CLEANING_KEYS = (
+    "refine.calibrate",
+    "refine.keep_components",
+    "refine.judge_lesions",
+    "refine.fill_holes",
+    "refine.lesion_probability",
+    "refine.minimum_lesion_fraction",
+)
+"""The parts of the refinement that change a label; weights and verdicts come afterwards."""
+
 STAGES: dict[str, Dependencies] = {
     "check": Dependencies(1, ("check", "labels", "modalities"), free_keys=("withheld_labels",)),
     "plan": Dependencies(
@@ -65,15 +75,9 @@ STAGES: dict[str, Dependencies] = {
     ),
     "calibrate": Dependencies(
         10,
-        # The parts of the refinement that change a label; weights and verdicts come afterwards.
         (
             "calibrate",
-            "refine.calibrate",
-            "refine.keep_components",
-            "refine.judge_lesions",
-            "refine.fill_holes",
-            "refine.lesion_probability",
-            "refine.minimum_lesion_fraction",
+            *CLEANING_KEYS,
             "labels",
             "regions",
             "lesions",
@@ -104,12 +108,7 @@ STAGES: dict[str, Dependencies] = {
     "lesions": Dependencies(
         1,
         (
-            "refine.calibrate",
-            "refine.keep_components",
-            "refine.judge_lesions",
-            "refine.fill_holes",
-            "refine.lesion_probability",
-            "refine.minimum_lesion_fraction",
+            *CLEANING_KEYS,
             "labels",
             "regions",
         ),

@@ -135,11 +135,7 @@ class Jobs:
             case "preprocess_shard":
                 return [layout.preprocessed_table(job.part)]
             case "pretrain":
-                return [
-                    layout.pretrained_weights,
-                    layout.pretraining_history,
-                    layout.pretraining_examples,
-                ]
+                return self._pretraining_files()
             case "warmup_member" | "student_member":
                 return [layout.weights(number, job.part), layout.history(number, job.part)]
             case "out_of_fold":
@@ -178,14 +174,7 @@ class Jobs:
             case "evaluate_scales":
                 return [layout.evaluation_scales(number)]
             case "report":
-                return [
-                    layout.report,
-                    layout.itksnap_labels,
-                    layout.slicer_colours,
-                    layout.provenance,
-                    layout.manifest,
-                    layout.rounds_table,
-                ]
+                return self._report_files()
             case "track_round":
                 return [layout.track(number)]
             case "export":
@@ -193,6 +182,21 @@ class Jobs:
             case "compare":
                 return self._comparison_files()
         raise ValueError(f"unknown rule {job.rule}")
+
+    def _pretraining_files(self) -> list[Path]:
+        layout = self.layout
+        return [layout.pretrained_weights, layout.pretraining_history, layout.pretraining_examples]
+
+    def _report_files(self) -> list[Path]:
+        layout = self.layout
+        return [
+            layout.report,
+            layout.itksnap_labels,
+            layout.slicer_colours,
+            layout.provenance,
+            layout.manifest,
+            layout.rounds_table,
+        ]
 
     def _out_of_fold_files(self) -> list[Path]:
         tables = [self.layout.out_of_fold_table(fold) for fold in self.schedule.held_out]

@@ -220,24 +220,14 @@ class Mixture:
         return cls._of(context, {shard: names}, Split.UNLABELLED)
 
     @classmethod
-    def of_unlabelled(cls, context: StageContext) -> "Mixture":
-        """Read the tables of all unlabelled cases in the round of the stage.
+    def of_split(cls, context: StageContext, split: Split) -> "Mixture":
+        """Read the tables of all labelled or all unlabelled cases.
 
         Raises:
             HstfError: as :meth:`of_shard`.
         """
-        shards = {k: names_of(v) for k, v in context.shards(Split.UNLABELLED).items()}
-        return cls._of(context, shards, Split.UNLABELLED)
-
-    @classmethod
-    def of_labelled(cls, context: StageContext) -> "Mixture":
-        """Read the tables of the labelled cases, for the calibration of a round.
-
-        Raises:
-            HstfError: as :meth:`of_shard`.
-        """
-        shards = {k: names_of(v) for k, v in context.shards(Split.LABELLED).items()}
-        return cls._of(context, shards, Split.LABELLED)
+        shards = {name: names_of(cases) for name, cases in context.shards(split).items()}
+        return cls._of(context, shards, split)
 
     @classmethod
     def _of(cls, context: StageContext, shards: Mapping[str, list[str]], split: Split) -> "Mixture":

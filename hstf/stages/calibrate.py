@@ -16,7 +16,7 @@ import numpy as np
 
 from hstf.config.experiment import Config
 from hstf.config.refine import RefineConfig
-from hstf.experiment.cases import Case, names_of
+from hstf.experiment.cases import Case, Split, names_of
 from hstf.experiment.context import StageContext
 from hstf.imaging.label_values import IGNORED
 from hstf.imaging.probabilities import apply_temperature, most_likely
@@ -92,7 +92,7 @@ def calibrate(context: StageContext) -> Calibration:
     config = context.config
     structures = config.structures
     labelled = checked_cases(context)
-    mixture = Mixture.of_labelled(context) if context.round else None
+    mixture = Mixture.of_split(context, Split.LABELLED) if context.round else None
     cases = OutOfFoldCases("calibrate", context.layout, names_of(labelled), mixture)
     rules = LearnedAnatomy.load(context.layout.anatomy_rules).rules
     sample = learn_voxels(cases, config)

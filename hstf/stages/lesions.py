@@ -36,7 +36,7 @@ def bound_lesions(context: StageContext) -> LesionBounds:
     context.schedule.check(context.round)
     layout = context.layout
     calibration = Calibration.load(calibration_path(context))
-    mixture = Mixture.of_unlabelled(context)
+    mixture = Mixture.of_split(context, Split.UNLABELLED)
     case_ids = checked_case_ids(context)
     probabilities: dict[str, list[float]] = {}
     for case_id in track(case_ids, f"lesions {context.round}"):

@@ -23,6 +23,7 @@ from hstf.audit.worker import Worker
 from hstf.cli import main
 from hstf.commands import audit
 from hstf.experiment.layout import Layout
+from hstf.runtime import optional_packages
 from hstf.runtime.errors import HstfError
 
 SERVER = """
@@ -184,7 +185,7 @@ def test_experiment_without_pseudo_labels_is_refused(
 def test_missing_packages_are_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(audit, "find_spec", lambda name: None)
+    monkeypatch.setattr(optional_packages, "find_spec", lambda name: None)
     assert main(["audit", "results/demo"]) == 1
     message = capsys.readouterr().err
     assert "starlette and uvicorn" in message and "pip install 'hstf[audit]'" in message

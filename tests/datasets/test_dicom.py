@@ -27,6 +27,7 @@ from support.dicom_series import (
 from hstf.cli import main
 from hstf.datasets.dicom import packages
 from hstf.experiment.tables import DICOM_SERIES
+from hstf.runtime import optional_packages
 
 Capture = pytest.CaptureFixture[str]
 
@@ -385,7 +386,7 @@ def test_options_of_dicom_are_refused_by_other_kinds(tmp_path: Path, capsys: Cap
 def test_missing_packages_are_named(
     source: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packages, "find_spec", lambda name: None)
+    monkeypatch.setattr(optional_packages, "find_spec", lambda name: None)
     import_dicom(source, code=1)
     assert "pip install 'hstf[dicom]'" in capsys.readouterr().err
 

@@ -4,25 +4,8 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
-
-from hstf.runtime.errors import HstfError
 
 NEEDED = ("pydicom", "highdicom")
-
-
-def refuse_missing_packages() -> None:
-    """Stop if the optional packages are not installed.
-
-    Raises:
-        HstfError: with the command that installs them.
-    """
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        raise HstfError(
-            f"DICOM needs {' and '.join(missing)}. Install the optional packages:"
-            " pip install 'hstf[dicom]' (in a copy of the repository: pip install -e '.[dicom]')"
-        )
 
 
 @contextmanager
