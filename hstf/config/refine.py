@@ -74,8 +74,9 @@ class RefineConfig(Section):
     """Minimum probability of a component of a lesion class; others are dropped, unless too few are
     kept (``minimum_lesion_fraction``)."""
     minimum_lesion_fraction: float = Field(0.5, ge=0, le=1)
-    """At least this fraction of the number of lesions that the labelled cases let expect is kept in
-    each round, the most probable first; 0: only ``lesion_probability`` decides."""
+    """Minimum fraction of the expected number of lesions that is kept in each round, the most
+    probable first. Expected is the mean number of the labelled cases times the number of unlabelled
+    cases. 0: only ``lesion_probability`` decides."""
     possible_lesion_weight: float = Field(0.0, ge=0, le=1)
     """Maximum weight of voxels of other classes where a lesion is possible. At 0 the student learns
     there neither that there is a lesion nor that there is none."""

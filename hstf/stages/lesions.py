@@ -49,7 +49,7 @@ def bound_lesions(context: StageContext) -> LesionBounds:
     for name, bound in bounds.items():
         print(
             f"lesions {context.round}: {name}: {bound.kept} of {bound.components} components are"
-            f" kept, from probability {bound.probability:.2f}; the labelled cases let expect"
+            f" kept, from probability {bound.probability:.2f}; expected from the labelled cases:"
             f" {bound.expected:.0f} lesions",
             flush=True,
         )

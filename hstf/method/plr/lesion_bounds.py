@@ -6,8 +6,9 @@ The teacher has seen all labelled cases. Judged by the mistakes of weaker networ
 lesions may seem unlikely. The order of the components by their probability is more reliable than
 the probability itself.
 
-The labelled cases also show how many lesions to expect. As in class-balanced self-training (Zou et
-al., Unsupervised Domain Adaptation for Semantic Segmentation via Class-Balanced Self-Training, ECCV
+The labelled cases also show how many lesions a case has. The expected number of lesions is their
+mean number times the number of unlabelled cases. As in class-balanced self-training (Zou et al.,
+Unsupervised Domain Adaptation for Semantic Segmentation via Class-Balanced Self-Training, ECCV
 2018), a fraction of this number is kept in any case, the most probable components first.
 """
 
@@ -24,7 +25,8 @@ class LesionBound(Part):
     probability: float
     """Components are kept from this probability (0 to 1)."""
     expected: float
-    """Number of lesions that the labelled cases let expect in all cases of the round."""
+    """Expected number of lesions in all cases of the round: the mean number of the labelled cases
+    times the number of cases."""
     components: int
     """Number of components that the teacher predicts in these cases."""
     kept: int
@@ -58,11 +60,11 @@ def lesion_bound(
 
     Args:
         probabilities: probability (0 to 1) of each component in all cases.
-        expected: number of lesions that the labelled cases let expect in these cases.
+        expected: expected number of lesions in these cases.
         config: section ``refine`` of the configuration.
 
     Example:
-        Four lesions are expected, so at least two components are kept:
+        With four expected lesions, at least two components are kept:
 
         >>> config = RefineConfig(lesion_probability=0.5, minimum_lesion_fraction=0.5)
         >>> lesion_bound([0.1, 0.4, 0.3, 0.2, 0.1], expected=4.0, config=config).probability
