@@ -269,10 +269,22 @@ def _machine_of(path: Path) -> str:
 @cache
 def code_sha256() -> str:
     """Return the SHA-256 of the source files of the package."""
-    folder = Path(hstf.__file__).parent
+    return sha256_of_modules(Path(hstf.__file__).parent)
+
+
+def sha256_of_modules(folder: Path) -> str:
+    """Return the SHA-256 of the Python modules of a package and its subpackages.
+
+    Other folders may contain Python files too, for example the Node.js packages with which the
+    audit desk is tested. They are no part of the code.
+
+    Args:
+        folder: folder of the package.
+    """
     digests = {}
     for path in sorted(folder.rglob("*.py")):
-        digests[str(path.relative_to(folder))] = sha256_file(path)
+        if (path.parent / "__init__.py").is_file():
+            digests[str(path.relative_to(folder))] = sha256_file(path)
     return sha256_json(digests)
 
 

@@ -3,7 +3,13 @@
 import json
 from pathlib import Path
 
-from hstf.experiment.provenance import MadeBy, hashed_files, machines, made_by
+from hstf.experiment.provenance import (
+    MadeBy,
+    hashed_files,
+    machines,
+    made_by,
+    sha256_of_modules,
+)
 
 UNFINISHED = ".tmp-0123abcd-"
 """What the names of files start with while they are written."""
@@ -37,3 +43,19 @@ def test_hashed_files_ignores_files_that_are_being_written(tmp_path: Path) -> No
     write(tmp_path / "plan.json", {})
     write(tmp_path / f"{UNFINISHED}plan.json", {})
     assert hashed_files(tmp_path) == [tmp_path / "plan.json"]
+
+
+def test_sha256_of_modules_ignores_files_outside_of_the_packages(tmp_path: Path) -> None:
+    """Some Node.js packages contain Python files; the tests of the audit desk install them."""
+    module = tmp_path / "stages" / "plan.py"
+    module.parent.mkdir()
+    for folder in (tmp_path, module.parent):
+        (folder / "__init__.py").touch()
+    module.write_text("SPACING = 1\n")
+    before = sha256_of_modules(tmp_path)
+    foreign = tmp_path / "frontend" / "node_modules" / "flatted" / "flatted.py"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text("1\n")
+    assert sha256_of_modules(tmp_path) == before
+    module.write_text("SPACING = 2\n")
+    assert sha256_of_modules(tmp_path) != before

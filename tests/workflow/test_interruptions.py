@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ from hstf.experiment.layout import Layout
 from hstf.imaging.arrays import read_array, write_array
 from hstf.imaging.volumes import Volume, write_like
 from hstf.runtime.errors import HstfError
-from hstf.runtime.files import sha256_file, write_csv, write_text
+from hstf.runtime.files import read_json, sha256_file, write_csv, write_text
 from hstf.runtime.shards import CaseWork, run_shard
 from hstf.runtime.tables import Column, Table
 from hstf.training.state import TrainingState
@@ -61,6 +62,11 @@ def digests(folder: Path, *patterns: str) -> dict[str, str]:
     )
     assert found
     return {str(path.relative_to(folder)): sha256_file(path) for path in found}
+
+
+def provenance(folder: Path) -> dict[str, Any]:
+    """The provenance of the experiment in ``folder``: a difference names what differs."""
+    return read_json(folder / RESULTS / "provenance.json")
 
 
 def wait_until(
@@ -510,6 +516,7 @@ def test_workflow_resumes_after_it_was_killed(
     ):
         output = workspace.run()
     assert "the last run here was killed. Its lock is removed" in output
+    assert provenance(tmp_path) == provenance(finished.folder)
     everything = ("*.csv", "[!.]*.json", "export/**/*", *DONE)
     assert digests(tmp_path / RESULTS, *everything) == digests(
         finished.folder / RESULTS, *everything
