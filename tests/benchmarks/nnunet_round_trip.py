@@ -164,7 +164,15 @@ def predict(trip: RoundTrip) -> None:
             shutil.copy(path, images / f"{case.case_id}_{number:04d}.nii.gz")
     options = ["-d", str(DATASET), "-c", "3d_fullres", "-i", str(images)]
     options += ["-o", str(trip.folder / "predicted"), "--save_probabilities", "-device", "cpu"]
-    options += ["-npp", "1", "-nps", "1", "-f", *[str(fold) for fold in folds(trip)]]
+    options += [
+        "--continue_prediction",
+        "-npp",
+        "1",
+        "-nps",
+        "1",
+        "-f",
+        *[str(fold) for fold in folds(trip)],
+    ]
     trip.nnunet("nnUNetv2_predict", *options, "-chk", "checkpoint_final.pth")
 
 
@@ -188,7 +196,7 @@ def refine(trip: RoundTrip) -> str:
     external = {"files": f"{trip.folder}/teacher/{{case}}.npz", "probabilities": True}
     content = {
         "experiment": name,
-        "reuse": {"data": config.experiment, "warmup": config.experiment},
+        "reuse": {"data": str(trip.results), "warmup": str(trip.results)},
         "teacher": {"external": {TEACHER: external | {"labels": labels}}},
     }
     overlay = trip.folder / "external.yaml"
@@ -207,7 +215,7 @@ def report(trip: RoundTrip, name: str) -> None:
         "with": Layout.of(config.model_copy(update={"experiment": name})),
     }
     print((layouts["with"].external_weights).read_text())
-    cases = [case for case in trip.cases(Split.UNLABELLED) if case.label is not None]
+    cases = [case for case in trip.cases(Split.UNLABELLED) if case.reference is not None]
     for title, layout in layouts.items():
         print(f"pseudo-labels of round 1 {title} {TEACHER}:", mean_dice(config, layout, cases))
 
@@ -216,10 +224,10 @@ def mean_dice(config: Config, layout: Layout, cases: list[Case]) -> Mapping[str,
     """Return the mean Dice of the pseudo-labels of round 1 by structure."""
     rows = []
     for case in cases:
-        assert case.label is not None
+        assert case.reference is not None
         path = layout.pseudo_label(1, case.case_id)
         found = class_indices(read_label(path).data, config, path)
-        truth = class_indices(read_label(case.label).data, config, case.label)
+        truth = class_indices(read_label(case.reference).data, config, case.reference)
         rows.append(structure_dice(found, truth, config.structures))
     means = np.nanmean(rows, axis=0).round(3).tolist() if rows else []
     return dict(zip(config.structures, means, strict=bool(rows)))
