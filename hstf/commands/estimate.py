@@ -20,6 +20,7 @@ from hstf.experiment.last_run import RunEstimate
 from hstf.runtime.documents import Document, Part
 from hstf.runtime.errors import HstfError
 from hstf.runtime.texts import duration, gigabytes, text_table
+from hstf.stages.plan.comparison_costs import comparison_seconds
 from hstf.stages.plan.cost_basis import estimated, this_machine
 from hstf.stages.plan.costs import Costs, Machine
 from hstf.stages.plan.measuring import measure
@@ -45,6 +46,8 @@ class EstimateDocument(Document):
 
     experiment: str
     whole: RunEstimate
+    comparison_seconds: float
+    """The experiments of the comparison or the control, in addition to ``whole``."""
     stages: tuple[StageEstimate, ...]
 
 
@@ -90,7 +93,10 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print("\n".join(stage_table(costs)))
     print()
-    print(estimate_text(jobs, known_machine(costs), estimate, shlex.join(map(str, args.config))))
+    known = known_machine(costs)
+    print(estimate_text(jobs, known, estimate, shlex.join(map(str, args.config))))
+    if text := comparison_text(jobs.config, comparison_seconds(jobs, known)):
+        print(f"  {text}")
     return 0
 
 
@@ -129,6 +135,7 @@ def estimate_document(costs: Costs, estimate: RunEstimate) -> EstimateDocument:
     return EstimateDocument(
         experiment=costs.jobs.config.experiment,
         whole=estimate,
+        comparison_seconds=comparison_seconds(costs.jobs, known_machine(costs)),
         stages=tuple(stage_estimates(costs)),
     )
 
@@ -157,6 +164,24 @@ def estimate_text(jobs: Jobs, machine: Machine, estimate: RunEstimate, files: st
     lines += _disk_warning(jobs.config, estimate)
     lines += _preset_advice(jobs, machine, estimate, files)
     return "\n".join(lines)
+
+
+def comparison_text(config: Config, seconds: float) -> str:
+    """Return a sentence about the time of a comparison or of a control.
+
+    Args:
+        config: the configuration of the experiment.
+        seconds: of all experiments of the comparison; 0 gives an empty text.
+    """
+    if not seconds:
+        return ""
+    if config.compare is None:
+        return f"The control (evaluate.control) takes about {duration(seconds)} more."
+    count = len(config.compare.methods) * len(config.compare.seeds)
+    return (
+        f"The comparison ({count} methods and seeds, one after the other) takes about"
+        f" {duration(seconds)} more. 'snakemake compare' runs it."
+    )
 
 
 def summary(estimate: RunEstimate) -> str:
@@ -321,3 +346,24 @@ def text_for_screen(
         return "", costs, estimate  # a few minutes
     text = estimate_text(jobs, known_machine(costs), estimate, shlex.join(files))
     return text, costs, estimate
+
+
+def comparison_for_screen(
+    jobs: Jobs, costs: Costs | None, to_run: Mapping[str, Sequence[Job]]
+) -> str:
+    """Return what the jobs of a comparison take, for the start of a run.
+
+    Args:
+        jobs: all jobs of the experiment with the comparison or the control.
+        costs: its costs; None if they are not known.
+        to_run: the jobs of the run of each experiment of the comparison.
+    """
+    source = "control" if jobs.config.compare is None else "comparison"
+    count = sum(len(of_experiment) for of_experiment in to_run.values())
+    try:
+        seconds = comparison_seconds(jobs, known_machine(costs), to_run) if costs else 0.0
+    except Exception as error:  # an estimate never stops a run
+        return f"No estimate of the {source} ({type(error).__name__}: {error})."
+    if not seconds:
+        return f"{count} jobs of the {source} are not in an estimate."
+    return f"{count} jobs of the {source} take about {duration(seconds)} in addition."

@@ -235,6 +235,16 @@ def test_workflow_runs_a_tiny_experiment(finished: Workspace) -> None:
 
 
 @pytest.mark.workflow
+def test_workflow_shows_the_time_of_the_control(finished: Workspace, tmp_path: Path) -> None:
+    """The control is an experiment of its own: its jobs are not among those of the run."""
+    workspace = finished.copy_to(tmp_path)
+    workspace.configure(evaluate={"control": True, "bootstrap": 100})
+    done = workspace.snakemake("--dry-run")
+    assert done.returncode == 0
+    assert re.search(r"\d+ jobs of the control take about ", done.stdout + done.stderr)
+
+
+@pytest.mark.workflow
 def test_workflow_repeats_only_the_corrected_case_and_its_student(
     finished: Workspace, tmp_path: Path
 ) -> None:

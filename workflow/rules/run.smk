@@ -19,16 +19,15 @@ def jobs_to_run():
 
 def estimate(may_measure=False):
     """Estimate what this run takes: a text, the costs and the estimate."""
-    from hstf.commands.estimate import text_for_screen  # takes a second
+    from hstf.commands.estimate import comparison_for_screen, text_for_screen  # takes a second
 
     on_cluster = is_on_cluster()
     cores = 8 if on_cluster else workflow.cores or 1
     files = [os.path.relpath(file) for file in workflow.configfiles]
     nodes = workflow.nodes if on_cluster else None
     text, costs, total = text_for_screen(JOBS, jobs_to_run(), cores, nodes, files, may_measure)
-    if count := count_of_comparison():
-        source = "control" if CONFIG.compare is None else "comparison"
-        text = f"{text}\n{count} jobs of the {source} are not in an estimate.".strip()
+    if compared := jobs_of_comparison():
+        text = f"{text}\n{comparison_for_screen(JOBS, costs, compared)}".strip()
     return text, costs, total
 
 
@@ -75,11 +74,16 @@ def estimate_text():
     return estimate()[0]
 
 
-def count_of_comparison():
-    """The number of jobs of this run that belong to the experiments of a comparison."""
-    prefixes = tuple(f"{experiment}_" for experiment in EXPERIMENTS)
-    jobs = workflow.dag.needrun_jobs(exclude_finished=False)
-    return sum(job.rule.name.startswith(prefixes) for job in jobs) if prefixes else 0
+def jobs_of_comparison():
+    """The jobs of this run that belong to each experiment of a comparison."""
+    found = {}
+    for job in workflow.dag.needrun_jobs(exclude_finished=False):
+        for experiment in EXPERIMENTS:
+            prefix = f"{experiment}_"
+            if job.rule.name.startswith(prefix):
+                name = job.rule.name.removeprefix(prefix)
+                found.setdefault(experiment, []).append(job_of(name, job.wildcards))
+    return found
 
 
 def begin():
