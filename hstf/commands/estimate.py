@@ -171,7 +171,7 @@ def comparison_text(config: Config, seconds: float) -> str:
 
     Args:
         config: the configuration of the experiment.
-        seconds: of all experiments of the comparison; 0 gives an empty text.
+        seconds: of all experiments of the comparison; the text is empty for 0.
     """
     if not seconds:
         return ""

@@ -388,9 +388,9 @@ def test_comparison_seconds_counts_each_experiment_once(workplace: Path) -> None
     assert comparison_seconds(jobs, LAPTOP) == pytest.approx(expected)
     cell = compared["hstf_seed_0"]
     only = {"hstf_seed_0": cell.all()}
-    alone = estimated(cell, LAPTOP)
-    assert alone is not None
-    assert comparison_seconds(jobs, LAPTOP, only) == pytest.approx(alone[1].seconds)
+    own = estimated(cell, LAPTOP)
+    assert own is not None
+    assert comparison_seconds(jobs, LAPTOP, only) == pytest.approx(own[1].seconds)
 
 
 def test_comparison_seconds_of_the_control_is_less_than_the_experiment(workplace: Path) -> None:
