@@ -203,7 +203,8 @@ def main() -> None:
     done = {(row["variant"], row["round"], row["trained"]) for row in rows}
     for variant in variants(config, arguments.round):
         is_done = (variant.name, arguments.round, arguments.train) in done
-        if is_done or (variant.needs_training and not arguments.train):
+        is_wanted = not arguments.only or variant.name in arguments.only
+        if is_done or not is_wanted or (variant.needs_training and not arguments.train):
             continue
         rows.append(one(results, variant, arguments))
         pd.DataFrame(rows).to_csv(table, index=False)
@@ -229,6 +230,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("results", type=Path, help="results of an experiment")
     parser.add_argument("--round", type=int, default=1)
     parser.add_argument("--train", action="store_true", help="train a student of each variant too")
+    parser.add_argument("--only", nargs="+", default=[], help="names of variants, not all of them")
     parser.add_argument("--cores", default="2")
     return parser.parse_args()
 
