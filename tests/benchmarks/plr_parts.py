@@ -90,7 +90,7 @@ def variants(config: Config, number: int) -> list[Variant]:
 
 def make(results: Path, variant: Variant, number: int, stage: str, cores: str) -> Config:
     """Let the workflow run a stage of a round in a variant; return the configuration."""
-    name = f"{results.name}_{variant.name.replace(' ', '_')}"
+    name = f"{results.name}_round_{number}_{variant.name.replace(' ', '_')}"
     folder = results.with_name(name)
     if not folder.is_dir():
         shutil.copytree(results, folder, copy_function=_link_or_copy, ignore=_not_copied)
@@ -199,7 +199,9 @@ def main() -> None:
     results = arguments.results.resolve()
     config = load_config(results / "config.yaml")
     table = results.with_name(f"{results.name}_plr_parts.csv")
-    rows = pd.read_csv(table).to_dict("records") if table.is_file() else []
+    rows: list[dict[Any, Any]] = []
+    if table.is_file():
+        rows = pd.read_csv(table).to_dict("records")
     done = {(row["variant"], row["round"], row["trained"]) for row in rows}
     for variant in variants(config, arguments.round):
         is_done = (variant.name, arguments.round, arguments.train) in done
