@@ -46,8 +46,9 @@ class EstimateDocument(Document):
 
     experiment: str
     whole: RunEstimate
-    comparison_seconds: float
-    """The experiments of the comparison or the control, in addition to ``whole``."""
+    comparison_seconds: float | None
+    """The experiments of the comparison or the control, in addition to ``whole``; 0 if there are
+    none, None if they cannot be estimated."""
     stages: tuple[StageEstimate, ...]
 
 
@@ -166,22 +167,22 @@ def estimate_text(jobs: Jobs, machine: Machine, estimate: RunEstimate, files: st
     return "\n".join(lines)
 
 
-def comparison_text(config: Config, seconds: float) -> str:
+def comparison_text(config: Config, seconds: float | None) -> str:
     """Return a sentence about the time of a comparison or of a control.
 
     Args:
         config: the configuration of the experiment.
-        seconds: of all experiments of the comparison; the text is empty for 0.
+        seconds: result of :func:`comparison_seconds`; the text is empty for 0.
     """
-    if not seconds:
+    if seconds == 0:
         return ""
-    if config.compare is None:
-        return f"The control (evaluate.control) takes about {duration(seconds)} more."
-    count = len(config.compare.methods) * len(config.compare.seeds)
-    return (
-        f"The comparison ({count} methods and seeds, one after the other) takes about"
-        f" {duration(seconds)} more. 'snakemake compare' runs it."
-    )
+    what = "The control (evaluate.control)"
+    if config.compare is not None:
+        count = len(config.compare.methods) * len(config.compare.seeds)
+        what = f"'snakemake compare' ({count} methods and seeds, one after the other)"
+    if seconds is None:
+        return f"{what} cannot be estimated."
+    return f"{what} takes about {duration(seconds)} more."
 
 
 def summary(estimate: RunEstimate) -> str:
@@ -361,9 +362,9 @@ def comparison_for_screen(
     source = "control" if jobs.config.compare is None else "comparison"
     count = sum(len(of_experiment) for of_experiment in to_run.values())
     try:
-        seconds = comparison_seconds(jobs, known_machine(costs), to_run) if costs else 0.0
+        seconds = comparison_seconds(jobs, known_machine(costs), to_run) if costs else None
     except Exception as error:  # an estimate never stops a run
         return f"No estimate of the {source} ({type(error).__name__}: {error})."
-    if not seconds:
+    if seconds is None:
         return f"{count} jobs of the {source} are not in an estimate."
     return f"{count} jobs of the {source} take about {duration(seconds)} in addition."

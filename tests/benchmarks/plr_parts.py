@@ -30,31 +30,19 @@ from scipy.ndimage import maximum_filter, minimum_filter
 
 from hstf.config.experiment import Config
 from hstf.config.load import load_config
+from hstf.config.methods import NO_REFINEMENT
 from hstf.experiment.cases import Split
 from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
-from hstf.imaging.affines import spacing_of
+from hstf.imaging.affines import THICK, spacing_of
 from hstf.imaging.label_values import class_indices
 from hstf.imaging.volumes import read_label
 from hstf.stages.evaluate.pseudo_label_scores import KEPT_WEIGHT, score_pseudo_labels
 from hstf.stages.evaluate.references import read_reference
 
 ROOT = Path(__file__).resolve().parents[2]
-THICK = 2.0
-"""Slices at least so many times as thick as the finest voxel edge have no rim of their own."""
 NOT_COPIED = {"compare", "state", "logs", "benchmarks"}
 LARGE = (".b2nd", ".nii.gz", ".npy", ".pt")
-OFF = {
-    "calibrate": False,
-    "keep_components": False,
-    "judge_lesions": False,
-    "fill_holes": False,
-    "voxel_weights": False,
-    "thresholds": False,
-    "previous_round": False,
-    "select_cases": False,
-}
-"""Keys of ``refine:`` that turn the parts off."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +59,7 @@ class Variant:
 def variants(config: Config, number: int) -> list[Variant]:
     """Return the variants that make a difference in a round of an experiment."""
     found = [Variant("all parts", {})]
-    for part, value in OFF.items():
+    for part, value in NO_REFINEMENT.items():
         is_absent = (part == "judge_lesions" and not config.lesions) or (
             part == "previous_round" and number == 1
         )
@@ -80,7 +68,7 @@ def variants(config: Config, number: int) -> list[Variant]:
     for weight in (0.0, 0.5):
         keys = {"refine": {"below_threshold_weight": weight}}
         found.append(Variant(f"below_threshold_weight {weight:g}", keys))
-    found.append(Variant("no part", {"refine": OFF}))
+    found.append(Variant("no part", {"refine": NO_REFINEMENT}))
     hard = {"student": {"soft_targets": False}}
     found.append(Variant("hard targets", hard, needs_training=True))
     averaged = {"student": {"ema_blend": 0.5}}
@@ -177,7 +165,7 @@ def rim(reference: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
         reference: class indices ``(X, Y, Z)``.
         spacing: voxel edges (mm). Neighbours across thick slices do not count.
     """
-    size = [3 if step < THICK * min(spacing) else 1 for step in spacing]
+    size = [3 if step <= THICK * np.median(spacing) else 1 for step in spacing]
     different: np.ndarray = maximum_filter(reference, size) != minimum_filter(reference, size)
     return different
 

@@ -13,6 +13,7 @@ from hstf.cli import main
 from hstf.commands.estimate import (
     EstimateDocument,
     comparison_for_screen,
+    comparison_text,
     needs_measurement,
     preset_file,
     text_for_screen,
@@ -24,6 +25,7 @@ from hstf.config.load import load_config, resolve_config
 from hstf.experiment.cases import Split
 from hstf.experiment.jobs import Jobs
 from hstf.experiment.plan import Triple
+from hstf.imaging.volumes import open_nifti
 from hstf.models.registry import network_spec
 from hstf.runtime.errors import HstfError
 from hstf.stages.plan.comparison_costs import compared_jobs, comparison_seconds
@@ -396,7 +398,8 @@ def test_comparison_seconds_counts_each_experiment_once(workplace: Path) -> None
 def test_comparison_seconds_of_the_control_is_less_than_the_experiment(workplace: Path) -> None:
     """It trains students for as many steps, but has no warm-up and no teacher."""
     jobs = Jobs(experiment(workplace, evaluate={"control": True}))
-    assert 0 < comparison_seconds(jobs, LAPTOP) < seconds(jobs.config)
+    control = comparison_seconds(jobs, LAPTOP)
+    assert control is not None and 0 < control < seconds(jobs.config)
     assert comparison_seconds(Jobs(experiment(workplace)), LAPTOP) == 0
 
 
@@ -404,6 +407,32 @@ def test_comparison_seconds_counts_the_withheld_labels_of_full(workplace: Path) 
     jobs = Jobs(experiment(workplace, compare={"methods": ["supervised", "full"], "seeds": [0]}))
     sheet = compared_jobs(jobs)["full_seed_0"].sheet
     assert len(sheet.of(Split.LABELLED)) == 7
+
+
+def test_comparison_seconds_is_unknown_without_readable_scans(workplace: Path) -> None:
+    """A sum without one of the experiments would be too small."""
+    jobs = Jobs(experiment(workplace, evaluate={"control": True}))
+    for scan in workplace.glob("case_*.nii.gz"):
+        scan.write_bytes(b"no scan")
+    assert comparison_seconds(jobs, LAPTOP) is None
+    assert comparison_text(jobs.config, None) == (
+        "The control (evaluate.control) cannot be estimated."
+    )
+
+
+def test_comparison_seconds_reads_each_header_once(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+
+    def counted(path: Path) -> object:
+        read.append(path)
+        return open_nifti(path)
+
+    monkeypatch.setattr("hstf.stages.plan.cost_basis.open_nifti", counted)
+    methods = {"methods": ["supervised", "hstf", "full"], "seeds": [0, 1]}
+    assert comparison_seconds(Jobs(experiment(workplace, compare=methods)), LAPTOP)
+    assert len(read) == len(set(read)) == 7
 
 
 def test_estimate_prints_the_time_of_the_control(
@@ -416,7 +445,7 @@ def test_estimate_prints_the_time_of_the_control(
     assert "The control (evaluate.control) takes about" in capsys.readouterr().out
     assert main(["estimate", "--config", "c.yaml", "--cores", "2", "--json"]) == 0
     printed = EstimateDocument.model_validate_json(capsys.readouterr().out)
-    assert printed.comparison_seconds > 0
+    assert printed.comparison_seconds is not None and printed.comparison_seconds > 0
 
 
 def test_comparison_for_screen_never_stops_a_run(

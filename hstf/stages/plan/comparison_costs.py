@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from hstf.experiment.comparison import control_of, experiments
 from hstf.experiment.jobs import Job, Jobs
-from hstf.stages.plan.cost_basis import estimated
+from hstf.stages.plan.cost_basis import estimated, read_headers
 from hstf.stages.plan.costs import Machine
 
 
@@ -29,7 +29,7 @@ def compared_jobs(jobs: Jobs) -> dict[str, Jobs]:
 
 def comparison_seconds(
     jobs: Jobs, machine: Machine, to_run: Mapping[str, Sequence[Job]] | None = None
-) -> float:
+) -> float | None:
     """Return the time of the experiments of a comparison, one after the other.
 
     Args:
@@ -38,12 +38,16 @@ def comparison_seconds(
         to_run: the jobs that will run of each experiment; None means all jobs.
 
     Returns:
-        The time (s); 0 without a comparison and without a control, or if nothing can be estimated.
+        The time (s); 0 without a comparison and without a control; None if one of the experiments
+        cannot be estimated.
     """
+    headers = read_headers(jobs.config, jobs.sheet)
     total = 0.0
     for name, others in compared_jobs(jobs).items():
         wanted = others.all() if to_run is None else to_run.get(name, ())
-        found = estimated(others, machine, to_run=wanted) if wanted else None
-        if found is not None:
+        if wanted:
+            found = estimated(others, machine, to_run=wanted, headers=headers)
+            if found is None:
+                return None
             total += found[1].seconds
     return total

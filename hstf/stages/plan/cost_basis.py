@@ -57,6 +57,7 @@ def estimated(
     machine: Machine,
     config: Config | None = None,
     to_run: Sequence[Job] | None = None,
+    headers: Sequence[ScanSummary] | None = None,
 ) -> tuple[Costs, RunEstimate] | None:
     """Estimate an experiment.
 
@@ -65,13 +66,15 @@ def estimated(
         machine: the machine that computes.
         config: another configuration of the same scans, without a plan.
         to_run: the jobs that will run; None means all.
+        headers: result of :func:`read_headers`; None reads them.
 
     Returns:
         The costs and their sum; None if neither a plan nor the scans can be read.
     """
     if config is not None:
         jobs = Jobs(config, jobs.sheet)
-    headers = read_headers(jobs.config, jobs.sheet)
+    if headers is None:
+        headers = read_headers(jobs.config, jobs.sheet)
     if not headers:
         return None
     path = jobs.layout.plan
