@@ -18,8 +18,9 @@ from hstf.config.load import config_text, load_config
 from hstf.config.methods import METHODS
 from hstf.config.section import Section
 from hstf.datasets.importers.registry import CONVERTED, IMPORTERS
-from hstf.experiment.cases import Split, read_cases, refuse_few_patients
+from hstf.experiment.cases import Split, read_cases
 from hstf.experiment.comparison import cells_of
+from hstf.experiment.folds import refuse_too_many_folds
 from hstf.experiment.reuse import check_reuse, refuse_missing_start
 
 BOUNDS = {
@@ -60,7 +61,7 @@ def check(config: Config) -> str:
         HstfError: if the case sheet, the comparison or the reused results are invalid.
     """
     sheet = read_cases(config)
-    refuse_few_patients(sheet.of(Split.LABELLED), config.warmup.folds)
+    refuse_too_many_folds(sheet.of(Split.LABELLED), config.warmup.folds)
     check_reuse(config)
     refuse_missing_start(config)
     cells_of(config)

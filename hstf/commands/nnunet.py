@@ -25,7 +25,7 @@ from typing import Any
 from hstf.config.experiment import IGNORE, Config
 from hstf.config.load import config_of_results
 from hstf.experiment.cases import Case, Split, names_of, read_cases
-from hstf.experiment.folds import held_out_cases
+from hstf.experiment.folds import held_out_cases, units_of_folds
 from hstf.experiment.layout import Layout
 from hstf.experiment.schedule import Schedule
 from hstf.experiment.tables import LABELS, NNUNET_CASES
@@ -260,8 +260,8 @@ class Source:
         self, labelled: Sequence[Case], pseudo_labelled: Sequence[Case]
     ) -> list[dict[str, list[str]]]:
         """Return the folds: a patient is on one side, pseudo-labelled cases are never validated."""
-        patients = {case.group for case in labelled}
-        folds = min(MAX_FOLDS, len(patients))
+        units = set(units_of_folds(labelled).values())
+        folds = min(MAX_FOLDS, len(units))
         if folds < 2:
             return []
         splits = []
@@ -269,7 +269,8 @@ class Source:
             member = f"fold_{number}"
             held_out = held_out_cases(member, labelled, folds, self.config.seed)
             groups = {case.group for case in held_out}
-            others = [case for case in (*labelled, *pseudo_labelled) if case.group not in groups]
+            others = [case for case in labelled if case not in held_out]
+            others += [case for case in pseudo_labelled if case.group not in groups]
             splits.append({"train": names_of(others), "val": names_of(held_out)})
         return splits
 

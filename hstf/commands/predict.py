@@ -258,8 +258,8 @@ def _cost_of(model: QualityModel) -> str:
     )
     if model.interval.method == "guess":
         text += (
-            f". Its interval is a guess: the model had {model.interval.patients} labelled patients,"
-            f" and at least {CONFORMAL_PATIENTS} are needed"
+            f". Its interval is a guess: the errors of {model.interval.patients} labelled patients"
+            f" are known, and at least {CONFORMAL_PATIENTS} are needed"
         )
     return text
 

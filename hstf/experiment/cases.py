@@ -425,20 +425,6 @@ def refuse_missing_files(sheet: CaseSheet) -> None:
         )
 
 
-def refuse_few_patients(labelled: Sequence[Case], folds: int) -> None:
-    """Refuse a warm-up with a fold that has no patient.
-
-    Raises:
-        HstfError: if there are fewer labelled patients than ``folds``.
-    """
-    patients = len({case.group for case in labelled})
-    if patients < folds:
-        raise HstfError(
-            f"warmup.folds is {folds}, but there are {patients} labelled patients:"
-            " label more patients, or set warmup.folds to their number."
-        )
-
-
 def refuse_no_test_cases(sheet: CaseSheet) -> None:
     """Refuse a comparison of methods without test cases.
 

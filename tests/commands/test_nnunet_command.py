@@ -114,6 +114,15 @@ def test_nnunet_keeps_patients_together_and_validates_on_labelled_cases(
         assert ("a3" in split["train"]) == ("a1" in split["train"]), "a patient is on one side"
 
 
+def test_nnunet_divides_the_scans_of_a_single_patient(experiment: Config) -> None:
+    source = Source.opened(Layout.of(experiment).root, 1, 0.25)
+    labelled = [Case(name, (), None, Split.LABELLED, "a", "") for name in ("a1", "a2")]
+    unlabelled = [Case("b1", (), None, Split.UNLABELLED, "b", "")]
+    splits = source._splits(labelled, unlabelled)
+    assert sorted(split["val"] for split in splits) == [["a1"], ["a2"]]
+    assert sorted(sorted(split["train"]) for split in splits) == [["a1", "b1"], ["a2", "b1"]]
+
+
 def test_nnunet_of_round_0_reads_no_pseudo_label(experiment: Config, tmp_path: Path) -> None:
     target = tmp_path / "Dataset502_heart"
     root = Layout.of(experiment).root

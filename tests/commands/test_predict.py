@@ -630,7 +630,10 @@ def test_predict_warns_of_a_low_predicted_dice(
     assert warning["level"] == "warning"
     assert warning["expected"] == "at least 0.990, as all labelled cases"
     assert warning["segmentation"] == "a.nii.gz"
-    assert "Its interval is a guess: the model had 2 labelled patients" in capsys.readouterr().err
+    assert (
+        "Its interval is a guess: the errors of 2 labelled patients are known"
+        in capsys.readouterr().err
+    )
 
 
 def test_predict_without_predicted_dice(config: Config, tmp_path: Path) -> None:

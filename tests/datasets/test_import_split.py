@@ -187,11 +187,25 @@ def test_import_with_split_keeps_the_splits_of_a_sheet(
     assert first == again
 
 
+def test_import_divides_the_scans_of_a_single_labelled_patient(
+    phantoms: Phantoms, workplace: Path
+) -> None:
+    config = imported("acdc", phantoms("acdc"), "--labelled", "1")
+    assert config.warmup.folds == 2
+    assert "of the 2 scans of the only labelled patient" in Path("config/x.yaml").read_text()
+
+
+def test_import_refuses_a_single_labelled_scan(
+    phantoms: Phantoms, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_import("brats", phantoms("brats"), "--labelled", "1") == 1
+    assert "1 labelled patients, expected at least 2" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
         ("--labelled 9", "--labelled 9 requests more patients than have labels: 5"),
-        ("--labelled 1", "1 labelled patients, expected at least 2"),
         ("--test 1", "the data set has an official test set of 1 patients"),
         ("--labelled names", "nobody"),
         ("--order names --labelled 2", "nobody"),

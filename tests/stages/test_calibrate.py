@@ -435,6 +435,14 @@ def test_calibrate_learns_from_files(tmp_path: Path) -> None:
     assert found.minimum_predicted_dice < 0.75
 
 
+def test_calibrate_of_a_single_patient_states_that_the_interval_is_a_guess(tmp_path: Path) -> None:
+    config = make_out_of_fold(tmp_path, patients="aaaa")
+    found = calibrate(config)
+    assert found.interval.method == "guess"
+    assert found.interval.patients == 0, "each error needs another patient"
+    assert found.interval.around(0.5) == (0.0, 1.0)
+
+
 def test_calibrate_without_temperature_uses_the_given_probabilities(tmp_path: Path) -> None:
     """Refinement does not change these probabilities, so that thresholds must belong to them."""
     config = make_out_of_fold(tmp_path)

@@ -402,8 +402,18 @@ def test_check_warns_about_unusual_headers(data: Data, capsys: pytest.CaptureFix
 def test_check_requires_two_labelled_patients(data: Data) -> None:
     data.rows = data.rows[:1]
     message = data.errors()
-    assert "labelled cases of 1 patients; expected: at least 2" in message
+    assert "1 labelled cases of 1 patients; expected: at least 2 patients" in message
     assert "1 errors and 2 warnings" in message
+
+
+def test_check_warns_about_a_single_labelled_patient(
+    data: Data, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, row in enumerate(data.rows):
+        row["group"] = "a" if row["split"] == "labelled" else f"b{number}"
+    message = data.warnings(capsys)
+    assert "labelled cases of 1 patients; expected: at least 2 patients" in message
+    assert "weights of external teachers are optimistic" in message
 
 
 def test_check_warns_if_withheld_labels_are_used(

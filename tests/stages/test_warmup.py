@@ -11,6 +11,7 @@ from support.training_files import write_experiment
 
 from hstf.cli import main
 from hstf.experiment.cases import Split, read_cases
+from hstf.experiment.folds import refuse_too_many_folds
 from hstf.experiment.layout import Layout
 from hstf.experiment.plan import Plan
 from hstf.models.registry import load_network
@@ -48,6 +49,30 @@ def test_held_out_cases_holds_out_each_patient_once(
     assert parts == [
         held_out_cases(config, f"fold_{k}", labelled[::-1])[::-1] for k in range(folds)
     ]
+
+
+def test_held_out_cases_holds_out_the_scans_of_a_single_patient(tmp_path: Path) -> None:
+    config, _ = write_experiment(tmp_path, "aa", unlabelled=0)
+    labelled = read_cases(config).of(Split.LABELLED)
+    parts = [held_out_cases(config, f"fold_{number}", labelled) for number in range(2)]
+    assert sorted(case.case_id for part in parts for case in part) == ["l_0", "l_1"]
+    assert [len(part) for part in parts] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ("aa", "there are 2 labelled scans, all of one patient: .* or set warmup.folds to 2"),
+        ("a", "there are 1 labelled scans, all of one patient: label more patients[.]$"),
+    ],
+)
+def test_refuse_too_many_folds_states_a_number_that_is_possible(
+    tmp_path: Path, groups: str, message: str
+) -> None:
+    config, _ = write_experiment(tmp_path, groups, unlabelled=0)
+    labelled = read_cases(config).of(Split.LABELLED)
+    with pytest.raises(HstfError, match=message):
+        refuse_too_many_folds(labelled, 3)
 
 
 def test_held_out_cases_depends_on_the_seed(tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ from pathlib import Path
 from hstf.experiment.cases import (
     Split,
     read_cases,
-    refuse_few_patients,
     refuse_missing_files,
     refuse_no_test_cases,
 )
 from hstf.experiment.comparison import refuse_method
+from hstf.experiment.folds import refuse_too_many_folds
 from hstf.experiment.job_inputs import sources_of
 from hstf.experiment.jobs import Job, Jobs
 from hstf.experiment.keys import Keys
@@ -56,7 +56,7 @@ try:
     SHEET = read_cases(CONFIG)
     if CONFIG.phantom is None and workflow.is_main_process:
         refuse_missing_files(SHEET)
-    refuse_few_patients(SHEET.of(Split.LABELLED), CONFIG.warmup.folds)
+    refuse_too_many_folds(SHEET.of(Split.LABELLED), CONFIG.warmup.folds)
     if workflow.is_main_process:
         refuse_missing_start(CONFIG)
         bind_decisions()

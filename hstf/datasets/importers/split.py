@@ -77,13 +77,13 @@ def assign(
     else:
         chosen = _choose(patients, request, volumes)
     splits = {}
-    labelled = set()
+    labelled = []
     for case in dataset.cases:
         split = chosen.get(case.case_id, Split.UNLABELLED)
         if case.has_label:
             splits[case.case_id] = split
             if split is Split.LABELLED:
-                labelled.add(case.patient)
+                labelled.append(case.patient)
         elif split in (Split.TEST, Split.VALIDATION):
             dataset.leave_out(
                 case.case_id,
@@ -91,15 +91,36 @@ def assign(
             )
         else:
             splits[case.case_id] = Split.UNLABELLED
-    if len(labelled) < 2:
-        tests = sum(split is Split.TEST for split in splits.values())
-        with_label = sum(case.has_label for case in dataset.cases)
-        raise HstfError(
-            f"{len(labelled)} labelled patients, expected at least 2, because the warm-up uses"
-            f" cross-validation. {with_label} of {len(dataset.cases)} cases have a label, and"
-            f" {tests} are test cases."
-        )
+    _refuse_few_labelled(dataset, splits, labelled)
     return splits
+
+
+def _refuse_few_labelled(
+    dataset: DataSet, splits: Mapping[str, Split], labelled: Sequence[str]
+) -> None:
+    """Refuse labelled cases that cannot be divided into folds.
+
+    Several scans of one patient are enough, unless all scans seem to show this patient.
+
+    Args:
+        dataset: the cases.
+        splits: split of each case.
+        labelled: patient of each labelled case.
+
+    Raises:
+        HstfError: if there are too few labelled patients.
+    """
+    patients = len(set(labelled))
+    others = {case.patient for case in dataset.cases} - set(labelled)
+    if patients > 1 or (len(labelled) > 1 and others):
+        return
+    tests = sum(split is Split.TEST for split in splits.values())
+    with_label = sum(case.has_label for case in dataset.cases)
+    raise HstfError(
+        f"{patients} labelled patients, expected at least 2 (or 1 with several scans, if there are"
+        " other patients), because the warm-up uses cross-validation."
+        f" {with_label} of {len(dataset.cases)} cases have a label, and {tests} are test cases."
+    )
 
 
 def _choose(

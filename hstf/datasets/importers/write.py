@@ -123,16 +123,16 @@ def config_text(
     Raises:
         HstfError: if the names of classes or modalities are invalid in a configuration.
     """
-    labelled = set()
+    labelled = []
     for case in dataset.cases:
         if splits.get(case.case_id) is Split.LABELLED:
-            labelled.add(case.patient)
+            labelled.append(case.patient)
     used = [grids[case_id] for case_id in splits]
     paragraphs = [
         _header(output, dataset, splits, command),
         _files(output),
         _classes(dataset, labels),
-        _training(len(labelled), used),
+        _training(labelled, used),
     ]
     blocks = ["\n".join(lines) for lines in paragraphs]
     text = "\n\n".join(blocks) + "\n"
@@ -256,16 +256,27 @@ def _lesions(labels: Labels) -> list[str]:
     return [f"lesions: {_flow(inner)}   # found by name: a case has any number of them, or none"]
 
 
-def _training(labelled: int, grids: Sequence[Grid]) -> list[str]:
-    """Return the sections whose best values depend on the data."""
-    folds = min(3, labelled)
+def _training(labelled: Sequence[str], grids: Sequence[Grid]) -> list[str]:
+    """Return the sections whose best values depend on the data.
+
+    Args:
+        labelled: patient of each labelled case.
+        grids: grids of all cases.
+    """
+    patients = len(set(labelled))
+    if patients > 1:
+        divided = f"{patients} labelled patients"
+        folds = min(3, patients)
+    else:
+        divided = f"the {len(labelled)} scans of the only labelled patient"
+        folds = min(3, len(labelled))
     rotation = _rotation(grids)
     return [
         "# Self-training rounds after the warm-up. A higher number runs only the further rounds.",
         "rounds: 2",
         "",
         "warmup:",
-        f"  folds: {folds}          # of {labelled} labelled patients;"
+        f"  folds: {folds}          # of {divided};"
         " each member predicts the fold that it was not trained on",
         *rotation,
         "",

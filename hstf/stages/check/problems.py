@@ -316,16 +316,33 @@ def _withheld_findings(config: Config) -> Iterator[Finding]:
 def _split_findings(sheet: CaseSheet) -> Iterator[Finding]:
     """Find splits with too few patients."""
     requirements = (
-        (Split.LABELLED, 2, Level.ERROR, "the warm-up trains on some and predicts the others"),
-        (Split.UNLABELLED, 1, Level.WARNING, "without them, self-training has no pseudo-labels"),
-        (Split.TEST, 1, Level.WARNING, "without them, the result is not evaluated"),
+        (Split.UNLABELLED, "without them, self-training has no pseudo-labels"),
+        (Split.TEST, "without them, the result is not evaluated"),
     )
-    for split, minimum, level, reason in requirements:
-        patients = {case.group for case in sheet.of(split)}
-        if len(patients) < minimum:
-            found = f"{split} cases of {len(patients)} patients"
-            advice = f"Add some: {reason}."
-            yield Finding(level, "", SHEET, found, f"at least {minimum}", advice)
+    yield from _labelled_findings(sheet.of(Split.LABELLED))
+    for split, reason in requirements:
+        if not sheet.of(split):
+            yield _sheet_warning(
+                f"{split} cases of 0 patients", "at least 1", f"Add some: {reason}."
+            )
+
+
+def _labelled_findings(labelled: Sequence[Case]) -> Iterator[Finding]:
+    """Find too few labelled patients; a single one is possible with two or more scans."""
+    patients = {case.group for case in labelled}
+    if len(patients) > 1:
+        return
+    found = f"{len(labelled)} labelled cases of {len(patients)} patients"
+    expected = "at least 2 patients"
+    if len(labelled) < 2:
+        advice = "Add some: the warm-up trains on some and predicts the others."
+        yield Finding(Level.ERROR, "", SHEET, found, expected, advice)
+    else:
+        advice = (
+            "Networks that are to predict unseen cases have seen another scan of this patient. The"
+            " calibration, predicted Dice and the weights of external teachers are optimistic."
+        )
+        yield _sheet_warning(found, expected, advice)
 
 
 def _patient_findings(sheet: CaseSheet) -> Iterator[Finding]:
