@@ -23,11 +23,12 @@ from hstf.commands.models import choose_plan, cost
 from hstf.config.experiment import Config
 from hstf.config.load import load_config, resolve_config
 from hstf.experiment.cases import Split
-from hstf.experiment.jobs import Jobs
+from hstf.experiment.jobs import Job, Jobs
 from hstf.experiment.plan import Triple
 from hstf.imaging.volumes import open_nifti
 from hstf.models.registry import network_spec
 from hstf.runtime.errors import HstfError
+from hstf.runtime.files import write_text
 from hstf.stages.plan.comparison_costs import compared_jobs, comparison_seconds
 from hstf.stages.plan.cost_basis import estimated, measured_speed, probable_plan
 from hstf.stages.plan.costs import (
@@ -95,6 +96,24 @@ def test_estimate_counts_the_pre_training(workplace: Path) -> None:
     assert "pretrain" in seconds_of
     threads = costs.machine.threads(1) / costs.machine.threads(3)
     assert 0.4 < (seconds_of["pretrain"] - START_SECONDS) / 500 / step * threads < 1.1
+
+
+def test_estimate_counts_external_teachers_as_soon_as_their_time_is_known(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = {"external": {"other": {"command": "cp {image} {output}", "labels": {"foreground": 1}}}}
+    config = experiment(workplace, teacher=keys)
+    jobs = Jobs(config)
+    costs, estimate = estimated(jobs, LAPTOP) or pytest.fail("no estimate")
+    assert "the external teachers is left out" in estimate.basis
+    unlabelled = Job("external_shard", part="unlabelled_0")
+    assert costs.seconds(unlabelled) == START_SECONDS
+    table = jobs.layout.root / "benchmarks" / "external" / "labelled_0.tsv"
+    write_text(table, "s\th:m:s\n900.0\t0:15:00\n60.0\t0:01:00\n")
+    costs, known = estimated(jobs, LAPTOP) or pytest.fail("no estimate")
+    assert "left out" not in known.basis
+    assert costs.seconds(unlabelled) == START_SECONDS + 4 * 20, "4 cases, 60 s for 3 labelled ones"
+    assert known.seconds > estimate.seconds
 
 
 def test_estimate_is_shorter_on_a_gpu_and_on_a_cluster(workplace: Path) -> None:

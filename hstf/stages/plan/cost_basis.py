@@ -6,6 +6,7 @@ machine, and without those, the speed of typical machines: the estimate may then
 factor of three.
 """
 
+import csv
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from hstf.config.experiment import Config
 from hstf.config.load import load_config
 from hstf.experiment.cases import Case, CaseSheet, Split
 from hstf.experiment.jobs import Job, Jobs
-from hstf.experiment.last_run import RunEstimate, log_of
+from hstf.experiment.last_run import RunEstimate, benchmark_of, log_of
 from hstf.experiment.plan import Plan, Triple
 from hstf.imaging.affines import ras_spacing
 from hstf.imaging.geometry import Geometry
@@ -48,6 +49,10 @@ from hstf.stages.plan.speeds import find, speed_key
 MEASURED_FACTOR = 1.3
 SURE_FACTOR = 1.5
 UNSURE_FACTOR = 3.0
+UNKNOWN_EXTERNAL = (
+    "The time of the external teachers is left out: it is known as soon as they have predicted the"
+    " labelled cases"
+)
 SCANS_READ = 20
 """Scans whose headers are read if there is no plan yet."""
 
@@ -86,8 +91,11 @@ def estimated(
     if machine.measured is None and machine.cores_per_job is None:
         key = speed_key(jobs.config, plan, machine.cores, machine.has_gpu)
         machine = replace(machine, measured=find(Path(jobs.config.output), key))
-    costs = Costs(jobs, plan, scan_sizes(headers, plan), machine)
+    external = external_seconds(jobs)
+    costs = Costs(jobs, plan, scan_sizes(headers, plan), machine, external)
     basis, factor = _basis(machine, is_planned)
+    if jobs.external and external is None:
+        basis += f". {UNKNOWN_EXTERNAL}"
     return costs, costs.estimate(basis, factor, jobs.all() if to_run is None else to_run)
 
 
@@ -166,6 +174,24 @@ def scan_sizes(headers: Sequence[ScanSummary], plan: Plan) -> Scans:
 
 
 # --- speed
+
+
+def external_seconds(jobs: Jobs) -> float | None:
+    """Return the time (s) that the external teachers took for a labelled case.
+
+    Returns:
+        The mean over the labelled cases that they have predicted; None if there is none.
+    """
+    seconds = 0.0
+    cases = 0
+    for shard in jobs.shards_of(Split.LABELLED):
+        table = jobs.layout.root / benchmark_of(Job("external_shard", part=shard).name)
+        if table.is_file():
+            with table.open(encoding="utf-8", newline="") as file:
+                *_, last = csv.DictReader(file, delimiter="\t")
+            seconds += float(last["s"])
+            cases += len(jobs.shards[shard])
+    return seconds / cases if cases else None
 
 
 def this_machine(config: Config, cores: int, cluster_jobs: int | None = None) -> Machine:

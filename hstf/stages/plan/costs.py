@@ -58,6 +58,8 @@ OBJECTIVE_COSTS = {"mean_teacher": 1.4, "uamt": 2.6, "cross_teaching": 1.1, "bcp
 """Cost of a step of other objectives than self-training."""
 PRETRAINING_COSTS = {"contrastive": 1.2}
 """Cost of a step of tasks that do not compute one planned batch: twice the voxels, no decoder."""
+EXTERNAL_PREDICTIONS = ("external_shard", "external_prompted_shard")
+"""Rules that run the programs of external teachers."""
 BYTES_PER_PARAMETER = 21
 """On disk for each member: weights, and the state from which a training resumes."""
 
@@ -113,7 +115,14 @@ class Scans:
 class Costs:
     """Time, memory and disk of the jobs of an experiment."""
 
-    def __init__(self, jobs: Jobs, plan: Plan, scans: Scans, machine: Machine) -> None:
+    def __init__(
+        self,
+        jobs: Jobs,
+        plan: Plan,
+        scans: Scans,
+        machine: Machine,
+        external_seconds: float | None = None,
+    ) -> None:
         """Compute nothing yet.
 
         Args:
@@ -121,12 +130,15 @@ class Costs:
             plan: the plan, or what it will probably be.
             scans: sizes of the scans.
             machine: the machine that computes.
+            external_seconds: time that the external teachers take for a case (s); None if it is
+                unknown. It is then left out.
         """
         self.jobs = jobs
         self.config = jobs.config
         self.plan = plan
         self.scans = scans
         self.machine = machine
+        self.external_seconds = external_seconds
 
     @cached_property
     def operations(self) -> float:
@@ -186,6 +198,9 @@ class Costs:
         """Return the time of a job."""
         if job.stage in FIXED_SECONDS:
             return START_SECONDS + FIXED_SECONDS[job.stage]
+        if job.rule in EXTERNAL_PREDICTIONS:
+            cases = len(self.jobs.shards[job.part])
+            return START_SECONDS + cases * (self.external_seconds or 0.0)
         threads = self._threads(job)
         seconds = START_SECONDS + self._voxel_work(job) / threads**THREAD_EXPONENT
         return seconds + self._network_seconds(job, threads)
