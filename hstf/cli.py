@@ -33,6 +33,8 @@ class Command:
     """One line of help."""
     add_arguments: Callable[[argparse.ArgumentParser], None]
     """Adds the options; it must not need a heavy import."""
+    runs_networks: bool = False
+    """Whether networks are trained or used for predictions."""
 
 
 COMMANDS = {
@@ -63,16 +65,19 @@ COMMANDS = {
         "hstf.stages.pretrain",
         "train a network without labels on the images of all cases",
         options.add_config,
+        runs_networks=True,
     ),
     "warmup": Command(
         "hstf.stages.warmup",
         "round 0: train an ensemble member on the labelled cases",
         options.add_member,
+        runs_networks=True,
     ),
     "out_of_fold": Command(
         "hstf.stages.out_of_fold",
         "predict each labelled case by the member that has not seen it",
         options.add_config,
+        runs_networks=True,
     ),
     "calibrate": Command(
         "hstf.stages.calibrate",
@@ -88,11 +93,13 @@ COMMANDS = {
         "hstf.stages.monitor",
         "look for a collapse of a round's model on unlabelled cases",
         options.add_round,
+        runs_networks=True,
     ),
     "teacher": Command(
         "hstf.stages.teacher",
         "predict the unlabelled cases with the previous round's ensemble",
         options.add_round_and_shard,
+        runs_networks=True,
     ),
     "lesions": Command(
         "hstf.stages.lesions",
@@ -113,9 +120,13 @@ COMMANDS = {
         "hstf.stages.student",
         "train an ensemble member on labelled and pseudo-labelled cases",
         options.add_round_and_member,
+        runs_networks=True,
     ),
     "evaluate": Command(
-        "hstf.stages.evaluate.stage", "predict and score the test cases", options.add_evaluate
+        "hstf.stages.evaluate.stage",
+        "predict and score the test cases",
+        options.add_evaluate,
+        runs_networks=True,
     ),
     "report": Command(
         "hstf.stages.report.stage", "write the HTML report and rounds.csv", options.add_report
@@ -135,6 +146,7 @@ COMMANDS = {
         "hstf.commands.predict",
         "segment scans with an exported model",
         command_options.add_predict_arguments,
+        runs_networks=True,
     ),
     "audit": Command(
         "hstf.commands.audit",
@@ -145,6 +157,7 @@ COMMANDS = {
         "hstf.commands.suggest",
         "suggest which scans and slices to label next",
         command_options.add_suggest_arguments,
+        runs_networks=True,
     ),
     "nnunet": Command(
         "hstf.commands.nnunet",
@@ -204,8 +217,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str]) -> int:
     """Run a subcommand, and describe problems in sentences."""
     args = _parser().parse_args(arguments)
-    choose_threads()  # before PyTorch is imported
-    module = importlib.import_module(COMMANDS[args.command].module)
+    command = COMMANDS[args.command]
+    choose_threads(command.runs_networks)  # before PyTorch is imported
+    module = importlib.import_module(command.module)
     try:
         with _record(args):
             return module.run(args)

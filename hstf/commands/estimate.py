@@ -1,7 +1,6 @@
 """``hstf estimate``: time, memory and disk of an experiment, before it runs."""
 
 import argparse
-import os
 import shlex
 import shutil
 import sys
@@ -20,6 +19,7 @@ from hstf.experiment.last_run import RunEstimate
 from hstf.runtime.documents import Document, Part
 from hstf.runtime.errors import HstfError
 from hstf.runtime.texts import duration, gigabytes, text_table
+from hstf.runtime.threads import own_cores
 from hstf.stages.plan.comparison_costs import comparison_seconds
 from hstf.stages.plan.cost_basis import estimated, this_machine
 from hstf.stages.plan.costs import Costs, Machine
@@ -69,7 +69,7 @@ CLUSTER_JOBS = 50
 def run(args: argparse.Namespace) -> int:
     """Print the estimate of each stage and of the whole experiment."""
     config = load_config(*args.config)
-    cores = args.cores or len(os.sched_getaffinity(0))
+    cores = args.cores or len(own_cores())
     machine = this_machine(config, cores)
     if args.cluster:
         machine = this_machine(config, CLUSTER_CORES, CLUSTER_JOBS)

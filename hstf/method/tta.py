@@ -24,6 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from math import prod
+from typing import IO
 
 import numpy as np
 import torch
@@ -41,6 +42,8 @@ from hstf.scoring.metrics import table_dice
 
 IN_MEMORY = 2**28
 """Values of a group mean that are kept in memory as float32 (1 GB). Larger ones go to disk."""
+BLOCK_BYTES = 2**23
+"""Zeros that are written at once where a system cannot reserve disk space."""
 SLAB_VALUES = 2**21
 """Values of a group mean that are summarised at a time; about twenty such arrays exist at once."""
 
@@ -248,13 +251,27 @@ def _zeros(shape: tuple[int, ...]) -> np.ndarray:
     file = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the memory map exists)
     # Reserve the space now: a disk that becomes full under a memory map kills the process.
     try:
-        os.posix_fallocate(file.fileno(), 0, size)
+        _reserve(file, size)
     except OSError as error:
         raise HstfError(
             f"{tempfile.gettempdir()}: there is no room for {size / 1e9:.1f} GB of probabilities"
             f" ({error.strerror}). Set TMPDIR to a folder with more space."
         ) from error
     return np.memmap(file, np.float16, "r+", shape=shape)
+
+
+def _reserve(file: IO[bytes], size: int) -> None:
+    """Reserve disk space for an empty file.
+
+    Raises:
+        OSError: if there is not enough space.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    for start in range(0, size, BLOCK_BYTES):  # macOS
+        file.write(bytes(min(BLOCK_BYTES, size - start)))
+    file.flush()
 
 
 def summarise(

@@ -11,6 +11,7 @@ from multiprocessing import get_context, parent_process
 from typing import TypeVar
 
 from hstf.runtime.errors import HstfError
+from hstf.runtime.threads import own_cores
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -22,7 +23,7 @@ class ProcessDied:
 
 def worker_count(workers: int) -> int:
     """Return ``workers``; 0 means one for each core that this process may use."""
-    return workers or len(os.sched_getaffinity(0))
+    return workers or len(own_cores())
 
 
 def map_processes(

@@ -4,6 +4,7 @@ import ctypes
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -59,7 +60,6 @@ def run_program(
     Raises:
         HstfError: if the program cannot be started.
     """
-    die_with_parent = _die_with_parent()
     try:
         with output.open("wb") as stream, _termination_as_exit():
             process = subprocess.Popen(  # noqa: S603  a list of arguments from the configuration
@@ -69,13 +69,13 @@ def run_program(
                 stderr=subprocess.STDOUT,
                 env=dict(environment),
                 start_new_session=True,
-                preexec_fn=die_with_parent,
+                preexec_fn=_die_with_parent(),
             )
             try:
-                has_ended = _wait(process.pid, seconds)
+                has_ended = _wait(process, seconds)
             finally:
                 # The process is not yet reaped, so that its group cannot be another one.
-                with suppress(ProcessLookupError):
+                with suppress(ProcessLookupError, PermissionError):  # the latter on macOS
                     os.killpg(process.pid, signal.SIGKILL)
                 code = process.wait()
     except OSError as error:
@@ -83,11 +83,15 @@ def run_program(
     return Finished(code if has_ended else None, _tail(output))
 
 
-def _wait(process: int, seconds: float) -> bool:
+def _wait(process: subprocess.Popen[bytes], seconds: float) -> bool:
     """Return whether a process ends in time, without reaping it."""
+    if not hasattr(os, "waitid"):  # macOS before Python 3.13; it can only wait and reap at once
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+        return process.returncode is not None
     deadline = time.monotonic() + seconds
     pause, longest = POLL_SECONDS
-    while os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+    while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
         if time.monotonic() > deadline:
             return False
         time.sleep(pause)
@@ -102,8 +106,10 @@ def _tail(output: Path) -> str:
         return stream.read().decode(errors="replace")
 
 
-def _die_with_parent() -> Callable[[], None]:
-    """Return a function for the new process: it is killed when this one is killed."""
+def _die_with_parent() -> Callable[[], None] | None:
+    """Return a function for the new process: it is killed when this one is killed (Linux)."""
+    if not sys.platform.startswith("linux"):
+        return None
     prctl = ctypes.CDLL(None).prctl  # loaded before the fork
 
     def die_with_parent() -> None:

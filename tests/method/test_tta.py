@@ -176,6 +176,17 @@ def test_predict_with_tta_names_tmpdir_if_the_disk_is_full(monkeypatch: pytest.M
         predicted({"a": Pointwise()})
 
 
+def test_predict_with_tta_writes_zeros_where_space_cannot_be_reserved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    expected = predicted({"a": Pointwise()})
+    monkeypatch.setattr(tta, "IN_MEMORY", 0)
+    monkeypatch.setattr(tta, "BLOCK_BYTES", 1000)
+    monkeypatch.delattr("os.posix_fallocate")  # macOS has no such function
+    found = predicted({"a": Pointwise()})
+    np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=2)
+
+
 def test_zoom_image_keeps_constants_and_removes_aliasing() -> None:
     constant = torch.full((2, 9, 10, 11), 3.0)
     torch.testing.assert_close(zoom_image(constant, 0.8), torch.full((2, 7, 8, 9), 3.0))

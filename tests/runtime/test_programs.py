@@ -56,6 +56,22 @@ def test_arguments_are_read_by_no_shell(tmp_path: Path) -> None:
     assert run(tmp_path, "echo", "$HOME; exit 3", "*").tail == "$HOME; exit 3 *\n"
 
 
+@pytest.mark.parametrize(
+    ("script", "seconds", "code"), [("exit 3", 20, 3), ("exit 0", 20, 0), ("sleep 60", 0.2, None)]
+)
+def test_program_runs_on_a_system_without_the_functions_of_linux(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    script: str,
+    seconds: float,
+    code: int | None,
+) -> None:
+    """macOS has no prctl, and no waitid before Python 3.13."""
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.delattr(os, "waitid")
+    assert run(tmp_path, "sh", "-c", script, seconds=seconds).code == code
+
+
 def test_time_limit_kills_the_whole_group(tmp_path: Path) -> None:
     script = "sleep 60 & echo $!; sleep 60"
     done = run(tmp_path, "sh", "-c", script, seconds=0.3)

@@ -7,7 +7,7 @@ import pytest
 
 from hstf import cli
 from hstf.runtime import threads
-from hstf.runtime.threads import choose_threads, usable_cores
+from hstf.runtime.threads import busy_cores, choose_threads, own_cores, usable_cores
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def test_threads_sleep_if_other_jobs_have_cores(
 ) -> None:
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    choose_threads()
+    choose_threads(runs_networks=False)
     assert settings() == expected
 
 
@@ -57,8 +57,66 @@ def test_threads_sleep_if_other_jobs_have_cores(
 def test_a_container_has_the_cores_of_its_quota(quota: str, cores: int, eight_cores: Path) -> None:
     eight_cores.write_text(quota)
     assert usable_cores() == cores
-    choose_threads()
+    choose_threads(runs_networks=False)
     assert settings() == (None if cores == 8 else str(cores), None)
+
+
+def write_cpu_times(path: Path, *busy: int) -> None:
+    """Write the hundredths of a second that cores were busy, and the sum of all cores."""
+    lines = [f"cpu {sum(busy)} 0 0 999 0 0 0 0 0 0"]
+    lines += [f"cpu{core} {ticks} 0 0 999 7 0 0 0 5 0" for core, ticks in enumerate(busy)]
+    path.write_text("\n".join([*lines, "intr 5 0", "procs_running 3"]))
+
+
+@pytest.mark.parametrize(
+    ("after", "runs_networks", "policy"),
+    [
+        ((104,) + (0,) * 7, True, None),
+        ((110,) + (0,) * 7, True, "passive"),
+        ((100,) + (1,) * 7, True, "passive"),
+        ((110,) + (0,) * 7, False, None),
+        ((100,) + (0,) * 7 + (10, 10), True, None),
+    ],
+    ids=["a little", "a core", "something on each core", "no network", "cores of others"],
+)
+def test_threads_sleep_if_other_programs_use_the_cores(
+    after: tuple[int, ...],
+    runs_networks: bool,
+    policy: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    times = tmp_path / "stat"
+    clock = iter([0.0, 0.1])
+    write_cpu_times(times, 100, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    monkeypatch.setattr(threads, "CPU_TIMES", times)
+    monkeypatch.setattr(threads.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(threads.time, "sleep", lambda _: write_cpu_times(times, *after))
+    monkeypatch.setattr(os, "sysconf", lambda _: 100)
+    choose_threads(runs_networks)
+    assert settings() == (None, policy)
+
+
+def test_busy_cores_is_0_if_the_system_reports_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(threads, "CPU_TIMES", tmp_path / "none")
+    assert busy_cores() == 0
+
+
+def test_own_cores_are_all_cores_on_a_system_that_binds_no_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    assert own_cores() == {0, 1, 2, 3}
+    assert usable_cores() == 4
+
+
+def test_networks_are_named_by_the_commands_that_use_them() -> None:
+    named = {name for name, command in cli.COMMANDS.items() if command.runs_networks}
+    assert {"warmup", "student", "teacher", "evaluate", "predict"} <= named
+    assert not named & {"config", "status", "check", "report"}
 
 
 def test_threads_are_chosen_before_a_command_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +131,7 @@ def test_threads_are_chosen_before_a_command_is_imported(monkeypatch: pytest.Mon
         order.append(name)
         return Module
 
-    monkeypatch.setattr(cli, "choose_threads", lambda: order.append("threads"))
+    monkeypatch.setattr(cli, "choose_threads", lambda _: order.append("threads"))
     monkeypatch.setattr(cli.importlib, "import_module", load)
     assert cli.main(["models"]) == 0
     assert order == ["threads", "hstf.commands.models"]

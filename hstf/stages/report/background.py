@@ -1,6 +1,5 @@
 """Sections about what the results are based on: checks of the scans, the plan, and provenance."""
 
-import os
 import platform
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -13,6 +12,7 @@ from hstf import __version__
 from hstf.config.track import without_credentials
 from hstf.experiment.tables import CHECK
 from hstf.runtime.documents import Part
+from hstf.runtime.threads import own_cores
 from hstf.stages.report.page import DASH, Block, Note, Section, Table, counted
 from hstf.stages.report.results import Results
 from hstf.stages.report.tables import Column, make_table
@@ -141,7 +141,7 @@ def _installed(name: str) -> str:
 
 
 def _machine() -> str:
-    cores = len(os.sched_getaffinity(0))
+    cores = len(own_cores())
     return f"{platform.node()}, {platform.system()} {platform.machine()}, {cores} cores"
 
 
