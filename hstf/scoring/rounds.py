@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -277,10 +277,12 @@ CONTROL_NAME = "control: labels only"
 """Name of the control in tables."""
 ADDED = {
     1: "Unlabelled scans add",
-    0: "Unlabelled scans change nothing beyond chance:",
+    0: "It is not clear whether unlabelled scans help:",
     -1: "Unlabelled scans make the Dice worse:",
 }
 """Beginning of :func:`control_sentence`, by :func:`hstf.scoring.significance.direction`."""
+LOWER = 0.02
+"""A structure whose mean Dice is lower than in the control by more is named."""
 
 
 @dataclass(frozen=True)
@@ -293,6 +295,9 @@ class Control:
     """Its scores and its change from the warm-up, with names as in ``rounds.csv``."""
     comparison: Comparison
     """The last round against the control."""
+    lower: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Mean Dice, in the last round and in the control, of each structure that is lower in the last
+    round by more than :data:`LOWER`."""
 
 
 def read_control(context: StageContext) -> Control | None:
@@ -314,16 +319,31 @@ def read_control(context: StageContext) -> Control | None:
     if not all(path.is_file() for path in control_results(layout, last)):
         return None
     control = replace(context, layout=layout)
+    summary = EvaluationSummary.load(layout.evaluation_summary(last))
     row = {
         "labelled": len(context.cases(Split.LABELLED)),
         "pseudo_labelled": 0,
         "members": len(context.schedule.members(last)),
-        **_scores(EvaluationSummary.load(layout.evaluation_summary(last))),
+        **_scores(summary),
         **_gain(compare_with_warmup(control, last)),
     }
     new = structure_dice_by_case(context, last)
     old = structure_dice_by_case(control, last)
-    return Control(last, row, _compare(context, new, old))
+    own = EvaluationSummary.load(context.layout.evaluation_summary(last))
+    return Control(last, row, _compare(context, new, old), _lower_structures(own, summary))
+
+
+def _lower_structures(
+    own: EvaluationSummary, control: EvaluationSummary
+) -> dict[str, tuple[float, float]]:
+    """Return the Dice in a round and in the control of each structure that is lower in the round."""
+    lower = {}
+    for name, scores in own.classes.items():
+        new = scores.dice.mean
+        old = control.classes[name].dice.mean
+        if new is not None and old is not None and new < old - LOWER:
+            lower[name] = (new, old)
+    return lower
 
 
 def _has_control(context: StageContext) -> bool:
@@ -334,7 +354,7 @@ def _has_control(context: StageContext) -> bool:
 
 
 def control_sentence(control: Control) -> str:
-    """Return what the unlabelled scans add to the Dice: more, less, or nothing beyond chance."""
+    """Return what the unlabelled scans add to the Dice: more, less, or nothing that is clear."""
     comparison = control.comparison
     difference = comparison.difference
     if difference.mean is None:
@@ -351,7 +371,16 @@ def control_sentence(control: Control) -> str:
     return (
         f"{ADDED[sign]} {difference.mean:+.3f}{shown}: round {control.round} against the control,"
         f" which has the same warm-up, rounds and steps and learns from the labels only.{note}"
+        f"{_lower_text(control)}"
     )
+
+
+def _lower_text(control: Control) -> str:
+    """Return a sentence about the structures that are worse than in the control."""
+    if not control.lower:
+        return ""
+    parts = [f"{name} {new:.3f} ({old:.3f})" for name, (new, old) in control.lower.items()]
+    return f" Lower than in the control: {', '.join(parts)}."
 
 
 def print_rounds(context: StageContext) -> None:

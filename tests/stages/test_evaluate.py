@@ -484,7 +484,7 @@ def test_print_rounds_shows_the_control(
     print_rounds(report_context(config))
     printed = " ".join(capsys.readouterr().out.split())
     assert f"control: 1 0 {warmup.dice.mean:.3f} +0.000" in printed
-    assert f"beyond chance: {student.dice.mean - warmup.dice.mean:+.3f} (95% CI +" in printed
+    assert f"scans help: {student.dice.mean - warmup.dice.mean:+.3f} (95% CI +" in printed
     assert "round 1 against the control" in printed
     assert "longer training" not in printed
     control = read_control(report_context(config))
@@ -498,10 +498,10 @@ def test_print_rounds_shows_the_control(
     [
         (0.012, 0.055, 0.02, "Unlabelled scans add +0.034 (95% CI +0.012 to +0.055, p = 0.020)"),
         (0.012, 0.055, 0.0002, "p < 0.001): round 2 against the control, which has the same"),
-        (-0.012, 0.055, 0.02, "Unlabelled scans change nothing beyond chance: +0.034 (95% CI"),
-        (0.012, 0.055, 0.2, "Unlabelled scans change nothing beyond chance: +0.034 (95% CI"),
+        (-0.012, 0.055, 0.02, "It is not clear whether unlabelled scans help: +0.034 (95% CI"),
+        (0.012, 0.055, 0.2, "It is not clear whether unlabelled scans help: +0.034 (95% CI"),
         (-0.055, -0.012, 0.02, "Unlabelled scans make the Dice worse: -0.034 (95% CI -0.055"),
-        (None, None, None, "Unlabelled scans change nothing beyond chance: +0.034: round 2"),
+        (None, None, None, "It is not clear whether unlabelled scans help: +0.034: round 2"),
     ],
 )
 def test_control_sentence_states_whether_unlabelled_scans_help(
@@ -511,6 +511,14 @@ def test_control_sentence_states_whether_unlabelled_scans_help(
     interval = Interval(mean=mean, low=low, high=high, scans=9, patients=9)
     comparison = Comparison(difference=interval, p_value=p_value, patients=9)
     assert text in control_sentence(Control(2, {}, comparison))
+
+
+def test_control_sentence_names_classes_that_are_worse_than_in_the_control() -> None:
+    interval = Interval(mean=-0.1, low=-0.2, high=-0.05, scans=9, patients=9)
+    comparison = Comparison(difference=interval, p_value=0.148, patients=9)
+    sentence = control_sentence(Control(2, {}, comparison, {"lesion": (0.0, 0.525)}))
+    assert sentence.startswith("It is not clear whether unlabelled scans help: -0.100 (95% CI")
+    assert sentence.endswith("Lower than in the control: lesion 0.000 (0.525).")
 
 
 def test_a_new_metric_has_a_column_in_the_table_of_cases(

@@ -119,7 +119,7 @@ def test_headline_of_two_patients_is_no_proof(tmp_path: Path) -> None:
     experiment = fabricated(tmp_path, rounds=1, test=2, gain=0.1)
     experiment.write_all()
     lines = headline(experiment.results).lines
-    assert "did not change beyond chance" in lines[0] and "only 2 patients differ" in lines[-1]
+    assert "shows no clear change" in lines[0] and "only 2 patients differ" in lines[-1]
 
 
 def case_means(experiment: Fabricated, number: int) -> np.ndarray:
@@ -129,7 +129,7 @@ def case_means(experiment: Fabricated, number: int) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("gain", "verdict"),
-    [(-0.05, "decreased"), (0.0, "did not change beyond chance"), (0.05, "increased")],
+    [(-0.05, "decreased"), (0.0, "shows no clear change"), (0.05, "increased")],
 )
 def test_headline_needs_an_interval_without_zero_for_a_change(
     tmp_path: Path, gain: float, verdict: str

@@ -54,7 +54,7 @@ UNUSED = {
 
 VERDICTS = {
     1: ("increased", "good"),
-    0: ("did not change beyond chance", ""),
+    0: ("shows no clear change", ""),
     -1: ("decreased", "bad"),
 }
 """What happened to the Dice and the tone, by :func:`hstf.scoring.significance.direction`."""
