@@ -8,6 +8,12 @@ The strategy follows ClaSP PE (Lüth et al., arXiv:2601.13677):
   diverse (stochastic batches, Kirsch et al., Transactions on Machine Learning Research 2023). Its
   scale here is 1, 1/10 and 1/100 from the first to the third time of asking.
 
+Both were made for patches of one size. Whole scans differ in two ways. Their doubt is compared
+relative to the predicted volume: in ml it is large in large organs, whose segmentation is often
+good. And their doubt differs little (on ACDC, its logarithm has a standard deviation of 0.2 to
+0.5), so that noise of scale 1 leaves a random choice: the scale is multiplied by this standard
+deviation if it is below 1.
+
 In addition, a *diversity* term multiplies the doubt by the distance to the nearest candidate that
 is chosen or labelled, measured in deep features, so that two alike are not both asked. A part is
 drawn *at random over foreground*: a class is drawn, then a candidate with a probability in
@@ -41,6 +47,23 @@ class Candidate:
     """Deep features ``(F,)``; ``(0,)`` without features."""
     position: int | None = None
     """Slice on the planned grid; None for a whole scan."""
+
+    def urgency(self, structure: str) -> float:
+        """Return the doubt about a structure as candidates are compared by it.
+
+        Returns:
+            In a slice, the doubt (ml). In a whole scan, its fraction of the predicted volume, at
+            most 1.
+
+        Example:
+            >>> scan = Candidate("scan", {"liver": 2.0}, {"liver": 8.0}, features=np.zeros(0))
+            >>> scan.urgency("liver")
+            0.25
+        """
+        doubt = self.doubt.get(structure, 0.0)
+        if self.position is not None or doubt == 0:
+            return doubt
+        return doubt / max(doubt, self.volume.get(structure, 0.0))
 
 
 @dataclass(frozen=True)
@@ -164,8 +187,10 @@ class _Pool:
 
     def take_doubtful(self, structure: str, noise: np.ndarray) -> None:
         """Choose the candidate of most doubt about a structure, with noise and diversity."""
-        doubt = [self.candidates[index].doubt.get(structure, 0.0) for index in self.left]
-        values = np.log(np.maximum(doubt, TINY)) + noise[self.left] / self.strategy.steepness
+        urgency = np.array([candidate.urgency(structure) for candidate in self.candidates])
+        values = np.log(np.maximum(urgency[self.left], TINY))
+        scale = _noise_scale(urgency) / self.strategy.steepness
+        values = values + scale * noise[self.left]
         if self._has_features:
             far = np.where(np.isfinite(self._distance), self._distance, 1.0)
             values = values + np.log(np.maximum(far[self.left], TINY))
@@ -202,6 +227,14 @@ class _Pool:
         of_case = sum(c.candidate.case_id == new.case_id for c in self.choices)
         is_close = abs(candidate.position - new.position) < self.strategy.gap
         return is_close or of_case >= self.strategy.per_case
+
+
+def _noise_scale(urgency: np.ndarray) -> float:
+    """Return the standard deviation of the logarithm of positive values, at most 1."""
+    positive = urgency[urgency > 0]
+    if len(positive) < 2:
+        return 1.0
+    return min(1.0, float(np.log(positive).std()))
 
 
 def _median_distance(features: np.ndarray) -> float:

@@ -85,17 +85,34 @@ def test_choose_draws_a_part_at_random_over_foreground() -> None:
     assert counts == [DOUBT, DOUBT, RANDOM]
 
 
-def test_choose_is_less_random_each_time() -> None:
-    pool = [scan("a", 10), scan("b", 8), scan("c", 6)]
+def test_choose_compares_scans_by_doubt_relative_to_the_volume() -> None:
+    large = Candidate("large", {"liver": 40.0}, {"liver": 400.0}, NO_FEATURES)
+    small = Candidate("small", {"liver": 20.0}, {"liver": 100.0}, NO_FEATURES)
+    missed = Candidate("missed", {"liver": 2.0}, {"liver": 0.0}, NO_FEATURES)
+    assert names([large, small, missed], count=3) == ["missed", "small", "large"]
+    slices = [Candidate(c.case_id, c.doubt, c.volume, NO_FEATURES, 5) for c in (large, small)]
+    assert names(slices, count=2) == ["large", "small"]
+
+
+def test_choose_has_less_noise_if_the_doubt_differs_little() -> None:
+    """Gumbel noise of scale s: the chance is in proportion to the doubt to the power of 1 / s."""
     pool = [
-        Candidate(c.case_id, {"liver": c.doubt["liver"]}, {"liver": 1}, NO_FEATURES) for c in pool
+        Candidate(n, {"liver": d}, {"liver": 10.0}, NO_FEATURES) for n, d in (("a", 2), ("b", 1))
     ]
+    firsts = [names(pool, seed, count=1, time=1)[0] for seed in range(1000)]
+    power = 2 / np.log(2)  # the standard deviation of the logarithms is log(2) / 2
+    assert firsts.count("a") / 1000 == pytest.approx(2**power / (2**power + 1), abs=0.04)
+
+
+def test_choose_is_less_random_each_time() -> None:
+    doubts = {"a": 10.0, "b": 8.0, "c": 0.2}
+    pool = [Candidate(n, {"liver": d}, {"liver": 20}, NO_FEATURES, 0) for n, d in doubts.items()]
     best = []
     for time in (1, 2, 3):
         firsts = [names(pool, seed, count=1, time=time)[0] for seed in range(300)]
         best.append(firsts.count("a") / 300)
     # With Gumbel noise of scale 1 the chance is in proportion to the doubt.
-    assert best[0] == pytest.approx(10 / 24, abs=0.08)
+    assert best[0] == pytest.approx(10 / 18.2, abs=0.08)
     assert best[0] < best[1] < best[2] and best[2] == 1.0
 
 
