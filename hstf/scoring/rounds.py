@@ -336,7 +336,7 @@ def read_control(context: StageContext) -> Control | None:
 def _lower_structures(
     own: EvaluationSummary, control: EvaluationSummary
 ) -> dict[str, tuple[float, float]]:
-    """Return the Dice in a round and in the control of the structures that are lower in the round."""
+    """Return the Dice of structures that are lower in a round than in its control: both values."""
     lower = {}
     for name, scores in own.classes.items():
         new = scores.dice.mean
