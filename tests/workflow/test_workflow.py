@@ -4,9 +4,12 @@ import csv
 import json
 import re
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 from support.workspace import ROOT, Workspace, write_sheet
+
+from hstf.runtime.files import write_csv
 
 ROUND_2 = {
     "student_member": 1,
@@ -242,6 +245,27 @@ def test_workflow_shows_the_time_of_the_control(finished: Workspace, tmp_path: P
     done = workspace.snakemake("--dry-run")
     assert done.returncode == 0
     assert re.search(r"\d+ jobs of the control take about ", done.stdout + done.stderr)
+
+
+@pytest.mark.workflow
+def test_workflow_makes_pseudo_labels_from_a_single_labelled_patient(
+    finished: Workspace, tmp_path: Path
+) -> None:
+    """The folds hold out scans of this patient, and the calibration has no other patient."""
+    workspace = finished.copy_to(tmp_path)
+    sheet = tmp_path / "sheet.csv"
+    with sheet.open() as stream:
+        rows = list(csv.DictReader(stream))
+    for row in rows:
+        row["group"] = "only" if row["split"] == "labelled" else row["case_id"]
+    write_csv(sheet, rows, list(rows[0]))
+    workspace.run("round_1_refine")
+    results = tmp_path / "results" / "tiny"
+    warned = [row["found"] for row in csv.DictReader((results / "check.csv").open())]
+    assert any("labelled cases of 1 patients" in text for text in warned)
+    calibration = json.loads((results / "round_0/calibration.json").read_text())
+    assert calibration["interval"] == {"half_width": ANY, "method": "guess", "patients": 0}
+    assert (results / "round_1" / "refine.csv").is_file()
 
 
 @pytest.mark.workflow
