@@ -25,7 +25,7 @@ from typing import Any
 from hstf.config.experiment import IGNORE, Config
 from hstf.config.load import config_of_results
 from hstf.experiment.cases import Case, Split, names_of, read_cases
-from hstf.experiment.folds import held_out_cases, units_of_folds
+from hstf.experiment.folds import held_out_cases, patients_of, units_of_folds
 from hstf.experiment.layout import Layout
 from hstf.experiment.schedule import Schedule
 from hstf.experiment.tables import LABELS, NNUNET_CASES
@@ -260,7 +260,7 @@ class Source:
         self, labelled: Sequence[Case], pseudo_labelled: Sequence[Case]
     ) -> list[dict[str, list[str]]]:
         """Return the folds: a patient is on one side, pseudo-labelled cases are never validated."""
-        units = set(units_of_folds(labelled).values())
+        units = set(units_of_folds(patients_of(labelled)).values())
         folds = min(MAX_FOLDS, len(units))
         if folds < 2:
             return []

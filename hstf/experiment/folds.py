@@ -1,6 +1,6 @@
 """The folds of the warm-up: which labelled cases a member does not see."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from hstf.experiment.schedule import fold_of, is_fold
 from hstf.runtime.errors import HstfError
 
 
-def units_of_folds(labelled: Sequence[Case]) -> dict[str, str]:
+def units_of_folds(patients: Mapping[str, str]) -> dict[str, str]:
     """Return what is held out as a whole together with each labelled case: its patient.
 
     A single patient is divided into its scans. The networks of the folds have then seen the
@@ -17,15 +17,25 @@ def units_of_folds(labelled: Sequence[Case]) -> dict[str, str]:
     but an experiment with one labelled patient is possible.
 
     Args:
-        labelled: all labelled cases.
+        patients: patient of each labelled case.
 
     Returns:
-        The group of each ``case_id``, or the ``case_id`` itself.
+        The patient of each case, or the case itself if all show the same patient.
+
+    Example:
+        >>> units_of_folds({"a1": "a", "a2": "a", "b1": "b"})
+        {'a1': 'a', 'a2': 'a', 'b1': 'b'}
+        >>> units_of_folds({"a1": "a", "a2": "a"})
+        {'a1': 'a1', 'a2': 'a2'}
     """
-    groups = {case.case_id: case.group for case in labelled}
-    if len(set(groups.values())) == 1:
-        return {case_id: case_id for case_id in groups}
-    return groups
+    if len(set(patients.values())) == 1:
+        return {case_id: case_id for case_id in patients}
+    return dict(patients)
+
+
+def patients_of(cases: Sequence[Case]) -> dict[str, str]:
+    """Return the patient of each case."""
+    return {case.case_id: case.group for case in cases}
 
 
 def refuse_too_many_folds(labelled: Sequence[Case], folds: int) -> None:
@@ -34,11 +44,11 @@ def refuse_too_many_folds(labelled: Sequence[Case], folds: int) -> None:
     Raises:
         HstfError: if there are fewer labelled patients (scans of a single patient) than ``folds``.
     """
-    units = units_of_folds(labelled)
+    units = units_of_folds(patients_of(labelled))
     count = len(set(units.values()))
     if count >= folds:
         return
-    is_single = len({case.group for case in labelled}) == 1
+    is_single = len(set(patients_of(labelled).values())) == 1
     what = "labelled scans, all of one patient" if is_single else "labelled patients"
     advice = "label more patients"
     if count > 1:
@@ -61,7 +71,7 @@ def held_out_cases(member: str, labelled: Sequence[Case], folds: int, seed: int)
     refuse_too_many_folds(labelled, folds)
     if not is_fold(member):
         return []
-    unit_of = units_of_folds(labelled)
+    unit_of = units_of_folds(patients_of(labelled))
     units = sorted(set(unit_of.values()))
     np.random.default_rng(seed).shuffle(units)
     held_out = set(units[fold_of(member, folds) :: folds])

@@ -128,10 +128,14 @@ def choose(
     count = min(strategy.count, len(candidates))
     random_count = round(count * strategy.random_fraction) if structures else 0
     noise = generator.gumbel(size=(len(structures), len(candidates)))
+    doubt = [
+        _noisy_doubt(candidates, name, row / strategy.steepness)
+        for name, row in zip(structures, noise, strict=True)
+    ]
     turn = 0
     while structures and len(pool.choices) < count - random_count and pool.left:
         index = turn % len(structures)
-        pool.take_doubtful(structures[index], noise[index])
+        pool.take_doubtful(structures[index], doubt[index])
         turn += 1
     while structures and len(pool.choices) < count and pool.left:
         pool.take_random(structures, generator)
@@ -185,12 +189,14 @@ class _Pool:
             self._distance[index] = distances[index]
             self._nearest[index] = case_id
 
-    def take_doubtful(self, structure: str, noise: np.ndarray) -> None:
-        """Choose the candidate of most doubt about a structure, with noise and diversity."""
-        urgency = np.array([candidate.urgency(structure) for candidate in self.candidates])
-        values = np.log(np.maximum(urgency[self.left], TINY))
-        scale = _noise_scale(urgency) / self.strategy.steepness
-        values = values + scale * noise[self.left]
+    def take_doubtful(self, structure: str, doubt: np.ndarray) -> None:
+        """Choose the candidate of most doubt about a structure, with diversity.
+
+        Args:
+            structure: name of the structure.
+            doubt: ``(N,)`` result of :func:`_noisy_doubt`.
+        """
+        values = doubt[self.left]
         if self._has_features:
             far = np.where(np.isfinite(self._distance), self._distance, 1.0)
             values = values + np.log(np.maximum(far[self.left], TINY))
@@ -229,12 +235,20 @@ class _Pool:
         return is_close or of_case >= self.strategy.per_case
 
 
-def _noise_scale(urgency: np.ndarray) -> float:
-    """Return the standard deviation of the logarithm of positive values, at most 1."""
-    positive = urgency[urgency > 0]
-    if len(positive) < 2:
-        return 1.0
-    return min(1.0, float(np.log(positive).std()))
+def _noisy_doubt(candidates: Sequence[Candidate], structure: str, noise: np.ndarray) -> np.ndarray:
+    """Return the logarithm of the doubt of each candidate about a structure, with noise.
+
+    The noise is multiplied by the standard deviation of the logarithms if that is below 1.
+
+    Args:
+        candidates: N scans or slices.
+        structure: name of the structure.
+        noise: ``(N,)``.
+    """
+    doubt = np.array([candidate.urgency(structure) for candidate in candidates])
+    logarithms = np.log(doubt[doubt > 0])
+    scale = min(1.0, float(logarithms.std())) if len(logarithms) > 1 else 1.0
+    return np.log(np.maximum(doubt, TINY)) + scale * noise
 
 
 def _median_distance(features: np.ndarray) -> float:

@@ -413,7 +413,7 @@ def test_check_warns_about_a_single_labelled_patient(
         row["group"] = "a" if row["split"] == "labelled" else f"b{number}"
     message = data.warnings(capsys)
     assert "labelled cases of 1 patients; expected: at least 2 patients" in message
-    assert "weights of external teachers are optimistic" in message
+    assert "weights of external teachers are too optimistic" in message
 
 
 def test_check_warns_if_withheld_labels_are_used(

@@ -25,6 +25,7 @@ from hstf.experiment.comparison import (
 )
 from hstf.experiment.context import StageContext
 from hstf.experiment.dependencies import stage_parameters
+from hstf.experiment.job_seconds import Compute
 from hstf.experiment.layout import Layout
 from hstf.experiment.reuse import check_reuse, refuse_reused
 from hstf.experiment.tables import (
@@ -38,7 +39,7 @@ from hstf.experiment.tables import (
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import write_text
 from hstf.stages.compare import stage as compare_stage
-from hstf.stages.compare.scores import Compute, RoundScores, read_round
+from hstf.stages.compare.scores import RoundScores, read_round
 from hstf.stages.compare.table import UPPER_BOUND, WARMUP, Entry, gap_fraction
 from hstf.stages.compare.table import tested as paired
 

@@ -18,6 +18,7 @@ from hstf.config.yaml_files import parse_yaml
 from hstf.datasets.importers.dataset import DataSet, FoundCase, Labels
 from hstf.datasets.importers.headers import Grid
 from hstf.experiment.cases import Split
+from hstf.experiment.folds import units_of_folds
 from hstf.runtime.errors import join_problems
 from hstf.runtime.files import write_csv
 
@@ -123,10 +124,10 @@ def config_text(
     Raises:
         HstfError: if the names of classes or modalities are invalid in a configuration.
     """
-    labelled = []
+    labelled = {}
     for case in dataset.cases:
         if splits.get(case.case_id) is Split.LABELLED:
-            labelled.append(case.patient)
+            labelled[case.case_id] = case.patient
     used = [grids[case_id] for case_id in splits]
     paragraphs = [
         _header(output, dataset, splits, command),
@@ -256,20 +257,18 @@ def _lesions(labels: Labels) -> list[str]:
     return [f"lesions: {_flow(inner)}   # found by name: a case has any number of them, or none"]
 
 
-def _training(labelled: Sequence[str], grids: Sequence[Grid]) -> list[str]:
+def _training(labelled: Mapping[str, str], grids: Sequence[Grid]) -> list[str]:
     """Return the sections whose best values depend on the data.
 
     Args:
         labelled: patient of each labelled case.
         grids: grids of all cases.
     """
-    patients = len(set(labelled))
-    if patients > 1:
-        divided = f"{patients} labelled patients"
-        folds = min(3, patients)
-    else:
-        divided = f"the {len(labelled)} scans of the only labelled patient"
-        folds = min(3, len(labelled))
+    units = set(units_of_folds(labelled).values())
+    folds = min(3, len(units))
+    divided = f"{len(units)} labelled patients"
+    if len(set(labelled.values())) == 1:
+        divided = f"the {len(units)} scans of the only labelled patient"
     rotation = _rotation(grids)
     return [
         "# Self-training rounds after the warm-up. A higher number runs only the further rounds.",

@@ -339,8 +339,8 @@ def _labelled_findings(labelled: Sequence[Case]) -> Iterator[Finding]:
         yield Finding(Level.ERROR, "", SHEET, found, expected, advice)
     else:
         advice = (
-            "Networks that are to predict unseen cases have seen another scan of this patient. The"
-            " calibration, predicted Dice and the weights of external teachers are optimistic."
+            "Each network of a fold has seen another scan of the patient that it predicts. The"
+            " calibration, predicted Dice and the weights of external teachers are too optimistic."
         )
         yield _sheet_warning(found, expected, advice)
 

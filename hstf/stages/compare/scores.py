@@ -12,31 +12,17 @@ import pandas as pd
 
 from hstf.config.experiment import Config
 from hstf.experiment.comparison import Cell
+from hstf.experiment.job_seconds import Compute, job_seconds
 from hstf.experiment.layout import Layout
 from hstf.experiment.schedule import Schedule
 from hstf.experiment.tables import EVALUATION_CASES, EVALUATION_MEMBERS, SCALES
 from hstf.runtime.errors import HstfError
-from hstf.scoring.averages import class_balanced, finite_or_none, mean_or_nan
+from hstf.scoring.averages import class_balanced, mean_or_nan
 
 METRICS = ("dice", "hd95_mm", "asd_mm")
 """Metrics of the comparison."""
 METHOD_STAGES = ("teacher", "refine", "labels", "student")
 """Stages of a round that belong to a method. Evaluation is not counted."""
-
-
-@dataclass(frozen=True)
-class Compute:
-    """Seconds of all jobs together, as measured by Snakemake.
-
-    An interrupted job counts from its last start.
-    """
-
-    cpu: float
-    wall: float
-
-    def __add__(self, other: "Compute") -> "Compute":
-        """Add the seconds of other jobs."""
-        return Compute(self.cpu + other.cpu, self.wall + other.wall)
 
 
 @dataclass(frozen=True)
@@ -232,28 +218,8 @@ def compute(
     total = Compute(0, 0)
     for file in files:
         if file.is_file():
-            total += _job_seconds(file)
+            total += job_seconds(file)
     return total
-
-
-def _job_seconds(file: Path) -> Compute:
-    """Read the benchmark file of a job. Snakemake omits the CPU time of very short jobs."""
-    header, *lines = [line.split("\t") for line in file.read_text().splitlines()]
-    cpu = 0.0
-    wall = 0.0
-    for line in lines:
-        row = dict(zip(header, line, strict=False))
-        cpu += _seconds(row.get("cpu_time", ""))
-        wall += _seconds(row.get("s", ""))
-    return Compute(cpu, wall)
-
-
-def _seconds(text: str) -> float:
-    """Convert a cell to seconds; ``NA``, ``-`` and an empty cell are 0."""
-    try:
-        return finite_or_none(float(text)) or 0.0
-    except ValueError:
-        return 0.0
 
 
 def refuse_different_cases(cells: Sequence[CellScores]) -> None:

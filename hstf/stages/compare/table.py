@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from hstf.experiment.job_seconds import Compute
 from hstf.scoring.averages import existing, mean, sample_deviation
 from hstf.scoring.significance import Comparison, compare, mean_interval
-from hstf.stages.compare.scores import METRICS, CellScores, Compute, RoundScores
+from hstf.stages.compare.scores import METRICS, CellScores, RoundScores
 
 SUPERVISED = "supervised"
 REFERENCES = (SUPERVISED, "noisy_student")

@@ -6,7 +6,6 @@ machine, and without those, the speed of typical machines: the estimate may then
 factor of three.
 """
 
-import csv
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from statistics import median
 from hstf.config.experiment import Config
 from hstf.config.load import load_config
 from hstf.experiment.cases import Case, CaseSheet, Split
+from hstf.experiment.job_seconds import job_seconds
 from hstf.experiment.jobs import Job, Jobs
 from hstf.experiment.last_run import RunEstimate, benchmark_of, log_of
 from hstf.experiment.plan import Plan, Triple
@@ -187,9 +187,7 @@ def external_seconds(jobs: Jobs) -> float | None:
     for shard in jobs.shards_of(Split.LABELLED):
         table = jobs.layout.root / benchmark_of(Job("external_shard", part=shard).name)
         if table.is_file():
-            with table.open(encoding="utf-8", newline="") as file:
-                *_, last = csv.DictReader(file, delimiter="\t")
-            seconds += float(last["s"])
+            seconds += job_seconds(table).wall
             cases += len(jobs.shards[shard])
     return seconds / cases if cases else None
 
