@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, cast
 
 import nibabel as nib
 import numpy as np
@@ -22,6 +22,7 @@ from hstf.imaging.itk import READERS, identifying_metadata
 from hstf.imaging.itk_headers import read_itk_header
 from hstf.imaging.nibabel_formats import has_nifti_header
 from hstf.imaging.spacing import Spacing
+from hstf.imaging.stored_voxels import BLOCK_BYTES, Readable, read_to_end, stored_voxels
 from hstf.imaging.volumes import (
     error_text,
     is_label,
@@ -34,11 +35,7 @@ from hstf.runtime.documents import Part
 from hstf.runtime.errors import HstfError
 from hstf.runtime.voxel_files import voxel_file
 
-BLOCK_BYTES = 4 << 20
-"""Number of bytes that are read at a time."""
 FLOAT32_MAXIMUM = float(np.finfo(np.float32).max)
-MAXIMUM_EXTRA_BYTES = 64 << 20
-"""Upper bound for the bytes after the last voxel that are read: a gzip bomb would take hours."""
 MAXIMUM_INVALID_VALUES = 20
 """Number of invalid label values that are listed."""
 SAMPLE_VOXELS = 200_000
@@ -94,7 +91,8 @@ class Scan(Part):
     identifying: tuple[str, ...] = ()
     """Parts of the header with text that may identify a patient."""
     extra_bytes: int = 0
-    """Number of bytes after the last voxel, up to :data:`MAXIMUM_EXTRA_BYTES`."""
+    """Number of bytes after the last voxel, up to
+    :data:`~hstf.imaging.stored_voxels.MAXIMUM_EXTRA_BYTES`."""
     sha256: str = ""
     """SHA-256 of the file."""
     voxels_sha256: str = ""
@@ -174,13 +172,13 @@ def _scan(
                 pixdim = _raw_pixdim(stream, image)
                 for values in _voxels(stream, image, voxels_hash):
                     summary.add(values)
-                extra_bytes = _drain(stream)
+                extra_bytes = read_to_end(stream)
             else:  # other formats are read as a whole
                 refuse_bomb(path, image, label)
                 if suffix_of(path) in READERS:
                     identifying = identifying_metadata(path)
                 pixdim = _stored_pixdim(path, image)
-                voxels = np.ravel(image.dataobj, order="F")
+                voxels = np.ravel(stored_voxels(image), order="F")
                 voxels_hash.update(voxels.data)
                 summary.add(voxels)
             file.read_to_end()
@@ -242,10 +240,6 @@ def _stored_pixdim(path: Path, image: nib.Nifti1Image) -> tuple[float, ...]:
         return _raw_pixdim(_unpack(file) if path.suffix.lower() == ".gz" else file, image)
 
 
-class _Readable(Protocol):
-    def read(self, size: int, /) -> bytes: ...
-
-
 class _HashedFile:
     """A file that is hashed while it is read."""
 
@@ -270,13 +264,13 @@ class _HashedFile:
             pass
 
 
-def _unpack(stream: _Readable) -> _Readable:
+def _unpack(stream: Readable) -> Readable:
     # GzipFile is typed for a file that can seek, but it only reads forwards.
     return gzip.GzipFile(fileobj=cast(BinaryIO, stream), mode="rb")
 
 
 def _raw_pixdim(
-    stream: _Readable,
+    stream: Readable,
     image: nib.Nifti1Image,
 ) -> tuple[float, ...]:
     """Read the voxel sizes as stored. ``stream`` is then after the header, before extensions."""
@@ -294,7 +288,7 @@ def _unit(header: nib.Nifti1Header) -> str:
 
 
 def _voxels(
-    stream: _Readable,
+    stream: Readable,
     image: nib.Nifti1Image,
     voxels_hash: "hashlib._Hash",
 ) -> Iterator[np.ndarray]:
@@ -317,7 +311,7 @@ def _voxels(
 
 
 def _blocks(
-    stream: _Readable,
+    stream: Readable,
     size: int,
 ) -> Iterator[bytes]:
     """Yield exactly ``size`` bytes of ``stream`` in blocks."""
@@ -330,21 +324,6 @@ def _blocks(
             raise EOFError(f"the file has {found} of {size} bytes of voxels")
         left -= wanted
         yield block
-
-
-def _drain(stream: _Readable) -> int:
-    """Read to the end, which verifies the checksum of a gzip file.
-
-    Returns:
-        Number of bytes read, up to a bound.
-    """
-    extra_bytes = 0
-    while extra_bytes < MAXIMUM_EXTRA_BYTES:
-        block = stream.read(BLOCK_BYTES)
-        if not block:
-            break
-        extra_bytes += len(block)
-    return extra_bytes
 
 
 class _ImageSummary:

@@ -32,6 +32,7 @@ from hstf.imaging.itk import NO_VOXELS, READERS, detached_data_problem, open_itk
 from hstf.imaging.nibabel_formats import FORMATS, FREESURFER, PAIR, open_other
 from hstf.imaging.slabs import plane_slabs
 from hstf.imaging.spacing import Spacing
+from hstf.imaging.stored_voxels import stored_voxels
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import atomic_path
 from hstf.runtime.voxel_files import voxel_file
@@ -342,7 +343,7 @@ def _read(
     try:
         # A damaged slope overflows. `check` reports the resulting values.
         with np.errstate(all="ignore"):
-            data = np.asanyarray(image.dataobj, dtype=dtype)
+            data = stored_voxels(image, dtype)
         data = _in_c_order(data.reshape(image.shape[:3]))
     except MemoryError as error:
         raise HstfError(f"{path}: not enough memory for its shape {image.shape}.") from error

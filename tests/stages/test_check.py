@@ -462,7 +462,7 @@ def test_scan_file_counts_values_beyond_float32(tmp_path: Path) -> None:
 def test_scan_file_does_not_unpack_a_gzip_bomb(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hstf.imaging.scan.MAXIMUM_EXTRA_BYTES", 8 << 20)
+    monkeypatch.setattr("hstf.imaging.stored_voxels.MAXIMUM_EXTRA_BYTES", 8 << 20)
     nib.save(nib.Nifti1Image(Data.scan(0), AFFINE), tmp_path / "a.nii")
     bomb = gzip.compress((tmp_path / "a.nii").read_bytes() + bytes(64 << 20), 1)
     (tmp_path / "a.nii.gz").write_bytes(bomb)

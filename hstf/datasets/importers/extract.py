@@ -8,6 +8,7 @@ import numpy as np
 
 from hstf.datasets.importers.dataset import DataSet, FoundCase, Image
 from hstf.datasets.importers.headers import map_files
+from hstf.imaging.stored_voxels import stored_voxels
 from hstf.imaging.volumes import Volume, error_text, open_any, write_like
 from hstf.runtime.errors import HstfError
 
@@ -75,7 +76,7 @@ def _write_channels(task: Task) -> str:
     path, targets = task
     try:
         image = open_any(path)
-        voxels = np.asanyarray(image.dataobj)
+        voxels = stored_voxels(image)
         if voxels.dtype == np.float64:
             voxels = voxels.astype(np.float32)
         header = image.header.copy()

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from hstf.imaging.geometry import Geometry
+from hstf.imaging.stored_voxels import stored_voxels
 from hstf.imaging.volumes import Volume, blank_volume, grid_mismatch, open_any, read_image
 from hstf.method.external_weights import Values
 from hstf.runtime.errors import HstfError
@@ -91,7 +92,7 @@ def _from_nifti(path: Path, image: Path, tolerance_mm: float) -> np.ndarray:
             " a probability for each value"
         )
     try:
-        data = np.asanyarray(opened.dataobj, dtype=np.float32)
+        data = stored_voxels(opened, np.dtype(np.float32))
     except Exception as error:  # damaged bytes cause errors of many kinds
         raise HstfError(f"{path.name}: the voxels cannot be read ({error})") from error
     first = Volume(data[..., 0], np.asarray(opened.affine, dtype=float), opened.header)
