@@ -68,10 +68,17 @@ def test_one_scan_of_many_is_no_evidence() -> None:
 
 def test_scans_without_thick_slices_are_not_turned() -> None:
     """Cubes of crops have any shape, and their headers often lack a position."""
-    scans = [scan("a", is_placed=False, shape=(35, 50, 38)), scan("b", shape=(38, 50, 35))]
-    found = planned(scans, ISOTROPIC)
+    first = scan("a", spacing=ISOTROPIC, is_placed=False, shape=(35, 50, 38))
+    second = scan("b", spacing=ISOTROPIC, shape=(38, 50, 35))
+    found = planned([first, second], ISOTROPIC)
     assert (found.flip_axes, found.quarter_turns) == ((0,), ())
     assert "no thick slices" in found.reason
+
+
+def test_thick_slices_of_scans_count_if_planned_voxels_are_large() -> None:
+    scans = [scan("a"), scan("b", is_placed=False), scan("c")]
+    found = planned(scans, (4.0, 4.0, 10.0))
+    assert (found.flip_axes, found.quarter_turns) == ((0, 1), (2,))
 
 
 def test_tilt_is_the_angle_to_the_closest_axis() -> None:

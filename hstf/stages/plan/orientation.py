@@ -8,6 +8,8 @@ training patches are turned and mirrored within this plane, as is common for the
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from hstf.imaging.spacing import Spacing, coarse_axis
 from hstf.runtime.errors import few
 from hstf.stages.plan.fingerprint import Fingerprint, ScanSummary
@@ -46,7 +48,7 @@ def in_plane_orientation(
         spacing: planned voxel size (mm).
         by_slices: whether the directions of the header are ignored (``preprocess.axes: slices``).
     """
-    thick = coarse_axis(spacing)
+    thick = _thick_axis(fingerprint, spacing)
     if thick is None:
         reason = "There are no thick slices. Patches are mirrored from left to right only."
         return InPlaneOrientation(LEFT_RIGHT, (), f"{reason} {KEYS}")
@@ -66,6 +68,19 @@ def in_plane_orientation(
         f" and mirrored along the axes {plane[0]} and {plane[1]}."
     )
     return InPlaneOrientation(plane, (thick,), f"{reason} {KEYS}")
+
+
+def _thick_axis(fingerprint: Fingerprint, spacing: Spacing) -> int | None:
+    """Return the axis along which slices are thick, by the plan or, if it has none, by the scans.
+
+    A plan with large voxels within the slices has no thick slices. The scans still have them, and
+    their orientation is as unknown as with small voxels.
+    """
+    planned = coarse_axis(spacing)
+    if planned is not None:
+        return planned
+    median = np.median([scan.spacing for scan in fingerprint.scans], axis=0)
+    return coarse_axis((float(median[0]), float(median[1]), float(median[2])))
 
 
 def _evidence(scans: Sequence[ScanSummary], plane: tuple[int, ...]) -> Iterator[str]:
