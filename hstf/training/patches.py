@@ -73,7 +73,7 @@ class Region:
     classes: int
     """Number of classes K."""
     ignored: bool
-    """Whether voxels may be ignored; known on the host."""
+    """Whether voxels of a manual label may be ignored; known on the host."""
 
     @property
     def size(self) -> tuple[int, ...]:
@@ -217,7 +217,8 @@ class TrainingCase:
             label = torch.full(shape, IGNORED, dtype=torch.int16, device=voxels.device)
         elif len(target.shape) == 4:
             soft = torch.as_tensor(target[(slice(None), *inside)])
-            return Region(voxels, _placed(soft, place, size, 0), classes, ignored=False)
+            # A corrected label has such a target, too, and a reviewer may ignore parts of it.
+            return Region(voxels, _placed(soft, place, size, 0), classes, not self.pseudo)
         else:
             label = torch.as_tensor(target[inside]).to(torch.int16)
         ignored = target is None or self.may_ignore(label)

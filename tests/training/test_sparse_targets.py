@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from support.training_files import CLASSES, new_state, write_experiment
 
 from hstf.config.training import AugmentationConfig
+from hstf.imaging.arrays import write_array
 from hstf.imaging.label_values import IGNORED
 from hstf.method.objectives.self_training import self_training
+from hstf.method.plr.targets import training_target
 from hstf.training.batch import Batch
-from hstf.training.patches import PatchSource, RawBatch, Region
+from hstf.training.patches import PatchSource, RawBatch, Region, TrainingCase
 
 SHAPE = (10, 10, 10)
 
@@ -61,6 +63,34 @@ def test_batch_of_a_dense_label_has_the_weight_of_its_target(seed: int) -> None:
     label = np.random.default_rng(seed).integers(0, CLASSES, SHAPE).astype(np.uint8)
     batch = batch_of(label, seed)
     torch.testing.assert_close(batch.target.sum(1, keepdim=True), batch.weight)
+
+
+def test_corrected_scribbles_keep_their_class_whatever_the_other_patch_is(tmp_path: Path) -> None:
+    """The target of a corrected pseudo-label has probabilities; its ignored voxels weigh 0."""
+    scribbles = np.full(SHAPE, IGNORED, np.uint8)
+    scribbles[1::4, 1::4, 1:9] = 2
+    full = np.full(SHAPE, 255, np.uint8)
+    write_array(tmp_path / "image.b2nd", np.ones((1, *SHAPE), np.float16), 8)
+    write_array(tmp_path / "target.b2nd", training_target(scribbles, full, CLASSES, None), 8)
+    corrected = TrainingCase(
+        "corrected", tmp_path / "image.b2nd", tmp_path / "target.b2nd", None, pseudo=False
+    )
+    region = corrected.region(np.zeros(3, int), SHAPE, CLASSES)
+    dense = Region(region.image, torch.zeros(SHAPE, dtype=torch.int16), CLASSES, ignored=False)
+    sparse = Region(
+        region.image, torch.from_numpy(scribbles.astype(np.int16)), CLASSES, ignored=True
+    )
+    source = PatchSource([], [], CLASSES, (8, 8, 8), 2, 0.5, 0.5, 0)
+    config = AugmentationConfig(affine_probability=1.0, elastic_probability=1.0)
+    targets = []
+    for other in (dense, sparse):
+        raw = RawBatch((region, other), (False, False), ("corrected", "other"))
+        batch = Batch.draw(raw, source, config, torch.Generator().manual_seed(0))
+        drawn = batch.weight[0, 0] > 0.01
+        assert drawn.any()
+        assert batch.target[0, :2][:, drawn].max() < 0.01
+        targets.append(batch.target[0])
+    torch.testing.assert_close(*targets)
 
 
 def test_self_training_uses_ignored_voxels_for_consistency_only(tmp_path: Path) -> None:
