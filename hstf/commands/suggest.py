@@ -32,6 +32,7 @@ from hstf.experiment.set_aside import rows as rows_set_aside
 from hstf.experiment.tables import REFINE, SUGGEST
 from hstf.imaging.arrays import read_array
 from hstf.imaging.geometry import GEOMETRY, Geometry
+from hstf.imaging.spacing import slice_axis
 from hstf.imaging.volumes import blank_volume, read_label, write_like
 from hstf.method.slice_features import slice_features
 from hstf.method.suggest import DOUBT, Candidate, Choice, Strategy, choose, doubt_by_slice
@@ -166,9 +167,16 @@ class Experiment:
         """The plan."""
         return Plan.load(self.layout.plan)
 
-    @cached_property
-    def axis(self) -> int:
-        """The axis across the slices: that of the maximum voxel size; of equal ones the last."""
+    def axis_of(self, case_id: str) -> int:
+        """Return the axis across the slices of a scan.
+
+        It is that of its thick slices, or the axis of the maximum planned voxel size; of equal ones
+        the last.
+        """
+        geometry = Geometry.load(self.layout.preprocessed / case_id / GEOMETRY)
+        own = slice_axis(geometry.source_spacing)
+        if own is not None:
+            return own
         spacing = self.plan.spacing
         return max(range(3), key=lambda axis: (round(spacing[axis], 3), axis))
 
@@ -225,7 +233,7 @@ class Experiment:
             read_array(folder / PROBABILITIES),
             read_array(folder / UNCERTAINTY)[channel],
             self.config.structures,
-            self.axis,
+            self.axis_of(name),
             prod(self.plan.spacing) / 1000,
         )
         empty = np.zeros(0)
@@ -276,10 +284,11 @@ class Experiment:
         geometry = Geometry.load(self.layout.preprocessed / case_id / GEOMETRY)
         centre = [(size - 1) / 2 for size in geometry.grid_shape]
         to_voxel = np.linalg.inv(np.array(geometry.affine))
+        across = self.axis_of(case_id)
         voxels = []
         for step in (0, 1):
             point = [*centre]
-            point[self.axis] = position + step
+            point[across] = position + step
             voxels.append((to_voxel @ [*geometry.grid_to_mm(point), 1])[:3])
         axis = int(np.abs(voxels[1] - voxels[0]).argmax())
         index = int(np.clip(np.rint(voxels[0][axis]), 0, geometry.native_shape[axis] - 1))
@@ -340,10 +349,11 @@ class _Features:
         self.network = network.parts[0]
         self.window = experiment.plan.patch_size
         self.folder = layout.preprocessed
-        self.axis = experiment.axis
+        self.axis_of = experiment.axis_of
 
     def of(self, case: Case) -> np.ndarray:
         """Return the features ``(S, F)`` of the slices of a preprocessed case."""
         array = read_array(self.folder / case.case_id / IMAGE)
         image = torch.from_numpy(array).float()
-        return slice_features(self.network, image, self.window, self.axis, self.device)
+        axis = self.axis_of(case.case_id)
+        return slice_features(self.network, image, self.window, axis, self.device)

@@ -70,6 +70,13 @@ def coarse_axis(spacing: Spacing) -> int | None:
     return None
 
 
+def slice_axis(spacing: Spacing) -> int | None:
+    """Return the axis across thick slices: its voxel edge is coarse compared with both others."""
+    longest = int(np.argmax(spacing))
+    within = [edge for axis, edge in enumerate(spacing) if axis != longest]
+    return longest if spacing[longest] > ANISOTROPY * max(within) else None
+
+
 def relative_spacing(spacing: Sequence[float]) -> tuple[float, ...]:
     """Return the voxel edges in units of the shortest one."""
     shortest = min(spacing)

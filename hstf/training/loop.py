@@ -27,6 +27,8 @@ SEED_STREAM = 1_000_003
 """Distance between the random streams of two trainings; larger than any number of steps."""
 RANK_STREAM = 500_000_003
 """Distance between the random streams of two ranks."""
+NETWORK_STREAM = 250_000_001
+"""Distance between the random streams of the patches and of the network in one step."""
 
 
 def train(
@@ -127,8 +129,9 @@ def _train_step(
     values: StepValues,
 ) -> None:
     """Compute the loss of a batch, update the weights and record the loss."""
-    # DropPath and dropout draw from the global generator.
-    torch.manual_seed(step_seed(source, state.step))
+    # DropPath and dropout draw from the global generator. With the seed of the patches they would
+    # draw the numbers that decide which patches are changed.
+    torch.manual_seed(step_seed(source, state.step) + NETWORK_STREAM)
     device = batch.weak.device
     rate = learning_rate(state.step, config)
     with autocast(device, config.amp):

@@ -270,7 +270,7 @@ class PatchSource:
         """Read the regions of this rank for a step."""
         rng = np.random.default_rng([self.seed, step])
         cases = self._cases(step)
-        size = region_size(self.patch_size, self.quarter_turns)
+        size = region_size(self.patch_size, self.quarter_turns, self.acquisition.spacing)
         # Every rank draws the positions of the whole batch, so that they do not depend on ranks.
         starts = [self._centre(case, rng) - np.array(size) // 2 for case in cases]
         own = slice(self.rank, None, self.ranks)

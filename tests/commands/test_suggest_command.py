@@ -101,6 +101,17 @@ def test_suggest_finds_the_doubtful_slice_in_the_file(experiment: Config) -> Non
     assert "doubtful about" in rows[0]["reason"]
 
 
+def test_suggest_takes_the_slices_of_each_scan(
+    experiment: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan with voxels of equal edges does not show across which axis a scan has its slices."""
+    monkeypatch.setattr("hstf.commands.suggest.slice_axis", lambda spacing: 0)
+    rows = suggest(experiment, "--scans", "0", "--slices", "2")
+    image = nib.load(Path(experiment.cases).parent / "good.nii.gz")
+    in_file = int(np.abs(image.affine[0, :3]).argmax())
+    assert {row["axis"] for row in rows} == {in_file}
+
+
 def test_suggest_leaves_out_what_is_decided_or_set_aside(experiment: Config) -> None:
     layout = Layout.of(experiment)
     rows = suggest(experiment, "--no-features", "--later", "good")

@@ -11,6 +11,7 @@ from hstf.imaging.spacing import (
     diagonal_mm,
     is_same_spacing,
     relative_spacing,
+    slice_axis,
     to_mm,
     voxel_mm3,
 )
@@ -71,3 +72,19 @@ def test_diagonal_mm_is_that_of_the_corners_that_are_farthest_apart() -> None:
     corners = np.array(list(product(*[(0, size) for size in shape]))) @ AXES.T
     distances = np.linalg.norm(corners[:, None] - corners, axis=2)
     assert diagonal_mm(shape, AXES) == pytest.approx(distances.max())
+
+
+@pytest.mark.parametrize(
+    ("spacing", "expected"),
+    [
+        ((1.5, 1.5, 10.0), 2),
+        ((10.0, 1.5, 2.0), 0),
+        ((4.0, 4.0, 10.0), None),
+        ((1.0, 1.0, 0.3), None),
+        ((1.0, 1.0, 1.0), None),
+    ],
+)
+def test_slice_axis_is_coarse_compared_with_both_others(
+    spacing: tuple[float, float, float], expected: int | None
+) -> None:
+    assert slice_axis(spacing) == expected

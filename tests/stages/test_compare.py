@@ -247,16 +247,22 @@ def test_read_round_adds_up_the_time_of_training_jobs(tmp_path: Path) -> None:
     for member in ("fold_0", "fold_1", "fold_2"):
         write_benchmark(warmup / f"{member}.tsv", 10, "8")
     own = Layout.of(cell.config).root / "benchmarks"
+    write_benchmark(warmup.parent / "out_of_fold.tsv", 4, "3")
     write_benchmark(own / "calibrate.tsv", 1, "NA")
+    write_benchmark(own / "external" / "labelled_0.tsv", 6, "5")
+    write_benchmark(own / "external.tsv", 1, "1")
+    write_benchmark(own / "external" / "round_1_unlabelled_0.tsv", 20, "10")
+    write_benchmark(own / "lesions" / "round_1.tsv", 3, "2")
     write_benchmark(own / "student" / "round_1_seed_0.tsv", 100, "190")
     write_benchmark(own / "refine" / "round_1.tsv", 2, "1")
     # Jobs that are not counted in round 1.
     write_benchmark(own / "student" / "round_10_seed_0.tsv", 1000, "1000")
     write_benchmark(own / "evaluate" / "round_1_test_0.tsv", 50, "50")
+    write_benchmark(own / "monitor" / "round_1.tsv", 30, "30")
     for number in (0, 1):
         write_round(cell.config, number, dice_of("hstf", 0))
-    assert read_round(cell.config, 0).compute == Compute(cpu=24, wall=31)
-    assert read_round(cell.config, 1).compute == Compute(cpu=191, wall=102)
+    assert read_round(cell.config, 0).compute == Compute(cpu=33, wall=42)
+    assert read_round(cell.config, 1).compute == Compute(cpu=203, wall=125)
 
 
 def test_compare_measures_the_gap_between_single_networks(finished_cells: Config) -> None:

@@ -8,11 +8,13 @@ import pytest
 
 from hstf.cli import main
 from hstf.config.load import resolve_config
+from hstf.config.plan import PlanConfig
 from hstf.experiment.layout import Layout
 from hstf.experiment.plan import Plan
 from hstf.imaging.affines import is_placed, tilt_degrees
+from hstf.stages.plan.decide import target_spacing
 from hstf.stages.plan.fingerprint import Fingerprint, ScanSummary
-from hstf.stages.plan.orientation import InPlaneOrientation, in_plane_orientation
+from hstf.stages.plan.orientation import InPlaneOrientation, in_plane_orientation, mixed_slices
 
 THICK = (1.5, 1.5, 10.0)
 ISOTROPIC = (1.0, 1.0, 1.0)
@@ -79,6 +81,37 @@ def test_thick_slices_of_scans_count_if_planned_voxels_are_large() -> None:
     scans = [scan("a"), scan("b", is_placed=False), scan("c")]
     found = planned(scans, (4.0, 4.0, 10.0))
     assert (found.flip_axes, found.quarter_turns) == ((0, 1), (2,))
+
+
+def test_tilted_slices_across_different_axes_are_named_with_the_remedy() -> None:
+    """The closest axis of the body is a matter of chance for slices of a short-axis heart."""
+    spacings = [(10.0, 1.5, 1.5), (1.5, 10.0, 1.5), (1.5, 1.5, 10.0)]
+    scans = [scan(f"case_{k}", spacing=spacings[k % 3], tilt_degrees=41.0) for k in range(9)]
+    found = planned(scans, (1.5, 1.5, 1.5))
+    assert found.quarter_turns == ()
+    assert "3 scans (case_0, case_3, case_6) axis 0" in found.reason
+    assert "axes: slices" in mixed_slices(scans)
+
+
+def test_mixed_slices_needs_a_tenth_of_the_scans() -> None:
+    scans = [scan(f"case_{k}") for k in range(19)]
+    odd = scan("odd", spacing=(10.0, 1.5, 1.5))
+    assert mixed_slices([*scans, odd]) == ""
+    assert "1 scans (odd) axis 0" in mixed_slices([*scans[:9], odd])
+
+
+def test_target_spacing_leaves_out_scans_that_are_thick_along_another_axis() -> None:
+    thick = [scan(f"case_{k}") for k in range(8)]
+    odd = [scan(f"odd_{k}", spacing=(10.0, 1.5, 1.5)) for k in range(3)]
+    spacing, _ = target_spacing(PlanConfig(), Fingerprint(scans=(*thick, *odd), foreground={}))
+    assert spacing == THICK
+
+
+def test_target_spacing_keeps_thin_slices_thin() -> None:
+    thick = [scan(f"case_{k}") for k in range(8)]
+    thin = [scan(f"thin_{k}", spacing=(1.5, 1.5, 2.0)) for k in range(3)]
+    spacing, _ = target_spacing(PlanConfig(), Fingerprint(scans=(*thick, *thin), foreground={}))
+    assert spacing == (1.5, 1.5, 2.0)
 
 
 def test_tilt_is_the_angle_to_the_closest_axis() -> None:

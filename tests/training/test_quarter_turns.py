@@ -37,6 +37,39 @@ def test_region_of_a_turned_patch_holds_the_patch_in_all_positions() -> None:
     assert region_size((8, 12, 4), quarter_turns=(2, 0)) == (16, 16, 16)
 
 
+@pytest.mark.parametrize(
+    ("patch", "axes", "spacing"),
+    [
+        ((16, 8, 8), (0, 1), (1.0, 1.0, 1.0)),
+        ((8, 8, 4), (2,), (1.0, 2.0, 8.0)),
+        ((12, 8, 4), (0, 2), (1.0, 1.5, 4.0)),
+    ],
+)
+def test_region_holds_a_patch_after_all_turns(
+    patch: tuple[int, int, int],
+    axes: tuple[int, ...],
+    spacing: tuple[float, float, float],
+) -> None:
+    """Turns about two axes exchange all edges, and voxels may have different edges."""
+    config = AugmentationConfig(quarter_turns=axes, affine_probability=0, elastic_probability=0)
+    channels = torch.ones(1, *region_size(patch, axes, spacing))
+    for change in draw_geometry(30, patch, config, generator(7), spacing):
+        found = change.apply(lambda box: channels[:, *box], channels.shape[1:], patch)
+        assert found.shape == (1, *patch)
+        assert torch.allclose(found, torch.ones(1), atol=1e-4)
+
+
+def test_two_turns_are_the_same_with_and_without_interpolation() -> None:
+    patch = (8, 12, 10)
+    channels = torch.randn(2, *region_size(patch, (0, 1)), generator=generator(3))
+    turns = (QuarterTurn(0, 1), QuarterTurn(1, 3))
+    found = []
+    for matrix in (None, torch.eye(3)):
+        change = GeometryChange((), matrix, None, turns)
+        found.append(change.apply(lambda box: channels[:, *box], channels.shape[1:], patch))
+    assert torch.allclose(*found, atol=1e-5)
+
+
 @pytest.mark.parametrize("quarters", [1, 2, 3])
 def test_patch_is_turned_without_interpolation(quarters: int) -> None:
     channels = volume()

@@ -200,7 +200,7 @@ class PairSource(PatchSource):
     def batch(self, step: int) -> RawBatch:
         """Read the regions of all crops of a step."""
         rng = np.random.default_rng([self.seed, step])
-        size = region_size(self.patch_size, self.quarter_turns)
+        size = region_size(self.patch_size, self.quarter_turns, self.acquisition.spacing)
         firsts = []
         seconds = []
         for case in self._cases(step):

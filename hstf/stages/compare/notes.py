@@ -25,8 +25,8 @@ TESTS = (
 )
 HOURS = (
     "Hours are the sum of the warm-up and all rounds of a seed, without the stages that run once"
-    " for all methods (check, plan, preprocess) and without evaluation. An interrupted training"
-    " counts from its last start."
+    " for all methods (check, plan, preprocess), the monitor and the evaluation. An interrupted"
+    " training counts from its last start."
 )
 
 

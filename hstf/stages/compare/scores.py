@@ -21,8 +21,10 @@ from hstf.scoring.averages import class_balanced, mean_or_nan
 
 METRICS = ("dice", "hd95_mm", "asd_mm")
 """Metrics of the comparison."""
-METHOD_STAGES = ("teacher", "refine", "labels", "student")
-"""Stages of a round that belong to a method. Evaluation is not counted."""
+METHOD_STAGES = ("external", "calibrate", "teacher", "lesions", "refine", "labels", "student")
+"""Stages of a round that belong to a method. Evaluation and the monitor are not counted."""
+EXTERNAL_ONCE = ("external.tsv", "external/labelled_*.tsv", "external/unlabelled_*.tsv")
+"""Files of the jobs of external teachers that run once for all rounds, as patterns."""
 
 
 @dataclass(frozen=True)
@@ -209,9 +211,12 @@ def compute(
     if number == 0:
         for member in Schedule.of(config).trained(0):
             files.append(layout.warmup / "benchmarks" / "warmup" / f"{member}.tsv")
+        files.append(layout.warmup / "benchmarks" / "out_of_fold.tsv")
         if config.pretrain.is_on:
             files.append(layout.warmup / "benchmarks" / "pretrain.tsv")
         files.append(own / "calibrate.tsv")
+        for pattern in EXTERNAL_ONCE:
+            files += own.glob(pattern)
     else:
         for stage in METHOD_STAGES:
             files += (own / stage).glob(f"round_{number}[_.]*tsv")

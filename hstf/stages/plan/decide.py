@@ -14,7 +14,7 @@ from hstf.config.experiment import Config
 from hstf.config.plan import PlanConfig
 from hstf.experiment.plan import Normalisation, Plan
 from hstf.imaging.intensity import has_spread
-from hstf.imaging.spacing import ANISOTROPY, Spacing, Triple
+from hstf.imaging.spacing import ANISOTROPY, Spacing, Triple, slice_axis
 from hstf.runtime.errors import HstfError
 from hstf.stages.plan.fingerprint import Fingerprint
 from hstf.stages.plan.intensities import ChannelIntensities
@@ -114,7 +114,10 @@ def target_spacing(config: PlanConfig, fingerprint: Fingerprint) -> tuple[Spacin
     has_coarse_voxels = target[coarse] > ANISOTROPY * next_mm
     has_few_voxels = voxels[coarse] * ANISOTROPY < voxels[others].min()
     if has_coarse_voxels and has_few_voxels:
-        fine = float(np.percentile(spacings[:, coarse], 10))
+        # Scans with thick slices across another axis are fine along this one.
+        axes = [slice_axis(scan.spacing) for scan in fingerprint.scans]
+        comparable = [axis in (None, coarse) for axis in axes]
+        fine = float(np.percentile(spacings[comparable, coarse], 10))
         reason += (
             f" Axis {coarse} is coarse: {target[coarse]:.3g} mm compared with {next_mm:.3g} mm, and"
             f" fewer voxels. It gets the 10th percentile, {fine:.3g} mm."

@@ -8,9 +8,7 @@ training patches are turned and mirrored within this plane, as is common for the
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from hstf.imaging.spacing import Spacing, coarse_axis
+from hstf.imaging.spacing import Spacing, coarse_axis, slice_axis
 from hstf.runtime.errors import few
 from hstf.stages.plan.fingerprint import Fingerprint, ScanSummary
 
@@ -48,6 +46,10 @@ def in_plane_orientation(
         spacing: planned voxel size (mm).
         by_slices: whether the directions of the header are ignored (``preprocess.axes: slices``).
     """
+    mixed = mixed_slices(fingerprint.scans)
+    if mixed:
+        reason = f"No axis is that of the slices of all scans: {mixed}"
+        return InPlaneOrientation(LEFT_RIGHT, (), f"{reason} {KEYS}")
     thick = _thick_axis(fingerprint, spacing)
     if thick is None:
         reason = "There are no thick slices. Patches are mirrored from left to right only."
@@ -70,6 +72,34 @@ def in_plane_orientation(
     return InPlaneOrientation(plane, (thick,), f"{reason} {KEYS}")
 
 
+def scans_by_thick_axis(scans: Sequence[ScanSummary]) -> dict[int, list[str]]:
+    """Return the names of the scans with thick slices by the axis across them, most scans first."""
+    names: dict[int, list[str]] = {}
+    for scan in scans:
+        axis = slice_axis(scan.spacing)
+        if axis is not None:
+            names.setdefault(axis, []).append(scan.case_id)
+    return dict(sorted(names.items(), key=lambda item: -len(item[1])))
+
+
+def mixed_slices(scans: Sequence[ScanSummary]) -> str:
+    """Describe that the slices of scans are across different axes; empty if they are not.
+
+    The axis of the body that is closest to the normal of tilted slices is a matter of chance. No
+    spacing and no patch fits slices across different axes.
+    """
+    by_axis = scans_by_thick_axis(scans)
+    sizes = [len(names) for names in by_axis.values()]
+    if len(sizes) < 2 or sum(sizes[1:]) < MINIMUM_FRACTION * len(scans):
+        return ""
+    counts = [f"{len(names)} scans ({few(names)}) axis {axis}" for axis, names in by_axis.items()]
+    return (
+        f"thick slices are across different axes of the body: {', '.join(counts)}. They are"
+        " resampled as if they were of one kind. Set 'preprocess: {axes: slices}': the last axis"
+        " then goes from slice to slice in each scan."
+    )
+
+
 def _thick_axis(fingerprint: Fingerprint, spacing: Spacing) -> int | None:
     """Return the axis along which slices are thick, by the plan or, if it has none, by the scans.
 
@@ -79,8 +109,11 @@ def _thick_axis(fingerprint: Fingerprint, spacing: Spacing) -> int | None:
     planned = coarse_axis(spacing)
     if planned is not None:
         return planned
-    median = np.median([scan.spacing for scan in fingerprint.scans], axis=0)
-    return coarse_axis((float(median[0]), float(median[1]), float(median[2])))
+    by_axis = scans_by_thick_axis(fingerprint.scans)
+    for axis, names in by_axis.items():
+        if len(names) >= len(fingerprint.scans) / 2:
+            return axis
+    return None
 
 
 def _evidence(scans: Sequence[ScanSummary], plane: tuple[int, ...]) -> Iterator[str]:

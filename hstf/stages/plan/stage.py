@@ -11,6 +11,7 @@ from hstf.experiment.plan import Plan
 from hstf.stages.plan.decide import make_plan
 from hstf.stages.plan.fingerprint import take_fingerprint
 from hstf.stages.plan.intensities import intensity_warnings
+from hstf.stages.plan.orientation import mixed_slices
 
 
 def run(args: argparse.Namespace) -> int:
@@ -34,6 +35,9 @@ def plan(context: StageContext) -> Plan:
     result.save(context.layout.plan)
     if result.quarter_turns:
         print(f"plan: warning: {result.reasons['quarter_turns']}", flush=True)
+    mixed = mixed_slices(fingerprint.scans)
+    if mixed:
+        print(f"plan: warning: {mixed}", flush=True)
     for warning in intensity_warnings(context.config, fingerprint, result):
         print(f"plan: warning: {warning}", flush=True)
     return result

@@ -20,7 +20,11 @@ from hstf.training.augmentations.affine import random_matrices
 from hstf.training.augmentations.draws import chosen
 from hstf.training.augmentations.elastic import interpolated, random_displacements
 from hstf.training.augmentations.flip import random_flips
-from hstf.training.augmentations.quarter_turns import QuarterTurn, random_quarter_turns
+from hstf.training.augmentations.quarter_turns import (
+    EDGE_TOLERANCE,
+    QuarterTurn,
+    random_quarter_turns,
+)
 
 Part = Callable[[Box], Tensor]
 """Returns the channels ``(C, ...)`` of a part of a region."""
@@ -29,7 +33,11 @@ MARGIN = 1.25
 zoom."""
 
 
-def region_size(patch_size: Sequence[int], quarter_turns: Sequence[int] = ()) -> Triple:
+def region_size(
+    patch_size: Sequence[int],
+    quarter_turns: Sequence[int] = (),
+    spacing: Spacing = (1.0, 1.0, 1.0),
+) -> Triple:
     """Return the size (voxels) of the region that :class:`GeometryChange` needs for a patch.
 
     The margin is the same on both sides, so that the voxels of an unchanged patch are voxels of the
@@ -38,13 +46,23 @@ def region_size(patch_size: Sequence[int], quarter_turns: Sequence[int] = ()) ->
     Args:
         patch_size: size of the patch (voxels).
         quarter_turns: axes about which the patch may be turned by 90 degrees.
+        spacing: voxel size (mm).
     """
     edges = list(patch_size)
-    for axis in quarter_turns:
-        first, second = (other for other in range(3) if other != axis)
-        edges[first] = edges[second] = max(edges[first], edges[second])
+    turned = _turned_axes(quarter_turns)
+    longest_mm = max((patch_size[axis] * spacing[axis] for axis in turned), default=0.0)
+    for axis in turned:
+        edges[axis] = math.ceil(longest_mm / spacing[axis] - EDGE_TOLERANCE)
+        edges[axis] += (edges[axis] - patch_size[axis]) % 2
     x, y, z = (n + 2 * math.ceil((MARGIN - 1) / 2 * n) for n in edges)
     return x, y, z
+
+
+def _turned_axes(quarter_turns: Sequence[int]) -> list[int]:
+    """Return the axes that may change places. Turns about two axes exchange all three."""
+    if len(quarter_turns) == 1:
+        return [axis for axis in range(3) if axis not in quarter_turns]
+    return [0, 1, 2] if quarter_turns else []
 
 
 @dataclass(frozen=True)
@@ -166,9 +184,15 @@ def draw_geometry(
 
 
 def _middle(size: Sequence[int], patch_size: Sequence[int]) -> Box:
-    """Return the position of a patch in the middle of a region."""
+    """Return the position of a patch in the middle of a region.
+
+    Raises:
+        ValueError: if the patch is larger than the region.
+    """
     box = []
     for whole, edge in zip(size, patch_size, strict=True):
+        if edge > whole:
+            raise ValueError(f"a patch of {tuple(patch_size)} voxels in a region of {tuple(size)}")
         start = (whole - edge) // 2
         box.append(slice(start, start + edge))
     return tuple(box)
