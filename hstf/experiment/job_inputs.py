@@ -1,6 +1,8 @@
 """What a job reads in addition to the results of other jobs: files of people, and plain values."""
 
 import json
+import os
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -115,17 +117,31 @@ def prediction_file(teacher: ExternalTeacher, case: Case) -> Path:
 def program_files(teacher: ExternalTeacher) -> list[Path]:
     """Return the files on which the predictions of an external teacher depend.
 
-    These are ``depends_on``, ``label_map``, and the files that its command names. A program without
-    a path may be another one on each machine; its SHA-256 is in the table only.
+    These are ``depends_on``, ``label_map``, and the files that its command names, also as
+    ``--weights=FILE`` and within a script of ``bash -c``. A program without a path may be another
+    one on each machine; its SHA-256 is in the table only.
     """
     words = [word for word in teacher.words if PLACEHOLDER.search(word) is None]
     if words and "/" not in words[0]:
         del words[0]
-    files = [path for path in map(Path, words) if path.is_file()]
+    # A script of 'bash -c' has placeholders and files in one word.
+    for script in [word for word in teacher.words if " " in word]:
+        words += [word for word in _split(script) if PLACEHOLDER.search(word) is None]
+    words += [word.partition("=")[2] for word in words if "=" in word]
+    # Unlike Path.is_file, this accepts a script that is too long for the name of a file.
+    files = [Path(word) for word in words if os.path.isfile(word)]  # noqa: PTH113
     files += [Path(name) for name in teacher.depends_on]
     if teacher.label_map is not None:
         files.append(Path(teacher.label_map))
     return list(dict.fromkeys(files))
+
+
+def _split(script: str) -> list[str]:
+    """Split a script into words; a script with an odd number of quotes has none."""
+    try:
+        return shlex.split(script)
+    except ValueError:
+        return []
 
 
 def _scaled_cases(jobs: Jobs) -> list[Case]:
