@@ -276,20 +276,6 @@ def test_extract_writes_each_channel_unchanged(
         assert written.get_data_dtype() == source.get_data_dtype()
 
 
-def test_extract_keeps_files_that_exist(
-    phantoms: Phantoms,
-    workplace: Path,
-) -> None:
-    folder = phantoms("msd", "--modalities", "FLAIR", "T1w")
-    imported("msd", folder, "--extract", "channels")
-    paths = list(Path("channels").iterdir())
-    before = {path: path.stat().st_mtime_ns for path in paths}
-    paths[0].unlink()
-    imported("msd", folder, "--extract", "channels", "--force")
-    changed = [path for path in paths if path.stat().st_mtime_ns != before[path]]
-    assert changed == [paths[0]]
-
-
 def test_import_brats_reads_task_1_of_the_decathlon(
     phantoms: Phantoms,
     workplace: Path,

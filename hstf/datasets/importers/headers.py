@@ -3,22 +3,24 @@
 An import reads only what it needs. ``hstf check`` reads all files completely.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import nibabel as nib
 import numpy as np
+from nibabel.orientations import aff2axcodes, apply_orientation, ornt_transform
 
+from hstf.config.check import CheckConfig
 from hstf.datasets.importers.contents import label_values_of_scan
-from hstf.datasets.importers.dataset import DataSet, FoundCase
+from hstf.datasets.importers.dataset import DataSet, FoundCase, Note
 from hstf.datasets.importers.slicer import crop_advice
-from hstf.imaging.affines import spacing_of
+from hstf.imaging.affines import affine_problem, is_reordered, orientation_of, spacing_of
 from hstf.imaging.guards import MASK, Level, header_issues
 from hstf.imaging.scan import scan_file, scan_header
-from hstf.imaging.volumes import open_any, open_nifti
-from hstf.runtime.errors import HstfError, join_problems
+from hstf.imaging.volumes import Volume, blank_volume, grid_mismatch, open_any, open_nifti
+from hstf.runtime.errors import HstfError, few, join_problems
 from hstf.runtime.processes import ProcessDied, map_processes, worker_count
 from hstf.runtime.progress import Progress, track
 
@@ -30,6 +32,8 @@ MAXIMUM_SHOWN = 6
 """Number of label values that a message shows."""
 MAXIMUM_VALUE = 255
 """Labels are stored as 8-bit integers."""
+TOLERANCE_MM = CheckConfig().affine_tolerance_mm
+"""Maximum distance (mm) of the corners of a mask and its image: that of ``hstf check``."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,12 @@ class Grid:
 def read_grids(dataset: DataSet) -> dict[str, Grid]:
     """Read the grid of each case.
 
-    Unreadable files, headers without a geometry and files of a case with different shapes are
-    recorded as problems. Doubtful headers are recorded as warnings.
+    Unreadable files, headers without a geometry, files of a case with different shapes and masks
+    with another geometry than their image are recorded as problems. Doubtful headers are recorded
+    as warnings.
     """
     grids = {}
+    reordered: list[str] = []
     for case in track(dataset.cases, "headers"):
         try:
             grids[case.case_id] = _read_grid(case)
@@ -65,6 +71,9 @@ def read_grids(dataset: DataSet) -> dict[str, Grid]:
             dataset.add_problem(case.case_id, str(error))
             continue
         _check_headers(dataset, case)
+        if case.masks:
+            reordered += _check_masks(dataset, case)
+    _note_reordered(dataset, reordered)
     return grids
 
 
@@ -115,8 +124,8 @@ def _read_grid(case: FoundCase) -> Grid:
         first = first or grid
         _check_shape(path, grid.shape, first, case)
     assert first is not None
-    for path in case.label_files:
-        _check_shape(path, _shape(open_nifti(path)), first, case)
+    if case.label is not None:
+        _check_shape(case.label, _shape(open_nifti(case.label)), first, case)
     return first
 
 
@@ -160,6 +169,113 @@ def _check_shape(
             f"{path}: has shape {shape}, but {case.first_path.name} has {grid.shape};"
             f" all files of a case must have the same grid.{crop_advice(path)}"
         )
+
+
+# --- masks of structures
+
+
+def in_order_of(image: Volume, mask: Volume) -> np.ndarray:
+    """Return the voxels of a mask on the grid of its image, see :func:`read_grids`.
+
+    Axes may have another order or direction. No voxel is interpolated.
+    """
+    if grid_mismatch(mask, image, TOLERANCE_MM) is None:
+        return mask.data
+    transform = ornt_transform(orientation_of(mask.affine), orientation_of(image.affine))
+    return np.ascontiguousarray(apply_orientation(mask.data, transform))
+
+
+def _check_masks(dataset: DataSet, case: FoundCase) -> list[str]:
+    """Record masks that are not on the grid of their image as problems.
+
+    Returns:
+        Description of each mask whose axes have another order or direction.
+    """
+    reordered: list[str] = []
+    image = blank_volume(case.first_path)
+    if affine_problem(image.affine):  # recorded by _check_headers
+        return reordered
+    for path in case.masks.values():
+        try:
+            order = _order_of_mask(path, image, case)
+        except HstfError as error:
+            dataset.add_problem(case.case_id, str(error))
+            continue
+        if order:
+            reordered.append(f"{path} ({order})")
+    return reordered
+
+
+def _order_of_mask(path: Path, image: Volume, case: FoundCase) -> str:
+    """Return how the axes of a mask differ from those of its image; empty if they do not.
+
+    Raises:
+        HstfError: if the mask has other voxels than the image.
+    """
+    mask = blank_volume(path)
+    problem = affine_problem(mask.affine)
+    if problem:
+        raise HstfError(f"{path}: {problem}. Restore the geometry of the file from its source.")
+    mismatch = grid_mismatch(mask, image, TOLERANCE_MM)
+    if mismatch is None:
+        return ""
+    unplaced = _without_orientation([path, case.first_path])
+    if not unplaced and _is_reordered(mask, image):
+        return f"{_axes(mask)} instead of {_axes(image)}"
+    advice = _advice_on_mask(path, mask, image, case)
+    raise HstfError(
+        f"{path}: {mismatch} ({case.first_path.name}); expected the grid of the image, within"
+        f" {TOLERANCE_MM:g} mm, because masks are combined voxel by voxel.{unplaced}{advice}"
+    )
+
+
+def _advice_on_mask(path: Path, mask: Volume, image: Volume, case: FoundCase) -> str:
+    """Return what to do about a mask that has other voxels than its image."""
+    if mask.data.shape != image.data.shape:
+        return crop_advice(path) or " Draw or export the mask again on this image."
+    return (
+        f" If the voxels correspond one to one, copy the geometry of {case.first_path} to the mask."
+        " Otherwise, draw or export the mask again on this image."
+    )
+
+
+def _is_reordered(mask: Volume, image: Volume) -> bool:
+    return is_reordered(
+        mask.affine,
+        mask.data.shape,
+        image.affine,
+        image.data.shape,
+        TOLERANCE_MM,
+    )
+
+
+def _without_orientation(paths: Sequence[Path]) -> str:
+    """Return a sentence about the files whose header does not state the directions of the axes."""
+    names = [path.name for path in paths if not scan_header(path).has_orientation]
+    if not names:
+        return ""
+    return f" The header of {' and of '.join(names)} does not place the voxels in space."
+
+
+def _axes(volume: Volume) -> str:
+    """Return the direction in which each array axis grows, for instance RAS."""
+    return "".join(aff2axcodes(volume.affine))
+
+
+def _note_reordered(dataset: DataSet, reordered: Sequence[str]) -> None:
+    """Name the masks whose axes are reordered."""
+    if not reordered:
+        return
+    text = (
+        f"{len(reordered)} masks are stored with their axes in another order or direction than"
+        " their image, and are reordered to the grid of the image, without interpolation:"
+        f" {few(reordered)}"
+    )
+    dataset.rules.append(Note("axes of masks", text))
+    dataset.comments.append(f"{text}.")
+
+
+# --- label values
 
 
 def label_values(labels: Sequence[Path]) -> set[int]:
@@ -215,15 +331,27 @@ def map_files(
     Raises:
         HstfError: if a process was killed.
     """
+    return list(each_file(function, items, title))
+
+
+def each_file(
+    function: Callable[[T], R],
+    items: Sequence[T],
+    title: str,
+) -> Iterator[tuple[T, R]]:
+    """Yield what :func:`map_files` returns, each result as soon as it is there.
+
+    Raises:
+        HstfError: if a process was killed.
+    """
     if len(items) <= FEW_FILES:
-        return [(item, function(item)) for item in items]
-    results: list[tuple[T, R]] = []
+        yield from ((item, function(item)) for item in items)
+        return
     with Progress(title, len(items)) as progress:
         for item, result in map_processes(function, items, worker_count(0)):
             if isinstance(result, ProcessDied):
                 raise HstfError(
                     f"{item}: the process that read it was killed, probably out of memory."
                 )
-            results.append((item, result))
+            yield item, result
             progress.advance()
-    return results

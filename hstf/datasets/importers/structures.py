@@ -23,10 +23,10 @@ from hstf.datasets.importers.dataset import (
     numbered_classes,
     plain_name,
 )
-from hstf.datasets.importers.headers import map_files
+from hstf.datasets.importers.headers import in_order_of, map_files
 from hstf.datasets.importers.matching import File, Scan, structure_name
 from hstf.datasets.importers.options import Options
-from hstf.imaging.volumes import read_label, write_like
+from hstf.imaging.volumes import Volume, blank_volume, read_label, write_like
 from hstf.runtime.errors import HstfError, join_problems
 
 ANNOTATOR = re.compile(
@@ -58,6 +58,8 @@ class CaseMasks(NamedTuple):
     """The masks of a case, from the one below to the one on top, and the file to write."""
 
     masks: tuple[tuple[str, Path], ...]
+    image: Path
+    """The first image of the case. The label has its grid."""
     values: tuple[int, ...] = ()
     target: Path | None = None
 
@@ -238,7 +240,8 @@ def combine(
         names = sorted(case.masks, key=lambda name: (-sizes.get(name, 0.0), name))
         masks = tuple((name, case.masks[name]) for name in names)
         target = folder / f"{case.case_id}.nii.gz"
-        tasks.append(CaseMasks(masks, tuple(values[name] for name in names), target))
+        chosen = tuple(values[name] for name in names)
+        tasks.append(CaseMasks(masks, case.first_path, chosen, target))
     problems = [problem for _, problem in map_files(_write, tasks, "combine") if problem]
     if problems:
         raise join_problems("masks cannot be combined.", problems)
@@ -264,7 +267,7 @@ def measure(dataset: DataSet, labelled: Collection[str]) -> Mapping[str, float]:
             one structure by several people.
     """
     cases = [case for case in dataset.cases if case.masks and case.case_id in labelled]
-    tasks = [CaseMasks(tuple(case.masks.items())) for case in cases]
+    tasks = [CaseMasks(tuple(case.masks.items()), case.first_path) for case in cases]
     voxels: dict[str, list[int]] = defaultdict(list)
     overlaps: dict[Pair, list[tuple[int, int, int]]] = defaultdict(list)
     problems = []
@@ -336,13 +339,12 @@ def _read_masks(case: CaseMasks) -> Measured:
     voxels: dict[str, int] = {}
     overlaps: dict[Pair, int] = {}
     names = [name for name, _ in case.masks]
-    owner: np.ndarray | None = None
     try:
+        image = blank_volume(case.image)
+        owner = np.zeros(image.data.shape, np.uint8)
         for number, (name, path) in enumerate(case.masks, start=1):
-            mask = _read_mask(path)
+            mask = _read_mask(path, image)
             voxels[name] = int(np.count_nonzero(mask))
-            if owner is None:
-                owner = np.zeros(mask.shape, np.uint8)
             counts = np.bincount(owner[mask], minlength=number)
             for other in np.flatnonzero(counts[1:]):
                 overlaps[(names[other], name)] = int(counts[other + 1])
@@ -352,13 +354,13 @@ def _read_masks(case: CaseMasks) -> Measured:
     return Measured(voxels, overlaps)
 
 
-def _read_mask(path: Path) -> np.ndarray:
-    """Return a mask as booleans.
+def _read_mask(path: Path, image: Volume) -> np.ndarray:
+    """Return a mask as booleans, on the grid of the image of its case.
 
     Raises:
         HstfError: if the file cannot be read or has several values.
     """
-    data = read_label(path).data
+    data = in_order_of(image, read_label(path))
     values = np.unique(data)
     if values[values > 0].size > 1:
         found = ", ".join(str(value) for value in values[:5])
@@ -372,15 +374,12 @@ def _read_mask(path: Path) -> np.ndarray:
 def _write(case: CaseMasks) -> str:
     """Write the label of a case. Returns a description of the problem, or ``""``."""
     assert case.target is not None
-    label: np.ndarray | None = None
     try:
+        image = blank_volume(case.image)
+        label = np.zeros(image.data.shape, np.uint8)
         for (_, path), value in zip(case.masks, case.values, strict=True):
-            mask = _read_mask(path)
-            if label is None:
-                label = np.zeros(mask.shape, np.uint8)
-            label[mask] = value
-        if label is not None:
-            write_like(case.target, label, read_label(case.masks[0][1]))
+            label[_read_mask(path, image)] = value
+        write_like(case.target, label, image)
     except HstfError as error:
         return str(error)
     return ""

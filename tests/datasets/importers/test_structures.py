@@ -1,11 +1,12 @@
 """One mask for each structure: masks are combined to one label, and overlaps are named."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-from support.folder_files import LABEL, SHAPE, found, write, write_values
+from support.folder_files import AFFINE, LABEL, SHAPE, found, write, write_values
 from support.import_files import imported, problems, run_import
 
 from hstf.datasets.importers.folder import find
@@ -88,6 +89,138 @@ def test_import_keeps_the_smaller_structure_where_masks_overlap(
     expected = f"liver_tumour on liver ({3 * np.count_nonzero(LABEL == 2)} voxels in 3 cases)"
     assert expected in " ".join(capsys.readouterr().out.split())
     assert expected in Path("config/x.yaml").read_text().replace("\n# ", " ")
+
+
+def reorder(path: Path, axes: str) -> None:
+    """Store a file with its axes in the order ``axes``, such as RAS. Its place does not change."""
+    image = nib.load(path)
+    new = nib.orientations.axcodes2ornt(axes)
+    transform = nib.orientations.ornt_transform(nib.io_orientation(image.affine), new)
+    nib.save(image.as_reoriented(transform), path)
+
+
+def shift(path: Path) -> None:
+    """Move the voxels by 3 mm."""
+    image = nib.load(path)
+    affine = image.affine.copy()
+    affine[0, 3] += 3
+    nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj), affine), path)
+
+
+def crop(path: Path) -> None:
+    """Remove a slice."""
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj)[:, :, 1:], image.affine), path)
+
+
+def lose_geometry(path: Path) -> None:
+    """Remove sform and qform. Voxel sizes stay."""
+    image = nib.load(path)
+    nib.save(without_geometry(np.asanyarray(image.dataobj)), path)
+
+
+def without_geometry(values: np.ndarray) -> nib.Nifti1Image:
+    image = nib.Nifti1Image(values, None)
+    image.header.set_zooms((1, 1, 2))
+    image.header["sform_code"] = 0
+    image.header["qform_code"] = 0
+    return image
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LAS", "RPS", "SLA", "IRP"])
+@pytest.mark.parametrize("mask", ["kidney_right", "vertebrae_L1", "*"])
+def test_import_reorders_the_axes_of_masks(
+    axes: str,
+    mask: str,
+    workplace: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The axes of the images are LPS. A reversed axis has the same length."""
+    write_masks(Path("d"))
+    paths = list(Path("d/c2/segmentations").glob(f"{mask}.nii.gz"))
+    for path in paths:
+        reorder(path, axes)
+    config = imported("folder", Path("d"))
+    output = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert f"{len(paths)} masks are stored with their axes in another order" in output
+    assert f"({axes} instead of LPS)" in output
+    assert f"({axes} instead of LPS)" in Path("config/x.yaml").read_text().replace("\n# ", " ")
+    assert [text for text in problems(config) if "the same voxels" not in text] == []
+    for case in read_cases(config).cases:
+        assert case.reference is not None
+        label = nib.load(case.reference)
+        np.testing.assert_array_equal(np.asanyarray(label.dataobj), LABEL)
+        np.testing.assert_array_equal(label.affine, AFFINE)
+
+
+def test_import_compares_masks_after_their_axes_are_reordered(workplace: Path) -> None:
+    """Masks that overlap only as arrays do not overlap."""
+    for number in (1, 2, 3):
+        left = np.zeros(SHAPE, np.uint8)
+        left[:4] = 1
+        write(Path(f"d/c{number}/ct.nii.gz"), "image")
+        write_values(Path(f"d/c{number}/masks/left.nii.gz"), left)
+        write_values(Path(f"d/c{number}/masks/right.nii.gz"), left[::-1])
+        reorder(Path(f"d/c{number}/masks/right.nii.gz"), "RPS")
+    imported("folder", Path("d"))
+    assert "overlap" not in Path("config/x.yaml").read_text()
+    label = np.asanyarray(nib.load(Path("config/x/combined_labels/c1.nii.gz")).dataobj)
+    np.testing.assert_array_equal(label, left + 2 * left[::-1])
+
+
+def test_import_refuses_all_masks_with_another_geometry(
+    workplace: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    damages: dict[str, Callable[[Path], None]] = {"c1": shift, "c2": crop, "c3": lose_geometry}
+    write_masks(Path("d"))
+    for case, damage in damages.items():
+        damage(Path(f"d/{case}/segmentations/kidney_right.nii.gz"))
+        shift(Path(f"d/{case}/segmentations/vertebrae_L1.nii.gz"))
+    assert run_import("folder", Path("d")) == 1
+    message = capsys.readouterr().err
+    expected = {
+        "c1": "has an affine that puts corner voxels up to 3 mm away from those of the image",
+        "c2": "has shape (10, 10, 5), the image (10, 10, 6)",
+        "c3": "The header of kidney_right.nii.gz does not place the voxels in space",
+    }
+    assert "6 problems" in message
+    for case, text in expected.items():
+        lines = [line for line in message.splitlines() if f"- {case}: d/{case}/" in line]
+        assert len(lines) == 2
+        assert f"{case}/segmentations/kidney_right.nii.gz: " in lines[0]
+        assert text in lines[0]
+        assert "expected the grid of the image, within 0.01 mm" in lines[0]
+        assert "draw or export the mask again" in lines[0].lower()
+    assert not Path("config").exists()
+
+
+def test_import_leaves_out_cases_with_masks_of_another_geometry(workplace: Path) -> None:
+    write_masks(Path("d"))
+    shift(Path("d/c2/segmentations/kidney_right.nii.gz"))
+    config = imported("folder", Path("d"), "--leave-out-invalid")
+    assert [case.case_id for case in read_cases(config).cases] == ["c1", "c3"]
+
+
+def test_import_does_not_reorder_masks_by_a_geometry_that_a_program_made_up(
+    workplace: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Without sform and qform, nibabel places the centre of a scan at 0 and mirrors an axis."""
+    write_masks(Path("d"))
+    for number in (1, 2, 3):
+        for path in Path(f"d/c{number}").rglob("*.nii.gz"):
+            lose_geometry(path)
+    config = imported("folder", Path("d"))
+    label = nib.load(read_cases(config).cases[0].reference)
+    np.testing.assert_array_equal(np.asanyarray(label.dataobj), LABEL)
+    path = Path("d/c1/segmentations/kidney_right.nii.gz")
+    mask = nib.load(path)
+    mirrored = np.diag([-1, 1, 1, 1]) @ mask.affine
+    nib.save(nib.Nifti1Image(np.asanyarray(mask.dataobj), mirrored), path)
+    assert run_import("folder", Path("d"), "--force") == 1
+    message = capsys.readouterr().err
+    assert "The header of ct.nii.gz does not place the voxels in space" in message
 
 
 def test_import_does_not_read_labels_that_it_has_written(workplace: Path) -> None:
