@@ -8,6 +8,7 @@ the machine. So ITK only sees headers with the voxels in the same file (.mha, .n
 (.mhd, .nhdr) of one file in the same folder (:mod:`hstf.runtime.voxel_files`).
 """
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ import nibabel as nib
 import numpy as np
 
 from hstf.imaging.header_text import looks_identifying
+from hstf.imaging.itk_checksums import verify_checksum
 from hstf.runtime.errors import numbers
 from hstf.runtime.voxel_files import is_header, voxel_file
 
@@ -77,9 +79,14 @@ class ItkVoxels:
         dtype: Any = None,
         copy: bool | None = None,
     ) -> np.ndarray:
-        """Read the voxels."""
+        """Read the voxels.
+
+        Raises:
+            OSError: if ITK cannot read them, or if they are compressed and damaged.
+        """
         import SimpleITK
 
+        verify_checksum(self.path, math.prod(self.shape) * self.dtype.itemsize)
         with _short_errors():
             image = _reader(self.path).Execute()
             voxels = SimpleITK.GetArrayFromImage(image).T  # arrays of ITK are (Z, Y, X)

@@ -38,7 +38,7 @@ def stored_voxels(image: nib.Nifti1Image, dtype: np.dtype | None = None) -> np.n
         Exception: of many kinds, if the file is damaged.
     """
     proxy = image.dataobj
-    # Formats of ITK have another proxy; ITK compares the checksums of their files.
+    # Formats of ITK have another proxy, which compares the checksums of their files itself.
     if not isinstance(proxy, ArrayProxy):
         return np.asanyarray(proxy, dtype=dtype)
     path = Path(proxy.file_like)

@@ -5,6 +5,8 @@ Most scans are recognised without reading them, because noise does not compress.
 """
 
 import math
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +41,7 @@ def label_values_of_scan(path: Path) -> list[int]:
             if np.unique(middle).size > MANY_VALUES:
                 return []
         data = read_image(path).data
-    except (HstfError, OSError, EOFError, ValueError, IndexError):
+    except (HstfError, OSError, EOFError, ValueError, IndexError, zlib.error, struct.error):
         return []
     return _values(data)
 
