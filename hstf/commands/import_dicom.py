@@ -95,7 +95,7 @@ def _handle_problems(found: Found, targets: Targets, leave_out_invalid: bool) ->
         raise join_problems(
             f"{len(found.dataset.problems)} problems, no case sheet was written. Fix them, or leave"
             f" out these series with --leave-out-invalid. {targets.mapping} has the folder of each"
-            " series.",
+            " series, and the first files that may be lost slices.",
             shortened(_problems(found)),
         )
     if not found.volumes:

@@ -32,6 +32,7 @@ from hstf.method.plr.predicted_dice import CONFORMAL_PATIENTS
 from hstf.method.plr.scan_quality import QualityModel, ScanQuality
 from hstf.runtime.errors import HstfError, is_memory_error, join_problems
 from hstf.runtime.files import make_folder
+from hstf.runtime.locks import exclusive
 from hstf.runtime.progress import track
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ NO_QUALITY = (
 LOOK = "Look at this segmentation first."
 WRITE_SECONDS = 10.0
 """Time after which ``predict.csv`` is written again during a long run."""
+LOCK = ".predict.lock"
+"""Lock beside ``predict.csv``: other runs may write it, too."""
 LEFT_OUT = "left out"
 """Level of a row about a file or folder that is no scan."""
 Row = dict[str, Any]
@@ -270,8 +273,8 @@ class Report:
 
     output: Path
     source: Path
-    earlier: list[Row]
-    """Rows of earlier runs into the same folder."""
+    stale: set[tuple[str, ...]] = field(default_factory=set)
+    """Earlier rows about no scan: the runs that wrote them have ended, and they are dropped."""
     rows: dict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
     """Rows by scan; empty for what was left out."""
     problems: list[str] = field(default_factory=list)
@@ -292,16 +295,8 @@ class Report:
         Raises:
             HstfError: if there is another file of the same name.
         """
-        path = output / TABLE
-        if not path.exists():
-            return cls(output, source, [])
-        try:
-            return cls(output, source, PREDICT.records(path))
-        except HstfError as error:
-            raise HstfError(
-                f"{path}: is not a table of hstf predict, which would replace it. Rename it, or"
-                " give another folder to --output."
-            ) from error
+        rows = _rows_of(output / TABLE)
+        return cls(output, source, {_identity(row) for row in rows if not row["scan"]})
 
     def leave_out(self, found: ScansFound) -> None:
         """Report what is no scan, and what cannot be read."""
@@ -379,11 +374,26 @@ class Report:
             self.write()
 
     def write(self) -> None:
-        """Write ``predict.csv``."""
-        new = [row for rows in self.rows.values() for row in rows]
-        kept = [row for row in self.earlier if row["scan"] and row["scan"] not in self.rows]
-        PREDICT.write(self.output / TABLE, [*kept, *new])
+        """Write ``predict.csv``. Rows that other runs have written until now stay.
+
+        Raises:
+            HstfError: if it cannot be written, or if there is another file of the same name now.
+        """
+        path = self.output / TABLE
+        with exclusive(self.output / LOCK, f"hstf predict: {path}"):
+            new = [row for rows in self.rows.values() for row in rows]
+            PREDICT.write(path, [*self._rows_of_others(path), *new])
         self.written = time.monotonic()
+
+    def _rows_of_others(self, path: Path) -> list[Row]:
+        """Return the rows of the table that this run does not replace."""
+        scans = {_as_cell(name) for name in self.rows if name}
+        dropped = self.stale | {_identity(row) for row in self.rows.get("", [])}
+        return [
+            row
+            for row in _rows_of(path)
+            if row["scan"] not in scans and _identity(row) not in dropped
+        ]
 
     def finish(self, count: int) -> None:
         """Print how many scans were segmented, with warnings, and left out.
@@ -420,6 +430,33 @@ class Report:
     def _problem(self, text: str) -> None:
         self.problems.append(text)
         _print(text)
+
+
+def _rows_of(path: Path) -> list[Row]:
+    """Read a table of ``hstf predict``; a missing one has no rows.
+
+    Raises:
+        HstfError: if it is another file.
+    """
+    if not path.exists():
+        return []
+    try:
+        return PREDICT.records(path)
+    except HstfError as error:
+        raise HstfError(
+            f"{path}: is not a table of hstf predict, which would replace it. Rename it, or give"
+            " another folder to --output."
+        ) from error
+
+
+def _identity(row: Row) -> tuple[str, ...]:
+    """Return what distinguishes rows about no scan, as the table stores it."""
+    return tuple(_as_cell(row[name]) for name in ("scan", "level", "file", "found"))
+
+
+def _as_cell(text: str) -> str:
+    """Return a text as it is read back from a table."""
+    return text.replace("\r", " ")
 
 
 def _print(text: str) -> None:

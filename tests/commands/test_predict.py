@@ -12,7 +12,7 @@ import torch
 from support.tiny_model import calibration_of_dice, tiny_experiment, write_scan
 
 from hstf.cli import main
-from hstf.commands.predict import predict
+from hstf.commands.predict import LOCK, predict
 from hstf.commands.predict_input import find_scans
 from hstf.config.experiment import Config
 from hstf.experiment.context import StageContext
@@ -55,8 +55,10 @@ def evaluated_predictor(config: Config) -> Predictor:
 
 
 def names(folder: Path) -> list[str]:
-    """Return the files below a folder, without the table."""
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "predict.csv"]
+    """Return the files below a folder, without the table and its lock."""
+    no_segmentations = ("predict.csv", LOCK)
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    files = [path for path in files if path.name not in no_segmentations]
     return sorted(str(path.relative_to(folder)) for path in files)
 
 

@@ -107,6 +107,23 @@ def test_rescale_of_each_slice_is_its_own(source: Path) -> None:
     assert np.allclose(image.get_fdata(), scan.stored * (1 + index / 2) + index)
 
 
+@pytest.mark.parametrize("bits", [12, 16])
+@pytest.mark.parametrize("is_compressed", [False, True])
+def test_shown_colours_do_not_change_the_values(
+    source: Path, bits: int, is_compressed: bool
+) -> None:
+    """MONOCHROME1 shows low values bright. The Hounsfield units are those of any other CT."""
+    changes = {"PhotometricInterpretation": "MONOCHROME1", "BitsStored": bits, "HighBit": bits - 1}
+    scan = Scan(modality="CT", slope=1, intercept=-1024, changes=changes, shape=(32, 16, 2))
+    objects = [scan.slice(index) for index in range(scan.shape[2])]
+    for item in objects:
+        if is_compressed:
+            item.compress(JPEGLSLossless)
+    save(objects, source)
+    image = image_of(import_dicom(source), scan)
+    assert np.array_equal(np.asanyarray(image.dataobj), scan.stored.astype(int) - 1024)
+
+
 @pytest.mark.parametrize("compression", [RLELossless, JPEGLSLossless])
 def test_signed_values_of_12_bits_and_compressed_pixels(source: Path, compression: UID) -> None:
     # GDCM does not decode RLE of images with a few pixels.
@@ -241,6 +258,19 @@ def no_position(objects: list[Dataset]) -> list[Dataset]:
     return objects
 
 
+def no_rescale(objects: list[Dataset]) -> list[Dataset]:
+    for item in objects[1:]:
+        item.RescaleSlope, item.RescaleIntercept = 1, -1024
+    return objects
+
+
+def no_intercept(objects: list[Dataset]) -> list[Dataset]:
+    for item in objects:
+        item.RescaleSlope, item.RescaleIntercept = 1, -1024
+    objects[1].RescaleIntercept = None
+    return objects
+
+
 def truncated(objects: list[Dataset]) -> list[Dataset]:
     objects[1].PixelData = objects[1].PixelData[:20]
     return objects
@@ -258,6 +288,8 @@ def truncated(objects: list[Dataset]) -> list[Dataset]:
         (other_size, "slices of several sizes (6 x 7, 7 x 6)"),
         (other_pixels, "slices of several pixel sizes"),
         (two_patients, "its files name 2 patients"),
+        (no_rescale, "1 of 5 slices have no RescaleSlope or RescaleIntercept"),
+        (no_intercept, "1 of 5 slices have no RescaleSlope or RescaleIntercept"),
         (no_position, "1 of 5 slices have no position"),
         (truncated, "the pixels of slice 2 cannot be decoded"),
     ],

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from hstf.datasets.dicom.headers import Header, Headers, read_headers
+from hstf.datasets.dicom.lost import Suspect, Suspects, describe, names_of
 from hstf.datasets.dicom.mapping import Row, SeriesTable
 from hstf.datasets.dicom.pixels import fingerprint, read_voxels
 from hstf.datasets.dicom.series import (
@@ -91,21 +92,40 @@ def find_series(folder: Path, selection: Selection, table: SeriesTable) -> Found
     """
     headers = read_headers([folder])
     if not headers.series:
+        others = len(headers.unmarked) + headers.indices
         raise HstfError(
-            f"the folder contains no DICOM series: {headers.others} other files,"
-            f" {headers.damaged} damaged ones. For NIfTI and other volumes use hstf import folder."
+            f"the folder contains no DICOM series: {others} other files, {headers.damaged} damaged"
+            f" ones, {len(headers.broken)} broken links. Fix the links. For NIfTI and other volumes"
+            " use hstf import folder."
         )
     found = Found(table, selection)
-    _note_other_files(found, headers)
+    suspects = Suspects.of(headers)
+    _note_other_files(found, headers, len(suspects.unmarked))
+    rest = set(suspects.all)
     for uid, files in headers.series.items():
-        _sort_in(found, uid, files)
+        if _sort_in(found, uid, files, suspects.of_series(uid)):
+            rest -= set(suspects.of_series(uid))
+    _note_rest(found, sorted(rest))
     return found
 
 
-def _note_other_files(found: Found, headers: Headers) -> None:
-    """Record the files that belong to no series."""
-    if headers.others:
-        found.dataset.leave_out(f"{headers.others} files", "not DICOM, or an index (DICOMDIR)")
+def _note_rest(found: Found, suspects: Sequence[Suspect]) -> None:
+    """Record files that may be lost slices of a series that is unknown, or is not imported."""
+    if not suspects:
+        return
+    where = ". Add --dry-run and --keep-identifiers to see their names"
+    if found.selection.keep_identifiers:
+        where = names_of(suspects)
+    found.dataset.add_problem("files of no imported series", f"{describe(suspects)}{where}")
+
+
+def _note_other_files(found: Found, headers: Headers, suspects: int) -> None:
+    """Record the files that belong to no series, without those that may be lost slices."""
+    others = len(headers.unmarked) + headers.indices - suspects
+    if others:
+        found.dataset.leave_out(f"{others} files", "not DICOM, or an index (DICOMDIR)")
+    for what, why in headers.not_read:
+        found.dataset.leave_out(what, why)
     if headers.damaged:
         found.dataset.add_problem(
             f"{headers.damaged} DICOM files",
@@ -114,25 +134,37 @@ def _note_other_files(found: Found, headers: Headers) -> None:
         )
 
 
-def _sort_in(found: Found, uid: str, headers: Sequence[Header]) -> None:
-    """Decide what becomes of a series, and note it in the table."""
+def _sort_in(found: Found, uid: str, headers: Sequence[Header], lost: Sequence[Suspect]) -> bool:
+    """Decide what becomes of a series, and note it in the table.
+
+    Args:
+        found: where it is recorded.
+        uid: SeriesInstanceUID.
+        headers: the headers of its files.
+        lost: files that may be lost slices of it.
+
+    Returns:
+        Whether it has a problem.
+    """
     row = _row(found.table, uid, headers)
     if not found.selection.accepts(headers[0]):
         found.not_chosen += 1
         # An earlier import may have chosen it.
         found.table.rows.setdefault(uid, row | {"state": LEFT_OUT, "reason": NOT_CHOSEN})
-        return
+        return False
     what = found.name_in_messages(uid, headers)
     try:
-        volume = build_series(headers)
+        volume = build_series(headers, describe(lost))
         row |= {"case_id": _add(found, uid, volume), "state": IMPORTED}
     except NotVolume as reason:
         row |= {"state": LEFT_OUT, "reason": str(reason)}
         found.dataset.leave_out(what, str(reason))
     except BrokenSeries as reason:
-        row |= {"state": PROBLEM, "reason": str(reason)}
-        found.dataset.add_problem(what, str(reason))
+        row |= {"state": PROBLEM, "reason": f"{reason}{names_of(lost)}"}
+        names = names_of(lost) if found.selection.keep_identifiers else ""
+        found.dataset.add_problem(what, f"{reason}{names}")
     found.table.rows[uid] = row
+    return row["state"] == PROBLEM
 
 
 def _row(table: SeriesTable, uid: str, headers: Sequence[Header]) -> Row:

@@ -1,4 +1,7 @@
-"""Headers of the DICOM files below a folder, by series."""
+"""Headers of the DICOM files below a folder, by series.
+
+Links are followed as by the other imports: a folder or file that is reached twice is read once.
+"""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -7,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hstf.datasets.dicom.packages import quiet
+from hstf.datasets.importers.walk import Note, walk
 from hstf.runtime.errors import HstfError
 from hstf.runtime.progress import track
 
@@ -34,8 +38,19 @@ TAGS = (
 )
 """What is read of a header. Neither the name nor the date of birth of the patient is."""
 
+RESCALE_TAGS = ("RescaleSlope", "RescaleIntercept")
 DICOMDIR = "1.2.840.10008.1.3.10"
 """The kind of an index of files."""
+NOT_READ = {
+    "a link to ": (
+        "links",
+        "to folders that are read already or contain this one, or to missing documents",
+    ),
+    "a device, ": ("devices, pipes or sockets", "no files"),
+}
+"""What is not read and why, by the beginning of the reason that :func:`walk` returns."""
+EXAMPLE = "for example "
+"""Beginning of the reason of hidden files and folders."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +80,8 @@ class Header:
     """Direction in which the column number increases, and that of the row number."""
     slope: float
     intercept: float
+    rescale_tags: tuple[str, ...] = ()
+    """The tags of slope and intercept that the file has."""
 
 
 @dataclass
@@ -73,32 +90,46 @@ class Headers:
 
     series: dict[str, list[Header]] = field(default_factory=dict)
     """Headers by SeriesInstanceUID."""
-    others: int = 0
-    """Number of files that are not DICOM, or an index of them (DICOMDIR)."""
+    unmarked: list[Path] = field(default_factory=list)
+    """Files without the mark of DICOM (DICM)."""
+    indices: int = 0
+    """Number of indices of files (DICOMDIR)."""
     damaged: int = 0
     """Number of DICOM files whose header cannot be read."""
+    broken: list[Path] = field(default_factory=list)
+    """Links whose target is missing or cannot be read."""
+    not_read: list[Note] = field(default_factory=list)
+    """What is not read on purpose, without names."""
 
 
 def read_headers(folders: Iterable[Path], wanted: frozenset[str] | None = None) -> Headers:
-    """Read the headers of all files below folders.
+    """Read the headers of all files below folders. Links are followed.
 
     Args:
-        folders: the folders; a file that is below two of them is read once.
+        folders: the folders; a file that is below two of them, or linked twice, is read once.
         wanted: SeriesInstanceUID of the series that are kept; None for all.
 
     Raises:
         HstfError: if a folder cannot be read.
     """
     found = Headers()
-    paths = sorted({path for folder in folders for path in _files(folder)})
+    paths = {path for folder in folders for path in _files(found, folder)}
     with quiet():
-        for path in track(paths, "DICOM headers"):
+        for path in track(_each_once(paths), "DICOM headers"):
             _read_into(found, path, wanted)
     return found
 
 
-def _files(folder: Path) -> list[Path]:
-    """Return all files below a folder.
+def _each_once(paths: Iterable[Path]) -> list[Path]:
+    """Return one path of each file, if possible not a link to it."""
+    by_file: dict[str, Path] = {}
+    for path in sorted(paths, key=lambda path: (path.is_symlink(), path)):
+        by_file.setdefault(os.path.realpath(path), path)
+    return sorted(by_file.values())
+
+
+def _files(found: Headers, folder: Path) -> list[Path]:
+    """Return all files below a folder, and record broken links and what is not read.
 
     Raises:
         HstfError: if it is no folder, or if a folder below it cannot be read.
@@ -107,18 +138,32 @@ def _files(folder: Path) -> list[Path]:
         raise HstfError(
             "the DICOM folder is not a folder, or it cannot be read. Give the folder of the series."
         )
-    files = []
-    for parent, _, names in os.walk(folder, onerror=_refuse_folder):
-        paths = (Path(parent, name) for name in names)
-        files += [path for path in paths if path.is_file()]  # a pipe may have no end
-    return files
+    entries = walk(folder)
+    for name, why in entries.problems:
+        path = Path(name)
+        is_link = os.path.islink(path)  # noqa: PTH114 - Path raises in a folder without permission
+        if path == folder or not is_link:
+            raise HstfError(
+                f"a part of the DICOM folder cannot be used: {why}. Its series are unknown. Change"
+                " its permissions."
+            )
+        found.broken.append(path)
+    found.not_read += _describe_not_read(entries.left_out)
+    return [*entries.volumes, *entries.others]
 
 
-def _refuse_folder(error: OSError) -> None:
-    raise HstfError(
-        f"a folder below the DICOM folder cannot be read ({error.strerror}), so its series are"
-        " unknown. Change its permissions."
-    ) from None
+def _describe_not_read(left_out: Iterable[Note]) -> list[Note]:
+    """Return what is not read on purpose without names, which may be those of patients."""
+    notes = []
+    reasons = [note.why for note in left_out]
+    for note in left_out:
+        if note.why.startswith(EXAMPLE):  # its example is a name
+            notes.append(Note(note.what, "not read"))
+    for start, (what, why) in NOT_READ.items():
+        count = sum(reason.startswith(start) for reason in reasons)
+        if count:
+            notes.append(Note(f"{count} {what}", why))
+    return notes
 
 
 def _read_into(found: Headers, path: Path, wanted: frozenset[str] | None) -> None:
@@ -130,14 +175,14 @@ def _read_into(found: Headers, path: Path, wanted: frozenset[str] | None) -> Non
         dataset = dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS))
         header = _header(path, dataset)
     except InvalidDicomError:
-        found.others += 1
+        found.unmarked.append(path)
         return
     except Exception:  # damaged bytes raise exceptions of many types
         found.damaged += 1
         return
     if not header.series_uid:
         is_index = dataset.file_meta.get("MediaStorageSOPClassUID") == DICOMDIR
-        found.others += is_index
+        found.indices += is_index
         found.damaged += not is_index
     elif wanted is None or header.series_uid in wanted:
         found.series.setdefault(header.series_uid, []).append(header)
@@ -162,6 +207,7 @@ def _header(path: Path, dataset: "Dataset") -> Header:
         orientation=_numbers(dataset, "ImageOrientationPatient"),
         slope=_number(dataset, "RescaleSlope", 1),
         intercept=_number(dataset, "RescaleIntercept", 0),
+        rescale_tags=tuple(name for name in RESCALE_TAGS if _text(dataset, name)),
     )
 
 

@@ -31,6 +31,9 @@ PIXEL_TAGS = (
     "PixelData",
 )
 """What describes the pixels."""
+BRIGHT_IS_LOW = "MONOCHROME1"
+BRIGHT_IS_HIGH = "MONOCHROME2"
+"""How a viewer shows the pixels. The rescale does not depend on it."""
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 """The kind of an object with pixels and nothing else."""
 INTEGERS = (np.int16, np.int32)
@@ -106,6 +109,8 @@ def _write_pixels(source: Path, target: Path) -> None:
     pixels = Dataset()
     for name in PIXEL_TAGS:
         setattr(pixels, name, full[name].value)
+    if pixels.PhotometricInterpretation == BRIGHT_IS_LOW:
+        pixels.PhotometricInterpretation = BRIGHT_IS_HIGH  # ITK would invert the stored values
     is_compressed = full.file_meta.TransferSyntaxUID.is_encapsulated
     size = full.Rows * full.Columns * full.BitsAllocated // 8
     if not is_compressed and len(full.PixelData) < size:

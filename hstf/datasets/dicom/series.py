@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hstf.datasets.dicom.headers import Header
+from hstf.datasets.dicom.headers import RESCALE_TAGS, Header
 from hstf.imaging.affines import affine_problem
 
 LOCALIZER = ("LOCALIZER", "SCOUT")
@@ -69,15 +69,22 @@ def source_folder(headers: Sequence[Header]) -> Path:
     return folder.resolve()
 
 
-def build_series(headers: Sequence[Header]) -> Series:
+def build_series(headers: Sequence[Header], lost: str = "") -> Series:
     """Return the volume that a series is.
+
+    Args:
+        headers: the headers of its files.
+        lost: a description of files that may be lost slices of it; empty if there are none.
 
     Raises:
         NotVolume: if it is none by its nature.
         BrokenSeries: if slices are missing, exist twice, or do not fit together.
     """
-    slices = _volume_slices(headers)
+    slices = _volume_slices(headers, at_least=1 if lost else 2)
+    if lost:
+        raise BrokenSeries(lost)
     _check_equal(slices)
+    _check_rescale(slices)
     positions = np.array([header.position for header in slices])
     along = positions @ _normal(slices[0])
     order = np.argsort(along, kind="stable")
@@ -91,11 +98,11 @@ def build_series(headers: Sequence[Header]) -> Series:
     return Series(ordered, affine)
 
 
-def _volume_slices(headers: Sequence[Header]) -> list[Header]:
+def _volume_slices(headers: Sequence[Header], at_least: int) -> list[Header]:
     """Return the slices of a volume, without overview images.
 
     Raises:
-        NotVolume: if there are none, or only one.
+        NotVolume: if there are none, or fewer than ``at_least``.
     """
     first = headers[0]
     if first.modality in NO_IMAGES or not any(header.shape[0] for header in headers):
@@ -110,7 +117,7 @@ def _volume_slices(headers: Sequence[Header]) -> list[Header]:
     slices = [header for header in headers if not set(header.image_type) & set(LOCALIZER)]
     if not slices:
         raise NotVolume("a localiser")
-    if len(slices) == 1:
+    if len(slices) < at_least:
         raise NotVolume("a single slice")
     placed = [len(h.position) == 3 and len(h.orientation) == 6 for h in slices]
     if not any(placed):
@@ -151,6 +158,21 @@ def _check_equal(slices: Sequence[Header]) -> None:
     sizes = np.array(sorted(spacings))
     if np.ptp(sizes, axis=0).max() > SAME_ORIENTATION * sizes.max():
         raise BrokenSeries("slices of several pixel sizes, expected one. Split the series")
+
+
+def _check_rescale(slices: Sequence[Header]) -> None:
+    """Check that all slices have a rescale, or none. Its values may differ, as those of PET do.
+
+    Raises:
+        BrokenSeries: if only some have one.
+    """
+    tags = {header.rescale_tags for header in slices}
+    if len(tags) > 1:
+        count = sum(header.rescale_tags != RESCALE_TAGS for header in slices)
+        raise BrokenSeries(
+            f"{count} of {len(slices)} slices have no RescaleSlope or RescaleIntercept, expected"
+            " both in all slices, or none. Export the series from the PACS again"
+        )
 
 
 def _normal(header: Header) -> np.ndarray:
