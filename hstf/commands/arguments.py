@@ -207,6 +207,16 @@ def add_nnunet_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="W",
         help="nnU-Net ignores voxels of pseudo-labels with a lower weight, 0 to 1; default: 0.25",
     )
+    _add_anyway(parser)
+
+
+def _add_anyway(parser: argparse.ArgumentParser) -> None:
+    """Add the option that writes labels which are not up to date."""
+    parser.add_argument(
+        "--anyway",
+        action="store_true",
+        help="write labels that the next run would make again, for instance with new decisions",
+    )
 
 
 def add_dicomseg_arguments(parser: argparse.ArgumentParser) -> None:
@@ -262,6 +272,7 @@ def _add_dicomseg_output(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="new folder of the objects",
     )
+    _add_anyway(parser)
     parser.add_argument(
         "--codes",
         type=path_option,

@@ -114,7 +114,7 @@ def _of_results(args: argparse.Namespace) -> Work:
     Raises:
         HstfError: if the round has none.
     """
-    source = Source.opened(args.results, args.round, 0.0)
+    source = Source.opened(args.results, args.round, 0.0, args.anyway)
     if source.number == 0:
         raise HstfError(f"{args.results}: no round has labels (labels.csv). Run a round first.")
     config = source.config

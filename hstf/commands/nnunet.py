@@ -26,13 +26,16 @@ from hstf.config.experiment import IGNORE, Config
 from hstf.config.load import config_of_results
 from hstf.experiment.cases import Case, Split, names_of, read_cases
 from hstf.experiment.folds import held_out_cases, patients_of, units_of_folds
+from hstf.experiment.jobs import Job, Jobs
+from hstf.experiment.keys import Keys
 from hstf.experiment.layout import Layout
 from hstf.experiment.schedule import Schedule
 from hstf.experiment.tables import LABELS, NNUNET_CASES
+from hstf.imaging.header_text import has_text
 from hstf.imaging.label_values import IGNORED, class_indices
 from hstf.imaging.volumes import Volume, open_nifti, read_image, read_label, write_like
 from hstf.runtime.documents import Document
-from hstf.runtime.errors import HstfError
+from hstf.runtime.errors import HstfError, few
 from hstf.runtime.files import complete_folder, make_folder, write_json
 from hstf.runtime.progress import track
 from hstf.runtime.shards import read_shard
@@ -66,7 +69,7 @@ class NnunetDataset(Document):
 def run(args: argparse.Namespace) -> int:
     """Write the data set."""
     _check_options(args)
-    source = Source.opened(args.results, args.round, args.minimum_weight)
+    source = Source.opened(args.results, args.round, args.minimum_weight, args.anyway)
     rows = source.write(args.output)
     learned = sum(row["source"] != "labelled" for row in rows)
     print(f"{args.output}: {len(rows) - learned} labelled and {learned} pseudo-labelled cases.")
@@ -122,16 +125,24 @@ class Source:
     """Voxels of pseudo-labels with a lower weight, 0 to 1, are ignored."""
 
     @classmethod
-    def opened(cls, results: Path, number: int | None, minimum_weight: float) -> "Source":
+    def opened(
+        cls,
+        results: Path,
+        number: int | None,
+        minimum_weight: float,
+        anyway: bool = False,
+    ) -> "Source":
         """Open the results of an experiment.
 
         Args:
             results: folder of the experiment.
             number: the round; None for the last one whose labels are complete.
             minimum_weight: minimum weight of a voxel, 0 to 1.
+            anyway: whether labels are accepted that the next run would make again.
 
         Raises:
-            HstfError: if there are no results, or if the round has no labels.
+            HstfError: if there are no results, if the round has no labels, or if they are not up to
+                date.
         """
         config = config_of_results(results)
         layout = Layout.of(config)
@@ -143,7 +154,10 @@ class Source:
                 f"--round {number}: {layout.root} has no labels of this round (labels.csv)."
                 f" Rounds that can be written: {known}; 0 means the labelled cases only."
             )
-        return cls(config, layout, rounds[-1] if number is None else number, minimum_weight)
+        chosen = rounds[-1] if number is None else number
+        if chosen > 0 and not anyway:
+            _refuse_outdated(config, chosen)
+        return cls(config, layout, chosen, minimum_weight)
 
     @property
     def ignore_index(self) -> int:
@@ -275,6 +289,24 @@ class Source:
         return splits
 
 
+def _refuse_outdated(config: Config, number: int) -> None:
+    """Refuse labels that the next run would make again, for instance with new decisions.
+
+    Raises:
+        HstfError: with what has changed.
+    """
+    keys = Keys(Jobs(config), sets_times=False)
+    job = Job("labels_table", number)
+    if not keys.is_recorded(job):
+        return
+    causes = keys.causes(job)
+    if causes:
+        raise HstfError(
+            f"{Layout.of(config).root}: the labels of round {number} are not up to date:"
+            f" {few(causes)}. Run snakemake first, or add --anyway to write them as they are."
+        )
+
+
 def by_size(structures: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """Return regions with the maximum number of classes first, so that inner ones come last."""
     ordered = sorted(structures.items(), key=lambda item: -len(item[1]))
@@ -312,13 +344,21 @@ def region_order(structures: Mapping[str, tuple[int, ...]]) -> list[int] | None:
 
 
 def _write_images(folder: Path, case: Case) -> None:
-    """Write the images of a case: a copy where nnU-Net can read the file, else a new file."""
+    """Write the images of a case.
+
+    A file is copied if nnU-Net can read it and its header has no text, which may identify the
+    patient. Otherwise its voxels are written to a new file.
+
+    Raises:
+        HstfError: if a file is damaged.
+    """
     make_folder(folder)
     for channel, path in enumerate(case.images):
         target = folder / f"{case.case_id}_{channel:04d}{ENDING}"
-        if path.name.endswith(ENDING) and len(open_nifti(path).shape) == 3:
+        volume = read_image(path)
+        is_plain = path.name.endswith(ENDING) and len(open_nifti(path).shape) == 3
+        if is_plain and not has_text(volume.header):
             # A copy: nothing that is done to the data set can change a scan of the experiment.
             shutil.copyfile(path, target)
         else:
-            volume = read_image(path)
             write_like(target, volume.data, volume)

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from hstf.experiment.case_names import UNKNOWN_CASE, CaseNames
 from hstf.experiment.layout import Layout
@@ -34,6 +34,18 @@ MISSING_QUOTE = (
     "Most likely a double quote is missing or surplus there. Put text with separators or line"
     " breaks in double quotes"
 )
+
+
+def version_of(row: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the pseudo-label of a row of ``refine.csv``; empty without one.
+
+    Tables of shards name files relative to another folder than the joined table.
+    """
+    ending = f"/{row['case_id']}.nii.gz"
+    for file, digest in zip(row["files"], row["sha256"], strict=True):
+        if f"/{file}".endswith(ending):
+            return str(digest)
+    return ""
 
 
 @dataclass(frozen=True)

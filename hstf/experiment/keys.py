@@ -83,6 +83,22 @@ class Keys:
             self._states[job] = self._examine(job)
         return self._states[job]
 
+    def causes(self, job: Job) -> list[str]:
+        """Return what has changed since a job and the jobs before it ran; nothing if none has."""
+        found = []
+        left = [job]
+        seen = set(left)
+        while left:
+            current = left.pop()
+            before = self.jobs.before(current)
+            runs = {f"{earlier.name} runs" for earlier in before}
+            own = [reason for reason in self.state(current).reasons if reason not in runs]
+            if own:
+                found.append(f"{current.name} ({own[0]})")
+            left += [earlier for earlier in before if earlier not in seen]
+            seen.update(before)
+        return found
+
     def is_recorded(self, job: Job) -> bool:
         """Return whether a job has run."""
         return read_record(self.jobs.record(job)) is not None

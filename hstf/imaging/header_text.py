@@ -38,6 +38,13 @@ def remove_text(header: nib.Nifti1Header) -> None:
     header.set_data_offset(0)
 
 
+def has_text(header: nib.Nifti1Header) -> bool:
+    """Return whether a header has any text or extension."""
+    if header.extensions:
+        return True
+    return any(bytes(header[field].item()).strip(b"\0 ") for field in _text_fields(header))
+
+
 def identifying_fields(header: nib.Nifti1Header) -> tuple[str, ...]:
     """Return the fields and extensions of a header whose text may identify a patient.
 

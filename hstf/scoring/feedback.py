@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from hstf.config.experiment import Config
+from hstf.experiment.decisions import version_of
 from hstf.experiment.layout import Layout
 from hstf.experiment.overrides import Override, read_overrides
 from hstf.experiment.schedule import Schedule
@@ -166,7 +167,7 @@ def _add(
         rows: the rows of the case with a measured Dice.
     """
     assert override.file is not None
-    present = _version(refined)
+    present = version_of(refined)
     reviewer = override.decisions[-1].reviewer if override.decisions else ""
     version = present
     predicted: float | None = refined["predicted_dice"]
@@ -198,15 +199,6 @@ def _add(
             measured=measured,
         )
     )
-
-
-def _version(refined: Row) -> str:
-    """Return the SHA-256 of the pseudo-label of a row of ``refine.csv``."""
-    name = f"/{refined['case_id']}.nii.gz"
-    for file, digest in zip(refined["files"], refined["sha256"], strict=False):
-        if f"/{file}".endswith(name):
-            return str(digest)
-    return ""
 
 
 def _measured_rows(layout: Layout) -> dict[tuple[int, str], list[dict[str, str]]]:

@@ -221,19 +221,21 @@ class CaseRefinement:
         return _row(verdict, refined) | native
 
     def _draw(self, refined: Refined, verdict: Verdict, geometry: Geometry) -> None:
-        """Draw label and weights over the image, for the report."""
+        """Draw label and weights over the image, for the report.
+
+        The verdict is not in the picture: :func:`merge_refined` may still change it.
+        """
         name = self.case.case_id
         layout = self.context.layout
         interval = f"{verdict.low:.3f} to {verdict.high:.3f}"
-        decision = "accepted" if verdict.accepted else "REJECTED"
         draw_overlay(
             overlay_path(layout.pseudo_labels(self.context.round), name),
             open_array(layout.preprocessed / name / "image.b2nd"),
             refined.label,
             refined.weight,
             geometry.spacing,
-            f"{name}   predicted Dice {verdict.mean:.3f} ({interval})",
-            f"{decision}: {verdict.reason}",
+            name,
+            f"predicted Dice {verdict.mean:.3f} ({interval})",
         )
 
     def _lesion_rows(self, refined: Refined, geometry: Geometry) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """``hstf nnunet``: a data set of nnU-Net from labelled and pseudo-labelled cases."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -129,6 +130,39 @@ def test_nnunet_of_round_0_reads_no_pseudo_label(experiment: Config, tmp_path: P
     assert main(["nnunet", str(root), "--output", str(target), "--round", "0"]) == 0
     rows = NNUNET_CASES.records(target / "cases.csv")
     assert {row["source"] for row in rows} == {"labelled"}
+
+
+def test_nnunet_writes_images_without_text_of_the_scanner(
+    experiment: Config, tmp_path: Path
+) -> None:
+    named, plain = (case.images[0] for case in read_cases(experiment).of(Split.LABELLED))
+    image = nib.load(named)
+    voxels = np.asarray(image.dataobj)
+    image.header["descrip"] = b"DOE^JOHN 1961-04-02"
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"MRN 4711123"))
+    nib.save(nib.Nifti1Image(voxels, image.affine, image.header), named)
+    target = tmp_path / "Dataset504_heart"
+    assert main(["nnunet", str(Layout.of(experiment).root), "--output", str(target)]) == 0
+    written = target / "imagesTr" / named.name.replace(".nii.gz", "_0000.nii.gz")
+    content = gzip.decompress(written.read_bytes())
+    assert b"DOE" not in content and b"4711123" not in content
+    np.testing.assert_array_equal(np.asarray(nib.load(written).dataobj), voxels)
+    np.testing.assert_array_equal(nib.load(written).affine, image.affine)
+    copy = target / "imagesTr" / plain.name.replace(".nii.gz", "_0000.nii.gz")
+    assert copy.read_bytes() == plain.read_bytes()
+
+
+def test_nnunet_names_a_damaged_scan_and_writes_nothing(
+    experiment: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan = case_named(experiment, GOOD).images[0]
+    content = bytearray(scan.read_bytes())
+    content[-8] ^= 1  # the checksum
+    scan.write_bytes(content)
+    target = tmp_path / "Dataset505_heart"
+    assert main(["nnunet", str(Layout.of(experiment).root), "--output", str(target)]) == 1
+    assert f"{scan}: the voxels cannot be read" in capsys.readouterr().err
+    assert not target.exists()
 
 
 def test_nnunet_writes_no_label_of_test_cases(experiment: Config, tmp_path: Path) -> None:

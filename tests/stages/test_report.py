@@ -10,7 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.report_files import CLASSES, Fabricated, Page, class_summary, fabricated, page_of
+from support.report_files import (
+    CLASSES,
+    Fabricated,
+    Page,
+    class_summary,
+    digest_of_name,
+    fabricated,
+    page_of,
+)
 
 from hstf.cli import main
 from hstf.experiment.case_names import CaseNames
@@ -368,6 +376,7 @@ def test_review_has_the_command_the_file_and_the_row_of_a_case(tmp_path: Path) -
     header, row = review.row.splitlines()
     assert header == "round,case_id,action,reviewer,date,reason,sha256"
     assert row.startswith(f"1,{name},accept,<your name>,")
+    assert row.endswith(f",{digest_of_name(name)}")
 
 
 @pytest.mark.parametrize(

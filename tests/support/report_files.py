@@ -1,5 +1,6 @@
 """A fabricated experiment whose files agree with each other, and the page of its report."""
 
+import hashlib
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
@@ -288,7 +289,8 @@ class Fabricated:
         dices = self._predicted(number).tolist()
         for i, (case, dice) in enumerate(zip(self.unlabelled_ids, dices, strict=True)):
             row = self._refined_row(number, i, dice)
-            refined.append({"case_id": case, **row})
+            files = {"files": [f"pseudo_labels/{case}.nii.gz"], "sha256": [digest_of_name(case)]}
+            refined.append({"case_id": case, **row, **files})
             label = {
                 "case_id": case,
                 "round": number,
@@ -323,7 +325,6 @@ class Fabricated:
             "lesions_dropped": 1,
             "previous_round_dice": 0.93 if number > 1 else None,
             "weight_mean": 0.9 - self.doubt[position] / 2,
-            **NO_FILES,
         }
         for k, name in enumerate(CLASSES):
             row[f"predicted_dice_of_{name}"] = dice
@@ -351,6 +352,11 @@ class Fabricated:
                 f"{name}   predicted Dice {predicted[i]:.3f}",
                 "fabricated",
             )
+
+
+def digest_of_name(case_id: str) -> str:
+    """Return what stands for the SHA-256 of the pseudo-label of a case."""
+    return hashlib.sha256(case_id.encode()).hexdigest()
 
 
 NO_FILES: dict[str, list[str]] = {"files": [], "sha256": []}

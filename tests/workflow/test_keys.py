@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from support.workspace import ROOT, SPLITS, Workspace, write_sheet
 
+from hstf.commands.nnunet import Source
 from hstf.config.load import load_config
 from hstf.experiment.job_inputs import sources_of
 from hstf.experiment.jobs import Job, Jobs
@@ -410,6 +411,19 @@ def test_report_names_results_of_other_settings(experiment: Workspace) -> None:
         experiment.configure(seed=3)
         (sentence,) = other_settings(load_config(Path("config.yaml")))
     assert "made from other settings or files" in sentence
+
+
+def test_exports_refuse_labels_that_decisions_have_changed(experiment: Workspace) -> None:
+    """A rejected pseudo-label must not leave as a DICOM SEG object or a data set."""
+    with contextlib.chdir(experiment.folder):
+        results = Path("results/few")
+        shutil.copyfile("config.yaml", results / "config.yaml")
+        assert Source.opened(results, 1, 0.25).number == 1
+        experiment.decide("1,case_003,reject,Ann,2026-11-29,leaks into the stomach")
+        with pytest.raises(HstfError, match=r"labels of round 1 are not up to date.*--anyway"):
+            Source.opened(results, 1, 0.25)
+        assert Source.opened(results, 1, 0.25, anyway=True).number == 1
+        assert Source.opened(results, 0, 0.25).number == 0
 
 
 def test_workflow_reruns_results_that_are_dated_in_the_future(experiment: Workspace) -> None:

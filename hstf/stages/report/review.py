@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from hstf.experiment.decisions import COLUMNS, VERSION
+from hstf.experiment.decisions import COLUMNS, VERSION, version_of
 from hstf.experiment.layout import Layout
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_sheet
@@ -127,12 +127,6 @@ def _separator(path: Path) -> str:
     text = path.read_bytes().replace(b"\0", b"").decode("utf-8", errors="replace")
     lines = [line for line in text.splitlines() if "round" in line.casefold()]
     return max(SEPARATORS, key=lines[0].count) if lines else SEPARATORS[0]
-
-
-def version_of(case: dict[str, Any]) -> str:
-    """Return the SHA-256 of the pseudo-label of a row of ``refine.csv``; empty without one."""
-    digests = dict(zip(case["files"], case["sha256"], strict=False))
-    return str(digests.get(f"{case['case_id']}.nii.gz", ""))
 
 
 def address(path: Path, page: Path) -> str:
