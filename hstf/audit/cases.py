@@ -20,16 +20,17 @@ def case(call: Call) -> dict[str, Any]:
     case_id = call.case_id()
     layers = Layers(desk, desk.cases[case_id], number)
     row = case_row(desk, number, case_id, call.session)
+    found = addresses(layers)
     return {
         "case_id": case_id,
         "round": number,
         "sha256": row["sha256"],
-        "layers": addresses(layers),
+        "layers": found,
         "places": [] if call.text("places") == "0" else places(layers),
         "components": components(desk, number, case_id),
         "versions": versions(desk, number, case_id),
         "decision": row["decision"],
-        "notes": notes(row, number),
+        "notes": notes(row, number, has_correction=found["correction"] is not None),
     }
 
 
@@ -95,8 +96,14 @@ def versions(desk: Desk, number: int, case_id: str) -> list[dict[str, Any]]:
     return found
 
 
-def notes(row: dict[str, Any], number: int) -> list[str]:
-    """Return what the reviewer should know about the decisions on a case."""
+def notes(row: dict[str, Any], number: int, *, has_correction: bool) -> list[str]:
+    """Return what the reviewer should know about the decisions on a case.
+
+    Args:
+        row: the row of the case in the queue.
+        number: the round.
+        has_correction: whether a corrected label is shown.
+    """
     decision = row["decision"]
     found = []
     if row["opened_by"]:
@@ -109,6 +116,8 @@ def notes(row: dict[str, Any], number: int) -> list[str]:
         found.append("Reviewers disagree, or an unusual corrected label is not confirmed.")
     if decision is not None and decision["action"] == "replace" and not decision["reviewer"]:
         found.append("The corrected label was put there by another program.")
+    if decision is not None and decision["action"] == "reject" and has_correction:
+        found.append("The corrected label is not used, because the case is rejected.")
     return found
 
 

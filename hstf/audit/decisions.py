@@ -2,12 +2,14 @@
 
 import secrets
 from dataclasses import replace
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from hstf.audit.calls import Call, Refusal, post, upload
 from hstf.audit.consensus import REJECT, label_of
+from hstf.audit.corrections import refuse_changed_correction
 from hstf.audit.desk import Desk, version_of
 from hstf.audit.examination import Examination, compare_files, examine, mean_dice
 from hstf.audit.history import Action, History, Verdicts, verdicts_of
@@ -185,9 +187,14 @@ def _refuse(call: Call, examination: Examination, received: Path) -> list[str]:
 
 
 def _saved(call: Call, verdict: Action, messages: list[str]) -> dict[str, Any]:
-    """Save a decision and return the answer to the browser."""
+    """Save a decision and return the answer to the browser.
+
+    Raises:
+        Refusal: if another corrected label is there now than the reviewer has seen.
+    """
     desk = call.desk
-    action = Saving.of(desk).save(verdict, desk.consensus)
+    refuse = partial(refuse_changed_correction, call, verdict.round, verdict.case_id)
+    action = Saving.of(desk).save(verdict, desk.consensus, refuse)
     if not action.is_in_force:
         messages.append(
             "Reviewers disagree. The first decision stays in force until a third one decides."

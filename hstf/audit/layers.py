@@ -15,6 +15,7 @@ import numpy as np
 from starlette.responses import FileResponse, Response
 
 from hstf.audit.calls import Call, Refusal, get
+from hstf.audit.corrections import SEEN, correction_version, shown_correction
 from hstf.audit.desk import Desk
 from hstf.experiment.cases import Case
 from hstf.imaging.arrays import open_array
@@ -79,12 +80,7 @@ class Layers:
         return self.desk.layout.pseudo_label(number, self.case.case_id)
 
     def _correction(self) -> Path | None:
-        """Return the latest corrected label up to this round."""
-        for number in range(self.number, 0, -1):
-            path = self.desk.layout.override(number, self.case.case_id)
-            if path.is_file():
-                return path
-        return None
+        return shown_correction(self.desk, self.number, self.case.case_id)
 
     def has_disagreement(self) -> bool:
         """Return whether the predictions of the ensemble are there."""
@@ -160,7 +156,10 @@ def shrink(folder: Path, maximum: int) -> None:
 
 
 def addresses(layers: Layers) -> dict[str, Any]:
-    """Return the address of each layer of a case; None if the case does not have it."""
+    """Return the address of each layer of a case; None if the case does not have it.
+
+    The address of the corrected label names its version, so that a page never shows another one.
+    """
     case_id = layers.case.case_id
     kinds = layers.desk.config.modalities
     images = []
@@ -169,9 +168,13 @@ def addresses(layers: Layers) -> dict[str, Any]:
         url = _address(case_id, f"image-{index}", layers.number)
         images.append({"modality": modality, "url": url, "window": window})
     found: dict[str, Any] = {"images": images}
-    for name in ("label", "previous", "weight", "correction"):
+    for name in ("label", "previous", "weight"):
         has_layer = layers.file(name) is not None
         found[name] = _address(case_id, name, layers.number) if has_layer else None
+    version = correction_version(layers.file("correction"))
+    address = f"{_address(case_id, 'correction', layers.number)}&version={version}"
+    found["correction"] = address if version is not None else None
+    found[SEEN] = version
     has_disagreement = layers.has_disagreement()
     found["disagreement"] = (
         _address(case_id, "disagreement", layers.number) if has_disagreement else None
@@ -187,13 +190,16 @@ def layer(call: Call) -> Response:
     """Send a layer; a browser that has it already gets the status 304.
 
     Raises:
-        Refusal: if there is no such layer.
+        Refusal: if there is no such layer, or no longer in the version of the address.
     """
     desk = call.desk
     name = str(call.path["name"]).removesuffix(SUFFIX)
     path = Layers(desk, desk.cases[call.case_id()], call.round()).file(name)
     if path is None or not path.is_file():
         raise Refusal(404, "The case has no such volume.")
+    version = call.text("version")
+    if version and version != correction_version(path):
+        raise Refusal(409, "The corrected label was saved again meanwhile. Open the case again.")
     stat = path.stat()
     content = f"{path} {stat.st_mtime_ns} {stat.st_size} {stat.st_ino}"
     tag = f'"{hashlib.sha256(content.encode()).hexdigest()[:32]}"'

@@ -7,7 +7,7 @@ is always valid for the workflow.
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,12 +55,16 @@ class Saving:
         """Return the overrides of a desk."""
         return cls(desk.layout)
 
-    def save(self, action: Action, consensus: str) -> Action:
+    def save(
+        self, action: Action, consensus: str, refuse: Callable[[], None] | None = None
+    ) -> Action:
         """Save a decision, and put it in force unless it must wait for another reviewer.
 
         Args:
             action: the decision; its states are filled in here.
             consensus: whose decision is in force if reviewers disagree.
+            refuse: raises an error if somebody else has changed what the decision was made for. It
+                is not called for a decision that its reviewer sends again.
 
         Returns:
             The decision as it is in the history.
@@ -70,9 +74,11 @@ class Saving:
         """
         with self.history.locked():
             self.recover()
-            verdicts = verdicts_of(self.history.actions(), action.round)
-            in_force = is_put_in_force(consensus, verdicts.get(action.case_id, {}), action)
+            verdicts = verdicts_of(self.history.actions(), action.round).get(action.case_id, {})
+            in_force = is_put_in_force(consensus, verdicts, action)
             before = self.state(action.round, action.case_id)
+            if refuse is not None and not is_sent_again(action, verdicts, before):
+                refuse()
             after = state_after(before, action) if in_force else before
             return self._write(replace(action, is_in_force=in_force, before=before, after=after))
 
@@ -176,6 +182,21 @@ class Saving:
 
 def _is_same(first: State, second: State) -> bool:
     return first.rows == second.rows and first.sha256 == second.sha256
+
+
+def is_sent_again(action: Action, verdicts: Mapping[str, Action], before: State) -> bool:
+    """Return whether a decision is in force already: the answer to its reviewer was lost.
+
+    Args:
+        action: the decision.
+        verdicts: the last decision of each reviewer on this case.
+        before: what the folder has about the case.
+    """
+    last = verdicts.get(action.reviewer)
+    if last is None or not last.is_in_force or not _is_same(before, last.after):
+        return False
+    sent = (action.action, action.reason, action.sha256, action.result_sha256)
+    return sent == (last.action, last.reason, last.sha256, last.result_sha256)
 
 
 def state_after(before: State, action: Action) -> State:

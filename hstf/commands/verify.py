@@ -8,9 +8,12 @@ from typing import Any
 from hstf import __version__
 from hstf.experiment.provenance import Provenance, code_sha256, packages
 from hstf.experiment.records import JobRecord
+from hstf.method.bundle.owner_files import read_digests
 from hstf.method.exported_model import (
+    DIGEST_FILE,
     MODEL_FILE,
     ExportedModel,
+    ModelMember,
     changed_files,
     weights_path,
 )
@@ -107,7 +110,7 @@ def examine(root: Path, data: bool = True) -> Verification:
     problems += _check_files(sources, "verify data")
     problems += chain_problems(records)
     for folder in _export_folders(root):
-        problems += changed_files(folder, [MODEL_FILE])
+        problems += _digest_problems(folder)
     return Verification(
         folder=str(root),
         files=len(files),
@@ -202,16 +205,33 @@ def _sources(records: Mapping[str, JobRecord], provenance: Provenance | None) ->
 
 
 def _exported_files(root: Path) -> Iterator[FileHash]:
-    """Yield the weights of the exported models, if there are any."""
+    """Yield the files of the exported models, if there are any."""
     for folder in _export_folders(root):
-        for member in ExportedModel.load(folder / MODEL_FILE).members:
+        for name, digest in read_digests(folder / DIGEST_FILE).items():
+            yield folder / name, digest
+        for member in _exported_members(folder):
             yield weights_path(folder, member.name), member.sha256
+
+
+def _exported_members(folder: Path) -> list[ModelMember]:
+    """Return the members of an exported model; none if ``model.json`` is damaged."""
+    try:
+        return ExportedModel.load(folder / MODEL_FILE).members
+    except HstfError:
+        return []  # SHA256SUMS has the SHA-256 of model.json and of the weights
+
+
+def _digest_problems(folder: Path) -> list[str]:
+    """Describe what is wrong with the list of the files of an exported model."""
+    is_listed = MODEL_FILE in read_digests(folder / DIGEST_FILE)
+    return changed_files(folder, [] if is_listed else [MODEL_FILE])
 
 
 def _export_folders(root: Path) -> list[Path]:
     """Return the folders of the exported ensemble and of single exported members."""
     folders = [root / "export", *sorted(root.glob("export_*"))]
-    return [folder for folder in folders if (folder / MODEL_FILE).is_file()]
+    names = (MODEL_FILE, DIGEST_FILE)
+    return [folder for folder in folders if any((folder / name).is_file() for name in names)]
 
 
 def _case_files(tables: Iterable[Path]) -> Iterator[CaseFiles]:

@@ -66,7 +66,7 @@ def complete_folder(target: Path) -> Iterator[Path]:
     """Yield a new folder, which replaces ``target`` when the block ends without an error.
 
     Raises:
-        HstfError: if the folder cannot be written.
+        HstfError: if the folder cannot be written. ``target`` is as it was then.
     """
     make_folder(target.parent)
     mark = secrets.token_hex(4)
@@ -75,14 +75,40 @@ def complete_folder(target: Path) -> Iterator[Path]:
     try:
         new.mkdir()
         yield new
-        if target.exists():
-            target.rename(old)
-        new.rename(target)
+        _replace_folder(target, new, old)
     except OSError as error:
         raise write_error(target, error) from error
     finally:
-        for leftover in (new, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _replace_folder(target: Path, new: Path, old: Path) -> None:
+    """Rename ``new`` to ``target``, and remove what was there. After an error it is there again.
+
+    Raises:
+        HstfError: if it cannot be renamed back; the message names the place.
+        OSError: if a folder cannot be renamed.
+    """
+    is_replaced = target.exists()
+    if is_replaced:
+        target.rename(old)
+    try:
+        new.rename(target)
+    except BaseException:
+        if is_replaced:
+            _rename_back(old, target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _rename_back(old: Path, target: Path) -> None:
+    try:
+        old.rename(target)
+    except OSError as error:
+        raise HstfError(
+            f"{target}: could not be replaced ({error.strerror or error}). What was there is now"
+            f" {old}: rename it back."
+        ) from error
 
 
 def make_folder(folder: Path) -> None:

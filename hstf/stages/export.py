@@ -11,7 +11,9 @@ it. It names no case:
 - ``configs``, ``models`` and ``docs``: the same model as a MONAI bundle, see
   :mod:`hstf.method.bundle.folder`;
 - ``SHA256SUMS``: the SHA-256 of these files, for ``hstf predict`` and ``sha256sum --check``;
-- ``README.md``: the model card.
+- ``README.md``: the model card;
+- ``.exported.sha256``: the SHA-256 of all files that the export wrote. The next export keeps other
+  files and edited texts, see :mod:`hstf.method.bundle.owner_files`.
 """
 
 import argparse
@@ -32,15 +34,20 @@ from hstf.experiment.tables import EVALUATION_MEMBERS, LABELS
 from hstf.imaging.intensity_ranges import IntensityRange
 from hstf.method.bundle.folder import write_bundle, write_bundle_texts
 from hstf.method.bundle.metadata import INTENDED_USE
+from hstf.method.bundle.owner_files import (
+    CARD,
+    OwnerFiles,
+    find_owner_files,
+    keep_owner_files,
+    write_record,
+)
 from hstf.method.exported_model import (
-    DIGEST_FILE,
     FORMAT,
     MODEL_FILE,
     ExportedModel,
     ModelMember,
     ModelProvenance,
     ModelScores,
-    changed_files,
     weights_path,
     write_digests,
 )
@@ -48,7 +55,7 @@ from hstf.method.plr.calibration import Calibration, prediction_rules
 from hstf.method.plr.scan_quality import QualityModel
 from hstf.models.base import SegmentationNetwork
 from hstf.models.registry import load_network, save_network
-from hstf.runtime.errors import HstfError, join_problems
+from hstf.runtime.errors import HstfError, few, join_problems
 from hstf.runtime.files import complete_folder, sha256_file, write_text
 from hstf.runtime.shards import read_shard
 from hstf.scoring.averages import class_balanced, describe
@@ -74,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
 def export(config: Config, member: str | None = None) -> tuple[Path, RoundChoice]:
     """Choose a round and write its model. The folder appears complete or not at all.
 
+    Files that people added to the last export, and an edited licence or guide, are kept.
+
     Args:
         config: the whole configuration.
         member: name of the only ensemble member to export, into a folder of its own; None for the
@@ -84,14 +93,15 @@ def export(config: Config, member: str | None = None) -> tuple[Path, RoundChoice
 
     Raises:
         HstfError: if weights are missing or damaged; the message names all that are missing. Also
-            if there is no such member, if ``labels.csv`` lacks cases, if somebody has changed the
-            files of the last export, or if the folder cannot be written.
+            if there is no such member, if ``labels.csv`` lacks cases, if somebody has changed
+            other files of the last export, or if the folder cannot be written.
     """
     choice = choose_round(Layout.of(config), Schedule.of(config))
     context = StageContext.of(config, "export", choice.round)
     layout = context.layout
     target = layout.export if member is None else layout.exported_member(member)
-    _refuse_changed(target)
+    of_owner = find_owner_files(target)
+    _refuse_changed(target, of_owner)
     weights = {}
     for name in _exported_members(context, member):
         weights[name] = layout.weights(context.round, name)
@@ -106,8 +116,11 @@ def export(config: Config, member: str | None = None) -> tuple[Path, RoundChoice
         model.save(folder / MODEL_FILE)
         write_bundle(folder, model, networks, context.config.export.programs)
         write_digests(folder)
-        write_text(folder / "README.md", model_card(model))
+        write_text(folder / CARD, model_card(model))
         write_bundle_texts(folder, model)
+        write_record(folder)
+        edited = keep_owner_files(target, folder, of_owner)
+    _print_kept(target, of_owner.added, edited)
     return target, choice
 
 
@@ -128,18 +141,33 @@ def _exported_members(context: StageContext, member: str | None) -> list[str]:
     return [member]
 
 
-def _refuse_changed(folder: Path) -> None:
-    """Refuse to replace an exported model that somebody has changed.
+def _refuse_changed(folder: Path, of_owner: OwnerFiles) -> None:
+    """Refuse to replace files of an exported model that somebody has changed.
 
     Raises:
-        HstfError: if files differ from the digests that were exported with them.
+        HstfError: if there are such files.
     """
-    changed = changed_files(folder) if (folder / DIGEST_FILE).is_file() else []
-    if changed:
+    problems = [f"{folder / name} was changed after it was exported" for name in of_owner.changed]
+    for name in of_owner.unknown:
+        problems.append(f"{folder / name} may have been edited: its SHA-256 was not recorded")
+    if problems:
         raise join_problems(
             f"{folder}: has changed since it was exported. Move the folder away to keep the"
-            " changes, or delete it, and export again.",
-            changed,
+            f" changes, or delete these files, and export again. Text of your own in {CARD} can be"
+            " moved to a file with another name, which is kept.",
+            problems,
+        )
+
+
+def _print_kept(folder: Path, added: Sequence[str], edited: Sequence[str]) -> None:
+    """Print which files of the last export were kept."""
+    if added:
+        print(f"export: kept files that were added to {folder}: {few(added)}", flush=True)
+    for name in edited:
+        print(
+            f"export: kept {folder / name}, which was edited. Delete it and export again to have it"
+            " written anew.",
+            flush=True,
         )
 
 
@@ -268,7 +296,7 @@ def _scores_of_member(context: StageContext, member: str) -> ModelScores:
     )
 
 
-CARD = """# {experiment}
+CARD_TEXT = """# {experiment}
 
 Segments {classes} in 3D scans ({modalities}).
 
@@ -304,7 +332,7 @@ def model_card(model: ExportedModel) -> str:
     modalities = [f"{name}: {kind.upper()}" for name, kind in model.modalities.items()]
     cases = [f"{count} {kind}" for kind, count in provenance.cases.items()]
     labels = [f"{value} {name}" for name, value in model.labels.items()]
-    return CARD.format(
+    return CARD_TEXT.format(
         experiment=model.experiment,
         classes=", ".join(list(model.labels)[1:]),
         modalities=", ".join(modalities),

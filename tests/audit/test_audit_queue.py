@@ -1,5 +1,6 @@
 """The queue, a case and its volumes, as the server of the audit desk sends them."""
 
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -12,6 +13,7 @@ from hstf.audit.desk import Desk
 from hstf.audit.places import uncertain_places
 from hstf.experiment.tables import LABELS, LESIONS
 from hstf.imaging.volumes import read_label
+from hstf.runtime.files import sha256_file
 
 
 def voxels(content: bytes, folder: Path) -> nib.Nifti1Image:
@@ -179,6 +181,72 @@ def test_other_layers_are_not_found(desk: Desk, name: str) -> None:
 def test_other_cases_are_not_found(desk: Desk, name: str) -> None:
     for suffix in ("", "/layers/label.nii.gz"):
         assert Browser(desk).get(f"/api/cases/{name}{suffix}").status_code == 404
+
+
+def add_round(desk: Desk) -> None:
+    """Let round 2 have the pseudo-labels of round 1."""
+    source = desk.layout.refine(1).parent
+    shutil.copytree(source, source.with_name("round_2"), dirs_exist_ok=True)
+
+
+def correct_elsewhere(desk: Desk, number: int, shift: int = 0) -> Path:
+    """Save a corrected label of ``bad`` as another program does."""
+    path = desk.layout.override(number, "bad")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(label(shift), AFFINE), path)
+    return path
+
+
+def test_correction_of_an_earlier_round_is_shown_until_a_later_decision(
+    desk: Desk, tmp_path: Path
+) -> None:
+    add_round(desk)
+    correct_elsewhere(desk, 1)
+    browser = Browser(desk)
+    second = {"round": 2, "places": "0"}
+    url = browser.get("/api/cases/bad", params=second).json()["layers"]["correction"]
+    sent = voxels(browser.get(url).content, tmp_path)
+    np.testing.assert_array_equal(np.asarray(sent.dataobj), label())
+    header = "round,case_id,action,reviewer,date,reason"
+    desk.layout.decisions.write_text(f"{header}\n2,bad,accept,AB,2026-01-01,auto is better\n")
+    case = browser.get("/api/cases/bad", params=second).json()
+    assert case["decision"]["action"] == "accept"
+    assert case["layers"]["correction"] is None
+    assert case["layers"]["correction_sha256"] is None
+    answer = browser.get("/api/cases/bad/layers/correction.nii.gz", params={"round": 2})
+    assert answer.status_code == 404
+    first = browser.get("/api/cases/bad", params={"round": 1, "places": "0"}).json()
+    assert first["layers"]["correction"]
+
+
+def test_correction_of_a_rejected_case_is_shown_with_a_note(desk: Desk) -> None:
+    correct_elsewhere(desk, 1)
+    header = "round,case_id,action,reviewer,date,reason"
+    desk.layout.decisions.write_text(f"{header}\n1,bad,reject,AB,2026-01-01,motion\n")
+    case = Browser(desk).get("/api/cases/bad").json()
+    assert case["layers"]["correction"] and "is not used" in case["notes"][0]
+
+
+def test_address_of_a_correction_names_its_version(desk: Desk) -> None:
+    browser = Browser(desk)
+    path = correct_elsewhere(desk, 1)
+    before = browser.get("/api/cases/bad").json()["layers"]
+    assert before["correction_sha256"] == sha256_file(path)
+    assert browser.get(before["correction"]).content == path.read_bytes()
+    correct_elsewhere(desk, 1, shift=2)
+    after = browser.get("/api/cases/bad").json()["layers"]
+    assert after["correction"] != before["correction"]
+    assert browser.get(after["correction"]).content == path.read_bytes()
+    answer = browser.get(before["correction"])
+    assert answer.status_code == 409 and "Open the case again" in answer.json()["error"]
+
+
+def test_correction_outside_the_folder_is_not_sent(desk: Desk, tmp_path: Path) -> None:
+    outside = correct_elsewhere(desk, 1).rename(tmp_path / "outside.nii.gz")
+    desk.layout.override(1, "bad").symlink_to(outside)
+    browser = Browser(desk)
+    assert browser.get("/api/cases/bad").json()["layers"]["correction"] is None
+    assert browser.get("/api/cases/bad/layers/correction.nii.gz").status_code == 404
 
 
 def test_places_are_distinct_and_begin_with_most_doubt(tmp_path: Path) -> None:

@@ -246,6 +246,82 @@ def test_table_that_cannot_be_read_is_never_written(browser: Browser, desk: Desk
     assert actions(desk) == []
 
 
+# --- a corrected label that was saved meanwhile
+
+
+def save_elsewhere(desk: Desk, shift: int) -> Path:
+    """Save a corrected label of ``bad`` as another program does, without a row."""
+    path = desk.layout.override(1, "bad")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(label(shift), AFFINE), path)
+    return path
+
+
+@pytest.mark.parametrize("action", ["accept", "reject"])
+def test_page_without_a_correction_does_not_remove_that_of_another_reviewer(
+    browser: Browser, desk: Desk, action: str
+) -> None:
+    old = browser.seen("bad")
+    Browser(desk, "CD").correct("bad", nifti(label()))
+    answer = browser.decide("bad", action, reason="motion", **old)
+    assert answer.status_code == 409 and "Open the case again" in answer.json()["error"]
+    np.testing.assert_array_equal(read_label(desk.layout.override(1, "bad")).data, label())
+    assert [row["reviewer"] for row in rows(desk)] == ["CD"]
+    assert browser.decide("bad", action, reason="motion").status_code == 200
+    assert in_force(desk) == {"bad": action}
+
+
+def test_old_correction_is_not_saved_over_that_of_another_program(
+    browser: Browser, desk: Desk
+) -> None:
+    path = save_elsewhere(desk, 1)
+    old = browser.seen("bad")
+    shown = path.read_bytes()
+    save_elsewhere(desk, 2)
+    answer = browser.correct("bad", shown, **old)
+    assert answer.status_code == 409 and "another program" in answer.json()["error"]
+    np.testing.assert_array_equal(read_label(path).data, label(2))
+    assert not desk.layout.decisions.exists() and actions(desk) == []
+    assert not list((desk.cache / ".incoming").iterdir())
+    assert browser.correct("bad", path.read_bytes()).status_code == 200
+
+
+def test_removed_correction_is_noticed(browser: Browser, desk: Desk) -> None:
+    save_elsewhere(desk, 1)
+    old = browser.seen("bad")
+    desk.layout.override(1, "bad").unlink()
+    assert browser.decide("bad", "accept", **old).status_code == 409
+
+
+def test_touched_correction_is_the_same(browser: Browser, desk: Desk) -> None:
+    path = save_elsewhere(desk, 1)
+    old = browser.seen("bad")
+    path.touch()
+    assert browser.decide("bad", "accept", **old).status_code == 200
+
+
+def test_request_without_a_version_never_removes_a_correction(browser: Browser, desk: Desk) -> None:
+    version = browser.seen("bad")["sha256"]
+    body = {"round": 1, "action": "accept", "sha256": version}
+    assert browser.post("/api/cases/bad/decision", body).status_code == 200
+    browser.undo()
+    path = save_elsewhere(desk, 1)
+    answer = browser.post("/api/cases/bad/decision", body)
+    assert answer.status_code == 400 and "correction_sha256" in answer.json()["error"]
+    assert path.is_file() and in_force(desk) == {"bad": "replace"}
+
+
+def test_request_whose_answer_was_lost_may_be_sent_again(browser: Browser, desk: Desk) -> None:
+    old = browser.seen("bad")
+    for _ in range(2):
+        assert browser.correct("bad", nifti(label()), **old).status_code == 200
+    old = browser.seen("bad")
+    for _ in range(2):
+        assert browser.decide("bad", "accept", **old).status_code == 200
+    assert in_force(desk) == {"bad": "accept"}
+    assert browser.decide("bad", "reject", reason="motion", **old).status_code == 409
+
+
 # --- undo
 
 

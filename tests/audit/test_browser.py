@@ -321,6 +321,46 @@ def test_correction_is_drawn_undone_saved_and_there_after_a_restart(
     assert np.array_equal(np.asarray(kept.dataobj), after)
 
 
+def test_correction_of_another_program_is_never_replaced_by_an_old_one(
+    new_page: NewPage, server: Server
+) -> None:
+    page = new_page()
+    go_to(page, "case_002")
+    automatic = nib.load(server.folder / "results/abdomen/round_1/pseudo_labels/case_002.nii.gz")
+    path = server.folder / "overrides/round_1/case_002.nii.gz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def save_elsewhere(value: int) -> np.ndarray:
+        voxels = np.asarray(automatic.dataobj).copy()
+        voxels[10:30, 10:26, 6:18] = value
+        nib.save(nib.Nifti1Image(voxels, automatic.affine), path)
+        return voxels
+
+    # The page shows the automatic label: to accept it would remove the corrected one.
+    save_elsewhere(1)
+    page.keyboard.press("a")
+    page.wait_for_selector(".message:has-text('Open the case again')")
+    assert path.is_file()
+    go_to(page, "case_001")
+    go_to(page, "case_002")
+    assert page.inner_text("#layer") == "corrected label"
+    # The page shows the first corrected label: to accept it would replace the second one.
+    second = save_elsewhere(2)
+    page.keyboard.press("a")
+    page.wait_for_selector("dialog:has-text('Which label is right?')")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".message:has-text('another program')")
+    assert np.array_equal(np.asarray(nib.load(path).dataobj), second)
+    go_to(page, "case_001")
+    go_to(page, "case_002")
+    page.keyboard.press("a")
+    page.wait_for_selector("dialog:has-text('Which label is right?')")
+    page.keyboard.press("Enter")
+    wait_for_next(page, "case_002")
+    assert decision(server, "case_002")["action"] == "replace"
+    assert np.array_equal(np.asarray(nib.load(path).dataobj), second)
+
+
 def test_lost_connection_does_not_lose_a_stroke(new_page: NewPage, server: Server) -> None:
     page = new_page()
     go_to(page, "case_004")
@@ -387,7 +427,10 @@ def test_scripts_draw_and_measure_as_they_should() -> None:
     assert done.returncode == 0, done.stdout[-3000:]
 
 
-@pytest.mark.parametrize("kind", ["oblique", "qform", "scaled", "big-endian", "nifti-2"])
+KINDS = ["oblique", "qform", "scaled", "big-endian", "nifti-2", "no affine", "no affine, nifti-2"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_labels_keep_their_geometry_voxel_for_voxel(kind: str, tmp_path: Path) -> None:
     affine = np.array([[0, -0.9, 0.3, 20], [1.2, 0, 0, -7], [0, -0.3, -1.9, 50], [0, 0, 0, 1]])
     data = np.random.default_rng(0).integers(0, 5, (5, 6, 7)).astype(np.int16)
@@ -403,6 +446,9 @@ def test_labels_keep_their_geometry_voxel_for_voxel(kind: str, tmp_path: Path) -
         image = nib.Nifti1Image(data, affine, nib.Nifti1Header(endianness=">"))
     if kind == "nifti-2":
         image = nib.Nifti2Image(data, affine)
+    if kind.startswith("no affine"):
+        image = (nib.Nifti2Image if "nifti-2" in kind else nib.Nifti1Image)(data, None)
+        image.header.set_zooms((2, 1.5, 5))
     nib.save(image, source)
     script = ROOT / "tests/audit/frontend/copy_label.js"
     done = subprocess.run(

@@ -84,12 +84,19 @@ class Browser:
         rows = self.get("/api/queue", params={"round": number}).json()["cases"]
         return next(row for row in rows if row["case_id"] == case_id)
 
+    def seen(self, case_id: str, number: int = 1) -> dict[str, str]:
+        """Return the versions of the labels that a page shows, as it sends them."""
+        query = {"round": number, "places": "0"}
+        case = self.get(f"/api/cases/{case_id}", params=query).json()
+        correction = case["layers"]["correction_sha256"]
+        return {"sha256": case["sha256"], "correction_sha256": correction or ""}
+
     def decide(self, case_id: str, action: str, **more: object) -> httpx2.Response:
-        body = {"round": 1, "action": action, "sha256": self.row(case_id)["sha256"], "seconds": 7}
+        body = {"round": 1, "action": action, **self.seen(case_id), "seconds": 7}
         return self.post(f"/api/cases/{case_id}/decision", body | more)
 
     def correct(self, case_id: str, content: bytes, **more: object) -> httpx2.Response:
-        query = {"round": 1, "sha256": self.row(case_id)["sha256"], "seconds": 12.5}
+        query = {"round": 1, **self.seen(case_id), "seconds": 12.5}
         return self.client.post(
             f"/api/cases/{case_id}/correction",
             params=query | more,

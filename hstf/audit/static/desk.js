@@ -43,6 +43,14 @@ const SMALL = 30e6;
  * @property {number} since time of opening (ms)
  */
 
+/**
+ * Return the versions of the labels that are shown: the server refuses a decision if they have changed.
+ * @param {CaseDetails} details
+ */
+function seen({ sha256, layers }) {
+  return { sha256, correction_sha256: layers.correction_sha256 ?? "" };
+}
+
 export class Desk extends EventTarget {
   /**
    * @param {Session} session
@@ -249,9 +257,8 @@ export class Desk extends EventTarget {
    * @returns {Promise<Volume>}
    */
   labelOf(details, url) {
-    // A saved label changes what is behind an address.
-    const versions = details.versions.map((one) => `${one.sha256} ${one.date}`).join();
-    return this.files.get(url, `${details.sha256} ${details.decision?.date ?? ""} ${versions}`);
+    // Any program may save a corrected label, with or without a decision.
+    return this.files.get(url, `${details.sha256} ${details.layers.correction_sha256 ?? ""}`);
   }
 
   /**
@@ -496,8 +503,8 @@ export class Desk extends EventTarget {
     if (current === null || this.isBusy) {
       return;
     }
-    const { case_id: caseId, sha256 } = current.details;
-    const body = { round: this.round, action, reason, sha256, seconds: this.seconds(current) };
+    const { case_id: caseId } = current.details;
+    const body = { round: this.round, action, reason, ...seen(current.details), seconds: this.seconds(current) };
     const word = action === "accept" ? "accepted" : "rejected";
     await this.send(
       `The decision on ${caseId} is kept in this page.`,
@@ -626,7 +633,7 @@ export class Desk extends EventTarget {
   }
 
   /**
-   * Send a corrected label; it is kept in the browser until the server has it.
+   * Send a corrected label; what was drawn is kept in the browser until the server has it.
    * @param {OpenCase} current
    * @param {Uint8Array<ArrayBuffer>} voxels
    * @param {string} done what has happened then
@@ -634,17 +641,21 @@ export class Desk extends EventTarget {
   async sendLabel(current, voxels, done) {
     this.isBusy = true;
     const file = await gzip(labelParts(current.label, voxels));
-    await keepDraft(this.draftKey(), await gzip([voxels]));
-    const { case_id: caseId, sha256 } = current.details;
+    const { case_id: caseId } = current.details;
+    let kept = `The decision on ${caseId} is kept in this page.`;
+    if (this.editor.isOn) {
+      await keepDraft(this.draftKey(), await gzip([voxels]));
+      kept = `Your correction of ${caseId} is kept in this browser.`;
+    }
     const query = new URLSearchParams({
       round: String(this.round),
       reason: "",
-      sha256,
+      ...seen(current.details),
       seconds: String(this.seconds(current)),
     });
     const path = casePath(caseId, `/correction?${query}`);
     await this.send(
-      `Your correction of ${caseId} is kept in this browser.`,
+      kept,
       (isConfirmed) => postFile(isConfirmed ? `${path}&confirmed=1` : path, file),
       async (saved) => {
         await forgetDraft(this.draftKey());

@@ -106,7 +106,7 @@ function readHeader(buffer) {
     start: isSecond ? Number(view.getBigInt64(168, little)) : view.getFloat32(108, little),
     slope: isScaled ? slope : 1,
     intercept: isScaled ? real(at.slope + step) || 0 : 0,
-    affine: readAffine(view, little, isSecond, spacing, real, step),
+    affine: readAffine(view, little, isSecond, dims, spacing, real, step),
   };
 }
 
@@ -117,12 +117,13 @@ const SECOND = { dim: 16, datatype: 12, pixdim: 104, slope: 176, qform: 344, qua
  * @param {DataView} view
  * @param {boolean} little
  * @param {boolean} isSecond
+ * @param {Triple} dims
  * @param {Triple} spacing
  * @param {(start: number) => number} real
  * @param {number} step bytes of a real number
  * @returns {number[][]}
  */
-function readAffine(view, little, isSecond, spacing, real, step) {
+function readAffine(view, little, isSecond, dims, spacing, real, step) {
   const at = isSecond ? SECOND : FIRST;
   /** @type {(start: number) => number} */
   const code = (start) => (isSecond ? view.getInt32(start, little) : view.getInt16(start, little));
@@ -134,7 +135,22 @@ function readAffine(view, little, isSecond, spacing, real, step) {
     const sign = real(at.pixdim) < 0 ? -1 : 1;
     return quaternionAffine([b, c, d], [x, y, z], [spacing[0], spacing[1], sign * spacing[2]]);
   }
-  return [0, 1, 2].map((row) => [0, 1, 2, 3].map((n) => (n === row ? spacing[row] : 0)));
+  return centredAffine(dims, spacing);
+}
+
+/**
+ * Return the affine of a file without one, as nibabel does: x is flipped, and 0 mm is the centre.
+ * @param {Triple} dims
+ * @param {Triple} spacing
+ * @returns {number[][]}
+ */
+function centredAffine(dims, spacing) {
+  const scale = [-spacing[0], spacing[1], spacing[2]];
+  return scale.map((mm, row) => {
+    const cells = [0, 0, 0, (-mm * (dims[row] - 1)) / 2];
+    cells[row] = mm;
+    return cells;
+  });
 }
 
 /**

@@ -105,6 +105,7 @@
  * @property {string | null} weight
  * @property {string | null} disagreement
  * @property {string | null} correction
+ * @property {string | null} correction_sha256 version of the corrected label
  */
 
 /**
