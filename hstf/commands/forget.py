@@ -1,8 +1,9 @@
 """``hstf forget``: remove everything of a case from an experiment, after a withdrawn consent.
 
-Files of the case are listed and removed. Tables that a stage wrote are written again by the next
-run, when the case is no longer in the case sheet. The case sheet and decisions stay, and their rows
-are named. Models that learned from the case are named, too: the next run trains them again.
+Files of the case are listed and removed, and so is its row in the list of cases that are not
+suggested. Tables that a stage wrote are written again by the next run, when the case is no longer
+in the case sheet. The case sheet and decisions stay, and their rows are named. Models that learned
+from the case are named, too: the next run trains them again.
 """
 
 import argparse
@@ -12,14 +13,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from hstf.config.load import load_config
+from hstf.datasets.dicom.mapping import FILE as DICOM_FILE
 from hstf.experiment.case_files import (
     CASE_FILES,
     Traces,
     existing,
     experiment_folders,
     find_traces,
+    rows_of,
     sources_of,
 )
+from hstf.experiment.set_aside import note
 from hstf.models.registry import load_facts
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_json
@@ -58,14 +62,19 @@ def forget(case: str, root: Path, is_confirmed: bool = False) -> list[Path]:
             " letter case."
         )
     print("\n".join(_report(root, case, traces)), flush=True)
-    targets = [*traces.files, *traces.pictures]
-    if targets:
+    targets = [*traces.files, *traces.pictures, *traces.suggestions]
+    if targets or traces.set_aside:
         _refuse_running()
-        if not is_confirmed and not _confirms(case, len(targets)):
+        if not is_confirmed and not _confirms(case, len(targets) + len(traces.set_aside)):
             print("Nothing was removed.")
             return []
+        for rows in traces.set_aside:
+            note(rows.table.parent, [case], "", 0)
         _remove(targets)
         print(f"{len(targets)} files and folders were removed.")
+        if traces.set_aside:
+            tables = ", ".join(str(rows.table) for rows in traces.set_aside)
+            print(f"The row of the case was removed from {tables}.")
     print("\n".join(_what_to_do(root, case, traces)), flush=True)
     return targets
 
@@ -75,6 +84,13 @@ def _report(root: Path, case: str, traces: Traces) -> Iterator[str]:
     yield from _listed("Files of the case, which are removed", traces.files)
     yield from _listed(
         "Files that show or name it among others, which are removed and made again", traces.pictures
+    )
+    yield from _listed(
+        "Tables with its suggestion, which are removed; `hstf suggest` writes them again",
+        traces.suggestions,
+    )
+    yield from _listed(
+        "Lists of cases that are not suggested, from which its row is removed", traces.set_aside
     )
     yield from _listed("Tables with its rows, which the next run writes again", traces.tables)
     yield from _listed(
@@ -148,7 +164,7 @@ def _confirms(case: str, count: int) -> bool:
     """
     if not sys.stdin.isatty():
         raise HstfError("nothing was removed, because nobody can confirm. Add --yes to remove.")
-    question = f"\nRemove {count} files and folders for good? Type {case} to confirm: "
+    question = f"\nRemove {count} files, folders and rows for good? Type {case} to confirm: "
     return input(question).strip() == case
 
 
@@ -172,6 +188,7 @@ def _what_to_do(root: Path, case: str, traces: Traces) -> Iterator[str]:
         yield f"  - Remove the row of the case from {rows}."
     for path in traces.scans:
         yield f"  - Delete {path}, unless it may be kept."
+    yield from _dicom_rows(root, case, traces.scans)
     if traces.human_tables:
         yield (
             "  - Then run the workflow as usual. It trains again what learned from the case, and"
@@ -188,6 +205,35 @@ def _what_to_do(root: Path, case: str, traces: Traces) -> Iterator[str]:
         if folder:
             yield f"  - Do the same for another experiment: hstf forget {case} --results {folder}"
     yield "  - Backups and copies of the results are not known to hstf."
+
+
+def _dicom_rows(root: Path, case: str, scans: Sequence[Path]) -> Iterator[str]:
+    """Yield what to do about ``dicom.csv``, which leads from the case back to the patient."""
+    tables = _dicom_tables(Path(load_config(root / "config.yaml").cases), scans)
+    found = [rows_of(table, name) for table in tables for name in _names_of_series(case, scans)]
+    rows_of_case = [rows for rows in found if rows is not None]
+    for rows in rows_of_case:
+        yield f"  - Remove the row of the case from {rows}. It leads back to the patient."
+    if not rows_of_case:
+        yield (
+            "  - If the scan was imported from DICOM, remove the row of the case from"
+            f" {DICOM_FILE}, or from the file of --mapping. It leads back to the patient."
+        )
+
+
+def _names_of_series(case: str, scans: Iterable[Path]) -> list[str]:
+    """Return the names that ``hstf import dicom`` may have given to the series of a case."""
+    names = [scan.name.removesuffix(".gz").removesuffix(".nii") for scan in scans]
+    return list(dict.fromkeys([case, *names]))
+
+
+def _dicom_tables(sheet: Path, scans: Iterable[Path]) -> list[Path]:
+    """Return the places where ``hstf import dicom`` writes its table, if nothing else is asked."""
+    folders = [sheet.parent]
+    for scan in scans:
+        folders += [scan.parent, scan.parent.parent]
+    tables = [folder / DICOM_FILE for folder in folders]
+    return [table for table in dict.fromkeys(tables) if table.is_file()]
 
 
 def _tracked(root: Path) -> Iterator[str]:

@@ -5,11 +5,12 @@ Names are compared as a whole: files of ``case_1`` never belong to ``case_10`` o
 
 import os
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from hstf.config.load import load_config
+from hstf.experiment import set_aside
 from hstf.experiment.layout import Layout
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_csv, read_sheet
@@ -54,6 +55,10 @@ LEFTOVER = ".tmp-" + "[0-9a-f]" * 8 + "-{name}"
 """What a killed process left of a file."""
 PICTURES = ("report/*.html", "compare/*.html", ".check_cache.json")
 """Files about all cases that may show one; the next run makes them again."""
+SUGGESTIONS = "suggest/suggest.csv"
+"""Table that ``hstf suggest`` writes again, and no stage."""
+SET_ASIDE = f"suggest/{set_aside.FILE}"
+"""List of cases that are not suggested, which people made with ``hstf suggest``."""
 UNNAMED_PICTURES = "pretrain/examples.png"
 """Pictures of some cases that do not name them; the next run makes them again."""
 OTHER_CASES = {
@@ -96,6 +101,10 @@ class Traces:
     """Files that show or name it among others, without something that a person wrote."""
     tables: list[Rows]
     """Tables that a stage wrote."""
+    suggestions: list[Path]
+    """Tables of ``hstf suggest`` with the case."""
+    set_aside: list[Rows]
+    """Lists of cases that are not suggested."""
     mentions: list[Path]
     """Other files whose text has its name; a name that is a number may be something else there."""
     human_tables: list[Rows]
@@ -106,7 +115,8 @@ class Traces:
     @property
     def is_empty(self) -> bool:
         """Whether the experiment knows nothing of the case."""
-        return not (self.files or self.tables or self.human_tables)
+        of_suggest = self.suggestions or self.set_aside
+        return not (self.files or self.tables or self.human_tables or of_suggest)
 
 
 def find_traces(root: Path, case: str) -> Traces:
@@ -129,16 +139,20 @@ def find_traces(root: Path, case: str) -> Traces:
     sheet = Path(load_config(root / "config.yaml").cases)
     sheet_rows = rows_of(sheet, case)
     decisions = [rows_of(table, case) for folder in overrides for table in _csv_files(folder)]
-    others = [path for path in _text_files(root) if path not in files]
+    suggest = [folder / name for folder in folders for name in (SUGGESTIONS, SET_ASIDE)]
+    others = [path for path in _text_files(root) if path not in (*files, *suggest)]
     tables = [rows for path in others if (rows := rows_of(path, case)) is not None]
     scans = _scans(sheet, case)
     named = _naming(others, case, scans)
     pictures = _pictures(folders, named)
+    aside = [rows_of(folder / SET_ASIDE, case) for folder in folders]
     with_rows = {rows.table for rows in tables}
     return Traces(
         files=files,
         pictures=pictures,
         tables=tables,
+        suggestions=[table for folder in folders for table in _suggestions(folder, case)],
+        set_aside=[rows for rows in aside if rows is not None],
         mentions=[path for path in named if path not in with_rows and path not in pictures],
         human_tables=[rows for rows in (sheet_rows, *decisions) if rows is not None],
         scans=scans,
@@ -185,6 +199,16 @@ def rows_of(table: Path, case: str) -> Rows | None:
         return None
     lines = tuple(line for line, row in rows if row["case_id"] == case)
     return Rows(table, lines) if lines else None
+
+
+def _suggestions(folder: Path, case: str) -> Iterator[Path]:
+    """Yield the table of suggestions, if the case is in it or is like a suggested one."""
+    table = folder / SUGGESTIONS
+    if not table.is_file():
+        return
+    _, rows = read_sheet(table, ("case_id", "like"))
+    if any(case in (row.get("case_id"), row.get("like")) for _, row in rows):
+        yield table
 
 
 def mention_of(case: str) -> re.Pattern[str]:

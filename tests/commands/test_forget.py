@@ -17,7 +17,7 @@ from hstf.cli import main
 from hstf.commands.forget import forget
 from hstf.experiment.case_files import find_traces, mention_of
 from hstf.experiment.layout import Layout
-from hstf.experiment.tables import LABELS
+from hstf.experiment.tables import DICOM_SERIES, LABELS, SET_ASIDE, SUGGEST
 from hstf.models.registry import load_network, save_network
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import write_csv, write_text
@@ -193,6 +193,71 @@ def test_forget_finds_cases_of_a_comparison(root: Path) -> None:
         write_text(cell / name, "x")
     forget("p1", root, is_confirmed=True)
     assert all_files(cell) == {f"{cell}/config.yaml"}
+
+
+def suggest(folder: Path, cases: Sequence[str], like: str = "") -> Path:
+    """Write what ``hstf suggest`` writes, with all ``cases`` suggested and set aside."""
+    rows = [{"rank": rank, "case_id": case, "like": like} for rank, case in enumerate(cases, 1)]
+    SUGGEST.write(folder / "suggest" / "suggest.csv", rows)
+    aside = [{"case_id": case, "action": "skip", "round": 1} for case in cases]
+    SET_ASIDE.write(folder / "suggest" / "set_aside.csv", aside)
+    return folder / "suggest"
+
+
+def test_forget_removes_suggestions_and_the_row_of_the_case_in_the_list_set_aside(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = suggest(root, ["p1", "p10", "p2"])
+    cell = root / "compare" / "supervised_0"
+    write_text(cell / "config.yaml", (root / "config.yaml").read_text())
+    suggest(cell, ["p1"])
+    removed = forget("p1", root, is_confirmed=True)
+    assert {folder / "suggest.csv", cell / "suggest" / "suggest.csv"} <= set(removed)
+    assert not (folder / "suggest.csv").exists()
+    left = SET_ASIDE.records(folder / "set_aside.csv")
+    assert [row["case_id"] for row in left] == ["p10", "p2"]
+    assert SET_ASIDE.records(cell / "suggest" / "set_aside.csv") == []
+    printed = capsys.readouterr().out
+    assert f"which are removed; `hstf suggest` writes them again (2):\n  {folder}" in printed
+    assert f"from which its row is removed (2):\n  {folder}/set_aside.csv (line 2)" in printed
+    assert f"The row of the case was removed from {folder}/set_aside.csv, {cell}" in printed
+    report, _, _ = printed.partition("files and folders were removed")
+    _, _, of_next_run = report.partition("which the next run writes again")
+    assert of_next_run and "suggest/" not in of_next_run
+    traces = find_traces(root, "p1")
+    assert traces.suggestions == [] and traces.set_aside == []
+
+
+def test_forget_removes_suggestions_that_are_like_the_case_and_no_others(root: Path) -> None:
+    folder = suggest(root, ["p10"], like="p1")
+    forget("p2", root, is_confirmed=True)
+    assert (folder / "suggest.csv").exists()
+    forget("p1", root, is_confirmed=True)
+    assert not (folder / "suggest.csv").exists()
+    assert [row["case_id"] for row in SET_ASIDE.records(folder / "set_aside.csv")] == ["p10"]
+
+
+def test_forget_finds_a_case_that_is_only_set_aside(root: Path) -> None:
+    folder = suggest(root, ["gone", "p10"])
+    (folder / "suggest.csv").unlink()
+    assert forget("gone", root, is_confirmed=True) == []
+    assert [row["case_id"] for row in SET_ASIDE.records(folder / "set_aside.csv")] == ["p10"]
+
+
+@pytest.mark.parametrize("name", ["p1", "p1_t1"])
+def test_forget_names_the_row_of_the_case_in_the_table_of_dicom_series(
+    root: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    forget("p10", root, is_confirmed=True)
+    printed = capsys.readouterr().out
+    assert "imported from DICOM, remove the row of the case from dicom.csv, or from" in printed
+    rows = [{"case_id": case, "series_uid": case} for case in ("p10", name)]
+    DICOM_SERIES.write(Path("dicom.csv"), rows)
+    forget("p1", root, is_confirmed=True)
+    printed = capsys.readouterr().out
+    assert "Remove the row of the case from dicom.csv (line 3). It leads back" in printed
+    assert "If the scan was imported" not in printed
+    assert len(DICOM_SERIES.records(Path("dicom.csv"))) == 2, "the table of people is not changed"
 
 
 @pytest.mark.parametrize("answer", ["", "y", "p10", "p1"])

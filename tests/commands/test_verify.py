@@ -28,6 +28,8 @@ from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_json, sha256_file, write_csv, write_json, write_text
 
 RESULTS = Path("results/tiny")
+PROGRAMS = ("configs/inference.json", "models/model.ts", "models/model.pt2")
+"""Files of the bundle in an exported model."""
 
 
 @pytest.fixture
@@ -53,6 +55,8 @@ def export_model(config: Config, folder: Path | None = None) -> None:
     folder = folder or layout.export
     weights = weights_path(folder, "seed_0")
     write_text(weights, "weights")
+    for name in PROGRAMS:
+        write_text(folder / name, "program")
     ExportedModel(
         format=FORMAT,
         experiment=config.experiment,
@@ -190,6 +194,33 @@ def test_verify_reports_a_changed_file(config: Config, name: str) -> None:
 def test_verify_reports_a_missing_file(config: Config, name: str) -> None:
     Path(name).unlink()
     assert f"{FILES[name]} is missing" in only_problem()
+
+
+@pytest.mark.parametrize("folder", ["export", "export_seed_0"])
+@pytest.mark.parametrize("name", [*PROGRAMS, MODEL_FILE])
+def test_verify_reports_changed_and_missing_files_of_the_bundle(
+    config: Config, name: str, folder: str
+) -> None:
+    export_model(config, RESULTS / folder)
+    write_text(RESULTS / folder / "LICENSE", "licence of the owner")
+    assert verify(RESULTS)
+    path = RESULTS / folder / name
+    path.write_bytes(b"damaged")
+    assert f"{path} was changed: SHA-256" in only_problem()
+    path.unlink()
+    assert f"{path} is missing" in only_problem()
+
+
+def test_verify_reports_damaged_digests_of_a_member_that_was_exported(config: Config) -> None:
+    folder = Layout.of(config).exported_member("seed_0")
+    export_model(config, folder)
+    digests = folder / "SHA256SUMS"
+    digests.write_text("rubbish")
+    assert "SHA256SUMS has a line that hstf did not write" in only_problem()
+    digests.write_text("")
+    assert f"does not list {MODEL_FILE}" in only_problem()
+    digests.unlink()
+    assert "SHA256SUMS is missing" in only_problem()
 
 
 @pytest.mark.parametrize("name", ["members/seed_0.pt", MODEL_FILE])

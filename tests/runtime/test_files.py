@@ -17,6 +17,7 @@ from hstf.runtime import files
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import (
     atomic_path,
+    complete_folder,
     read_csv,
     read_json,
     read_sheet,
@@ -82,6 +83,65 @@ def test_a_folder_that_cannot_be_flushed_does_no_harm(
     monkeypatch.setattr(files.os, "fsync", only_files)
     write_text(tmp_path / "a.txt", "x")
     assert (tmp_path / "a.txt").read_text() == "x"
+
+
+def refuse_renames(monkeypatch: pytest.MonkeyPatch, *prefixes: str) -> None:
+    """Let the renaming of files and folders fail whose name starts with one of ``prefixes``."""
+    rename = Path.rename
+
+    def refused(path: Path, target: Path) -> Path:
+        if path.name.startswith(prefixes):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+
+
+def replace_folder(target: Path) -> None:
+    with complete_folder(target) as folder:
+        write_text(folder / "a.txt", "new")
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    target = tmp_path / "export"
+    write_text(target / "old.txt", "old")
+    replace_folder(target)
+    assert names(target) == ["a.txt"]
+    assert names(tmp_path) == ["export"]
+
+
+@pytest.mark.parametrize("prefix", ["export", ".tmp-"])
+def test_a_folder_that_cannot_be_renamed_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str
+) -> None:
+    target = tmp_path / "export"
+    write_text(target / "a.txt", "old")
+    refuse_renames(monkeypatch, prefix)
+    with pytest.raises(HstfError, match=r"export: could not be written \(Permission denied\)"):
+        replace_folder(target)
+    assert (target / "a.txt").read_text() == "old"
+    assert names(tmp_path) == ["export"]
+
+
+def test_a_folder_that_cannot_be_renamed_back_is_kept_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "export"
+    write_text(target / "a.txt", "old")
+    refuse_renames(monkeypatch, ".tmp-", ".old-")
+    with pytest.raises(HstfError, match=r"is now .*\.old-.*-export: rename it back"):
+        replace_folder(target)
+    (left,) = names(tmp_path)
+    assert (tmp_path / left / "a.txt").read_text() == "old"
+
+
+def test_a_new_folder_that_cannot_be_renamed_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_renames(monkeypatch, ".tmp-")
+    with pytest.raises(HstfError, match="could not be written"):
+        replace_folder(tmp_path / "export")
+    assert names(tmp_path) == []
 
 
 def test_a_parent_that_is_a_file(tmp_path: Path) -> None:
