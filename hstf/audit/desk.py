@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from hstf.config.experiment import Config
 from hstf.config.load import config_of_results
+from hstf.experiment import decisions
 from hstf.experiment.cases import Case, Split, read_cases
 from hstf.experiment.layout import Layout
 from hstf.experiment.schedule import Schedule
@@ -126,12 +127,15 @@ class Desk:
 
 
 def version_of(row: dict[str, Any]) -> str:
-    """Return the SHA-256 of the pseudo-label of a row of ``refine.csv``."""
-    ending = f"/{row['case_id']}.nii.gz"
-    for file, digest in zip(row["files"], row["sha256"], strict=True):
-        if f"/{file}".endswith(ending):
-            return str(digest)
-    raise HstfError(f"refine.csv: has no pseudo-label of {row['case_id']}.")
+    """Return the SHA-256 of the pseudo-label of a row of ``refine.csv``.
+
+    Raises:
+        HstfError: if the row has none.
+    """
+    version = decisions.version_of(row)
+    if not version:
+        raise HstfError(f"refine.csv: has no pseudo-label of {row['case_id']}.")
+    return version
 
 
 def open_experiment(results: Path) -> Config:
