@@ -341,6 +341,8 @@ def test_correction_of_another_program_is_never_replaced_by_an_old_one(
     page.keyboard.press("a")
     page.wait_for_selector(".message:has-text('Open the case again')")
     assert path.is_file()
+    page.click(".message button")  # an error stays until it is closed
+    page.wait_for_selector(".message", state="detached")
     go_to(page, "case_001")
     go_to(page, "case_002")
     assert page.inner_text("#layer") == "corrected label"
@@ -350,6 +352,7 @@ def test_correction_of_another_program_is_never_replaced_by_an_old_one(
     page.wait_for_selector("dialog:has-text('Which label is right?')")
     page.keyboard.press("Enter")
     page.wait_for_selector(".message:has-text('another program')")
+    page.wait_for_selector("body:not(.saving)")
     assert np.array_equal(np.asarray(nib.load(path).dataobj), second)
     go_to(page, "case_001")
     go_to(page, "case_002")

@@ -78,6 +78,13 @@ def find_owner_files(folder: Path) -> OwnerFiles:
 
     Args:
         folder: the folder of the last export; it may be missing.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> folder = Path(mkdtemp())
+        >>> _ = (folder / "NOTES.md").write_text("Validated on 40 scans.")
+        >>> find_owner_files(folder).added
+        ['NOTES.md']
     """
     found = OwnerFiles()
     written = _written(folder)
