@@ -64,6 +64,7 @@ def test_import_brats_assigns_the_odd_label_of_2020(
         ({0, 1, 2}, True, 3, None),
         ({0, 1, 2}, False, 4, None),
         ({0, 1, 2, 3, 4}, True, 3, 4),
+        ({0, 1, 2, 4}, True, 3, 4),
     ],
 )
 def test_name_labels_finds_the_year_from_the_values(

@@ -96,6 +96,12 @@ DAMAGES: dict[str, list[tuple[Damage, str]]] = {
             "two patients mixed",
         ),
         (
+            copy(
+                "patient001_frame01_gt.nii.gz", "corrected/patient001/patient001_frame01_gt.nii.gz"
+            ),
+            "exists twice",
+        ),
+        (
             remove("patient003_frame09*"),
             "patient003_frame09 is missing, which Info.cfg names as the ES frame",
         ),

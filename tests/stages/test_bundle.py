@@ -251,6 +251,25 @@ def test_scans_reach_the_network_as_with_hstf(
         assert difference[1:-1, 1:-1, 1:-1].max() < 5e-2
 
 
+def test_channel_without_spread_reaches_the_network_as_with_hstf(
+    bundle: Path, tmp_path: Path
+) -> None:
+    """A scan that is constant but for a few voxels, such as a mask, is mapped to 0 to 1."""
+    from monai.bundle import ConfigParser
+
+    voxels = np.full((31, 29, 23), 5, np.float32)
+    voxels[10:12, 10:12, 10] = [[3, 9], [11, 23]]
+    path = tmp_path / "case.nii.gz"
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
+    model = with_channels(read_exported_model(bundle), [ZSCORE])
+    expected, _ = prepare_image([read_image(path)], model.plan, model.preprocess, model.modalities)
+    assert expected.max() > 0.5
+    parser = ConfigParser(inference_config(model))
+    parser["dataset_dir"] = str(tmp_path)
+    found = parser.get_parsed_content("dataset")[0]["image"].numpy()
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
 def test_config_has_only_what_it_needs(bundle: Path) -> None:
     config = inference_config(read_exported_model(bundle))
     assert "uptake" not in config and "through" not in config and "zscore" in config

@@ -3,6 +3,7 @@
 /**
  * @typedef {import("./types.js").Triple} Triple
  * @typedef {import("./types.js").Grid} Grid
+ * @typedef {import("./types.js").Change} Change
  * @typedef {import("./types.js").Plane} Plane
  * @typedef {import("./viewer.js").Viewer} Viewer
  * @typedef {import("./planes.js").PlaneView} PlaneView
@@ -44,8 +45,8 @@ export class Editor extends EventTarget {
     this.stroke = null;
     /** @type {LastStroke | null} */
     this.last = null;
-    /** @type {Map<string, Set<number>>} slices with strokes, by plane and pen */
-    this.drawn = new Map();
+    /** @type {{change: Change | null, key: string, slice: number}[]} strokes with plane and pen, and their slice */
+    this.drawn = [];
   }
 
   /** Start to correct the label that the viewer shows. */
@@ -58,7 +59,7 @@ export class Editor extends EventTarget {
     this.history = new History(label);
     this.original = label.slice();
     this.last = null;
-    this.drawn.clear();
+    this.drawn = [];
     this.viewer.scene.hasCursor = false;
     this.changed();
   }
@@ -161,7 +162,7 @@ export class Editor extends EventTarget {
     }
     const change = edit.finish();
     this.history.push(change);
-    this.remember(plane, points[0][plane.across]);
+    this.remember(change, plane, points[0][plane.across]);
     if (change !== null) {
       const seeds = change.indices;
       this.last = { seeds, value: this.pen, plane, deviations: GROWTH.deviations };
@@ -196,14 +197,30 @@ export class Editor extends EventTarget {
 
   /**
    * Remember a slice with a stroke, for the interpolation.
+   * @param {Change | null} change
    * @param {Plane} plane
    * @param {number} slice
    */
-  remember(plane, slice) {
+  remember(change, plane, slice) {
+    this.drawn.push({ change, key: `${plane.name} ${this.pen}`, slice });
+  }
+
+  /**
+   * Return the last two slices with a stroke of the pen in a plane, without strokes that were undone.
+   * @param {Plane} plane
+   * @returns {number[]}
+   */
+  lastSlices(plane) {
     const key = `${plane.name} ${this.pen}`;
-    const slices = this.drawn.get(key) ?? new Set();
-    slices.add(slice);
-    this.drawn.set(key, slices);
+    /** @type {number[]} */
+    const found = [];
+    for (const stroke of [...this.drawn].reverse()) {
+      const isDone = stroke.change === null || this.history.done.includes(stroke.change);
+      if (stroke.key === key && isDone && !found.includes(stroke.slice)) {
+        found.push(stroke.slice);
+      }
+    }
+    return found.slice(0, 2).sort((a, b) => a - b);
   }
 
   /**
@@ -231,24 +248,21 @@ export class Editor extends EventTarget {
   }
 
   /**
-   * Interpolate the class of the last stroke between the slices that were drawn.
+   * Interpolate the class of the last stroke between the two slices that were drawn last.
    * @returns {string} what happened
    */
   interpolateLast() {
     const plane = this.last?.plane;
-    const slices = plane === undefined ? undefined : this.drawn.get(`${plane.name} ${this.pen}`);
-    if (plane === undefined || slices === undefined || slices.size < 2) {
+    const [first, last] = plane === undefined ? [] : this.lastSlices(plane);
+    if (plane === undefined || last === undefined) {
       return "Draw this class in two slices of a plane first: the slices between are interpolated.";
     }
     const edit = new Edit(this.history.voxels);
-    const sorted = [...slices].sort((a, b) => a - b);
-    for (let n = 0; n + 1 < sorted.length; n += 1) {
-      interpolate(edit, this.grid(), plane, sorted[n], sorted[n + 1], this.pen, this.background);
-    }
+    interpolate(edit, this.grid(), plane, first, last, this.pen, this.background);
     const change = edit.finish();
     this.history.push(change);
     this.finished();
-    return `${change?.indices.length ?? 0} voxels were changed between the slices.`;
+    return `${change?.indices.length ?? 0} voxels were changed between the slices ${first} and ${last}.`;
   }
 
   /** Undo the last action. */

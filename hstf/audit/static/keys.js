@@ -43,7 +43,7 @@ export const KEYS = [
   { key: "]", shown: "", text: "", action: "larger", group: "correct" },
   { key: "f", shown: "F", text: "fill the outline that is drawn", action: "fillPen", group: "correct" },
   { key: "g", shown: "G", text: "grow from the last stroke to similar voxels; again: accept more", action: "grow", group: "correct" },
-  { key: "t", shown: "T", text: "interpolate between the slices that were drawn", action: "interpolate", group: "correct" },
+  { key: "t", shown: "T", text: "interpolate between the two slices that were drawn last", action: "interpolate", group: "correct" },
   { key: "z", shown: "Z", text: "undo a stroke", action: "undo", group: "correct" },
   { key: "y", shown: "Y", text: "redo", action: "redo", group: "correct" },
 ];

@@ -300,7 +300,8 @@ function neighbours(dims, steps, index) {
 
 /**
  * Interpolate a class between two slices, by the signed distance to its outline in each. The outlines
- * are moved along the line between their centres, so that a slanted structure stays whole.
+ * are moved along the line between their centres, so that a slanted structure stays whole. Voxels of
+ * other classes stay.
  * @param {Edit} edit
  * @param {Grid} grid
  * @param {Plane} plane
@@ -328,9 +329,10 @@ export function interpolate(edit, grid, plane, first, last, value, background) {
       const distance = valueAt(near, u - fromNear[0], v - fromNear[1]) * (1 - part) +
         valueAt(far, u - fromFar[0], v - fromFar[1]) * part;
       const index = slice * steps[plane.across] + u * steps[plane.u] + v * steps[plane.v];
-      if (distance < 0) {
+      const present = edit.voxels[index];
+      if (distance < 0 && present === background) {
         edit.set(index, value);
-      } else if (edit.voxels[index] === value) {
+      } else if (distance >= 0 && present === value) {
         edit.set(index, background);
       }
     }

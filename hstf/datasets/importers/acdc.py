@@ -102,10 +102,11 @@ def _sort_files(
             series += 1
         else:
             frame = (match["patient"], int(match["frame"]))
-            if match["label"]:
-                labels[frame] = path
+            found = labels if match["label"] else images
+            if frame in found:
+                dataset.add_problem(path, f"exists twice, also as {found[frame]}. Keep one")
             else:
-                images[frame] = path
+                found[frame] = path
     if series:
         dataset.leave_out(
             f"{series} files *_4d",

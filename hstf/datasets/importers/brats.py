@@ -211,11 +211,10 @@ def name_labels(values: set[int], recent: bool = False) -> Labels:
 
     Args:
         values: all values in the labels of labelled cases.
-        recent: whether files are named as from 2023. It decides if no label has enhancing tumour.
+        recent: whether files are named as from 2023. The labelled cases may have a cavity and no
+            enhancing tumour.
     """
-    enhancing = 4
-    if 3 in values or (recent and 4 not in values):
-        enhancing = 3
+    enhancing = 3 if recent or 3 in values else 4
     classes = {
         "background": 0,
         "necrosis": 1,
@@ -223,7 +222,7 @@ def name_labels(values: set[int], recent: bool = False) -> Labels:
         "enhancing": enhancing,
     }
     regions = _regions(1, 2, enhancing)
-    if {3, 4} <= values:
+    if 4 in values and enhancing == 3:
         classes["resection_cavity"] = 4
         regions["resection_cavity"] = (4,)
     return Labels(classes, regions)

@@ -163,12 +163,16 @@ def _normalisation(channels: Sequence[Normalisation]) -> Json:
     masks = [f"@{_mask_of(channels[index])}(x[{index}])" for index in measured or every]
     values = [f"@normalise_{index}(x[{index}])" for index in every]
     expressions = {
+        # Without spread, the values before they were clipped are mapped to 0 to 1.
         "standardised": (
-            "$lambda x, values: (x - values.mean(dtype=float)) / values.std(dtype=float)"
+            "$lambda x, clipped, values:"
+            " (clipped - values.mean(dtype=float)) / values.std(dtype=float)"
             f" if values.std(dtype=float) > {MINIMUM_STD} * abs(values.mean(dtype=float))"
             " else (x - x.min()) / max(x.max() - x.min(), 1e-30)"
         ),
-        "clipped": "$lambda x, v, low, high: @standardised(x.clip(low, high), v.clip(low, high))",
+        "clipped": (
+            "$lambda x, v, low, high: @standardised(x, x.clip(low, high), v.clip(low, high))"
+        ),
         "zscore": f"$lambda x, v: @clipped(x, v, *numpy.percentile(v, ({low}, {high})).tolist())",
         "body": f"$lambda v: v[v > {BODY_THRESHOLD} * (v[v > 0].mean() if (v > 0).any() else 0)]",
         "uptake_scale": (
