@@ -33,7 +33,7 @@ from hstf.experiment.schedule import Schedule
 from hstf.experiment.tables import LABELS, NNUNET_CASES
 from hstf.imaging.header_text import has_text
 from hstf.imaging.label_values import IGNORED, class_indices
-from hstf.imaging.volumes import Volume, open_nifti, read_image, read_label, write_like
+from hstf.imaging.volumes import Volume, read_image, read_label, write_like
 from hstf.runtime.documents import Document
 from hstf.runtime.errors import HstfError, few
 from hstf.runtime.files import complete_folder, make_folder, write_json
@@ -356,8 +356,8 @@ def _write_images(folder: Path, case: Case) -> None:
     for channel, path in enumerate(case.images):
         target = folder / f"{case.case_id}_{channel:04d}{ENDING}"
         volume = read_image(path)
-        is_plain = path.name.endswith(ENDING) and len(open_nifti(path).shape) == 3
-        if is_plain and not has_text(volume.header):
+        is_3d = len(volume.header.get_data_shape()) == 3
+        if path.name.endswith(ENDING) and is_3d and not has_text(volume.header):
             # A copy: nothing that is done to the data set can change a scan of the experiment.
             shutil.copyfile(path, target)
         else:

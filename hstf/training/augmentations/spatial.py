@@ -20,17 +20,16 @@ from hstf.training.augmentations.affine import random_matrices
 from hstf.training.augmentations.draws import chosen
 from hstf.training.augmentations.elastic import interpolated, random_displacements
 from hstf.training.augmentations.flip import random_flips
-from hstf.training.augmentations.quarter_turns import (
-    EDGE_TOLERANCE,
-    QuarterTurn,
-    random_quarter_turns,
-)
+from hstf.training.augmentations.quarter_turns import QuarterTurn, random_quarter_turns
 
 Part = Callable[[Box], Tensor]
 """Returns the channels ``(C, ...)`` of a part of a region."""
 MARGIN = 1.25
 """Size of the region that is read for a patch, relative to the patch: room for rotation and
 zoom."""
+
+ROUNDING = 1e-3
+"""Part of a voxel by which an edge may be too long because of rounding."""
 
 
 def region_size(
@@ -52,7 +51,7 @@ def region_size(
     turned = _turned_axes(quarter_turns)
     longest_mm = max((patch_size[axis] * spacing[axis] for axis in turned), default=0.0)
     for axis in turned:
-        edges[axis] = math.ceil(longest_mm / spacing[axis] - EDGE_TOLERANCE)
+        edges[axis] = math.ceil(longest_mm / spacing[axis] - ROUNDING)
         edges[axis] += (edges[axis] - patch_size[axis]) % 2
     x, y, z = (n + 2 * math.ceil((MARGIN - 1) / 2 * n) for n in edges)
     return x, y, z
