@@ -12,8 +12,9 @@ import torch
 from support.tiny_model import calibration_of_dice, tiny_experiment, write_scan
 
 from hstf.cli import main
-from hstf.commands.predict import LOCK, predict
+from hstf.commands.predict import predict
 from hstf.commands.predict_input import find_scans
+from hstf.commands.predict_report import LOCK
 from hstf.config.experiment import Config
 from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout

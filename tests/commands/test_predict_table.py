@@ -7,8 +7,8 @@ from threading import Thread
 
 import pytest
 
-from hstf.commands.predict import LOCK, Report
 from hstf.commands.predict_input import TABLE, Scan, ScansFound
+from hstf.commands.predict_report import LOCK, Report
 from hstf.datasets.importers.walk import Note
 from hstf.experiment.tables import PREDICT
 from hstf.runtime.errors import HstfError
