@@ -51,7 +51,7 @@ STAGES: dict[str, Dependencies] = {
     "check": Dependencies(1, ("check", "labels", "modalities"), free_keys=("withheld_labels",)),
     "plan": Dependencies(
         3,
-        ("plan", "modalities", "labels", "preprocess.axes"),
+        ("plan", "modalities", "labels", "preprocess.axes", "preprocess.crop"),
         free_keys=("preprocess.workers",),
     ),
     "preprocess": Dependencies(4, ("preprocess", "labels", "modalities")),
@@ -142,6 +142,7 @@ STAGES: dict[str, Dependencies] = {
         # Tables and models that the report reads are made again if one of these keys is edited.
         free_keys=(
             "method",
+            "preprocess.axes",
             "pretrain.task",
             "withheld_labels",
             "cases",
@@ -200,6 +201,11 @@ LEFT_OUT_AT_DEFAULT: dict[str, dict[str, Any]] = {
 }
 """Newer keys that change nothing at their default: results of earlier versions stay valid."""
 
+LEFT_OUT_OF_STAGE: dict[str, dict[str, dict[str, Any]]] = {
+    "plan": {"preprocess": {"crop": True}},
+}
+"""The same for keys that are newer in one stage only."""
+
 SPEED_KEYS = {
     "check": {"workers"},
     "preprocess": {"workers"},
@@ -243,7 +249,8 @@ def stage_parameters(config: Config, stage: str, number: int = 0) -> dict[str, A
     for name in ORDERED_KEYS & values.keys():
         # JSON objects have no order, lists do.
         values[name] = [list(item) for item in values[name].items()]
-    for section, defaults in LEFT_OUT_AT_DEFAULT.items():
+    left_out = LEFT_OUT_AT_DEFAULT | LEFT_OUT_OF_STAGE.get(stage, {})
+    for section, defaults in left_out.items():
         content = values.get(section, {})
         kept = {k: v for k, v in content.items() if k not in defaults or v != defaults[k]}
         values |= {section: kept} if content else {}

@@ -233,6 +233,15 @@ def test_stage_parameters_leave_out_newer_keys_at_their_default() -> None:
     assert found["warmup"]["extra_steps"] == 3
 
 
+def test_stage_parameters_of_the_plan_have_the_crop_only_if_it_is_off() -> None:
+    """Plans of earlier versions stay valid; the preprocessing always had the key."""
+    usual = resolve_config({})
+    assert stage_parameters(usual, "plan")["preprocess"] == {"axes": "anatomical"}
+    assert stage_parameters(usual, "preprocess")["preprocess"]["crop"] is True
+    whole = resolve_config({"preprocess": {"crop": False}})
+    assert stage_parameters(whole, "plan")["preprocess"]["crop"] is False
+
+
 def test_stage_parameters_are_those_of_the_round() -> None:
     overrides = {2: {"student": {"steps": 7}}}
     config = resolve_config({"rounds_overrides": overrides})

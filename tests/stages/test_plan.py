@@ -420,6 +420,15 @@ def test_plan_names_ct_without_the_offset_of_hounsfield_units(
     assert "image: the intensities of case_3 are about 1024 above" in capsys.readouterr().out
 
 
+def test_plan_has_the_whole_scans_without_the_crop(tmp_path: Path) -> None:
+    config = experiment(tmp_path, "mr", label=False)
+    preprocess = config.preprocess.model_copy(update={"crop": False})
+    chosen = plan(config.model_copy(update={"preprocess": preprocess}))
+    assert chosen.median_shape == (24, 20, 10)
+    scans = read_json(Layout.of(config).fingerprint)["scans"]
+    assert scans[0]["cropped_shape"] == [24, 20, 10]
+
+
 def test_plan_refuses_ct_without_labelled_foreground(tmp_path: Path) -> None:
     config = experiment(tmp_path, "ct", label=True)
     for number in range(3):

@@ -31,7 +31,8 @@ from hstf.method.plr.calibration import Calibration
 from hstf.runtime.files import write_csv, write_text
 from hstf.scoring.documents import EvaluationSummary
 from hstf.scoring.feedback import CorrectedCase, Feedback
-from hstf.stages.report.figures import INK, Figures, as_svg, dice_by_round
+from hstf.stages.report.background import plan_section
+from hstf.stages.report.figures import INK, Figures, as_svg, dice_by_round, training_curves
 from hstf.stages.report.gallery import gallery_section, picture_address
 from hstf.stages.report.headline import headline, look_first
 from hstf.stages.report.lesions import lesions_section
@@ -98,6 +99,17 @@ def test_report_is_accessible(complete: tuple[Fabricated, Page]) -> None:
     assert len(ids) == len(set(ids))
     inside = [str(link["href"])[1:] for link in page.all("a") if str(link["href"])[0] == "#"]
     assert inside and set(inside) <= set(ids)
+
+
+@pytest.mark.parametrize(
+    ("axes", "expected"),
+    [("anatomical", "left-right, back-front and foot-head"), ("slices", "from slice to slice")],
+)
+def test_plan_section_names_the_axes(tmp_path: Path, axes: str, expected: str) -> None:
+    experiment = fabricated(tmp_path, preprocess={"axes": axes})
+    experiment.write_all()
+    section = plan_section(experiment.results)
+    assert expected in section.intro
 
 
 @pytest.mark.parametrize("is_on", [True, False])
@@ -767,3 +779,16 @@ def test_dice_by_round_shows_names_with_dollars_as_they_are() -> None:
     names = {"a $x^$": [0.5, 0.6], "b": [0.4, 0.5]}
     figure = dice_by_round([0, 1], [0.5, 0.6], [0.4, 0.5], [0.6, 0.7], names)
     assert "a $x^$" in as_svg(figure, "names")
+
+
+def test_training_curves_have_one_colour_for_each_round_in_all_panels() -> None:
+    """The terms of round 1 may lack one that round 2 has."""
+    curve = ([1.0, 2.0], [0.5, 0.4])
+    panels = {"first": {"round 2": curve}, "second": {"round 1": curve, "round 2": curve}}
+    figure = training_curves(panels)
+    first, second = figure.axes
+    of_round_1, of_round_2 = second.lines
+    assert first.lines[0].get_color() == of_round_2.get_color()
+    assert of_round_1.get_color() != of_round_2.get_color()
+    entries = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert entries == ["round 2", "round 1"]

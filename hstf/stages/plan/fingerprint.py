@@ -47,7 +47,8 @@ class ScanSummary(Part):
     is_placed: bool = True
     """Whether the header places the scan, see :func:`hstf.imaging.affines.is_placed`."""
     cropped_shape: tuple[int, int, int] | None = None
-    """Shape of the box that is not empty; None if only the header was read."""
+    """Shape of the box that is not empty, or the whole shape with ``preprocess.crop: false``; None
+    if only the header was read."""
     intensities: tuple[Numbers, ...] | None = None
     """:func:`statistics` of the voxels that are not empty, for each channel."""
     ranges: tuple[tuple[float, float], ...] | None = None
@@ -147,7 +148,7 @@ def read_scan(config: Config, case: Case) -> tuple[ScanSummary, ForegroundSample
     """Read the voxels of a scan.
 
     Args:
-        config: the sections ``modalities``, ``labels`` and ``preprocess``.
+        config: ``modalities``, ``labels``, ``preprocess.axes`` and ``preprocess.crop``.
         case: the case.
 
     Returns:
@@ -178,10 +179,12 @@ def read_scan(config: Config, case: Case) -> tuple[ScanSummary, ForegroundSample
             measured.append(mask)
         if kind == "ct" and case.split is Split.LABELLED:
             samples[name] = _sample_foreground(case, config, volume)
-    scanned = np.logical_or.reduce(measured or masks)
-    box = bounding_box(to_ras(scanned, volume.affine, config.preprocess.axes))
-    cropped_shape = tuple(stop - start for start, stop in box)
     header = _summary(config, case, volume.data.shape, volume.affine)
+    cropped_shape: tuple[int, ...] = header.shape
+    if config.preprocess.crop:
+        scanned = np.logical_or.reduce(measured or masks)
+        box = bounding_box(to_ras(scanned, volume.affine, config.preprocess.axes))
+        cropped_shape = tuple(stop - start for start, stop in box)
     voxels = {
         "cropped_shape": cropped_shape,
         "intensities": tuple(intensities),

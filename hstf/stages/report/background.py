@@ -33,6 +33,8 @@ TIME_COLUMNS = (
     Column("minutes", "Minutes, all jobs", digits=1),
     Column("gigabytes", "Maximum memory (GB)", digits=1),
 )
+AXES_OF_THE_BODY = "The axes are left-right, back-front and foot-head."
+AXES_OF_THE_SLICES = "The axes are those of the slices; the last one goes from slice to slice."
 PACKAGES = ("torch", "monai", "numpy", "scipy", "nibabel", "snakemake", "mlflow")
 DATED_FILES = (
     "check.csv",
@@ -71,9 +73,12 @@ def plan_section(results: Results) -> Section:
         if name != "reasons":
             value = _value_text(getattr(plan, name))
             rows.append({"name": _words(name), "value": value, "reason": plan.reasons.get(name)})
+    axes = AXES_OF_THE_BODY
+    if results.config.preprocess.axes == "slices":
+        axes = AXES_OF_THE_SLICES
     intro = (
-        "The axes are left-right, back-front and foot-head. Each value can be set in the section"
-        " “plan” of the configuration."
+        f"{axes} The section “plan” of the configuration sets the spacing, the patch, the batch,"
+        " the levels and the channels."
     )
     table = make_table("The plan", PLAN_COLUMNS, rows, "plan.json")
     return Section("plan", title, intro, [table])

@@ -18,6 +18,7 @@ import matplotlib
 import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from hstf.runtime.files import atomic_path
 from hstf.scoring.lesion_detection import FROC_RATES
@@ -371,30 +372,34 @@ def training_curves(
     """
     width = min(10.0, 2.0 + 3.2 * len(panels))
     figure, all_axes = make_panels(len(panels), width, 2.9)
-    for axes, (title, lines) in zip(
-        all_axes,
-        panels.items(),
-        strict=True,
-    ):
-        for index, (name, (steps, values)) in enumerate(lines.items()):
-            axes.plot(
+    numbers = _line_numbers(panels)
+    handles: dict[str, Line2D] = {}
+    for axes, (title, lines) in zip(all_axes, panels.items(), strict=True):
+        for name, (steps, values) in lines.items():
+            number = numbers[name]
+            [handles[name]] = axes.plot(
                 steps,
                 values,
-                color=SERIES[index % len(SERIES)],
-                linestyle=LINES[index // len(SERIES) % len(LINES)],
+                color=SERIES[number % len(SERIES)],
+                linestyle=LINES[number // len(SERIES) % len(LINES)],
                 label=name,
                 linewidth=1.4,
             )
         axes.set_title(title)
         axes.set_xlabel("step")
-    most_lines = max(all_axes, key=lambda axes: len(axes.lines))
     figure.legend(
-        handles=most_lines.lines,
+        handles=[handles[name] for name in numbers],
         loc="outside upper left",
         ncols=8,
         fontsize=9,
     )
     return figure
+
+
+def _line_numbers(panels: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+    """Number the names of all lines: a name has one colour, in whichever panels it is drawn."""
+    names = [name for lines in panels.values() for name in lines]
+    return {name: number for number, name in enumerate(dict.fromkeys(names))}
 
 
 @styled
