@@ -20,7 +20,7 @@ def is_put_in_force(consensus: str, verdicts: Mapping[str, Action], new: Action)
 
     Args:
         consensus: the rule.
-        verdicts: the decisions of all reviewers on this case before the new one.
+        verdicts: the decisions of all reviewers on this case; the new one may be among them.
         new: the new decision.
     """
     if consensus == LAST:

@@ -12,9 +12,9 @@ from hstf.audit.consensus import REJECT, label_of
 from hstf.audit.corrections import refuse_changed_correction
 from hstf.audit.desk import Desk, version_of
 from hstf.audit.examination import Examination, compare_files, examine, mean_dice
-from hstf.audit.history import Action, History, Verdicts, verdicts_of
+from hstf.audit.history import REPLACE, Action, History, Verdicts, verdicts_of
 from hstf.audit.queue import case_row
-from hstf.audit.saving import REPLACE, Changed, Saving, now
+from hstf.audit.saving import Changed, Saving, now
 from hstf.experiment.overrides import read_overrides
 from hstf.imaging.volumes import blank_volume
 from hstf.runtime.files import sha256_file
@@ -166,8 +166,12 @@ def _others(desk: Desk, new: Action) -> dict[str, Path]:
 
 
 def _verdicts(desk: Desk, new: Action) -> Verdicts:
-    actions = History.of(desk.layout).actions()
-    return verdicts_of(actions, new.round).get(new.case_id, {})
+    """Return the decisions on a case with the new one, which is not saved yet."""
+    saving = Saving.of(desk)
+    with saving.history.locked():
+        before = saving.state(new.round, new.case_id)
+    actions = [*saving.history.actions(), replace(new, before=before)]
+    return verdicts_of(actions, new.round)[new.case_id]
 
 
 def _refuse(call: Call, examination: Examination, received: Path) -> list[str]:

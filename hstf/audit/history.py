@@ -30,6 +30,7 @@ from hstf.runtime.locks import exclusive
 FOLDER = ".history"
 OTHER_PROGRAM = "other-program"
 """Stands for the reviewer in the name of a label that was not saved here."""
+REPLACE = "replace"
 UNDO = "undo"
 _LOCAL = threading.Lock()
 
@@ -196,14 +197,55 @@ Verdicts = dict[str, Action]
 
 
 def verdicts_of(actions: Iterable[Action], number: int) -> dict[str, Verdicts]:
-    """Return by case the decision of each reviewer in a round, without undone ones."""
+    """Return by case the decision of each reviewer in a round, without undone ones.
+
+    A decision that somebody wrote into the table, or a label that another program saved, counts
+    from the first action after it.
+    """
     actions = list(actions)
     undone = {action.undoes for action in actions}
     verdicts: dict[str, Verdicts] = {}
     for action in actions:
         if action.round == number and action.action != UNDO and action.id not in undone:
-            verdicts.setdefault(action.case_id, {})[action.reviewer] = action
+            of_case = verdicts.setdefault(action.case_id, {})
+            for earlier in _made_elsewhere(action):
+                of_case.setdefault(earlier.reviewer, earlier)
+            of_case[action.reviewer] = action
     return verdicts
+
+
+def _made_elsewhere(action: Action) -> list[Action]:
+    """Return what the folder had about a case before an action, as actions.
+
+    Those of the desk are among them.
+    """
+    before = action.before
+    found = [_action_of_row(row, action) for row in before.rows]
+    if before.file is not None and not before.rows:
+        found.append(_action_of_row({"action": REPLACE, "reviewer": OTHER_PROGRAM}, action))
+    return found
+
+
+def _action_of_row(row: Mapping[str, str], later: Action) -> Action:
+    """Return the action of a row of the table of decisions.
+
+    A row without the version of the pseudo-label is about the version of the later action.
+    """
+    kind = row["action"].casefold()
+    reviewer = row.get("reviewer", OTHER_PROGRAM)
+    is_label = kind == REPLACE
+    return Action(
+        action=kind,
+        round=later.round,
+        case_id=later.case_id,
+        reviewer=reviewer,
+        date=row.get("date", ""),
+        reason=row.get("reason", ""),
+        sha256=row.get("sha256", later.sha256),
+        result_sha256=later.before.sha256 if is_label else None,
+        file=later.before.file if is_label else None,
+        id=f"row_{later.round}_{later.case_id}_{reviewer}",
+    )
 
 
 def last_of(actions: Iterable[Action], reviewer: str) -> Action | None:

@@ -16,6 +16,7 @@ from hstf.audit.decision_table import DecisionTable
 from hstf.audit.desk import Desk
 from hstf.audit.history import (
     OTHER_PROGRAM,
+    REPLACE,
     UNDO,
     Action,
     History,
@@ -29,7 +30,6 @@ from hstf.experiment.override_folder import OUTSIDE, leaves
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import atomic_path, sha256_file
 
-REPLACE = "replace"
 DATE = "%Y-%m-%d %H:%M:%S"
 
 
@@ -74,13 +74,16 @@ class Saving:
         """
         with self.history.locked():
             self.recover()
-            verdicts = verdicts_of(self.history.actions(), action.round).get(action.case_id, {})
-            in_force = is_put_in_force(consensus, verdicts, action)
             before = self.state(action.round, action.case_id)
+            action = replace(action, before=before)
+            earlier = self.history.actions()
+            verdicts = verdicts_of(earlier, action.round).get(action.case_id, {})
             if refuse is not None and not is_sent_again(action, verdicts, before):
                 refuse()
+            verdicts = verdicts_of([*earlier, action], action.round)[action.case_id]
+            in_force = is_put_in_force(consensus, verdicts, action)
             after = state_after(before, action) if in_force else before
-            return self._write(replace(action, is_in_force=in_force, before=before, after=after))
+            return self._write(replace(action, is_in_force=in_force, after=after))
 
     def undo(self, reviewer: str) -> Action | None:
         """Take back the last decision of a reviewer; return it, or None if there is none.

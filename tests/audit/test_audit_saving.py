@@ -1,5 +1,6 @@
 """Decisions of the audit desk: what is checked, and what is written to disk."""
 
+import gzip
 import os
 import re
 from collections.abc import Callable
@@ -405,6 +406,48 @@ def test_third_reviewer_settles_a_dispute(desk: Desk) -> None:
     first.decide("bad", "accept")
     np.testing.assert_array_equal(read_label(desk.layout.override(1, "bad")).data, label(2))
     assert len(kept(desk)) == 2
+
+
+def test_third_reviewer_is_needed_against_a_row_that_was_written_by_hand(desk: Desk) -> None:
+    desk.consensus = THIRD
+    desk.layout.decisions.parent.mkdir(parents=True)
+    desk.layout.decisions.write_text(
+        "round,case_id,action,reviewer,date,reason\n1,bad,reject,GH,2026-11-01,motion\n"
+    )
+    second, third = (Browser(desk, name) for name in ("CD", "EF"))
+    answer = second.decide("bad", "accept").json()
+    assert "third" in answer["messages"][0]
+    assert answer["case"]["status"] == "question"
+    assert in_force(desk) == {"bad": "reject"}
+    third.decide("bad", "accept")
+    assert in_force(desk) == {"bad": "accept"}
+    third.decide("bad", "reject", reason="noise")
+    assert in_force(desk) == {"bad": "reject"}
+    assert third.row("bad")["reviewers"] == ["GH", "CD", "EF"]
+
+
+def test_third_reviewer_is_needed_against_a_label_of_another_program(desk: Desk) -> None:
+    desk.consensus = THIRD
+    path = desk.layout.override(1, "bad")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(gzip.compress(nifti(label())))
+    second = Browser(desk, "CD")
+    answer = second.decide("bad", "reject", reason="motion").json()
+    assert answer["case"]["status"] == "question"
+    np.testing.assert_array_equal(read_label(path).data, label())
+
+
+def test_label_like_that_of_another_program_is_no_dispute(desk: Desk) -> None:
+    desk.consensus = THIRD
+    path = desk.layout.override(1, "bad")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(gzip.compress(nifti(label())))
+    similar = label()
+    similar[8, 6, 4] = 0
+    second = Browser(desk, "CD")
+    answer = second.correct("bad", nifti(similar)).json()
+    assert answer["case"]["status"] == "corrected"
+    np.testing.assert_array_equal(read_label(path).data, similar)
 
 
 def test_similar_labels_are_no_dispute(desk: Desk) -> None:
