@@ -111,6 +111,27 @@ def _rename_back(old: Path, target: Path) -> None:
         ) from error
 
 
+def recover_folder(target: Path) -> None:
+    """Complete or take back the replacement of a folder in which a process was killed.
+
+    What was there before is put back if the new folder is missing or has no file. No other process
+    may be writing the folder.
+
+    Raises:
+        HstfError: if it cannot be renamed.
+    """
+    mark = "[0-9a-f]" * 8
+    name = glob.escape(target.name)
+    for new in target.parent.glob(f".tmp-{mark}-{name}"):
+        shutil.rmtree(new, ignore_errors=True)
+    for old in target.parent.glob(f".old-{mark}-{name}"):
+        if not any(path.is_file() for path in target.rglob("*")):
+            # Snakemake makes the folders of missing files before it runs a job.
+            shutil.rmtree(target, ignore_errors=True)
+            _rename_back(old, target)
+        shutil.rmtree(old, ignore_errors=True)
+
+
 def make_folder(folder: Path) -> None:
     """Create a folder, and check before any computation that files can be written there.
 

@@ -56,7 +56,7 @@ from hstf.method.plr.scan_quality import QualityModel
 from hstf.models.base import SegmentationNetwork
 from hstf.models.registry import load_network, save_network
 from hstf.runtime.errors import HstfError, few, join_problems
-from hstf.runtime.files import complete_folder, sha256_file, write_text
+from hstf.runtime.files import complete_folder, recover_folder, sha256_file, write_text
 from hstf.runtime.shards import read_shard
 from hstf.scoring.averages import class_balanced, describe
 from hstf.scoring.documents import EvaluationSummary
@@ -100,6 +100,7 @@ def export(config: Config, member: str | None = None) -> tuple[Path, RoundChoice
     context = StageContext.of(config, "export", choice.round)
     layout = context.layout
     target = layout.export if member is None else layout.exported_member(member)
+    recover_folder(target)
     of_owner = find_owner_files(target)
     _refuse_changed(target, of_owner)
     weights = {}

@@ -21,6 +21,7 @@ from hstf.runtime.files import (
     read_csv,
     read_json,
     read_sheet,
+    recover_folder,
     remove_leftovers,
     sha256_file,
     sha256_json,
@@ -142,6 +143,48 @@ def test_a_new_folder_that_cannot_be_renamed_leaves_nothing(
     with pytest.raises(HstfError, match="could not be written"):
         replace_folder(tmp_path / "export")
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("step", [0, 1, 2])
+@pytest.mark.parametrize("has_snakemake_made_folders", [False, True])
+def test_recover_folder_after_a_kill(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: int,
+    has_snakemake_made_folders: bool,
+) -> None:
+    """Step 0 is before the old folder is moved away, 1 before the new one comes, 2 after it."""
+    target = tmp_path / "export"
+    write_text(target / "a.txt", "old")
+    write_text(tmp_path / ".old-note-export" / "mine.txt", "of a person")
+    calls = []
+
+    def kill() -> None:
+        calls.append(1)
+        if len(calls) > step:
+            raise KeyboardInterrupt
+
+    rename = Path.rename
+
+    def renamed(path: Path, to: Path) -> Path:
+        kill()
+        return rename(path, to)
+
+    def removed(path: Path, **_: object) -> None:
+        if step == 2:
+            kill()
+
+    monkeypatch.setattr(Path, "rename", renamed)
+    monkeypatch.setattr(files, "_rename_back", lambda old, to: None)
+    monkeypatch.setattr(files.shutil, "rmtree", removed)
+    with pytest.raises(KeyboardInterrupt):
+        replace_folder(target)
+    monkeypatch.undo()
+    if has_snakemake_made_folders:
+        (target / "members").mkdir(parents=True, exist_ok=True)
+    recover_folder(target)
+    assert (target / "a.txt").read_text() == ("new" if step == 2 else "old")
+    assert names(tmp_path) == [".old-note-export", "export"]
 
 
 def test_a_parent_that_is_a_file(tmp_path: Path) -> None:
