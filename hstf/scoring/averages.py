@@ -73,36 +73,52 @@ def describe(values: Iterable[Score]) -> Statistics:
     )
 
 
-def class_balanced(scores: np.ndarray) -> np.ndarray:
-    """Compute one value per case whose mean weights all structures equally.
+def structure_means(scores: np.ndarray) -> np.ndarray:
+    """Compute the mean over the cases of each structure.
 
-    The mean of the values is the mean over the structures of the mean over the cases of each
-    structure. nnU-Net's mean over the foreground and tables with one column per structure weight in
-    the same way. If every case has every structure, the value of a case is its mean over the
-    structures. If some scores are missing, the mean of these means would give less weight to a
-    structure that few cases have.
+    Args:
+        scores: ``(N, S)``, NaN if a case has no score of a structure.
 
-    The values are linear in the scores (first-order influence). Bootstrap intervals, and
-    differences of two models, are therefore those of the balanced mean. A signed-rank test needs
-    the plain means of the cases instead: here a gain in one structure also changes, a little, the
-    values of cases that lack it.
+    Returns:
+        ``(S,)``; NaN for a structure without any score.
+    """
+    return ratio(np.nansum(scores, axis=0), (~np.isnan(scores)).sum(axis=0))
+
+
+def balanced_mean(scores: np.ndarray) -> float:
+    """Compute the mean over the structures of the mean over the cases of each structure.
+
+    nnU-Net's mean over the foreground and tables with one column per structure weight in the same
+    way. The mean over the cases of the mean over the structures of a case is another number if some
+    scores are missing: it gives less weight to a structure that few cases have.
 
     Args:
         scores: ``(N, S)``, NaN if a case has no score of a structure. Structures without any score
             are left out.
 
     Returns:
-        ``(N,)``; NaN if there are no scores at all.
+        NaN if there are no scores at all.
 
     Example:
-        >>> float(class_balanced(np.array([[0.8, np.nan], [0.6, 0.3]])).mean())
+        >>> balanced_mean(np.array([[0.8, np.nan], [0.6, 0.3]]))
         0.5
     """
-    has_scores = ~np.isnan(scores).all(axis=0)
-    scores = scores[:, has_scores]
-    if not scores.size:
-        return np.full(len(scores), nan)
-    means = np.nanmean(scores, axis=0)
-    weights = len(scores) / (~np.isnan(scores)).sum(axis=0)
-    deviations = np.nan_to_num(scores - means)
-    return (means + weights * deviations).mean(axis=1)
+    return mean_or_nan(structure_means(scores))
+
+
+def describe_balanced(scores: np.ndarray) -> Statistics:
+    """Describe the scores of several structures.
+
+    The mean is the balanced one. Standard deviation, median and number are those of the means of
+    the cases over their structures; cases without any score do not count.
+
+    Args:
+        scores: ``(N, S)``, NaN if a case has no score of a structure.
+    """
+    of_cases = describe(mean(row) for row in scores)
+    return of_cases.model_copy(update={"mean": finite_or_none(balanced_mean(scores))})
+
+
+def ratio(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Divide sums by counts; NaN where the count is 0."""
+    return np.divide(sums, counts, out=np.full(np.shape(sums), nan), where=counts > 0)

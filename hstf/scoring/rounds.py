@@ -16,11 +16,11 @@ from hstf.experiment.tables import EVALUATION_CASES, LABELS, LESIONS, ROUNDS
 from hstf.runtime.errors import join_problems, shortened
 from hstf.runtime.shards import Row, check_case_ids, read_shard
 from hstf.scoring.absent_classes import may_be_absent
-from hstf.scoring.averages import class_balanced, mean_or_nan
+from hstf.scoring.averages import mean_or_nan
 from hstf.scoring.documents import EvaluationSummary
 from hstf.scoring.dropped_lesions import dropped_lesions
 from hstf.scoring.monitoring import RoundMonitor
-from hstf.scoring.significance import Comparison, compare, direction, mean_interval
+from hstf.scoring.significance import Comparison, balanced_difference, compare, direction
 
 LABEL_SOURCES = ("automatic", "accepted", "corrected", "rejected")
 """Values of the column ``source`` of ``labels.csv``."""
@@ -209,9 +209,9 @@ def _compare(
         resamples,
         seed,
     )
-    differences = _balanced(new, common) - _balanced(old, common)
-    difference = mean_interval(
-        differences,
+    difference = balanced_difference(
+        _table(new, common),
+        _table(old, common),
         groups,
         resamples,
         seed,
@@ -219,14 +219,14 @@ def _compare(
     return comparison.model_copy(update={"difference": difference})
 
 
-def _balanced(
+def _table(
     dices: Mapping[str, Sequence[float]],
     cases: Sequence[str],
 ) -> np.ndarray:
-    """Return the balanced value of each case, see :func:`hstf.scoring.averages.class_balanced`."""
+    """Return the Dice ``(N, S)`` by case and structure."""
     if not cases:
-        return np.empty(0)
-    return class_balanced(np.array([dices[case] for case in cases], ndmin=2))
+        return np.empty((0, 0))
+    return np.array([dices[case] for case in cases], ndmin=2)
 
 
 def structure_dice_by_case(

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hstf.runtime.documents import Part
+from hstf.scoring.averages import ratio
 
 MINIMUM_SAMPLE = 6
 """With fewer differences the exact two-sided test never has p < 0.05 (2 / 2**5 = 0.0625)."""
@@ -77,52 +78,143 @@ def mean_interval(
         >>> round(interval.mean, 3), interval.patients
         (0.8, 2)
     """
-    sums, counts = _group_sums(values, groups)
-    scans = int(counts.sum())
-    patients = len(sums)
+    table = np.asarray(values, dtype=float)[:, None]
+    return balanced_interval(table, groups, resamples, seed, level)
+
+
+def balanced_interval(
+    scores: np.ndarray,
+    groups: Sequence[str] | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Compute :func:`hstf.scoring.averages.balanced_mean` with its interval over patients.
+
+    Each draw of patients has the balanced mean of its scans. A structure that no drawn scan has is
+    left out of this draw.
+
+    Args:
+        scores: ``(N, S)`` by scan and structure, NaN if there is no score. ``(M, N, S)``: the mean
+            of several models.
+        groups: patient of each scan; None if each scan is a patient of its own.
+        resamples: number of draws of patients.
+        seed: seed of the draws.
+        level: confidence level.
+
+    Raises:
+        ValueError: if there is not one patient for each scan.
+
+    Example:
+        >>> table = np.array([[0.8, np.nan], [0.6, 0.3], [np.nan, np.nan]])
+        >>> interval = balanced_interval(table)
+        >>> interval.mean, interval.patients, interval.low >= 0.3
+        (0.5, 2, True)
+    """
+    return _interval([(1, scores)], groups, resamples, seed, level)
+
+
+def balanced_difference(
+    new: np.ndarray,
+    old: np.ndarray,
+    groups: Sequence[str] | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Compute the difference of two balanced means with its interval over patients.
+
+    Args:
+        new: scores of the new model, see :func:`balanced_interval`.
+        old: scores of the old model on the same scans.
+        groups: patient of each scan; None if each scan is a patient of its own.
+        resamples: number of draws of patients.
+        seed: seed of the draws.
+
+    Raises:
+        ValueError: if there is not one patient for each scan.
+    """
+    return _interval([(1, new), (-1, old)], groups, resamples, seed)
+
+
+def _interval(
+    terms: Sequence[tuple[int, np.ndarray]],
+    groups: Sequence[str] | None,
+    resamples: int,
+    seed: int,
+    level: float = 0.95,
+) -> Interval:
+    """Return the sum of balanced means, each with its sign, and its interval over patients."""
+    tables = []
+    for sign, scores in terms:
+        tables.append((sign, scores[None] if scores.ndim == 2 else scores))
+    exists = np.logical_or.reduce([(~np.isnan(table)).any(axis=(0, 2)) for _, table in tables])
+    patients, index = np.unique(_names(groups, len(exists))[exists], return_inverse=True)
+    sums = []
+    for sign, table in tables:
+        sums.append((sign, *_group_sums(table[:, exists], index, len(patients))))
+    everybody = np.arange(len(patients))[None]
     interval = Interval(
-        mean=float(sums.sum() / scans) if scans else None,
+        mean=float(_statistic(sums, everybody)[0]) if len(patients) else None,
         low=None,
         high=None,
-        scans=scans,
-        patients=patients,
+        scans=int(exists.sum()),
+        patients=len(patients),
         level=level,
     )
-    if patients < 2:
+    if len(patients) < 2:
         return interval
-    means = _resampled_means(sums, counts, resamples, np.random.default_rng(seed))
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2]).tolist()
+    means = _resampled_means(sums, resamples, np.random.default_rng(seed))
+    low, high = np.nanquantile(means, [(1 - level) / 2, (1 + level) / 2]).tolist()
     return interval.model_copy(update={"low": low, "high": high})
 
 
-def _group_sums(
-    values: Scores,
-    groups: Sequence[str] | None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return sum and number of the values of each group, in the order of the group names."""
-    array = np.asarray(values, dtype=float)
-    names = np.arange(len(array)) if groups is None else np.asarray(groups)
-    if len(names) != len(array):
-        raise ValueError(f"{len(array)} values of {len(names)} scans")
-    exists = ~np.isnan(array)
-    _, index = np.unique(names[exists], return_inverse=True)
-    return np.bincount(index, weights=array[exists]), np.bincount(index)
+def _names(groups: Sequence[str] | None, scans: int) -> np.ndarray:
+    """Return the name of the patient of each scan."""
+    names = np.arange(scans) if groups is None else np.asarray(groups)
+    if len(names) != scans:
+        raise ValueError(f"{scans} values of {len(names)} scans")
+    return names
+
+
+def _group_sums(table: np.ndarray, index: np.ndarray, groups: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return sum and number ``(M, G, S)`` of the scores ``(M, N, S)`` of each group."""
+    models, _, structures = table.shape
+    sums = np.zeros((models, groups, structures))
+    counts = np.zeros((models, groups, structures))
+    for scan, group in enumerate(index):
+        sums[:, group] += np.nan_to_num(table[:, scan])
+        counts[:, group] += ~np.isnan(table[:, scan])
+    return sums, counts
+
+
+Sums = Sequence[tuple[int, np.ndarray, np.ndarray]]
+"""Sign, sums and numbers ``(M, G, S)`` of each term of a statistic."""
+
+
+def _statistic(terms: Sums, drawn: np.ndarray) -> np.ndarray:
+    """Return the statistic of each draw ``(R,)`` of groups ``(R, G)``."""
+    total = np.zeros(len(drawn))
+    for sign, sums, counts in terms:
+        of_structures = ratio(sums[:, drawn].sum(axis=2), counts[:, drawn].sum(axis=2))
+        exists = ~np.isnan(of_structures)
+        of_models = ratio(np.nansum(of_structures, axis=2), exists.sum(axis=2))
+        total += sign * of_models.mean(axis=0)
+    return total
 
 
 def _resampled_means(
-    sums: np.ndarray,
-    counts: np.ndarray,
+    terms: Sums,
     resamples: int,
     generator: np.random.Generator,
 ) -> np.ndarray:
-    """Draw as many groups as there are, with replacement, and compute the mean over their scans."""
-    groups = len(sums)
-    step = max(1, SLAB // groups)
+    """Draw as many groups as there are, with replacement, and compute the statistic."""
+    _, sums, _ = terms[0]
+    _, groups, _ = sums.shape
+    step = max(1, SLAB // sums.size)
     means = []
     for start in range(0, resamples, step):
-        size = (min(step, resamples - start), groups)
-        drawn = generator.integers(0, groups, size)
-        means.append(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
+        drawn = generator.integers(0, groups, (min(step, resamples - start), groups))
+        means.append(_statistic(terms, drawn))
     return np.concatenate(means)
 
 
@@ -158,8 +250,10 @@ def compare(
         resamples,
         seed,
     )
-    sums, counts = _group_sums(differences, groups)
-    means = sums / counts
+    exists = ~np.isnan(differences)
+    names = _names(groups, len(differences))[exists]
+    _, index = np.unique(names, return_inverse=True)
+    means = np.bincount(index, weights=differences[exists]) / np.bincount(index)
     # Rounding in the mean of equal scores is no difference.
     ranked = means[np.abs(means) > 1e-12]
     patients = len(ranked)

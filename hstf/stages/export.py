@@ -58,10 +58,10 @@ from hstf.models.registry import load_network, save_network
 from hstf.runtime.errors import HstfError, few, join_problems
 from hstf.runtime.files import complete_folder, recover_folder, sha256_file, write_text
 from hstf.runtime.shards import read_shard
-from hstf.scoring.averages import class_balanced, describe
+from hstf.scoring.averages import describe
 from hstf.scoring.documents import EvaluationSummary
 from hstf.scoring.round_choice import RoundChoice, choose_round
-from hstf.scoring.significance import mean_interval
+from hstf.scoring.significance import balanced_interval
 from hstf.stages.plan.fingerprint import Fingerprint
 
 PACKAGES = ("torch", "monai", "numpy", "nibabel", "scipy")
@@ -289,8 +289,8 @@ def _scores_of_member(context: StageContext, member: str) -> ModelScores:
     names = list(rows["class"].unique())
     return ModelScores(
         cases=len(table),
-        dice=mean_interval(
-            class_balanced(table[names].to_numpy(dtype=float)),
+        dice=balanced_interval(
+            table[names].to_numpy(dtype=float),
             [patients[case_id] for case_id in table.index],
         ),
         classes={name: describe(table[name].dropna()) for name in names},

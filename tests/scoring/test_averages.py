@@ -5,7 +5,15 @@ from math import inf, isnan, nan
 import numpy as np
 import pytest
 
-from hstf.scoring.averages import class_balanced, describe, finite_or_none, mean, mean_or_nan
+from hstf.scoring.averages import (
+    balanced_mean,
+    describe,
+    describe_balanced,
+    finite_or_none,
+    mean,
+    mean_or_nan,
+    structure_means,
+)
 
 
 def test_describe_leaves_out_missing_scores() -> None:
@@ -21,25 +29,27 @@ def test_mean_without_scores_is_missing() -> None:
     assert [finite_or_none(value) for value in (None, nan, inf, 0.5)] == [None, None, None, 0.5]
 
 
-def test_class_balanced_weights_structures_equally() -> None:
+def test_balanced_mean_weights_structures_equally() -> None:
     scores = np.array([[0.9, nan], [0.7, nan], [0.8, 0.1], [0.6, 0.3]])
-    assert class_balanced(scores).mean() == pytest.approx((0.75 + 0.2) / 2)
-    complete = scores[2:]
-    np.testing.assert_allclose(class_balanced(complete), complete.mean(axis=1))
+    assert balanced_mean(scores) == pytest.approx((0.75 + 0.2) / 2)
+    np.testing.assert_allclose(structure_means(scores), [0.75, 0.2])
 
 
-def test_class_balanced_leaves_out_structures_without_scores() -> None:
-    np.testing.assert_allclose(class_balanced(np.array([[0.4, nan], [0.6, nan]])), [0.4, 0.6])
-    assert np.isnan(class_balanced(np.full((2, 2), nan))).all()
-    assert class_balanced(np.empty((0, 2))).size == 0
+def test_balanced_mean_leaves_out_structures_without_scores() -> None:
+    scores = np.array([[0.4, nan], [0.6, nan]])
+    assert balanced_mean(scores) == pytest.approx(0.5)
+    assert isnan(structure_means(scores)[1])
+    assert isnan(balanced_mean(np.full((2, 2), nan)))
+    assert isnan(balanced_mean(np.empty((0, 2))))
 
 
-def test_class_balanced_has_the_bootstrap_spread_of_the_mean() -> None:
-    """Draws of the values have the spread of the mean over the structures of the same draws."""
-    generator = np.random.default_rng(0)
-    scores = generator.uniform(0.3, 0.9, (60, 2))
-    scores[generator.random(60) < 0.5, 1] = nan
-    drawn = generator.integers(0, 60, (4000, 60))
-    direct = np.nanmean(scores[drawn], axis=1).mean(axis=1)
-    values = class_balanced(scores)[drawn].mean(axis=1)
-    assert values.std() == pytest.approx(direct.std(), rel=0.05)
+def test_describe_balanced_counts_cases_with_scores_only() -> None:
+    """A lesion in 4 of 20 scans: the others have no score."""
+    scores = np.full((20, 1), nan)
+    scores[:4, 0] = [0.97, 0.95, 0.96, 0.20]
+    found = describe_balanced(scores)
+    assert (found.cases, found.median) == (4, pytest.approx(0.955))
+    assert found.sd == pytest.approx(np.std([0.97, 0.95, 0.96, 0.20], ddof=1))
+    two = describe_balanced(np.array([[0.9, nan], [0.7, 0.1]]))
+    assert two.mean == pytest.approx((0.8 + 0.1) / 2)
+    assert two.median == pytest.approx((0.9 + 0.4) / 2)

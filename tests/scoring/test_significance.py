@@ -6,7 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import wilcoxon
 
-from hstf.scoring.significance import compare, mean_interval, rank_correlation
+from hstf.scoring.significance import (
+    balanced_difference,
+    balanced_interval,
+    compare,
+    mean_interval,
+    rank_correlation,
+)
 
 scores = st.lists(st.floats(0, 1), min_size=2, max_size=30)
 
@@ -60,6 +66,61 @@ def test_mean_interval_needs_two_patients_with_scores() -> None:
     assert one.mean == pytest.approx(0.6)
     assert (one.low, one.high) == (None, None)
     assert (one.scans, one.patients) == (2, 1)
+
+
+def test_balanced_interval_is_within_the_scores_of_a_rare_structure() -> None:
+    """A lesion in 4 of 20 scans. The interval went up to 1.055 once."""
+    scores = np.full((20, 1), np.nan)
+    scores[:4, 0] = [0.97, 0.95, 0.96, 0.20]
+    interval = balanced_interval(scores)
+    alone = mean_interval(scores[:4, 0])
+    assert (interval.low, interval.high) == (alone.low, alone.high)
+    assert (interval.scans, interval.patients) == (4, 4)
+    assert interval.low >= 0.2
+    assert interval.high <= 0.97
+
+
+def test_balanced_interval_agrees_with_the_spread_of_single_draws() -> None:
+    generator = np.random.default_rng(0)
+    scores = generator.uniform(0.3, 0.9, (60, 2))
+    scores[generator.random(60) < 0.5, 1] = np.nan
+    drawn = generator.integers(0, 60, (4000, 60))
+    direct = np.nanmean(scores[drawn], axis=1).mean(axis=1)
+    interval = balanced_interval(scores, resamples=4000)
+    low, high = np.quantile(direct, [0.025, 0.975])
+    assert interval.mean == pytest.approx(np.nanmean(scores, axis=0).mean())
+    assert interval.low == pytest.approx(low, abs=0.005)
+    assert interval.high == pytest.approx(high, abs=0.005)
+
+
+def test_balanced_interval_of_complete_scores_is_that_of_the_case_means() -> None:
+    scores = np.random.default_rng(1).uniform(0, 1, (12, 3))
+    patients = [f"p{k // 2}" for k in range(12)]
+    found = balanced_interval(scores, patients)
+    plain = mean_interval(scores.mean(axis=1), patients)
+    assert (found.mean, found.low, found.high) == pytest.approx((plain.mean, plain.low, plain.high))
+
+
+def test_balanced_interval_of_several_models_is_that_of_their_mean() -> None:
+    """A model without a score of a structure in a case keeps that of its other cases."""
+    models = np.random.default_rng(2).uniform(0, 1, (3, 10, 2))
+    models[0, :9, 1] = np.nan
+    found = balanced_interval(models)
+    each = [np.nanmean(scores, axis=0).mean() for scores in models]
+    assert found.mean == pytest.approx(np.mean(each))
+
+
+def test_balanced_difference_of_a_rare_structure() -> None:
+    """The scans without the structure change nothing, whatever patients are drawn."""
+    old = np.full((20, 2), np.nan)
+    old[:, 0] = 0.9
+    old[:4, 1] = 0.4
+    new = old.copy()
+    new[:4, 1] = [0.5, 0.5, 0.7, 0.7]
+    found = balanced_difference(new, old)
+    assert found.mean == pytest.approx(0.2 / 2)
+    assert 0 <= found.low < found.high <= 0.3 / 2 + 1e-9
+    assert balanced_difference(old, old).high == 0
 
 
 def test_compare_agrees_with_scipy() -> None:

@@ -39,7 +39,7 @@ from hstf.experiment.tables import (
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import write_text
 from hstf.stages.compare import stage as compare_stage
-from hstf.stages.compare.scores import RoundScores, read_round
+from hstf.stages.compare.scores import RoundScores, read_members, read_round
 from hstf.stages.compare.table import UPPER_BOUND, WARMUP, Entry, gap_fraction
 from hstf.stages.compare.table import tested as paired
 
@@ -160,8 +160,30 @@ def test_compare_tests_cases_after_averaging_the_seeds(table: dict[str, dict[str
 def entry_of(name: str, dice: np.ndarray) -> Entry:
     """Return an entry with one seed, from the Dice ``(N, S)`` of each case and structure."""
     cases = tuple(f"case_{k}" for k in range(len(dice)))
-    scores = RoundScores(cases, cases, {"dice": dice}, Compute(0, 0))
+    scores = RoundScores(cases, cases, {"dice": dice[None]}, Compute(0, 0))
     return Entry(name, {0: scores}, Compute(0, 0))
+
+
+def test_one_network_is_the_mean_of_the_scores_of_the_members(tmp_path: Path) -> None:
+    """A false alarm of one member is a 0 of this member, in a scan where others have no score."""
+    members = 5
+    cases = 20
+    rows = []
+    for case in range(cases):
+        for member in range(members):
+            tumour = 0.8 if case < 5 else 0.0 if case % members == member else None
+            for name, dice in (("liver", 0.95), ("tumour", tumour)):
+                key = {"case_id": f"case_{case:02}", "member": f"seed_{member}", "class": name}
+                rows.append(key | {"dice": dice})
+    path = tmp_path / "members.csv"
+    EVALUATION_MEMBERS.write(path, rows)
+    case_ids = [f"case_{case:02}" for case in range(cases)]
+    tables = read_members(path, case_ids, ["liver", "tumour"])
+    single = RoundScores(tuple(case_ids), tuple(case_ids), tables, Compute(0, 0))
+    assert tables["dice"].shape == (members, cases, 2)
+    # Each member has 5 found tumours and 3 false alarms.
+    assert single.mean("dice") == pytest.approx((0.95 + 5 * 0.8 / 8) / 2)
+    assert single.structure_means("dice")[1] == pytest.approx(0.5)
 
 
 def test_tested_ranks_only_patients_with_a_difference() -> None:

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from hstf.experiment.layout import Layout
 from hstf.experiment.schedule import Schedule
 from hstf.experiment.tables import EVALUATION_CASES, EVALUATION_MEMBERS, SCALES
 from hstf.runtime.errors import HstfError
-from hstf.scoring.averages import class_balanced, mean_or_nan
+from hstf.scoring.averages import balanced_mean, mean_or_nan, structure_means
 
 METRICS = ("dice", "hd95_mm", "asd_mm")
 """Metrics of the comparison."""
@@ -35,33 +33,31 @@ class RoundScores:
     groups: tuple[str, ...]
     """The patient of each case."""
     by_structure: dict[str, np.ndarray]
-    """``(N, S)`` of each metric, NaN if a case has no score of a structure."""
+    """``(M, N, S)`` of each metric by model, case and structure; NaN if there is no score. M is 1,
+    or the number of ensemble members for the scores of one network."""
     compute: Compute
     single: "RoundScores | None" = None
-    """Scores of one network: the mean of the members' own scores. None if there is one member."""
+    """Scores of one network: those of all members. None if there is one member."""
 
     @property
     def single_dice(self) -> float:
         """Mean Dice of one network."""
         return self.mean("dice") if self.single is None else self.single.mean("dice")
 
-    @cached_property
-    def balanced(self) -> dict[str, np.ndarray]:
-        """``(N,)`` of each metric: values whose mean is the mean over the structures."""
-        return {metric: class_balanced(scores) for metric, scores in self.by_structure.items()}
-
     def case_means(self, metric: str) -> np.ndarray:
         """Return the mean over the structures of each case ``(N,)``; NaN without any score."""
-        return np.array([mean_or_nan(scores) for scores in self.by_structure[metric]])
+        by_model = []
+        for scores in self.by_structure[metric]:
+            by_model.append([mean_or_nan(of_case) for of_case in scores])
+        return structure_means(np.array(by_model))
 
     def mean(self, metric: str) -> float:
         """Return the mean over the structures of the mean over the cases."""
-        return _mean(self.balanced[metric])
+        return mean_or_nan(balanced_mean(scores) for scores in self.by_structure[metric])
 
     def structure_means(self, metric: str) -> np.ndarray:
         """Return the mean over the cases of each structure ``(S,)``."""
-        columns = self.by_structure[metric].T
-        return np.array([_mean(column) for column in columns])
+        return structure_means(np.array([structure_means(t) for t in self.by_structure[metric]]))
 
 
 @dataclass(frozen=True)
@@ -120,7 +116,7 @@ def read_round(
             metric,
             case_ids,
             structures,
-        )
+        )[None]
     scores = RoundScores(
         case_ids=case_ids,
         groups=tuple(patients.values()),
@@ -138,7 +134,7 @@ def read_members(
     case_ids: Sequence[str],
     structures: Sequence[str],
 ) -> dict[str, np.ndarray]:
-    """Read the scores of one network ``(N, S)`` by metric: means over the ensemble members.
+    """Read the scores ``(M, N, S)`` of the ensemble members by metric.
 
     Returns:
         Nothing if the table does not exist or has one member.
@@ -148,8 +144,12 @@ def read_members(
     frame = EVALUATION_MEMBERS.read(path)
     if frame["member"].nunique() < 2:
         return {}
-    means = frame.groupby(["case_id", "class"], as_index=False)[list(METRICS)].mean()
-    return {metric: _scores(means, metric, case_ids, structures) for metric in METRICS}
+    of_members = [rows for _, rows in frame.groupby("member", sort=False)]
+    by_metric = {}
+    for metric in METRICS:
+        tables = [_scores(rows, metric, case_ids, structures) for rows in of_members]
+        by_metric[metric] = np.array(tables)
+    return by_metric
 
 
 def read_scales(
@@ -177,7 +177,7 @@ def _mean_dice_by(
             case_ids,
             structures,
         )
-        means[value] = _mean(class_balanced(scores))
+        means[value] = balanced_mean(scores)
     return means
 
 
@@ -191,10 +191,6 @@ def _scores(
     wide = frame.pivot(index="case_id", columns="class", values=metric)
     table = wide.reindex(index=list(case_ids), columns=list(structures))
     return table.to_numpy(dtype=float)
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(np.nanmean(values)) if np.isfinite(values).any() else nan
 
 
 def compute(

@@ -9,7 +9,7 @@ import numpy as np
 
 from hstf.experiment.job_seconds import Compute
 from hstf.scoring.averages import existing, mean, sample_deviation
-from hstf.scoring.significance import Comparison, compare, mean_interval
+from hstf.scoring.significance import Comparison, balanced_difference, compare
 from hstf.stages.compare.scores import METRICS, CellScores, RoundScores
 
 SUPERVISED = "supervised"
@@ -58,9 +58,9 @@ class Entry:
         """Mean Dice of one network, see :attr:`RoundScores.single_dice`."""
         return fmean(scores.single_dice for scores in self.seeds)
 
-    def balanced_dice(self) -> np.ndarray:
-        """Return the mean over the seeds ``(N,)`` of :attr:`RoundScores.balanced`."""
-        return np.mean([scores.balanced["dice"] for scores in self.seeds], axis=0)
+    def dice_tables(self) -> np.ndarray:
+        """Return the Dice ``(M, N, S)`` of the networks of all seeds."""
+        return np.concatenate([scores.by_structure["dice"] for scores in self.seeds])
 
     def case_dice(self) -> np.ndarray:
         """Return the mean over the seeds ``(N,)`` of :meth:`RoundScores.case_means`."""
@@ -243,9 +243,9 @@ def tested(
     entry = entry.of_seeds(both)
     reference = reference.of_seeds(both)
     groups = entry.seeds[0].groups
-    change = entry.balanced_dice() - reference.balanced_dice()
-    difference = mean_interval(
-        change,
+    difference = balanced_difference(
+        entry.dice_tables(),
+        reference.dice_tables(),
         groups,
         resamples,
         seed,

@@ -19,7 +19,14 @@ from hstf.experiment.tables import (
 from hstf.runtime.errors import HstfError
 from hstf.runtime.shards import read_shard
 from hstf.scoring.absent_classes import absence_warnings, presence
-from hstf.scoring.averages import Score, Statistics, class_balanced, describe, mean
+from hstf.scoring.averages import (
+    Score,
+    Statistics,
+    balanced_mean,
+    describe,
+    describe_balanced,
+    mean,
+)
 from hstf.scoring.documents import (
     CaseScores,
     EmptyCounts,
@@ -31,7 +38,7 @@ from hstf.scoring.documents import (
 )
 from hstf.scoring.lesion_detection import Lesion, LesionSummary, summarise
 from hstf.scoring.metrics import METRICS
-from hstf.scoring.significance import Interval, mean_interval
+from hstf.scoring.significance import Interval, balanced_interval
 from hstf.stages.evaluate.pseudo_label_scores import score_pseudo_labels
 from hstf.stages.evaluate.references import lesion_structures
 
@@ -166,9 +173,8 @@ def _dice_interval(
     scores: Sequence[CaseScores],
 ) -> Interval:
     groups = [case.group for case in scores]
-    values = _balanced(scores, "dice")
-    return mean_interval(
-        values,
+    return balanced_interval(
+        _table(scores, "dice"),
         groups,
         config.evaluate.bootstrap,
         config.seed,
@@ -176,18 +182,17 @@ def _dice_interval(
 
 
 def _mean_metrics(scores: Sequence[CaseScores]) -> dict[str, Statistics]:
-    return {metric: describe(_balanced(scores, metric)) for metric in METRICS}
+    return {metric: describe_balanced(_table(scores, metric)) for metric in METRICS}
 
 
-def _balanced(
+def _table(
     scores: Sequence[CaseScores],
     metric: str,
 ) -> np.ndarray:
-    """Return the balanced value of each case, see :func:`hstf.scoring.averages.class_balanced`."""
+    """Return a metric as ``(N, S)`` by case and structure."""
     if not scores:
-        return np.empty(0)
-    rows = [case.values(metric) for case in scores]
-    return class_balanced(np.array(rows, dtype=float))
+        return np.empty((0, 0))
+    return np.array([case.values(metric) for case in scores], dtype=float)
 
 
 def _summarise_structure(scores: Sequence[StructureScores]) -> StructureSummary:
@@ -238,5 +243,5 @@ def _summarise_members(
     each: dict[str, Score] = {}
     for name in names:
         rows = [_member_dice(case, name) for case in scores]
-        each[name] = mean(class_balanced(np.array(rows, dtype=float)))
+        each[name] = balanced_mean(np.array(rows, dtype=float, ndmin=2))
     return MemberSummary(mean=mean(each.values()), each=each)
