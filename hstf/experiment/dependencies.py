@@ -69,12 +69,12 @@ STAGES: dict[str, Dependencies] = {
         (*TTA_KEYS, "labels", "regions", "lesions", "warmup.folds", "seed", "preprocess.chunk"),
     ),
     "external": Dependencies(
-        1,
+        2,
         ("teacher.external", "labels", "regions", "check.affine_tolerance_mm", "preprocess.chunk"),
         free_keys=("modalities",),  # their names; an edit of the images checks them again
     ),
     "calibrate": Dependencies(
-        10,
+        11,
         (
             "calibrate",
             *CLEANING_KEYS,
@@ -87,7 +87,7 @@ STAGES: dict[str, Dependencies] = {
         free_keys=("teacher.external",),
     ),
     "monitor": Dependencies(
-        1,
+        2,
         (
             "monitor.cases",
             "monitor.minimum_volume",
@@ -115,7 +115,7 @@ STAGES: dict[str, Dependencies] = {
         free_keys=("teacher.external",),  # what is mixed is among the files
     ),
     "refine": Dependencies(
-        9,
+        10,
         ("refine", "labels", "regions", "lesions", "preprocess.chunk"),
         free_keys=("teacher.external",),  # what is mixed is among the files
     ),
@@ -142,6 +142,7 @@ STAGES: dict[str, Dependencies] = {
         # Tables and models that the report reads are made again if one of these keys is edited.
         free_keys=(
             "method",
+            "monitor.cases",
             "preprocess.axes",
             "pretrain.task",
             "withheld_labels",
@@ -187,8 +188,15 @@ STAGES: dict[str, Dependencies] = {
     "export": Dependencies(
         6,
         ("export", "predict", "preprocess", "modalities", "labels"),
-        # An edit trains or calibrates the model again, and then exports it.
-        free_keys=("regions", *TTA_KEYS, "student.steps", "warmup.steps"),
+        # An edit trains, calibrates or monitors the model again, and then exports it.
+        free_keys=(
+            "method",
+            "monitor.cases",
+            "regions",
+            *TTA_KEYS,
+            "student.steps",
+            "warmup.steps",
+        ),
     ),
 }
 

@@ -464,8 +464,7 @@ class Jobs:
 
         There are none if no round learns from unlabelled cases.
         """
-        rounds = range(1, self.schedule.last + 1)
-        if all(self.schedule.learns_from(number) == "labels" for number in rounds):
+        if not self.schedule.uses_unlabelled:
             return []
         return evenly_spaced(self.sheet.of(Split.UNLABELLED), self.config.monitor.cases)
 

@@ -18,6 +18,14 @@ DATA_KEYS = ("labels", "modalities", "preprocess", "shard_size")
 """Keys that must agree: otherwise reused scans, plan or network would be read in a wrong way."""
 WARMUP_KEYS = ("regions", "warmup.folds", "warmup.fold_members", "warmup.seeds")
 """Keys that must agree in addition if the warm-up is reused."""
+SCORE_KEYS = (
+    "evaluate.empty",
+    "evaluate.detection",
+    "predict.overlap",
+    "predict.flip_axes",
+    "predict.clean",
+)
+"""The same for the scores of round 0, which all rounds are compared with."""
 
 
 def check_reuse(config: Config) -> None:
@@ -43,7 +51,7 @@ def _problems(config: Config, key: str, folder: Path) -> list[str]:
     other = load_config(folder / "config.yaml")
     names = list(DATA_KEYS)
     if key == "reuse.warmup":
-        names += WARMUP_KEYS
+        names += [*WARMUP_KEYS, *SCORE_KEYS]
         if config.student.start == "previous_round":
             names.append("network")
         if config.pretrain.is_on or other.pretrain.is_on:

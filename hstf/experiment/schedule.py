@@ -105,6 +105,11 @@ class Schedule:
         """Return what a round learns from in addition to the labelled cases."""
         return self.rounds[number].learns_from
 
+    @property
+    def uses_unlabelled(self) -> bool:
+        """Whether any round learns from unlabelled cases."""
+        return any(plan.learns_from != "labels" for plan in self.rounds)
+
     def check(self, number: int) -> None:
         """Refuse a round that has no pseudo-labels.
 

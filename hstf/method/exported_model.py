@@ -82,6 +82,10 @@ class ModelProvenance(Part):
     """None if the model is not evaluated."""
     choice: RoundChoice | None = None
     """Why this round was exported; None in models of format 4 and earlier."""
+    method: str = ""
+    """Name of the method; empty in models of earlier versions."""
+    learns_from: str = ""
+    """What the round learned from in addition to the labelled cases; empty as above."""
 
 
 class ExportedModel(Document):

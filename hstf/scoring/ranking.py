@@ -44,7 +44,8 @@ def risk_coverage_area(predicted: Sequence[float], true: Sequence[float]) -> flo
 def worst_found(predicted: Sequence[float], true: Sequence[float]) -> float | None:
     """Return which fraction of the worst fifth is among the fifth with the lowest predicted Dice.
 
-    A random order finds a fifth of them.
+    A random order finds a fifth of them, and so does a predicted Dice that is the same for all
+    cases: of cases with the same value, each counts with the probability that it is chosen.
 
     Returns:
         None for fewer than :data:`MINIMUM_CASES` cases.
@@ -57,6 +58,15 @@ def worst_found(predicted: Sequence[float], true: Sequence[float]) -> float | No
     if len(predicted) < MINIMUM_CASES:
         return None
     count = round(WORST * len(predicted))
-    worst = set(np.argsort(np.asarray(true), kind="stable")[:count].tolist())
-    suspected = set(np.argsort(np.asarray(predicted), kind="stable")[:count].tolist())
-    return len(worst & suspected) / count
+    worst = _chosen_lowest(true, count)
+    suspected = _chosen_lowest(predicted, count)
+    return float(worst @ suspected) / count
+
+
+def _chosen_lowest(values: Sequence[float], count: int) -> np.ndarray:
+    """Return the probability that each value is among the lowest ``count``, with ties at random."""
+    numbers = np.asarray(values, float)
+    limit = np.sort(numbers)[count - 1]
+    below = numbers < limit
+    tied = numbers == limit
+    return below + tied * (count - below.sum()) / tied.sum()

@@ -8,8 +8,9 @@ have learned from them.
 
 from collections.abc import Mapping
 
-from hstf.experiment.layout import Layout
-from hstf.experiment.schedule import Schedule
+from hstf.experiment.cases import Split, names_of
+from hstf.experiment.context import StageContext
+from hstf.experiment.tables import VALIDATION_CASES
 from hstf.runtime.documents import Part
 from hstf.scoring.documents import EvaluationSummary
 from hstf.scoring.monitoring import RoundMonitor
@@ -29,31 +30,54 @@ class RoundChoice(Part):
     """Mean Dice on the validation cases by round; empty without such cases."""
 
 
-def choose_round(layout: Layout, schedule: Schedule) -> RoundChoice:
+def choose_round(context: StageContext) -> RoundChoice:
     """Choose the round to export from what the rounds have written.
 
     Args:
-        layout: files of the experiment.
-        schedule: its rounds.
+        context: a stage that may read ``monitor.cases``.
 
     Raises:
         HstfError: if a file is damaged.
     """
     collapsed = {}
     validation = {}
-    cases = 0
-    for number in range(schedule.last + 1):
-        path = layout.monitor(number)
-        findings = RoundMonitor.load(path).collapse if path.is_file() else []
+    for number in range(context.schedule.last + 1):
+        findings = collapse_of(context, number)
         if findings:
             collapsed[number] = findings
-        path = layout.validation_summary(number)
-        if path.is_file():
-            summary = EvaluationSummary.load(path)
-            cases = summary.cases
-            if summary.dice.mean is not None:
-                validation[number] = summary.dice.mean
-    return choice_of(schedule.last, collapsed, validation, cases)
+        dice = validation_dice(context, number)
+        if dice is not None:
+            validation[number] = dice
+    cases = len(context.cases(Split.VALIDATION))
+    return choice_of(context.schedule.last, collapsed, validation, cases)
+
+
+def collapse_of(context: StageContext, number: int) -> list[str] | None:
+    """Return what shows a collapse of the model of a round; None if it is not monitored.
+
+    A file that an earlier run left does not count.
+    """
+    path = context.layout.monitor(number)
+    if not context.schedule.uses_unlabelled or not context.config.monitor.cases:
+        return None
+    return RoundMonitor.load(path).collapse if path.is_file() else None
+
+
+def validation_dice(context: StageContext, number: int) -> float | None:
+    """Return the mean Dice of a round on the validation cases of the case sheet.
+
+    Returns:
+        None without such cases, or if the round has no score. Scores of other cases, which an
+        earlier run or a reused warm-up may have left, do not count.
+    """
+    layout = context.layout
+    names = names_of(context.cases(Split.VALIDATION))
+    if not names or not layout.validation_summary(number).is_file():
+        return None
+    scored = {row["case_id"] for row in VALIDATION_CASES.records(layout.validation_table(number))}
+    if scored != set(names):
+        return None
+    return EvaluationSummary.load(layout.validation_summary(number)).dice.mean
 
 
 def choice_of(
@@ -79,7 +103,9 @@ def choice_of(
     if scored:
         number = max(scored, key=lambda candidate: (validation[candidate], candidate))
         chosen_by = "validation"
-        reason = _validation_reason(number, validation, cases)
+        compared = {candidate: validation[candidate] for candidate in scored}
+        is_partial = len(scored) < len(validation)
+        reason = _validation_reason(number, compared, cases, is_partial)
     elif candidates[-1] != last:
         number = candidates[-1]
         chosen_by = "collapse"
@@ -100,15 +126,26 @@ def choice_of(
     )
 
 
-def _validation_reason(number: int, validation: Mapping[int, float], cases: int) -> str:
+def _validation_reason(
+    number: int, compared: Mapping[int, float], cases: int, is_partial: bool
+) -> str:
+    """Return why a round is chosen.
+
+    Args:
+        number: the round.
+        compared: mean Dice of the rounds that could be chosen.
+        cases: number of validation cases.
+        is_partial: whether collapsed rounds also have a Dice.
+    """
     others = []
-    for other, dice in validation.items():
+    for other, dice in compared.items():
         if other != number:
             others.append(f"round {other}: {dice:.3f}")
-    compared = f" ({', '.join(others)})" if others else ""
+    listed = f" ({', '.join(others)})" if others else ""
+    rounds = "all rounds that have not collapsed" if is_partial else "all rounds"
     return (
-        f"Its mean Dice on the {cases} validation cases is {validation[number]:.3f}, the highest"
-        f" of all rounds{compared}."
+        f"Its mean Dice on the {cases} validation cases is {compared[number]:.3f}, the highest"
+        f" of {rounds}{listed}."
     )
 
 

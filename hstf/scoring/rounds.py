@@ -19,7 +19,7 @@ from hstf.scoring.absent_classes import may_be_absent
 from hstf.scoring.averages import mean_or_nan
 from hstf.scoring.documents import EvaluationSummary
 from hstf.scoring.dropped_lesions import dropped_lesions
-from hstf.scoring.monitoring import RoundMonitor
+from hstf.scoring.round_choice import collapse_of, validation_dice
 from hstf.scoring.significance import Comparison, balanced_difference, compare, direction
 
 LABEL_SOURCES = ("automatic", "accepted", "corrected", "rejected")
@@ -30,7 +30,8 @@ def rounds_table(context: StageContext) -> list[dict[str, Any]]:
     """Compute ``rounds.csv``, a row for each evaluated round with the warm-up first, and write it.
 
     Args:
-        context: a stage that may read ``seed``, ``evaluate``, ``labels`` and ``regions``.
+        context: a stage that may read ``seed``, ``evaluate``, ``labels``, ``regions`` and
+            ``monitor.cases``.
 
     Returns:
         The rows with the columns of :data:`hstf.experiment.tables.ROUNDS`.
@@ -84,12 +85,12 @@ def _scores(summary: EvaluationSummary) -> dict[str, Any]:
 def _columns_of_the_choice(context: StageContext, number: int) -> dict[str, Any]:
     """Return what decides whether the round is exported, see :func:`choose_round`."""
     columns: dict[str, Any] = {}
-    path = context.layout.validation_summary(number)
-    if path.is_file():
-        columns["validation_dice"] = EvaluationSummary.load(path).dice.mean
-    path = context.layout.monitor(number)
-    if path.is_file():
-        columns["collapse"] = "; ".join(RoundMonitor.load(path).collapse)
+    dice = validation_dice(context, number)
+    if dice is not None:
+        columns["validation_dice"] = dice
+    findings = collapse_of(context, number)
+    if findings is not None:
+        columns["collapse"] = "; ".join(findings)
     return columns
 
 
@@ -209,6 +210,9 @@ def _compare(
         resamples,
         seed,
     )
+    notes = [comparison.note] if comparison.note else []
+    if set(new) != set(old):
+        notes.append(f"compared on the {len(common)} test cases that both have")
     difference = balanced_difference(
         _table(new, common),
         _table(old, common),
@@ -216,7 +220,7 @@ def _compare(
         resamples,
         seed,
     )
-    return comparison.model_copy(update={"difference": difference})
+    return comparison.model_copy(update={"difference": difference, "note": "; ".join(notes)})
 
 
 def _table(
@@ -245,6 +249,18 @@ def structure_dice_by_case(
         dices.setdefault(row["case_id"], []).append(nan if value is None else value)
     _check_scores(context, number, dices, table)
     return dices
+
+
+def is_scored_on_other_cases(context: StageContext) -> bool:
+    """Return whether the warm-up was scored on other test cases than those of the case sheet.
+
+    It may belong to another experiment. Its mean Dice is then not comparable with that of a round.
+    """
+    table = context.layout.evaluation_cases(0)
+    if context.layout.warmup == context.layout.root or not table.is_file():
+        return False
+    scored = {row["case_id"] for row in EVALUATION_CASES.records(table)}
+    return scored != set(names_of(context.cases(Split.TEST)))
 
 
 def _check_scores(

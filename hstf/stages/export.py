@@ -27,9 +27,7 @@ from hstf.config.experiment import Config
 from hstf.config.load import load_config
 from hstf.experiment.cases import Split, names_of
 from hstf.experiment.context import StageContext
-from hstf.experiment.layout import Layout
 from hstf.experiment.plan import Plan
-from hstf.experiment.schedule import Schedule
 from hstf.experiment.tables import EVALUATION_MEMBERS, LABELS
 from hstf.imaging.intensity_ranges import IntensityRange
 from hstf.method.bundle.folder import write_bundle, write_bundle_texts
@@ -65,6 +63,8 @@ from hstf.scoring.significance import balanced_interval
 from hstf.stages.plan.fingerprint import Fingerprint
 
 PACKAGES = ("torch", "monai", "numpy", "nibabel", "scipy")
+PSEUDO_LABELS = "pseudo-labels"
+REJECTED = f"{PSEUDO_LABELS} rejected"
 PRIVATE = {"trained_on", "held_out"}
 """Facts in the files of weights that name cases. They do not leave the site."""
 
@@ -96,7 +96,7 @@ def export(config: Config, member: str | None = None) -> tuple[Path, RoundChoice
             if there is no such member, if ``labels.csv`` lacks cases, if somebody has changed
             other files of the last export, or if the folder cannot be written.
     """
-    choice = choose_round(Layout.of(config), Schedule.of(config))
+    choice = choose_round(StageContext.of(config, "export"))
     context = StageContext.of(config, "export", choice.round)
     layout = context.layout
     target = layout.export if member is None else layout.exported_member(member)
@@ -230,6 +230,8 @@ def _exported_model(
             packages=packages,
             scores=_scores(context, [member.name for member in members]),
             choice=choice,
+            method=context.config.method,
+            learns_from=context.schedule.learns_from(context.round),
         ),
     )
 
@@ -260,7 +262,7 @@ def _case_counts(context: StageContext) -> dict[str, int]:
     unlabelled = names_of(context.cases(Split.UNLABELLED))
     rows = read_shard(LABELS, table, unlabelled, verify=False)
     for source, count in Counter(row["source"] for row in rows.values()).items():
-        counts[f"pseudo-labels {source}"] = count
+        counts[f"{PSEUDO_LABELS} {source}"] = count
     return counts
 
 
@@ -305,8 +307,9 @@ Segments {classes} in 3D scans ({modalities}).
 
 | | |
 |---|---|
-| method | self-training, round {round}; {members} |
-| training cases | {cases} |
+| method | {method}; {members} |
+| training cases | {trained_on} |
+| other cases | {others} |
 | grid | {spacing} mm, patch {patch} voxels |
 | label values | {labels} |
 | made with | hstf {hstf}, torch {torch} |
@@ -331,15 +334,16 @@ def model_card(model: ExportedModel) -> str:
     """Return ``README.md`` of an exported model."""
     provenance = model.provenance
     modalities = [f"{name}: {kind.upper()}" for name, kind in model.modalities.items()]
-    cases = [f"{count} {kind}" for kind, count in provenance.cases.items()]
+    trained_on, others = _case_texts(provenance)
     labels = [f"{value} {name}" for name, value in model.labels.items()]
     return CARD_TEXT.format(
         experiment=model.experiment,
         classes=", ".join(list(model.labels)[1:]),
         modalities=", ".join(modalities),
-        round=provenance.round,
+        method=_method_text(provenance),
         members=_members_text([member.name for member in model.members]),
-        cases=", ".join(cases),
+        trained_on=", ".join(trained_on),
+        others=", ".join(others) or "none",
         spacing=" x ".join(f"{mm:g}" for mm in model.plan.spacing),
         patch=" x ".join(str(voxels) for voxels in model.plan.patch_size),
         labels=", ".join(labels),
@@ -349,6 +353,31 @@ def model_card(model: ExportedModel) -> str:
         scores=_score_lines(provenance.scores),
         use=INTENDED_USE,
     )
+
+
+def _method_text(provenance: ModelProvenance) -> str:
+    if not provenance.round:
+        return "initial supervised training (warm-up)"
+    return f"{provenance.method or 'self-training'}, round {provenance.round}"
+
+
+def _case_texts(provenance: ModelProvenance) -> tuple[list[str], list[str]]:
+    """Return the numbers of the cases that the model has learned from, and of all others."""
+    trained_on = []
+    others = []
+    counts = provenance.cases
+    has_pseudo_labels = any(kind.startswith(PSEUDO_LABELS) for kind in counts)
+    for kind, count in counts.items():
+        text = f"{count} {kind}"
+        if kind == Split.UNLABELLED and has_pseudo_labels:
+            continue  # counted by the source of their pseudo-labels
+        if kind == Split.UNLABELLED and provenance.learns_from == "images":
+            trained_on.append(f"{text} (images only)")
+        elif kind == Split.LABELLED or (kind.startswith(PSEUDO_LABELS) and kind != REJECTED):
+            trained_on.append(text)
+        else:
+            others.append(text)
+    return trained_on, others
 
 
 def _members_text(names: Sequence[str]) -> str:

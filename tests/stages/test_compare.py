@@ -11,6 +11,7 @@ from support.workspace import TINY, Workspace, write_sheet
 
 from hstf.cli import main
 from hstf.config.compare import CompareConfig
+from hstf.config.evaluate import PredictConfig
 from hstf.config.experiment import Config
 from hstf.config.load import config_text, resolve_config
 from hstf.experiment.cases import Split, read_cases, refuse_no_test_cases
@@ -262,7 +263,13 @@ def test_compare_without_finished_cells_names_the_command(tmp_path: Path) -> Non
 
 
 def test_read_round_adds_up_the_time_of_training_jobs(tmp_path: Path) -> None:
-    config = configuration(tmp_path, compare={"methods": ["hstf"], "seeds": [0]})
+    external = {"other": {"command": "copy {image} {output}", "labels": {"anterior": 1}}}
+    config = configuration(
+        tmp_path,
+        compare={"methods": ["hstf"], "seeds": [0]},
+        lesions=["anterior"],
+        teacher={"external": external},
+    )
     (cell,) = cells_of(config)
     # The experiment itself has trained the warm-up.
     warmup = Layout.of(config).root / "benchmarks" / "warmup"
@@ -273,7 +280,7 @@ def test_read_round_adds_up_the_time_of_training_jobs(tmp_path: Path) -> None:
     write_benchmark(own / "calibrate.tsv", 1, "NA")
     write_benchmark(own / "external" / "labelled_0.tsv", 6, "5")
     write_benchmark(own / "external.tsv", 1, "1")
-    write_benchmark(own / "external" / "round_1_unlabelled_0.tsv", 20, "10")
+    write_benchmark(own / "external" / "unlabelled_0.tsv", 20, "10")
     write_benchmark(own / "lesions" / "round_1.tsv", 3, "2")
     write_benchmark(own / "student" / "round_1_seed_0.tsv", 100, "190")
     write_benchmark(own / "refine" / "round_1.tsv", 2, "1")
@@ -281,10 +288,13 @@ def test_read_round_adds_up_the_time_of_training_jobs(tmp_path: Path) -> None:
     write_benchmark(own / "student" / "round_10_seed_0.tsv", 1000, "1000")
     write_benchmark(own / "evaluate" / "round_1_test_0.tsv", 50, "50")
     write_benchmark(own / "monitor" / "round_1.tsv", 30, "30")
+    # Left by an earlier configuration with more members.
+    write_benchmark(own / "student" / "round_1_seed_7.tsv", 5000, "5000")
+    write_benchmark(warmup / "fold_3.tsv", 5000, "5000")
     for number in (0, 1):
         write_round(cell.config, number, dice_of("hstf", 0))
-    assert read_round(cell.config, 0).compute == Compute(cpu=33, wall=42)
-    assert read_round(cell.config, 1).compute == Compute(cpu=203, wall=125)
+    assert read_round(cell.config, 0).compute == Compute(cpu=43, wall=62)
+    assert read_round(cell.config, 1).compute == Compute(cpu=193, wall=105)
 
 
 def test_compare_measures_the_gap_between_single_networks(finished_cells: Config) -> None:
@@ -433,6 +443,8 @@ def test_check_reuse_refuses_experiments_that_do_not_match(tmp_path: Path) -> No
         check_reuse(
             reusing.model_copy(update={"warmup": config.warmup.model_copy(update={"folds": 2})})
         )
+    with pytest.raises(HstfError, match=r"reuse.warmup: predict.clean is True in .* and False"):
+        check_reuse(reusing.model_copy(update={"predict": PredictConfig(clean=False)}))
     with pytest.raises(HstfError, match="is not an experiment"):
         check_reuse(configuration(tmp_path, reuse={"data": "results/nowhere"}))
 

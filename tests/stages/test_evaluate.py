@@ -30,7 +30,6 @@ from hstf.config.experiment import Config
 from hstf.experiment.comparison import control_layout
 from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
-from hstf.experiment.schedule import Schedule
 from hstf.experiment.tables import (
     EVALUATION,
     EVALUATION_CASES,
@@ -570,12 +569,31 @@ def test_validation_cases_are_scored_apart_from_test_cases(
             row["case_id"] for row in EVALUATION_CASES.records(layout.evaluation_cases(number))
         }
         assert tested == {"c"}
-    choice = choose_round(layout, Schedule.of(config))
+    choice = choose_round(report_context(config))
     assert (choice.round, choice.chosen_by) == (1, "validation")
     # Test scores decide nothing: the choice is the same without them.
     for number in (0, 1):
         layout.evaluation_summary(number).unlink()
-    assert choose_round(layout, Schedule.of(config)) == choice
+    assert choose_round(report_context(config)) == choice
+
+
+def test_choose_round_ignores_scores_of_cases_that_are_no_validation_cases_now(
+    config: Config, predictors: dict[int, FakePredictor]
+) -> None:
+    """The cases of the earlier run may be test cases now."""
+    with_validation(config)
+    write_pseudo_labels(config)
+    for number in (0, 1):
+        evaluate_shard(config, number, "validation_0")
+        summarise_validation(StageContext.of(config, "evaluate", number))
+    assert choose_round(report_context(config)).chosen_by == "validation"
+    sheet = Path(config.cases)
+    text = sheet.read_text()
+    sheet.write_text(text.replace("validation", "test"))
+    assert choose_round(report_context(config)).chosen_by == "last"
+    lines = [line for line in text.splitlines() if not line.startswith("b,")]
+    sheet.write_text("\n".join(lines) + "\n")
+    assert choose_round(report_context(config)).validation == {}
 
 
 def test_summary_of_validation_needs_validation_cases(config: Config) -> None:

@@ -172,7 +172,7 @@ def test_export_names_no_case(config: Config) -> None:
 def test_model_card_has_cases_and_scores(config: Config) -> None:
     layout = Layout.of(config)
     rows = []
-    for i, source in enumerate(["automatic", "automatic", "corrected"]):
+    for i, source in enumerate(["automatic", "rejected", "corrected"]):
         rows.append({"case_id": f"patient_{i + 2}", "source": source, "files": [], "sha256": []})
     LABELS.write(layout.labels_table(1), rows)
     assert "Not measured" in (export(config) / "README.md").read_text()
@@ -180,12 +180,39 @@ def test_model_card_has_cases_and_scores(config: Config) -> None:
     tumour = Statistics(mean=None, sd=None, median=0.8, cases=7)
     write_summary(config, {"liver": liver, "tumour": tumour})
     card = (export(config) / "README.md").read_text()
+    assert "| method | hstf, round 1; " in card
     assert (
-        "2 labelled, 3 unlabelled, 1 test, 2 pseudo-labels automatic, 1 pseudo-labels corrected"
+        "| training cases | 2 labelled, 1 pseudo-labels automatic, 1 pseudo-labels corrected |"
         in card
     )
+    assert "| other cases | 1 test, 1 pseudo-labels rejected |" in card
     assert "| liver | 0.812 | 0.050 | 7 |" in card and "| tumour | unknown | unknown | 7 |" in card
     assert "0.750 (95% interval 0.700 to 0.790), 7 patients" in card
+
+
+@pytest.mark.parametrize(
+    ("number", "learns_from", "trained_on", "method"),
+    [
+        (0, "labels", "2 labelled", "initial supervised training (warm-up)"),
+        (1, "labels", "2 labelled", "supervised, round 1"),
+        (1, "images", "2 labelled, 3 unlabelled (images only)", "supervised, round 1"),
+    ],
+)
+def test_model_card_has_what_the_round_learned_from(
+    config: Config, number: int, learns_from: str, trained_on: str, method: str
+) -> None:
+    export(config)
+    model = read_exported_model(Layout.of(config).export)
+    changed = {
+        "round": number,
+        "learns_from": learns_from,
+        "method": "supervised",
+        "cases": {"labelled": 2, "unlabelled": 3, "test": 1},
+    }
+    provenance = model.provenance.model_copy(update=changed)
+    card = export_stage.model_card(model.model_copy(update={"provenance": provenance}))
+    assert f"| method | {method}; " in card
+    assert f"| training cases | {trained_on} |" in card
 
 
 def test_bundle_metadata_has_the_keys_of_a_monai_bundle(config: Config) -> None:

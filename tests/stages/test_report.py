@@ -792,3 +792,42 @@ def test_training_curves_have_one_colour_for_each_round_in_all_panels() -> None:
     assert of_round_1.get_color() != of_round_2.get_color()
     entries = [text.get_text() for text in figure.legends[0].get_texts()]
     assert entries == ["round 2", "round 1"]
+
+
+def test_means_by_site_weight_the_classes_equally(tmp_path: Path) -> None:
+    """Site A has the third class in all scans, site B in one of five; both have the same Dice."""
+    experiment = fabricated(tmp_path, rounds=1, test=10)
+    experiment.write_all()
+    table = experiment.layout.evaluation_cases(1)
+    rows = []
+    for row in EVALUATION_CASES.records(table):
+        number = int(row["case_id"].removeprefix("case_")) % 10
+        is_rare = row["class"] == CLASSES[2]
+        site = "A" if number < 5 else "B"
+        dice = 0.5 if is_rare else 0.95
+        if is_rare and site == "B" and number != 5:
+            dice = None
+        rows.append(row | {"site": site, "dice": dice})
+    EVALUATION_CASES.write(table, rows)
+    section = cases_section(experiment.results)
+    found = {row[0]: row[2] for row in texts_of(tables_of(section)["Means by site"])}
+    assert found == {"A": "0.800", "B": "0.800"}
+
+
+def test_headline_with_a_warm_up_of_other_test_cases_has_no_change(tmp_path: Path) -> None:
+    """The warm-up belongs to another experiment, which had one test case less."""
+    experiment = fabricated(tmp_path, rounds=1, test=8, gain=0.1)
+    experiment.write_all()
+    other = fabricated(tmp_path, rounds=1, test=8, gain=0.1, experiment="other")
+    table = other.layout.evaluation_cases(0)
+    rows = EVALUATION_CASES.records(experiment.layout.evaluation_cases(0))
+    EVALUATION_CASES.write(table, [row for row in rows if row["case_id"] != rows[0]["case_id"]])
+    summary = EvaluationSummary.load(experiment.layout.evaluation_summary(0))
+    summary.save(other.layout.evaluation_summary(0))
+    root = str(other.layout.root)
+    reusing = fabricated(tmp_path, rounds=1, test=8, gain=0.1, reuse={"data": root, "warmup": root})
+    lines = headline(reusing.results).lines
+    assert "reaches a mean test Dice of" in lines[0]
+    assert any("scored on other test scans" in line for line in lines)
+    row = reusing.results.scores[1]
+    assert "compared on the 7 test cases that both have" in row["note"]

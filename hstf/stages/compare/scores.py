@@ -11,18 +11,19 @@ import pandas as pd
 from hstf.config.experiment import Config
 from hstf.experiment.comparison import Cell
 from hstf.experiment.job_seconds import Compute, job_seconds
+from hstf.experiment.jobs import Job, Jobs
+from hstf.experiment.last_run import benchmark_of
 from hstf.experiment.layout import Layout
-from hstf.experiment.schedule import Schedule
 from hstf.experiment.tables import EVALUATION_CASES, EVALUATION_MEMBERS, SCALES
 from hstf.runtime.errors import HstfError
 from hstf.scoring.averages import balanced_mean, mean_or_nan, structure_means
 
 METRICS = ("dice", "hd95_mm", "asd_mm")
 """Metrics of the comparison."""
+WARMUP_STAGES = ("pretrain", "warmup", "out_of_fold", "calibrate", "external")
+"""Stages that make the model of the warm-up. External teachers run once for all rounds."""
 METHOD_STAGES = ("external", "calibrate", "teacher", "lesions", "refine", "labels", "student")
 """Stages of a round that belong to a method. Evaluation and the monitor are not counted."""
-EXTERNAL_ONCE = ("external.tsv", "external/labelled_*.tsv", "external/unlabelled_*.tsv")
-"""Files of the jobs of external teachers that run once for all rounds, as patterns."""
 
 
 @dataclass(frozen=True)
@@ -199,28 +200,23 @@ def compute(
 ) -> Compute:
     """Add up the time of the jobs that made the model of a round.
 
-    The time of the warm-up is found in the experiment that trained it.
+    The time of the warm-up is found in the experiment that trained it. Files of jobs that the
+    experiment no longer has, such as those of an earlier ensemble member, do not count.
     """
-    layout = Layout.of(config)
-    own = layout.root / "benchmarks"
-    files = []
-    if number == 0:
-        for member in Schedule.of(config).trained(0):
-            files.append(layout.warmup / "benchmarks" / "warmup" / f"{member}.tsv")
-        files.append(layout.warmup / "benchmarks" / "out_of_fold.tsv")
-        if config.pretrain.is_on:
-            files.append(layout.warmup / "benchmarks" / "pretrain.tsv")
-        files.append(own / "calibrate.tsv")
-        for pattern in EXTERNAL_ONCE:
-            files += own.glob(pattern)
-    else:
-        for stage in METHOD_STAGES:
-            files += (own / stage).glob(f"round_{number}[_.]*tsv")
+    jobs = Jobs(config)
     total = Compute(0, 0)
-    for file in files:
-        if file.is_file():
+    for job in jobs.all():
+        file = jobs.root(job) / benchmark_of(job.name)
+        if _makes_model(job, number) and file.is_file():
             total += job_seconds(file)
     return total
+
+
+def _makes_model(job: Job, number: int) -> bool:
+    """Return whether a job is part of making the model of a round."""
+    if number:
+        return job.round == number and job.stage in METHOD_STAGES
+    return not job.round and job.stage in WARMUP_STAGES
 
 
 def refuse_different_cases(cells: Sequence[CellScores]) -> None:

@@ -25,6 +25,7 @@ from hstf.scoring.averages import (
     balanced_mean,
     describe,
     describe_balanced,
+    finite_or_none,
     mean,
 )
 from hstf.scoring.documents import (
@@ -243,5 +244,6 @@ def _summarise_members(
     each: dict[str, Score] = {}
     for name in names:
         rows = [_member_dice(case, name) for case in scores]
-        each[name] = balanced_mean(np.array(rows, dtype=float, ndmin=2))
+        table = np.array(rows, dtype=float, ndmin=2)
+        each[name] = finite_or_none(balanced_mean(table))
     return MemberSummary(mean=mean(each.values()), each=each)

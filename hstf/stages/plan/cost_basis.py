@@ -200,10 +200,12 @@ def this_machine(config: Config, cores: int, cluster_jobs: int | None = None) ->
         cores: cores for all jobs, or on a cluster for a job.
         cluster_jobs: on a cluster, the maximum number of jobs; None on one machine.
     """
-    has_gpu = config.device != "cpu" and (_finds_gpu() or cluster_jobs is not None)
+    gpus = count_gpus()
+    has_gpu = config.device != "cpu" and (gpus > 0 or cluster_jobs is not None)
     if cluster_jobs is not None:
         return Machine(cores, has_gpu, cores_per_job=cores, jobs=cluster_jobs)
-    return Machine(cores, has_gpu, speed=measured_speed(Path(config.output), has_gpu))
+    speed = measured_speed(Path(config.output), has_gpu)
+    return Machine(cores, has_gpu, speed=speed, gpus=max(1, gpus))
 
 
 def measured_speed(output: Path, on_gpu: bool) -> float | None:
@@ -249,8 +251,17 @@ def _training_lines(log: Path) -> list[str]:
     return [line for line in log_lines(log) if line.startswith("round ")]
 
 
-def _finds_gpu() -> bool:
-    """Return whether there is a GPU, without PyTorch, which takes seconds to start."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1"):
-        return False
-    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()
+def count_gpus(devices: Path = Path("/dev")) -> int:
+    """Return the number of GPUs that may be used, without PyTorch, which takes seconds to start.
+
+    Args:
+        devices: the folder of the device files.
+    """
+    found = len(list(devices.glob("nvidia[0-9]*")))
+    if not found and (devices / "dxg").exists():
+        found = 1  # Windows Subsystem for Linux
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return found
+    names = [name for name in visible.split(",") if name.strip() not in ("", "-1")]
+    return min(found, len(names))

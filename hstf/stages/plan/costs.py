@@ -78,6 +78,8 @@ class Machine:
     """Speed of a core or GPU in earlier trainings (10^9 operations per second); None without."""
     measured: Measured | None = None
     """What was measured here with the network and patch of the plan; None if not measured."""
+    gpus: int = 1
+    """Number of GPUs of one machine that has any."""
 
     @property
     def gflops(self) -> float:
@@ -159,7 +161,7 @@ class Costs:
         found = []
         for job in self.jobs.all():
             if self.jobs.root(job) == self.jobs.layout.root:
-                at_once = self.machine.at_once(self.counts[job.rule, job.round])
+                at_once = self._at_once(job)
                 found.append(
                     RunJob(name=job.name, seconds=round(self.seconds(job), 1), side_by_side=at_once)
                 )
@@ -169,16 +171,15 @@ class Costs:
         """Return what the jobs ``to_run`` take, and the disk space of the whole experiment."""
         core = 0.0
         alike: dict[tuple[str, int | None], list[float]] = {}
+        at_once: dict[tuple[str, int | None], int] = {}
         for job in to_run:
             if self.jobs.root(job) != self.jobs.layout.root:
                 continue  # of an experiment that is reused
             seconds = self.seconds(job)
             core += seconds * self._threads(job)
             alike.setdefault((job.rule, job.round), []).append(seconds)
-        wall = [
-            makespan(seconds, self.machine.at_once(self.counts[kind]))
-            for kind, seconds in alike.items()
-        ]
+            at_once[job.rule, job.round] = self._at_once(job)
+        wall = [makespan(seconds, at_once[kind]) for kind, seconds in alike.items()]
         return RunEstimate(
             seconds=sum(wall),
             core_seconds=core,
@@ -188,6 +189,14 @@ class Costs:
             basis=basis,
             device="gpu" if self.machine.has_gpu else "cpu",
         )
+
+    def _at_once(self, job: Job) -> int:
+        """Return how many jobs of this kind run at once. On one machine, each has its own GPU."""
+        at_once = self.machine.at_once(self.counts[job.rule, job.round])
+        is_one_machine = self.machine.cores_per_job is None
+        if is_one_machine and self.machine.has_gpu and self._network_operations(job):
+            return min(at_once, self.machine.gpus)
+        return at_once
 
     def _threads(self, job: Job) -> int:
         if job.stage in FIXED_SECONDS or job.rule in ("refine_table", "labels_table"):

@@ -69,8 +69,8 @@ def headline(results: Results) -> Note:
         return _no_scores(results)
     row = _exported_row(results, scored)
     later = _later_rounds(results, scored, row)
-    if to_number(row.get("gain")) is None:
-        return _one_score(results, row, later)
+    if to_number(row.get("gain")) is None or results.has_other_warmup_cases:
+        return _one_score(results, row, [*later, *_other_warmup_cases(results, row)])
     sentence = _change_sentence(results, scored[0], row)
     doubtful = absence_warnings(results.presence(row["round"]))
     first_line = " ".join([sentence, *doubtful])
@@ -128,6 +128,16 @@ def _one_score(results: Results, row: Row, later: Sequence[str]) -> Note:
     sentence = f"The {model} reaches a mean test Dice of {dice}."
     first_line = " ".join([sentence, *absence_warnings(results.presence(row["round"]))])
     return Note([first_line, *later, *_method(results), _basis(results, row)])
+
+
+def _other_warmup_cases(results: Results, row: Row) -> list[str]:
+    """Return why there is no change from the warm-up, if it was scored on other test cases."""
+    if not row["round"] or not results.has_other_warmup_cases:
+        return []
+    return [
+        "The warm-up is that of another experiment and was scored on other test scans. Its mean"
+        " Dice cannot be compared with that of the rounds."
+    ]
 
 
 def _change_sentence(
@@ -281,7 +291,7 @@ def _collapsed_rounds(results: Results) -> list[str]:
 
 def _worse_structures(results: Results) -> list[str]:
     """Return a sentence for each class or region whose mean Dice decreased."""
-    if len(results.scores) < 2:
+    if len(results.scores) < 2 or results.has_other_warmup_cases:
         return []
     first = results.scores[0]
     last = _exported_row(results, results.scores)

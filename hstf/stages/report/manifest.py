@@ -127,7 +127,7 @@ def _evaluated(table: Path) -> list[dict[str, Any]]:
 def _export(context: StageContext) -> ManifestExport | None:
     layout = context.layout
     try:
-        choice = choose_round(layout, context.schedule)
+        choice = choose_round(context)
     except HstfError:
         return None
     return ManifestExport(

@@ -24,7 +24,7 @@ from hstf.scoring.documents import EvaluationSummary
 from hstf.scoring.feedback import Feedback, feedback
 from hstf.scoring.monitoring import RoundMonitor
 from hstf.scoring.round_choice import RoundChoice, choose_round
-from hstf.scoring.rounds import Control, read_control, rounds_table
+from hstf.scoring.rounds import Control, is_scored_on_other_cases, read_control, rounds_table
 
 AnyDocument = TypeVar("AnyDocument", bound=Document)
 
@@ -124,10 +124,19 @@ class Results:
             return dict.fromkeys(Split, "–")
 
     @cached_property
+    def has_other_warmup_cases(self) -> bool:
+        """Whether the warm-up is of another experiment and was scored on other test cases."""
+        try:
+            return is_scored_on_other_cases(self.context)
+        except HstfError as error:
+            self.problems.append(str(error))
+            return True
+
+    @cached_property
     def choice(self) -> RoundChoice | None:
         """Which round is exported, and why; None if a file about it cannot be read."""
         try:
-            return choose_round(self.layout, self.schedule)
+            return choose_round(self.context)
         except HstfError as error:
             self.problems.append(str(error))
             return None

@@ -101,7 +101,9 @@ def _structures_table(results: Results) -> Table:
     for name in results.structures:
         dices = {str(row["round"]): to_number(row[f"dice_of_{name}"]) for row in results.scores}
         values = list(dices.values())
-        change = difference(values[-1], values[0]) if len(values) > 1 else None
+        change = None
+        if len(values) > 1 and not results.has_other_warmup_cases:
+            change = difference(values[-1], values[0])
         rows.append({"name": name, **dices, "change": change, "tone": change_tone(change)})
     return make_table(f"Dice of each {results.kind}", columns, rows, "rounds.csv")
 

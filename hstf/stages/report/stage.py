@@ -79,7 +79,7 @@ def show(context: StageContext) -> None:
 
 def _exported(context: StageContext) -> str:
     """Describe which model was exported, and why."""
-    choice = choose_round(context.layout, context.schedule)
+    choice = choose_round(context)
     members = context.schedule.members(choice.round)
     count = f"{len(members)} members" if len(members) > 1 else "one network"
     return (

@@ -123,7 +123,7 @@ def _means(
     title: str,
     names: list[str],
 ) -> Table:
-    """Return the mean of each metric over the cases of each class or site.
+    """Return the mean of each metric in each class or site.
 
     Args:
         cases: the scores.
@@ -131,9 +131,11 @@ def _means(
         title: what a group is.
         names: the groups in order.
     """
-    groups = cases.groupby(key)
-    means = groups[[metric.name for metric in METRICS]].mean()
-    means["cases"] = groups["case_id"].nunique()
+    metrics = [metric.name for metric in METRICS]
+    # The mean over the classes of a site weights all classes equally, as in all other tables.
+    keys = list(dict.fromkeys([key, "class"]))
+    means = cases.groupby(keys)[metrics].mean().groupby(level=0).mean()
+    means["cases"] = cases.groupby(key)["case_id"].nunique()
     means = means.reindex(names)
     means["name"] = [name or "without name" for name in names]
     columns = [Column("name", title.capitalize()), Column("cases", "Cases", digits=0), *METRICS]
