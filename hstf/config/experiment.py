@@ -204,6 +204,8 @@ class Config(Section):
     @classmethod
     def _check_modalities(cls, modalities: dict[str, Modality]) -> dict[str, Modality]:
         found = modality_problems(modalities)
+        if not modalities:
+            found = ["there is no modality: name each image column of the case sheet"]
         if found:
             raise ValueError("; ".join(found))
         return modalities

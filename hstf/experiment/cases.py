@@ -5,6 +5,7 @@ A sheet may have 100,000 rows and is read by every job, so it is checked column 
 
 import difflib
 import gc
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,19 +16,33 @@ from pathlib import Path
 
 from hstf.config.experiment import Config
 from hstf.runtime.encoding import refuse_unreadable_names
-from hstf.runtime.errors import HstfError, join_problems
+from hstf.runtime.errors import HstfError, join_problems, shortened
 from hstf.runtime.files import read_columns
 from hstf.runtime.home import expand_home
 from hstf.runtime.stamps import future_date
 
 CASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 OPTIONAL_COLUMNS = ("label", "group", "site")
+PATIENT_NAMES = {
+    "patient",
+    "patient_id",
+    "patientid",
+    "subject",
+    "subject_id",
+    "subjectid",
+    "participant",
+    "participant_id",
+    "mrn",
+}
+"""Names of other programs for the column ``group``, in lower case."""
 FILE_ENDINGS = (".", ".nii", ".gz", ".csv", ".json", ".weight")
+"""Endings of the files of a case: a case_id with such an ending could name another case's file."""
+PHANTOM_FILE = re.compile(r"case_\d{3,}\.nii\.gz")
+"""Name of an image or label of the synthetic data set."""
 MANY_CASES = 20_000
 """Cases of a split from which on shards are large, so that a dry run takes less than a minute."""
 SMALL_SHARD = 100
 LARGE_SHARD = 500
-"""Endings of the files of a case: a case_id with such an ending could name another case's file."""
 
 
 class Split(StrEnum):
@@ -103,6 +118,8 @@ class CaseSheet:
     """All cases, in the order of the sheet."""
 
     cases: tuple[Case, ...]
+    unread_columns: tuple[str, ...] = ()
+    """Names of columns that are not read."""
 
     def of(self, split: Split) -> list[Case]:
         """Return the cases of a split, in order."""
@@ -154,14 +171,13 @@ def read_cases(config: Config) -> CaseSheet:
             f"{path}: the case sheet is missing. Set 'cases:' in the configuration to its path."
         )
     with _paused_garbage_collection():
-        return CaseSheet(tuple(_read(path, config)))
+        return _read(path, config)
 
 
-def _read(path: Path, config: Config) -> list[Case]:
+def _read(path: Path, config: Config) -> CaseSheet:
     modalities = list(config.modalities)
-    header, lines, columns = read_columns(
-        path, ("case_id", "split", *OPTIONAL_COLUMNS, *modalities)
-    )
+    known = ("case_id", "split", *OPTIONAL_COLUMNS, *modalities)
+    header, lines, columns = read_columns(path, known)
     if "split" in columns:
         columns["split"] = [split.casefold() for split in columns["split"]]
     problems = _header_problems(header, modalities)
@@ -179,7 +195,8 @@ def _read(path: Path, config: Config) -> list[Case]:
     refuse_straddling_patients(cases, path)
     if config.withheld_labels:
         cases = [_as_labelled(case) for case in cases]
-    return cases
+    unread = [name for name in header if name and name not in known]
+    return CaseSheet(tuple(cases), tuple(unread))
 
 
 @contextmanager
@@ -254,6 +271,12 @@ def _header_problems(header: Sequence[str], modalities: Sequence[str]) -> list[s
             problems.append(f"column {name!r} appears {count} times")
     absent = [name for name in OPTIONAL_COLUMNS if name not in names]
     for name in names:
+        if "group" in absent and name.lower() in PATIENT_NAMES and name not in required:
+            problems.append(
+                f"column {name!r} is not read; if it names the patients, rename it to 'group', so"
+                " that all scans of a patient are in one split"
+            )
+            continue
         near = difflib.get_close_matches(name.lower(), absent, n=1, cutoff=0.8)
         if near and name not in required:
             problems.append(f"column {name!r} is unknown; did you mean {near[0]!r}?")
@@ -390,6 +413,44 @@ def refuse_straddling_patients(cases: Sequence[Case], path: Path) -> None:
             " patient to one split: otherwise the model has seen these patients.",
             problems,
         )
+
+
+def refuse_foreign_files(sheet: CaseSheet, folder: Path) -> None:
+    """Stop if the sheet names other files than the synthetic scans of the workflow.
+
+    The files are outputs of the rule ``phantom``: Snakemake deletes all of them before it makes
+    them.
+
+    Args:
+        sheet: the case sheet.
+        folder: ``phantom.folder``.
+
+    Raises:
+        HstfError: with the files.
+    """
+    foreign = []
+    for case in sheet.cases:
+        for path in case.images:
+            foreign += _foreign(case, path, folder / "images")
+        if case.reference is not None:
+            foreign += _foreign(case, case.reference, folder / "labels")
+    if foreign:
+        raise join_problems(
+            "phantom: the workflow makes synthetic scans and would replace the files of the case"
+            f" sheet, but the sheet names other files than {folder}/images/case_<n>.nii.gz and"
+            f" {folder}/labels/case_<n>.nii.gz. For your own scans, remove the section 'phantom',"
+            " or set 'phantom: null' in the last configuration file.",
+            shortened(foreign),
+        )
+
+
+def _foreign(case: Case, path: Path, folder: Path) -> list[str]:
+    """Describe a file that the synthetic data set does not have."""
+    is_there = os.path.normpath(path.parent.absolute()) == os.path.normpath(folder.absolute())
+    # A link may lead to a folder with scans of somebody.
+    if is_there and not folder.is_symlink() and PHANTOM_FILE.fullmatch(path.name):
+        return []
+    return [f"{case.case_id}: {path}"]
 
 
 def refuse_missing_files(sheet: CaseSheet) -> None:

@@ -30,7 +30,7 @@ from hstf.experiment.records import (
     source_digests,
 )
 from hstf.runtime.errors import HstfError, few, join_problems
-from hstf.runtime.files import make_folder
+from hstf.runtime.files import atomic_path, make_folder
 from hstf.runtime.stamps import HashedFile, Stamp, hash_file, stamp_of
 
 SECOND = 1_000_000_000
@@ -240,6 +240,12 @@ class Keys:
             _write_quickly(path, {"job": job.name, "runs_because": []})
         earlier = max(0, oldest - SECOND)
         _set_time(path, at_most=earlier)
+        stamp = stamp_of(path)
+        if stamp is not None and stamp.modified > earlier:
+            # Only the owner of a file may set its time: the key of a colleague is replaced.
+            with suppress(HstfError):  # in a read-only folder
+                _replace_key(path, {"job": job.name, "runs_because": []})
+            _set_time(path, at_most=earlier)
 
     def _touch_results(self, job: Job) -> None:
         """Make results not older than their inputs, and not dated in the future."""
@@ -271,6 +277,18 @@ def _write_quickly(path: Path, content: dict[str, Any]) -> None:
     except FileNotFoundError:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    except PermissionError:
+        _replace_key(path, content)
+
+
+def _replace_key(path: Path, content: dict[str, Any]) -> None:
+    """Replace the key file of another user, in a folder that both may change.
+
+    Raises:
+        HstfError: if the folder cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _set_time(path: Path, at_most: int, at_least: int = 0) -> Stamp | None:
@@ -287,8 +305,18 @@ def _set_time(path: Path, at_most: int, at_least: int = 0) -> Stamp | None:
     try:
         os.utime(path, ns=(moved, moved))
     except OSError:
-        return None
+        if stamp.modified > at_most or not _touch(path):
+            return None
     return stamp_of(path)
+
+
+def _touch(path: Path) -> bool:
+    """Set the time of a file to now, which all may do who may write it; return whether it is so."""
+    try:
+        os.utime(path)
+    except OSError:
+        return False
+    return True
 
 
 _experiments: dict[Path, Keys] = {}

@@ -393,3 +393,8 @@ def test_stage_parameters_contain_the_order_of_classes_and_channels() -> None:
         assert sha256_json(stage_parameters(one, stage, 1)) != sha256_json(
             stage_parameters(other, stage, 1)
         )
+
+
+def test_config_refuses_no_modality() -> None:
+    with pytest.raises(ValueError, match="there is no modality"):
+        Config.model_validate({"modalities": {}})

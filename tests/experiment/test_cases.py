@@ -6,7 +6,7 @@ import pytest
 from support.written_tables import WAYS
 
 from hstf.config.experiment import Config
-from hstf.experiment.cases import Case, CaseSheet, Split, read_cases
+from hstf.experiment.cases import Case, CaseSheet, Split, read_cases, refuse_foreign_files
 from hstf.runtime.errors import HstfError
 
 HEADER = "case_id,image,label,split,group,site\n"
@@ -142,7 +142,33 @@ def test_read_cases_checks_the_header(tmp_path: Path) -> None:
     assert "'Sites' is unknown; did you mean 'site'?" in problems(
         tmp_path, VALID.replace("site", "Sites")
     )
-    assert len(read(tmp_path, VALID.replace("site", "age")).cases) == 3
+    sheet = read(tmp_path, VALID.replace("site", "age"))
+    assert (len(sheet.cases), sheet.unread_columns) == (3, ("age",))
+
+
+@pytest.mark.parametrize("name", ["patient", "Patient_ID", "subject", "participant_id", "MRN"])
+def test_read_cases_refuses_patients_under_another_name(tmp_path: Path, name: str) -> None:
+    """Otherwise each case is a patient, and patients are in several splits."""
+    assert f"column {name!r} is not read; if it names the patients, rename it to 'group'" in (
+        problems(tmp_path, VALID.replace("group", name))
+    )
+    both = read(tmp_path, VALID.replace("site", name))
+    assert both.unread_columns == (name,)
+
+
+def test_refuse_foreign_files_accepts_the_files_of_the_demo_only(tmp_path: Path) -> None:
+    rows = "case_000,{0}/images/case_000.nii.gz,{0}/labels/case_000.nii.gz,labelled,,\n"
+    refuse_foreign_files(read(tmp_path, HEADER + rows.format("demo")), tmp_path / "demo")
+    with pytest.raises(HstfError, match=r"case_000: .*other/labels/case_000\.nii\.gz"):
+        refuse_foreign_files(read(tmp_path, HEADER + rows.format("other")), tmp_path / "demo")
+    named = rows.replace("images/case_000", "images/patient_7")
+    with pytest.raises(HstfError, match="patient_7"):
+        refuse_foreign_files(read(tmp_path, HEADER + named.format("demo")), tmp_path / "demo")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "images").symlink_to(tmp_path / "mine")
+    with pytest.raises(HstfError, match="remove the section 'phantom'"):
+        refuse_foreign_files(read(tmp_path, HEADER + rows.format("demo")), tmp_path / "demo")
 
 
 @pytest.mark.parametrize(

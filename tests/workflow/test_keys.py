@@ -1,6 +1,7 @@
 """What runs is decided by content: each state in which time stamps are wrong."""
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -202,6 +203,32 @@ def test_another_cross_fitted_student_trains_all_again(experiment: Workspace) ->
     because = reasons(experiment)
     names = {f"student.round_1.seed_{k}" for k in range(3)}
     assert {name for name in because if "student" in name} == names
+
+
+def test_keys_of_a_colleague_run_nothing_after_an_edit_was_taken_back(
+    experiment: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the owner may set the time of a file. Other members of the group may replace it."""
+    text = (experiment.folder / "config.yaml").read_text()
+    experiment.configure(check={"affine_tolerance_mm": 0.02})
+    with contextlib.chdir(experiment.folder):
+        keys = Keys(jobs_of(experiment))
+        path = keys.file(Job("check"))
+        (output,) = keys.jobs.outputs(Job("check"))
+        assert path.stat().st_mtime_ns > output.stat().st_mtime_ns
+        of_colleague = path.stat().st_ino
+        utime = os.utime
+
+        def refused(file: Path, *arguments: object, **times: object) -> None:
+            if Path(file).stat().st_ino == of_colleague:
+                raise PermissionError(errno.EPERM, "Operation not permitted")
+            utime(file, *arguments, **times)
+
+        monkeypatch.setattr(os, "utime", refused)
+        (experiment.folder / "config.yaml").write_text(text)
+        keys = Keys(jobs_of(experiment))
+        path = keys.file(Job("check"))
+        assert path.stat().st_mtime_ns < output.stat().st_mtime_ns
 
 
 def test_workflow_reruns_after_the_output_was_renamed_and_edited(experiment: Workspace) -> None:

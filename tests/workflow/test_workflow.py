@@ -187,6 +187,27 @@ def test_workflow_does_not_read_the_demo_for_own_cases(experiment: Workspace) ->
     assert experiment.jobs() == {}
 
 
+def test_workflow_keeps_own_scans_with_the_section_of_the_demo(tmp_path: Path) -> None:
+    """Snakemake deletes the outputs of a rule before it runs, also those that are there."""
+    (tmp_path / "config").symlink_to(ROOT / "config")
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    write_sheet(folder, ["labelled"] * 3 + ["unlabelled"] * 2 + ["test"])
+    scans = [*(f"case_{k:03d}.nii.gz" for k in range(5)), "case_000_label.nii.gz"]
+    for name in scans:
+        (folder / name).write_text("a scan")
+    text = (ROOT / "config" / "config.yaml").read_text()
+    (tmp_path / "mine.yaml").write_text(text.replace("config/demo/cases.csv", "mine/cases.csv"))
+    workspace = Workspace(tmp_path, "mine.yaml")
+    done = workspace.snakemake("check")
+    assert done.returncode == 1
+    output = done.stdout + done.stderr
+    assert "phantom: the workflow makes synthetic scans" in output
+    assert "case_000: mine/case_000.nii.gz" in output
+    assert "Traceback" not in output
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*scans, "cases.csv"])
+
+
 def test_workflow_adds_a_file_without_cases_to_the_demo(tmp_path: Path) -> None:
     (tmp_path / "config").symlink_to(ROOT / "config")
     (tmp_path / "more.yaml").write_text("rounds: 1\nstudent: {members: 3}\n")

@@ -12,6 +12,7 @@ from pathlib import Path
 from hstf.experiment.cases import (
     Split,
     read_cases,
+    refuse_foreign_files,
     refuse_missing_files,
     refuse_no_test_cases,
 )
@@ -54,7 +55,9 @@ def bind_decisions():
 
 try:
     SHEET = read_cases(CONFIG)
-    if CONFIG.phantom is None and workflow.is_main_process:
+    if CONFIG.phantom is not None:
+        refuse_foreign_files(SHEET, Path(CONFIG.phantom.folder))
+    elif workflow.is_main_process:
         refuse_missing_files(SHEET)
     refuse_too_many_folds(SHEET.of(Split.LABELLED), CONFIG.warmup.folds)
     if workflow.is_main_process:

@@ -39,6 +39,8 @@ def check(context: StageContext) -> list[Finding]:
     layout = context.layout
     config = context.config
     sheet = context.sheet
+    if sheet.unread_columns:
+        print(f"check: columns of the case sheet that are not read: {few(sheet.unread_columns)}")
     workers = worker_count(config.check.workers)
     cache = layout.root / ".check_cache.json"
     scans = scan_all(sources(sheet, config), cache, workers)
