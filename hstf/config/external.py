@@ -73,6 +73,12 @@ class ExternalTeacher(Section):
         """Return whether the model is a teacher in a round."""
         return not self.rounds or number in self.rounds
 
+    def is_used_with(self, other: Self) -> bool:
+        """Return whether both models are teachers in the same round, at least once."""
+        if not self.rounds or not other.rounds:
+            return True
+        return not set(self.rounds).isdisjoint(other.rounds)
+
     @field_validator("labels", mode="before")
     @classmethod
     def _as_lists(cls, labels: Any) -> Any:

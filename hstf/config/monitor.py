@@ -21,7 +21,8 @@ class MonitorConfig(Section):
     collapsed round is never exported if an earlier round is sound."""
     minimum_volume: float = Field(0.5, ge=0, le=1)
     """A class that every labelled case has has collapsed if its volume is below this fraction of
-    that of an earlier round and below this fraction of that of the labelled cases."""
+    that of an earlier round and below this fraction of that of the labelled cases. Scribbles show
+    no volume: if all labels are scribbles, only the earlier round counts."""
     minimum_presence: float = Field(0.5, ge=0, le=1)
     """Such a class has also collapsed if it is found in fewer cases than this fraction of those of
     an earlier round. Any other class has collapsed if it is found in no case, and an earlier round

@@ -16,8 +16,8 @@ class CalibrateConfig(Section):
     threshold_bounds: tuple[float, float] = (0.5, 0.95)
     """Minimum and maximum of the confidence thresholds."""
     minimum_pass_fraction: float = Field(0.5, ge=0, le=1)
-    """At least this fraction of the out-of-fold voxels of a class reaches its threshold, so that no
-    class disappears."""
+    """At least this fraction of the out-of-fold voxels of a class reaches its threshold, even if it
+    is then below ``threshold_bounds``, so that no class disappears."""
     bins: int = Field(100, ge=10)
     """Bins of the confidence histograms."""
 
@@ -76,7 +76,7 @@ class RefineConfig(Section):
     minimum_lesion_fraction: float = Field(0.5, ge=0, le=1)
     """Minimum fraction of the expected number of lesions that is kept in each round, the most
     probable first. Expected is the mean number of the labelled cases times the number of unlabelled
-    cases. 0: only ``lesion_probability`` decides."""
+    cases. 0, or scribbles as the only labels: only ``lesion_probability`` decides."""
     possible_lesion_weight: float = Field(0.0, ge=0, le=1)
     """Maximum weight of voxels of other classes where a lesion is possible. At 0 the student learns
     there neither that there is a lesion nor that there is none."""
@@ -86,7 +86,7 @@ class RefineConfig(Section):
     accepted_fraction: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
         (0.8, 1.0), min_length=1
     )
-    """Maximum fraction of the cases that is accepted in each round, best predicted Dice first. The
+    """Maximum fraction of all cases that is accepted in each round, best predicted Dice first. The
     last value applies to all further rounds."""
     overlays: int = Field(200, ge=0)
     """Maximum number of overlay pictures of a shard, lowest predicted Dice first."""

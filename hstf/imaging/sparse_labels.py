@@ -15,7 +15,9 @@ class of some voxels, but it never shows where a structure ends. Hence:
   not affected. Number, size and holes of components come from cases with dense labels. If there
   are none, refinement does not change the components of pseudo-labels. A class is expected in every
   case only if every labelled case shows it. Lesions are judged by the components that contain
-  labelled voxels.
+  labelled voxels, and counted in dense labels only.
+- ``monitor`` takes volumes from dense labels only. A class without voxels in a sparse label is not
+  absent there.
 - ``labels``: voxels that a reviewer ignores in a corrected label have no weight, all others have
   full weight.
 - ``evaluate`` scores overlap on the labelled voxels. Distances, volumes and lesions of a sparse

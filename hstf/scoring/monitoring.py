@@ -37,9 +37,10 @@ class LabelledStructure(Part):
     """A structure in the labels of the labelled cases."""
 
     every_case: bool
-    """Whether every labelled case has it."""
-    mean_ml: float
-    """Mean volume over the labelled cases."""
+    """Whether every labelled case has it, as far as labels show: no dense label lacks it, and at
+    least half of all labels have it."""
+    mean_ml: float | None
+    """Mean volume over the cases with dense labels; None without any."""
 
 
 class RoundMonitor(Document):
@@ -60,7 +61,8 @@ class RoundMonitor(Document):
     collapse: list[str]
     """What shows that the model has collapsed; empty for a sound model."""
     warnings: list[str]
-    """Structures that no round has found so far, although every labelled case has them."""
+    """Structures that no round has found so far, although no labelled case is known to lack
+    them."""
 
 
 def volumes_ml(label: np.ndarray, structures: Structures, voxel_ml: float) -> dict[str, float]:
@@ -92,13 +94,33 @@ def found_structures(volumes: Sequence[Mapping[str, float]]) -> dict[str, Struct
     return found
 
 
-def labelled_structures(volumes: Sequence[Mapping[str, float]]) -> dict[str, LabelledStructure]:
-    """Summarise the volumes of at least one labelled case."""
+def labelled_structures(
+    volumes: Sequence[Mapping[str, float]], are_dense: Sequence[bool]
+) -> dict[str, LabelledStructure]:
+    """Summarise the labels of at least one labelled case.
+
+    A sparse label can show that a case has a structure. It shows neither that the case lacks it nor
+    its volume.
+
+    Args:
+        volumes: volume (ml) of each structure in each label.
+        are_dense: whether each label is dense.
+
+    Example:
+        The second label has a scribble of 0.1 ml:
+
+        >>> labelled_structures([{"liver": 2.0}, {"liver": 0.1}], [True, False])["liver"]
+        LabelledStructure(every_case=True, mean_ml=2.0)
+    """
     found = {}
     for name in volumes[0]:
         values = [case[name] for case in volumes]
-        every_case = all(value > 0 for value in values)
-        found[name] = LabelledStructure(every_case=every_case, mean_ml=float(np.mean(values)))
+        dense = [value for value, is_dense in zip(values, are_dense, strict=True) if is_dense]
+        with_structure = sum(value > 0 for value in values)
+        # A few scribbles do not show that all other cases have a structure, such as a lesion.
+        every_case = all(value > 0 for value in dense) and 2 * with_structure >= len(values)
+        mean_ml = float(np.mean(dense)) if dense else None
+        found[name] = LabelledStructure(every_case=every_case, mean_ml=mean_ml)
     return found
 
 
@@ -173,15 +195,17 @@ def _loss_of(
         return [f"{name} has vanished: {cases}; {reference}"] if vanished else []
     if found.present < section.minimum_presence * before.present:
         return [
-            f"{name} vanishes: {cases}; {reference}, and every labelled case has it",
+            f"{name} vanishes: {cases}; {reference}, and no labelled case is known to lack it",
         ]
     most = max(earlier, key=lambda monitor: monitor.structures[name].mean_ml)
     volume = most.structures[name].mean_ml
-    if found.mean_ml < section.minimum_volume * min(volume, labelled.mean_ml):
-        return [
-            f"{name} shrinks: its mean volume is {found.mean_ml:.3g} ml, but {volume:.3g} ml in"
-            f" round {most.round} and {labelled.mean_ml:.3g} ml in the labelled cases"
-        ]
+    expected = volume
+    references = f"{volume:.3g} ml in round {most.round}"
+    if labelled.mean_ml is not None:
+        expected = min(volume, labelled.mean_ml)
+        references += f" and {labelled.mean_ml:.3g} ml in the labelled cases"
+    if found.mean_ml < section.minimum_volume * expected:
+        return [f"{name} shrinks: its mean volume is {found.mean_ml:.3g} ml, but {references}"]
     return []
 
 
@@ -194,8 +218,8 @@ def never_found(now: RoundMonitor, earlier: Iterable[RoundMonitor]) -> list[str]
         if labelled.every_case and 2 * most < now.cases:
             found = now.structures[name].present
             warnings.append(
-                f"{name} is found in {found} of {now.cases} unlabelled cases only, although every"
-                " labelled case has it. Raise warmup.steps, or label more cases"
+                f"{name} is found in {found} of {now.cases} unlabelled cases only, although no"
+                " labelled case is known to lack it. Raise warmup.steps, or label more cases"
             )
     return warnings
 

@@ -27,6 +27,7 @@ from hstf.imaging.regions import (
     structure_mask,
     structure_probability,
 )
+from hstf.imaging.sparse_labels import is_sparse
 from hstf.method.external_weights import Mixture, calibration_path
 from hstf.method.plr.anatomy_rules import AnatomyRule, AnatomyRules
 from hstf.method.plr.calibration import Calibration, LearnedAnatomy, applicable_rules
@@ -155,6 +156,10 @@ def learn_lesions(
 ) -> LearnedLesions:
     """Learn which predicted components are lesions, and where a lesion is possible.
 
+    Lesions are counted in dense labels only: a sparse label may have several strokes in a lesion.
+    Without any dense label no lesions are expected, so that only ``refine.lesion_probability``
+    decides which components are kept.
+
     Args:
         cases: out-of-fold predictions with their labels.
         members: class indices of the lesions.
@@ -165,8 +170,10 @@ def learn_lesions(
     are_real: list[bool] = []
     # Counts of voxels by their calibrated probability of being a lesion.
     voxels = np.zeros(256, np.int64)
-    lesions: list[int] = []
     lesion_voxels = np.zeros(256, np.int64)
+    lesions: list[int] = []
+    # The components of the cases whose lesions are counted.
+    in_counted_cases: list[Component] = []
     for case in cases:
         calibrated = apply_temperature(case.output.probabilities, temperature)
         probability = structure_probability(calibrated, members)
@@ -177,7 +184,9 @@ def learn_lesions(
             case.voxel_mm3,
         )
         lesion = structure_mask(case.label, members)
-        lesions.append(count_lesions(lesion))
+        if not is_sparse(case.label):
+            lesions.append(count_lesions(lesion))
+            in_counted_cases += found
         known = case.label != IGNORED
         verdicts = real_components(numbers, found, lesion, known)
         for component, is_real in zip(found, verdicts, strict=True):
@@ -188,8 +197,9 @@ def learn_lesions(
         voxels += np.bincount(probability[known], minlength=256)
         lesion_voxels += np.bincount(probability[lesion], minlength=256)
     possible = possible_bound(voxels, lesion_voxels)
-    model = fit_lesions(components, are_real, possible, float(np.mean(lesions)))
-    likely = [model.probability(component) for component in components]
+    lesions_per_case = float(np.mean(lesions)) if lesions else 0.0
+    model = fit_lesions(components, are_real, possible, lesions_per_case)
+    likely = [model.probability(component) for component in in_counted_cases]
     return LearnedLesions(model, lesion_bound(likely, sum(lesions), config))
 
 

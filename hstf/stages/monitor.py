@@ -21,6 +21,7 @@ from hstf.experiment.context import StageContext
 from hstf.experiment.plan import Plan
 from hstf.imaging.arrays import read_array
 from hstf.imaging.probabilities import most_likely
+from hstf.imaging.sparse_labels import is_sparse
 from hstf.method.ensemble import IMAGE, member_networks, preprocessed_image_digests
 from hstf.method.plr.out_of_fold import LABEL
 from hstf.method.sliding_window import SlidingWindow
@@ -98,11 +99,13 @@ def _labelled(context: StageContext) -> dict[str, LabelledStructure]:
     """Measure the labels of the labelled cases on the planned grid."""
     voxel_ml = prod(Plan.load(context.layout.plan).spacing) / 1000
     volumes = []
+    are_dense = []
     for case in context.cases(Split.LABELLED):
         folder = context.layout.preprocessed / case.case_id
         label = read_array(folder / LABEL)
         volumes.append(volumes_ml(label, context.config.structures, voxel_ml))
-    return labelled_structures(volumes)
+        are_dense.append(not is_sparse(label))
+    return labelled_structures(volumes, are_dense)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,17 @@ def test_single_value_and_command_with_quotes() -> None:
     assert teacher["other"].words == ["/my programs/segment", "{image}", "-o={output}"]
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "shared"),
+    [([], [], True), ([], [2], True), ([1], [], True), ([1, 2], [2], True), ([1], [2, 3], False)],
+)
+def test_is_used_with_means_all_rounds_if_none_is_named(
+    first: list[int], second: list[int], shared: bool
+) -> None:
+    teachers = [config_with(rounds=rounds).teacher.external["other"] for rounds in (first, second)]
+    assert teachers[0].is_used_with(teachers[1]) == shared
+
+
 MR = {"modalities": {"t1": "mr", "t2": "mr"}}
 REGIONS = {"regions": {"organ": ["liver", "tumour"], "tumour": ["tumour"], "spleen": ["spleen"]}}
 WRONG: list[tuple[dict[str, Any], dict[str, Any], str]] = [

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.workspace import write_sheet
 
 from hstf.config.experiment import Config
 from hstf.config.monitor import MonitorConfig
+from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
-from hstf.experiment.schedule import Schedule
 from hstf.runtime.errors import HstfError
 from hstf.scoring.monitoring import (
     LabelledStructure,
@@ -28,7 +29,12 @@ CASES = 20
 
 
 def monitor(
-    number: int, present: int, mean_ml: float, every_case: bool = True, agreement: float = 0.9
+    number: int,
+    present: int,
+    mean_ml: float,
+    every_case: bool = True,
+    agreement: float = 0.9,
+    labelled_ml: float | None = 10.0,
 ) -> RoundMonitor:
     """Return the evidence about a round: the liver is sound, the ventricle may be lost."""
     return RoundMonitor(
@@ -40,7 +46,7 @@ def monitor(
         },
         labelled={
             "liver": LabelledStructure(every_case=True, mean_ml=100.0),
-            "ventricle": LabelledStructure(every_case=every_case, mean_ml=10.0),
+            "ventricle": LabelledStructure(every_case=every_case, mean_ml=labelled_ml),
         },
         member_dice={"liver": agreement, "ventricle": agreement},
         teacher_dice={},
@@ -58,8 +64,8 @@ def test_a_class_that_vanishes_in_round_2_is_a_collapse() -> None:
     """A class of all labelled cases fell from a Dice of 0.61 to 0.00, and nothing was reported."""
     found = findings(monitor(0, 18, 9.0), monitor(1, 19, 8.0), monitor(2, 0, 0.0))
     assert found == [
-        "ventricle vanishes: found in 0 of 20 unlabelled cases; round 1 found it in 19, and every"
-        " labelled case has it"
+        "ventricle vanishes: found in 0 of 20 unlabelled cases; round 1 found it in 19, and no"
+        " labelled case is known to lack it"
     ]
 
 
@@ -80,6 +86,15 @@ def test_a_correction_of_false_voxels_is_no_collapse() -> None:
 def test_small_patients_are_no_collapse() -> None:
     """All rounds find half of the volume of the labelled cases: the unlabelled ones are smaller."""
     assert findings(monitor(0, 20, 4.0), monitor(1, 20, 3.9)) == []
+
+
+def test_a_class_that_shrinks_is_a_collapse_if_all_labels_are_scribbles() -> None:
+    """The volume of scribbles is no volume of a structure: earlier rounds are."""
+    before = monitor(0, 20, 9.0, labelled_ml=None)
+    assert findings(before, monitor(1, 20, 5.0, labelled_ml=None)) == []
+    assert findings(before, monitor(1, 20, 4.0, labelled_ml=None)) == [
+        "ventricle shrinks: its mean volume is 4 ml, but 9 ml in round 0"
+    ]
 
 
 def test_a_lesion_may_be_absent_but_does_not_vanish_everywhere() -> None:
@@ -115,17 +130,41 @@ def test_volumes_and_agreement_have_known_values() -> None:
     dice = pairwise_dice([label, other], structures)
     assert dice == pytest.approx({"a": 0.5, "all": 2 * 24 / (40 + 32)})
     assert pairwise_dice([label], structures) == {}
-    found = labelled_structures([{"a": 2.0}, {"a": 0.0}])
+    found = labelled_structures([{"a": 2.0}, {"a": 0.0}], [True, True])
     assert found["a"] == LabelledStructure(every_case=False, mean_ml=1.0)
+
+
+@pytest.mark.parametrize(
+    ("volumes", "are_dense", "expected"),
+    [
+        ((2.0, 0.1), (True, False), LabelledStructure(every_case=True, mean_ml=2.0)),
+        ((2.0, 0.0), (True, False), LabelledStructure(every_case=True, mean_ml=2.0)),
+        ((0.0, 0.1), (True, False), LabelledStructure(every_case=False, mean_ml=0.0)),
+        ((0.1, 0.1, 0.0), (False,) * 3, LabelledStructure(every_case=True, mean_ml=None)),
+        ((0.1, 0.0, 0.0), (False,) * 3, LabelledStructure(every_case=False, mean_ml=None)),
+        ((0.0, 0.0), (False, False), LabelledStructure(every_case=False, mean_ml=None)),
+    ],
+)
+def test_labelled_structures_take_presence_only_from_sparse_labels(
+    volumes: tuple[float, ...], are_dense: tuple[bool, ...], expected: LabelledStructure
+) -> None:
+    found = labelled_structures([{"a": volume} for volume in volumes], are_dense)
+    assert found["a"] == expected
 
 
 # --- from the files of an experiment
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> Layout:
+def config(tmp_path: Path) -> Config:
+    write_sheet(tmp_path, ["labelled", "unlabelled"])
+    sheet = str(tmp_path / "cases.csv")
+    return Config(output=str(tmp_path), experiment="x", rounds=2, cases=sheet)
+
+
+@pytest.fixture
+def layout(config: Config) -> Layout:
     """Return an experiment whose second round has collapsed; its files are written by hand."""
-    config = Config(output=str(tmp_path), experiment="x", rounds=2)
     layout = Layout.of(config)
     rounds = [monitor(0, 18, 9.0), monitor(1, 19, 8.0), monitor(2, 0, 0.0)]
     for number, found in enumerate(rounds):
@@ -134,11 +173,24 @@ def layout(tmp_path: Path) -> Layout:
     return layout
 
 
-def test_a_collapsed_round_is_not_exported(layout: Layout) -> None:
-    choice = choose_round(layout, Schedule.of(Config(rounds=2)))
+def test_a_collapsed_round_is_not_exported(config: Config, layout: Layout) -> None:
+    choice = choose_round(StageContext.of(config, "export"))
     assert choice.round == 1
     assert choice.chosen_by == "collapse"
     assert "Round 2 has collapsed: ventricle vanishes" in choice.reason
+
+
+def test_choose_round_ignores_the_monitor_of_an_earlier_run(config: Config, layout: Layout) -> None:
+    assert layout.monitor(2).is_file()
+    unmonitored = config.model_copy(update={"monitor": MonitorConfig(cases=0)})
+    choice = choose_round(StageContext.of(unmonitored, "export"))
+    assert (choice.round, choice.chosen_by, choice.collapsed) == (2, "last", {})
+
+
+def test_choice_of_names_the_compared_rounds_only() -> None:
+    choice = choice_of(1, {1: ["liver vanishes"]}, {0: 0.7, 1: 0.9}, 10)
+    assert choice.round == 0
+    assert "0.700, the highest of all rounds that have not collapsed." in choice.reason
 
 
 def test_no_round_is_started_from_a_collapsed_one(layout: Layout) -> None:

@@ -21,7 +21,7 @@ def test_worst_found_does_not_depend_on_the_order_of_the_cases() -> None:
     found = set()
     for order in permutations(range(5)):
         found.add(round(worst_found([predicted[k] for k in order], [true[k] for k in order]), 9))
-    # Two cases share the lowest Dice, three the lowest prediction, and one case is in both.
+    # Two cases have the lowest Dice, three the lowest prediction, and one case is in both.
     assert found == {round(0.5 * 1 / 3, 9)}
 
 

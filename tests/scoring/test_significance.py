@@ -73,8 +73,8 @@ def test_balanced_interval_is_within_the_scores_of_a_rare_structure() -> None:
     scores = np.full((20, 1), np.nan)
     scores[:4, 0] = [0.97, 0.95, 0.96, 0.20]
     interval = balanced_interval(scores)
-    alone = mean_interval(scores[:4, 0])
-    assert (interval.low, interval.high) == (alone.low, alone.high)
+    scored_only = mean_interval(scores[:4, 0])
+    assert (interval.low, interval.high) == (scored_only.low, scored_only.high)
     assert (interval.scans, interval.patients) == (4, 4)
     assert interval.low >= 0.2
     assert interval.high <= 0.97

@@ -135,6 +135,15 @@ def test_confidence_threshold_keeps_the_minimum_fraction() -> None:
         assert confidence_threshold(wrong, config) == pytest.approx(threshold)
 
 
+def test_confidence_threshold_keeps_the_minimum_fraction_below_its_bounds() -> None:
+    """Of three classes or more, the most likely one may never reach the lower bound."""
+    voxels = np.array([0, 0, 0, 400, 600, 0, 0, 0, 0, 0])
+    never_sure = Reliability(voxels, 0.45 * voxels, (np.arange(10) + 0.5) / 10)
+    for fraction, threshold in ((0.5, 0.4), (0.8, 0.3), (0.0, 0.95)):
+        config = CalibrateConfig(threshold_bounds=(0.5, 0.95), minimum_pass_fraction=fraction)
+        assert confidence_threshold(never_sure, config) == pytest.approx(threshold)
+
+
 @given(st.integers(0, 200), st.floats(0.1, 0.99))
 @settings(max_examples=40, deadline=None)
 def test_confidence_threshold_does_not_fall_with_a_stricter_target(
@@ -376,6 +385,22 @@ def test_learn_lesions_ignores_components_without_labelled_voxels() -> None:
         [scribbled(case, ORGAN, (0, (15, 15, 15)))], (1,), 1.0, RefineConfig()
     ).model
     assert (known.components, known.real) == (everywhere.components, everywhere.real) == (2, 1)
+
+
+def test_learn_lesions_counts_lesions_in_dense_labels_only() -> None:
+    """Three strokes in a lesion are one lesion. The stray voxel is unlikely, but it is kept by half
+    of the number of the strokes.
+    """
+    case = ball_case("a", 0)
+    strokes = [(1, (z, 5, slice(4, 10))) for z in (4, 6, 8)]
+    sparse = scribbled(case, *strokes, (0, (15, 15, slice(10, 16))))
+    sparse_only = learn_lesions([sparse] * 6, (1,), 1.0, RefineConfig())
+    assert sparse_only.model.lesions_per_case == sparse_only.bound.expected == 0
+    assert sparse_only.bound.probability == RefineConfig().lesion_probability
+    mixed = learn_lesions([case, *[sparse] * 6], (1,), 1.0, RefineConfig())
+    assert mixed.model.lesions_per_case == mixed.bound.expected == 1
+    assert (mixed.model.components, mixed.model.real) == (14, 7), "all cases show what is real"
+    assert mixed.bound.components == 2
 
 
 def make_out_of_fold(

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -31,6 +32,7 @@ from hstf.config.experiment import Config
 from hstf.config.load import config_text, resolve_config
 from hstf.experiment.case_files import CASE_FILES, existing
 from hstf.experiment.context import StageContext
+from hstf.experiment.dependencies import STAGES
 from hstf.experiment.layout import Layout
 from hstf.imaging.volumes import read_label
 from hstf.method.external_weights import ExternalWeights, Mixture, calibration_path
@@ -146,6 +148,17 @@ def test_other_labels_start_no_program(tmp_path: Path) -> None:
     assert calls() == before
     external(with_teacher(config, command="./foreign.sh {image} {output} good 2"), "labelled_0")
     assert calls() == before + len(LABELLED)
+
+
+def test_new_version_of_the_stage_starts_no_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_external(tmp_path)
+    run_all(config)
+    before = calls()
+    monkeypatch.setitem(STAGES, "external", replace(STAGES["external"], version=99))
+    run_all(config)
+    assert calls() == before
 
 
 def test_teacher_that_fails_on_every_case_is_an_error(tmp_path: Path) -> None:
@@ -389,6 +402,27 @@ def test_region_is_measured_as_a_whole(tmp_path: Path) -> None:
     found = weigh(whole).teachers["other"].groups["whole"]
     assert (found.dice, found.mixed_dice) == (1.0, 1.0)
     assert found.weight > 0
+
+
+@pytest.mark.parametrize(("rounds", "is_measured_with_first"), [([2], False), ([1, 2], True)])
+def test_measure_mixes_earlier_teachers_of_the_same_rounds_only(
+    tmp_path: Path, rounds: list[int], is_measured_with_first: bool
+) -> None:
+    """Both teachers know the same. The second helps only where the first is no teacher."""
+    config = make_external(tmp_path, rounds=[1])
+    content = config.model_dump(mode="json") | {"rounds": 2}
+    teachers = content["teacher"]["external"]
+    teachers["second"] = teachers["other"] | {"rounds": rounds}
+    both = resolve_config(content)
+    external(both, "labelled_0")
+    weights = weigh(both).teachers
+    first = weights["other"].groups["organ"]
+    second = weights["second"].groups["organ"]
+    assert first.weight > 0
+    if is_measured_with_first:
+        assert (second.weight, second.ensemble_dice) == (0, first.mixed_dice)
+    else:
+        assert second.model_dump() == first.model_dump()
 
 
 def test_withdrawn_case_leaves_no_prediction(tmp_path: Path) -> None:

@@ -82,6 +82,16 @@ def test_monitor_writes_what_the_model_finds(config: Config) -> None:
     assert found.teacher_dice == {}
 
 
+def test_monitor_takes_no_volume_from_scribbles(config: Config) -> None:
+    for name in ("case_0", "case_1"):
+        label = np.full(SHAPE, 255, np.uint8)
+        label[0, 0] = 1
+        write_array(Layout.of(config).preprocessed / name / "label.b2nd", label, 8)
+    found = monitor_round(config, 0)
+    assert found.labelled["liver"] == LabelledStructure(every_case=True, mean_ml=None)
+    assert found.labelled["tumour"] == LabelledStructure(every_case=False, mean_ml=None)
+
+
 def test_monitor_compares_a_student_with_its_teacher_and_earlier_rounds(config: Config) -> None:
     layout = Layout.of(config)
     first = monitor_round(config, 0)

@@ -203,7 +203,8 @@ def test_merge_refined_accepts_the_best_fraction_of_a_round(config: Config) -> N
     assert first["good"]["accepted"] and not first["bad"]["accepted"]
     assert (
         first["bad"]["reason"]
-        == "predicted Dice 0.300 is number 2 of 2; this round learns from the best 1"
+        == "predicted Dice 0.300 is number 2 of the 2 cases that pass the other checks; this round"
+        " learns from the best 1"
     )
     assert second["bad"]["accepted"]
     wider = config.model_copy(
@@ -224,6 +225,28 @@ def test_select_best_sorts_equal_cases_by_name(fraction: float, kept: str) -> No
     ]
     select_best(rows, fraction)
     assert sorted(row["case_id"] for row in rows if row["accepted"]) == list(kept)
+
+
+def test_select_best_ranks_accepted_cases_only() -> None:
+    """The six cases with the best predicted Dice are rejected, because they lack a class."""
+    rows = [
+        {
+            "case_id": f"c{k}",
+            "predicted_dice": 0.9 - k / 100,
+            "accepted": k >= 6,
+            "reason": "absent",
+        }
+        for k in range(10)
+    ]
+    select_best(rows, 0.6)
+    assert [row["case_id"] for row in rows if row["accepted"]] == ["c6", "c7", "c8", "c9"]
+    select_best(rows, 0.3)
+    assert [row["case_id"] for row in rows if row["accepted"]] == ["c6", "c7", "c8"]
+    assert rows[9]["reason"] == (
+        "predicted Dice 0.810 is number 4 of the 4 cases that pass the other checks; this round"
+        " learns from the best 3"
+    )
+    assert {row["reason"] for row in rows[:6]} == {"absent"}
 
 
 def random_output(classes: int, shape: tuple[int, int, int] = (9, 10, 11)) -> TtaSummary:
@@ -370,6 +393,37 @@ def test_refine_case_learns_a_lesion_that_is_kept_for_its_rank() -> None:
     (judged,) = refined.lesions
     assert judged.kept and judged.probability == pytest.approx(0.6, abs=0.01)
     assert np.all(refined.weight[5, 5, 4:7] == round(255 * 0.7))
+
+
+@pytest.mark.parametrize("core", [0.46, 0.9])
+def test_refine_case_raises_no_weight_by_a_region_of_several_classes(core: float) -> None:
+    """The tumour is sure. Which of its classes is right is doubtful, except in a likely core."""
+    known, _ = known_classes(3)
+    regions = {"tumour": (1, 2), "core": (2,)}
+    models = dict.fromkeys(regions, fit_lesions([], [], 0.5))
+    known = known.model_copy(update={"lesions": models, "anatomy_rules": {}})
+    inside = np.array([0.3 * (1 - core), 0.7 * (1 - core), core])
+    p = np.zeros((3, 12, 12, 12))
+    p[0] = 1.0
+    p[:, 2:10, 2:10, 2:10] = np.array([0.02, 0.5, 0.48])[:, None, None, None]
+    p[:, 4:8, 4:8, 4:8] = inside[:, None, None, None]
+    uncertainty = np.zeros((3, 12, 12, 12), np.uint8)
+    uncertainty[0, 2:10, 2:10, 2:10] = 155
+    agreement = {"scales": {"1.0": {"tumour": 0.9, "core": 0.9}}}
+    output = tta_summary(np.rint(255 * p).astype(np.uint8), uncertainty, agreement)
+    config = RefineConfig(calibrate=False, thresholds=False)
+    refined = refine_case(output, known, regions, 1.0, config)
+    tumour, inner = refined.lesions
+    assert (tumour.structure, tumour.kept) == ("tumour", True)
+    assert tumour.probability > 0.9
+    assert refined.weight[2, 2, 2] == 100, "the weight of its class"
+    is_kept = core > 0.5
+    assert (inner.structure, inner.kept) == ("core", is_kept)
+    if is_kept:
+        assert np.all(refined.weight[4:8, 4:8, 4:8] == round(255 * inner.probability))
+    else:
+        assert np.all(refined.weight[4:8, 4:8, 4:8] == round(255 * config.changed_weight))
+        assert np.all(refined.label[4:8, 4:8, 4:8] == 1)
 
 
 def test_refine_case_keeps_lesions_of_any_number_and_size() -> None:

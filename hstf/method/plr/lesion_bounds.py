@@ -6,10 +6,11 @@ The teacher has seen all labelled cases. Judged by the mistakes of weaker networ
 lesions may seem unlikely. The order of the components by their probability is more reliable than
 the probability itself.
 
-The labelled cases also show how many lesions a case has. The expected number of lesions is their
-mean number times the number of unlabelled cases. As in class-balanced self-training (Zou et al.,
-Unsupervised Domain Adaptation for Semantic Segmentation via Class-Balanced Self-Training, ECCV
-2018), a fraction of this number is kept in any case, the most probable components first.
+The dense labels of the labelled cases also show how many lesions a case has. The expected number of
+lesions is their mean number times the number of unlabelled cases. As in class-balanced
+self-training (Zou et al., Unsupervised Domain Adaptation for Semantic Segmentation via
+Class-Balanced Self-Training, ECCV 2018), a fraction of this number is kept in any case, the most
+probable components first.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,8 +26,8 @@ class LesionBound(Part):
     probability: float
     """Components are kept from this probability (0 to 1)."""
     expected: float
-    """Expected number of lesions in all cases of the round: the mean number of the labelled cases
-    times the number of cases."""
+    """Expected number of lesions in all cases of the round: the mean number in the dense labels of
+    the labelled cases times the number of cases; 0 without any dense label."""
     components: int
     """Number of components that the teacher predicts in these cases."""
     kept: int

@@ -144,7 +144,7 @@ class LesionModel(Part):
     real: int
     """Number of these components that are lesions."""
     lesions_per_case: float
-    """Mean number of lesions in the label of a labelled case."""
+    """Mean number of lesions in a dense label of a labelled case; 0 without any dense label."""
 
     def probability(self, component: Component) -> float:
         """Return the probability (0 to 1) that ``component`` is a lesion.
@@ -174,7 +174,7 @@ def fit_lesions(
         components: the components; there may be none.
         real: whether each component is a lesion.
         possible: result of :func:`possible_bound`.
-        lesions_per_case: mean number of lesions in the label of a labelled case.
+        lesions_per_case: mean number of lesions in a dense label; 0 without any.
     """
     table = np.array([component.features for component in components]).reshape(-1, 3)
     centre = np.zeros(3)

@@ -69,7 +69,7 @@ class CleanLabel:
     lesion_probability: np.ndarray | None
     """``(X, Y, Z)`` uint8, 255 times the probability of the kept lesion at each voxel.
 
-    None if lesions were not judged."""
+    It is 0 in regions of several classes, and None if lesions were not judged."""
     features: dict[str, QualityFeatures | None]
     """Quality features of each structure before the clean-up."""
 
@@ -113,7 +113,7 @@ class LesionJudgement:
 
     lesions: list[JudgedLesion] = field(default_factory=list)
     probability: np.ndarray | None = None
-    """``(X, Y, Z)`` uint8, 255 times the probability of the kept lesion at each voxel."""
+    """``(X, Y, Z)`` uint8, as :attr:`CleanLabel.lesion_probability` has it."""
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,10 @@ class LabelCleaner:
                 kept_probability[index] = round(255 * weight) if kept else 0
             targets = classes_outside(name, self.rules.classes)
             reassign_voxels(cleaned, dropped[numbers], probabilities, targets)
-            judgement.probability = np.maximum(judgement.probability, kept_probability[numbers])
+            # That a region of several classes is a lesion does not show which of them is right.
+            # Voxels of a single class keep their label: no later structure contains them.
+            if len(classes) == 1:
+                judgement.probability = np.maximum(judgement.probability, kept_probability[numbers])
         return cleaned
 
 
@@ -314,7 +317,8 @@ class VoxelWeighting:
     def _kept_lesions(self, weight: np.ndarray) -> np.ndarray:
         """Raise the weight of a kept lesion to at least its probability.
 
-        A kept lesion is learned as a whole, also at its uncertain border.
+        A kept lesion is learned as a whole, also at its uncertain border. Regions of several
+        classes keep the weights of their classes.
         """
         probability = self.clean.lesion_probability
         assert probability is not None
@@ -448,18 +452,19 @@ def judge(
 def select_best(rows: Sequence[dict[str, Any]], fraction: float) -> None:
     """Reject accepted cases that are not among the best by predicted Dice, in place.
 
-    At least one case stays. Of cases with the same predicted Dice the first by ``case_id`` stays.
+    Cases that are rejected already take no place. At least one accepted case stays. Of cases with
+    the same predicted Dice the first by ``case_id`` stays.
 
     Args:
         rows: rows of ``refine.csv``, with a number ``predicted_dice`` and a flag ``accepted``.
         fraction: fraction (0 to 1) of all cases that may be accepted.
     """
     maximum = max(1, round(fraction * len(rows)))
-    ranked = sorted(rows, key=lambda row: (-row["predicted_dice"], row["case_id"]))
-    for rank, row in enumerate(ranked[maximum:], start=maximum + 1):
-        if row["accepted"]:
-            row["accepted"] = False
-            row["reason"] = (
-                f"predicted Dice {row['predicted_dice']:.3f} is number {rank} of {len(rows)};"
-                f" this round learns from the best {maximum}"
-            )
+    accepted = [row for row in rows if row["accepted"]]
+    accepted.sort(key=lambda row: (-row["predicted_dice"], row["case_id"]))
+    for rank, row in enumerate(accepted[maximum:], start=maximum + 1):
+        row["accepted"] = False
+        row["reason"] = (
+            f"predicted Dice {row['predicted_dice']:.3f} is number {rank} of the {len(accepted)}"
+            f" cases that pass the other checks; this round learns from the best {maximum}"
+        )

@@ -192,9 +192,9 @@ def confidence_threshold(curve: Reliability, config: CalibrateConfig) -> float:
 
     Isotonic regression makes the accuracy rise with confidence; each bin counts by its voxels. The
     threshold is the first bin with ``target_precision``, within ``threshold_bounds``. At least the
-    fraction ``minimum_pass_fraction`` of the voxels reaches it, even if they are often wrong.
-    Otherwise a small class whose voxels are never sure would be learned nowhere, while the
-    background around it counts in full.
+    fraction ``minimum_pass_fraction`` of the voxels reaches it, even if they are often wrong and
+    the threshold is then below ``threshold_bounds``. Otherwise a small class whose voxels are never
+    sure would be learned nowhere, while the background around it counts in full.
 
     Args:
         curve: reliability of the class.
@@ -216,10 +216,5 @@ def confidence_threshold(curve: Reliability, config: CalibrateConfig) -> float:
     above = np.append(curve.voxels[::-1].cumsum()[::-1], 0)
     passing = above / curve.voxels.sum()
     last_passing = np.flatnonzero(passing >= config.minimum_pass_fraction - TOLERANCE)[-1]
-    return float(
-        np.clip(
-            min(first_precise, last_passing) / bins,
-            lower,
-            upper,
-        )
-    )
+    precise_threshold = np.clip(first_precise / bins, lower, upper)
+    return float(min(precise_threshold, last_passing / bins))

@@ -19,7 +19,7 @@ from typing import Any
 from hstf.config.external import ExternalTeacher
 from hstf.experiment.cases import Case, Split, names_of
 from hstf.experiment.context import StageContext
-from hstf.experiment.dependencies import EXTERNAL_SPEED_KEYS, STAGES
+from hstf.experiment.dependencies import EXTERNAL_SPEED_KEYS
 from hstf.experiment.job_inputs import prediction_file
 from hstf.experiment.tables import EXTERNAL, TEACHER
 from hstf.method.external_weights import ExternalWeights, values_of
@@ -39,6 +39,9 @@ from hstf.stages.external.prediction import ExternalPrediction, summary_of
 from hstf.stages.external.programs import Program
 from hstf.stages.external.weights import measure
 
+PREDICTION_VERSION = 1
+"""Version of the predictions. That of the stage also rises if only the weights change, which is no
+reason to start a program again that may run for hours."""
 MINIMUM_CASES = 2
 """A teacher that fails on all cases of a shard with as many cases does not work at all."""
 
@@ -196,7 +199,7 @@ def _parameters(context: StageContext, name: str) -> dict[str, Any]:
     if not teacher.probabilities:
         left_out.add("labels")
     return {
-        "version": STAGES["external"].version,
+        "version": PREDICTION_VERSION,
         "teacher": teacher.model_dump(mode="json", exclude=left_out),
         "modalities": list(context.config.modalities),
         "tolerance": context.config.check.affine_tolerance_mm,

@@ -57,7 +57,8 @@ def measure(context: StageContext, names: Sequence[str]) -> ExternalWeights:
     mixture = Mixture(context.config, context.layout)
     for name in names:
         rows = labelled_rows(context, name)
-        teacher = LabelledTeacher.of(context, name, cases, rows, mixture)
+        earlier = _of_same_rounds(mixture, name)
+        teacher = LabelledTeacher.of(context, name, cases, rows, earlier)
         weights[name] = teacher.weights()
         for line in describe(name, weights[name]):
             print(line, flush=True)
@@ -81,6 +82,19 @@ def labelled_rows(context: StageContext, name: str) -> dict[str, Row]:
     return rows
 
 
+def _of_same_rounds(mixture: Mixture, name: str) -> Mixture:
+    """Return the mixture of those teachers that share a round with the teacher ``name``.
+
+    No pseudo-label is a mixture with the others.
+    """
+    external = mixture.config.teacher.external
+    teachers = {}
+    for earlier, weights in mixture.teachers.items():
+        if external[earlier].is_used_with(external[name]):
+            teachers[earlier] = weights
+    return replace(mixture, teachers=teachers)
+
+
 def _with_teacher(
     mixture: Mixture,
     context: StageContext,
@@ -88,7 +102,7 @@ def _with_teacher(
     weights: TeacherWeights,
     rows: dict[str, Row],
 ) -> Mixture:
-    """Return the mixture with one more teacher: the next one must improve on it."""
+    """Return the mixture with one more teacher: later ones must improve on it."""
     folder = context.layout.external_table(name, "labelled").parent
     return replace(
         mixture,
@@ -108,7 +122,7 @@ class LabelledTeacher:
     """The labelled cases that it predicted."""
     rows: dict[str, Row]
     mixture: Mixture
-    """The teachers before it."""
+    """The teachers before it that share a round with it."""
     values: dict[str, tuple[int, ...]]
     """Its values of each group."""
     groups: Groups
