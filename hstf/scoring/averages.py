@@ -90,7 +90,7 @@ def balanced_mean(scores: np.ndarray) -> float:
 
     nnU-Net's mean over the foreground and tables with one column per structure weight in the same
     way. The mean over the cases of the mean over the structures of a case is another number if some
-    scores are missing: it has less weight to a structure that few cases have.
+    scores are missing: a structure that few cases have has less weight there.
 
     Args:
         scores: ``(N, S)``, NaN if a case has no score of a structure. Structures without any score
