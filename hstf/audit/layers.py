@@ -20,6 +20,7 @@ from hstf.audit.desk import Desk
 from hstf.experiment.cases import Case
 from hstf.imaging.arrays import open_array
 from hstf.imaging.geometry import GEOMETRY, Geometry
+from hstf.imaging.guards import MASK
 from hstf.imaging.volumes import blank_volume, is_nifti, read_image, write_like
 from hstf.method.tta_summary import DISAGREEMENT, UNCERTAINTY
 
@@ -66,7 +67,9 @@ class Layers:
         image = images[int(index)]
         if is_nifti(image):
             return image
-        return self._cached(image, "image", partial(convert_image, image))
+        kinds = list(self.desk.config.modalities.values())
+        is_mask = kinds[int(index)] == MASK
+        return self._cached(image, "image", partial(convert_image, image, is_mask))
 
     def _previous(self) -> Path | None:
         """Return what the previous round learned from, or else its pseudo-label."""
@@ -124,11 +127,11 @@ class Layers:
         return target
 
 
-def convert_image(source: Path, target: Path) -> None:
+def convert_image(source: Path, is_mask: bool, target: Path) -> None:
     """Write an image of any format as NIfTI; whole numbers are stored as int16."""
     if target.is_file():
         return
-    image = read_image(source)
+    image = read_image(source, is_mask)
     data = image.data
     is_small = data.size > 0 and data.min() >= -32768 and data.max() <= 32767
     if is_small and np.array_equal(data, np.rint(data)):

@@ -31,6 +31,7 @@ from hstf.experiment.keys import Keys
 from hstf.experiment.layout import Layout
 from hstf.experiment.schedule import Schedule
 from hstf.experiment.tables import LABELS, NNUNET_CASES
+from hstf.imaging.guards import MASK
 from hstf.imaging.header_text import has_text
 from hstf.imaging.label_values import IGNORED, class_indices
 from hstf.imaging.volumes import Volume, read_image, read_label, write_like
@@ -188,7 +189,7 @@ class Source:
             for case in track([*labelled, *pseudo_labelled], "nnunet"):
                 rows.append(self._write_case(folder, case, sources))
             for case in track(held_back, "nnunet: images of validation and test cases"):
-                _write_images(folder / "imagesTs", case)
+                _write_images(folder / "imagesTs", case, self.config.modalities)
             self.description(target.name, len(rows)).save(folder / "dataset.json")
             splits = self._splits(labelled, pseudo_labelled)
             if splits:
@@ -206,7 +207,7 @@ class Source:
 
     def _write_case(self, folder: Path, case: Case, sources: Mapping[str, str]) -> dict[str, Any]:
         """Write images and label of a case, and return its row of ``cases.csv``."""
-        _write_images(folder / "imagesTr", case)
+        _write_images(folder / "imagesTr", case, self.config.modalities)
         source = sources.get(case.case_id, "labelled")
         label = self._label(case) if source == "labelled" else self._pseudo_label(case)
         ignored = label.data == self.ignore_index
@@ -343,7 +344,7 @@ def region_order(structures: Mapping[str, tuple[int, ...]]) -> list[int] | None:
     return order
 
 
-def _write_images(folder: Path, case: Case) -> None:
+def _write_images(folder: Path, case: Case, modalities: Mapping[str, str]) -> None:
     """Write the images of a case.
 
     A file is copied if nnU-Net can read it and its header has no text, which may identify the
@@ -353,9 +354,9 @@ def _write_images(folder: Path, case: Case) -> None:
         HstfError: if a file is damaged.
     """
     make_folder(folder)
-    for channel, path in enumerate(case.images):
+    for channel, (kind, path) in enumerate(zip(modalities.values(), case.images, strict=True)):
         target = folder / f"{case.case_id}_{channel:04d}{ENDING}"
-        volume = read_image(path)
+        volume = read_image(path, is_mask=kind == MASK)
         is_3d = len(volume.header.get_data_shape()) == 3
         if path.name.endswith(ENDING) and is_3d and not has_text(volume.header):
             # A copy: nothing that is done to the data set can change a scan of the experiment.

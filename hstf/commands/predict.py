@@ -154,7 +154,7 @@ def _segment_all(
 def _examine(model: ExportedModel, scan: Scan, report: Report) -> None:
     """Report what is wrong or doubtful in the files of a scan."""
     for (path, kind), name in zip(_kinds(model, scan), model.modalities, strict=True):
-        facts = scan_file(path, label=False)
+        facts = scan_file(path, label=False, is_mask=kind == MASK)
         issues = image_issues(facts, kind)
         if not any(issue.level is Level.ERROR for issue in issues):
             issues += spacing_issues(facts, model.plan.spacing)
@@ -181,7 +181,7 @@ def _segment(predictor: "Predictor", model: ExportedModel, scan: Scan, report: R
         _examine(model, scan, report)
         if report.has_error(scan):
             return
-        volumes = [read_image(path) for path in scan.images]
+        volumes = [read_image(path, kind == MASK) for path, kind in _kinds(model, scan)]
         image, geometry = predictor.prepare(volumes)
         classes = predictor.predict_prepared(image, geometry, members=False).label
     except HstfError as error:

@@ -1,7 +1,8 @@
-"""Bring the images of a case to the planned grid and normalise them."""
+"""Read the images of a case, bring them to the planned grid and normalise them."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import prod
+from pathlib import Path
 
 import numpy as np
 
@@ -9,8 +10,9 @@ from hstf.config.preprocess import PreprocessConfig
 from hstf.experiment.plan import Normalisation, Plan
 from hstf.imaging.affines import to_ras
 from hstf.imaging.geometry import Geometry, bounding_box
+from hstf.imaging.guards import MASK
 from hstf.imaging.intensity import MAXIMUM_MASK_VALUE, field_of_view, normalise
-from hstf.imaging.volumes import Volume, grid_mismatch
+from hstf.imaging.volumes import Volume, grid_mismatch, read_image
 from hstf.runtime.errors import HstfError, join_problems, numbers
 
 LARGE_GRID = 1 << 24
@@ -21,6 +23,20 @@ AFFINE_TOLERANCE_MM = 1.0
 """Maximum distance of the corners of two modalities: the highest tolerance of ``check``."""
 UNCHANGED = Normalisation(scheme="mask")
 """The normalisation of the modality ``mask``."""
+
+
+def read_images(paths: Sequence[Path], modalities: Mapping[str, str]) -> list[Volume]:
+    """Read the images of a case.
+
+    Args:
+        paths: one for each modality, in channel order.
+        modalities: name and kind of each modality: ct, mr, pet, us, other or mask.
+
+    Raises:
+        HstfError: as :func:`~hstf.imaging.volumes.read_image`.
+    """
+    kinds = modalities.values()
+    return [read_image(path, kind == MASK) for path, kind in zip(paths, kinds, strict=True)]
 
 
 def prepare_image(

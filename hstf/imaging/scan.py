@@ -129,6 +129,7 @@ def scan_header(path: Path) -> Scan:
 def scan_file(
     path: Path,
     label: bool,
+    is_mask: bool = False,
 ) -> Scan:
     """Read every byte of a file once.
 
@@ -137,9 +138,13 @@ def scan_file(
     Args:
         path: the file.
         label: whether the file is a label map.
+        is_mask: whether the file is an image of the modality ``mask``.
     """
     try:
-        return _scan(path, _open(path), label)
+        image = _open(path)
+        # Readers refuse the same files, and `check` must not accept what they refuse.
+        refuse_bomb(path, image, is_mask or label)
+        return _scan(path, image, label)
     except HstfError as error:
         return Scan(problem=str(error).removeprefix(f"{path}: "))
 
@@ -174,7 +179,6 @@ def _scan(
                     summary.add(values)
                 extra_bytes = read_to_end(stream)
             else:  # other formats are read as a whole
-                refuse_bomb(path, image, label)
                 if suffix_of(path) in READERS:
                     identifying = identifying_metadata(path)
                 pixdim = _stored_pixdim(path, image)

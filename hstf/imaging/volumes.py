@@ -48,7 +48,8 @@ MAXIMUM_HEADER_BYTES = 64 << 20
 LARGE_SCAN = 1 << 26
 """Number of voxels up to which the compression of a scan is not checked."""
 LARGE_LABEL = 1 << 29
-"""The same for a label, which compresses well: a CT of the whole body has no more voxels."""
+"""The same for a mask or label map, which compresses well: a CT of the whole body has no more
+voxels."""
 MAXIMUM_LARGE_RATIO = 250
 """Upper bound for the compression ratio of a large volume: noise does not compress, so a smaller
 file is not a scan."""
@@ -290,14 +291,18 @@ def _header_problem(
     return ""
 
 
-def read_image(path: Path) -> Volume:
+def read_image(path: Path, is_mask: bool = False) -> Volume:
     """Read a 3D image as float32, scaled by the slope and intercept of the header.
+
+    Args:
+        path: the file.
+        is_mask: whether the file is a mask or label map, which may be almost constant.
 
     Raises:
         HstfError: if the file is missing, truncated, unreadable or not 3D (a fourth axis of length
-            1 is dropped), or if its affine cannot be inverted.
+            1 is dropped), if its affine cannot be inverted, or if it is large and almost constant.
     """
-    return _read(path, np.dtype(np.float32))
+    return _read(path, np.dtype(np.float32), is_mask)
 
 
 def read_label(path: Path) -> Volume:
@@ -306,7 +311,7 @@ def read_label(path: Path) -> Volume:
     Raises:
         HstfError: as :func:`read_image`, or if a value is not a whole number from 0 to 255.
     """
-    volume = _read(path, None)
+    volume = _read(path, None, is_mask=True)
     data = volume.data
     if data.dtype != np.uint8:
         valid = is_label(data)
@@ -333,13 +338,14 @@ def is_label(values: np.ndarray) -> np.ndarray:
 def _read(
     path: Path,
     dtype: np.dtype | None,
+    is_mask: bool,
 ) -> Volume:
     image = open_nifti(path)
     affine = np.asarray(image.affine, dtype=float)
     problem = affine_problem(affine)
     if problem:
         raise HstfError(f"{path}: {problem}. Restore the geometry of the file from its source.")
-    refuse_bomb(path, image, label=dtype is None)
+    refuse_bomb(path, image, is_mask)
     try:
         # A damaged slope overflows. `check` reports the resulting values.
         with np.errstate(all="ignore"):
@@ -398,14 +404,14 @@ def grid_mismatch(volume: Volume, image: Volume, tolerance_mm: float) -> str | N
 def refuse_bomb(
     path: Path,
     image: nib.Nifti1Image,
-    label: bool,
+    is_mask: bool,
 ) -> None:
     """Refuse a file that is too small for its voxels, before they fill the memory.
 
     Args:
         path: the file.
         image: its header.
-        label: whether the file is a label map.
+        is_mask: whether the file is a mask or label map.
 
     Raises:
         HstfError: if the voxels are almost constant.
@@ -414,8 +420,9 @@ def refuse_bomb(
     shape = tuple(map(int, image.shape))
     voxels = math.prod(shape)
     voxel_bytes = voxels * image.get_data_dtype().itemsize
-    if voxels > (LARGE_LABEL if label else LARGE_SCAN) and voxel_bytes > MAXIMUM_LARGE_RATIO * size:
-        kind = "label" if label else "scan"
+    maximum = LARGE_LABEL if is_mask else LARGE_SCAN
+    if voxels > maximum and voxel_bytes > MAXIMUM_LARGE_RATIO * size:
+        kind = "label or mask" if is_mask else "scan (a mask needs the modality mask)"
         raise HstfError(
             f"{path}: {size} bytes for shape {shape}: it is almost constant, no {kind}."
         )

@@ -188,7 +188,7 @@ def read_on_grid(
     """
     if is_soft:
         return read_array(folder / f"{case_id}.b2nd")
-    labels = read_image(folder / f"{case_id}.nii.gz").data
+    labels = read_image(folder / f"{case_id}.nii.gz", is_mask=True).data
     numbers = np.zeros(labels.shape, np.uint8)
     for number, of_group in enumerate(values.values(), start=1):
         numbers[np.isin(labels, of_group)] = number

@@ -1,6 +1,8 @@
 """The exception that a user is meant to read: sentences without a traceback."""
 
 import errno
+import os
+import shutil
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -16,6 +18,8 @@ WRITE_ERRORS = {
     errno.EISDIR: "A folder has the name of this file: rename it.",
 }
 """What to do about an error of the operating system, by its number."""
+FULL_DISK_BYTES = 1 << 20
+"""Number of free bytes below which a disk is full."""
 MAXIMUM_PROBLEMS = 10
 """Number of problems that a message lists if there may be thousands."""
 
@@ -31,9 +35,22 @@ def join_problems(headline: str, problems: Sequence[str]) -> HstfError:
 
 def write_error(path: Path | str, error: OSError) -> HstfError:
     """Describe why a file or folder could not be written, and what to do."""
-    advice = WRITE_ERRORS.get(error.errno or 0, "")
-    reason = error.strerror or error
+    number = error.errno
+    reason = error.strerror or str(error)
+    if number is None and _is_full(Path(path).parent):
+        # numpy only states how much of an array it has written.
+        number = errno.ENOSPC
+        reason = os.strerror(number)
+    advice = WRITE_ERRORS.get(number or 0, "")
     return HstfError(f"{path}: could not be written ({reason}). {advice}".rstrip())
+
+
+def _is_full(folder: Path) -> bool:
+    """Return whether the disk of a folder is full; a folder that cannot be found has no disk."""
+    try:
+        return shutil.disk_usage(folder).free < FULL_DISK_BYTES
+    except OSError:
+        return False
 
 
 def shortened(problems: Sequence[str]) -> list[str]:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from typing import TypeVar
 
@@ -43,21 +44,17 @@ def map_processes(
 
     Raises:
         HstfError: if processes cannot be started.
+        Exception: what the function raises.
     """
     if not _has_shared_memory():
         print("no shared memory (/dev/shm): one process does all the work", flush=True)
         yield from ((item, function(item)) for item in items)
         return
     waiting = deque(items)
-    try:
-        while waiting:
-            suspects = yield from _run_until_death(function, waiting, min(workers, len(waiting)))
-            for item in suspects:
-                yield item, _run_single(function, item)
-    except OSError as error:
-        raise HstfError(
-            f"worker processes cannot be started ({error.strerror}). Use fewer workers."
-        ) from error
+    while waiting:
+        suspects = yield from _run_until_death(function, waiting, min(workers, len(waiting)))
+        for item in suspects:
+            yield item, _run_single(function, item)
 
 
 def _run_until_death(
@@ -65,11 +62,11 @@ def _run_until_death(
 ) -> Generator[tuple[T, R], None, list[T]]:
     """Process ``waiting``; if a process dies, return the items that were in work."""
     running: dict[Future[R], T] = {}
-    with process_pool(workers) as pool:
+    with _new_pool(workers) as pool:
         try:
             while waiting or running:
                 while waiting and len(running) < 2 * workers:
-                    running[pool.submit(function, waiting[0])] = waiting[0]
+                    running[_submit(pool, function, waiting[0])] = waiting[0]
                     waiting.popleft()
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     result = future.result()
@@ -90,11 +87,35 @@ def _has_shared_memory() -> bool:
 
 def _run_single(function: Callable[[T], R], item: T) -> R | ProcessDied:
     """Run one item in a process of its own."""
-    with process_pool(1) as pool:
+    with _new_pool(1) as pool:
         try:
-            return pool.submit(function, item).result()
+            return _submit(pool, function, item).result()
         except BrokenProcessPool:
             return ProcessDied()
+
+
+def _new_pool(workers: int) -> ProcessPoolExecutor:
+    with _explain_start_errors():
+        return process_pool(workers)
+
+
+def _submit(pool: ProcessPoolExecutor, function: Callable[[T], R], item: T) -> Future[R]:
+    with _explain_start_errors():
+        return pool.submit(function, item)  # starts a process if none is idle
+
+
+@contextmanager
+def _explain_start_errors() -> Iterator[None]:
+    """Raise HstfError if the operating system starts no process.
+
+    Only the start is in the block: an OSError of the function has another cause.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise HstfError(
+            f"worker processes cannot be started ({error.strerror}). Use fewer workers."
+        ) from error
 
 
 def process_pool(workers: int) -> ProcessPoolExecutor:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hstf.runtime.errors import HstfError, join_problems, shortened
+from hstf.runtime.errors import HstfError, join_problems, shortened, write_error
 from hstf.runtime.files import (
     read_csv,
     read_json,
@@ -282,9 +282,7 @@ def _compute(job: _Job) -> dict[str, Any]:
     """
     work = job.work
     record_path = _record_path(job.folder, work.case_id)
-    record_path.unlink(missing_ok=True)
-    for path in work.outputs:
-        remove_leftovers(path)
+    _clear(record_path, work.outputs)
     columns = work.run()
     files = [str(path.relative_to(job.folder)) for path in work.outputs]
     digests = [sha256_file(path) for path in work.outputs]
@@ -297,6 +295,20 @@ def _compute(job: _Job) -> dict[str, Any]:
     }
     write_json(record_path, record | {"sha256": sha256_json(record)})
     return row
+
+
+def _clear(record_path: Path, outputs: Sequence[Path]) -> None:
+    """Remove the record of a case, and what a killed process left of its files.
+
+    Raises:
+        HstfError: if a folder cannot be written.
+    """
+    try:
+        record_path.unlink(missing_ok=True)
+        for path in outputs:
+            remove_leftovers(path)
+    except OSError as error:
+        raise write_error(error.filename, error) from error
 
 
 def _record_path(folder: Path, case_id: str) -> Path:

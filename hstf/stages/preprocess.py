@@ -24,8 +24,8 @@ from hstf.imaging.arrays import write_array
 from hstf.imaging.class_locations import class_locations
 from hstf.imaging.geometry import Geometry
 from hstf.imaging.label_values import class_indices
-from hstf.imaging.preparation import constant_channels, prepare_image
-from hstf.imaging.volumes import read_image, read_label
+from hstf.imaging.preparation import constant_channels, prepare_image, read_images
+from hstf.imaging.volumes import read_label
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import atomic_path, sha256_file
 from hstf.runtime.processes import worker_count
@@ -117,7 +117,7 @@ def preprocess_case(case: Case, config: Config, plan: Plan, folder: Path) -> dic
         HstfError: if files of the case cannot be read or have different grids.
     """
     try:
-        volumes = [read_image(path) for path in case.images]
+        volumes = read_images(case.images, config.modalities)
         image, geometry = prepare_image(volumes, plan, config.preprocess, config.modalities)
         # A large scan fits in memory only without the copies that are no longer used.
         del volumes

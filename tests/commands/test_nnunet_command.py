@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import yaml
+from support.volume_files import lower_bound_of_scans
 
 from hstf.cli import main
 from hstf.commands.nnunet import Source, by_size, region_order
@@ -163,6 +164,25 @@ def test_nnunet_names_a_damaged_scan_and_writes_nothing(
     assert main(["nnunet", str(Layout.of(experiment).root), "--output", str(target)]) == 1
     assert f"{scan}: the voxels cannot be read" in capsys.readouterr().err
     assert not target.exists()
+
+
+def test_nnunet_reads_masks_that_compress_better_than_scans(
+    experiment: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modalities = experiment.model_copy(update={"modalities": {"image": "mask"}})
+    text = yaml.safe_dump(modalities.model_dump(mode="json"), sort_keys=False)
+    write_text(Layout.of(experiment).config, text)
+    path = case_named(experiment, GOOD).images[0]
+    image = nib.load(path)
+    mask = np.zeros(image.shape, np.uint8)
+    mask[2:5, 2:5, 2:5] = 1
+    nib.save(nib.Nifti1Image(mask, image.affine), path)
+    lower_bound_of_scans(monkeypatch)
+    target = tmp_path / "Dataset506_heart"
+    assert main(["nnunet", str(Layout.of(experiment).root), "--output", str(target)]) == 0
+    np.testing.assert_array_equal(
+        nib.load(target / "imagesTr" / f"{GOOD}_0000.nii.gz").dataobj, mask
+    )
 
 
 def test_nnunet_writes_no_label_of_test_cases(experiment: Config, tmp_path: Path) -> None:

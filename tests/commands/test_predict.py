@@ -10,6 +10,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from support.tiny_model import calibration_of_dice, tiny_experiment, write_scan
+from support.volume_files import lower_bound_of_scans
 
 from hstf.cli import main
 from hstf.commands.predict import predict
@@ -240,6 +241,20 @@ def test_predict_reports_damaged_scans_and_segments_the_others(
     for name in ("b", "c", "empty"):
         assert f"{name}.nii.gz: error: found: " in message
     assert "were not segmented" in message
+
+
+def test_predict_reads_masks_that_compress_better_than_scans(
+    config: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = export_model(config.model_copy(update={"modalities": {"image": "mask"}}))
+    mask = np.zeros((21, 19, 13), np.float32)
+    mask[5:12, 6:14, 3:9] = 1
+    nib.save(nib.Nifti1Image(mask, np.eye(4)), tmp_path / "mask.nii.gz")
+    lower_bound_of_scans(monkeypatch)
+    assert run_predict(model, tmp_path / "mask.nii.gz", tmp_path / "out") == 0
+    assert names(tmp_path / "out") == ["mask.nii.gz"]
 
 
 def exceed_memory(*_: object, **__: object) -> None:

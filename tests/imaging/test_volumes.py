@@ -13,7 +13,15 @@ import SimpleITK
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nibabel.processing import resample_to_output
-from support.volume_files import LAS, OBLIQUE, SHAPE, read_damaged, save_nifti, voxels
+from support.volume_files import (
+    LAS,
+    OBLIQUE,
+    SHAPE,
+    read_damaged,
+    save_nifti,
+    voxels,
+    write_large_mask,
+)
 
 from hstf.imaging.scan import scan_file
 from hstf.imaging.volumes import (
@@ -310,6 +318,21 @@ def test_read_image_allocates_nothing_for_a_huge_claimed_shape(tmp_path: Path, s
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 20e6
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd"])
+def test_read_image_accepts_a_large_mask(tmp_path: Path, suffix: str) -> None:
+    """Readers and ``check`` agree: a mask of a large CT is valid, a scan with its voxels is not."""
+    path = tmp_path / f"mask{suffix}"
+    foreground = write_large_mask(path)
+    assert path.stat().st_size < 512 * 512 * 300 / 250
+    assert read_image(path, is_mask=True).data.sum() == foreground
+    assert scan_file(path, label=False, is_mask=True).problem == ""
+    assert scan_file(path, label=True).values["1"] == foreground
+    refused = r"almost constant, no scan \(a mask needs the modality mask\)"
+    with pytest.raises(HstfError, match=refused):
+        read_image(path)
+    assert "almost constant, no scan" in scan_file(path, label=False).problem
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -1,11 +1,15 @@
 """How the prediction of an external teacher is mixed, and how its weights are chosen."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from support.volume_files import lower_bound_of_scans, save_nifti
 
+from hstf.imaging.geometry import Geometry
 from hstf.imaging.label_values import IGNORED
 from hstf.method.external import (
     WEIGHTS,
@@ -17,6 +21,7 @@ from hstf.method.external import (
     in_our_classes,
     mix,
 )
+from hstf.method.external_weights import read_on_grid
 
 TWO = Groups(((1,), (2,)), classes=3)
 STRUCTURES = {"liver": (1,), "spleen": (2,)}
@@ -185,3 +190,14 @@ def test_gains_equal_a_mixture_of_all_voxels() -> None:
     after = group_dice(mixed, label, TWO)
     own, other = after - case.ensemble_groups
     assert case.gains[0, WEIGHTS.index(0.5)] == pytest.approx(own + min(0, other))
+
+
+def test_read_on_grid_reads_labels_that_compress_better_than_scans(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lower_bound_of_scans(monkeypatch)
+    labels = np.kron(truth(), np.ones((3, 3, 3), np.uint8))
+    save_nifti(tmp_path / "a.nii.gz", labels, np.eye(4))
+    geometry = Geometry.of(labels.shape, np.eye(4), (1.0, 1.0, 1.0))
+    numbers = read_on_grid(tmp_path, "a", geometry, {"spleen": (2,)}, is_soft=False)
+    np.testing.assert_array_equal(numbers, labels == 2)

@@ -1,12 +1,17 @@
 """Work in processes: one that is killed is named, and none outlives its parent."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import pytest
+
+from hstf.runtime.errors import HstfError
 from hstf.runtime.files import write_text
 from hstf.runtime.processes import ProcessDied, map_processes
 
@@ -23,6 +28,34 @@ def test_a_killed_worker_is_named_and_costs_the_others_nothing() -> None:
     results = dict(map_processes(double, items, 2))
     assert isinstance(results.pop("killer"), ProcessDied)
     assert results == {item: item * 2 for item in items if item != "killer"}
+
+
+def fill_disk(item: str) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), item)
+
+
+def test_map_processes_raises_the_error_of_the_function() -> None:
+    """An error of a file in the function does not mean that no process can be started."""
+    with pytest.raises(OSError, match=r"No space left on device: 'a\.npy'") as caught:
+        list(map_processes(fill_disk, ["a.npy"], 1))
+    assert caught.value.filename == "a.npy"
+
+
+def start_nothing(*_: object) -> None:
+    raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+
+@pytest.mark.parametrize("place", ["pool", "process"])
+def test_map_processes_reports_processes_that_cannot_be_started(
+    monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    if place == "pool":
+        monkeypatch.setattr("hstf.runtime.processes.process_pool", start_nothing)
+    else:
+        monkeypatch.setattr(ProcessPoolExecutor, "submit", start_nothing)
+    message = r"cannot be started \(Resource temporarily unavailable\)\. Use fewer workers"
+    with pytest.raises(HstfError, match=message):
+        list(map_processes(double, ["a"], 1))
 
 
 PARENT = """

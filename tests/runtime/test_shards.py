@@ -1,6 +1,8 @@
 """Shards skip cases that are done and notice damaged, edited and missing files."""
 
+import errno
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -112,6 +114,25 @@ def test_run_shard_removes_leftovers_of_a_killed_process(shard: Shard) -> None:
     shard.texts["a"] = "one"
     shard.run()
     assert not leftover.exists()
+
+
+@pytest.mark.parametrize("name", ["a.json", ".tmp-0123abcd-out.txt"])
+def test_run_shard_names_a_folder_that_cannot_be_written(
+    shard: Shard, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    shard.file("a").with_name(".tmp-0123abcd-out.txt").touch()
+    unlink = Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path.name == name:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    shard.texts["a"] = "one"
+    message = rf"{name}: could not be written \(Read-only file system\)\. The disk is read-only"
+    with pytest.raises(HstfError, match=message):
+        shard.run()
 
 
 @pytest.mark.parametrize(

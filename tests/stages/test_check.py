@@ -13,6 +13,7 @@ import pytest
 import SimpleITK as sitk
 from support.check_files import AFFINE, SHAPE, Data
 from support.stages import check
+from support.volume_files import lower_bound_of_scans
 
 from hstf.cli import main
 from hstf.experiment.layout import Layout
@@ -397,6 +398,20 @@ def test_check_warns_about_unusual_headers(data: Data, capsys: pytest.CaptureFix
     message = data.errors()
     assert "There is no sform that could be used instead" in message
     assert "neither sform nor qform" in message
+
+
+def test_check_accepts_what_compresses_well_only_as_a_mask(
+    data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lower_bound_of_scans(monkeypatch)
+    for number, row in enumerate(data.rows):
+        row["prior"] = f"p{number}_prior.nii.gz"
+        data.image(row["prior"], 1 - data.mask(number))
+    message = data.errors(modalities={"image": "mr", "prior": "other"})
+    assert message.count("_prior.nii.gz: found: ") == 6
+    assert message.count("almost constant, no scan (a mask needs the modality mask)") == 6
+    findings = check(data.config(modalities={"image": "mr", "prior": "mask"}))
+    assert {finding.level for finding in findings} == {"ok"}
 
 
 def test_check_requires_two_labelled_patients(data: Data) -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.stages import plan
+from support.volume_files import lower_bound_of_scans
 
 from hstf.config.experiment import Config
 from hstf.config.load import resolve_config
@@ -373,6 +374,15 @@ def test_plan_leaves_declared_masks_as_they_are(
     config = with_channel(experiment(tmp_path, "mr", label=True), "mask", priors(value))
     assert plan(config).normalisation[1] == Normalisation(scheme="mask")
     assert ("the mask has values up to 255" in capsys.readouterr().out) == warned
+
+
+@pytest.mark.usefixtures("in_process")
+def test_plan_reads_masks_that_compress_better_than_scans(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lower_bound_of_scans(monkeypatch)
+    config = with_channel(experiment(tmp_path, "mr", label=True), "mask", priors())
+    assert plan(config).normalisation[1].scheme == "mask"
 
 
 @pytest.mark.usefixtures("in_process")

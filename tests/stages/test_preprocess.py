@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from support.stages import preprocess
+from support.volume_files import lower_bound_of_scans
 
 from hstf.config.experiment import Config
 from hstf.config.load import resolve_config
@@ -200,6 +201,17 @@ def test_preprocess_refuses_a_label_of_another_shape(config: Config, tmp_path: P
         HstfError, match=r"case_0: .*has shape \(26, 22, 11\), the image \(26, 22, 12\)"
     ):
         preprocess(config, "labelled_0")
+
+
+def test_preprocess_reads_masks_that_compress_better_than_scans(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[8:15, 6:14, 3:9] = 1
+    write_nifti(tmp_path / "2.nii.gz", mask)
+    lower_bound_of_scans(monkeypatch)
+    config = config.model_copy(update={"modalities": {"image": "mask"}})
+    assert preprocess(config, "unlabelled_0") == 1
 
 
 def volume(data: Any, affine: np.ndarray = AFFINE) -> Volume:

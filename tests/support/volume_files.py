@@ -4,6 +4,8 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pytest
+import SimpleITK as sitk
 
 from hstf.imaging.scan import scan_file
 from hstf.imaging.volumes import read_image, read_label
@@ -44,6 +46,28 @@ def save_nifti(
     image.header.set_xyzt_units("mm", "sec")
     nib.save(image, path)
     return path
+
+
+def write_large_mask(path: Path) -> int:
+    """Write a mask of a CT of 512 x 512 x 300 voxels with one ellipsoid, compressed by ITK.
+
+    Returns:
+        Number of voxels of the ellipsoid.
+    """
+    z, y, x = np.ogrid[-1:1:80j, -1:1:150j, -1:1:200j]
+    ellipsoid = x**2 + y**2 + z**2 < 1
+    mask = np.zeros((300, 512, 512), np.uint8)
+    mask[100:180, 200:350, 150:350] = ellipsoid
+    image = sitk.GetImageFromArray(mask)
+    image.SetSpacing((0.8, 0.8, 1.0))
+    sitk.WriteImage(image, path, True, 6)
+    return int(ellipsoid.sum())
+
+
+def lower_bound_of_scans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let small masks be refused as scans."""
+    monkeypatch.setattr("hstf.imaging.volumes.LARGE_SCAN", 100)
+    monkeypatch.setattr("hstf.imaging.volumes.MAXIMUM_LARGE_RATIO", 3)
 
 
 def read_damaged(path: Path) -> None:

@@ -40,7 +40,7 @@ def label_values_of_scan(path: Path) -> list[int]:
             middle = np.asanyarray(image.dataobj[:, :, image.shape[2] // 2])
             if np.unique(middle).size > MANY_VALUES:
                 return []
-        data = read_image(path).data
+        data = read_image(path, is_mask=True).data
     except (HstfError, OSError, EOFError, ValueError, IndexError, zlib.error, struct.error):
         return []
     return _values(data)

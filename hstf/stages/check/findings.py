@@ -41,11 +41,20 @@ class Source:
     column: str
     """The modality, or ``label``."""
     path: Path
+    is_mask: bool = False
+    """Whether the modality is a mask."""
 
     @property
     def is_label(self) -> bool:
         """Whether the file is scanned as a label map."""
         return self.column == "label"
+
+    @property
+    def kind(self) -> str:
+        """How the file is scanned: as a label, mask or image."""
+        if self.is_label:
+            return "label"
+        return "mask" if self.is_mask else "image"
 
     def error(self, found: str, expected: str, what_to_do: str) -> Finding:
         """Return an error about this file."""

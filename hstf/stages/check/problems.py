@@ -9,7 +9,7 @@ import numpy as np
 from hstf.config.experiment import Config
 from hstf.experiment.cases import Case, CaseSheet, Split
 from hstf.imaging.affines import geometry_distance, is_reordered
-from hstf.imaging.guards import Issue, header_issues, image_issues, unreadable
+from hstf.imaging.guards import MASK, Issue, header_issues, image_issues, unreadable
 from hstf.imaging.intensity import HU_OFFSET, lacks_hu_offset
 from hstf.imaging.intensity_ranges import IntensityRange, range_issues
 from hstf.imaging.scan import MAXIMUM_INVALID_VALUES, Scan
@@ -26,8 +26,8 @@ def sources(sheet: CaseSheet, config: Config) -> list[Source]:
     """Return all files of all cases, in the order of the sheet."""
     found = []
     for case in sheet.cases:
-        for column, path in zip(config.modalities, case.images, strict=True):
-            found.append(Source(case, column, path))
+        for (column, kind), path in zip(config.modalities.items(), case.images, strict=True):
+            found.append(Source(case, column, path, is_mask=kind == MASK))
         if case.reference is not None:
             found.append(Source(case, "label", case.reference))
     return found

@@ -15,15 +15,15 @@ from hstf.runtime.progress import Progress
 from hstf.runtime.stamps import Stamp, remember, stamp_of
 from hstf.stages.check.findings import Source
 
-CACHE_VERSION = 4
+CACHE_VERSION = 5
 CACHE_SECONDS = 60.0
 """Time after which the cache is saved again during a long run."""
 DIED = Scan(
     problem="the process that read the file was killed, most likely because it ran out of memory"
 )
 
-Task = tuple[Path, bool]
-"""A file, and whether it is a label."""
+Task = tuple[Path, str]
+"""A file and its kind: label, mask or image."""
 
 
 def scan_all(wanted: Sequence[Source], cache: Path, workers: int) -> dict[Source, Scan]:
@@ -40,7 +40,7 @@ def scan_all(wanted: Sequence[Source], cache: Path, workers: int) -> dict[Source
         HstfError: if processes cannot be started, or if the cache cannot be written.
     """
     kept = Cache(cache)
-    tasks = list(dict.fromkeys((source.path, source.is_label) for source in wanted))
+    tasks = list(dict.fromkeys((source.path, source.kind) for source in wanted))
     scans: dict[Task, Scan] = {}
     for task in tasks:
         scan = kept.get(task)
@@ -57,12 +57,12 @@ def scan_all(wanted: Sequence[Source], cache: Path, workers: int) -> dict[Source
         finally:
             kept.save()
     print(f"check: {len(unread)} files read, {len(tasks) - len(unread)} unchanged", flush=True)
-    return {source: scans[source.path, source.is_label] for source in wanted}
+    return {source: scans[source.path, source.kind] for source in wanted}
 
 
 def _scan(task: Task) -> Scan:
-    path, is_label = task
-    return scan_file(path, is_label)
+    path, kind = task
+    return scan_file(path, label=kind == "label", is_mask=kind == "mask")
 
 
 class Cache:
@@ -113,6 +113,5 @@ class Cache:
 
 
 def _name(task: Task) -> str:
-    path, is_label = task
-    kind = "label" if is_label else "image"
+    path, kind = task
     return f"{kind}:{path.absolute()}"

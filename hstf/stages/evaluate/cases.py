@@ -19,9 +19,10 @@ from hstf.experiment.plan import Plan
 from hstf.experiment.tables import EVALUATION
 from hstf.imaging.affines import steps_of
 from hstf.imaging.label_values import IGNORED, to_label_values
+from hstf.imaging.preparation import read_images
 from hstf.imaging.regions import structure_mask
 from hstf.imaging.sparse_labels import is_sparse
-from hstf.imaging.volumes import Volume, read_image, write_like
+from hstf.imaging.volumes import Volume, write_like
 from hstf.method.inference import Prediction, Predictor
 from hstf.method.plr.calibration import prediction_rules
 from hstf.runtime.errors import HstfError
@@ -201,7 +202,7 @@ class CaseEvaluation:
 
     def write(self) -> dict[str, Any]:
         """Write segmentation and scores of the case and return its row of the table."""
-        volumes = [read_image(path) for path in self.case.images]
+        volumes = read_images(self.case.images, self.config.modalities)
         lesions = lesion_structures(self.config)
         try:
             prediction = self.model.predictor.predict(volumes, probabilities_of=lesions)

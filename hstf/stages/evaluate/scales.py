@@ -15,8 +15,7 @@ from hstf.experiment.comparison import scaled_cases
 from hstf.experiment.context import StageContext
 from hstf.experiment.tables import SCALES
 from hstf.imaging.geometry import Geometry
-from hstf.imaging.preparation import prepare_image
-from hstf.imaging.volumes import read_image
+from hstf.imaging.preparation import prepare_image, read_images
 from hstf.method.inference import Predictor
 from hstf.method.tta import zoom_image
 from hstf.runtime.errors import HstfError
@@ -61,7 +60,7 @@ def _rows(
     case: Case,
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of a case."""
-    volumes = [read_image(path) for path in case.images]
+    volumes = read_images(case.images, config.modalities)
     reference = read_reference(case, volumes[0], config)
     image, geometry = prepare_image(
         volumes,

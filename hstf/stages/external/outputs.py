@@ -29,7 +29,7 @@ def read_labels(path: Path, image: Path, tolerance_mm: float) -> Volume:
     Raises:
         HstfError: if it cannot be read, has another geometry than the image, or no label values.
     """
-    volume = read_image(path)
+    volume = read_image(path, is_mask=True)
     _refuse_other_grid(volume, image, tolerance_mm, path)
     rounded = np.rint(volume.data)
     with np.errstate(invalid="ignore"):

@@ -15,6 +15,7 @@ from hstf.experiment.context import StageContext
 from hstf.experiment.job_inputs import prediction_file
 from hstf.imaging.arrays import write_array
 from hstf.imaging.geometry import GEOMETRY, Geometry
+from hstf.imaging.guards import MASK
 from hstf.imaging.volumes import blank_volume, is_nifti, read_image, suffix_of, write_like
 from hstf.method.external_weights import Values
 from hstf.method.tta_summary import TtaSummary
@@ -104,16 +105,16 @@ class ExternalPrediction:
     def _images(self, folder: Path) -> dict[str, Path]:
         """Put the image of each modality into a folder, as NIfTI, and return it."""
         folder.mkdir()
-        names = list(self.context.config.modalities)
+        modalities = self.context.config.modalities
         images = {}
-        for name, path in zip(names, self.case.images, strict=True):
-            stem = self.case.case_id if len(names) == 1 else f"{self.case.case_id}_{name}"
+        for (name, kind), path in zip(modalities.items(), self.case.images, strict=True):
+            stem = self.case.case_id if len(modalities) == 1 else f"{self.case.case_id}_{name}"
             suffix = suffix_of(path) if is_nifti(path) else ".nii.gz"
             images[name] = folder / f"{stem}{suffix}"
             if is_nifti(path):
                 images[name].symlink_to(path.absolute())
             else:
-                volume = read_image(path)
+                volume = read_image(path, is_mask=kind == MASK)
                 write_like(images[name], volume.data, volume)
         return images
 

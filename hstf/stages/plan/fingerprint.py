@@ -164,7 +164,7 @@ def read_scan(config: Config, case: Case) -> tuple[ScanSummary, ForegroundSample
     are_few = []
     samples = {}
     for (name, kind), path in zip(config.modalities.items(), case.images, strict=True):
-        volume = read_image(path)
+        volume = read_image(path, is_mask=kind == "mask")
         if not np.isfinite(volume.data).all():
             raise HstfError(
                 f"{case.case_id}: {path} has NaN or infinite values. Replace them, for instance by"

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from support.folder_files import LABEL, numbered, write, write_pairs, write_values
 from support.import_files import imported, run_import
+from support.volume_files import lower_bound_of_scans
 
 from hstf.datasets.importers import contents
 from hstf.datasets.importers.contents import label_values_of_scan
@@ -49,12 +50,19 @@ def test_large_scans_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """Noise does not compress; a label map does, so that it is read however large it is."""
     monkeypatch.setattr(contents, "SMALL_FILE", 0)
     read: list[Path] = []
-    monkeypatch.setattr(contents, "read_image", lambda path: read.append(path))
+    monkeypatch.setattr(contents, "read_image", lambda path, is_mask: read.append(path))
     write_values(tmp_path / "scan.nii.gz", SCANS["MR"])
     assert label_values_of_scan(tmp_path / "scan.nii.gz") == []
     assert read == []
     monkeypatch.undo()
     monkeypatch.setattr(contents, "SMALL_FILE", 0)
+    write_values(tmp_path / "label.nii.gz", np.tile(LABEL, (4, 4, 4)))
+    assert label_values_of_scan(tmp_path / "label.nii.gz") == [0, 1, 2]
+
+
+def test_large_label_maps_are_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They compress far better than a scan."""
+    lower_bound_of_scans(monkeypatch)
     write_values(tmp_path / "label.nii.gz", np.tile(LABEL, (4, 4, 4)))
     assert label_values_of_scan(tmp_path / "label.nii.gz") == [0, 1, 2]
 

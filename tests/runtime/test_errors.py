@@ -1,0 +1,50 @@
+"""Errors of the operating system become sentences with advice."""
+
+import errno
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from hstf.runtime.errors import HstfError, write_error
+from hstf.runtime.files import atomic_path
+
+ADVICE = "Free some space on this disk, and start again."
+
+
+def fill_disk(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    """Let the disk have ``free`` bytes."""
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=free))
+
+
+def test_write_error_describes_the_error_of_the_system(tmp_path: Path) -> None:
+    error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    expected = f"{tmp_path}: could not be written (No space left on device). {ADVICE}"
+    assert str(write_error(tmp_path, error)) == expected
+
+
+def test_write_error_recognises_a_full_disk_by_its_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """numpy raises an error without a number."""
+    fill_disk(monkeypatch, free=4096)
+    target = tmp_path / "a.npy"
+    with pytest.raises(HstfError) as caught, atomic_path(target):
+        np.ones(100_000).tofile("/dev/full")
+    assert isinstance(caught.value.__cause__, OSError)
+    assert caught.value.__cause__.errno is None
+    expected = f"{target}: could not be written (No space left on device). {ADVICE}"
+    assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize("folder", ["", "missing"])
+def test_write_error_keeps_other_messages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    if not folder:
+        fill_disk(monkeypatch, free=1 << 30)
+    target = tmp_path / folder / "a.npy"
+    text = str(write_error(target, OSError("4224 requested and 2016 written")))
+    assert text == f"{target}: could not be written (4224 requested and 2016 written)."
