@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from hstf.config.experiment import IGNORE, Config
-from hstf.config.load import config_of_results
+from hstf.config.load import config_in_place
 from hstf.experiment.cases import Case, Split, names_of, read_cases
 from hstf.experiment.folds import held_out_cases, patients_of, units_of_folds
 from hstf.experiment.jobs import Job, Jobs
@@ -32,7 +32,7 @@ from hstf.experiment.layout import Layout
 from hstf.experiment.schedule import Schedule
 from hstf.experiment.tables import LABELS, NNUNET_CASES
 from hstf.imaging.guards import MASK
-from hstf.imaging.header_text import has_text
+from hstf.imaging.header_text import has_gzip_text, has_text
 from hstf.imaging.label_values import IGNORED, class_indices
 from hstf.imaging.volumes import Volume, read_image, read_label, write_like
 from hstf.runtime.documents import Document
@@ -145,7 +145,7 @@ class Source:
             HstfError: if there are no results, if the round has no labels, or if they are not up to
                 date.
         """
-        config = config_of_results(results)
+        config = config_in_place(results)
         layout = Layout.of(config)
         last = Schedule.of(config).last
         rounds = [0, *(r for r in range(1, last + 1) if layout.labels_table(r).is_file())]
@@ -347,8 +347,8 @@ def region_order(structures: Mapping[str, tuple[int, ...]]) -> list[int] | None:
 def _write_images(folder: Path, case: Case, modalities: Mapping[str, str]) -> None:
     """Write the images of a case.
 
-    A file is copied if nnU-Net can read it and its header has no text, which may identify the
-    patient. Otherwise its voxels are written to a new file.
+    A file is copied if nnU-Net can read it and it has no text in the header of the scan or of gzip,
+    which may identify the patient. Otherwise its voxels are written to a new file.
 
     Raises:
         HstfError: if a file is damaged.
@@ -358,7 +358,8 @@ def _write_images(folder: Path, case: Case, modalities: Mapping[str, str]) -> No
         target = folder / f"{case.case_id}_{channel:04d}{ENDING}"
         volume = read_image(path, is_mask=kind == MASK)
         is_3d = len(volume.header.get_data_shape()) == 3
-        if path.name.endswith(ENDING) and is_3d and not has_text(volume.header):
+        has_any_text = has_text(volume.header) or has_gzip_text(path)
+        if path.name.endswith(ENDING) and is_3d and not has_any_text:
             # A copy: nothing that is done to the data set can change a scan of the experiment.
             shutil.copyfile(path, target)
         else:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from hstf.config.experiment import Config
-from hstf.config.load import config_of_results
+from hstf.config.load import config_in_place
 from hstf.experiment.cases import Case, Split, read_cases
 from hstf.experiment.layout import Layout
 from hstf.experiment.overrides import overrides_in_force
@@ -140,15 +140,15 @@ class Experiment:
         Raises:
             HstfError: if there are none, or if the round has no pseudo-labels.
         """
-        config = config_of_results(results)
+        config = config_in_place(results)
         layout = Layout.of(config)
         last = Schedule.of(config).last
         rounds = [r for r in range(1, last + 1) if layout.refine(r).is_file()]
         if not rounds or (number is not None and number not in rounds):
-            wanted = "no round" if number is None else f"round {number} does not exist or"
+            wanted = "no round has" if number is None else f"round {number} has no"
             raise HstfError(
-                f"{layout.root}: {wanted} has pseudo-labels (refine.csv is missing). Start the"
-                " command in the folder of the workflow, after a round has been refined."
+                f"{layout.root}: {wanted} pseudo-labels (refine.csv is missing). Start the command"
+                " after a round has been refined."
             )
         return cls(config, rounds[-1] if number is None else number)
 

@@ -51,6 +51,26 @@ def config_of_results(results: Path) -> Config:
     return load_config(path)
 
 
+def config_in_place(results: Path) -> Config:
+    """Load the configuration of an experiment whose files are read or written.
+
+    Args:
+        results: folder of the experiment.
+
+    Raises:
+        HstfError: if its configuration is about another folder, or as :func:`config_of_results`.
+    """
+    config = config_of_results(results)
+    root = Path(config.output) / config.experiment
+    if not root.is_dir() or not root.samefile(results):
+        raise HstfError(
+            f"{results}: its configuration is about {root.absolute()}. Start the command in the"
+            " folder in which the workflow was started. If the results were copied or renamed, move"
+            " them back, or change 'output' and 'experiment' in their config.yaml."
+        )
+    return config
+
+
 def resolve_config(raw: Mapping[str, Any], source: str = "configuration") -> Config:
     """Check the keys and values of ``raw`` and fill in the defaults.
 

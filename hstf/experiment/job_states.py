@@ -139,7 +139,7 @@ class Folder:
         holder = ""
         if lock_time >= asked:  # an older lock is of an earlier run
             holder = _read(self.root / "records" / f"{name}.lock").partition("\n")[0]
-        if is_gone(holder):
+        if is_gone(holder) or (not holder and self._has_local_run_ended()):
             message = ("Its process ended without a message: it was stopped or killed.",)
             return JobState(name, Status.FAILED, log, message=message)
         count = last_count(lines)
@@ -188,6 +188,10 @@ class Folder:
                 dice = float(cells[columns.index("dice")])
                 found.append(f"round {cells[columns.index('round')]}: {dice:.3f}")
         return found
+
+    def _has_local_run_ended(self) -> bool:
+        """Return whether no job of the last run can be active; on a cluster, jobs outlive a run."""
+        return self.run is not None and not self.run.is_cluster and self.run_is_gone()
 
     def run_is_gone(self) -> bool:
         """Return whether the process of the last run has ended, as far as this machine can see."""

@@ -6,6 +6,7 @@ writes has such text. No text is stored or shown either, only the names of the f
 
 import io
 import re
+from pathlib import Path
 
 import nibabel as nib
 
@@ -13,6 +14,11 @@ TEXT_FIELDS = ("data_type", "db_name", "descrip", "aux_file", "intent_name", "un
 """Fields for free text, in NIfTI-1 or NIfTI-2."""
 EXTENSION_PREFIX = 8
 """Bytes of size and code before the content of an extension."""
+GZIP_MAGIC = b"\x1f\x8b"
+GZIP_START = 4
+"""Bytes of the header of a compressed file up to its flags."""
+GZIP_TEXT_FLAGS = 0x04 | 0x08 | 0x10
+"""Flags of an extra field, of a file name and of a comment."""
 READABLE = re.compile(rb"[\x20-\x7e\xa0-\xff]{4,}")
 """Some characters in a row; less is no text."""
 HARMLESS = re.compile(
@@ -43,6 +49,17 @@ def has_text(header: nib.Nifti1Header) -> bool:
     if header.extensions:
         return True
     return any(bytes(header[field].item()).strip(b"\0 ") for field in _text_fields(header))
+
+
+def has_gzip_text(path: Path) -> bool:
+    """Return whether the header of a compressed file has a name, a comment or another field.
+
+    ``gzip`` stores the name that a file had when it was compressed (RFC 1952).
+    """
+    with path.open("rb") as stream:
+        start = stream.read(GZIP_START)
+    is_compressed = len(start) == GZIP_START and start[:2] == GZIP_MAGIC
+    return is_compressed and bool(start[3] & GZIP_TEXT_FLAGS)
 
 
 def identifying_fields(header: nib.Nifti1Header) -> tuple[str, ...]:

@@ -23,7 +23,8 @@ COUNT = re.compile(
 """A line of :class:`hstf.runtime.progress.Progress`."""
 LOSS = re.compile(r"\bloss (?P<loss>\d+(\.\d+)?(e[+-]?\d+)?)")
 """The note of a training."""
-MESSAGE = re.compile(r"^hstf [a-z]+: ")
+MESSAGE = re.compile(r"^hstf [a-z_]+: (?!warning: )")
+"""The message of a command that has failed."""
 TRACEBACK = "Traceback (most recent call last):"
 
 

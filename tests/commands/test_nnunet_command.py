@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -151,6 +152,29 @@ def test_nnunet_writes_images_without_text_of_the_scanner(
     np.testing.assert_array_equal(nib.load(written).affine, image.affine)
     copy = target / "imagesTr" / plain.name.replace(".nii.gz", "_0000.nii.gz")
     assert copy.read_bytes() == plain.read_bytes()
+
+
+def test_nnunet_writes_no_file_name_of_gzip(experiment: Config, tmp_path: Path) -> None:
+    """``gzip DOE_JOHN.nii`` stores this name in the header of the file."""
+    scan = read_cases(experiment).of(Split.LABELLED)[0].images[0]
+    content = gzip.decompress(scan.read_bytes())
+    with scan.open("wb") as stream, gzip.GzipFile("DOE_JOHN.nii", "wb", fileobj=stream) as zipped:
+        zipped.write(content)
+    assert b"DOE_JOHN" in scan.read_bytes()
+    target = tmp_path / "Dataset506_heart"
+    assert main(["nnunet", str(Layout.of(experiment).root), "--output", str(target)]) == 0
+    written = target / "imagesTr" / scan.name.replace(".nii.gz", "_0000.nii.gz")
+    assert b"DOE_JOHN" not in written.read_bytes()
+
+
+def test_nnunet_refuses_results_that_were_copied(
+    experiment: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = Layout.of(experiment).root
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    assert main(["nnunet", str(copy), "--output", str(tmp_path / "Dataset507_heart")]) == 1
+    assert f"its configuration is about {root.absolute()}" in capsys.readouterr().err
 
 
 def test_nnunet_names_a_damaged_scan_and_writes_nothing(

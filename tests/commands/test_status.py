@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from hstf.cli import main
+from hstf.cli import COMMANDS, main
 from hstf.commands.state_document import StatusDocument
 from hstf.commands.status import experiments_in, is_experiment
 from hstf.experiment.job_states import Folder, JobState, Status
 from hstf.experiment.last_run import RUN_FILE, LastRun, RunJob
+from hstf.runtime.job_logs import failure, has_failed
 
 NOW = 1_900_000_000.0
 HERE = f"process {os.getpid()} on {platform.node()} since 2026-01-31 12:00:00"
@@ -46,14 +47,20 @@ class Results:
         outputs = {"x.csv": {"path": "x.csv", "sha256": "", "stamp": [1, modified, modified, 1]}}
         self.write(f"records/{job}.json", json.dumps({"job": job, "outputs": outputs}), age)
 
-    def run(self, seconds: float = 100.0, process: int = 4711, machine: str = "node3") -> None:
+    def run(
+        self,
+        seconds: float = 100.0,
+        process: int = 4711,
+        machine: str = "node3",
+        is_cluster: bool = False,
+    ) -> None:
         run = LastRun(
             experiment="x",
             machine=machine,
             process=process,
             folder="/work",
             started="2026-01-31 12:00:00",
-            is_cluster=False,
+            is_cluster=is_cluster,
             jobs=tuple(RunJob(name=job, seconds=seconds) for job in JOBS),
         )
         self.write(str(RUN_FILE), run.model_dump_json(), age=950)
@@ -135,6 +142,32 @@ def test_job_whose_process_is_gone_has_failed(results: Results) -> None:
     assert results.job(TRAINING).status is Status.FAILED
     results.write(f"records/{TRAINING}.lock", HERE, age=500)
     assert results.job(TRAINING).status is Status.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("is_cluster", "expected"), [(False, Status.FAILED), (True, Status.RUNNING)]
+)
+def test_job_without_a_lock_has_failed_if_its_run_is_gone(
+    results: Results, is_cluster: bool, expected: Status
+) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    results.run(process=ended.pid, machine=platform.node(), is_cluster=is_cluster)
+    results.write("logs/student/round_1_seed_0.log", "round 1 seed_0: 1/5, 2/s, 2 s left", age=40)
+    assert results.job(TRAINING).status is expected
+
+
+def test_warning_of_a_running_job_is_no_failure(results: Results) -> None:
+    results.write(f"records/{TRAINING}.lock", ELSEWHERE, age=500)
+    results.write("logs/student/round_1_seed_0.log", "hstf student: warning: a file\n", age=10)
+    assert results.job(TRAINING).status is Status.RUNNING
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_failure_finds_the_message_of_each_command(command: str) -> None:
+    message = f"hstf {command}: a file is damaged"
+    assert has_failed([message, "more"])
+    assert failure(["start", message])[0] == message
 
 
 def test_failure_of_an_earlier_run_does_not_count(results: Results) -> None:
