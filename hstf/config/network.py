@@ -55,6 +55,9 @@ class NetworkConfig(Section):
     start_keys: dict[str, str] = {}
     """Names in this file: ``{their prefix: our prefix}``. The longest prefix that fits is
     replaced, all other names stay."""
+    start_part: Literal["network", "encoder"] = "network"
+    """What is taken from ``start`` or from ``pretrain:``: all that fits (``network``), or only the
+    encoder and the transformer (``encoder``). The decoder then starts from random weights."""
     start_rate: float = Field(1.0, ge=0)
     """Factor on the learning rate of the weights that were taken from ``start`` or from
     ``pretrain:``, in the trainings that start from them."""
@@ -66,5 +69,5 @@ class NetworkConfig(Section):
         return self
 
 
-START_KEYS = ("start", "start_keys", "start_rate")
+START_KEYS = ("start", "start_keys", "start_part", "start_rate")
 """Keys about the initial weights. All others are about the architecture."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from hstf.config.section import Section
-from hstf.config.training import LoopConfig, TrainingConfig
+from hstf.config.training import AugmentationConfig, LoopConfig, TrainingConfig
 
 TASKS: dict[str, str] = {
     "masked": "hstf.method.pretraining.masked:Masked",
@@ -99,6 +99,8 @@ class PretrainConfig(LoopConfig):
     denoise: DenoiseConfig = DenoiseConfig()
     contrastive: ContrastiveConfig = ContrastiveConfig()
     fusion: FusionConfig = FusionConfig()
+    augmentation: AugmentationConfig | None = None
+    """Random changes of the patches before the task corrupts them; null: those of ``warmup``."""
     examples: int = Field(4, ge=1, le=16)
     """Number of patches in ``pretrain/examples.png``."""
 
@@ -109,6 +111,6 @@ class PretrainConfig(LoopConfig):
 
     @property
     def training(self) -> TrainingConfig:
-        """The settings of the training loop. Patches have random positions."""
+        """The training loop without the augmentation. Patches have random positions."""
         values = self.model_dump(include=set(LoopConfig.model_fields))
         return TrainingConfig.model_validate({**values, "foreground_fraction": 0.0})

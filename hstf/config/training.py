@@ -120,13 +120,13 @@ class LoopConfig(Section):
     Results differ from those without it by rounding."""
     history_every: int = Field(20, ge=1)
     """Number of steps that are averaged in a row of ``history.csv``."""
-    augmentation: AugmentationConfig = AugmentationConfig()
-    """Random changes of the training patches."""
 
 
 class TrainingConfig(LoopConfig):
     """A supervised or semi-supervised training."""
 
+    augmentation: AugmentationConfig = AugmentationConfig()
+    """Random changes of the training patches."""
     foreground_fraction: float = Field(0.5, ge=0, le=1)
     """Fraction of patches that are centred on a voxel of a random foreground class. The position of
     all other patches is random, also of those from unlabelled images without a pseudo-label."""

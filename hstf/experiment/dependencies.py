@@ -56,7 +56,10 @@ STAGES: dict[str, Dependencies] = {
     ),
     "preprocess": Dependencies(4, ("preprocess", "labels", "modalities")),
     # No labels: whatever it reads of them would be a leak.
-    "pretrain": Dependencies(1, ("pretrain", *ARCHITECTURE, "modalities", "seed")),
+    "pretrain": Dependencies(
+        2,
+        ("pretrain", *ARCHITECTURE, "modalities", "seed", "warmup.augmentation"),
+    ),
     "warmup": Dependencies(
         6,
         ("warmup", "network", "modalities", "labels", "regions", "seed"),
@@ -204,7 +207,7 @@ ORDERED_KEYS = {"labels", "modalities", "regions"}
 """Mappings whose order matters: it is the order of classes, channels and network outputs."""
 
 LEFT_OUT_AT_DEFAULT: dict[str, dict[str, Any]] = {
-    "network": {"start": None, "start_keys": {}, "start_rate": 1.0},
+    "network": {"start": None, "start_keys": {}, "start_part": "network", "start_rate": 1.0},
     "warmup": {"extra_steps": 0},
 }
 """Newer keys that change nothing at their default: results of earlier versions stay valid."""

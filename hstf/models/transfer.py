@@ -39,6 +39,8 @@ class Transfer:
     """Those of them that were adapted to the number of channels."""
     output_layers: list[str] = field(default_factory=list)
     """Layers that are never taken."""
+    decoder: list[str] = field(default_factory=list)
+    """Layers that are not part of the encoder, if only the encoder is taken."""
     missing: list[str] = field(default_factory=list)
     """Names that the file does not have."""
     mismatches: list[str] = field(default_factory=list)
@@ -62,6 +64,7 @@ class Transfer:
         kept = {
             "adapted to the number of channels": self.adapted,
             "not taken, output layers": self.output_layers,
+            "not taken, decoder": self.decoder,
             "not taken, not in the file": self.missing,
             "not taken, another shape": self.mismatches,
             "in the file and not used": self.unused,
@@ -73,7 +76,10 @@ class Transfer:
 
 
 def transfer(
-    network: SegmentationNetwork, path: Path, prefixes: Mapping[str, str] | None = None
+    network: SegmentationNetwork,
+    path: Path,
+    prefixes: Mapping[str, str] | None = None,
+    part: str = "network",
 ) -> Transfer:
     """Copy the weights of a file to a network where names and shapes fit.
 
@@ -81,12 +87,14 @@ def transfer(
         network: changed in place.
         path: a file of weights.
         prefixes: for names in the file, their prefix and ours.
+        part: ``network``, or ``encoder`` to leave out the decoder.
 
     Raises:
         HstfError: if the file cannot be read, or if nothing fits.
     """
     theirs = renamed(read_weights(path), prefixes or {})
-    result = copy_weights(network, theirs)
+    decoder = decoder_names(network.spec) if part == "encoder" else set()
+    result = copy_weights(network, theirs, decoder)
     if not result.taken:
         found = [f"{name} is not in the network" for name in result.unused]
         wanted = [f"{name} is not in the file" for name in result.missing]
@@ -111,8 +119,17 @@ def learned_cases(path: Path) -> list[str]:
     return found
 
 
-def copy_weights(network: SegmentationNetwork, theirs: Mapping[str, Tensor]) -> Transfer:
+def copy_weights(
+    network: SegmentationNetwork,
+    theirs: Mapping[str, Tensor],
+    left_out: Collection[str] = (),
+) -> Transfer:
     """Copy tensors to a network where names and shapes fit.
+
+    Args:
+        network: changed in place.
+        theirs: the tensors by their plain names.
+        left_out: plain names of the decoder, if only the encoder is taken.
 
     Example:
         >>> from hstf.models.base import NetworkSpec
@@ -133,6 +150,8 @@ def copy_weights(network: SegmentationNetwork, theirs: Mapping[str, Tensor]) -> 
     for plain, full in names.items():
         if plain in output_layers:
             result.output_layers.append(plain)
+        elif plain in left_out:
+            result.decoder.append(plain)
         elif plain not in theirs:
             result.missing.append(plain)
         else:
@@ -203,6 +222,22 @@ def names_that_depend_on(spec: NetworkSpec, **changes: Any) -> set[str]:
     shapes = _shapes(plain)
     others = _shapes(replace(plain, **changes))
     return {name for name, shape in shapes.items() if others.get(name) != shape}
+
+
+def decoder_names(spec: NetworkSpec) -> set[str]:
+    """Return the plain names of the weights on which the deepest features do not depend.
+
+    Example:
+        >>> levels = {"strides": ((1, 1, 1), (2, 2, 2)), "kernels": ((3, 3, 3),) * 2}
+        >>> names = decoder_names(NetworkSpec("cnn", 1, 2, (4, 8), spacing=(1, 1, 1), **levels))
+        >>> {name.partition(".")[0] for name in names} >= {"decoder", "heads"}
+        True
+    """
+    network = _built(replace(spec, regions=()))
+    size = [2 * stride for stride in network.divisor]
+    for part in network.parts:
+        part.encode(torch.zeros(1, spec.inputs, *size)).sum().backward()
+    return {name for name, weight in network.named_parameters() if weight.grad is None}
 
 
 def _shapes(spec: NetworkSpec) -> dict[str, torch.Size]:

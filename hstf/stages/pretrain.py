@@ -99,7 +99,8 @@ def prepare(context: StageContext) -> Pretraining:
     config = context.config
     section = config.pretrain
     plan = Plan.load(context.layout.plan)
-    augmentation = section.augmentation.planned(plan.flip_axes, plan.quarter_turns)
+    chosen = section.augmentation or config.warmup.augmentation
+    augmentation = chosen.planned(plan.flip_axes, plan.quarter_turns)
     training = section.training.model_copy(update={"augmentation": augmentation})
     everyone = [*context.cases(Split.LABELLED), *context.cases(Split.UNLABELLED)]
     cases = image_cases(context, everyone)

@@ -327,7 +327,8 @@ def take_initial_weights(
     """
     if initial is None:
         return Transfer()
-    result = transfer(network, initial, context.config.network.start_keys)
+    section = context.config.network
+    result = transfer(network, initial, section.start_keys, section.start_part)
     if is_first_rank():
         print("\n".join([*result.lines(initial), *_leak_warning(context, initial)]), flush=True)
     return result
@@ -380,6 +381,8 @@ def training_fingerprint(
     }
     if initial is not None:
         content["initial"] = [sha256_once(initial), network.start_keys, network.start_rate]
+        if network.start_part != "network":
+            content["initial_part"] = network.start_part
     if config.heads:
         content["regions"] = config.heads
     return sha256_json(content)

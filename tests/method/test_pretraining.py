@@ -24,7 +24,12 @@ from hstf.config.pretrain import PretrainConfig
 from hstf.datasets.phantom.options import PhantomOptions
 from hstf.datasets.phantom.scan import generate_case
 from hstf.experiment.plan import Normalisation
-from hstf.method.pretraining.contrastive import PairSource, checked_crop, nt_xent
+from hstf.method.pretraining.contrastive import (
+    ContrastiveNetwork,
+    PairSource,
+    checked_crop,
+    nt_xent,
+)
 from hstf.method.pretraining.corruption import (
     intensity_curve,
     painting_masks,
@@ -291,6 +296,19 @@ def test_contrastive_trains_the_encoder_only() -> None:
         name.partition(".")[0] for name, p in network.named_parameters() if p.grad is not None
     }
     assert trained == {"encoder", "transformer"}
+
+
+def test_contrastive_compares_more_than_the_mean_of_a_normalised_map() -> None:
+    """The encoder ends with an instance norm: channels have the same mean in all images."""
+    task = task_of("contrastive", plan(), {"a": "a", "b": "b"})
+    network = new_state(task).network
+    assert isinstance(network, ContrastiveNetwork)
+    pooled: list[Tensor] = []
+    (head,) = network.projections
+    head.register_forward_pre_hook(lambda _, inputs: pooled.append(inputs[0].detach()))
+    network.project(patches(4))
+    means, maxima = pooled[0].chunk(2, dim=1)
+    assert maxima.std(0).mean() > 2 * means.std(0).mean()
 
 
 # ---- fusion

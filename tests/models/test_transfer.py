@@ -68,6 +68,25 @@ def test_transfer_takes_everything_but_the_output_layers(
     assert f"not taken, output layers ({len(heads)}): {', '.join(heads)}" in text
 
 
+@pytest.mark.parametrize("name", ["hybrid", "cnn", "utnet", "pair"])
+def test_transfer_of_the_encoder_leaves_the_decoder_at_random(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "weights.pt"
+    changes = {"name": name, "pair": ("hybrid", "cnn") if name == "pair" else ()}
+    source = stored(path, **changes)
+    target = network(2, **changes)
+    before = {key: value.clone() for key, value in target.state_dict().items()}
+    result = transfer(target, path, part="encoder")
+    image = torch.randn(1, 1, 8, 8, 8)
+    for part in (source, target):
+        part.eval()
+    for theirs, ours in zip(source.parts, target.parts, strict=True):
+        assert theirs.encode(image).equal(ours.encode(image))
+    assert result.decoder
+    assert all(target.state_dict()[plain_names(target)[n]].equal(before[n]) for n in result.decoder)
+    assert any("not taken, decoder" in line for line in result.lines(path))
+    assert not set(result.decoder) & set(result.taken)
+
+
 def test_transfer_ignores_the_wrapper_for_regions(tmp_path: Path) -> None:
     source = stored(tmp_path / "weights.pt", classes=1)
     target = network(0, regions=((1, 2), (2,)))

@@ -86,6 +86,21 @@ def test_pretrain_resumed_ends_in_the_same_bytes_as_uninterrupted(
         assert sha256_file(one) == sha256_file(other), one.name
 
 
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [({}, (0.0, 0.0, 30.0)), ({"rotation_degrees": [5, 5, 5]}, (5.0, 5.0, 5.0))],
+)
+def test_prepare_takes_the_augmentation_of_the_warmup_without_an_own_one(
+    tmp_path: Path, own: dict[str, Any], expected: tuple[float, float, float]
+) -> None:
+    """Thick slices stay slices in both trainings."""
+    section = {"augmentation": own} if own else {}
+    warmup = {"augmentation": {"rotation_degrees": [0, 0, 30]}}
+    config, _ = experiment(tmp_path, "masked", pretrain=section, warmup=warmup)
+    work = stage.prepare(StageContext.of(config, "pretrain"))
+    assert tuple(work.training.augmentation.rotation_degrees) == expected
+
+
 def test_pretrain_reads_images_and_no_label(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,10 @@ def noise(batch: int = 1, channels: int = 2, seed: int = 0) -> Tensor:
 
 
 def test_with_amplitudes_of_agrees_with_numpy() -> None:
-    """FDA as in the paper: shift the spectrum, swap a box about its centre, keep the phase."""
+    """FDA as in the paper: shift the spectrum, swap a box about its centre, keep the phase.
+
+    The mean is that of the donor with its sign.
+    """
     image, donor = noise(seed=1), noise(seed=2)
     found = with_amplitudes_of(image, donor, ISOTROPIC)
     for channel in range(2):
@@ -34,7 +37,10 @@ def test_with_amplitudes_of_agrees_with_numpy() -> None:
         box = tuple(slice(n // 2 - int(BAND * n), n // 2 + int(BAND * n) + 1) for n in SHAPE)
         amplitude = np.abs(own)
         amplitude[box] = np.abs(other)[box]
-        expected = np.fft.ifftn(np.fft.ifftshift(amplitude * np.exp(1j * np.angle(own))))
+        spectrum = amplitude * np.exp(1j * np.angle(own))
+        centre = tuple(n // 2 for n in SHAPE)
+        spectrum[centre] = other[centre]
+        expected = np.fft.ifftn(np.fft.ifftshift(spectrum))
         assert np.abs(expected.imag).max() < 1e-5
         assert np.allclose(found[0, channel].numpy(), expected.real, atol=1e-4)
 
@@ -44,6 +50,14 @@ def test_with_amplitudes_of_itself_changes_nothing() -> None:
     assert torch.allclose(with_amplitudes_of(image, image, ISOTROPIC), image, atol=1e-5)
     brighter = with_amplitudes_of(image + 5, image + 8, ISOTROPIC)
     assert torch.allclose(brighter, image + 8, atol=1e-4), "the mean is the lowest frequency"
+
+
+def test_with_amplitudes_of_takes_the_sign_of_the_mean() -> None:
+    """Normalised patches have means above and below 0."""
+    image = noise()
+    image -= image.mean((2, 3, 4), keepdim=True)
+    found = with_amplitudes_of(image + 0.1, image - 1.0, ISOTROPIC)
+    assert torch.allclose(found, image - 1.0, atol=1e-4)
 
 
 def test_with_amplitudes_of_uses_frequencies_of_the_anatomy() -> None:

@@ -110,7 +110,7 @@ class ContrastiveNetwork(SegmentationNetwork):
         for part in network.parts:
             width = encoder_width(part)
             heads.append(
-                nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, dimensions))
+                nn.Sequential(nn.Linear(2 * width, width), nn.ReLU(), nn.Linear(width, dimensions))
             )
         self.projections = nn.ModuleList(heads)
 
@@ -124,10 +124,16 @@ class ContrastiveNetwork(SegmentationNetwork):
         return self.network.pyramid(x, zoom)
 
     def project(self, x: Tensor) -> list[Tensor]:
-        """Compute the projection ``(B, dimensions)`` of the image by each part."""
+        """Compute the projection ``(B, dimensions)`` of the image by each part.
+
+        The mean of a feature map is almost the same for all images, because the encoder ends with
+        an instance norm. Its maximum is not.
+        """
         found = []
         for part, head in zip(self.network.parts, self.projections, strict=True):
-            found.append(head(part.encode(x).mean((2, 3, 4))))
+            features = part.encode(x)
+            pooled = torch.cat([features.mean((2, 3, 4)), features.amax((2, 3, 4))], dim=1)
+            found.append(head(pooled))
         return found
 
 
