@@ -452,9 +452,12 @@ class Jobs:
         return jobs
 
     def conditions(self, job: Job) -> list[Job]:
-        """Return the jobs that decide whether a job may start, and not what it writes."""
-        stops = self.config.monitor.on_collapse == "stop"
-        if job.rule == "teacher_shard" and stops and self.monitored_cases:
+        """Return the jobs that decide whether a job may start, and not what it writes.
+
+        They do not depend on ``monitor.on_collapse``: Snakemake runs a job again if the set of its
+        input files has changed.
+        """
+        if job.rule == "teacher_shard" and self.monitored_cases:
             return [Job("monitor_round", (job.round or 0) - 1)]
         return []
 

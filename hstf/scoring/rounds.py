@@ -455,8 +455,8 @@ def _notes(context: StageContext, control: Control | None) -> list[str]:
     if _has_control(context):
         return [f"{cause} The control has no scores yet: run snakemake again."]
     return [
-        f"{cause} To see what the unlabelled scans add, run\n'snakemake compare' or an experiment"
-        " with 'method: supervised'."
+        f"{cause} To see what the unlabelled scans add, set\n'evaluate: {{control: true}}' and run"
+        " snakemake again, or compare methods (docs/how-to/compare-methods.md)."
     ]
 
 

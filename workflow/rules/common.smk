@@ -222,7 +222,7 @@ def teacher_of_round(w):
 
 
 def monitored(w):
-    """The monitoring of the teacher, if the run stops after a collapse."""
+    """The monitoring of the teacher: the run may stop after a collapse."""
     job = Job("teacher_shard", int(w.round), w.shard)
     return [path for earlier in JOBS.conditions(job) for path in JOBS.outputs(earlier)]
 

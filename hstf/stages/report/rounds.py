@@ -69,7 +69,8 @@ def _other_causes(results: Results) -> str:
     return (
         " Students also train longer than the warm-up, and on the labels of all folds. The method"
         " supervised does only that. To separate the two, set “evaluate.control: true”, or run"
-        f" “snakemake compare”, which compares supervised with {results.config.method}."
+        f" “snakemake compare” with a section “compare:”, which compares supervised with"
+        f" {results.config.method}."
     )
 
 
