@@ -70,8 +70,8 @@ def with_amplitudes_of(
     low = to_device(_low_frequencies(image.shape[2:], spacing), image.device)
     amplitude = torch.where(low, other.abs(), own.abs())
     spectrum = torch.polar(amplitude, own.angle())
-    # The mean of a normalised image may be negative, and a negative amplitude is a phase. Brightness
-    # is a part of the appearance.
+    # The mean of a normalised image may be negative, and its sign is a phase. Brightness is a part
+    # of the appearance.
     spectrum[..., 0, 0, 0] = other[..., 0, 0, 0]
     return torch.fft.irfftn(spectrum, s=image.shape[2:], dim=axes).to(image.dtype)
 

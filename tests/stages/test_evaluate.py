@@ -464,7 +464,7 @@ def test_print_rounds_shows_dice_and_gain(
     assert f"{student.dice.mean - warmup.dice.mean:+.3f}" in printed
     assert "report.html" in printed
     assert "longer training" in printed
-    assert "method: supervised" in printed
+    assert "evaluate: {control: true}" in printed
 
 
 def test_print_rounds_shows_the_control(
