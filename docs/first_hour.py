@@ -75,19 +75,20 @@ BEFORE_THE_RUN = (
         "estimate",
         "Ask how long it will take here. This machine has no GPU, so use the preset for machines"
         " without one:",
-        "hstf estimate --config config/mine.yaml cpu.yaml",
+        "hstf estimate --config config/mine.yaml config/presets/cpu.yaml",
     ),
     Step(
         "dry_run",
         "Look at the jobs. Nothing runs yet:",
-        "snakemake -n --quiet rules --cores 2 --configfile config/mine.yaml cpu.yaml",
+        "snakemake -n --quiet rules --cores 2"
+        " --configfile config/mine.yaml config/presets/cpu.yaml",
     ),
 )
 RUN = Step(
     "run",
     "Start the run. The screen names each job that starts and is done, warnings, and at the end the"
     " result. For this page the trainings were short (`--config …`), so the scores are low:",
-    "snakemake --cores 2 --configfile config/mine.yaml cpu.yaml"
+    "snakemake --cores 2 --configfile config/mine.yaml config/presets/cpu.yaml"
     " --config 'warmup={steps: 100}' 'student={steps: 60}'",
     "Screen of a run: jobs, progress of the trainings, warnings, and the table of rounds",
     lines=76,
@@ -155,8 +156,9 @@ def write_scans(folder: Path, source: Path) -> None:
             shutil.copy(label, labels / name)
     for scan in scans[-2:]:
         shutil.copy(scan, folder / "new" / f"new_{scan.name}")
-    (folder / "config").mkdir()
-    shutil.copy(ROOT / "config" / "presets" / "cpu.yaml", folder / "cpu.yaml")
+    presets = folder / "config" / "presets"
+    presets.mkdir(parents=True)
+    shutil.copy(ROOT / "config" / "presets" / "cpu.yaml", presets)
 
 
 # --- the commands

@@ -101,7 +101,8 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
         "--existing",
         choices=("refuse", "skip", "overwrite"),
         default="refuse",
-        help="what to do if a segmentation already exists; default: refuse",
+        help="what to do if a segmentation already exists; skip keeps those of this model and these"
+        " scans; default: refuse",
     )
     parser.add_argument(
         "--no-predicted-dice",

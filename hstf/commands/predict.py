@@ -5,7 +5,7 @@ stops the scan, and never the other ones. Warnings are printed and written to ``
 """
 
 import argparse
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -17,16 +17,21 @@ from hstf.commands.predict_input import (
     find_scans,
     is_readable_folder,
 )
-from hstf.commands.predict_report import Report, print_message
+from hstf.commands.predict_report import MOVE, Report, print_message
 from hstf.imaging.guards import MASK, Issue, Level, image_issues, spacing_issues
 from hstf.imaging.intensity_ranges import range_issues
 from hstf.imaging.scan import scan_file
 from hstf.imaging.volumes import read_image, suffix_of, write_like
-from hstf.method.exported_model import WITH_QUALITY, ExportedModel, read_exported_model
+from hstf.method.exported_model import (
+    MODEL_FILE,
+    WITH_QUALITY,
+    ExportedModel,
+    read_exported_model,
+)
 from hstf.method.plr.predicted_dice import CONFORMAL_PATIENTS
 from hstf.method.plr.scan_quality import QualityModel, ScanQuality
-from hstf.runtime.errors import HstfError, is_memory_error, join_problems
-from hstf.runtime.files import make_folder
+from hstf.runtime.errors import HstfError, few, is_memory_error, join_problems
+from hstf.runtime.files import make_folder, sha256_file
 from hstf.runtime.progress import track
 
 if TYPE_CHECKING:
@@ -72,14 +77,16 @@ def predict(
 
     A segmentation has the geometry of its scan and the label values of the training data. It has
     the name of its scan, or ``<case>.nii.gz`` for several modalities and for scans that are not
-    NIfTI. ``predict.csv`` in the output folder has a row for each scan, warning and error.
+    NIfTI. ``predict.csv`` in the output folder has a row for each scan, warning and error. A scan
+    with an error has no segmentation: that of an earlier run is removed.
 
     Args:
         model_folder: an exported model.
         source: a volume, or a folder of volumes.
         output: folder of the segmentations.
         device: ``auto``, ``cpu`` or ``cuda``.
-        existing: what to do if a segmentation already exists.
+        existing: what to do if a segmentation already exists. With ``skip``, scans stay that this
+            model has segmented and that have not changed since.
         predicted_dice: whether to predict the Dice of each segmentation.
 
     Returns:
@@ -87,15 +94,17 @@ def predict(
 
     Raises:
         HstfError: before any computation if the model, the input or the output folder is invalid;
-            at once if a segmentation cannot be written; after all other scans are segmented if some
-            scans cannot be segmented or read.
+            at once if a segmentation cannot be written or removed; after all other scans are
+            segmented if some scans cannot be segmented or read, or if ``skip`` keeps files that
+            this command did not write.
     """
     is_readable_folder(source)
     model = read_exported_model(model_folder)
     found = find_scans(source, list(model.modalities), output)
-    scans = select_scans(found.scans, output, existing)
-    report = Report.open(output, source)
+    check_output(found.scans, output, existing)
+    report = Report.open(output, source, sha256_file(model_folder / MODEL_FILE))
     report.leave_out(found)
+    scans = select_scans(found.scans, report) if existing == "skip" else found.scans
     if not model.intensities:
         report.warn(
             model_folder, "the model has no intensities of its training scans", EXPORT_AGAIN
@@ -143,9 +152,12 @@ def _segment_all(
         model.preprocess,
         model.structure,
     )
+    report.announce(scan for scan in scans if not (report.output / scan.name).exists())
     try:
         for scan in track(scans, "predict"):
             _segment(predictor, model, scan, report)
+            if report.has_error(scan):
+                report.discard(scan)
             report.write_sometimes()
     finally:
         report.write()
@@ -192,10 +204,13 @@ def _segment(predictor: "Predictor", model: ExportedModel, scan: Scan, report: R
             raise
         report.fail(scan, "out of memory")
         return
-    write_like(report.output / scan.name, values[classes], volumes[0])
+    path = report.output / scan.name
+    if path.exists():
+        report.announce([scan])
+    write_like(path, values[classes], volumes[0])
     if model.quality is not None:
         _add_quality(predictor, model.quality, scan, image, classes, report)
-    report.segmented(scan)
+    report.segmented(scan, sha256_file(path))
 
 
 def _add_quality(
@@ -253,12 +268,8 @@ def _cost_of(model: QualityModel) -> str:
     return text
 
 
-def select_scans(
-    scans: Sequence[Scan],
-    output: Path,
-    existing: Existing,
-) -> list[Scan]:
-    """Return the scans to segment into ``output``.
+def check_output(scans: Sequence[Scan], output: Path, existing: Existing) -> None:
+    """Check that scans can be segmented into ``output``.
 
     Raises:
         HstfError: if segmentations would replace the scans, or if they already exist and
@@ -287,9 +298,37 @@ def select_scans(
             " Add --existing skip or --existing overwrite.",
             [scan.name for scan in done],
         )
-    if existing == "skip":
-        return [scan for scan in scans if scan not in done]
-    return list(scans)
+
+
+def select_scans(scans: Sequence[Scan], report: Report) -> list[Scan]:
+    """Return the scans that have no segmentation by this model, or have changed since.
+
+    Prints why scans are segmented again. A segmentation that this command did not write, or that
+    was changed since, may be the work of a person: it is never replaced.
+    """
+    selected = []
+    again: dict[str, list[str]] = defaultdict(list)
+    for scan in track(scans, "compare"):
+        path = report.output / scan.name
+        if not path.exists():
+            selected.append(scan)
+            continue
+        try:
+            difference = report.difference(scan)
+        except HstfError as error:
+            report.keep(scan, str(error))
+            continue
+        foreign = report.foreign(scan)
+        if difference and foreign:
+            report.keep(scan, f"{foreign}. {MOVE}")
+        elif difference:
+            again[difference].append(scan.name)
+            selected.append(scan)
+        elif foreign:
+            print_message(f"{path}: is kept: {foreign}")
+    for difference, names in again.items():
+        print_message(f"scans to segment again: {len(names)}, {difference} ({few(names)})")
+    return selected
 
 
 def _folders(scans: Iterable[Scan]) -> set[Path]:

@@ -93,9 +93,19 @@ def _scans_of_file(source: Path, modalities: Sequence[str]) -> ScansFound:
         return ScansFound()
     if len(modalities) == 1:
         return ScansFound([Scan(_segmentation(source), (source,))])
-    # The other modalities are stored beside it.
-    beside = [path for path in _list(source.parent) if suffix_of(path)]
-    return _group_modalities([source], beside, modalities, source.parent)
+    files = [source, *_other_modalities(source, modalities)]
+    _refuse_equal_names(source.parent, files)
+    return _group_modalities([source], files, modalities, source.parent)
+
+
+def _other_modalities(source: Path, modalities: Sequence[str]) -> list[Path]:
+    """Return the files beside a file that have the other modalities of its case.
+
+    A file of the same modality in another format is none of them: the one that was given counts.
+    """
+    case = _case_of(stem(source), modalities)
+    names = {f"{case}_{modality}" for modality in modalities} - {stem(source)}
+    return [path for path in _list(source.parent) if suffix_of(path) and stem(path) in names]
 
 
 def _list(folder: Path) -> list[Path]:

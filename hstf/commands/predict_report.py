@@ -16,6 +16,7 @@ from hstf.experiment.tables import PREDICT
 from hstf.imaging.guards import Issue, Level
 from hstf.method.plr.scan_quality import ScanQuality
 from hstf.runtime.errors import HstfError, join_problems
+from hstf.runtime.files import sha256_file
 from hstf.runtime.locks import exclusive
 
 WRITE_SECONDS = 10.0
@@ -24,6 +25,11 @@ LOCK = ".predict.lock"
 """Lock beside ``predict.csv``: other runs may write it, too."""
 LEFT_OUT = "left out"
 """Level of a row about a file or folder that is no scan."""
+PENDING = "pending"
+"""Level of a scan whose segmentation is about to be written. The row stays if the run is killed."""
+NO_ROW = f"it has no row in {TABLE}"
+"""Why a segmentation is not known."""
+MOVE = "Move it, or add --existing overwrite."
 Row = dict[str, Any]
 """A row of ``predict.csv``."""
 
@@ -34,6 +40,10 @@ class Report:
 
     output: Path
     source: Path
+    model: str
+    """SHA-256 of ``model.json``, which has those of the weights."""
+    earlier: dict[str, Row] = field(default_factory=dict)
+    """Rows of earlier runs, by segmentation."""
     stale: set[tuple[str, ...]] = field(default_factory=set)
     """Earlier rows about no scan: the runs that wrote them have ended, and they are dropped."""
     rows: dict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
@@ -46,18 +56,82 @@ class Report:
     """Columns of the predicted Dice, by the name of the segmentation."""
     failed: set[str] = field(default_factory=set)
     """Names of the scans that were not segmented."""
+    kept: set[str] = field(default_factory=set)
+    """Names of the scans that were not segmented because another file has the name of their
+    segmentation."""
+    pending: dict[str, Row] = field(default_factory=dict)
+    """Rows of the scans that are not segmented yet, by segmentation."""
+    complete: dict[str, str] = field(default_factory=dict)
+    """Segmentations of the scans that were segmented or failed, by scan. Until then, the earlier
+    rows of a scan stay."""
     written: float = field(default_factory=time.monotonic)
     """When the table was last written."""
 
     @classmethod
-    def open(cls, output: Path, source: Path) -> "Report":
+    def open(cls, output: Path, source: Path, model: str) -> "Report":
         """Start a report. Rows of earlier runs about other scans are kept.
 
         Raises:
             HstfError: if there is another file of the same name.
         """
         rows = _rows_of(output / TABLE)
-        return cls(output, source, {_identity(row) for row in rows if not row["scan"]})
+        earlier = {row["segmentation"]: row for row in rows if row["segmentation"]}
+        stale = {_identity(row) for row in rows if not row["scan"]}
+        return cls(output, source, model, earlier, stale)
+
+    def difference(self, scan: Scan) -> str:
+        """Return why the model has to segment a scan again that has a segmentation; or nothing.
+
+        Raises:
+            HstfError: if the scan cannot be read.
+        """
+        row = self.earlier.get(_as_cell(scan.name))
+        if row is None:
+            return NO_ROW
+        if row["level"] == PENDING:
+            return "because the run that segmented them was interrupted"
+        if not row.get("model"):
+            return "because an earlier version of hstf, which stored no model, segmented them"
+        if row["model"] != self.model:
+            return "because another model segmented them"
+        if row.get("images_sha256") != [sha256_file(path) for path in scan.images]:
+            return "because the scans have changed"
+        return ""
+
+    def foreign(self, scan: Scan) -> str:
+        """Return why an existing segmentation is no file of this command; or nothing.
+
+        Raises:
+            HstfError: if it cannot be read.
+        """
+        row = self.earlier.get(_as_cell(scan.name))
+        if row is None:
+            return NO_ROW
+        written = row.get("segmentation_sha256")
+        if written and written != sha256_file(self.output / scan.name):
+            return "it was changed after hstf predict had written it"
+        return ""
+
+    def keep(self, scan: Scan, why: str) -> None:
+        """Report that a scan is not segmented because its segmentation may not be replaced."""
+        path = str(self.output / scan.name)
+        found = f"is kept, and its scan is not segmented: {why}"
+        self._row("", Level.ERROR, path, found)
+        self.kept.add(scan.name)
+        self._problem(f"{path}: {found}")
+
+    def announce(self, scans: Iterable[Scan]) -> None:
+        """Report that scans are going to be segmented, and write the table.
+
+        Otherwise, a run that is killed would leave segmentations that no row describes, or the row
+        of an earlier model for a new segmentation.
+        """
+        for scan in scans:
+            row: Row = {"scan": self._name(scan), "level": PENDING, "file": str(scan.images[0])}
+            row["found"] = "not segmented yet"
+            row["segmentation"] = scan.name
+            self.pending[scan.name] = row
+        self.write()
 
     def leave_out(self, found: ScansFound) -> None:
         """Report what is no scan, and what cannot be read."""
@@ -83,7 +157,7 @@ class Report:
             row["what_to_do"] = issue.what_to_do
             row["sha256"] = sha256
             if issue.level is Level.ERROR:
-                self.failed.add(scan.name)
+                self._fail(scan)
                 self._problem(f"{path}: {issue.sentence()}")
             else:
                 print_message(f"{path}: {issue.sentence()}")
@@ -116,11 +190,35 @@ class Report:
     def fail(self, scan: Scan, why: str) -> None:
         """Report that a scan was not segmented."""
         self._row(self._name(scan), Level.ERROR, str(scan.images[0]), why)
-        self.failed.add(scan.name)
+        self._fail(scan)
         self._problem(f"{self._name(scan)}: {why}")
 
-    def segmented(self, scan: Scan) -> None:
-        """Report that a scan was segmented."""
+    def discard(self, scan: Scan) -> None:
+        """Remove the segmentation that an earlier run wrote for a scan that has an error now.
+
+        Raises:
+            HstfError: if it cannot be removed.
+        """
+        path = self.output / scan.name
+        if not path.exists():
+            return
+        why = self.foreign(scan)
+        if why:
+            self._problem(f"{path}: is kept, although its scan has an error: {why}")
+            return
+        try:
+            path.unlink()
+        except OSError as error:
+            raise HstfError(f"{path}: could not be removed ({error.strerror}).") from error
+        self._problem(f"{path}: was removed: it is of an earlier run, and its scan has an error")
+
+    def segmented(self, scan: Scan, sha256: str) -> None:
+        """Report that a scan was segmented.
+
+        Args:
+            scan: the scan.
+            sha256: SHA-256 of the segmentation.
+        """
         name = self._name(scan)
         if not self.rows[name]:
             row = self._row(name, Level.OK, str(scan.images[0]), "valid")
@@ -128,6 +226,10 @@ class Report:
         for row in self.rows[name]:
             row["segmentation"] = scan.name
             row |= self.qualities.get(scan.name, {})
+            row["model"] = self.model
+            row["images_sha256"] = [self.digests.get(path, "") for path in scan.images]
+            row["segmentation_sha256"] = sha256
+        self._complete(scan)
 
     def write_sometimes(self) -> None:
         """Write ``predict.csv`` unless it was written a short time ago."""
@@ -142,38 +244,45 @@ class Report:
         """
         path = self.output / TABLE
         with exclusive(self.output / LOCK, f"hstf predict: {path}"):
-            new = [row for rows in self.rows.values() for row in rows]
-            PREDICT.write(path, [*self._rows_of_others(path), *new])
+            names = [name for name in self.rows if not name or name in self.complete]
+            new = [row for name in names for row in self.rows[name]]
+            PREDICT.write(path, [*self._rows_of_others(path), *new, *self.pending.values()])
         self.written = time.monotonic()
 
     def _rows_of_others(self, path: Path) -> list[Row]:
         """Return the rows of the table that this run does not replace."""
-        scans = {_as_cell(name) for name in self.rows if name}
+        scans = {_as_cell(name) for name in self.complete}
+        scans |= {_as_cell(row["scan"]) for row in self.pending.values()}
+        segmentations = {_as_cell(name) for name in (*self.complete.values(), *self.pending)}
         dropped = self.stale | {_identity(row) for row in self.rows.get("", [])}
-        return [
-            row
-            for row in _rows_of(path)
-            if row["scan"] not in scans and _identity(row) not in dropped
-        ]
+        kept = []
+        for row in _rows_of(path):
+            name = row["segmentation"]
+            is_replaced = name in segmentations if name else row["scan"] in scans
+            if not is_replaced and _identity(row) not in dropped:
+                kept.append(row)
+        return kept
 
     def finish(self, count: int) -> None:
         """Print how many scans were segmented, with warnings, and left out.
 
         Args:
-            count: number of scans.
+            count: number of scans, without those of :attr:`kept`.
 
         Raises:
             HstfError: if scans were not segmented, or if files or folders could not be read.
         """
         levels = Counter(row["level"] for rows in self.rows.values() for row in rows)
-        counts = [f"{count - len(self.failed)} of {count} scans segmented"]
+        count += len(self.kept)
+        missing = len(self.failed) + len(self.kept)
+        counts = [f"{count - missing} of {count} scans segmented"]
         counts.append(f"{levels[Level.WARNING]} warnings")
         counts.append(f"{levels[LEFT_OUT]} kinds of files or folders left out")
         print_message(f"{', '.join(counts)}; see {self.output / TABLE}")
         if not self.problems:
             return
-        if self.failed:
-            text = f"{len(self.failed)} of {count} scans were not segmented. All others were."
+        if missing:
+            text = f"{missing} of {count} scans were not segmented. All others were."
         else:
             text = "Parts of the input cannot be read. All scans that were found are segmented."
         raise join_problems(text, self.problems)
@@ -184,9 +293,20 @@ class Report:
         self.rows[name].append(row)
         return row
 
+    def _fail(self, scan: Scan) -> None:
+        self.failed.add(scan.name)
+        self._complete(scan)
+
+    def _complete(self, scan: Scan) -> None:
+        self.complete[self._name(scan)] = scan.name
+        self.pending.pop(scan.name, None)
+
     def _name(self, scan: Scan) -> str:
+        """Return the first file of a scan, relative to the input if it is a folder."""
         first = scan.images[0]
-        return first.name if first == self.source else str(first.relative_to(self.source))
+        if first != self.source and first.is_relative_to(self.source):
+            return str(first.relative_to(self.source))
+        return first.name
 
     def _problem(self, text: str) -> None:
         self.problems.append(text)

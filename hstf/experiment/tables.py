@@ -293,7 +293,8 @@ LESIONS = Table(
         Column(
             "kept",
             "flag",
-            "Whether it is kept: `probability` is at least `refine.lesion_probability`.",
+            "Whether it is kept: `probability` is at least the bound of the round in"
+            " `lesion_bounds.json`, which may be lower than `refine.lesion_probability`.",
         ),
         Column(
             "mean_probability", "number", "Mean calibrated probability of its voxels.", "0 to 1"
@@ -736,7 +737,8 @@ PREDICT = Table(
         Column(
             "level",
             "text",
-            "A scan with an error has no segmentation (error, warning, ok, left out).",
+            "A scan with an error has no segmentation. The run has not reached a pending scan, or"
+            " was interrupted (error, warning, ok, pending, left out).",
         ),
         Column("file", "text", "The file or folder."),
         Column("found", "text", "What was found."),
@@ -766,6 +768,21 @@ PREDICT = Table(
             "Dice",
             optional=True,
         ),
+        Column(
+            "model",
+            "text",
+            "The model of the segmentation: SHA-256 of its `model.json`, which has those of the"
+            " weights.",
+            optional=True,
+        ),
+        Column(
+            "images_sha256",
+            "list",
+            "The scan of the segmentation: SHA-256 of all its files, in the order of the"
+            " modalities.",
+            optional=True,
+        ),
+        Column("segmentation_sha256", "text", "SHA-256 of the segmentation.", optional=True),
     ],
 )
 

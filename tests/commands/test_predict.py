@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -15,7 +16,7 @@ from support.volume_files import lower_bound_of_scans
 from hstf.cli import main
 from hstf.commands.predict import predict
 from hstf.commands.predict_input import find_scans
-from hstf.commands.predict_report import LOCK
+from hstf.commands.predict_report import LOCK, Report
 from hstf.config.experiment import Config
 from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
@@ -187,6 +188,33 @@ def test_find_scans_refuses_scans_with_the_same_segmentation(
     assert re.search(expected, str(caught.value))
 
 
+def test_find_scans_takes_the_file_that_was_given(tmp_path: Path) -> None:
+    files = ("c_t1.nii", "c_t1.nii.gz", "c_t2.nii.gz", "d_t1.nii", "d_t1.nrrd")
+    for name in files:
+        (tmp_path / name).touch()
+    for name in files[:2]:
+        (scan,) = find_scans(tmp_path / name, ["t1", "t2"], tmp_path / "out").scans
+        assert scan.images == (tmp_path / name, tmp_path / "c_t2.nii.gz")
+    (tmp_path / "c_t2.nii").touch()
+    with pytest.raises(HstfError, match=r"(?s)the same one.*c_t2.nii and c_t2.nii.gz"):
+        find_scans(tmp_path / "c_t1.nii", ["t1", "t2"], tmp_path / "out")
+
+
+def test_predict_segments_the_case_of_any_of_its_files(tmp_path: Path) -> None:
+    model = export_model(tiny_experiment(tmp_path, ("t1", "t2"), students=1))
+    folder = tmp_path / "in"
+    for seed, name in enumerate(("c_t1.nii", "c_t1.nii.gz", "c_t2.nii.gz")):
+        write_scan(folder / name, seed)
+    written = []
+    for name in ("c_t2.nii.gz", "c_t1.nii"):
+        (folder / "c_t1.nii.gz").unlink(missing_ok=True)
+        output = tmp_path / name
+        assert run_predict(model, folder / name, output) == 0
+        assert messages(output, "ok").keys() == {"c_t1.nii"}
+        written.append(voxels(output / "c.nii.gz"))
+    np.testing.assert_array_equal(*written)
+
+
 def test_find_scans_groups_modalities_by_case(tmp_path: Path) -> None:
     model = export_model(tiny_experiment(tmp_path, ("t1", "t1_ce")))
     folder = tmp_path / "in"
@@ -292,9 +320,10 @@ def test_predict_reports_scans_that_exceed_the_memory_and_segments_the_others(
         run_predict(model, tmp_path / "in", tmp_path / "again")
 
 
-def test_predict_refuses_skips_or_overwrites_existing_segmentations(
+def test_predict_refuses_keeps_or_overwrites_existing_files(
     model: Path,
     tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     source = tmp_path / "in"
     output = tmp_path / "out"
@@ -305,11 +334,200 @@ def test_predict_refuses_skips_or_overwrites_existing_segmentations(
     existing.write_text("by hand")
     assert run_predict(model, source, output) == 1
     assert names(output) == ["a.nii.gz"]
-    assert run_predict(model, source, output, "--existing", "skip") == 0
+    capsys.readouterr()
+    assert run_predict(model, source, output, "--existing", "skip") == 1
     assert names(output) == ["a.nii.gz", "b.nii.gz"]
     assert existing.read_text() == "by hand"
+    printed = capsys.readouterr().err
+    assert "a.nii.gz: is kept, and its scan is not segmented: it has no row" in printed
+    assert "1 of 2 scans were not segmented. All others were." in printed
+    assert messages(output, "ok").keys() == {"b.nii.gz"}
     assert run_predict(model, source, output, "--existing", "overwrite") == 0
     assert nib.load(existing).shape == (21, 19, 13)
+
+
+OTHER_VALUES = [0, 1, 2]
+"""Values of the classes in the model of :func:`other_model`."""
+
+
+def other_model(model: Path) -> Path:
+    """Copy a model, with other label values."""
+    folder = model.with_name("other")
+    shutil.copytree(model, folder)
+    content = json.loads((model / "model.json").read_text())
+    labels = dict(zip(content["labels"], OTHER_VALUES, strict=True))
+    (folder / "model.json").write_text(json.dumps(content | {"labels": labels}))
+    write_digests(folder)
+    return folder
+
+
+def skip(model: Path, source: Path, output: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """Continue a run with ``--existing skip``, and return what is printed."""
+    capsys.readouterr()
+    assert run_predict(model, source, output, "--existing", "skip") == 0
+    return capsys.readouterr().err
+
+
+def test_predict_skips_scans_that_this_model_segmented(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan = write_scan(tmp_path / "in" / "a.nii.gz")
+    output = tmp_path / "out"
+    (written,) = predict(model, scan, output, "cpu")
+    changed = written.stat().st_mtime_ns
+    write_scan(tmp_path / "in" / "b.nii.gz", 1)
+    printed = skip(model, scan.parent, output, capsys)
+    assert "scans to segment: 1 (1 .nii.gz)" in printed
+    assert "again" not in printed
+    assert written.stat().st_mtime_ns == changed
+    assert names(output) == ["a.nii.gz", "b.nii.gz"]
+    digest = sha256_file(model / "model.json")
+    assert [row["model"] for row in rows_of(output)] == [digest, digest]
+
+
+def test_predict_with_skip_segments_scans_of_another_model_again(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan = write_scan(tmp_path / "in" / "a.nii.gz")
+    output = tmp_path / "out"
+    predict(model, scan, output, "cpu")
+    write_scan(tmp_path / "in" / "b.nii.gz", 1)
+    other = other_model(model)
+    printed = skip(other, scan.parent, output, capsys)
+    assert "scans to segment again: 1, because another model segmented them (a.nii.gz)" in printed
+    for name in names(output):
+        assert set(np.unique(voxels(output / name))) <= set(OTHER_VALUES)
+    digest = sha256_file(other / "model.json")
+    assert [row["model"] for row in rows_of(output)] == [digest, digest]
+
+
+def test_predict_with_skip_segments_changed_scans_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = export_model(tiny_experiment(tmp_path, ("t1", "t2"), students=1))
+    folder = tmp_path / "in"
+    for name in ("a_t1", "a_t2", "b_t1", "b_t2"):
+        write_scan(folder / f"{name}.nii.gz")
+    predict(model, folder, tmp_path / "out", "cpu")
+    write_scan(folder / "b_t2.nii.gz", 1, (20, 18, 12))
+    write_scan(folder / "b_t1.nii.gz", 2, (20, 18, 12))
+    printed = skip(model, folder, tmp_path / "out", capsys)
+    assert "scans to segment again: 1, because the scans have changed (b.nii.gz)" in printed
+    assert voxels(tmp_path / "out" / "b.nii.gz").shape == (20, 18, 12)
+    write_scan(folder / "b_t2.nii.gz", 3, (20, 18, 12))
+    printed = skip(model, folder, tmp_path / "out", capsys)
+    assert "the scans have changed (b.nii.gz)" in printed
+
+
+def test_predict_with_skip_reads_tables_without_the_model(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An earlier version of hstf wrote them."""
+    scan = write_scan(tmp_path / "in" / "a.nii.gz")
+    output = tmp_path / "out"
+    predict(model, scan, output, "cpu")
+    rows = rows_of(output)
+    for row in rows:
+        del row["model"], row["images_sha256"], row["segmentation_sha256"]
+    PREDICT.write(output / "predict.csv", rows)
+    printed = skip(model, scan.parent, output, capsys)
+    assert "an earlier version of hstf, which stored no model, segmented them" in printed
+    assert rows_of(output)[0]["model"] == sha256_file(model / "model.json")
+
+
+def test_predict_with_skip_never_replaces_a_corrected_segmentation(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan = write_scan(tmp_path / "in" / "a.nii.gz")
+    output = tmp_path / "out"
+    (written,) = predict(model, scan, output, "cpu")
+    written.write_text("corrected")
+    printed = skip(model, scan, output, capsys)
+    assert "a.nii.gz: is kept: it was changed after hstf predict had written it" in printed
+    other = other_model(model)
+    assert run_predict(other, scan, output, "--existing", "skip") == 1
+    assert "its scan is not segmented: it was changed after" in capsys.readouterr().err
+    assert written.read_text() == "corrected"
+
+
+def test_predict_with_skip_keeps_segmentations_of_scans_that_cannot_be_read(
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    scan = write_scan(tmp_path / "in" / "a.nii.gz")
+    (written,) = predict(model, scan, tmp_path / "out", "cpu")
+
+    def fail(path: Path) -> str:
+        raise HstfError(f"{path}: cannot be read (Input/output error).")
+
+    monkeypatch.setattr("hstf.commands.predict_report.sha256_file", fail)
+    assert run_predict(model, scan, tmp_path / "out", "--existing", "skip") == 1
+    assert "a.nii.gz: cannot be read (Input/output error)" in capsys.readouterr().err
+    assert written.exists()
+
+
+@pytest.mark.parametrize("existing", ["skip", "overwrite"])
+def test_predict_with_skip_segments_again_after_an_interrupted_run(
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    existing: str,
+) -> None:
+    """A run that is killed may have written a segmentation, but not its row."""
+    folder = tmp_path / "in"
+    output = tmp_path / "out"
+    for name in ("a.nii.gz", "b.nii.gz"):
+        write_scan(folder / name)
+    if existing == "overwrite":
+        predict(model, folder / "a.nii.gz", output, "cpu")
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Report, "segmented", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            predict(other_model(model), folder, output, "cpu", existing)  # type: ignore[arg-type]
+    assert names(output) == ["a.nii.gz"]
+    rows = {row["scan"]: row["level"] for row in rows_of(output)}
+    assert rows == {"a.nii.gz": "pending", "b.nii.gz": "pending"}
+    printed = skip(model, folder, output, capsys)
+    assert "the run that segmented them was interrupted (a.nii.gz)" in printed
+    for name in ("a.nii.gz", "b.nii.gz"):
+        assert set(np.unique(voxels(output / name))) <= set(LABEL_VALUES)
+    assert [row["level"] for row in rows_of(output)] == ["ok", "ok"]
+
+
+def test_predict_removes_its_earlier_segmentation_of_a_scan_with_an_error(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "in"
+    output = tmp_path / "out"
+    for name in ("a.nii.gz", "b.nii.gz", "c.nii.gz"):
+        write_scan(folder / name)
+    predict(model, folder, output, "cpu")
+    for name in ("a.nii.gz", "b.nii.gz", "d.nii.gz"):
+        (folder / name).write_bytes(b"damaged")
+    (output / "b.nii.gz").write_text("corrected")
+    (output / "d.nii.gz").write_text("by hand")
+    assert run_predict(model, folder, output, "--existing", "overwrite") == 1
+    assert names(output) == ["b.nii.gz", "c.nii.gz", "d.nii.gz"]
+    assert (output / "b.nii.gz").read_text() == "corrected"
+    assert (output / "d.nii.gz").read_text() == "by hand"
+    printed = capsys.readouterr().err
+    assert f"{output / 'a.nii.gz'}: was removed" in printed
+    assert f"{output / 'b.nii.gz'}: is kept, although its scan has an error" in printed
+    assert f"{output / 'd.nii.gz'}: is kept, although its scan has an error" in printed
+    segmentations = {row["scan"]: row["segmentation"] for row in rows_of(output)}
+    assert segmentations == {
+        "a.nii.gz": "",
+        "b.nii.gz": "",
+        "c.nii.gz": "c.nii.gz",
+        "d.nii.gz": "",
+    }
 
 
 def test_predict_never_overwrites_scans(model: Path, tmp_path: Path) -> None:

@@ -51,9 +51,17 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return two scans; the second one has a fourth axis of length 1."""
     folder = tmp_path_factory.mktemp("scans")
-    write_scan(folder / "a.nii.gz", shape=(31, 29, 23))
+    image = nib.load(write_scan(folder / "a.nii.gz", shape=(31, 29, 23)))
+    add_axis(image, folder / "b.nii.gz")
     return folder
+
+
+def add_axis(image: nib.Nifti1Image, path: Path) -> None:
+    """Write a scan with a fourth axis of length 1."""
+    data = np.asarray(image.dataobj).copy()  # the file may be replaced
+    nib.save(nib.Nifti1Image(data[..., None], image.affine), path)
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +140,8 @@ def test_bundle_runs_without_hstf_and_segments_as_hstf(
     environment = without_hstf(tmp_path / "block")
     done = subprocess.run(command, cwd=bundle, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    check_same_segmentations(tmp_path / "ours" / "a.nii.gz", tmp_path / "theirs" / "a.nii.gz")
+    for name in ("a.nii.gz", "b.nii.gz"):
+        check_same_segmentations(tmp_path / "ours" / name, tmp_path / "theirs" / name)
     assert changed_files(bundle) == []
 
 
@@ -249,6 +258,33 @@ def test_scans_reach_the_network_as_with_hstf(
             continue
         assert difference.mean() < 2e-3
         assert difference[1:-1, 1:-1, 1:-1].max() < 5e-2
+
+
+def test_inference_config_assigns_files_to_the_longest_modality(
+    bundle: Path, tmp_path: Path
+) -> None:
+    """Also if their formats differ, and the folder has the name of a file."""
+    from monai.bundle import ConfigParser
+
+    folder = tmp_path / "x_t1.nii"
+    for seed, name in enumerate(("a_t1.nii", "a_ce_t1.nii.gz", "b_ce_t1.nii.gz", "b_t1.nii.gz")):
+        write_scan(folder / name, seed)
+    add_axis(nib.load(folder / "a_t1.nii"), folder / "a_t1.nii")
+    write_scan(folder / "stray.nii.gz")
+    write_scan(folder / "c_ce_t1.nii.gz")
+    model = with_channels(read_exported_model(bundle), [ZSCORE, ZSCORE])
+    model = model.model_copy(update={"modalities": {"t1": "mr", "ce_t1": "mr"}})
+    parser = ConfigParser(inference_config(model))
+    parser["dataset_dir"] = str(folder)
+    expected = [
+        ["a_t1.nii", "a_ce_t1.nii.gz"],
+        ["b_t1.nii.gz", "b_ce_t1.nii.gz"],
+        ["c_t1.nii.gz", "c_ce_t1.nii.gz"],
+    ]
+    found = parser.get_parsed_content("datalist")
+    assert found == [[str(folder / name) for name in names] for names in expected]
+    images = parser.get_parsed_content("dataset")
+    assert images[0]["image"].shape == images[1]["image"].shape
 
 
 def test_channel_without_spread_reaches_the_network_as_with_hstf(

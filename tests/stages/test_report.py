@@ -470,10 +470,21 @@ def test_next_steps_continue_the_last_run_with_the_target_first(tmp_path: Path) 
     ]
 
 
+def test_next_steps_state_which_round_is_exported(tmp_path: Path) -> None:
+    experiment = fabricated(tmp_path, rounds=1)
+    experiment.write_start()
+    [line] = next_step(experiment, "Use the model").lines
+    assert "the last round that has not collapsed" in line
+    assert "with validation cases, that of the round with the best Dice on them" in line
+
+
 def continue_commands(experiment: Fabricated) -> list[str]:
+    return next_step(experiment, "Continue").commands[0].splitlines()
+
+
+def next_step(experiment: Fabricated, title: str) -> Note:
     notes = next_steps_section(experiment.results).blocks
-    note = next(note for note in notes if note.title == "Continue")
-    return note.commands[0].splitlines()
+    return next(note for note in notes if isinstance(note, Note) and note.title == title)
 
 
 KEYS_TEST = """

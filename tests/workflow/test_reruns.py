@@ -119,9 +119,40 @@ SENTENCES: list[tuple[str, Edit, Runs]] = [
     ),
     ("| `report:` | `report` | everything else |", {"report": {"gallery": 3}}, REPORT),
     (
-        "| `track:` | `track` of all rounds | everything else, except the report |",
+        "| `track:` | `track` of all rounds | everything else |",
         {"track": {"uri": "sqlite:///other.db"}},
         of_rounds("track_round", rounds=(0, 1, 2)),
+    ),
+    ("| `export:` | `export` | everything else |", {"export": {"programs": []}}, EXPORT),
+    (
+        "| `check:` | `check` | nothing: all jobs follow |",
+        {"check": {"affine_tolerance_mm": 0.5}},
+        {("check", None), ("plan", None), ("preprocess_shard", None)} | WARMUP,
+    ),
+    (
+        "| `preprocess.crop`, `preprocess.axes` | `plan` | `check` |",
+        {"preprocess": {"axes": "slices"}},
+        {("plan", None), ("preprocess_shard", None)} | WARMUP,
+    ),
+    (
+        "`shard_size`, if the shards change | `preprocess` | `check`, `plan` |",
+        {"shard_size": 3},
+        {("preprocess_shard", None)} | WARMUP,
+    ),
+    (
+        "| the warm-up trainings, `teacher` of round 1 |",
+        {"lesions": ["foreground"]},
+        OUT_OF_FOLD - of_rounds("teacher_shard", rounds=(1,)) | of_rounds("lesions_round"),
+    ),
+    (
+        "`predict.overlap` or `predict.amp` also runs `monitor`",
+        {"predict": {"amp": "off"}},
+        EVALUATION | EVALUATION_0 | TRACK_0 | MONITORED,
+    ),
+    (
+        "one of `predict.flip_axes` or `predict.clean` does not",
+        {"predict": {"clean": False}},
+        EVALUATION | EVALUATION_0 | TRACK_0,
     ),
     ("such as `preprocess.workers`", {"preprocess": {"workers": 3}}, set()),
     (

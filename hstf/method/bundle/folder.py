@@ -35,6 +35,8 @@ GUIDE = """# {experiment}: MONAI bundle
 
 Run the command in this folder. SCANS has {scans}. hstf is not needed. With hstf, the same weights
 are used by `hstf predict --model THIS_FOLDER`, which also checks the scans and predicts the Dice.
+A scan of one slice ends the run with an error. If the sform of a scan has other voxel sizes than
+the qform (pixdim), MONAI uses the qform, and hstf the sform.
 
 | file | content |
 |---|---|

@@ -7,7 +7,8 @@ centre is that of the scan, and the anatomy rules. Each expression has a name, a
 
 The segmentation differs from that of ``hstf predict`` at single voxels of surfaces, because splines
 have other values outside of the outermost voxels. Anatomy rules are applied once, and do not
-measure the contact between structures. Networks compute in float32.
+measure the contact between structures. Networks compute in float32. If the sform has other voxel
+sizes than the qform (pixdim), MONAI replaces the sform by the qform.
 """
 
 import json
@@ -71,7 +72,7 @@ def inference_config(model: ExportedModel) -> Json:
         "dataset_dir": "$@bundle_root + '/scans'",
         "output_dir": "$@bundle_root + '/segmentations'",
         "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
-        "datalist": _datalist(list(model.modalities)),
+        **_datalist(list(model.modalities)),
         "network_def": (
             f"$torch.jit.load(@bundle_root + '/models/{PROGRAM_FILES['torchscript']}',"
             " map_location=@device)"
@@ -125,14 +126,29 @@ def _used(config: Json, roots: Sequence[str]) -> Json:
     return {name: value for name, value in config.items() if name in used}
 
 
-def _datalist(modalities: Sequence[str]) -> str:
-    """Return the expression for the files of each scan, named as for ``hstf predict``."""
+def _datalist(modalities: Sequence[str]) -> Json:
+    """Return the expressions for the files of each scan, named as for ``hstf predict``.
+
+    Long names of modalities come first, because one may be the end of another: ``t1`` and
+    ``ce_t1``. The name of a missing file is in the list, so that MONAI names it.
+    """
+    found = "$sorted(glob.glob(os.path.join(@dataset_dir, '*.nii*')))"
     if len(modalities) == 1:
-        return "$sorted(glob.glob(os.path.join(@dataset_dir, '*.nii*')))"
-    first, *others = (f"_{name}.nii" for name in modalities)
-    files = ["path", *(f"path.replace('{first}', '{other}')" for other in others)]
-    found = f"sorted(glob.glob(os.path.join(@dataset_dir, '*{first}*')))"
-    return f"$[[{', '.join(files)}] for path in {found}]"
+        return {"datalist": found}
+    files = ", ".join(f"@file_of(case + '_{name}')" for name in modalities)
+    return {
+        "files": found,
+        "stem": "$lambda path: path.removesuffix('.gz').removesuffix('.nii')",
+        "by_stem": "$dict((@stem(path), path) for path in @files)",
+        "file_of": "$lambda stem: @by_stem.get(stem, stem + '.nii.gz')",
+        "endings": [f"_{name}" for name in sorted(modalities, key=len, reverse=True)],
+        "case": (
+            "$lambda stem: next((stem.removesuffix(ending) for ending in @endings"
+            " if stem.endswith(ending)), '')"
+        ),
+        "cases": "$sorted(set(@case(stem) for stem in @by_stem) - {''})",
+        "datalist": f"$[[{files}] for case in @cases]",
+    }
 
 
 def image_expressions() -> Json:
@@ -321,7 +337,14 @@ def _preprocessing(model: ExportedModel) -> Json:
     """Return the transforms before the network. Those of ``to_native`` are undone afterwards."""
     both = [IMAGE, SCANNED]
     before = [
-        _transform("LoadImaged", IMAGE, ensure_channel_first=True),
+        # (X, Y, Z, 1) is a volume for hstf, too. MONAI cannot save a result with a fourth axis.
+        _transform(
+            "LoadImaged",
+            IMAGE,
+            reader="NibabelReader",
+            squeeze_non_spatial_dims=True,
+            ensure_channel_first=True,
+        ),
         _lambda(IMAGE, "@scanned", SCANNED),
         _lambda(IMAGE, "@normalise"),
     ]

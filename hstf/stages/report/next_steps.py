@@ -89,7 +89,10 @@ def _run_one_stage(results: Results, number: int) -> Note:
 def _predict(results: Results) -> Note:
     model = _quoted(results.layout.export)
     command = f"hstf predict --model {model} --input SCANS --output SEGMENTATIONS"
-    lines = ["The exported model of the last round does not need the workflow."]
+    lines = [
+        "The exported model does not need the workflow. It is that of the last round that has not"
+        " collapsed or, with validation cases, that of the round with the best Dice on them."
+    ]
     return Note(
         lines,
         commands=[command],
