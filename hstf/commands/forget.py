@@ -2,8 +2,9 @@
 
 Files of the case are listed and removed, and so is its row in the list of cases that are not
 suggested. Tables that a stage wrote are written again by the next run, when the case is no longer
-in the case sheet. The case sheet and decisions stay, and their rows are named. Models that learned
-from the case are named, too: the next run trains them again.
+in the case sheet. Tables of jobs that the experiment does not have without the case, such as those
+of a last shard with this case only, are removed. The case sheet and decisions stay, and their rows
+are named. Models that learned from the case are named, too: the next run trains them again.
 """
 
 import argparse
@@ -32,6 +33,8 @@ from hstf.runtime.locks import holder_of
 RUN_LOCK = Path(".snakemake/hstf.lock")
 MAXIMUM_LISTED = 40
 """Number of files of a kind that are listed."""
+TRACKED = ("tracked/round_*.json", "round_*/track.json")
+"""Files of the stage ``track`` with runs of MLflow."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,8 +55,8 @@ def forget(case: str, root: Path, is_confirmed: bool = False) -> list[Path]:
         What was removed.
 
     Raises:
-        HstfError: if the experiment knows nothing of the case, if a workflow is running, if nobody
-            can confirm, or if files cannot be removed.
+        HstfError: if no case can have this name, if the experiment knows nothing of the case, if a
+            workflow is running, if nobody can confirm, or if files cannot be removed.
     """
     traces = find_traces(root, case)
     if traces.is_empty:
@@ -61,8 +64,9 @@ def forget(case: str, root: Path, is_confirmed: bool = False) -> list[Path]:
             f"{root}: has nothing of case {case!r}. Case ids are compared as a whole, with their"
             " letter case."
         )
+    _refuse_other_targets(case, traces)
     print("\n".join(_report(root, case, traces)), flush=True)
-    targets = [*traces.files, *traces.pictures, *traces.suggestions]
+    targets = traces.targets
     if targets or traces.set_aside:
         _refuse_running()
         if not is_confirmed and not _confirms(case, len(targets) + len(traces.set_aside)):
@@ -79,11 +83,36 @@ def forget(case: str, root: Path, is_confirmed: bool = False) -> list[Path]:
     return targets
 
 
+def _refuse_other_targets(case: str, traces: Traces) -> None:
+    """Refuse to remove what does not belong to the case, whatever was found.
+
+    Raises:
+        HstfError: if a file of the case does not have its name, or if a target is not inside of the
+            folders that were searched.
+    """
+    other = [path for path in traces.files if case not in path.name]
+    other += [path for path in traces.targets if not _is_inside(path, traces.folders)]
+    if other:
+        raise HstfError(
+            f"nothing was removed: {other[0]} does not belong to case {case}."
+            " This is an error of hstf; please report it."
+        )
+
+
+def _is_inside(path: Path, folders: Sequence[Path]) -> bool:
+    """Return whether a path leads to something below one of the folders, and to none of them."""
+    if path in folders:
+        return False
+    below = [path.relative_to(folder) for folder in folders if path.is_relative_to(folder)]
+    return any(".." not in relative.parts for relative in below)
+
+
 def _report(root: Path, case: str, traces: Traces) -> Iterator[str]:
     yield f"Case {case} in {root}"
     yield from _listed("Files of the case, which are removed", traces.files)
     yield from _listed(
-        "Files that show or name it among others, which are removed and made again", traces.pictures
+        "Files that show or name it among others, which are removed and made again",
+        [*traces.pictures, *traces.keys],
     )
     yield from _listed(
         "Tables with its suggestion, which are removed; `hstf suggest` writes them again",
@@ -92,9 +121,17 @@ def _report(root: Path, case: str, traces: Traces) -> Iterator[str]:
     yield from _listed(
         "Lists of cases that are not suggested, from which its row is removed", traces.set_aside
     )
+    yield from _listed(
+        "Tables, records, keys and logs of jobs that do not exist without it, which are removed",
+        traces.gone_jobs,
+    )
     yield from _listed("Tables with its rows, which the next run writes again", traces.tables)
     yield from _listed(
-        "Other files with its name in the text, which the next run writes again", traces.mentions
+        "Tables with its rows, which the next run does not write again", traces.other_tables
+    )
+    yield from _listed(
+        "Other files with its name in the text; the next run writes those of its jobs again",
+        traces.mentions,
     )
     trained = [line for folder in experiment_folders(root) for line in _trained(folder, case)]
     yield from _listed("Learned from the case, or from what such a model predicted", trained)
@@ -157,7 +194,7 @@ def _refuse_running() -> None:
 
 
 def _confirms(case: str, count: int) -> bool:
-    """Ask whether to remove the files.
+    """Ask whether to remove the files. An empty answer never confirms.
 
     Raises:
         HstfError: if there is no terminal to ask in.
@@ -165,7 +202,8 @@ def _confirms(case: str, count: int) -> bool:
     if not sys.stdin.isatty():
         raise HstfError("nothing was removed, because nobody can confirm. Add --yes to remove.")
     question = f"\nRemove {count} files, folders and rows for good? Type {case} to confirm: "
-    return input(question).strip() == case
+    answer = input(question).strip()
+    return bool(answer) and answer == case
 
 
 def _remove(paths: Iterable[Path]) -> None:
@@ -186,19 +224,28 @@ def _what_to_do(root: Path, case: str, traces: Traces) -> Iterator[str]:
     yield "\nWhat is left to do:"
     for rows in traces.human_tables:
         yield f"  - Remove the row of the case from {rows}."
+    for rows in traces.other_tables:
+        yield f"  - Remove the row of the case from {rows}, or delete the table."
     for path in traces.scans:
         yield f"  - Delete {path}, unless it may be kept."
     yield from _dicom_rows(root, case, traces.scans)
-    if traces.human_tables:
+    if traces.human_tables or traces.tables or traces.pictures:
         yield (
             "  - Then run the workflow as usual. It trains again what learned from the case, and"
             " writes the tables without it."
         )
+        yield (
+            "  - After that, run this command again, until it finds nothing. The run notes the case"
+            " as a reason of its jobs, and no run writes the tables of jobs that no longer exist."
+        )
+    if traces.sheet_problem:
+        yield f"  - Which tables these are is not known now. {traces.sheet_problem}"
     tracked = list(_tracked(root))
     if tracked:
         yield (
-            f"  - MLflow has {'; '.join(tracked)}. The next run replaces these runs; afterwards"
-            " `mlflow gc` with the address of the store removes the old ones for good."
+            f"  - MLflow has {'; '.join(tracked)}. When a round is logged again, its run at this"
+            " address is replaced; delete the other runs. Afterwards `mlflow gc` with the address"
+            " of the store removes them for good."
         )
     config = load_config(root / "config.yaml")
     for folder in (config.reuse.data, config.reuse.warmup, *_siblings(root, case)):
@@ -237,11 +284,25 @@ def _dicom_tables(sheet: Path, scans: Iterable[Path]) -> list[Path]:
 
 
 def _tracked(root: Path) -> Iterator[str]:
-    """Yield the runs of MLflow."""
-    for path in sorted(root.glob("round_*/track.json")):
+    """Yield the runs of MLflow, each once, also if the last attempt to log a round has failed."""
+    found: dict[str, None] = {}
+    for folder in experiment_folders(root):
+        for pattern in TRACKED:
+            for path in sorted(folder.glob(pattern)):
+                found |= dict.fromkeys(_runs_in(path))
+    yield from found
+
+
+def _runs_in(path: Path) -> Iterator[str]:
+    """Yield the runs of MLflow that a file of the stage ``track`` names."""
+    try:
         content = read_json(path)
-        if content.get("logged"):
-            yield f"{content.get('run')} in {content.get('uri')} (run id {content.get('run_id')})"
+    except HstfError:
+        yield f"perhaps a run of {path}, which is not readable"
+        return
+    for run in content.get("runs", [content]):
+        if run.get("run_id"):
+            yield f"{run.get('run')} in {run.get('uri')} (run id {run.get('run_id')})"
 
 
 def _siblings(root: Path, case: str) -> Iterator[Path]:

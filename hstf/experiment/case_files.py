@@ -8,12 +8,16 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hstf.config.load import load_config
 from hstf.experiment import set_aside
+from hstf.experiment.cases import CASE_ID, FILE_ENDINGS, CaseSheet, Split, read_cases
+from hstf.experiment.jobs import KEY_FOLDER, Jobs
+from hstf.experiment.last_run import log_of
 from hstf.experiment.layout import Layout
 from hstf.runtime.errors import HstfError
-from hstf.runtime.files import read_csv, read_sheet
+from hstf.runtime.files import read_csv, read_json, read_sheet
 
 NO_SCANS = ("split", "group", "site")
 """Columns of the case sheet with neither an id nor a file."""
@@ -59,6 +63,8 @@ SUGGESTIONS = "suggest/suggest.csv"
 """Table that ``hstf suggest`` writes again, and no stage."""
 SET_ASIDE = f"suggest/{set_aside.FILE}"
 """List of cases that are not suggested, which people made with ``hstf suggest``."""
+PROVENANCE = "provenance.json"
+"""Lists the tables of jobs, also of those that no longer exist; the next run makes it again."""
 UNNAMED_PICTURES = "pretrain/examples.png"
 """Pictures of some cases that do not name them; the next run makes them again."""
 OTHER_CASES = {
@@ -72,6 +78,8 @@ OTHER_CASES = {
     "teacher",
 }
 """Folders whose subfolders or files belong to a single case; only their tables name several."""
+LOGS = "logs"
+"""Folder of the logs, with a folder for each stage, also for those of the same name."""
 TEXT_SUFFIXES = {".csv", ".html", ".json", ".log", ".md", ".tsv", ".txt", ".yaml"}
 END = r"(?![\w-])(?!\.(?!(?:nii|weight|target|lesions|json|png|b2nd|csv)\b)\w)"
 """After a case: no other character of a case, unless it begins the suffix of a file."""
@@ -99,8 +107,16 @@ class Traces:
     """Files and folders of this case only."""
     pictures: list[Path]
     """Files that show or name it among others, without something that a person wrote."""
+    keys: list[Path]
+    """Key files of jobs that run, or ran last, because of the case. The workflow makes them again
+    when it starts."""
+    gone_jobs: list[Path]
+    """Tables with the case of jobs that do not exist without it, and the records, keys and logs of
+    these jobs. No run writes them again."""
     tables: list[Rows]
-    """Tables that a stage wrote."""
+    """Tables that the next run writes again."""
+    other_tables: list[Rows]
+    """Tables that the next run does not write again."""
     suggestions: list[Path]
     """Tables of ``hstf suggest`` with the case."""
     set_aside: list[Rows]
@@ -111,12 +127,76 @@ class Traces:
     """The case sheet and decisions of reviewers."""
     scans: list[Path]
     """Its scans and its label."""
+    folders: list[Path]
+    """The folders of results and of overrides that were searched."""
+    sheet_problem: str
+    """Why the jobs without the case are not known: all :attr:`tables` count as written again."""
+
+    @property
+    def targets(self) -> list[Path]:
+        """The files and folders to remove."""
+        return [*self.files, *self.pictures, *self.suggestions, *self.keys, *self.gone_jobs]
 
     @property
     def is_empty(self) -> bool:
         """Whether the experiment knows nothing of the case."""
         of_suggest = self.suggestions or self.set_aside
-        return not (self.files or self.tables or self.human_tables or of_suggest)
+        tables = self.tables or self.other_tables or self.human_tables
+        of_jobs = self.keys or self.gone_jobs
+        return not (self.files or of_jobs or tables or of_suggest)
+
+
+@dataclass(frozen=True)
+class _RemainingJobs:
+    """The jobs that an experiment has without a case."""
+
+    folder: Path
+    """The folder of the experiment."""
+    names: set[str]
+    """Names of the jobs with results in the folder."""
+    results: set[Path]
+    """What the next run writes there."""
+
+    @classmethod
+    def without(cls, case: str, folder: Path) -> "_RemainingJobs":
+        """Return the jobs without a case.
+
+        Raises:
+            HstfError: if the case sheet cannot be read.
+        """
+        config = load_config(folder / "config.yaml")
+        cases = [other for other in read_cases(config).cases if other.case_id != case]
+        jobs = Jobs(config, CaseSheet(tuple(cases)))
+        root = jobs.layout.root
+        names = {job.name for job in jobs.with_results() if jobs.root(job) == root}
+        results: set[Path] = set()
+        for job in jobs.all():
+            if jobs.root(job) == root:
+                # The folder may be a copy of the one in the configuration.
+                results |= {folder / path.relative_to(root) for path in jobs.outputs(job)}
+        return cls(folder, names, results)
+
+    def gone(self, tables: set[Path], named: Collection[Path]) -> list[Path]:
+        """Return the files about the case of other jobs, which the experiment had earlier.
+
+        Args:
+            tables: tables with rows of the case. Other results are not returned.
+            named: files whose text names the case. This is enough for the job of a shard only: a
+                name that is a number is in the record of many jobs.
+        """
+        found = []
+        records = self.folder / "records"
+        keys = self.folder / KEY_FOLDER
+        names = {path.stem for folder in (records, keys) for path in folder.glob("*.json")}
+        for name in sorted(names - self.names):
+            record = records / f"{name}.json"
+            outputs = [self.folder / output for output in _content(record).get("outputs", {})]
+            results = [path for path in outputs if path in tables - self.results]
+            notes = [record, keys / f"{name}.json", self.folder / log_of(name)]
+            is_named = _is_of_shard(name) and any(path in named for path in notes)
+            if results or is_named:
+                found += [path for path in (*results, *notes) if path.is_file()]
+        return list(dict.fromkeys(found))
 
 
 def find_traces(root: Path, case: str) -> Traces:
@@ -127,8 +207,9 @@ def find_traces(root: Path, case: str) -> Traces:
         case: the case.
 
     Raises:
-        HstfError: if ``root`` is not the folder of an experiment.
+        HstfError: if ``case`` cannot be a case, or if ``root`` is not the folder of an experiment.
     """
+    refuse_no_case_id(case)
     folders = experiment_folders(root)
     overrides = list(dict.fromkeys(_overrides_of(folder) for folder in folders))
     files: list[Path] = []
@@ -147,16 +228,75 @@ def find_traces(root: Path, case: str) -> Traces:
     pictures = _pictures(folders, named)
     aside = [rows_of(folder / SET_ASIDE, case) for folder in folders]
     with_rows = {rows.table for rows in tables}
+    gone, rewritten, problem = _jobs_without(case, folders, with_rows, named)
+    left = [rows for rows in tables if rows.table not in gone]
+    if gone:
+        pictures += [path for folder in folders if (path := folder / PROVENANCE).is_file()]
+    keys = [key for folder in folders for key in _keys(folder, case) if key not in gone]
+    known = {*with_rows, *pictures, *keys, *gone}
     return Traces(
         files=files,
         pictures=pictures,
-        tables=tables,
+        keys=keys,
+        gone_jobs=gone,
+        tables=[rows for rows in left if problem or rows.table in rewritten],
+        other_tables=[rows for rows in left if not problem and rows.table not in rewritten],
         suggestions=[table for folder in folders for table in _suggestions(folder, case)],
         set_aside=[rows for rows in aside if rows is not None],
-        mentions=[path for path in named if path not in with_rows and path not in pictures],
+        mentions=[path for path in named if path not in known],
         human_tables=[rows for rows in (sheet_rows, *decisions) if rows is not None],
         scans=scans,
+        folders=[*folders, *overrides],
+        sheet_problem=problem,
     )
+
+
+def _is_of_shard(job_name: str) -> bool:
+    """Return whether the name of a job ends with a shard, such as ``labels.round_1.test_0``."""
+    split, _, number = job_name.rpartition(".")[2].rpartition("_")
+    return split in set(Split) and number.isdecimal()
+
+
+def refuse_no_case_id(case: str) -> None:
+    """Refuse a name that no case can have: a path made from it could be that of other files.
+
+    Raises:
+        HstfError: if no case sheet can have such a case.
+    """
+    if not CASE_ID.fullmatch(case) or case.lower().endswith(FILE_ENDINGS):
+        raise HstfError(
+            f"{case!r} is not the name of a case. Names are letters, digits, '.', '_' or '-', at"
+            " most 128, begin with a letter or digit, and do not end like a file"
+            f" ({', '.join(FILE_ENDINGS)}). Give the name as in the case sheet; if it is the value"
+            " of a variable of the shell, look whether the variable is set."
+        )
+
+
+def _jobs_without(
+    case: str, folders: Iterable[Path], tables: set[Path], named: Collection[Path]
+) -> tuple[list[Path], set[Path], str]:
+    """Find out which files the next run writes when a case is no longer in the case sheet.
+
+    Args:
+        case: the case.
+        folders: folders of experiments.
+        tables: tables with rows of the case.
+        named: files whose text names the case.
+
+    Returns:
+        The files of jobs that then do not exist, the results that the next run writes, and the
+        reason if neither is known.
+    """
+    gone: list[Path] = []
+    rewritten: set[Path] = set()
+    try:
+        for folder in folders:
+            remaining = _RemainingJobs.without(case, folder)
+            gone += remaining.gone(tables, named)
+            rewritten |= remaining.results
+    except HstfError as error:
+        return [], set(), str(error).splitlines()[0]
+    return gone, rewritten, ""
 
 
 def experiment_folders(root: Path) -> list[Path]:
@@ -211,6 +351,23 @@ def _suggestions(folder: Path, case: str) -> Iterator[Path]:
         yield table
 
 
+def _keys(folder: Path, case: str) -> Iterator[Path]:
+    """Yield the key files that name a scan or label of the case as a reason."""
+    for key in sorted((folder / KEY_FOLDER).glob("*.json")):
+        reasons = _content(key).get("runs_because", [])
+        if any(reason.startswith(f"{case}/") for reason in reasons):
+            yield key
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """Return the content of a file about a job; empty if it is missing or damaged."""
+    try:
+        content = read_json(path)
+    except HstfError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def mention_of(case: str) -> re.Pattern[str]:
     """Return a pattern that matches a case in a text, and not a longer case.
 
@@ -235,7 +392,7 @@ def _text_files(root: Path) -> list[Path]:
     """Return the text files below ``root`` that may name several cases."""
     found = []
     for folder, folders, names in os.walk(root):
-        if Path(folder).name in OTHER_CASES:
+        if Path(folder).name in OTHER_CASES and Path(folder).parent.name != LOGS:
             folders.clear()
             names = [name for name in names if name.endswith(".csv")]
         folders.sort()

@@ -6,7 +6,8 @@ of the round. If a round is tracked again with the same content, its run stays. 
 the run is replaced, because MLflow can neither change a parameter nor take a metric back. Notes and
 tags that people have added to the old run are copied.
 
-The result is stored in ``round_<r>/track.json``, see :class:`Tracking`.
+The result is stored in ``round_<r>/track.json``, see :class:`Tracking`. The runs are also noted in
+``tracked/round_<r>.json``, so that they are known after a later attempt that fails.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -82,13 +83,17 @@ ROUND_KEYS = COMMON_KEYS | {"student"}
 
 
 class Tracking(Document):
-    """``track.json``: whether a round is in MLflow. Keys without a value are left out."""
+    """``track.json``: whether a round is in MLflow. Keys without a value are left out.
+
+    If a round was logged earlier and then not again, the keys below ``reason`` describe the earlier
+    run.
+    """
 
     stage: ClassVar[str] = "track"
 
     logged: bool
     reason: str | None = None
-    """Why the round is not in MLflow."""
+    """Why the round, as it is now, is not in MLflow."""
     uri: str | None = None
     """Address of MLflow, without credentials."""
     experiment: str | None = None
@@ -102,6 +107,43 @@ class Tracking(Document):
         return self.model_dump(mode="json", exclude_none=True)
 
 
+class TrackedRuns(Document):
+    """``tracked/round_<r>.json``: the last run of a round at each address of MLflow.
+
+    It is no output of a rule, because Snakemake deletes outputs before a job starts.
+    """
+
+    stage: ClassVar[str] = "track"
+
+    runs: tuple[Tracking, ...]
+    """The newest is the last one."""
+
+    @classmethod
+    def file(cls, layout: Layout, number: int) -> Path:
+        """Return the file of a round."""
+        return layout.root / "tracked" / f"round_{number}.json"
+
+    @classmethod
+    def of_round(cls, layout: Layout, number: int) -> "TrackedRuns":
+        """Return the runs of a round that were logged so far. A damaged file counts as none."""
+        with suppress(HstfError):
+            return cls.load(cls.file(layout, number))
+        with suppress(HstfError):  # of a version of hstf without this file
+            tracking = Tracking.load(layout.track(number))
+            return cls(runs=(tracking,) if tracking.logged else ())
+        return cls(runs=())
+
+    def with_run(self, tracking: Tracking) -> "TrackedRuns":
+        """Return the runs with one more, which replaces that of the same address."""
+        place = (tracking.uri, tracking.experiment)
+        others = [run for run in self.runs if (run.uri, run.experiment) != place]
+        return TrackedRuns(runs=(*others, tracking))
+
+    def to_json(self) -> dict[str, Any]:
+        """Convert the document to plain JSON values."""
+        return {"runs": [run.to_json() for run in self.runs]}
+
+
 def run(args: argparse.Namespace) -> int:
     """Track a round."""
     track(StageContext.of_arguments(args, "track"))
@@ -109,13 +151,21 @@ def run(args: argparse.Namespace) -> int:
 
 
 def track(context: StageContext) -> Tracking:
-    """Log a round to MLflow and write ``track.json``.
+    """Log a round to MLflow, and write ``track.json`` and ``tracked/round_<r>.json``.
 
     Returns:
         The content of ``track.json``. Nothing is raised.
     """
     number = context.round
+    earlier = TrackedRuns.of_round(context.layout, number)
     tracking = _try_to_log(context)
+    if tracking.logged:
+        earlier = earlier.with_run(tracking)
+    elif earlier.runs:
+        update = {"logged": False, "reason": tracking.reason}
+        tracking = earlier.runs[-1].model_copy(update=update)
+    if earlier.runs:
+        earlier.save(TrackedRuns.file(context.layout, number))
     tracking.save(context.layout.track(number))
     if tracking.logged:
         print(f"{tracking.run} is in MLflow. To see it: {tracking.show}", flush=True)
@@ -459,16 +509,24 @@ def _connect(uri: str, database: Path | None) -> "MlflowClient":
 
 
 def _check_database(database: Path) -> None:
-    """Refuse a file that is not a database of MLflow.
+    """Refuse a file that cannot be used now, or that is not a database of MLflow.
 
     Raises:
-        HstfError: if it is not.
+        HstfError: if another program has locked it, if it cannot be read, or if it is not one.
     """
     query = "SELECT count(*) FROM sqlite_master WHERE name = 'alembic_version'"
     address = f"{database.resolve().as_uri()}?mode=ro"
     try:
         with closing(sqlite3.connect(address, uri=True)) as connection:
             tables = connection.execute(query).fetchone()
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            raise HstfError(
+                f"{database}: is in use by another program ({error}). Run the stage again later."
+            ) from error
+        raise HstfError(
+            f"{database}: cannot be read ({error}). Make it readable and run the stage again."
+        ) from error
     except sqlite3.DatabaseError as error:
         raise HstfError(
             f"{database}: is not a readable SQLite database ({error})."

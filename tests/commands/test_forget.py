@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -14,8 +15,12 @@ from support.report_files import NO_FILES
 from support.tiny_model import tiny_experiment
 
 from hstf.cli import main
-from hstf.commands.forget import forget
+from hstf.commands.forget import _confirms, forget
+from hstf.config.load import load_config
+from hstf.experiment import case_files
 from hstf.experiment.case_files import find_traces, mention_of
+from hstf.experiment.jobs import Jobs
+from hstf.experiment.last_run import log_of
 from hstf.experiment.layout import Layout
 from hstf.experiment.tables import DICOM_SERIES, LABELS, SET_ASIDE, SUGGEST
 from hstf.models.registry import load_network, save_network
@@ -23,7 +28,8 @@ from hstf.runtime.errors import HstfError
 from hstf.runtime.files import write_csv, write_text
 
 ROOT = Path("results/liver")
-CASES = ["p1", "p10", "p1.b", "p1-b", "P1", "xp1", "round_1", "labels", "report", "p2"]
+PREFIXED = ["p10", "p1.b", "p1-b", "p1_b", "p1.target", "p1.lesions", "P1", "xp1"]
+CASES = ["p1", *PREFIXED, "round_1", "labels", "report", "p2"]
 """Names that begin or end with another one, or are the names of folders."""
 
 
@@ -37,6 +43,10 @@ def files_of_case(case: str) -> list[str]:
         f"round_1/evaluation/predictions/{case}.nii.gz",
         f"round_1/evaluation/scores/{case}.json",
         f"suggest/templates/{case}.nii.gz",
+        f"external/sam/{case}.nii.gz",
+        f"external/sam/{case}.b2nd",
+        f"external/sam/.records/{case}.json",
+        f"external/sam/.work/{case}/image.nii.gz",
         f"round_1/evaluation/.records/{case}.json",
         f"round_1/labels/.records/{case}.json",
         f"round_1/labels/{case}/target.b2nd",
@@ -78,12 +88,10 @@ def write_experiment() -> None:
     config = config.model_copy(update={"overrides": "overrides", "cases": "cases.csv"})
     root = Layout.of(config).root
     assert root == ROOT
-    splits = ["labelled", *["unlabelled"] * 8, "test"]
-    rows = []
-    for case, split in zip(CASES, splits, strict=True):
-        rows.append({"case_id": case, "image": f"{case}_t1.nii.gz", "label": "", "split": split})
+    for case in CASES:
         write_text(Path(f"{case}_t1.nii.gz"), "voxels")
-    write_csv(Path("cases.csv"), rows, list(rows[0]))
+    # A sheet cannot have two names that differ in their letter case only.
+    write_sheet([case for case in CASES if case != "P1"])
     write_text(root / "config.yaml", yaml.safe_dump(config.model_dump(mode="json")))
     for case in CASES:
         for name in files_of_case(case):
@@ -96,11 +104,50 @@ def write_experiment() -> None:
         root / "round_1" / "labels.csv",
         [{"case_id": case, "source": "automatic", **NO_FILES} for case in CASES[1:-1]],
     )
-    for name in ("report/report.html", "logs/check.log", ".check_cache.json", "records/a.json"):
+    pages = ("report/report.html", "logs/check.log", ".check_cache.json", "records/check.json")
+    for name in pages:
         write_text(root / name, " ".join(CASES))
     write_text(root / "report" / "calibration.png", "picture")
     table(Path("overrides/decisions_seen.csv"), CASES)
     write_text(Path("overrides/decisions.csv"), "round,case_id,action\n1,p10,reject\n1,p1,accept\n")
+
+
+def write_sheet(cases: Sequence[str]) -> None:
+    """Write a case sheet with ``cases``: a labelled one, unlabelled ones, and a test case."""
+    splits = ["labelled", *["unlabelled"] * (len(cases) - 2), "test"]
+    rows = []
+    for case, split in zip(cases, splits, strict=True):
+        label = "" if split == "unlabelled" else f"{case}_label.nii.gz"
+        rows.append({"case_id": case, "image": f"{case}_t1.nii.gz", "label": label, "split": split})
+    write_csv(Path("cases.csv"), rows, list(rows[0]))
+
+
+def write_jobs(folder: Path, jobs: Jobs, names: Sequence[str]) -> dict[str, set[str]]:
+    """Write a table, record, key and log of jobs. Each record names the cases of the shard.
+
+    Args:
+        folder: the folder of the experiment.
+        jobs: the jobs of the experiment.
+        names: names of jobs of shards.
+
+    Returns:
+        The files of each job.
+    """
+    written = {}
+    for job in jobs.with_results():
+        if job.name not in names:
+            continue
+        (path,) = jobs.outputs(job)
+        output = path.relative_to(jobs.layout.root)
+        cases = [case.case_id for case in jobs.shards[job.part]]
+        table(folder / output, cases)
+        record = {"sources": cases, "outputs": {str(output): {}}}
+        notes = [f"records/{job.name}.json", f"keys/{job.name}.json", str(log_of(job.name))]
+        for name, content in zip(notes, (record, {"job": job.name}, {}), strict=True):
+            write_text(folder / name, json.dumps(content))
+        written[job.name] = {f"{folder}/{name}" for name in (str(output), *notes)}
+    assert len(written) == len(names)
+    return written
 
 
 def learns_from(root: Path, *cases: str) -> None:
@@ -153,10 +200,10 @@ def test_forget_names_tables_models_and_what_is_left_to_do(
     forget("p1", root, is_confirmed=True)
     printed = capsys.readouterr().out
     for expected in (
-        f"{root}/check.csv (line 2, 12)",
+        f"{root}/check.csv (line 2, {len(CASES) + 2})",
         f"{root}/round_1/evaluation/cases.csv (line 2)",
         f"{root}/logs/check.log",
-        f"{root}/records/a.json",
+        f"{root}/records/check.json",
         f"{root}/round_1/model/seed_0: from its label",
         f"{root}: all rounds after round 1",
         f"{root}/export: the exported model",
@@ -260,6 +307,180 @@ def test_forget_names_the_row_of_the_case_in_the_table_of_dicom_series(
     assert len(DICOM_SERIES.records(Path("dicom.csv"))) == 2, "the table of people is not changed"
 
 
+NO_CASES = ["", " ", ".", "..", "../..", "p1/", "/", "p1/../p2", "*", "p?", "p1\n", ".p1", "-p1"]
+
+
+@pytest.mark.parametrize("case", [*NO_CASES, "p1.", "p1.weight", "p1.nii.gz", "p" * 129])
+def test_forget_refuses_names_that_no_case_can_have(root: Path, case: str) -> None:
+    before = all_files(Path("..").resolve())
+    with pytest.raises(HstfError, match="is not the name of a case"):
+        forget(case, root, is_confirmed=True)
+    with pytest.raises(HstfError, match="is not the name of a case"):
+        find_traces(root, case)
+    assert all_files(Path("..").resolve()) == before
+
+
+@pytest.mark.parametrize(
+    "pattern", ["preprocessed/.records", "../cases.csv", "../{case}_t1.nii.gz"]
+)
+def test_forget_refuses_targets_that_do_not_belong_to_the_case(
+    root: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    before = all_files()
+    monkeypatch.setattr(case_files, "OVERRIDES", (pattern,))
+    monkeypatch.setattr(case_files, "CASE_FILES", ("preprocessed/{case}", pattern))
+    with pytest.raises(HstfError, match="does not belong to case p1"):
+        forget("p1", root, is_confirmed=True)
+    assert all_files() == before
+
+
+def test_confirms_never_accepts_an_empty_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO("\n")
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdin", terminal)
+    assert not _confirms("", 1)
+
+
+UNLABELLED = ["u0", "u1", "u2", "u3"]
+SHARD_JOBS = ("preprocess.{}", "teacher.round_1.{}", "refine.round_1.{}", "labels.round_1.{}")
+
+
+def in_shards_of_three(folder: Path, cases: Sequence[str]) -> Jobs:
+    """Write a case sheet, and let the jobs of an experiment have three cases each."""
+    write_sheet(["l0", *cases, "t0"])
+    path = folder / "config.yaml"
+    config = load_config(path).model_copy(update={"shard_size": 3})
+    write_text(path, yaml.safe_dump(config.model_dump(mode="json")))
+    return Jobs(config)
+
+
+@pytest.mark.parametrize("is_removed_first", [False, True])
+def test_forget_removes_what_belongs_to_jobs_that_no_longer_exist(
+    root: Path, capsys: pytest.CaptureFixture[str], is_removed_first: bool
+) -> None:
+    jobs = in_shards_of_three(root, UNLABELLED)
+    first = [name.format("unlabelled_0") for name in SHARD_JOBS]
+    last = [name.format("unlabelled_1") for name in SHARD_JOBS]
+    write_jobs(root, jobs, [*first, "evaluate.round_1.test_0"])
+    gone = write_jobs(root, jobs, last)
+    if is_removed_first:
+        write_sheet(["l0", *UNLABELLED[:-1], "t0"])
+    write_text(root / "provenance.json", "{}")
+    before = all_files()
+    forget("u3", root, is_confirmed=True)
+    expected = set().union(*gone.values())
+    assert before - all_files() == expected | {f"{root}/provenance.json"}, "it lists the tables"
+    assert find_traces(root, "u3").gone_jobs == []
+    printed = capsys.readouterr().out
+    assert f"do not exist without it, which are removed ({len(expected)}):\n  {root}" in printed
+    assert "which the next run writes again" not in printed
+
+
+def test_forget_keeps_tables_of_jobs_that_still_exist(root: Path) -> None:
+    jobs = in_shards_of_three(root, [*UNLABELLED, "u4"])
+    last = [name.format("unlabelled_1") for name in SHARD_JOBS]
+    tables = {name for files in write_jobs(root, jobs, last).values() for name in files}
+    before = all_files()
+    assert forget("u3", root, is_confirmed=True) == []
+    assert all_files() == before
+    traces = find_traces(root, "u3")
+    assert {str(rows.table) for rows in traces.tables} < tables
+    assert traces.gone_jobs == traces.other_tables == []
+
+
+def test_forget_keeps_what_jobs_that_no_longer_exist_have_of_other_cases(root: Path) -> None:
+    jobs = in_shards_of_three(root, UNLABELLED)
+    write_jobs(root, jobs, [name.format("unlabelled_1") for name in SHARD_JOBS])
+    write_sheet(["l0", "u1", "u2", "t0"])
+    table(root / "check.csv", ["u1"])
+    before = all_files()
+    forget("u1", root, is_confirmed=True)
+    assert all_files() == before
+
+
+def test_forget_removes_keys_of_jobs_that_ran_because_of_the_case(root: Path) -> None:
+    keys = {"plan": "u9", "check": "u90", "report": "u9.b", "export": "xu9"}
+    for job, case in keys.items():
+        content = {"job": job, "runs_because": ["cases changed", f"{case}/image_0 changed"]}
+        write_text(root / "keys" / f"{job}.json", json.dumps(content))
+    write_text(root / "keys" / "calibrate.json", "{")
+    assert forget("u9", root, is_confirmed=True) == [root / "keys" / "plan.json"]
+    assert find_traces(root, "u9").is_empty
+
+
+def test_forget_keeps_results_of_removed_rounds_that_have_no_row_of_the_case(root: Path) -> None:
+    outputs = {f"round_9/{name}": {} for name in ("model/seed_0/history.csv", "track.json")}
+    for name in outputs:
+        write_text(root / name, "step 12 of p1")
+    record = {"facts": "p1", "outputs": outputs}
+    write_text(root / "records" / "student.round_9.seed_0.json", json.dumps(record))
+    assert find_traces(root, "p1").gone_jobs == []
+
+
+def test_forget_removes_the_log_of_a_shard_that_never_finished(root: Path) -> None:
+    in_shards_of_three(root, UNLABELLED)
+    key = root / "keys" / "teacher.round_1.unlabelled_1.json"
+    log = root / log_of(key.stem)
+    write_text(key, "{}")
+    write_text(log, "u3: no file")
+    write_text(root / "preprocessed" / "u3" / "image.b2nd", "voxels")
+    assert set(forget("u3", root, is_confirmed=True)) == {root / "preprocessed" / "u3", key, log}
+
+
+def test_forget_finds_jobs_of_a_comparison_that_no_longer_exist(root: Path) -> None:
+    cell = root / "compare" / "supervised_0"
+    write_text(cell / "config.yaml", (root / "config.yaml").read_text())
+    jobs = in_shards_of_three(cell, UNLABELLED)
+    gone = write_jobs(cell, jobs, ["labels.round_1.unlabelled_1"])
+    removed = forget("u3", root, is_confirmed=True)
+    assert [{str(path) for path in removed}] == list(gone.values())
+
+
+def test_forget_names_tables_that_no_run_writes_and_keeps_them(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = root / "evaluation_of_somebody.csv"
+    table(own, ["p1"])
+    forget("p1", root, is_confirmed=True)
+    printed = capsys.readouterr().out
+    assert own.is_file()
+    assert f"which the next run does not write again (1):\n  {own} (line 2)" in printed
+    assert f"Remove the row of the case from {own} (line 2), or delete the table" in printed
+
+
+def test_forget_works_without_the_case_sheet(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("cases.csv").unlink()
+    assert forget("p1", root, is_confirmed=True)
+    printed = capsys.readouterr().out
+    assert f"next run writes again (3):\n  {root}/check.csv" in printed
+    assert "these are is not known now. cases.csv: the case sheet is missing" in printed
+
+
+def test_forget_names_runs_of_mlflow_after_a_failed_attempt(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cell = root / "compare" / "supervised_0"
+    write_text(cell / "config.yaml", (root / "config.yaml").read_text())
+    runs = [
+        {"logged": True, "run": "round_1", "uri": uri, "run_id": f"id of {uri}"}
+        for uri in ("sqlite:///old.db", "sqlite:///new.db", "sqlite:///cell.db")
+    ]
+    write_text(root / "tracked" / "round_1.json", json.dumps({"runs": runs[:2]}))
+    failed = runs[1] | {"logged": False, "reason": "not reachable"}
+    write_text(root / "round_1" / "track.json", json.dumps(failed))
+    write_text(root / "round_2" / "track.json", json.dumps({"logged": False, "reason": "no"}))
+    write_text(root / "round_3" / "track.json", "{")
+    write_text(cell / "round_1" / "track.json", json.dumps(runs[2]))
+    forget("p1", root, is_confirmed=True)
+    printed = capsys.readouterr().out
+    for run in runs:
+        assert printed.count(f"round_1 in {run['uri']} (run id {run['run_id']})") == 1
+    assert "None" not in printed
+    assert f"perhaps a run of {root}/round_3/track.json, which is not readable" in printed
+
+
 @pytest.mark.parametrize("answer", ["", "y", "p10", "p1"])
 def test_forget_asks_before_it_removes(
     root: Path, monkeypatch: pytest.MonkeyPatch, answer: str
@@ -285,7 +506,7 @@ def test_forget_without_a_terminal_needs_yes(
 
 
 def test_forget_refuses_unknown_cases_and_folders(root: Path, tmp_path: Path) -> None:
-    for name in ("p", "p1.", "10", "p3", "voxels"):
+    for name in ("p", "10", "p3", "voxels"):
         with pytest.raises(HstfError, match="has nothing of case"):
             forget(name, root, is_confirmed=True)
     with pytest.raises(HstfError, match=r"has no config\.yaml"):

@@ -1,9 +1,12 @@
 """Tracking shows a round in MLflow and never fails a run."""
 
 import json
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,7 +24,14 @@ from hstf.experiment.tables import HISTORY, LABELS, REFINE
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import write_json, write_text
 from hstf.stages import track as module
-from hstf.stages.track import RoundLog, Tracking, flatten, metric_name, with_variables
+from hstf.stages.track import (
+    RoundLog,
+    TrackedRuns,
+    Tracking,
+    flatten,
+    metric_name,
+    with_variables,
+)
 
 
 @pytest.fixture
@@ -62,6 +72,10 @@ def track(config: Config, number: int) -> Tracking:
 
 def with_uri(config: Config, uri: str) -> Config:
     return config.model_copy(update={"track": TrackConfig(uri=uri)})
+
+
+def without_tracking(config: Config) -> Config:
+    return config.model_copy(update={"track": TrackConfig(enabled=False)})
 
 
 def test_collect_reads_the_files_of_the_round(experiment: Config) -> None:
@@ -185,6 +199,50 @@ def test_track_warns_of_a_damaged_database_and_keeps_it(
     assert outcome.logged is False
     assert "mlflow.db" in outcome.reason and "Move it away" in outcome.reason
     assert (tmp_path / "mlflow.db").read_bytes() == content
+
+
+def test_track_states_that_a_locked_database_is_in_use(
+    experiment: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert track(experiment, 1).logged
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, timeout=0))
+    with closing(sqlite3.connect("mlflow.db", isolation_level=None)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        reason = track(experiment, 1).reason
+    assert reason.startswith("mlflow.db: is in use by another program (database is locked)")
+    assert "Run the stage again later" in reason and "Move it away" not in reason
+
+
+def test_track_states_that_a_database_cannot_be_opened(experiment: Config, tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").mkdir()
+    reason = track(experiment, 1).reason
+    assert reason.startswith("mlflow.db: cannot be read (") and "Make it readable" in reason
+    assert "Move it away" not in reason
+
+
+def test_track_keeps_the_last_run_if_a_later_attempt_fails(experiment: Config) -> None:
+    layout = Layout.of(experiment)
+    first = track(experiment, 1)
+    other = track(with_uri(experiment, "sqlite:///other.db"), 1)
+    layout.track(1).unlink()  # as Snakemake does before the stage runs
+    unreachable = with_uri(experiment, "sqlite:///other.db/no/folder.db")
+    for config in (unreachable, without_tracking(experiment)):
+        failed = track(config, 1)
+        assert not failed.logged and failed.reason
+        assert (failed.uri, failed.run, failed.run_id) == (other.uri, "round_1", other.run_id)
+        assert json.loads(layout.track(1).read_text()) == failed.to_json()
+    assert TrackedRuns.of_round(layout, 1).runs == (first, other)
+    assert track(experiment, 1).run_id == first.run_id
+    assert TrackedRuns.of_round(layout, 1).runs == (other, first), "one run for each address"
+
+
+def test_track_keeps_the_run_of_a_version_without_the_list_of_runs(experiment: Config) -> None:
+    layout = Layout.of(experiment)
+    old = Tracking(logged=True, uri="sqlite:///mlflow.db", run="round_1", run_id="abc")
+    old.save(layout.track(1))
+    assert track(without_tracking(experiment), 1).run_id == "abc"
+    write_text(TrackedRuns.file(layout, 1), "{")
+    assert track(without_tracking(experiment), 1).run_id is None, "a damaged list fails no run"
 
 
 def test_track_warns_of_a_damaged_file_of_the_round(experiment: Config) -> None:

@@ -27,6 +27,10 @@ def test_workflow_goes_on_without_a_forgotten_case(
     lines = [line for line in sheet.read_text().splitlines() if not line.startswith(f"{CASE},")]
     sheet.write_text("\n".join(lines) + "\n")
     workspace.run()
+    left = find_traces(RESULTS, CASE)
+    assert left.keys, "the case was a reason of the run"
+    assert left.targets == left.keys
+    assert main(["forget", CASE, "--results", str(RESULTS), "--yes"]) == 0
     assert find_traces(RESULTS, CASE).is_empty
     assert [row["case_id"] for row in read_csv(RESULTS / "round_2" / "labels.csv")] == [
         "case_006",
