@@ -251,6 +251,10 @@ class Layout:
         """Return the record of what was logged to MLflow."""
         return self.root / f"round_{number}" / "track.json"
 
+    def tracked(self, number: int) -> Path:
+        """Return the list of the MLflow runs of a round, which no rule writes."""
+        return self.root / "tracked" / f"round_{number}.json"
+
     @property
     def rounds_table(self) -> Path:
         """The table of all rounds."""

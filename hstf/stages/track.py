@@ -119,15 +119,10 @@ class TrackedRuns(Document):
     """The newest is the last one."""
 
     @classmethod
-    def file(cls, layout: Layout, number: int) -> Path:
-        """Return the file of a round."""
-        return layout.root / "tracked" / f"round_{number}.json"
-
-    @classmethod
     def of_round(cls, layout: Layout, number: int) -> "TrackedRuns":
         """Return the runs of a round that were logged so far. A damaged file counts as none."""
         with suppress(HstfError):
-            return cls.load(cls.file(layout, number))
+            return cls.load(layout.tracked(number))
         with suppress(HstfError):  # of a version of hstf without this file
             tracking = Tracking.load(layout.track(number))
             return cls(runs=(tracking,) if tracking.logged else ())
@@ -165,7 +160,7 @@ def track(context: StageContext) -> Tracking:
         update = {"logged": False, "reason": tracking.reason}
         tracking = earlier.runs[-1].model_copy(update=update)
     if earlier.runs:
-        earlier.save(TrackedRuns.file(context.layout, number))
+        earlier.save(context.layout.tracked(number))
     tracking.save(context.layout.track(number))
     if tracking.logged:
         print(f"{tracking.run} is in MLflow. To see it: {tracking.show}", flush=True)

@@ -241,7 +241,7 @@ def test_track_keeps_the_run_of_a_version_without_the_list_of_runs(experiment: C
     old = Tracking(logged=True, uri="sqlite:///mlflow.db", run="round_1", run_id="abc")
     old.save(layout.track(1))
     assert track(without_tracking(experiment), 1).run_id == "abc"
-    write_text(TrackedRuns.file(layout, 1), "{")
+    write_text(layout.tracked(1), "{")
     assert track(without_tracking(experiment), 1).run_id is None, "a damaged list fails no run"
 
 
