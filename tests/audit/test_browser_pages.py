@@ -25,7 +25,7 @@ ARGUMENTS = ("--version",)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An experiment with a corrected case, and a training that was interrupted."""
+    """An experiment with a corrected case, and a training on another machine."""
     path = tmp_path_factory.mktemp("pages")
     config = write_desk(path, cases=3, size=(40, 36, 24))
     layout = layout_of(path, config)
@@ -47,6 +47,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ).save(layout.root / RUN_FILE)
     training = next(job.name for job in Jobs(sheet).all() if job.stage == "student")
     lines = [f"round 1 seed_0: {step}/200, 2/s, 9 s left loss 0.{90 - step}" for step in (10, 50)]
+    holder = "process 4711 on node3 since 2026-01-31 12:00:00"
+    write_text(layout.root / "records" / f"{training}.lock", holder)
     write_text(layout.root / log_of(training), "\n".join(lines) + "\n")
     write_suggestions(layout, cases=3, slices=24)
     return path

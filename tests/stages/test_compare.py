@@ -400,7 +400,8 @@ def test_workflow_reuses_data_and_warm_up_in_a_comparison(experiment: Workspace)
 
 
 def test_workflow_makes_missing_phantoms_for_a_comparison(tmp_path: Path) -> None:
-    write_sheet(tmp_path, ["labelled"] * 4 + ["test"] * 2 + ["unlabelled"] * 3, "images/{}.nii.gz")
+    splits = ["labelled"] * 4 + ["test"] * 2 + ["unlabelled"] * 3
+    write_sheet(tmp_path, splits, "images/{}.nii.gz", "labels/{}.nii.gz")
     workspace = Workspace(tmp_path)
     workspace.configure(**TINY, compare={"methods": ["supervised"], "seeds": [0]})
     assert workspace.jobs("compare")["phantom"] == 1
