@@ -10,10 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from hstf.runtime.documents import Part
-from hstf.scoring.averages import ratio
+from hstf.scoring.averages import finite_or_none, ratio
 
 MINIMUM_SAMPLE = 6
 """With fewer differences the exact two-sided test never has p < 0.05 (2 / 2**5 = 0.0625)."""
+LEVEL = 0.95
+"""Confidence level of all intervals."""
 SIGNIFICANT = 0.05
 """A difference with a p-value below it, and an interval without 0, is more than chance."""
 SLAB = 2**22
@@ -33,7 +35,7 @@ class Interval(Part):
     high: float | None
     scans: int
     patients: int
-    level: float = 0.95
+    level: float = LEVEL
     """Confidence level."""
 
 
@@ -55,7 +57,6 @@ def mean_interval(
     groups: Sequence[str] | None = None,
     resamples: int = 2000,
     seed: int = 0,
-    level: float = 0.95,
 ) -> Interval:
     """Compute the mean over scans with its percentile interval over patients.
 
@@ -68,7 +69,6 @@ def mean_interval(
         groups: patient of each scan; None if each scan is a patient of its own.
         resamples: number of draws of patients.
         seed: seed of the draws.
-        level: confidence level.
 
     Raises:
         ValueError: if there is not one patient for each score.
@@ -79,7 +79,7 @@ def mean_interval(
         (0.8, 2)
     """
     table = np.asarray(values, dtype=float)[:, None]
-    return balanced_interval(table, groups, resamples, seed, level)
+    return balanced_interval(table, groups, resamples, seed)
 
 
 def balanced_interval(
@@ -87,7 +87,6 @@ def balanced_interval(
     groups: Sequence[str] | None = None,
     resamples: int = 2000,
     seed: int = 0,
-    level: float = 0.95,
 ) -> Interval:
     """Compute :func:`hstf.scoring.averages.balanced_mean` with its interval over patients.
 
@@ -100,7 +99,6 @@ def balanced_interval(
         groups: patient of each scan; None if each scan is a patient of its own.
         resamples: number of draws of patients.
         seed: seed of the draws.
-        level: confidence level.
 
     Raises:
         ValueError: if there is not one patient for each scan.
@@ -111,7 +109,7 @@ def balanced_interval(
         >>> interval.mean, interval.patients, interval.low >= 0.3
         (0.5, 2, True)
     """
-    return _interval([(1, scores)], groups, resamples, seed, level)
+    return _interval([(1, scores)], groups, resamples, seed)
 
 
 def balanced_difference(
@@ -141,7 +139,6 @@ def _interval(
     groups: Sequence[str] | None,
     resamples: int,
     seed: int,
-    level: float = 0.95,
 ) -> Interval:
     """Return the sum of balanced means, each with its sign, and its interval over patients."""
     tables = []
@@ -153,18 +150,19 @@ def _interval(
     for sign, table in tables:
         sums.append((sign, *_group_sums(table[:, exists], index, len(patients))))
     everybody = np.arange(len(patients))[None]
+    # One of two models may have no score at all.
+    mean = finite_or_none(_statistic(sums, everybody)[0]) if len(patients) else None
     interval = Interval(
-        mean=float(_statistic(sums, everybody)[0]) if len(patients) else None,
+        mean=mean,
         low=None,
         high=None,
         scans=int(exists.sum()),
         patients=len(patients),
-        level=level,
     )
-    if len(patients) < 2:
+    if mean is None or len(patients) < 2:
         return interval
     means = _resampled_means(sums, resamples, np.random.default_rng(seed))
-    low, high = np.nanquantile(means, [(1 - level) / 2, (1 + level) / 2]).tolist()
+    low, high = np.nanquantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
     return interval.model_copy(update={"low": low, "high": high})
 
 

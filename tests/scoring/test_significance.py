@@ -123,6 +123,13 @@ def test_balanced_difference_of_a_rare_structure() -> None:
     assert balanced_difference(old, old).high == 0
 
 
+def test_balanced_difference_from_a_model_without_any_score_is_unknown() -> None:
+    """Only the new model has false alarms of a structure that no scan has."""
+    new = np.zeros((3, 1))
+    found = balanced_difference(new, np.full((3, 1), np.nan))
+    assert (found.mean, found.low, found.high) == (None, None, None)
+
+
 def test_compare_agrees_with_scipy() -> None:
     generator = np.random.default_rng(5)
     old = generator.uniform(0.6, 0.9, 20)
