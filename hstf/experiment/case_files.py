@@ -8,16 +8,15 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hstf.config.load import load_config
 from hstf.experiment import set_aside
-from hstf.experiment.cases import CASE_ID, FILE_ENDINGS, CaseSheet, Split, read_cases
-from hstf.experiment.jobs import KEY_FOLDER, Jobs
-from hstf.experiment.last_run import log_of
+from hstf.experiment.cases import CASE_ID, FILE_ENDINGS
+from hstf.experiment.jobs import KEY_FOLDER
 from hstf.experiment.layout import Layout
+from hstf.experiment.remaining_jobs import content_of, jobs_without
 from hstf.runtime.errors import HstfError
-from hstf.runtime.files import read_csv, read_json, read_sheet
+from hstf.runtime.files import read_csv, read_sheet
 
 NO_SCANS = ("split", "group", "site")
 """Columns of the case sheet with neither an id nor a file."""
@@ -146,59 +145,6 @@ class Traces:
         return not (self.files or of_jobs or tables or of_suggest)
 
 
-@dataclass(frozen=True)
-class _RemainingJobs:
-    """The jobs that an experiment has without a case."""
-
-    folder: Path
-    """The folder of the experiment."""
-    names: set[str]
-    """Names of the jobs with results in the folder."""
-    results: set[Path]
-    """What the next run writes there."""
-
-    @classmethod
-    def without(cls, case: str, folder: Path) -> "_RemainingJobs":
-        """Return the jobs without a case.
-
-        Raises:
-            HstfError: if the case sheet cannot be read.
-        """
-        config = load_config(folder / "config.yaml")
-        cases = [other for other in read_cases(config).cases if other.case_id != case]
-        jobs = Jobs(config, CaseSheet(tuple(cases)))
-        root = jobs.layout.root
-        names = {job.name for job in jobs.with_results() if jobs.root(job) == root}
-        results: set[Path] = set()
-        for job in jobs.all():
-            if jobs.root(job) == root:
-                # The folder may be a copy of the one in the configuration.
-                results |= {folder / path.relative_to(root) for path in jobs.outputs(job)}
-        return cls(folder, names, results)
-
-    def gone(self, tables: set[Path], named: Collection[Path]) -> list[Path]:
-        """Return the files about the case of other jobs, which the experiment had earlier.
-
-        Args:
-            tables: tables with rows of the case. Other results are not returned.
-            named: files whose text names the case. This is enough for the job of a shard only: a
-                name that is a number is in the record of many jobs.
-        """
-        found = []
-        records = self.folder / "records"
-        keys = self.folder / KEY_FOLDER
-        names = {path.stem for folder in (records, keys) for path in folder.glob("*.json")}
-        for name in sorted(names - self.names):
-            record = records / f"{name}.json"
-            outputs = [self.folder / output for output in _content(record).get("outputs", {})]
-            results = [path for path in outputs if path in tables - self.results]
-            notes = [record, keys / f"{name}.json", self.folder / log_of(name)]
-            is_named = _is_of_shard(name) and any(path in named for path in notes)
-            if results or is_named:
-                found += [path for path in (*results, *notes) if path.is_file()]
-        return list(dict.fromkeys(found))
-
-
 def find_traces(root: Path, case: str) -> Traces:
     """Find everything that the folder of an experiment has of a case.
 
@@ -228,7 +174,7 @@ def find_traces(root: Path, case: str) -> Traces:
     pictures = _pictures(folders, named)
     aside = [rows_of(folder / SET_ASIDE, case) for folder in folders]
     with_rows = {rows.table for rows in tables}
-    gone, rewritten, problem = _jobs_without(case, folders, with_rows, named)
+    gone, rewritten, problem = jobs_without(case, folders, with_rows, named)
     left = [rows for rows in tables if rows.table not in gone]
     if gone:
         pictures += [path for folder in folders if (path := folder / PROVENANCE).is_file()]
@@ -251,12 +197,6 @@ def find_traces(root: Path, case: str) -> Traces:
     )
 
 
-def _is_of_shard(job_name: str) -> bool:
-    """Return whether the name of a job ends with a shard, such as ``labels.round_1.test_0``."""
-    split, _, number = job_name.rpartition(".")[2].rpartition("_")
-    return split in set(Split) and number.isdecimal()
-
-
 def refuse_no_case_id(case: str) -> None:
     """Refuse a name that no case can have: a path made from it could be that of other files.
 
@@ -270,33 +210,6 @@ def refuse_no_case_id(case: str) -> None:
             f" ({', '.join(FILE_ENDINGS)}). Give the name as in the case sheet; if it is the value"
             " of a variable of the shell, look whether the variable is set."
         )
-
-
-def _jobs_without(
-    case: str, folders: Iterable[Path], tables: set[Path], named: Collection[Path]
-) -> tuple[list[Path], set[Path], str]:
-    """Find out which files the next run writes when a case is no longer in the case sheet.
-
-    Args:
-        case: the case.
-        folders: folders of experiments.
-        tables: tables with rows of the case.
-        named: files whose text names the case.
-
-    Returns:
-        The files of jobs that then do not exist, the results that the next run writes, and the
-        reason if neither is known.
-    """
-    gone: list[Path] = []
-    rewritten: set[Path] = set()
-    try:
-        for folder in folders:
-            remaining = _RemainingJobs.without(case, folder)
-            gone += remaining.gone(tables, named)
-            rewritten |= remaining.results
-    except HstfError as error:
-        return [], set(), str(error).splitlines()[0]
-    return gone, rewritten, ""
 
 
 def experiment_folders(root: Path) -> list[Path]:
@@ -354,18 +267,9 @@ def _suggestions(folder: Path, case: str) -> Iterator[Path]:
 def _keys(folder: Path, case: str) -> Iterator[Path]:
     """Yield the key files that name a scan or label of the case as a reason."""
     for key in sorted((folder / KEY_FOLDER).glob("*.json")):
-        reasons = _content(key).get("runs_because", [])
+        reasons = content_of(key).get("runs_because", [])
         if any(reason.startswith(f"{case}/") for reason in reasons):
             yield key
-
-
-def _content(path: Path) -> dict[str, Any]:
-    """Return the content of a file about a job; empty if it is missing or damaged."""
-    try:
-        content = read_json(path)
-    except HstfError:
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def mention_of(case: str) -> re.Pattern[str]:
