@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from hstf import __version__
 from hstf.commands import arguments as command_options
+from hstf.commands.import_arguments import add_import_arguments
+from hstf.commands.phantom_arguments import add_phantom_arguments
 from hstf.runtime.closed_output import end_quietly
 from hstf.runtime.encoding import print_any_character
 from hstf.runtime.errors import WRITE_ERRORS, HstfError, is_memory_error, write_error
@@ -41,12 +43,12 @@ COMMANDS = {
     "phantom": Command(
         "hstf.commands.phantom",
         "write a synthetic data set with its case sheet",
-        command_options.add_phantom_arguments,
+        add_phantom_arguments,
     ),
     "import": Command(
         "hstf.commands.import_data",
         "write the case sheet and configuration of a data set",
-        command_options.add_import_arguments,
+        add_import_arguments,
     ),
     "check": Command(
         "hstf.stages.check.stage",

@@ -10,6 +10,8 @@ def test_arguments_imports_no_heavy_library() -> None:
     code = f"""
 import sys
 import hstf.commands.arguments
+import hstf.commands.import_arguments
+import hstf.commands.phantom_arguments
 print([name for name in {HEAVY} if name in sys.modules])
 """
     result = subprocess.run(

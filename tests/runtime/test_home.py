@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hstf.commands import arguments
+from hstf.commands import arguments, import_arguments, phantom_arguments
 from hstf.runtime.home import expand_home, path_option
 from hstf.stages import arguments as stage_arguments
 
@@ -31,7 +31,7 @@ def test_path_option_names_an_unknown_user() -> None:
 
 OPTIONS = [
     getattr(module, name)
-    for module in (arguments, stage_arguments)
+    for module in (arguments, import_arguments, phantom_arguments, stage_arguments)
     for name in dir(module)
     if name.startswith("add_")
 ]
