@@ -6,19 +6,27 @@ from itertools import combinations
 from typing import Any
 
 from hstf.audit.calls import Call, get
-from hstf.audit.consensus import dice_between, do_agree, is_disputed, label_of
+from hstf.audit.consensus import dice_between, do_agree, is_disputed, label_of, that_count
 from hstf.audit.history import Action, History, Verdicts, verdicts_of
 from hstf.audit.queue import decision_of
+from hstf.experiment.decisions import version_of
 from hstf.experiment.overrides import in_force_in, read_overrides
 
 Readers = tuple[str, str]
 
 
 def agreement(call: Call) -> dict[str, Any]:
-    """Return all cases of a round that several reviewers have decided on."""
+    """Return all cases of a round that several reviewers have decided on.
+
+    Acceptances of an earlier version of a pseudo-label are left out: they no longer count.
+    """
     desk = call.desk
     number = call.round()
-    verdicts = verdicts_of(History.of(desk.layout).actions(), number)
+    versions = {row["case_id"]: version_of(row) for row in desk.refined(number)}
+    verdicts = {
+        case_id: that_count(of_case, versions.get(case_id, ""))
+        for case_id, of_case in verdicts_of(History.of(desk.layout).actions(), number).items()
+    }
     overrides = read_overrides(desk.layout, desk.schedule, desk.cases, [])
     in_force = in_force_in(number, overrides)
     pairs = []

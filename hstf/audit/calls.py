@@ -59,10 +59,16 @@ class Call:
         """Return the reviewer.
 
         Raises:
-            Refusal: if the browser has not named one.
+            Refusal: if the browser has not named one, or if the page shows another one.
         """
         if not self.reviewer:
             raise Refusal(400, "Enter your name first: each decision names its reviewer.")
+        if self.given("reviewer") not in (None, self.reviewer):
+            raise Refusal(
+                409,
+                f"The reviewer of this browser is now {self.reviewer}, changed in another tab."
+                " Nothing was saved. Change the reviewer back, or load the page again.",
+            )
         return self.reviewer
 
     def case_id(self) -> str:
@@ -237,9 +243,14 @@ def _call(request: Request, **content: Any) -> Call:
     )
 
 
+def _with_last_run(answer: Answer, call: Call) -> Any:
+    call.desk.renew()
+    return answer(call)
+
+
 async def _answered(answer: Answer, call: Call) -> Response:
     try:
-        result = await run_in_threadpool(answer, call)
+        result = await run_in_threadpool(_with_last_run, answer, call)
     except Refusal as refusal:
         return refused(refusal)
     except HstfError as error:

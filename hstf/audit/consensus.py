@@ -12,7 +12,22 @@ from hstf.audit.history import Action
 
 AGREE = 0.9
 """Mean Dice of two labels from which two reviewers agree."""
+ACCEPT = "accept"
 REJECT = "reject"
+
+
+def that_count(verdicts: Mapping[str, Action], version: str) -> dict[str, Action]:
+    """Return the decisions that count: an acceptance does for one version of a pseudo-label only.
+
+    Args:
+        verdicts: the decisions of all reviewers on a case.
+        version: SHA-256 of its pseudo-label.
+    """
+    return {
+        name: action
+        for name, action in verdicts.items()
+        if action.action != ACCEPT or action.sha256 == version
+    }
 
 
 def is_put_in_force(consensus: str, verdicts: Mapping[str, Action], new: Action) -> bool:
@@ -20,7 +35,8 @@ def is_put_in_force(consensus: str, verdicts: Mapping[str, Action], new: Action)
 
     Args:
         consensus: the rule.
-        verdicts: the decisions of all reviewers on this case; the new one may be among them.
+        verdicts: the decisions of all reviewers on this case that count; the new one may be among
+            them.
         new: the new decision.
     """
     if consensus == LAST:

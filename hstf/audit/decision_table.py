@@ -30,6 +30,8 @@ class DecisionTable:
     def rows(self, number: int, case_id: str) -> tuple[Row, ...]:
         """Return the rows about a case in a round, without empty cells.
 
+        Cells beyond the header have the name "".
+
         Raises:
             HstfError: if the table cannot be read.
         """
@@ -57,7 +59,7 @@ class DecisionTable:
 
 
 def _filled(row: Mapping[str, str]) -> Row:
-    return {name: cell for name, cell in row.items() if name and cell}
+    return {name: cell for name, cell in row.items() if cell}
 
 
 @dataclass
@@ -118,12 +120,14 @@ class _Sheet:
     def append(self, row: Mapping[str, str]) -> None:
         """Add a row, and the columns that it needs."""
         for name in row:
-            if name not in self.header:
+            if name and name not in self.header:
                 self.header.append(name)
                 self.lines[self.header_line] += self.delimiter + name
         stream = io.StringIO()
         writer = csv.writer(stream, delimiter=self.delimiter, lineterminator="")
-        writer.writerow([_cell(row.get(name, "")) for name in self.header])
+        surplus = [_cell(row[""])] if row.get("") else []
+        cells = [_cell(row.get(name, "")) if name else "" for name in self.header]
+        writer.writerow([*cells, *surplus])
         self.lines.append(stream.getvalue())
 
     def write(self, path: Path) -> None:

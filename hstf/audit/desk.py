@@ -17,6 +17,7 @@ from hstf.experiment.layout import Layout
 from hstf.experiment.schedule import Schedule
 from hstf.experiment.tables import LABELS, LESIONS, REFINE
 from hstf.runtime.errors import HstfError
+from hstf.runtime.stamps import Stamp, stamp_of
 from hstf.runtime.tables import Table
 
 T = TypeVar("T")
@@ -45,6 +46,31 @@ class Desk:
     reviewers: dict[str, str] = field(default_factory=dict)
     """Name of the reviewer by session."""
     _tables: dict[Path, tuple[tuple[int, int], Any]] = field(default_factory=dict)
+    _run: tuple[Stamp | None, ...] = ()
+    """State of the files from which a run of the workflow is seen."""
+
+    def __post_init__(self) -> None:
+        """Note the last run of the workflow."""
+        self._run = self._run_on_disk()
+
+    def renew(self) -> None:
+        """Read the configuration and the case sheet again if the workflow has run since.
+
+        Raises:
+            HstfError: if they cannot be read.
+        """
+        run = self._run_on_disk()
+        if run == self._run:
+            return
+        self.config = config_of_results(self.layout.root)
+        for name in ("layout", "schedule", "cases"):
+            self.__dict__.pop(name, None)
+        _ = self.cases  # raises if the case sheet has problems
+        self._run = run
+
+    def _run_on_disk(self) -> tuple[Stamp | None, ...]:
+        files = [self.layout.refine(number) for number in range(1, self.schedule.last + 1)]
+        return tuple(stamp_of(path) for path in (self.layout.config, *files))
 
     @cached_property
     def layout(self) -> Layout:

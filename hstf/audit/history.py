@@ -22,9 +22,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from hstf.experiment.decisions import ACTIONS
 from hstf.experiment.layout import Layout
 from hstf.runtime.errors import HstfError, write_error
-from hstf.runtime.files import atomic_path, read_json, sha256_file, write_json
+from hstf.runtime.files import atomic_path, make_folder, read_json, sha256_file, write_json
 from hstf.runtime.locks import exclusive
 
 FOLDER = ".history"
@@ -128,7 +129,12 @@ class History:
         return [self._known[path] for path in paths]
 
     def begin(self, action: Action) -> Action:
-        """Write an action to the disk before its effects, and return it with its number."""
+        """Write an action to the disk before its effects, and return it with its number.
+
+        Raises:
+            HstfError: if it cannot be written, or could not be moved to the others afterwards.
+        """
+        make_folder(self.folder / "actions" / action.case_id)
         last = max((known.number for known in self.actions()), default=0)
         numbered = replace(action, number=last + 1)
         write_json(self.pending, asdict(numbered))
@@ -217,11 +223,12 @@ def verdicts_of(actions: Iterable[Action], number: int) -> dict[str, Verdicts]:
 def _made_elsewhere(action: Action) -> list[Action]:
     """Return what the folder had about a case before an action, as actions.
 
-    Those of the desk are among them.
+    Those of the desk are among them. A row without a valid action decides nothing.
     """
     before = action.before
-    found = [_action_of_row(row, action) for row in before.rows]
-    if before.file is not None and not before.rows:
+    rows = [row for row in before.rows if action_of(row) in ACTIONS]
+    found = [_action_of_row(row, action) for row in rows]
+    if before.file is not None and not rows:
         found.append(_action_of_row({"action": REPLACE, "reviewer": OTHER_PROGRAM}, action))
     return found
 
@@ -231,7 +238,7 @@ def _action_of_row(row: Mapping[str, str], later: Action) -> Action:
 
     A row without the version of the pseudo-label is about the version of the later action.
     """
-    kind = row["action"].casefold()
+    kind = action_of(row)
     reviewer = row.get("reviewer", OTHER_PROGRAM)
     is_label = kind == REPLACE
     return Action(
@@ -246,6 +253,11 @@ def _action_of_row(row: Mapping[str, str], later: Action) -> Action:
         file=later.before.file if is_label else None,
         id=f"row_{later.round}_{later.case_id}_{reviewer}",
     )
+
+
+def action_of(row: Mapping[str, str]) -> str:
+    """Return the action of a row of the table of decisions; empty if its cell is empty."""
+    return row.get("action", "").casefold()
 
 
 def last_of(actions: Iterable[Action], reviewer: str) -> Action | None:

@@ -7,7 +7,7 @@ from typing import Any
 from starlette.routing import Route
 
 from hstf.audit.calls import Call, get
-from hstf.audit.consensus import is_disputed
+from hstf.audit.consensus import is_disputed, that_count
 from hstf.audit.desk import Desk, version_of
 from hstf.audit.history import History, verdicts_of
 from hstf.audit.marks import Marks
@@ -103,7 +103,8 @@ class RowMaker:
         }
 
     def _status(self, case_id: str, override: Override | None, version: str) -> str:
-        if is_disputed(self.desk.consensus, self.verdicts.get(case_id, {})):
+        verdicts = that_count(self.verdicts.get(case_id, {}), version)
+        if is_disputed(self.desk.consensus, verdicts):
             return "question"
         if override is None:
             return "undecided"

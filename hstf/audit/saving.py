@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from hstf.audit.consensus import is_put_in_force
+from hstf.audit.consensus import is_put_in_force, that_count
 from hstf.audit.decision_table import DecisionTable
 from hstf.audit.desk import Desk
 from hstf.audit.history import (
@@ -21,6 +21,7 @@ from hstf.audit.history import (
     Action,
     History,
     State,
+    action_of,
     last_of,
     read_action,
     verdicts_of,
@@ -81,6 +82,7 @@ class Saving:
             if refuse is not None and not is_sent_again(action, verdicts, before):
                 refuse()
             verdicts = verdicts_of([*earlier, action], action.round)[action.case_id]
+            verdicts = that_count(verdicts, action.sha256)
             in_force = is_put_in_force(consensus, verdicts, action)
             after = state_after(before, action) if in_force else before
             return self._write(replace(action, is_in_force=in_force, after=after))
@@ -150,9 +152,9 @@ class Saving:
 
     def put(self, number: int, case_id: str, state: State) -> None:
         """Make the folder have a state. It stays valid between the steps, and may be repeated."""
-        actions = {row["action"].casefold() for row in state.rows}
+        actions = {action_of(row) for row in state.rows}
         present = self.table.rows(number, case_id)
-        if any(row.get("action", "").casefold() not in actions for row in present):
+        if any(action_of(row) not in actions for row in present):
             self.table.replace(number, case_id, ())
         self._put_file(self.layout.override(number, case_id), state)
         self.table.replace(number, case_id, state.rows)
@@ -209,7 +211,7 @@ def state_after(before: State, action: Action) -> State:
     """
     rows = []
     for row in before.rows:
-        is_same = row["action"].casefold() == action.action != REPLACE
+        is_same = action_of(row) == action.action != REPLACE
         if is_same and row.get("reviewer", "") != action.reviewer:
             rows.append(row)
     rows.append(row_of(action))

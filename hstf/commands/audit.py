@@ -66,12 +66,19 @@ def greeting(experiment: str, address: str, port: int) -> list[str]:
     """Return what the terminal shows at the start."""
     lines = [f"audit desk of {experiment}: {address}", "Stop it with Ctrl-C."]
     if not has_display():
-        user = getpass.getuser()
         lines += [
             "To open it on another machine, start this there, and then open the address above:",
-            f"  ssh -N -L {port}:{HOST}:{port} {user}@{platform.node()}",
+            f"  ssh -N -L {port}:{HOST}:{port} {user_name()}@{platform.node()}",
         ]
     return lines
+
+
+def user_name() -> str:
+    """Return the name of the user; in a container the user may have none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "you"
 
 
 def has_display() -> bool:

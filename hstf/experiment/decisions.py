@@ -201,7 +201,8 @@ def header_problems(header: Sequence[str]) -> list[str]:
 
 def is_about(row: Mapping[str, str], number: int, case_id: str) -> bool:
     """Return whether a row of the table is a decision on a case in a round."""
-    return row["case_id"] == case_id and _whole_number(row["round"]) == str(number)
+    found = _whole_number(row["round"])
+    return row["case_id"] == case_id and found.isdecimal() and int(found) == number
 
 
 def _row_problems(

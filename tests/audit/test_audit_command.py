@@ -206,6 +206,14 @@ def test_another_port_is_used_if_none_is_given(monkeypatch: pytest.MonkeyPatch) 
             assert other.getsockname()[1] != taken.getsockname()[1]
 
 
+def test_user_name_of_a_container_without_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown() -> str:
+        raise KeyError("getpwuid(): uid not found: 54321")
+
+    monkeypatch.setattr(audit.getpass, "getuser", unknown)
+    assert audit.user_name() == "you"
+
+
 def test_greeting_explains_the_tunnel_without_a_display(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)

@@ -321,3 +321,22 @@ def test_desk_shows_static_files_and_a_missing_address_is_a_sentence(desk: Desk)
     browser = Browser(desk)
     assert browser.get("/api/nothing").json() == {"error": "Not Found."}
     assert browser.get("/%2e%2e/server.py").status_code == 404
+
+
+def test_desk_shows_the_cases_of_a_run_that_was_made_meanwhile(desk: Desk) -> None:
+    browser = Browser(desk)
+    assert len(browser.get("/api/queue").json()["cases"]) == 2
+    sheet = Path("cases.csv").read_text()
+    row = next(line for line in sheet.splitlines() if line.startswith("bad,"))
+    Path("cases.csv").write_text(sheet + row.replace("bad", "new") + "\n")
+    for name in ("bad.nii.gz", *map(str, desk.layout.pseudo_labels(1).glob("bad.*"))):
+        copy = name.replace("bad.", "new.")
+        Path(copy).write_bytes(Path(name).read_bytes())
+    table = desk.layout.refine(1).read_text()
+    row = next(line for line in table.splitlines() if line.startswith("bad,"))
+    desk.layout.refine(1).write_text(table + row.replace("bad", "new") + "\n")
+    config = desk.layout.config
+    config.write_text(config.read_text().replace("rounds: 2", "rounds: 3"))
+    names = [case["case_id"] for case in browser.get("/api/queue").json()["cases"]]
+    assert sorted(names) == ["bad", "good", "new"]
+    assert desk.config.rounds == 3

@@ -104,6 +104,17 @@ def test_decision_without_a_name_is_refused(desk: Desk) -> None:
     assert answer.status_code == 400 and "name" in answer.json()["error"]
 
 
+def test_decision_of_a_page_that_shows_another_reviewer_is_refused(
+    browser: Browser, desk: Desk
+) -> None:
+    answer = browser.decide("bad", "accept", reviewer="CD")
+    assert answer.status_code == 409 and "now AB" in answer.json()["error"]
+    answer = browser.correct("bad", nifti(label()), reviewer="CD")
+    assert answer.status_code == 409 and rows_or_none(desk) == []
+    assert browser.post("/api/undo", {"reviewer": "CD"}).status_code == 409
+    assert browser.decide("bad", "accept", reviewer="AB").status_code == 200
+
+
 def test_decision_on_an_edited_pseudo_label_is_refused(browser: Browser, desk: Desk) -> None:
     desk.layout.pseudo_label(1, "bad").write_bytes(b"edited")
     answer = browser.decide("bad", "accept")
@@ -114,6 +125,59 @@ def test_seconds_that_are_no_number_are_left_out(browser: Browser, desk: Desk) -
     for seconds in ("x", -1, 1e9, None, True):
         assert browser.decide("bad", "accept", seconds=seconds).status_code == 200
     assert "seconds" not in rows(desk)[0] or rows(desk)[0]["seconds"] in ("", "1")
+
+
+# --- rows that a person wrote
+
+HEADER = "round,case_id,action,reviewer,date,reason\n"
+
+
+def write_rows(desk: Desk, *lines: str) -> None:
+    desk.layout.decisions.parent.mkdir(parents=True, exist_ok=True)
+    desk.layout.decisions.write_text(HEADER + "".join(f"{line}\n" for line in lines))
+
+
+def rows_or_none(desk: Desk) -> list[dict[str, str]]:
+    return rows(desk) if desk.layout.decisions.is_file() else []
+
+
+def test_decision_fills_a_row_that_was_prepared_without_an_action(
+    browser: Browser, desk: Desk
+) -> None:
+    write_rows(desk, "1,bad,,,,", "1,good,,,,")
+    assert browser.decide("bad", "accept").json()["case"]["status"] == "accepted"
+    assert [(row["case_id"], row["action"]) for row in rows(desk)] == [
+        ("good", ""),
+        ("bad", "accept"),
+    ]
+    assert browser.undo().status_code == 200
+    assert [row["action"] for row in rows(desk)] == ["", ""]
+
+
+def test_row_with_an_unknown_action_is_no_verdict(browser: Browser, desk: Desk) -> None:
+    write_rows(desk, "1,bad,ok,CD,,")
+    browser.decide("bad", "accept")
+    found = browser.get("/api/agreement").json()
+    assert found["pairs"] == [] and found["kappa"] == []
+
+
+def test_decision_replaces_a_row_whose_round_has_a_zero_before_it(
+    browser: Browser, desk: Desk
+) -> None:
+    write_rows(desk, "01,bad,reject,CD,,motion")
+    assert in_force(desk) == {"bad": "reject"}
+    answer = browser.decide("bad", "accept").json()
+    assert answer["messages"] == []
+    assert in_force(desk) == {"bad": "accept"}
+
+
+def test_undo_brings_back_cells_beyond_the_header(browser: Browser, desk: Desk) -> None:
+    write_rows(desk, "1,bad,reject,CD,2026-11-01,leak, big")
+    browser.decide("bad", "accept")
+    assert "big" not in desk.layout.decisions.read_text()
+    browser.undo()
+    (row,) = rows(desk)
+    assert (row["reason"], row[""]) == ("leak", "big")
 
 
 # --- corrected labels
@@ -471,6 +535,42 @@ def test_undo_of_a_decision_that_is_not_in_force(desk: Desk) -> None:
     assert in_force(desk) == {"bad": "accept"}
 
 
+def test_acceptance_of_an_earlier_version_is_no_dispute(desk: Desk) -> None:
+    desk.consensus = THIRD
+    first, second = (Browser(desk, name) for name in ("AB", "CD"))
+    first.decide("bad", "accept")
+    second.decide("bad", "accept")
+    compute_again(desk, "bad")
+    assert first.row("bad")["status"] == "open"
+    answer = first.decide("bad", "accept").json()
+    assert answer["case"]["status"] == "accepted" and answer["messages"] == []
+    assert first.get("/api/agreement").json()["pairs"] == []
+    answer = second.decide("bad", "reject", reason="motion").json()
+    assert answer["case"]["status"] == "question"
+    assert first.get("/api/agreement").json()["kappa"][0]["cases"] == 1
+
+
+def test_kappa_leaves_out_acceptances_of_an_earlier_version(desk: Desk) -> None:
+    first, second = (Browser(desk, name) for name in ("AB", "CD"))
+    first.decide("bad", "accept")
+    compute_again(desk, "bad")
+    second.decide("bad", "reject", reason="motion")
+    assert first.get("/api/agreement").json() == {"pairs": [], "kappa": [], "consensus": []}
+
+
+def compute_again(desk: Desk, case_id: str) -> None:
+    """Write another version of a pseudo-label."""
+    path = desk.layout.pseudo_label(1, case_id)
+    before = sha256_file(path)
+    volume = nib.load(path)
+    data = np.asarray(volume.dataobj).copy()
+    data[1, 1, 1] = 3 - data[1, 1, 1]
+    nib.save(nib.Nifti1Image(data, volume.affine, volume.header), path)
+    table = desk.layout.refine(1)
+    table.write_text(table.read_text().replace(before, sha256_file(path)))
+    os.utime(table, (1e9, 1e9))
+
+
 def test_agreement_has_dice_and_kappa(desk: Desk) -> None:
     first, second = (Browser(desk, name) for name in ("AB", "CD"))
     first.correct("bad", nifti(label()))
@@ -586,6 +686,16 @@ def test_full_disk_leaves_the_old_state(
     assert saving(desk).state(1, "bad") == before
     assert in_force(desk) == {"bad": "accept"}
     assert not saving(desk).history.pending.exists()
+
+
+def test_history_that_cannot_be_written_leaves_the_old_state(browser: Browser, desk: Desk) -> None:
+    folder = desk.layout.overrides / ".history" / "actions"
+    folder.mkdir(parents=True)
+    (folder / "bad").write_text("")  # as a folder of another user, in which nothing can be written
+    answer = browser.decide("bad", "accept")
+    assert answer.status_code == 400 and "could not be written" in answer.json()["error"]
+    assert not desk.layout.decisions.exists()
+    assert browser.decide("good", "accept").status_code == 200
 
 
 def test_damaged_history_names_the_file(browser: Browser, desk: Desk) -> None:

@@ -381,7 +381,12 @@ def test_lost_connection_does_not_lose_a_stroke(new_page: NewPage, server: Serve
     other.wait_for_selector("#case-name:not(:empty)")
     other.wait_for_selector("#stage:not([aria-busy])")
     go_to_with_draft(other, "case_004")
-    other.click("dialog button.primary")
+    # Escape keeps it.
+    other.keyboard.press("Escape")
+    other.wait_for_selector("dialog", state="detached")
+    go_to(other, "case_001")
+    go_to_with_draft(other, "case_004")
+    other.click("dialog button:has-text('Continue')")
     other.wait_for_selector("#tools:not([hidden])")
     other.keyboard.press("Escape")
     other.wait_for_selector("dialog")
@@ -392,6 +397,58 @@ def test_lost_connection_does_not_lose_a_stroke(new_page: NewPage, server: Serve
     wait_for_next(page, "case_004")
     page.wait_for_selector("#banner", state="hidden")
     assert (server.folder / "overrides/round_1/case_004.nii.gz").exists()
+
+
+def test_nothing_is_drawn_while_a_correction_is_saved(new_page: NewPage) -> None:
+    page = new_page()
+    go_to(page, "case_004")
+    held = []
+    page.evaluate("() => { IDBFactory.prototype.open = () => { throw new Error('none') } }")
+    page.route("**/correction?*", lambda route: held.append(route))
+    page.keyboard.press("e")
+    page.keyboard.press("1")
+    draw(page, 10)
+    page.mouse.move(0, 0)
+    drawn = pixels(page)
+    page.keyboard.press("Enter")
+    wait_until(lambda: page.evaluate("document.body.className").count("saving") and held)
+    draw(page, -25)
+    page.keyboard.press("z")
+    page.mouse.move(0, 0)
+    assert pixels(page) == drawn
+    held[0].abort()
+    # The browser cannot store anything, and the page does not claim that it has.
+    page.wait_for_selector("#banner:has-text('page only: do not close it')")
+    # An impatient reviewer sends it once only.
+    page.evaluate("for (let n = 0; n < 3; n++) document.getElementById('retry').click()")
+    wait_until(lambda: page.evaluate("true") and len(held) > 1)
+    assert len(held) == 2
+    held[1].continue_()
+    wait_for_next(page, "case_004")
+
+
+def test_case_is_shown_without_its_places(new_page: NewPage) -> None:
+    page = new_page()
+    failure = {"error": "The process that reads volumes has ended."}
+    held = []
+    page.route("**/case_001/places?*", lambda route: held.append(route))
+    page.route("**/case_005/places?*", lambda route: route.fulfill(status=500, json=failure))
+    page.click(".case:has-text('case_001')")
+    page.wait_for_selector("#case-name:text-is('case_001')")
+    go_to(page, "case_005")
+    page.wait_for_selector(".message:has-text('has ended')")
+    assert page.inner_text("#place") == "unknown"
+    shown = pixels(page)
+    # The answer about a case that was left hides nothing.
+    for route in held:
+        route.fulfill(status=500, json=failure)
+    page.keyboard.down("s")
+    page.wait_for_selector("#layer.held")
+    page.keyboard.up("s")
+    page.wait_for_selector("#layer:not(.held)")
+    assert pixels(page) == shown
+    page.keyboard.press("ArrowUp")
+    assert pixels(page) != shown
 
 
 def go_to_with_draft(page: "Page", case_id: str) -> None:
@@ -431,6 +488,7 @@ def test_scripts_draw_and_measure_as_they_should() -> None:
 
 
 KINDS = ["oblique", "qform", "scaled", "big-endian", "nifti-2", "no affine", "no affine, nifti-2"]
+KINDS += ["int64", "uint64, big-endian", "other voxel sizes"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -447,6 +505,13 @@ def test_labels_keep_their_geometry_voxel_for_voxel(kind: str, tmp_path: Path) -
         image.header.set_slope_inter(0.5, 1)
     if kind == "big-endian":
         image = nib.Nifti1Image(data, affine, nib.Nifti1Header(endianness=">"))
+    if kind == "int64":
+        image = nib.Nifti1Image(data.astype(np.int64), affine, dtype=np.int64)
+    if kind == "uint64, big-endian":
+        header = nib.Nifti1Header(endianness=">")
+        image = nib.Nifti1Image(data.astype(np.uint64), affine, header, dtype=np.uint64)
+    if kind == "other voxel sizes":
+        image.header["pixdim"][1:4] = 1
     if kind == "nifti-2":
         image = nib.Nifti2Image(data, affine)
     if kind.startswith("no affine"):
@@ -463,6 +528,8 @@ def test_labels_keep_their_geometry_voxel_for_voxel(kind: str, tmp_path: Path) -
     values = np.asarray(expected.dataobj)
     assert np.allclose(read["values"], values.ravel(order="F"))
     assert np.allclose(read["affine"], expected.affine[:3], atol=1e-5)
+    spacing = np.linalg.norm(expected.affine[:3, :3], axis=0)
+    assert np.allclose(read["spacing"], spacing, atol=1e-5)
     written = nib.load(target)
     assert np.array_equal(written.affine, expected.affine)
     assert np.array_equal(np.asarray(written.dataobj), values.astype(np.uint8))

@@ -72,6 +72,7 @@ export class Desk extends EventTarget {
     /** @type {string | null} case that is being opened */
     this.wanted = null;
     this.isBusy = false;
+    this.isSending = false;
     this.retryTimer = 0;
     /** @type {Layer | null} layer whose key is held */
     this.held = null;
@@ -150,6 +151,11 @@ export class Desk extends EventTarget {
     try {
       await this.load(caseId);
     } catch (error) {
+      if (this.wanted !== caseId) {
+        return;
+      }
+      // Nothing can be decided on a case that is not shown.
+      this.close();
       this.viewer.clear();
       this.report(error, () => this.open(caseId));
     }
@@ -236,7 +242,16 @@ export class Desk extends EventTarget {
    */
   async showPlaces(current, places) {
     byId("place").textContent = "…";
-    current.details.places = (await places).places;
+    try {
+      current.details.places = (await places).places;
+    } catch (error) {
+      // Image and label are there, so the case can be looked at without them.
+      if (this.current === current) {
+        byId("place").textContent = "unknown";
+        this.report(error);
+      }
+      return;
+    }
     if (this.current === current) {
       this.nextPlace();
     }
@@ -504,7 +519,8 @@ export class Desk extends EventTarget {
       return;
     }
     const { case_id: caseId } = current.details;
-    const body = { round: this.round, action, reason, ...seen(current.details), seconds: this.seconds(current) };
+    const { reviewer } = this.session;
+    const body = { round: this.round, action, reason, reviewer, ...seen(current.details), seconds: this.seconds(current) };
     const word = action === "accept" ? "accepted" : "rejected";
     await this.send(
       `The decision on ${caseId} is kept in this page.`,
@@ -522,21 +538,25 @@ export class Desk extends EventTarget {
    * @param {boolean} isConfirmed
    */
   async send(kept, request, onSaved, isConfirmed = false) {
+    if (this.isSending) {
+      return;
+    }
     window.clearTimeout(this.retryTimer);
-    this.isBusy = true;
-    document.body.classList.add("saving");
+    this.setBusy(true);
+    this.isSending = true;
     const again = () => this.send(kept, request, onSaved, isConfirmed);
     let saved;
     try {
       saved = await request(isConfirmed);
+      this.isSending = false;
     } catch (error) {
+      this.isSending = false;
       if (error instanceof ConnectionLost) {
         banner(`The connection to the server is lost. ${kept} It is sent as soon as the server answers.`, again);
         this.retryTimer = window.setTimeout(again, RETRY_MS);
         return;
       }
-      this.isBusy = false;
-      document.body.classList.remove("saving");
+      this.setBusy(false);
       banner(null);
       if (error instanceof ServerError && error.confirm !== null && !isConfirmed) {
         if (await confirm("Is this right?", error.confirm, "Yes, save it")) {
@@ -547,10 +567,19 @@ export class Desk extends EventTarget {
       this.report(error);
       return;
     }
-    this.isBusy = false;
-    document.body.classList.remove("saving");
+    this.setBusy(false);
     banner(null);
     await onSaved(saved);
+  }
+
+  /**
+   * Say whether something is being saved. Until it is, nothing else is decided or drawn.
+   * @param {boolean} isBusy
+   */
+  setBusy(isBusy) {
+    this.isBusy = isBusy;
+    this.editor.isLocked = isBusy;
+    document.body.classList.toggle("saving", isBusy);
   }
 
   /**
@@ -585,7 +614,7 @@ export class Desk extends EventTarget {
       return;
     }
     try {
-      const answer = await post("/api/undo", {});
+      const answer = await post("/api/undo", { reviewer: this.session.reviewer });
       if (answer.undone === null) {
         say("There is nothing to take back.");
         return;
@@ -624,6 +653,7 @@ export class Desk extends EventTarget {
     if (current === null || !this.editor.isOn || this.isBusy) {
       return;
     }
+    this.editor.release();
     if (!this.editor.hasChanges()) {
       say("Nothing was drawn. Escape leaves the correction, then A accepts the label.");
       return;
@@ -639,17 +669,26 @@ export class Desk extends EventTarget {
    * @param {string} done what has happened then
    */
   async sendLabel(current, voxels, done) {
-    this.isBusy = true;
-    const file = await gzip(labelParts(current.label, voxels));
+    this.setBusy(true);
     const { case_id: caseId } = current.details;
     let kept = `The decision on ${caseId} is kept in this page.`;
-    if (this.editor.isOn) {
-      await keepDraft(this.draftKey(), await gzip([voxels]));
-      kept = `Your correction of ${caseId} is kept in this browser.`;
+    let file;
+    try {
+      file = await gzip(labelParts(current.label, voxels));
+      if (this.editor.isOn) {
+        const isStored = await keepDraft(this.draftKey(), await gzip([voxels]));
+        const place = isStored ? "browser" : "page only: do not close it";
+        kept = `Your correction of ${caseId} is kept in this ${place}.`;
+      }
+    } catch (error) {
+      this.setBusy(false);
+      this.report(error);
+      return;
     }
     const query = new URLSearchParams({
       round: String(this.round),
       reason: "",
+      reviewer: this.session.reviewer ?? "",
       ...seen(current.details),
       seconds: String(this.seconds(current)),
     });
@@ -677,8 +716,15 @@ export class Desk extends EventTarget {
       return;
     }
     const text = `A correction of ${shortDate(draft.saved)} (UTC) did not reach the server.`;
-    if (!(await confirm("Continue with your correction?", text, "Continue"))) {
+    const answer = await choose("Continue with your correction?", [
+      ["continue", "Continue"],
+      ["later", "Not now, keep it"],
+      ["delete", "Delete it"],
+    ], text);
+    if (answer === "delete") {
       await forgetDraft(this.draftKey());
+    }
+    if (answer !== "continue") {
       return;
     }
     const stream = draft.label.stream().pipeThrough(new DecompressionStream("gzip"));

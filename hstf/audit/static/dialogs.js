@@ -126,10 +126,12 @@ export async function confirm(title, text, yes) {
  * Ask for one of several choices; the first one has the focus.
  * @param {string} title
  * @param {[string, string][]} choices value and text
+ * @param {string} text
  * @returns {Promise<string | null>}
  */
-export function choose(title, choices) {
+export function choose(title, choices, text = "") {
   return ask(title, (close) => [
+    ...(text === "" ? [] : [el("p", { class: "lines" }, text)]),
     el("p", { class: "buttons" },
       ...choices.map(([value, text]) => el("button", { type: "button", click: () => close(value) }, text)),
     ),

@@ -29,13 +29,16 @@ function finished(request) {
  * Keep a correction. A browser without storage keeps it only in the page.
  * @param {string} key
  * @param {Blob} label compressed voxels
+ * @returns {Promise<boolean>} whether it was stored
  */
 export async function keepDraft(key, label) {
   try {
     const store = (await database()).transaction(STORE, "readwrite").objectStore(STORE);
     await finished(store.put({ key, label, saved: new Date().toISOString() }));
+    return true;
   } catch (error) {
     console.warn("The draft was not stored.", error);
+    return false;
   }
 }
 

@@ -34,6 +34,8 @@ export class Editor extends EventTarget {
     super();
     this.viewer = viewer;
     this.isOn = false;
+    /** Whether nothing can be drawn, because the label is being saved. */
+    this.isLocked = false;
     this.background = 0;
     this.pen = 0;
     this.sizeIndex = FIRST_SIZE;
@@ -132,6 +134,9 @@ export class Editor extends EventTarget {
    * @param {Triple} at
    */
   press(view, at) {
+    if (this.isLocked) {
+      return;
+    }
     const edit = new Edit(this.history.voxels);
     this.stroke = { plane: view.shown(), points: [at], edit };
     this.paint(at, at);

@@ -67,7 +67,8 @@ async function rename(desk) {
 function actionsOf(desk) {
   const { editor, viewer } = desk;
   const background = desk.session.background;
-  const editing = (/** @type {() => void} */ action) => () => (editor.isOn ? action() : undefined);
+  const editing = (/** @type {() => void} */ action) => () =>
+    editor.isOn && !editor.isLocked ? action() : undefined;
   const scroll = (/** @type {number} */ steps) => {
     const view = viewer.views.find((one) => one.canvas.matches(":hover")) ?? viewer.views[0];
     if (viewer.scene.image !== null) {
@@ -217,7 +218,11 @@ async function showPage(desk) {
   root.replaceChildren();
   for (const link of byId("menu").children) {
     const isCurrent = link.id === `page-${shown?.id ?? CASES}`;
-    link.toggleAttribute("aria-current", isCurrent);
+    if (isCurrent) {
+      link.setAttribute("aria-current", "page");
+    } else {
+      link.removeAttribute("aria-current");
+    }
   }
   if (shown === undefined) {
     desk.viewer.resize();

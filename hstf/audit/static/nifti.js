@@ -18,6 +18,8 @@ const TYPES = {
   256: [1, (buffer, start, count) => new Int8Array(buffer, start, count)],
   512: [2, (buffer, start, count) => new Uint16Array(buffer, start, count)],
   768: [4, (buffer, start, count) => new Uint32Array(buffer, start, count)],
+  1024: [8, (buffer, start, count) => Float64Array.from(new BigInt64Array(buffer, start, count), Number)],
+  1280: [8, (buffer, start, count) => Float64Array.from(new BigUint64Array(buffer, start, count), Number)],
 };
 
 /**
@@ -98,15 +100,17 @@ function readHeader(buffer) {
   );
   const slope = real(at.slope);
   const isScaled = Number.isFinite(slope) && slope !== 0;
+  const affine = readAffine(view, little, isSecond, dims, spacing, real, step);
   return {
     little,
     dims,
-    spacing,
+    // The voxel sizes of the header may contradict the sform, which is used.
+    spacing: lengths(affine),
     datatype: view.getInt16(at.datatype, little),
     start: isSecond ? Number(view.getBigInt64(168, little)) : view.getFloat32(108, little),
     slope: isScaled ? slope : 1,
     intercept: isScaled ? real(at.slope + step) || 0 : 0,
-    affine: readAffine(view, little, isSecond, dims, spacing, real, step),
+    affine,
   };
 }
 
@@ -136,6 +140,16 @@ function readAffine(view, little, isSecond, dims, spacing, real, step) {
     return quaternionAffine([b, c, d], [x, y, z], [spacing[0], spacing[1], sign * spacing[2]]);
   }
   return centredAffine(dims, spacing);
+}
+
+/**
+ * Return the length (mm) of a voxel along each axis.
+ * @param {number[][]} affine
+ * @returns {Triple}
+ */
+function lengths(affine) {
+  const length = (/** @type {number} */ axis) => Math.hypot(...affine.map((row) => row[axis])) || 1;
+  return [length(0), length(1), length(2)];
 }
 
 /**

@@ -68,6 +68,18 @@ test("interpolation changes the slices between the last two strokes only", () =>
   assert.equal(label.filter((value) => value === 2).length, 4, "the lesion stays");
 });
 
+test("nothing is drawn while the label is being saved", () => {
+  const label = organ();
+  const before = label.slice();
+  const editor = editorOf(label);
+  editor.isLocked = true;
+  stroke(editor, [3, 3, 10]);
+  assert.deepEqual(label, before);
+  editor.isLocked = false;
+  stroke(editor, [3, 3, 10]);
+  assert.deepEqual(changedSlices(label, before), [10]);
+});
+
 test("a stroke that was undone is no end of an interpolation", () => {
   const label = organ();
   const before = label.slice();
