@@ -412,8 +412,11 @@ def _sampling_step(shape: tuple[int, ...]) -> int:
 
 
 def _corner_indices(shape: tuple[int, ...]) -> np.ndarray:
-    """Return the positions of the eight corners in the order of the voxels in a file."""
-    ends = [sorted({0, size - 1}) for size in shape]
+    """Return the positions of the eight corners in the order of the voxels in a file.
+
+    Corners of a single slice count twice, as in :func:`hstf.imaging.intensity.empty_value`.
+    """
+    ends = [(0, size - 1) for size in shape]
     corners = np.array(list(product(*ends))).T
     return np.ravel_multi_index(tuple(corners), shape, order="F")
 

@@ -9,6 +9,7 @@ import pytest
 from support.volume_files import LAS, SHAPE, voxels
 
 from hstf.imaging.guards import MASK, Issue, image_issues, spacing_issues
+from hstf.imaging.intensity import nonempty_mask
 from hstf.imaging.intensity_ranges import IntensityRange, range_issues
 from hstf.imaging.scan import Scan, scan_file
 
@@ -269,3 +270,12 @@ def test_scan_file_samples_like_numpy(tmp_path: Path) -> None:
     np.testing.assert_allclose(scan.percentiles, expected, rtol=0.02)
     assert scan.filled == pytest.approx(0.75, abs=0.01)
     assert scan.distinct == 0
+
+
+def test_scan_file_finds_the_empty_background_of_a_single_slice(tmp_path: Path) -> None:
+    """Two of four corners are empty: the same background as in the normalisation."""
+    data = np.random.default_rng(0).normal(300, 20, (40, 40, 1)).astype(np.float32)
+    data[:30] = 0
+    scan = scan_file(write(tmp_path / "a.nii.gz", data), label=False)
+    assert scan.filled == nonempty_mask(data).mean() == 0.25
+    assert scan.percentiles[0] > 200

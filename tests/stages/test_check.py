@@ -270,6 +270,28 @@ def test_check_accepts_equal_empty_labels(data: Data, capsys: pytest.CaptureFixt
     assert "the same file as in p4 (label" in data.errors()
 
 
+def test_check_accepts_equal_masks(data: Data) -> None:
+    """Clicks are absent in many cases, and registered scans may have one atlas."""
+    for number, row in enumerate(data.rows):
+        row["prior"] = f"p{number}_prior.nii.gz"
+        data.image(row["prior"], np.zeros(SHAPE, np.uint8))
+    modalities = {"image": "mr", "prior": "mask"}
+    findings = check(data.config(modalities=modalities))
+    assert not [finding for finding in findings if "the same" in finding.found]
+    atlas = np.zeros(SHAPE, np.uint8)
+    atlas[1:8, 1:7, 1:6] = 1
+    for number in (1, 2):
+        data.image(f"p{number}_prior.nii.gz", atlas)
+    findings = check(data.config(modalities=modalities))
+    equal = [finding for finding in findings if "the same voxels as in" in finding.found]
+    assert [(finding.level, finding.case_id) for finding in equal] == [
+        ("warning", "p1"),
+        ("warning", "p2"),
+    ]
+    data.image("p1_prior.nii.gz", data.mask(1))
+    assert "the same voxels as in p1 (label: " in data.errors(modalities=modalities)
+
+
 def test_check_finds_a_label_used_as_image(data: Data) -> None:
     data.rows[0]["image"] = data.rows[0]["label"]
     assert "the same file as in p0 (label: " in data.errors()

@@ -373,12 +373,13 @@ def _patient_warning(case: Case, others: Sequence[Case]) -> Finding:
 def _duplicate_findings(scans: Scans, config: Config) -> Iterator[Finding]:
     """Find files that are used twice, and files with the same voxels.
 
-    Empty labels are compared by path only, because many of them are equal.
+    Empty labels and masks are compared by path only, because many of them are equal.
     """
     same: dict[str, list[Source]] = defaultdict(list)
     for source, scan in scans.items():
         is_empty_label = source.is_label and not _foreground_voxels(scan, config)
-        if scan.voxels_sha256 and not is_empty_label:
+        is_empty_mask = source.is_mask and scan.minimum == scan.maximum
+        if scan.voxels_sha256 and not is_empty_label and not is_empty_mask:
             key = scan.voxels_sha256
         else:
             key = os.path.realpath(source.path)
@@ -391,9 +392,10 @@ def _duplicate_findings(scans: Scans, config: Config) -> Iterator[Finding]:
 def _duplicates_of_one_file(duplicates: Sequence[Source]) -> Iterator[Finding]:
     paths = {os.path.realpath(source.path) for source in duplicates}
     equal = "file" if len(paths) == 1 else "voxels"
-    # Labels in different files may be equal by chance.
-    are_labels = all(source.is_label for source in duplicates)
-    may_be_chance = are_labels and len(paths) == len(duplicates)
+    # Labels in different files may be equal by chance, and so may masks: one atlas for all cases.
+    kinds = {source.kind for source in duplicates}
+    is_one_kind = kinds in ({"label"}, {"mask"})
+    may_be_chance = is_one_kind and len(paths) == len(duplicates)
     for source in duplicates:
         others = [other for other in duplicates if other is not source]
         names = few(f"{other.case.case_id} ({other.column}: {other.path})" for other in others)
