@@ -39,7 +39,8 @@ onstart:
         begin_run()
     except Taken as holder:
         raise WorkflowError(
-            f"{holder} is running in this folder. Wait until it ends or stop it; --unlock does not help."
+            f"{holder} is running in this folder or writes the same results ({LAYOUT.root})."
+            " Wait until it ends or stop it; --unlock does not help."
         )
     for message in (*override_messages(CONFIG, OVERRIDES), *control_messages(CONFIG, SHEET)):
         print(message, file=sys.stderr)

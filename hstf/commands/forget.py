@@ -28,9 +28,8 @@ from hstf.experiment.set_aside import note
 from hstf.models.registry import load_facts
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_json
-from hstf.runtime.locks import holder_of
+from hstf.runtime.run_lock import active_run
 
-RUN_LOCK = Path(".snakemake/hstf.lock")
 MAXIMUM_LISTED = 40
 """Number of files of a kind that are listed."""
 TRACKED = ("tracked/round_*.json", "round_*/track.json")
@@ -68,7 +67,7 @@ def forget(case: str, root: Path, is_confirmed: bool = False) -> list[Path]:
     print("\n".join(_report(root, case, traces)), flush=True)
     targets = traces.targets
     if targets or traces.set_aside:
-        _refuse_running()
+        _refuse_running(root)
         if not is_confirmed and not _confirms(case, len(targets) + len(traces.set_aside)):
             print("Nothing was removed.")
             return []
@@ -184,12 +183,12 @@ def _is_pretrained_on(folder: Path, case: str) -> bool:
         return True
 
 
-def _refuse_running() -> None:
-    holder = holder_of(RUN_LOCK)
+def _refuse_running(root: Path) -> None:
+    holder = active_run(root)
     if holder:
         raise HstfError(
-            f"a workflow is running in this folder ({holder.splitlines()[0]}). Wait until it has"
-            " finished, or stop it."
+            f"a workflow is running in this folder or writes these results"
+            f" ({holder.splitlines()[0]}). Wait until it has finished, or stop it."
         )
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from hstf import __version__
+from hstf.config.load import load_config
+from hstf.experiment.jobs import Jobs
 from hstf.experiment.provenance import Provenance, code_sha256, packages
 from hstf.experiment.records import JobRecord
 from hstf.method.bundle.owner_files import read_digests
@@ -83,7 +85,14 @@ def verify(root: Path, data: bool = True) -> list[str]:
     checked = f"{found.files} files, {found.cases} cases of {found.tables} tables"
     if data:
         checked += f" and {found.sources} scans, labels and overrides"
-    return [f"{root}: {checked} are unchanged.", *found.software]
+    lines = [f"{root}: {checked} are unchanged.", *found.software]
+    former = former_jobs(root, read_records(root))
+    if former:
+        lines.append(
+            f"The experiment no longer has {len(former)} of its jobs ({few(former)}): only their"
+            " files that are still there were compared, and not what they were made from."
+        )
+    return lines
 
 
 def examine(root: Path, data: bool = True) -> Verification:
@@ -99,16 +108,20 @@ def examine(root: Path, data: bool = True) -> Verification:
             f"{root}: has neither records nor provenance.json, so there is nothing to compare with."
             " They are written by the workflow: let it run."
         )
-    files = [*_recorded_results(root, records), *_provenance_files(root, provenance)]
+    former = former_jobs(root, records)
+    present = {name: record for name, record in records.items() if name not in former}
+    left = _recorded_results(root, {name: records[name] for name in former})
+    files = [*_recorded_results(root, present), *_provenance_files(root, provenance)]
+    files += [file for file in left if file[0].is_file()]
     files = list(dict.fromkeys([*files, *_exported_files(root)]))
     tables = [path for path, _ in files if path.suffix == ".csv" and path.is_file()]
     cases = list(_case_files(dict.fromkeys(tables)))
-    sources = list(_sources(records, provenance)) if data else []
+    sources = list(_sources(present, provenance)) if data else []
     problems = _check_files(files, "verify files")
     for table, row in track(cases, "verify cases"):
         problems += file_problems(row, table.parent)
     problems += _check_files(sources, "verify data")
-    problems += chain_problems(records)
+    problems += chain_problems(present)
     for folder in _export_folders(root):
         problems += _digest_problems(folder)
     return Verification(
@@ -131,6 +144,20 @@ def read_records(root: Path) -> dict[str, JobRecord]:
     return {
         path.stem: JobRecord.load(path) for path in sorted((root / "records").glob("[!.]*.json"))
     }
+
+
+def former_jobs(root: Path, records: Iterable[str]) -> list[str]:
+    """Return the recorded jobs that the experiment no longer has, such as those of a removed round.
+
+    No run makes their results again, so that they may be older than everything else. Without a
+    readable configuration and case sheet, none is known.
+    """
+    try:
+        jobs = Jobs(load_config(root / "config.yaml")).with_results()
+    except HstfError:
+        return []
+    names = {job.name for job in jobs}
+    return [name for name in records if name not in names]
 
 
 def chain_problems(records: Mapping[str, JobRecord]) -> list[str]:

@@ -215,6 +215,8 @@ def _rows_of_tables(jobs: Jobs, job: Job) -> dict[str, Any]:
         case "evaluate_shard":
             cases = jobs.shards[job.part]
             return {"patients": [[case.case_id, case.group, case.site] for case in cases]}
+        case "report":
+            return _sites(jobs)
     return {}
 
 
@@ -248,6 +250,12 @@ def _names(jobs: Jobs, job: Job) -> list[str]:
 
 def _patients(jobs: Jobs, split: Split) -> list[list[str]]:
     return [[case.case_id, case.group] for case in jobs.sheet.of(split)]
+
+
+def _sites(jobs: Jobs) -> dict[str, Any]:
+    """Return the sites of the unlabelled cases, which no stage before the report reads."""
+    sites = [[case.case_id, case.site] for case in jobs.sheet.of(Split.UNLABELLED) if case.site]
+    return {"sites": sites} if sites else {}
 
 
 def _patients_of_student(jobs: Jobs, number: int) -> dict[str, Any]:

@@ -58,6 +58,8 @@ LAST_ROUND = 1_000_000
 """Place of the stages that come after all rounds."""
 HOLDER = re.compile(r"^process (?P<process>\d+) on (?P<machine>\S+) since (?P<since>.+)$")
 """What a process writes into a lock (:mod:`hstf.runtime.locks`)."""
+START_TOLERANCE = 60.0
+"""Seconds by which clocks and time stamps may differ."""
 QUIET_SECONDS = 900.0
 """A running job whose log is older is shown as silent."""
 LOGS_READ = 60
@@ -139,7 +141,7 @@ class Folder:
         holder = ""
         if lock_time >= asked:  # an older lock is of an earlier run
             holder = _read(self.root / "records" / f"{name}.lock").partition("\n")[0]
-        if is_gone(holder) or (not holder and self._has_local_run_ended()):
+        if is_gone(holder, lock_time) or (not holder and self._has_local_run_ended()):
             message = ("Its process ended without a message: it was stopped or killed.",)
             return JobState(name, Status.FAILED, log, message=message)
         count = last_count(lines)
@@ -169,8 +171,11 @@ class Folder:
         return list(found)
 
     def is_silent(self, job: JobState) -> float:
-        """Return for how many seconds the log of a job has had no news; 0 if it has."""
-        age = self.now - _time(job.log)
+        """Return for how many seconds a job has had no news; 0 if it has.
+
+        A job that was started in a terminal has a lock and no log.
+        """
+        age = self.now - max(_time(job.log), self.locks.get(job.name, 0.0))
         return age if age > QUIET_SECONDS else 0.0
 
     def dice(self) -> list[str]:
@@ -197,7 +202,8 @@ class Folder:
         """Return whether the process of the last run has ended, as far as this machine can see."""
         if self.run is None:
             return False
-        return is_gone(f"process {self.run.process} on {self.run.machine} since {self.run.started}")
+        holder = f"process {self.run.process} on {self.run.machine} since {self.run.started}"
+        return is_gone(holder, self.run_time)
 
     def seconds_of(self, names: Iterable[str]) -> float | None:
         """Return how long jobs take: as long as last time, or as estimated at the last start.
@@ -255,18 +261,47 @@ def title(job: JobState) -> str:
     return ", ".join(words)
 
 
-def is_gone(holder: str) -> bool:
-    """Return whether a process of this machine has ended. Those of other machines are not known."""
+def is_gone(holder: str, written: float) -> bool:
+    """Return whether a process of this machine has ended. Those of other machines are not known.
+
+    After a restart of the machine, another process may have the same number.
+
+    Args:
+        holder: what the process has written.
+        written: the time stamp of the file. The disk may have another clock.
+    """
     match = HOLDER.match(holder)
     if match is None or match["machine"] != platform.node():
         return False
+    process = int(match["process"])
     try:
-        os.kill(int(match["process"]), 0)
+        os.kill(process, 0)
     except ProcessLookupError:
         return True
     except OSError:
-        return False
-    return False
+        pass
+    known = max(written, _seconds_of(match["since"]))
+    return start_of_process(process) > known + START_TOLERANCE
+
+
+def _seconds_of(moment: str) -> float:
+    """Convert a local time to seconds; 0 if it is not readable."""
+    try:
+        return time.mktime(time.strptime(moment, "%Y-%m-%d %H:%M:%S"))
+    except (ValueError, OverflowError):
+        return 0.0
+
+
+def start_of_process(process: int) -> float:
+    """Return when a process has started; 0 if it is not known, as on macOS."""
+    try:
+        text = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+        # The name of the program, in brackets, may have spaces. The 22nd column is the start.
+        ticks = int(text.rpartition(")")[2].split()[19])
+        uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
+    except (OSError, ValueError, IndexError, AttributeError):
+        return 0.0
+    return time.time() - uptime + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _speeds(

@@ -1,8 +1,8 @@
 """A GPU for each process of a machine, as long as there are enough.
 
-Nobody sets ``CUDA_VISIBLE_DEVICES`` for jobs that run without SLURM. Each process therefore takes
-the GPU that the fewest other processes of its user use. A lease is a lock file, so it ends with its
-process.
+Nobody sets ``CUDA_VISIBLE_DEVICES`` for jobs that run without SLURM, or for those of a whole run
+within one job of SLURM (``salloc``). Each process therefore takes the GPU that the fewest other
+processes of its user use. A lease is a lock file, so it ends with its process.
 
 The folder of the locks is private: nobody else can hold locks in it to stop a training, or put
 links there. Therefore users do not see the leases of each other.
@@ -27,20 +27,49 @@ SLOTS = 64
 def gpu_of_this_process(count: int) -> int | None:
     """Return the index of the GPU that this process uses; None if there is no choice.
 
-    There is no choice with one GPU, or if SLURM assigned the GPUs to this process. The processes of
-    one training take the GPUs that SLURM assigned to the job by their local rank.
+    There is no choice with one GPU. The processes of one training choose among different GPUs,
+    because they cannot use the same one.
 
     Raises:
         HstfError: as :func:`lease_folder`.
     """
     if count < 2:
         return None
-    if "SLURM_JOB_ID" in os.environ:
-        local_rank = os.environ.get("LOCAL_RANK")
-        return int(local_rank) % count if local_rank is not None else None
     names = visible_devices(count, os.environ)
+    indices = indices_of_rank(count, os.environ)
     folder = lease_folder()
-    return None if folder is None else lease(names, folder)
+    position = lease([names[index] for index in indices], folder) if folder is not None else None
+    return indices[position or 0]
+
+
+def indices_of_rank(count: int, environment: Mapping[str, str]) -> list[int]:
+    """Return the GPUs that this process of a training may use: every second one of two processes.
+
+    Example:
+        >>> indices_of_rank(4, {"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"})
+        [1, 3]
+        >>> indices_of_rank(4, {})
+        [0, 1, 2, 3]
+    """
+    rank = int(environment.get("LOCAL_RANK", "0"))
+    size = int(environment.get("LOCAL_WORLD_SIZE", "1"))
+    return list(range(rank, count, size)) or [rank % count]
+
+
+def count_gpus(devices: Path = Path("/dev")) -> int:
+    """Return the number of GPUs that may be used, without PyTorch, which takes seconds to start.
+
+    Args:
+        devices: the folder of the device files.
+    """
+    found = len(list(devices.glob("nvidia[0-9]*")))
+    if not found and (devices / "dxg").exists():
+        found = 1  # Windows Subsystem for Linux
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return found
+    names = [name for name in visible.split(",") if name.strip() not in ("", "-1")]
+    return min(found, len(names))
 
 
 def lease_folder() -> Path | None:
@@ -104,7 +133,13 @@ def lease(devices: Sequence[str], folder: Path) -> int | None:
 
 
 def visible_devices(count: int, environment: Mapping[str, str]) -> list[str]:
-    """Return the names of the visible GPUs: those of the environment, or their numbers."""
+    """Return the names of the visible GPUs: those of the environment, or their numbers.
+
+    SLURM may number the GPUs of each job from 0. So there the number of the job is in the name.
+    """
     visible = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
     names = [name.strip() for name in visible]
-    return names if len(names) == count else [str(index) for index in range(count)]
+    if len(names) != count:
+        names = [str(index) for index in range(count)]
+    job = environment.get("SLURM_JOB_ID")
+    return [f"{name}_of_job_{job}" for name in names] if job else names

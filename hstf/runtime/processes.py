@@ -12,7 +12,7 @@ from multiprocessing import get_context, parent_process
 from typing import TypeVar
 
 from hstf.runtime.errors import HstfError
-from hstf.runtime.threads import own_cores
+from hstf.runtime.threads import configured_threads, usable_cores
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -23,8 +23,12 @@ class ProcessDied:
 
 
 def worker_count(workers: int) -> int:
-    """Return ``workers``; 0 means one for each core that this process may use."""
-    return workers or len(own_cores())
+    """Return ``workers``; 0 means one for each core of this job, or of this machine without a job.
+
+    A job of Snakemake does not have all cores of its machine: other jobs run beside it, and the
+    memory that it requests is for its own cores.
+    """
+    return workers or min(configured_threads() or usable_cores(), usable_cores())
 
 
 def map_processes(

@@ -1,15 +1,18 @@
-"""One run of Snakemake at a time in a folder."""
+"""One run of Snakemake at a time in a folder, and one that writes the results of an experiment."""
 
 import os
 import platform
 import shutil
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from hstf.runtime.locks import take
+from hstf.runtime.locks import holder_of, take
 
 RUN_LOCK = Path(".snakemake") / "hstf.lock"
 """Is held by the run that is active in the current folder."""
+RESULTS_LOCK = Path("logs") / "run.lock"
+"""Is held by the run that writes the results of an experiment, whatever its folder is."""
 LOCKS = "locks"
 LEFTOVERS = (LOCKS, "incomplete")
 """What a killed run leaves in ``.snakemake``: its locks and its marks of unfinished outputs."""
@@ -70,6 +73,27 @@ def lock_run(folder: Path) -> str:
     if not found:
         return ""
     return "the last run here was killed. Its lock is removed, and its unfinished jobs continue."
+
+
+@cache
+def lock_results(root: Path) -> None:
+    """Lock the results of an experiment for the life of this process.
+
+    Two copies of the repository may have the same folder of results (``output:``). Each run would
+    delete results that a job of the other one reads.
+
+    Raises:
+        Taken: if another run is writing the results.
+    """
+    lock = root / RESULTS_LOCK
+    with suppress(OSError):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        take(lock)  # stays open until the process ends
+
+
+def active_run(root: Path) -> str:
+    """Return the run that is active in the current folder or writes the results in ``root``."""
+    return holder_of(RUN_LOCK) or holder_of(root / RESULTS_LOCK)
 
 
 def _last_run(lock: Path) -> str:

@@ -185,7 +185,9 @@ class Table:
             HstfError: if the file is missing, lacks a column, or has a cell of another type.
         """
         rows = read_csv(path)
-        problems = self._header_problems(list(rows[0])) if rows else []
+        problems = _width_problems(rows)
+        if rows and not problems:
+            problems = self._header_problems(list(rows[0]))
         parsed: list[dict[str, Any]] = []
         if not problems:
             kinds = {name: self.column(name).kind for name in (rows[0] if rows else ())}
@@ -254,6 +256,16 @@ def _plain_rows(rows: "Iterable[Mapping[str, Any]] | pd.DataFrame") -> list[Mapp
         return list(rows)
     plain = rows.astype(object).where(rows.notna(), None)  # type: ignore[union-attr]
     return plain.to_dict("records")  # type: ignore[return-value]
+
+
+def _width_problems(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """Describe rows with fewer or more cells than the header."""
+    problems = []
+    for line, row in enumerate(rows, start=2):
+        # The reader puts surplus cells under the name None, and None into missing ones.
+        if None in row or None in row.values():
+            problems.append(f"line {line}: has another number of cells than the header")
+    return problems
 
 
 def _values(

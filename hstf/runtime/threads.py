@@ -58,7 +58,7 @@ def choose_threads(runs_networks: bool) -> None:
             other programs use the cores.
     """
     cores = usable_cores()
-    threads = _configured_threads() or cores
+    threads = configured_threads() or cores
     ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     threads = max(1, threads // ranks)
     if threads != len(own_cores()):
@@ -94,7 +94,7 @@ def _busy_seconds() -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def _configured_threads() -> int:
-    """Return ``OMP_NUM_THREADS``, or 0 if it is no number."""
+def configured_threads() -> int:
+    """Return ``OMP_NUM_THREADS``, which Snakemake sets to the threads of a job; 0 without it."""
     value = os.environ.get(THREADS, "")
     return int(value) if value.isdecimal() else 0

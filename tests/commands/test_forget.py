@@ -526,6 +526,15 @@ def test_forget_waits_for_no_running_workflow(root: Path) -> None:
     assert forget("p1", root, is_confirmed=True)
 
 
+def test_forget_waits_for_a_run_in_another_folder(root: Path) -> None:
+    code = "lock_results(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+    process = in_another_process(code, root)
+    with pytest.raises(HstfError, match=rf"writes these results.*process {process.pid}"):
+        forget("p1", root, is_confirmed=True)
+    process.kill()
+    process.wait()
+
+
 def test_forget_removes_links_and_not_what_they_point_to(root: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside" / "image.b2nd"
     write_text(outside, "of somebody else")

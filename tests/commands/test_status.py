@@ -13,12 +13,13 @@ import pytest
 from hstf.cli import COMMANDS, main
 from hstf.commands.state_document import StatusDocument
 from hstf.commands.status import experiments_in, is_experiment
-from hstf.experiment.job_states import Folder, JobState, Status
+from hstf.experiment.job_states import Folder, JobState, Status, start_of_process
 from hstf.experiment.last_run import RUN_FILE, LastRun, RunJob
 from hstf.runtime.job_logs import failure, has_failed
 
 NOW = 1_900_000_000.0
-HERE = f"process {os.getpid()} on {platform.node()} since 2026-01-31 12:00:00"
+SINCE = f"on {platform.node()} since 2026-01-31 12:00:00"
+HERE = f"process {os.getpid()} {SINCE}"
 ELSEWHERE = "process 4711 on node3 since 2026-01-31 12:00:00"
 TRAINING = "student.round_1.seed_0"
 JOBS = ("check", "plan", "warmup.round_0.fold_0", TRAINING, "report")
@@ -142,6 +143,39 @@ def test_job_whose_process_is_gone_has_failed(results: Results) -> None:
     assert results.job(TRAINING).status is Status.FAILED
     results.write(f"records/{TRAINING}.lock", HERE, age=500)
     assert results.job(TRAINING).status is Status.RUNNING
+
+
+def test_job_has_failed_if_its_number_is_that_of_a_later_process(results: Results) -> None:
+    """After a power cut, other processes of this machine get the numbers of the earlier ones."""
+    a_day_ago = time.time() - 86400
+    results.run(process=os.getpid(), machine=platform.node())
+    results.write(f"records/{TRAINING}.lock", HERE)
+    for name in (f"records/{TRAINING}.lock", str(RUN_FILE)):
+        os.utime(results.root / name, (a_day_ago, a_day_ago))
+    for key in (results.root / "keys").iterdir():
+        os.utime(key, (a_day_ago - 1, a_day_ago - 1))
+    folder = Folder(results.root)
+    if start_of_process(os.getpid()) == 0:
+        pytest.skip("the start of a process is not known here")
+    assert folder.run_is_gone()
+    states = {job.name: job.status for job in folder.jobs()}
+    assert states[TRAINING] is Status.FAILED
+
+
+def test_start_of_process_is_in_the_past() -> None:
+    start = start_of_process(os.getpid())
+    assert start == 0 or time.time() - 86400 < start <= time.time() + 1
+    assert start_of_process(2**22 + 1) == 0
+
+
+def test_job_of_a_terminal_is_not_silent_since_1970(results: Results) -> None:
+    """A command of a job that a person has started writes no log."""
+    results.write(f"records/{TRAINING}.lock", ELSEWHERE, age=500)
+    folder = Folder(results.root)
+    folder.now = NOW
+    assert folder.is_silent(results.job(TRAINING)) == 0
+    folder.now = NOW + 1000
+    assert folder.is_silent(results.job(TRAINING)) == pytest.approx(1500)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from support.workspace import ROOT
 from hstf.cli import main
 from hstf.commands.verify import Verification, verify
 from hstf.config.experiment import Config
+from hstf.config.load import config_text
 from hstf.experiment import provenance as module
 from hstf.experiment.layout import Layout
 from hstf.experiment.plan import Plan
@@ -271,6 +272,25 @@ def test_verify_reports_results_of_other_inputs(config: Config) -> None:
     plan = {**record, "job": "plan", "outputs": {}, "before": {}}
     write_json(RESULTS / "records" / "plan.json", plan)
     assert "warmup.round_0.fold_0: was made from other results of plan" in only_problem()
+
+
+def test_verify_leaves_out_jobs_that_the_experiment_no_longer_has(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After 'rounds' was lowered, no run makes the results of the last round again."""
+    write_text(Layout.of(config).config, config_text(config))
+    record = read_json(RESULTS / "records" / "warmup.round_0.fold_0.json")
+    lost = {"path": "x.csv", "sha256": "0", "stamp": [1, 1, 1, 1]}
+    former = {
+        **record,
+        "job": "student.round_9.seed_0",
+        "before": {"warmup.round_0.fold_0": "earlier"},
+        "outputs": {"round_9/model/seed_0/weights.pt": lost},
+    }
+    write_json(RESULTS / "records" / "student.round_9.seed_0.json", former)
+    assert "no longer has 1 of its jobs (student.round_9.seed_0)" in verify(RESULTS)[-1]
+    write_text(RESULTS / "round_9" / "model" / "seed_0" / "weights.pt", "edited")
+    assert "weights.pt was changed" in only_problem()
 
 
 def test_provenance_names_what_made_each_result(config: Config) -> None:

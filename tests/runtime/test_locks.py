@@ -15,13 +15,15 @@ from hstf.runtime import locks as module
 from hstf.runtime import run_lock as run_lock_module
 from hstf.runtime.errors import HstfError
 from hstf.runtime.gpu_lease import (
+    count_gpus,
     gpu_of_this_process,
+    indices_of_rank,
     lease,
     lease_folder,
     visible_devices,
 )
 from hstf.runtime.locks import Taken, exclusive, take
-from hstf.runtime.run_lock import lock_run
+from hstf.runtime.run_lock import RESULTS_LOCK, active_run, lock_results, lock_run
 
 HOLD = "take(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
 
@@ -184,14 +186,56 @@ def test_visible_devices_uses_the_names_of_the_environment() -> None:
 
 
 def test_gpu_of_this_process_follows_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several processes within one job of SLURM do not use its first GPU only."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert gpu_of_this_process(0) is None and gpu_of_this_process(1) is None
     assert gpu_of_this_process(2) == 0
     monkeypatch.setenv("SLURM_JOB_ID", "1")
-    assert gpu_of_this_process(2) is None
+    assert [gpu_of_this_process(2), gpu_of_this_process(2)] == [0, 1]
+    monkeypatch.setenv("SLURM_JOB_ID", "2")
+    assert gpu_of_this_process(2) == 0, "another job has GPUs of its own"
     monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert gpu_of_this_process(2) == 1
+
+
+def test_gpu_of_this_process_is_another_one_for_each_process_of_a_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GPU 0 is used twice and GPU 1 is not: both processes would choose GPU 1."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name in ("SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    folder = lease_folder()
+    assert folder is not None
+    assert [lease(["0"], folder), lease(["0"], folder)] == [0, 0]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    found = []
+    for rank in range(2):
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
+        found.append(gpu_of_this_process(2))
+    assert found == [0, 1]
+
+
+def test_indices_of_rank_divides_the_gpus_among_the_processes() -> None:
+    ranks = [{"LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2"} for rank in range(2)]
+    assert [indices_of_rank(3, rank) for rank in ranks] == [[0, 2], [1]]
+    assert indices_of_rank(3, {}) == [0, 1, 2]
+    assert indices_of_rank(2, {"LOCAL_RANK": "3", "LOCAL_WORLD_SIZE": "4"}) == [1]
+
+
+@pytest.mark.parametrize(("visible", "expected"), [(None, 2), ("", 0), ("1", 1), ("GPU-1a", 1)])
+def test_count_gpus_counts_those_that_may_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None, expected: int
+) -> None:
+    for name in ("nvidia0", "nvidia1", "nvidiactl"):
+        (tmp_path / name).touch()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert count_gpus(tmp_path) == expected
 
 
 @pytest.fixture
@@ -244,4 +288,18 @@ def test_gpu_of_this_process_has_no_lease_without_a_place_to_write(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    assert gpu_of_this_process(2) is None
+    assert gpu_of_this_process(2) == 0
+
+
+def test_lock_results_refuses_a_run_of_another_folder(tmp_path: Path) -> None:
+    code = "lock_results(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+    process = in_another_process(code, tmp_path / "few")
+    with pytest.raises(Taken, match=f"process {process.pid} on"):
+        lock_results(tmp_path / "few")
+    assert f"process {process.pid} on" in active_run(tmp_path / "few")
+    lock_results(tmp_path / "other")
+    process.kill()
+    process.wait()
+    assert active_run(tmp_path / "few") == ""
+    lock_results(tmp_path / "few")
+    assert (tmp_path / "few" / RESULTS_LOCK).is_file()

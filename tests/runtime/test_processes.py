@@ -13,7 +13,8 @@ import pytest
 
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import write_text
-from hstf.runtime.processes import ProcessDied, map_processes
+from hstf.runtime.processes import ProcessDied, map_processes, worker_count
+from hstf.runtime.threads import THREADS, usable_cores
 
 
 def double(item: str) -> str:
@@ -91,3 +92,13 @@ def wait_for(condition, seconds: float = 30.0):  # type: ignore[no-untyped-def]
     while not (value := condition()) and time.monotonic() < deadline:
         time.sleep(0.05)
     return value
+
+
+@pytest.mark.parametrize(("threads", "expected"), [("1", 1), ("100000", None), ("", None)])
+def test_worker_count_is_that_of_the_job(
+    monkeypatch: pytest.MonkeyPatch, threads: str, expected: int | None
+) -> None:
+    """Jobs that run side by side would each start a process for every core of the machine."""
+    monkeypatch.setenv(THREADS, threads)
+    assert worker_count(0) == (expected or usable_cores())
+    assert worker_count(7) == 7

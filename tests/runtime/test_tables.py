@@ -206,6 +206,14 @@ def test_records_lists_a_limited_number_of_problems(tmp_path: Path) -> None:
     assert problems_of(path).count("count is 'x'") == MAXIMUM_PROBLEMS
 
 
+@pytest.mark.parametrize("row", ["b,3,0.5,true,,surplus", "b,3"])
+def test_records_names_rows_of_another_length(tmp_path: Path, row: str) -> None:
+    path = tmp_path / "results.csv"
+    path.write_text("\n".join([",".join(REQUIRED), row, "a,3,0.5,true,"]) + "\n")
+    with pytest.raises(HstfError, match="line 2: has another number of cells than the header"):
+        TABLE.records(path)
+
+
 def test_records_names_missing_and_unknown_columns(tmp_path: Path) -> None:
     path = written(tmp_path / "results.csv", "case_id,count,dice,files,colour", "a,1,0.5,,red")
     message = problems_of(path)

@@ -11,7 +11,7 @@ import sys, time
 from pathlib import Path
 from hstf.runtime.gpu_lease import lease
 from hstf.runtime.locks import exclusive, take
-from hstf.runtime.run_lock import lock_run
+from hstf.runtime.run_lock import lock_results, lock_run
 """
 
 

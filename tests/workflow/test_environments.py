@@ -124,3 +124,62 @@ def test_check_refuses_names_that_the_locale_cannot_encode(
         assert "export PYTHONUTF8=1" in done.stdout + done.stderr
     done = run_in(environment | {"PYTHONUTF8": "1"}, other_scripts, CHECK)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+APPTAINER = """\
+#!/bin/bash
+if [ "$1" = --version ]; then echo "apptainer version 1.3.0"; exit; fi
+APPTAINER_CONTAINER=hstf.sif PATH={inside}:/usr/bin:/bin exec bash -c "${{@: -1}}"
+"""
+"""Runs a command as in a container, which has a PATH of its own."""
+
+
+def test_container_runs_the_program_in_it(
+    experiment: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The environment outside is mounted, too, but its Python is not."""
+    outside = experiment.folder / "outside"
+    inside = experiment.folder / "inside"
+    for program, text in (
+        (outside / "apptainer", APPTAINER.format(inside=inside)),
+        (outside / "singularity", APPTAINER.format(inside=inside)),
+        (inside / "hstf", f"#!/bin/bash\necho $1 > {experiment.folder}/called\n"),
+    ):
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(text)
+        program.chmod(0o755)
+    (experiment.folder / "envs").mkdir()
+    (experiment.folder / "envs" / "hstf.sif").touch()
+    experiment.configure(check={"affine_tolerance_mm": 0.5})
+    monkeypatch.setenv("PATH", f"{outside}:{os.environ['PATH']}")
+    deployment = ("--software-deployment-method", "apptainer")
+    done = experiment.snakemake("check", *deployment, "--latency-wait", "0")
+    assert (experiment.folder / "called").is_file(), done.stdout + done.stderr
+    assert (experiment.folder / "called").read_text() == "check\n"
+
+
+GPUS = """\
+import sys
+import hstf.runtime.gpu_lease
+hstf.runtime.gpu_lease.count_gpus = lambda: {gpus}
+include: {snakefile!r}
+print("GPUs:", workflow.global_resources["gpu"].value, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    ("gpus", "arguments", "expected", "threads"),
+    [(1, (), 1, "2"), (2, (), 2, "1"), (1, ("--resources", "gpu=3"), 3, "1")],
+)
+def test_workflow_starts_as_many_jobs_on_gpus_as_there_are(
+    experiment: Workspace, gpus: int, arguments: tuple[str, ...], expected: int, threads: str
+) -> None:
+    """Those that run at once divide the two cores among themselves."""
+    snakefile = experiment.folder / "Snakefile"
+    snakefile.write_text(GPUS.format(gpus=gpus, snakefile=str(ROOT / "Snakefile")))
+    experiment.configure(warmup={"steps": 7})
+    done = experiment.snakemake("--snakefile", str(snakefile), "-n", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    output = done.stdout + done.stderr
+    assert f"GPUs: {expected}\n" in output
+    assert re.search(rf"^warmup_member +3 +{threads} ", output, re.MULTILINE), output

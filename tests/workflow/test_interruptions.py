@@ -442,6 +442,27 @@ def test_workflow_refuses_a_second_run_in_the_same_folder(experiment: Workspace)
         first.wait()
 
 
+def test_workflow_refuses_a_second_run_with_the_same_results(
+    experiment: Workspace, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Two copies of the repository have the same ``output:``."""
+    output = tmp_path_factory.mktemp("shared")
+    experiment.configure(output=str(output))
+    first = in_another_process(
+        "lock_results(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)",
+        output / "few",
+    )
+    try:
+        second = experiment.snakemake("check")
+        assert second.returncode == 1
+        assert f"process {first.pid} on" in second.stderr + second.stdout
+        assert f"writes the same results ({output}/few)" in second.stderr + second.stdout
+        assert not (output / "few" / "check.csv").exists()
+    finally:
+        first.kill()
+        first.wait()
+
+
 RESULTS = Path("results") / "tiny"
 DONE = (
     "*/teacher/*.csv",

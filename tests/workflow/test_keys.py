@@ -269,6 +269,18 @@ def test_workflow_reruns_after_rows_were_swapped(experiment: Workspace, old: str
     assert experiment.jobs() == {}
 
 
+def test_workflow_writes_the_report_again_after_a_site_of_an_unlabelled_case_was_edited(
+    experiment: Workspace,
+) -> None:
+    """No stage before the report reads it."""
+    header = ("case_id,image,label,split", "case_id,image,label,split,site")
+    edit_sheet(experiment, header, (",unlabelled\n", ",unlabelled,A\n"))
+    assert reasons(experiment) == {"report": ["sites changed"]}
+    experiment.pretend()
+    edit_sheet(experiment, (",unlabelled,A\n", ",unlabelled,B\n"))
+    assert reasons(experiment) == {"report": ["sites changed"]}
+
+
 def test_keys_run_the_evaluation_after_test_rows_changed_places(experiment: Workspace) -> None:
     """The tables of the scores have the order of the sheet."""
     sheet = experiment.folder / "cases.csv"

@@ -54,3 +54,13 @@ def test_workflow_opens_an_acceptance_when_the_pseudo_label_changes(
     workspace.decide(ACCEPTED.replace("case_005", "case_007").replace("05-01", "05-02"))
     workspace.run("round_1_labels")
     assert labels_row(workspace, "case_007")["source"] == "accepted"
+
+
+def test_wrong_override_stops_no_other_job_of_a_cluster(experiment: Workspace) -> None:
+    """A reviewer may save a file while a run is active: each job of a cluster reads the rules."""
+    override = experiment.folder / "overrides" / "round_1" / "case_003_corrected.nii.gz"
+    override.parent.mkdir(parents=True, exist_ok=True)
+    override.touch()
+    assert "case_003_corrected.nii.gz" in experiment.refusal("check")
+    on_node = experiment.snakemake("check", "-n", "--mode", "remote")
+    assert on_node.returncode == 0, on_node.stdout + on_node.stderr

@@ -26,6 +26,7 @@ from hstf.experiment.overrides import note_decisions, override_messages
 from hstf.experiment.reuse import refuse_missing_start
 from hstf.experiment.schedule import Schedule, start_of_seed
 from hstf.runtime.errors import HstfError
+from hstf.runtime.gpu_lease import count_gpus
 
 
 # Built from envs/hstf.def; used only with `--software-deployment-method apptainer`.
@@ -64,15 +65,21 @@ try:
         refuse_missing_start(CONFIG)
         bind_decisions()
     JOBS = Jobs(CONFIG, SHEET)
-    OVERRIDES = JOBS.overrides  # of each round; raises their errors before anything runs
     KEYS = Keys(JOBS)
     if workflow.is_main_process:
+        # Of each round; raises their errors before anything runs. On a node of a cluster only the
+        # jobs that read them fail: a reviewer may work during a run.
+        OVERRIDES = JOBS.overrides
         KEYS.refuse_edited(JOBS.with_results())
 except HstfError as error:
     raise WorkflowError(str(error)) from None
 
-# The `hstf` of this Python, even if its environment is not active.
-shell.prefix(f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
+# The `hstf` of this Python, even if its environment is not active. A container has its own.
+PROGRAMS = shlex.quote(str(Path(sys.executable).parent))
+shell.prefix(
+    f'case "$APPTAINER_CONTAINER$SINGULARITY_CONTAINER" in "") PATH={PROGRAMS}:$PATH;;'
+    f" *) PATH=$PATH:{PROGRAMS};; esac; "
+)
 
 LABELLED = SHEET.shards(Split.LABELLED, CONFIG.shard_size)
 UNLABELLED = SHEET.shards(Split.UNLABELLED, CONFIG.shard_size)
@@ -143,17 +150,26 @@ def is_on_cluster():
     return workflow.non_local_exec or workflow.remote_exec or has_nodes
 
 
-def side_by_side(count):
+# Trainings on the same GPU divide its memory. Only a profile or --resources gpu=N allows it.
+if not is_on_cluster() and "gpu" not in workflow.global_resources and (gpus := count_gpus()):
+    workflow.register_resource("gpu", gpus)
+
+
+def side_by_side(count, gpu=0):
     """Threads of one of `count` similar jobs, times the ALIKE experiments of a comparison.
 
     On one machine they divide the cores among themselves: two trainings on one core each finish before two
-    trainings that take turns on both. On a cluster each job has the cores of its node.
+    trainings that take turns on both. No more of them run at once than there are GPUs for. On a cluster each job
+    has the cores of its node.
     """
 
     def of_job(w):
         if is_on_cluster() or workflow.cores is None:
             return 8
-        return min(8, max(1, workflow.cores // max(1, count * ALIKE)))
+        at_once = count * ALIKE
+        if gpu and (gpus := workflow.global_resources.get("gpu")):
+            at_once = min(at_once, gpus.value // gpu)
+        return min(8, max(1, workflow.cores // max(1, at_once)))
 
     return of_job
 

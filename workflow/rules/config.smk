@@ -9,8 +9,9 @@ from hstf.config.merge import merge
 from hstf.config.yaml_files import read_yaml
 from hstf.runtime.errors import HstfError
 from hstf.runtime.locks import Taken
-from hstf.runtime.run_lock import lock_run
+from hstf.runtime.run_lock import lock_results, lock_run
 from hstf.runtime.screen import install
+from hstf.experiment.layout import Layout
 from hstf.experiment.reuse import check_reuse
 
 if "cases" not in config:
@@ -46,9 +47,10 @@ def begin_run():
     message = lock_run(Path(".snakemake"))
     if message:
         print(f"hstf: {message}", file=sys.stderr)
+    lock_results(Layout.of(CONFIG).root)
 
 
 try:
     begin_run()
 except Taken as holder:  # a dry run may continue
-    print(f"hstf: {holder} is running in this folder.", file=sys.stderr)
+    print(f"hstf: {holder} is running in this folder or writes these results.", file=sys.stderr)

@@ -19,7 +19,7 @@ rule evaluate_shard:
     wildcard_constraints:
         round=r"\d+",
         shard=r"(validation|test)_\d+",
-    threads: side_by_side(len(TEST) + len(VALIDATION))
+    threads: side_by_side(len(TEST) + len(VALIDATION), GPU)
     resources:
         mem_mb=memory(16000),
         runtime=720,

@@ -15,7 +15,7 @@ rule external_shard:
         LOGS / "external" / "{shard}.log",
     benchmark:
         BENCHMARKS / "external" / "{shard}.tsv"
-    threads: side_by_side(len(UNLABELLED))
+    threads: side_by_side(len(UNLABELLED), EXTERNAL_GPU)
     resources:
         mem_mb=memory(16000),
         runtime=1440,
@@ -70,7 +70,7 @@ if JOBS.prompted:
             LOGS / "external" / "round_{round}_{shard}.log",
         benchmark:
             BENCHMARKS / "external" / "round_{round}_{shard}.tsv"
-        threads: side_by_side(len(UNLABELLED))
+        threads: side_by_side(len(UNLABELLED), EXTERNAL_GPU)
         resources:
             mem_mb=memory(16000),
             runtime=1440,

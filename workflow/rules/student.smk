@@ -15,7 +15,7 @@ rule student_member:
         LOGS / "student" / "round_{round}_{member}.log",
     benchmark:
         BENCHMARKS / "student" / "round_{round}_{member}.tsv"
-    threads: side_by_side(CONFIG.student.members)
+    threads: side_by_side(CONFIG.student.members, GPU * CONFIG.student.gpus)
     resources:
         **ranks("student"),
         mem_mb=memory(TRAINING_MB * CONFIG.student.gpus),

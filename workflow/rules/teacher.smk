@@ -14,7 +14,7 @@ rule teacher_shard:
         LOGS / "teacher" / "round_{round}_{shard}.log",
     benchmark:
         BENCHMARKS / "teacher" / "round_{round}_{shard}.tsv"
-    threads: side_by_side(len(UNLABELLED))
+    threads: side_by_side(len(UNLABELLED), GPU)
     resources:
         mem_mb=memory(16000),
         runtime=720,

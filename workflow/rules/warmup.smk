@@ -14,7 +14,7 @@ rule warmup_member:
         LOGS / "warmup" / "{member}.log",
     benchmark:
         BENCHMARKS / "warmup" / "{member}.tsv"
-    threads: side_by_side(len(SCHEDULE.trained(0)))
+    threads: side_by_side(len(SCHEDULE.trained(0)), GPU * CONFIG.warmup.gpus)
     resources:
         **ranks("warmup"),
         mem_mb=memory(TRAINING_MB * CONFIG.warmup.gpus),
