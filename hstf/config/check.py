@@ -12,4 +12,4 @@ class CheckConfig(Section):
     """Maximum distance (mm) between the corners of the volume by the affine of the image and by
     that of the label."""
     workers: int = Field(0, ge=0)
-    """Number of processes that read scans; 0: one for each available core."""
+    """Number of processes that read scans; 0: one for each core of the job."""

@@ -21,4 +21,4 @@ class PreprocessConfig(Section):
     chunk: int = Field(32, ge=8)
     """Edge (voxels) of the compressed chunks. A patch reads only the chunks that it overlaps."""
     workers: int = Field(0, ge=0)
-    """Number of processes that preprocess scans; 0: one for each available core."""
+    """Number of processes that preprocess scans; 0: one for each core of the job."""

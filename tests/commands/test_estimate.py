@@ -30,7 +30,7 @@ from hstf.models.registry import network_spec
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import write_text
 from hstf.stages.plan.comparison_costs import compared_jobs, comparison_seconds
-from hstf.stages.plan.cost_basis import count_gpus, estimated, measured_speed, probable_plan
+from hstf.stages.plan.cost_basis import estimated, measured_speed, probable_plan
 from hstf.stages.plan.costs import (
     CORE_GFLOPS,
     START_SECONDS,
@@ -136,20 +136,6 @@ def test_estimate_has_a_training_at_a_time_on_one_gpu(workplace: Path) -> None:
     trainings = [one[0].seconds(job) for job in jobs.all() if job.rule == "warmup_member"]
     assert one[1].seconds >= sum(trainings)
     assert many[1].seconds < one[1].seconds
-
-
-@pytest.mark.parametrize(
-    ("visible", "expected"), [(None, 3), ("", 0), ("-1", 0), ("0,2", 2), ("GPU-1a", 1)]
-)
-def test_count_gpus_counts_those_that_may_be_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None, expected: int
-) -> None:
-    for name in ("nvidia0", "nvidia1", "nvidia2", "nvidiactl", "nvidia-uvm"):
-        (tmp_path / name).touch()
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert count_gpus(tmp_path) == expected
 
 
 def test_estimate_of_the_demo_is_near_its_measured_time(workplace: Path) -> None:

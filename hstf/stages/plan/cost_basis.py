@@ -6,7 +6,6 @@ machine, and without those, the speed of typical machines: the estimate may then
 factor of three.
 """
 
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -26,6 +25,7 @@ from hstf.imaging.geometry import Geometry
 from hstf.imaging.volumes import open_nifti
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_json
+from hstf.runtime.gpu_lease import count_gpus
 from hstf.runtime.job_logs import last_count, log_lines
 from hstf.stages.plan.costs import (
     THREAD_EXPONENT,
@@ -249,19 +249,3 @@ def _speed_of(made_by: Path, facts: Mapping[str, object], on_gpu: bool) -> float
 
 def _training_lines(log: Path) -> list[str]:
     return [line for line in log_lines(log) if line.startswith("round ")]
-
-
-def count_gpus(devices: Path = Path("/dev")) -> int:
-    """Return the number of GPUs that may be used, without PyTorch, which takes seconds to start.
-
-    Args:
-        devices: the folder of the device files.
-    """
-    found = len(list(devices.glob("nvidia[0-9]*")))
-    if not found and (devices / "dxg").exists():
-        found = 1  # Windows Subsystem for Linux
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return found
-    names = [name for name in visible.split(",") if name.strip() not in ("", "-1")]
-    return min(found, len(names))
