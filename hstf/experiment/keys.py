@@ -224,6 +224,7 @@ class Keys:
         results the job runs in any case.
         """
         if not self._times(job) and path.is_file():
+            _renew_reasons(path, reasons)
             return
         content = {"job": job.name, "runs_because": reasons, "written": time.time_ns()}
         _write_quickly(path, content)
@@ -268,6 +269,22 @@ class Keys:
     def _times(self, job: Job) -> list[int]:
         stamps = [stamp_of(path) for path in self.jobs.outputs(job)]
         return [stamp.modified for stamp in stamps if stamp is not None]
+
+
+def _renew_reasons(path: Path, reasons: list[str]) -> None:
+    """Write why a job without results runs, if it is not what an earlier run wrote.
+
+    The time of the file stays: the job may be running now, and its results must be newer.
+    """
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        modified = path.stat().st_mtime_ns
+    except (OSError, ValueError):
+        return
+    if known.get("runs_because") != reasons:
+        with suppress(OSError, HstfError):  # in a read-only folder
+            _write_quickly(path, known | {"runs_because": reasons})
+        _set_time(path, at_most=modified)
 
 
 def _write_quickly(path: Path, content: dict[str, Any]) -> None:

@@ -33,7 +33,7 @@ LOCAL_DISKS = (
 
 
 @cache
-def lock_run(folder: Path) -> str:
+def lock_run(folder: Path, stays: bool = True) -> str:
     """Lock the folder ``.snakemake`` for the life of this process.
 
     Snakemake's own lock outlives a killed run and looks like the lock of a living run. If
@@ -44,8 +44,13 @@ def lock_run(folder: Path) -> str:
     its lock may not be seen here. On a local disk, another name only means that the machine was
     renamed, or that a container was started again.
 
+    Args:
+        folder: the folder ``.snakemake``.
+        stays: whether the lock stays. A dry run needs it only to remove the leftovers: it must not
+            stop a run that starts meanwhile.
+
     Returns:
-        A message about a killed run; empty if there was none.
+        A message about a run that was stopped or killed; empty if there was none.
 
     Raises:
         Taken: if another run is using the folder.
@@ -57,6 +62,14 @@ def lock_run(folder: Path) -> str:
         descriptor = take(lock)  # stays open until the process ends
     except OSError:
         return ""
+    message = _remove_leftovers(folder, last_run, descriptor)
+    if not stays:
+        os.close(descriptor)
+    return message
+
+
+def _remove_leftovers(folder: Path, last_run: str, descriptor: int) -> str:
+    """Remove what an earlier run left, and return a message about it."""
     found = [name for name in LEFTOVERS if any((folder / name).glob("*"))]
     is_from_here = not last_run or f" on {platform.node()} " in last_run
     if LOCKS in found and not is_from_here and _disk_type(folder) not in LOCAL_DISKS:
@@ -72,6 +85,8 @@ def lock_run(folder: Path) -> str:
         (folder / name).mkdir(exist_ok=True)
     if not found:
         return ""
+    if LOCKS not in found:  # Snakemake removed its lock itself
+        return "the last run here was stopped. Its unfinished jobs continue."
     return "the last run here was killed. Its lock is removed, and its unfinished jobs continue."
 
 

@@ -56,7 +56,21 @@ KEY_FOLDER = "keys"
 PROGRESS_SECONDS = 60.0
 """How often the progress of running jobs is shown."""
 SHOWN_RUNNING = 5
-KILLED = re.compile(r"exit status (137|143)\b|died with <Signals\.SIG(KILL|TERM)")
+INTERRUPTED = "Terminating processes on user request"
+"""How Snakemake begins after Ctrl-C."""
+STOPPED = "Stopped. Start the same command again: it continues."
+SIGNALS = (
+    (
+        re.compile(r"exit status 137\b|died with <Signals\.SIGKILL"),
+        "It was killed, most likely because the machine ran out of memory. Start fewer jobs at once"
+        " (--cores), or use fewer workers.",
+    ),
+    (
+        re.compile(r"exit status 143\b|died with <Signals\.SIGTERM"),
+        "It was ended from outside (SIGTERM): by kill, a time limit, or the stop of the machine.",
+    ),
+)
+"""What it means that a command ended with a signal."""
 
 
 @dataclass
@@ -100,6 +114,8 @@ class Screen(logging.Filter):
         self.running: dict[int, JobNote] = {}
         self.at_end_of_dry_run: list[Callable[[], str]] = [self._resources]
         """Texts that are shown below a dry run."""
+        self.is_interrupted = False
+        """Whether the user has stopped the run with Ctrl-C."""
         self.is_failure_last = False
         """Whether nothing was shown since a job has failed."""
         self.when_up_to_date = ""
@@ -127,6 +143,8 @@ class Screen(logging.Filter):
             self.running.pop(self.finished or 0, None)
             self.is_failure_last = False
             return False
+        if str(record.msg).startswith(INTERRUPTED):
+            self.is_interrupted = True
         if event == LogEvent.ERROR:
             self.exits.append(str(record.msg))
         if event in UNINTERESTING_EVENTS:
@@ -184,10 +202,14 @@ class Screen(logging.Filter):
         more = len(lines) - SHOWN_RUNNING
         return [*lines[:SHOWN_RUNNING], f"           and {more} more"] if more > 0 else lines
 
-    def was_killed(self, command: str) -> bool:
-        """Return whether the command of a job ended with a signal."""
+    def signal_text(self, command: str) -> str:
+        """Return what it means that the command of a job ended with a signal; empty if not so."""
         command = command.strip()
-        return any(command in text and KILLED.search(text) for text in self.exits)
+        exits = [text for text in self.exits if command in text]
+        for pattern, meaning in SIGNALS:
+            if any(pattern.search(text) for text in exits):
+                return meaning
+        return ""
 
 
 class ScreenFormatter(DefaultFormatter):
@@ -210,6 +232,8 @@ class ScreenFormatter(DefaultFormatter):
             return "\n".join(filter(None, [text, self.screen.when_up_to_date]))
         if FAILED in text and self.screen.failures:
             return summary_of_failures(self.screen.failures, self.screen.is_failure_last)
+        if FAILED in text and self.screen.is_interrupted:
+            return STOPPED
         return text
 
     def format_job_info(self, msg: dict[str, Any]) -> str:
@@ -243,14 +267,11 @@ class ScreenFormatter(DefaultFormatter):
         command = (msg["shellcmd"] or "").strip()
         if msg["rule_msg"]:  # from the cluster
             lines = [*lines, str(msg["rule_msg"]).strip()]
-        if self.screen.was_killed(command):
-            lines = [
-                *lines,
-                "It was killed, most likely because the machine ran out of memory. Start fewer jobs"
-                " at once (--cores), or use fewer workers.",
-            ]
-        self.screen.failures.append(Failure(title, msg["rule_name"], lines, log))
-        self.screen.is_failure_last = True
+        if meaning := self.screen.signal_text(command):
+            lines = [*lines, meaning]
+        if not self.screen.is_interrupted:  # else the user has stopped the job
+            self.screen.failures.append(Failure(title, msg["rule_name"], lines, log))
+            self.screen.is_failure_last = True
         shown = [f"{_clock()} Error in rule {msg['rule_name']} ({title}):"]
         shown += [f"    {line}" for line in lines or ["its log is empty"]]
         shown += [f"    Log: {path}" for path in msg["log"]]

@@ -22,7 +22,7 @@ from hstf.runtime.gpu_lease import (
     lease_folder,
     visible_devices,
 )
-from hstf.runtime.locks import Taken, exclusive, take
+from hstf.runtime.locks import Taken, exclusive, holder_of, take
 from hstf.runtime.run_lock import RESULTS_LOCK, active_run, lock_results, lock_run
 
 HOLD = "take(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
@@ -91,6 +91,21 @@ def test_lock_run_removes_the_locks_of_a_killed_run_only(
     assert not lock.exists()
 
 
+def test_lock_run_of_a_dry_run_stops_no_run_that_starts_meanwhile(tmp_path: Path) -> None:
+    mark = tmp_path / "incomplete" / "cmVzdWx0"
+    mark.parent.mkdir()
+    mark.touch()
+    message = lock_run(tmp_path, stays=False)
+    assert message == "the last run here was stopped. Its unfinished jobs continue."
+    assert not mark.exists()
+    assert holder_of(tmp_path / "hstf.lock") == ""
+    process = in_another_process(
+        "lock_run(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)", tmp_path
+    )
+    process.kill()
+    process.wait()
+
+
 def left_by(folder: Path, run: str) -> Path:
     """Write what a killed run leaves; return its lock."""
     lock = folder / "locks" / "0.input.lock"
@@ -140,7 +155,7 @@ def test_lock_run_keeps_the_locks_of_another_machine_and_names_the_way_on(
         assert "--unlock" in message
         assert lock.is_file()
     lock.unlink()  # what --unlock does
-    assert "its unfinished jobs continue" in start_and_end(tmp_path)
+    assert "Its unfinished jobs continue" in start_and_end(tmp_path)
     assert not list((tmp_path / "incomplete").iterdir())
     assert start_and_end(tmp_path) == ""
 

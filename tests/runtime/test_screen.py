@@ -115,6 +115,37 @@ def test_screen_explains_a_job_that_was_killed(words: str, tmp_path: Path) -> No
     assert "most likely because the machine ran out of memory" in text
 
 
+def test_screen_does_not_take_the_end_from_outside_for_lack_of_memory(tmp_path: Path) -> None:
+    log = tmp_path / "check.log"
+    log.write_text("")
+    exit_text = f"CalledProcessError: '{COMMAND}' died with <Signals.SIGTERM: 15>"
+    failed = record(f"RuleException:\n{exit_text}", LogEvent.ERROR)
+    text = shown(Screen(), job_info(log=str(log)), failed, job_error(str(log)))
+    assert "It was ended from outside (SIGTERM)" in text
+    assert "memory" not in text
+
+
+def test_screen_ends_with_the_way_on_after_an_interruption(tmp_path: Path) -> None:
+    """A job that the user has stopped is no failure."""
+    log = tmp_path / "check.log"
+    log.write_text("hstf check: interrupted\n")
+    screen = Screen()
+    stop = record("Terminating processes on user request, this might take some time.", None)
+    shown(screen, job_info(log=str(log)), stop, job_error(str(log)))
+    last = record("WorkflowError:\nAt least one job did not complete successfully.", LogEvent.ERROR)
+    assert shown(screen, last) == "Stopped. Start the same command again: it continues."
+
+
+def test_screen_names_failures_before_an_interruption(tmp_path: Path) -> None:
+    log = tmp_path / "check.log"
+    log.write_text("hstf check: problem\n")
+    screen = Screen()
+    shown(screen, job_info(log=str(log)), job_error(str(log)))
+    shown(screen, record("Terminating processes on user request, this might take some time.", None))
+    last = record("WorkflowError:\nAt least one job did not complete successfully.", LogEvent.ERROR)
+    assert shown(screen, last).startswith("1 job failed")
+
+
 def test_screen_ends_with_all_failed_jobs(tmp_path: Path) -> None:
     screen = Screen()
     for number, rule in enumerate(("teacher_shard", "warmup_member")):

@@ -178,7 +178,7 @@ def test_workflow_starts_as_many_jobs_on_gpus_as_there_are(
     snakefile = experiment.folder / "Snakefile"
     snakefile.write_text(GPUS.format(gpus=gpus, snakefile=str(ROOT / "Snakefile")))
     experiment.configure(warmup={"steps": 7})
-    done = experiment.snakemake("--snakefile", str(snakefile), "-n", *arguments)
+    done = experiment.snakemake("all", "--snakefile", str(snakefile), "-n", *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     output = done.stdout + done.stderr
     assert f"GPUs: {expected}\n" in output

@@ -231,6 +231,26 @@ def test_keys_of_a_colleague_run_nothing_after_an_edit_was_taken_back(
         assert path.stat().st_mtime_ns < output.stat().st_mtime_ns
 
 
+def test_keys_name_the_reasons_of_now_for_a_job_without_results(experiment: Workspace) -> None:
+    """An interrupted run leaves the reasons of its start: by now, earlier jobs are done."""
+    with contextlib.chdir(experiment.folder):
+        last = Job("export")
+        jobs = jobs_of(experiment)
+        for path in (*jobs.outputs(last), jobs.record(last)):
+            path.unlink()
+        key = Keys(jobs).file(last)
+        key.write_text(json.dumps({"job": "export", "runs_because": ["plan runs"], "written": 7}))
+        date_back(key)
+        before = key.stat().st_mtime_ns
+        Keys(jobs).file(last)
+        assert json.loads(key.read_text()) == {
+            "job": "export",
+            "runs_because": ["it has not run yet"],
+            "written": 7,
+        }
+        assert key.stat().st_mtime_ns == before
+
+
 def test_workflow_reruns_after_the_output_was_renamed_and_edited(experiment: Workspace) -> None:
     (experiment.folder / "results").rename(experiment.folder / "elsewhere")
     experiment.configure(output="elsewhere", seed=7)

@@ -155,6 +155,13 @@ if not is_on_cluster() and "gpu" not in workflow.global_resources and (gpus := c
     workflow.register_resource("gpu", gpus)
 
 
+def gpus_at_once():
+    """The GPUs that all jobs of this machine may use at once; 0 without a limit."""
+    limit = workflow.global_resources.get("gpu")
+    # Snakemake adds resources without a limit while it looks at the rules.
+    return limit.value or 0 if limit else 0
+
+
 def side_by_side(count, gpu=0):
     """Threads of one of `count` similar jobs, times the ALIKE experiments of a comparison.
 
@@ -167,8 +174,8 @@ def side_by_side(count, gpu=0):
         if is_on_cluster() or workflow.cores is None:
             return 8
         at_once = count * ALIKE
-        if gpu and (gpus := workflow.global_resources.get("gpu")):
-            at_once = min(at_once, gpus.value // gpu)
+        if gpu and gpus_at_once():
+            at_once = min(at_once, gpus_at_once() // gpu)
         return min(8, max(1, workflow.cores // max(1, at_once)))
 
     return of_job

@@ -9,7 +9,7 @@ from hstf.config.merge import merge
 from hstf.config.yaml_files import read_yaml
 from hstf.runtime.errors import HstfError
 from hstf.runtime.locks import Taken
-from hstf.runtime.run_lock import lock_results, lock_run
+from hstf.runtime.run_lock import active_run, lock_results, lock_run
 from hstf.runtime.screen import install
 from hstf.experiment.layout import Layout
 from hstf.experiment.reuse import check_reuse
@@ -41,16 +41,24 @@ SCREEN = install(workflow)
 
 
 def begin_run():
-    """Lock the folder. Snakemake's own lock outlives a killed run; this one does not."""
+    """Lock the folder. Snakemake's own lock outlives a killed run; this one does not.
+
+    A dry run holds no lock: it would stop a run that somebody starts at the same time.
+    """
     if not workflow.is_main_process:
         return
-    message = lock_run(Path(".snakemake"))
+    is_run = not workflow.output_settings.dryrun
+    message = lock_run(Path(".snakemake"), stays=is_run)
     if message:
         print(f"hstf: {message}", file=sys.stderr)
-    lock_results(Layout.of(CONFIG).root)
+    root = Layout.of(CONFIG).root
+    if is_run:
+        lock_results(root)
+    elif holder := active_run(root):
+        raise Taken(holder)
 
 
 try:
     begin_run()
-except Taken as holder:  # a dry run may continue
-    print(f"hstf: {holder} is running in this folder or writes these results.", file=sys.stderr)
+except Taken as taken:  # a dry run may continue
+    print(f"hstf: {taken} is running in this folder or writes these results.", file=sys.stderr)
