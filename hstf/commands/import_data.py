@@ -20,7 +20,7 @@ from hstf.datasets.importers.extract import extract, needs_extraction
 from hstf.datasets.importers.headers import find_label_maps, label_values, read_grids
 from hstf.datasets.importers.options import PATIENT, Options
 from hstf.datasets.importers.registry import CONVERTED, IMPORTERS, find_importer
-from hstf.datasets.importers.slicer import segment_names
+from hstf.datasets.importers.slicer import check_segments, segment_names
 from hstf.datasets.importers.split import (
     Request,
     assign,
@@ -357,11 +357,12 @@ def _number_or_names(value: int | Path | None) -> int | list[str] | None:
 
 def _labels(dataset: DataSet, labelled: Collection[str]) -> Labels:
     """Return the classes. If the files define them, only labels of labelled cases are read."""
-    if isinstance(dataset.labels, Labels):
-        return dataset.labels
     paths = []
     for case in dataset.cases:
         if case.label is not None and case.case_id in labelled:
             paths.append(case.label)
+    if isinstance(dataset.labels, Labels):
+        check_segments(paths, dataset.labels)
+        return dataset.labels
     values = label_values(paths)
     return segment_names(paths) or dataset.labels(values)

@@ -19,7 +19,8 @@ from hstf.datasets.dicom.packages import NEEDED
 from hstf.datasets.importers.dataset import Note
 from hstf.datasets.importers.write import write_sheet
 from hstf.experiment.cases import Split
-from hstf.runtime.errors import HstfError, join_problems, shortened
+from hstf.imaging.volumes import stem
+from hstf.runtime.errors import HstfError, few, join_problems, shortened
 from hstf.runtime.optional_packages import refuse_missing_packages
 
 PATIENT_PATTERN = "^(.+)_[^_]+$"
@@ -48,7 +49,18 @@ class Targets:
         if args.extract is None:
             raise HstfError("--extract FOLDER is missing: the folder of the converted images.")
         sheet = args.sheet or args.extract / "cases.csv"
-        return cls(args.extract, sheet, args.mapping or sheet.parent / FILE)
+        return cls(args.extract, sheet, args.mapping or _usual_mapping(args.extract, sheet))
+
+
+def _usual_mapping(folder: Path, sheet: Path) -> Path:
+    """Return the mapping beside the images, so that another sheet does not change their names.
+
+    Earlier versions stored it beside the case sheet.
+    """
+    beside_sheet = sheet.parent / FILE
+    if beside_sheet.is_file() and not (folder / FILE).is_file():
+        return beside_sheet
+    return folder / FILE
 
 
 def run(args: argparse.Namespace) -> int:
@@ -65,10 +77,13 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         _show(found)
         print("\n".join(_problems(found)))
+        if found.dataset.problems and not args.keep_identifiers:
+            print("Add --keep-identifiers to see which series these are.")
         print("Nothing was written, because of --dry-run.")
         return 0
     _write(found, targets, args)
     _show(found, found.dataset.problems)
+    _show_other_images(found, targets.folder / "images")
     print(_next_steps(targets))
     return 0
 
@@ -77,6 +92,8 @@ def _write(found: Found, targets: Targets, args: argparse.Namespace) -> None:
     """Write images, case sheet and mapping. The mapping is also written if there are problems."""
     try:
         _handle_problems(found, targets, args.leave_out_invalid)
+        # Before the images: without the salt, a killed import would start again with other names.
+        found.table.write(targets.mapping)
         convert(found, targets.folder / "images", args.force)
         _handle_problems(found, targets, args.leave_out_invalid)
     finally:
@@ -120,6 +137,17 @@ def _show(found: Found, left_out_invalid: Sequence[Note] = ()) -> None:
         print(f"left out: {found.not_chosen} series that --modality and --series do not choose.")
     if any(volume.first.modality == "PT" for volume in found.volumes.values()):
         print(PET)
+
+
+def _show_other_images(found: Found, folder: Path) -> None:
+    """Print how many images of earlier imports are in the folder: ``import folder`` reads them."""
+    others = [path for path in folder.glob("*.nii.gz") if stem(path) not in found.volumes]
+    if others:
+        print(
+            f"{folder} has {len(others)} images that are not in the case sheet, for example"
+            f" {few(path.name for path in others)}: of an earlier import, or of a series that is"
+            " left out now. hstf import folder reads them, too: delete those that you do not want."
+        )
 
 
 def _next_steps(targets: Targets) -> str:

@@ -7,6 +7,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -25,6 +26,7 @@ from support.dicom_series import (
 )
 
 from hstf.cli import main
+from hstf.commands import import_dicom as import_dicom_command
 from hstf.datasets.dicom import packages
 from hstf.experiment.tables import DICOM_SERIES
 from hstf.runtime import optional_packages
@@ -438,3 +440,63 @@ def test_damaged_mapping_is_not_replaced(source: Path, capsys: Capture) -> None:
     mapping.write_text(mapping.read_text().replace(salt, ""))
     import_dicom(source, "--force", code=1)
     assert "the column 'salt'" in capsys.readouterr().err
+
+
+def test_sheet_elsewhere_keeps_the_names_of_cases(source: Path, tmp_path: Path) -> None:
+    write_scan(Scan(), source)
+    target = import_dicom(source)
+    sheet = tmp_path / "sheets" / "more.csv"
+    import_dicom(source, "--sheet", str(sheet))
+    before = [row["case_id"] for row in rows_of(target / "cases.csv")]
+    assert [row["case_id"] for row in rows_of(sheet)] == before
+    assert not (sheet.parent / "dicom.csv").exists()
+
+
+def test_names_are_stored_before_the_first_image(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An import that is killed goes on with the same names."""
+    write_scan(Scan(), source)
+    mapping = source.parents[1] / "converted" / "dicom.csv"
+    stored: list[bool] = []
+    convert = import_dicom_command.convert
+
+    def record(*args: Any) -> None:
+        stored.append(mapping.is_file())
+        convert(*args)
+
+    monkeypatch.setattr(import_dicom_command, "convert", record)
+    import_dicom(source)
+    assert stored == [True]
+
+
+def test_series_that_cannot_be_decoded_are_not_counted(source: Path, capsys: Capture) -> None:
+    write_scan(Scan(), source)
+    broken = Scan(patient_id="MRN-2")
+    save(truncated([broken.slice(index) for index in range(5)]), source)
+    target = import_dicom(source, "--leave-out-invalid")
+    assert "1 series of 1 patients: 1 MR." in capsys.readouterr().out
+    assert len(rows_of(target / "cases.csv")) == 1
+
+
+def test_images_of_an_earlier_import_are_named(source: Path, capsys: Capture) -> None:
+    scan = Scan()
+    write_scan(scan, source)
+    write_scan(scan.other(description="T2"), source)
+    import_dicom(source)
+    assert "not in the case sheet" not in capsys.readouterr().out
+    import_dicom(source, "--force", "--series", "T1*")
+    assert "has 1 images that are not in the case sheet" in capsys.readouterr().out
+
+
+def test_folder_with_a_name_of_windows_is_imported(source: Path, capsys: Capture) -> None:
+    scan = Scan()
+    folder = source / os.fsdecode(b"LOVELACE_\xdc")
+    write_scan(scan, folder)
+    (folder / "lost.dcm").symlink_to("missing")
+    target = import_dicom(source, code=1)
+    output = "".join(capsys.readouterr())
+    assert "may be lost slices" in output and "LOVELACE" not in output
+    (folder / "lost.dcm").unlink()
+    import_dicom(source)
+    assert rows_of(target / "dicom.csv")[0]["folder"] == str(source)

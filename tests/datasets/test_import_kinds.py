@@ -359,3 +359,36 @@ def test_column_names_are_unique_and_not_reserved() -> None:
 def test_natural_orders_numbers_by_value() -> None:
     names = ["volume-10", "volume-2", "Volume-1"]
     assert sorted(names, key=natural) == ["Volume-1", "volume-2", "volume-10"]
+
+
+def test_nnunet_refuses_a_file_in_two_formats(
+    phantoms: Phantoms, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(phantoms("nnunet"), "data")
+    for part in ("imagesTr", "labelsTr"):
+        path = sorted(Path("data", part).glob("*001*"))[0]
+        nib.save(nib.load(path), path.with_name(path.name.removesuffix(".gz")))
+    assert run_import("nnunet", Path("data")) == 1
+    assert capsys.readouterr().err.count("exists twice") == 2
+
+
+def test_nnunet_refuses_names_of_classes_that_become_equal(
+    phantoms: Phantoms, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(phantoms("nnunet"), "data")
+    describe(labels={"background": 0, "左肾": 1, "右肾": 2})(Path("data"))
+    assert run_import("nnunet", Path("data")) == 1
+    assert "左肾 and 右肾 would both be called unnamed" in capsys.readouterr().err
+
+
+def test_nnunet_states_that_students_learn_from_images_without_labels(
+    phantoms: Phantoms, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(phantoms("nnunet"), "data")
+    for path in Path("data", "labelsTs").glob("*"):
+        path.unlink()
+    count = len(list(Path("data", "imagesTs").glob("*_0000.nii.gz")))
+    assert count
+    assert run_import("nnunet", Path("data")) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"imagesTs │ {count} images have no label and are unlabelled cases" in text

@@ -222,7 +222,8 @@ def _refuse_ambiguous(found: Found, name: str, patient: str, identifier: str) ->
 def convert(found: Found, folder: Path, replace: bool) -> None:
     """Write an image for each volume to ``folder`` and note it in the table.
 
-    A series that cannot be decoded is recorded as a problem; its image is not written.
+    A series that cannot be decoded is recorded as a problem and is no volume any more; its image is
+    not written.
 
     Args:
         found: the series.
@@ -250,6 +251,7 @@ def convert(found: Found, folder: Path, replace: bool) -> None:
         except BrokenSeries as reason:
             row |= {"case_id": "", "state": PROBLEM, "reason": str(reason)}
             found.dataset.add_problem(what, str(reason))
+            del found.volumes[name], found.patients[name]
 
 
 def _case(found: Found, name: str, path: Path) -> FoundCase:

@@ -146,6 +146,7 @@ def describe(suspects: Sequence[Suspect]) -> str:
 def names_of(suspects: Iterable[Suspect]) -> str:
     """Return the names of files as the end of a message; an empty text if there are none."""
     names = few(str(suspect.path) for suspect in suspects)
+    names = names.encode(errors="backslashreplace").decode()  # names made by Windows
     return f". Files: {names}" if names else ""
 
 

@@ -62,11 +62,24 @@ class Series:
 
 
 def source_folder(headers: Sequence[Header]) -> Path:
-    """Return the innermost folder that contains all files of a series."""
+    """Return the innermost folder with a valid name that contains all files of a series."""
     folder = headers[0].path.parent
     while not all(header.path.is_relative_to(folder) for header in headers):
         folder = folder.parent
-    return folder.resolve()
+    folder = folder.resolve()
+    # A name that is not valid UTF-8, of a file made by Windows, cannot be stored in a table.
+    while not is_valid_name(folder):
+        folder = folder.parent
+    return folder
+
+
+def is_valid_name(path: Path) -> bool:
+    """Return whether a path can be written as UTF-8."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def build_series(headers: Sequence[Header], lost: str = "") -> Series:

@@ -4,7 +4,8 @@
   those in ``derivatives`` are used.
 - Labels have the suffix ``dseg``, ``mask``, ``msk``, ``seg`` or ``label``, usually in
   ``derivatives/<pipeline>/sub-01/...``.
-- A table ``*dseg.tsv`` with the columns ``index`` and ``name`` describes the classes.
+- A table ``*dseg.tsv`` with the columns ``index`` and ``name``, beside a label or above it,
+  describes the classes. Its name has no entity that the label lacks.
 - The column ``site`` of ``participants.tsv`` contains the sites.
 
 Each run of a session is a case. ``--filter`` chooses files by their entities (``run``, ``acq``,
@@ -27,7 +28,7 @@ from hstf.datasets.importers.dataset import (
     find_volumes,
     modality_of,
     numbered_classes,
-    plain_name,
+    plain_names,
 )
 from hstf.datasets.importers.options import Options
 from hstf.datasets.importers.structures import assign_masks
@@ -83,7 +84,7 @@ def find(folder: Path, options: Options) -> DataSet:
     dataset = DataSet(
         f"{folder.resolve().name}: a BIDS data set.",
         {},
-        _classes(folder, options),
+        numbered_classes,
     )
     files = _read_names(dataset, folder, find_volumes(folder, dataset))
     images = [file for file in files if file.suffix not in LABEL_SUFFIXES]
@@ -107,8 +108,11 @@ def find(folder: Path, options: Options) -> DataSet:
             continue
         complete[name] = {column: found[suffix] for column, suffix in columns.items()}
     candidates = _match_labels(dataset, complete, labels)
-    masks = _masks(candidates)
+    masks = _masks(dataset, candidates)
     matched = _preferred(dataset, candidates)
+    dataset.labels = _classes(folder, options, list(matched.values()))
+    if masks and not options.labels:
+        _refuse_label_maps(dataset, matched)
     sites = _read_sites(folder / "participants.tsv")
     for name, found in complete.items():
         subject = name.partition("_")[0]
@@ -336,7 +340,10 @@ def _match_labels(
     return candidates
 
 
-def _masks(candidates: dict[str, list[File]]) -> dict[str, dict[str, Path]]:
+def _masks(
+    dataset: DataSet,
+    candidates: dict[str, list[File]],
+) -> dict[str, dict[str, Path]]:
     """Return the masks of structures, and remove them from ``candidates``.
 
     In BIDS, ``label-liver_mask`` is the mask of the structure ``liver``.
@@ -347,7 +354,7 @@ def _masks(candidates: dict[str, list[File]]) -> dict[str, dict[str, Path]]:
         alike = [label for label in labels if _preference(label) == best]
         structures = {file.entities.get("label", ""): file.path for file in alike}
         if len(structures) > 1 and "" not in structures and len(structures) == len(alike):
-            found[name] = structures
+            found[name] = structures | _further_masks(dataset, name, labels, structures)
     if found:
         for name, labels in list(candidates.items()):
             structures = {file.entities.get("label", ""): file.path for file in labels}
@@ -356,6 +363,47 @@ def _masks(candidates: dict[str, list[File]]) -> dict[str, dict[str, Path]]:
             if name in found:
                 del candidates[name]
     return found
+
+
+def _further_masks(
+    dataset: DataSet,
+    name: str,
+    labels: Sequence[File],
+    structures: Mapping[str, Path],
+) -> dict[str, Path]:
+    """Return masks of structures that ``structures`` lacks: their names have further entities."""
+    further: dict[str, File] = {}
+    unused: list[File] = []
+    for label in sorted(labels, key=_preference):
+        structure = label.entities.get("label", "")
+        if label.path == structures.get(structure):
+            continue
+        if not structure or structure in structures:
+            unused.append(label)
+            continue
+        first = further.setdefault(structure, label)
+        if first is label:
+            continue
+        unused.append(label)
+        if _preference(first) == _preference(label):
+            dataset.add_problem(
+                name,
+                f"its mask of {structure} exists twice: {first.path} and {label.path}; keep one, or"
+                f" choose one with --filter {_advise(first, label)}",
+            )
+    for label in unused:
+        dataset.leave_out(label.path.name, "the masks of structures are used")
+    return {structure: label.path for structure, label in further.items()}
+
+
+def _refuse_label_maps(dataset: DataSet, matched: Mapping[str, File]) -> None:
+    """Record cases with a label map if others have masks: its values may be other structures."""
+    for name, label in matched.items():
+        dataset.add_problem(
+            name,
+            f"has the label map {label.path}, but other cases have a mask for each structure. State"
+            " the values of the map with --labels NAME=VALUE, or choose with --filter KEY=VALUE",
+        )
 
 
 def _run_of(name: str) -> str:
@@ -444,27 +492,57 @@ def _common_suffixes(dataset: DataSet, scans: Scans) -> list[str]:
 def _classes(
     folder: Path,
     options: Options,
+    labels: Sequence[File],
 ) -> Labels | Callable[[set[int]], Labels]:
-    """Return the classes of the options, or else those of the first table ``*dseg.tsv``."""
+    """Return the classes of the options, or else those of the tables of ``labels``.
+
+    Raises:
+        HstfError: if two tables give a value different names, or a name different values.
+    """
     if options.labels:
         return Labels({"background": 0} | options.labels)
-    for table in sorted(folder.rglob("*dseg.tsv")):
-        values = _read_classes(table)
-        if values:
-            named = {name: value for name, value in values.items() if value}
-            return Labels({"background": 0} | named)
-    return numbered_classes
+    tables = sorted(folder.rglob("*dseg.tsv"))
+    used = {table for label in labels if (table := _table_of(label, tables))}
+    values: dict[str, int] = {}
+    names: dict[int, str] = {}
+    for table in sorted(used):
+        for name, value in _read_classes(table).items():
+            other = names.setdefault(value, name), values.setdefault(name, value)
+            if value and other != (name, value):
+                raise HstfError(
+                    f"{table}: {name} is {value}, but another table of the labels has"
+                    f" {other[0]} = {value} and {name} = {other[1]}. Number the values in labels"
+                    " and tables equally, or state those of all labels with --labels NAME=VALUE."
+                )
+    named = {name: value for name, value in values.items() if value}
+    return Labels({"background": 0} | named) if named else numbered_classes
+
+
+def _table_of(label: File, tables: Sequence[Path]) -> Path | None:
+    """Return the most specific table of a label.
+
+    By the inheritance principle of BIDS, a table is in the folder of its files or above, and its
+    name has no other entities.
+    """
+    entities = {"-".join(pair) for pair in label.entities.items()}
+    suitable = []
+    for table in tables:
+        own = {part for part in table.stem.split("_") if "-" in part}
+        if label.path.is_relative_to(table.parent) and own <= entities:
+            suitable.append((len(table.parts), len(own), table))
+    return max(suitable)[-1] if suitable else None
 
 
 def _read_classes(table: Path) -> dict[str, int]:
     """Return the value of each class in a table of segmentation labels."""
-    values = {}
+    names = {}
     _, rows = read_sheet(table)
     for _, row in rows:
-        index = row.get("index", "")
-        if index.isdigit():
-            values[plain_name(row["name"])] = int(index)
-    return values
+        index, name = row.get("index", ""), row.get("name", "")
+        if name and index.isdigit():
+            names[name] = int(index)
+    plain = plain_names(names, table)
+    return {plain[name]: value for name, value in names.items()}
 
 
 def _read_sites(path: Path) -> dict[str, str]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hstf.datasets.importers.dataset import modality_of
-from hstf.datasets.importers.matching import CHUNK, File
+from hstf.datasets.importers.matching import CHUNK, File, composed
 from hstf.datasets.importers.names import (
     IMAGE_WORDS,
     LABEL_WORDS,
@@ -74,7 +74,7 @@ def _read_path(folder: Path, path: Path, names: dict[str, FolderName]) -> File:
     split = ""
     split_folder = ""
     identity = []
-    parts = path.relative_to(folder).parts[:-1]
+    parts = path_parts(folder, path)
     for part in parts:
         name = names.get(part)
         if name is None:
@@ -92,11 +92,16 @@ def _read_path(folder: Path, path: Path, names: dict[str, FolderName]) -> File:
         path,
         role or weak_role,
         tuple(identity),
-        stem(path),
+        composed(stem(path)),
         parts,
         split,
         split_folder,
     )
+
+
+def path_parts(folder: Path, path: Path) -> tuple[str, ...]:
+    """Return the names of the folders between ``folder`` and a file."""
+    return tuple(composed(part) for part in path.relative_to(folder).parts[:-1])
 
 
 def _with_roles(files: Sequence[File]) -> list[File]:

@@ -128,6 +128,20 @@ class DataSet:
         """Record that ``what`` is not imported."""
         self.left_out.append(Note(str(what), why))
 
+    def note_unlabelled_tests(self, count: int) -> None:
+        """State that images of ``imagesTs`` without labels are used for training.
+
+        Args:
+            count: their number; with 0, nothing is stated.
+        """
+        if count:
+            text = (
+                f"{count} images have no label and are unlabelled cases: students learn from them."
+                " If you want to report results on them, move them elsewhere and import again"
+            )
+            self.rules.append(Note("imagesTs", text))
+            self.comments.append(f"imagesTs: {text}.")
+
     def add(self, case: FoundCase) -> None:
         """Add a case. An invalid or duplicate name is recorded as a problem."""
         name = case.case_id
@@ -206,6 +220,34 @@ def plain_name(text: str) -> str:
     """
     name = re.sub(r"[^A-Za-z0-9.-]+", "_", text.strip())
     return name.strip("_.-") or "unnamed"
+
+
+def plain_names(names: Iterable[str], source: Path) -> dict[str, str]:
+    """Return the valid name of each of the ``names`` of classes.
+
+    Args:
+        names: names as a data set has them.
+        source: file that contains the names, for the error message.
+
+    Raises:
+        HstfError: if two of them would become equal: one class would be lost.
+    """
+    plain: dict[str, str] = {}
+    problems = []
+    seen: set[str] = set()
+    for name in names:
+        plain[name] = plain_name(name)
+        if plain[name] in seen:
+            alike = [other for other in plain if plain[other] == plain[name]]
+            problems.append(f"{' and '.join(alike)} would both be called {plain[name]}")
+        seen.add(plain[name])
+    if problems:
+        raise join_problems(
+            f"{source}: classes would get equal names. Names have the letters A to Z, digits, '.',"
+            " '-' and '_': change the names in the file.",
+            problems,
+        )
+    return plain
 
 
 def column_names(names: Iterable[str]) -> list[str]:

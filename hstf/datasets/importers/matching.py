@@ -5,6 +5,7 @@ name of the folder. The one that assigns most labels is used for all files of a 
 """
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,14 @@ ROLE_WORDS = LABEL_WORDS + WEAK_LABEL_WORDS + IMAGE_WORDS + WEAK_IMAGE_WORDS
 CHUNK = re.compile(r"[-_. ]+")
 """Separates the parts of a name."""
 NO_KEY: Tokens = ()
+
+
+def composed(name: str) -> str:
+    """Return ``name`` with each letter and its accent as one character.
+
+    macOS writes them as two: ``ü`` of its files differs from ``ü`` of others.
+    """
+    return unicodedata.normalize("NFC", name)
 
 
 @dataclass(frozen=True)
@@ -225,7 +234,8 @@ def case_of(pattern: str, file: File) -> Tokens:
 
     The group ``case`` is preferred if there is one.
     """
-    found = re.search(pattern, "/".join([*file.parts, file.path.name]), re.IGNORECASE)
+    path = "/".join([*file.parts, composed(file.path.name)])
+    found = re.search(composed(pattern), path, re.IGNORECASE)
     if found is None:
         return NO_KEY
     named = found.groupdict()

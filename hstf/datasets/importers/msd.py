@@ -16,7 +16,7 @@ from hstf.datasets.importers.dataset import (
     find_volumes,
     modality_of,
     numbered,
-    plain_name,
+    plain_names,
     read_description,
 )
 from hstf.datasets.importers.options import Options
@@ -40,14 +40,16 @@ def find(folder: Path, options: Options) -> DataSet:
     modalities = {}
     for column, modality in zip(columns, names, strict=True):
         modalities[column] = modality_of(modality)
+    plain = plain_names(classes, source)
     values = {}
     for value, class_name in enumerate(classes):
-        values[plain_name(class_name)] = value
+        values[plain[class_name]] = value
     dataset = DataSet(f"{name}: {text}", modalities, Labels(values))
     volumes = find_volumes(folder, dataset)
     used: set[Path] = set()
     for entry in _entries(description, source):
         used.update(_add(dataset, folder, entry, columns))
+    dataset.note_unlabelled_tests(sum(case.label is None for case in dataset.cases))
     assign_patients(dataset, options, {})
     unused = [path for path in volumes if path.resolve() not in used]
     _record_unused(dataset, folder, unused)

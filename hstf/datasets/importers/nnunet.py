@@ -12,7 +12,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hstf.datasets.importers.dataset import (
     DataSet,
@@ -23,7 +23,7 @@ from hstf.datasets.importers.dataset import (
     find_volumes,
     modality_of,
     numbered,
-    plain_name,
+    plain_names,
     read_description,
 )
 from hstf.datasets.importers.names import read_folder_name
@@ -35,6 +35,7 @@ from hstf.runtime.errors import HstfError
 
 CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 
+Key = TypeVar("Key")
 Regions = Mapping[str, tuple[int, ...]]
 """Values of each class or region."""
 
@@ -64,6 +65,8 @@ def find(folder: Path, options: Options) -> DataSet:
     used: set[Path] = set()
     for part in _parts(folder):
         used.update(_add_part(dataset, folder, part, volumes, columns))
+    unlabelled = [case for case in dataset.cases if _is_unlabelled_test(case, folder)]
+    dataset.note_unlabelled_tests(len(unlabelled))
     assign_patients(dataset, options, {})
     others = [path for path in volumes if path not in used]
     if others:
@@ -85,12 +88,12 @@ def _add_part(
 ) -> list[Path]:
     """Add the cases of ``imagesTr``, for instance, and return the files that were found there."""
     image_paths = []
-    labels = {}
+    labels: dict[str, Path] = {}
     for path in volumes:
         if path.parent == folder / f"images{part}":
             image_paths.append(path)
         elif path.parent == folder / f"labels{part}":
-            labels[stem(path)] = path
+            _keep_first(dataset, labels, stem(path), path, stem(path))
     images = _group_channels(dataset, image_paths)
     for case in labels.keys() - images.keys():
         dataset.add_problem(labels[case], "a label without its image")
@@ -111,6 +114,10 @@ def _add_part(
         )
         dataset.add(found)
     return [*image_paths, *labels.values()]
+
+
+def _is_unlabelled_test(case: FoundCase, folder: Path) -> bool:
+    return case.label is None and case.first_path.parent == folder / "imagesTs"
 
 
 def _parts(folder: Path) -> list[str]:
@@ -150,9 +157,22 @@ def _group_channels(
                 "is not named as in nnU-Net: expected <case>_0000, the channel number last",
             )
             continue
-        channel = int(match["channel"])
-        cases[match["case"]][channel] = path
+        case = match["case"]
+        _keep_first(dataset, cases[case], int(match["channel"]), path, case)
     return cases
+
+
+def _keep_first(
+    dataset: DataSet,
+    found: dict[Key, Path],
+    key: Key,
+    path: Path,
+    case: str,
+) -> None:
+    """Add a file of a case. A second one, such as ``c1.nii`` beside ``c1.nii.gz``, is a problem."""
+    first = found.setdefault(key, path)
+    if first is not path:
+        dataset.add_problem(case, f"exists twice: {first} and {path}; keep one")
 
 
 def _check_channels(
@@ -184,16 +204,17 @@ def read_labels(labels: Any, source: Path) -> Labels:
     not needed: a class is the set of voxels in certain regions and in no other region.
 
     Raises:
-        HstfError: if ``labels`` is not such a mapping.
+        HstfError: if ``labels`` is not such a mapping, or if two names would become equal.
     """
     if not isinstance(labels, Mapping) or not labels:
         raise HstfError(f"{source}: labels is {labels!r}, expected names and values.")
     if all(str(key).isdigit() for key in labels):
         labels = {name: int(value) for value, name in labels.items()}
+    plain = plain_names([str(name) for name in labels], source)
     found: dict[str, tuple[int, ...]] = {}
     try:
         for name, value in labels.items():
-            found[plain_name(str(name))] = _values(value)
+            found[plain[str(name)]] = _values(value)
     except (TypeError, ValueError) as error:
         raise HstfError(
             f"{source}: labels contain {error}, expected whole numbers or lists of them."

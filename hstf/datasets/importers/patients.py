@@ -79,11 +79,13 @@ def assign_patients(
     if len(cases) < 2:
         return
     groups = {}
+    # The spelling of a person may change: Patient01_pre and patient01_post show one patient.
+    spelling: dict[str, str] = {}
     for case in cases:
         path = "_".join([*folders.get(case.case_id, ()), case.case_id])
         patient = options.patient_of(case.case_id) or options.patient_of(path)
         if patient:
-            groups[case.case_id] = patient
+            groups[case.case_id] = spelling.setdefault(patient.casefold(), patient)
     if options.patient == PATIENT:
         _add_rule(dataset, "words such as patient, sub and pat", groups)
         rest = [case.case_id for case in cases if case.case_id not in groups]

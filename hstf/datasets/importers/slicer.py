@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hstf.datasets.importers.dataset import Labels, plain_name
-from hstf.runtime.errors import join_problems
+from hstf.runtime.errors import join_problems, shortened
 
 ENDING = ".seg.nrrd"
 MAXIMUM_HEADER_BYTES = 1 << 20
@@ -46,6 +46,32 @@ def segment_names(labels: Sequence[Path]) -> Labels | None:
         )
     ordered = {names[value]: value for value in sorted(names)}
     return Labels({"background": 0} | ordered)
+
+
+def check_segments(labels: Sequence[Path], classes: Labels) -> None:
+    """Check that segmentations of 3D Slicer have the values that ``classes`` state.
+
+    Segments with names that no class has are not checked: the user has named the values anew.
+
+    Raises:
+        HstfError: if a segment with the name of a class has another value.
+    """
+    expected = {name.casefold(): value for name, value in classes.values.items()}
+    problems = []
+    for path in labels:
+        if not path.name.lower().endswith(ENDING):
+            continue
+        for name, value in _read_segments(path).items():
+            stated = expected.get(name.casefold(), value)
+            if stated != value:
+                problems.append(f"{name} is {value} in {path.name}, and {stated} by --labels")
+    if problems:
+        raise join_problems(
+            "segments have other values than --labels states. State the values of the files. If"
+            " they differ between files, export them from 3D Slicer with a color table"
+            " (Segmentations, Export to files).",
+            shortened(problems),
+        )
 
 
 def crop_advice(path: Path) -> str:

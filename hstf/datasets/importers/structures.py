@@ -159,7 +159,16 @@ def _structures(scan: Scan) -> dict[str, Path] | str:
                 " GLOB. Masks of structures are named <case>_<structure> or <case>/<structure>"
             )
         found[name] = label
-    return {plain_name(name): file.path for name, file in found.items()}
+    plain: dict[str, Path] = {}
+    for name, file in found.items():
+        first = plain.setdefault(plain_name(name), file.path)
+        if first is not file.path:
+            return (
+                f"has two masks whose structure would be called {plain_name(name)}: {first} and"
+                f" {file.path}. Rename them: names have the letters A to Z, digits, '.', '-' and"
+                " '_'"
+            )
+    return plain
 
 
 def _is_annotator(name: str) -> bool:

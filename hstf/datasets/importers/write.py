@@ -322,21 +322,40 @@ def check_suitable(
 
     Raises:
         HstfError: if a modality of the configuration is missing in the data set, or if the labels
-            have a value that the configuration does not define.
+            have a value that the configuration does not define, or defines as another class.
     """
     problems = []
     for name in config.modalities:
         if name not in dataset.modalities:
             problems.append(f"modality {name} is missing")
-    known = set(config.labels.values())
-    for name, value in labels.values.items():
-        if value not in known:
-            problems.append(
-                f"label value {value} ({name}) is not defined in {_flow(config.labels)}"
-            )
+    problems += _class_problems(config, dataset, labels)
     if problems:
         raise join_problems(
             f"{source}: does not suit the data set, which has the modalities"
             f" {', '.join(dataset.modalities)}.",
             problems,
         )
+
+
+def _class_problems(config: Config, dataset: DataSet, labels: Labels) -> list[str]:
+    """Return how the classes of the data set differ from those of the configuration."""
+    by_name = {name.casefold(): value for name, value in config.labels.items()}
+    known = set(config.labels.values())
+    has_masks = any(case.masks for case in dataset.cases)
+    defined = _flow(config.labels)
+    problems = []
+    for name, value in labels.values.items():
+        expected = by_name.get(name.casefold())
+        if value not in known:
+            problems.append(f"label value {value} ({name}) is not defined in {defined}")
+        elif expected is not None and expected != value:
+            problems.append(
+                f"{name} has the value {value}, but {expected} in {defined}. Masks of structures"
+                " get their values from --labels NAME=VALUE; number the values of label maps anew"
+            )
+        elif expected is None and has_masks:
+            problems.append(
+                f"masks of {name}, which is not defined in {defined}. Choose the masks and their"
+                " values with --labels NAME=VALUE, or rename the masks"
+            )
+    return problems

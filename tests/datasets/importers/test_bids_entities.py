@@ -165,3 +165,57 @@ def test_import_takes_filters(workplace: Path, capsys: pytest.CaptureFixture[str
     assert splits(imported("bids", Path("d"), "--filter", "run=1", "--force")) == {L: 2}
     assert run_import("bids", Path("d"), "--filter", "desc=x", "--force") == 1
     assert "--filter desc=x: no file has it. Found: desc-none" in capsys.readouterr().err
+
+
+def write_masks_of_structures(folder: Path, *structures: str) -> None:
+    for number in (1, 2):
+        write(folder / f"sub-{number}/anat/sub-{number}_CT.nii.gz", "image")
+        for structure in structures:
+            start = f"derivatives/m/sub-{number}/anat/sub-{number}_label"
+            write(folder / f"{start}-{structure}_mask.nii.gz", "1")
+
+
+def test_masks_with_further_entities_are_structures(tmp_path: Path) -> None:
+    write_masks_of_structures(tmp_path, "liver", "spleen", "tumour_desc-manual", "liver_desc-old")
+    dataset = found(tmp_path)
+    for case in dataset.cases:
+        assert sorted(case.masks) == ["liver", "spleen", "tumour"]
+        assert "old" not in case.masks["liver"].name
+    assert [note.what for note in dataset.left_out] == [
+        f"sub-{number}_label-liver_desc-old_mask.nii.gz" for number in (1, 2)
+    ]
+
+
+def test_masks_of_one_structure_with_equal_names_are_a_problem(tmp_path: Path) -> None:
+    write_masks_of_structures(tmp_path, "liver", "spleen", "cyst_desc-a", "cyst_desc-b")
+    problems = find(tmp_path, Options()).problems
+    assert "its mask of cyst exists twice" in problems[0].why
+
+
+def test_find_refuses_a_label_map_beside_masks(tmp_path: Path) -> None:
+    write_masks_of_structures(tmp_path, "liver", "spleen")
+    write(tmp_path / "sub-3/anat/sub-3_CT.nii.gz", "image")
+    write(tmp_path / "derivatives/m/sub-3/anat/sub-3_dseg.nii.gz", "label")
+    problems = find(tmp_path, Options()).problems
+    assert [note.what for note in problems] == ["sub-3"]
+    assert "other cases have a mask for each structure" in problems[0].why
+    assert find(tmp_path, Options(labels={"liver": 1, "spleen": 2})).problems == []
+
+
+def test_classes_are_those_of_the_table_of_the_labels(tmp_path: Path) -> None:
+    write_derivatives(tmp_path)
+    folder = tmp_path / "derivatives/fmriprep"
+    (folder / "desc-aseg_dseg.tsv").write_text("index\tname\n1\tLeft-X\n1002\tctx\n")
+    (folder / "desc-other_dseg.tsv").write_text("index\tlabel\n1\tLeft-X\n")
+    (folder / "dseg.tsv").write_text("index\tname\n1\tGM\n2\tWM\n")
+    labels = found(tmp_path).labels
+    assert labels.values == {"background": 0, "GM": 1, "WM": 2}  # type: ignore[union-attr]
+
+
+def test_classes_that_differ_between_tables_are_refused(tmp_path: Path) -> None:
+    write_runs(tmp_path)
+    for number, (first, second) in enumerate([("liver", "spleen"), ("spleen", "liver")], start=1):
+        table = tmp_path / f"derivatives/m/sub-{number}/anat/sub-{number}_run-1_dseg.tsv"
+        table.write_text(f"index\tname\n1\t{first}\n2\t{second}\n")
+    with pytest.raises(HstfError, match="spleen is 1, but another table"):
+        find(tmp_path, Options())

@@ -132,3 +132,18 @@ def test_import_refuses_segments_with_different_values(
     message = capsys.readouterr().err
     assert "liver is 1 in c1.seg.nrrd and 2 in c2.seg.nrrd" in message
     assert run_import("folder", Path("d"), "--labels", "a=1", "b=2") == 0
+
+
+def test_import_checks_values_of_slicer_against_the_option(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in (1, 2):
+        write(Path(f"d/c{number}.nrrd"), "image")
+        write_segments(Path(f"d/c{number}.seg.nrrd"), liver=1, spleen=2)
+    options = ["--labels", "liver=2", "spleen=1"]
+    assert run_import("folder", Path("d"), *options) == 1
+    assert "liver is 1 in c1.seg.nrrd, and 2 by --labels" in capsys.readouterr().err
+    write_segments(Path("d/c2.seg.nrrd"), liver=2, spleen=1)
+    assert run_import("folder", Path("d"), "--labels", "liver=1", "spleen=2") == 1
+    message = capsys.readouterr().err
+    assert "liver is 2 in c2.seg.nrrd, and 1 by --labels" in message and "c1" not in message

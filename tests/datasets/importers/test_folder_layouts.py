@@ -1,6 +1,7 @@
 """Folders as people have them: images, labels and splits are recognised without options."""
 
 import shutil
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -321,3 +322,15 @@ def test_import_reads_the_folder_in_which_it_writes_the_case_sheet(workplace: Pa
     for _ in range(2):
         assert main(["import", "folder", "d", "--output", "d.yaml", "--force"]) == 0
         assert Path("d/cases.csv").read_text().count("labelled") == 3
+
+
+def test_find_matches_accents_of_macos(tmp_path: Path) -> None:
+    for number in (1, 2):
+        name = f"M\u00fcnchen{number}"
+        write(tmp_path / f"{name}_t1.nii.gz", "image")
+        write(tmp_path / f"{unicodedata.normalize('NFD', name)}_flair.nii.gz", "image")
+        write(tmp_path / f"{unicodedata.normalize('NFD', name)}_seg.nii.gz", "label")
+    dataset = find(tmp_path, Options())
+    assert dataset.problems == [] and dataset.questions == []
+    assert [sorted(case.images) for case in dataset.cases] == [["flair", "t1"]] * 2
+    assert all(case.label for case in dataset.cases)

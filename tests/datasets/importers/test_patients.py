@@ -255,3 +255,8 @@ def test_import_nnunet_reads_images_without_labels(
     after = splits(imported("nnunet", Path("d"), "--force"))
     assert after[U] == before[U] + 1
     assert "1 volumes, for example elsewhere/u_2_0000.nii.gz" in capsys.readouterr().out
+
+
+def test_assign_patients_ignores_the_letter_case_of_patients() -> None:
+    names = ["Patient01_pre", "patient01_post", "Patient02_pre", "patient02_post"]
+    assert patients(names) == ["Patient01", "Patient01", "Patient02", "Patient02"]

@@ -334,3 +334,33 @@ def test_import_names_a_single_class_after_its_file(
         write(Path(f"d/c{number}/ct.nii.gz"), "image")
         write(Path(f"d/c{number}/{name}_mask.nii.gz"), content)
     assert imported("folder", Path("d")).labels == expected
+
+
+def test_structures_whose_names_become_equal_are_a_problem(tmp_path: Path) -> None:
+    for number in (1, 2):
+        write(tmp_path / f"c{number}/ct.nii.gz", "image")
+        for name in ("左肾", "右肾"):
+            write(tmp_path / f"c{number}/segmentations/{name}.nii.gz", "1")
+    problems = find(tmp_path, Options()).problems
+    assert "two masks whose structure would be called unnamed" in problems[0].why
+
+
+def test_import_of_a_sheet_refuses_masks_with_other_values(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Values of masks follow from the names that exist: a folder with fewer has other ones."""
+    for folder, names in (("d", ("cyst", "liver", "spleen")), ("e", ("cyst", "spleen"))):
+        for number in (1, 2):
+            write(Path(f"{folder}/{folder}{number}/ct.nii.gz"), "image")
+            for name in names:
+                write(Path(f"{folder}/{folder}{number}/segmentations/{name}.nii.gz"), "1")
+    config = imported("folder", Path("d"))
+    assert config.labels["spleen"] == 3
+    assert run_import("folder", Path("e"), "--sheet", "config/x/e.csv") == 1
+    assert "spleen has the value 2, but 3 in" in capsys.readouterr().err
+    options = ["--sheet", "config/x/e.csv", "--labels", "cyst=1", "spleen=3"]
+    assert run_import("folder", Path("e"), *options) == 0
+    write(Path("e/e1/segmentations/vein.nii.gz"), "1")
+    options = ["--sheet", "config/x/f.csv", "--labels", "cyst=1", "vein=3"]
+    assert run_import("folder", Path("e"), *options) == 1
+    assert "masks of vein, which is not defined in" in capsys.readouterr().err
