@@ -137,6 +137,8 @@ def lesion_warnings(context: StageContext, number: int) -> list[str]:
         HstfError: if ``lesions.csv`` of the round cannot be read.
     """
     path = context.layout.lesions(number)
+    if not context.schedule.has_pseudo_labels(number):
+        return []  # an earlier run may have left the file
     if not context.config.lesions or not path.is_file():
         return []
     sentences = dropped_lesions(LESIONS.records(path), context.config.lesions)
@@ -363,10 +365,12 @@ def _lower_structures(
 
 
 def _has_control(context: StageContext) -> bool:
-    config = context.config
-    if not config.evaluate.control:
-        return False
-    return not control_problem(config.method, context.schedule.last, context.sheet)
+    return context.config.evaluate.control and can_have_control(context)
+
+
+def can_have_control(context: StageContext) -> bool:
+    """Return whether ``evaluate.control`` has an effect: not for all methods and case sheets."""
+    return not control_problem(context.config.method, context.schedule.last, context.sheet)
 
 
 def control_sentence(control: Control) -> str:
@@ -454,6 +458,11 @@ def _notes(context: StageContext, control: Control | None) -> list[str]:
     cause = "A part of the change may come from the longer training on the labels."
     if _has_control(context):
         return [f"{cause} The control has no scores yet: run snakemake again."]
+    if not can_have_control(context):
+        return [
+            f"{cause} To see what the unlabelled scans add,\ncompare methods"
+            " (docs/how-to/compare-methods.md)."
+        ]
     return [
         f"{cause} To see what the unlabelled scans add, set\n'evaluate: {{control: true}}' and run"
         " snakemake again, or compare methods (docs/how-to/compare-methods.md)."

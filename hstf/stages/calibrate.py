@@ -63,6 +63,7 @@ from hstf.method.plr.reliability import (
     sample_voxels,
 )
 from hstf.runtime.errors import HstfError
+from hstf.scoring.averages import finite_or_none, structure_means
 from hstf.scoring.metrics import confusion, structure_dice
 
 MAXIMUM_VOXELS = 4_000_000
@@ -269,14 +270,15 @@ def assemble(
         scores: score of each case.
     """
     calibrated = VoxelSample(apply_temperature(sample.probabilities, temperature), sample.label)
-    dice = fill_unknown_structures(np.array([score.dice for score in scores]))
+    known_dice = np.array([score.dice for score in scores])
+    dice = fill_unknown_structures(known_dice)
     may_be_absent = {}
     for name in config.structures:
         may_be_absent[name] = rules[name].may_be_absent or name in lesions
     features = [score.features for score in scores]
     quality = learn_quality(features, dice, may_be_absent, [case.group for case in cases])
     voxel_evidence = _voxel_evidence(config, sample, calibrated, temperature)
-    case_evidence = _case_evidence(list(config.structures), cases, scores, dice, quality)
+    case_evidence = _case_evidence(list(config.structures), cases, scores, known_dice, quality)
     lowest = float(quality.predicted.min())
     return Calibration(
         temperature=temperature,
@@ -348,7 +350,7 @@ def _case_evidence(
             "mean_dice": float(np.nanmean(row)),
             "predicted_dice": float(predicted),
         }
-    means = np.nanmean(dice, axis=0).tolist()
+    means = [finite_or_none(mean) for mean in structure_means(dice).tolist()]
     return {
         "dice": dict(zip(structures, means, strict=True)),
         "recall": dict(zip(structures, pooled_recall(scores), strict=True)),

@@ -350,7 +350,7 @@ def model_card(model: ExportedModel) -> str:
         hstf=provenance.hstf,
         torch=provenance.packages["torch"],
         reason=provenance.choice.reason if provenance.choice else "",
-        scores=_score_lines(provenance.scores),
+        scores=_score_lines(provenance.scores, provenance.cases.get(Split.TEST, 0)),
         use=INTENDED_USE,
     )
 
@@ -386,8 +386,15 @@ def _members_text(names: Sequence[str]) -> str:
     return f"an ensemble of {len(names)} members ({', '.join(names)})"
 
 
-def _score_lines(scores: ModelScores | None) -> str:
-    """Return a Markdown table of the scores."""
+def _score_lines(scores: ModelScores | None, test_cases: int) -> str:
+    """Return a Markdown table of the scores.
+
+    Args:
+        scores: the scores; None if the round was not evaluated.
+        test_cases: number of test cases in the case sheet.
+    """
+    if scores is None and test_cases:
+        return "Not measured yet: the model was exported before the test cases were scored."
     if scores is None or not scores.cases:
         return "Not measured: there were no test cases."
     lines = ["| class | mean Dice | standard deviation | cases |", "|---|---|---|---|"]

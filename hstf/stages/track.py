@@ -291,12 +291,17 @@ def collect(context: StageContext) -> RoundLog:
     curves = []
     for member in context.schedule.trained(number):
         curves += _curves(layout, number, member)
+    scores = _summary_scores(layout, number)
     case_files = [(path, "") for path in _case_tables(layout, number)]
-    case_files += [(path, "overlays") for path in _overlays(layout, number)]
+    # An earlier run may have left files of pseudo-labels that the round does not learn from.
+    if context.schedule.has_pseudo_labels(number):
+        scores |= _label_scores(layout, number)
+        case_files += [(path, "") for path in _pseudo_label_tables(layout, number)]
+        case_files += [(path, "overlays") for path in _overlays(layout, number)]
     return RoundLog(
         parameters=_parameters(context),
         curves=curves,
-        scores=_summary_scores(layout, number) | _label_scores(layout, number),
+        scores=scores,
         files=[(path, "") for path in _small_files(layout, number)],
         case_files=case_files,
         config_text=without_credentials(text),
@@ -407,12 +412,16 @@ def _small_files(layout: Layout, number: int) -> list[Path]:
 
 
 def _case_tables(layout: Layout, number: int) -> list[Path]:
-    """Return files with something about each case."""
+    """Return files with something about each labelled or test case."""
     paths = [layout.evaluation_cases(number)]
-    if number:
-        paths += [layout.refine(number), layout.labels_table(number)]
-    else:
+    if not number:
         paths.append(layout.calibration)
+    return [path for path in paths if path.is_file()]
+
+
+def _pseudo_label_tables(layout: Layout, number: int) -> list[Path]:
+    """Return files with something about each pseudo-label."""
+    paths = [layout.refine(number), layout.labels_table(number)]
     return [path for path in paths if path.is_file()]
 
 

@@ -115,7 +115,7 @@ def test_screen_explains_a_job_that_was_killed(words: str, tmp_path: Path) -> No
     assert "most likely because the machine ran out of memory" in text
 
 
-def test_screen_does_not_take_the_end_from_outside_for_lack_of_memory(tmp_path: Path) -> None:
+def test_screen_does_not_take_sigterm_for_out_of_memory(tmp_path: Path) -> None:
     log = tmp_path / "check.log"
     log.write_text("")
     exit_text = f"CalledProcessError: '{COMMAND}' died with <Signals.SIGTERM: 15>"

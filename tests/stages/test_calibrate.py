@@ -374,7 +374,10 @@ def test_assemble_accepts_sparse_labels(tmp_path: Path) -> None:
     assert calibration.class_sd["vessel"] == 0.2, "one case has no standard deviation"
     assert calibration.evidence["recall"] == {"organ": 0.5, "vessel": 0.5, "duct": None}
     cases = calibration.evidence["cases"]
-    assert cases.keys() == {"a", "b", "c"} and cases["b"]["dice"].keys() == {"organ", "duct"}
+    assert cases.keys() == {"a", "b"} and cases["b"]["dice"].keys() == {"organ"}
+    assert cases["b"]["mean_dice"] == pytest.approx(0.8), "a filled Dice is no evidence"
+    assert calibration.evidence["dice"].pop("duct") is None
+    assert calibration.evidence["dice"] == pytest.approx({"organ": 0.85, "vessel": 0.7})
 
 
 def test_learn_lesions_ignores_components_without_labelled_voxels() -> None:

@@ -467,6 +467,17 @@ def test_print_rounds_shows_dice_and_gain(
     assert "evaluate: {control: true}" in printed
 
 
+def test_print_rounds_of_another_method_does_not_name_the_control(
+    config: Config, predictors: dict[int, FakePredictor], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = Config.model_validate({**config.model_dump(mode="json"), "method": "noisy_student"})
+    write_pseudo_labels(config)
+    evaluate_all(config, 0)
+    print_rounds(report_context(config))
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "compare methods" in printed and "evaluate: {control" not in printed
+
+
 def test_print_rounds_shows_the_control(
     config: Config, predictors: dict[int, FakePredictor], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,10 +5,13 @@ import io
 import re
 import shutil
 import subprocess
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from support.report_files import (
     CLASSES,
@@ -27,20 +30,37 @@ from hstf.experiment.decisions import read_decisions
 from hstf.experiment.last_run import RUN_FILE, LastRun
 from hstf.experiment.tables import EVALUATION_CASES, HISTORY, LABELS, REFINE, ROUNDS
 from hstf.imaging.overlays import overlay_path
+from hstf.method.plr.anatomy_rules import AnatomyRule
 from hstf.method.plr.calibration import Calibration
+from hstf.method.plr.lesions import fit_lesions
+from hstf.method.plr.predicted_dice import UNKNOWN_SD, DiceModel
 from hstf.runtime.files import write_csv, write_text
 from hstf.scoring.documents import EvaluationSummary
 from hstf.scoring.feedback import CorrectedCase, Feedback
+from hstf.scoring.rounds import rounds_table
 from hstf.stages.report.background import plan_section
-from hstf.stages.report.figures import INK, Figures, as_svg, dice_by_round, training_curves
+from hstf.stages.report.calibration import calibration_section
+from hstf.stages.report.figures import (
+    INK,
+    Figures,
+    as_svg,
+    by_round,
+    dice_by_round,
+    paired_cases,
+    reliability,
+    save_png,
+    training_curves,
+)
 from hstf.stages.report.gallery import gallery_section, picture_address
 from hstf.stages.report.headline import headline, look_first
 from hstf.stages.report.lesions import lesions_section
+from hstf.stages.report.manifest import manifest
 from hstf.stages.report.next_steps import next_steps_section
 from hstf.stages.report.overrides import feedback_blocks, overrides_section
 from hstf.stages.report.page import (
     MAXIMUM_ROWS,
     Cell,
+    Chart,
     Gallery,
     Note,
     Section,
@@ -179,7 +199,7 @@ def test_report_shows_the_control_beside_the_rounds(tmp_path: Path, gain: float,
     assert rows[2][5] == rows[0][5], "the fabricated control is the warm-up"
     (note,) = (block for block in section.blocks if getattr(block, "title", "").startswith("What"))
     assert note.lines[0].startswith(text)
-    assert "The control does only that" in section.intro
+    assert "The control differs in the same way" in section.intro
     assert page_of(experiment).text.count(text) == 2
 
 
@@ -283,6 +303,43 @@ def test_report_of_a_method_without_pseudo_labels(tmp_path: Path, method: str, t
     assert "After 2 rounds the mean test Dice" in page.text
 
 
+def test_report_leaves_out_pseudo_labels_of_an_earlier_run(tmp_path: Path) -> None:
+    """The method was changed to one without pseudo-labels in the same experiment."""
+    fabricated(tmp_path).write_all()
+    experiment = fabricated(tmp_path, method="supervised")
+    page = page_of(experiment)
+    assert "This method learns without pseudo-labels" in page.text
+    assert "used in round" not in page.text and ": decisions of reviewers" not in page.text
+    assert not page.all("img")
+    rounds_table(experiment.context)
+    assert all(
+        "refine" not in found.tables and "labels" not in found.tables
+        for found in manifest(experiment.context).rounds
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "control", "text"),
+    [
+        ("hstf", False, "set “evaluate.control: true”, or run “snakemake compare”"),
+        ("hstf", True, "wait for the scores of the control, or run “snakemake compare”"),
+        ("noisy_student", False, "To separate the two, run “snakemake compare”"),
+    ],
+)
+def test_rounds_section_names_the_control_only_where_it_has_an_effect(
+    tmp_path: Path, method: str, control: bool, text: str
+) -> None:
+    experiment = fabricated(
+        tmp_path, method=method, evaluate={"control": control, "bootstrap": 200}
+    )
+    experiment.write_start()
+    intro = rounds_section(experiment.results, Figures(tmp_path)).intro
+    assert text in intro
+    assert "networks have each seen a part of the labels" in intro, "the model are the folds"
+    seeds = fabricated(tmp_path, method=method, warmup={"folds": 2, "seeds": 1})
+    assert "a part of the labels" not in rounds_section(seeds.results, Figures(tmp_path)).intro
+
+
 @pytest.mark.parametrize(
     ("refine", "sentence"),
     [
@@ -312,6 +369,66 @@ def test_calibration_section_describes_anatomy_rules(complete: tuple[Fabricated,
         "at least 50% of its surface touches other structures, no holes, may be absent,"
         " not applied, because it lowers the out-of-fold Dice by 0.010" in page.text
     )
+
+
+def calibration_text(experiment: Fabricated, **changes: Any) -> str:
+    """Return the text of the section about a calibration with ``changes``."""
+    calibration = Calibration.load(experiment.layout.calibration)
+    calibration.model_copy(update=changes).save(experiment.layout.calibration)
+    section = calibration_section(experiment.results, Figures(experiment.layout.report.parent))
+    lines = []
+    for block in section.blocks:
+        if isinstance(block, Note):
+            lines += block.lines
+        if isinstance(block, Table):
+            lines += [" ".join(row) for row in texts_of(block)]
+    return " ".join(lines)
+
+
+def test_calibration_section_without_temperature_claims_no_calibration(tmp_path: Path) -> None:
+    experiment = fabricated(tmp_path, refine={"calibrate": False})
+    experiment.write_start()
+    text = calibration_text(experiment, temperature=1.0)
+    assert "used as predicted, without temperature scaling (refine.calibrate: false)" in text
+    assert "well calibrated" not in text
+
+
+def test_calibration_section_states_that_an_error_is_assumed(tmp_path: Path) -> None:
+    experiment = fabricated(tmp_path)
+    experiment.write_start()
+    text = calibration_text(experiment, mean_sd=UNKNOWN_SD)
+    assert "is not known: a standard deviation of 0.200 is assumed" in text
+    assert "has a standard deviation" in calibration_text(experiment, mean_sd=0.041)
+
+
+def test_calibration_section_has_no_rule_where_none_is_applied(tmp_path: Path) -> None:
+    experiment = fabricated(tmp_path)
+    experiment.write_start()
+    rule = AnatomyRule(maximum_components=1, minimum_mm3=4.0, has_holes=False, may_be_absent=False)
+    model = fit_lesions([], [], possible=0.2)
+    rules = {
+        "liver": rule,
+        "spleen": rule.model_copy(update={"maximum_components": 0}),
+        "lesion": rule,
+    }
+    text = calibration_text(experiment, anatomy_rules=rules, lesions={"lesion": model})
+    assert "at most 1 component of at least 4.0 mm³, no holes" in text
+    assert "none: no dense label has it" in text
+    assert "none: each lesion is judged by its own probability" in text
+    assert text.count("at most") == 1
+
+
+def test_pseudo_labels_section_names_the_features_that_are_used(tmp_path: Path) -> None:
+    experiment = fabricated(tmp_path, rounds=1)
+    experiment.write_start()
+    experiment.write_pseudo_labels(1)
+    usual = {"confidence": 0.9, "scales": 0.8}
+    models = {"liver": DiceModel(mean=0.8, slope=1.0, usual=usual, absent=0.0)}
+    calibration = Calibration.load(experiment.layout.calibration)
+    calibration.model_copy(update={"dice_models": models}).save(experiment.layout.calibration)
+    section = pseudo_labels_section(experiment.results, Figures(tmp_path))
+    [caption] = [block.caption for block in section.blocks if isinstance(block, Chart)]
+    assert caption.endswith("on the confidence of the teacher, the agreement of scales.")
 
 
 def test_as_svg_uses_the_colours_of_the_page(complete: tuple[Fabricated, Page]) -> None:
@@ -353,6 +470,14 @@ def gallery_of(experiment: Fabricated) -> Gallery:
     gallery = gallery_section(experiment.results).blocks[0]
     assert isinstance(gallery, Gallery)
     return gallery
+
+
+def test_gallery_section_names_the_axes(tmp_path: Path) -> None:
+    for axes, text in (("anatomical", "seen from the left"), ("slices", "as it was scanned")):
+        experiment = fabricated(tmp_path / axes, rounds=1, preprocess={"axes": axes})
+        experiment.write_start()
+        experiment.write_pseudo_labels(1)
+        assert text in gallery_section(experiment.results).intro
 
 
 def test_gallery_shows_rounds_side_by_side_the_last_first(tmp_path: Path) -> None:
@@ -468,6 +593,27 @@ def test_next_steps_continue_the_last_run_with_the_target_first(tmp_path: Path) 
         "snakemake --profile slurm --configfile 'a b.yaml'",
         "snakemake round_1_labels --profile slurm --configfile 'a b.yaml'",
     ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "commands"),
+    [
+        ({"rounds": 0}, ["evaluate 0"]),
+        ({"rounds": 1, "test": 0}, ["refine 1", "labels 1"]),
+        (
+            {"rounds_overrides": {1: {"student": {"learns_from": "labels"}}}},
+            ["refine 2", "labels 2", "evaluate 2"],
+        ),
+    ],
+)
+def test_next_steps_name_rounds_and_shards_that_exist(
+    tmp_path: Path, changes: dict[str, Any], commands: list[str]
+) -> None:
+    experiment = fabricated(tmp_path, **changes)
+    experiment.write_start()
+    [text] = next_step(experiment, "Run one stage").commands
+    found = re.findall(r"hstf (\w+) .*--round (\d)", text)
+    assert [" ".join(words) for words in found] == commands
 
 
 def test_next_steps_state_which_round_is_exported(tmp_path: Path) -> None:
@@ -654,6 +800,16 @@ def test_report_of_an_experiment_without_test_cases(tmp_path: Path) -> None:
     )
 
 
+def test_headline_asks_for_test_cases_only_if_there_are_none(tmp_path: Path) -> None:
+    experiment = fabricated(tmp_path, rounds=1)
+    experiment.write_start()
+    assert "Add test cases" not in " ".join(headline(experiment.results).lines)
+    without = fabricated(tmp_path, rounds=1, test=0, method="supervised")
+    without.write_start()
+    text = " ".join(headline(without.results).lines)
+    assert "Add test cases" in text and "predicted Dice of the pseudo-labels" not in text
+
+
 def test_report_names_files_that_cannot_be_read(tmp_path: Path) -> None:
     experiment = fabricated(tmp_path, rounds=1)
     experiment.write_all()
@@ -790,6 +946,53 @@ def test_dice_by_round_shows_names_with_dollars_as_they_are() -> None:
     names = {"a $x^$": [0.5, 0.6], "b": [0.4, 0.5]}
     figure = dice_by_round([0, 1], [0.5, 0.6], [0.4, 0.5], [0.6, 0.7], names)
     assert "a $x^$" in as_svg(figure, "names")
+
+
+def names_in_legend(figure: Figure) -> list[str]:
+    [axes] = figure.axes
+    legend = axes.get_legend()
+    return [text.get_text() for text in legend.get_texts()] if legend is not None else []
+
+
+def test_reliability_has_no_names_of_many_classes(tmp_path: Path) -> None:
+    """The names of 40 classes left no room for the curves."""
+    curve = ([0.5, 0.9], [0.4, 0.8])
+    assert len(names_in_legend(reliability({f"class {k}": curve for k in range(12)}))) == 12
+    figure = reliability({f"class {k}": curve for k in range(40)})
+    save_png(figure, tmp_path / "figure.png")
+    assert names_in_legend(figure) == []
+    assert figure.axes[0].get_position().width > 0.7
+
+
+def test_training_curves_show_the_names_of_all_members() -> None:
+    curve = ([1.0, 2.0], [0.5, 0.4])
+    figure = training_curves({"loss": {f"fold_{k}": curve for k in range(8)}})
+    figure.draw_without_rendering()
+    width = figure.get_figwidth() * figure.dpi
+    assert figure.legends[0].get_window_extent().x1 <= width
+
+
+def test_figures_of_many_rounds_have_room_for_their_names() -> None:
+    rounds = list(range(13))
+    values = [0.8] * 13
+    lines = {"accepted": dict(zip(rounds, values, strict=True))}
+    for figure in (
+        dice_by_round(rounds, values, values, values, {"liver": values, "spleen": values}),
+        by_round({"first": lines, "second": lines}),
+    ):
+        figure.draw_without_rendering()
+        for axes in figure.axes:
+            boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
+            assert all(box.x1 <= after.x0 for box, after in pairwise(boxes))
+
+
+def test_paired_cases_keeps_its_size_with_long_names(tmp_path: Path) -> None:
+    names = ["1.2.840.113619.2.55.3.604688119.969.1267429" + end for end in "ab"]
+    figure = paired_cases(names, [0.6, 0.95], [0.5, 0.7], ("warm-up", "round 2"))
+    save_png(figure, tmp_path / "figure.png")
+    assert figure.axes[0].get_position().width > 0.7
+    shown = [text.get_text() for text in figure.axes[0].texts]
+    assert shown == ["1.2.840.1136…969.1267429b", "1.2.840.1136…969.1267429a"]
 
 
 def test_training_curves_have_one_colour_for_each_round_in_all_panels() -> None:

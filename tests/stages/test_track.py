@@ -104,6 +104,13 @@ def test_collect_of_a_round_without_files_has_parameters(experiment: Config) -> 
     assert log.parameters["warmup.folds"] == "3"
 
 
+def test_collect_leaves_out_pseudo_labels_of_an_earlier_run(experiment: Config) -> None:
+    """The method was changed to one without pseudo-labels in the same experiment."""
+    log = collect(Config.model_validate({**experiment.model_dump(), "method": "supervised"}), 1)
+    assert log.scores == {"test/cases": 4.0, "test/dice/foreground": 0.81}
+    assert log.case_files == []
+
+
 def test_track_writes_one_run_for_each_round(experiment: Config, tmp_path: Path) -> None:
     from mlflow import MlflowClient
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from hstf.method.plr.anatomy_rules import AnatomyRule
 from hstf.method.plr.calibration import Calibration
-from hstf.method.plr.predicted_dice import CONFORMAL_PATIENTS, DiceInterval
+from hstf.method.plr.predicted_dice import CONFORMAL_PATIENTS, UNKNOWN_SD, DiceInterval
 from hstf.stages.report.figures import (
     Figures,
     Points,
@@ -27,6 +27,8 @@ STRUCTURE_COLUMNS = (
     Column("rule", "Anatomy rule"),
 )
 SOURCE = "round_0/calibration.json"
+SMALL_MM3 = 100.0
+"""Smaller volumes are written in mm³: two decimals of a millilitre would not show them."""
 TOLERANCE = 0.02
 """With a temperature that is this close to 1, the networks are well calibrated."""
 
@@ -38,7 +40,7 @@ def calibration_section(results: Results, figures: Figures) -> Section:
     if calibration is None:
         return Section("calibration", title, "", [], "The warm-up is not calibrated yet.")
     evidence = calibration.evidence
-    lines = [_temperature_text(calibration)]
+    lines = [_temperature_text(calibration, results.config.refine.calibrate)]
     if results.has_pseudo_labels:
         lines.append(_acceptance_text(results, calibration))
     blocks: list[Block] = [
@@ -55,10 +57,26 @@ def calibration_section(results: Results, figures: Figures) -> Section:
     return Section("calibration", title, intro, blocks)
 
 
-def _temperature_text(calibration: Calibration) -> str:
-    """Return the temperature and what it means."""
+def _temperature_text(calibration: Calibration, is_fitted: bool) -> str:
+    """Return the temperature and what it means.
+
+    Args:
+        calibration: the calibration.
+        is_fitted: whether the temperature is fitted (``refine.calibrate``).
+    """
     temperature = calibration.temperature
     likelihood = calibration.evidence["negative_log_likelihood"]
+    if not is_fitted:
+        return (
+            "The probabilities are used as predicted, without temperature scaling"
+            " (refine.calibrate: false). Their negative log-likelihood is"
+            f" {number_text(likelihood['before'])}."
+        )
+    if likelihood["before"] is None:
+        return (
+            "Temperature 1: the labelled cases have no voxel from which the temperature could be"
+            " fitted."
+        )
     meaning = "well calibrated"
     if temperature > 1 + TOLERANCE:
         meaning = "over-confident"
@@ -73,17 +91,28 @@ def _temperature_text(calibration: Calibration) -> str:
 
 def _acceptance_text(results: Results, calibration: Calibration) -> str:
     """Return what a pseudo-label needs to be used in the first round that has pseudo-labels."""
-    first = next(n for n in results.rounds if results.schedule.has_pseudo_labels(n))
+    first = results.pseudo_label_rounds[0]
     section = results.context.config_of_round(first).refine
     bound = needed_dice(section, calibration.minimum_predicted_dice)
     rule = "All pseudo-labels are used, whatever their predicted Dice (refine.select_cases: false)."
     if bound is not None:
         rule = f"Pseudo-labels with a predicted mean Dice below {number_text(bound)} are not used."
-    error = number_text(calibration.mean_sd)
     return (
-        f"{rule} The error of the predicted mean Dice has a standard deviation of {error}."
+        f"{rule} {_error_text(calibration.mean_sd)}"
         f" {_interval_text(calibration.interval)}{_members_text(calibration)}"
     )
+
+
+def _error_text(mean_sd: float) -> str:
+    """Return how large the error of the predicted mean Dice is."""
+    error = number_text(mean_sd)
+    if mean_sd == UNKNOWN_SD:
+        return (
+            f"The error of the predicted mean Dice is not known: a standard deviation of {error} is"
+            " assumed, because fewer than three labelled cases can be predicted from other"
+            " patients."
+        )
+    return f"The error of the predicted mean Dice has a standard deviation of {error}."
 
 
 def _interval_text(interval: DiceInterval) -> str:
@@ -141,14 +170,23 @@ def _structure_row(calibration: Calibration, name: str) -> dict[str, Any]:
         "dice": calibration.evidence["dice"].get(name),
         "recall": calibration.evidence["recall"].get(name),
         "error": calibration.class_sd.get(name),
-        "rule": _rule_text(rule) if rule else None,
+        "rule": _rule_text(rule, name in calibration.lesions) if rule else None,
     }
 
 
-def _rule_text(rule: AnatomyRule) -> str:
+def _rule_text(rule: AnatomyRule, is_lesion: bool) -> str:
+    """Return the rule that is applied to a structure, or why none is.
+
+    Args:
+        rule: the anatomy of the structure in the labelled cases.
+        is_lesion: whether the structure consists of lesions.
+    """
+    if is_lesion:
+        return "none: each lesion is judged by its own probability"
+    if not rule.maximum_components:
+        return "none: no dense label has it"
     components = counted(rule.maximum_components, "component")
-    minimum_ml = number_text(rule.minimum_mm3 / 1000, 2)
-    parts = [f"at most {components} of at least {minimum_ml} ml"]
+    parts = [f"at most {components} of at least {_volume_text(rule.minimum_mm3)}"]
     if rule.contact > 0:
         parts.append(f"at least {rule.contact:.0%} of its surface touches other structures")
     parts.append("holes allowed" if rule.has_holes else "no holes")
@@ -158,6 +196,13 @@ def _rule_text(rule: AnatomyRule) -> str:
             f"not applied, because it lowers the out-of-fold Dice by {-rule.dice_gain:.3f}"
         )
     return ", ".join(parts)
+
+
+def _volume_text(mm3: float) -> str:
+    """Write a volume in ml, or in mm³ if it is small."""
+    if mm3 < SMALL_MM3:
+        return f"{number_text(mm3, 1)} mm³"
+    return f"{number_text(mm3 / 1000, 2)} ml"
 
 
 def _error_chart(errors: Mapping[str, Mapping[str, Any]], figures: Figures) -> list[Block]:

@@ -60,12 +60,18 @@ PNG_DPI = 150
 PANELS_IN_ROW = 4
 MAXIMUM_NAMED_CLASSES = 8
 """With more classes, the figure of the rounds draws their lines without names."""
+MAXIMUM_NAMED_CURVES = 2 * len(SERIES)
+"""With more classes, the reliability diagram draws their curves without names."""
+ROUND_WIDTH = 0.68
+"""Width (inches) that the name of a round needs on an axis."""
 MANY_POINTS = 1500
 """From this number on, points are drawn as an image: a page of vector points would be slow."""
 MINIMUM_RANGE = 0.04
 """Minimum range of an axis of fractions, so that a change without meaning does not look large."""
 FRACTION_MARGIN = 0.02
 """How far an axis of fractions goes beyond 0 and 1, so that markers are not cut."""
+MAXIMUM_NAME = 24
+"""Number of characters of the name of a case in a figure."""
 NAMED_LOSSES = 3
 """Number of test cases whose loss is named."""
 
@@ -263,7 +269,7 @@ def dice_by_round(
     classes: Mapping[str, Numbers],
 ) -> Figure:
     """Draw the mean test Dice with its interval, and the Dice of each class, by round."""
-    figure, axes = make_axes(6.3, 3.6)
+    figure, axes = make_axes(max(6.3, 2.4 + ROUND_WIDTH * len(rounds)), 3.6)
     means = _array(mean)
     errors = np.nan_to_num(np.array([means - _array(low), _array(high) - means]))
     axes.errorbar(
@@ -328,18 +334,29 @@ def paired_cases(
     _draw_group(axes, x[~is_better], y[~is_better], SERIES[1], "v", "worse")
     for index in np.argsort(y - x)[:NAMED_LOSSES]:
         if y[index] < x[index]:
-            place = (x[index], y[index])
-            axes.annotate(
-                names[index],
-                place,
-                (6, -10),
+            is_right = x[index] > (low + high) / 2
+            name = axes.annotate(
+                _short_name(names[index]),
+                (x[index], y[index]),
+                (-6 if is_right else 6, -10),
                 textcoords="offset points",
                 fontsize=8,
+                horizontalalignment="right" if is_right else "left",
             )
+            # A long name must not shrink the axes.
+            name.set_in_layout(False)
     axes.set_xlabel(f"Dice, {labels[0]}")
     axes.set_ylabel(f"Dice, {labels[1]}")
     legend_above(axes)
     return figure
+
+
+def _short_name(name: str) -> str:
+    """Leave out the middle of a long name."""
+    if len(name) <= MAXIMUM_NAME:
+        return name
+    half = MAXIMUM_NAME // 2
+    return f"{name[:half]}…{name[-half:]}"
 
 
 def _draw_group(
@@ -387,10 +404,11 @@ def training_curves(
             )
         axes.set_title(title)
         axes.set_xlabel("step")
+    entry = 0.55 + 0.08 * max(len(name) for name in numbers)
     figure.legend(
         handles=[handles[name] for name in numbers],
         loc="outside upper left",
-        ncols=8,
+        ncols=max(1, int(width / entry)),
         fontsize=9,
     )
     return figure
@@ -444,7 +462,7 @@ def calibration_error(before: Mapping[str, float], after: Mapping[str, float]) -
 @styled
 def predicted_against_true(groups: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
     """Draw predicted (x) and true (y) Dice of cases, a panel for each group."""
-    width = 1.4 + 3.4 * min(len(groups), 3)
+    width = 1.4 + 3.4 * min(len(groups), PANELS_IN_ROW)
     figure, panels = make_panels(len(groups), width, 4.0)
     values = np.concatenate([np.concatenate(pair) for pair in groups.values()])
     low = max(0.0, values.min() - 0.03)
@@ -523,17 +541,21 @@ def reliability(classes: Mapping[str, tuple[Sequence[float], Sequence[float]]]) 
     """Draw the fraction of correct voxels (y) by confidence (x), a line for each class."""
     figure, axes = make_axes(4.9, 4.4)
     draw_diagonal(axes, 0, 1.02)
+    is_named = len(classes) <= MAXIMUM_NAMED_CURVES
     for index, (name, (confidence, accuracy)) in enumerate(classes.items()):
+        look = series_look(index) if is_named else {"color": INK, "alpha": 0.35}
         axes.plot(
             confidence,
             accuracy,
-            label=name,
+            label=name if is_named else None,
             linewidth=1.3,
-            **series_look(index),
+            linestyle=LINES[index // len(SERIES) % len(LINES)],
+            **look,
         )
     axes.set_xlabel("confidence")
     axes.set_ylabel("fraction of correct voxels")
-    legend_above(axes)
+    if is_named:
+        legend_above(axes)
     return figure
 
 
@@ -579,7 +601,11 @@ def by_round(panels: Mapping[str, Mapping[str, Mapping[int, float | None]]]) -> 
     Args:
         panels: for each panel the lines, and for each line its value in each round.
     """
-    width = min(10.0, 1.2 + 3.5 * len(panels))
+    columns = min(len(panels), PANELS_IN_ROW)
+    rounds = {number for lines in panels.values() for values in lines.values() for number in values}
+    # The margins at both ends of the axis, see below, take 30% more.
+    wide = columns * (0.8 + 1.3 * ROUND_WIDTH * len(rounds))
+    width = max(min(10.0, 1.2 + 3.5 * len(panels)), wide)
     figure, all_axes = make_panels(len(panels), width, 3.3)
     for axes, (title, lines) in zip(
         all_axes,

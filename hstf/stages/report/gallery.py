@@ -30,11 +30,23 @@ def gallery_section(results: Results) -> Section:
     intro = (
         "Click on a picture to enlarge it; then the arrow keys lead to the next and the previous"
         " case, and Escape makes it small again. Upper row: the slices with most foreground, with"
-        " the outline of each class. They are seen from the left, from the front and from the feet;"
-        " the patient's right is on the left. Lower row: the same slices, red where the voxel"
-        f" weight is low. Links and commands below the pictures start at {Path.cwd()}."
+        f" the outline of each class. {_directions(results)} Lower row: the same slices, red where"
+        f" the voxel weight is low. Links and commands below the pictures start at {Path.cwd()}."
     )
     return Section("gallery", "Pictures", intro, blocks, missing)
+
+
+def _directions(results: Results) -> str:
+    """Return from where the slices are seen."""
+    if results.config.preprocess.axes == "slices":
+        return (
+            "They follow the axes of the file, whatever their direction in the body; the last"
+            " picture of the row is a slice as it was scanned."
+        )
+    return (
+        "They are seen from the left, from the front and from the feet; the patient's right is on"
+        " the left."
+    )
 
 
 def _gallery(results: Results, last: int) -> Gallery:

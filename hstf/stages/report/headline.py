@@ -108,16 +108,22 @@ def _later_rounds(results: Results, scored: Sequence[Row], exported: Row) -> lis
 
 
 def _no_scores(results: Results) -> Note:
-    return Note(
-        [
-            *_method(results),
-            "There are no test scores yet. The report cannot show whether self-training improved"
-            " the segmentation.",
-            "Add test cases to the case sheet (split: test) to have each round scored. Without test"
-            " cases, the only measure is the predicted Dice of the pseudo-labels below, which is an"
-            " estimate.",
-        ]
-    )
+    lines = [
+        *_method(results),
+        "There are no test scores yet. The report cannot show whether self-training improved the"
+        " segmentation.",
+    ]
+    if results.split_counts[Split.TEST] == "0":
+        estimate = ""
+        if results.has_pseudo_labels:
+            estimate = (
+                " Without test cases, the only measure is the predicted Dice of the pseudo-labels"
+                " below, which is an estimate."
+            )
+        lines.append(
+            f"Add test cases to the case sheet (split: test) to have each round scored.{estimate}"
+        )
+    return Note(lines)
 
 
 def _one_score(results: Results, row: Row, later: Sequence[str]) -> Note:
@@ -311,7 +317,8 @@ def tiles(results: Results) -> list[dict[str, str]]:
     counts = results.split_counts
     used_note = UNUSED[results.schedule.learns_from(results.last)]
     reviewed = DASH
-    finished = [n for n in results.rounds if results.layout.labels_table(n).is_file()]
+    rounds = results.pseudo_label_rounds
+    finished = [n for n in rounds if results.layout.labels_table(n).is_file()]
     if finished:
         sources = list(results.labels(finished[-1])["source"])
         used = len(sources) - sources.count("rejected")

@@ -144,20 +144,20 @@ def _round(context: StageContext, row: Mapping[str, Any]) -> ManifestRound:
     for member in context.schedule.members(number):
         weights[member] = _relative(layout.root, layout.weights(number, member))
     dices = {name: row[f"dice_of_{name}"] for name in context.config.structures}
+    tables = {
+        "monitor": layout.monitor(number),
+        "evaluation_cases": layout.evaluation_cases(number),
+        "evaluation_summary": layout.evaluation_summary(number),
+    }
+    # An earlier run may have left files of pseudo-labels that the round does not learn from.
+    if context.schedule.has_pseudo_labels(number):
+        pseudo_labels = {"refine": layout.refine(number), "labels": layout.labels_table(number)}
+        tables = pseudo_labels | tables
     return ManifestRound(
         round=number,
         model=row["model"],
         weights=weights,
-        tables=_existing(
-            layout.root,
-            {
-                "refine": layout.refine(number),
-                "labels": layout.labels_table(number),
-                "monitor": layout.monitor(number),
-                "evaluation_cases": layout.evaluation_cases(number),
-                "evaluation_summary": layout.evaluation_summary(number),
-            },
-        ),
+        tables=_existing(layout.root, tables),
         labelled=row["labelled"],
         pseudo_labelled=row["pseudo_labelled"],
         test_cases=row["test_cases"],

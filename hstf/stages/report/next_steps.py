@@ -3,6 +3,7 @@
 import shlex
 from pathlib import Path
 
+from hstf.experiment.cases import Split
 from hstf.experiment.run_arguments import workflow_command
 from hstf.stages.report.page import Note, Section
 from hstf.stages.report.results import Results
@@ -11,12 +12,12 @@ from hstf.stages.report.review import DecisionRows
 
 def next_steps_section(results: Results) -> Section:
     """Return where to save a correction and what to run afterwards."""
-    number = results.rounds[0] if results.rounds else 1
     notes = []
     if results.has_pseudo_labels:
+        number = results.pseudo_label_rounds[0]
         notes.append(_correct(results, number))
         notes.append(_continue(results, number))
-    notes.append(_run_one_stage(results, number))
+    notes.append(_run_one_stage(results))
     notes.append(_predict(results))
     return Section("act", "What to do next", "", notes)
 
@@ -70,13 +71,16 @@ def _continue(results: Results, number: int) -> Note:
     )
 
 
-def _run_one_stage(results: Results, number: int) -> Note:
+def _run_one_stage(results: Results) -> Note:
     config = _quoted(results.layout.config)
+    number = min(1, results.last)
     commands = []
     if results.has_pseudo_labels:
+        number = results.pseudo_label_rounds[0]
         for stage in ("refine", "labels"):
             commands.append(f"hstf {stage} --config {config} --round {number} --shard unlabelled_0")
-    commands.append(f"hstf evaluate --config {config} --round {number} --shard test_0")
+    if results.split_counts[Split.TEST] != "0":
+        commands.append(f"hstf evaluate --config {config} --round {number} --shard test_0")
     commands.append(f"hstf report --config {config}")
     lines = ["Each stage is a command. It skips the cases that are up to date."]
     return Note(

@@ -43,7 +43,7 @@ FEEDBACK = (
 def overrides_section(results: Results, figures: Figures) -> Section:
     """Return what reviewers decided, what is open and what was not used, the last round first."""
     blocks: list[Block] = []
-    for number in reversed(results.rounds):
+    for number in reversed(results.pseudo_label_rounds):
         labels = results.labels(number)
         is_open = labels["review"].isin(["open", "question"])
         is_reviewed = (labels["reviewer"] != "") | labels["source"].isin(["corrected", "accepted"])

@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 
 from hstf.config.refine import RefineConfig
+from hstf.method.plr.calibration import Calibration
 from hstf.stages.report.figures import Figures, predicted_dice
 from hstf.stages.report.page import Block, Section, Table, round_name
 from hstf.stages.report.results import Results
@@ -97,12 +98,27 @@ def _dice_figure(results: Results, figures: Figures) -> Block:
         dices[number] = cases["predicted_dice"].dropna().tolist()
         section = results.context.config_of_round(number).refine
         bounds[number] = needed_dice(section, learned)
-    caption = (
-        "Each marker is a pseudo-label. The estimate is based on the confidence of the teacher and"
-        " on the agreement of its predictions at different scales, flips and ensemble members."
-    )
+    caption = f"Each marker is a pseudo-label.{_features_text(calibration)}"
     title = "Predicted Dice of the pseudo-labels"
     return figures.add("predicted_dice", title, predicted_dice(dices, bounds), caption)
+
+
+FEATURES = {
+    "confidence": "the confidence of the teacher",
+    "scales": "the agreement of scales",
+    "flips": "the agreement of flips",
+    "snapshots": "the agreement with earlier training steps",
+    "members": "the agreement of ensemble members",
+}
+"""Text by quality feature, see :mod:`hstf.method.plr.predicted_dice`."""
+
+
+def _features_text(calibration: Calibration | None) -> str:
+    """Return from what the predicted Dice is computed; empty if it is not known."""
+    models = calibration.dice_models.values() if calibration is not None else ()
+    used = {name for model in models for name in model.usual}
+    texts = [text for name, text in FEATURES.items() if name in used]
+    return f" The estimate is based on {', '.join(texts)}." if texts else ""
 
 
 def _use_table(results: Results) -> Table:

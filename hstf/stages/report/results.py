@@ -24,7 +24,13 @@ from hstf.scoring.documents import EvaluationSummary
 from hstf.scoring.feedback import Feedback, feedback
 from hstf.scoring.monitoring import RoundMonitor
 from hstf.scoring.round_choice import RoundChoice, choose_round
-from hstf.scoring.rounds import Control, is_scored_on_other_cases, read_control, rounds_table
+from hstf.scoring.rounds import (
+    Control,
+    can_have_control,
+    is_scored_on_other_cases,
+    read_control,
+    rounds_table,
+)
 
 AnyDocument = TypeVar("AnyDocument", bound=Document)
 
@@ -56,9 +62,14 @@ class Results:
         return list(range(1, self.last + 1))
 
     @property
+    def pseudo_label_rounds(self) -> list[int]:
+        """Rounds that learn from pseudo-labels. An earlier run may have left files of others."""
+        return [number for number in self.rounds if self.schedule.has_pseudo_labels(number)]
+
+    @property
     def has_pseudo_labels(self) -> bool:
         """Whether a round learns from pseudo-labels."""
-        return any(self.schedule.has_pseudo_labels(number) for number in self.rounds)
+        return bool(self.pseudo_label_rounds)
 
     @property
     def structures(self) -> list[str]:
@@ -92,6 +103,14 @@ class Results:
         except (HstfError, KeyError, TypeError) as error:
             self.problems.append(f"The control could not be compared: {error}")
             return None
+
+    @property
+    def can_have_control(self) -> bool:
+        """Whether ``evaluate.control`` has an effect; false without a readable case sheet."""
+        try:
+            return can_have_control(self.context)
+        except HstfError:
+            return False
 
     @cached_property
     def sites(self) -> dict[str, str]:
@@ -164,7 +183,7 @@ class Results:
         certain cases come first: those that were rejected, then the lowest predicted Dice.
         """
         joined = {}
-        for number in self.rounds:
+        for number in self.pseudo_label_rounds:
             refined = self.frame(REFINE, self.layout.refine(number))
             if len(refined):
                 labels = self.frame(LABELS, self.layout.labels_table(number))

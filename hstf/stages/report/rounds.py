@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from hstf.experiment.schedule import is_fold
 from hstf.scoring.absent_classes import Presence, absence_warnings, may_be_absent
 from hstf.scoring.rounds import CONTROL_NAME, control_sentence
 from hstf.stages.report.figures import Figures, dice_by_round, paired_cases
@@ -61,16 +62,20 @@ def _other_causes(results: Results) -> str:
     """Return what can change the Dice apart from the unlabelled scans."""
     if results.schedule.learns_from(results.last) == "labels":
         return ""
+    cause = " The training of students may also have another length than that of the warm-up"
+    if any(is_fold(member) for member in results.schedule.members(0)):
+        cause += ", whose networks have each seen a part of the labels"
     if results.control is not None:
-        return (
-            " Students also train longer than the warm-up, and on the labels of all folds. The"
-            " control does only that."
-        )
+        return f"{cause}. The control differs in the same way and learns from the labels only."
+    advice = "run"
+    if results.can_have_control:
+        advice = "set “evaluate.control: true”, or run"
+        if results.config.evaluate.control:
+            advice = "wait for the scores of the control, or run"
     return (
-        " Students also train longer than the warm-up, and on the labels of all folds. The method"
-        " supervised does only that. To separate the two, set “evaluate.control: true”, or run"
-        f" “snakemake compare” with a section “compare:”, which compares supervised with"
-        f" {results.config.method}."
+        f"{cause}. The method supervised differs in the same way and learns from the labels only."
+        f" To separate the two, {advice} “snakemake compare” with a section “compare:”, which"
+        f" compares supervised with {results.config.method}."
     )
 
 
