@@ -248,7 +248,8 @@ def _next_steps(args: argparse.Namespace) -> str:
     return (
         f"Wrote {args.output} and {sheet_path(args.output)}. Next:\n"
         f"  snakemake --cores 8 check --configfile {args.output}\n"
-        f"  snakemake --cores 8 --configfile {args.output}"
+        f"  snakemake --cores 8 --configfile {args.output}\n"
+        f"Without a GPU: snakemake --cores all --configfile {args.output} config/presets/cpu.yaml"
     )
 
 
