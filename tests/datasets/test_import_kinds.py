@@ -321,14 +321,14 @@ def test_import_bids_reads_common_modalities_and_sites(
     shutil.copytree(phantoms("bids", "--modalities", "T1w", "FLAIR"), data)
     rows = ["participant_id\tsite"]
     for number in range(1, 7):
-        rows.append(f"sub-00{number}\tclinic{number % 2}")
+        rows.append(f"sub-00{number}\tclinic{number % 2}" if number < 6 else f"sub-00{number}\tn/a")
     (data / "participants.tsv").write_text("\n".join(rows) + "\n")
     copy("sub-001_T1w.nii.gz", "sub-001/anat/sub-001_acq-fast_T2w.nii.gz")(data)
     copy("sub-001_T1w.nii.gz", "sub-001/func/sub-001_task-rest_bold.nii.gz")(data)
     config = imported("bids", Path("data"))
     assert config.modalities == {"flair": "mr", "t1w": "mr"}
     sites = {case.site for case in read_cases(config).cases}
-    assert sites == {"clinic0", "clinic1"}
+    assert sites == {"clinic0", "clinic1", ""}
 
 
 @pytest.mark.parametrize(
@@ -392,3 +392,21 @@ def test_nnunet_states_that_students_learn_from_images_without_labels(
     assert run_import("nnunet", Path("data")) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert f"imagesTs │ {count} images have no label and are unlabelled cases" in text
+
+
+def test_nnunet_reads_a_description_of_windows(phantoms: Phantoms, workplace: Path) -> None:
+    shutil.copytree(phantoms("nnunet"), "data")
+    path = Path("data", "dataset.json")
+    path.write_text(path.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert run_import("nnunet", Path("data")) == 0
+
+
+def test_nnunet_does_not_advise_to_delete_the_description(
+    phantoms: Phantoms, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(phantoms("nnunet"), "data")
+    Path("data", "dataset.json").write_text("{'labels': 1}")
+    assert run_import("nnunet", Path("data")) == 1
+    message = capsys.readouterr().err
+    assert "dataset.json: is not readable as JSON" in message
+    assert "Delete" not in message

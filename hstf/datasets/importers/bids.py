@@ -47,6 +47,8 @@ NATIVE_SPACES = ("orig", "individual", "native", "scanner", "T1w", "T2w", "FLAIR
 """Values of ``space`` for the space of the raw images, which have no such entity."""
 OF_SCAN = ("acq", "ce", "rec", "dir", "echo", "run")
 """Entities of a scan. A label that has one belongs to a scan with the same value."""
+UNKNOWN_CELL = "n/a"
+"""What BIDS writes into a cell whose value is not known."""
 MAXIMUM_VALUES = 10
 """Number of values of an entity that a message lists."""
 
@@ -546,12 +548,13 @@ def _read_classes(table: Path) -> dict[str, int]:
 
 
 def _read_sites(path: Path) -> dict[str, str]:
-    """Return the site of each subject in ``participants.tsv``."""
+    """Return the site of each subject in ``participants.tsv``; empty if it is not known."""
     sites: dict[str, str] = {}
     if not path.is_file():
         return sites
     _, rows = read_sheet(path)
     for _, row in rows:
         subject = row.get("participant_id", "")
-        sites[subject] = row.get("site", "")
+        site = row.get("site", "")
+        sites[subject] = "" if site == UNKNOWN_CELL else site
     return sites

@@ -1,5 +1,6 @@
 """What an importer finds in a folder: cases, modalities, labels, and files that it leaves out."""
 
+import json
 import re
 import stat
 from collections import defaultdict
@@ -13,7 +14,6 @@ from hstf.datasets.importers.walk import Found, Note, walk
 from hstf.experiment.cases import CASE_ID, FILE_ENDINGS, OPTIONAL_COLUMNS, Split
 from hstf.imaging.volumes import SUFFIXES
 from hstf.runtime.errors import HstfError, join_problems
-from hstf.runtime.files import read_json
 
 MAXIMUM_REASONS = 20
 """Number of files or folders that the message about a folder without volumes lists."""
@@ -286,17 +286,24 @@ def numbered_classes(values: set[int]) -> Labels:
 
 
 def read_description(folder: Path) -> dict:
-    """Read ``dataset.json`` of ``folder``.
+    """Read ``dataset.json`` of ``folder``. Editors of Windows put a mark before the text.
 
     Raises:
-        HstfError: if the file is missing or contains no mapping.
+        HstfError: if the file is missing, cannot be read, or contains no mapping.
     """
     path = folder / "dataset.json"
     if not path.is_file():
         raise HstfError(
             f"{path}: missing. Give the folder that contains dataset.json, imagesTr and labelsTr."
         )
-    content = read_json(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise HstfError(f"{path}: cannot be read ({error.strerror}).") from error
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise HstfError(
+            f"{path}: is not readable as JSON ({error}). Correct it in an editor."
+        ) from error
     if not isinstance(content, dict):
         raise HstfError(f"{path}: contains {type(content).__name__}, expected names and values.")
     return content
