@@ -16,6 +16,7 @@ Written to ``--output``, which is named ``Dataset<three digits>_<name>``:
 
 import argparse
 import re
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -104,12 +105,12 @@ def next_steps(folder: Path, has_splits: bool) -> list[str]:
     """Return the commands that train nnU-Net on the data set."""
     number = folder.name[len("Dataset") :][:3]
     steps = [
-        f"export nnUNet_raw={folder.parent.resolve()}",
+        f"export nnUNet_raw={shlex.quote(str(folder.parent.resolve()))}",
         f"nnUNetv2_plan_and_preprocess -d {number} -c 3d_fullres --verify_dataset_integrity",
     ]
     if has_splits:
-        splits = folder.resolve() / "splits_final.json"
-        steps.append(f"cp {splits} $nnUNet_preprocessed/{folder.name}/")
+        splits = shlex.quote(str(folder.resolve() / "splits_final.json"))
+        steps.append(f'cp {splits} "$nnUNet_preprocessed/{folder.name}/"')
     steps.append(f"nnUNetv2_train {number} 3d_fullres 0")
     return steps
 

@@ -12,7 +12,7 @@ import yaml
 from support.volume_files import lower_bound_of_scans
 
 from hstf.cli import main
-from hstf.commands.nnunet import Source, by_size, region_order
+from hstf.commands.nnunet import Source, by_size, next_steps, region_order
 from hstf.config.experiment import Config
 from hstf.datasets.phantom.dataset import write_dataset
 from hstf.datasets.phantom.options import PHANTOM_LABELS, PhantomOptions
@@ -266,3 +266,10 @@ def test_region_order_writes_inner_regions_last() -> None:
 def test_region_order_is_none_where_classes_cannot_be_found_again() -> None:
     assert region_order({"left": (1, 2), "right": (2, 3)}) is None
     assert region_order({"whole": (1, 2, 3)}) is None
+
+
+def test_next_steps_quotes_folders_with_spaces(tmp_path: Path) -> None:
+    folder = tmp_path / "my data" / "Dataset501_heart"
+    steps = next_steps(folder, has_splits=True)
+    assert steps[0] == f"export nnUNet_raw='{tmp_path}/my data'"
+    assert steps[2].startswith(f"cp '{folder}/splits_final.json' ")

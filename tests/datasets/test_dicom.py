@@ -158,6 +158,7 @@ def test_folder_is_sorted_into_scans_and_the_rest(source: Path, capsys: Capture)
     write_structures(scan.other(), source)
     write_scan(scan.other(changes={"NumberOfFrames": 2}), source)
     write_scan(scan.other(changes={"SamplesPerPixel": 3}), source)
+    write_scan(scan.other(changes={"PhotometricInterpretation": "PALETTE COLOR"}), source)
     (source / "report.pdf").write_text(NAME)
     target = import_dicom(source)
     output = "".join(capsys.readouterr())
@@ -178,7 +179,7 @@ def test_folder_is_sorted_into_scans_and_the_rest(source: Path, capsys: Capture)
     assert len(sheet) == 3 and len(set(groups)) == 2
     assert {row["split"] for row in sheet} == {"unlabelled"}
     mapping = DICOM_SERIES.records(target / "dicom.csv")
-    assert sorted(row["state"] for row in mapping) == ["imported"] * 3 + ["left out"] * 6
+    assert sorted(row["state"] for row in mapping) == ["imported"] * 3 + ["left out"] * 7
     assert_nothing_identifies(output, target, [scan, second, overview])
 
 

@@ -28,6 +28,7 @@ TAGS = (
     "ImageType",
     "NumberOfFrames",
     "SamplesPerPixel",
+    "PhotometricInterpretation",
     "Rows",
     "Columns",
     "PixelSpacing",
@@ -68,8 +69,8 @@ class Header:
     series_number: str
     image_type: tuple[str, ...]
     frames: int
-    samples: int
-    """Values of a pixel: 3 for colours."""
+    is_coloured: bool
+    """Whether pixels are colours: three values, or the number of a colour in a table."""
     shape: tuple[int, int]
     """Rows and columns; zeros for an object that is no image."""
     pixel_spacing: tuple[float, ...]
@@ -200,7 +201,7 @@ def _header(path: Path, dataset: "Dataset") -> Header:
         series_number=_text(dataset, "SeriesNumber"),
         image_type=tuple(str(item).upper() for item in _items(dataset, "ImageType")),
         frames=int(_number(dataset, "NumberOfFrames", 1)),
-        samples=int(_number(dataset, "SamplesPerPixel", 1)),
+        is_coloured=_is_coloured(dataset),
         shape=(int(_number(dataset, "Rows", 0)), int(_number(dataset, "Columns", 0))),
         pixel_spacing=_numbers(dataset, "PixelSpacing"),
         position=_numbers(dataset, "ImagePositionPatient"),
@@ -209,6 +210,11 @@ def _header(path: Path, dataset: "Dataset") -> Header:
         intercept=_number(dataset, "RescaleIntercept", 0),
         rescale_tags=tuple(name for name in RESCALE_TAGS if _text(dataset, name)),
     )
+
+
+def _is_coloured(dataset: "Dataset") -> bool:
+    has_table = _text(dataset, "PhotometricInterpretation") == "PALETTE COLOR"
+    return has_table or _number(dataset, "SamplesPerPixel", 1) > 1
 
 
 def _text(dataset: "Dataset", name: str) -> str:

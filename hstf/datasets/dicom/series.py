@@ -125,7 +125,7 @@ def _volume_slices(headers: Sequence[Header], at_least: int) -> list[Header]:
             "one object with many frames (enhanced or multi-frame), which is not read. Convert it"
             " with dcm2niix, or export it from the PACS as single slices"
         )
-    if any(header.samples > 1 for header in headers):
+    if any(header.is_coloured for header in headers):
         raise NotVolume("colour pictures")
     slices = [header for header in headers if not set(header.image_type) & set(LOCALIZER)]
     if not slices:
