@@ -80,7 +80,8 @@ def run_experiment(folder: Path, config: dict[str, Any], cores: str, files: Sequ
     targets = [str(results / file) for file in files]
     command = ["snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
     command += ["--cores", cores, "--configfile", str(path), "--quiet", "all"]
-    run(*command, "--", *targets)
+    for target in targets:
+        run(*command, "--", target)
     return Path(targets[-1])
 
 
