@@ -231,6 +231,15 @@ def test_keys_of_a_colleague_run_nothing_after_an_edit_was_taken_back(
         assert path.stat().st_mtime_ns < output.stat().st_mtime_ns
 
 
+def test_workflow_makes_several_files_of_a_new_experiment(experiment: Workspace) -> None:
+    """Snakemake lists the folder of the keys for the first of them."""
+    output = experiment.folder / "new"
+    experiment.configure(output=str(output))
+    files = ("preprocessed/unlabelled_0.csv", "round_0/evaluation/cases.csv")
+    done = experiment.snakemake("-n", "--", *(f"{output}/few/{file}" for file in files))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_keys_name_the_reasons_of_now_for_a_job_without_results(experiment: Workspace) -> None:
     """An interrupted run leaves the reasons of its start: by now, earlier jobs are done."""
     with contextlib.chdir(experiment.folder):

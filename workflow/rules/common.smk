@@ -113,7 +113,12 @@ def key(name):
 
     def of_job(w):
         job = job_of(name, w)
-        return KEYS.file(job) if workflow.is_main_process else JOBS.key(job)
+        if not workflow.is_main_process:
+            return JOBS.key(job)
+        path = KEYS.file(job)
+        # Snakemake lists a folder once. With several targets it would not see the keys of the later ones.
+        workflow.iocache.exists_local[str(path)] = True
+        return path
 
     return of_job
 
