@@ -14,27 +14,25 @@ Each run of a session is a case. ``--filter`` chooses files by their entities (`
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from hstf.datasets.importers.bids_files import File
+from hstf.datasets.importers.bids_tables import classes_of, read_sites
 from hstf.datasets.importers.dataset import (
     DataSet,
     FoundCase,
     Image,
-    Labels,
     Note,
     column_names,
     find_volumes,
     modality_of,
     numbered_classes,
-    plain_names,
 )
 from hstf.datasets.importers.options import Options
 from hstf.datasets.importers.structures import assign_masks
 from hstf.imaging.volumes import stem
 from hstf.runtime.errors import HstfError
-from hstf.runtime.files import read_sheet
 
 NAME = re.compile(
     r"(?P<entities>sub-[A-Za-z0-9]+(?:_[A-Za-z]+-[A-Za-z0-9+-]+)*)_(?P<suffix>[A-Za-z0-9]+)"
@@ -47,34 +45,8 @@ NATIVE_SPACES = ("orig", "individual", "native", "scanner", "T1w", "T2w", "FLAIR
 """Values of ``space`` for the space of the raw images, which have no such entity."""
 OF_SCAN = ("acq", "ce", "rec", "dir", "echo", "run")
 """Entities of a scan. A label that has one belongs to a scan with the same value."""
-UNKNOWN_CELL = "n/a"
-"""What BIDS writes into a cell whose value is not known."""
 MAXIMUM_VALUES = 10
 """Number of values of an entity that a message lists."""
-
-
-@dataclass(frozen=True)
-class File:
-    """A volume with the entities of its name."""
-
-    path: Path
-    entities: Mapping[str, str]
-    suffix: str
-    derived: bool
-    """Whether it is stored in ``derivatives``."""
-
-    @property
-    def session(self) -> str:
-        """Subject and session."""
-        parts = [f"sub-{self.entities['sub']}"]
-        if "ses" in self.entities:
-            parts.append(f"ses-{self.entities['ses']}")
-        return "_".join(parts)
-
-    @property
-    def run(self) -> str:
-        """Number of the run, or ``""``."""
-        return self.entities.get("run", "")
 
 
 Scans = dict[str, dict[str, File]]
@@ -112,10 +84,10 @@ def find(folder: Path, options: Options) -> DataSet:
     candidates = _match_labels(dataset, complete, labels)
     masks = _masks(dataset, candidates)
     matched = _preferred(dataset, candidates)
-    dataset.labels = _classes(folder, options, list(matched.values()))
+    dataset.labels = classes_of(folder, options, list(matched.values()))
     if masks and not options.labels:
         _refuse_label_maps(dataset, matched)
-    sites = _read_sites(folder / "participants.tsv")
+    sites = read_sites(folder / "participants.tsv")
     for name, found in complete.items():
         subject = name.partition("_")[0]
         label = matched.get(name)
@@ -489,72 +461,3 @@ def _common_suffixes(dataset: DataSet, scans: Scans) -> list[str]:
             " --leave-out-invalid."
         )
     return sorted(common)
-
-
-def _classes(
-    folder: Path,
-    options: Options,
-    labels: Sequence[File],
-) -> Labels | Callable[[set[int]], Labels]:
-    """Return the classes of the options, or else those of the tables of ``labels``.
-
-    Raises:
-        HstfError: if two tables give a value different names, or a name different values.
-    """
-    if options.labels:
-        return Labels({"background": 0} | options.labels)
-    tables = sorted(folder.rglob("*dseg.tsv"))
-    used = {table for label in labels if (table := _table_of(label, tables))}
-    values: dict[str, int] = {}
-    names: dict[int, str] = {}
-    for table in sorted(used):
-        for name, value in _read_classes(table).items():
-            other = names.setdefault(value, name), values.setdefault(name, value)
-            if value and other != (name, value):
-                raise HstfError(
-                    f"{table}: {name} is {value}, but another table of the labels has"
-                    f" {other[0]} = {value} and {name} = {other[1]}. Number the values in labels"
-                    " and tables equally, or state those of all labels with --labels NAME=VALUE."
-                )
-    named = {name: value for name, value in values.items() if value}
-    return Labels({"background": 0} | named) if named else numbered_classes
-
-
-def _table_of(label: File, tables: Sequence[Path]) -> Path | None:
-    """Return the most specific table of a label.
-
-    By the inheritance principle of BIDS, a table is in the folder of its files or above, and its
-    name has no other entities.
-    """
-    entities = {"-".join(pair) for pair in label.entities.items()}
-    suitable = []
-    for table in tables:
-        own = {part for part in table.stem.split("_") if "-" in part}
-        if label.path.is_relative_to(table.parent) and own <= entities:
-            suitable.append((len(table.parts), len(own), table))
-    return max(suitable)[-1] if suitable else None
-
-
-def _read_classes(table: Path) -> dict[str, int]:
-    """Return the value of each class in a table of segmentation labels."""
-    names = {}
-    _, rows = read_sheet(table)
-    for _, row in rows:
-        index, name = row.get("index", ""), row.get("name", "")
-        if name and index.isdigit():
-            names[name] = int(index)
-    plain = plain_names(names, table)
-    return {plain[name]: value for name, value in names.items()}
-
-
-def _read_sites(path: Path) -> dict[str, str]:
-    """Return the site of each subject in ``participants.tsv``; empty if it is not known."""
-    sites: dict[str, str] = {}
-    if not path.is_file():
-        return sites
-    _, rows = read_sheet(path)
-    for _, row in rows:
-        subject = row.get("participant_id", "")
-        site = row.get("site", "")
-        sites[subject] = "" if site == UNKNOWN_CELL else site
-    return sites
