@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hstf.datasets.phantom.dataset import write_dataset
-from hstf.datasets.phantom.layouts import LAYOUTS, write_layout
+from hstf.datasets.phantom.layouts.registry import LAYOUTS, write_layout
 from hstf.datasets.phantom.options import IGNORE_VALUE, PHANTOM_LABELS, PhantomOptions
 
 

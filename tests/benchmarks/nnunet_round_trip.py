@@ -13,7 +13,6 @@ some hundred iterations say nothing about nnU-Net.
 """
 
 import argparse
-import os
 import shutil
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from nnunet_runs import NnUnet
 
 from hstf.config.experiment import Config
 from hstf.config.load import load_config
@@ -76,35 +76,23 @@ class RoundTrip:
         return load_config(self.results / "config.yaml")
 
     @property
+    def nnunet(self) -> NnUnet:
+        """nnU-Net and its folders."""
+        return NnUnet(self.python, self.folder)
+
+    @property
     def dataset(self) -> Path:
         """The raw data set."""
-        return self.folder / "raw" / f"Dataset{DATASET}_mine"
+        return self.nnunet.raw / f"Dataset{DATASET}_mine"
 
     @property
     def trained(self) -> Path:
         """What nnU-Net has trained."""
-        return (
-            self.folder / "trained" / self.dataset.name / "nnUNetTrainer__nnUNetPlans__3d_fullres"
-        )
+        return self.nnunet.trained / self.dataset.name / "nnUNetTrainer__nnUNetPlans__3d_fullres"
 
     def cases(self, split: Split) -> list[Case]:
         """Return the cases of a split."""
         return [case for case in read_cases(self.config).cases if case.split is split]
-
-    def nnunet(self, *words: str) -> None:
-        """Run a command of nnU-Net, or Python in its environment."""
-        environment = os.environ | {
-            "nnUNet_raw": str(self.folder / "raw"),
-            "nnUNet_preprocessed": str(self.folder / "preprocessed"),
-            "nnUNet_results": str(self.folder / "trained"),
-            "nnUNet_compile": "false",
-            "nnUNet_n_proc_DA": "1",
-        }
-        environment.pop("PYTHONPATH", None)
-        print("$", *words[:6], flush=True)
-        subprocess.run(
-            [str(self.python.parent / words[0]), *words[1:]], env=environment, check=True
-        )
 
 
 def main() -> None:
@@ -140,14 +128,14 @@ def train(trip: RoundTrip) -> None:
     if not trip.dataset.is_dir():
         command = [sys.executable, "-m", "hstf", "nnunet", str(trip.results)]
         subprocess.run([*command, "--output", str(trip.dataset), "--round", "0"], check=True)
-    planned = trip.folder / "preprocessed" / trip.dataset.name
+    planned = trip.nnunet.preprocessed / trip.dataset.name
     if not planned.is_dir():
         options = ["-d", str(DATASET), "-c", "3d_fullres", "--verify_dataset_integrity"]
-        trip.nnunet("nnUNetv2_plan_and_preprocess", *options, "-np", "2")
+        trip.nnunet.run("nnUNetv2_plan_and_preprocess", *options, "-np", "2")
     shutil.copy(trip.dataset / "splits_final.json", planned)
     for fold in folds(trip):
         if not (trip.trained / f"fold_{fold}" / "validation" / "summary.json").is_file():
-            trip.nnunet("python", "-c", TRAINING, str(DATASET), str(fold), str(trip.iterations))
+            trip.nnunet.run("python", "-c", TRAINING, str(DATASET), str(fold), str(trip.iterations))
 
 
 def folds(trip: RoundTrip) -> range:
@@ -173,7 +161,7 @@ def predict(trip: RoundTrip) -> None:
         "-f",
         *[str(fold) for fold in folds(trip)],
     ]
-    trip.nnunet("nnUNetv2_predict", *options, "-chk", "checkpoint_final.pth")
+    trip.nnunet.run("nnUNetv2_predict", *options, "-chk", "checkpoint_final.pth")
 
 
 def collect(trip: RoundTrip) -> None:

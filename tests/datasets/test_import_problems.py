@@ -21,7 +21,7 @@ from support.import_files import (
     splits,
 )
 
-from hstf.datasets.phantom.layouts import LAYOUTS
+from hstf.datasets.phantom.layouts.registry import LAYOUTS
 
 SAME_GRID = "all files of a case must have the same grid"
 THREE_AXES = "expected three axes"

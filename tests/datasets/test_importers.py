@@ -27,7 +27,7 @@ from hstf.cli import main
 from hstf.config.load import load_config
 from hstf.config.merge import merge
 from hstf.config.yaml_files import read_yaml
-from hstf.datasets.phantom.layouts import LAYOUTS
+from hstf.datasets.phantom.layouts.registry import LAYOUTS
 from hstf.experiment.cases import Case, Split, read_cases
 from hstf.experiment.layout import Layout
 from hstf.imaging.arrays import read_array

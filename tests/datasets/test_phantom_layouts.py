@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hstf.cli import main
-from hstf.datasets.phantom.layouts import LAYOUTS, write_layout
+from hstf.datasets.phantom.layouts.registry import LAYOUTS, write_layout
 from hstf.datasets.phantom.options import LAYOUT_NAMES, PhantomOptions
 from hstf.runtime.files import read_json
 

@@ -31,7 +31,7 @@ LAYOUT_NAMES = (
     "folder",
     "bids",
 )
-"""Names of :data:`hstf.datasets.phantom.layouts.LAYOUTS`."""
+"""Names of :data:`hstf.datasets.phantom.layouts.registry.LAYOUTS`."""
 
 SHEET_COLUMNS = (
     "case_id",
