@@ -106,7 +106,7 @@ COMMANDS = {
     "lesions": Command(
         "hstf.stages.lesions",
         "find out from which probability lesions are kept in a round",
-        options.add_round,
+        options.add_student_round,
     ),
     "refine": Command(
         "hstf.stages.refine",

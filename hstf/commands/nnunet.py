@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hstf.config.experiment import IGNORE, Config
 from hstf.config.load import config_in_place
 from hstf.experiment.cases import Case, Split, names_of, read_cases
@@ -32,10 +34,11 @@ from hstf.experiment.keys import Keys
 from hstf.experiment.layout import Layout
 from hstf.experiment.schedule import Schedule
 from hstf.experiment.tables import LABELS, NNUNET_CASES
+from hstf.imaging.affines import is_accepted_by_itk
 from hstf.imaging.guards import MASK
 from hstf.imaging.header_text import has_gzip_text, has_text
 from hstf.imaging.label_values import IGNORED, class_indices
-from hstf.imaging.volumes import Volume, read_image, read_label, write_like
+from hstf.imaging.volumes import Volume, blank_volume, read_image, read_label, write_like
 from hstf.runtime.documents import Document
 from hstf.runtime.errors import HstfError, few
 from hstf.runtime.files import complete_folder, make_folder, write_json
@@ -207,12 +210,17 @@ class Source:
         return {name: row["source"] for name, row in rows.items() if row["source"] != "rejected"}
 
     def _write_case(self, folder: Path, case: Case, sources: Mapping[str, str]) -> dict[str, Any]:
-        """Write images and label of a case, and return its row of ``cases.csv``."""
+        """Write images and label of a case, and return its row of ``cases.csv``.
+
+        The label gets the geometry of the image: nnU-Net refuses a rounding of the voxel sizes that
+        ``check`` accepts.
+        """
         _write_images(folder / "imagesTr", case, self.config.modalities)
         source = sources.get(case.case_id, "labelled")
         label = self._label(case) if source == "labelled" else self._pseudo_label(case)
         ignored = label.data == self.ignore_index
-        write_like(folder / "labelsTr" / f"{case.case_id}{ENDING}", label.data, label)
+        target = folder / "labelsTr" / f"{case.case_id}{ENDING}"
+        write_like(target, label.data, blank_volume(case.images[0]))
         return {
             "case_id": case.case_id,
             "group": case.group,
@@ -349,19 +357,34 @@ def _write_images(folder: Path, case: Case, modalities: Mapping[str, str]) -> No
     """Write the images of a case.
 
     A file is copied if nnU-Net can read it and it has no text in the header of the scan or of gzip,
-    which may identify the patient. Otherwise its voxels are written to a new file.
+    which may identify the patient. Otherwise its voxels are written to a new file with the geometry
+    of the first image.
 
     Raises:
         HstfError: if a file is damaged.
     """
     make_folder(folder)
+    first = blank_volume(case.images[0])
     for channel, (kind, path) in enumerate(zip(modalities.values(), case.images, strict=True)):
         target = folder / f"{case.case_id}_{channel:04d}{ENDING}"
         volume = read_image(path, is_mask=kind == MASK)
-        is_3d = len(volume.header.get_data_shape()) == 3
         has_any_text = has_text(volume.header) or has_gzip_text(path)
-        if path.name.endswith(ENDING) and is_3d and not has_any_text:
+        if not has_any_text and _is_readable_by_nnunet(path, volume, first):
             # A copy: nothing that is done to the data set can change a scan of the experiment.
             shutil.copyfile(path, target)
         else:
-            write_like(target, volume.data, volume)
+            write_like(target, volume.data, first)
+
+
+def _is_readable_by_nnunet(path: Path, volume: Volume, first: Volume) -> bool:
+    """Return whether nnU-Net, which reads by ITK, can open a file as a channel of its case.
+
+    Args:
+        path: the file.
+        volume: its content.
+        first: the first image of the case. nnU-Net refuses channels with other voxel sizes.
+    """
+    is_3d = len(volume.header.get_data_shape()) == 3
+    is_placed = is_accepted_by_itk(volume.affine) or bool(volume.header["qform_code"])
+    has_same_geometry = np.array_equal(volume.affine, first.affine)
+    return path.name.endswith(ENDING) and is_3d and is_placed and has_same_geometry

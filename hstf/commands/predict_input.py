@@ -55,7 +55,7 @@ def find_scans(source: Path, modalities: Sequence[str], output: Path) -> ScansFo
     else:
         found = _scans_of_file(source, modalities)
     if not found.scans:
-        raise _without_scans(source, found)
+        raise _without_scans(source, found, modalities)
     return found
 
 
@@ -82,9 +82,12 @@ def is_readable_folder(path: Path) -> bool:
         ) from error
 
 
-def _without_scans(source: Path, found: ScansFound) -> HstfError:
+def _without_scans(source: Path, found: ScansFound, modalities: Sequence[str]) -> HstfError:
     notes = [f"{what}: {why}" for what, why in [*found.problems, *found.left_out]]
-    headline = f"{source}: contains no volume ({', '.join(SUFFIXES)}). {CONVERT}"
+    missing = f"volume ({', '.join(SUFFIXES)})"
+    if len(modalities) > 1:
+        missing = f"case with a volume <case>_<modality> of each of {', '.join(modalities)}"
+    headline = f"{source}: contains no {missing}. {CONVERT}"
     return join_problems(headline, notes) if notes else HstfError(headline)
 
 

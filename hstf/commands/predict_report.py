@@ -94,7 +94,7 @@ class Report:
             return "because an earlier version of hstf, which stored no model, segmented them"
         if row["model"] != self.model:
             return "because another model segmented them"
-        if row.get("images_sha256") != [sha256_file(path) for path in scan.images]:
+        if _have_changed(row, scan):
             return "because the scans have changed"
         return ""
 
@@ -110,6 +110,8 @@ class Report:
         written = row.get("segmentation_sha256")
         if written and written != sha256_file(self.output / scan.name):
             return "it was changed after hstf predict had written it"
+        if _is_of_other_scan(row, scan):
+            return f"it is the segmentation of {row['file']}, another scan of the same name"
         return ""
 
     def keep(self, scan: Scan, why: str) -> None:
@@ -127,7 +129,8 @@ class Report:
         of an earlier model for a new segmentation.
         """
         for scan in scans:
-            row: Row = {"scan": self._name(scan), "level": PENDING, "file": str(scan.images[0])}
+            row: Row = {"scan": self._name(scan), "level": PENDING}
+            row["file"] = _absolute(scan.images[0])
             row["found"] = "not segmented yet"
             row["segmentation"] = scan.name
             self.pending[scan.name] = row
@@ -152,7 +155,7 @@ class Report:
         """Report the issues of a file of a scan."""
         self.digests[path] = sha256
         for issue in issues:
-            row = self._row(self._name(scan), issue.level, str(path), issue.found)
+            row = self._row(self._name(scan), issue.level, _absolute(path), issue.found)
             row["expected"] = issue.expected
             row["what_to_do"] = issue.what_to_do
             row["sha256"] = sha256
@@ -165,7 +168,8 @@ class Report:
     def add_warnings(self, scan: Scan, issues: Iterable[Issue]) -> None:
         """Report warnings about the segmentation of a scan."""
         for issue in issues:
-            row = self._row(self._name(scan), issue.level, str(scan.images[0]), issue.found)
+            file = _absolute(scan.images[0])
+            row = self._row(self._name(scan), issue.level, file, issue.found)
             row["expected"] = issue.expected
             row["what_to_do"] = issue.what_to_do
             row["sha256"] = self.digests.get(scan.images[0], "")
@@ -189,7 +193,7 @@ class Report:
 
     def fail(self, scan: Scan, why: str) -> None:
         """Report that a scan was not segmented."""
-        self._row(self._name(scan), Level.ERROR, str(scan.images[0]), why)
+        self._row(self._name(scan), Level.ERROR, _absolute(scan.images[0]), why)
         self._fail(scan)
         self._problem(f"{self._name(scan)}: {why}")
 
@@ -221,7 +225,7 @@ class Report:
         """
         name = self._name(scan)
         if not self.rows[name]:
-            row = self._row(name, Level.OK, str(scan.images[0]), "valid")
+            row = self._row(name, Level.OK, _absolute(scan.images[0]), "valid")
             row["sha256"] = self.digests.get(scan.images[0], "")
         for row in self.rows[name]:
             row["segmentation"] = scan.name
@@ -328,6 +332,35 @@ def _rows_of(path: Path) -> list[Row]:
             f"{path}: is not a table of hstf predict, which would replace it. Rename it, or give"
             " another folder to --output."
         ) from error
+
+
+def _absolute(path: Path) -> str:
+    """Return the file of a scan so that a later run in another folder finds it."""
+    return str(path.absolute())
+
+
+def _have_changed(row: Row, scan: Scan) -> bool:
+    """Return whether the files of a scan differ from those that a row describes.
+
+    Raises:
+        HstfError: if a file cannot be read.
+    """
+    return row.get("images_sha256") != [sha256_file(path) for path in scan.images]
+
+
+def _is_of_other_scan(row: Row, scan: Scan) -> bool:
+    """Return whether a row is about another scan, which still exists.
+
+    Runs with the inputs ``patient_1/scan.nii.gz`` and ``patient_2/scan.nii.gz`` write segmentations
+    of the same name.
+    """
+    earlier = Path(row["file"])
+    if not earlier.is_file() or earlier.resolve() in [path.resolve() for path in scan.images]:
+        return False
+    try:
+        return _have_changed(row, scan)
+    except HstfError:  # a scan with an error, which the row is not about
+        return True
 
 
 def _identity(row: Row) -> tuple[str, ...]:

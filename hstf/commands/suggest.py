@@ -70,21 +70,18 @@ def run(args: argparse.Namespace) -> int:
         chosen += choices if kind == "slice" else []
     make_folder(folder)
     SUGGEST.write(folder / "suggest.csv", rows)
-    print("\n".join(lines(rows, folder, experiment.write_templates(chosen, folder))), flush=True)
+    shown = lines(rows, folder) + experiment.write_templates(chosen, folder)
+    print("\n".join(shown), flush=True)
     return 0
 
 
-def lines(rows: Sequence[Mapping[str, Any]], folder: Path, templates: int) -> list[str]:
-    """Return what the command prints."""
+def lines(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[str]:
+    """Return what the command prints about the table."""
     shown = []
     for row in rows:
         place = f", slice {row['slice']} of axis {row['axis']}" if row["kind"] == "slice" else ""
         shown.append(f"{row['kind']} {row['rank']}: {row['case_id']}{place}: {row['reason']}")
     shown.append(f"Table: {folder / 'suggest.csv'}")
-    if templates:
-        shown.append(f"Templates for the slices: {folder / 'templates'}")
-    else:
-        shown.append("No templates: they need a value for voxels to ignore (labels: ignore).")
     return shown
 
 
@@ -194,14 +191,19 @@ class Experiment:
         Args:
             aside: cases that are not suggested.
             with_features: whether deep features are computed.
+
+        Raises:
+            HstfError: if no case has a prediction.
         """
         overrides = overrides_in_force(self.layout, self.schedule, self.number, list(self.cases))
         decided = {name for name, override in overrides.items() if override.action != "accept"}
-        wanted = [
-            case
-            for name, case in self.cases.items()
-            if name not in aside | decided and self._has_prediction(name)
-        ]
+        names = [name for name in self.cases if name not in aside | decided]
+        if not names:
+            print(
+                f"All {len(self.cases)} unlabelled cases are corrected, rejected or set aside.",
+                flush=True,
+            )
+        wanted = [self.cases[name] for name in self._predicted(names)]
         features = _Features(self) if with_features else None
         pool = Pool([], [], {}, {})
         for case in track(wanted, "suggest"):
@@ -218,8 +220,25 @@ class Experiment:
                     pool.known_scans[case.case_id] = own.mean(axis=0, keepdims=True)
         return pool
 
-    def _has_prediction(self, case_id: str) -> bool:
-        return (self.layout.teacher(self.number) / case_id / PROBABILITIES).is_file()
+    def _predicted(self, names: Sequence[str]) -> list[str]:
+        """Return the cases with a prediction of the teacher, and name the others.
+
+        Raises:
+            HstfError: if there are cases and none of them has a prediction.
+        """
+        folder = self.layout.teacher(self.number)
+        predicted = [name for name in names if (folder / name / PROBABILITIES).is_file()]
+        missing = sorted(set(names) - set(predicted))
+        if not missing:
+            return predicted
+        text = f"{folder}: has no prediction of {few(missing)}."
+        if not predicted:
+            raise HstfError(
+                f"{text} Suggestions are made from these files. If the folder was deleted, restore"
+                " it, or name another round by --round."
+            )
+        print(f"suggest: warning: {text} Not suggested: {len(missing)} cases.", flush=True)
+        return predicted
 
     def _candidates(
         self, case: Case, features: np.ndarray | None
@@ -294,27 +313,53 @@ class Experiment:
         index = int(np.clip(np.rint(voxels[0][axis]), 0, geometry.native_shape[axis] - 1))
         return axis, index
 
-    def write_templates(self, choices: Sequence[Choice], folder: Path) -> int:
-        """Write a label for each case with suggested slices; return their number.
+    def write_templates(self, choices: Sequence[Choice], folder: Path) -> list[str]:
+        """Write a label for each case with suggested slices; return what the command prints.
 
         It has the pseudo-label in the suggested slices and the value of ``ignore`` elsewhere, so
-        that only what a person has looked at is learned from.
+        that only what a person has looked at is learned from. A template that a person has edited
+        is kept.
         """
         ignored = self.config.ignore_value
-        if ignored is None:
-            return 0
         by_case: dict[str, list[int]] = {}
         for choice in choices:
             if choice.candidate.position is not None:
                 by_case.setdefault(choice.candidate.case_id, []).append(choice.candidate.position)
+        if not by_case:
+            return []
+        if ignored is None:
+            return ["No templates: they need a value for voxels to ignore (labels: ignore)."]
+        shown = [f"Templates for the slices: {folder / 'templates'}"]
         for name, positions in by_case.items():
+            path = folder / "templates" / f"{name}.nii.gz"
+            if path.is_file() and self._is_edited(name, read_label(path).data):
+                shown.append(
+                    f"Not written again, because it was edited: {path}. Save it as"
+                    f" {self.layout.override(self.number, name)}, or delete it and start the"
+                    " command again."
+                )
+                continue
             values = read_label(self.layout.pseudo_label(self.number, name)).data
             template = np.full(values.shape, ignored, values.dtype)
             for where in self._planes(name, positions):
                 template[where] = values[where]
-            image = blank_volume(self.cases[name].images[0])
-            write_like(folder / "templates" / f"{name}.nii.gz", template, image)
-        return len(by_case)
+            write_like(path, template, blank_volume(self.cases[name].images[0]))
+        return shown
+
+    def _is_edited(self, name: str, template: np.ndarray) -> bool:
+        """Return whether a template is not, in whole slices, the pseudo-label of some round."""
+        known = template != self.config.ignore_value
+        axis, _ = self.native_slice(name, 0)
+        planes = tuple(other for other in range(3) if other != axis)
+        if (known.any(axis=planes) != known.all(axis=planes)).any():
+            return True
+        for number in range(1, self.schedule.last + 1):
+            path = self.layout.pseudo_label(number, name)
+            values = read_label(path).data if path.is_file() else np.zeros(0)
+            same_shape = values.shape == template.shape
+            if same_shape and np.array_equal(values[known], template[known]):
+                return False
+        return True
 
     def _planes(self, name: str, positions: Sequence[int]) -> Iterator[tuple[slice | int, ...]]:
         for position in positions:

@@ -44,7 +44,7 @@ class AugmentationConfig(Section):
     """Probability of a smooth random deformation."""
     elastic_voxels: float = Field(4.0, ge=0)
     """Standard deviation of the displacement at the control points of the deformation, in finest
-    voxel edges. The control points are 16 finest voxel edges apart."""
+    voxel edges. The control points are at least 16 finest voxel edges apart."""
     intensity_probability: float = Field(0.3, ge=0, le=1)
     """Probability of each intensity change of a modality. ``mr`` and ``other``: contrast,
     brightness, gamma, bias field, blur, low resolution, noise. ``ct``: the same without bias field,
@@ -260,7 +260,8 @@ class StudentConfig(TrainingConfig):
     same index (``previous_round``). With ``pretrain:`` or ``network.start``, ``scratch`` starts
     from these weights."""
     labelled_fraction: float = Field(0.5, gt=0, le=1)
-    """Fraction of patches that come from the labelled cases."""
+    """Fraction of patches that come from the labelled cases. A batch of two or more patches has
+    patches of both kinds."""
     pseudo_weight: float = Field(1.0, ge=0)
     """Factor on the weights of pseudo-labelled voxels."""
     soft_targets: bool = True

@@ -28,6 +28,8 @@ COLUMNS = ("round", "case_id", "action", "reviewer", "date", "reason")
 VERSION = "sha256"
 """The optional column."""
 SHA256 = re.compile(r"[0-9a-f]{64}")
+SECONDS = re.compile(r"(?<=\d:\d\d):\d\d([.,]\d+)?")
+"""The seconds of a time. Spreadsheets show and save the minutes only."""
 NO_VERSION = ""
 """The version of a decision that was made before there was a pseudo-label."""
 MISSING_QUOTE = (
@@ -172,7 +174,7 @@ def _read_lines(layout: Layout, rounds: int, cases: CaseNames, problems: list[st
 
 def _to_decision(row: Mapping[str, str]) -> Decision:
     return Decision(
-        int(_whole_number(row["round"])),
+        int(whole_number(row["round"])),
         row["case_id"],
         row["action"].casefold(),  # type: ignore[arg-type]
         row["reviewer"],
@@ -182,7 +184,7 @@ def _to_decision(row: Mapping[str, str]) -> Decision:
     )
 
 
-def _whole_number(cell: str) -> str:
+def whole_number(cell: str) -> str:
     """Return a number without the ``.0`` that pandas and spreadsheets add."""
     return re.sub(r"[.,]0+$", "", cell)
 
@@ -201,7 +203,7 @@ def header_problems(header: Sequence[str]) -> list[str]:
 
 def is_about(row: Mapping[str, str], number: int, case_id: str) -> bool:
     """Return whether a row of the table is a decision on a case in a round."""
-    found = _whole_number(row["round"])
+    found = whole_number(row["round"])
     return row["case_id"] == case_id and found.isdecimal() and int(found) == number
 
 
@@ -216,7 +218,7 @@ def _row_problems(
             f"has more cells than the header, the last are {row['']!r};"
             " put text with separators in double quotes"
         ]
-    number = _whole_number(row["round"])
+    number = whole_number(row["round"])
     if not number.isdecimal() or not 1 <= int(number) <= rounds:
         problems.append(f"round {row['round']!r} is not one of 1 to {rounds}")
     if row["case_id"] not in cases:
@@ -297,10 +299,11 @@ def _plain(text: str) -> str:
 def _date_numbers(date: str) -> tuple[int, ...]:
     """Return the numbers of a date in any order.
 
-    A spreadsheet that saves the table writes all dates in its own format. This must not make a new
-    decision of each row: it would be bound to a pseudo-label that nobody has looked at.
+    A spreadsheet that saves the table writes all dates in its own format, without seconds. This
+    must not make a new decision of each row: it would be bound to a pseudo-label that nobody has
+    looked at.
     """
-    numbers = [int(number) % 100 for number in re.findall(r"\d+", date)]
+    numbers = [int(number) % 100 for number in re.findall(r"\d+", SECONDS.sub("", date))]
     return tuple(sorted(number for number in numbers if number))
 
 

@@ -77,7 +77,7 @@ STAGES: dict[str, Dependencies] = {
         free_keys=("modalities",),  # their names; an edit of the images checks them again
     ),
     "calibrate": Dependencies(
-        11,
+        12,
         (
             "calibrate",
             *CLEANING_KEYS,
@@ -106,7 +106,7 @@ STAGES: dict[str, Dependencies] = {
     "teacher": Dependencies(
         3,
         (*TTA_KEYS, "labels", "regions", "seed", "preprocess.chunk"),
-        free_keys=("monitor.on_collapse",),
+        free_keys=("monitor.on_collapse", "monitor.cases"),
     ),
     "lesions": Dependencies(
         1,
@@ -134,13 +134,13 @@ STAGES: dict[str, Dependencies] = {
         free_keys=("pretrain.task",),
     ),
     "evaluate": Dependencies(
-        7,
+        8,
         ("evaluate", "lesions", "predict", "preprocess", "modalities", "labels", "regions", "seed"),
         # The rule of the scales has compare.scales among its own parameters.
         free_keys=("check.affine_tolerance_mm", "compare"),
     ),
     "report": Dependencies(
-        4,
+        5,
         ("report", "evaluate"),
         # Tables and models that the report reads are made again if one of these keys is edited.
         free_keys=(
@@ -160,7 +160,7 @@ STAGES: dict[str, Dependencies] = {
         ),
     ),
     "compare": Dependencies(
-        3,
+        4,
         ("compare.methods", "compare.seeds", "evaluate.bootstrap"),
         # An edit of one of these keys runs the compared experiments again.
         free_keys=("labels", "regions", "seed"),
@@ -189,7 +189,7 @@ STAGES: dict[str, Dependencies] = {
         ),
     ),
     "export": Dependencies(
-        6,
+        7,
         ("export", "predict", "preprocess", "modalities", "labels"),
         # An edit trains, calibrates or monitors the model again, and then exports it.
         free_keys=(

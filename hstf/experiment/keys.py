@@ -19,6 +19,7 @@ from typing import Any
 
 from hstf.experiment.job_inputs import facts_of, sources_of
 from hstf.experiment.jobs import KEY_FOLDER, Job, Jobs
+from hstf.experiment.last_run import benchmark_of
 from hstf.experiment.records import (
     CHANGED,
     MISSING,
@@ -237,7 +238,9 @@ class Keys:
     def _mark_as_current(self, path: Path, job: Job) -> None:
         """Make the key file older than the results of the job."""
         oldest = min(self._times(job), default=0)
-        if not path.is_file():
+        if path.is_file():
+            _renew_reasons(path, [])
+        else:
             _write_quickly(path, {"job": job.name, "runs_because": []})
         earlier = max(0, oldest - SECOND)
         _set_time(path, at_most=earlier)
@@ -265,6 +268,9 @@ class Keys:
                 touched[name] = record.outputs[name].model_copy(update={"stamp": stamp})
         if touched:
             self._refresh(job, {"outputs": {**record.outputs, **touched}})
+        # For Snakemake the benchmark is one of the results. The key file is older than all results.
+        newest = max([*times, *self._times(job)])
+        _set_time(root / benchmark_of(job.name), at_most=now, at_least=newest)
 
     def _times(self, job: Job) -> list[int]:
         stamps = [stamp_of(path) for path in self.jobs.outputs(job)]
@@ -272,7 +278,7 @@ class Keys:
 
 
 def _renew_reasons(path: Path, reasons: list[str]) -> None:
-    """Write why a job without results runs, if it is not what an earlier run wrote.
+    """Write why a job runs, if it is not what an earlier run wrote.
 
     The time of the file stays: the job may be running now, and its results must be newer.
     """

@@ -4,27 +4,53 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hstf.experiment.decisions import whole_number
 from hstf.experiment.tables import SET_ASIDE
-from hstf.runtime.files import make_folder
+from hstf.runtime.errors import HstfError, join_problems
+from hstf.runtime.files import make_folder, read_sheet
 
 FILE = "set_aside.csv"
 SKIP = "skip"
 """Never suggest the case."""
 LATER = "later"
 """Do not suggest it until a later round has pseudo-labels."""
+COLUMNS = ("case_id", "action", "round")
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    """Return the cases that were set aside.
+    """Return the cases that were set aside. People edit the list, also with a spreadsheet.
 
     Args:
         folder: the folder ``suggest`` of the experiment.
 
     Raises:
-        HstfError: if the list cannot be read.
+        HstfError: if the list cannot be read, or if a row is not valid.
     """
     path = folder / FILE
-    return SET_ASIDE.records(path) if path.is_file() else []
+    if not path.is_file():
+        return []
+    header, lines = read_sheet(path, COLUMNS)
+    missing = [name for name in COLUMNS if name not in header]
+    if missing:
+        raise HstfError(
+            f"{path}: its first line lacks the columns {', '.join(missing)}; expected"
+            f" {','.join(COLUMNS)}. Correct the line."
+        )
+    problems = []
+    found = []
+    for line, row in lines:
+        action = row["action"].casefold()
+        number = whole_number(row["round"])
+        if action in (SKIP, LATER) and number.isdecimal():
+            found.append({"case_id": row["case_id"], "action": action, "round": int(number)})
+        else:
+            problems.append(
+                f"line {line}: action {row['action']!r} and round {row['round']!r}, expected"
+                f" {SKIP} or {LATER} and the number of a round. Correct the row, or delete it"
+            )
+    if problems:
+        raise join_problems(f"{path}: {len(problems)} rows are not valid.", problems)
+    return found
 
 
 def holds(row: dict[str, Any], number: int) -> bool:

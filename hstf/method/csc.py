@@ -95,7 +95,8 @@ def view_size(
 ) -> Triple:
     """Return the size of the maximum box that has at most ``shape`` voxels after it is zoomed.
 
-    An axis with at most two voxels at the deepest level of the network is not cropped.
+    A box keeps two voxels at the deepest level of the network, and an axis with fewer is not
+    cropped. If that is too large for the zoom, :func:`zoomed_size` limits the zoom.
     """
     size = []
     for voxels, factor, step in zip(shape, zoom, divisor, strict=True):
@@ -105,7 +106,7 @@ def view_size(
             for part in range(voxels, minimum - 1, -step)
             if step * round(part * factor / step) <= voxels
         ]
-        size.append(fitting[0] if fitting else voxels)
+        size.append(fitting[0] if fitting else min(voxels, minimum))
     return as_triple(size)
 
 
@@ -113,6 +114,7 @@ def zoomed_pyramid(
     student: SegmentationNetwork,
     image: Tensor,
     zoom: float,
+    limit: Sequence[int] | None = None,
 ) -> Pyramid:
     """Predict an image at another scale.
 
@@ -123,6 +125,7 @@ def zoomed_pyramid(
         student: the network.
         image: ``(B, C, D, H, W)``.
         zoom: scale of the image that the network sees, relative to ``image``.
+        limit: maximum voxels of the image that the network sees; None for no maximum.
 
     Returns:
         The network's prediction. The finest logits are resampled to the grid of ``image``.
@@ -132,6 +135,7 @@ def zoomed_pyramid(
         shape,
         axis_zooms(zoom, student.spec.spacing),
         student.divisor,
+        limit,
     )
     zoomed = F.interpolate(
         image,
@@ -154,8 +158,9 @@ def zoomed_size(
     shape: Sequence[int],
     zoom: Sequence[float],
     divisor: Sequence[int],
+    limit: Sequence[int] | None = None,
 ) -> tuple[int, int, int]:
-    """Return ``shape`` times ``zoom``, rounded to a multiple of ``divisor``.
+    """Return ``shape`` times ``zoom``, rounded to a multiple of ``divisor``, at most ``limit``.
 
     An axis with at least two voxels at the deepest level of the network keeps at least two:
     instance norm cannot normalise a single voxel.
@@ -164,6 +169,8 @@ def zoomed_size(
     for voxels, factor, step in zip(shape, zoom, divisor, strict=True):
         minimum = min(2, voxels // step)
         size.append(step * max(minimum, round(voxels * factor / step)))
+    if limit is not None:
+        size = [min(edge, most) for edge, most in zip(size, limit, strict=True)]
     return as_triple(size)
 
 

@@ -32,6 +32,8 @@ DOUBT = "doubt"
 STEEPNESS = (1.0, 10.0, 100.0)
 """Inverse scale of the noise at the first, second and any later time of asking."""
 TINY = 1e-9
+BLOCK_ROWS = 4096
+"""Candidates whose distances are computed at a time."""
 
 
 @dataclass(frozen=True)
@@ -169,8 +171,8 @@ class _Pool:
         self._distance = np.full(len(self.candidates), np.inf)
         self._unit = _median_distance(self._features)
         for case_id, features in self.known.items():
-            for row in (features - self._mean) / self._sd if self._has_features else ():
-                self._come_near(case_id, row)
+            if self._has_features:
+                self._come_near(case_id, (features - self._mean) / self._sd)
 
     def _scaled(self) -> np.ndarray:
         """Return the features ``(N, F)`` with mean 0 and standard deviation 1."""
@@ -182,9 +184,9 @@ class _Pool:
         self._sd = np.maximum(table.std(axis=0), TINY)
         return (table - self._mean) / self._sd
 
-    def _come_near(self, case_id: str, row: np.ndarray) -> None:
-        """Note the distances of all candidates to something that is chosen or labelled."""
-        distances = np.linalg.norm(self._features - row, axis=1) / self._unit
+    def _come_near(self, case_id: str, rows: np.ndarray) -> None:
+        """Note the distances of all candidates to ``rows`` ``(M, F)``: chosen or labelled."""
+        distances = distances_to_nearest(self._features, rows) / self._unit
         for index in np.flatnonzero(distances < self._distance).tolist():
             self._distance[index] = distances[index]
             self._nearest[index] = case_id
@@ -217,7 +219,7 @@ class _Pool:
         nearest = self._nearest[index] if known is not None else ""
         self.choices.append(Choice(candidate, how, structure, nearest, known))
         if self._has_features:
-            self._come_near(candidate.case_id, self._features[index])
+            self._come_near(candidate.case_id, self._features[index : index + 1])
         self.left = [other for other in self.left if not self._is_excluded(other, index)]
 
     def _is_excluded(self, index: int, chosen: int) -> bool:
@@ -249,6 +251,34 @@ def _noisy_doubt(candidates: Sequence[Candidate], structure: str, noise: np.ndar
     logarithms = np.log(doubt[doubt > 0])
     scale = min(1.0, float(logarithms.std())) if len(logarithms) > 1 else 1.0
     return np.log(np.maximum(doubt, TINY)) + scale * noise
+
+
+def distances_to_nearest(features: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the distance of each row of ``features`` to the nearest one of ``rows``.
+
+    Matrix products in blocks: there may be 100 000 candidates, and as many labelled slices.
+
+    Args:
+        features: ``(N, F)``.
+        rows: ``(M, F)``, at least one.
+
+    Returns:
+        ``(N,)``.
+
+    Example:
+        >>> features = np.array([[0.0, 0.0], [3.0, 4.0]])
+        >>> distances_to_nearest(features, np.array([[0.0, 1.0], [3.0, 4.0]])).tolist()
+        [1.0, 0.0]
+    """
+    if len(rows) == 1:
+        return np.asarray(np.linalg.norm(features - rows[0], axis=1))
+    nearest = np.empty(len(features))
+    squares = (rows**2).sum(axis=1)
+    for start in range(0, len(features), BLOCK_ROWS):
+        block = features[start : start + BLOCK_ROWS]
+        between = (block**2).sum(axis=1)[:, None] + squares - 2 * block @ rows.T
+        nearest[start : start + BLOCK_ROWS] = np.sqrt(np.maximum(between.min(axis=1), 0.0))
+    return nearest
 
 
 def _median_distance(features: np.ndarray) -> float:

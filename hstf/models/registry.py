@@ -22,7 +22,7 @@ from hstf.models.base import NetworkSpec, SegmentationNetwork
 from hstf.models.levels import attended_level, total_stride, voxel_at
 from hstf.models.pair import Pair
 from hstf.models.regions import RegionNetwork
-from hstf.runtime.errors import HstfError
+from hstf.runtime.errors import HstfError, is_memory_error
 from hstf.runtime.torch_files import read_torch, write_torch
 
 PAIR = "pair"
@@ -174,9 +174,11 @@ def load_network(
         HstfError: if the file is missing, damaged or of another kind.
     """
     with _explained_errors(path):
-        content = read_torch(path, device)
-        network = _restore(content["spec"], content["state_dict"], device)
-        return network, json.loads(content["meta"])
+        content = read_torch(path)
+        network = _restore(content["spec"], content["state_dict"])
+        meta = json.loads(content["meta"])
+    # A GPU that is full is no problem of the file.
+    return network.to(device), meta
 
 
 def load_facts(path: Path) -> dict[str, Any]:
@@ -199,9 +201,10 @@ def load_snapshots(
         HstfError: if the file is missing, damaged or of another kind.
     """
     with _explained_errors(path):
-        content = read_torch(path, device)
+        content = read_torch(path)
         snapshots = content.get("snapshots", [])
-        return [_restore(content["spec"], weights, device) for weights in snapshots]
+        networks = [_restore(content["spec"], weights) for weights in snapshots]
+    return [network.to(device) for network in networks]
 
 
 @contextmanager
@@ -212,7 +215,14 @@ def _explained_errors(path: Path) -> Iterator[None]:
         raise HstfError(
             f"{path}: the weights are missing. Run the stage warmup or student first."
         ) from error
+    except OSError as error:
+        raise HstfError(
+            f"{path}: the weights cannot be read ({error.strerror or error}). Make the file"
+            " readable and start again."
+        ) from error
     except Exception as error:  # torch raises many types of errors for damaged files
+        if isinstance(error, MemoryError | RuntimeError) and is_memory_error(error):
+            raise
         raise HstfError(
             f"{path}: cannot be read as weights ({error}). Delete the file and run its stage again."
         ) from error
@@ -221,11 +231,10 @@ def _explained_errors(path: Path) -> Iterator[None]:
 def _restore(
     spec: str,
     weights: Mapping[str, Tensor],
-    device: torch.device | str,
 ) -> SegmentationNetwork:
     network = build(spec_of(spec))
     network.load_state_dict(weights)
-    return network.to(device).eval()
+    return network.eval()
 
 
 def spec_of(text: str) -> NetworkSpec:

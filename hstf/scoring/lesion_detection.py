@@ -131,8 +131,12 @@ def find_lesions(
     spacing: VoxelSteps,
     criterion: DetectionConfig,
     probability: np.ndarray | None = None,
+    ignored: np.ndarray | None = None,
 ) -> CaseLesions:
     """Match the lesions of two masks of one structure.
+
+    Ignored voxels belong to no lesion, but they connect the parts of a predicted lesion: a lesion
+    that extends beyond an ignored border is one lesion.
 
     Args:
         prediction: boolean ``(X, Y, Z)``.
@@ -141,6 +145,7 @@ def find_lesions(
         criterion: what a lesion and a match are.
         probability: uint8 ``(X, Y, Z)``, 255 times the probability of the structure. The scores of
             predicted lesions come from it.
+        ignored: boolean ``(X, Y, Z)``, where the class of the reference is unknown; None: nowhere.
 
     Raises:
         ValueError: if the shapes differ.
@@ -151,7 +156,8 @@ def find_lesions(
     if box is None:
         return CaseLesions(reference=[], predicted=[])
     true = _Side.of(reference[box], spacing, criterion)
-    predicted = _Side.of(prediction[box], spacing, criterion)
+    ignored_box = None if ignored is None else ignored[box]
+    predicted = _Side.of(prediction[box], spacing, criterion, ignored_box)
     overlaps = _overlaps(true, predicted, criterion.measure)
     pairs = match(overlaps, criterion.minimum, true.counted)
     matches = np.array(pairs, dtype=int).reshape(-1, 2)
@@ -189,8 +195,11 @@ class _Side:
         mask: np.ndarray,
         spacing: VoxelSteps,
         criterion: DetectionConfig,
+        ignored: np.ndarray | None = None,
     ) -> "_Side":
         parts = connected_components(mask, criterion.connectivity)
+        if ignored is not None:
+            parts = _without(parts, ignored)
         voxels = _sums(parts, int(parts.max(initial=0)))
         mm3 = voxels * voxel_mm3(spacing)
         return cls(parts, voxels, mm3, mm3 >= criterion.minimum_mm3)
@@ -291,6 +300,14 @@ def _box(*masks: np.ndarray) -> tuple[slice, ...] | None:
         first, last = np.flatnonzero(line)[[0, -1]]
         box.append(slice(int(first), int(last) + 1))
     return tuple(box)
+
+
+def _without(parts: np.ndarray, ignored: np.ndarray) -> np.ndarray:
+    """Remove ignored voxels from numbered parts, and number those that are left from 1."""
+    left = np.where(ignored, 0, parts)
+    exists = _sums(left, int(parts.max(initial=0))) > 0
+    numbers = np.concatenate([[0], np.where(exists, exists.cumsum(), 0)])
+    return numbers.astype(parts.dtype)[left]
 
 
 def _sums(

@@ -17,6 +17,9 @@ both                   1 (``empty="one"``) or NaN      0 (``empty="one"``) or Na
 one of the two         0                               diagonal of the volume in mm
 =====================  ==============================  ===================================
 
+Accuracy counts the correct background, and volumes are 0 without the structure: these rules do not
+change them.
+
 The column ``empty`` names the label map that lacks the structure (``both``, ``prediction``,
 ``reference``; empty text if none does). Means leave out NaN.
 

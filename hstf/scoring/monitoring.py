@@ -227,6 +227,8 @@ def never_found(now: RoundMonitor, earlier: Iterable[RoundMonitor]) -> list[str]
 def refuse_collapsed(layout: Layout, number: int, section: MonitorConfig) -> None:
     """Refuse to continue from a round whose model has collapsed.
 
+    If rounds are not monitored, a file that an earlier run left does not count.
+
     Args:
         layout: files of the experiment.
         number: the round that the next one continues from.
@@ -236,14 +238,19 @@ def refuse_collapsed(layout: Layout, number: int, section: MonitorConfig) -> Non
         HstfError: with what shows the collapse, if ``monitor.on_collapse`` is ``stop``.
     """
     path = layout.monitor(number)
-    if section.on_collapse == "continue" or not path.is_file():
+    if section.on_collapse == "continue" or not section.cases or not path.is_file():
         return
     findings = RoundMonitor.load(path).collapse
     if findings:
+        advice = (
+            "Earlier rounds are as they were. To finish with the best of them, set rounds to"
+            f" {number}. To train the round again, change student.steps or refine."
+        )
+        if number == 0:
+            advice = "Train the warm-up for more steps (warmup.steps), or label more cases."
         raise join_problems(
             f"The model of round {number} has collapsed, so no further round is started"
-            f" ({path} has the evidence). Earlier rounds are as they were. To finish with the best"
-            f" of them, set rounds to {number}. To train the round again, change student.steps or"
-            " refine. To go on anyway, set monitor.on_collapse to continue.",
+            f" ({path} has the evidence). {advice} To go on anyway, set monitor.on_collapse to"
+            " continue.",
             findings,
         )

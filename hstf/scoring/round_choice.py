@@ -104,8 +104,12 @@ def choice_of(
         number = max(scored, key=lambda candidate: (validation[candidate], candidate))
         chosen_by = "validation"
         compared = {candidate: validation[candidate] for candidate in scored}
-        is_partial = len(scored) < len(validation)
-        reason = _validation_reason(number, compared, cases, is_partial)
+        which = ""
+        if len(scored) < len(candidates):
+            which = " that were scored on them"
+        if len(scored) < len(validation):
+            which += " and have not collapsed" if which else " that have not collapsed"
+        reason = _validation_reason(number, compared, cases, which)
     elif candidates[-1] != last:
         number = candidates[-1]
         chosen_by = "collapse"
@@ -126,26 +130,23 @@ def choice_of(
     )
 
 
-def _validation_reason(
-    number: int, compared: Mapping[int, float], cases: int, is_partial: bool
-) -> str:
+def _validation_reason(number: int, compared: Mapping[int, float], cases: int, which: str) -> str:
     """Return why a round is chosen.
 
     Args:
         number: the round.
         compared: mean Dice of the rounds that could be chosen.
         cases: number of validation cases.
-        is_partial: whether collapsed rounds also have a Dice.
+        which: a clause about these rounds; empty if they are all rounds.
     """
     others = []
     for other, dice in compared.items():
         if other != number:
             others.append(f"round {other}: {dice:.3f}")
     listed = f" ({', '.join(others)})" if others else ""
-    rounds = "all rounds that have not collapsed" if is_partial else "all rounds"
     return (
         f"Its mean Dice on the {cases} validation cases is {compared[number]:.3f}, the highest"
-        f" of {rounds}{listed}."
+        f" of all rounds{which}{listed}."
     )
 
 

@@ -444,9 +444,20 @@ def print_rounds(context: StageContext) -> None:
         warnings.append(rows[-1]["warnings"])
     for warning in warnings:
         console.print(f"Warning: {warning}", style="yellow", highlight=False)
-    for note in _notes(context, control):
+    for note in [*_other_cases(context, rows), *_notes(context, control)]:
         console.print(note, highlight=False)
     console.print(f"Report: {context.layout.report.resolve()}", soft_wrap=True, highlight=False)
+
+
+def _other_cases(context: StageContext, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what the changes from a warm-up mean that was scored on other test cases."""
+    if len(rows) < 2 or not is_scored_on_other_cases(context):
+        return []
+    return [
+        "The warm-up is that of another experiment and was scored on other test cases: its Dice"
+        " cannot\nbe compared with that of the rounds. The change is that of the test cases that"
+        " both have."
+    ]
 
 
 def _notes(context: StageContext, control: Control | None) -> list[str]:

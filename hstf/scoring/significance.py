@@ -252,8 +252,9 @@ def compare(
     names = _names(groups, len(differences))[exists]
     _, index = np.unique(names, return_inverse=True)
     means = np.bincount(index, weights=differences[exists]) / np.bincount(index)
-    # Rounding in the mean of equal scores is no difference.
-    ranked = means[np.abs(means) > 1e-12]
+    # Rounding makes no difference of equal scores, and no rank of equal differences.
+    means = means.round(12)
+    ranked = means[means != 0]
     patients = len(ranked)
     if not patients:
         note = "no patient's score differs"

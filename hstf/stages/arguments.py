@@ -21,11 +21,17 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def add_round(parser: argparse.ArgumentParser) -> None:
-    """Add ``--config`` and ``--round``."""
+    """Add ``--config`` and ``--round``, which may be 0."""
     add_config(parser)
     parser.add_argument(
         "--round", type=int, required=True, metavar="R", help="the round; 0 is the warm-up"
     )
+
+
+def add_student_round(parser: argparse.ArgumentParser) -> None:
+    """Add ``--config`` and ``--round``, which is at least 1."""
+    add_config(parser)
+    parser.add_argument("--round", type=int, required=True, metavar="R", help="the round, from 1")
 
 
 def add_shard(parser: argparse.ArgumentParser) -> None:
@@ -49,24 +55,34 @@ def add_member(parser: argparse.ArgumentParser) -> None:
 
 def add_round_and_member(parser: argparse.ArgumentParser) -> None:
     """Add ``--config``, ``--round`` and ``--member``."""
-    add_member(parser)
-    parser.add_argument("--round", type=int, required=True, metavar="R", help="the round, from 1")
+    add_student_round(parser)
+    parser.add_argument(
+        "--member",
+        required=True,
+        metavar="NAME",
+        help="the ensemble member, for instance seed_0",
+    )
 
 
 def add_round_and_shard(parser: argparse.ArgumentParser) -> None:
     """Add ``--config``, ``--round`` and ``--shard``."""
-    add_shard(parser)
-    parser.add_argument("--round", type=int, required=True, metavar="R", help="the round, from 1")
+    add_student_round(parser)
+    parser.add_argument(
+        "--shard", required=True, metavar="NAME", help="the shard, for instance unlabelled_0"
+    )
 
 
 def add_round_and_optional_shard(parser: argparse.ArgumentParser) -> None:
     """Add ``--config``, ``--round`` and a ``--shard`` that may be left out."""
-    add_round(parser)
+    add_student_round(parser)
+    _add_optional_shard(parser, "unlabelled_0")
+
+
+def _add_optional_shard(parser: argparse.ArgumentParser, example: str) -> None:
     parser.add_argument(
         "--shard",
         metavar="NAME",
-        help="the shard, for instance unlabelled_0; without it, the tables of all shards are"
-        " joined",
+        help=f"the shard, for instance {example}; without it, the tables of all shards are joined",
     )
 
 
@@ -101,7 +117,8 @@ def add_calibrate(parser: argparse.ArgumentParser) -> None:
 
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``hstf evaluate``."""
-    add_round_and_optional_shard(parser)
+    add_round(parser)
+    _add_optional_shard(parser, "test_0")
     parser.add_argument(
         "--scales",
         action="store_true",

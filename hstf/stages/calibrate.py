@@ -43,6 +43,7 @@ from hstf.method.plr.lesions import (
 )
 from hstf.method.plr.out_of_fold import LabelledCase, OutOfFoldCases, checked_cases
 from hstf.method.plr.predicted_dice import (
+    PRIOR_SLOPE,
     DiceInterval,
     DiceModel,
     QualityFeatures,
@@ -270,15 +271,14 @@ def assemble(
         scores: score of each case.
     """
     calibrated = VoxelSample(apply_temperature(sample.probabilities, temperature), sample.label)
-    known_dice = np.array([score.dice for score in scores])
-    dice = fill_unknown_structures(known_dice)
+    dice = np.array([score.dice for score in scores])
     may_be_absent = {}
     for name in config.structures:
         may_be_absent[name] = rules[name].may_be_absent or name in lesions
     features = [score.features for score in scores]
     quality = learn_quality(features, dice, may_be_absent, [case.group for case in cases])
     voxel_evidence = _voxel_evidence(config, sample, calibrated, temperature)
-    case_evidence = _case_evidence(list(config.structures), cases, scores, known_dice, quality)
+    case_evidence = _case_evidence(list(config.structures), cases, scores, dice, quality)
     lowest = float(quality.predicted.min())
     return Calibration(
         temperature=temperature,
@@ -418,7 +418,7 @@ def learn_quality(
         patients: the patient of each case.
     """
     used, member_errors = useful_features(features, dice, may_be_absent, patients)
-    models = fit_models(used, dice, may_be_absent)
+    models = models_of_all(used, dice, may_be_absent)
     errors = leave_one_out_errors(used, dice, may_be_absent, patients)
     predicted = []
     for case in used:
@@ -433,6 +433,28 @@ def learn_quality(
     known_patients = [patients[index] for index in np.flatnonzero(is_known).tolist()]
     interval = fit_interval(case_errors, known_patients, mean_sd)
     return Quality(models, class_sd, mean_sd, interval, member_errors, np.array(predicted))
+
+
+def models_of_all(
+    features: Sequence[Mapping[str, QualityFeatures | None]],
+    dice: np.ndarray,
+    may_be_absent: Mapping[str, bool],
+) -> dict[str, DiceModel]:
+    """Fit the model of each structure; one that is unknown in all cases gets the mean of all.
+
+    The filled Dice decides neither the common slope nor the error.
+
+    Args:
+        features: quality features of each case by structure.
+        dice: ``(cases, S)`` true Dice (0 to 1); NaN where it is unknown.
+        may_be_absent: by structure, in the order of the columns of ``dice``.
+    """
+    known = fit_models(features, dice, may_be_absent)
+    slope = next(iter(known.values())).slope if known else PRIOR_SLOPE
+    models = {}
+    for name, model in fit_models(features, fill_unknown_structures(dice), may_be_absent).items():
+        models[name] = known.get(name, model.model_copy(update={"slope": slope}))
+    return models
 
 
 def fill_unknown_structures(dice: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ it. It names no case:
 
 import argparse
 import importlib.metadata
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -73,7 +74,8 @@ def run(args: argparse.Namespace) -> int:
     """Export the model of the last or best round."""
     folder, choice = export(load_config(*args.config), args.member)
     print(f"export: round {choice.round}. {choice.reason}")
-    command = f"hstf predict --model {folder} --input SCANS --output SEGMENTATIONS"
+    model = shlex.quote(str(folder))
+    command = f"hstf predict --model {model} --input SCANS --output SEGMENTATIONS"
     print(f"exported to {folder}; segment with: {command}")
     return 0
 

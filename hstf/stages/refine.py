@@ -46,6 +46,7 @@ from hstf.method.plr.weights import cap_weight, mean_weight
 from hstf.method.tta_summary import TtaSummary
 from hstf.runtime.shards import CaseWork, digest_of, read_shard, refuse_changed_files, run_shard
 from hstf.runtime.stamps import sha256_once
+from hstf.scoring.averages import mean
 from hstf.scoring.dropped_lesions import dropped_lesions
 from hstf.scoring.metrics import structure_dice
 
@@ -312,7 +313,7 @@ class CaseRefinement:
         dice = structure_dice(label, previous, self.config.structures)
         return {
             "previous_round": int(np.count_nonzero(differs)),
-            "previous_round_dice": float(np.nanmean(dice)),
+            "previous_round_dice": mean(dice.tolist()),
         }
 
 

@@ -94,10 +94,7 @@ class Batch:
             self.acquisition.spacing,
             self.generator,
         )
-        masks = self.acquisition.masks(image.shape[1])
-        if masks:
-            image = image.clone()
-            image[:, masks] = self.weak[:, masks]
+        image = with_channels_of(image, self.weak, self.acquisition.masks(image.shape[1]))
         return change_intensity(
             image,
             self.augmentation,
@@ -109,6 +106,19 @@ class Batch:
     def inside(self) -> Tensor:
         """``(B, 1, D, H, W)``, 0 to 1: the part of each voxel that is inside the scan."""
         return self.target.sum(1, keepdim=True).clamp(0, 1)
+
+
+def with_channels_of(image: Tensor, other: Tensor, chosen: Sequence[int]) -> Tensor:
+    """Return ``image`` ``(B, C, D, H, W)`` with the ``chosen`` channels of ``other``.
+
+    ``image[:, chosen]`` would make the CPU wait for the GPU, which gets the indices.
+    """
+    if not chosen:
+        return image
+    result = image.clone()
+    for channel in chosen:
+        result[:, channel] = other[:, channel]
+    return result
 
 
 def patches(values: Tensor, chosen: Sequence[bool]) -> Tensor:

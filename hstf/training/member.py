@@ -4,6 +4,7 @@ import platform
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import isclose
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,7 @@ def train_member(
     augmentation = training.augmentation.planned(plan.flip_axes, plan.quarter_turns)
     training = training.model_copy(update={"augmentation": augmentation})
     with process_group(context.device), exclusive(folder / "lock", title):
-        _check_batch_size(plan.batch_size, training)
+        _check_batch_size(plan.batch_size, training, len(pseudo))
         refuse_missing_files([*labelled, *pseudo])
         device = choose_device(context.device)
         cases = cache_cases([*labelled, *pseudo], device, training.gpu_cache_gb)
@@ -162,6 +163,7 @@ def train_member(
         fingerprint = training_fingerprint(context.config, training, plan, source, start, initial)
         message = state.resume(folder, fingerprint)
         _print_summary(title, source, training, device, message)
+        _print_warnings(title, source, training)
         if training.compile:
             compile_networks(state)
         train(state, source, objective, training, folder, fingerprint, title)
@@ -233,6 +235,44 @@ def _print_summary(
     )
 
 
+def _print_warnings(title: str, source: PatchSource, training: TrainingConfig) -> None:
+    """Print which keys have another effect than configured, on the first rank."""
+    if not is_first_rank():
+        return
+    for warning in batch_warnings(source, training):
+        print(f"{title}: warning: {warning}", flush=True)
+
+
+def batch_warnings(source: PatchSource, training: TrainingConfig) -> list[str]:
+    """Return which keys have another effect than configured because the batch is small."""
+    size = source.batch_size
+    warnings = []
+    if size == 1 and _exchanges_patches(training, len(source.pseudo)):
+        warnings.append(
+            "patches are not mixed (mixing, fourier_probability), because plan.batch_size is 1:"
+            " set it to 2 or more."
+        )
+    per_batch = source.labelled_per_batch
+    if source.pseudo and not isclose(per_batch, size * source.labelled_fraction):
+        warnings.append(
+            f"labelled_fraction is {source.labelled_fraction:g}, but {per_batch / size:g} of the"
+            f" patches are labelled: a batch of {size} has patches of both kinds. Other fractions"
+            " need a larger plan.batch_size."
+        )
+    return warnings
+
+
+def _exchanges_patches(training: TrainingConfig, others: int) -> bool:
+    """Return whether patches get boxes or amplitudes of other patches of their batch.
+
+    Args:
+        training: the configuration.
+        others: number of unlabelled cases. Only their patches are the source of amplitudes.
+    """
+    mixes_amplitudes = training.augmentation.fourier_probability > 0 and others > 0
+    return training.mixing.probability > 0 or mixes_amplitudes
+
+
 def _write_results(
     context: StageContext,
     member: str,
@@ -264,9 +304,15 @@ def write_made_by(folder: Path, device: torch.device) -> None:
     write_json(folder / "made_by.json", made_by)
 
 
-def _check_batch_size(batch_size: int, training: TrainingConfig) -> None:
-    """Check that every rank has a patch, or two patches if patches are mixed."""
-    minimum = 1 if training.mixing.probability == 0 else 2
+def _check_batch_size(batch_size: int, training: TrainingConfig, others: int = 0) -> None:
+    """Check that every rank has a patch, or two patches if patches are mixed.
+
+    Args:
+        batch_size: patches of a batch, of all ranks.
+        training: the configuration.
+        others: number of unlabelled cases.
+    """
+    minimum = 2 if _exchanges_patches(training, others) else 1
     if rank_count() > 1 and batch_size < minimum * rank_count():
         raise HstfError(
             f"a batch of {batch_size} patches is too small for {rank_count()} GPUs. Each GPU needs"

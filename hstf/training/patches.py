@@ -314,15 +314,22 @@ class PatchSource:
     def _labelled_before(self, step: int) -> int:
         """Return the number of labelled patches before ``step``.
 
-        Their fraction is kept over the steps for every batch size. A batch of two or more patches
-        has patches of both kinds.
+        Their fraction is kept over the steps for every batch size.
+        """
+        return int(step * self.labelled_per_batch + 0.5)
+
+    @property
+    def labelled_per_batch(self) -> float:
+        """Mean number of labelled patches of a batch.
+
+        A batch of two or more patches has patches of both kinds if there are other cases.
         """
         if not self.pseudo:
-            return step * self.batch_size
+            return self.batch_size
         per_batch = self.batch_size * self.labelled_fraction
         if self.batch_size > 1:
             per_batch = min(max(per_batch, 1), self.batch_size - 1)
-        return int(step * per_batch + 0.5)
+        return per_batch
 
     def _in_turn(
         self,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hstf.config.training import TrainingConfig
 from hstf.models.base import SegmentationNetwork
+from hstf.runtime.errors import HstfError
 from hstf.runtime.torch_files import DamagedFile, read_torch, write_torch
 from hstf.training.distributed import from_first_rank, is_first_rank
 from hstf.training.optimizer import AdamW
@@ -107,6 +108,9 @@ class TrainingState:
 
         Returns:
             A message about the step at which the training starts.
+
+        Raises:
+            HstfError: if the file cannot be read.
         """
         found: tuple[dict[str, Any] | None, str] = (None, "")
         if is_first_rank():
@@ -132,13 +136,23 @@ class TrainingState:
 
 
 def _read(path: Path, fingerprint: str) -> tuple[dict[str, Any] | None, str]:
-    """Read a state file; return its content, if it can be used, and a message."""
+    """Read a state file; return its content, if it can be used, and a message.
+
+    Raises:
+        HstfError: if the file cannot be read. It may be whole, and a training from step 0 would
+            overwrite it.
+    """
     if not path.is_file():
         return None, "starts at step 0"
     try:
         content = read_torch(path)
-    except (DamagedFile, OSError) as error:
+    except DamagedFile as error:
         return None, f"starts at step 0: {path} is damaged ({error})"
+    except OSError as error:
+        raise HstfError(
+            f"{path}: the state of the training cannot be read ({error.strerror or error}). Make it"
+            " readable and start again: the training resumes. To train from step 0, delete it."
+        ) from error
     if content["fingerprint"] != fingerprint:
         return None, f"starts at step 0: {path} belongs to other inputs or another configuration"
     return content, f"resumes at step {content['step']}"

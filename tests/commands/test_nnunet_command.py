@@ -8,11 +8,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import yaml
 from support.volume_files import lower_bound_of_scans
 
 from hstf.cli import main
-from hstf.commands.nnunet import Source, by_size, next_steps, region_order
+from hstf.commands.nnunet import Source, _write_images, by_size, next_steps, region_order
 from hstf.config.experiment import Config
 from hstf.datasets.phantom.dataset import write_dataset
 from hstf.datasets.phantom.options import PHANTOM_LABELS, PhantomOptions
@@ -165,6 +166,59 @@ def test_nnunet_writes_no_file_name_of_gzip(experiment: Config, tmp_path: Path) 
     assert main(["nnunet", str(Layout.of(experiment).root), "--output", str(target)]) == 0
     written = target / "imagesTr" / scan.name.replace(".nii.gz", "_0000.nii.gz")
     assert b"DOE_JOHN" not in written.read_bytes()
+
+
+def write_anew(path: Path, affine: np.ndarray) -> None:
+    """Write a volume with another affine in the sform, and without a qform."""
+    voxels = np.asarray(nib.load(path).dataobj)
+    nib.save(nib.Nifti1Image(voxels, affine), path)
+
+
+def test_nnunet_writes_labels_with_the_geometry_of_the_image(
+    experiment: Config, tmp_path: Path
+) -> None:
+    """nnU-Net compares the voxel sizes with a relative tolerance of 1e-5."""
+    case = read_cases(experiment).of(Split.LABELLED)[0]
+    affine = nib.load(case.images[0]).affine
+    rounded = affine.copy()
+    rounded[:3, 0] *= 1.0003
+    write_anew(case.training_label, rounded)
+    target = tmp_path / "Dataset508_heart"
+    assert main(["nnunet", str(Layout.of(experiment).root), "--output", str(target)]) == 0
+    name = case.case_id
+    spacing = sitk.ReadImage(target / "imagesTr" / f"{name}_0000.nii.gz").GetSpacing()
+    label = sitk.ReadImage(target / "labelsTr" / f"{name}.nii.gz")
+    np.testing.assert_allclose(label.GetSpacing(), spacing)
+    found = np.asarray(nib.load(target / "labelsTr" / f"{name}.nii.gz").dataobj)
+    np.testing.assert_array_equal(2 * found, nib.load(case.training_label).dataobj)
+
+
+def test_nnunet_writes_images_that_itk_opens(experiment: Config, tmp_path: Path) -> None:
+    scan = read_cases(experiment).of(Split.LABELLED)[0].images[0]
+    sheared = nib.load(scan).affine
+    sheared[0, 1] += 0.02 * sheared[1, 1]
+    write_anew(scan, sheared)
+    with pytest.raises(RuntimeError, match="orthonormal"):
+        sitk.ReadImage(scan)
+    target = tmp_path / "Dataset509_heart"
+    assert main(["nnunet", str(Layout.of(experiment).root), "--output", str(target)]) == 0
+    written = target / "imagesTr" / scan.name.replace(".nii.gz", "_0000.nii.gz")
+    found = sitk.GetArrayFromImage(sitk.ReadImage(written))
+    np.testing.assert_array_equal(found.T, nib.load(scan).dataobj)
+
+
+def test_write_images_uses_the_geometry_of_the_first_channel(tmp_path: Path) -> None:
+    """nnU-Net refuses channels with different voxel sizes."""
+    voxels = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+    paths = []
+    for name, edge in (("t1", 0.7421875), ("t2", 0.7422)):
+        paths.append(tmp_path / f"{name}.nii.gz")
+        nib.save(nib.Nifti1Image(voxels, np.diag([edge, edge, 5, 1])), paths[-1])
+    case = Case("a", tuple(paths), None, Split.TEST, "a", "")
+    _write_images(tmp_path / "imagesTs", case, {"t1": "mr", "t2": "mr"})
+    first, second = (sitk.ReadImage(tmp_path / f"imagesTs/a_000{i}.nii.gz") for i in range(2))
+    assert first.GetSpacing() == second.GetSpacing()
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(second).T, voxels)
 
 
 def test_nnunet_refuses_results_that_were_copied(

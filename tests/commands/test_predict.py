@@ -238,6 +238,7 @@ def test_find_scans_reports_all_missing_modalities_and_invalid_names(tmp_path: P
     with pytest.raises(HstfError) as caught:
         find_scans(tmp_path, ["t1", "t2"], tmp_path / "out")
     message = str(caught.value)
+    assert "no case with a volume <case>_<modality> of each of t1, t2" in message
     assert "missing: p_t2.nii.gz" in message
     assert "missing: q_t1.nii.gz" in message
     assert "stray.nii.gz: expected <case>_<modality>" in message
@@ -448,6 +449,42 @@ def test_predict_with_skip_never_replaces_a_corrected_segmentation(
     assert run_predict(other, scan, output, "--existing", "skip") == 1
     assert "its scan is not segmented: it was changed after" in capsys.readouterr().err
     assert written.read_text() == "corrected"
+
+
+def test_predict_with_skip_keeps_the_segmentation_of_another_scan_of_the_same_name(
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output = tmp_path / "out"
+    for seed, name in enumerate(("first", "second")):
+        write_scan(tmp_path / name / "scan.nii.gz", seed)
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "scan.nii.gz").write_bytes(b"damaged")
+    monkeypatch.chdir(tmp_path / "first")
+    (written,) = predict(model, Path("scan.nii.gz"), output, "cpu")
+    content = written.read_bytes()
+    for name in ("second", "damaged"):
+        monkeypatch.chdir(tmp_path / name)
+        assert run_predict(model, Path("scan.nii.gz"), output, "--existing", "skip") == 1
+        assert written.read_bytes() == content
+        printed = capsys.readouterr().err
+        other = tmp_path / "first" / "scan.nii.gz"
+        assert f"it is the segmentation of {other}, another scan" in printed
+    assert run_predict(model, Path("scan.nii.gz"), output, "--existing", "overwrite") == 1
+    assert written.read_bytes() == content, "the scan with an error does not remove it"
+
+
+def test_predict_with_skip_knows_a_scan_that_was_moved(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan = write_scan(tmp_path / "in" / "scan.nii.gz")
+    predict(model, scan, tmp_path / "out", "cpu")
+    scan.parent.rename(tmp_path / "moved")
+    write_scan(tmp_path / "moved" / "scan.nii.gz", 1)
+    printed = skip(model, tmp_path / "moved", tmp_path / "out", capsys)
+    assert "because the scans have changed (scan.nii.gz)" in printed
 
 
 def test_predict_with_skip_keeps_segmentations_of_scans_that_cannot_be_read(

@@ -1,5 +1,6 @@
 """``hstf suggest`` on a small experiment."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 import yaml
-from support.pseudo_label_files import SPACING, make_experiment, write_verdicts
+from support.pseudo_label_files import SPACING, VALUES, make_experiment, write_verdicts
 from support.teacher_files import PLAN
+from support.written_tables import WAYS
 
 from hstf.cli import main
 from hstf.config.experiment import Config
+from hstf.experiment import set_aside
 from hstf.experiment.cases import Case
 from hstf.experiment.layout import Layout
 from hstf.experiment.schedule import Schedule
@@ -19,9 +22,10 @@ from hstf.experiment.tables import SET_ASIDE, SUGGEST
 from hstf.imaging.volumes import read_label
 from hstf.models.base import NetworkSpec
 from hstf.models.registry import build, save_network
+from hstf.runtime.errors import HstfError
 from hstf.runtime.files import write_text
 
-IGNORE = 9
+IGNORE = VALUES["ignore"]
 
 
 @pytest.fixture
@@ -82,6 +86,38 @@ def test_suggest_writes_scans_slices_and_templates(
         np.testing.assert_array_equal(found.affine, image.affine)
 
 
+@pytest.mark.parametrize("value", [VALUES["organ"], IGNORE])
+def test_suggest_keeps_a_template_that_a_person_has_edited(
+    experiment: Config, capsys: pytest.CaptureFixture[str], value: int
+) -> None:
+    options = ("--no-features", "--scans", "0", "--slices", "4")
+    suggest(experiment, *options)
+    folder = Layout.of(experiment).root / "suggest" / "templates"
+    edited, other = folder / "good.nii.gz", folder / "bad.nii.gz"
+    image = nib.load(edited)
+    data = np.asarray(image.dataobj).copy()
+    x, y, z = np.argwhere(data == VALUES["background"])[0]
+    data[x, y, z] = value
+    nib.save(nib.Nifti1Image(data, image.affine), edited)
+    before = other.stat().st_mtime_ns
+    capsys.readouterr()
+    suggest(experiment, *options)
+    np.testing.assert_array_equal(np.asarray(nib.load(edited).dataobj), data)
+    assert other.stat().st_mtime_ns > before
+    printed = capsys.readouterr().out
+    assert f"it was edited: {edited}. Save it as {Layout.of(experiment).override(1, 'good')}" in (
+        printed
+    )
+    assert printed.count("Not written again") == 1
+
+
+def test_suggest_without_slices_asks_for_no_ignored_value(
+    experiment: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suggest(experiment, "--no-features", "--slices", "0")
+    assert "emplates" not in capsys.readouterr().out
+
+
 def test_suggest_finds_the_doubtful_slice_in_the_file(experiment: Config) -> None:
     rows = suggest(
         experiment,
@@ -112,7 +148,9 @@ def test_suggest_takes_the_slices_of_each_scan(
     assert {row["axis"] for row in rows} == {in_file}
 
 
-def test_suggest_leaves_out_what_is_decided_or_set_aside(experiment: Config) -> None:
+def test_suggest_leaves_out_what_is_decided_or_set_aside(
+    experiment: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
     layout = Layout.of(experiment)
     rows = suggest(experiment, "--no-features", "--later", "good")
     assert {row["case_id"] for row in rows} == {"bad"}
@@ -122,7 +160,47 @@ def test_suggest_leaves_out_what_is_decided_or_set_aside(experiment: Config) -> 
     assert {row["case_id"] for row in suggest(experiment, "--no-features")} == {"bad"}
     table = "round,case_id,action,reviewer,date,reason\n1,bad,reject,AB,2026-01-01,motion\n"
     write_text(layout.decisions, table)
+    capsys.readouterr()
     assert suggest(experiment, "--no-features") == []
+    assert "All 2 unlabelled cases are corrected, rejected" in capsys.readouterr().out
+
+
+def test_suggest_names_deleted_predictions(
+    experiment: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = Layout.of(experiment)
+    shutil.rmtree(layout.teacher(1) / "good")
+    assert {row["case_id"] for row in suggest(experiment, "--no-features")} == {"bad"}
+    assert "has no prediction of good." in capsys.readouterr().out
+    shutil.rmtree(layout.teacher(1))
+    kept = (layout.root / "suggest" / "suggest.csv").read_bytes()
+    assert main(["suggest", str(layout.root), "--no-features"]) == 1
+    assert "has no prediction of bad, good." in capsys.readouterr().err
+    assert (layout.root / "suggest" / "suggest.csv").read_bytes() == kept
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_suggest_reads_a_list_that_a_spreadsheet_has_saved(tmp_path: Path, way: str) -> None:
+    text = "case_id,action,round\ngood,Skip,1\nbad,later,2.0\n"
+    (tmp_path / set_aside.FILE).write_bytes(WAYS[way](text))
+    assert set_aside.rows(tmp_path) == [
+        {"case_id": "good", "action": "skip", "round": 1},
+        {"case_id": "bad", "action": "later", "round": 2},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("case_id,action\ngood,skip\n", "lacks the columns round"),
+        ("case_id,action,round\ngood,never,1\n", "line 2: action 'never' and round '1'"),
+        ("case_id,action,round\n\ngood,later,\n", "line 3: action 'later' and round ''"),
+    ],
+)
+def test_suggest_names_what_is_wrong_in_the_list(tmp_path: Path, text: str, problem: str) -> None:
+    write_text(tmp_path / set_aside.FILE, text)
+    with pytest.raises(HstfError, match=problem):
+        set_aside.rows(tmp_path)
 
 
 def test_suggest_refuses_unknown_cases_and_rounds(

@@ -227,6 +227,20 @@ def test_note_decisions_recognises_a_row_that_a_spreadsheet_wrote(
     assert versions(config) == {"case_1": [first]}
 
 
+@pytest.mark.parametrize("time", ["10:30:15", "10:30:15.25"])
+def test_note_decisions_recognises_a_time_that_lost_its_seconds(config: Config, time: str) -> None:
+    first = make_pseudo_label(config, 1, "case_1", "first")
+    decide(config, f"1,case_1,accept,mo,2026-03-02 {time},fine")
+    note(config)
+    make_pseudo_label(config, 1, "case_1", "second")
+    decide(config, "1,case_1,accept,mo,02.03.2026 10:30,fine")
+    note(config)
+    assert versions(config) == {"case_1": [first]}
+    decide(config, "1,case_1,accept,mo,02.03.2026 10:45,fine")
+    note(config)
+    assert versions(config) != {"case_1": [first]}
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_overrides_in_force_reads_each_form_of_the_table_alike(config: Config, way: str) -> None:
     text = f"{HEADER}\n1,case_1,Reject,AB,2026-03-02,motion\n1.0,case_2,accept,AB,,\n"

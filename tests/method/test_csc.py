@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hstf.config.experiment import Config
 from hstf.config.training import CscConfig
 from hstf.imaging.spacing import axis_zooms
 from hstf.method.csc import (
@@ -22,9 +23,12 @@ from hstf.method.csc import (
     zoomed_pyramid,
     zoomed_size,
 )
-from hstf.models.base import NetworkSpec, Pyramid
+from hstf.method.objectives.self_training import self_training
+from hstf.models.base import NetworkSpec, Pyramid, Zoom
 from hstf.models.hybrid import HybridNet
+from hstf.training.batch import Batch
 from hstf.training.losses import soft_dice
+from hstf.training.state import TrainingState
 
 SPEC = NetworkSpec(
     "hybrid",
@@ -310,6 +314,7 @@ def test_zoomed_size_is_a_multiple_of_the_divisor(
         ((112, 112, 10), (1.4, 1.4, 1.0), (8, 8, 2), (80, 80, 10)),
         # Two voxels at the deepest level remain.
         ((16, 8, 64), (1.4, 1.4, 1.4), (8, 8, 16), (16, 8, 48)),
+        ((32, 32, 40), (2.5, 4.0, 4.0), (8, 8, 8), (16, 16, 16)),
     ],
 )
 def test_view_size_bounds_the_zoomed_voxels(
@@ -320,11 +325,43 @@ def test_view_size_bounds_the_zoomed_voxels(
 ) -> None:
     size = view_size(shape, zoom, divisor)
     assert size == expected
-    for part, voxels, after, step in zip(
-        size, shape, zoomed_size(size, zoom, divisor), divisor, strict=True
-    ):
-        assert after <= voxels or voxels <= 2 * step
-        assert part % step == 0
+    after = zoomed_size(size, zoom, divisor, shape)
+    assert all(edge <= voxels for edge, voxels in zip(after, shape, strict=True))
+    assert all(n % step == 0 for n, step in zip((*size, *after), divisor * 2, strict=True))
+
+
+def batch_of_edge(edge: int) -> Batch:
+    """Return two patches, the second one of an unlabelled case."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(2, 1, edge, edge, edge, generator=generator)
+    classes = torch.randint(3, image.shape[:1] + image.shape[2:], generator=generator)
+    target = F.one_hot(classes, 3).movedim(-1, 1).float()
+    flags = (False, True)
+    pseudo = torch.tensor(flags)[:, None, None, None, None].expand_as(image)
+    augmentation = Config().student.augmentation
+    weight = torch.ones_like(image)
+    return Batch(image, target, weight, pseudo, flags, augmentation, generator)
+
+
+@pytest.mark.parametrize(("edge", "zoom"), [(8, 1.4), (8, 4.0), (16, 2.5), (20, 3.5), (16, 0.5)])
+def test_self_training_sees_at_most_the_voxels_of_a_patch(
+    edge: int, zoom: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config.model_validate({"student": {"csc": {"scale_range": (zoom, zoom), "every": 1}}})
+    state = TrainingState.start(HybridNet(SPEC), config.student)
+    sizes: list[tuple[int, ...]] = []
+    pyramid = state.network.pyramid
+
+    def recorded(x: Tensor, zoom: Zoom = 1.0) -> Pyramid:
+        sizes.append(tuple(x.shape[2:]))
+        return pyramid(x, zoom)
+
+    monkeypatch.setattr(state.network, "pyramid", recorded)
+    terms = self_training(config)(state, batch_of_edge(edge))
+    assert all(term.isfinite() for term in terms.values())
+    assert {"csc_predictions", "zoomed_segmentation"} <= set(terms)
+    assert len(sizes) == 2
+    assert all(max(size) <= edge for size in sizes)
 
 
 def test_view_draw_reaches_every_position() -> None:

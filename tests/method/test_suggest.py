@@ -1,5 +1,7 @@
 """What is suggested, with known answers."""
 
+from time import process_time
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from hstf.method.suggest import (
     Candidate,
     Strategy,
     choose,
+    distances_to_nearest,
     doubt_by_slice,
 )
 
@@ -132,6 +135,32 @@ def test_choose_takes_few_slices_of_a_scan_and_no_neighbours() -> None:
     chosen = choose(slices, {}, strategy, 0)
     found = [(choice.candidate.case_id, choice.candidate.position) for choice in chosen]
     assert found == [("a", 9), ("a", 6), ("a", 3), ("b", 9), ("b", 6), ("b", 3)]
+
+
+def test_distances_to_nearest_equal_those_of_each_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hstf.method.suggest.BLOCK_ROWS", 7)
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(30, 5))
+    for count in (1, 2, 12):
+        rows = generator.normal(size=(count, 5))
+        pairs = np.linalg.norm(features[:, None] - rows[None], axis=2)
+        np.testing.assert_allclose(
+            distances_to_nearest(features, rows), pairs.min(axis=1), atol=1e-7
+        )
+
+
+def test_choose_compares_many_slices_with_many_labelled_ones_fast() -> None:
+    generator = np.random.default_rng(0)
+    doubt = {"liver": 1.0}
+    features = generator.normal(size=(4000, 320))
+    slices = [
+        Candidate(f"case_{row // 100}", doubt, doubt, values, row % 100)
+        for row, values in enumerate(features)
+    ]
+    known = {"labelled": generator.normal(size=(1000, 320))}
+    start = process_time()
+    choose(slices, known, Strategy(count=3), seed=0)
+    assert process_time() - start < 4, "one row at a time takes 10 s"
 
 
 def test_choose_of_nothing_is_nothing() -> None:

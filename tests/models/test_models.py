@@ -3,7 +3,7 @@
 import hashlib
 import json
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import pi
 from pathlib import Path
@@ -22,7 +22,13 @@ from hstf.models.base import NetworkSpec
 from hstf.models.hybrid import HybridNet
 from hstf.models.levels import attended_level
 from hstf.models.padded import padded_size
-from hstf.models.registry import NAMES, load_network, network_spec, save_network
+from hstf.models.registry import (
+    NAMES,
+    load_network,
+    load_snapshots,
+    network_spec,
+    save_network,
+)
 from hstf.models.registry import build as build_network
 from hstf.models.transformer import LONGEST_MM, TransformerLayer, rotary_angles, rotate, rotations
 from hstf.models.utnet import EfficientAttention
@@ -217,6 +223,45 @@ def test_load_network_refuses_damaged_files_and_executes_nothing(tmp_path: Path)
     assert not trap.exists()
     with pytest.raises(HstfError, match=r"absent\.pt: the weights are missing. Run"):
         load_network(tmp_path / "absent.pt")
+
+
+def full_gpu(*_: object) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.")
+
+
+def no_memory(*_: object) -> None:
+    raise MemoryError
+
+
+@pytest.mark.parametrize("load", [load_network, load_snapshots])
+def test_load_network_without_memory_does_not_blame_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load: Callable[..., object]
+) -> None:
+    path = tmp_path / "weights.pt"
+    network = build(SPECS["two stages"])
+    save_network(path, network, {}, [network.state_dict()])
+    for owner, method, broken, error in (
+        (torch.nn.Module, "to", full_gpu, torch.OutOfMemoryError),
+        (Path, "read_bytes", no_memory, MemoryError),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, method, broken)
+            with pytest.raises(error):
+                load(path, "cpu")
+
+
+def test_load_network_does_not_advise_to_delete_a_file_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "weights.pt"
+    save_network(path, build(SPECS["two stages"]), {})
+
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(HstfError, match=r"weights\.pt: .*Permission denied\)\. Make .* readable"):
+        load_network(path)
 
 
 THREE = NetworkSpec(

@@ -72,6 +72,22 @@ def test_find_lesions_reports_hits_misses_and_false_positives() -> None:
     assert invented.score == pytest.approx(0.4)
 
 
+def test_find_lesions_does_not_split_a_lesion_at_ignored_voxels() -> None:
+    """One prediction extends beyond an ignored border, one is ignored, one is wrong."""
+    ignored = boxes((8, 10), (20, 24))
+    prediction = boxes((4, 12), (21, 23), (30, 32))
+    probability = np.where(ignored, 255, 51).astype(np.uint8)
+    found = find_lesions(
+        prediction, boxes((4, 8)), SPACING, DetectionConfig(), probability, ignored
+    )
+    (hit,) = found.hits
+    assert hit.overlap == pytest.approx(4 / 6)
+    assert hit.score == pytest.approx(0.2)
+    assert [lesion.volume_mm3 for lesion in found.predicted] == [96, 32]
+    (invented,) = found.false_positives
+    assert invented.volume_mm3 == 32
+
+
 @pytest.mark.parametrize(
     ("measure", "minimum", "hit"),
     [

@@ -193,13 +193,29 @@ def test_choice_of_names_the_compared_rounds_only() -> None:
     assert "0.700, the highest of all rounds that have not collapsed." in choice.reason
 
 
+def test_choice_of_does_not_count_rounds_that_were_scored_on_other_cases() -> None:
+    choice = choice_of(2, {}, {1: 0.7, 2: 0.9}, 10)
+    assert "0.900, the highest of all rounds that were scored on them (round 1:" in choice.reason
+    choice = choice_of(2, {2: ["liver vanishes"]}, {1: 0.7, 2: 0.9}, 10)
+    assert "of all rounds that were scored on them and have not collapsed." in choice.reason
+
+
 def test_no_round_is_started_from_a_collapsed_one(layout: Layout) -> None:
     refuse_collapsed(layout, 1, SECTION)
     with pytest.raises(HstfError, match=r"(?s)round 2 has collapsed.*ventricle vanishes"):
         refuse_collapsed(layout, 2, SECTION)
     refuse_collapsed(layout, 2, MonitorConfig(on_collapse="continue"))
+    refuse_collapsed(layout, 2, MonitorConfig(cases=0))
     layout.monitor(2).unlink()
     refuse_collapsed(layout, 2, SECTION)
+
+
+def test_refuse_collapsed_names_the_keys_of_the_warm_up(layout: Layout) -> None:
+    collapsed = RoundMonitor.load(layout.monitor(2)).model_copy(update={"round": 0})
+    collapsed.save(layout.monitor(0))
+    with pytest.raises(HstfError, match=r"warmup\.steps") as refused:
+        refuse_collapsed(layout, 0, SECTION)
+    assert "student" not in str(refused.value) and "set rounds" not in str(refused.value)
 
 
 # --- the choice

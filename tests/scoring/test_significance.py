@@ -147,6 +147,16 @@ def test_compare_is_exact_for_few_patients() -> None:
     assert compare(0.8 + gains, np.full(6, 0.8)).p_value == pytest.approx(2 / 2**6)
 
 
+def test_compare_ranks_equal_differences_equally() -> None:
+    """Written as 0.6 - 0.5, 0.7 - 0.6 …, most of the equal differences are not equal floats."""
+    directions = np.array([1, -1, 1, 1, 1, 1])
+    old = np.array([0.5, 0.6, 0.7, 0.3, 0.8, 0.2])
+    new = old + 0.1 * directions
+    assert len(set(np.abs(new - old))) > 1
+    # With equal ranks this is the sign test: 1 of 6 or fewer, two-sided.
+    assert compare(new, old).p_value == pytest.approx(2 * (1 + 6) / 2**6)
+
+
 def test_compare_ranks_patients_not_scans() -> None:
     gains = np.array([0.01, 0.02, -0.03, 0.04, 0.05, 0.06])
     patients = [f"p{k}" for k in range(6)]

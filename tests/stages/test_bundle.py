@@ -287,6 +287,40 @@ def test_inference_config_assigns_files_to_the_longest_modality(
     assert images[0]["image"].shape == images[1]["image"].shape
 
 
+def test_bundle_reads_a_folder_with_brackets_and_replaces_no_scan(
+    bundle: Path, tmp_path: Path
+) -> None:
+    from monai.bundle import ConfigParser
+
+    folder = tmp_path / "scans [2024]"
+    scan = write_scan(folder / "a.nii.gz")
+    content = scan.read_bytes()
+    (tmp_path / "alias").symlink_to(folder)
+    parser = ConfigParser(inference_config(read_exported_model(bundle)))
+    parser["bundle_root"] = str(bundle)
+    parser["dataset_dir"] = str(folder)
+    parser["output_dir"] = str(tmp_path / "alias")
+    parser.get_parsed_content("run")
+    assert scan.read_bytes() == content
+    assert sorted(path.name for path in folder.iterdir()) == ["a.nii.gz", "a_seg.nii.gz"]
+
+
+@pytest.mark.parametrize("modalities", [["image"], ["t1", "t2"]])
+def test_bundle_ends_with_an_error_without_scans(
+    bundle: Path, tmp_path: Path, modalities: list[str]
+) -> None:
+    """MONAI itself skips an empty run with a warning, also if the folder is misspelt."""
+    from monai.bundle import ConfigParser
+
+    model = with_channels(read_exported_model(bundle), [ZSCORE] * len(modalities))
+    model = model.model_copy(update={"modalities": dict.fromkeys(modalities, "mr")})
+    parser = ConfigParser(inference_config(model))
+    parser["dataset_dir"] = str(tmp_path / "misspelt")
+    with pytest.raises(RuntimeError) as caught:
+        parser.get_parsed_content("dataset")[0]
+    assert "misspelt/*" in str(caught.value.__cause__)
+
+
 def test_channel_without_spread_reaches_the_network_as_with_hstf(
     bundle: Path, tmp_path: Path
 ) -> None:

@@ -42,6 +42,7 @@ from hstf.stages.calibrate import (
     CaseScore,
     assemble,
     learn_lesions,
+    learn_quality,
     pooled_recall,
     recall_warnings,
     score_case,
@@ -378,6 +379,31 @@ def test_assemble_accepts_sparse_labels(tmp_path: Path) -> None:
     assert cases["b"]["mean_dice"] == pytest.approx(0.8), "a filled Dice is no evidence"
     assert calibration.evidence["dice"].pop("duct") is None
     assert calibration.evidence["dice"] == pytest.approx({"organ": 0.85, "vessel": 0.7})
+
+
+def test_learn_quality_takes_no_evidence_from_a_class_that_no_label_shows() -> None:
+    """Twelve patients with scribbles of one class; the Dice of the other class is unknown."""
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(0.5, 0.9, 12)
+    dice = 0.1 + 0.8 * confidence + rng.normal(0, 0.05, 12)
+    shown = [{"organ": {"confidence": value}} for value in confidence]
+    both = [case | {"duct": {"confidence": rng.uniform(0.1, 0.9)}} for case in shown]
+    patients = [str(number) for number in range(12)]
+    expected = learn_quality(shown, dice[:, None], {"organ": False}, patients)
+    table = np.stack([dice, np.full(12, np.nan)], axis=1)
+    found = learn_quality(both, table, {"organ": False, "duct": True}, patients)
+    assert found.models["organ"] == expected.models["organ"]
+    assert found.models["duct"].mean == pytest.approx(dice.mean())
+    assert found.models["duct"].slope == expected.models["organ"].slope
+    assert (found.interval, found.mean_sd) == (expected.interval, expected.mean_sd)
+    assert found.class_sd == expected.class_sd | {"duct": 0.2}
+
+
+def test_learn_quality_without_a_known_dice_has_no_error() -> None:
+    features = [{"organ": {"confidence": value}} for value in (0.6, 0.7, 0.8)]
+    found = learn_quality(features, np.full((3, 1), np.nan), {"organ": False}, list("abc"))
+    assert found.models["organ"].mean == 1.0
+    assert (found.interval.patients, found.mean_sd) == (0, 0.2)
 
 
 def test_learn_lesions_ignores_components_without_labelled_voxels() -> None:

@@ -39,10 +39,19 @@ from hstf.experiment.tables import (
 )
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import write_text
+from hstf.stages.compare import charts
 from hstf.stages.compare import stage as compare_stage
-from hstf.stages.compare.scores import RoundScores, read_members, read_round
+from hstf.stages.compare.page import markdown
+from hstf.stages.compare.scores import (
+    RoundScores,
+    read_cell,
+    read_members,
+    read_round,
+    without_warmup,
+)
 from hstf.stages.compare.table import UPPER_BOUND, WARMUP, Entry, gap_fraction
 from hstf.stages.compare.table import tested as paired
+from hstf.stages.report.page import Cell, Table
 
 CASES = 8
 CLASSES = ("anterior", "posterior")
@@ -224,6 +233,26 @@ def remove_last_round(config: Config, name: str) -> None:
     Layout.of(cell.config).evaluation_cases(1).unlink()
 
 
+def test_compare_writes_an_empty_cell_for_a_class_without_any_score(
+    finished_cells: Config,
+) -> None:
+    """All test cases lack a class, and so do all predictions."""
+    for cell in cells_of(finished_cells):
+        table = Layout.of(cell.config).evaluation_cases(1)
+        rows = EVALUATION_CASES.records(table)
+        for row in rows:
+            if row["class"] == "posterior":
+                row |= {"dice": None, "hd95_mm": None, "asd_mm": None}
+        EVALUATION_CASES.write(table, rows)
+    compare(finished_cells)
+    folder = Layout.of(finished_cells).compare
+    assert "nan" not in (folder / "cells.csv").read_text()
+    (row, *_) = [row for row in COMPARE_CELLS.records(folder / "cells.csv") if row["round"] == 1]
+    assert row["dice_of_posterior"] is None
+    assert row["dice"] == row["dice_of_anterior"]
+    assert rows_of(finished_cells)["hstf"]["dice_of_posterior"] is None
+
+
 def test_compare_leaves_out_and_names_unfinished_cells(finished_cells: Config) -> None:
     remove_last_round(finished_cells, "hstf_seed_1")
     compare(finished_cells)
@@ -255,6 +284,55 @@ def test_compare_refuses_cells_with_different_test_cases(finished_cells: Config)
     write_round(cells_of(finished_cells)[0].config, 1, dice_of("hstf", 0)[:-1])
     with pytest.raises(HstfError, match="different test cases"):
         compare(finished_cells)
+
+
+def test_compare_leaves_out_a_reused_warm_up_with_other_test_cases(tmp_path: Path) -> None:
+    """The warm-up of another experiment has two test cases less. It is that of the first seed."""
+    reuse = {"data": str(tmp_path / "other"), "warmup": str(tmp_path / "other")}
+    config = configuration(tmp_path, reuse=reuse)
+    for cell in cells_of(config):
+        dice = dice_of("warm-up", cell.seed)
+        is_reused = cell.config.reuse.warmup == reuse["warmup"]
+        write_round(cell.config, 0, dice[:-2] if is_reused else dice)
+        write_round(cell.config, 1, dice_of(cell.method, cell.seed))
+    write_benchmark(tmp_path / "other" / "benchmarks" / "warmup" / "fold_0.tsv", 100, "60")
+    compare(config)
+    rows = rows_of(config)
+    assert (rows["warm-up"]["seeds"], rows["hstf"]["seeds"]) == (1, 2)
+    assert rows["warm-up"]["dice"] == pytest.approx(DICE["warm-up"] + 0.01, abs=1e-5)
+    assert rows["hstf"]["vs_supervised"] == pytest.approx(EXPECTED_CHANGE.mean(), abs=1e-5)
+    assert rows["hstf"]["wall_s"] == pytest.approx(100 / 2), "the time of the warm-up still counts"
+    text = (Layout.of(config).compare / "table.md").read_text()
+    assert "The warm-up of seed 0 is that of another experiment" in text
+    assert "scored on other test cases" in text
+
+
+def test_compare_counts_the_time_of_rounds_that_are_not_evaluated_yet(
+    finished_cells: Config,
+) -> None:
+    for cell in cells_of(finished_cells):
+        layout = Layout.of(cell.config)
+        write_benchmark(layout.root / "benchmarks" / "student" / "round_1_seed_0.tsv", 7, "8")
+        write_benchmark(layout.warmup / "benchmarks" / "warmup" / "fold_0.tsv", 100, "60")
+        if cell.seed == 1:
+            layout.evaluation_cases(0).unlink(missing_ok=True)
+    compare(finished_cells)
+    for method in ("supervised", "hstf"):
+        row = rows_of(finished_cells)[method]
+        assert (row["cpu_s"], row["wall_s"]) == (68, 107)
+
+
+def test_dice_by_round_has_the_rounds_of_all_seeds(finished_cells: Config) -> None:
+    cells = [read_cell(cell) for cell in cells_of(finished_cells) if cell.method == "hstf"]
+    by_round = charts.dice_by_round_of(cells)
+    assert by_round[0] == pytest.approx([0.59, 0.61], abs=1e-5)
+    assert list(charts.dice_by_round_of([cells[0], without_warmup(cells[1])])) == [1]
+    assert list(charts.dice_by_round_of([without_warmup(cells[0]), cells[1]])) == [1]
+
+
+def test_markdown_escapes_the_character_between_cells() -> None:
+    table = Table("By class", ("method", "Dice a|b"), [[Cell("hstf"), Cell("0.8")]], "table.csv")
+    assert r"| method | Dice a\|b |" in markdown("title", [table], [])
 
 
 def test_compare_without_finished_cells_names_the_command(tmp_path: Path) -> None:

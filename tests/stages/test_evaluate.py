@@ -58,6 +58,7 @@ from hstf.scoring.rounds import (
     rounds_table,
 )
 from hstf.scoring.significance import Comparison, Interval
+from hstf.stages.compare.scores import read_scales
 from hstf.stages.evaluate import cases as evaluate_cases
 from hstf.stages.evaluate import scales
 from hstf.stages.evaluate.summary import summarise_validation
@@ -376,6 +377,22 @@ def test_evaluate_scales_writes_a_row_for_each_scale_and_structure(
     ]
 
 
+def test_evaluate_scales_writes_an_empty_cell_for_an_absent_structure(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = np.zeros(SHAPE, np.uint8)
+    for case_id in ("a", "b", "c"):
+        write_nifti(Path(f"{case_id}_label.nii.gz"), nothing)
+    monkeypatch.setattr(scales, "load_predictor", lambda context: SimpleNamespace(plan=None))
+    monkeypatch.setattr(scales, "prepare_image", lambda volumes, *_: (volumes[0].data, None))
+    monkeypatch.setattr(scales, "predict_at", lambda *_: nothing)
+    config = config.model_copy(update={"compare": CompareConfig(scales=(1.0,))})
+    scales.evaluate_scales(StageContext.of(config, "evaluate", 1))
+    table = Layout.of(config).evaluation_scales(1)
+    assert [row["dice"] for row in SCALES.records(table)] == [None] * 6
+    assert np.isnan(read_scales(table, list(config.structures))[1.0])
+
+
 def test_evaluate_scales_needs_a_comparison(config: Config) -> None:
     with pytest.raises(HstfError, match=r"--scales: .* no section 'compare:'"):
         scales.evaluate_scales(StageContext.of(config, "evaluate", 1))
@@ -465,6 +482,44 @@ def test_print_rounds_shows_dice_and_gain(
     assert "report.html" in printed
     assert "longer training" in printed
     assert "evaluate: {control: true}" in printed
+
+
+def test_summarise_round_counts_a_lesion_beyond_an_ignored_border_once(
+    config: Config, predictors: dict[int, FakePredictor]
+) -> None:
+    image = np.zeros(SHAPE, np.float32)
+    image[1:8, 3:5, 2:4] = TUMOUR
+    label = np.zeros(SHAPE, np.uint8)
+    label[2:5, 3:5, 2:4] = TUMOUR
+    label[5:7, 3:5, 2:4] = LABELS["ignore"]
+    for case_id in ("a", "b", "c"):
+        write_nifti(Path(f"{case_id}.nii.gz"), image)
+        write_nifti(Path(f"{case_id}_label.nii.gz"), label)
+    config = config.model_copy(update={"lesions": ("tumour",)})
+    write_pseudo_labels(config)
+    found = evaluate_all(config, 1).lesions["tumour"]
+    assert (found.lesions, found.hits, found.false_positives) == (3, 3, 0)
+    assert found.overlap == pytest.approx(3 / 5), "the student is shifted by one voxel"
+
+
+def test_print_rounds_notes_a_warm_up_with_other_test_cases(
+    config: Config, predictors: dict[int, FakePredictor], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pseudo_labels(config)
+    evaluate_all(config, 0)
+    evaluate_all(config, 1)
+    other = Path("other")
+    shutil.copytree(Layout.of(config).round(0), other / "round_0")
+    reuse = config.reuse.model_copy(update={"warmup": str(other)})
+    config = config.model_copy(update={"reuse": reuse})
+    print_rounds(report_context(config))
+    assert "other test cases" not in capsys.readouterr().out
+    table = Layout.of(config).evaluation_cases(0)
+    rows = [row for row in EVALUATION_CASES.records(table) if row["case_id"] != "a"]
+    EVALUATION_CASES.write(table, rows)
+    print_rounds(report_context(config))
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "was scored on other test cases: its Dice cannot be compared" in printed
 
 
 def test_print_rounds_of_another_method_does_not_name_the_control(

@@ -1,7 +1,9 @@
 """The exported folder is complete, is checked, is replaced as a whole and names no patient."""
 
+import argparse
 import json
 import re
+import shlex
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -131,6 +133,16 @@ def test_export_of_one_member_has_its_weights_and_its_scores(config: Config) -> 
     assert scores.dice.mean == scores.classes["liver"].mean == 0.8
     assert "one network (seed_1)" in (folder / "README.md").read_text()
     assert not layout.export.exists()
+
+
+def test_run_prints_a_command_for_folders_with_spaces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny_experiment(tmp_path / "my data")
+    monkeypatch.setattr(export_stage, "load_config", lambda: config)
+    assert export_stage.run(argparse.Namespace(config=[], member=None)) == 0
+    _, _, command = capsys.readouterr().out.partition("segment with: ")
+    assert shlex.split(command)[:4] == ["hstf", "predict", "--model", str(Layout.of(config).export)]
 
 
 def test_export_refuses_an_unknown_member(config: Config) -> None:

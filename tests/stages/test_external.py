@@ -35,6 +35,7 @@ from hstf.experiment.context import StageContext
 from hstf.experiment.dependencies import STAGES
 from hstf.experiment.layout import Layout
 from hstf.imaging.volumes import read_label
+from hstf.method.external import CaseDice, choose_weight
 from hstf.method.external_weights import ExternalWeights, Mixture, calibration_path
 from hstf.method.tta_summary import TtaSummary
 from hstf.runtime.errors import HstfError
@@ -43,6 +44,7 @@ from hstf.stages.export import export
 from hstf.stages.external import stage
 from hstf.stages.external.outputs import read_labels
 from hstf.stages.external.programs import Program
+from hstf.stages.external.weights import _group_weight
 
 pytestmark = pytest.mark.usefixtures("workplace")
 
@@ -402,6 +404,32 @@ def test_region_is_measured_as_a_whole(tmp_path: Path) -> None:
     found = weigh(whole).teachers["other"].groups["whole"]
     assert (found.dice, found.mixed_dice) == (1.0, 1.0)
     assert found.weight > 0
+
+
+def case_with_gains(gains: list[float]) -> CaseDice:
+    """Return the Dice 0.6 of the ensemble and 0.7 of the teacher in a case that may show them."""
+    known = not np.isnan(gains).any()
+    dices = np.array([[0.6], [0.7]]) if known else np.full((2, 1), np.nan)
+    return CaseDice(np.array([0.5]), dices[0], dices[1], np.array([gains]))
+
+
+def test_group_weight_counts_the_patients_whose_labels_show_the_class() -> None:
+    unknown = case_with_gains([np.nan] * 4)
+    cases = [case_with_gains([0, 0.05, 0.1, 0.08]), unknown, unknown]
+    choice = choose_weight(np.array([case.gains[0] for case in cases]), list("abc"))
+    mixed = [case.ensemble_groups for case in cases]
+    found = _group_weight((1,), choice, list("abc"), cases, 0, mixed, is_harmful=False)
+    assert (found.weight, found.standard_error) == (0.0, None)
+    assert found.reason == "1 labelled patient is too few to measure it"
+
+
+def test_group_weight_of_a_harmful_mixture_is_that_of_the_ensemble() -> None:
+    """The class is not mixed itself, but the mixture of another class has changed its Dice."""
+    cases = [case_with_gains([0, -0.1, -0.2, -0.3])] * 2
+    choice = choose_weight(np.array([case.gains[0] for case in cases]), list("ab"))
+    mixed = [np.array([0.4])] * 2
+    found = _group_weight((1,), choice, list("ab"), cases, 0, mixed, is_harmful=True)
+    assert (found.weight, found.mixed_dice) == (0.0, pytest.approx(0.6))
 
 
 @pytest.mark.parametrize(("rounds", "is_measured_with_first"), [([2], False), ([1, 2], True)])

@@ -179,6 +179,23 @@ def test_refine_lowers_the_weight_where_the_previous_round_differs(config: Confi
     )  # rejected in round 1: nothing to look back to
 
 
+def test_refine_accepts_a_previous_label_that_shows_no_structure(config: Config) -> None:
+    """A reviewer confirmed that the organ is not in the only slice with a class."""
+    refine(config, 1, SHARD)
+    merge_refined(config, 1)
+    empty_slice = np.full(SHAPE, 9, np.uint8)
+    empty_slice[..., 5] = 0
+    layout = Layout.of(config)
+    layout.override(1, "good").parent.mkdir(parents=True)
+    nib.save(nib.Nifti1Image(empty_slice, AFFINE), layout.override(1, "good"))
+    header = "round,case_id,action,reviewer,date,reason"
+    layout.decisions.write_text(f"{header}\n1,good,replace,AB,2026-01-02,no organ here\n")
+    labels(config, 1, SHARD)
+    refine(config, 2, SHARD)
+    row = rows(config, 2)["good"]
+    assert row["previous_round_dice"] is None and row["previous_round"] > 0
+
+
 def test_refine_ignores_a_previous_round_without_pseudo_labels(
     config: Config,
 ) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.pretraining_files import new_state, plan, task_of
+from support.pretraining_files import batch_of, new_state, plan, task_of
 from support.training_files import PATCH, cases_in, source_of, write_experiment
 from support.two_ranks import pair_state
 from torch import Tensor
@@ -22,9 +22,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hstf.config.experiment import Config
 from hstf.config.objectives import OBJECTIVES
 from hstf.config.pretrain import TASKS
+from hstf.config.training import AugmentationConfig
+from hstf.experiment.plan import Normalisation
 from hstf.method.objectives.registry import build_objective
 from hstf.method.objectives.supervision import supervised
 from hstf.training import loop
+from hstf.training.augmentations.acquisition import Acquisition
 from hstf.training.loop import Objective, draw_batch
 from hstf.training.state import TrainingState
 from hstf.training.step_values import StepValues
@@ -43,6 +46,9 @@ WAITING = {
 """Operations of ATen that wait for the device."""
 WITH_MASKS = {"index", "index_put", "index_put_", "_index_put_impl_"}
 """Operations that wait if an index is a mask."""
+INDEXERS = ("__getitem__", "__setitem__")
+"""Methods of a tensor that wait if an index is a list, which is copied to the device. Vectors, such
+as voxel sizes, are on the host."""
 READERS = ("tolist", "cpu", "__bool__", "__float__", "__int__")
 """Methods of a tensor that copy it to the host; some do so without an operation."""
 
@@ -80,9 +86,22 @@ def counted_waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
 
         return read
 
+    def counted_lists(name: str) -> Any:
+        original = getattr(Tensor, name)
+
+        def indexed(tensor: Tensor, index: Any, *values: Any) -> Any:
+            parts = index if isinstance(index, tuple) else (index,)
+            if tensor.ndim > 1 and any(isinstance(part, list) for part in parts):
+                waits.counts[name] += 1
+            return original(tensor, index, *values)
+
+        return indexed
+
     with monkeypatch.context() as patch, waits:
         for name in READERS:
             patch.setattr(Tensor, name, counted(name))
+        for name in INDEXERS:
+            patch.setattr(Tensor, name, counted_lists(name))
         yield waits.counts
 
 
@@ -128,6 +147,29 @@ def test_a_step_waits_for_no_device(
     assert state.step == 6
 
 
+def test_changes_of_several_kinds_of_channels_wait_for_no_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """CT and PET change separately, and a mask keeps its values."""
+    ct = Normalisation(scheme="ct", lower=-100, upper=200, mean=50, std=40)
+    schemes = (ct, Normalisation(scheme="uptake"), Normalisation(scheme="mask"))
+    of_three = plan(channels=3).model_copy(update={"normalisation": schemes})
+    image = torch.randn(2, 3, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    batch = replace(
+        batch_of(image, of_three),
+        unlabelled=(False, True),
+        augmentation=AugmentationConfig(intensity_probability=1, fourier_probability=1),
+        acquisition=Acquisition.of(of_three, ("ct", "pet", "mask")),
+    )
+    with counted_waits(monkeypatch) as counts:
+        strong = batch.strong()
+        corrupted, _ = task_of("denoise", of_three).corrupt(batch)
+    assert not counts
+    for changed in (strong, corrupted):
+        assert changed[:, 2].equal(image[:, 2])
+        assert not changed[:, 0].equal(image[:, 0])
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_a_step_of_pre_training_waits_for_no_device(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -171,5 +213,7 @@ def test_reads_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
         values.nonzero()
         if values.any():
             values.tolist()
-    assert {"index", "nonzero", "tolist", "_local_scalar_dense"} <= counts.keys()
-    assert sum(counts.values()) >= 5
+        values[None][[0]] = values[None][[0]]
+    expected = {"index", "nonzero", "tolist", "_local_scalar_dense", *INDEXERS}
+    assert expected <= counts.keys()
+    assert sum(counts.values()) >= 7

@@ -242,6 +242,18 @@ def test_check_batch_size_refuses_a_batch_too_small_for_the_gpus(
     _check_batch_size(8, training)
 
 
+def test_check_batch_size_wants_two_patches_of_a_gpu_for_fourier_mixing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A patch gets the amplitudes of an unlabelled patch of its own GPU."""
+    training = TrainingConfig.model_validate({"augmentation": {"fourier_probability": 0.5}})
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    _check_batch_size(2, training)
+    _check_batch_size(4, training, others=3)
+    with pytest.raises(HstfError, match="batch of 3 patches is too small for 2 GPUs"):
+        _check_batch_size(3, training, others=3)
+
+
 # ---- the rules
 
 

@@ -43,7 +43,13 @@ from hstf.training.augmentations.acquisition import Acquisition
 from hstf.training.batch import Batch
 from hstf.training.loop import Objective, learning_rate, snapshot_steps, train
 from hstf.training.losses import pyramid_loss
-from hstf.training.member import initial_network, member_seed, train_member, training_fingerprint
+from hstf.training.member import (
+    batch_warnings,
+    initial_network,
+    member_seed,
+    train_member,
+    training_fingerprint,
+)
 from hstf.training.patches import TrainingCase
 from hstf.training.state import Averages, TrainingState, parameter_groups, update_ema
 from hstf.training.step_values import NORM, StepValues, Waiting
@@ -269,6 +275,25 @@ def test_resume_refuses_a_state_of_other_inputs_or_a_damaged_state(tmp_path: Pat
     assert broken.step == 0
 
 
+def test_resume_raises_for_a_state_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another user owns the file, or a network disk does not answer: the file is whole."""
+    config, _ = labelled_only()
+    state = new_state(config)
+    state.step = 4
+    state.save(tmp_path, "a")
+
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refuse)
+        with pytest.raises(HstfError, match=r"state\.pt: .*Permission denied.* readable"):
+            new_state(config).resume(tmp_path, "a")
+    assert new_state(config).resume(tmp_path, "a") == "resumes at step 4"
+
+
 def test_training_fingerprint_depends_on_inputs_and_configuration(tmp_path: Path) -> None:
     config, _ = write_experiment(tmp_path)
     cases = cases_in(tmp_path / "cases", 3)
@@ -355,6 +380,36 @@ def test_train_member_starts_again_after_a_change_of_configuration(
     weights = [sha256_file(p) for p in sorted(tmp_path.rglob("seed_0/weights.pt"))]
     assert len(weights) == 2
     assert len(set(weights)) == 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "batch_size", "fraction", "expected"),
+    [
+        ({}, 2, 0.5, []),
+        ({}, 1, 0.25, []),
+        ({"mixing": {"probability": 0.5}}, 2, 0.5, []),
+        ({"mixing": {"probability": 0.5}}, 1, 0.5, ["patches are not mixed"]),
+        ({"augmentation": {"fourier_probability": 0.5}}, 1, 0.5, ["patches are not mixed"]),
+        ({}, 2, 0.25, ["labelled_fraction is 0.25, but 0.5 of the patches"]),
+        ({}, 4, 1.0, ["labelled_fraction is 1, but 0.75 of the patches"]),
+    ],
+)
+def test_batch_warnings_name_keys_without_effect_on_a_small_batch(
+    tmp_path: Path,
+    keys: dict[str, dict[str, float]],
+    batch_size: int,
+    fraction: float,
+    expected: list[str],
+) -> None:
+    training = TrainingConfig.model_validate(keys)
+    cases, others = cases_in(tmp_path, 1), cases_in(tmp_path, 1, "u")
+    source = source_of(cases, others, batch_size=batch_size, labelled_fraction=fraction)
+    found = batch_warnings(source, training)
+    assert len(found) == len(expected)
+    assert all(text.startswith(start) for text, start in zip(found, expected, strict=True))
+    labelled_only = batch_warnings(replace(source, pseudo=[]), training)
+    mixes = "mixing" in keys and batch_size == 1
+    assert len(labelled_only) == mixes, "other keys are about unlabelled cases"
 
 
 CORE = min(os.sched_getaffinity(0))

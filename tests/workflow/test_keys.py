@@ -147,6 +147,29 @@ def test_workflow_runs_nothing_after_results_were_copied_with_new_times(
     assert experiment.jobs() == {}
 
 
+def test_workflow_runs_nothing_if_benchmarks_are_older_than_the_results(
+    experiment: Workspace,
+) -> None:
+    results = experiment.folder / "results/few"
+    with contextlib.chdir(experiment.folder):
+        jobs = jobs_of(experiment).all()
+    for job in jobs:
+        benchmark = results / benchmark_of(job.name)
+        benchmark.parent.mkdir(parents=True, exist_ok=True)
+        benchmark.write_text("s\tcpu_time\n1\t1\n")
+        date_back(benchmark, 10 * DAY)
+    shutil.rmtree(experiment.folder / ".snakemake", ignore_errors=True)
+    assert experiment.jobs() == {}
+
+
+def test_workflow_forgets_the_reasons_of_an_earlier_run(experiment: Workspace) -> None:
+    assert experiment.jobs() == {}
+    key = experiment.folder / "results/few/keys/calibrate.json"
+    key.write_text(json.dumps({"job": "calibrate", "runs_because": ["an earlier reason"]}))
+    assert experiment.jobs() == {}
+    assert json.loads(key.read_text())["runs_because"] == []
+
+
 def test_workflow_runs_nothing_after_the_output_was_renamed(experiment: Workspace) -> None:
     (experiment.folder / "results").rename(experiment.folder / "elsewhere")
     experiment.configure(output="elsewhere")

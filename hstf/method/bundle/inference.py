@@ -130,12 +130,14 @@ def _datalist(modalities: Sequence[str]) -> Json:
     """Return the expressions for the files of each scan, named as for ``hstf predict``.
 
     Long names of modalities come first, because one may be the end of another: ``t1`` and
-    ``ce_t1``. The name of a missing file is in the list, so that MONAI names it.
+    ``ce_t1``. The name of a missing file is in the list, so that MONAI names it. Without any scan
+    it is a pattern of names, because MONAI ends an empty run without an error.
     """
-    found = "$sorted(glob.glob(os.path.join(@dataset_dir, '*.nii*')))"
+    found = "$sorted(glob.glob(os.path.join(glob.escape(@dataset_dir), '*.nii*')))"
     if len(modalities) == 1:
-        return {"datalist": found}
+        return {"datalist": f"{found} or [os.path.join(@dataset_dir, '*.nii.gz')]"}
     files = ", ".join(f"@file_of(case + '_{name}')" for name in modalities)
+    missing = ", ".join(f"os.path.join(@dataset_dir, '*_{name}.nii.gz')" for name in modalities)
     return {
         "files": found,
         "stem": "$lambda path: path.removesuffix('.gz').removesuffix('.nii')",
@@ -147,7 +149,7 @@ def _datalist(modalities: Sequence[str]) -> Json:
             " if stem.endswith(ending)), '')"
         ),
         "cases": "$sorted(set(@case(stem) for stem in @by_stem) - {''})",
-        "datalist": f"$[[{files}] for case in @cases]",
+        "datalist": f"$[[{files}] for case in @cases] or [[{missing}]]",
     }
 
 
@@ -448,7 +450,10 @@ def _postprocessing(model: ExportedModel) -> Json:
             "SaveImaged",
             PREDICTION,
             output_dir="@output_dir",
-            output_postfix="",
+            # A segmentation has the name of its scan and would replace it in the same folder.
+            output_postfix=(
+                "$'seg' if os.path.realpath(@output_dir) == os.path.realpath(@dataset_dir) else ''"
+            ),
             output_ext=".nii.gz",
             output_dtype="$numpy.uint8",
             resample=False,

@@ -116,7 +116,8 @@ class SelfTraining:
             batch.generator,
         )
         seen = view.crop(strong)
-        students = [zoomed_pyramid(part, seen, zoom) for part in network.parts]
+        limit = strong.shape[2:]
+        students = [zoomed_pyramid(part, seen, zoom, limit) for part in network.parts]
         terms: dict[str, Tensor] = {}
         if csc.segmentation_weight > 0:
             target = view.crop(batch.target)

@@ -23,7 +23,7 @@ from hstf.runtime.devices import to_device
 from hstf.training.augmentations.draws import chosen, normal_like
 from hstf.training.augmentations.low_resolution import low_resolution
 from hstf.training.augmentations.noise import noise
-from hstf.training.batch import Batch
+from hstf.training.batch import Batch, with_channels_of
 
 Change = Callable[[Tensor], Tensor]
 
@@ -58,10 +58,7 @@ class Denoise(PretrainingTask):
         for change, probability in changes:
             image = with_probability(image, change, probability, generator)
         masks = batch.acquisition.masks(image.shape[1])
-        if masks:
-            image = image.clone()
-            image[:, masks] = batch.weak[:, masks]
-        return image, image_weight(batch)
+        return with_channels_of(image, batch.weak, masks), image_weight(batch)
 
 
 def with_probability(

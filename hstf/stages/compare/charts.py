@@ -39,7 +39,7 @@ def draw_charts(
             "A point for each seed. Differences between seeds are no differences between methods.",
         )
     ]
-    by_round = {name: _dice_by_round(done) for name, done in methods.items()}
+    by_round = {name: dice_by_round_of(done) for name, done in methods.items()}
     if by_round:
         chart = figures.add(
             "dice_by_round",
@@ -70,12 +70,13 @@ def _done_cells(
     return [cell for cell in cells if cell.method == method and last in cell.rounds]
 
 
-def _dice_by_round(cells: Sequence[CellScores]) -> dict[int, list[float]]:
-    """Return the mean Dice of each seed by round."""
+def dice_by_round_of(cells: Sequence[CellScores]) -> dict[int, list[float]]:
+    """Return the mean Dice of each seed in each round that all seeds were scored in."""
+    first, *others = cells
     by_round = {}
-    for number in cells[0].rounds:
-        done = [cell for cell in cells if number in cell.rounds]
-        by_round[number] = [cell.rounds[number].mean("dice") for cell in done]
+    for number in first.rounds:
+        if all(number in cell.rounds for cell in others):
+            by_round[number] = [cell.rounds[number].mean("dice") for cell in cells]
     return by_round
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from hstf.config.methods import METHODS
 from hstf.experiment.context import StageContext
+from hstf.scoring.rounds import is_scored_on_other_cases
 from hstf.stages.compare.scores import CellScores
 from hstf.stages.compare.table import UPPER_BOUND, WARMUP, Entry
 
@@ -63,6 +64,13 @@ def notes(
         lines.append(
             f"{', '.join(online)} do not train on images at another scale, but all other methods"
             " do. The Dice by input scale mainly shows this difference."
+        )
+    seeds = context.config.compare.seeds if context.config.compare else ()
+    if context.config.seed in seeds and is_scored_on_other_cases(context):
+        lines.append(
+            f"The warm-up of seed {context.config.seed} is that of another experiment"
+            f" ({context.layout.warmup}) and was scored on other test cases, so its scores are left"
+            " out."
         )
     last = context.schedule.last
     missing = [f"{cell.method} with seed {cell.seed}" for cell in cells if last not in cell.rounds]

@@ -70,6 +70,8 @@ class CellScores:
     has_common_warmup: bool
     """Whether the cell reuses the warm-up that most methods have in common."""
     rounds: dict[int, RoundScores]
+    compute: Compute
+    """Seconds of the warm-up and of all rounds, evaluated or not."""
     scales: dict[float, float]
     """Mean Dice of the model of the last round at each input scale."""
 
@@ -83,15 +85,20 @@ def read_cell(cell: Cell) -> CellScores:
     config = cell.config
     layout = Layout.of(config)
     rounds = {}
+    total = Compute(0, 0)
     for number in range(config.rounds + 1):
         if layout.evaluation_cases(number).is_file():
             rounds[number] = read_round(config, number)
+            total += rounds[number].compute
+        else:
+            total += compute(config, number)
     path = layout.evaluation_scales(config.rounds)
     return CellScores(
         method=cell.method,
         seed=cell.seed,
         has_common_warmup=cell.has_common_warmup,
         rounds=rounds,
+        compute=total,
         scales=read_scales(path, list(config.structures)),
     )
 
@@ -217,6 +224,12 @@ def _makes_model(job: Job, number: int) -> bool:
     if number:
         return job.round == number and job.stage in METHOD_STAGES
     return not job.round and job.stage in WARMUP_STAGES
+
+
+def without_warmup(cell: CellScores) -> CellScores:
+    """Leave out the scores of the warm-up; the others and the time stay."""
+    rounds = {number: scores for number, scores in cell.rounds.items() if number}
+    return replace(cell, rounds=rounds)
 
 
 def refuse_different_cases(cells: Sequence[CellScores]) -> None:

@@ -16,13 +16,22 @@ from typing import Any
 from hstf.config.load import load_config
 from hstf.experiment.comparison import Cell, cells_of, refuse_no_comparison
 from hstf.experiment.context import StageContext
+from hstf.experiment.layout import Layout
 from hstf.experiment.tables import COMPARE_CELLS, COMPARE_TABLE
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import write_text
+from hstf.scoring.averages import finite_or_none
+from hstf.scoring.rounds import is_scored_on_other_cases
 from hstf.stages.compare.charts import draw_charts
 from hstf.stages.compare.notes import headline, notes
 from hstf.stages.compare.page import KIND, html, main_table, markdown, structure_table
-from hstf.stages.compare.scores import METRICS, CellScores, read_cell, refuse_different_cases
+from hstf.stages.compare.scores import (
+    METRICS,
+    CellScores,
+    read_cell,
+    refuse_different_cases,
+    without_warmup,
+)
 from hstf.stages.compare.table import columns, entries, table
 
 
@@ -55,7 +64,7 @@ def compare(
     last = context.schedule.last
     folder = context.layout.compare
     structures = list(config.structures)
-    scores = [read_cell(cell) for cell in cells]
+    scores = read_cells(context, cells)
     refuse_different_cases(scores)
     COMPARE_CELLS.write(folder / "cells.csv", cell_rows(scores, structures), structures)
     found = entries(scores, last)
@@ -94,6 +103,27 @@ def compare(
     return page
 
 
+def read_cells(
+    context: StageContext,
+    cells: Sequence[Cell],
+) -> list[CellScores]:
+    """Read the scores of all cells.
+
+    A warm-up of another experiment may have been scored on other test cases. Its scores are then
+    left out.
+
+    Raises:
+        HstfError: if a table cannot be read.
+    """
+    scores = []
+    has_other_cases = is_scored_on_other_cases(context)
+    for cell in cells:
+        found = read_cell(cell)
+        is_reused = Layout.of(cell.config).warmup == context.layout.warmup
+        scores.append(without_warmup(found) if has_other_cases and is_reused else found)
+    return scores
+
+
 def cell_rows(
     cells: Sequence[CellScores],
     structures: Sequence[str],
@@ -108,10 +138,10 @@ def cell_rows(
         for number, scores in cell.rounds.items():
             row: dict[str, Any] = {"method": cell.method, "seed": cell.seed, "round": number}
             for metric in METRICS:
-                row[metric] = scores.mean(metric)
+                row[metric] = finite_or_none(scores.mean(metric))
             row["cpu_s"] = scores.compute.cpu
             row["wall_s"] = scores.compute.wall
             dice_of_structures = scores.structure_means("dice")
             for name, dice in zip(structures, dice_of_structures, strict=True):
-                row[f"dice_of_{name}"] = dice
+                row[f"dice_of_{name}"] = finite_or_none(dice)
             yield row

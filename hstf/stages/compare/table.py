@@ -81,14 +81,14 @@ def entries(
     warmups = {}
     for cell in cells:
         if cell.has_common_warmup and 0 in cell.rounds:
-            warmups[cell.seed] = {0: cell.rounds[0]}
+            warmups[cell.seed] = (cell.rounds[0], cell.rounds[0].compute)
     if warmups:
         found.append(_entry(WARMUP, warmups))
     for method in dict.fromkeys(cell.method for cell in cells):
         done = {}
         for cell in cells:
             if cell.method == method and last in cell.rounds:
-                done[cell.seed] = cell.rounds
+                done[cell.seed] = (cell.rounds[last], cell.compute)
         if done:
             found.append(_entry(method, done))
     return found
@@ -96,17 +96,13 @@ def entries(
 
 def _entry(
     name: str,
-    seeds: Mapping[int, Mapping[int, RoundScores]],
+    seeds: Mapping[int, tuple[RoundScores, Compute]],
 ) -> Entry:
-    """Make an entry from the rounds of each seed. Only the scores of the last round count."""
-    by_seed = {}
-    cpu = []
-    wall = []
-    for seed, rounds in seeds.items():
-        by_seed[seed] = rounds[max(rounds)]
-        cpu.append(sum(scores.compute.cpu for scores in rounds.values()))
-        wall.append(sum(scores.compute.wall for scores in rounds.values()))
-    return Entry(name, by_seed, Compute(fmean(cpu), fmean(wall)))
+    """Make an entry from the scores and the total time of each seed."""
+    by_seed = {seed: scores for seed, (scores, _) in seeds.items()}
+    cpu = fmean(total.cpu for _, total in seeds.values())
+    wall = fmean(total.wall for _, total in seeds.values())
+    return Entry(name, by_seed, Compute(cpu, wall))
 
 
 def table(

@@ -282,12 +282,14 @@ def _find_lesions(
     name: str,
 ) -> CaseLesions:
     classes = config.structures[name]
+    ignored = reference == IGNORED
     return find_lesions(
-        structure_mask(prediction.label, classes) & (reference != IGNORED),
+        structure_mask(prediction.label, classes),
         structure_mask(reference, classes),
         steps_of(image.affine),
         config.evaluate.detection,
         prediction.probabilities.get(name),
+        ignored if ignored.any() else None,
     )
 
 

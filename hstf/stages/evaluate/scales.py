@@ -20,6 +20,7 @@ from hstf.method.inference import Predictor
 from hstf.method.tta import zoom_image
 from hstf.runtime.errors import HstfError
 from hstf.runtime.progress import track
+from hstf.scoring.averages import finite_or_none
 from hstf.scoring.metrics import EMPTY_DICE, structure_dice
 from hstf.stages.evaluate.cases import load_predictor
 from hstf.stages.evaluate.references import read_reference, scored_files
@@ -89,7 +90,7 @@ def _rows(
                 "group": case.group,
                 "scale": scale,
                 "class": name,
-                "dice": dice,
+                "dice": finite_or_none(dice),
             }
 
 

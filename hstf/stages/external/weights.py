@@ -155,7 +155,7 @@ class LabelledTeacher:
         found = {}
         for row, (name, values) in enumerate(self.values.items()):
             found[name] = _group_weight(
-                values, choices[row], len(set(patients)), dices, row, mixed, is_harmful
+                values, choices[row], patients, dices, row, mixed, is_harmful
             )
         missing = {name: row["missing"] for name, row in self.rows.items() if row["missing"]}
         return TeacherWeights(
@@ -218,26 +218,29 @@ class LabelledTeacher:
 def _group_weight(
     values: tuple[int, ...],
     choice: Choice | None,
-    patients: int,
+    patients: Sequence[str],
     dices: Sequence[CaseDice],
     row: int,
     mixed: Sequence[np.ndarray],
     is_harmful: bool,
 ) -> GroupWeight:
     """Return the weight of a group with its evidence."""
+    if is_harmful:  # no group is mixed
+        mixed = [case.ensemble_groups for case in dices]
     if choice is None:
         reason = "it predicted no labelled case that shows the class"
         content: dict[str, Any] = dict.fromkeys(("gain", "standard_error"))
         weight = 0.0
     else:
-        reason = reason_of(choice, patients)
+        pairs = zip(patients, dices, strict=True)
+        shown = {patient for patient, case in pairs if not np.isnan(case.gains[row]).any()}
+        reason = reason_of(choice, len(shown))
         error = choice.standard_error if isfinite(choice.standard_error) else None
         content = {"gain": choice.gain, "standard_error": error}
         weight = choice.weight
     if is_harmful and weight:
         reason = "the weights of all classes together lower the Dice"
         weight = 0.0
-        mixed = [case.ensemble_groups for case in dices]
     return GroupWeight(
         values=values,
         weight=weight,
@@ -250,7 +253,12 @@ def _group_weight(
 
 
 def reason_of(choice: Choice, patients: int) -> str:
-    """Return why a group has its weight."""
+    """Return why a group has its weight.
+
+    Args:
+        choice: its weight.
+        patients: number of patients whose labels show the group.
+    """
     if patients < MINIMUM_PATIENTS:
         return f"{patients} labelled patient is too few to measure it"
     change = f"weight {choice.best:g} changes the Dice by {choice.gain:+.3f}"

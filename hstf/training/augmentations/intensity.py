@@ -42,13 +42,23 @@ def change_intensity(
     result = torch.empty_like(image)
     for kind in different_kinds:
         channels = [index for index, other in enumerate(kinds) if other == kind]
-        result[:, channels] = _change(
-            image[:, channels],
+        changed = _change(
+            _channels(image, channels),
             kind,
             config,
             generator,
         )
+        for position, channel in enumerate(channels):
+            result[:, channel] = changed[:, position]
     return result
+
+
+def _channels(image: Tensor, channels: Sequence[int]) -> Tensor:
+    """Return the given channels of ``image`` ``(B, C, D, H, W)``.
+
+    ``image[:, channels]`` would make the CPU wait for the GPU, which gets the indices.
+    """
+    return torch.stack([image[:, channel] for channel in channels], dim=1)
 
 
 def _change(
