@@ -57,10 +57,11 @@ class EvaluateConfig(Section):
     """Scores of the test cases, in native space."""
 
     empty: Literal["exclude", "one"] = "exclude"
-    """A class that neither reference nor prediction has: ``exclude`` leaves it out of all means, as
-    nnU-Net does; ``one`` assigns it overlap 1 and distance 0, as the BraTS challenges do, which
-    rewards a model that never predicts it. A class that only one of the two has gets overlap 0 and
-    the diagonal of the volume (mm) as distance in both cases."""
+    """A class that neither reference nor prediction has: ``exclude`` leaves it out of the means of
+    overlap and distance, as nnU-Net does; ``one`` assigns it overlap 1 and distance 0, as the BraTS
+    challenges do, which rewards a model that never predicts it. With both, its accuracy is 1 and
+    its volumes are 0. A class that only one of the two has gets overlap 0 and the diagonal of the
+    volume (mm) as distance in both cases."""
     detection: DetectionConfig = DetectionConfig()
     """Lesion-wise scores: found, missed and false lesions."""
     save_predictions: bool = True

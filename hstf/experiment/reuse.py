@@ -73,7 +73,7 @@ def _ordered(value: Any) -> Any:
 
 
 def _sheet_problems(config: Config, other: Config, key: str, folder: Path) -> list[str]:
-    """Describe test patients that the other experiment learned from, and other labelled cases."""
+    """Describe test patients that the other experiment learned from, and other training cases."""
     try:
         ours = read_cases(config)
         theirs = read_cases(other)
@@ -86,6 +86,13 @@ def _sheet_problems(config: Config, other: Config, key: str, folder: Path) -> li
         problems.append(
             f"{key}: {few(sorted(tested & seen))} is a validation or test patient here and a"
             f" training patient in {folder}"
+        )
+    here = {case.case_id for case in ours.cases if case.split.is_training}
+    missing = here - {case.case_id for case in theirs.cases if case.split.is_training}
+    if missing:
+        problems.append(
+            f"{key}: {folder} has not preprocessed {few(sorted(missing))}; leave 'reuse:' out, or"
+            " use the cases of that experiment"
         )
     labelled = {case.case_id for case in ours.of(Split.LABELLED)}
     learned = _learned_cases(other, theirs)

@@ -550,6 +550,22 @@ def test_refuse_no_test_cases_before_a_comparison(tmp_path: Path) -> None:
         refuse_no_test_cases(read_cases(config))
 
 
+def test_check_reuse_refuses_cases_that_were_not_preprocessed(tmp_path: Path) -> None:
+    config = configuration(tmp_path)
+    write_text(Layout.of(config).config, config_text(config))
+    root = str(Layout.of(config).root)
+    reusing = configuration(tmp_path, experiment="next", reuse={"data": root})
+    check_reuse(reusing)
+    sheet = Path(reusing.cases)
+    longer = tmp_path / "longer.csv"
+    rows = sheet.read_text().rstrip("\n").splitlines()
+    unlabelled = next(row for row in rows if ",unlabelled" in row)
+    name = unlabelled.split(",")[0]
+    write_text(longer, "\n".join([*rows, unlabelled.replace(name, "added")]) + "\n")
+    with pytest.raises(HstfError, match="has not preprocessed added; leave 'reuse:' out"):
+        check_reuse(reusing.model_copy(update={"cases": str(longer)}))
+
+
 def test_check_reuse_refuses_training_on_test_patients(tmp_path: Path) -> None:
     sheets = {
         "first": "a,labelled,ann;b,labelled,bob;c,labelled,cid;u,unlabelled,uma;t,test,tom",
