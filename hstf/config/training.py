@@ -268,8 +268,9 @@ class StudentConfig(TrainingConfig):
     """Use the calibrated probabilities of the teacher as targets where they agree with the
     pseudo-label. Otherwise use its class."""
     ema_blend: float = Field(0.0, ge=0, le=1)
-    """Final fraction of the prediction of the EMA network in the target of pseudo-labelled voxels.
-    The fraction is 0 during the first 30% of the steps, grows linearly until 70%, then stays."""
+    """Final fraction of the label of the EMA network in the target of pseudo-labelled voxels: the
+    pseudo-labels are renewed during the training. The fraction grows linearly over the first half
+    of the steps. Renewed voxels have weight 1, except those with weight 0."""
     csc: CscConfig = CscConfig()
     """Cross-scale consistency."""
     consistency: ConsistencyConfig = ConsistencyConfig()

@@ -27,17 +27,16 @@ from hstf.config.refine import RefineConfig
 from hstf.config.training import StudentConfig
 from hstf.method.csc import sigmoid_ramp
 from hstf.method.objectives.bcp import label_with_ema
-from hstf.method.objectives.cross_teaching import one_hot_label
+from hstf.method.objectives.ema_labels import label_of_ema, one_hot_label
 from hstf.method.objectives.mean_teacher import consistency_weight, prediction_distance
 from hstf.method.objectives.registry import build_objective, student_objective
-from hstf.method.objectives.self_training import mean_probabilities
 from hstf.method.objectives.uamt import (
     add_noise,
     dropout_enabled,
     entropy_bound,
     relative_entropy,
 )
-from hstf.models.base import NetworkSpec, Pyramid
+from hstf.models.base import NetworkSpec
 from hstf.models.registry import build
 from hstf.runtime.errors import HstfError
 from hstf.training.batch import Batch
@@ -420,10 +419,14 @@ def test_self_training_of_a_pair_is_the_sum_of_its_networks(
     assert all(p.grad is not None for part in both.network.parts for p in part.parameters())
 
 
-def test_mean_probabilities_averages_networks() -> None:
-    logits = [torch.tensor([p, 1 - p]).log().reshape(1, 2, 1, 1, 1) for p in (0.2, 0.6)]
-    found = mean_probabilities([Pyramid([level], level) for level in logits])
-    assert found.flatten().tolist() == pytest.approx([0.4, 0.6])
+def test_label_of_ema_of_a_pair_is_that_of_the_mean_probability(tmp_path: Path) -> None:
+    config, _ = write_experiment(tmp_path)
+    state = pair_state(config, step=0)
+    batch = some_batch(config, [False, True])
+    first, second = (part(batch.weak[1:]).softmax(1) for part in state.ema.parts)
+    found = label_of_ema(state, batch)
+    assert torch.equal(found.argmax(1), (first + second).argmax(1))
+    assert torch.equal(found.sum(1), torch.ones_like(found[:, 0]))
 
 
 # ---- bidirectional copy-paste

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from hstf.experiment.layout import Layout
 from hstf.experiment.tables import HISTORY, PREPROCESSED
 from hstf.method.csc import draw_zoom, sigmoid_ramp
 from hstf.method.objectives.registry import student_objective
-from hstf.method.objectives.self_training import blend_fraction, blend_targets, self_training
+from hstf.method.objectives.self_training import blend_fraction, blend_labels, self_training
 from hstf.models.hybrid import HybridNet
 from hstf.models.registry import build, load_network, network_spec, save_network
 from hstf.runtime import recorded_files
@@ -430,43 +431,57 @@ def test_self_training_runs_the_ema_network_only_if_needed(
         state = new_state(config, step)
         pyramid = state.ema.pyramid
         monkeypatch.setattr(
-            state.ema, "pyramid", lambda x, p=pyramid, s=step: (asked.append(s), p(x))[1]
+            state.ema,
+            "pyramid",
+            lambda x, p=pyramid, s=step: (asked.append((s, len(x))), p(x))[1],
         )
         terms = objective(state, some_batch(config, [False, True]))
         assert ("csc_predictions" in terms) == (step % 2 == 0)
-    assert asked == [0, 2, 4, 5, 6, 7, 8, 9]
+    labels = [(step, 1) for step in range(1, 10)]  # of the unlabelled patch
+    consistency = [(step, 2) for step in range(0, 10, 2)]
+    assert sorted(asked) == sorted(labels + consistency)
 
 
-def test_blend_fraction_rises_between_three_and_seven_tenths() -> None:
+def test_blend_fraction_rises_over_the_first_half() -> None:
     found = [blend_fraction(t / 10, 0.5) for t in range(11)]
-    assert found == pytest.approx([0, 0, 0, 0, 0.125, 0.25, 0.375, 0.5, 0.5, 0.5, 0.5], abs=1e-9)
+    assert found == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5], abs=1e-9)
     assert blend_fraction(0.9, 0.0) == 0
 
 
-def test_blend_targets_changes_only_pseudo_labels_inside_the_scan(tmp_path: Path) -> None:
+def test_blend_labels_changes_only_pseudo_labels_inside_the_scan(tmp_path: Path) -> None:
     config, _ = write_experiment(tmp_path)
     batch = some_batch(config, [False, True])
     batch.target[:, :, :3] = 0  # outside
-    probabilities = torch.full_like(batch.target, 1 / CLASSES)
-    found = blend_targets(batch, probabilities, 0.25)
+    batch.weight[1] = 0.2
+    batch.weight[1, :, 7] = 0  # a possible lesion
+    labels = torch.zeros_like(batch.target[1:])
+    labels[:, 1] = 1
+    found = blend_labels(batch, labels, 0.25)
     assert torch.equal(found.target[0], batch.target[0])
+    assert torch.equal(found.weight[0], batch.weight[0])
     assert torch.equal(found.target[:, :, :3], torch.zeros_like(found.target[:, :, :3]))
-    expected = 0.75 * batch.target[1, :, 3:] + 0.25 / CLASSES
+    expected = 0.75 * batch.target[1, :, 3:] + 0.25 * labels[0, :, 3:]
     assert torch.allclose(found.target[1, :, 3:], expected)
-    assert torch.equal(found.weight, batch.weight)
+    assert found.weight[1, 0, :, 0, 0].tolist() == pytest.approx(
+        [0.15] * 3 + [0.75 * 0.2 + 0.25] * 4 + [0], abs=1e-6
+    )
+    assert batch.weight[1, 0, 4, 0, 0].item() == pytest.approx(0.2), "the batch is not changed"
 
 
-def test_self_training_learns_from_the_blended_target(tmp_path: Path) -> None:
-    config, _ = write_experiment(tmp_path, student={"steps": 10, "ema_blend": 1.0, "csc": OFF})
+def test_self_training_learns_from_the_label_of_the_ema_network(tmp_path: Path) -> None:
+    """The EMA network sees the patch before boxes are exchanged."""
+    student = {"steps": 10, "ema_blend": 1.0, "csc": OFF, "mixing": {"probability": 1.0}}
+    config, _ = write_experiment(tmp_path, student=student)
     state = new_state(config, step=7)
     batch = some_batch(config, [False, True])
-    logits = state.network.pyramid(batch.weak).logits
-    target = batch.target.clone()
-    target[1] = logits[0].softmax(1)[1].detach()  # the EMA is still the network
-    expected = pyramid_loss(logits, target, batch.weight)
-    assert self_training(config)(state, batch)["segmentation"].item() == pytest.approx(
-        expected.item(), rel=1e-5
-    )
+    scores = state.ema(batch.weak[1:])  # the EMA is still the network
+    label = torch.zeros_like(scores).scatter_(1, scores.argmax(1, keepdim=True), 1.0)
+    target = torch.cat([batch.target[:1], label])
+    weight = torch.cat([batch.weight[:1], torch.ones_like(batch.weight[1:])])
+    mixed = mix(replace(batch, target=target, weight=weight), config.student.mixing)
+    expected = pyramid_loss(state.network.pyramid(mixed.weak).logits, mixed.target, mixed.weight)
+    found = self_training(config)(state, some_batch(config, [False, True]))
+    assert found["segmentation"].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_self_training_learns_from_mixed_patches(tmp_path: Path) -> None:

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from hstf.config.experiment import Config
-from hstf.method.objectives.cross_teaching import one_hot_label
+from hstf.method.objectives.ema_labels import label_of_ema
 from hstf.method.objectives.mean_teacher import consistency_weight
 from hstf.method.objectives.supervision import segmentation_loss
-from hstf.training.batch import Batch, patches
+from hstf.training.batch import Batch
 from hstf.training.loop import Objective
 from hstf.training.mixing import mix
 from hstf.training.state import TrainingState
@@ -68,8 +68,7 @@ def label_with_ema(state: TrainingState, batch: Batch) -> Batch:
     chosen = [index for index, flag in enumerate(batch.unlabelled) if flag]
     if not chosen:
         return batch
-    prediction = state.ema(patches(batch.weak, batch.unlabelled)).float()
-    labels = one_hot_label(prediction)
+    labels = label_of_ema(state, batch)
     target = batch.target.clone()
     weight = batch.weight.clone()
     for label, index in zip(labels, chosen, strict=True):

@@ -12,10 +12,10 @@ with the segmentation loss on labelled patches and the sigmoid ramp ``r`` over t
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from hstf.config.experiment import Config
+from hstf.method.objectives.ema_labels import one_hot_label
 from hstf.method.objectives.mean_teacher import consistency_weight
 from hstf.method.objectives.supervision import segmentation_loss
 from hstf.training.batch import Batch, patches
@@ -65,16 +65,3 @@ def cross_teaching(config: Config) -> Objective:
         return terms
 
     return objective
-
-
-@torch.no_grad()
-def one_hot_label(scores: Tensor) -> Tensor:
-    """Return the class with the highest score at each voxel, one-hot.
-
-    Args:
-        scores: ``(B, K, D, H, W)``, probabilities or logits.
-
-    Returns:
-        ``(B, K, D, H, W)``, zeros and ones of the type of ``scores``.
-    """
-    return torch.zeros_like(scores).scatter_(1, scores.argmax(1, keepdim=True), 1)

@@ -9,8 +9,10 @@ with the segmentation loss ``L_seg`` on labelled and pseudo-labelled voxels, the
 (:mod:`hstf.method.csc`) and the sigmoid ramp ``r`` over the training. The terms of another scale
 are computed every few steps, because they cost another pass of the teacher and of the student.
 
-Optionally, patches exchange boxes (:mod:`hstf.training.mixing`), and the pseudo-labels are blended
-with the prediction of the EMA network, which becomes better during the training.
+Optionally, patches exchange boxes (:mod:`hstf.training.mixing`), and the label of the EMA network
+takes the place of the pseudo-label. The pseudo-labels on disk are as good as the teacher that wrote
+them; the EMA network becomes better during the training. As in bidirectional copy-paste
+(:mod:`hstf.method.objectives.bcp`), it sees the patches before they exchange boxes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,6 +25,7 @@ from hstf.config.experiment import Config
 from hstf.config.training import StudentConfig
 from hstf.imaging.spacing import axis_zooms
 from hstf.method.csc import View, consistency_terms, draw_zoom, sigmoid_ramp, zoomed_pyramid
+from hstf.method.objectives.ema_labels import label_of_ema
 from hstf.method.objectives.supervision import DecoderLoss, segmentation_loss, segmentation_term
 from hstf.models.base import Pyramid
 from hstf.training.batch import Batch
@@ -30,10 +33,8 @@ from hstf.training.loop import Objective
 from hstf.training.mixing import mix
 from hstf.training.state import TrainingState
 
-BLEND_START = 0.3
-"""Fraction of the steps after which the EMA network begins to change the targets."""
-BLEND_END = 0.7
-"""Fraction of the steps after which its influence no longer grows."""
+BLEND_END = 0.5
+"""Fraction of the steps after which the influence of the EMA network no longer grows."""
 
 
 def self_training(config: Config) -> Objective:
@@ -60,18 +61,13 @@ class SelfTraining:
         csc = self.config.csc
         zooms = csc.zoomed and state.step % csc.every == 0
         fraction = blend_fraction(state.step / self.config.steps, self.config.ema_blend)
+        if fraction > 0 and any(batch.unlabelled):
+            batch = blend_labels(batch, label_of_ema(state, batch), fraction)
         batch = mix(batch, self.config.mixing)
         teachers: list[Pyramid] = []
-        if fraction > 0 or (zooms and csc.consistent):
-            # One pass for both uses.
+        if zooms and csc.consistent:
             with torch.no_grad():
                 teachers = [part.pyramid(batch.weak) for part in state.ema.parts]
-        if fraction > 0:
-            batch = blend_targets(
-                batch,
-                mean_probabilities(teachers),
-                fraction,
-            )
         # Voxels of a pseudo-label count by their own weight times `pseudo_weight`.
         weight = batch.weight * torch.where(
             batch.pseudo,
@@ -139,41 +135,40 @@ class SelfTraining:
         return terms
 
 
-def mean_probabilities(predictions: Sequence[Pyramid]) -> Tensor:
-    """Return the mean class probabilities ``(B, K, D, H, W)`` of several networks."""
-    probabilities = [prediction.logits[0].float().softmax(1) for prediction in predictions]
-    return torch.stack(probabilities).mean(0)
-
-
 def blend_fraction(progress: float, maximum: float) -> float:
     """Return the fraction of the EMA network in the targets.
 
-    It is 0 until :data:`BLEND_START`, grows linearly, and is ``maximum`` from :data:`BLEND_END` on.
+    It grows linearly from 0, and is ``maximum`` from :data:`BLEND_END` on.
 
     Args:
         progress: fraction of the steps that are done, 0 to 1.
         maximum: fraction at the end of the training, 0 to 1.
     """
-    growth = (progress - BLEND_START) / (BLEND_END - BLEND_START)
-    return maximum * min(1.0, max(0.0, growth))
+    return maximum * min(1.0, progress / BLEND_END)
 
 
-def blend_targets(
+def blend_labels(
     batch: Batch,
-    probabilities: Tensor,
+    labels: Tensor,
     fraction: float,
 ) -> Batch:
-    """Blend the targets of pseudo-labelled voxels with predicted probabilities.
+    """Blend the targets of pseudo-labelled voxels with other labels, which have weight 1.
+
+    Voxels with weight 0 keep it: possible lesions and ignored voxels are not learned.
 
     Args:
         batch: the patches.
-        probabilities: ``(B, K, D, H, W)``, prediction of the EMA network.
-        fraction: fraction of the prediction in the new target, 0 to 1.
+        labels: ``(U, K, D, H, W)``, one-hot labels of the patches that are marked in
+            ``batch.unlabelled``.
+        fraction: fraction of these labels in the new target, 0 to 1.
     """
-    inside = batch.inside * probabilities
-    target = torch.lerp(
-        batch.target,
-        inside,
-        fraction * batch.pseudo,
-    )
-    return replace(batch, target=target)
+    target = batch.target.clone()
+    weight = batch.weight.clone()
+    chosen = [index for index, flag in enumerate(batch.unlabelled) if flag]
+    for label, index in zip(labels, chosen, strict=True):
+        changed = fraction * batch.pseudo[index]
+        inside = batch.inside[index]
+        used = inside * (batch.weight[index] > 0)
+        target[index] = torch.lerp(target[index], inside * label.to(target.dtype), changed)
+        weight[index] = torch.lerp(weight[index], used.to(weight.dtype), changed)
+    return replace(batch, target=target, weight=weight)
