@@ -11,6 +11,7 @@ import argparse
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from hstf.config.load import load_config
@@ -26,7 +27,7 @@ from hstf.experiment.case_files import (
 )
 from hstf.experiment.set_aside import note
 from hstf.models.registry import load_facts
-from hstf.runtime.errors import HstfError
+from hstf.runtime.errors import HstfError, few
 from hstf.runtime.files import read_json
 from hstf.runtime.run_lock import active_run
 
@@ -58,13 +59,14 @@ def forget(case: str, root: Path, is_confirmed: bool = False) -> list[Path]:
             workflow is running, if nobody can confirm, or if files cannot be removed.
     """
     traces = find_traces(root, case)
-    if traces.is_empty:
+    trained = [found for folder in experiment_folders(root) for found in _trained(folder, case)]
+    if traces.is_empty and not any(found.is_known for found in trained):
         raise HstfError(
             f"{root}: has nothing of case {case!r}. Case ids are compared as a whole, with their"
-            " letter case."
+            f" letter case.{_only_mentioned(traces)}"
         )
     _refuse_other_targets(case, traces)
-    print("\n".join(_report(root, case, traces)), flush=True)
+    print("\n".join(_report(root, case, traces, trained)), flush=True)
     targets = traces.targets
     if targets or traces.set_aside:
         _refuse_running(root)
@@ -78,8 +80,16 @@ def forget(case: str, root: Path, is_confirmed: bool = False) -> list[Path]:
         if traces.set_aside:
             tables = ", ".join(str(rows.table) for rows in traces.set_aside)
             print(f"The row of the case was removed from {tables}.")
-    print("\n".join(_what_to_do(root, case, traces)), flush=True)
+    print("\n".join(_what_to_do(root, case, traces, trained)), flush=True)
     return targets
+
+
+def _only_mentioned(traces: Traces) -> str:
+    """Return a sentence about files with the name in their text; empty if there are none."""
+    if not traces.mentions:
+        return ""
+    names = few(str(path) for path in traces.mentions)
+    return f" Its name is in the text of {names}: if this is the case, delete them."
 
 
 def _refuse_other_targets(case: str, traces: Traces) -> None:
@@ -106,7 +116,7 @@ def _is_inside(path: Path, folders: Sequence[Path]) -> bool:
     return any(".." not in relative.parts for relative in below)
 
 
-def _report(root: Path, case: str, traces: Traces) -> Iterator[str]:
+def _report(root: Path, case: str, traces: Traces, trained: Sequence["Trained"]) -> Iterator[str]:
     yield f"Case {case} in {root}"
     yield from _listed("Files of the case, which are removed", traces.files)
     yield from _listed(
@@ -116,6 +126,9 @@ def _report(root: Path, case: str, traces: Traces) -> Iterator[str]:
     yield from _listed(
         "Tables with its suggestion, which are removed; `hstf suggest` writes them again",
         traces.suggestions,
+    )
+    yield from _listed(
+        "Decisions about it that were not completely saved, which are removed", traces.pending
     )
     yield from _listed(
         "Lists of cases that are not suggested, from which its row is removed", traces.set_aside
@@ -132,7 +145,6 @@ def _report(root: Path, case: str, traces: Traces) -> Iterator[str]:
         "Other files with its name in the text; the next run writes those of its jobs again",
         traces.mentions,
     )
-    trained = [line for folder in experiment_folders(root) for line in _trained(folder, case)]
     yield from _listed("Learned from the case, or from what such a model predicted", trained)
 
 
@@ -146,30 +158,55 @@ def _listed(title: str, items: Sequence[object]) -> Iterator[str]:
         yield f"  and {len(items) - MAXIMUM_LISTED} more"
 
 
-def _trained(folder: Path, case: str) -> Iterator[str]:
+@dataclass(frozen=True)
+class Trained:
+    """What learned from a case."""
+
+    folder: Path
+    how: str
+    files: tuple[Path, ...] = ()
+    """The weights, or the file that names them. Some jobs of the experiment may write them."""
+    is_known: bool = True
+    """Whether it is known that it learned from the case."""
+
+    def __str__(self) -> str:
+        return f"{self.folder}: {self.how}"
+
+
+def _trained(folder: Path, case: str) -> Iterator[Trained]:
     """Yield the models of an experiment that learned from the case, and what was made from them."""
     sources = sources_of(folder, case)
     rounds = set(sources)
     if _is_pretrained_on(folder, case):
         rounds.add(0)
-        yield f"{folder / 'pretrain'}: from its image, and all rounds, which start from it"
-    for path in sorted(folder.glob("round_*/model/*/weights.pt")):
-        number = int(path.parents[2].name.removeprefix("round_"))
+        place = folder / "pretrain"
+        how = "from its image, and all rounds, which start from it"
+        yield Trained(place, how, (place / "weights.pt",))
+    weights = sorted(folder.glob("round_*/model/*/weights.pt"))
+    for path in weights:
+        number = _round_of(path)
         try:
             is_labelled = case in load_facts(path).get("trained_on", [])
         except HstfError:
-            yield f"{path.parent}: not known, because its weights cannot be read"
+            how = "not known, because its weights cannot be read"
+            yield Trained(path.parent, how, (path,), is_known=False)
             continue
         if is_labelled:
             rounds.add(number)
-            yield f"{path.parent}: from its label"
+            yield Trained(path.parent, "from its label", (path,))
         elif number in sources:
-            yield f"{path.parent}: from its pseudo-label ({sources[number]})"
+            yield Trained(path.parent, f"from its pseudo-label ({sources[number]})", (path,))
     if not rounds:
         return
-    yield f"{folder}: all rounds after round {min(rounds)}, which learn from the rounds before"
+    first = min(rounds)
+    how = f"all rounds after round {first}, which learn from the rounds before"
+    yield Trained(folder, how, tuple(path for path in weights if _round_of(path) > first))
     for model in sorted(folder.glob("export*/model.json")):
-        yield f"{model.parent}: the exported model, and every copy of it"
+        yield Trained(model.parent, "the exported model, and every copy of it", (model,))
+
+
+def _round_of(weights: Path) -> int:
+    return int(weights.parents[2].name.removeprefix("round_"))
 
 
 def _is_pretrained_on(folder: Path, case: str) -> bool:
@@ -219,7 +256,7 @@ def _remove(paths: Iterable[Path]) -> None:
         raise HstfError("not removed: " + "; ".join(problems))
 
 
-def _what_to_do(root: Path, case: str, traces: Traces) -> Iterator[str]:
+def _what_to_do(root: Path, case: str, traces: Traces, trained: Sequence[Trained]) -> Iterator[str]:
     yield "\nWhat is left to do:"
     for rows in traces.human_tables:
         yield f"  - Remove the row of the case from {rows}."
@@ -227,7 +264,18 @@ def _what_to_do(root: Path, case: str, traces: Traces) -> Iterator[str]:
         yield f"  - Remove the row of the case from {rows}, or delete the table."
     for path in traces.scans:
         yield f"  - Delete {path}, unless it may be kept."
+    for path in traces.linked:
+        yield f"  - Delete {path}, unless it may be kept. A link led to it."
+    for path in traces.human_files:
+        yield f"  - Look at {path}, which has its name. Delete it, or remove the case from it."
+    for path in traces.absent_overrides:
+        yield (
+            f"  - {path.absolute()}, the folder of overrides, does not exist. If reviewers"
+            " corrected labels or made decisions, start this command in the folder where you start"
+            " snakemake."
+        )
     yield from _dicom_rows(root, case, traces.scans)
+    yield from _final_models(traces, trained)
     if traces.human_tables or traces.tables or traces.pictures:
         yield (
             "  - Then run the workflow as usual. It trains again what learned from the case, and"
@@ -250,7 +298,23 @@ def _what_to_do(root: Path, case: str, traces: Traces) -> Iterator[str]:
     for folder in (config.reuse.data, config.reuse.warmup, *_siblings(root, case)):
         if folder:
             yield f"  - Do the same for another experiment: hstf forget {case} --results {folder}"
-    yield "  - Backups and copies of the results are not known to hstf."
+    for other in traces.same_patient:
+        command = f"hstf forget {other} --results {root}"
+        yield f"  - Do the same for another case of the patient: {command}"
+    yield (
+        "  - Not known to hstf are backups and copies of the results, and what hstf nnunet,"
+        " dicomseg and predict wrote. Notes and logs of Snakemake in .snakemake/ may name scans."
+    )
+
+
+def _final_models(traces: Traces, trained: Iterable[Trained]) -> Iterator[str]:
+    """Yield what to do about models that no run trains again, such as those of a removed round."""
+    files = [path for found in trained for path in found.files]
+    for path in dict.fromkeys(files):
+        if not traces.is_made_again(path):
+            state = path.parents[2] / "state" / path.parent.name
+            too = f" and {state}" if state.is_dir() else ""
+            yield f"  - Delete {path.parent}{too}: no run makes it again without the case."
 
 
 def _dicom_rows(root: Path, case: str, scans: Sequence[Path]) -> Iterator[str]:
@@ -305,8 +369,17 @@ def _runs_in(path: Path) -> Iterator[str]:
 
 
 def _siblings(root: Path, case: str) -> Iterator[Path]:
-    """Yield other experiments beside this one that have files of the case."""
+    """Yield other experiments beside this one that have files of the case, or its warm-up."""
     for folder in sorted(root.parent.glob("*/")):
         is_other = folder.is_dir() and folder.resolve() != root.resolve()
-        if is_other and existing(folder, CASE_FILES, case):
+        if is_other and (existing(folder, CASE_FILES, case) or _starts_from(folder, root)):
             yield folder
+
+
+def _starts_from(folder: Path, root: Path) -> bool:
+    """Return whether an experiment reuses the warm-up of another one, and so its labelled cases."""
+    try:
+        warmup = load_config(folder / "config.yaml").reuse.warmup
+    except HstfError:
+        return False
+    return warmup is not None and Path(warmup).resolve() == root.resolve()

@@ -121,6 +121,7 @@ def examine(root: Path, data: bool = True) -> Verification:
     for table, row in track(cases, "verify cases"):
         problems += file_problems(row, table.parent)
     problems += _check_files(sources, "verify data")
+    problems += _changed_meanwhile(present) if data else []
     problems += chain_problems(present)
     for folder in _export_folders(root):
         problems += _digest_problems(folder)
@@ -229,6 +230,14 @@ def _sources(records: Mapping[str, JobRecord], provenance: Provenance | None) ->
         checked = _data_files(Path(provenance.data.file))
         files |= {(path, digest) for path, digest in checked if path not in known}
     yield from sorted(files)
+
+
+def _changed_meanwhile(records: Mapping[str, JobRecord]) -> Iterator[str]:
+    """Describe the scans, labels and overrides that were changed while a job ran."""
+    for name, record in records.items():
+        for source, file in record.sources.items():
+            if file is None:
+                yield f"{name}: {source} was changed while the job ran. Run snakemake again"
 
 
 def _exported_files(root: Path) -> Iterator[FileHash]:

@@ -12,11 +12,15 @@ from pathlib import Path
 from hstf.config.load import load_config
 from hstf.experiment import set_aside
 from hstf.experiment.cases import CASE_ID, FILE_ENDINGS
+from hstf.experiment.job_inputs import file_of_teacher
 from hstf.experiment.jobs import KEY_FOLDER
 from hstf.experiment.layout import Layout
+from hstf.experiment.override_folder import SUFFIX
 from hstf.experiment.remaining_jobs import content_of, jobs_without
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_csv, read_sheet
+from hstf.runtime.home import expand_home
+from hstf.runtime.voxel_files import voxel_file
 
 NO_SCANS = ("split", "group", "site")
 """Columns of the case sheet with neither an id nor a file."""
@@ -54,6 +58,10 @@ OVERRIDES = (
     ".history/round_*/{case}",
 )
 """Corrected labels of a case and the history of its decisions, below the folder of overrides."""
+HISTORY = ".history"
+"""Folder of the audit desk in the folder of overrides."""
+PENDING = f"{HISTORY}/pending.json"
+"""A decision that the audit desk was saving when it was killed, below the folder of overrides."""
 LEFTOVER = ".tmp-" + "[0-9a-f]" * 8 + "-{name}"
 """What a killed process left of a file."""
 PICTURES = ("report/*.html", "compare/*.html", ".check_cache.json")
@@ -122,19 +130,33 @@ class Traces:
     """Lists of cases that are not suggested."""
     mentions: list[Path]
     """Other files whose text has its name; a name that is a number may be something else there."""
+    pending: list[Path]
+    """Decisions about it that the audit desk was saving when it was killed. It would complete
+    them."""
     human_tables: list[Rows]
     """The case sheet and decisions of reviewers."""
+    human_files: list[Path]
+    """Other files in the folders of overrides that have its name, or whose text has it."""
     scans: list[Path]
-    """Its scans and its label."""
+    """Its scans, its label, and its predictions of external teachers that were made elsewhere."""
+    linked: list[Path]
+    """What those of the :attr:`files` and :attr:`scans` lead to that are links."""
+    same_patient: list[str]
+    """Other cases of the patient."""
     folders: list[Path]
     """The folders of results and of overrides that were searched."""
+    absent_overrides: list[Path]
+    """Folders of overrides that do not exist, seen from the current folder."""
+    results: set[Path]
+    """What the next run writes."""
     sheet_problem: str
     """Why the jobs without the case are not known: all :attr:`tables` count as written again."""
 
     @property
     def targets(self) -> list[Path]:
         """The files and folders to remove."""
-        return [*self.files, *self.pictures, *self.suggestions, *self.keys, *self.gone_jobs]
+        of_stages = [*self.files, *self.pictures, *self.keys, *self.gone_jobs]
+        return [*of_stages, *self.suggestions, *self.pending]
 
     @property
     def is_empty(self) -> bool:
@@ -142,7 +164,12 @@ class Traces:
         of_suggest = self.suggestions or self.set_aside
         tables = self.tables or self.other_tables or self.human_tables
         of_jobs = self.keys or self.gone_jobs
-        return not (self.files or of_jobs or tables or of_suggest)
+        of_reviewers = self.pending or self.human_files
+        return not (self.files or of_jobs or tables or of_suggest or of_reviewers)
+
+    def is_made_again(self, path: Path) -> bool:
+        """Return whether the next run writes a file again; True if that is not known."""
+        return bool(self.sheet_problem) or path in self.results
 
 
 def find_traces(root: Path, case: str) -> Traces:
@@ -169,7 +196,7 @@ def find_traces(root: Path, case: str) -> Traces:
     suggest = [folder / name for folder in folders for name in (SUGGESTIONS, SET_ASIDE)]
     others = [path for path in _text_files(root) if path not in (*files, *suggest)]
     tables = [rows for path in others if (rows := rows_of(path, case)) is not None]
-    scans = _scans(sheet, case)
+    scans = [*_scans(sheet, case), *_external_files(folders, case)]
     named = _naming(others, case, scans)
     pictures = _pictures(folders, named)
     aside = [rows_of(folder / SET_ASIDE, case) for folder in folders]
@@ -190,9 +217,15 @@ def find_traces(root: Path, case: str) -> Traces:
         suggestions=[table for folder in folders for table in _suggestions(folder, case)],
         set_aside=[rows for rows in aside if rows is not None],
         mentions=[path for path in named if path not in known],
+        pending=[path for folder in overrides for path in _pending(folder, case)],
         human_tables=[rows for rows in (sheet_rows, *decisions) if rows is not None],
+        human_files=[path for folder in overrides for path in _left_files(folder, case, files)],
         scans=scans,
+        linked=[path.resolve() for path in (*files, *scans) if path.is_symlink()],
+        same_patient=_same_patient(sheet, case),
         folders=[*folders, *overrides],
+        absent_overrides=[folder for folder in overrides if not folder.exists()],
+        results=rewritten,
         sheet_problem=problem,
     )
 
@@ -265,11 +298,46 @@ def _suggestions(folder: Path, case: str) -> Iterator[Path]:
 
 
 def _keys(folder: Path, case: str) -> Iterator[Path]:
-    """Yield the key files that name a scan or label of the case as a reason."""
+    """Yield the key files that name a file of the case as a reason."""
     for key in sorted((folder / KEY_FOLDER).glob("*.json")):
         reasons = content_of(key).get("runs_because", [])
-        if any(reason.startswith(f"{case}/") for reason in reasons):
+        if any(_is_about(reason, case) for reason in reasons):
             yield key
+
+
+def _is_about(reason: str, case: str) -> bool:
+    """Return whether a reason names a file of the case: ``case/label`` or ``folder/case.nii.gz``.
+
+    A name without a folder may be that of a job, or a key of the configuration.
+    """
+    pattern = mention_of(case)
+    for word in reason.replace(",", " ").split():
+        folder, _, name = word.rpartition("/")
+        if folder and (word.startswith(f"{case}/") or pattern.search(name)):
+            return True
+    return False
+
+
+def _pending(overrides: Path, case: str) -> Iterator[Path]:
+    """Yield the decision about the case that was not completely saved, if there is one."""
+    path = overrides / PENDING
+    if content_of(path).get("case_id") == case:
+        yield path
+
+
+def _left_files(overrides: Path, case: str, files: Collection[Path]) -> Iterator[Path]:
+    """Yield the other files with the name of the case that people left beside overrides."""
+    pattern = mention_of(case)
+    for path in _files_below(overrides):
+        is_of_desk = HISTORY in path.relative_to(overrides).parts
+        if is_of_desk or path in files or path.suffix == ".csv":
+            continue
+        stem = path.name.removesuffix(SUFFIX)
+        # The name of a label is that of its case as a whole.
+        is_label = stem != path.name and CASE_ID.fullmatch(stem) is not None
+        is_named = stem == case if is_label else pattern.search(path.name) is not None
+        if is_named or (path.suffix in TEXT_SUFFIXES and _names(path, pattern)):
+            yield path
 
 
 def mention_of(case: str) -> re.Pattern[str]:
@@ -295,14 +363,36 @@ def _csv_files(folder: Path) -> list[Path]:
 def _text_files(root: Path) -> list[Path]:
     """Return the text files below ``root`` that may name several cases."""
     found = []
-    for folder, folders, names in os.walk(root):
-        if Path(folder).name in OTHER_CASES and Path(folder).parent.name != LOGS:
-            folders.clear()
-            names = [name for name in names if name.endswith(".csv")]
-        folders.sort()
-        paths = [Path(folder) / name for name in sorted(names)]
-        found += [path for path in paths if path.suffix in TEXT_SUFFIXES and path.is_file()]
+    for path in _files_below(root, OTHER_CASES):
+        folder = path.parent
+        # An experiment may have the name of such a folder.
+        has_tables_only = folder != root and folder.name in OTHER_CASES
+        if has_tables_only and folder.parent.name != LOGS and path.suffix != ".csv":
+            continue
+        if path.suffix in TEXT_SUFFIXES:
+            found.append(path)
     return found
+
+
+def _files_below(root: Path, leaves: Collection[str] = ()) -> Iterator[Path]:
+    """Yield all files below a folder, also in folders that are links to another disk.
+
+    Args:
+        root: the folder.
+        leaves: names of folders whose subfolders are left out.
+    """
+    seen = set()
+    for name, folders, names in os.walk(root, followlinks=True):
+        folder = Path(name)
+        place = folder.resolve()
+        is_leaf = folder != root and folder.name in leaves and folder.parent.name != LOGS
+        if is_leaf or place in seen:
+            folders.clear()
+        if place in seen:
+            continue  # a link to a folder above it
+        seen.add(place)
+        folders.sort()
+        yield from (path for path in map(folder.joinpath, sorted(names)) if path.is_file())
 
 
 def _pictures(folders: Iterable[Path], named: Collection[Path]) -> list[Path]:
@@ -323,25 +413,65 @@ def _naming(paths: Iterable[Path], case: str, scans: Iterable[Path]) -> list[Pat
     names = [str(scan) for scan in scans]
     found = []
     for path in paths:
-        text = path.read_text(encoding="utf-8", errors="replace")
-        if pattern.search(text) or any(name in text for name in names):
+        if _names(path, pattern, names):
             found.append(path)
     return found
 
 
+def _names(path: Path, pattern: re.Pattern[str], names: Iterable[str] = ()) -> bool:
+    """Return whether the text of a file has a case or one of the ``names`` of scans."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return pattern.search(text) is not None or any(name in text for name in names)
+
+
 def _scans(sheet: Path, case: str) -> list[Path]:
-    """Return the files in the row of a case of the sheet."""
-    if not sheet.is_file():
-        return []
+    """Return the files in the row of a case of the sheet, with those of the voxels of headers."""
     scans = []
-    for _, row in read_sheet(sheet, ("case_id", *NO_SCANS))[1]:
+    for row in _sheet_rows(sheet):
         if row.get("case_id") != case:
             continue
         for column, cell in row.items():
-            path = sheet.parent / cell
+            path = sheet.parent / _at_home(cell)
             if column not in ("case_id", *NO_SCANS, "") and path.is_file():
-                scans.append(path)
+                voxels = voxel_file(path)
+                scans += [path] if voxels is None else [path, voxels]
     return scans
+
+
+def _sheet_rows(sheet: Path) -> list[dict[str, str]]:
+    if not sheet.is_file():
+        return []
+    return [row for _, row in read_sheet(sheet, ("case_id", *NO_SCANS))[1]]
+
+
+def _at_home(cell: str) -> str:
+    """Replace ``~`` by the home folder, as the case sheet is read."""
+    try:
+        return expand_home(cell) if cell.startswith("~") else cell
+    except ValueError:
+        return cell  # of an unknown user
+
+
+def _same_patient(sheet: Path, case: str) -> list[str]:
+    """Return the other cases with the group of the case; a case without one is its own group."""
+    rows = _sheet_rows(sheet)
+    groups = {
+        row["case_id"]: row.get("group") or row["case_id"] for row in rows if "case_id" in row
+    }
+    if case not in groups:
+        return []
+    return [other for other in groups if other != case and groups[other] == groups[case]]
+
+
+def _external_files(folders: Iterable[Path], case: str) -> list[Path]:
+    """Return the predictions of a case that were made elsewhere."""
+    found: dict[Path, None] = {}
+    for folder in folders:
+        for teacher in load_config(folder / "config.yaml").teacher.external.values():
+            path = file_of_teacher(teacher, case)
+            if teacher.files and path.is_file():
+                found[path] = None
+    return list(found)
 
 
 def sources_of(folder: Path, case: str) -> dict[int, str]:

@@ -111,7 +111,12 @@ def _external_files(jobs: Jobs, names: Iterable[str], cases: Iterable[Case]) -> 
 
 def prediction_file(teacher: ExternalTeacher, case: Case) -> Path:
     """Return the prediction of a case that was made elsewhere."""
-    return Path(teacher.files.replace("{case}", case.case_id))
+    return file_of_teacher(teacher, case.case_id)
+
+
+def file_of_teacher(teacher: ExternalTeacher, case_id: str) -> Path:
+    """Do the same with the name of the case only, which may no longer be in the case sheet."""
+    return Path(teacher.files.replace("{case}", case_id))
 
 
 def program_files(teacher: ExternalTeacher) -> list[Path]:

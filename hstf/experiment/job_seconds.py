@@ -23,9 +23,11 @@ class Compute:
 def job_seconds(file: Path) -> Compute:
     """Read the benchmark file of a job (:func:`hstf.experiment.last_run.benchmark_of`).
 
-    Snakemake omits the CPU time of very short jobs, which then counts as 0.
+    Snakemake omits the CPU time of very short jobs, which then counts as 0. After a full disk or a
+    crash the file may be empty.
     """
-    header, *lines = [line.split("\t") for line in file.read_text().splitlines()]
+    rows = [line.split("\t") for line in file.read_text(errors="replace").splitlines()]
+    header, lines = (rows[0], rows[1:]) if rows else ([], [])
     cpu = 0.0
     wall = 0.0
     for line in lines:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from hstf.runtime.errors import is_memory_error
 from hstf.runtime.files import atomic_path, sha256_file
 
 MARK = b"hstf-sha256:"
@@ -44,12 +45,15 @@ def read_torch(path: Path, device: torch.device | str = "cpu") -> Any:
     Raises:
         OSError: if the file is missing or cannot be read.
         DamagedFile: if the file is damaged or of another kind.
+        MemoryError, RuntimeError: if the memory is not enough. The file may be whole.
     """
     content = path.read_bytes()
     _check(content)
     try:
         return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     except Exception as error:  # torch raises many types of errors for files of another kind
+        if isinstance(error, MemoryError | RuntimeError) and is_memory_error(error):
+            raise
         raise DamagedFile(f"{type(error).__name__}: {error}") from error
 
 
@@ -87,6 +91,8 @@ def _check_archive(content: bytes) -> None:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             damaged = archive.testzip()
+    except MemoryError:
+        raise
     except Exception as error:  # zipfile raises many types of errors for damaged files
         raise DamagedFile(f"{type(error).__name__}: {error}") from error
     if damaged is not None:

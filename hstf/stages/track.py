@@ -140,8 +140,16 @@ class TrackedRuns(Document):
 
 
 def run(args: argparse.Namespace) -> int:
-    """Track a round."""
-    track(StageContext.of_arguments(args, "track"))
+    """Track a round.
+
+    Raises:
+        HstfError: if there is no such round. Nothing is written then.
+    """
+    context = StageContext.of_arguments(args, "track")
+    last = context.schedule.last
+    if not 0 <= context.round <= last:
+        raise HstfError(f"--round {context.round}: there are rounds 0 to {last}.")
+    track(context)
     return 0
 
 

@@ -307,6 +307,142 @@ def test_forget_names_the_row_of_the_case_in_the_table_of_dicom_series(
     assert len(DICOM_SERIES.records(Path("dicom.csv"))) == 2, "the table of people is not changed"
 
 
+def test_forget_names_other_cases_of_the_patient(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    header, *rows = Path("cases.csv").read_text().splitlines()
+    groups = {"p10": "patient", "p1_b": "patient"}
+    lines = [f"{row},{groups.get(row.partition(',')[0], '')}" for row in rows]
+    write_text(Path("cases.csv"), "\n".join([f"{header},group", *lines]) + "\n")
+    forget("p10", root, is_confirmed=True)
+    printed = capsys.readouterr().out
+    assert f"another case of the patient: hstf forget p1_b --results {root}\n" in printed
+    assert printed.count("another case of the patient") == 1
+
+
+def test_forget_names_models_that_no_run_trains_again(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made_again = root / "round_1" / "model" / "seed_0"
+    network, facts = load_network(made_again / "weights.pt")
+    of_case = facts | {"trained_on": ["former"]}
+    removed = [root / "round_3" / "model" / "seed_0", root / "round_1" / "model" / "seed_7"]
+    for folder in (made_again, *removed):
+        save_network(folder / "weights.pt", network, of_case)
+    write_text(root / "round_3" / "state" / "seed_0" / "state.pt", "state")
+    assert forget("former", root, is_confirmed=True) == [], "only models are left of it"
+    printed = capsys.readouterr().out
+    state = root / "round_3" / "state" / "seed_0"
+    assert f"Delete {removed[0]} and {state}: no run makes it again" in printed
+    assert f"Delete {removed[1]}: no run makes it again" in printed
+    assert f"Delete {made_again}" not in printed
+
+
+def test_forget_names_all_files_of_a_scan(
+    root: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for path in (tmp_path / "own.nii.gz", Path("p10.hdr"), Path("p10.img")):
+        write_text(path, "voxels")
+    target = tmp_path / "archive.nii.gz"
+    Path("p1_t1.nii.gz").rename(target)
+    Path("p1_t1.nii.gz").symlink_to(target)
+    sheet = Path("cases.csv").read_text().replace("p10_t1.nii.gz", "p10.hdr")
+    write_text(Path("cases.csv"), sheet.replace("p1.b_t1.nii.gz", "~/own.nii.gz"))
+    expected = {
+        "p1": ["p1_t1.nii.gz", str(target)],
+        "p10": ["p10.hdr", "p10.img"],
+        "p1.b": [str(tmp_path / "own.nii.gz")],
+    }
+    for case, files in expected.items():
+        forget(case, root, is_confirmed=True)
+        printed = capsys.readouterr().out
+        for file in files:
+            assert f"Delete {file}, unless it may be kept" in printed
+
+
+def test_forget_names_predictions_that_were_made_elsewhere(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = load_config(root / "config.yaml").model_dump(mode="json")
+    config["teacher"]["external"] = {
+        "sam": {"files": "elsewhere/{case}.nii.gz", "labels": {"liver": 1}}
+    }
+    write_text(root / "config.yaml", yaml.safe_dump(config))
+    for case in ("p1", "p10"):
+        write_text(Path(f"elsewhere/{case}.nii.gz"), "voxels")
+    forget("p1", root, is_confirmed=True)
+    printed = capsys.readouterr().out
+    assert "Delete elsewhere/p1.nii.gz, unless" in printed
+    assert "elsewhere/p10.nii.gz" not in printed
+
+
+def test_forget_removes_a_decision_that_was_not_completely_saved(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pending = Path("overrides/.history/pending.json")
+    write_text(pending, json.dumps({"case_id": "p1"}))
+    forget("p10", root, is_confirmed=True)
+    assert pending.exists()
+    forget("p1", root, is_confirmed=True)
+    assert not pending.exists()
+    assert "not completely saved, which are removed" in capsys.readouterr().out
+
+
+def test_forget_names_other_files_among_the_overrides(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_text(Path("overrides/round_1/p1.nii.gz~"), "voxels")
+    write_text(Path("overrides/README.txt"), "p1 was difficult")
+    forget("p1", root, is_confirmed=True)
+    printed = capsys.readouterr().out
+    assert "Look at overrides/round_1/p1.nii.gz~" in printed
+    assert "Look at overrides/README.txt" in printed
+    assert "p1.target.nii.gz" not in printed, "the label of another case"
+
+
+def test_forget_names_overrides_that_are_not_in_this_folder(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = root.resolve()
+    monkeypatch.chdir(tmp_path)
+    forget("p1", place, is_confirmed=True)
+    assert f"{tmp_path / 'overrides'}, the folder of overrides" in capsys.readouterr().out
+
+
+def test_forget_names_an_experiment_that_starts_from_the_warm_up(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = load_config(root / "config.yaml").model_dump(mode="json")
+    config |= {"experiment": "second", "reuse": {"data": str(root), "warmup": str(root)}}
+    write_text(root.parent / "second" / "config.yaml", yaml.safe_dump(config))
+    forget("p1", root, is_confirmed=True)
+    assert f"hstf forget p1 --results {root.parent}/second" in capsys.readouterr().out
+
+
+def test_forget_names_files_that_only_mention_an_unknown_case(root: Path) -> None:
+    write_text(root / "logs" / "audit_run.log", "about u99")
+    with pytest.raises(HstfError, match=r"in the text of .*audit_run\.log"):
+        forget("u99", root, is_confirmed=True)
+
+
+def test_find_traces_looks_into_links_and_an_experiment_called_teacher(root: Path) -> None:
+    outside = Path("disk").resolve()
+    shutil.move(root / "round_1", outside)
+    (root / "round_1").symlink_to(outside)
+    (outside / "loop").symlink_to(root.resolve())
+    renamed = root.rename(root.with_name("teacher"))
+    (outside / "loop").unlink()
+    (outside / "loop").symlink_to(renamed.resolve())
+    tables = [rows.table for rows in find_traces(renamed, "p1").tables]
+    tables += [rows.table for rows in find_traces(renamed, "p1").other_tables]
+    assert renamed / "round_1" / "evaluation" / "cases.csv" in tables
+    assert renamed / "logs" / "check.log" in find_traces(renamed, "p1").mentions
+
+
 NO_CASES = ["", " ", ".", "..", "../..", "p1/", "/", "p1/../p2", "*", "p?", "p1\n", ".p1", "-p1"]
 
 
@@ -400,11 +536,15 @@ def test_forget_keeps_what_jobs_that_no_longer_exist_have_of_other_cases(root: P
 
 def test_forget_removes_keys_of_jobs_that_ran_because_of_the_case(root: Path) -> None:
     keys = {"plan": "u9", "check": "u90", "report": "u9.b", "export": "xu9"}
+    external = {"job": "lesions.round_1", "runs_because": ["sam/u9 changed"]}
+    write_text(root / "keys" / "lesions.round_1.json", json.dumps(external))
     for job, case in keys.items():
         content = {"job": job, "runs_because": ["cases changed", f"{case}/image_0 changed"]}
         write_text(root / "keys" / f"{job}.json", json.dumps(content))
     write_text(root / "keys" / "calibrate.json", "{")
-    assert forget("u9", root, is_confirmed=True) == [root / "keys" / "plan.json"]
+    assert forget("u9", root, is_confirmed=True) == [
+        root / "keys" / f"{name}.json" for name in ("lesions.round_1", "plan")
+    ]
     assert find_traces(root, "u9").is_empty
 
 

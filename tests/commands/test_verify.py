@@ -309,3 +309,12 @@ def test_verify_refuses_a_damaged_provenance(config: Config) -> None:
     write_json(Layout.of(config).provenance, {"format": 1})
     with pytest.raises(HstfError, match="does not have the content"):
         verify(RESULTS)
+
+
+def test_verify_names_a_source_that_changed_while_a_job_ran(config: Config) -> None:
+    path = RESULTS / "records" / "warmup.round_0.fold_0.json"
+    record = read_json(path)
+    write_json(path, record | {"sources": {"a/label": None}})
+    assert only_problem().endswith(
+        "warmup.round_0.fold_0: a/label was changed while the job ran. Run snakemake again"
+    )

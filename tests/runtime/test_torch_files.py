@@ -77,3 +77,15 @@ def test_read_torch_refuses_another_kind_of_file(tmp_path: Path) -> None:
     path.write_bytes(os.urandom(1000))
     with pytest.raises(DamagedFile):
         read_torch(path)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory")])
+def test_read_torch_raises_memory_errors_as_they_are(
+    file: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch, "load", full)
+    with pytest.raises(type(error)):
+        read_torch(file)

@@ -443,3 +443,14 @@ def test_with_variables_replaces_variables_of_the_list_only(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "folder")
     with pytest.raises(HstfError, match="its value is not an address"):
         with_variables("${MLFLOW_TRACKING_URI}")
+
+
+@pytest.mark.parametrize("number", [-1, 2])
+def test_track_refuses_a_round_that_does_not_exist(
+    experiment: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    path = str(Layout.of(experiment).config)
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["track", "--config", path, "--round", str(number)]) == 1
+    assert f"--round {number}: there are rounds 0 to 1." in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
