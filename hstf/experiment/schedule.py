@@ -110,6 +110,15 @@ class Schedule:
         """Whether any round learns from unlabelled cases."""
         return any(plan.learns_from != "labels" for plan in self.rounds)
 
+    def check_exists(self, number: int) -> None:
+        """Refuse a round that the experiment does not have.
+
+        Raises:
+            HstfError: if there is no such round.
+        """
+        if not 0 <= number <= self.last:
+            raise HstfError(f"--round {number}: there are rounds 0 to {self.last}.")
+
     def check(self, number: int) -> None:
         """Refuse a round that has no pseudo-labels.
 

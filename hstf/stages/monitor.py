@@ -46,8 +46,14 @@ from hstf.scoring.monitoring import (
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the stage."""
-    monitor(StageContext.of_arguments(args, "monitor"))
+    """Run the stage.
+
+    Raises:
+        HstfError: if there is no such round, or as :func:`monitor`.
+    """
+    context = StageContext.of_arguments(args, "monitor")
+    context.schedule.check_exists(context.round)
+    monitor(context)
     return 0
 
 

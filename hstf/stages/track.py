@@ -146,9 +146,7 @@ def run(args: argparse.Namespace) -> int:
         HstfError: if there is no such round. Nothing is written then.
     """
     context = StageContext.of_arguments(args, "track")
-    last = context.schedule.last
-    if not 0 <= context.round <= last:
-        raise HstfError(f"--round {context.round}: there are rounds 0 to {last}.")
+    context.schedule.check_exists(context.round)
     track(context)
     return 0
 

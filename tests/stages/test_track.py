@@ -445,12 +445,13 @@ def test_with_variables_replaces_variables_of_the_list_only(
         with_variables("${MLFLOW_TRACKING_URI}")
 
 
+@pytest.mark.parametrize("stage", ["track", "monitor", "evaluate"])
 @pytest.mark.parametrize("number", [-1, 2])
-def test_track_refuses_a_round_that_does_not_exist(
-    experiment: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str], number: int
+def test_stages_refuse_a_round_that_does_not_exist(
+    experiment: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: str, number: int
 ) -> None:
     path = str(Layout.of(experiment).config)
     before = sorted(tmp_path.rglob("*"))
-    assert main(["track", "--config", path, "--round", str(number)]) == 1
+    assert main([stage, "--config", path, "--round", str(number)]) == 1
     assert f"--round {number}: there are rounds 0 to 1." in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before

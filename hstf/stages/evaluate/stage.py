@@ -20,8 +20,13 @@ from hstf.stages.evaluate.summary import summarise_round, summarise_validation
 
 
 def run(args: argparse.Namespace) -> int:
-    """Score a shard, or test cases at other scales, or summarise the round."""
+    """Score a shard, or test cases at other scales, or summarise the round.
+
+    Raises:
+        HstfError: if there is no such round, or if files are missing or have changed.
+    """
     context = StageContext.of_arguments(args, "evaluate")
+    context.schedule.check_exists(context.round)
     if args.scales:
         _evaluate_scales(context)
     elif args.validation:
