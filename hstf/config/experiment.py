@@ -71,8 +71,8 @@ class Config(Section):
     modalities: dict[str, Modality] = {"image": "mr"}
     """Image columns of the case sheet in channel order, and the modality of each: mr, ct, pet, us,
     mask or other. A mask (organ prior, brain mask, clicks) is left as it is: not normalised, not
-    interpolated, and not changed by augmentation of intensities. A column cannot be called case_id,
-    label, split, group, site or plan."""
+    interpolated by ``preprocess``, and not changed by augmentation of intensities. A column cannot
+    be called case_id, label, split, group, site or plan."""
     seed: int = Field(0, ge=0)
     """Seed of all random numbers."""
     rounds: int = Field(2, ge=0)
