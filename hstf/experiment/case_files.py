@@ -3,14 +3,21 @@
 Names are compared as a whole: files of ``case_1`` never belong to ``case_10`` or ``case_1.b``.
 """
 
-import os
-import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from hstf.config.load import load_config
 from hstf.experiment import set_aside
+from hstf.experiment.case_mentions import (
+    TEXT_SUFFIXES,
+    files_below,
+    is_about,
+    mention_of,
+    names_case,
+    naming,
+    text_files,
+)
 from hstf.experiment.cases import CASE_ID, FILE_ENDINGS
 from hstf.experiment.job_inputs import file_of_teacher
 from hstf.experiment.jobs import KEY_FOLDER
@@ -74,22 +81,6 @@ PROVENANCE = "provenance.json"
 """Lists the tables of jobs, also of those that no longer exist; the next run makes it again."""
 UNNAMED_PICTURES = "pretrain/examples.png"
 """Pictures of some cases that do not name them; the next run makes them again."""
-OTHER_CASES = {
-    ".records",
-    "out_of_fold",
-    "overlays",
-    "predictions",
-    "preprocessed",
-    "scores",
-    "state",
-    "teacher",
-}
-"""Folders whose subfolders or files belong to a single case; only their tables name several."""
-LOGS = "logs"
-"""Folder of the logs, with a folder for each stage, also for those of the same name."""
-TEXT_SUFFIXES = {".csv", ".html", ".json", ".log", ".md", ".tsv", ".txt", ".yaml"}
-END = r"(?![\w-])(?!\.(?!(?:nii|weight|target|lesions|json|png|b2nd|csv)\b)\w)"
-"""After a case: no other character of a case, unless it begins the suffix of a file."""
 
 
 @dataclass(frozen=True)
@@ -194,10 +185,10 @@ def find_traces(root: Path, case: str) -> Traces:
     sheet_rows = rows_of(sheet, case)
     decisions = [rows_of(table, case) for folder in overrides for table in _csv_files(folder)]
     suggest = [folder / name for folder in folders for name in (SUGGESTIONS, SET_ASIDE)]
-    others = [path for path in _text_files(root) if path not in (*files, *suggest)]
+    others = [path for path in text_files(root) if path not in (*files, *suggest)]
     tables = [rows for path in others if (rows := rows_of(path, case)) is not None]
     scans = [*_scans(sheet, case), *_external_files(folders, case)]
-    named = _naming(others, case, scans)
+    named = naming(others, case, scans)
     pictures = _pictures(folders, named)
     aside = [rows_of(folder / SET_ASIDE, case) for folder in folders]
     with_rows = {rows.table for rows in tables}
@@ -301,21 +292,8 @@ def _keys(folder: Path, case: str) -> Iterator[Path]:
     """Yield the key files that name a file of the case as a reason."""
     for key in sorted((folder / KEY_FOLDER).glob("*.json")):
         reasons = content_of(key).get("runs_because", [])
-        if any(_is_about(reason, case) for reason in reasons):
+        if any(is_about(reason, case) for reason in reasons):
             yield key
-
-
-def _is_about(reason: str, case: str) -> bool:
-    """Return whether a reason names a file of the case: ``case/label`` or ``folder/case.nii.gz``.
-
-    A name without a folder may be that of a job, or a key of the configuration.
-    """
-    pattern = mention_of(case)
-    for word in reason.replace(",", " ").split():
-        folder, _, name = word.rpartition("/")
-        if folder and (word.startswith(f"{case}/") or pattern.search(name)):
-            return True
-    return False
 
 
 def _pending(overrides: Path, case: str) -> Iterator[Path]:
@@ -328,7 +306,7 @@ def _pending(overrides: Path, case: str) -> Iterator[Path]:
 def _left_files(overrides: Path, case: str, files: Collection[Path]) -> Iterator[Path]:
     """Yield the other files with the name of the case that people left beside overrides."""
     pattern = mention_of(case)
-    for path in _files_below(overrides):
+    for path in files_below(overrides):
         is_of_desk = HISTORY in path.relative_to(overrides).parts
         if is_of_desk or path in files or path.suffix == ".csv":
             continue
@@ -336,20 +314,8 @@ def _left_files(overrides: Path, case: str, files: Collection[Path]) -> Iterator
         # The name of a label is that of its case as a whole.
         is_label = stem != path.name and CASE_ID.fullmatch(stem) is not None
         is_named = stem == case if is_label else pattern.search(path.name) is not None
-        if is_named or (path.suffix in TEXT_SUFFIXES and _names(path, pattern)):
+        if is_named or (path.suffix in TEXT_SUFFIXES and names_case(path, pattern)):
             yield path
-
-
-def mention_of(case: str) -> re.Pattern[str]:
-    """Return a pattern that matches a case in a text, and not a longer case.
-
-    Example:
-        >>> bool(mention_of("case_1").search("round_1/teacher/case_1.nii.gz, case_2"))
-        True
-        >>> bool(mention_of("case_1").search("case_10 my_case_1 case_1.b case_1-b"))
-        False
-    """
-    return re.compile(rf"(?<![\w.-]){re.escape(case)}{END}")
 
 
 def _overrides_of(folder: Path) -> Path:
@@ -358,41 +324,6 @@ def _overrides_of(folder: Path) -> Path:
 
 def _csv_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.csv"))
-
-
-def _text_files(root: Path) -> list[Path]:
-    """Return the text files below ``root`` that may name several cases."""
-    found = []
-    for path in _files_below(root, OTHER_CASES):
-        folder = path.parent
-        # An experiment may have the name of such a folder.
-        has_tables_only = folder != root and folder.name in OTHER_CASES
-        if has_tables_only and folder.parent.name != LOGS and path.suffix != ".csv":
-            continue
-        if path.suffix in TEXT_SUFFIXES:
-            found.append(path)
-    return found
-
-
-def _files_below(root: Path, leaves: Collection[str] = ()) -> Iterator[Path]:
-    """Yield all files below a folder, also in folders that are links to another disk.
-
-    Args:
-        root: the folder.
-        leaves: names of folders whose subfolders are left out.
-    """
-    seen = set()
-    for name, folders, names in os.walk(root, followlinks=True):
-        folder = Path(name)
-        place = folder.resolve()
-        is_leaf = folder != root and folder.name in leaves and folder.parent.name != LOGS
-        if is_leaf or place in seen:
-            folders.clear()
-        if place in seen:
-            continue  # a link to a folder above it
-        seen.add(place)
-        folders.sort()
-        yield from (path for path in map(folder.joinpath, sorted(names)) if path.is_file())
 
 
 def _pictures(folders: Iterable[Path], named: Collection[Path]) -> list[Path]:
@@ -405,23 +336,6 @@ def _pictures(folders: Iterable[Path], named: Collection[Path]) -> list[Path]:
         if folder / "report" / "report.html" in found:
             found += sorted(folder.glob("report/*.png"))
     return found
-
-
-def _naming(paths: Iterable[Path], case: str, scans: Iterable[Path]) -> list[Path]:
-    """Return the files whose text names the case or one of its scans."""
-    pattern = mention_of(case)
-    names = [str(scan) for scan in scans]
-    found = []
-    for path in paths:
-        if _names(path, pattern, names):
-            found.append(path)
-    return found
-
-
-def _names(path: Path, pattern: re.Pattern[str], names: Iterable[str] = ()) -> bool:
-    """Return whether the text of a file has a case or one of the ``names`` of scans."""
-    text = path.read_text(encoding="utf-8", errors="replace")
-    return pattern.search(text) is not None or any(name in text for name in names)
 
 
 def _scans(sheet: Path, case: str) -> list[Path]:

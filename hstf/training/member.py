@@ -146,8 +146,7 @@ def train_member(
     title = f"round {context.round} {member}"
     folder = context.layout.training_state(context.round, member)
     plan = Plan.load(context.layout.plan)
-    augmentation = training.augmentation.planned(plan.flip_axes, plan.quarter_turns)
-    training = training.model_copy(update={"augmentation": augmentation})
+    training = _with_planned_augmentation(training, plan)
     with process_group(context.device), exclusive(folder / "lock", title):
         _check_batch_size(plan.batch_size, training, len(pseudo))
         refuse_missing_files([*labelled, *pseudo])
@@ -162,8 +161,7 @@ def train_member(
         state = TrainingState.start(network, training, taken, context.config.network.start_rate)
         fingerprint = training_fingerprint(context.config, training, plan, source, start, initial)
         message = state.resume(folder, fingerprint)
-        _print_summary(title, source, training, device, message)
-        _print_warnings(title, source, training)
+        _print_start(title, source, training, device, message)
         if training.compile:
             compile_networks(state)
         train(state, source, objective, training, folder, fingerprint, title)
@@ -215,14 +213,20 @@ def _patch_source(
     )
 
 
-def _print_summary(
+def _with_planned_augmentation(training: TrainingConfig, plan: Plan) -> TrainingConfig:
+    """Return the training with the axes of the plan where the configuration names none."""
+    augmentation = training.augmentation.planned(plan.flip_axes, plan.quarter_turns)
+    return training.model_copy(update={"augmentation": augmentation})
+
+
+def _print_start(
     title: str,
     source: PatchSource,
     training: TrainingConfig,
     device: torch.device,
     message: str,
 ) -> None:
-    """Print one line about a training, on the first rank."""
+    """Print one line about a training, and its warnings, on the first rank."""
     if not is_first_rank():
         return
     devices = str(device)
@@ -233,12 +237,6 @@ def _print_summary(
         f" {training.steps} steps on {devices}; {message}",
         flush=True,
     )
-
-
-def _print_warnings(title: str, source: PatchSource, training: TrainingConfig) -> None:
-    """Print which keys have another effect than configured, on the first rank."""
-    if not is_first_rank():
-        return
     for warning in batch_warnings(source, training):
         print(f"{title}: warning: {warning}", flush=True)
 

@@ -18,7 +18,8 @@ from hstf.cli import main
 from hstf.commands.forget import _confirms, forget
 from hstf.config.load import load_config
 from hstf.experiment import case_files
-from hstf.experiment.case_files import find_traces, mention_of
+from hstf.experiment.case_files import find_traces
+from hstf.experiment.case_mentions import mention_of
 from hstf.experiment.jobs import Jobs
 from hstf.experiment.last_run import log_of
 from hstf.experiment.layout import Layout

@@ -49,6 +49,8 @@ GRID = "grid"
 SCANNED = "scanned"
 """Which voxels of the file were scanned. The scan is cropped to them, and the segmentation is
 brought back to this crop."""
+POSTFIX = "$'seg' if os.path.realpath(@output_dir) == os.path.realpath(@dataset_dir) else ''"
+"""A segmentation has the name of its scan and would replace it in the same folder."""
 
 
 def inference_config(model: ExportedModel) -> Json:
@@ -450,10 +452,7 @@ def _postprocessing(model: ExportedModel) -> Json:
             "SaveImaged",
             PREDICTION,
             output_dir="@output_dir",
-            # A segmentation has the name of its scan and would replace it in the same folder.
-            output_postfix=(
-                "$'seg' if os.path.realpath(@output_dir) == os.path.realpath(@dataset_dir) else ''"
-            ),
+            output_postfix=POSTFIX,
             output_ext=".nii.gz",
             output_dtype="$numpy.uint8",
             resample=False,

@@ -164,11 +164,11 @@ def blend_labels(
     """
     target = batch.target.clone()
     weight = batch.weight.clone()
+    inside = batch.inside
     chosen = [index for index, flag in enumerate(batch.unlabelled) if flag]
     for label, index in zip(labels, chosen, strict=True):
         changed = fraction * batch.pseudo[index]
-        inside = batch.inside[index]
-        used = inside * (batch.weight[index] > 0)
-        target[index] = torch.lerp(target[index], inside * label.to(target.dtype), changed)
+        used = inside[index] * (batch.weight[index] > 0)
+        target[index] = torch.lerp(target[index], inside[index] * label.to(target.dtype), changed)
         weight[index] = torch.lerp(weight[index], used.to(weight.dtype), changed)
     return replace(batch, target=target, weight=weight)
