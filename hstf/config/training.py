@@ -53,7 +53,8 @@ class AugmentationConfig(Section):
     fourier_probability: float = Field(0.0, ge=0, le=1)
     """Probability that a labelled patch gets the low-frequency amplitudes of an unlabelled patch of
     its batch (FDA). Use it when the unlabelled scans come from another hospital. It has no effect
-    on batches without unlabelled patches and on patches that are mixed with unlabelled ones."""
+    on batches without unlabelled patches. Where patches exchange boxes (``mixing``), it comes after
+    the exchange."""
 
     @property
     def mirrored_axes(self) -> tuple[int, ...]:

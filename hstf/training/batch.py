@@ -43,6 +43,8 @@ class Batch:
     acquisition: Acquisition = ISOTROPIC_MR
     case_ids: tuple[str, ...] = ()
     """Cases of the patches of all ranks."""
+    unlabelled_before_mixing: tuple[bool, ...] | None = None
+    """``unlabelled`` before the patches exchanged boxes, or ``None`` if they did not."""
 
     @classmethod
     def draw(
@@ -87,9 +89,14 @@ class Batch:
 
     def strong(self) -> Tensor:
         """Draw strongly augmented patches ``(B, C, D, H, W)``, with changes of intensity."""
+        unlabelled = self.unlabelled
+        if self.unlabelled_before_mixing is not None:
+            # After an exchange of boxes, no patch is purely labelled. The surroundings of the box
+            # still are.
+            unlabelled = self.unlabelled_before_mixing
         image = mix_amplitudes(
             self.weak,
-            self.unlabelled,
+            unlabelled,
             self.augmentation.fourier_probability,
             self.acquisition.spacing,
             self.generator,

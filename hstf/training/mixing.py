@@ -26,29 +26,41 @@ def mix(batch: Batch, config: MixingConfig) -> Batch:
         return batch
     if not chosen(1, config.probability, batch.generator)[0]:
         return batch
-    box = random_box(batch.weak.shape[2:], config.fraction, batch.generator)
+    shape = batch.weak.shape[2:]
+    box = random_box(shape, config.fraction, batch.generator)
     partners = choose_partners(batch.unlabelled)
+    after = _unlabelled_after(batch.unlabelled, partners, covers(box, shape))
     return replace(
         batch,
         weak=paste(batch.weak, partners, box),
         target=paste(batch.target, partners, box),
         weight=paste(batch.weight, partners, box),
         pseudo=paste(batch.pseudo, partners, box),
-        unlabelled=_unlabelled_after(batch, partners, box),
+        unlabelled=after,
+        unlabelled_before_mixing=after if covers(box, shape) else batch.unlabelled,
     )
 
 
+def covers(box: Box, shape: Sequence[int]) -> bool:
+    """Return whether ``box`` is a whole patch of ``shape`` (voxels)."""
+    return all(side.stop - side.start == size for side, size in zip(box, shape, strict=True))
+
+
 def _unlabelled_after(
-    batch: Batch,
+    unlabelled: Sequence[bool],
     partners: Sequence[int],
-    box: Box,
+    whole: bool,
 ) -> tuple[bool, ...]:
-    """Return whether each patch has voxels without a manual label after the exchange."""
-    shape = batch.weak.shape[2:]
-    whole = all(side.stop - side.start == size for side, size in zip(box, shape, strict=True))
+    """Return whether each patch has voxels without a manual label after the exchange.
+
+    Args:
+        unlabelled: the same before the exchange.
+        partners: index of the patch that the box of each patch comes from.
+        whole: whether the box is the whole patch.
+    """
     flags = []
-    for own, partner in zip(batch.unlabelled, partners, strict=True):
-        flags.append(batch.unlabelled[partner] or (own and not whole))
+    for own, partner in zip(unlabelled, partners, strict=True):
+        flags.append(unlabelled[partner] or (own and not whole))
     return tuple(flags)
 
 

@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from hstf.config.training import AugmentationConfig
+from hstf.config.training import AugmentationConfig, MixingConfig
 from hstf.experiment.plan import Normalisation
 from hstf.training.augmentations.acquisition import Acquisition
 from hstf.training.batch import Batch
 from hstf.training.fourier import BAND, mix_amplitudes, with_amplitudes_of
+from hstf.training.mixing import mix
 
 ISOTROPIC = (1.0, 1.0, 1.0)
 SHAPE = (24, 20, 15)
@@ -115,6 +116,31 @@ def test_batch_strong_mixes_amplitudes() -> None:
         strong[0], with_amplitudes_of(weak[:1], weak[1:], ISOTROPIC)[0], atol=1e-5
     )
     assert torch.equal(strong[1], weak[1])
+
+
+def test_batch_strong_mixes_amplitudes_after_an_exchange_of_boxes() -> None:
+    weak = noise(2)
+    ones = torch.ones(2, 1, *SHAPE)
+    pseudo = torch.tensor([False, True])[:, None, None, None, None].expand_as(ones)
+    config = AugmentationConfig(intensity_probability=0, fourier_probability=1)
+    batch = Batch(weak, ones, ones, pseudo, (False, True), config, generator())
+    mixed = mix(batch, MixingConfig(probability=1.0))
+    strong = mixed.strong()
+    expected = with_amplitudes_of(mixed.weak[:1], mixed.weak[1:], ISOTROPIC)[0]
+    assert torch.allclose(strong[0], expected, atol=1e-5)
+    assert torch.equal(strong[1], mixed.weak[1])
+
+
+def test_batch_strong_takes_a_box_of_the_whole_patch_for_the_patch() -> None:
+    weak = noise(2)
+    ones = torch.ones(2, 1, *SHAPE)
+    pseudo = torch.tensor([False, True])[:, None, None, None, None].expand_as(ones)
+    config = AugmentationConfig(intensity_probability=0, fourier_probability=1)
+    batch = Batch(weak, ones, ones, pseudo, (False, True), config, generator())
+    mixed = mix(batch, MixingConfig(probability=1.0, fraction=0.99))
+    strong = mixed.strong()
+    assert torch.equal(strong[0], mixed.weak[0]), "it is an unlabelled patch now"
+    assert not torch.equal(strong[1], mixed.weak[1])
 
 
 def test_batch_strong_does_not_mix_masks() -> None:
