@@ -34,7 +34,7 @@ from hstf.scoring.documents import CaseScores, EvaluationSummary
 from hstf.scoring.monitoring import RoundMonitor
 from hstf.stages.plan.fingerprint import Fingerprint
 from hstf.stages.report.manifest import Manifest
-from hstf.stages.track import Tracking
+from hstf.stages.track.documents import Tracking
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference"

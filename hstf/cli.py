@@ -16,13 +16,25 @@ from hstf.commands.import_arguments import add_import_arguments
 from hstf.commands.phantom_arguments import add_phantom_arguments
 from hstf.runtime.closed_output import end_quietly
 from hstf.runtime.encoding import print_any_character
-from hstf.runtime.errors import WRITE_ERRORS, HstfError, is_memory_error, write_error
+from hstf.runtime.errors import (
+    WRITE_ERRORS,
+    HstfError,
+    is_gpu_memory_error,
+    is_memory_error,
+    write_error,
+)
 from hstf.runtime.threads import choose_threads
 from hstf.stages import arguments as options
 
 EXIT_DONE = 0
 EXIT_PROBLEM = 1
 EXIT_INTERRUPTED = 130
+MEMORY_ADVICE = "Use fewer workers or a machine with more memory."
+GPU_ADVICE = (
+    "This is the memory of the GPU: end other programs that use it (nvidia-smi). In a training,"
+    " lower plan.memory_gb (or plan.batch_size, plan.patch_size) and gpu_cache_gb; in a prediction,"
+    " window_batch."
+)
 
 
 @dataclass(frozen=True)
@@ -138,7 +150,7 @@ COMMANDS = {
         "compare the methods and seeds that 'snakemake compare' has run",
         options.add_config,
     ),
-    "track": Command("hstf.stages.track", "log a round to MLflow", options.add_round),
+    "track": Command("hstf.stages.track.stage", "log a round to MLflow", options.add_round),
     "export": Command(
         "hstf.stages.export",
         "export the model of the last or best round as one folder",
@@ -235,7 +247,7 @@ def _run(arguments: Sequence[str]) -> int:
         if not is_memory_error(error):
             raise
         detail = f" ({error})" if str(error) else ""
-        advice = "Use fewer workers or a machine with more memory."
+        advice = GPU_ADVICE if is_gpu_memory_error(error) else MEMORY_ADVICE
         return _fail(args.command, f"out of memory{detail}. {advice}")
     except KeyboardInterrupt:
         print(f"hstf {args.command}: interrupted", file=sys.stderr)

@@ -129,6 +129,31 @@ def test_main_describes_files_that_cannot_be_written(
     assert f"hstf models: results/x: could not be written ({os.strerror(number)})" in message
 
 
+@pytest.mark.parametrize(
+    ("error", "expected", "other"),
+    [
+        (MemoryError(), "Use fewer workers", "plan.memory_gb"),
+        (RuntimeError("CUDA error: out of memory"), "lower plan.memory_gb", "workers"),
+    ],
+)
+def test_main_advises_on_the_memory_that_is_full(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    expected: str,
+    other: str,
+) -> None:
+    def run(_: argparse.Namespace) -> int:
+        raise error
+
+    monkeypatch.setattr("hstf.commands.models.run", run)
+    assert main(["models"]) == 1
+    message = capsys.readouterr().err
+    assert "hstf models: out of memory" in message
+    assert expected in message
+    assert other not in message
+
+
 def test_main_does_not_hide_other_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(args: argparse.Namespace) -> int:
         raise FileNotFoundError(errno.ENOENT, "No such file", "x")

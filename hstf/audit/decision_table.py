@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hstf.experiment.decisions import COLUMNS, VERSION, header_problems, is_about
-from hstf.experiment.tables import DECISIONS
+from hstf.experiment.review_tables import DECISIONS
 from hstf.runtime.errors import HstfError, join_problems
 from hstf.runtime.files import atomic_path, delimiter_of, read_sheet, read_text_of_person
 

@@ -14,8 +14,8 @@ from hstf.config.load import config_of_results
 from hstf.experiment import decisions
 from hstf.experiment.cases import Case, Split, read_cases
 from hstf.experiment.layout import Layout
+from hstf.experiment.round_tables import LABELS, LESIONS, REFINE
 from hstf.experiment.schedule import Schedule
-from hstf.experiment.tables import LABELS, LESIONS, REFINE
 from hstf.runtime.errors import HstfError
 from hstf.runtime.stamps import Stamp, stamp_of
 from hstf.runtime.tables import Table

@@ -12,7 +12,7 @@ from hstf.imaging.corrected_labels import Findings, compare_labels, read_correct
 from hstf.imaging.label_values import IGNORED, class_indices
 from hstf.imaging.slabs import slabs
 from hstf.imaging.volumes import blank_volume, read_label, write_like
-from hstf.scoring.metrics import structure_dice
+from hstf.scoring.confusion import structure_dice
 
 Dices = dict[str, float | None]
 """Dice of each structure; None if a sparse label does not show it."""

@@ -21,7 +21,8 @@ from hstf.experiment.cases import Case
 from hstf.imaging.arrays import open_array
 from hstf.imaging.geometry import GEOMETRY, Geometry
 from hstf.imaging.guards import MASK
-from hstf.imaging.volumes import blank_volume, is_nifti, read_image, write_like
+from hstf.imaging.volume_files import is_nifti
+from hstf.imaging.volumes import blank_volume, read_image, write_like
 from hstf.method.tta_summary import DISAGREEMENT, UNCERTAINTY
 
 CACHE_BYTES = 4 << 30

@@ -7,7 +7,7 @@ from typing import Any
 from hstf.audit.calls import Call, get
 from hstf.audit.rerun import RUN_LOG, is_running
 from hstf.experiment.job_states import Folder, JobState, Status, title
-from hstf.experiment.tables import HISTORY
+from hstf.experiment.round_tables import HISTORY
 from hstf.runtime.errors import HstfError
 from hstf.runtime.job_logs import log_lines, losses_in
 

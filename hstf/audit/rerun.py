@@ -13,8 +13,9 @@ from typing import Any
 from hstf.audit import children
 from hstf.audit.calls import Call, Refusal, get, post
 from hstf.audit.desk import Desk
+from hstf.experiment.job import Job
 from hstf.experiment.job_states import Folder, Status
-from hstf.experiment.jobs import Job, Jobs
+from hstf.experiment.jobs import Jobs
 from hstf.experiment.keys import Keys
 from hstf.experiment.last_run import LastRun
 from hstf.experiment.run_arguments import workflow_arguments, workflow_command

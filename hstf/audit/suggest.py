@@ -8,8 +8,8 @@ from hstf.audit import children
 from hstf.audit.calls import Call, Refusal, get, post
 from hstf.audit.desk import Desk
 from hstf.experiment import set_aside
+from hstf.experiment.review_tables import SUGGEST
 from hstf.experiment.set_aside import LATER, SKIP
-from hstf.experiment.tables import SUGGEST
 from hstf.runtime.errors import HstfError
 from hstf.runtime.job_logs import last_count, log_lines
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hstf.audit.desk import Desk
-from hstf.experiment.tables import TEACHER
+from hstf.experiment.round_tables import TEACHER
 from hstf.runtime.tables import split_list
 
 TOLERANCE = 0.1

@@ -32,8 +32,10 @@ from hstf.datasets.dicom.segmentation import (
 )
 from hstf.datasets.dicom.series import BrokenSeries, NotVolume, Series, build_series
 from hstf.experiment.cases import Split, names_of, read_cases
-from hstf.experiment.tables import DICOMSEG, LABELS
-from hstf.imaging.volumes import is_nifti, read_label, stem
+from hstf.experiment.product_tables import DICOMSEG
+from hstf.experiment.round_tables import LABELS
+from hstf.imaging.volume_files import is_nifti, stem
+from hstf.imaging.volumes import read_label
 from hstf.method.exported_model import read_exported_model
 from hstf.runtime.errors import HstfError, few, join_problems, shortened
 from hstf.runtime.files import make_folder
@@ -86,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"left out: {len(unknown)} segmentations of other cases, such as {few(unknown)}.")
     if problems:
         raise join_problems(
-            f"{len(problems)} segmentations were not written. All others were.",
+            f"{len(problems)} of {len(names)} segmentations were not written.",
             shortened(problems),
         )
     return 0
@@ -190,7 +192,7 @@ def _write_all(
     problems = []
     for name in track(list(mapping), "dicomseg"):
         try:
-            series = _unchanged_series(headers, mapping[name])
+            series = _unchanged_series(headers, mapping[name], args.source)
             rows.append(_write_case(args, work, segments, series, name))
         except (HstfError, BrokenSeries, NotVolume) as problem:
             problems.append(f"{name}: {problem}")
@@ -201,16 +203,21 @@ def _existing(folders: Sequence[Path]) -> list[Path]:
     return [folder for folder in folders if folder.is_dir()]
 
 
-def _unchanged_series(headers: Headers, row: Row) -> Series:
+def _unchanged_series(headers: Headers, row: Row, source: Path | None) -> Series:
     """Return the series of a case.
+
+    Args:
+        headers: the headers of all series that were found.
+        row: the row of the case in ``dicom.csv``.
+        source: the folder that was searched; None: the folders of ``dicom.csv``.
 
     Raises:
         HstfError: if it is missing, or if it has changed since the import.
     """
     if row["series_uid"] not in headers.series:
         raise HstfError(
-            f"its series {row['series']} is not in the folder of dicom.csv. Name the folder"
-            " where it is now: --source FOLDER"
+            f"its series {row['series']} is not in {source or 'the folder of dicom.csv'}. Name the"
+            " folder where it is now: --source FOLDER"
         )
     changed = (
         f"its series {row['series']} has changed since it was imported, so the segmentation may not"

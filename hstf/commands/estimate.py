@@ -14,7 +14,8 @@ from hstf.config.experiment import Config
 from hstf.config.load import load_config, resolve_config
 from hstf.config.merge import merge
 from hstf.config.yaml_files import read_yaml
-from hstf.experiment.jobs import Job, Jobs
+from hstf.experiment.job import Job
+from hstf.experiment.jobs import Jobs
 from hstf.experiment.last_run import RunEstimate
 from hstf.runtime.documents import Document, Part
 from hstf.runtime.errors import HstfError

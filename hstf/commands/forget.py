@@ -25,6 +25,7 @@ from hstf.experiment.case_files import (
     rows_of,
     sources_of,
 )
+from hstf.experiment.records import read_record
 from hstf.experiment.set_aside import note
 from hstf.models.registry import load_facts
 from hstf.runtime.errors import HstfError, few
@@ -196,6 +197,9 @@ def _trained(folder: Path, case: str) -> Iterator[Trained]:
             yield Trained(path.parent, "from its label", (path,))
         elif number in sources:
             yield Trained(path.parent, f"from its pseudo-label ({sources[number]})", (path,))
+        elif how := _by_record(folder, path, case):
+            rounds.add(number)
+            yield Trained(path.parent, how, (path,))
     if not rounds:
         return
     first = min(rounds)
@@ -203,6 +207,27 @@ def _trained(folder: Path, case: str) -> Iterator[Trained]:
     yield Trained(folder, how, tuple(path for path in weights if _round_of(path) > first))
     for model in sorted(folder.glob("export*/model.json")):
         yield Trained(model.parent, "the exported model, and every copy of it", (model,))
+
+
+def _by_record(folder: Path, weights: Path, case: str) -> str:
+    """Return how a student learned from an unlabelled case by its record; empty if it did not.
+
+    ``labels.csv`` shows what the next training reads. If it was written again after the training,
+    for instance because the case is now rejected, it does not show what the weights learned from.
+    """
+    table = f"labels_table.round_{_round_of(weights)}"
+    name = f"student.round_{_round_of(weights)}.{weights.parent.name}"
+    student = read_record(folder / "records" / f"{name}.json")
+    if student is None:
+        return ""
+    if case not in [other for other, _ in student.facts.get("other_patients", [])]:
+        return ""
+    if table not in student.before:
+        return "from its image"
+    labels = read_record(folder / "records" / f"{table}.json")
+    if labels is not None and labels.digest == student.before[table]:
+        return ""
+    return "perhaps: the labels of its round were made again after its training"
 
 
 def _round_of(weights: Path) -> int:

@@ -19,7 +19,7 @@ from hstf.datasets.dicom.packages import NEEDED
 from hstf.datasets.importers.dataset import Note
 from hstf.datasets.importers.write import write_sheet
 from hstf.experiment.cases import Split
-from hstf.imaging.volumes import stem
+from hstf.imaging.volume_files import stem
 from hstf.runtime.errors import HstfError, few, join_problems, shortened
 from hstf.runtime.optional_packages import refuse_missing_packages
 

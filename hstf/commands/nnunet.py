@@ -29,16 +29,25 @@ from hstf.config.experiment import IGNORE, Config
 from hstf.config.load import config_in_place
 from hstf.experiment.cases import Case, Split, names_of, read_cases
 from hstf.experiment.folds import held_out_cases, patients_of, units_of_folds
-from hstf.experiment.jobs import Job, Jobs
+from hstf.experiment.job import Job
+from hstf.experiment.jobs import Jobs
 from hstf.experiment.keys import Keys
 from hstf.experiment.layout import Layout
+from hstf.experiment.product_tables import NNUNET_CASES
+from hstf.experiment.round_tables import LABELS
 from hstf.experiment.schedule import Schedule
-from hstf.experiment.tables import LABELS, NNUNET_CASES
-from hstf.imaging.affines import is_accepted_by_itk
 from hstf.imaging.guards import MASK
 from hstf.imaging.header_text import has_gzip_text, has_text
 from hstf.imaging.label_values import IGNORED, class_indices
-from hstf.imaging.volumes import Volume, blank_volume, read_image, read_label, write_like
+from hstf.imaging.volumes import (
+    Volume,
+    as_nifti1,
+    blank_volume,
+    is_readable_by_itk,
+    read_image,
+    read_label,
+    write_like,
+)
 from hstf.runtime.documents import Document
 from hstf.runtime.errors import HstfError, few
 from hstf.runtime.files import complete_folder, make_folder, write_json
@@ -220,7 +229,7 @@ class Source:
         label = self._label(case) if source == "labelled" else self._pseudo_label(case)
         ignored = label.data == self.ignore_index
         target = folder / "labelsTr" / f"{case.case_id}{ENDING}"
-        write_like(target, label.data, blank_volume(case.images[0]))
+        write_like(target, label.data, as_nifti1(blank_volume(case.images[0])))
         return {
             "case_id": case.case_id,
             "group": case.group,
@@ -364,7 +373,7 @@ def _write_images(folder: Path, case: Case, modalities: Mapping[str, str]) -> No
         HstfError: if a file is damaged.
     """
     make_folder(folder)
-    first = blank_volume(case.images[0])
+    first = as_nifti1(blank_volume(case.images[0]))
     for channel, (kind, path) in enumerate(zip(modalities.values(), case.images, strict=True)):
         target = folder / f"{case.case_id}_{channel:04d}{ENDING}"
         volume = read_image(path, is_mask=kind == MASK)
@@ -385,6 +394,6 @@ def _is_readable_by_nnunet(path: Path, volume: Volume, first: Volume) -> bool:
         first: the first image of the case. nnU-Net refuses channels with other voxel sizes.
     """
     is_3d = len(volume.header.get_data_shape()) == 3
-    is_placed = is_accepted_by_itk(volume.affine) or bool(volume.header["qform_code"])
     has_same_geometry = np.array_equal(volume.affine, first.affine)
-    return path.name.endswith(ENDING) and is_3d and is_placed and has_same_geometry
+    is_opened = path.name.endswith(ENDING) and is_readable_by_itk(volume)
+    return is_opened and is_3d and has_same_geometry

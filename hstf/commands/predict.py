@@ -21,7 +21,8 @@ from hstf.commands.predict_report import MOVE, Report, print_message
 from hstf.imaging.guards import MASK, Issue, Level, image_issues, spacing_issues
 from hstf.imaging.intensity_ranges import range_issues
 from hstf.imaging.scan import scan_file
-from hstf.imaging.volumes import read_image, suffix_of, write_like
+from hstf.imaging.volume_files import suffix_of
+from hstf.imaging.volumes import read_image, write_like
 from hstf.method.exported_model import (
     MODEL_FILE,
     WITH_QUALITY,
@@ -30,7 +31,13 @@ from hstf.method.exported_model import (
 )
 from hstf.method.plr.predicted_dice import CONFORMAL_PATIENTS
 from hstf.method.plr.scan_quality import QualityModel, ScanQuality
-from hstf.runtime.errors import HstfError, few, is_memory_error, join_problems
+from hstf.runtime.errors import (
+    HstfError,
+    few,
+    is_gpu_memory_error,
+    is_memory_error,
+    join_problems,
+)
 from hstf.runtime.files import make_folder, sha256_file
 from hstf.runtime.progress import track
 
@@ -161,6 +168,7 @@ def _segment_all(
             report.write_sometimes()
     finally:
         report.write()
+    report.remove_leftovers(scans)
 
 
 def _examine(model: ExportedModel, scan: Scan, report: Report) -> None:
@@ -202,7 +210,7 @@ def _segment(predictor: "Predictor", model: ExportedModel, scan: Scan, report: R
     except (MemoryError, RuntimeError) as error:
         if not is_memory_error(error):
             raise
-        report.fail(scan, "out of memory")
+        report.fail(scan, _memory_text(error))
         return
     path = report.output / scan.name
     if path.exists():
@@ -211,6 +219,13 @@ def _segment(predictor: "Predictor", model: ExportedModel, scan: Scan, report: R
     if model.quality is not None:
         _add_quality(predictor, model.quality, scan, image, classes, report)
     report.segmented(scan, sha256_file(path))
+
+
+def _memory_text(error: Exception) -> str:
+    """Describe which memory is full. That of the GPU is of no use to the CPU."""
+    if is_gpu_memory_error(error):
+        return "out of GPU memory; end other programs on the GPU, or add --device cpu"
+    return "out of memory"
 
 
 def _add_quality(
@@ -227,7 +242,7 @@ def _add_quality(
     except (HstfError, MemoryError, RuntimeError) as error:
         if not isinstance(error, HstfError) and not is_memory_error(error):
             raise
-        why = str(error) if isinstance(error, HstfError) else "out of memory"
+        why = str(error) if isinstance(error, HstfError) else _memory_text(error)
         issue = Issue(Level.WARNING, f"no predicted Dice: {why}", "", "")
         report.add_warnings(scan, [issue])
         return

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hstf.datasets.importers.walk import Note, walk
-from hstf.imaging.volumes import SUFFIXES, stem, suffix_of
+from hstf.imaging.volume_files import SUFFIXES, stem, suffix_of
+from hstf.runtime.encoding import escape_bytes, is_utf8
 from hstf.runtime.errors import HstfError, few, join_problems
 
 TABLE = "predict.csv"
 """What ``hstf predict`` reports about scans, beside the segmentations."""
+INVALID_NAME = "the name of the file or of its folder is not valid UTF-8. Rename it"
 CONVERT = "Convert DICOM files with hstf import dicom or dcm2niix -z y -o OUTPUT FOLDER."
 
 
@@ -33,7 +35,7 @@ class ScansFound:
     left_out: list[Note] = field(default_factory=list)
     """Files and folders that are no scans."""
     problems: list[Note] = field(default_factory=list)
-    """Scans with missing files, and folders and links that cannot be read."""
+    """Scans with missing files or invalid names, and folders and links that cannot be read."""
 
 
 def find_scans(source: Path, modalities: Sequence[str], output: Path) -> ScansFound:
@@ -54,6 +56,7 @@ def find_scans(source: Path, modalities: Sequence[str], output: Path) -> ScansFo
         found = _scans_of_folder(source, modalities, output)
     else:
         found = _scans_of_file(source, modalities)
+    found = _without_invalid_names(found)
     if not found.scans:
         raise _without_scans(source, found, modalities)
     return found
@@ -109,6 +112,23 @@ def _other_modalities(source: Path, modalities: Sequence[str]) -> list[Path]:
     case = _case_of(stem(source), modalities)
     names = {f"{case}_{modality}" for modality in modalities} - {stem(source)}
     return [path for path in _list(source.parent) if suffix_of(path) and stem(path) in names]
+
+
+def _without_invalid_names(found: ScansFound) -> ScansFound:
+    """Leave out scans whose names are not UTF-8: ``predict.csv`` could not hold any row then."""
+    scans = []
+    problems = list(found.problems)
+    for scan in found.scans:
+        invalid = [str(path) for path in scan.images if not is_utf8(str(path.absolute()))]
+        problems += [Note(path, INVALID_NAME) for path in invalid]
+        if not invalid:
+            scans.append(scan)
+    return ScansFound(scans, _escaped(found.left_out), _escaped(problems))
+
+
+def _escaped(notes: Iterable[Note]) -> list[Note]:
+    """Return notes that a text file can hold."""
+    return [Note(escape_bytes(what), escape_bytes(why)) for what, why in notes]
 
 
 def _list(folder: Path) -> list[Path]:

@@ -7,20 +7,23 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hstf.commands.predict_input import TABLE, Scan, ScansFound
-from hstf.experiment.tables import PREDICT
+from hstf.experiment.product_tables import PREDICT
 from hstf.imaging.guards import Issue, Level
 from hstf.method.plr.scan_quality import ScanQuality
 from hstf.runtime.errors import HstfError, join_problems
-from hstf.runtime.files import sha256_file
+from hstf.runtime.files import remove_leftovers, sha256_file
 from hstf.runtime.locks import exclusive
 
 WRITE_SECONDS = 10.0
 """Time after which ``predict.csv`` is written again during a long run."""
+LEFTOVER_SECONDS = 600.0
+"""Age of temporary files that no run is still writing."""
 LOCK = ".predict.lock"
 """Lock beside ``predict.csv``: other runs may write it, too."""
 LEFT_OUT = "left out"
@@ -234,6 +237,12 @@ class Report:
             row["images_sha256"] = [self.digests.get(path, "") for path in scan.images]
             row["segmentation_sha256"] = sha256
         self._complete(scan)
+
+    def remove_leftovers(self, scans: Iterable[Scan]) -> None:
+        """Remove the temporary files that a killed run left."""
+        for name in (TABLE, *(scan.name for scan in scans)):
+            with suppress(OSError):  # of another user, or another run has removed it
+                remove_leftovers(self.output / name, LEFTOVER_SECONDS)
 
     def write_sometimes(self) -> None:
         """Write ``predict.csv`` unless it was written a short time ago."""

@@ -26,10 +26,11 @@ from hstf.experiment.cases import Case, Split, read_cases
 from hstf.experiment.layout import Layout
 from hstf.experiment.overrides import overrides_in_force
 from hstf.experiment.plan import Plan
+from hstf.experiment.review_tables import SUGGEST
+from hstf.experiment.round_tables import REFINE
 from hstf.experiment.schedule import Schedule
 from hstf.experiment.set_aside import LATER, SKIP, holds, note
 from hstf.experiment.set_aside import rows as rows_set_aside
-from hstf.experiment.tables import REFINE, SUGGEST
 from hstf.imaging.arrays import read_array
 from hstf.imaging.geometry import GEOMETRY, Geometry
 from hstf.imaging.spacing import slice_axis

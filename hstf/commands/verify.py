@@ -7,6 +7,7 @@ from typing import Any
 
 from hstf import __version__
 from hstf.config.load import load_config
+from hstf.experiment.job_inputs import facts_of
 from hstf.experiment.jobs import Jobs
 from hstf.experiment.provenance import Provenance, code_sha256, packages
 from hstf.experiment.records import JobRecord
@@ -86,7 +87,7 @@ def verify(root: Path, data: bool = True) -> list[str]:
     if data:
         checked += f" and {found.sources} scans, labels and overrides"
     lines = [f"{root}: {checked} are unchanged.", *found.software]
-    former = former_jobs(root, read_records(root))
+    former = former_jobs(_jobs(root), read_records(root))
     if former:
         lines.append(
             f"The experiment no longer has {len(former)} of its jobs ({few(former)}): only their"
@@ -108,11 +109,15 @@ def examine(root: Path, data: bool = True) -> Verification:
             f"{root}: has neither records nor provenance.json, so there is nothing to compare with."
             " They are written by the workflow: let it run."
         )
-    former = former_jobs(root, records)
+    jobs = _jobs(root)
+    former = former_jobs(jobs, records)
+    reused = reused_records(jobs) if jobs else {}
     present = {name: record for name, record in records.items() if name not in former}
     left = _recorded_results(root, {name: records[name] for name in former})
     files = [*_recorded_results(root, present), *_provenance_files(root, provenance)]
     files += [file for file in left if file[0].is_file()]
+    for folder, others in reused.items():
+        files += _recorded_results(folder, others)
     files = list(dict.fromkeys([*files, *_exported_files(root)]))
     tables = [path for path, _ in files if path.suffix == ".csv" and path.is_file()]
     cases = list(_case_files(dict.fromkeys(tables)))
@@ -122,7 +127,11 @@ def examine(root: Path, data: bool = True) -> Verification:
         problems += file_problems(row, table.parent)
     problems += _check_files(sources, "verify data")
     problems += _changed_meanwhile(present) if data else []
+    problems += changed_decisions(jobs, present) if jobs and data else []
+    for others in reused.values():
+        present |= others
     problems += chain_problems(present)
+    problems += missing_experiments(jobs) if jobs else []
     for folder in _export_folders(root):
         problems += _digest_problems(folder)
     return Verification(
@@ -147,18 +156,67 @@ def read_records(root: Path) -> dict[str, JobRecord]:
     }
 
 
-def former_jobs(root: Path, records: Iterable[str]) -> list[str]:
+def former_jobs(jobs: Jobs | None, records: Iterable[str]) -> list[str]:
     """Return the recorded jobs that the experiment no longer has, such as those of a removed round.
 
     No run makes their results again, so that they may be older than everything else. Without a
     readable configuration and case sheet, none is known.
     """
-    try:
-        jobs = Jobs(load_config(root / "config.yaml")).with_results()
-    except HstfError:
+    if jobs is None:
         return []
-    names = {job.name for job in jobs}
+    names = {job.name for job in jobs.with_results()}
     return [name for name in records if name not in names]
+
+
+def _jobs(root: Path) -> Jobs | None:
+    """Return the jobs of an experiment; None without a readable configuration and case sheet."""
+    try:
+        jobs = Jobs(load_config(root / "config.yaml"))
+        _ = jobs.sheet
+    except HstfError:
+        return None
+    return jobs
+
+
+def reused_records(jobs: Jobs) -> dict[Path, dict[str, JobRecord]]:
+    """Return the records of the jobs whose results are those of other experiments, by folder.
+
+    Raises:
+        HstfError: if a record is damaged.
+    """
+    records: dict[Path, dict[str, JobRecord]] = {}
+    for job in jobs.with_results():
+        folder = jobs.root(job)
+        if folder != jobs.layout.root and jobs.record(job).is_file():
+            records.setdefault(folder, {})[job.name] = JobRecord.load(jobs.record(job))
+    return records
+
+
+def missing_experiments(jobs: Jobs) -> Iterator[str]:
+    """Describe the experiments of ``reuse:`` that do not exist any more."""
+    for folder in dict.fromkeys((jobs.layout.data, jobs.layout.warmup)):
+        if folder != jobs.layout.root and not folder.is_dir():
+            yield f"{folder} is missing: 'reuse:' takes results from there"
+
+
+def changed_decisions(jobs: Jobs, records: Mapping[str, JobRecord]) -> Iterator[str]:
+    """Describe labels that were made with other decisions or corrected labels than those now."""
+    for job in jobs.with_results():
+        if job.rule != "labels_shard" or job.name not in records:
+            continue
+        try:
+            now = facts_of(jobs, job)["overrides"]
+        except HstfError as error:
+            yield " ".join(str(error).split())
+            return
+        then = records[job.name].facts.get("overrides", [])
+        differing = [row for row in (*now, *then) if row not in now or row not in then]
+        if differing:
+            cases = few(dict.fromkeys(row["case_id"] for row in differing))
+            yield (
+                f"{job.name}: was made with other decisions or corrected labels than those in"
+                f" {jobs.layout.overrides} ({cases}). Run snakemake again"
+            )
 
 
 def chain_problems(records: Mapping[str, JobRecord]) -> list[str]:
@@ -193,7 +251,10 @@ def file_problem(path: Path, expected: str) -> str:
     """Describe how a file differs from its ``expected`` SHA-256. Returns ``""`` if it does not."""
     if not path.is_file():
         return f"{path} is missing"
-    found = sha256_file(path)
+    try:
+        found = sha256_file(path)
+    except HstfError as error:
+        return str(error)
     if found == expected:
         return ""
     return f"{path} was changed: SHA-256 {found[:12]}…, expected {expected[:12]}…"
@@ -273,7 +334,7 @@ def _export_folders(root: Path) -> list[Path]:
 def _case_files(tables: Iterable[Path]) -> Iterator[CaseFiles]:
     """Yield the cases that have files."""
     for table in tables:
-        for row in read_csv(table):
+        for row in _rows_of(table):
             if row.get("files"):
                 columns = {
                     "case_id": row.get("case_id"),
@@ -283,12 +344,20 @@ def _case_files(tables: Iterable[Path]) -> Iterator[CaseFiles]:
                 yield table, columns
 
 
+def _rows_of(table: Path) -> list[dict[str, str]]:
+    """Read a table. One that is not readable has no rows: it was changed, or is not of hstf."""
+    try:
+        return read_csv(table)
+    except HstfError:
+        return []  # its SHA-256 is compared as that of any other file
+
+
 def _data_files(table: Path) -> set[FileHash]:
     """Return the scans and labels with the SHA-256 that ``hstf check`` recorded."""
     files: set[FileHash] = set()
     if not table.is_file():
         return files
-    for row in read_csv(table):
+    for row in _rows_of(table):
         if row.get("sha256"):
             files.add((Path(row["file"]), row["sha256"]))
     return files

@@ -271,7 +271,8 @@ class StudentConfig(TrainingConfig):
     ema_blend: float = Field(0.0, ge=0, le=1)
     """Final fraction of the label of the EMA network in the target of pseudo-labelled voxels: the
     pseudo-labels are renewed during the training. The fraction grows linearly over the first half
-    of the steps. Renewed voxels have weight 1, except those with weight 0."""
+    of the steps. Renewed voxels have weight 1, except those with weight 0. Pseudo-labels that a
+    reviewer has accepted or corrected are not renewed."""
     csc: CscConfig = CscConfig()
     """Cross-scale consistency."""
     consistency: ConsistencyConfig = ConsistencyConfig()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hstf.config.load import load_config
 from hstf.experiment import set_aside
+from hstf.experiment.case_in_sheet import others_of_patient, scans_in_sheet
 from hstf.experiment.case_mentions import (
     TEXT_SUFFIXES,
     files_below,
@@ -19,18 +20,14 @@ from hstf.experiment.case_mentions import (
     text_files,
 )
 from hstf.experiment.cases import CASE_ID, FILE_ENDINGS
+from hstf.experiment.job_files import KEY_FOLDER
 from hstf.experiment.job_inputs import file_of_teacher
-from hstf.experiment.jobs import KEY_FOLDER
 from hstf.experiment.layout import Layout
 from hstf.experiment.override_folder import SUFFIX
 from hstf.experiment.remaining_jobs import content_of, jobs_without
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_csv, read_sheet
-from hstf.runtime.home import expand_home
-from hstf.runtime.voxel_files import voxel_file
 
-NO_SCANS = ("split", "group", "site")
-"""Columns of the case sheet with neither an id nor a file."""
 CASE_FILES = (
     "preprocessed/{case}",
     "preprocessed/.records/{case}.json",
@@ -187,7 +184,7 @@ def find_traces(root: Path, case: str) -> Traces:
     suggest = [folder / name for folder in folders for name in (SUGGESTIONS, SET_ASIDE)]
     others = [path for path in text_files(root) if path not in (*files, *suggest)]
     tables = [rows for path in others if (rows := rows_of(path, case)) is not None]
-    scans = [*_scans(sheet, case), *_external_files(folders, case)]
+    scans = [*scans_in_sheet(sheet, case), *_external_files(folders, case)]
     named = naming(others, case, scans)
     pictures = _pictures(folders, named)
     aside = [rows_of(folder / SET_ASIDE, case) for folder in folders]
@@ -213,7 +210,7 @@ def find_traces(root: Path, case: str) -> Traces:
         human_files=[path for folder in overrides for path in _left_files(folder, case, files)],
         scans=scans,
         linked=[path.resolve() for path in (*files, *scans) if path.is_symlink()],
-        same_patient=_same_patient(sheet, case),
+        same_patient=others_of_patient(sheet, case),
         folders=[*folders, *overrides],
         absent_overrides=[folder for folder in overrides if not folder.exists()],
         results=rewritten,
@@ -336,45 +333,6 @@ def _pictures(folders: Iterable[Path], named: Collection[Path]) -> list[Path]:
         if folder / "report" / "report.html" in found:
             found += sorted(folder.glob("report/*.png"))
     return found
-
-
-def _scans(sheet: Path, case: str) -> list[Path]:
-    """Return the files in the row of a case of the sheet, with those of the voxels of headers."""
-    scans = []
-    for row in _sheet_rows(sheet):
-        if row.get("case_id") != case:
-            continue
-        for column, cell in row.items():
-            path = sheet.parent / _at_home(cell)
-            if column not in ("case_id", *NO_SCANS, "") and path.is_file():
-                voxels = voxel_file(path)
-                scans += [path] if voxels is None else [path, voxels]
-    return scans
-
-
-def _sheet_rows(sheet: Path) -> list[dict[str, str]]:
-    if not sheet.is_file():
-        return []
-    return [row for _, row in read_sheet(sheet, ("case_id", *NO_SCANS))[1]]
-
-
-def _at_home(cell: str) -> str:
-    """Replace ``~`` by the home folder, as the case sheet is read."""
-    try:
-        return expand_home(cell) if cell.startswith("~") else cell
-    except ValueError:
-        return cell  # of an unknown user
-
-
-def _same_patient(sheet: Path, case: str) -> list[str]:
-    """Return the other cases with the group of the case; a case without one is its own group."""
-    rows = _sheet_rows(sheet)
-    groups = {
-        row["case_id"]: row.get("group") or row["case_id"] for row in rows if "case_id" in row
-    }
-    if case not in groups:
-        return []
-    return [other for other in groups if other != case and groups[other] == groups[case]]
 
 
 def _external_files(folders: Iterable[Path], case: str) -> list[Path]:

@@ -5,7 +5,6 @@ A sheet may have 100,000 rows and is read by every job, so it is checked column 
 
 import difflib
 import gc
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,10 +15,9 @@ from pathlib import Path
 
 from hstf.config.experiment import Config
 from hstf.runtime.encoding import refuse_unreadable_names
-from hstf.runtime.errors import HstfError, join_problems, shortened
+from hstf.runtime.errors import HstfError, join_problems
 from hstf.runtime.files import read_columns
-from hstf.runtime.home import expand_home
-from hstf.runtime.stamps import future_date
+from hstf.runtime.home import at_home
 
 CASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 OPTIONAL_COLUMNS = ("label", "group", "site")
@@ -37,8 +35,6 @@ PATIENT_NAMES = {
 """Names of other programs for the column ``group``, in lower case."""
 FILE_ENDINGS = (".", ".nii", ".gz", ".csv", ".json", ".weight")
 """Endings of the files of a case: a case_id with such an ending could name another case's file."""
-PHANTOM_FILE = re.compile(r"case_\d{3,}\.nii\.gz")
-"""Name of an image or label of the synthetic data set."""
 MANY_CASES = 20_000
 """Cases of a split from which on shards are large, so that a dry run takes less than a minute."""
 SMALL_SHARD = 100
@@ -236,26 +232,14 @@ def _joined(prefix: str, files: Sequence[str]) -> list[str]:
     """Put the folder of the sheet before relative paths; an empty cell stays empty."""
     joined = []
     for file in files:
-        path = _at_home(file) if file.startswith("~") else file
+        path = at_home(file) if file.startswith("~") else file
         joined.append(path if not path or path.startswith("/") else prefix + path)
     return joined
-
-
-def _at_home(file: str) -> str:
-    """Replace ``~`` by the home folder. The file of an unknown user is missing later."""
-    try:
-        return expand_home(file)
-    except ValueError:
-        return file
 
 
 def _as_labelled(case: Case) -> Case:
     """Return an unlabelled case as a labelled one."""
     return replace(case, split=Split.LABELLED) if case.split is Split.UNLABELLED else case
-
-
-# --- problems of the sheet
-# --------------------------------------------------------------------------
 
 
 def _header_problems(header: Sequence[str], modalities: Sequence[str]) -> list[str]:
@@ -385,10 +369,6 @@ def _withheld_problems(lines: Sequence[int], columns: Columns) -> list[str]:
     return problems
 
 
-# --- rules about cases
-# ------------------------------------------------------------------------------
-
-
 def refuse_straddling_patients(cases: Sequence[Case], path: Path) -> None:
     """Refuse patients with a validation or test case and cases of another split.
 
@@ -412,88 +392,4 @@ def refuse_straddling_patients(cases: Sequence[Case], path: Path) -> None:
             f"{path}: validation or test patients are in other splits too. Move all cases of a"
             " patient to one split: otherwise the model has seen these patients.",
             problems,
-        )
-
-
-def refuse_foreign_files(sheet: CaseSheet, folder: Path) -> None:
-    """Stop if the sheet names other files than the synthetic scans of the workflow.
-
-    The files are outputs of the rule ``phantom``: Snakemake deletes all of them before it makes
-    them.
-
-    Args:
-        sheet: the case sheet.
-        folder: ``phantom.folder``.
-
-    Raises:
-        HstfError: with the files.
-    """
-    foreign = []
-    for case in sheet.cases:
-        for path in case.images:
-            foreign += _foreign(case, path, folder / "images")
-        if case.reference is not None:
-            foreign += _foreign(case, case.reference, folder / "labels")
-    if foreign:
-        raise join_problems(
-            "phantom: the workflow makes synthetic scans and would replace the files of the case"
-            f" sheet, but the sheet names other files than {folder}/images/case_<n>.nii.gz and"
-            f" {folder}/labels/case_<n>.nii.gz. For your own scans, remove the section 'phantom',"
-            " or set 'phantom: null' in the last configuration file.",
-            shortened(foreign),
-        )
-
-
-def _foreign(case: Case, path: Path, folder: Path) -> list[str]:
-    """Describe a file that the synthetic data set does not have."""
-    is_there = os.path.normpath(path.parent.absolute()) == os.path.normpath(folder.absolute())
-    # A link may lead to a folder with scans of somebody.
-    if is_there and not folder.is_symlink() and PHANTOM_FILE.fullmatch(path.name):
-        return []
-    return [f"{case.case_id}: {path}"]
-
-
-def refuse_missing_files(sheet: CaseSheet) -> None:
-    """Stop if a scan or label of the sheet is missing, or has a time stamp in the future.
-
-    Snakemake keeps results whose input has disappeared: an edit of the configuration would change
-    nothing.
-
-    Raises:
-        HstfError: with all files of one kind.
-    """
-    missing = []
-    future = []
-    for case in sheet.cases:
-        for path in (*case.images, case.reference):
-            if path is None:
-                continue
-            if not path.exists():
-                missing.append(f"{case.case_id}: {path} is missing")
-            elif date := future_date(path):
-                future.append(f"{case.case_id}: {path} {date}")
-    if missing:
-        raise join_problems(
-            f"{len(missing)} files of the case sheet are missing."
-            " Put them back, or remove the cases from the sheet.",
-            missing,
-        )
-    if future:
-        raise join_problems(
-            f"{len(future)} files of the case sheet are dated in the future."
-            " Snakemake would run their jobs again and again.",
-            future,
-        )
-
-
-def refuse_no_test_cases(sheet: CaseSheet) -> None:
-    """Refuse a comparison of methods without test cases.
-
-    Raises:
-        HstfError: if there are no test cases.
-    """
-    if not sheet.of(Split.TEST):
-        raise HstfError(
-            "compare: there are no test cases to compare the methods on."
-            " Give some labelled patients the split 'test'."
         )

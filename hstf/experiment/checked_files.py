@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hstf.experiment.cases import Case, Split, names_of
 from hstf.experiment.context import StageContext
-from hstf.experiment.tables import PREPROCESSED
+from hstf.experiment.scan_tables import PREPROCESSED
 from hstf.runtime.errors import HstfError
 from hstf.runtime.recorded_files import RecordedFile
 from hstf.runtime.shards import Row, read_shard

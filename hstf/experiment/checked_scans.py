@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from hstf.experiment.layout import Layout
-from hstf.experiment.tables import CHECK
+from hstf.experiment.scan_tables import CHECK
 from hstf.runtime.errors import join_problems
 from hstf.runtime.stamps import sha256_once
 

@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 from hstf.experiment.case_names import UNKNOWN_CASE, CaseNames
 from hstf.experiment.layout import Layout
 from hstf.experiment.override_folder import leaves
-from hstf.experiment.tables import DECISIONS_SEEN
+from hstf.experiment.review_tables import DECISIONS_SEEN
 from hstf.runtime.errors import HstfError, few
 from hstf.runtime.files import read_csv, read_sheet, sha256_file
 

@@ -12,7 +12,8 @@ from hstf.config.external import PLACEHOLDER, ExternalTeacher
 from hstf.experiment.cases import Case, CaseSheet, Split
 from hstf.experiment.comparison import cells_of, control_of, control_results, scaled_cases
 from hstf.experiment.dependencies import stage_parameters
-from hstf.experiment.jobs import Job, Jobs
+from hstf.experiment.job import Job
+from hstf.experiment.jobs import Jobs
 from hstf.experiment.layout import Layout
 from hstf.experiment.schedule import is_fold
 

@@ -1,234 +1,20 @@
-"""The jobs of an experiment: what each of them writes, and which jobs come before it.
+"""The order of the jobs of an experiment: which jobs come before each of them.
 
-The rules of the workflow name the same files; ``tests/workflow/test_keys.py`` compares both. Here
+The rules of the workflow have the same inputs; ``tests/workflow/test_keys.py`` compares both. Here
 they are needed as plain values, because what a result was made from is recorded and compared, see
 :mod:`hstf.experiment.records`.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
-from hstf.config.experiment import Config
-from hstf.experiment.cases import Case, CaseSheet, Split, evenly_spaced, read_cases
-from hstf.experiment.layout import Layout
-from hstf.experiment.overrides import Override, overrides_in_force
-from hstf.experiment.schedule import Schedule, start_of_seed
-from hstf.experiment.stage_names import stage_of_rule
-
-MODEL_FILES = ("model.json", "configs/metadata.json", "README.md", "SHA256SUMS")
-"""Files of the exported model in addition to the weights."""
-KEY_FOLDER = "keys"
-"""Folder of the key files in the results of an experiment."""
+from hstf.experiment.cases import Case, Split, evenly_spaced
+from hstf.experiment.job import Job, training
+from hstf.experiment.job_files import JobFiles
+from hstf.experiment.schedule import start_of_seed
 
 
-@dataclass(frozen=True)
-class Job:
-    """A job of the workflow: a rule with its wildcards."""
-
-    rule: str
-    """Name of the rule, such as ``labels_shard``."""
-    round: int | None = None
-    part: str = ""
-    """Shard or ensemble member."""
-
-    @property
-    def stage(self) -> str:
-        """The stage that the rule runs."""
-        return stage_of_rule(self.rule)
-
-    @property
-    def name(self) -> str:
-        """Name of the files about the job, such as ``labels.round_1.unlabelled_0``."""
-        words = [self.rule.removesuffix("_shard").removesuffix("_member")]
-        if self.round is not None:
-            words.append(f"round_{self.round}")
-        if self.part:
-            words.append(self.part)
-        return ".".join(words)
-
-
-class Jobs:
-    """All jobs of an experiment."""
-
-    def __init__(self, config: Config, sheet: CaseSheet | None = None) -> None:
-        """Describe the jobs of ``config``; its case sheet is read when it is needed."""
-        self.config = config
-        self.layout = Layout.of(config)
-        self.schedule = Schedule.of(config)
-        self._sheet = sheet
-
-    @cached_property
-    def sheet(self) -> CaseSheet:
-        """The case sheet."""
-        return self._sheet if self._sheet is not None else read_cases(self.config)
-
-    @cached_property
-    def shards(self) -> dict[str, list[Case]]:
-        """All cases by shard."""
-        shards: dict[str, list[Case]] = {}
-        for split in Split:
-            shards |= self.sheet.shards(split, self.config.shard_size)
-        return shards
-
-    def shards_of(self, split: Split) -> list[str]:
-        """Return the names of the shards of a split."""
-        return [name for name in self.shards if name.startswith(f"{split}_")]
-
-    def has(self, job: Job) -> bool:
-        """Return whether the experiment has a job and does not reuse its results."""
-        number = job.round or 0
-        if not 0 <= number <= self.schedule.last or self.root(job) != self.layout.root:
-            return False
-        if job.stage == "external" and not self.external:
-            return False
-        if job.rule.endswith("_shard"):
-            return job.part in self.shards
-        if job.rule == "pretrain":
-            return self.config.pretrain.is_on
-        return not job.part or job.part in self.schedule.trained(number)
-
-    def root(self, job: Job) -> Path:
-        """Return the results that a job belongs to: of this experiment, or of a reused one."""
-        if job.stage in ("check", "plan", "preprocess"):
-            return self.layout.data
-        if job.stage in ("pretrain", "warmup", "out_of_fold") or (
-            job.stage == "evaluate" and job.round == 0
-        ):
-            return self.layout.warmup
-        return self.layout.root
-
-    def record(self, job: Job) -> Path:
-        """Return the file with what the results of a job were made from."""
-        return self.root(job) / "records" / f"{job.name}.json"
-
-    def key(self, job: Job) -> Path:
-        """Return the file that makes Snakemake run a job whose results are not up to date."""
-        return self.root(job) / KEY_FOLDER / f"{job.name}.json"
-
-    @cached_property
-    def overrides(self) -> dict[int, Mapping[str, Override]]:
-        """The manual overrides that are in force in each round."""
-        cases = {case.case_id for case in self.sheet.of(Split.UNLABELLED)}
-        rounds = range(1, self.schedule.last + 1)
-        layout = self.layout
-        return {r: overrides_in_force(layout, self.schedule, r, cases) for r in rounds}
-
-    def shard_overrides(self, job: Job) -> list[Override]:
-        """Return the overrides of the cases of a shard."""
-        in_force = self.overrides[job.round or 0]
-        cases = self.shards[job.part]
-        return [in_force[case.case_id] for case in cases if case.case_id in in_force]
-
-    # --- what a job writes
-
-    def outputs(self, job: Job) -> list[Path]:
-        """Return the files of a job that its rule declares."""
-        layout = self.layout
-        number = job.round or 0
-        match job.rule:
-            case "check":
-                return [layout.check]
-            case "plan":
-                return [layout.fingerprint, layout.plan]
-            case "preprocess_shard":
-                return [layout.preprocessed_table(job.part)]
-            case "pretrain":
-                return self._pretraining_files()
-            case "warmup_member" | "student_member":
-                return [layout.weights(number, job.part), layout.history(number, job.part)]
-            case "out_of_fold":
-                return self._out_of_fold_files()
-            case "calibrate":
-                return [layout.calibration]
-            case "external_shard":
-                return [layout.external_table(name, job.part) for name in self.external]
-            case "external_prompted_shard":
-                names = self.prompted
-                return [layout.external_table(name, job.part, number) for name in names]
-            case "external_weights":
-                return [layout.external_weights]
-            case "calibrate_round":
-                return [layout.round_calibration(number)]
-            case "monitor_round":
-                return [layout.monitor(number)]
-            case "teacher_shard":
-                return [layout.teacher_table(number, job.part)]
-            case "lesions_round":
-                return [layout.lesion_bounds(number)]
-            case "refine_shard":
-                return [layout.pseudo_labels_table(number, job.part)]
-            case "refine_table":
-                return self._refine_tables(number)
-            case "labels_shard":
-                return [layout.labels_shard_table(number, job.part)]
-            case "labels_table":
-                return [layout.labels_table(number)]
-            case "evaluate_shard":
-                return [layout.evaluation_table(number, job.part)]
-            case "evaluate_table":
-                return self._evaluation_tables(number)
-            case "evaluate_validation":
-                return [layout.validation_table(number), layout.validation_summary(number)]
-            case "evaluate_scales":
-                return [layout.evaluation_scales(number)]
-            case "report":
-                return self._report_files()
-            case "track_round":
-                return [layout.track(number)]
-            case "export":
-                return self._exported_files()
-            case "compare":
-                return self._comparison_files()
-        raise ValueError(f"unknown rule {job.rule}")
-
-    def _pretraining_files(self) -> list[Path]:
-        layout = self.layout
-        return [layout.pretrained_weights, layout.pretraining_history, layout.pretraining_examples]
-
-    def _report_files(self) -> list[Path]:
-        layout = self.layout
-        return [
-            layout.report,
-            layout.itksnap_labels,
-            layout.slicer_colours,
-            layout.provenance,
-            layout.manifest,
-            layout.rounds_table,
-        ]
-
-    def _out_of_fold_files(self) -> list[Path]:
-        tables = [self.layout.out_of_fold_table(fold) for fold in self.schedule.held_out]
-        return [*tables, self.layout.anatomy_rules]
-
-    def _refine_tables(self, number: int) -> list[Path]:
-        tables = [self.layout.refine(number)]
-        if self.config.lesions:
-            tables.append(self.layout.lesions(number))
-        return tables
-
-    def _evaluation_tables(self, number: int) -> list[Path]:
-        layout = self.layout
-        return [
-            layout.evaluation_cases(number),
-            layout.evaluation_members(number),
-            layout.evaluation_lesions(number),
-            layout.evaluation_pseudo_labels(number),
-            layout.evaluation_summary(number),
-        ]
-
-    def _exported_files(self) -> list[Path]:
-        folder = self.layout.export
-        # Not the weights: which members there are depends on the round that is exported. Their
-        # SHA-256 is in SHA256SUMS.
-        return [folder / name for name in MODEL_FILES]
-
-    def _comparison_files(self) -> list[Path]:
-        names = ("cells.csv", "table.csv", "table.md", "compare.html")
-        return [self.layout.compare / name for name in names]
-
-    # --- the jobs whose results a job reads
+class Jobs(JobFiles):
+    """All jobs of an experiment, and which of them come before others."""
 
     def before(self, job: Job) -> list[Job]:
         """Return the jobs whose results a job reads."""
@@ -292,11 +78,11 @@ class Jobs:
 
     def model(self, number: int) -> list[Job]:
         """Return the trainings of the ensemble members of a round."""
-        return [_training(number, member) for member in self.schedule.members(number)]
+        return [training(number, member) for member in self.schedule.members(number)]
 
     def trainings(self, number: int) -> list[Job]:
         """Return all trainings of a round, also those for the calibration."""
-        return [_training(number, member) for member in self.schedule.trained(number)]
+        return [training(number, member) for member in self.schedule.trained(number)]
 
     def _preprocessed(self, split: Split) -> list[Job]:
         return [Job("preprocess_shard", part=name) for name in self.shards_of(split)]
@@ -307,7 +93,7 @@ class Jobs:
     def _before_warmup(self, member: str) -> list[Job]:
         jobs = [Job("plan"), *self._preprocessed(Split.LABELLED)]
         start = start_of_seed(self.config.warmup, member)
-        earlier = self._pretraining if start is None else [_training(0, start)]
+        earlier = self._pretraining if start is None else [training(0, start)]
         return [*jobs, *earlier]
 
     @property
@@ -324,25 +110,6 @@ class Jobs:
         if job.rule == "student_member":
             return self.config.for_round(job.round or 0).student.start == "scratch"
         return False
-
-    # --- external teachers
-
-    @cached_property
-    def external(self) -> list[str]:
-        """Names of the external teachers that are used in some round."""
-        rounds = range(1, self.schedule.last + 1)
-        names = [name for number in rounds for name in self.external_in(number)]
-        return [name for name in self.config.teacher.external if name in names]
-
-    @property
-    def prompted(self) -> list[str]:
-        """Those that get the segmentation of the ensemble, and predict anew in each round."""
-        teachers = self.config.teacher.external
-        return [name for name in self.external if teachers[name].prompt == "label"]
-
-    def external_in(self, number: int) -> list[str]:
-        """Return the names of the external teachers of a round."""
-        return self.schedule.external(self.config, number)
 
     def _before_external(self, job: Job) -> list[Job]:
         jobs = [Job("check"), Job("preprocess_shard", part=job.part)]
@@ -516,42 +283,3 @@ class Jobs:
         for earlier in self.before(job):
             self._add(earlier, ordered)
         ordered[job] = None
-
-
-def _training(number: int, member: str) -> Job:
-    return Job("student_member" if number else "warmup_member", number, member)
-
-
-def job_of_command(
-    stage: str, number: int | None, part: str, scales: bool = False, validation: bool = False
-) -> Job:
-    """Return the job that a command runs.
-
-    Args:
-        stage: the command.
-        number: option ``--round``.
-        part: option ``--shard`` or ``--member``; empty without them.
-        scales: option ``--scales``.
-        validation: option ``--validation``.
-    """
-    if stage == "warmup":
-        return Job("warmup_member", 0, part)
-    if stage == "student":
-        return Job("student_member", number, part)
-    if scales:
-        return Job("evaluate_scales", number)
-    if validation:
-        return Job("evaluate_validation", number)
-    if stage == "external" and number is not None:
-        return Job("external_prompted_shard", number, part)
-    if stage == "external" and not part:
-        return Job("external_weights")
-    if stage == "calibrate" and number is not None:
-        return Job("calibrate_round", number)
-    if stage in ("monitor", "lesions", "track"):
-        return Job(f"{stage}_round", number)
-    if part:
-        return Job(f"{stage}_shard", number, part)
-    if stage in ("refine", "labels", "evaluate"):
-        return Job(f"{stage}_table", number)
-    return Job(stage)

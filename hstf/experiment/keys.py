@@ -17,8 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hstf.experiment.job import Job
+from hstf.experiment.job_files import KEY_FOLDER
 from hstf.experiment.job_inputs import facts_of, sources_of
-from hstf.experiment.jobs import KEY_FOLDER, Job, Jobs
+from hstf.experiment.jobs import Jobs
 from hstf.experiment.last_run import benchmark_of
 from hstf.experiment.records import (
     CHANGED,

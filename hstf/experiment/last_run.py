@@ -64,7 +64,7 @@ def log_of(job_name: str) -> Path:
     """Return the log of a job, relative to the folder of the experiment.
 
     Args:
-        job_name: as :attr:`hstf.experiment.jobs.Job.name`.
+        job_name: as :attr:`hstf.experiment.job.Job.name`.
     """
     return Path("logs", f"{_file_of(job_name)}.log")
 

@@ -16,8 +16,9 @@ from typing import Any, ClassVar
 
 import hstf
 from hstf.config.load import load_config
+from hstf.experiment.job import Job, job_of_command
 from hstf.experiment.job_inputs import Source, facts_of, sources_of
-from hstf.experiment.jobs import Job, Jobs, job_of_command
+from hstf.experiment.jobs import Jobs
 from hstf.experiment.provenance import code_sha256, commit, packages
 from hstf.runtime.documents import Document
 from hstf.runtime.errors import HstfError, join_problems

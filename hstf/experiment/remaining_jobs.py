@@ -7,7 +7,8 @@ from typing import Any
 
 from hstf.config.load import load_config
 from hstf.experiment.cases import CaseSheet, Split, read_cases
-from hstf.experiment.jobs import KEY_FOLDER, Jobs
+from hstf.experiment.job_files import KEY_FOLDER
+from hstf.experiment.jobs import Jobs
 from hstf.experiment.last_run import log_of
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_json

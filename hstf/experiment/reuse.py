@@ -9,8 +9,8 @@ from hstf.config.experiment import Config
 from hstf.config.load import load_config
 from hstf.experiment.cases import CaseSheet, Split, read_cases
 from hstf.experiment.layout import Layout
+from hstf.experiment.round_tables import TEACHER
 from hstf.experiment.schedule import Schedule
-from hstf.experiment.tables import TEACHER
 from hstf.runtime.errors import HstfError, few, join_problems
 
 DATA_STAGES = ("check", "plan", "preprocess")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hstf.experiment.decisions import whole_number
-from hstf.experiment.tables import SET_ASIDE
+from hstf.experiment.review_tables import SET_ASIDE
 from hstf.runtime.errors import HstfError, join_problems
 from hstf.runtime.files import make_folder, read_sheet
 

@@ -12,6 +12,8 @@ def connected_components(
 ) -> np.ndarray:
     """Find the connected components of a boolean ``mask`` ``(X, Y, Z)``.
 
+    Voxels of different numbers are in different components if the mask has whole numbers.
+
     Returns:
         Numbers of the components, from 1; 0 outside ``mask``.
     """

@@ -5,11 +5,7 @@ cropped, and resampled to the planned spacing. An axis that has the planned spac
 interpolated.
 
 Grid and crop have the same centre, and spacings are exact. Hence positions do not drift: over an
-axis that is not interpolated, by at most :data:`hstf.imaging.spacing.MAXIMUM_DRIFT`. Let the
-grid have ``G`` voxels of ``t`` mm along an axis, and the crop ``N`` voxels of ``s`` mm. Voxel ``g``
-of the grid then has this index in the crop::
-
-    (g - (G - 1) / 2) * t / s + (N - 1) / 2
+axis that is not interpolated, by at most :data:`hstf.imaging.spacing.MAXIMUM_DRIFT`.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,6 +18,13 @@ from nibabel.orientations import inv_ornt_aff
 
 from hstf.imaging.affines import GridAxes, grid_orientation, ras_order, ras_spacing, to_ras
 from hstf.imaging.components import connected_components
+from hstf.imaging.grid_coordinates import (
+    Coordinates,
+    WinningClass,
+    matching_coordinates,
+    needed_planes,
+)
+from hstf.imaging.intensity import few_values
 from hstf.imaging.label_values import IGNORED
 from hstf.imaging.resampling import Order, resample
 from hstf.imaging.slabs import plane_slabs
@@ -37,8 +40,6 @@ CropBox = tuple[Extent, Extent, Extent]
 """Extent along each axis."""
 Point = tuple[float, float, float]
 """A position (mm)."""
-Coordinates = tuple[np.ndarray | None, ...]
-"""For each axis the voxel coordinates to sample; None for an axis that is not interpolated."""
 LINEAR: tuple[Order, ...] = (1, 1, 1)
 NEAREST: tuple[Order, ...] = (0, 0, 0)
 
@@ -208,8 +209,8 @@ class Geometry(Document):
             return cropped.astype(np.uint8)
         result = np.empty(self.grid_shape, np.uint8)
         for rows in plane_slabs(self.grid_shape[0]):
-            source, within = _needed_planes(cropped, rows, coordinates)
-            winner = _WinningClass(result[rows].shape)
+            source, within = needed_planes(cropped, rows, coordinates)
+            winner = WinningClass(result[rows].shape)
             for index in range(classes):
                 inside = source == index
                 if inside.any():
@@ -227,7 +228,8 @@ class Geometry(Document):
         """Resample a mask that :meth:`cropped` returned to the grid, as float32.
 
         The nearest voxel is taken, so that no new values appear. A structure between the voxels of
-        the grid, such as a click, would disappear: it gets the grid voxels nearest to it.
+        the grid, such as a click, would disappear: it gets the grid voxels nearest to it. Each of a
+        few values is a structure of its own, also within another one.
 
         Args:
             cropped: ``(X, Y, Z)``; 0 means that there is nothing.
@@ -236,7 +238,7 @@ class Geometry(Document):
         grid = resample(cropped, coordinates, NEAREST)
         if not any(size < whole for size, whole in zip(grid.shape, cropped.shape, strict=True)):
             return np.array(grid, np.float32)
-        components = connected_components(cropped != 0, 26)
+        components = connected_components(_numbered_values(cropped), 26)
         kept = np.unique(resample(components, coordinates, NEAREST).astype(components.dtype))
         lost = (components > 0) & ~np.isin(components, kept)
         x, y, z = np.nonzero(lost)
@@ -264,9 +266,9 @@ class Geometry(Document):
             coordinates: Coordinates,
         ) -> np.ndarray:
             planes = rows.stop - rows.start
-            winner = _WinningClass((planes, *self.crop_shape[1:]))
+            winner = WinningClass((planes, *self.crop_shape[1:]))
             for index, channel in enumerate(probabilities):
-                source, within = _needed_planes(channel, rows, coordinates)
+                source, within = needed_planes(channel, rows, coordinates)
                 # A class without probability cannot win. Class 0 is the default.
                 if index == 0 or source.any():
                     winner.add(index, resample(source, within, LINEAR))
@@ -299,7 +301,7 @@ class Geometry(Document):
             rows: slice,
             coordinates: Coordinates,
         ) -> np.ndarray:
-            source, within = _needed_planes(array, rows, coordinates)
+            source, within = needed_planes(array, rows, coordinates)
             resampled = resample(source, within, (order,) * 3)
             if array.dtype.kind in "iu":
                 return np.rint(resampled)
@@ -389,7 +391,7 @@ class Geometry(Document):
         return tuple(orders)
 
     def _grid_in_crop(self) -> Coordinates:
-        return _coordinates(
+        return matching_coordinates(
             self.crop_shape,
             self.source_spacing,
             self.grid_shape,
@@ -397,12 +399,24 @@ class Geometry(Document):
         )
 
     def _crop_in_grid(self) -> Coordinates:
-        return _coordinates(
+        return matching_coordinates(
             self.grid_shape,
             self.spacing,
             self.crop_shape,
             self.source_spacing,
         )
+
+
+def _numbered_values(mask: np.ndarray) -> np.ndarray:
+    """Number the few values of a mask from 1; 0 where it is 0. Many values count as one."""
+    values = few_values(mask)
+    if values is None:
+        return mask != 0
+    numbers = np.zeros(mask.shape, np.uint8)
+    for number, value in enumerate(values, start=1):
+        if value != 0:
+            numbers[mask == value] = number
+    return numbers
 
 
 def _length(extent: Extent) -> int:
@@ -419,66 +433,6 @@ def _grid_size(
     if is_same_spacing(source_mm, target_mm, voxels):
         return voxels
     return max(1, round(voxels * source_mm / target_mm))
-
-
-def _coordinates(
-    source: Triple,
-    source_mm: Spacing,
-    target: Triple,
-    target_mm: Spacing,
-) -> Coordinates:
-    """Return the positions of the voxels of ``target`` in ``source``, which has the same centre."""
-    coordinates: list[np.ndarray | None] = []
-    for axis in range(3):
-        has_same_size = source[axis] == target[axis]
-        if has_same_size and is_same_spacing(source_mm[axis], target_mm[axis], source[axis]):
-            coordinates.append(None)
-            continue
-        source_centre = (source[axis] - 1) / 2
-        target_centre = (target[axis] - 1) / 2
-        offset = np.arange(target[axis]) - target_centre
-        step = target_mm[axis] / source_mm[axis]
-        coordinates.append(offset * step + source_centre)
-    return tuple(coordinates)
-
-
-def _needed_planes(
-    source: np.ndarray,
-    rows: slice,
-    coordinates: Coordinates,
-) -> tuple[np.ndarray, Coordinates]:
-    """Cut the planes of ``source`` that linear or nearest interpolation at ``rows`` needs.
-
-    Returns:
-        The planes as a view, and the coordinates within them.
-    """
-    if coordinates[0] is None:
-        return source[rows], coordinates
-    wanted = coordinates[0][rows].clip(0, len(source) - 1)
-    first = int(wanted[0])
-    last = int(np.ceil(wanted[-1]))
-    planes = source[first : last + 1]
-    within = (wanted - first, *coordinates[1:])
-    return planes, within
-
-
-class _WinningClass:
-    """The class with the maximum score of each voxel. Of equal scores, the first class wins.
-
-    Scores are added one after the other, so that only one of them is in memory.
-    """
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self.label = np.zeros(shape, np.uint8)
-        self._best = np.zeros(shape, np.float32)
-
-    def add(
-        self,
-        index: int,
-        score: np.ndarray,
-    ) -> None:
-        self.label[score > self._best] = index
-        np.maximum(self._best, score, out=self._best)
 
 
 def _check_shape(

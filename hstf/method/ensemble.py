@@ -25,7 +25,7 @@ from hstf.experiment.cases import Case, names_of
 from hstf.experiment.checked_files import preprocessed_files
 from hstf.experiment.context import StageContext
 from hstf.experiment.plan import Plan
-from hstf.experiment.tables import TEACHER
+from hstf.experiment.round_tables import TEACHER
 from hstf.imaging.arrays import read_array
 from hstf.method.sliding_window import SlidingWindow
 from hstf.method.tta import ensemble_label, predict_with_tta

@@ -30,7 +30,7 @@ from hstf.imaging.label_values import IGNORED
 from hstf.imaging.regions import ClassIndices, Structures, structure_mask
 from hstf.imaging.slabs import slabs
 from hstf.imaging.sparse_labels import unknown_structures
-from hstf.scoring.metrics import confusion, table_dice
+from hstf.scoring.confusion import confusion, table_dice
 
 WEIGHTS = (0.0, 0.25, 0.5, 0.75)
 """Weights among which the weight of a group is chosen. The ensemble always keeps a part."""

@@ -18,7 +18,7 @@ from hstf.config.external import ExternalTeacher, members_of
 from hstf.experiment.cases import Split, names_of
 from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
-from hstf.experiment.tables import EXTERNAL
+from hstf.experiment.round_tables import EXTERNAL
 from hstf.imaging.arrays import read_array
 from hstf.imaging.geometry import GEOMETRY, Geometry
 from hstf.imaging.probabilities import entropy

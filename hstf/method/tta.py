@@ -38,7 +38,7 @@ from hstf.imaging.spacing import Spacing, axis_zooms
 from hstf.method.sliding_window import SlidingWindow, flipped_probabilities
 from hstf.method.tta_summary import Agreement, GroupDice, TtaSummary
 from hstf.runtime.errors import HstfError
-from hstf.scoring.metrics import table_dice
+from hstf.scoring.confusion import table_dice
 
 IN_MEMORY = 2**28
 """Values of a group mean that are kept in memory as float32 (1 GB). Larger ones go to disk."""

@@ -18,7 +18,7 @@ from hstf.imaging.arrays import read_array, write_array
 from hstf.imaging.probabilities import most_likely
 from hstf.imaging.regions import Structures
 from hstf.runtime.documents import Document
-from hstf.scoring.metrics import confusion, table_dice
+from hstf.scoring.confusion import confusion, table_dice
 
 PROBABILITIES = "probabilities.b2nd"
 UNCERTAINTY = "uncertainty.b2nd"

@@ -18,6 +18,21 @@ def print_any_character() -> None:
             reconfigure(errors="backslashreplace")
 
 
+def is_utf8(name: str) -> bool:
+    """Return whether a text file can hold the name or path of a file."""
+    return escape_bytes(name) == name
+
+
+def escape_bytes(text: str) -> str:
+    r"""Return a text in which the bytes of file names that are not UTF-8 are escaped.
+
+    Example:
+        >>> print(escape_bytes("M\udcfcller.nii"))
+        M\xfcller.nii
+    """
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def refuse_unreadable_names(source: str, names: Iterable[str]) -> None:
     """Stop if files have names that would be encoded as another name.
 

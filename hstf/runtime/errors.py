@@ -78,3 +78,9 @@ def is_memory_error(error: Exception) -> bool:
     message = str(error).lower()
     is_from_torch = "can't allocate memory" in message or "out of memory" in message
     return isinstance(error, MemoryError) or is_from_torch
+
+
+def is_gpu_memory_error(error: Exception) -> bool:
+    """Return whether ``error`` means that the memory of a GPU is full, which workers do not use."""
+    is_from_gpu = type(error).__name__ == "OutOfMemoryError" or "cuda" in str(error).lower()
+    return is_memory_error(error) and is_from_gpu

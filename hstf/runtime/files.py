@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import zip_longest
@@ -147,14 +148,17 @@ def make_folder(folder: Path) -> None:
         raise write_error(folder, error) from error
 
 
-def remove_leftovers(target: Path) -> None:
+def remove_leftovers(target: Path, age: float = 0.0) -> None:
     """Remove temporary files of ``target`` that a killed process left.
 
-    No other process may be writing the target.
+    Args:
+        target: the file. Without ``age``, no other process may be writing it.
+        age: time (s) after which no process is still writing a file.
     """
     pattern = f".tmp-{'[0-9a-f]' * 8}-{glob.escape(target.name)}"
     for leftover in target.parent.glob(pattern):
-        leftover.unlink(missing_ok=True)
+        if not age or leftover.stat().st_mtime < time.time() - age:
+            leftover.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

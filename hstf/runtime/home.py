@@ -22,6 +22,14 @@ def expand_home(path: str) -> str:
         ) from None
 
 
+def at_home(cell: str) -> str:
+    """Replace ``~`` in a cell of the case sheet. The file of an unknown user is missing later."""
+    try:
+        return expand_home(cell)
+    except ValueError:
+        return cell
+
+
 def path_option(text: str) -> Path:
     """Return the path of a command-line option, with the home folder instead of ``~``.
 

@@ -7,7 +7,8 @@ from pydantic import create_model
 from hstf.runtime.documents import Document, Part
 from hstf.scoring.absent_classes import AbsentCases, Presence, PresentCases
 from hstf.scoring.averages import Statistics
-from hstf.scoring.lesion_detection import CaseLesions, LesionSummary
+from hstf.scoring.lesion_detection import CaseLesions
+from hstf.scoring.lesion_summary import LesionSummary
 from hstf.scoring.metrics import METRICS
 from hstf.scoring.significance import Interval
 

@@ -19,14 +19,15 @@ from hstf.config.experiment import Config
 from hstf.experiment.decisions import version_of
 from hstf.experiment.layout import Layout
 from hstf.experiment.overrides import Override, read_overrides
+from hstf.experiment.review_tables import DECISIONS
+from hstf.experiment.round_tables import REFINE
 from hstf.experiment.schedule import Schedule
-from hstf.experiment.tables import DECISIONS, REFINE
 from hstf.imaging.label_values import class_indices
 from hstf.imaging.volumes import read_label
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_sheet, sha256_file
 from hstf.scoring.averages import mean
-from hstf.scoring.metrics import structure_dice
+from hstf.scoring.confusion import structure_dice
 from hstf.scoring.significance import rank_correlation
 
 MINIMUM_RANKED = 6

@@ -47,9 +47,10 @@ from hstf.imaging.regions import (
     overlaps,
     structure_mask,
 )
-from hstf.imaging.slabs import slabs
-from hstf.imaging.spacing import VoxelSteps, diagonal_mm, to_mm, voxel_mm3
-from hstf.imaging.sparse_labels import is_sparse, unknown_structures
+from hstf.imaging.spacing import VoxelSteps, diagonal_mm, voxel_mm3
+from hstf.imaging.sparse_labels import is_sparse
+from hstf.scoring.confusion import confusion
+from hstf.scoring.surfaces import surface_distances
 
 EmptyPolicy = Literal["one", "exclude"]
 """How a structure counts that is absent from both label maps."""
@@ -216,7 +217,6 @@ _ALL_METRICS = (
     Metric("volume_difference_ml", "volume", volume_difference),
     Metric("volume_difference_relative", "volume", relative_volume_difference),
 )
-
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL_METRICS}
 """All metrics by name, in the order of the columns of ``cases.csv``."""
 
@@ -368,138 +368,3 @@ def dice(
     b = b.astype(bool, copy=False)
     total = np.count_nonzero(a) + np.count_nonzero(b)
     return 2 * np.count_nonzero(a & b) / total if total else empty
-
-
-def structure_dice(
-    prediction: np.ndarray,
-    reference: np.ndarray,
-    structures: Structures,
-    empty: float = 1.0,
-) -> np.ndarray:
-    """Compute the Dice of each structure in two maps of class indices, without ignored voxels.
-
-    Args:
-        prediction: class indices ``(X, Y, Z)``.
-        reference: class indices ``(X, Y, Z)``.
-        structures: structures to score.
-        empty: Dice of a structure that is absent from both.
-
-    Returns:
-        ``(S,)``; NaN for structures that a sparse reference does not show.
-    """
-    table = confusion(prediction, reference, class_count(structures))
-    dices = table_dice(table, structures, empty)
-    return np.where(unknown_structures(reference, structures), nan, dices)
-
-
-def table_dice(
-    table: np.ndarray,
-    structures: Structures,
-    empty: float = 1.0,
-) -> np.ndarray:
-    """Compute the Dice ``(S,)`` of each structure from :func:`confusion`.
-
-    Args:
-        table: voxel counts ``(K, K)``.
-        structures: structures to score.
-        empty: Dice of a structure that is absent from both.
-    """
-    hits, predicted, true = overlaps(table, structures)
-    both = predicted + true
-    dices = 2 * hits / np.maximum(both, 1)
-    return np.where(both > 0, dices, empty)
-
-
-def confusion(
-    prediction: np.ndarray,
-    reference: np.ndarray,
-    classes: int,
-) -> np.ndarray:
-    """Count the voxels of each pair of classes.
-
-    Values of at least ``classes`` are left out, among them
-    :data:`hstf.imaging.label_values.IGNORED`. The volume is processed in slabs, so that temporary
-    arrays stay small.
-
-    Args:
-        prediction: class indices ``(X, Y, Z)``.
-        reference: class indices ``(X, Y, Z)``.
-        classes: number of classes with the background.
-
-    Returns:
-        ``(classes, classes)``, rows for the prediction, columns for the reference.
-
-    Raises:
-        ValueError: if the shapes differ.
-    """
-    if prediction.shape != reference.shape:
-        raise ValueError(f"label maps of shapes {prediction.shape} and {reference.shape}")
-    table = np.zeros(classes * classes, dtype=np.int64)
-    for slab in slabs(prediction.shape):
-        rows = prediction[slab]
-        columns = reference[slab]
-        valid = (rows < classes) & (columns < classes)
-        cells = rows[valid].astype(np.intp) * classes + columns[valid]
-        table += np.bincount(cells, minlength=classes * classes)
-    return table.reshape(classes, classes)
-
-
-def surface_distances(
-    a: np.ndarray,
-    b: np.ndarray,
-    spacing: VoxelSteps,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Compute the distances between the surfaces of two masks.
-
-    A k-d tree of the surface voxels finds them, so time and memory grow with the surfaces and not
-    with the volume.
-
-    Args:
-        a: mask ``(X, Y, Z)``, not empty.
-        b: mask ``(X, Y, Z)``, not empty.
-        spacing: voxel size (mm) along the axes of the arrays, or the axes ``(3, 3)`` of the affine
-            if they are not at right angles (:func:`hstf.imaging.affines.steps_of`).
-
-    Returns:
-        The distance (mm) of each surface voxel of ``a`` to the surface of ``b``, and the distance
-        of each surface voxel of ``b`` to the surface of ``a``.
-    """
-    surface_a = surface(a)
-    surface_b = surface(b)
-    points_a = to_mm(np.argwhere(surface_a), spacing)
-    points_b = to_mm(np.argwhere(surface_b), spacing)
-    # Voxels of both surfaces have distance 0 and need no search.
-    to_b = np.where(surface_b[surface_a], 0.0, np.inf)
-    to_a = np.where(surface_a[surface_b], 0.0, np.inf)
-    _search(to_b, points_a, points_b)
-    _search(to_a, points_b, points_a)
-    return to_b, to_a
-
-
-def _search(
-    distances: np.ndarray,
-    points: np.ndarray,
-    others: np.ndarray,
-) -> None:
-    """Replace the infinite ``distances`` of ``points`` by those to their nearest of ``others``."""
-    from scipy.spatial import KDTree
-
-    apart = distances > 0
-    if apart.any():
-        nearest, _ = KDTree(others).query(points[apart])
-        distances[apart] = nearest
-
-
-def surface(mask: np.ndarray) -> np.ndarray:
-    """Return the surface of a mask.
-
-    It consists of the voxels with a face neighbour outside of the mask or of the array.
-    """
-    interior = mask.copy()
-    for axis in range(mask.ndim):
-        inner = np.moveaxis(interior, axis, 0)
-        line = np.moveaxis(mask, axis, 0)
-        inner[1:] &= line[:-1]
-        inner[:-1] &= line[1:]
-        inner[[0, -1]] = False
-    return mask & ~interior

@@ -16,7 +16,7 @@ from hstf.experiment.layout import Layout
 from hstf.imaging.regions import Structures, structure_mask
 from hstf.runtime.documents import Document, Part
 from hstf.runtime.errors import join_problems
-from hstf.scoring.metrics import confusion, table_dice
+from hstf.scoring.confusion import confusion, table_dice
 
 KNOWN_FRACTION = 0.25
 """A structure that cases may lack must have been found in this fraction of the cases before."""

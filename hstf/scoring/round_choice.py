@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from hstf.experiment.cases import Split, names_of
 from hstf.experiment.context import StageContext
-from hstf.experiment.tables import VALIDATION_CASES
+from hstf.experiment.score_tables import VALIDATION_CASES
 from hstf.runtime.documents import Part
 from hstf.scoring.documents import EvaluationSummary
 from hstf.scoring.monitoring import RoundMonitor

@@ -65,7 +65,7 @@ from hstf.method.plr.reliability import (
 )
 from hstf.runtime.errors import HstfError
 from hstf.scoring.averages import finite_or_none, structure_means
-from hstf.scoring.metrics import confusion, structure_dice
+from hstf.scoring.confusion import confusion, structure_dice
 
 MAXIMUM_VOXELS = 4_000_000
 """Maximum number of voxels that are sampled, the same number from each case."""

@@ -29,7 +29,8 @@ from hstf.config.load import load_config
 from hstf.experiment.cases import Split, names_of
 from hstf.experiment.context import StageContext
 from hstf.experiment.plan import Plan
-from hstf.experiment.tables import EVALUATION_MEMBERS, LABELS
+from hstf.experiment.round_tables import LABELS
+from hstf.experiment.score_tables import EVALUATION_MEMBERS
 from hstf.imaging.intensity_ranges import IntensityRange
 from hstf.method.bundle.folder import write_bundle, write_bundle_texts
 from hstf.method.bundle.metadata import INTENDED_USE

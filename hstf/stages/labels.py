@@ -23,7 +23,8 @@ from hstf.experiment.cases import Case, Split, names_of
 from hstf.experiment.context import StageContext
 from hstf.experiment.decisions import NO_VERSION, Decision
 from hstf.experiment.overrides import Override, overrides_in_force
-from hstf.experiment.tables import LABELS, PREPROCESSED, REFINE
+from hstf.experiment.round_tables import LABELS, REFINE
+from hstf.experiment.scan_tables import PREPROCESSED
 from hstf.imaging.arrays import write_array
 from hstf.imaging.class_locations import class_locations
 from hstf.imaging.corrected_labels import examine_corrected_label

@@ -10,7 +10,8 @@ from math import prod
 
 from hstf.experiment.cases import Split, names_of
 from hstf.experiment.context import StageContext
-from hstf.experiment.tables import PREPROCESSED, TEACHER
+from hstf.experiment.round_tables import TEACHER
+from hstf.experiment.scan_tables import PREPROCESSED
 from hstf.imaging.geometry import GEOMETRY, Geometry
 from hstf.method.external_weights import Mixture, calibration_path
 from hstf.method.plr.calibration import Calibration

@@ -31,7 +31,7 @@ from hstf.models.registry import load_network
 from hstf.runtime.devices import choose_device
 from hstf.runtime.errors import HstfError
 from hstf.runtime.progress import track
-from hstf.scoring.metrics import confusion, table_dice
+from hstf.scoring.confusion import confusion, table_dice
 from hstf.scoring.monitoring import (
     LabelledStructure,
     RoundMonitor,

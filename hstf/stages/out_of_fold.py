@@ -23,7 +23,7 @@ from hstf.method.plr.out_of_fold import (
     OutOfFoldCases,
     checked_cases,
 )
-from hstf.scoring.metrics import structure_dice
+from hstf.scoring.confusion import structure_dice
 
 
 def run(args: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ from hstf.experiment.cases import Case, Split
 from hstf.experiment.checked_scans import refuse_unchecked
 from hstf.experiment.context import StageContext
 from hstf.experiment.plan import Plan
-from hstf.experiment.tables import PREPROCESSED
+from hstf.experiment.scan_tables import PREPROCESSED
 from hstf.imaging.arrays import write_array
 from hstf.imaging.class_locations import class_locations
 from hstf.imaging.geometry import Geometry

@@ -15,7 +15,7 @@ from hstf.experiment.cases import Split
 from hstf.experiment.context import StageContext
 from hstf.experiment.dependencies import ARCHITECTURE, SPEED_KEYS, STAGES
 from hstf.experiment.plan import Plan
-from hstf.experiment.tables import HISTORY
+from hstf.experiment.round_tables import HISTORY
 from hstf.method.pretraining.pictures import write_examples
 from hstf.method.pretraining.registry import build_task
 from hstf.method.pretraining.task import Example, PretrainingTask, TaskSettings

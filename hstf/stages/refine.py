@@ -21,7 +21,8 @@ import numpy as np
 from hstf.config.experiment import Config
 from hstf.experiment.cases import Case, names_of
 from hstf.experiment.context import StageContext
-from hstf.experiment.tables import LABELS, LESIONS, PREPROCESSED, REFINE, TEACHER
+from hstf.experiment.round_tables import LABELS, LESIONS, REFINE, TEACHER
+from hstf.experiment.scan_tables import PREPROCESSED
 from hstf.imaging.affines import steps_of
 from hstf.imaging.arrays import open_array, write_array
 from hstf.imaging.geometry import GEOMETRY, Geometry
@@ -47,8 +48,8 @@ from hstf.method.tta_summary import TtaSummary
 from hstf.runtime.shards import CaseWork, digest_of, read_shard, refuse_changed_files, run_shard
 from hstf.runtime.stamps import sha256_once
 from hstf.scoring.averages import mean
+from hstf.scoring.confusion import structure_dice
 from hstf.scoring.dropped_lesions import dropped_lesions
-from hstf.scoring.metrics import structure_dice
 
 STEPS = (
     "low_confidence",

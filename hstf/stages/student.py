@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hstf.experiment.cases import Split, names_of
 from hstf.experiment.context import StageContext
-from hstf.experiment.tables import LABELS
+from hstf.experiment.round_tables import LABELS
 from hstf.method.cross_fitting import learned_cases
 from hstf.method.objectives.registry import student_objective
 from hstf.runtime.errors import HstfError

@@ -43,6 +43,9 @@ class Batch:
     acquisition: Acquisition = ISOTROPIC_MR
     case_ids: tuple[str, ...] = ()
     """Cases of the patches of all ranks."""
+    automatic: tuple[bool, ...] | None = None
+    """Whether each patch has a pseudo-label that no reviewer has accepted; ``None``: as
+    ``unlabelled``."""
     unlabelled_before_mixing: tuple[bool, ...] | None = None
     """``unlabelled`` before the patches exchanged boxes, or ``None`` if they did not."""
 
@@ -85,6 +88,7 @@ class Batch:
             generator,
             source.acquisition,
             raw.case_ids,
+            raw.automatic,
         )
 
     def strong(self) -> Tensor:
@@ -108,6 +112,11 @@ class Batch:
             self.generator,
             self.acquisition,
         )
+
+    @property
+    def renewable(self) -> tuple[bool, ...]:
+        """Whether the target of each patch may be replaced during the training."""
+        return self.unlabelled if self.automatic is None else self.automatic
 
     @property
     def inside(self) -> Tensor:

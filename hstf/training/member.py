@@ -19,7 +19,7 @@ from hstf.experiment.checked_files import label_files, preprocessed_files
 from hstf.experiment.context import StageContext
 from hstf.experiment.dependencies import SPEED_KEYS, STAGES
 from hstf.experiment.plan import Plan
-from hstf.experiment.tables import HISTORY
+from hstf.experiment.round_tables import HISTORY
 from hstf.models.base import SegmentationNetwork
 from hstf.models.layout import in_fast_layout
 from hstf.models.registry import build, load_network, network_spec, save_network
@@ -87,8 +87,10 @@ def pseudo_cases(
             target: labels[name].at(target),
             locations: labels[name].at(locations),
         }
-        pseudo = rows[name]["source"] != "corrected"
-        result.append(TrainingCase(name, image, target, locations, pseudo, records))
+        source = rows[name]["source"]
+        pseudo = source != "corrected"
+        accepted = source == "accepted"
+        result.append(TrainingCase(name, image, target, locations, pseudo, accepted, records))
     return result
 
 
@@ -441,10 +443,14 @@ def facts_of_source(source: PatchSource, plan: Plan) -> dict[str, Any]:
         files += [(case.case_id, path.name, case.sha256(path)) for path in case.files]
     plan_values = plan.to_json()
     channels = source.acquisition.channels  # decide how intensities are augmented
-    return {
+    facts = {
         "plan": {key: plan_values[key] for key in PLAN_KEYS},
         "seed": source.seed,
         "files": files,
         "pseudo": [case.pseudo for case in cases],
         "channels": [[kind, how.model_dump(mode="json")] for kind, how in channels],
     }
+    accepted = [case.case_id for case in cases if case.accepted]
+    if accepted:
+        facts["accepted"] = accepted
+    return facts

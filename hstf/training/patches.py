@@ -145,6 +145,8 @@ class TrainingCase:
     locations_path: Path | None
     pseudo: bool
     """Whether the case has no manual label."""
+    accepted: bool = False
+    """Whether a reviewer has accepted the pseudo-label of the case."""
     records: Mapping[Path, RecordedFile] = field(default_factory=dict, repr=False, compare=False)
     """SHA-256 of the files. A file is compared with it when it is first opened; a file without a
     record is not compared."""
@@ -238,6 +240,9 @@ class RawBatch:
     """Whether each case has no manual label."""
     case_ids: tuple[str, ...]
     """Cases of the patches of all ranks."""
+    automatic: tuple[bool, ...] | None = None
+    """Whether each case has a pseudo-label that no reviewer has accepted; ``None``: as
+    ``pseudo``."""
 
     def pinned(self) -> "RawBatch":
         """Return the batch in memory that a GPU copies from without waiting."""
@@ -283,6 +288,7 @@ class PatchSource:
             tuple(regions),
             tuple(case.pseudo for case in own_cases),
             tuple(case.case_id for case in cases),
+            tuple(case.pseudo and not case.accepted for case in own_cases),
         )
 
     def batches(

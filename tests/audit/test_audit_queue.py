@@ -11,7 +11,7 @@ from support.pseudo_label_files import AFFINE, SHAPE
 
 from hstf.audit.desk import Desk
 from hstf.audit.places import uncertain_places
-from hstf.experiment.tables import LABELS, LESIONS
+from hstf.experiment.round_tables import LABELS, LESIONS
 from hstf.imaging.volumes import read_label
 from hstf.runtime.files import sha256_file
 

@@ -13,9 +13,10 @@ from support.audit_desk import Browser
 from hstf.audit import children, rerun
 from hstf.audit.desk import Desk
 from hstf.audit.progress import progress_of
-from hstf.experiment.jobs import Job, Jobs
+from hstf.experiment.job import Job
+from hstf.experiment.jobs import Jobs
 from hstf.experiment.last_run import RUN_FILE, LastRun, RunJob, log_of
-from hstf.experiment.tables import HISTORY
+from hstf.experiment.round_tables import HISTORY
 from hstf.runtime.files import write_text
 from hstf.runtime.locks import take
 from hstf.runtime.run_lock import RUN_LOCK

@@ -10,7 +10,7 @@ from support.audit_desk import Browser
 from hstf.audit import children
 from hstf.audit.desk import Desk
 from hstf.audit.suggest import LOG
-from hstf.experiment.tables import SET_ASIDE, SUGGEST
+from hstf.experiment.review_tables import SET_ASIDE, SUGGEST
 from hstf.runtime.files import write_text
 
 

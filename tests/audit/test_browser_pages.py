@@ -13,7 +13,7 @@ from support.desk_phantom import case_name, layout_of, write_desk, write_suggest
 from hstf.audit.rerun import RUN_LOG
 from hstf.experiment.jobs import Jobs
 from hstf.experiment.last_run import RUN_FILE, LastRun, RunJob, log_of
-from hstf.experiment.tables import REFINE
+from hstf.experiment.round_tables import REFINE
 from hstf.runtime.files import write_text
 
 if TYPE_CHECKING:

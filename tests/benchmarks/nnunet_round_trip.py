@@ -31,7 +31,7 @@ from hstf.experiment.layout import Layout
 from hstf.imaging.label_values import class_indices
 from hstf.imaging.volumes import read_label
 from hstf.runtime.files import read_json
-from hstf.scoring.metrics import structure_dice
+from hstf.scoring.confusion import structure_dice
 
 ROOT = Path(__file__).resolve().parents[2]
 DATASET = 501

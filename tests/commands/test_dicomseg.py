@@ -18,7 +18,9 @@ from hstf.cli import main
 from hstf.commands import dicomseg
 from hstf.config.experiment import Config
 from hstf.experiment.layout import Layout
-from hstf.experiment.tables import CASE_SHEET, DICOM_SERIES, DICOMSEG, LABELS
+from hstf.experiment.product_tables import DICOMSEG
+from hstf.experiment.round_tables import LABELS
+from hstf.experiment.scan_tables import CASE_SHEET, DICOM_SERIES
 from hstf.runtime.files import sha256_file, write_csv, write_text
 
 Capture = pytest.CaptureFixture[str]
@@ -228,6 +230,10 @@ def test_series_that_have_moved_are_found(hospital: Hospital, capsys: Capture) -
     (hospital.folder / "scans").rename(hospital.folder / "archive")
     hospital.write(code=1)
     assert capsys.readouterr().err.count("is not in the folder of dicom.csv") == 2
+    shutil.rmtree(hospital.output)
+    other = hospital.folder / "masks"
+    hospital.write("--source", str(other), code=1)
+    assert capsys.readouterr().err.count(f"is not in {other}. Name the folder") == 2
     shutil.rmtree(hospital.output)
     hospital.write("--source", str(hospital.folder / "archive"))
     assert len(list(hospital.output.glob("*.dcm"))) == 2

@@ -23,9 +23,10 @@ from hstf.commands.models import choose_plan, cost
 from hstf.config.experiment import Config
 from hstf.config.load import load_config, resolve_config
 from hstf.experiment.cases import Split
-from hstf.experiment.jobs import Job, Jobs
+from hstf.experiment.job import Job
+from hstf.experiment.jobs import Jobs
 from hstf.experiment.plan import Triple
-from hstf.imaging.volumes import open_nifti
+from hstf.imaging.volume_files import open_nifti
 from hstf.models.registry import network_spec
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import write_text

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -23,7 +24,10 @@ from hstf.experiment.case_mentions import mention_of
 from hstf.experiment.jobs import Jobs
 from hstf.experiment.last_run import log_of
 from hstf.experiment.layout import Layout
-from hstf.experiment.tables import DICOM_SERIES, LABELS, SET_ASIDE, SUGGEST
+from hstf.experiment.records import JobRecord
+from hstf.experiment.review_tables import SET_ASIDE, SUGGEST
+from hstf.experiment.round_tables import LABELS
+from hstf.experiment.scan_tables import DICOM_SERIES
 from hstf.models.registry import load_network, save_network
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import write_csv, write_text
@@ -232,6 +236,53 @@ def test_forget_names_students_that_learned_from_a_pseudo_label(
         assert f"model/{member}: from its pseudo-label (automatic)" in printed
     forget("p2", root, is_confirmed=True)
     assert "Learned from" not in capsys.readouterr().out, "a test case"
+
+
+def write_record(root: Path, name: str, facts: dict[str, Any], before: dict[str, str]) -> JobRecord:
+    """Write the record of a job."""
+    record = JobRecord(
+        job=name,
+        key=name,
+        facts=facts,
+        sources={},
+        before=before,
+        outputs={},
+        hstf="1",
+        commit=None,
+        code_sha256="1",
+        packages={},
+        machine="here",
+    )
+    record.save(root / "records" / f"{name}.json")
+    return record
+
+
+def test_forget_names_students_whose_labels_were_made_again(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = write_record(root, "labels_table.round_1", {}, {})
+    facts = {"other_patients": [["p10", ""], ["p1.b", ""]]}
+    before = {labels.job: labels.digest}
+    write_record(root, "student.round_1.seed_0", facts, before)
+    write_record(root, "student.round_1.seed_1", facts, before | {labels.job: "earlier"})
+    rows = [{"case_id": case, "source": "rejected", **NO_FILES} for case in ("p10", "p1.b")]
+    LABELS.write(root / "round_1" / "labels.csv", rows)
+    forget("p10", root, is_confirmed=True)
+    printed = capsys.readouterr().out
+    assert "model/seed_1: perhaps: the labels of its round were made again" in printed
+    assert "model/seed_0:" not in printed, "it has read this table"
+    assert f"{root}: all rounds after round 1" in printed
+
+
+def test_forget_names_students_that_learned_from_the_image(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_record(root, "student.round_1.seed_0", {"other_patients": [["p10", ""]]}, {})
+    (root / "round_1" / "labels.csv").unlink()
+    forget("p10", root, is_confirmed=True)
+    printed = capsys.readouterr().out
+    assert "model/seed_0: from its image" in printed
+    assert "model/seed_1:" not in printed
 
 
 def test_forget_finds_cases_of_a_comparison(root: Path) -> None:

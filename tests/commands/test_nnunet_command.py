@@ -19,7 +19,8 @@ from hstf.datasets.phantom.dataset import write_dataset
 from hstf.datasets.phantom.options import PHANTOM_LABELS, PhantomOptions
 from hstf.experiment.cases import Case, Split, read_cases
 from hstf.experiment.layout import Layout
-from hstf.experiment.tables import LABELS, NNUNET_CASES
+from hstf.experiment.product_tables import NNUNET_CASES
+from hstf.experiment.round_tables import LABELS
 from hstf.imaging.volumes import read_label
 from hstf.runtime.files import sha256_file, write_text
 
@@ -205,6 +206,24 @@ def test_nnunet_writes_images_that_itk_opens(experiment: Config, tmp_path: Path)
     written = target / "imagesTr" / scan.name.replace(".nii.gz", "_0000.nii.gz")
     found = sitk.GetArrayFromImage(sitk.ReadImage(written))
     np.testing.assert_array_equal(found.T, nib.load(scan).dataobj)
+
+
+def test_nnunet_writes_nifti_1_of_nifti_2(experiment: Config, tmp_path: Path) -> None:
+    scan = read_cases(experiment).of(Split.LABELLED)[0].images[0]
+    image = nib.load(scan)
+    voxels = np.asarray(image.dataobj)
+    nib.save(nib.Nifti2Image(voxels, image.affine), scan)
+    with pytest.raises(RuntimeError, match="ImageIO"):
+        sitk.ReadImage(scan)
+    target = tmp_path / "Dataset510_heart"
+    assert main(["nnunet", str(Layout.of(experiment).root), "--output", str(target)]) == 0
+    name = scan.name.removesuffix(".nii.gz")
+    written = sitk.ReadImage(target / f"imagesTr/{name}_0000.nii.gz")
+    label = sitk.ReadImage(target / f"labelsTr/{name}.nii.gz")
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(written).T, voxels)
+    assert written.GetSpacing() == label.GetSpacing()
+    assert written.GetOrigin() == label.GetOrigin()
+    assert written.GetDirection() == label.GetDirection()
 
 
 def test_write_images_uses_the_geometry_of_the_first_channel(tmp_path: Path) -> None:

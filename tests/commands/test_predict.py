@@ -1,8 +1,10 @@
 """``hstf predict``: names, geometry and label values of segmentations, and invalid input."""
 
 import json
+import os
 import re
 import shutil
+import time
 from pathlib import Path
 
 import nibabel as nib
@@ -20,7 +22,7 @@ from hstf.commands.predict_report import LOCK, Report
 from hstf.config.experiment import Config
 from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
-from hstf.experiment.tables import PREDICT
+from hstf.experiment.product_tables import PREDICT
 from hstf.imaging.components import connected_components
 from hstf.imaging.geometry import Geometry
 from hstf.imaging.volumes import read_image
@@ -720,6 +722,63 @@ def test_predict_names_what_it_leaves_out(
     assert problem["file"].endswith("gone.nii.gz")
     assert "is missing" in problem["found"]
     assert "Parts of the input cannot be read. All scans that were found are segmented." in printed
+
+
+@pytest.mark.parametrize("modalities", [["image"], ["t1", "t2"]])
+def test_find_scans_names_files_that_are_not_utf8(tmp_path: Path, modalities: list[str]) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    try:
+        (folder / os.fsdecode(b"\xe4.pdf")).touch()
+    except OSError:
+        pytest.skip("the disk refuses such names")
+    for case in ("good", os.fsdecode(b"M\xfcller"), os.fsdecode(b"\xe4/b")):
+        for modality in modalities:
+            path = folder / (f"{case}.nii" if len(modalities) == 1 else f"{case}_{modality}.nii")
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+    found = find_scans(folder, modalities, tmp_path / "out")
+    (scan,) = found.scans
+    assert "good" in scan.name
+    invalid = [Path(note.what).name for note in found.problems]
+    assert len(invalid) == 2 * len(modalities)
+    assert r"M\xfcller" in "".join(invalid)
+    assert all("is not valid UTF-8. Rename it" in note.why for note in found.problems)
+    (note,) = found.left_out
+    assert note.what == r"\xe4.pdf"
+
+
+def test_predict_segments_the_others_if_a_name_is_not_utf8(model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    scan = write_scan(folder / "a.nii.gz")
+    try:
+        shutil.copy(scan, folder / os.fsdecode(b"M\xfcller.nii.gz"))
+    except OSError:
+        pytest.skip("the disk refuses such names")
+    assert run_predict(model, folder, tmp_path / "out") == 1
+    assert names(tmp_path / "out") == ["a.nii.gz"]
+    rows = {row["level"]: row["file"] for row in rows_of(tmp_path / "out")}
+    assert rows["error"].endswith(r"in/M\xfcller.nii.gz")
+    assert rows["ok"].endswith("in/a.nii.gz")
+
+
+def test_predict_removes_the_temporary_files_of_a_killed_run(model: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    scan = write_scan(tmp_path / "a.nii.gz")
+    names_and_ages = {
+        ".tmp-01234567-a.nii.gz": 3600,
+        ".tmp-01234567-predict.csv": 3600,
+        ".tmp-01234568-a.nii.gz": 0,
+        ".tmp-01234567-other.nii.gz": 3600,
+    }
+    for name, age in names_and_ages.items():
+        (output / name).touch()
+        moment = time.time() - age
+        os.utime(output / name, (moment, moment))
+    predict(model, scan, output, "cpu")
+    kept = [".tmp-01234567-other.nii.gz", ".tmp-01234568-a.nii.gz", "a.nii.gz"]
+    assert names(output) == kept
 
 
 def test_predict_reads_other_formats(model: Path, tmp_path: Path) -> None:

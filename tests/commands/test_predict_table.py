@@ -10,7 +10,7 @@ import pytest
 from hstf.commands.predict_input import TABLE, Scan, ScansFound
 from hstf.commands.predict_report import LOCK, Report
 from hstf.datasets.importers.walk import Note
-from hstf.experiment.tables import PREDICT
+from hstf.experiment.product_tables import PREDICT
 from hstf.runtime.errors import HstfError
 from hstf.runtime.locks import exclusive
 

@@ -17,8 +17,8 @@ from hstf.config.experiment import Config
 from hstf.experiment import set_aside
 from hstf.experiment.cases import Case
 from hstf.experiment.layout import Layout
+from hstf.experiment.review_tables import SET_ASIDE, SUGGEST
 from hstf.experiment.schedule import Schedule
-from hstf.experiment.tables import SET_ASIDE, SUGGEST
 from hstf.imaging.volumes import read_label
 from hstf.models.base import NetworkSpec
 from hstf.models.registry import build, save_network

@@ -9,13 +9,17 @@ from support.training_files import write_experiment
 from support.workspace import ROOT
 
 from hstf.cli import main
-from hstf.commands.verify import Verification, verify
+from hstf.commands.verify import Verification, examine, verify
 from hstf.config.experiment import Config
 from hstf.config.load import config_text
 from hstf.experiment import provenance as module
+from hstf.experiment.job import Job
+from hstf.experiment.job_inputs import facts_of
+from hstf.experiment.jobs import Jobs
 from hstf.experiment.layout import Layout
 from hstf.experiment.plan import Plan
 from hstf.experiment.provenance import code_sha256, commit, provenance, write_provenance
+from hstf.experiment.records import JobRecord
 from hstf.method.exported_model import (
     FORMAT,
     MODEL_FILE,
@@ -318,3 +322,78 @@ def test_verify_names_a_source_that_changed_while_a_job_ran(config: Config) -> N
     assert only_problem().endswith(
         "warmup.round_0.fold_0: a/label was changed while the job ran. Run snakemake again"
     )
+
+
+def write_decisions(config: Config, *rows: str) -> None:
+    lines = ["round,case_id,action,reviewer,date,reason", *rows]
+    write_text(Layout.of(config).decisions, "\n".join(lines) + "\n")
+
+
+def test_verify_reports_decisions_that_no_run_has_used(config: Config) -> None:
+    write_text(Layout.of(config).config, config_text(config))
+    job = Job("labels_shard", 1, "unlabelled_0")
+    write_decisions(config, "1,u_0,reject,Ann,2026-01-01,blurred")
+    record = read_json(RESULTS / "records" / "warmup.round_0.fold_0.json")
+    facts = facts_of(Jobs(config), job)
+    labels = {**record, "job": job.name, "outputs": {}, "before": {}, "facts": facts}
+    write_json(RESULTS / "records" / f"{job.name}.json", labels)
+    assert verify(RESULTS)
+    write_decisions(config, "1,u_0,accept,Ann,2026-01-01,sharp")
+    assert "labels.round_1.unlabelled_0: was made with other decisions" in only_problem()
+    assert "(u_0). Run snakemake again" in only_problem()
+    assert verify(RESULTS, data=False)
+    write_decisions(config, "1,u_0,acept,Ann,2026-01-01,sharp")
+    assert "problems in the overrides" in only_problem()
+
+
+def test_verify_compares_results_of_a_reused_experiment(config: Config) -> None:
+    """The student was made from the warm-up that the other experiment had then."""
+    reused = {"data": str(Layout.of(config).root), "warmup": str(Layout.of(config).root)}
+    content = config.model_dump(mode="json") | {"experiment": "second", "reuse": reused}
+    second = Config.model_validate(content)
+    layout = Layout.of(second)
+    write_text(layout.config, config_text(second))
+    path = RESULTS / "records" / "warmup.round_0.fold_0.json"
+    record = read_json(path)
+    student = {
+        **record,
+        "job": "student.round_1.seed_0",
+        "outputs": {},
+        "before": {"warmup.round_0.fold_0": JobRecord.load(path).digest},
+    }
+    write_json(layout.root / "records" / "student.round_1.seed_0.json", student)
+    assert examine(layout.root).problems == ()
+    write_json(path, {**record, "key": "another"})
+    (problem,) = examine(layout.root).problems
+    assert "student.round_1.seed_0: was made from other results of warmup.round_0" in problem
+    write_json(path, record)
+    Layout.of(config).weights(0, "fold_0").write_bytes(b"damaged")
+    (problem,) = examine(layout.root).problems
+    assert "weights.pt was changed" in problem
+    RESULTS.rename("results/moved")
+    (problem,) = examine(layout.root).problems
+    assert "tiny is missing: 'reuse:' takes results from there" in problem
+
+
+def test_verify_continues_after_a_table_that_is_not_utf8(config: Config) -> None:
+    notes = RESULTS / "notes.csv"
+    notes.write_bytes("case,Größe\n".encode("latin-1"))
+    write_provenance(config)
+    assert verify(RESULTS)
+    table = Layout.of(config).out_of_fold_table("fold_0")
+    table.write_bytes(b"\xff\n")
+    assert "fold_0.csv was changed" in only_problem()
+    Path("scans/a.nii.gz").write_text("other voxels")
+    assert len(examine(RESULTS).problems) == 2
+
+
+def test_verify_continues_after_a_file_that_cannot_be_read(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path) -> str:
+        if path.name == "plan.json":
+            raise HstfError(f"{path}: cannot be read (Permission denied).")
+        return sha256_file(path)
+
+    monkeypatch.setattr("hstf.commands.verify.sha256_file", fail)
+    assert "plan.json: cannot be read" in only_problem()

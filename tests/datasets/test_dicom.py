@@ -28,7 +28,7 @@ from support.dicom_series import (
 from hstf.cli import main
 from hstf.commands import import_dicom as import_dicom_command
 from hstf.datasets.dicom import packages
-from hstf.experiment.tables import DICOM_SERIES
+from hstf.experiment.scan_tables import DICOM_SERIES
 from hstf.runtime import optional_packages
 
 Capture = pytest.CaptureFixture[str]

@@ -12,7 +12,7 @@ from support.dicom_series import SECRETS, Scan, save, write_scan, write_structur
 from hstf.cli import main
 from hstf.datasets.dicom.headers import read_headers
 from hstf.datasets.dicom.lost import Form
-from hstf.experiment.tables import DICOM_SERIES
+from hstf.experiment.scan_tables import DICOM_SERIES
 from hstf.runtime.errors import HstfError
 
 Capture = pytest.CaptureFixture[str]

@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from support.damage import flip_bit
 
 from hstf.datasets.importers.contents import label_values_of_scan
-from hstf.imaging.volumes import open_nifti
+from hstf.imaging.volume_files import open_nifti
 
 LABEL = np.random.default_rng(0).integers(0, 3, (96, 96, 64)).astype(np.int16)
 INTACT_BYTES = 300_000

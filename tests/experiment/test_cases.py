@@ -6,7 +6,8 @@ import pytest
 from support.written_tables import WAYS
 
 from hstf.config.experiment import Config
-from hstf.experiment.cases import Case, CaseSheet, Split, read_cases, refuse_foreign_files
+from hstf.experiment.case_rules import refuse_foreign_files
+from hstf.experiment.cases import Case, CaseSheet, Split, read_cases
 from hstf.runtime.errors import HstfError
 
 HEADER = "case_id,image,label,split,group,site\n"

@@ -9,7 +9,7 @@ from support.damage import flip_bit
 from hstf.config.experiment import Config
 from hstf.experiment.checked_scans import refuse_unchecked, unchecked, warn_of_unchecked_scans
 from hstf.experiment.layout import Layout
-from hstf.experiment.tables import CHECK
+from hstf.experiment.scan_tables import CHECK
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import sha256_file
 

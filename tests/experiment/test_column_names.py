@@ -10,7 +10,9 @@ from pydantic import ValidationError
 
 from hstf.config.experiment import Config
 from hstf.config.names import MAXIMUM_LENGTH, RESERVED_MODALITIES
-from hstf.experiment.tables import REFINE, ROUNDS, TABLES
+from hstf.experiment.round_tables import REFINE
+from hstf.experiment.score_tables import ROUNDS
+from hstf.experiment.tables import TABLES
 from hstf.stages.compare.table import columns
 
 FIXED = sorted({column.name for table in TABLES for column in table.columns})

@@ -14,8 +14,8 @@ from hstf.experiment.cases import CaseSheet, Split
 from hstf.experiment.context import StageContext
 from hstf.experiment.dependencies import stage_parameters
 from hstf.experiment.layout import Layout
+from hstf.experiment.round_tables import LABELS
 from hstf.experiment.schedule import Schedule
-from hstf.experiment.tables import LABELS
 from hstf.runtime.errors import HstfError
 
 SPLITS = ["labelled"] * 2 + ["unlabelled"] * 3 + ["test"]

@@ -10,8 +10,8 @@ from hstf.config.experiment import Config
 from hstf.experiment.decisions import COLUMNS, NO_VERSION, Decision
 from hstf.experiment.layout import Layout
 from hstf.experiment.overrides import note_decisions, override_messages
+from hstf.experiment.review_tables import DECISIONS_SEEN
 from hstf.experiment.schedule import Schedule
-from hstf.experiment.tables import DECISIONS_SEEN
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import sha256_file, write_text
 

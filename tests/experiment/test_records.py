@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from support.training_files import write_experiment
 
+from hstf.experiment.job import Job, job_of_command
 from hstf.experiment.job_inputs import sources_of
-from hstf.experiment.jobs import Job, Jobs, job_of_command
+from hstf.experiment.jobs import Jobs
 from hstf.experiment.keys import Keys
 from hstf.experiment.records import CHANGED, read_record, recorded, source_digests
 from hstf.runtime.errors import HstfError

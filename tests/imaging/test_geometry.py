@@ -372,3 +372,21 @@ def test_bounding_box_is_tight() -> None:
     mask[2, 3:6, 4] = True
     mask[7, 1, 6] = True
     assert bounding_box(mask) == ((2, 8), (1, 6), (4, 7))
+
+
+def test_mask_to_grid_keeps_a_small_structure_within_another_one() -> None:
+    mask = np.zeros((12, 12, 12), np.float32)
+    mask[2:10, 2:10, 2:10] = 1
+    mask[5, 5, 5] = 2
+    geometry = Geometry.of(mask.shape, np.eye(4), (3.0, 3.0, 3.0))
+    grid = geometry.mask_to_grid(geometry.cropped(mask))
+    assert grid[1, 1, 1] == 2
+    assert np.count_nonzero(grid == 2) == 1
+    assert np.count_nonzero(grid == 1) == 7
+
+
+def test_mask_to_grid_takes_the_nearest_of_many_values() -> None:
+    mask = np.arange(1.0, 1729.0, dtype=np.float32).reshape(12, 12, 12)
+    geometry = Geometry.of(mask.shape, np.eye(4), (3.0, 3.0, 3.0))
+    grid = geometry.mask_to_grid(geometry.cropped(mask))
+    np.testing.assert_array_equal(grid, mask[1::3, 1::3, 1::3])

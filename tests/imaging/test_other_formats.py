@@ -9,7 +9,8 @@ import SimpleITK as sitk
 from support.volume_files import LAS, OBLIQUE, read_damaged, voxels
 
 from hstf.imaging.scan import scan_file, scan_header
-from hstf.imaging.volumes import open_nifti, read_image, write_like
+from hstf.imaging.volume_files import open_nifti
+from hstf.imaging.volumes import read_image, write_like
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import sha256_file
 from hstf.runtime.stamps import sha256_once, stamp_of

@@ -9,7 +9,8 @@ import pytest
 
 from hstf.datasets.importers.extract import _write_channels
 from hstf.imaging.stored_voxels import stored_voxels
-from hstf.imaging.volumes import open_any, read_image, read_label
+from hstf.imaging.volume_files import open_any
+from hstf.imaging.volumes import read_image, read_label
 from hstf.runtime.errors import HstfError
 
 TRAILER_BYTES = 8

@@ -24,10 +24,11 @@ from support.volume_files import (
 )
 
 from hstf.imaging.scan import scan_file
+from hstf.imaging.volume_files import open_any, open_nifti
 from hstf.imaging.volumes import (
+    as_nifti1,
     grid_mismatch,
-    open_any,
-    open_nifti,
+    is_readable_by_itk,
     read_image,
     read_label,
     write_like,
@@ -318,6 +319,32 @@ def test_read_image_allocates_nothing_for_a_huge_claimed_shape(tmp_path: Path, s
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 20e6
+
+
+@pytest.mark.parametrize("endianness", ["<", ">"])
+def test_as_nifti1_keeps_geometry_and_units(tmp_path: Path, endianness: str) -> None:
+    """ITK cannot open NIfTI-2."""
+    data = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
+    affine = np.array([[0, 0, 2.5, -71.3], [-0.7, 0, 0, 12.1], [0, 1.1, 0, 3], [0, 0, 0, 1]])
+    header = nib.Nifti2Header(endianness=endianness)
+    header.set_xyzt_units("mm")
+    header.set_qform(affine, code=2)
+    header.set_sform(affine, code=4)
+    nib.save(nib.Nifti2Image(data, affine, header), tmp_path / "two.nii.gz")
+    volume = read_image(tmp_path / "two.nii.gz")
+    assert not is_readable_by_itk(volume)
+    assert is_readable_by_itk(as_nifti1(volume))
+    write_like(tmp_path / "one.nii.gz", volume.data, as_nifti1(volume))
+    image = nib.load(tmp_path / "one.nii.gz")
+    assert type(image) is nib.Nifti1Image
+    assert int(image.header["qform_code"]) == 2
+    assert int(image.header["sform_code"]) == 4
+    assert image.header.get_xyzt_units()[0] == "mm"
+    np.testing.assert_allclose(image.affine, affine, rtol=1e-6)
+    np.testing.assert_array_equal(image.dataobj, data)
+    written = SimpleITK.ReadImage(tmp_path / "one.nii.gz")
+    np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(written).T, data)
+    np.testing.assert_allclose(written.GetSpacing(), (0.7, 1.1, 2.5), rtol=1e-6)
 
 
 @pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd"])

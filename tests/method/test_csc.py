@@ -193,6 +193,43 @@ def test_prediction_consistency_equals_six_classes_by_hand() -> None:
     )
 
 
+def test_rectified_divergence_has_a_weight_without_gradient() -> None:
+    """Otherwise the loss would fall if the student disagreed more, where it disagrees much."""
+    student = voxels([0.0], [-4.0]).requires_grad_()
+    log_t = voxels([0.0], [LOG3]).log_softmax(1)
+    divergence, weight = rectified_divergence(student.log_softmax(1), log_t, voxels([1.0]))
+    assert divergence.requires_grad
+    assert not weight.requires_grad
+
+
+def test_consistency_terms_weight_features_by_agreement_inside_the_scan() -> None:
+    """The features of the first half are opposite to the teacher's, those of the other equal."""
+    config = CscConfig(prediction_weight=0, feature_weight=1, pyramid_weight=0)
+    features = torch.ones(1, 3, 2, 1, 1)
+    opposite = torch.cat([-features[:, :, :1], features[:, :, 1:]], dim=2)
+    even = voxels([0.0] * 4, [0.0] * 4)
+    sure = voxels([0.0] * 4, [LOG3, LOG3, 0.0, 0.0])
+    student = Pyramid([even], opposite)
+    teacher = Pyramid([sure], features)
+    kl = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
+    weight = math.exp(-kl)
+    found = consistency_terms(config, student, teacher, voxels([1.0] * 4))
+    assert found["csc_features"].item() == pytest.approx(2 * weight / (weight + 1), rel=1e-5)
+    inside = voxels([0.0, 0.0, 1.0, 1.0])
+    found = consistency_terms(config, student, teacher, inside)
+    assert found["csc_features"].item() == pytest.approx(0, abs=1e-6)
+
+
+def test_consistency_terms_compare_coarse_levels_with_the_teacher() -> None:
+    config = CscConfig(prediction_weight=0, feature_weight=0, pyramid_weight=1)
+    features = torch.ones(1, 3, 1, 1, 1)
+    student = Pyramid([voxels([0.0] * 2, [0.0] * 2), voxels([0.0], [0.0])], features)
+    teacher = Pyramid([voxels([0.0] * 2, [LOG3] * 2)], features)
+    kl = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
+    found = consistency_terms(config, student, teacher, voxels([1.0] * 2))
+    assert found["csc_pyramid"].item() == pytest.approx(kl, rel=1e-5)
+
+
 def test_prediction_consistency_weights_differing_voxels_less() -> None:
     teacher = voxels([0.0, 0.0], [LOG3, 4.0])
     student = voxels([0.0, 0.0], [0.0, -4.0])

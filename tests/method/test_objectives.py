@@ -25,18 +25,19 @@ from hstf.config.methods import METHODS, NO_REFINEMENT, Method
 from hstf.config.objectives import OBJECTIVES
 from hstf.config.refine import RefineConfig
 from hstf.config.training import StudentConfig
-from hstf.method.csc import sigmoid_ramp
+from hstf.method.csc import consistency_terms, sigmoid_ramp
 from hstf.method.objectives.bcp import label_with_ema
 from hstf.method.objectives.ema_labels import label_of_ema, one_hot_label
 from hstf.method.objectives.mean_teacher import consistency_weight, prediction_distance
 from hstf.method.objectives.registry import build_objective, student_objective
+from hstf.method.objectives.supervision import supervised
 from hstf.method.objectives.uamt import (
     add_noise,
     dropout_enabled,
     entropy_bound,
     relative_entropy,
 )
-from hstf.models.base import NetworkSpec
+from hstf.models.base import NetworkSpec, Pyramid, SegmentationNetwork
 from hstf.models.registry import build
 from hstf.runtime.errors import HstfError
 from hstf.training.batch import Batch
@@ -206,6 +207,92 @@ def test_resolve_config_refuses_cross_teaching_without_a_pair() -> None:
         resolve_config({"student": {"objective": "cross_teaching"}})
 
 
+# ---- what the networks see
+
+
+@pytest.mark.parametrize("method", ["hstf", "mean_teacher", "uamt", "cross_teaching", "bcp"])
+def test_objectives_show_strong_patches_to_the_student_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    config, state, batch = online(tmp_path, method, ema_blend=0.5)
+    state = pair_state(config) if method == "cross_teaching" else state
+    monkeypatch.setattr(Batch, "strong", lambda self: self.weak + 100)
+    seen = [watched(monkeypatch, network) for network in (state.network, state.ema)]
+    terms = student_objective(config)(state, batch)
+    assert all(term.isfinite() for term in terms.values())
+    by_student, by_teacher = seen
+    assert by_student and min(by_student) > 50
+    assert max(by_teacher, default=0) < 50
+    assert bool(by_teacher) == (method != "cross_teaching")
+
+
+def watched(monkeypatch: pytest.MonkeyPatch, network: SegmentationNetwork) -> list[float]:
+    """Return a list that gets the mean intensity of each batch that ``network`` sees."""
+    seen: list[float] = []
+    for part in network.parts:
+        pyramid = part.pyramid
+
+        def record(x: Tensor, *zoom: Any, inner: Any = pyramid) -> Pyramid:
+            seen.append(x.mean().item())
+            return inner(x, *zoom)
+
+        monkeypatch.setattr(part, "pyramid", record)
+    return seen
+
+
+def test_self_training_compares_voxels_inside_the_scan_with_the_ema_network(
+    tmp_path: Path,
+) -> None:
+    """At scale 1 the box is the whole patch. The weight of the pseudo-label does not matter."""
+    csc = {"scale_range": (1.0, 1.0), "every": 1, "ramp": 1.0}
+    off = {"mixing": {"probability": 0.0}, "ema_blend": 0.0}
+    config, state, batch = online(tmp_path, "hstf", step=3, csc=csc, **off)
+    state.ema = fresh_network(7).eval().requires_grad_(False)
+    batch.weight[1, :, 4:] = 0.2
+    assert batch.inside[1, 0, :, 0, 0].tolist() == [0] * 4 + [1] * 4
+    found = student_objective(config)(state, batch)
+    terms = consistency_terms(
+        config.student.csc,
+        state.network.pyramid(batch.weak),
+        state.ema.pyramid(batch.weak),
+        batch.inside,
+    )
+    expected = {name: sigmoid_ramp(0.5) * term.item() for name, term in terms.items()}
+    assert len(expected) == 2
+    assert {name: found[name].item() for name in expected} == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("method", "name"), [("cross_teaching", "first_taught"), ("bcp", "unlabelled")]
+)
+def test_objectives_ramp_the_loss_on_unlabelled_voxels(
+    tmp_path: Path, method: str, name: str
+) -> None:
+    terms = []
+    for step in (0, 6):
+        config, state, batch = online(tmp_path, method, step=step)
+        state = pair_state(config, step) if method == "cross_teaching" else state
+        terms.append(student_objective(config)(state, batch)[name].item())
+    first, last = terms
+    assert last > 0
+    assert first / last == pytest.approx(math.exp(-5), rel=1e-4)
+
+
+def test_supervised_mixes_patches_as_configured_for_the_warmup(tmp_path: Path) -> None:
+    config, _ = write_experiment(
+        tmp_path, warmup={"mixing": {"probability": 1.0}}, student={"mixing": {"probability": 0.0}}
+    )
+    state = new_state(config)
+    mixed = mix(some_batch(config, [False, False]), config.warmup.mixing)
+    logits = state.network.pyramid(mixed.weak).logits
+    expected = pyramid_loss(logits, mixed.target, mixed.weight)
+    found = supervised(config)(state, some_batch(config, [False, False]))
+    assert found["supervised"].item() == pytest.approx(expected.item(), rel=1e-5)
+    plain = supervised(config.model_copy(update={"warmup": config.student}))
+    unmixed = plain(state, some_batch(config, [False, False]))
+    assert unmixed["supervised"].item() != pytest.approx(expected.item(), rel=1e-5)
+
+
 # ---- mean teacher
 
 
@@ -333,6 +420,37 @@ def test_uamt_ignores_uncertain_voxels(tmp_path: Path) -> None:
     assert terms["consistency"].item() == pytest.approx(
         sigmoid_ramp(0.5) * expected_distance.item(), rel=1e-4
     )
+
+
+def test_uamt_counts_doubtful_voxels_only_late(tmp_path: Path) -> None:
+    """A relative entropy of 0.865 is above the bound in the middle of the training."""
+    found = []
+    for step in (3, 6):
+        config, state, batch = online(tmp_path, "uamt", step=step)
+        doubtful = torch.tensor([0.6, 0.2, 0.2]).log().reshape(1, 3, 1, 1, 1)
+        state.ema = Constant(doubtful.expand(1, 3, 8, 8, 8))  # type: ignore[assignment]
+        found.append(student_objective(config)(state, batch)["consistency"].item())
+    assert found[0] == 0
+    assert found[1] > 0
+
+
+def test_uamt_measures_certainty_with_noise_and_dropout(tmp_path: Path) -> None:
+    config, state, batch = online(tmp_path, "uamt", consistency={"passes": 3})
+    seen: list[tuple[Tensor, bool]] = []
+
+    class Recording(Constant):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append((x, self.training))
+            return super().forward(x)
+
+    state.ema = Recording(torch.zeros(1, CLASSES, 8, 8, 8)).eval()  # type: ignore[assignment]
+    student_objective(config)(state, batch)
+    (plain, in_training), *noisy = seen
+    assert torch.equal(plain, batch.weak[1:])
+    assert not in_training
+    assert all(in_training for _, in_training in noisy)
+    assert len({x.sum().item() for x, _ in noisy}) == 3
+    assert all(0 < (x - plain).abs().max() <= 0.2 + 1e-6 for x, _ in noisy)
 
 
 # ---- cross-teaching

@@ -11,12 +11,13 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from hstf.config.teacher import TtaConfig
-from hstf.experiment.tables import TEACHER
+from hstf.experiment.round_tables import TEACHER
 from hstf.method import tta
 from hstf.method.sliding_window import SlidingWindow
 from hstf.method.tta import (
     _smoothed,
     disagreement,
+    ensemble_label,
     entropy,
     predict_with_tta,
     scale_variance,
@@ -117,6 +118,37 @@ def test_predict_with_tta_averages_members() -> None:
     assert (np.abs(got.probabilities.astype(int) - 127.5) <= 0.5).all()
     np.testing.assert_allclose(got.uncertainty[2] / 255, difference, atol=1 / 255)
     assert (got.uncertainty[0] == 255).all()
+
+
+def test_predict_with_tta_measures_the_disagreement_of_members_not_of_flips() -> None:
+    """The flips of both members agree, as the networks are equivariant."""
+    networks = {"a": Pointwise(3), "b": Pointwise(-3)}
+    got = predicted(networks, flips=(0,))
+    np.testing.assert_allclose(
+        got.uncertainty[2], predicted(networks).uncertainty[2].astype(int), atol=1
+    )
+    assert got.uncertainty[2].max() > 50
+
+
+def test_predict_with_tta_compares_all_pairs_of_members() -> None:
+    """One member is opposite to two equal ones, so that one pair of three agrees."""
+    got = predicted({"a": Pointwise(-3), "b": Pointwise(3), "c": Pointwise(3)})
+    assert got.agreement.pairs is not None
+    assert got.agreement.pairs["organ"] == pytest.approx(1 / 3)
+
+
+def test_predict_with_tta_reports_the_mean_entropy_of_a_structure() -> None:
+    got = predicted({"a": Pointwise()})
+    p = torch.sigmoid(6 * ball()[0]).numpy()
+    expected = entropy(np.stack([1 - p, p]))[got.probabilities.argmax(axis=0) == 1].mean()
+    assert 0 < expected < 1
+    assert got.agreement.foreground_entropy["organ"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_ensemble_label_is_that_of_the_mean_of_all_networks() -> None:
+    networks = [Pointwise(0.1), Pointwise(0.1), Pointwise(-3)]
+    found = ensemble_label(networks, ball(), WINDOW)
+    np.testing.assert_array_equal(found, (ball()[0] < 0).numpy())
 
 
 def test_predict_with_tta_has_no_disagreement_for_an_equivariant_network() -> None:

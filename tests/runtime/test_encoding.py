@@ -1,16 +1,25 @@
 """Locales that are not UTF-8."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 
-from hstf.runtime.encoding import refuse_unreadable_names
+from hstf.runtime.encoding import escape_bytes, is_utf8, refuse_unreadable_names
 from hstf.runtime.errors import HstfError
 
 
 def test_refuse_unreadable_names_accepts_any_name_in_utf8() -> None:
     refuse_unreadable_names("cases.csv", ["Müller_日本.nii.gz"])
+
+
+def test_escape_bytes_changes_names_that_are_not_utf8_only() -> None:
+    latin = os.fsdecode(b"M\xfcller.nii")
+    assert escape_bytes(latin) == r"M\xfcller.nii"
+    assert escape_bytes("Müller_日本.nii") == "Müller_日本.nii"
+    assert is_utf8("Müller_日本.nii")
+    assert not is_utf8(latin)
 
 
 def test_refuse_unreadable_names_refuses_names_that_the_locale_changes(

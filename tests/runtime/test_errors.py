@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from hstf.runtime.errors import HstfError, write_error
+from hstf.runtime.errors import HstfError, is_gpu_memory_error, write_error
 from hstf.runtime.files import atomic_path
 
 ADVICE = "Free some space on this disk, and start again."
@@ -17,6 +17,13 @@ ADVICE = "Free some space on this disk, and start again."
 def fill_disk(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
     """Let the disk have ``free`` bytes."""
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=free))
+
+
+def test_is_gpu_memory_error_is_false_for_main_memory() -> None:
+    assert is_gpu_memory_error(RuntimeError("CUDA error: out of memory"))
+    assert not is_gpu_memory_error(RuntimeError("CUDA error: device-side assert triggered"))
+    assert not is_gpu_memory_error(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
+    assert not is_gpu_memory_error(MemoryError())
 
 
 def test_write_error_describes_the_error_of_the_system(tmp_path: Path) -> None:

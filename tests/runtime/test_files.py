@@ -222,6 +222,17 @@ def test_what_a_killed_writer_leaves_is_removed_and_nothing_else(tmp_path: Path)
     assert names(tmp_path) == [other.name, "case.nii.gz"]
 
 
+def test_remove_leftovers_with_an_age_keeps_newer_files(tmp_path: Path) -> None:
+    target = tmp_path / "case.nii.gz"
+    for number, age in enumerate((700, 500)):
+        path = tmp_path / f".tmp-0123456{number}-case.nii.gz"
+        path.touch()
+        moment = time.time() - age
+        os.utime(path, (moment, moment))
+    remove_leftovers(target, age=600)
+    assert names(tmp_path) == [".tmp-01234561-case.nii.gz"]
+
+
 def test_unchanged_text_is_not_written_again(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
     write_text_if_changed(target, "ä\n")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from support.report_files import Fabricated, fabricated
 
+from hstf.experiment.round_tables import REFINE
 from hstf.experiment.schedule import Schedule
-from hstf.experiment.tables import REFINE
 from hstf.runtime.files import sha256_file, write_text
 from hstf.scoring.feedback import CorrectedCase, Feedback, feedback
 

@@ -9,15 +9,9 @@ from hypothesis.extra.numpy import arrays
 from hstf.imaging.label_values import IGNORED
 from hstf.imaging.spacing import diagonal_mm
 from hstf.imaging.sparse_labels import is_sparse
-from hstf.scoring.metrics import (
-    METRICS,
-    confusion,
-    dice,
-    score,
-    structure_dice,
-    surface,
-    surface_distances,
-)
+from hstf.scoring.confusion import confusion, structure_dice
+from hstf.scoring.metrics import METRICS, dice, score
+from hstf.scoring.surfaces import surface, surface_distances
 
 ONE = {"a": (1,)}
 TWO = {"a": (1,), "b": (2,)}

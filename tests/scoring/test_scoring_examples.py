@@ -5,7 +5,7 @@ import importlib
 
 import pytest
 
-MODULES = ("averages", "lesion_detection", "metrics", "rounds", "significance")
+MODULES = ("averages", "lesion_detection", "metrics", "printed_rounds", "significance")
 
 
 @pytest.mark.parametrize("name", MODULES)

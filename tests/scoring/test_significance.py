@@ -10,6 +10,7 @@ from hstf.scoring.significance import (
     balanced_difference,
     balanced_interval,
     compare,
+    direction,
     mean_interval,
     rank_correlation,
 )
@@ -173,6 +174,29 @@ def test_compare_notes_equal_scores_and_small_samples() -> None:
     few = compare([0.5, 0.6, 0.7], [0.5, 0.5, 0.5])
     assert few.patients == 2
     assert "only 2 patients differ" in few.note
+
+
+def test_compare_notes_small_samples_below_six_patients() -> None:
+    gains = np.array([0.01, 0.02, 0.03, 0.04, 0.05, 0.06])
+    assert compare(gains, np.zeros(6)).note == ""
+    assert "only 5 patients differ" in compare(gains[:5], np.zeros(5)).note
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p_value", "expected"),
+    [
+        (0.01, 0.05, 0.04, 1),
+        (-0.05, -0.01, 0.04, -1),
+        (-0.01, 0.05, 0.04, 0),
+        (0.01, 0.05, 0.05, 0),
+        (0.01, 0.05, None, 0),
+        (None, None, 0.01, 0),
+    ],
+)
+def test_direction_needs_an_interval_without_0_and_a_significant_test(
+    low: float | None, high: float | None, p_value: float | None, expected: int
+) -> None:
+    assert direction(low, high, p_value) == expected
 
 
 def test_compare_and_mean_interval_refuse_different_lengths() -> None:

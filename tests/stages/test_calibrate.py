@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,13 +19,15 @@ from hstf.config.experiment import Config
 from hstf.config.refine import CalibrateConfig, RefineConfig
 from hstf.experiment.cases import Case, Split
 from hstf.experiment.layout import Layout
-from hstf.experiment.tables import PREPROCESSED, TEACHER
+from hstf.experiment.round_tables import TEACHER
+from hstf.experiment.scan_tables import PREPROCESSED
 from hstf.imaging.arrays import write_array
 from hstf.imaging.geometry import Geometry
 from hstf.imaging.probabilities import apply_temperature
 from hstf.method.plr.anatomy_rules import AnatomyRule, AnatomyRules
 from hstf.method.plr.calibration import Calibration, applicable_rules, prediction_rules
-from hstf.method.plr.lesions import Component
+from hstf.method.plr.lesion_bounds import lesion_bound
+from hstf.method.plr.lesions import Component, fit_lesions
 from hstf.method.plr.out_of_fold import LabelledCase
 from hstf.method.plr.reliability import (
     Reliability,
@@ -40,9 +43,11 @@ from hstf.runtime.errors import HstfError
 from hstf.runtime.files import write_csv, write_json
 from hstf.stages.calibrate import (
     CaseScore,
+    LearnedLesions,
     assemble,
     learn_lesions,
     learn_quality,
+    learn_voxels,
     pooled_recall,
     recall_warnings,
     score_case,
@@ -93,6 +98,17 @@ def test_reliability_equals_a_count_by_hand() -> None:
     assert reliability(sample, 3, bins=10)[2].error is None
 
 
+def test_reliability_puts_a_voxel_into_the_bin_that_contains_its_confidence() -> None:
+    sample = VoxelSample(np.array([[143], [112]], np.uint8), np.array([0]))
+    background, _ = reliability(sample, 2, bins=10)
+    assert background.voxels.tolist() == [0, 0, 0, 0, 0, 1, 0, 0, 0, 0], "0.56 is below 0.6"
+
+
+def test_negative_log_likelihood_counts_a_probability_of_0_as_half_a_step() -> None:
+    sample = VoxelSample(np.array([[255], [0]], np.uint8), np.array([1]))
+    assert negative_log_likelihood(sample, 1.0) == pytest.approx(np.log(2 * 255), rel=1e-5)
+
+
 def curve(*accuracy: float) -> Reliability:
     """Return ten bins of 100 voxels each."""
     voxels = np.full(10, 100)
@@ -116,6 +132,15 @@ def test_confidence_threshold_pools_a_curve_that_falls() -> None:
     assert confidence_threshold(
         curve(0, 0, 0, 0, 0, 0.4, 0.9, 0.6, 0.9, 1), config
     ) == pytest.approx(0.8)
+
+
+def test_confidence_threshold_pools_bins_by_their_voxels() -> None:
+    """100 voxels with 95% and 10 with 50% pool to 91%; the mean of both bins is 73%."""
+    voxels = np.array([0, 0, 0, 0, 0, 100, 10, 100, 100, 100])
+    accuracy = np.array([0, 0, 0, 0, 0, 0.95, 0.5, 1, 1, 1])
+    found = Reliability(voxels, accuracy * voxels, (np.arange(10) + 0.5) / 10)
+    config = CalibrateConfig(target_precision=0.9, minimum_pass_fraction=0)
+    assert confidence_threshold(found, config) == pytest.approx(0.5)
 
 
 def test_confidence_threshold_stays_within_its_bounds() -> None:
@@ -218,6 +243,40 @@ def test_score_case_scores_the_refined_label() -> None:
     assert score.dice.tolist() == [1.0]
     assert score.found.tolist() == score.voxels.tolist() == [6**3]
     assert score.features["foreground"]["scales"] == 1.0  # type: ignore[index]
+
+
+def test_score_case_of_a_dropped_lesion_has_no_features() -> None:
+    """As in the refinement, predicted Dice is that of the label after the clean-up."""
+    case = ball_case("a", 0)
+    bound = lesion_bound([], 0.0, RefineConfig(lesion_probability=1.0))
+    lesions = {"foreground": LearnedLesions(fit_lesions([], [], 0.2), bound)}
+    score = score_case(case, 1.0, UNKNOWN, lesions, Config())
+    assert score.found.tolist() == [0]
+    assert score.features == {"foreground": None}
+
+
+def test_learn_voxels_samples_the_same_number_from_each_case(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("hstf.stages.calibrate.MAXIMUM_VOXELS", 40)
+    cases = [ball_case("a", 0), ball_case("b", 6)]
+    for case in cases:
+        case.output.probabilities[:, 0] = np.array([200, 55], np.uint8)[:, None, None]
+    given = SimpleNamespace(case_ids=["a", "b"], read=lambda step: iter(cases))
+    sample = learn_voxels(given, Config())  # type: ignore[arg-type]
+    predicted = sample.probabilities.argmax(axis=0)
+    assert np.bincount(predicted).tolist() == [20, 20], "10 of each kind from each case"
+
+
+def test_assemble_takes_thresholds_from_calibrated_confidence() -> None:
+    """Temperature 2 turns the confidence 0.8 into 2/3."""
+    cases = [ball_case(f"case_{e}", e) for e in range(3)]
+    scores = [score_case(case, 2.0, KNOWN, {}, Config()) for case in cases]
+    sample = VoxelSample(np.tile(np.array([[51], [204]], np.uint8), 100), np.ones(100, np.uint8))
+    patients = sheet_of(case.case_id for case in cases)
+    for temperature, threshold in ((1.0, 0.8), (2.0, 0.66)):
+        found = assemble(Config(), patients, sample, temperature, RULES, {}, scores)
+        assert found.thresholds["foreground"] == pytest.approx(threshold)
 
 
 def test_recall_warnings_names_a_structure_that_is_not_found() -> None:

@@ -14,7 +14,8 @@ from hstf.config.compare import CompareConfig
 from hstf.config.evaluate import PredictConfig
 from hstf.config.experiment import Config
 from hstf.config.load import config_text, resolve_config
-from hstf.experiment.cases import Split, read_cases, refuse_no_test_cases
+from hstf.experiment.case_rules import refuse_no_test_cases
+from hstf.experiment.cases import Split, read_cases
 from hstf.experiment.comparison import (
     cells_of,
     control_layout,
@@ -29,13 +30,13 @@ from hstf.experiment.dependencies import stage_parameters
 from hstf.experiment.job_seconds import Compute
 from hstf.experiment.layout import Layout
 from hstf.experiment.reuse import check_reuse, refuse_reused
-from hstf.experiment.tables import (
+from hstf.experiment.round_tables import TEACHER
+from hstf.experiment.score_tables import (
     COMPARE_CELLS,
     COMPARE_TABLE,
     EVALUATION_CASES,
     EVALUATION_MEMBERS,
     SCALES,
-    TEACHER,
 )
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import write_text

@@ -30,33 +30,29 @@ from hstf.config.experiment import Config
 from hstf.experiment.comparison import control_layout
 from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
-from hstf.experiment.tables import (
+from hstf.experiment.round_tables import LABELS as LABELS_TABLE
+from hstf.experiment.round_tables import LESIONS
+from hstf.experiment.score_tables import (
     EVALUATION,
     EVALUATION_CASES,
     EVALUATION_LESIONS,
     EVALUATION_MEMBERS,
-    LESIONS,
     PSEUDO_LABEL_SCORES,
     ROUNDS,
     SCALES,
     VALIDATION_CASES,
 )
-from hstf.experiment.tables import LABELS as LABELS_TABLE
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_csv, write_csv, write_text
 from hstf.scoring.absent_classes import AbsentCases, PresentCases
 from hstf.scoring.averages import Statistics
+from hstf.scoring.control import Control, control_sentence, read_control
 from hstf.scoring.documents import CaseScores, EmptyCounts, EvaluationSummary, MemberSummary
 from hstf.scoring.metrics import METRICS, Metric, StructurePair
+from hstf.scoring.printed_rounds import print_rounds
 from hstf.scoring.round_choice import choose_round
-from hstf.scoring.rounds import (
-    Control,
-    compare_with_warmup,
-    control_sentence,
-    print_rounds,
-    read_control,
-    rounds_table,
-)
+from hstf.scoring.round_comparison import compare_with_warmup
+from hstf.scoring.rounds import rounds_table
 from hstf.scoring.significance import Comparison, Interval
 from hstf.stages.compare.scores import read_scales
 from hstf.stages.evaluate import cases as evaluate_cases

@@ -15,7 +15,8 @@ from support.tiny_model import calibration, tiny_experiment
 
 from hstf.config.experiment import Config
 from hstf.experiment.layout import Layout
-from hstf.experiment.tables import EVALUATION_MEMBERS, LABELS
+from hstf.experiment.round_tables import LABELS
+from hstf.experiment.score_tables import EVALUATION_MEMBERS
 from hstf.method.bundle import folder as bundle_folder
 from hstf.method.bundle.metadata import METADATA_SCHEMA
 from hstf.method.exported_model import read_exported_model, write_digests

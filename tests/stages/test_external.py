@@ -391,6 +391,22 @@ def test_image_of_another_format_is_converted(tmp_path: Path) -> None:
     assert "case_0.nii.gz" in Path("arguments.txt").read_text()
 
 
+def test_image_of_nifti_2_is_converted(tmp_path: Path) -> None:
+    """ITK, by which nnU-Net reads, opens NIfTI-1 only."""
+    script = Path("copy.sh")
+    script.write_text('#!/bin/sh\ncp "$1" "$3"; cp "good/case_1.nii.gz" "$2"\n')
+    script.chmod(0o755)
+    copies = f"{tmp_path}/seen_{{case}}.nii.gz"
+    config = make_external(tmp_path, command=f"./copy.sh {{image}} {{output}} {copies}")
+    image = nib.load("case_1.nii.gz")
+    voxels = np.asarray(image.dataobj)
+    nib.save(nib.Nifti2Image(voxels, image.affine), "case_1.nii.gz")
+    external(config, "labelled_0")
+    assert rows(config, "labelled_0")["case_1"]["missing"] == ""
+    seen = sitk.GetArrayFromImage(sitk.ReadImage("seen_case_1.nii.gz"))
+    np.testing.assert_array_equal(seen.T, voxels)
+
+
 # --- the mixture
 
 

@@ -13,8 +13,8 @@ from hstf.config.experiment import Config
 from hstf.config.monitor import MonitorConfig
 from hstf.experiment.layout import Layout
 from hstf.experiment.overrides import note_decisions, override_messages
+from hstf.experiment.round_tables import LABELS
 from hstf.experiment.schedule import Schedule
-from hstf.experiment.tables import LABELS
 from hstf.imaging.arrays import read_array
 from hstf.imaging.corrected_labels import Findings
 from hstf.imaging.volumes import Volume, read_label

@@ -13,7 +13,7 @@ from hstf.config.load import resolve_config
 from hstf.experiment.cases import Split, read_cases
 from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
-from hstf.experiment.tables import PREPROCESSED
+from hstf.experiment.scan_tables import PREPROCESSED
 from hstf.imaging.arrays import write_array
 from hstf.method.tta_summary import PROBABILITIES
 from hstf.models.registry import save_network

@@ -15,7 +15,7 @@ from hstf.config.load import resolve_config
 from hstf.config.preprocess import PreprocessConfig
 from hstf.experiment.layout import Layout
 from hstf.experiment.plan import Normalisation, Plan
-from hstf.experiment.tables import CHECK
+from hstf.experiment.scan_tables import CHECK
 from hstf.imaging.arrays import read_array
 from hstf.imaging.class_locations import class_locations
 from hstf.imaging.geometry import Geometry

@@ -18,7 +18,7 @@ from support.evaluation_files import (
 
 from hstf.config.experiment import Config
 from hstf.experiment.layout import Layout
-from hstf.experiment.tables import PSEUDO_LABEL_SCORES
+from hstf.experiment.score_tables import PSEUDO_LABEL_SCORES
 from hstf.scoring.documents import PseudoLabelSummary
 from hstf.stages.evaluate.pseudo_label_scores import (
     PseudoLabelScore,

@@ -25,7 +25,7 @@ from hstf.cli import main
 from hstf.config.experiment import Config
 from hstf.config.refine import RefineConfig
 from hstf.experiment.layout import Layout
-from hstf.experiment.tables import LESIONS, REFINE
+from hstf.experiment.round_tables import LESIONS, REFINE
 from hstf.imaging.geometry import Geometry
 from hstf.imaging.overlays import best_slices, draw_overlay
 from hstf.imaging.regions import Structures
@@ -354,6 +354,25 @@ def test_refine_case_runs_each_part_independently(part: str, classes: int) -> No
     assert np.all(refined.weight[~same] <= round(255 * config.changed_weight))
 
 
+def test_refine_case_compares_calibrated_confidence_with_the_threshold() -> None:
+    """Temperature 2 turns 0.8 into 2/3. The weight of an uncertain voxel becomes lower still."""
+    known, names = known_classes(2)
+    known = known.model_copy(update={"temperature": 2.0})
+    organ = np.full((4, 4, 4), 204, np.uint8)
+    uncertainty = np.zeros((3, 4, 4, 4), np.uint8)
+    uncertainty[0, 0] = 51
+    output = tta_summary(
+        np.stack([255 - organ, organ]), uncertainty, {"scales": {"1.0": {"c1": 0.9}}}
+    )
+    config = RefineConfig(entropy_weight=1.0, below_threshold_weight=0.5)
+    refined = refine_case(output, known, names, 1.0, config)
+    assert refined.changed["low_confidence"] == 64
+    assert refined.weight[0, 0, 0] == 102
+    assert refined.weight[1, 0, 0] == round(255 * 0.5)
+    uncalibrated = config.model_copy(update={"calibrate": False})
+    assert refine_case(output, known, names, 1.0, uncalibrated).changed["low_confidence"] == 0
+
+
 def lesion_case(likely: float) -> TtaSummary:
     """Return an organ (class 1) with a lesion (class 2) of three voxels.
 
@@ -441,6 +460,35 @@ def test_refine_case_raises_no_weight_by_a_region_of_several_classes(core: float
     else:
         assert np.all(refined.weight[4:8, 4:8, 4:8] == round(255 * config.changed_weight))
         assert np.all(refined.label[4:8, 4:8, 4:8] == 1)
+
+
+def test_refine_case_keeps_a_lesion_exactly_at_the_bound() -> None:
+    """The bound of a round is the probability of the last component that is kept."""
+    known, names = known_classes(3, lesions=1)
+    config = RefineConfig(calibrate=False)
+    (judged,) = refine_case(lesion_case(0.9), known, names, 1.0, config).lesions
+    bounds = {"c2": judged.probability}
+    (again,) = refine_case(lesion_case(0.9), known, names, 1.0, config, bounds).lesions
+    assert again.kept
+
+
+def test_refine_case_does_not_judge_a_core_that_was_dropped_with_its_tumour() -> None:
+    known, _ = known_classes(3)
+    regions = {"core": (2,), "tumour": (1, 2)}
+    models = {"core": fit_lesions([], [], 0.5), "tumour": fit_lesions([], [], 0.5)}
+    known = known.model_copy(update={"lesions": models, "anatomy_rules": {}})
+    p = np.zeros((3, 8, 8, 8))
+    p[0] = 1.0
+    p[:, 2:6, 2:6, 2:6] = np.array([0.3, 0.4, 0.3])[:, None, None, None]
+    p[:, 3, 3, 3] = np.array([0.1, 0.1, 0.8])
+    agreement = {"scales": {"1.0": {"tumour": 0.9, "core": 0.9}}}
+    zeros = np.zeros((3, 8, 8, 8), np.uint8)
+    output = tta_summary(np.rint(255 * p).astype(np.uint8), zeros, agreement)
+    config = RefineConfig(calibrate=False)
+    bounds = {"tumour": 0.99, "core": 0.5}
+    refined = refine_case(output, known, regions, 1.0, config, bounds)
+    assert [lesion.structure for lesion in refined.lesions] == ["tumour"]
+    assert not refined.label.any()
 
 
 def test_refine_case_keeps_lesions_of_any_number_and_size() -> None:

@@ -16,7 +16,7 @@ from hstf.experiment.layout import Layout
 from hstf.imaging.arrays import read_array
 from hstf.imaging.probabilities import most_likely
 from hstf.runtime.files import read_json
-from hstf.scoring.metrics import structure_dice
+from hstf.scoring.confusion import structure_dice
 
 PHANTOM = [
     *("--cases", "4"),

@@ -28,7 +28,8 @@ from hstf.experiment.case_names import CaseNames
 from hstf.experiment.comparison import control_layout
 from hstf.experiment.decisions import read_decisions
 from hstf.experiment.last_run import RUN_FILE, LastRun
-from hstf.experiment.tables import EVALUATION_CASES, HISTORY, LABELS, REFINE, ROUNDS
+from hstf.experiment.round_tables import HISTORY, LABELS, REFINE
+from hstf.experiment.score_tables import EVALUATION_CASES, ROUNDS
 from hstf.imaging.overlays import overlay_path
 from hstf.method.plr.anatomy_rules import AnatomyRule
 from hstf.method.plr.calibration import Calibration
@@ -40,17 +41,8 @@ from hstf.scoring.feedback import CorrectedCase, Feedback
 from hstf.scoring.rounds import rounds_table
 from hstf.stages.report.background import plan_section
 from hstf.stages.report.calibration import calibration_section
-from hstf.stages.report.figures import (
-    INK,
-    Figures,
-    as_svg,
-    by_round,
-    dice_by_round,
-    paired_cases,
-    reliability,
-    save_png,
-    training_curves,
-)
+from hstf.stages.report.figure_style import INK, Figures, as_svg, save_png
+from hstf.stages.report.figures import by_round, dice_by_round, paired_cases, training_curves
 from hstf.stages.report.gallery import gallery_section, picture_address
 from hstf.stages.report.headline import headline, look_first
 from hstf.stages.report.lesions import lesions_section
@@ -70,6 +62,7 @@ from hstf.stages.report.page import (
     p_text,
 )
 from hstf.stages.report.pseudo_labels import pseudo_labels_section
+from hstf.stages.report.quality_figures import reliability
 from hstf.stages.report.review import DecisionRows
 from hstf.stages.report.rounds import rounds_section
 from hstf.stages.report.stage import anchors, report

@@ -15,7 +15,7 @@ from hstf.experiment.layout import Layout
 from hstf.imaging.arrays import read_array
 from hstf.imaging.probabilities import most_likely
 from hstf.imaging.sparse_labels import is_sparse
-from hstf.scoring.metrics import structure_dice
+from hstf.scoring.confusion import structure_dice
 
 OPTIONS = PhantomOptions(
     cases=5,

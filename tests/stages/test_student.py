@@ -27,7 +27,8 @@ from torch import Tensor
 from hstf.cli import main
 from hstf.config.experiment import Config
 from hstf.experiment.layout import Layout
-from hstf.experiment.tables import HISTORY, PREPROCESSED
+from hstf.experiment.round_tables import HISTORY
+from hstf.experiment.scan_tables import PREPROCESSED
 from hstf.method.csc import draw_zoom, sigmoid_ramp
 from hstf.method.objectives.registry import student_objective
 from hstf.method.objectives.self_training import blend_fraction, blend_labels, self_training
@@ -109,6 +110,15 @@ def test_other_cases_treats_corrected_labels_as_labels(tmp_path: Path) -> None:
             region[1:-1].argmax(0).numpy().tolist() == scan(name)[1].tolist()
             and (region[-1] == 1).all()
         )
+
+
+def test_other_cases_marks_accepted_pseudo_labels(tmp_path: Path) -> None:
+    config, _ = experiment(tmp_path)
+    names = ["u_0", "u_1", "u_2"]
+    write_labels(config, 1, names, corrected=["u_1"], accepted=["u_2"])
+    cases = other_cases(config, 1, "seed_0")
+    assert [case.pseudo for case in cases] == [True, False, True]
+    assert [case.accepted for case in cases] == [False, False, True]
 
 
 def test_student_learns_from_labelled_cases_and_warns_if_all_others_are_rejected(
@@ -482,6 +492,19 @@ def test_self_training_learns_from_the_label_of_the_ema_network(tmp_path: Path) 
     expected = pyramid_loss(state.network.pyramid(mixed.weak).logits, mixed.target, mixed.weight)
     found = self_training(config)(state, some_batch(config, [False, True]))
     assert found["segmentation"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_self_training_keeps_accepted_pseudo_labels(tmp_path: Path) -> None:
+    student = {"steps": 10, "ema_blend": 1.0, "csc": OFF, "mixing": {"probability": 0.0}}
+    config, _ = write_experiment(tmp_path, student=student)
+    state = new_state(config, step=7)
+    batch = some_batch(config, [False, True])
+    accepted = replace(batch, automatic=(False, False))
+    expected = pyramid_loss(state.network.pyramid(batch.weak).logits, batch.target, batch.weight)
+    objective = self_training(config)
+    kept = objective(state, accepted)["segmentation"].item()
+    assert kept == pytest.approx(expected.item(), rel=1e-5)
+    assert objective(state, batch)["segmentation"].item() != pytest.approx(kept, rel=1e-5)
 
 
 def test_self_training_learns_from_mixed_patches(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hstf.config.experiment import Config
 from hstf.config.load import resolve_config
 from hstf.experiment.cases import Split, read_cases
 from hstf.experiment.layout import Layout
-from hstf.experiment.tables import PREPROCESSED
+from hstf.experiment.scan_tables import PREPROCESSED
 from hstf.imaging.arrays import read_array, write_array
 from hstf.method import ensemble
 from hstf.models.base import NetworkSpec

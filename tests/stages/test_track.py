@@ -20,18 +20,14 @@ from hstf.config.load import resolve_config
 from hstf.config.track import TrackConfig, without_credentials
 from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
-from hstf.experiment.tables import HISTORY, LABELS, REFINE
+from hstf.experiment.round_tables import HISTORY, LABELS, REFINE
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import write_json, write_text
-from hstf.stages import track as module
-from hstf.stages.track import (
-    RoundLog,
-    TrackedRuns,
-    Tracking,
-    flatten,
-    metric_name,
-    with_variables,
-)
+from hstf.stages.track import content, stage
+from hstf.stages.track import server as server_module
+from hstf.stages.track.content import RoundLog, flatten, metric_name
+from hstf.stages.track.documents import TrackedRuns, Tracking
+from hstf.stages.track.server import with_variables
 
 
 @pytest.fixture
@@ -63,11 +59,11 @@ def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
 
 
 def collect(config: Config, number: int) -> RoundLog:
-    return module.collect(StageContext.of(config, "track", number))
+    return content.collect(StageContext.of(config, "track", number))
 
 
 def track(config: Config, number: int) -> Tracking:
-    return module.track(StageContext.of(config, "track", number))
+    return stage.track(StageContext.of(config, "track", number))
 
 
 def with_uri(config: Config, uri: str) -> Config:
@@ -265,8 +261,8 @@ def test_track_stops_at_the_deadline(experiment: Config, monkeypatch: pytest.Mon
             except Exception:
                 continue  # as MLflow's retries do
 
-    monkeypatch.setattr(module, "_log", hang)
-    monkeypatch.setattr(module, "DEADLINE_SECONDS", 0.2)
+    monkeypatch.setattr(stage, "log_round", hang)
+    monkeypatch.setattr(stage, "DEADLINE_SECONDS", 0.2)
     assert "took more than" in track(experiment, 1).reason
 
 
@@ -346,7 +342,7 @@ def test_track_uses_a_password_of_the_environment_and_never_shows_it(
         used.append(uri)
         raise RuntimeError(f"cannot connect to {uri} as anna with geheim")
 
-    monkeypatch.setattr(module, "_connect", connect)
+    monkeypatch.setattr(server_module, "_connect", connect)
     reason = track(config, 1).reason
     assert used == ["postgresql://anna:geheim@host/mlflow"]
     assert reason == "RuntimeError: cannot connect to postgresql://***@host/mlflow as anna with ***"
@@ -411,7 +407,7 @@ def test_track_sends_files_of_cases_to_a_server_only_if_asked(
     has_case_files: bool,
 ) -> None:
     server = FakeServer(location)
-    monkeypatch.setattr(module, "_connect", lambda *_: server)
+    monkeypatch.setattr(server_module, "_connect", lambda *_: server)
     section = TrackConfig.model_validate({"uri": uri, "case_files": case_files})
     assert track(experiment.model_copy(update={"track": section}), 1).logged
     files = ["plan.json", "summary.json"]

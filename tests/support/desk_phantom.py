@@ -13,7 +13,8 @@ from hstf.datasets.phantom.dataset import case_seed, save
 from hstf.datasets.phantom.options import PHANTOM_LABELS, PhantomOptions
 from hstf.datasets.phantom.scan import Phantom, generate_case
 from hstf.experiment.layout import Layout
-from hstf.experiment.tables import LESIONS, REFINE, SUGGEST, TEACHER
+from hstf.experiment.review_tables import SUGGEST
+from hstf.experiment.round_tables import LESIONS, REFINE, TEACHER
 from hstf.imaging.components import connected_components
 from hstf.runtime.files import sha256_file, write_csv
 

@@ -11,8 +11,8 @@ import pytest
 from hstf.config.experiment import Config
 from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
-from hstf.experiment.tables import LABELS as LABELS_TABLE
-from hstf.experiment.tables import REFINE
+from hstf.experiment.round_tables import LABELS as LABELS_TABLE
+from hstf.experiment.round_tables import REFINE
 from hstf.imaging.regions import Structures, structure_mask
 from hstf.imaging.volumes import Volume
 from hstf.method.inference import Prediction

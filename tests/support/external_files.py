@@ -13,7 +13,8 @@ from hstf.config.experiment import Config
 from hstf.config.load import resolve_config
 from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
-from hstf.experiment.tables import EXTERNAL, PREPROCESSED, TEACHER
+from hstf.experiment.round_tables import EXTERNAL, TEACHER
+from hstf.experiment.scan_tables import PREPROCESSED
 from hstf.imaging.arrays import write_array
 from hstf.imaging.geometry import Geometry
 from hstf.method.external_weights import ExternalWeights

@@ -13,7 +13,7 @@ from hstf.datasets.importers.dataset import DataSet, FoundCase
 from hstf.datasets.importers.folder import find
 from hstf.datasets.importers.options import Options
 from hstf.experiment.cases import Split
-from hstf.imaging.volumes import is_nifti
+from hstf.imaging.volume_files import is_nifti
 
 SHAPE = (10, 10, 6)
 AFFINE = np.diag([-1.0, -1.0, 2.0, 1.0])

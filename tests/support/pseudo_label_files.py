@@ -9,7 +9,8 @@ import numpy as np
 
 from hstf.config.experiment import Config
 from hstf.experiment.layout import Layout
-from hstf.experiment.tables import PREPROCESSED, TEACHER
+from hstf.experiment.round_tables import TEACHER
+from hstf.experiment.scan_tables import PREPROCESSED
 from hstf.imaging.arrays import write_array
 from hstf.imaging.geometry import Geometry
 from hstf.method.plr.anatomy_rules import AnatomyRule

@@ -13,14 +13,9 @@ from hstf.config.experiment import Config
 from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
 from hstf.experiment.plan import Normalisation, Plan
-from hstf.experiment.tables import (
-    CHECK,
-    EVALUATION_CASES,
-    HISTORY,
-    LABELS,
-    PSEUDO_LABEL_SCORES,
-    REFINE,
-)
+from hstf.experiment.round_tables import HISTORY, LABELS, REFINE
+from hstf.experiment.scan_tables import CHECK
+from hstf.experiment.score_tables import EVALUATION_CASES, PSEUDO_LABEL_SCORES
 from hstf.imaging.overlays import draw_overlay, overlay_path
 from hstf.method.plr.anatomy_rules import AnatomyRule
 from hstf.method.plr.calibration import Calibration
@@ -37,7 +32,8 @@ from hstf.scoring.documents import (
     StructureSummary,
     VoxelErrors,
 )
-from hstf.scoring.lesion_detection import CaseLesions, Lesion, LesionSummary, summarise
+from hstf.scoring.lesion_detection import CaseLesions, Lesion
+from hstf.scoring.lesion_summary import LesionSummary, summarise
 from hstf.scoring.metrics import METRICS
 from hstf.scoring.significance import mean_interval
 from hstf.stages.report.results import Results

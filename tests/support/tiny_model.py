@@ -11,7 +11,7 @@ from hstf.config.experiment import Config
 from hstf.config.load import resolve_config
 from hstf.experiment.layout import Layout
 from hstf.experiment.plan import Normalisation, Plan
-from hstf.experiment.tables import LABELS
+from hstf.experiment.round_tables import LABELS
 from hstf.method.plr.anatomy_rules import AnatomyRule
 from hstf.method.plr.calibration import Calibration, LearnedAnatomy
 from hstf.method.plr.predicted_dice import DiceInterval, DiceModel

@@ -12,7 +12,8 @@ from hstf.config.experiment import Config
 from hstf.config.load import load_config
 from hstf.experiment.layout import Layout
 from hstf.experiment.plan import Normalisation, Plan
-from hstf.experiment.tables import LABELS, PREPROCESSED
+from hstf.experiment.round_tables import LABELS
+from hstf.experiment.scan_tables import PREPROCESSED
 from hstf.imaging.arrays import write_array
 from hstf.imaging.class_locations import class_locations
 from hstf.models.base import NetworkSpec
@@ -122,10 +123,12 @@ def write_labels(
     used: Sequence[str],
     rejected: Sequence[str] = (),
     corrected: Sequence[str] = (),
+    accepted: Sequence[str] = (),
 ) -> None:
     """Write ``labels/`` and ``labels.csv`` of a round with the true label of each used case.
 
-    ``corrected`` are used cases with a corrected label.
+    ``corrected`` are used cases with a corrected label, ``accepted`` those that a reviewer
+    accepted.
     """
     layout, rows = Layout.of(config), []
     for name in used:
@@ -137,7 +140,11 @@ def write_labels(
         files = [folder / "target.b2nd", folder / "locations.npy"]
         names = [str(path.relative_to(layout.round(number))) for path in files]
         digests = [sha256_file(path) for path in files]
-        source = "corrected" if name in corrected else "automatic"
+        source = "automatic"
+        if name in corrected:
+            source = "corrected"
+        if name in accepted:
+            source = "accepted"
         rows.append({"case_id": name, "source": source, "files": names, "sha256": digests})
     rows += [{"case_id": name, "source": "rejected"} for name in rejected]
     LABELS.write(layout.labels_table(number), rows)

@@ -66,8 +66,8 @@ def write_large_mask(path: Path) -> int:
 
 def lower_bound_of_scans(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let small masks be refused as scans."""
-    monkeypatch.setattr("hstf.imaging.volumes.LARGE_SCAN", 100)
-    monkeypatch.setattr("hstf.imaging.volumes.MAXIMUM_LARGE_RATIO", 3)
+    monkeypatch.setattr("hstf.imaging.volume_files.LARGE_SCAN", 100)
+    monkeypatch.setattr("hstf.imaging.volume_files.MAXIMUM_LARGE_RATIO", 3)
 
 
 def read_damaged(path: Path) -> None:

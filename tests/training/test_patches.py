@@ -2,6 +2,7 @@
 
 import threading
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,15 @@ def test_region_without_label_has_equal_probabilities_and_no_weight(tmp_path: Pa
     assert unlabelled.files == [case.image_path]
     batch = source_of([case], [unlabelled], foreground_fraction=1.0).batch(0)
     assert batch.pseudo == (False, True)
+
+
+def test_batch_names_automatic_pseudo_labels(tmp_path: Path) -> None:
+    (labelled,) = cases_in(tmp_path, 1)
+    (pseudo,) = cases_in(tmp_path, 1, "u")
+    accepted = replace(pseudo, accepted=True)
+    assert source_of([labelled], [pseudo]).batch(0).automatic == (False, True)
+    raw = source_of([labelled], [accepted]).batch(0)
+    assert (raw.pseudo, raw.automatic) == ((False, True), (False, False))
 
 
 def test_batch_depends_on_seed_and_step_only(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from support.augmentation_settings import (
 from torch import Tensor
 
 from hstf.training.augmentations.affine import random_matrices
+from hstf.training.augmentations.elastic import random_displacements
 from hstf.training.augmentations.intensity import change_intensity
 from hstf.training.augmentations.spatial import draw_geometry, region_size
 
@@ -130,6 +131,17 @@ def test_change_geometry_keeps_probabilities_and_weights_the_outside_with_zero(s
     assert torch.allclose(target.sum(1, keepdim=True), weight, atol=1e-5)
     assert (weight == 0).any(), "half of the region is outside"
     assert (weight > 0.99).any()
+
+
+def test_random_displacements_are_equal_in_millimetres() -> None:
+    """Voxels of twice the size are displaced by half as many."""
+    config = with_keys(STILL, elastic_probability=1, elastic_voxels=2.0)
+    fields = random_displacements(300, (16, 16, 16), config, (1.0, 1.0, 2.0), generator())
+    drawn = torch.stack([field for field in fields if field is not None])
+    assert len(drawn) == 300
+    torch.testing.assert_close(
+        drawn.transpose(0, 1).flatten(1).std(1), torch.tensor([2.0, 2.0, 1.0]), rtol=0.1, atol=0
+    )
 
 
 def test_change_geometry_is_zero_outside_the_region() -> None:

@@ -41,7 +41,13 @@ from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_csv, sha256_file
 from hstf.training.augmentations.acquisition import Acquisition
 from hstf.training.batch import Batch
-from hstf.training.loop import Objective, learning_rate, snapshot_steps, train
+from hstf.training.loop import (
+    Objective,
+    compute_gradients,
+    learning_rate,
+    snapshot_steps,
+    train,
+)
 from hstf.training.losses import pyramid_loss
 from hstf.training.member import (
     batch_warnings,
@@ -133,6 +139,29 @@ def test_values_of_a_gpu_are_read_one_step_later() -> None:
     assert [row["step"] for row in state.history] == [1, 2]
     with pytest.raises(HstfError, match=r"not finite at step 2 .*gradient norm nan.* of a, b"):
         values.read()
+
+
+def test_compute_gradients_clips_their_norm() -> None:
+    config = TrainingConfig(gradient_clip=0.5)
+    state = new_state(config)
+    weight = state.network.heads[0].weight
+    norm = compute_gradients(state, 3 * weight.sum(), config)
+    assert norm.item() == pytest.approx(3 * math.sqrt(weight.numel()))
+    assert weight.grad is not None
+    assert weight.grad.norm().item() == pytest.approx(0.5, rel=1e-4)
+
+
+def test_parameter_groups_give_taken_weights_their_own_rate() -> None:
+    config = TrainingConfig(learning_rate=1e-2, weight_decay=0.0)
+    network = new_state(config).network
+    state = TrainingState.start(network, config, taken=["heads.0.weight"], rate=0.1)
+    taken, other = network.heads[0].weight, network.encoder[0].first.weight
+    before = taken.detach().clone(), other.detach().clone()
+    (taken.sum() + other.sum()).backward()
+    state.optimizer.step()
+    # The first step of Adam is the learning rate in the direction of the gradient.
+    torch.testing.assert_close(before[0] - taken, torch.full_like(taken, 1e-3), rtol=1e-3, atol=0)
+    torch.testing.assert_close(before[1] - other, torch.full_like(other, 1e-2), rtol=1e-3, atol=0)
 
 
 # ---- the loop

@@ -13,9 +13,10 @@ from support.fast_workflow import shared_server
 from support.workspace import ROOT, WITHHELD, Workspace
 
 from hstf.config.load import config_text, load_config
-from hstf.experiment.jobs import Job, Jobs
+from hstf.experiment.job import Job
+from hstf.experiment.jobs import Jobs
 from hstf.experiment.keys import Keys
-from hstf.experiment.tables import EXTERNAL
+from hstf.experiment.round_tables import EXTERNAL
 from hstf.method.external_weights import ExternalWeights
 
 FOLLOWING = {

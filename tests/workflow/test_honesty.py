@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from support.workspace import ROOT, WITHHELD, Workspace, withhold, write_sheet
 
-from hstf.experiment.tables import LABELS
+from hstf.experiment.round_tables import LABELS
 from hstf.imaging.arrays import read_array
 from hstf.models.registry import load_network
 

@@ -15,8 +15,9 @@ from support.workspace import ROOT, SPLITS, Workspace, write_sheet
 
 from hstf.commands.nnunet import Source
 from hstf.config.load import load_config
+from hstf.experiment.job import Job
 from hstf.experiment.job_inputs import sources_of
-from hstf.experiment.jobs import Job, Jobs
+from hstf.experiment.jobs import Jobs
 from hstf.experiment.keys import Keys
 from hstf.experiment.last_run import benchmark_of, log_of
 from hstf.experiment.records import recorded

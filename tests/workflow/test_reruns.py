@@ -6,7 +6,8 @@ from typing import Any
 from support.workspace import ROOT, Workspace
 
 from hstf.config.load import load_config
-from hstf.experiment.jobs import Job, Jobs
+from hstf.experiment.job import Job
+from hstf.experiment.jobs import Jobs
 from hstf.experiment.keys import Keys
 
 PAGE = "docs/concepts/reruns.md"

@@ -9,9 +9,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from hstf.experiment.cases import (
-    Split,
-    read_cases,
+from hstf.experiment.cases import Split, read_cases
+from hstf.experiment.case_rules import (
     refuse_foreign_files,
     refuse_missing_files,
     refuse_no_test_cases,
@@ -19,7 +18,8 @@ from hstf.experiment.cases import (
 from hstf.experiment.comparison import refuse_method
 from hstf.experiment.folds import refuse_too_many_folds
 from hstf.experiment.job_inputs import sources_of
-from hstf.experiment.jobs import Job, Jobs
+from hstf.experiment.job import Job
+from hstf.experiment.jobs import Jobs
 from hstf.experiment.keys import Keys
 from hstf.experiment.layout import Layout
 from hstf.experiment.overrides import note_decisions, override_messages

@@ -19,10 +19,15 @@ if "cases" not in config:
     configfile: "config/config.yaml"
 
 
+def config_files():
+    """The files of the configuration. A later one overrides the ones before it."""
+    on_command_line = workflow.overwrite_configfiles
+    return [*workflow.configfiles[len(on_command_line) :], *on_command_line]
+
+
 def read_config():
     """The configuration. `hstf config --show --config FILES` merges files in the same way."""
-    on_command_line = workflow.overwrite_configfiles
-    files = [*workflow.configfiles[len(on_command_line) :], *on_command_line]
+    files = config_files()
     layers = [
         *(read_yaml(Path(file)) for file in files),
         workflow.config_settings.config,

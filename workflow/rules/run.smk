@@ -23,7 +23,7 @@ def estimate(may_measure=False):
 
     on_cluster = is_on_cluster()
     cores = 8 if on_cluster else workflow.cores or 1
-    files = [os.path.relpath(file) for file in workflow.configfiles]
+    files = [os.path.relpath(file) for file in config_files()]
     nodes = workflow.nodes if on_cluster else None
     text, costs, total = text_for_screen(JOBS, jobs_to_run(), cores, nodes, files, may_measure)
     if compared := jobs_of_comparison():

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hstf.experiment.tables import DICOM_SERIES
+from hstf.experiment.scan_tables import DICOM_SERIES
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import make_folder
 

@@ -28,7 +28,7 @@ from hstf.datasets.importers.dataset import (
     numbered_classes,
 )
 from hstf.datasets.importers.options import Options
-from hstf.imaging.volumes import stem
+from hstf.imaging.volume_files import stem
 from hstf.runtime.errors import HstfError
 
 FILE = re.compile(

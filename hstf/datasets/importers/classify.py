@@ -19,7 +19,7 @@ from hstf.datasets.importers.names import (
     without,
 )
 from hstf.datasets.importers.selection import Selection
-from hstf.imaging.volumes import stem
+from hstf.imaging.volume_files import stem
 
 CHANNEL = re.compile(r"00\d\d")
 """Number of a channel in the layout of nnU-Net."""

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hstf.imaging.volumes import is_nifti, open_nifti, read_image
+from hstf.imaging.volume_files import is_nifti, open_nifti
+from hstf.imaging.volumes import read_image
 from hstf.runtime.errors import HstfError
 
 FEW_VALUES = 20

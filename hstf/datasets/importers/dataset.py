@@ -12,7 +12,7 @@ from typing import NamedTuple
 from hstf.config.experiment import Modality
 from hstf.datasets.importers.walk import Found, Note, walk
 from hstf.experiment.cases import CASE_ID, FILE_ENDINGS, OPTIONAL_COLUMNS, Split
-from hstf.imaging.volumes import SUFFIXES
+from hstf.imaging.volume_files import SUFFIXES
 from hstf.runtime.errors import HstfError, join_problems
 
 MAXIMUM_REASONS = 20

@@ -15,7 +15,8 @@ import numpy as np
 from hstf.datasets.importers.dataset import DataSet, FoundCase, Image
 from hstf.datasets.importers.headers import each_file
 from hstf.imaging.stored_voxels import stored_voxels
-from hstf.imaging.volumes import Volume, error_text, open_any, write_like
+from hstf.imaging.volume_files import error_text, open_any
+from hstf.imaging.volumes import Volume, write_like
 from hstf.runtime.documents import Document, Part
 from hstf.runtime.errors import HstfError, join_problems
 from hstf.runtime.stamps import HashedFile, hash_file, remember

@@ -19,7 +19,8 @@ from hstf.datasets.importers.slicer import crop_advice
 from hstf.imaging.affines import affine_problem, is_reordered, orientation_of, spacing_of
 from hstf.imaging.guards import MASK, Level, header_issues
 from hstf.imaging.scan import scan_file, scan_header
-from hstf.imaging.volumes import Volume, blank_volume, grid_mismatch, open_any, open_nifti
+from hstf.imaging.volume_files import open_any, open_nifti
+from hstf.imaging.volumes import Volume, blank_volume, grid_mismatch
 from hstf.runtime.errors import HstfError, few, join_problems
 from hstf.runtime.processes import ProcessDied, map_processes, worker_count
 from hstf.runtime.progress import Progress, track

@@ -17,7 +17,7 @@ from hstf.datasets.importers.dataset import (
 )
 from hstf.datasets.importers.options import Options
 from hstf.experiment.cases import Split
-from hstf.imaging.volumes import stem
+from hstf.imaging.volume_files import stem
 from hstf.runtime.errors import HstfError
 
 FILE = re.compile(r"(?P<kind>volume|segmentation|test-volume|test-segmentation)-(?P<number>\d+)")

@@ -21,7 +21,7 @@ from hstf.datasets.importers.dataset import (
 )
 from hstf.datasets.importers.options import Options
 from hstf.datasets.importers.patients import assign_patients
-from hstf.imaging.volumes import stem
+from hstf.imaging.volume_files import stem
 from hstf.runtime.errors import HstfError
 
 Entry = tuple[str, str | None]

@@ -30,7 +30,7 @@ from hstf.datasets.importers.names import read_folder_name
 from hstf.datasets.importers.options import Options
 from hstf.datasets.importers.patients import assign_patients
 from hstf.experiment.cases import Split
-from hstf.imaging.volumes import SUFFIXES, stem
+from hstf.imaging.volume_files import SUFFIXES, stem
 from hstf.runtime.errors import HstfError
 
 CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")

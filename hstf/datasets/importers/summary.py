@@ -12,7 +12,7 @@ from rich.table import Table
 from hstf.datasets.importers.dataset import DataSet, FoundCase, Labels
 from hstf.datasets.importers.headers import Grid
 from hstf.experiment.cases import Split
-from hstf.imaging.volumes import suffix_of
+from hstf.imaging.volume_files import suffix_of
 
 LOG_WIDTH = 110
 """Width of the tables if the output is not a terminal."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from hstf.imaging.volumes import SUFFIXES, suffix_of
+from hstf.imaging.volume_files import SUFFIXES, suffix_of
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")

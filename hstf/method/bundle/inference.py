@@ -21,6 +21,7 @@ from hstf.experiment.plan import Normalisation
 from hstf.imaging.affines import THICK
 from hstf.imaging.intensity import (
     BODY_THRESHOLD,
+    FEW_VALUES,
     LOWER_PERCENTILE,
     MAXIMUM_SAMPLE,
     MINIMUM_EMPTY_CORNERS,
@@ -49,6 +50,13 @@ GRID = "grid"
 SCANNED = "scanned"
 """Which voxels of the file were scanned. The scan is cropped to them, and the segmentation is
 brought back to this crop."""
+PARTS = "$lambda inside: ndimage.label(inside, numpy.ones((3, 3, 3)))[0]"
+"""The expression for the connected components of a mask ``(X, Y, Z)``."""
+TWICE = (
+    "', '.join(path.removesuffix('.gz') + ' and ' + path for path in twice) + ': two files of one"
+    " name, which would have the same segmentation. Remove or rename one of them, and run again.'"
+)
+"""The expression for the message about scans that are in the folder twice."""
 POSTFIX = "$'seg' if os.path.realpath(@output_dir) == os.path.realpath(@dataset_dir) else ''"
 """A segmentation has the name of its scan and would replace it in the same folder."""
 
@@ -133,15 +141,24 @@ def _datalist(modalities: Sequence[str]) -> Json:
 
     Long names of modalities come first, because one may be the end of another: ``t1`` and
     ``ce_t1``. The name of a missing file is in the list, so that MONAI names it. Without any scan
-    it is a pattern of names, because MONAI ends an empty run without an error.
+    it is a pattern of names, because MONAI ends an empty run without an error. ``a.nii`` beside
+    ``a.nii.gz`` is refused: both have the same segmentation.
     """
-    found = "$sorted(glob.glob(os.path.join(glob.escape(@dataset_dir), '*.nii*')))"
+    compressed = "set(path + '.gz' for path in @found) & set(@found)"
+    expressions: Json = {
+        "found": "$sorted(glob.glob(os.path.join(glob.escape(@dataset_dir), '*.nii*')))",
+        "twice": f"$sorted({compressed})",
+        "refuse": f"$lambda twice: (_ for _ in ()).throw(ValueError({TWICE}))",
+        "files": "$@refuse(@twice) if @twice else @found",
+    }
     if len(modalities) == 1:
-        return {"datalist": f"{found} or [os.path.join(@dataset_dir, '*.nii.gz')]"}
+        missing = "os.path.join(@dataset_dir, '*.nii.gz')"
+        return {**expressions, "datalist": f"$@files or [{missing}]"}
     files = ", ".join(f"@file_of(case + '_{name}')" for name in modalities)
     missing = ", ".join(f"os.path.join(@dataset_dir, '*_{name}.nii.gz')" for name in modalities)
     return {
-        "files": found,
+        **expressions,
+        "twice": f"$sorted(path for path in {compressed} if @case(@stem(path)))",
         "stem": "$lambda path: path.removesuffix('.gz').removesuffix('.nii')",
         "by_stem": "$dict((@stem(path), path) for path in @files)",
         "file_of": "$lambda stem: @by_stem.get(stem, stem + '.nii.gz')",
@@ -181,7 +198,8 @@ def _normalisation(channels: Sequence[Normalisation]) -> Json:
     every = range(len(channels))
     measured = [index for index in every if channels[index].scheme != MASK]
     masks = [f"@{_mask_of(channels[index])}(x[{index}])" for index in measured or every]
-    values = [f"@normalise_{index}(x[{index}])" for index in every]
+    # A mask is normalised on the grid: 0 must still mean that there is nothing.
+    values = [f"@normalise_{i}(x[{i}])" if i in measured else f"x[{i}]" for i in every]
     expressions = {
         # Without spread, the values before they were clipped are mapped to 0 to 1.
         "standardised": (
@@ -313,14 +331,50 @@ def _lambda(key: str, expression: str, new_key: str | None = None) -> Json:
     return _transform("Lambdad", key, func=expression, overwrite=new_key or True)
 
 
-def _keep_masks(masks: Sequence[int]) -> list[Json]:
-    """Return the transforms that bring the channels ``masks`` to the grid by nearest voxels."""
-    if not masks:
-        return []
-    return [
-        _lambda(IMAGE, f"$lambda x: x[{list(masks)}]", MASKS),
-        _transform("ResampleToMatchd", MASKS, key_dst=GRID, mode="nearest"),
+def _mask_expressions(masks: Sequence[int]) -> Json:
+    """Return the expressions that bring the channels ``masks`` to the planned grid.
+
+    The nearest voxel is taken. A structure that would disappear gets the grid voxels nearest to it.
+    """
+    channels = [
+        f"@normalise_{i}(@mask_on_grid(x[{i}].numpy(), @size(x, @targets(x)),"
+        " @steps(x, @targets(x))))"
+        for i in masks
     ]
+    return {
+        "parts": PARTS,
+        "nearest": (
+            "$lambda n, m, step: numpy.floor((numpy.arange(m) - (m - 1) / 2) * step + (n - 1) / 2"
+            " + 0.5).clip(0, n - 1).astype(int)"
+        ),
+        "nearest_voxels": (
+            "$lambda shape, size, steps: numpy.ix_(*map(@nearest, shape, size, steps))"
+        ),
+        "structures": (
+            "$lambda x: (lambda values: (x == value for value in values if value != 0)"
+            f" if len(values) <= {FEW_VALUES} else [x != 0])(numpy.unique(x))"
+        ),
+        "lost_parts": "$lambda parts, here: (parts > 0) & ~numpy.isin(parts, parts[here])",
+        "lost": (
+            "$lambda x, here: sum((@lost_parts(@parts(each), here) for each in @structures(x)),"
+            " numpy.zeros(x.shape, bool))"
+        ),
+        "with_lost": (
+            "$lambda x, grid, lost, there: (grid.__setitem__(tuple(axis.ravel()[index]"
+            " for axis, index in zip(there, lost.nonzero())), x[lost]), grid)[1]"
+        ),
+        "mask_on_grid": (
+            "$lambda x, size, steps: (lambda here, there: @with_lost(x, x[here], @lost(x, here),"
+            " there) if any(m < n for n, m in zip(x.shape, size)) else x[here])"
+            "(@nearest_voxels(x.shape, size, steps), @nearest_voxels(size, x.shape, 1 / steps))"
+        ),
+        "masks_on_grid": f"$lambda x: torch.as_tensor(numpy.stack([{', '.join(channels)}]))",
+    }
+
+
+def _keep_masks(masks: Sequence[int]) -> list[Json]:
+    """Return the transform that brings the channels ``masks`` to the planned grid."""
+    return [_lambda(IMAGE, "@masks_on_grid", MASKS)] if masks else []
 
 
 def _insert_masks(masks: Sequence[int], channels: int) -> list[Json]:
@@ -363,16 +417,16 @@ def _preprocessing(model: ExportedModel) -> Json:
         native.append(_transform("CropForegroundd", both, source_key=SCANNED, **crop))
     masks = [i for i, channel in enumerate(model.plan.normalisation) if channel.scheme == MASK]
     after = [
+        *_keep_masks(masks),
         _lambda(IMAGE, "@nearest_grid", GRID),
         _transform("ResampleToMatchd", IMAGE, key_dst=GRID, mode="nearest"),
         _lambda(IMAGE, "@planned_grid", GRID),
-        *_keep_masks(masks),
         _transform("ResampleToMatchd", IMAGE, key_dst=GRID, mode=3, padding_mode="mirror"),
         *_insert_masks(masks, len(model.modalities)),
         _transform("DeleteItemsd", GRID),
     ]
     names = []
-    config: Json = {}
+    config = _mask_expressions(masks) if masks else {}
     for number, step in enumerate(native):
         names.append(f"@native_{number}")
         config[f"native_{number}"] = step
@@ -466,7 +520,7 @@ def _postprocessing(model: ExportedModel) -> Json:
 def _clean_expressions(rules: AnatomyRules, voxel_mm3: float) -> Json:
     """Return the expressions that apply the anatomy rules to probabilities ``(K, X, Y, Z)``."""
     expressions: Json = {
-        "parts": "$lambda inside: ndimage.label(inside, numpy.ones((3, 3, 3)))[0]",
+        "parts": PARTS,
         "sizes": "$lambda parts: numpy.bincount(parts.ravel())[1:]",
         "maximum": (
             "$lambda sizes, count, voxels, required:"

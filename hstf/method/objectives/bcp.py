@@ -65,7 +65,7 @@ def label_with_ema(state: TrainingState, batch: Batch) -> Batch:
 
     Their weight becomes 1 inside the scan.
     """
-    chosen = [index for index, flag in enumerate(batch.unlabelled) if flag]
+    chosen = [index for index, flag in enumerate(batch.renewable) if flag]
     if not chosen:
         return batch
     labels = label_of_ema(state, batch)

@@ -1,4 +1,4 @@
-"""Labels that the EMA network predicts during a training, for patches without a manual label.
+"""Labels that the EMA network predicts during a training, in place of automatic pseudo-labels.
 
 Example:
     >>> scores = torch.tensor([0.2, 0.5, 0.3]).reshape(1, 3, 1, 1, 1)
@@ -15,13 +15,13 @@ from hstf.training.state import TrainingState
 
 @torch.no_grad()
 def label_of_ema(state: TrainingState, batch: Batch) -> Tensor:
-    """Return the label of the EMA network for the patches without a manual label.
+    """Return the label of the EMA network for the patches whose target may be replaced.
 
     Returns:
-        ``(U, K, D, H, W)``, one-hot, for the patches that are marked in ``batch.unlabelled``. Of
+        ``(U, K, D, H, W)``, one-hot, for the patches that are marked in ``batch.renewable``. Of
         several networks, the label with the highest mean probability.
     """
-    weak = patches(batch.weak, batch.unlabelled)
+    weak = patches(batch.weak, batch.renewable)
     probabilities = [part(weak).float().softmax(1) for part in state.ema.parts]
     return one_hot_label(torch.stack(probabilities).mean(0))
 

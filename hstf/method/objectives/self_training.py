@@ -12,7 +12,8 @@ are computed every few steps, because they cost another pass of the teacher and 
 Optionally, patches exchange boxes (:mod:`hstf.training.mixing`), and the label of the EMA network
 takes the place of the pseudo-label. The pseudo-labels on disk are as good as the teacher that wrote
 them; the EMA network becomes better during the training. As in bidirectional copy-paste
-(:mod:`hstf.method.objectives.bcp`), it sees the patches before they exchange boxes.
+(:mod:`hstf.method.objectives.bcp`), it sees the patches before they exchange boxes. A label that a
+reviewer has corrected or accepted is not replaced.
 """
 
 from collections.abc import Mapping, Sequence
@@ -61,7 +62,7 @@ class SelfTraining:
         csc = self.config.csc
         zooms = csc.zoomed and state.step % csc.every == 0
         fraction = blend_fraction(state.step / self.config.steps, self.config.ema_blend)
-        if fraction > 0 and any(batch.unlabelled):
+        if fraction > 0 and any(batch.renewable):
             batch = blend_labels(batch, label_of_ema(state, batch), fraction)
         batch = mix(batch, self.config.mixing)
         teachers: list[Pyramid] = []
@@ -159,13 +160,13 @@ def blend_labels(
     Args:
         batch: the patches.
         labels: ``(U, K, D, H, W)``, one-hot labels of the patches that are marked in
-            ``batch.unlabelled``.
+            ``batch.renewable``.
         fraction: fraction of these labels in the new target, 0 to 1.
     """
     target = batch.target.clone()
     weight = batch.weight.clone()
     inside = batch.inside
-    chosen = [index for index, flag in enumerate(batch.unlabelled) if flag]
+    chosen = [index for index, flag in enumerate(batch.renewable) if flag]
     for label, index in zip(labels, chosen, strict=True):
         changed = fraction * batch.pseudo[index]
         used = inside[index] * (batch.weight[index] > 0)

@@ -9,7 +9,8 @@ import numpy as np
 from hstf.experiment.cases import Case, Split, names_of
 from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
-from hstf.experiment.tables import PREPROCESSED, TEACHER
+from hstf.experiment.round_tables import TEACHER
+from hstf.experiment.scan_tables import PREPROCESSED
 from hstf.imaging.arrays import read_array
 from hstf.imaging.geometry import GEOMETRY, Geometry
 from hstf.method.external_weights import Mixture

@@ -12,7 +12,8 @@ from hstf.imaging.affines import geometry_distance, is_reordered
 from hstf.imaging.guards import MASK, Issue, header_issues, image_issues, unreadable
 from hstf.imaging.intensity import HU_OFFSET, lacks_hu_offset
 from hstf.imaging.intensity_ranges import IntensityRange, range_issues
-from hstf.imaging.scan import MAXIMUM_INVALID_VALUES, Scan
+from hstf.imaging.scan import Scan
+from hstf.imaging.voxel_summaries import MAXIMUM_INVALID_VALUES
 from hstf.runtime.errors import few, numbers
 from hstf.stages.check.findings import SHEET, Finding, Level, Scans, Source
 

@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import Any
 
 from hstf.experiment.context import StageContext
-from hstf.experiment.tables import CHECK
+from hstf.experiment.scan_tables import CHECK
 from hstf.imaging.scan import Scan
 from hstf.runtime.errors import HstfError, few, numbers
 from hstf.runtime.processes import worker_count

@@ -7,7 +7,7 @@ from statistics import fmean
 from hstf.stages.compare.figures import dice_by_method, dice_by_round, dice_by_scale
 from hstf.stages.compare.scores import CellScores
 from hstf.stages.compare.table import Entry
-from hstf.stages.report.figures import Figures
+from hstf.stages.report.figure_style import Figures
 from hstf.stages.report.page import Chart
 
 

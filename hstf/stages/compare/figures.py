@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from hstf.stages.report.figures import (
+from hstf.stages.report.figure_style import (
     INK,
     LINES,
     MARKERS,

@@ -5,7 +5,7 @@ from typing import Any
 
 from hstf.config.methods import METHODS
 from hstf.experiment.context import StageContext
-from hstf.scoring.rounds import is_scored_on_other_cases
+from hstf.scoring.round_comparison import is_scored_on_other_cases
 from hstf.stages.compare.scores import CellScores
 from hstf.stages.compare.table import UPPER_BOUND, WARMUP, Entry
 

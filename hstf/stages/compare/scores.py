@@ -10,11 +10,12 @@ import pandas as pd
 
 from hstf.config.experiment import Config
 from hstf.experiment.comparison import Cell
+from hstf.experiment.job import Job
 from hstf.experiment.job_seconds import Compute, job_seconds
-from hstf.experiment.jobs import Job, Jobs
+from hstf.experiment.jobs import Jobs
 from hstf.experiment.last_run import benchmark_of
 from hstf.experiment.layout import Layout
-from hstf.experiment.tables import EVALUATION_CASES, EVALUATION_MEMBERS, SCALES
+from hstf.experiment.score_tables import EVALUATION_CASES, EVALUATION_MEMBERS, SCALES
 from hstf.runtime.errors import HstfError
 from hstf.scoring.averages import balanced_mean, mean_or_nan, structure_means
 

@@ -17,11 +17,11 @@ from hstf.config.load import load_config
 from hstf.experiment.comparison import Cell, cells_of, refuse_no_comparison
 from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
-from hstf.experiment.tables import COMPARE_CELLS, COMPARE_TABLE
+from hstf.experiment.score_tables import COMPARE_CELLS, COMPARE_TABLE
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import write_text
 from hstf.scoring.averages import finite_or_none
-from hstf.scoring.rounds import is_scored_on_other_cases
+from hstf.scoring.round_comparison import is_scored_on_other_cases
 from hstf.stages.compare.charts import draw_charts
 from hstf.stages.compare.notes import headline, notes
 from hstf.stages.compare.page import KIND, html, main_table, markdown, structure_table

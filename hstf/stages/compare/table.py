@@ -163,7 +163,7 @@ def _with_single_networks(found: Sequence[Entry]) -> Iterator[Entry]:
 
 
 def columns(structures: Sequence[str]) -> list[str]:
-    """Return the columns of ``table.csv``, see :data:`hstf.experiment.tables.COMPARE_TABLE`."""
+    """Return the columns of :data:`hstf.experiment.score_tables.COMPARE_TABLE`."""
     names = ["method", "model", "seeds"]
     for metric in METRICS:
         names += [metric, f"{metric}_sd"]

@@ -16,7 +16,7 @@ from hstf.experiment.cases import Case, Split
 from hstf.experiment.checked_scans import warn_of_unchecked
 from hstf.experiment.context import StageContext
 from hstf.experiment.plan import Plan
-from hstf.experiment.tables import EVALUATION
+from hstf.experiment.score_tables import EVALUATION
 from hstf.imaging.affines import steps_of
 from hstf.imaging.label_values import IGNORED, to_label_values
 from hstf.imaging.preparation import read_images

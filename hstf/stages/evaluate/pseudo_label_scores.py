@@ -16,7 +16,8 @@ from hstf.config.experiment import Config
 from hstf.experiment.cases import Case, Split, names_of
 from hstf.experiment.checked_scans import warn_of_unchecked_scans
 from hstf.experiment.context import StageContext
-from hstf.experiment.tables import PSEUDO_LABEL_SCORES, REFINE
+from hstf.experiment.round_tables import REFINE
+from hstf.experiment.score_tables import PSEUDO_LABEL_SCORES
 from hstf.imaging.label_values import IGNORED, class_indices
 from hstf.imaging.regions import Structures, overlaps
 from hstf.imaging.sparse_labels import unknown_structures
@@ -24,8 +25,9 @@ from hstf.imaging.volumes import read_label
 from hstf.runtime.processes import worker_count
 from hstf.runtime.shards import Row, read_shard
 from hstf.scoring.averages import describe, finite_or_none, mean
+from hstf.scoring.confusion import confusion, table_dice
 from hstf.scoring.documents import PseudoLabelSummary, RiskPoint, VoxelErrors
-from hstf.scoring.metrics import EMPTY_DICE, confusion, table_dice
+from hstf.scoring.metrics import EMPTY_DICE
 from hstf.scoring.ranking import risk_coverage_area, worst_found
 from hstf.scoring.significance import rank_correlation
 from hstf.stages.evaluate.references import read_reference

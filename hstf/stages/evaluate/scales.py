@@ -13,7 +13,7 @@ from hstf.experiment.cases import Case, Split
 from hstf.experiment.checked_scans import warn_of_unchecked_scans
 from hstf.experiment.comparison import scaled_cases
 from hstf.experiment.context import StageContext
-from hstf.experiment.tables import SCALES
+from hstf.experiment.score_tables import SCALES
 from hstf.imaging.geometry import Geometry
 from hstf.imaging.preparation import prepare_image, read_images
 from hstf.method.inference import Predictor
@@ -21,7 +21,8 @@ from hstf.method.tta import zoom_image
 from hstf.runtime.errors import HstfError
 from hstf.runtime.progress import track
 from hstf.scoring.averages import finite_or_none
-from hstf.scoring.metrics import EMPTY_DICE, structure_dice
+from hstf.scoring.confusion import structure_dice
+from hstf.scoring.metrics import EMPTY_DICE
 from hstf.stages.evaluate.cases import load_predictor
 from hstf.stages.evaluate.references import read_reference, scored_files
 

@@ -9,7 +9,7 @@ import numpy as np
 from hstf.config.experiment import Config
 from hstf.experiment.cases import Split, names_of
 from hstf.experiment.context import StageContext
-from hstf.experiment.tables import (
+from hstf.experiment.score_tables import (
     EVALUATION,
     EVALUATION_CASES,
     EVALUATION_LESIONS,
@@ -37,7 +37,8 @@ from hstf.scoring.documents import (
     StructureScores,
     StructureSummary,
 )
-from hstf.scoring.lesion_detection import Lesion, LesionSummary, summarise
+from hstf.scoring.lesion_detection import Lesion
+from hstf.scoring.lesion_summary import LesionSummary, summarise
 from hstf.scoring.metrics import METRICS
 from hstf.scoring.significance import Interval, balanced_interval
 from hstf.stages.evaluate.pseudo_label_scores import score_pseudo_labels

@@ -7,7 +7,8 @@ import numpy as np
 
 from hstf.imaging.geometry import Geometry
 from hstf.imaging.stored_voxels import stored_voxels
-from hstf.imaging.volumes import Volume, blank_volume, grid_mismatch, open_any, read_image
+from hstf.imaging.volume_files import open_any
+from hstf.imaging.volumes import Volume, blank_volume, grid_mismatch, read_image
 from hstf.method.external_weights import Values
 from hstf.runtime.errors import HstfError
 

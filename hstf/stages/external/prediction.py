@@ -16,7 +16,14 @@ from hstf.experiment.job_inputs import prediction_file
 from hstf.imaging.arrays import write_array
 from hstf.imaging.geometry import GEOMETRY, Geometry
 from hstf.imaging.guards import MASK
-from hstf.imaging.volumes import blank_volume, is_nifti, read_image, suffix_of, write_like
+from hstf.imaging.volume_files import is_nifti, suffix_of
+from hstf.imaging.volumes import (
+    as_nifti1,
+    blank_volume,
+    is_readable_by_itk,
+    read_image,
+    write_like,
+)
 from hstf.method.external_weights import Values
 from hstf.method.tta_summary import TtaSummary
 from hstf.runtime.errors import HstfError
@@ -103,19 +110,20 @@ class ExternalPrediction:
             raise
 
     def _images(self, folder: Path) -> dict[str, Path]:
-        """Put the image of each modality into a folder, as NIfTI, and return it."""
+        """Put the image of each modality into a folder, as NIfTI-1, and return it."""
         folder.mkdir()
         modalities = self.context.config.modalities
         images = {}
         for (name, kind), path in zip(modalities.items(), self.case.images, strict=True):
             stem = self.case.case_id if len(modalities) == 1 else f"{self.case.case_id}_{name}"
-            suffix = suffix_of(path) if is_nifti(path) else ".nii.gz"
+            is_readable = is_nifti(path) and is_readable_by_itk(blank_volume(path))
+            suffix = suffix_of(path) if is_readable else ".nii.gz"
             images[name] = folder / f"{stem}{suffix}"
-            if is_nifti(path):
+            if is_readable:
                 images[name].symlink_to(path.absolute())
             else:
                 volume = read_image(path, is_mask=kind == MASK)
-                write_like(images[name], volume.data, volume)
+                write_like(images[name], volume.data, as_nifti1(volume))
         return images
 
     def _prompt(self, scratch: Path) -> Path:
@@ -124,7 +132,7 @@ class ExternalPrediction:
         classes = self._geometry.probabilities_to_native(summary.probabilities)
         values = np.array(self.context.config.class_values, np.uint8)
         path = scratch / f"{self.case.case_id}_label.nii.gz"
-        write_like(path, values[classes], blank_volume(self.case.images[0]))
+        write_like(path, values[classes], as_nifti1(blank_volume(self.case.images[0])))
         return path
 
     @property

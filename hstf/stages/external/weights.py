@@ -14,7 +14,7 @@ import numpy as np
 
 from hstf.experiment.cases import Case, Split, names_of
 from hstf.experiment.context import StageContext
-from hstf.experiment.tables import EXTERNAL
+from hstf.experiment.round_tables import EXTERNAL
 from hstf.imaging.geometry import GEOMETRY, Geometry
 from hstf.imaging.probabilities import most_likely
 from hstf.method.external import (
@@ -39,7 +39,7 @@ from hstf.method.external_weights import (
 )
 from hstf.method.plr.out_of_fold import LabelledCase, OutOfFoldCases, checked_cases
 from hstf.runtime.shards import Row, read_shard
-from hstf.scoring.metrics import structure_dice
+from hstf.scoring.confusion import structure_dice
 
 
 def measure(context: StageContext, names: Sequence[str]) -> ExternalWeights:

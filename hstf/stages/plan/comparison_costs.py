@@ -7,7 +7,8 @@ not contain them.
 from collections.abc import Mapping, Sequence
 
 from hstf.experiment.comparison import control_of, experiments
-from hstf.experiment.jobs import Job, Jobs
+from hstf.experiment.job import Job
+from hstf.experiment.jobs import Jobs
 from hstf.stages.plan.cost_basis import estimated, read_headers
 from hstf.stages.plan.costs import Machine
 

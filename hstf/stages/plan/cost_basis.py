@@ -16,13 +16,14 @@ from statistics import median
 from hstf.config.experiment import Config
 from hstf.config.load import load_config
 from hstf.experiment.cases import Case, CaseSheet, Split
+from hstf.experiment.job import Job
 from hstf.experiment.job_seconds import job_seconds
-from hstf.experiment.jobs import Job, Jobs
+from hstf.experiment.jobs import Jobs
 from hstf.experiment.last_run import RunEstimate, benchmark_of, log_of
 from hstf.experiment.plan import Plan, Triple
 from hstf.imaging.affines import ras_spacing
 from hstf.imaging.geometry import Geometry
-from hstf.imaging.volumes import open_nifti
+from hstf.imaging.volume_files import open_nifti
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_json
 from hstf.runtime.gpu_lease import count_gpus

@@ -14,7 +14,8 @@ from pathlib import Path
 from hstf.config.experiment import Config
 from hstf.config.training import StudentConfig, TrainingConfig
 from hstf.experiment.cases import Split
-from hstf.experiment.jobs import Job, Jobs
+from hstf.experiment.job import Job
+from hstf.experiment.jobs import Jobs
 from hstf.experiment.last_run import RunEstimate, RunJob
 from hstf.experiment.plan import Plan, Triple
 from hstf.stages.plan.decide import (

@@ -17,7 +17,8 @@ from hstf.imaging.intensity import (
     nonempty_mask,
     sample,
 )
-from hstf.imaging.volumes import Volume, open_nifti, read_image, read_label
+from hstf.imaging.volume_files import open_nifti
+from hstf.imaging.volumes import Volume, read_image, read_label
 from hstf.runtime.documents import Document, Part
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import sha256_json

@@ -10,7 +10,7 @@ import pandas as pd
 
 from hstf import __version__
 from hstf.config.track import without_credentials
-from hstf.experiment.tables import CHECK
+from hstf.experiment.scan_tables import CHECK
 from hstf.runtime.documents import Part
 from hstf.runtime.threads import own_cores
 from hstf.stages.report.page import DASH, Block, Note, Section, Table, counted

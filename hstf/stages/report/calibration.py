@@ -6,16 +6,14 @@ from typing import Any
 from hstf.method.plr.anatomy_rules import AnatomyRule
 from hstf.method.plr.calibration import Calibration
 from hstf.method.plr.predicted_dice import CONFORMAL_PATIENTS, UNKNOWN_SD, DiceInterval
-from hstf.stages.report.figures import (
-    Figures,
-    Points,
+from hstf.stages.report.figure_style import Figures, Points, unzip
+from hstf.stages.report.page import Block, Note, Section, Table, counted, number_text
+from hstf.stages.report.pseudo_labels import needed_dice
+from hstf.stages.report.quality_figures import (
     calibration_error,
     predicted_against_true,
     reliability,
-    unzip,
 )
-from hstf.stages.report.page import Block, Note, Section, Table, counted, number_text
-from hstf.stages.report.pseudo_labels import needed_dice
 from hstf.stages.report.results import Results
 from hstf.stages.report.tables import Column, make_table
 

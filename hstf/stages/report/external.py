@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Any
 
 from hstf.experiment.cases import Split
-from hstf.experiment.tables import EXTERNAL
+from hstf.experiment.round_tables import EXTERNAL
 from hstf.method.external_weights import ExternalWeights, TeacherWeights
 from hstf.stages.report.page import Block, Note, Section, counted, some_of
 from hstf.stages.report.results import Results

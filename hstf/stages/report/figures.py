@@ -1,71 +1,42 @@
-"""Figures of the report, and the style of all figures.
+"""Figures of rounds: scores, training curves and lesions.
 
-Each function takes plain numbers and returns a matplotlib figure. A figure is drawn once into the
-page and once as a PNG file. Its colours in the page come from the style sheet, so that it is
-legible on a light and on a dark background. The colours are those of Okabe and Ito, which
-colour-blind people can distinguish. Markers and line styles carry the same information.
+Each function takes plain numbers and returns a matplotlib figure.
 """
 
-import io
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import wraps
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hstf.runtime.files import atomic_path
-from hstf.scoring.lesion_detection import FROC_RATES
-from hstf.stages.report.page import Chart, round_name
+from hstf.scoring.lesion_summary import FROC_RATES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+from hstf.stages.report.figure_style import (
+    INK,
+    LINES,
+    MARKERS,
+    PANELS_IN_ROW,
+    SERIES,
+    Numbers,
+    as_array,
+    draw_diagonal,
+    legend_above,
+    legend_right,
+    make_axes,
+    make_panels,
+    series_look,
+    set_rounds,
+    styled,
+)
+from hstf.stages.report.quality_figures import MANY_POINTS
 
-INK = "#1b2431"
-"""Colour of text and axes; the page replaces it by its own."""
-SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#a07400", "#56b4e9")
-"""Colours of series; the page replaces them by its own."""
-MARKERS = "osD^vP"
-LINES = ("-", "--", ":", "-.")
-STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "hstf",
-    "font.size": 10,
-    "text.parse_math": False,  # names of classes may have dollars
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": INK,
-    "grid.alpha": 0.13,
-    "legend.frameon": False,
-    "savefig.transparent": False,
-    "axes.titlesize": 10,
-    "lines.linewidth": 1.8,
-    "lines.markersize": 5,
-}
-PIXELS_PER_INCH = 96
-"""Of the page."""
-PNG_DPI = 150
-PANELS_IN_ROW = 4
 MAXIMUM_NAMED_CLASSES = 8
 """With more classes, the figure of the rounds draws their lines without names."""
-MAXIMUM_NAMED_CURVES = 2 * len(SERIES)
-"""With more classes, the reliability diagram draws their curves without names."""
 ROUND_WIDTH = 0.68
 """Width (inches) that the name of a round needs on an axis."""
-MANY_POINTS = 1500
-"""From this number on, points are drawn as an image: a page of vector points would be slow."""
 MINIMUM_RANGE = 0.04
 """Minimum range of an axis of fractions, so that a change without meaning does not look large."""
 FRACTION_MARGIN = 0.02
@@ -74,190 +45,6 @@ MAXIMUM_NAME = 24
 """Number of characters of the name of a case in a figure."""
 NAMED_LOSSES = 3
 """Number of test cases whose loss is named."""
-
-Numbers = Sequence[float | None]
-Points = tuple[list[float], list[float]]
-"""Horizontal and vertical positions."""
-Parameters = ParamSpec("Parameters")
-Draw = Callable[Parameters, Figure]
-
-
-def styled(draw: Draw[Parameters]) -> Draw[Parameters]:
-    """Make a function draw in the style of the report."""
-
-    @wraps(draw)
-    def draw_in_style(*args: Parameters.args, **options: Parameters.kwargs) -> Figure:
-        with matplotlib.rc_context(STYLE):
-            return draw(*args, **options)
-
-    return draw_in_style
-
-
-@dataclass(frozen=True)
-class Figures:
-    """The folder in which the figures of a page are stored as PNG files."""
-
-    folder: Path
-
-    def add(
-        self,
-        name: str,
-        title: str,
-        figure: Figure,
-        caption: str,
-    ) -> Chart:
-        """Save a figure as ``<name>.png`` and return it for the page."""
-        save_png(figure, self.folder / f"{name}.png")
-        width = round(figure.get_figwidth() * PIXELS_PER_INCH)
-        return Chart(name, title, as_svg(figure, name), caption, width)
-
-
-def as_svg(figure: Figure, name: str) -> Markup:
-    """Convert a figure to inline SVG.
-
-    Args:
-        figure: the figure.
-        name: prefix of the ids in the SVG, which must be unique in the page.
-
-    Returns:
-        SVG whose colours are ``currentColor`` and the variables ``--series-<n>`` of the page.
-    """
-    buffer = io.StringIO()
-    metadata = {"Date": None, "Creator": None}
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(
-            buffer,
-            format="svg",
-            transparent=True,
-            metadata=metadata,
-        )
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", svg)
-    svg = svg.replace(INK, "currentColor")
-    for index, colour in enumerate(SERIES):
-        svg = svg.replace(colour, f"var(--series-{index})")
-    return Markup(svg)  # noqa: S704 - matplotlib escapes the text in it
-
-
-def save_png(figure: Figure, target: Path) -> None:
-    """Save a figure as a PNG file on a white background."""
-    with matplotlib.rc_context(STYLE), atomic_path(target) as path:
-        figure.savefig(
-            path,
-            format="png",
-            dpi=PNG_DPI,
-            metadata={"Software": None},
-        )
-
-
-def make_panels(
-    number: int,
-    width: float,
-    height: float,
-) -> tuple[Figure, list["Axes"]]:
-    """Make a figure with ``number`` panels side by side.
-
-    Args:
-        number: number of panels.
-        width: width of the figure (inches).
-        height: height of a row of panels (inches).
-    """
-    columns = min(number, PANELS_IN_ROW)
-    rows = -(-number // columns)
-    figure = Figure(figsize=(width, height * rows), layout="constrained")
-    panels = figure.subplots(
-        rows,
-        columns,
-        squeeze=False,
-    ).ravel()
-    for panel in panels[number:]:
-        panel.set_visible(False)
-    return figure, list(panels[:number])
-
-
-def make_axes(width: float, height: float) -> tuple[Figure, "Axes"]:
-    """Make a figure with one panel of a size in inches."""
-    figure, panels = make_panels(1, width, height)
-    return figure, panels[0]
-
-
-def series_look(index: int) -> dict[str, Any]:
-    """Return colour and marker of a series."""
-    colour = SERIES[index % len(SERIES)]
-    marker = MARKERS[index % len(MARKERS)]
-    return {"color": colour, "marker": marker}
-
-
-def draw_diagonal(
-    axes: "Axes",
-    low: float,
-    high: float,
-) -> None:
-    """Draw the line on which both axes have the same value, and make the axes equal."""
-    axes.plot(
-        [low, high],
-        [low, high],
-        color=INK,
-        linewidth=1,
-        linestyle="--",
-    )
-    axes.set_xlim(low, high)
-    axes.set_ylim(low, high)
-    axes.set_aspect("equal")
-
-
-def set_rounds(
-    axes: "Axes",
-    numbers: Sequence[int],
-    notes: Sequence[str] = (),
-) -> None:
-    """Make the horizontal axis one of rounds.
-
-    Args:
-        axes: the axes.
-        numbers: the rounds; 0 is the warm-up.
-        notes: a second line below each round.
-    """
-    labels = [round_name(number) for number in numbers]
-    if notes:
-        labels = [
-            f"{label}\n{note}"
-            for label, note in zip(
-                labels,
-                notes,
-                strict=True,
-            )
-        ]
-    axes.set_xticks(list(numbers), labels)
-
-
-def legend_above(axes: "Axes", columns: int = 2) -> None:
-    """Put the legend above the axes, where it hides nothing."""
-    axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(0, 1.0),
-        ncols=columns,
-        borderaxespad=0.2,
-        handletextpad=0.3,
-    )
-
-
-def legend_right(axes: "Axes") -> None:
-    """Put the legend to the right of the axes."""
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-
-
-def unzip(pairs: Sequence[tuple[float, float]]) -> Points:
-    """Return the first and the second numbers of pairs."""
-    first = [pair[0] for pair in pairs]
-    second = [pair[1] for pair in pairs]
-    return first, second
-
-
-def _array(values: Numbers) -> np.ndarray:
-    """Convert numbers to an array; None becomes NaN."""
-    return np.array([np.nan if value is None else value for value in values], dtype=float)
 
 
 @styled
@@ -270,8 +57,8 @@ def dice_by_round(
 ) -> Figure:
     """Draw the mean test Dice with its interval, and the Dice of each class, by round."""
     figure, axes = make_axes(max(6.3, 2.4 + ROUND_WIDTH * len(rounds)), 3.6)
-    means = _array(mean)
-    errors = np.nan_to_num(np.array([means - _array(low), _array(high) - means]))
+    means = as_array(mean)
+    errors = np.nan_to_num(np.array([means - as_array(low), as_array(high) - means]))
     axes.errorbar(
         rounds,
         means,
@@ -306,7 +93,7 @@ def _draw_classes(
         colour = SERIES[1 + index % (len(SERIES) - 1)]
         axes.plot(
             rounds,
-            _array(values),
+            as_array(values),
             color=colour if is_named else INK,
             marker=MARKERS[(1 + index) % len(MARKERS)],
             linewidth=1.2,
@@ -421,180 +208,6 @@ def _line_numbers(panels: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
 
 
 @styled
-def calibration_error(before: Mapping[str, float], after: Mapping[str, float]) -> Figure:
-    """Draw the expected calibration error of each class before and after temperature scaling."""
-    figure, axes = make_axes(6.0, 1.1 + 0.4 * len(after))
-    rows = range(len(after))
-    old = list(before.values())
-    new = list(after.values())
-    axes.hlines(
-        rows,
-        old,
-        new,
-        color=INK,
-        alpha=0.4,
-        linewidth=2,
-    )
-    axes.scatter(
-        old,
-        rows,
-        color=SERIES[1],
-        marker="s",
-        label="as predicted",
-        zorder=3,
-    )
-    axes.scatter(
-        new,
-        rows,
-        color=SERIES[0],
-        marker="o",
-        label="calibrated",
-        zorder=3,
-    )
-    axes.set_yticks(rows, list(after))
-    axes.set_xlabel("expected calibration error (0 is best)")
-    axes.set_ylim(len(after) - 0.5, -0.5)
-    axes.set_xlim(left=0)
-    legend_right(axes)
-    return figure
-
-
-@styled
-def predicted_against_true(groups: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
-    """Draw predicted (x) and true (y) Dice of cases, a panel for each group."""
-    width = 1.4 + 3.4 * min(len(groups), PANELS_IN_ROW)
-    figure, panels = make_panels(len(groups), width, 4.0)
-    values = np.concatenate([np.concatenate(pair) for pair in groups.values()])
-    low = max(0.0, values.min() - 0.03)
-    high = min(1.01, values.max() + 0.03)
-    for index, (name, (predicted, true)) in enumerate(groups.items()):
-        axes = panels[index]
-        draw_diagonal(axes, low, high)
-        many = len(predicted) > MANY_POINTS
-        axes.scatter(
-            predicted,
-            true,
-            alpha=0.6,
-            rasterized=many,
-            **series_look(index),
-        )
-        axes.set_title(name)
-        axes.set_xlabel("predicted Dice")
-        axes.set_ylabel("true Dice")
-    return figure
-
-
-@styled
-def predicted_dice(
-    rounds: Mapping[int, Sequence[float]], bounds: Mapping[int, float | None]
-) -> Figure:
-    """Draw the predicted Dice of the pseudo-labels of each round.
-
-    Args:
-        rounds: predicted Dice of each pseudo-label, by round.
-        bounds: the predicted Dice below which a pseudo-label is rejected; None if all are used.
-    """
-    figure, axes = make_axes(7.2, 1.2 + 0.55 * len(rounds))
-    generator = np.random.default_rng(0)
-    for row, (number, dice) in enumerate(rounds.items()):
-        height = row + generator.uniform(-0.22, 0.22, len(dice))
-        many = len(dice) > MANY_POINTS
-        axes.scatter(
-            dice,
-            height,
-            color=SERIES[0],
-            alpha=0.45,
-            s=16,
-            linewidths=0,
-            rasterized=many,
-        )
-        median = np.median(dice)
-        label = "" if row else "median"
-        axes.vlines(
-            median,
-            row - 0.32,
-            row + 0.32,
-            color=INK,
-            linewidth=2,
-            label=label,
-        )
-        bound = bounds.get(number)
-        if bound is not None:
-            label = "" if row else "rejected below"
-            axes.vlines(
-                bound,
-                row - 0.5,
-                row + 0.5,
-                color=SERIES[1],
-                linestyle="--",
-                label=label,
-            )
-    legend_above(axes)
-    axes.set_xlabel("predicted Dice of a pseudo-label")
-    axes.set_ylim(len(rounds) - 0.5, -0.5)
-    axes.set_yticks(range(len(rounds)), [round_name(number) for number in rounds])
-    return figure
-
-
-@styled
-def reliability(classes: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
-    """Draw the fraction of correct voxels (y) by confidence (x), a line for each class."""
-    figure, axes = make_axes(4.9, 4.4)
-    draw_diagonal(axes, 0, 1.02)
-    is_named = len(classes) <= MAXIMUM_NAMED_CURVES
-    for index, (name, (confidence, accuracy)) in enumerate(classes.items()):
-        look = series_look(index) if is_named else {"color": INK, "alpha": 0.35}
-        axes.plot(
-            confidence,
-            accuracy,
-            label=name if is_named else None,
-            linewidth=1.3,
-            linestyle=LINES[index // len(SERIES) % len(LINES)],
-            **look,
-        )
-    axes.set_xlabel("confidence")
-    axes.set_ylabel("fraction of correct voxels")
-    if is_named:
-        legend_above(axes)
-    return figure
-
-
-@styled
-def risk_coverage(
-    rounds: Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float]]],
-) -> Figure:
-    """Draw the fraction of wrong voxels (y) among the voxels of the highest weights (x).
-
-    Args:
-        rounds: coverage, error and minimum weight (0 to 1) of each point. The marker is at a weight
-            of 0.5.
-    """
-    figure, axes = make_axes(5.4, 3.6)
-    for index, (name, (coverage, error, weight)) in enumerate(rounds.items()):
-        colour = SERIES[index % len(SERIES)]
-        axes.plot(
-            coverage,
-            error,
-            label=name,
-            linewidth=1.5,
-            color=colour,
-        )
-        half = int(np.argmin(np.abs(np.array(weight) - 0.5)))
-        axes.scatter(
-            coverage[half],
-            error[half],
-            zorder=3,
-            **series_look(index),
-        )
-    axes.set_xlabel("fraction of the foreground voxels")
-    axes.set_ylabel("fraction of them that is wrong")
-    axes.set_xlim(0, 1.02)
-    axes.set_ylim(bottom=0)
-    legend_above(axes, columns=3)
-    return figure
-
-
-@styled
 def by_round(panels: Mapping[str, Mapping[str, Mapping[int, float | None]]]) -> Figure:
     """Draw fractions by round.
 
@@ -614,7 +227,7 @@ def by_round(panels: Mapping[str, Mapping[str, Mapping[int, float | None]]]) -> 
     ):
         numbers = sorted({number for values in lines.values() for number in values})
         for index, (name, values) in enumerate(lines.items()):
-            line = _array([values.get(number) for number in numbers])
+            line = as_array([values.get(number) for number in numbers])
             if np.isfinite(line).any():
                 style = "--" if index else "-"
                 axes.plot(

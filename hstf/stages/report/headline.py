@@ -6,7 +6,7 @@ from typing import Any
 from hstf.config.methods import METHODS
 from hstf.experiment.cases import Split
 from hstf.scoring.absent_classes import absence_warnings
-from hstf.scoring.rounds import control_sentence
+from hstf.scoring.control import control_sentence
 from hstf.scoring.significance import direction
 from hstf.stages.report.page import (
     DASH,

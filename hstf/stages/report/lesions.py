@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from math import cbrt, pi
 from typing import Any
 
-from hstf.scoring.lesion_detection import FROC_RATES, LesionSummary
+from hstf.scoring.lesion_summary import FROC_RATES, LesionSummary
 from hstf.scoring.rounds import lesion_warnings
-from hstf.stages.report.figures import Figures, by_round, froc
+from hstf.stages.report.figure_style import Figures
+from hstf.stages.report.figures import by_round, froc
 from hstf.stages.report.page import Block, Note, Section, Table, number_text, round_name
 from hstf.stages.report.results import Results
 from hstf.stages.report.tables import Column, make_table

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from hstf import __version__
 from hstf.experiment.cases import Split
 from hstf.experiment.context import StageContext
-from hstf.experiment.tables import ROUNDS
+from hstf.experiment.score_tables import ROUNDS
 from hstf.runtime.documents import Document, Part
 from hstf.runtime.errors import HstfError
 from hstf.scoring.round_choice import choose_round

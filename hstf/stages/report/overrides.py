@@ -6,9 +6,10 @@ import pandas as pd
 
 from hstf.runtime.errors import few
 from hstf.scoring.feedback import Feedback
-from hstf.stages.report.figures import Figures, predicted_against_true
+from hstf.stages.report.figure_style import Figures
 from hstf.stages.report.page import Block, Note, Section, Table, counted
 from hstf.stages.report.pseudo_labels import SOURCES, TONES
+from hstf.stages.report.quality_figures import predicted_against_true
 from hstf.stages.report.results import Results
 from hstf.stages.report.tables import Column, make_table
 

@@ -6,8 +6,9 @@ import pandas as pd
 
 from hstf.config.refine import RefineConfig
 from hstf.method.plr.calibration import Calibration
-from hstf.stages.report.figures import Figures, predicted_dice
+from hstf.stages.report.figure_style import Figures
 from hstf.stages.report.page import Block, Section, Table, round_name
+from hstf.stages.report.quality_figures import predicted_dice
 from hstf.stages.report.results import Results
 from hstf.stages.report.review import Reviewing
 from hstf.stages.report.tables import Column, for_structures, make_table

@@ -13,24 +13,21 @@ from hstf.experiment.cases import Split, names_of
 from hstf.experiment.context import StageContext
 from hstf.experiment.last_run import RUN_FILE, LastRun
 from hstf.experiment.plan import Plan
-from hstf.experiment.tables import EVALUATION_CASES, LABELS, REFINE
+from hstf.experiment.round_tables import LABELS, REFINE
+from hstf.experiment.score_tables import EVALUATION_CASES
 from hstf.method.external_weights import ExternalWeights
 from hstf.method.plr.calibration import Calibration
 from hstf.runtime.documents import Document
 from hstf.runtime.errors import HstfError
 from hstf.runtime.tables import Table
 from hstf.scoring.absent_classes import Presence
+from hstf.scoring.control import Control, can_have_control, read_control
 from hstf.scoring.documents import EvaluationSummary
 from hstf.scoring.feedback import Feedback, feedback
 from hstf.scoring.monitoring import RoundMonitor
 from hstf.scoring.round_choice import RoundChoice, choose_round
-from hstf.scoring.rounds import (
-    Control,
-    can_have_control,
-    is_scored_on_other_cases,
-    read_control,
-    rounds_table,
-)
+from hstf.scoring.round_comparison import is_scored_on_other_cases
+from hstf.scoring.rounds import rounds_table
 
 AnyDocument = TypeVar("AnyDocument", bound=Document)
 

@@ -4,8 +4,9 @@ from typing import Any
 
 from hstf.experiment.schedule import is_fold
 from hstf.scoring.absent_classes import Presence, absence_warnings, may_be_absent
-from hstf.scoring.rounds import CONTROL_NAME, control_sentence
-from hstf.stages.report.figures import Figures, dice_by_round, paired_cases
+from hstf.scoring.control import CONTROL_NAME, control_sentence
+from hstf.stages.report.figure_style import Figures
+from hstf.stages.report.figures import dice_by_round, paired_cases
 from hstf.stages.report.headline import WORSE, verdict
 from hstf.stages.report.monitoring import choice_note, monitoring_table
 from hstf.stages.report.page import (

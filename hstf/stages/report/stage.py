@@ -22,18 +22,19 @@ from pathlib import Path
 from hstf.config.experiment import Config
 from hstf.config.load import load_config
 from hstf.experiment.context import StageContext
-from hstf.experiment.jobs import Job, Jobs
+from hstf.experiment.job import Job
+from hstf.experiment.jobs import Jobs
 from hstf.experiment.keys import Keys
 from hstf.experiment.provenance import write_provenance
 from hstf.imaging.colour_tables import itksnap_labels, label_colours, slicer_colours
 from hstf.runtime.errors import HstfError, few
 from hstf.runtime.files import make_folder, write_text
+from hstf.scoring.printed_rounds import print_rounds
 from hstf.scoring.round_choice import choose_round
-from hstf.scoring.rounds import print_rounds
 from hstf.stages.report.background import check_section, plan_section, provenance_section
 from hstf.stages.report.calibration import calibration_section
 from hstf.stages.report.external import external_section
-from hstf.stages.report.figures import Figures
+from hstf.stages.report.figure_style import Figures
 from hstf.stages.report.gallery import gallery_section
 from hstf.stages.report.headline import headline, look_first, tiles
 from hstf.stages.report.lesions import lesions_section

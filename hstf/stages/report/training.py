@@ -6,8 +6,9 @@ from markupsafe import Markup
 from PIL import Image
 
 from hstf.config.pretrain import NO_TASK
-from hstf.experiment.tables import HISTORY
-from hstf.stages.report.figures import Figures, training_curves
+from hstf.experiment.round_tables import HISTORY
+from hstf.stages.report.figure_style import Figures
+from hstf.stages.report.figures import training_curves
 from hstf.stages.report.gallery import picture_address
 from hstf.stages.report.page import Block, Chart, Section, round_name
 from hstf.stages.report.results import Results

@@ -3,16 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from hstf.experiment.tables import PSEUDO_LABEL_SCORES
+from hstf.experiment.score_tables import PSEUDO_LABEL_SCORES
 from hstf.scoring.documents import PseudoLabelSummary
-from hstf.stages.report.figures import (
-    Figures,
-    Points,
-    by_round,
-    predicted_against_true,
-    risk_coverage,
-)
+from hstf.stages.report.figure_style import Figures, Points
+from hstf.stages.report.figures import by_round
 from hstf.stages.report.page import Block, number_text, round_name
+from hstf.stages.report.quality_figures import predicted_against_true, risk_coverage
 from hstf.stages.report.results import Results
 from hstf.stages.report.tables import Column, make_table
 

@@ -13,7 +13,7 @@ from support.folder_files import AFFINE, SHAPE, numbered, write, write_pairs
 from support.import_files import L, U, imported, run_import, splits
 
 from hstf.datasets.importers.walk import walk
-from hstf.imaging.volumes import SUFFIXES
+from hstf.imaging.volume_files import SUFFIXES
 
 
 def reasons(folder: Path) -> dict[str, str]:

@@ -39,6 +39,16 @@ def test_find_components_equals_values_by_hand() -> None:
     assert second.agreement == 1.0 and second.centre == (4.0, 3.0, 2.0)
 
 
+def test_find_components_is_the_same_in_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = np.zeros((6, 4, 4), bool)
+    mask[1:5, 2, 3] = True
+    probability = np.arange(96, dtype=np.uint8).reshape(6, 4, 4)
+    whole = find_components(mask, probability, probability, 1.0)[1]
+    monkeypatch.setattr("hstf.imaging.slabs.SLAB_VOXELS", 1)
+    assert find_components(mask, probability, probability, 1.0)[1] == whole
+    assert whole[0].centre == (2.5, 2.0, 3.0)
+
+
 def test_find_components_of_an_empty_mask_is_empty() -> None:
     empty = np.zeros((3, 3, 3), bool)
     numbers, found = find_components(

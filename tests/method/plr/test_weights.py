@@ -1,11 +1,19 @@
 """Voxel weights, compared with the formula in floating point."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hstf.config.refine import RefineConfig
-from hstf.method.plr.weights import below_threshold, cap_weight, scale_weight, voxel_weights
+from hstf.imaging.label_values import IGNORED
+from hstf.method.plr.weights import (
+    below_threshold,
+    cap_weight,
+    mean_weight,
+    scale_weight,
+    voxel_weights,
+)
 
 exponents = st.integers(0, 20).map(lambda quarters: quarters / 4)
 
@@ -40,3 +48,11 @@ def test_cap_weight_never_raises_a_weight() -> None:
     np.testing.assert_array_equal(weight, [10, 76, 200])
     scale_weight(weight, np.array([False, False, True]), 0.1)
     np.testing.assert_array_equal(weight, [10, 76, 20])
+
+
+def test_mean_weight_is_that_of_the_known_foreground() -> None:
+    label = np.array([0, 1, 2, IGNORED], np.uint8)
+    weight = np.array([255, 51, 102, 0], np.uint8)
+    assert mean_weight(label, weight) == pytest.approx(0.3)
+    background = np.zeros(4, np.uint8)
+    assert mean_weight(background, weight) == pytest.approx((1 + 0.2 + 0.4) / 4)

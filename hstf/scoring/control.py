@@ -1,0 +1,137 @@
+"""The control beside the last round: what the unlabelled scans add, see ``evaluate.control``."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hstf.experiment.cases import Split
+from hstf.experiment.comparison import control_layout, control_problem, control_results
+from hstf.experiment.context import StageContext
+from hstf.scoring.documents import EvaluationSummary
+from hstf.scoring.round_comparison import (
+    compare_cases,
+    compare_with_warmup,
+    gain_columns,
+    structure_dice_by_case,
+    summary_scores,
+)
+from hstf.scoring.significance import Comparison, direction
+
+CONTROL_NAME = "control: labels only"
+"""Name of the control in tables."""
+ADDED = {
+    1: "Unlabelled scans add",
+    0: "It is not clear whether unlabelled scans help:",
+    -1: "Unlabelled scans make the Dice worse:",
+}
+"""Beginning of :func:`control_sentence`, by :func:`hstf.scoring.significance.direction`."""
+LOWER = 0.02
+"""A structure whose mean Dice is lower than in the control by more is named."""
+
+
+@dataclass(frozen=True)
+class Control:
+    """The control beside the last round: ``method: supervised``, see ``evaluate.control``."""
+
+    round: int
+    """The last round."""
+    row: Mapping[str, Any]
+    """Its scores and its change from the warm-up, with names as in ``rounds.csv``."""
+    comparison: Comparison
+    """The last round against the control."""
+    lower: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Mean Dice, in the last round and in the control, of each structure that is lower in the last
+    round by more than :data:`LOWER`."""
+
+
+def read_control(context: StageContext) -> Control | None:
+    """Compare the last round with the control, case by case as with the warm-up.
+
+    Args:
+        context: a stage that may read ``method``, ``seed`` and ``evaluate``.
+
+    Returns:
+        None without a control, or while the control or the last round has no scores.
+
+    Raises:
+        HstfError: if a file of the evaluation cannot be read.
+    """
+    last = context.schedule.last
+    if not has_control(context) or not context.layout.evaluation_cases(last).is_file():
+        return None
+    layout = control_layout(context.layout, context.config.seed)
+    if not all(path.is_file() for path in control_results(layout, last)):
+        return None
+    control = replace(context, layout=layout)
+    summary = EvaluationSummary.load(layout.evaluation_summary(last))
+    row = {
+        "labelled": len(context.cases(Split.LABELLED)),
+        "pseudo_labelled": 0,
+        "members": len(context.schedule.members(last)),
+        **summary_scores(summary),
+        **gain_columns(compare_with_warmup(control, last)),
+    }
+    new = structure_dice_by_case(context, last)
+    old = structure_dice_by_case(control, last)
+    own = EvaluationSummary.load(context.layout.evaluation_summary(last))
+    return Control(last, row, compare_cases(context, new, old), _lower_structures(own, summary))
+
+
+def _lower_structures(
+    own: EvaluationSummary, control: EvaluationSummary
+) -> dict[str, tuple[float, float]]:
+    """Return the Dice of structures that are lower in a round than in its control: both values."""
+    lower = {}
+    for name, scores in own.classes.items():
+        new = scores.dice.mean
+        old = control.classes[name].dice.mean
+        if new is not None and old is not None and new < old - LOWER:
+            lower[name] = (new, old)
+    return lower
+
+
+def has_control(context: StageContext) -> bool:
+    """Return whether there is a control, or will be one when it is computed."""
+    return context.config.evaluate.control and can_have_control(context)
+
+
+def can_have_control(context: StageContext) -> bool:
+    """Return whether ``evaluate.control`` has an effect: not for all methods and case sheets."""
+    return not control_problem(context.config.method, context.schedule.last, context.sheet)
+
+
+def control_sentence(control: Control) -> str:
+    """Return what the unlabelled scans add to the Dice: more, less, or nothing that is clear."""
+    comparison = control.comparison
+    difference = comparison.difference
+    if difference.mean is None:
+        return "The control cannot be compared: no test case has a Dice in both models."
+    sign = direction(difference.low, difference.high, comparison.p_value)
+    evidence = []
+    if difference.low is not None and difference.high is not None:
+        evidence.append(f"95% CI {difference.low:+.3f} to {difference.high:+.3f}")
+    if comparison.p_value is not None:
+        p_text = p_value_text(comparison.p_value)
+        evidence.append(f"p {p_text[0]} {p_text[1:]}" if p_text[0] == "<" else f"p = {p_text}")
+    shown = f" ({', '.join(evidence)})" if evidence else ""
+    note = f" Note: {comparison.note}." if comparison.note else ""
+    return (
+        f"{ADDED[sign]} {difference.mean:+.3f}{shown}: round {control.round} against the control,"
+        f" which has the same warm-up, rounds and steps and learns from the labels only.{note}"
+        f"{_lower_text(control)}"
+    )
+
+
+def _lower_text(control: Control) -> str:
+    """Return a sentence about the structures that are worse than in the control."""
+    if not control.lower:
+        return ""
+    parts = [f"{name} {new:.3f} ({old:.3f})" for name, (new, old) in control.lower.items()]
+    return f" Lower than in the control: {', '.join(parts)}."
+
+
+def p_value_text(p_value: float | None) -> str:
+    """Format a p-value; empty without one."""
+    if p_value is None:
+        return ""
+    return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"

@@ -1,0 +1,1 @@
+"""The stage ``track``: show a round in MLflow."""
