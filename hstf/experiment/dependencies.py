@@ -189,7 +189,7 @@ STAGES: dict[str, Dependencies] = {
         ),
     ),
     "export": Dependencies(
-        7,
+        8,
         ("export", "predict", "preprocess", "modalities", "labels"),
         # An edit trains, calibrates or monitors the model again, and then exports it.
         free_keys=(

@@ -6,7 +6,7 @@ before the temperature is applied, so that the calibration is that of the mixtur
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from hstf.config.experiment import Config
-from hstf.config.external import ExternalTeacher, members_of
+from hstf.config.external import ExternalTeacher, TheirLabel, members_of
 from hstf.experiment.cases import Split, names_of
 from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
@@ -130,45 +130,85 @@ def groups_of(config: Config, names: Iterable[str]) -> Groups:
 def values_of(teacher: ExternalTeacher) -> Values:
     """Return the values of each group, with names replaced by those of ``label_map``.
 
+    Names of the same class may have the same values. A value belongs to one class only.
+
     Raises:
-        HstfError: if the file cannot be read or does not have a name.
+        HstfError: if the file cannot be read or does not have a name, or if two classes have the
+            same value.
     """
     names = read_label_map(Path(teacher.label_map)) if teacher.label_map else {}
     values = {}
+    owners: dict[int, tuple[str, TheirLabel]] = {}
     for group, labels in teacher.labels.items():
-        found = []
+        found: list[int] = []
         for label in labels:
             if isinstance(label, str) and label not in names:
                 raise HstfError(
                     f"{teacher.label_map}: has no name {label!r} (labels of {group}), expected one"
                     f" of {', '.join(names)}."
                 )
-            found.append(names[label] if isinstance(label, str) else label)
-        values[group] = tuple(found)
+            for value in names[label] if isinstance(label, str) else (label,):
+                owner, other = owners.setdefault(value, (group, label))
+                if owner != group:
+                    raise HstfError(
+                        f"{teacher.label_map}: the value {value} belongs to {other!r} (labels of"
+                        f" {owner}) and to {label!r} (labels of {group}), expected one class for"
+                        " each value. Correct this file, or name the value for one class only."
+                    )
+                found.append(value)
+        values[group] = tuple(dict.fromkeys(found))
     return values
 
 
-def read_label_map(path: Path) -> dict[str, int]:
+def read_label_map(path: Path) -> dict[str, tuple[int, ...]]:
     """Read the names of values: ``{name: value}``, ``{value: name}``, or the same in ``labels``.
 
+    A name has several values if it is a region of nnU-Net (``{name: [1, 2]}``) or if several values
+    have this name.
+
     Raises:
-        HstfError: if the file is not such a file.
+        HstfError: if the file is not such a file, or has an entry twice with different content.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        listed = content.get("labels", content)
-        pairs = [_name_and_value(key, value) for key, value in listed.items()]
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=tuple)
+        pairs = dict(content).get("labels", content)
+        names: dict[str, tuple[int, ...]] = {}
+        for key, value in _distinct(pairs, path):
+            name, values = _name_and_values(key, value)
+            names[name] = tuple(dict.fromkeys([*names.get(name, ()), *values]))
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise HstfError(
             f"{path}: cannot be read as a label map ({error}), expected JSON with the value of each"
             " name, such as dataset.json of nnU-Net."
         ) from error
-    return dict(pairs)
+    return names
 
 
-def _name_and_value(key: str, value: Any) -> tuple[str, int]:
+def _distinct(pairs: Any, path: Path) -> Iterator[tuple[str, Any]]:
+    """Yield the entries of a label map. JSON itself would take the last of several with one key.
+
+    Raises:
+        HstfError: if a key has different values.
+        TypeError: if ``pairs`` are not those of a JSON object.
+    """
+    if not isinstance(pairs, tuple):
+        raise TypeError("found no object")
+    known: dict[str, Any] = {}
+    for key, value in pairs:
+        other = known.setdefault(key, value)
+        if other != value:
+            raise HstfError(
+                f"{path}: has {key!r} twice, with {other!r} and with {value!r}, expected one entry"
+                " for each key. Remove or rename one of them."
+            )
+        yield key, value
+
+
+def _name_and_values(key: str, value: Any) -> tuple[str, tuple[int, ...]]:
+    if isinstance(value, list):
+        return key, tuple(int(each) for each in value)
     is_name = isinstance(value, str) and not value.isdigit()
-    return (value, int(key)) if is_name else (key, int(value))
+    return (value, (int(key),)) if is_name else (key, (int(value),))
 
 
 def read_on_grid(

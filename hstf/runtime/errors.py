@@ -22,6 +22,8 @@ FULL_DISK_BYTES = 1 << 20
 """Number of free bytes below which a disk is full."""
 MAXIMUM_PROBLEMS = 10
 """Number of problems that a message lists if there may be thousands."""
+GPU_LIBRARY_ERRORS = ("cublas_status_alloc_failed", "cudnn_status_alloc_failed")
+"""What the libraries of CUDA report if the memory of a GPU is full, in lower case."""
 
 
 class HstfError(Exception):
@@ -76,11 +78,13 @@ def numbers(values: Iterable[float]) -> str:
 def is_memory_error(error: Exception) -> bool:
     """Return whether ``error`` means out of memory; PyTorch raises a plain RuntimeError for it."""
     message = str(error).lower()
-    is_from_torch = "can't allocate memory" in message or "out of memory" in message
-    return isinstance(error, MemoryError) or is_from_torch
+    causes = ("can't allocate memory", "out of memory", *GPU_LIBRARY_ERRORS)
+    return isinstance(error, MemoryError) or any(cause in message for cause in causes)
 
 
 def is_gpu_memory_error(error: Exception) -> bool:
     """Return whether ``error`` means that the memory of a GPU is full, which workers do not use."""
-    is_from_gpu = type(error).__name__ == "OutOfMemoryError" or "cuda" in str(error).lower()
-    return is_memory_error(error) and is_from_gpu
+    message = str(error).lower()
+    is_from_gpu = type(error).__name__ == "OutOfMemoryError" or "cuda" in message
+    is_from_library = any(cause in message for cause in GPU_LIBRARY_ERRORS)
+    return is_memory_error(error) and (is_from_gpu or is_from_library)

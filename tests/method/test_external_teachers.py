@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from support.volume_files import lower_bound_of_scans, save_nifti
 
+from hstf.config.external import ExternalTeacher
 from hstf.imaging.geometry import Geometry
 from hstf.imaging.label_values import IGNORED
 from hstf.method.external import (
@@ -21,7 +22,8 @@ from hstf.method.external import (
     in_our_classes,
     mix,
 )
-from hstf.method.external_weights import read_on_grid
+from hstf.method.external_weights import Values, read_label_map, read_on_grid, values_of
+from hstf.runtime.errors import HstfError
 
 TWO = Groups(((1,), (2,)), classes=3)
 STRUCTURES = {"liver": (1,), "spleen": (2,)}
@@ -40,6 +42,64 @@ def truth() -> np.ndarray:
     label[1:4, 1:5, 1:5] = 1
     label[4:6, 1:5, 1:5] = 2
     return label
+
+
+def values_in(folder: Path, content: str, labels: dict) -> Values:
+    """Return the values of an external teacher with a label map."""
+    path = folder / "dataset.json"
+    path.write_text(content, encoding="utf-8")
+    return values_of(
+        ExternalTeacher(files="soft/{case}.nii.gz", labels=labels, label_map=str(path))
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "labels", "message"),
+    [
+        (
+            '{"liver": 1, "tumour": 1}',
+            {"liver": "liver", "tumour": "tumour"},
+            "value 1 belongs to 'liver' .labels of liver. and to 'tumour' .labels of tumour.",
+        ),
+        ('{"liver": 1}', {"tumour": 1, "liver": "liver"}, "value 1 belongs to 1 .* and to 'liver'"),
+        (
+            '{"whole": [1, 2], "core": [2]}',
+            {"liver": "whole", "tumour": "core"},
+            "value 2 belongs to 'whole'",
+        ),
+        ('{"labels": {"liver": 1, "liver": 2}}', {"liver": "liver"}, "'liver' twice, with 1 and"),
+        ('{"1": "liver", "1": "tumour"}', {"liver": "liver"}, "'1' twice, with 'liver' and"),
+    ],
+)
+def test_values_of_refuses_a_value_of_two_classes(
+    tmp_path: Path, content: str, labels: dict, message: str
+) -> None:
+    with pytest.raises(HstfError, match=f"dataset.json: .*{message}"):
+        values_in(tmp_path, content, labels)
+
+
+@pytest.mark.parametrize(
+    ("content", "names", "expected"),
+    [
+        ('{"liver": 1, "hepar": 1}', ["liver", "hepar"], (1,)),
+        ('{"left": 1, "right": 2}', ["left", "right"], (1, 2)),
+        ('{"1": "liver", "2": "liver", "3": "spleen"}', ["liver"], (1, 2)),
+        ('{"labels": {"background": 0, "whole": [1, 2], "core": [2]}}', ["whole"], (1, 2)),
+        ('{"liver": 1, "liver": 1, "other": 1}', ["liver"], (1,)),
+    ],
+)
+def test_values_of_accepts_several_values_and_names_of_a_class(
+    tmp_path: Path, content: str, names: list[str], expected: tuple[int, ...]
+) -> None:
+    assert values_in(tmp_path, content, {"liver": names}) == {"liver": expected}
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", '[["liver", 1]]', '{"labels": 1}', "liver: 1"])
+def test_read_label_map_refuses_other_content(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "labels.json"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(HstfError, match="cannot be read as a label map"):
+        read_label_map(path)
 
 
 @settings(max_examples=60, deadline=None)

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from torch import AcceleratorError
 
-from hstf.runtime.errors import HstfError, is_gpu_memory_error, write_error
+from hstf.runtime.errors import HstfError, is_gpu_memory_error, is_memory_error, write_error
 from hstf.runtime.files import atomic_path
 
 ADVICE = "Free some space on this disk, and start again."
@@ -24,6 +25,22 @@ def test_is_gpu_memory_error_is_false_for_main_memory() -> None:
     assert not is_gpu_memory_error(RuntimeError("CUDA error: device-side assert triggered"))
     assert not is_gpu_memory_error(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
     assert not is_gpu_memory_error(MemoryError())
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    ],
+)
+def test_is_gpu_memory_error_is_true_for_the_libraries_of_cuda(message: str) -> None:
+    assert is_memory_error(RuntimeError(message))
+    assert is_gpu_memory_error(RuntimeError(message))
+
+
+def test_is_gpu_memory_error_is_true_for_the_accelerator_error_of_torch() -> None:
+    assert is_gpu_memory_error(AcceleratorError("CUDA error: out of memory"))
 
 
 def test_write_error_describes_the_error_of_the_system(tmp_path: Path) -> None:

@@ -35,8 +35,10 @@ GUIDE = """# {experiment}: MONAI bundle
 
 Run the command in this folder. SCANS has {scans}. hstf is not needed. With hstf, the same weights
 are used by `hstf predict --model THIS_FOLDER`, which also checks the scans and predicts the Dice.
-A scan of one slice ends the run with an error. If the sform of a scan has other voxel sizes than
-the qform (pixdim), MONAI uses the qform, and hstf the sform.
+A scan of one slice, and a scan that is there twice, as `a.nii` and `a.nii.gz`, end the run with an
+error. If the sform of a scan has other voxel sizes than the qform (pixdim), MONAI uses the qform,
+and hstf the sform. Where a plane of the grid is exactly between two thick slices, MONAI may take
+the other one than hstf.
 
 | file | content |
 |---|---|

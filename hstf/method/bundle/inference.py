@@ -57,6 +57,12 @@ TWICE = (
     " name, which would have the same segmentation. Remove or rename one of them, and run again.'"
 )
 """The expression for the message about scans that are in the folder twice."""
+WITHOUT_CHANNELS = (
+    "$lambda x: monai.data.MetaTensor(x.as_tensor(), affine=x.affine,"
+    " meta={**x.meta, 'original_channel_dim': float('nan')})"
+)
+"""The expression for a segmentation of scans with several files. They are stacked as channels, and
+MONAI 1.6 takes the first axis of the segmentation for them when it saves it."""
 POSTFIX = "$'seg' if os.path.realpath(@output_dir) == os.path.realpath(@dataset_dir) else ''"
 """A segmentation has the name of its scan and would replace it in the same folder."""
 
@@ -501,6 +507,8 @@ def _postprocessing(model: ExportedModel) -> Json:
                 target_labels=values,
             )
         )
+    if len(model.modalities) > 1:
+        transforms.append(_lambda(PREDICTION, WITHOUT_CHANNELS))
     transforms.append(
         _transform(
             "SaveImaged",
