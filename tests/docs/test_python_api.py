@@ -13,7 +13,7 @@ NAMES_OF_THE_DEMO = {
     "demo/images/": "images/",
     "demo/labels/": "labels/",
     "case_006": "case_004",  # a test case
-    "case_014": "case_006",  # an unlabelled case
+    "case_020": "case_006",  # an unlabelled case
 }
 """Names in the examples, and what they are called in the tiny experiment."""
 
