@@ -142,12 +142,8 @@ def values_of(teacher: ExternalTeacher) -> Values:
     for group, labels in teacher.labels.items():
         found: list[int] = []
         for label in labels:
-            if isinstance(label, str) and label not in names:
-                raise HstfError(
-                    f"{teacher.label_map}: has no name {label!r} (labels of {group}), expected one"
-                    f" of {', '.join(names)}."
-                )
-            for value in names[label] if isinstance(label, str) else (label,):
+            own = _values_of_label(teacher, group, label, names)
+            for value in own:
                 owner, other = owners.setdefault(value, (group, label))
                 if owner != group:
                     raise HstfError(
@@ -155,9 +151,30 @@ def values_of(teacher: ExternalTeacher) -> Values:
                         f" {owner}) and to {label!r} (labels of {group}), expected one class for"
                         " each value. Correct this file, or name the value for one class only."
                     )
-                found.append(value)
+            found += own
         values[group] = tuple(dict.fromkeys(found))
     return values
+
+
+def _values_of_label(
+    teacher: ExternalTeacher,
+    group: str,
+    label: TheirLabel,
+    names: Mapping[str, tuple[int, ...]],
+) -> tuple[int, ...]:
+    """Return the values of a label, which is a value or a name of ``label_map``.
+
+    Raises:
+        HstfError: if there is no such name.
+    """
+    if isinstance(label, int):
+        return (label,)
+    if label not in names:
+        raise HstfError(
+            f"{teacher.label_map}: has no name {label!r} (labels of {group}), expected one"
+            f" of {', '.join(names)}."
+        )
+    return names[label]
 
 
 def read_label_map(path: Path) -> dict[str, tuple[int, ...]]:

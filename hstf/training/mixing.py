@@ -29,7 +29,8 @@ def mix(batch: Batch, config: MixingConfig) -> Batch:
     shape = batch.weak.shape[2:]
     box = random_box(shape, config.fraction, batch.generator)
     partners = choose_partners(batch.unlabelled)
-    after = _unlabelled_after(batch.unlabelled, partners, covers(box, shape))
+    whole = covers(box, shape)
+    after = _unlabelled_after(batch.unlabelled, partners, whole)
     return replace(
         batch,
         weak=paste(batch.weak, partners, box),
@@ -37,7 +38,7 @@ def mix(batch: Batch, config: MixingConfig) -> Batch:
         weight=paste(batch.weight, partners, box),
         pseudo=paste(batch.pseudo, partners, box),
         unlabelled=after,
-        unlabelled_before_mixing=after if covers(box, shape) else batch.unlabelled,
+        unlabelled_before_mixing=after if whole else batch.unlabelled,
     )
 
 

@@ -9,37 +9,34 @@ The segmentation differs from that of ``hstf predict`` at single voxels of surfa
 have other values outside of the outermost voxels. Anatomy rules are applied once, and do not
 measure the contact between structures. Networks compute in float32. If the sform has other voxel
 sizes than the qform (pixdim), MONAI replaces the sform by the qform.
+
+Example:
+    >>> REFERENCE.findall("$@files or [@missing]")
+    ['files', 'missing']
 """
 
 import json
 import re
 from collections.abc import Sequence
-from math import ceil, prod
+from math import prod
 from typing import Any
 
-from hstf.experiment.plan import Normalisation
 from hstf.imaging.affines import THICK
-from hstf.imaging.intensity import (
-    BODY_THRESHOLD,
-    FEW_VALUES,
-    LOWER_PERCENTILE,
-    MAXIMUM_SAMPLE,
-    MINIMUM_EMPTY_CORNERS,
-    MINIMUM_STD,
-    UPPER_PERCENTILE,
-    has_spread,
-)
 from hstf.imaging.spacing import ANISOTROPY, MAXIMUM_DRIFT
+from hstf.method.bundle.anatomy_expressions import clean_expressions
+from hstf.method.bundle.channel_expressions import (
+    MASK,
+    image_expressions,
+    mask_expressions,
+    normalisation_expressions,
+)
+from hstf.method.bundle.expressions import Json
 from hstf.method.bundle.programs import PROGRAM_FILES
 from hstf.method.exported_model import ExportedModel
-from hstf.method.plr.anatomy_rules import AnatomyRules
 from hstf.method.sliding_window import SIGMA
 
-Json = dict[str, Any]
 REFERENCE = re.compile(r"@(\w+)")
 """The name of another entry in an expression."""
-MASK = "mask"
-"""The normalisation of channels that are not interpolated."""
 IMAGE = "image"
 """The scan, on the planned grid after preprocessing."""
 PREDICTION = "pred"
@@ -50,8 +47,6 @@ GRID = "grid"
 SCANNED = "scanned"
 """Which voxels of the file were scanned. The scan is cropped to them, and the segmentation is
 brought back to this crop."""
-PARTS = "$lambda inside: ndimage.label(inside, numpy.ones((3, 3, 3)))[0]"
-"""The expression for the connected components of a mask ``(X, Y, Z)``."""
 TWICE = (
     "', '.join(path.removesuffix('.gz') + ' and ' + path for path in twice) + ': two files of one"
     " name, which would have the same segmentation. Remove or rename one of them, and run again.'"
@@ -68,13 +63,7 @@ POSTFIX = "$'seg' if os.path.realpath(@output_dir) == os.path.realpath(@dataset_
 
 
 def inference_config(model: ExportedModel) -> Json:
-    """Return the content of ``configs/inference.json``.
-
-    Example:
-        >>> from hstf.method.bundle.inference import image_expressions
-        >>> sorted(image_expressions())[:3]
-        ['corners', 'empty', 'is_outside']
-    """
+    """Return the content of ``configs/inference.json``."""
     config: Json = {
         "imports": [
             "$import glob",
@@ -96,7 +85,7 @@ def inference_config(model: ExportedModel) -> Json:
         "network": "$@network_def.to(@device).eval()",
     }
     config |= image_expressions()
-    config |= _normalisation(model.plan.normalisation)
+    config |= normalisation_expressions(model.plan.normalisation)
     config |= _grid_expressions(model)
     config |= _preprocessing(model)
     config |= _inferer(model)
@@ -176,85 +165,6 @@ def _datalist(modalities: Sequence[str]) -> Json:
         "cases": "$sorted(set(@case(stem) for stem in @by_stem) - {''})",
         "datalist": f"$[[{files}] for case in @cases] or [[{missing}]]",
     }
-
-
-def image_expressions() -> Json:
-    """Return the expressions that find the empty background of a channel ``(X, Y, Z)``."""
-    return {
-        "corners": "$lambda x: x[[0, -1]][:, [0, -1]][:, :, [0, -1]].flatten()",
-        "empty": "$lambda x: @corners(x).mode().values.item()",
-        "is_padded": (
-            f"$lambda x: (@corners(x) == @empty(x)).sum() >= {MINIMUM_EMPTY_CORNERS}"
-            " and @empty(x) in (0, x.min().item()) and bool((x != @empty(x)).any())"
-        ),
-        "nonempty": "$lambda x: x != @empty(x) if @is_padded(x) else torch.ones_like(x) > 0",
-        "regions": "$lambda empty: torch.as_tensor(ndimage.label(empty.numpy())[0])",
-        "is_outside": "$lambda r: torch.isin(r, (lambda c: c[c > 0])(@corners(r).unique()))",
-        "nonempty_fan": "$lambda x: ~@is_outside(@regions(~@nonempty(x)))",
-        "sampled": (
-            "$lambda x, inside: (lambda k: x[::k, ::k, ::k][inside[::k, ::k, ::k]].numpy())"
-            f"(int(numpy.ceil((x.numel() / {MAXIMUM_SAMPLE}) ** (1 / 3))))"
-        ),
-    }
-
-
-def _normalisation(channels: Sequence[Normalisation]) -> Json:
-    """Return the expressions that normalise an image ``(C, X, Y, Z)``."""
-    low, high = LOWER_PERCENTILE, UPPER_PERCENTILE
-    every = range(len(channels))
-    measured = [index for index in every if channels[index].scheme != MASK]
-    masks = [f"@{_mask_of(channels[index])}(x[{index}])" for index in measured or every]
-    # A mask is normalised on the grid: 0 must still mean that there is nothing.
-    values = [f"@normalise_{i}(x[{i}])" if i in measured else f"x[{i}]" for i in every]
-    expressions = {
-        # Without spread, the values before they were clipped are mapped to 0 to 1.
-        "standardised": (
-            "$lambda x, clipped, values:"
-            " (clipped - values.mean(dtype=float)) / values.std(dtype=float)"
-            f" if values.std(dtype=float) > {MINIMUM_STD} * abs(values.mean(dtype=float))"
-            " else (x - x.min()) / max(x.max() - x.min(), 1e-30)"
-        ),
-        "clipped": (
-            "$lambda x, v, low, high: @standardised(x, x.clip(low, high), v.clip(low, high))"
-        ),
-        "zscore": f"$lambda x, v: @clipped(x, v, *numpy.percentile(v, ({low}, {high})).tolist())",
-        "body": f"$lambda v: v[v > {BODY_THRESHOLD} * (v[v > 0].mean() if (v > 0).any() else 0)]",
-        "uptake_scale": (
-            "$lambda v: (lambda b: float(numpy.median(b)) if b.size else 1.0)(@body(v))"
-        ),
-        "uptake_values": (
-            "$lambda v: (lambda b: numpy.arcsinh((b if b.size else v) / @uptake_scale(v)))"
-            "(@body(v))"
-        ),
-        "uptake": (
-            "$lambda x, v: (lambda u: @clipped((x / @uptake_scale(v)).arcsinh(), u,"
-            f" float(numpy.percentile(u, {low})), None))(@uptake_values(v))"
-        ),
-        "inside": f"$lambda x: torch.stack([{', '.join(masks)}]).any(0, True)",
-        "normalised": f"$lambda x: torch.stack([{', '.join(values)}])",
-        "like": (
-            "$lambda values, x, dtype: monai.utils.convert_to_dst_type(values, x, dtype=dtype)[0]"
-        ),
-        "scanned": "$lambda x: @like(@inside(x.as_tensor()), x, torch.uint8)",
-        "normalise": "$lambda x: @like(@normalised(x.as_tensor()), x, torch.float32)",
-    }
-    for index, channel in enumerate(channels):
-        expressions[f"normalise_{index}"] = _channel(channel)
-    return expressions
-
-
-def _mask_of(channel: Normalisation) -> str:
-    return "nonempty_fan" if channel.scheme == "fan" else "nonempty"
-
-
-def _channel(channel: Normalisation) -> str:
-    """Return the expression that normalises a channel ``(X, Y, Z)``."""
-    if channel.scheme not in ("ct", MASK):
-        name = "uptake" if channel.scheme == "uptake" else "zscore"
-        return f"$lambda x: @{name}(x, @sampled(x, @{_mask_of(channel)}(x)))"
-    value = "x" if channel.scheme == MASK else f"x.clip({channel.lower}, {channel.upper})"
-    divisor = f" / {channel.std}" if has_spread(channel.mean, channel.std) else ""
-    return f"$lambda x: ({value} - {channel.mean}){divisor}"
 
 
 def _grid_expressions(model: ExportedModel) -> Json:
@@ -337,47 +247,6 @@ def _lambda(key: str, expression: str, new_key: str | None = None) -> Json:
     return _transform("Lambdad", key, func=expression, overwrite=new_key or True)
 
 
-def _mask_expressions(masks: Sequence[int]) -> Json:
-    """Return the expressions that bring the channels ``masks`` to the planned grid.
-
-    The nearest voxel is taken. A structure that would disappear gets the grid voxels nearest to it.
-    """
-    channels = [
-        f"@normalise_{i}(@mask_on_grid(x[{i}].numpy(), @size(x, @targets(x)),"
-        " @steps(x, @targets(x))))"
-        for i in masks
-    ]
-    return {
-        "parts": PARTS,
-        "nearest": (
-            "$lambda n, m, step: numpy.floor((numpy.arange(m) - (m - 1) / 2) * step + (n - 1) / 2"
-            " + 0.5).clip(0, n - 1).astype(int)"
-        ),
-        "nearest_voxels": (
-            "$lambda shape, size, steps: numpy.ix_(*map(@nearest, shape, size, steps))"
-        ),
-        "structures": (
-            "$lambda x: (lambda values: (x == value for value in values if value != 0)"
-            f" if len(values) <= {FEW_VALUES} else [x != 0])(numpy.unique(x))"
-        ),
-        "lost_parts": "$lambda parts, here: (parts > 0) & ~numpy.isin(parts, parts[here])",
-        "lost": (
-            "$lambda x, here: sum((@lost_parts(@parts(each), here) for each in @structures(x)),"
-            " numpy.zeros(x.shape, bool))"
-        ),
-        "with_lost": (
-            "$lambda x, grid, lost, there: (grid.__setitem__(tuple(axis.ravel()[index]"
-            " for axis, index in zip(there, lost.nonzero())), x[lost]), grid)[1]"
-        ),
-        "mask_on_grid": (
-            "$lambda x, size, steps: (lambda here, there: @with_lost(x, x[here], @lost(x, here),"
-            " there) if any(m < n for n, m in zip(x.shape, size)) else x[here])"
-            "(@nearest_voxels(x.shape, size, steps), @nearest_voxels(size, x.shape, 1 / steps))"
-        ),
-        "masks_on_grid": f"$lambda x: torch.as_tensor(numpy.stack([{', '.join(channels)}]))",
-    }
-
-
 def _keep_masks(masks: Sequence[int]) -> list[Json]:
     """Return the transform that brings the channels ``masks`` to the planned grid."""
     return [_lambda(IMAGE, "@masks_on_grid", MASKS)] if masks else []
@@ -432,7 +301,7 @@ def _preprocessing(model: ExportedModel) -> Json:
         _transform("DeleteItemsd", GRID),
     ]
     names = []
-    config = _mask_expressions(masks) if masks else {}
+    config = mask_expressions(masks) if masks else {}
     for number, step in enumerate(native):
         names.append(f"@native_{number}")
         config[f"native_{number}"] = step
@@ -476,7 +345,7 @@ def _postprocessing(model: ExportedModel) -> Json:
     config: Json = {}
     transforms = [_transform("Activationsd", PREDICTION, softmax=True)]
     if model.structure is not None:
-        config |= _clean_expressions(model.structure, prod(model.plan.spacing))
+        config |= clean_expressions(model.structure, prod(model.plan.spacing))
         transforms.append(_lambda(PREDICTION, "@clean"))
     values = list(model.labels.values())
     transforms += [
@@ -523,65 +392,3 @@ def _postprocessing(model: ExportedModel) -> Json:
     )
     config["postprocessing"] = {"_target_": "Compose", "transforms": transforms}
     return config
-
-
-def _clean_expressions(rules: AnatomyRules, voxel_mm3: float) -> Json:
-    """Return the expressions that apply the anatomy rules to probabilities ``(K, X, Y, Z)``."""
-    expressions: Json = {
-        "parts": PARTS,
-        "sizes": "$lambda parts: numpy.bincount(parts.ravel())[1:]",
-        "maximum": (
-            "$lambda sizes, count, voxels, required:"
-            " [i + 1 for rank, i in enumerate(numpy.argsort(-sizes, kind='stable')[:count])"
-            " if sizes[i] >= voxels or (required and rank == 0)]"
-        ),
-        "surplus": (
-            "$lambda parts, count, voxels, required: (parts > 0)"
-            " & ~numpy.isin(parts, @maximum(@sizes(parts), count, voxels, required))"
-        ),
-        "most_likely": "$lambda p: p.argmax(0)",
-        "without": (
-            "$lambda p, classes: @most_likely(numpy.where("
-            "numpy.isin(numpy.arange(len(p)), classes)[:, None, None, None], -1, p))"
-        ),
-        "kept": (
-            "$lambda p, label, classes, *rule: numpy.where(@surplus(@parts("
-            "numpy.isin(label, classes)), *rule), @without(p, classes), label)"
-        ),
-        "filled": (
-            "$lambda label, index: numpy.where((label == 0)"
-            " & ndimage.binary_fill_holes(label == index), index, label)"
-        ),
-        "certain": (
-            "$lambda p, label: numpy.where(label != @most_likely(p),"
-            " label == numpy.arange(len(p))[:, None, None, None], p)"
-        ),
-    }
-    steps = _clean_steps(rules, voxel_mm3)
-    label = "@most_likely(p)"
-    for number, step in enumerate(steps):
-        expressions[f"clean_{number}"] = f"$lambda p: {step.format(label=label)}"
-        label = f"@clean_{number}(p)"
-    expressions["cleaned"] = f"$lambda p: @certain(p, {label})"
-    expressions["clean"] = (
-        "$lambda p: @like(@cleaned(p.as_tensor().cpu().numpy()), p, torch.float32)"
-    )
-    return expressions
-
-
-def _clean_steps(rules: AnatomyRules, voxel_mm3: float) -> list[str]:
-    """Return an expression with a place for ``{label}`` for each rule."""
-    steps = []
-    filled: dict[int, None] = {}
-    for name, rule in rules.rules.items():
-        if not rule.maximum_components:
-            continue
-        classes = list(rules.classes[name])
-        voxels = ceil(rule.minimum_mm3 / voxel_mm3)
-        required = not rule.may_be_absent
-        values = f"{classes}, {rule.maximum_components}, {voxels}, {required}"
-        steps.append(f"@kept(p, {{label}}, {values})")
-        if not rule.has_holes:
-            filled |= dict.fromkeys(classes)
-    steps += [f"@filled({{label}}, {index})" for index in filled]
-    return steps
