@@ -21,6 +21,7 @@ from hstf.datasets.importers.registry import CONVERTED, IMPORTERS
 from hstf.experiment.cases import Split, read_cases
 from hstf.experiment.comparison import cells_of
 from hstf.experiment.folds import refuse_too_many_folds
+from hstf.experiment.label_maps import refuse_wrong_label_maps
 from hstf.experiment.reuse import check_reuse, refuse_missing_start
 
 BOUNDS = {
@@ -58,12 +59,14 @@ def check(config: Config) -> str:
     """Check a configuration with its case sheet, and return a summary in one line.
 
     Raises:
-        HstfError: if the case sheet, the comparison or the reused results are invalid.
+        HstfError: if the case sheet, the comparison, the reused results or the label map of an
+            external teacher are invalid.
     """
     sheet = read_cases(config)
     refuse_too_many_folds(sheet.of(Split.LABELLED), config.warmup.folds)
     check_reuse(config)
     refuse_missing_start(config)
+    refuse_wrong_label_maps(config)
     cells_of(config)
     counts = [f"{len(sheet.of(split))} {split}" for split in Split]
     summary = [

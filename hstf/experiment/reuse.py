@@ -1,6 +1,6 @@
 """Experiments that reuse data, the warm-up or weights of another one: what must agree."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,47 @@ def check_reuse(config: Config) -> None:
             problems += _problems(config, f"reuse.{name}", Path(folder))
     if problems:
         raise join_problems("the results of another experiment cannot be reused.", problems)
+
+
+def refuse_unfinished(config: Config) -> None:
+    """Refuse to reuse results that do not exist yet.
+
+    Otherwise Snakemake would stop with a list of missing files and no advice.
+
+    Raises:
+        HstfError: with the target of each experiment that must run first.
+    """
+    layout = Layout.of(config)
+    problems = []
+    if config.reuse.data is not None:
+        files = [layout.plan, *_preprocessed_tables(config, layout)]
+        problems += _unfinished("data", layout.data, "preprocess", files)
+    if config.reuse.warmup is not None:
+        members = Schedule.of(config).trained(0)
+        files = [layout.weights(0, member) for member in members]
+        problems += _unfinished("warmup", layout.warmup, "warmup", files)
+    if problems:
+        raise join_problems("the results of another experiment do not exist yet.", problems)
+
+
+def _preprocessed_tables(config: Config, layout: Layout) -> list[Path]:
+    """Return the tables of preprocessed cases that the stages of an experiment read."""
+    sheet = read_cases(config)
+    shards = list(sheet.shards(Split.LABELLED, config.shard_size))
+    if Schedule.of(config).uses_unlabelled:
+        shards += sheet.shards(Split.UNLABELLED, config.shard_size)
+    return [layout.preprocessed_table(shard) for shard in shards]
+
+
+def _unfinished(name: str, folder: Path, target: str, files: Iterable[Path]) -> list[str]:
+    """Describe the files that a target of another experiment has not made yet."""
+    missing = [file.relative_to(folder).as_posix() for file in files if not file.is_file()]
+    if not missing:
+        return []
+    return [
+        f"reuse.{name}: {folder} has no {few(missing)};"
+        f" run 'snakemake {target}' with the configuration of that experiment first"
+    ]
 
 
 def _problems(config: Config, key: str, folder: Path) -> list[str]:

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from support.volume_files import lower_bound_of_scans, save_nifti
 
+from hstf.config.experiment import Config
 from hstf.config.external import ExternalTeacher
+from hstf.experiment.label_maps import (
+    Values,
+    read_label_map,
+    refuse_wrong_label_maps,
+    values_of,
+)
 from hstf.imaging.geometry import Geometry
 from hstf.imaging.label_values import IGNORED
 from hstf.method.external import (
@@ -22,7 +29,7 @@ from hstf.method.external import (
     in_our_classes,
     mix,
 )
-from hstf.method.external_weights import Values, read_label_map, read_on_grid, values_of
+from hstf.method.external_weights import read_on_grid
 from hstf.runtime.errors import HstfError
 
 TWO = Groups(((1,), (2,)), classes=3)
@@ -94,12 +101,42 @@ def test_values_of_accepts_several_values_and_names_of_a_class(
     assert values_in(tmp_path, content, {"liver": names}) == {"liver": expected}
 
 
-@pytest.mark.parametrize("content", ["[1, 2]", '[["liver", 1]]', '{"labels": 1}', "liver: 1"])
+@pytest.mark.parametrize(
+    "content",
+    ["[1, 2]", '[["liver", 1]]', '{"labels": 1}', "liver: 1", '{"liver": 1.5}', '{"a": [1, 2.5]}'],
+)
 def test_read_label_map_refuses_other_content(tmp_path: Path, content: str) -> None:
     path = tmp_path / "labels.json"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(HstfError, match="cannot be read as a label map"):
         read_label_map(path)
+
+
+def test_read_label_map_accepts_whole_numbers_with_a_point(tmp_path: Path) -> None:
+    assert values_in(tmp_path, '{"liver": 2.0}', {"liver": "liver"}) == {"liver": (2,)}
+
+
+def test_refuse_wrong_label_maps_lists_all_problems(tmp_path: Path) -> None:
+    names = tmp_path / "dataset.json"
+    names.write_text('{"liver": 1}', encoding="utf-8")
+    nowhere = tmp_path / "nowhere.json"
+
+    def config(**of_teachers: dict) -> Config:
+        external = {
+            name: {"files": "soft/{case}.nii.gz", **teacher}
+            for name, teacher in of_teachers.items()
+        }
+        return Config(labels={"background": 0, "liver": 1}, teacher={"external": external})
+
+    known = {"labels": {"liver": "liver"}, "label_map": str(names)}
+    refuse_wrong_label_maps(config(known=known, values={"labels": {"liver": 1}}))
+    wrong = {"labels": {"liver": "hepar"}, "label_map": str(names)}
+    missing = {"labels": {"liver": "liver"}, "label_map": str(nowhere)}
+    with pytest.raises(HstfError) as raised:
+        refuse_wrong_label_maps(config(known=known, wrong=wrong, missing=missing))
+    first, second = str(raised.value).splitlines()[1:]
+    assert f"teacher.external.wrong: {names}: has no name 'hepar' (labels of liver)" in first
+    assert f"teacher.external.missing: {nowhere}: cannot be read as a label map" in second
 
 
 @settings(max_examples=60, deadline=None)

@@ -29,8 +29,9 @@ from hstf.experiment.context import StageContext
 from hstf.experiment.dependencies import stage_parameters
 from hstf.experiment.job_seconds import Compute
 from hstf.experiment.layout import Layout
-from hstf.experiment.reuse import check_reuse, refuse_reused
+from hstf.experiment.reuse import check_reuse, refuse_reused, refuse_unfinished
 from hstf.experiment.round_tables import TEACHER
+from hstf.experiment.schedule import Schedule
 from hstf.experiment.score_tables import (
     COMPARE_CELLS,
     COMPARE_TABLE,
@@ -497,6 +498,49 @@ def test_workflow_reuses_data_and_warm_up_of_another_experiment(experiment: Work
     jobs = experiment.jobs()
     assert (jobs["warmup_member"], jobs["evaluate_table"]) == (3, 3)
     assert "plan" not in jobs
+
+
+def test_workflow_refuses_to_reuse_results_that_do_not_exist(experiment: Workspace) -> None:
+    results = experiment.folder / "results" / "few"
+    (results / "config.yaml").write_text((experiment.folder / "config.yaml").read_text())
+    experiment.configure(experiment="next", reuse={"data": "results/few", "warmup": "results/few"})
+    (results / "preprocessed" / "unlabelled_0.csv").unlink()
+    said = experiment.refusal()
+    assert "reuse.data: results/few has no preprocessed/unlabelled_0.csv; run" in said
+    assert "run 'snakemake preprocess' with the configuration of that experiment first" in said
+    assert "MissingInputException" not in said
+
+
+def test_refuse_unfinished_names_the_target_that_must_run_first(tmp_path: Path) -> None:
+    base = configuration(tmp_path)
+    layout = Layout.of(base)
+    root = str(layout.root)
+    reusing = configuration(tmp_path, experiment="next", reuse={"data": root, "warmup": root})
+    refuse_unfinished(base)
+    with pytest.raises(HstfError) as raised:
+        refuse_unfinished(reusing)
+    said = str(raised.value)
+    assert f"reuse.data: {root} has no plan.json, preprocessed/labelled_0.csv, " in said
+    assert f"reuse.warmup: {root} has no round_0/model/" in said
+    assert "run 'snakemake warmup' with the configuration" in said
+    for file in [
+        layout.plan,
+        *(layout.preprocessed_table(f"{kind}_0") for kind in ("labelled", "unlabelled")),
+    ]:
+        write_text(file, "")
+    for member in Schedule.of(reusing).trained(0):
+        write_text(layout.weights(0, member), "")
+    refuse_unfinished(reusing)
+
+
+def test_refuse_unfinished_needs_no_unlabelled_scans_for_supervised(tmp_path: Path) -> None:
+    layout = Layout.of(configuration(tmp_path))
+    for file in (layout.plan, layout.preprocessed_table("labelled_0")):
+        write_text(file, "")
+    reuse = {"data": str(layout.root)}
+    refuse_unfinished(configuration(tmp_path, experiment="next", method="supervised", reuse=reuse))
+    with pytest.raises(HstfError, match=r"has no preprocessed/unlabelled_0\.csv"):
+        refuse_unfinished(configuration(tmp_path, experiment="next", reuse=reuse))
 
 
 def test_reuse_of_a_warm_up_needs_its_data(tmp_path: Path) -> None:

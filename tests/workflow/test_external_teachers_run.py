@@ -98,6 +98,21 @@ def test_prediction_that_was_made_later_is_noticed(experiment: Workspace) -> Non
     assert "external_shard" in rules_that_run(experiment)
 
 
+def test_workflow_refuses_a_wrong_label_map_before_the_warm_up(experiment: Workspace) -> None:
+    names = experiment.folder / "dataset.json"
+    names.write_text('{"labels": {"background": 0, "spleen": 5}}', encoding="utf-8")
+    named = {"labels": {"foreground": "liver"}, "label_map": "dataset.json"}
+    experiment.configure(teacher=teacher(**named))
+    said = experiment.refusal()
+    assert "teacher.external.other: dataset.json: has no name 'liver'" in said
+    command = [sys.executable, "-m", "hstf", "config", "--check", "--config", "config.yaml"]
+    checked = subprocess.run(command, cwd=experiment.folder, capture_output=True, text=True)
+    assert checked.returncode == 1
+    assert "dataset.json: has no name 'liver'" in checked.stderr
+    names.write_text('{"labels": {"background": 0, "liver": 5}}', encoding="utf-8")
+    assert "external_weights" in experiment.jobs()
+
+
 def test_teacher_of_round_2_changes_nothing_before_it(experiment: Workspace) -> None:
     experiment.configure(teacher=teacher(rounds=[2]))
     running = rules_that_run(experiment)

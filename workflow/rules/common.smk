@@ -21,6 +21,7 @@ from hstf.experiment.job_inputs import sources_of
 from hstf.experiment.job import Job
 from hstf.experiment.jobs import Jobs
 from hstf.experiment.keys import Keys
+from hstf.experiment.label_maps import refuse_wrong_label_maps
 from hstf.experiment.layout import Layout
 from hstf.experiment.overrides import note_decisions, override_messages
 from hstf.experiment.reuse import refuse_missing_start
@@ -63,6 +64,7 @@ try:
     refuse_too_many_folds(SHEET.of(Split.LABELLED), CONFIG.warmup.folds)
     if workflow.is_main_process:
         refuse_missing_start(CONFIG)
+        refuse_wrong_label_maps(CONFIG)
         bind_decisions()
     JOBS = Jobs(CONFIG, SHEET)
     KEYS = Keys(JOBS)

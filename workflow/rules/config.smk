@@ -12,7 +12,7 @@ from hstf.runtime.locks import Taken
 from hstf.runtime.run_lock import active_run, lock_results, lock_run
 from hstf.runtime.screen import install
 from hstf.experiment.layout import Layout
-from hstf.experiment.reuse import check_reuse
+from hstf.experiment.reuse import check_reuse, refuse_unfinished
 
 if "cases" not in config:
 
@@ -38,6 +38,8 @@ def read_config():
 try:
     CONFIG = read_config()
     check_reuse(CONFIG)
+    if workflow.is_main_process:
+        refuse_unfinished(CONFIG)
 except HstfError as error:
     raise WorkflowError(str(error)) from None
 

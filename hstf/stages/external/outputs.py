@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from hstf.experiment.label_maps import Values
 from hstf.imaging.geometry import Geometry
 from hstf.imaging.stored_voxels import stored_voxels
 from hstf.imaging.volume_files import open_any
 from hstf.imaging.volumes import Volume, blank_volume, grid_mismatch, read_image
-from hstf.method.external_weights import Values
 from hstf.runtime.errors import HstfError
 
 NPZ_KEYS = ("probabilities", "softmax")

@@ -13,6 +13,7 @@ import numpy as np
 from hstf.experiment.cases import Case, Split
 from hstf.experiment.context import StageContext
 from hstf.experiment.job_inputs import prediction_file
+from hstf.experiment.label_maps import Values
 from hstf.imaging.arrays import write_array
 from hstf.imaging.geometry import GEOMETRY, Geometry
 from hstf.imaging.guards import MASK
@@ -24,7 +25,6 @@ from hstf.imaging.volumes import (
     read_image,
     write_like,
 )
-from hstf.method.external_weights import Values
 from hstf.method.tta_summary import TtaSummary
 from hstf.runtime.errors import HstfError
 from hstf.runtime.programs import run_program

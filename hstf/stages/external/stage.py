@@ -21,8 +21,9 @@ from hstf.experiment.cases import Case, Split, names_of
 from hstf.experiment.context import StageContext
 from hstf.experiment.dependencies import EXTERNAL_SPEED_KEYS
 from hstf.experiment.job_inputs import prediction_file
+from hstf.experiment.label_maps import values_of
 from hstf.experiment.round_tables import EXTERNAL, TEACHER
-from hstf.method.external_weights import ExternalWeights, values_of
+from hstf.method.external_weights import ExternalWeights
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import make_folder
 from hstf.runtime.shards import (

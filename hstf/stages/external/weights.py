@@ -14,6 +14,7 @@ import numpy as np
 
 from hstf.experiment.cases import Case, Split, names_of
 from hstf.experiment.context import StageContext
+from hstf.experiment.label_maps import values_of
 from hstf.experiment.round_tables import EXTERNAL
 from hstf.imaging.geometry import GEOMETRY, Geometry
 from hstf.imaging.probabilities import most_likely
@@ -35,7 +36,6 @@ from hstf.method.external_weights import (
     TeacherWeights,
     groups_of,
     read_on_grid,
-    values_of,
 )
 from hstf.method.plr.out_of_fold import LabelledCase, OutOfFoldCases, checked_cases
 from hstf.runtime.shards import Row, read_shard
