@@ -505,10 +505,10 @@ def test_workflow_refuses_to_reuse_results_that_do_not_exist(experiment: Workspa
     (results / "config.yaml").write_text((experiment.folder / "config.yaml").read_text())
     experiment.configure(experiment="next", reuse={"data": "results/few", "warmup": "results/few"})
     (results / "preprocessed" / "unlabelled_0.csv").unlink()
-    said = experiment.refusal()
-    assert "reuse.data: results/few has no preprocessed/unlabelled_0.csv; run" in said
-    assert "run 'snakemake preprocess' with the configuration of that experiment first" in said
-    assert "MissingInputException" not in said
+    message = experiment.refusal()
+    assert "reuse.data: results/few has no preprocessed/unlabelled_0.csv; run" in message
+    assert "run 'snakemake preprocess' with the configuration of that experiment first" in message
+    assert "MissingInputException" not in message
 
 
 def test_refuse_unfinished_names_the_target_that_must_run_first(tmp_path: Path) -> None:
@@ -519,10 +519,10 @@ def test_refuse_unfinished_names_the_target_that_must_run_first(tmp_path: Path) 
     refuse_unfinished(base)
     with pytest.raises(HstfError) as raised:
         refuse_unfinished(reusing)
-    said = str(raised.value)
-    assert f"reuse.data: {root} has no plan.json, preprocessed/labelled_0.csv, " in said
-    assert f"reuse.warmup: {root} has no round_0/model/" in said
-    assert "run 'snakemake warmup' with the configuration" in said
+    message = str(raised.value)
+    assert f"reuse.data: {root} has no plan.json, preprocessed/labelled_0.csv, " in message
+    assert f"reuse.warmup: {root} has no round_0/model/" in message
+    assert "run 'snakemake warmup' with the configuration" in message
     for file in [
         layout.plan,
         *(layout.preprocessed_table(f"{kind}_0") for kind in ("labelled", "unlabelled")),

@@ -103,8 +103,8 @@ def test_workflow_refuses_a_wrong_label_map_before_the_warm_up(experiment: Works
     names.write_text('{"labels": {"background": 0, "spleen": 5}}', encoding="utf-8")
     named = {"labels": {"foreground": "liver"}, "label_map": "dataset.json"}
     experiment.configure(teacher=teacher(**named))
-    said = experiment.refusal()
-    assert "teacher.external.other: dataset.json: has no name 'liver'" in said
+    message = experiment.refusal()
+    assert "teacher.external.other: dataset.json: has no name 'liver'" in message
     command = [sys.executable, "-m", "hstf", "config", "--check", "--config", "config.yaml"]
     checked = subprocess.run(command, cwd=experiment.folder, capture_output=True, text=True)
     assert checked.returncode == 1
