@@ -67,7 +67,7 @@ STAGES: dict[str, Dependencies] = {
         free_keys=("pretrain.task",),
     ),
     "out_of_fold": Dependencies(
-        1,
+        2,
         # The folds are drawn from the seed.
         (*TTA_KEYS, "labels", "regions", "lesions", "warmup.folds", "seed", "preprocess.chunk"),
     ),

@@ -30,6 +30,7 @@ from hstf.imaging.label_values import IGNORED
 from hstf.imaging.regions import ClassIndices, Structures, structure_mask
 from hstf.imaging.slabs import slabs
 from hstf.imaging.sparse_labels import unknown_structures
+from hstf.scoring.averages import standard_error
 from hstf.scoring.confusion import confusion, table_dice
 
 WEIGHTS = (0.0, 0.25, 0.5, 0.75)
@@ -297,9 +298,9 @@ def choose_weight(gains: np.ndarray, patients: Sequence[str]) -> Choice | None:
     means = np.mean(by_patient, axis=0)
     best = 1 + int(means[1:].argmax())
     mean_gain = float(means[best])
-    if len(by_patient) < MINIMUM_PATIENTS:
+    error = standard_error([float(row[best]) for row in by_patient])
+    if error is None:
+        # With a single patient nothing is known about the error of the gain.
         return Choice(0.0, mean_gain, float("inf"), WEIGHTS[best])
-    spread = np.std([row[best] for row in by_patient], ddof=1)
-    error = float(spread / np.sqrt(len(by_patient)))
     is_useful = mean_gain > max(error, MINIMUM_GAIN)
     return Choice(WEIGHTS[best] if is_useful else 0.0, mean_gain, error, WEIGHTS[best])

@@ -1,7 +1,7 @@
 """Means over structures and cases. Missing scores (NaN or None) are left out."""
 
 from collections.abc import Iterable
-from math import isfinite, nan
+from math import isfinite, nan, sqrt
 from statistics import fmean, median, stdev
 
 import numpy as np
@@ -55,6 +55,17 @@ def mean_or_nan(values: Iterable[Score]) -> float:
 def sample_deviation(numbers: list[float]) -> float | None:
     """Compute the standard deviation of a sample; None for fewer than two numbers."""
     return stdev(numbers) if len(numbers) > 1 else None
+
+
+def standard_error(numbers: list[float]) -> float | None:
+    """Compute the standard error of the mean of a sample; None for fewer than two numbers.
+
+    Example:
+        >>> standard_error([0.1, 0.2, 0.3, 0.4]) == sample_deviation([0.1, 0.2, 0.3, 0.4]) / 2
+        True
+    """
+    deviation = sample_deviation(numbers)
+    return None if deviation is None else deviation / sqrt(len(numbers))
 
 
 def describe(values: Iterable[Score]) -> Statistics:

@@ -6,7 +6,7 @@ learns everything else from them.
 """
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from hstf.method.plr.out_of_fold import (
     OutOfFoldCases,
     checked_cases,
 )
+from hstf.scoring.averages import standard_error
 from hstf.scoring.confusion import structure_dice
 
 
@@ -42,8 +43,10 @@ def out_of_fold(context: StageContext) -> LearnedAnatomy:
     """
     for fold in context.schedule.held_out:
         predict_fold(context, fold)
-    cases = OutOfFoldCases("out_of_fold", context.layout, names_of(checked_cases(context)))
-    anatomy = learn_anatomy(cases, context.config)
+    labelled = checked_cases(context)
+    cases = OutOfFoldCases("out_of_fold", context.layout, names_of(labelled))
+    patients = {case.case_id: case.group for case in labelled}
+    anatomy = learn_anatomy(cases, patients, context.config)
     anatomy.save(context.layout.anatomy_rules)
     return anatomy
 
@@ -67,11 +70,16 @@ def predict_fold(context: StageContext, fold: str) -> None:
     predict_out_of_fold(context, fold, held_out, weights)
 
 
-def learn_anatomy(cases: OutOfFoldCases, config: Config) -> LearnedAnatomy:
+def learn_anatomy(
+    cases: OutOfFoldCases,
+    patients: Mapping[str, str],
+    config: Config,
+) -> LearnedAnatomy:
     """Learn the anatomy rules of the labels, and what each of them changes in the predictions.
 
     Args:
         cases: the labelled cases with their predictions.
+        patients: the patient of each case.
         config: the sections ``labels``, ``regions`` and ``lesions``.
     """
     structures = config.structures
@@ -83,25 +91,37 @@ def learn_anatomy(cases: OutOfFoldCases, config: Config) -> LearnedAnatomy:
         rules[name] = learn_rule([anatomy[name] for anatomy in anatomies])
     lesions = [name for name in structures if name in config.lesions]
     candidates = applicable_rules(structures, rules, lesions)
-    rules |= with_gains(candidates, cases.read("anatomy rules"))
+    rules |= with_gains(candidates, cases.read("anatomy rules"), patients)
     return LearnedAnatomy(rules=rules, lesions=lesions)
 
 
-def with_gains(anatomy: AnatomyRules, cases: Iterable[LabelledCase]) -> dict[str, AnatomyRule]:
+def with_gains(
+    anatomy: AnatomyRules,
+    cases: Iterable[LabelledCase],
+    patients: Mapping[str, str],
+) -> dict[str, AnatomyRule]:
     """Return the rules with their gain: the mean change of the Dice if only this rule is applied.
+
+    Each patient counts once, however many scans there are.
 
     Args:
         anatomy: the rules.
         cases: out-of-fold predictions with their labels.
+        patients: the patient of each case.
     """
-    gains: dict[str, list[float]] = {name: [] for name in anatomy.rules}
+    gains: dict[str, dict[str, list[float]]] = {name: {} for name in anatomy.rules}
     for case in cases:
+        patient = patients[case.case_id]
         for name, gain in _gains_of_case(anatomy, case).items():
-            gains[name].append(gain)
+            gains[name].setdefault(patient, []).append(gain)
     rules = {}
     for name, rule in anatomy.rules.items():
-        mean_gain = float(np.mean(gains[name]))
-        rules[name] = rule.model_copy(update={"dice_gain": mean_gain})
+        by_patient = [float(np.mean(of_scans)) for of_scans in gains[name].values()]
+        effect = {
+            "dice_gain": float(np.mean(by_patient)),
+            "gain_error": standard_error(by_patient),
+        }
+        rules[name] = rule.model_copy(update=effect)
     return rules
 
 

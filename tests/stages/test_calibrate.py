@@ -298,17 +298,54 @@ def test_recall_warnings_names_a_structure_that_is_not_found() -> None:
     assert "finds 17% of the voxels of lesion" in warning and "warmup.steps" in warning
 
 
-def test_with_gains_refuses_a_rule_that_lowers_the_dice() -> None:
-    """A stray voxel goes at no cost; of an organ that was lost in its middle half would go."""
-    whole = ball_case("a", 0)
-    torn = ball_case("b", 0)
+def torn_case(case_id: str) -> LabelledCase:
+    """Return a cube that is lost in its middle, so that its smaller part would go."""
+    torn = ball_case(case_id, 0)
     torn.output.probabilities[:, 7:9] = np.array([255, 0], np.uint8)[:, None, None, None]
-    for cases, helps in (([whole], True), ([torn], False), ([whole, torn], False)):
-        rules = with_gains(KNOWN, cases)
-        assert (rules["foreground"].dice_gain > 0) == helps
-        assert applicable_rules(FOREGROUND, rules, ()).rules == (rules if helps else {})
+    return torn
+
+
+def test_with_gains_refuses_a_rule_that_lowers_the_dice() -> None:
+    """A stray voxel goes at no cost; of an organ that was lost in its middle, a part would."""
+    torn = [torn_case(name) for name in "abc"]
+    patients = {name: name for name in "abcde"}
+    rules = with_gains(KNOWN, torn, patients)
+    assert rules["foreground"].dice_gain < 0
+    assert applicable_rules(FOREGROUND, rules, ()).rules == {}
+    whole = [ball_case(name, 0) for name in "abc"]
+    helpful = with_gains(KNOWN, whole, patients)
+    assert helpful["foreground"].dice_gain > 0
+    assert applicable_rules(FOREGROUND, helpful, ()).rules == helpful
     assert applicable_rules(FOREGROUND, RULES, ("foreground",)).rules == {}, (
         "lesions are judged one by one"
+    )
+
+
+def test_with_gains_keeps_a_rule_that_a_single_prediction_speaks_against() -> None:
+    """The mean gain of three patients is negative because one prediction failed."""
+    cases = [torn_case("a"), ball_case("b", 0), ball_case("c", 0)]
+    rules = with_gains(KNOWN, cases, {name: name for name in "abc"})
+    rule = rules["foreground"]
+    # Of 216 voxels 108 and 36 are found, in two parts. The smaller part and the stray voxel go.
+    torn = 2 * 108 / (216 + 108) - 2 * 144 / (216 + 145)
+    whole = 1 - 2 * 216 / (216 + 217)
+    mean = (torn + 2 * whole) / 3
+    deviation = ((torn - mean) ** 2 + 2 * (whole - mean) ** 2) / 2
+    assert rule.dice_gain == pytest.approx(mean)
+    assert rule.gain_error == pytest.approx((deviation / 3) ** 0.5)
+    assert mean < 0
+    assert applicable_rules(FOREGROUND, rules, ()).rules == rules
+
+
+def test_with_gains_counts_a_patient_once() -> None:
+    cases = [torn_case("a"), torn_case("b"), ball_case("c", 0)]
+    of_scans = with_gains(KNOWN, cases, {"a": "ann", "b": "bob", "c": "cid"})["foreground"]
+    of_patients = with_gains(KNOWN, cases, {"a": "ann", "b": "ann", "c": "cid"})["foreground"]
+    assert of_patients.dice_gain > of_scans.dice_gain, "one of two, not two of three, are torn"
+    single = with_gains(KNOWN, cases, dict.fromkeys("abc", "ann"))
+    assert single["foreground"].gain_error is None
+    assert applicable_rules(FOREGROUND, single, ()).rules == single, (
+        "a single patient shows nothing about chance, and its labels obey the rule"
     )
 
 
@@ -541,6 +578,7 @@ def test_calibrate_learns_from_files(tmp_path: Path) -> None:
         has_holes=False,
         may_be_absent=False,
         dice_gain=rule.dice_gain,
+        gain_error=rule.gain_error,
     )
     assert 0 < rule.dice_gain < 0.01, "a stray voxel in a corner of each"
     truth = [1.0, 12 / 13, 6 / 7, 0.75]

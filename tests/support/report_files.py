@@ -145,6 +145,7 @@ class Fabricated:
                 may_be_absent=k == 2,
                 contact=0.25 * k,
                 dice_gain=0.01 - 0.01 * k,
+                gain_error=0.004,
             )
         Calibration(
             temperature=1.31,

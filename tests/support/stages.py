@@ -67,8 +67,10 @@ def out_of_fold(config: Config) -> LearnedAnatomy:
 def learn_anatomy(config: Config) -> LearnedAnatomy:
     """Learn from predictions that are on disk."""
     context = StageContext.of(config, "out_of_fold")
-    cases = OutOfFoldCases("out_of_fold", context.layout, names_of(checked_cases(context)))
-    anatomy = out_of_fold_stage.learn_anatomy(cases, context.config)
+    labelled = checked_cases(context)
+    cases = OutOfFoldCases("out_of_fold", context.layout, names_of(labelled))
+    patients = {case.case_id: case.group for case in labelled}
+    anatomy = out_of_fold_stage.learn_anatomy(cases, patients, context.config)
     anatomy.save(context.layout.anatomy_rules)
     return anatomy
 

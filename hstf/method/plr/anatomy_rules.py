@@ -5,7 +5,8 @@ much of their surface touches other structures, whether it has holes and whether
 Each structure (a region or, without regions, a class) becomes an :class:`AnatomyRule`.
 Pseudo-labels and final segmentations are changed to obey the rules. This is the post-processing of
 nnU-Net (Isensee et al., Nature Methods 2021) with rules that are learned from labels; no anatomy is
-written in the code. A rule that lowers the Dice of the out-of-fold predictions is not applied.
+written in the code. A rule that clearly lowers the Dice of the out-of-fold predictions is not
+applied.
 
 Components are 26-connected and holes are 6-connected. A hole is background that is enclosed by the
 foreground. It counts for the class that it touches most, and for each region of that class.
@@ -45,6 +46,8 @@ SIZE_MARGIN = 0.5
 """Components down to this fraction of the smallest labelled component are kept.
 
 A few labelled cases do not show the smallest component that exists."""
+HARM_ERRORS = 2.0
+"""Standard errors below 0 from which the effect of a rule on Dice is no chance."""
 COUNT_MARGIN = 2
 """If the number of components varies, this many times the maximum number is allowed."""
 
@@ -77,10 +80,30 @@ class AnatomyRule(Part):
     contact: float = Field(0.0, ge=0, le=1)
     """Minimum fraction of the surface of a component that touches other structures."""
     dice_gain: float = 0.0
-    """Change of the mean Dice of the out-of-fold predictions when the rule is applied to them.
+    """Change of the mean Dice of the out-of-fold predictions when the rule is applied to them."""
+    gain_error: float | None = Field(None, ge=0)
+    """Standard error of ``dice_gain`` over the patients; ``None`` with a single patient."""
 
-    Of a poor prediction the largest component may be wrong and its fragments may be correct. A rule
-    with a negative gain is not applied."""
+    @property
+    def is_harmful(self) -> bool:
+        """Whether the rule clearly lowers the Dice of the out-of-fold predictions.
+
+        Of a poor prediction the largest component may be wrong and its fragments may be correct.
+        A negative gain alone is no evidence: the out-of-fold networks have seen fewer labels than
+        the networks of the rounds, and one failed prediction of few decides about its sign. All
+        labels obey the rule.
+
+        Example:
+            >>> rule = AnatomyRule(
+            ...     maximum_components=1, minimum_mm3=2.0, has_holes=False, may_be_absent=False,
+            ...     dice_gain=-0.011, gain_error=0.016,
+            ... )
+            >>> rule.is_harmful
+            False
+        """
+        if self.gain_error is None:
+            return False
+        return self.dice_gain + HARM_ERRORS * self.gain_error < 0
 
 
 class AnatomyRules(Part):

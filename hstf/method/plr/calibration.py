@@ -89,8 +89,8 @@ def applicable_rules(
 ) -> AnatomyRules:
     """Return the anatomy rules that are applied to segmentations.
 
-    Rules that lower the Dice are left out. Lesions have no rule: their components are judged one by
-    one (:mod:`hstf.method.plr.lesions`).
+    Rules that clearly lower the Dice are left out. Lesions have no rule: their components are
+    judged one by one (:mod:`hstf.method.plr.lesions`).
 
     Args:
         structures: classes of each structure.
@@ -99,6 +99,7 @@ def applicable_rules(
 
     Example:
         >>> values = {"minimum_mm3": 10.0, "has_holes": False, "may_be_absent": False}
+        >>> values["gain_error"] = 0.002
         >>> helpful = AnatomyRule(maximum_components=1, dice_gain=0.01, **values)
         >>> harmful = AnatomyRule(maximum_components=1, dice_gain=-0.01, **values)
         >>> structures = {"liver": (1,), "spleen": (2,)}
@@ -108,7 +109,7 @@ def applicable_rules(
     """
     applicable = {}
     for name, rule in rules.items():
-        if rule.dice_gain >= 0 and name not in lesions:
+        if not rule.is_harmful and name not in lesions:
             applicable[name] = rule
     return AnatomyRules(classes=dict(structures), rules=applicable)
 

@@ -189,9 +189,10 @@ def _rule_text(rule: AnatomyRule, is_lesion: bool) -> str:
         parts.append(f"at least {rule.contact:.0%} of its surface touches other structures")
     parts.append("holes allowed" if rule.has_holes else "no holes")
     parts.append("may be absent" if rule.may_be_absent else "must be present")
-    if rule.dice_gain < 0:
+    if rule.is_harmful:
         parts.append(
             f"not applied, because it lowers the out-of-fold Dice by {-rule.dice_gain:.3f}"
+            f" (standard error {rule.gain_error:.3f})"
         )
     return ", ".join(parts)
 

@@ -34,6 +34,7 @@ def rule(dice_gain: float = 0.0) -> AnatomyRule:
         has_holes=False,
         may_be_absent=False,
         dice_gain=dice_gain,
+        gain_error=0.002,
     )
 
 
@@ -78,6 +79,8 @@ def test_applicable_rules_leave_out_harmful_rules_and_lesions(calibration: Calib
     assert list(calibration.applicable_rules(STRUCTURES).rules) == ["liver"]
     harmful = {"liver": rule(-0.01), "tumour": rule(0.01)}
     assert list(applicable_rules(STRUCTURES, harmful, []).rules) == ["tumour"]
+    unclear = {"liver": rule(-0.003), "tumour": rule(-0.005)}
+    assert list(applicable_rules(STRUCTURES, unclear, []).rules) == ["liver"]
 
 
 def test_may_be_absent_is_true_for_lesions(calibration: Calibration) -> None:
