@@ -1,5 +1,7 @@
 """What a run of the workflow shows on the screen."""
 
+from pathlib import Path
+
 from support.fast_workflow import shared_server
 from support.workspace import ROOT, Workspace
 
@@ -35,6 +37,19 @@ def test_run_notes_the_options_with_which_it_starts_again(experiment: Workspace)
     assert (experiment.folder / words[snakefile + 1]).resolve() == ROOT / "Snakefile"
     del words[snakefile : snakefile + 2]
     assert words == ["--cores", "2", "--retries", "0", "--configfile", "config.yaml"]
+
+
+def test_dry_run_advises_the_files_in_the_order_of_the_command(
+    finished: Workspace, tmp_path: Path
+) -> None:
+    """A later file overrides the ones before it, among them the name of the experiment."""
+    experiment = finished.copy_to(tmp_path)
+    (experiment.folder / "a_longer.yaml").write_text("student: {steps: 3000000}\n")
+    both = ("--configfile", "config.yaml", "a_longer.yaml")
+    done = Workspace(experiment.folder, configfile=None).snakemake(*both, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    shown = done.stdout + done.stderr
+    assert "snakemake --cores 2 --configfile config.yaml a_longer.yaml " in shown
 
 
 def test_verbose_run_shows_all_messages_of_snakemake(experiment: Workspace) -> None:
