@@ -29,7 +29,8 @@ from hstf.imaging.regions import (
 )
 from hstf.imaging.sparse_labels import is_sparse
 from hstf.method.external_weights import Mixture, calibration_path
-from hstf.method.plr.anatomy_rules import AnatomyRule, AnatomyRules
+from hstf.method.plr.anatomy import AnatomyRule
+from hstf.method.plr.anatomy_rules import AnatomyRules
 from hstf.method.plr.calibration import Calibration, LearnedAnatomy, applicable_rules
 from hstf.method.plr.lesion_bounds import LesionBound, lesion_bound
 from hstf.method.plr.lesions import (

@@ -16,7 +16,8 @@ from hstf.experiment.context import StageContext
 from hstf.experiment.folds import held_out_cases
 from hstf.imaging.probabilities import most_likely
 from hstf.method.ensemble import predict_out_of_fold
-from hstf.method.plr.anatomy_rules import AnatomyRule, AnatomyRules, describe_anatomy, learn_rule
+from hstf.method.plr.anatomy import AnatomyRule, describe_anatomy, learn_rule
+from hstf.method.plr.anatomy_rules import AnatomyRules
 from hstf.method.plr.calibration import LearnedAnatomy, applicable_rules
 from hstf.method.plr.out_of_fold import (
     LabelledCase,

@@ -28,7 +28,8 @@ from hstf.experiment.context import StageContext
 from hstf.imaging.geometry import GEOMETRY, Geometry
 from hstf.imaging.probabilities import most_likely
 from hstf.imaging.volumes import read_image
-from hstf.method.plr.anatomy_rules import AnatomyRule, AnatomyRules
+from hstf.method.plr.anatomy import AnatomyRule
+from hstf.method.plr.anatomy_rules import AnatomyRules
 from hstf.method.plr.calibration import LearnedAnatomy
 from hstf.method.tta_summary import TtaSummary
 from hstf.scoring.averages import standard_error

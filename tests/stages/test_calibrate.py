@@ -24,7 +24,8 @@ from hstf.experiment.scan_tables import PREPROCESSED
 from hstf.imaging.arrays import write_array
 from hstf.imaging.geometry import Geometry
 from hstf.imaging.probabilities import apply_temperature
-from hstf.method.plr.anatomy_rules import AnatomyRule, AnatomyRules
+from hstf.method.plr.anatomy import AnatomyRule
+from hstf.method.plr.anatomy_rules import AnatomyRules
 from hstf.method.plr.calibration import Calibration, applicable_rules, prediction_rules
 from hstf.method.plr.lesion_bounds import lesion_bound
 from hstf.method.plr.lesions import Component, fit_lesions

@@ -30,7 +30,7 @@ from hstf.imaging.geometry import Geometry
 from hstf.imaging.overlays import best_slices, draw_overlay
 from hstf.imaging.regions import Structures
 from hstf.imaging.volumes import read_label
-from hstf.method.plr.anatomy_rules import AnatomyRule
+from hstf.method.plr.anatomy import AnatomyRule
 from hstf.method.plr.calibration import Calibration
 from hstf.method.plr.lesions import fit_lesions
 from hstf.method.plr.predicted_dice import DiceInterval, DiceModel

@@ -31,7 +31,7 @@ from hstf.experiment.last_run import RUN_FILE, LastRun
 from hstf.experiment.round_tables import HISTORY, LABELS, REFINE
 from hstf.experiment.score_tables import EVALUATION_CASES, ROUNDS
 from hstf.imaging.overlays import overlay_path
-from hstf.method.plr.anatomy_rules import AnatomyRule
+from hstf.method.plr.anatomy import AnatomyRule
 from hstf.method.plr.calibration import Calibration
 from hstf.method.plr.lesions import fit_lesions
 from hstf.method.plr.predicted_dice import UNKNOWN_SD, DiceModel

@@ -13,7 +13,7 @@ from hstf.experiment.round_tables import TEACHER
 from hstf.experiment.scan_tables import PREPROCESSED
 from hstf.imaging.arrays import write_array
 from hstf.imaging.geometry import Geometry
-from hstf.method.plr.anatomy_rules import AnatomyRule
+from hstf.method.plr.anatomy import AnatomyRule
 from hstf.method.plr.calibration import Calibration
 from hstf.method.plr.predicted_dice import DiceInterval, DiceModel
 from hstf.method.tta_summary import Agreement, TtaSummary

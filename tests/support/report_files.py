@@ -17,7 +17,7 @@ from hstf.experiment.round_tables import HISTORY, LABELS, REFINE
 from hstf.experiment.scan_tables import CHECK
 from hstf.experiment.score_tables import EVALUATION_CASES, PSEUDO_LABEL_SCORES
 from hstf.imaging.overlays import draw_overlay, overlay_path
-from hstf.method.plr.anatomy_rules import AnatomyRule
+from hstf.method.plr.anatomy import AnatomyRule
 from hstf.method.plr.calibration import Calibration
 from hstf.method.plr.predicted_dice import DiceInterval
 from hstf.runtime.files import write_csv, write_text

@@ -12,7 +12,7 @@ from hstf.config.load import resolve_config
 from hstf.experiment.layout import Layout
 from hstf.experiment.plan import Normalisation, Plan
 from hstf.experiment.round_tables import LABELS
-from hstf.method.plr.anatomy_rules import AnatomyRule
+from hstf.method.plr.anatomy import AnatomyRule
 from hstf.method.plr.calibration import Calibration, LearnedAnatomy
 from hstf.method.plr.predicted_dice import DiceInterval, DiceModel
 from hstf.models.base import NetworkSpec

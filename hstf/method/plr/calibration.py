@@ -13,7 +13,8 @@ from typing import Any
 from hstf.config.experiment import Config
 from hstf.experiment.layout import Layout
 from hstf.imaging.regions import Structures
-from hstf.method.plr.anatomy_rules import AnatomyRule, AnatomyRules
+from hstf.method.plr.anatomy import AnatomyRule
+from hstf.method.plr.anatomy_rules import AnatomyRules
 from hstf.method.plr.lesions import LesionModel
 from hstf.method.plr.predicted_dice import DiceInterval, DiceModel, QualityFeatures
 from hstf.runtime.documents import Document

@@ -20,7 +20,7 @@ import numpy as np
 from scipy import ndimage
 
 from hstf.imaging.slabs import slabs
-from hstf.method.plr.anatomy_rules import label_components
+from hstf.method.plr.structure_components import label_components
 from hstf.runtime.documents import Part
 
 TRUE_FRACTION = 0.1

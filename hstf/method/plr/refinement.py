@@ -136,7 +136,7 @@ class LabelCleaner:
         """Calibrate the probabilities, take the most likely class and clean the label.
 
         Example:
-            >>> from hstf.method.plr.anatomy_rules import AnatomyRule
+            >>> from hstf.method.plr.anatomy import AnatomyRule
             >>> from hstf.method.tta_summary import Agreement
             >>> organ = np.full((8, 8, 8), 20, np.uint8)
             >>> organ[2:6, 2:6, 2:6] = 240  # the organ

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hstf.method.plr.anatomy_rules import AnatomyRule
+from hstf.method.plr.anatomy import AnatomyRule
 from hstf.method.plr.calibration import Calibration
 from hstf.method.plr.predicted_dice import CONFORMAL_PATIENTS, UNKNOWN_SD, DiceInterval
 from hstf.stages.report.figure_style import Figures, Points, unzip

@@ -8,17 +8,9 @@ from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
 from hstf.imaging.regions import Structures
-from hstf.method.plr.anatomy_rules import (
-    AnatomyRule,
-    AnatomyRules,
-    CaseAnatomy,
-    classes_below,
-    contact_fractions,
-    describe_anatomy,
-    fill_holes,
-    keep_components,
-    learn_rule,
-)
+from hstf.method.plr.anatomy import AnatomyRule, CaseAnatomy, describe_anatomy, learn_rule
+from hstf.method.plr.anatomy_rules import AnatomyRules, classes_below, fill_holes, keep_components
+from hstf.method.plr.structure_components import contact_fractions
 
 A: Structures = {"a": (1,)}
 AB: Structures = {"a": (1,), "b": (2,)}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hstf.method.plr.anatomy_rules import AnatomyRule
+from hstf.method.plr.anatomy import AnatomyRule
 from hstf.method.plr.calibration import Calibration, applicable_rules
 from hstf.method.plr.lesions import fit_lesions
 from hstf.method.plr.predicted_dice import DiceInterval, DiceModel
