@@ -32,6 +32,7 @@ from hstf.method.external_weights import Mixture, calibration_path
 from hstf.method.plr.anatomy import AnatomyRule
 from hstf.method.plr.anatomy_rules import AnatomyRules
 from hstf.method.plr.calibration import Calibration, LearnedAnatomy, applicable_rules
+from hstf.method.plr.cleaning import LabelCleaner
 from hstf.method.plr.lesion_bounds import LesionBound, lesion_bound
 from hstf.method.plr.lesions import (
     Component,
@@ -54,7 +55,6 @@ from hstf.method.plr.predicted_dice import (
     residual_sd,
     useful_features,
 )
-from hstf.method.plr.refinement import LabelCleaner
 from hstf.method.plr.reliability import (
     VoxelSample,
     confidence_threshold,

@@ -15,8 +15,8 @@ from hstf.experiment.scan_tables import PREPROCESSED
 from hstf.imaging.geometry import GEOMETRY, Geometry
 from hstf.method.external_weights import Mixture, calibration_path
 from hstf.method.plr.calibration import Calibration
+from hstf.method.plr.cleaning import JudgedLesion, label_cleaner
 from hstf.method.plr.lesion_bounds import LesionBounds, lesion_bounds
-from hstf.method.plr.refinement import JudgedLesion, label_cleaner
 from hstf.method.tta_summary import TtaSummary
 from hstf.runtime.progress import track
 from hstf.runtime.shards import read_shard

@@ -35,13 +35,7 @@ from hstf.imaging.volumes import blank_volume, read_label, write_like
 from hstf.method.external_weights import Mixture, calibration_path
 from hstf.method.plr.calibration import Calibration
 from hstf.method.plr.lesion_bounds import LesionBounds
-from hstf.method.plr.refinement import (
-    Refined,
-    Verdict,
-    judge,
-    refine_case,
-    select_best,
-)
+from hstf.method.plr.refinement import Refined, Verdict, judge, refine_case, select_best
 from hstf.method.plr.targets import grid_weight, training_target
 from hstf.method.plr.weights import cap_weight, mean_weight
 from hstf.method.tta_summary import TtaSummary

@@ -7,18 +7,23 @@ the normalised entropy ``H``, the variance across scales ``V`` and the disagreem
     w = (1 - H)^a exp(-b V) (1 - D)^c
 
 with exponents from the configuration. Further steps of refinement lower the weight of voxels with
-low confidence or with a label that was changed (:mod:`hstf.method.plr.refinement`). Weights are
-stored as uint8, 255 times the weight.
+low confidence or with a label that was changed (:class:`VoxelWeighting`). Weights are stored as
+uint8, 255 times the weight.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
 from hstf.config.refine import RefineConfig
 from hstf.imaging.label_values import IGNORED
 from hstf.imaging.probabilities import LEVELS
+from hstf.imaging.regions import Structures, structure_mask, structure_probability
 from hstf.imaging.slabs import slabs
+from hstf.method.plr.calibration import Calibration
+from hstf.method.plr.cleaning import CleanLabel
 
 
 def voxel_weights(uncertainty: np.ndarray, config: RefineConfig) -> np.ndarray:
@@ -98,3 +103,81 @@ def mean_weight(label: np.ndarray, weight: np.ndarray) -> float:
     foreground = (label > 0) & (label != IGNORED)
     values = weight[foreground] if foreground.any() else weight
     return float(values.mean()) / 255
+
+
+@dataclass(frozen=True)
+class VoxelWeighting:
+    """Compute the voxel weights of a cleaned label, step by step.
+
+    Each step changes ``weight`` ``(X, Y, Z)`` uint8 in place and returns the voxels it is about.
+    """
+
+    config: RefineConfig
+    clean: CleanLabel
+    uncertainty: np.ndarray
+    """``(3, X, Y, Z)`` uint8, as :class:`hstf.method.tta_summary.TtaSummary` has it."""
+    calibration: Calibration
+    structures: Structures
+
+    def compute(self) -> tuple[np.ndarray, dict[str, int]]:
+        """Return the weights and the number of voxels of each step."""
+        steps = []
+        if self.config.voxel_weights:
+            steps.append(("uncertainty", self._uncertainty))
+        if self.config.thresholds:
+            steps.append(("low_confidence", self._low_confidence))
+        if self.clean.changed:
+            steps.append(("changed", self._changed))
+        if self.clean.lesions:
+            steps.append(("lesion_weight", self._kept_lesions))
+        if self.config.judge_lesions and self.calibration.lesions:
+            steps.append(("possible_lesions", self._possible_lesions))
+        weight = np.full(self.clean.label.shape, 255, np.uint8)
+        counts = {}
+        for name, step in steps:
+            counts[name] = int(np.count_nonzero(step(weight)))
+        return weight, counts
+
+    def _uncertainty(self, weight: np.ndarray) -> np.ndarray:
+        """Set the weight by the uncertainty of the ensemble."""
+        weight[:] = voxel_weights(self.uncertainty, self.config)
+        return weight < 255
+
+    def _low_confidence(self, weight: np.ndarray) -> np.ndarray:
+        """Lower the weight where confidence is below the threshold of the class."""
+        thresholds = list(self.calibration.thresholds.values())
+        doubtful = below_threshold(self.clean.label, self.clean.confidence, thresholds)
+        scale_weight(weight, doubtful, self.config.below_threshold_weight)
+        return doubtful
+
+    def _changed(self, weight: np.ndarray) -> np.ndarray:
+        """Lower the weight where the clean-up changed the label."""
+        changed = reduce(np.logical_or, self.clean.changed.values())
+        cap_weight(weight, changed, self.config.changed_weight)
+        return changed
+
+    def _kept_lesions(self, weight: np.ndarray) -> np.ndarray:
+        """Raise the weight of a kept lesion to at least its probability.
+
+        A kept lesion is learned as a whole, also at its uncertain border. Regions of several
+        classes keep the weights of their classes.
+        """
+        probability = self.clean.lesion_probability
+        assert probability is not None
+        raised = weight < probability
+        np.maximum(weight, probability, out=weight)
+        return raised
+
+    def _possible_lesions(self, weight: np.ndarray) -> np.ndarray:
+        """Lower the weight where a lesion is possible, but not in the label.
+
+        With weight 0 the student learns there neither a lesion nor its absence.
+        """
+        possible = np.zeros(weight.shape, bool)
+        for name, model in self.calibration.lesions.items():
+            classes = self.structures[name]
+            probability = structure_probability(self.clean.probabilities, classes)
+            likely = probability >= 255 * model.possible
+            possible |= likely & ~structure_mask(self.clean.label, classes)
+        cap_weight(weight, possible, self.config.possible_lesion_weight)
+        return possible
