@@ -78,9 +78,9 @@ class AnatomyRule(Part):
         """Whether the rule clearly lowers the Dice of the out-of-fold predictions.
 
         Of a poor prediction the largest component may be wrong and its fragments may be correct.
-        A negative gain by itself is no evidence: the out-of-fold networks have seen fewer labels than
-        the networks of the rounds, and one failed prediction of few decides about its sign. All
-        labels obey the rule.
+        A negative gain by itself is no evidence: the out-of-fold networks have seen fewer labels
+        than the networks of the rounds, and one failed prediction of few decides about its sign.
+        All labels obey the rule.
 
         Example:
             >>> rule = AnatomyRule(
