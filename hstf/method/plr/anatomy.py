@@ -38,7 +38,7 @@ A few labelled cases do not show the smallest component that exists."""
 COUNT_MARGIN = 2
 """If the number of components varies, this many times the maximum number is allowed."""
 HARM_ERRORS = 2.0
-"""Standard errors below 0 from which the effect of a rule on Dice is no chance."""
+"""A rule is harmful if its gain is more than this many standard errors below 0."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,12 @@ def _measure_components(label: np.ndarray, classes: ClassIndices) -> tuple[np.nd
 
 
 def structure_boxes(label: np.ndarray, structures: Structures) -> dict[str, Box]:
-    """Return the box of each structure in ``label``, with a margin of one voxel."""
+    """Return the box of each structure that is in ``label``, with a margin of one voxel.
+
+    Args:
+        label: ``(X, Y, Z)`` uint8 class index.
+        structures: classes of each structure.
+    """
     of_class = class_boxes(label, class_count(structures))
     boxes = {}
     for name, classes in structures.items():

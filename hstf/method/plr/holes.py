@@ -19,9 +19,13 @@ from hstf.imaging.regions import Box
 def find_holes(label: np.ndarray) -> tuple[Box, np.ndarray, np.ndarray]:
     """Find the holes of the foreground.
 
+    Args:
+        label: ``(X, Y, Z)`` uint8 class index; background is 0.
+
     Returns:
-        The box of the foreground, the class that owns each background component in the box (0 if
-        the component is no hole), and the number of the component of each voxel of the box.
+        The box of the foreground, the class ``(n + 1,)`` that owns each background component in the
+        box (0 if the component is no hole), and the number of the component of each voxel of the
+        box, from 1 to n (0 in the foreground).
     """
     boxes = ndimage.find_objects((label > 0).view(np.uint8), max_label=1)
     if boxes[0] is None:
