@@ -1,4 +1,4 @@
-# make demo    install into .venv and run the demo: two rounds on synthetic scans, about 6 minutes on 2 CPU cores
+# make demo    install into .venv and run the demo: two rounds on synthetic scans, 6 to 8 minutes on 2 CPU cores
 # make audit   install what the audit desk needs and open the desk of the demo, which is run if it has not been
 #              another experiment: make audit DESK=results/<experiment>
 # make test    run all tests          make lint    formats, types and the linter of the workflow
