@@ -28,8 +28,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hstf.config.training import CscConfig
-from hstf.imaging.spacing import axis_zooms
-from hstf.models.base import Pyramid, SegmentationNetwork, Triple
+from hstf.imaging.spacing import Triple, axis_zooms
+from hstf.models.base import Pyramid, SegmentationNetwork
 from hstf.models.field_of_view import crop_features
 from hstf.training.augmentations.draws import uniform_number
 from hstf.training.distributed import from_first_rank

@@ -37,8 +37,6 @@ WEIGHTS = (0.0, 0.25, 0.5, 0.75)
 """Weights among which the weight of a group is chosen. The ensemble always keeps a part."""
 MINIMUM_GAIN = 0.002
 """A smaller gain of Dice is not worth a foreign model."""
-MINIMUM_PATIENTS = 2
-"""With fewer labelled patients nothing is known about the error of a gain."""
 SLAB_VALUES = 2**21
 """Values that are mixed at a time."""
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from hstf.imaging.spacing import Triple
 from hstf.models.levels import total_stride
 
-Triple = tuple[int, int, int]
 Zoom = float | Sequence[float]
 """How much larger than planned the anatomy appears in an image: a factor for each axis, or one
 factor for all axes."""

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from hstf.models.base import NetworkSpec, Triple
+from hstf.imaging.spacing import Triple
+from hstf.models.base import NetworkSpec
 from hstf.models.layers import Convolution, InstanceNorm, PooledShortcut
 
 POINT: Triple = (1, 1, 1)

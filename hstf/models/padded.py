@@ -12,7 +12,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hstf.models.base import NetworkSpec, Pyramid, SegmentationNetwork, Triple, Zoom
+from hstf.imaging.spacing import Triple
+from hstf.models.base import NetworkSpec, Pyramid, SegmentationNetwork, Zoom
 from hstf.models.field_of_view import crop_features
 
 

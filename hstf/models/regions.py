@@ -20,7 +20,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hstf.models.base import NetworkSpec, Pyramid, SegmentationNetwork, Triple, Zoom
+from hstf.imaging.spacing import Triple
+from hstf.models.base import NetworkSpec, Pyramid, SegmentationNetwork, Zoom
 
 
 class RegionNetwork(SegmentationNetwork):

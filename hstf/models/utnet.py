@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hstf.models.base import NetworkSpec, Pyramid, SegmentationNetwork, Triple, Zoom
+from hstf.imaging.spacing import Triple
+from hstf.models.base import NetworkSpec, Pyramid, SegmentationNetwork, Zoom
 from hstf.models.blocks import (
     DecoderBlock,
     ResidualBlock,

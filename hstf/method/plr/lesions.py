@@ -40,7 +40,7 @@ POSSIBLE_BOUNDS = (0.05, 0.5)
 UNKNOWN_POSSIBLE = 0.2
 """Probability from which a lesion is possible if no labelled case has one."""
 
-Triple = tuple[float, float, float]
+FeatureValues = tuple[float, float, float]
 """Values of the three features."""
 
 
@@ -61,7 +61,7 @@ class Component:
     """Mean voxel index on the grid."""
 
     @property
-    def features(self) -> Triple:
+    def features(self) -> FeatureValues:
         """Log odds of the probability, log2 of the volume (ml), and agreement."""
         lower = PROBABILITY_MARGIN
         upper = 1 - PROBABILITY_MARGIN
@@ -131,11 +131,11 @@ class LesionModel(Part):
     """Model of the lesions of one structure."""
 
     intercept: float
-    weights: Triple
+    weights: FeatureValues
     """Weight of each feature."""
-    centre: Triple
+    centre: FeatureValues
     """Mean of each feature; subtracted before the weighting."""
-    scale: Triple
+    scale: FeatureValues
     """Standard deviation of each feature; divided by before the weighting."""
     possible: float
     """Calibrated probability (0 to 1) from which a lesion is possible at a voxel."""
@@ -218,7 +218,7 @@ def fit_lesions(
     )
 
 
-def _triple(values: Sequence[float]) -> Triple:
+def _triple(values: Sequence[float]) -> FeatureValues:
     first, second, third = values
     return first, second, third
 

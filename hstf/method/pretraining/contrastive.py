@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hstf.imaging.spacing import Triple
 from hstf.method.pretraining.task import LOSS, Example, PretrainingTask, total_voxels
-from hstf.models.base import NetworkSpec, Pyramid, SegmentationNetwork, Triple, Zoom
+from hstf.models.base import NetworkSpec, Pyramid, SegmentationNetwork, Zoom
 from hstf.models.levels import total_stride
 from hstf.models.registry import build
 from hstf.runtime.devices import to_device

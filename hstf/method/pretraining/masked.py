@@ -14,9 +14,8 @@ from math import ceil, prod
 import torch
 from torch import Tensor
 
-from hstf.imaging.spacing import ANISOTROPY, relative_spacing
+from hstf.imaging.spacing import ANISOTROPY, Triple, relative_spacing
 from hstf.method.pretraining.task import PretrainingTask, image_weight
-from hstf.models.base import Triple
 from hstf.models.levels import total_stride
 from hstf.runtime.devices import to_device
 from hstf.training.batch import Batch

@@ -20,7 +20,6 @@ from hstf.imaging.geometry import GEOMETRY, Geometry
 from hstf.imaging.probabilities import most_likely
 from hstf.method.external import (
     MINIMUM_GAIN,
-    MINIMUM_PATIENTS,
     CaseDice,
     Choice,
     Groups,
@@ -40,6 +39,9 @@ from hstf.method.external_weights import (
 from hstf.method.plr.out_of_fold import LabelledCase, OutOfFoldCases, checked_cases
 from hstf.runtime.shards import Row, read_shard
 from hstf.scoring.confusion import structure_dice
+
+MINIMUM_PATIENTS = 2
+"""With fewer labelled patients nothing is known about the error of a gain."""
 
 
 def measure(context: StageContext, names: Sequence[str]) -> ExternalWeights:
