@@ -1,26 +1,22 @@
-"""Test-time augmentation: known uncertainties, invariances and memory."""
+"""Test-time augmentation: means of views, invariances and memory."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor, nn
 
 from hstf.config.teacher import TtaConfig
 from hstf.experiment.round_tables import TEACHER
-from hstf.method import tta
+from hstf.imaging.probabilities import entropy
+from hstf.method import group_means
 from hstf.method.sliding_window import SlidingWindow
 from hstf.method.tta import (
     _smoothed,
-    disagreement,
     ensemble_label,
-    entropy,
     predict_with_tta,
-    scale_variance,
     zoom_image,
 )
 from hstf.method.tta_summary import TtaSummary
@@ -67,37 +63,6 @@ def predicted(
     return predict_with_tta(
         networks, ball() if image is None else image, WINDOW, scales, flips, CLASSES, 0.001
     )
-
-
-def test_uncertainties_equal_values_by_hand() -> None:
-    even, sure = np.full((4, 1), 0.25), np.array([[1.0], [0], [0], [0]])
-    assert entropy(even) == pytest.approx(1)
-    assert entropy(sure) == pytest.approx(0, abs=1e-6)
-    mean, scale = np.array([[0.5], [0.5]]), np.array([[0.25], [0.75]])
-    hand = 0.5 * np.log(0.5 / 0.25) + 0.5 * np.log(0.5 / 0.75)
-    assert scale_variance(mean, [scale, mean]) == pytest.approx(hand / 2)
-    assert scale_variance(mean, [np.array([[1.0], [0.0]])]) == 1  # infinite KL is capped
-    members = [np.array([[1.0], [0.0]]), np.array([[0.0], [1.0]])]
-    assert disagreement(mean, members) == pytest.approx(0.5)
-    assert disagreement(mean, []) == 0
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.integers(2, 5), st.integers(1, 4), st.integers(0, 2**16))
-def test_uncertainties_are_in_range_and_zero_for_equal_views(
-    count: int, groups: int, seed: int
-) -> None:
-    random = (
-        np.random.default_rng(seed)
-        .dirichlet(np.full(count, 0.3), size=(groups, 7))
-        .transpose(0, 2, 1)
-    )
-    mean = random.mean(axis=0)
-    for values in (entropy(mean), scale_variance(mean, random), disagreement(mean, list(random))):
-        assert values.shape == (7,)
-        assert (values >= -1e-9).all() and (values <= 1 + 1e-9).all()
-    assert scale_variance(mean, [mean] * groups) == pytest.approx(0)
-    assert disagreement(mean, [mean] * groups) == pytest.approx(0)
 
 
 def test_predict_with_tta_of_one_view_is_the_network_itself() -> None:
@@ -179,8 +144,8 @@ def test_predict_with_tta_on_disk_equals_that_in_memory(
 ) -> None:
     arguments = {"a": Pointwise(1.0), "b": Pointwise(2.0, ramp=1.0)}, (0.8, 1.0), (0,)
     whole = predicted(*arguments)
-    monkeypatch.setattr(tta, "IN_MEMORY", 100)
-    monkeypatch.setattr(tta, "SLAB_VALUES", 1500)
+    monkeypatch.setattr(group_means, "IN_MEMORY", 100)
+    monkeypatch.setattr(group_means, "SLAB_VALUES", 1500)
     on_disk = predicted(*arguments)
     assert np.abs(whole.probabilities.astype(int) - on_disk.probabilities).max() <= 1
     assert np.abs(whole.uncertainty.astype(int) - on_disk.uncertainty).max() <= 1
@@ -192,8 +157,8 @@ def test_predict_with_tta_on_disk_equals_that_in_memory(
 
 def test_predict_with_tta_keeps_group_means_only(monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[tuple[int, ...]] = []
-    zeros = tta._zeros
-    monkeypatch.setattr(tta, "_zeros", lambda shape: held.append(shape) or zeros(shape))
+    zeros = group_means._zeros
+    monkeypatch.setattr(group_means, "_zeros", lambda shape: held.append(shape) or zeros(shape))
     predicted({"a": Pointwise(), "b": Pointwise(), "c": Pointwise()}, (0.8, 1.0, 1.25), (0, 1))
     assert held == [(2, 16, 16, 16)] * (3 + 3 + 3)  # not the 27 views
 
@@ -202,7 +167,7 @@ def test_predict_with_tta_names_tmpdir_if_the_disk_is_full(monkeypatch: pytest.M
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tta, "IN_MEMORY", 0)
+    monkeypatch.setattr(group_means, "IN_MEMORY", 0)
     monkeypatch.setattr("os.posix_fallocate", full)
     with pytest.raises(HstfError, match="TMPDIR"):
         predicted({"a": Pointwise()})
@@ -212,8 +177,8 @@ def test_predict_with_tta_writes_zeros_where_space_cannot_be_reserved(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     expected = predicted({"a": Pointwise()})
-    monkeypatch.setattr(tta, "IN_MEMORY", 0)
-    monkeypatch.setattr(tta, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(group_means, "IN_MEMORY", 0)
+    monkeypatch.setattr(group_means, "BLOCK_BYTES", 1000)
     monkeypatch.delattr("os.posix_fallocate")  # macOS has no such function
     found = predicted({"a": Pointwise()})
     np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=2)
@@ -285,7 +250,7 @@ def test_probabilities_keeps_two_voxels_at_the_deepest_level() -> None:
 @pytest.mark.parametrize("scale", [0.7, 0.8, 1.25])
 def test_zoom_image_and_back_does_not_shift(scale: float) -> None:
     ramp = torch.linspace(-1, 1, 30)[None, :, None, None].expand(1, 30, 9, 9).contiguous()
-    back = tta._resampled(zoom_image(ramp, scale)[0], (30, 9, 9))
+    back = group_means._resampled(zoom_image(ramp, scale)[0], (30, 9, 9))
     torch.testing.assert_close(back[4:-4], ramp[0, 4:-4], atol=1e-4, rtol=0)
 
 

@@ -2,7 +2,7 @@
 
 The weight of a voxel falls with the three uncertainties of the ensemble, all in the range 0 to 1:
 the normalised entropy ``H``, the variance across scales ``V`` and the disagreement of the members
-``D`` (:mod:`hstf.method.tta`),
+``D`` (:mod:`hstf.method.uncertainty`),
 
     w = (1 - H)^a exp(-b V) (1 - D)^c
 
