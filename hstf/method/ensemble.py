@@ -2,8 +2,8 @@
 
 Each ensemble member predicts a scan at several scales and mirrored along several axes (test-time
 augmentation). The mean of all these views is the soft pseudo-label, and their differences measure
-the uncertainty (:mod:`hstf.method.uncertainty`). Which members predict a case depends on what they have
-learned from: after cross-fitting only members that have not seen the case
+the uncertainty (:mod:`hstf.method.uncertainty`). Which members predict a case depends on what they
+have learned from: after cross-fitting only members that have not seen the case
 (:mod:`hstf.method.cross_fitting`), and in round 0 only the networks of the fold that it is in.
 
 The cases of a shard are predicted one after the other. A case is skipped if its image, the weights

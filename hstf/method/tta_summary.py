@@ -2,9 +2,9 @@
 
 The ensemble predicts a case several times: with each member, at several scales and mirrored along
 several axes (test-time augmentation, TTA). A :class:`TtaSummary` holds the mean of these views, the
-three uncertainty maps of :mod:`hstf.method.uncertainty`, and the Dice between each group of views and the
-mean. The stages ``warmup`` and ``teacher`` write it, ``calibrate`` and ``refine`` read it. This
-module does not import torch, so that these stages start fast.
+three uncertainty maps of :mod:`hstf.method.uncertainty`, and the Dice between each group of views
+and the mean. The stages ``warmup`` and ``teacher`` write it, ``calibrate`` and ``refine`` read it.
+This module does not import torch, so that these stages start fast.
 """
 
 from collections.abc import Iterable

@@ -2,7 +2,7 @@
 
 The images are those of the labelled and unlabelled cases; validation and test cases are not read.
 No label is read. The result is where trainings start that would start from random weights, see
-:func:`hstf.training.member.initial_weights`.
+:func:`hstf.training.initial_weights.initial_weights`.
 """
 
 import argparse
@@ -28,16 +28,12 @@ from hstf.runtime.errors import HstfError
 from hstf.runtime.files import sha256_json
 from hstf.runtime.locks import exclusive
 from hstf.training.augmentations.acquisition import Acquisition
+from hstf.training.cases import image_cases, refuse_missing_files
 from hstf.training.compilation import compile_networks
+from hstf.training.fingerprint import facts_of_source
 from hstf.training.gpu_cache import cache_cases
 from hstf.training.loop import draw_batch, train
-from hstf.training.member import (
-    facts_of_source,
-    image_cases,
-    member_seed,
-    refuse_missing_files,
-    write_made_by,
-)
+from hstf.training.member import member_seed, write_made_by
 from hstf.training.patches import PatchSource
 from hstf.training.state import TrainingState
 

@@ -10,8 +10,9 @@ from hstf.method.cross_fitting import learned_cases
 from hstf.method.objectives.registry import student_objective
 from hstf.runtime.errors import HstfError
 from hstf.runtime.shards import read_shard
+from hstf.training.cases import image_cases, labelled_cases, pseudo_cases
 from hstf.training.distributed import is_first_rank
-from hstf.training.member import image_cases, labelled_cases, pseudo_cases, train_member
+from hstf.training.member import train_member
 from hstf.training.patches import TrainingCase
 
 

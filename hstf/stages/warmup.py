@@ -13,7 +13,8 @@ from hstf.experiment.folds import held_out_cases
 from hstf.experiment.schedule import start_of_seed
 from hstf.method.objectives.supervision import supervised
 from hstf.runtime.errors import HstfError
-from hstf.training.member import labelled_cases, train_member
+from hstf.training.cases import labelled_cases
+from hstf.training.member import train_member
 
 
 def run(args: argparse.Namespace) -> int:

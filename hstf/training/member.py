@@ -2,7 +2,7 @@
 
 import platform
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from math import isclose
 from pathlib import Path
@@ -10,103 +10,26 @@ from typing import Any
 
 import torch
 
-from hstf.config.experiment import Config
-from hstf.config.network import START_KEYS
-from hstf.config.pretrain import NO_TASK
 from hstf.config.training import TrainingConfig
-from hstf.experiment.cases import Case, Split, names_of
-from hstf.experiment.checked_files import label_files, preprocessed_files
 from hstf.experiment.context import StageContext
-from hstf.experiment.dependencies import SPEED_KEYS, STAGES
 from hstf.experiment.plan import Plan
 from hstf.experiment.round_tables import HISTORY
-from hstf.models.base import SegmentationNetwork
 from hstf.models.layout import in_fast_layout
-from hstf.models.registry import build, load_network, network_spec, save_network
-from hstf.models.transfer import Transfer, learned_cases, transfer
+from hstf.models.registry import save_network
 from hstf.runtime.devices import choose_device
-from hstf.runtime.errors import HstfError, few, join_problems, shortened
-from hstf.runtime.files import sha256_json, write_json
+from hstf.runtime.errors import HstfError
+from hstf.runtime.files import write_json
 from hstf.runtime.locks import exclusive
-from hstf.runtime.shards import Row
-from hstf.runtime.stamps import sha256_once
 from hstf.training.augmentations.acquisition import Acquisition
+from hstf.training.cases import refuse_missing_files
 from hstf.training.compilation import compile_networks
 from hstf.training.distributed import is_first_rank, process_group, rank, rank_count
+from hstf.training.fingerprint import training_fingerprint
 from hstf.training.gpu_cache import cache_cases
+from hstf.training.initial_weights import initial_network, initial_weights, take_initial_weights
 from hstf.training.loop import Objective, train
 from hstf.training.patches import PatchSource, TrainingCase
 from hstf.training.state import TrainingState
-
-PLAN_KEYS = ("spacing", "patch_size", "batch_size", "channels", "strides", "kernels")
-"""Keys of the plan that a training depends on. The preprocessed files are already normalised."""
-
-
-def labelled_cases(context: StageContext, cases: Sequence[Case]) -> list[TrainingCase]:
-    """Return labelled cases on the planned grid.
-
-    Raises:
-        HstfError: if a table of preprocessed cases lacks a case or a file.
-    """
-    preprocessed = preprocessed_files(context, cases)
-    result = []
-    for name in names_of(cases):
-        folder = context.layout.preprocessed / name
-        paths = (folder / "image.b2nd", folder / "label.b2nd", folder / "locations.npy")
-        records = {path: preprocessed[name].at(path) for path in paths}
-        result.append(TrainingCase(name, *paths, pseudo=False, records=records))
-    return result
-
-
-def pseudo_cases(
-    context: StageContext,
-    cases: Sequence[Case],
-    rows: Mapping[str, Row],
-) -> list[TrainingCase]:
-    """Return cases with the labels of a round: pseudo-labels or corrected labels.
-
-    Args:
-        context: the stage ``student``.
-        cases: the cases that a member learns from.
-        rows: rows of ``labels.csv`` by case.
-
-    Raises:
-        HstfError: if a table lacks a case or a file.
-    """
-    layout = context.layout
-    preprocessed = preprocessed_files(context, cases)
-    labels = label_files(context, rows)
-    result = []
-    for name in names_of(cases):
-        image = layout.preprocessed / name / "image.b2nd"
-        folder = layout.labels(context.round) / name
-        target = folder / "target.b2nd"
-        locations = folder / "locations.npy"
-        records = {
-            image: preprocessed[name].at(image),
-            target: labels[name].at(target),
-            locations: labels[name].at(locations),
-        }
-        source = rows[name]["source"]
-        pseudo = source != "corrected"
-        accepted = source == "accepted"
-        result.append(TrainingCase(name, image, target, locations, pseudo, accepted, records))
-    return result
-
-
-def image_cases(context: StageContext, cases: Sequence[Case]) -> list[TrainingCase]:
-    """Return unlabelled cases from which only the image is used.
-
-    Raises:
-        HstfError: if a table of preprocessed cases lacks a case or a file.
-    """
-    preprocessed = preprocessed_files(context, cases)
-    result = []
-    for name in names_of(cases):
-        image = context.layout.preprocessed / name / "image.b2nd"
-        records = {image: preprocessed[name].at(image)}
-        result.append(TrainingCase(name, image, None, None, pseudo=True, records=records))
-    return result
 
 
 def train_member(
@@ -169,24 +92,6 @@ def train_member(
         train(state, source, objective, training, folder, fingerprint, title)
         _write_results(context, member, state, meta or {}, device)
     return context.layout.weights(context.round, member)
-
-
-def refuse_missing_files(cases: Sequence[TrainingCase]) -> None:
-    """Stop before the first step if files are missing.
-
-    The content of a file is compared with its SHA-256 when the file is first opened.
-
-    Raises:
-        HstfError: with all missing files.
-    """
-    problems = []
-    for case in cases:
-        problems += [record.missing() for record in case.records.values()]
-    problems = [problem for problem in problems if problem]
-    if problems:
-        raise join_problems(
-            f"{len(problems)} files of training cases are missing.", shortened(problems)
-        )
 
 
 def _patch_source(
@@ -320,79 +225,6 @@ def _check_batch_size(batch_size: int, training: TrainingConfig, others: int = 0
         )
 
 
-def initial_network(
-    config: Config,
-    plan: Plan,
-    seed: int,
-    start: Path | None,
-) -> SegmentationNetwork:
-    """Return the network of the file ``start``, or one with random weights drawn from ``seed``."""
-    if start is not None:
-        return load_network(start)[0]
-    torch.manual_seed(seed)
-    inputs = len(config.modalities)
-    classes = len(config.class_names)
-    return build(
-        network_spec(
-            config.network,
-            plan,
-            inputs,
-            classes,
-            config.heads,
-        )
-    )
-
-
-def initial_weights(context: StageContext) -> Path | None:
-    """Return the file from which trainings start that would start from random weights.
-
-    Args:
-        context: of the stage ``warmup`` or ``student``.
-
-    Returns:
-        ``network.start``, or the result of the pre-training; None without both.
-    """
-    config = context.config
-    if config.network.start is not None:
-        return Path(config.network.start)
-    return context.layout.pretrained_weights if config.pretrain.task != NO_TASK else None
-
-
-def take_initial_weights(
-    network: SegmentationNetwork, context: StageContext, initial: Path | None
-) -> Transfer:
-    """Copy the weights of a file to a network with random weights, and print what was taken.
-
-    Args:
-        network: changed in place.
-        context: of the stage ``warmup`` or ``student``.
-        initial: the file; nothing is copied if it is None.
-
-    Raises:
-        HstfError: if the file cannot be read, or if nothing in it fits.
-    """
-    if initial is None:
-        return Transfer()
-    section = context.config.network
-    result = transfer(network, initial, section.start_keys, section.start_part)
-    if is_first_rank():
-        print("\n".join([*result.lines(initial), *_leak_warning(context, initial)]), flush=True)
-    return result
-
-
-def _leak_warning(context: StageContext, initial: Path) -> list[str]:
-    """Return a warning if initial weights have learned labels that are held out here."""
-    held_out = {c.case_id for c in context.sheet.cases if c.split is not Split.UNLABELLED}
-    seen = [name for name in learned_cases(initial) if name in held_out]
-    if not seen:
-        return []
-    return [
-        f"start: warning: {initial} was trained on the labels of {few(seen)}, which are labelled,"
-        " validation or test cases here, if these are the same scans. Out-of-fold predictions, the"
-        " calibration and scores of these cases are then too good. Start from other weights."
-    ]
-
-
 def member_seed(
     seed: int,
     number: int,
@@ -400,57 +232,3 @@ def member_seed(
 ) -> int:
     """Compute a different seed for each member of each round from the seed of the experiment."""
     return zlib.crc32(f"{seed}/{number}/{member}".encode())
-
-
-def training_fingerprint(
-    config: Config,
-    training: TrainingConfig,
-    plan: Plan,
-    source: PatchSource,
-    start: Path | None,
-    initial: Path | None = None,
-) -> str:
-    """Hash everything that a training depends on; only the first rank needs it.
-
-    An interrupted training resumes only if its state has the same fingerprint.
-    """
-    if not is_first_rank():
-        return ""
-    network = config.network
-    content = {
-        **facts_of_source(source, plan),
-        "versions": [STAGES["warmup"].version, STAGES["student"].version],
-        "training": training.model_dump(mode="json", exclude=SPEED_KEYS["student"]),
-        "network": network.model_dump(mode="json", exclude=set(START_KEYS)),
-        "labels": list(config.labels.items()),
-        "start": sha256_once(start) if start else None,
-    }
-    if initial is not None:
-        content["initial"] = [sha256_once(initial), network.start_keys, network.start_rate]
-        if network.start_part != "network":
-            content["initial_part"] = network.start_part
-    if config.heads:
-        content["regions"] = config.heads
-    return sha256_json(content)
-
-
-def facts_of_source(source: PatchSource, plan: Plan) -> dict[str, Any]:
-    """Return everything that the patches of a training depend on."""
-    cases = [*source.labelled, *source.pseudo]
-    files = []  # in this order, which decides in which order cases are used
-    for case in cases:
-        # Not the folder: a training resumes after its results were moved.
-        files += [(case.case_id, path.name, case.sha256(path)) for path in case.files]
-    plan_values = plan.to_json()
-    channels = source.acquisition.channels  # decide how intensities are augmented
-    facts = {
-        "plan": {key: plan_values[key] for key in PLAN_KEYS},
-        "seed": source.seed,
-        "files": files,
-        "pseudo": [case.pseudo for case in cases],
-        "channels": [[kind, how.model_dump(mode="json")] for kind, how in channels],
-    }
-    accepted = [case.case_id for case in cases if case.accepted]
-    if accepted:
-        facts["accepted"] = accepted
-    return facts

@@ -41,6 +41,8 @@ from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_csv, sha256_file
 from hstf.training.augmentations.acquisition import Acquisition
 from hstf.training.batch import Batch
+from hstf.training.fingerprint import training_fingerprint
+from hstf.training.initial_weights import initial_network
 from hstf.training.loop import (
     Objective,
     compute_gradients,
@@ -49,13 +51,7 @@ from hstf.training.loop import (
     train,
 )
 from hstf.training.losses import pyramid_loss
-from hstf.training.member import (
-    batch_warnings,
-    initial_network,
-    member_seed,
-    train_member,
-    training_fingerprint,
-)
+from hstf.training.member import batch_warnings, member_seed, train_member
 from hstf.training.patches import TrainingCase
 from hstf.training.state import Averages, TrainingState, parameter_groups, update_ema
 from hstf.training.step_values import NORM, StepValues, Waiting

@@ -35,8 +35,8 @@ from hstf.stages.plan.measuring import CONFIG_FILE, PLAN_FILE
 from hstf.training.augmentations.acquisition import ISOTROPIC_MR, Acquisition
 from hstf.training.batch import Batch
 from hstf.training.gpu_cache import cache_cases
+from hstf.training.initial_weights import initial_network
 from hstf.training.loop import Objective, train
-from hstf.training.member import initial_network
 from hstf.training.patches import PatchSource, TrainingCase
 from hstf.training.state import TrainingState
 

@@ -19,7 +19,7 @@ from against.processes import Cost, in_turn, timed
 from against.written import write_costs
 from hstf.config.load import load_config
 from hstf.method.sliding_window import sliding_probabilities
-from hstf.training.member import initial_network
+from hstf.training.initial_weights import initial_network
 
 SCANS = {
     "hippocampus": ("config/hippocampus.yaml", (40, 56, 40), (72, 100, 72)),
