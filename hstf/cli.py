@@ -94,7 +94,7 @@ COMMANDS = {
         runs_networks=True,
     ),
     "calibrate": Command(
-        "hstf.stages.calibrate",
+        "hstf.stages.calibrate.stage",
         "calibrate confidence and predicted Dice on out-of-fold predictions",
         options.add_calibrate,
     ),

@@ -42,17 +42,10 @@ from hstf.method.plr.reliability import (
 )
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import write_csv, write_json
-from hstf.stages.calibrate import (
-    CaseScore,
-    LearnedLesions,
-    assemble,
-    learn_lesions,
-    learn_quality,
-    learn_voxels,
-    pooled_recall,
-    recall_warnings,
-    score_case,
-)
+from hstf.stages.calibrate.case_scores import CaseScore, pooled_recall, recall_warnings, score_case
+from hstf.stages.calibrate.lesions import LearnedLesions, learn_lesions
+from hstf.stages.calibrate.quality import learn_quality
+from hstf.stages.calibrate.stage import assemble, learn_voxels
 from hstf.stages.out_of_fold import with_gains
 
 
@@ -259,7 +252,7 @@ def test_score_case_of_a_dropped_lesion_has_no_features() -> None:
 def test_learn_voxels_samples_the_same_number_from_each_case(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("hstf.stages.calibrate.MAXIMUM_VOXELS", 40)
+    monkeypatch.setattr("hstf.stages.calibrate.stage.MAXIMUM_VOXELS", 40)
     cases = [ball_case("a", 0), ball_case("b", 6)]
     for case in cases:
         case.output.probabilities[:, 0] = np.array([200, 55], np.uint8)[:, None, None]

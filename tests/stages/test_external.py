@@ -39,7 +39,7 @@ from hstf.method.external import CaseDice, choose_weight
 from hstf.method.external_weights import ExternalWeights, Mixture, calibration_path
 from hstf.method.tta_summary import TtaSummary
 from hstf.runtime.errors import HstfError
-from hstf.stages.calibrate import calibrate
+from hstf.stages.calibrate.stage import calibrate
 from hstf.stages.export import export
 from hstf.stages.external import stage
 from hstf.stages.external.outputs import read_labels

@@ -143,7 +143,7 @@ def serve(address: str, bin_folder: str) -> None:
     import torch
 
     import hstf.cli
-    import hstf.stages.calibrate
+    import hstf.stages.calibrate.stage
     import hstf.stages.check.stage
     import hstf.stages.evaluate.cases
     import hstf.stages.export

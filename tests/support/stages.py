@@ -15,7 +15,6 @@ from hstf.method import cross_fitting, ensemble
 from hstf.method.plr.calibration import Calibration, LearnedAnatomy
 from hstf.method.plr.lesion_bounds import LesionBounds
 from hstf.method.plr.out_of_fold import OutOfFoldCases, checked_cases
-from hstf.stages import calibrate as calibrate_stage
 from hstf.stages import export as export_stage
 from hstf.stages import labels as labels_stage
 from hstf.stages import lesions as lesions_stage
@@ -25,6 +24,7 @@ from hstf.stages import refine as refine_stage
 from hstf.stages import student as student_stage
 from hstf.stages import teacher as teacher_stage
 from hstf.stages import warmup as warmup_stage
+from hstf.stages.calibrate import stage as calibrate_stage
 from hstf.stages.check import stage as check_stage
 from hstf.stages.check.findings import Finding
 from hstf.stages.plan import stage as plan_stage
