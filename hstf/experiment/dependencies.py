@@ -109,7 +109,7 @@ STAGES: dict[str, Dependencies] = {
         free_keys=("monitor.on_collapse", "monitor.cases"),
     ),
     "lesions": Dependencies(
-        1,
+        2,
         (
             *CLEANING_KEYS,
             "labels",

@@ -12,9 +12,8 @@ from hstf.experiment.context import StageContext
 from hstf.experiment.score_tables import EVALUATION_CASES
 from hstf.runtime.errors import join_problems, shortened
 from hstf.runtime.shards import check_case_ids
-from hstf.scoring.averages import mean_or_nan
 from hstf.scoring.documents import EvaluationSummary
-from hstf.scoring.significance import Comparison, balanced_difference, compare
+from hstf.scoring.significance import Comparison, compare
 
 
 def compare_with_warmup(
@@ -24,8 +23,9 @@ def compare_with_warmup(
     """Compare the test Dice of a round with that of the warm-up, case by case.
 
     The difference is that of the means over the structures. The test ranks the patients by the mean
-    over the structures that a case has. Cases that only one of the two rounds has scored are left
-    out.
+    of the differences of their structures
+    (:func:`hstf.scoring.significance.paired_differences`). Cases that only one of the two rounds
+    has scored are left out.
 
     Args:
         context: a stage that may read ``seed`` and ``evaluate``.
@@ -50,11 +50,9 @@ def compare_cases(
     groups = [patients.get(case, case) for case in common]
     resamples = context.config.evaluate.bootstrap
     seed = context.config.seed
-    new_means = [mean_or_nan(new[case]) for case in common]
-    old_means = [mean_or_nan(old[case]) for case in common]
     comparison = compare(
-        new_means,
-        old_means,
+        _table(new, common),
+        _table(old, common),
         groups,
         resamples,
         seed,
@@ -62,14 +60,7 @@ def compare_cases(
     notes = [comparison.note] if comparison.note else []
     if set(new) != set(old):
         notes.append(f"compared on the {len(common)} test cases that both have")
-    difference = balanced_difference(
-        _table(new, common),
-        _table(old, common),
-        groups,
-        resamples,
-        seed,
-    )
-    return comparison.model_copy(update={"difference": difference, "note": "; ".join(notes)})
+    return comparison.model_copy(update={"note": "; ".join(notes)})
 
 
 def _table(

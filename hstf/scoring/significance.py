@@ -2,7 +2,7 @@
 
 Scans of one patient are not independent. Intervals are therefore drawn over patients (cluster
 bootstrap, Field and Welsh, Journal of the Royal Statistical Society B 2007), and tests see one mean
-difference for each patient. NaN scores (absent structures that are excluded) are left out.
+difference for each patient. NaN scores (absent structures that are excluded) are left out of means.
 """
 
 from collections.abc import Sequence
@@ -223,15 +223,16 @@ def compare(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Comparison:
-    """Compare the scores of two models on the same scans.
+    """Compare the Dice of two models on the same scans.
 
-    The test is the two-sided Wilcoxon signed-rank test on the mean difference of each patient.
-    Patients without a difference are left out, as Wilcoxon does. scipy uses the exact test for few
-    patients without ties and the asymptotic test otherwise.
+    The test is the two-sided Wilcoxon signed-rank test on the mean difference of each patient, see
+    :func:`paired_differences`. Patients without a difference are left out, as Wilcoxon does. scipy
+    uses the exact test for few patients without ties and the asymptotic test otherwise.
 
     Args:
-        new: scores of the new model.
-        old: scores of the old model, in the same order.
+        new: Dice of the new model ``(N,)``, by scan and structure ``(N, S)``, or of several models
+            ``(M, N, S)``.
+        old: Dice of the old model, in the same order.
         groups: patient of each scan; None if each scan is a patient of its own.
         resamples: number of draws of patients for the interval.
         seed: seed of the draws.
@@ -239,17 +240,15 @@ def compare(
     Raises:
         ValueError: if the lengths differ.
     """
-    if len(new) != len(old):
-        raise ValueError(f"{len(new)} scores to compare with {len(old)}")
-    differences = np.asarray(new, dtype=float) - np.asarray(old, dtype=float)
-    interval = mean_interval(
-        differences,
-        groups,
-        resamples,
-        seed,
-    )
+    new_table = _models(new)
+    old_table = _models(old)
+    scans = new_table.shape[1]
+    if scans != old_table.shape[1]:
+        raise ValueError(f"{scans} scores to compare with {old_table.shape[1]}")
+    interval = balanced_difference(new_table, old_table, groups, resamples, seed)
+    differences = paired_differences(new_table, old_table)
     exists = ~np.isnan(differences)
-    names = _names(groups, len(differences))[exists]
+    names = _names(groups, scans)[exists]
     _, index = np.unique(names, return_inverse=True)
     means = np.bincount(index, weights=differences[exists]) / np.bincount(index)
     # Rounding makes no difference of equal scores, and no rank of equal differences.
@@ -276,6 +275,40 @@ def compare(
         patients=patients,
         note=note,
     )
+
+
+def _models(scores: Scores) -> np.ndarray:
+    """Return scores ``(N,)``, ``(N, S)`` or ``(M, N, S)`` as ``(M, N, S)``."""
+    table = np.asarray(scores, dtype=float)
+    if table.ndim == 1:
+        table = table[:, None]
+    return table[None] if table.ndim == 2 else table
+
+
+def paired_differences(new: np.ndarray, old: np.ndarray) -> np.ndarray:
+    """Compute the mean difference of the Dice of each scan over its structures.
+
+    An absent structure has no Dice if the prediction has none of it, either, and Dice 0 after a
+    false alarm. If only some of the models have a false alarm in a scan, the others count as 1:
+    they are right there, and the pair would be lost otherwise. A structure without any score in
+    both tables is left out.
+
+    Args:
+        new: ``(M, N, S)`` Dice of one or more models by scan and structure; NaN if there is none.
+        old: ``(L, N, S)`` Dice of the models that they are compared with.
+
+    Returns:
+        ``(N,)``; NaN for a scan without any score.
+
+    Example:
+        >>> with_false_alarm = np.array([[[0.8, 0.0]]])
+        >>> without = np.array([[[0.8, np.nan]]])
+        >>> paired_differences(without, with_false_alarm)
+        array([0.5])
+    """
+    exists = ~(np.isnan(new).all(axis=0) & np.isnan(old).all(axis=0))
+    change = np.nan_to_num(new, nan=1.0).mean(axis=0) - np.nan_to_num(old, nan=1.0).mean(axis=0)
+    return ratio(np.where(exists, change, 0).sum(axis=1), exists.sum(axis=1))
 
 
 def direction(low: float | None, high: float | None, p_value: float | None) -> int:

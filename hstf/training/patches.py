@@ -270,6 +270,8 @@ class PatchSource:
     acquisition: Acquisition = ISOTROPIC_MR
     quarter_turns: tuple[int, ...] = ()
     """Axes about which patches may be turned by 90 degrees: their regions are larger."""
+    fine_tune_from: int | None = None
+    """Step from which all patches are from labelled cases; None: no such step."""
 
     def batch(self, step: int) -> RawBatch:
         """Read the regions of this rank for a step."""
@@ -320,9 +322,10 @@ class PatchSource:
     def _labelled_before(self, step: int) -> int:
         """Return the number of labelled patches before ``step``.
 
-        Their fraction is kept over the steps for every batch size.
+        Their fraction is kept over the steps for every batch size, until the fine-tuning.
         """
-        return int(step * self.labelled_per_batch + 0.5)
+        mixed = step if self.fine_tune_from is None else min(step, self.fine_tune_from)
+        return int(mixed * self.labelled_per_batch + 0.5) + (step - mixed) * self.batch_size
 
     @property
     def labelled_per_batch(self) -> float:

@@ -12,6 +12,7 @@ from hstf.scoring.significance import (
     compare,
     direction,
     mean_interval,
+    paired_differences,
     rank_correlation,
 )
 
@@ -164,6 +165,32 @@ def test_compare_ranks_patients_not_scans() -> None:
     once = compare(gains, np.zeros(6), patients)
     repeated = compare(np.repeat(gains, 4), np.zeros(24), np.repeat(patients, 4))
     assert repeated.p_value == pytest.approx(once.p_value)
+
+
+def test_compare_counts_patients_in_which_only_one_model_has_a_false_alarm() -> None:
+    """The right one has no Dice there, because neither label nor prediction has the structure."""
+    with_tumour = [0.6, 0.7, 0.8, 0.9]
+    right = with_tumour + [np.nan] * 8
+    false_alarms = with_tumour + [0.0] * 8
+    found = compare(right, false_alarms)
+    assert found.patients == 8
+    assert found.p_value == pytest.approx(wilcoxon(np.ones(8)).pvalue)
+    assert compare(false_alarms, right).p_value == found.p_value
+    assert compare(right, right).p_value is None
+
+
+def test_paired_differences_compares_the_same_structures() -> None:
+    """A false alarm that disappears must not let the Dice of the other structure count more."""
+    old = np.array([[[0.9, 0.0], [0.9, 0.5], [np.nan, np.nan], [0.9, np.nan]]])
+    new = np.array([[[0.7, np.nan], [0.7, 0.6], [np.nan, np.nan], [0.8, np.nan]]])
+    expected = [(1.0 - 0.2) / 2, (0.1 - 0.2) / 2, np.nan, -0.1]
+    np.testing.assert_allclose(paired_differences(new, old), expected)
+
+
+def test_paired_differences_keeps_a_scan_that_one_seed_has_no_score_of() -> None:
+    seeds = np.array([[[np.nan], [0.8]], [[0.0], [0.6]]])
+    reference = np.array([[[0.0], [0.5]]])
+    np.testing.assert_allclose(paired_differences(seeds, reference), [0.5, 0.2])
 
 
 def test_compare_notes_equal_scores_and_small_samples() -> None:

@@ -13,9 +13,10 @@ Class-Balanced Self-Training, ECCV 2018), a fraction of this number is kept in a
 probable components first.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from hstf.config.refine import RefineConfig
+from hstf.imaging.regions import Structures
 from hstf.method.plr.lesions import LesionModel
 from hstf.runtime.documents import Document, Part
 
@@ -111,3 +112,22 @@ def lesion_bounds(
         expected = model.lesions_per_case * cases
         bounds[name] = lesion_bound(probabilities.get(name, ()), expected, config)
     return bounds
+
+
+def from_outside(names: Iterable[str], structures: Structures) -> list[list[str]]:
+    """Return the structures in groups, those that are inside of others after these.
+
+    Args:
+        names: structures that consist of lesions.
+        structures: classes of each structure.
+
+    Example:
+        >>> from_outside(["core", "tumour"], {"tumour": (1, 2), "core": (2,)})
+        [['tumour'], ['core']]
+    """
+    lesions = {name: set(structures[name]) for name in names}
+    groups: dict[int, list[str]] = {}
+    for name, classes in lesions.items():
+        outer = [other for other in lesions.values() if other > classes]
+        groups.setdefault(len(outer), []).append(name)
+    return [groups[depth] for depth in sorted(groups)]

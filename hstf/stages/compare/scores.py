@@ -46,13 +46,6 @@ class RoundScores:
         """Mean Dice of one network."""
         return self.mean("dice") if self.single is None else self.single.mean("dice")
 
-    def case_means(self, metric: str) -> np.ndarray:
-        """Return the mean over the structures of each case ``(N,)``; NaN without any score."""
-        by_model = []
-        for scores in self.by_structure[metric]:
-            by_model.append([mean_or_nan(of_case) for of_case in scores])
-        return structure_means(np.array(by_model))
-
     def mean(self, metric: str) -> float:
         """Return the mean over the structures of the mean over the cases."""
         return mean_or_nan(balanced_mean(scores) for scores in self.by_structure[metric])

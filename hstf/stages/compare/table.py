@@ -9,7 +9,7 @@ import numpy as np
 
 from hstf.experiment.job_seconds import Compute
 from hstf.scoring.averages import existing, mean, sample_deviation
-from hstf.scoring.significance import Comparison, balanced_difference, compare
+from hstf.scoring.significance import Comparison, compare
 from hstf.stages.compare.scores import METRICS, CellScores, RoundScores
 
 SUPERVISED = "supervised"
@@ -61,10 +61,6 @@ class Entry:
     def dice_tables(self) -> np.ndarray:
         """Return the Dice ``(M, N, S)`` of the networks of all seeds."""
         return np.concatenate([scores.by_structure["dice"] for scores in self.seeds])
-
-    def case_dice(self) -> np.ndarray:
-        """Return the mean over the seeds ``(N,)`` of :meth:`RoundScores.case_means`."""
-        return np.mean([scores.case_means("dice") for scores in self.seeds], axis=0)
 
 
 def entries(
@@ -226,8 +222,8 @@ def tested(
     """Compare the Dice of two entries on the same test cases.
 
     The score of a case is its mean over the seeds that both have. As between rounds, the difference
-    is that of the means over the structures, and the test ranks the patients by the mean over the
-    structures that a case has.
+    is that of the means over the structures, and the test ranks the patients by the mean of the
+    differences of their structures.
 
     Args:
         entry: a method.
@@ -239,21 +235,13 @@ def tested(
     entry = entry.of_seeds(both)
     reference = reference.of_seeds(both)
     groups = entry.seeds[0].groups
-    difference = balanced_difference(
+    return compare(
         entry.dice_tables(),
         reference.dice_tables(),
         groups,
         resamples,
         seed,
     )
-    comparison = compare(
-        entry.case_dice(),
-        reference.case_dice(),
-        groups,
-        resamples,
-        seed,
-    )
-    return comparison.model_copy(update={"difference": difference})
 
 
 def _change(
