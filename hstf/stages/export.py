@@ -61,6 +61,7 @@ from hstf.runtime.shards import read_shard
 from hstf.scoring.averages import describe
 from hstf.scoring.documents import EvaluationSummary
 from hstf.scoring.round_choice import RoundChoice, choose_round
+from hstf.scoring.round_comparison import is_scored_on_other_cases
 from hstf.scoring.significance import balanced_interval
 from hstf.stages.plan.fingerprint import Fingerprint
 
@@ -270,9 +271,12 @@ def _case_counts(context: StageContext) -> dict[str, int]:
 
 
 def _scores(context: StageContext, members: Sequence[str]) -> ModelScores | None:
-    """Return the test Dice of the exported members, if they are evaluated."""
+    """Return the test Dice of the exported members.
+
+    None if they are not evaluated, or if a warm-up of another experiment was scored on its cases.
+    """
     path = context.layout.evaluation_summary(context.round)
-    if not path.is_file():
+    if not path.is_file() or (not context.round and is_scored_on_other_cases(context)):
         return None
     if list(members) != context.schedule.members(context.round):
         return _scores_of_member(context, members[0])
@@ -297,6 +301,8 @@ def _scores_of_member(context: StageContext, member: str) -> ModelScores:
         dice=balanced_interval(
             table[names].to_numpy(dtype=float),
             [patients[case_id] for case_id in table.index],
+            context.config.evaluate.bootstrap,
+            context.config.seed,
         ),
         classes={name: describe(table[name].dropna()) for name in names},
     )
@@ -393,11 +399,14 @@ def _score_lines(scores: ModelScores | None, test_cases: int) -> str:
     """Return a Markdown table of the scores.
 
     Args:
-        scores: the scores; None if the round was not evaluated.
+        scores: the scores; None if the round was not evaluated on these test cases.
         test_cases: number of test cases in the case sheet.
     """
     if scores is None and test_cases:
-        return "Not measured yet: the model was exported before the test cases were scored."
+        return (
+            "Not measured on the test cases of this experiment: the model was exported before they"
+            " were scored, or it is the warm-up of an experiment with other test cases."
+        )
     if scores is None or not scores.cases:
         return "Not measured: there were no test cases."
     lines = ["| class | mean Dice | standard deviation | cases |", "|---|---|---|---|"]

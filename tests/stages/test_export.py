@@ -14,9 +14,11 @@ import torch
 from support.tiny_model import calibration, tiny_experiment
 
 from hstf.config.experiment import Config
+from hstf.config.reuse import ReuseConfig
+from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
 from hstf.experiment.round_tables import LABELS
-from hstf.experiment.score_tables import EVALUATION_MEMBERS
+from hstf.experiment.score_tables import EVALUATION_CASES, EVALUATION_MEMBERS
 from hstf.method.bundle import folder as bundle_folder
 from hstf.method.bundle.metadata import METADATA_SCHEMA
 from hstf.method.exported_model import read_exported_model, write_digests
@@ -136,6 +138,30 @@ def test_export_of_one_member_has_its_weights_and_its_scores(config: Config) -> 
     assert not layout.export.exists()
 
 
+@pytest.mark.parametrize("member", [None, "seed_0"])
+def test_export_of_a_warm_up_that_was_scored_on_other_cases_has_no_scores(
+    tmp_path: Path, member: str | None
+) -> None:
+    """Two experiments have a warm-up in common, but not their test cases."""
+    first = tiny_experiment(tmp_path)
+    root = str(Layout.of(first).root)
+    config = first.model_copy(
+        update={
+            "experiment": "second",
+            "rounds": 0,
+            "reuse": ReuseConfig(data=root, warmup=root),
+        }
+    )
+    layout = Layout.of(config)
+    write_summary(config, {"liver": Statistics(mean=0.9, sd=0.1, median=0.9, cases=7)})
+    scores = {"case_id": "other_1", "group": "other_1", "dice": 0.9}
+    EVALUATION_CASES.write(layout.evaluation_cases(0), [scores | {"class": "liver"}])
+    context = StageContext.of(config, "export", 0)
+    names = context.schedule.members(0) if member is None else [member]
+    assert export_stage._scores(context, names) is None
+    assert "test cases of this experiment" in export_stage._score_lines(None, 1)
+
+
 def test_run_prints_a_command_for_folders_with_spaces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -189,7 +215,7 @@ def test_model_card_has_cases_and_scores(config: Config) -> None:
         rows.append({"case_id": f"patient_{i + 2}", "source": source, "files": [], "sha256": []})
     LABELS.write(layout.labels_table(1), rows)
     card = (export(config) / "README.md").read_text()
-    assert "before the test cases were scored" in card, "the case sheet has a test case"
+    assert "exported before they were scored" in card, "the case sheet has a test case"
     liver = Statistics(mean=0.81234, sd=0.05, median=0.8, cases=7)
     tumour = Statistics(mean=None, sd=None, median=0.8, cases=7)
     write_summary(config, {"liver": liver, "tumour": tumour})

@@ -425,6 +425,27 @@ def test_pseudo_labels_section_names_the_features_that_are_used(tmp_path: Path) 
     assert caption.endswith("on the confidence of the teacher, the agreement of scales.")
 
 
+def test_report_has_the_acceptance_bound_of_the_mixture_with_an_external_teacher(
+    tmp_path: Path,
+) -> None:
+    """Round 1 is refined with the calibration of the mixture, not with that of the ensemble."""
+    other = {"files": "other/{case}.nii.gz", "labels": {"liver": 5}, "rounds": [1]}
+    experiment = fabricated(tmp_path, teacher={"external": {"other": other}})
+    experiment.write_start()
+    experiment.write_pseudo_labels(1)
+    experiment.write_pseudo_labels(2)
+    ensemble = Calibration.load(experiment.layout.calibration)
+    ensemble.model_copy(update={"minimum_predicted_dice": 0.61}).save(experiment.layout.calibration)
+    mixture = ensemble.model_copy(update={"minimum_predicted_dice": 0.87})
+    mixture.save(experiment.layout.round_calibration(1))
+    found = experiment.results.round_calibrations
+    bounds = {number: known.minimum_predicted_dice for number, known in found.items() if known}
+    assert bounds == {1: 0.87, 2: 0.61}
+    section = calibration_section(experiment.results, Figures(tmp_path))
+    notes = [block for block in section.blocks if isinstance(block, Note)]
+    assert "predicted mean Dice below 0.870" in " ".join(notes[0].lines)
+
+
 def test_as_svg_uses_the_colours_of_the_page(complete: tuple[Fabricated, Page]) -> None:
     experiment, _ = complete
     html = experiment.layout.report.read_text(encoding="utf-8")
@@ -1037,5 +1058,9 @@ def test_headline_with_a_warm_up_of_other_test_cases_has_no_change(tmp_path: Pat
     lines = headline(reusing.results).lines
     assert "reaches a mean test Dice of" in lines[0]
     assert any("scored on other test scans" in line for line in lines)
+    only_warmup = fabricated(
+        tmp_path, rounds=0, test=8, experiment="third", reuse={"data": root, "warmup": root}
+    )
+    assert any("scored on other test scans" in line for line in headline(only_warmup.results).lines)
     row = reusing.results.scores[1]
     assert "compared on the 7 test cases that both have" in row["note"]

@@ -40,7 +40,7 @@ def calibration_section(results: Results, figures: Figures) -> Section:
     evidence = calibration.evidence
     lines = [_temperature_text(calibration, results.config.refine.calibrate)]
     if results.has_pseudo_labels:
-        lines.append(_acceptance_text(results, calibration))
+        lines += _acceptance_text(results)
     blocks: list[Block] = [
         Note(lines),
         *_tables(results, calibration),
@@ -87,18 +87,21 @@ def _temperature_text(calibration: Calibration, is_fitted: bool) -> str:
     )
 
 
-def _acceptance_text(results: Results, calibration: Calibration) -> str:
+def _acceptance_text(results: Results) -> list[str]:
     """Return what a pseudo-label needs to be used in the first round that has pseudo-labels."""
     first = results.pseudo_label_rounds[0]
+    calibration = results.round_calibrations[first]
+    if calibration is None:
+        return []
     section = results.context.config_of_round(first).refine
     bound = needed_dice(section, calibration.minimum_predicted_dice)
     rule = "All pseudo-labels are used, whatever their predicted Dice (refine.select_cases: false)."
     if bound is not None:
         rule = f"Pseudo-labels with a predicted mean Dice below {number_text(bound)} are not used."
-    return (
+    return [
         f"{rule} {_error_text(calibration.mean_sd)}"
         f" {_interval_text(calibration.interval)}{_members_text(calibration)}"
-    )
+    ]
 
 
 def _error_text(mean_sd: float) -> str:

@@ -70,7 +70,7 @@ def headline(results: Results) -> Note:
     row = _exported_row(results, scored)
     later = _later_rounds(results, scored, row)
     if to_number(row.get("gain")) is None or results.has_other_warmup_cases:
-        return _one_score(results, row, [*later, *_other_warmup_cases(results, row)])
+        return _one_score(results, row, [*later, *_other_warmup_cases(results)])
     sentence = _change_sentence(results, scored[0], row)
     doubtful = absence_warnings(results.presence(row["round"]))
     first_line = " ".join([sentence, *doubtful])
@@ -136,9 +136,9 @@ def _one_score(results: Results, row: Row, later: Sequence[str]) -> Note:
     return Note([first_line, *later, *_method(results), _basis(results, row)])
 
 
-def _other_warmup_cases(results: Results, row: Row) -> list[str]:
+def _other_warmup_cases(results: Results) -> list[str]:
     """Return why there is no change from the warm-up, if it was scored on other test cases."""
-    if not row["round"] or not results.has_other_warmup_cases:
+    if not results.has_other_warmup_cases:
         return []
     return [
         "The warm-up is that of another experiment and was scored on other test scans. Its mean"

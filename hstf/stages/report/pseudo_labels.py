@@ -91,15 +91,16 @@ def needed_dice(section: RefineConfig, learned: float | None) -> float | None:
 
 def _dice_figure(results: Results, figures: Figures) -> Block:
     """Return the predicted Dice in each round, and the bound of acceptance."""
-    calibration = results.calibration
-    learned = calibration.minimum_predicted_dice if calibration else None
     dices = {}
     bounds = {}
+    calibrations = results.round_calibrations
     for number, cases in results.pseudo_labels.items():
         dices[number] = cases["predicted_dice"].dropna().tolist()
+        calibration = calibrations[number]
+        learned = calibration.minimum_predicted_dice if calibration else None
         section = results.context.config_of_round(number).refine
         bounds[number] = needed_dice(section, learned)
-    caption = f"Each marker is a pseudo-label.{_features_text(calibration)}"
+    caption = f"Each marker is a pseudo-label.{_features_text(calibrations[max(dices)])}"
     title = "Predicted Dice of the pseudo-labels"
     return figures.add("predicted_dice", title, predicted_dice(dices, bounds), caption)
 

@@ -164,8 +164,22 @@ class Results:
 
     @cached_property
     def calibration(self) -> Calibration | None:
-        """The calibration."""
+        """The calibration of the ensemble."""
         return self._document(Calibration, self.layout.calibration)
+
+    @cached_property
+    def round_calibrations(self) -> dict[int, Calibration | None]:
+        """The calibration of each round that has pseudo-labels.
+
+        It is that of the ensemble, or of its mixture with the external teachers of the round.
+        """
+        found = {}
+        for number in self.pseudo_label_rounds:
+            found[number] = self.calibration
+            if self.schedule.external(self.config, number):
+                path = self.layout.round_calibration(number)
+                found[number] = self._document(Calibration, path)
+        return found
 
     @cached_property
     def external_weights(self) -> ExternalWeights | None:
