@@ -97,6 +97,7 @@ NOISY_STUDENT = {
     "learns_from": "pseudo_labels",
     "objective": "self_training",
     "pseudo_weight": 1.0,
+    "fine_tune": 0.0,
     "csc": NO_CONSISTENCY,
     "mixing": NO_MIXING,
 }
@@ -104,7 +105,8 @@ NOISY_STUDENT = {
 
 def _online(objective: str, **student: Any) -> dict[str, Any]:
     """Return a student that learns from unlabelled images without pseudo-labels on disk."""
-    keys = {"learns_from": "images", "objective": objective, **CONTINUED, **student}
+    keys = {"learns_from": "images", "objective": objective, "fine_tune": 0.0}
+    keys |= {**CONTINUED, **student}
     return {"student": keys}
 
 

@@ -264,8 +264,8 @@ class StudentConfig(TrainingConfig):
     """Fraction of patches that come from the labelled cases. A batch of two or more patches has
     patches of both kinds."""
     fine_tune: float = Field(0.0, ge=0, lt=1)
-    """Fraction of the steps, at the end of the training, in which all patches come from the
-    labelled cases."""
+    """Fraction of the steps, at the end of the training, with manual labels only: those of the
+    labelled cases and corrected pseudo-labels."""
     pseudo_weight: float = Field(1.0, ge=0)
     """Factor on the weights of pseudo-labelled voxels."""
     soft_targets: bool = True

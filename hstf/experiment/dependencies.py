@@ -209,6 +209,7 @@ ORDERED_KEYS = {"labels", "modalities", "regions"}
 LEFT_OUT_AT_DEFAULT: dict[str, dict[str, Any]] = {
     "network": {"start": None, "start_keys": {}, "start_part": "network", "start_rate": 1.0},
     "warmup": {"extra_steps": 0},
+    "student": {"fine_tune": 0.0},
 }
 """Newer keys that change nothing at their default: results of earlier versions stay valid."""
 

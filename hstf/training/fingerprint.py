@@ -6,7 +6,7 @@ from typing import Any
 from hstf.config.experiment import Config
 from hstf.config.network import START_KEYS
 from hstf.config.training import TrainingConfig
-from hstf.experiment.dependencies import SPEED_KEYS, STAGES
+from hstf.experiment.dependencies import LEFT_OUT_AT_DEFAULT, SPEED_KEYS, STAGES
 from hstf.experiment.plan import Plan
 from hstf.runtime.files import sha256_json
 from hstf.runtime.stamps import sha256_once
@@ -35,7 +35,7 @@ def training_fingerprint(
     content = {
         **facts_of_source(source, plan),
         "versions": [STAGES["warmup"].version, STAGES["student"].version],
-        "training": training.model_dump(mode="json", exclude=SPEED_KEYS["student"]),
+        "training": _training_values(training),
         "network": network.model_dump(mode="json", exclude=set(START_KEYS)),
         "labels": list(config.labels.items()),
         "start": sha256_once(start) if start else None,
@@ -47,6 +47,13 @@ def training_fingerprint(
     if config.heads:
         content["regions"] = config.heads
     return sha256_json(content)
+
+
+def _training_values(training: TrainingConfig) -> dict[str, Any]:
+    """Return the configuration of a training, without newer keys that have their default."""
+    values = training.model_dump(mode="json", exclude=SPEED_KEYS["student"])
+    newer = LEFT_OUT_AT_DEFAULT["student"]
+    return {key: value for key, value in values.items() if newer.get(key, ...) != value}
 
 
 def facts_of_source(source: PatchSource, plan: Plan) -> dict[str, Any]:

@@ -40,6 +40,7 @@ def train_member(
     labelled: Sequence[TrainingCase],
     pseudo: Sequence[TrainingCase],
     labelled_fraction: float = 1.0,
+    fine_tune: float = 0.0,
     start: Path | None = None,
     meta: dict[str, Any] | None = None,
 ) -> Path:
@@ -57,6 +58,7 @@ def train_member(
         labelled: labelled cases.
         pseudo: all other cases.
         labelled_fraction: fraction of patches from labelled cases, 0 to 1.
+        fine_tune: fraction of the steps, at the end, with manual labels only, 0 to 1.
         start: weights of the network that the training continues. If None, it starts from random
             weights, or from those of :func:`initial_weights`.
         meta: more facts to store with the weights, plain JSON values.
@@ -78,7 +80,11 @@ def train_member(
         device = choose_device(context.device)
         cases = cache_cases([*labelled, *pseudo], device, training.gpu_cache_gb)
         source = _patch_source(context, member, plan, training, cases, len(labelled))
-        source = replace(source, labelled_fraction=labelled_fraction)
+        source = replace(
+            source,
+            labelled_fraction=labelled_fraction,
+            fine_tune_from=round(training.steps * (1 - fine_tune)),
+        )
         initial = initial_weights(context) if start is None else None
         network = initial_network(context.config, plan, source.seed, start)
         taken = take_initial_weights(network, context, initial).taken

@@ -7,6 +7,7 @@ step, so that a resumed training sees the same batches as an uninterrupted one.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,7 +29,9 @@ AHEAD = 2
 """Number of batches that are prepared ahead."""
 LABELLED_STREAM = 1
 PSEUDO_STREAM = 2
-"""Random streams that decide the order of the labelled and of the other cases."""
+FINE_TUNE_STREAM = 3
+"""Random streams that decide the order of the labelled cases, of the other ones, and of the cases
+with a manual label in the fine-tuning."""
 
 OUTSIDE = -1
 """Class index of voxels outside the scan."""
@@ -271,7 +274,7 @@ class PatchSource:
     quarter_turns: tuple[int, ...] = ()
     """Axes about which patches may be turned by 90 degrees: their regions are larger."""
     fine_tune_from: int | None = None
-    """Step from which all patches are from labelled cases; None: no such step."""
+    """Step from which all patches come from :attr:`manual`; None: there is none."""
 
     def batch(self, step: int) -> RawBatch:
         """Read the regions of this rank for a step."""
@@ -313,19 +316,27 @@ class PatchSource:
                     yield waiting.pop(0).result()
 
     def _cases(self, step: int) -> list[TrainingCase]:
+        if self.fine_tune_from is not None and step >= self.fine_tune_from:
+            start = (step - self.fine_tune_from) * self.batch_size
+            positions = range(start, start + self.batch_size)
+            return self._in_turn(self.manual, positions, FINE_TUNE_STREAM)
         first = self._labelled_before(step)
         last = self._labelled_before(step + 1)
         others = range(step * self.batch_size - first, (step + 1) * self.batch_size - last)
         labelled = self._in_turn(self.labelled, range(first, last), LABELLED_STREAM)
         return labelled + self._in_turn(self.pseudo, others, PSEUDO_STREAM)
 
+    @cached_property
+    def manual(self) -> list[TrainingCase]:
+        """Cases with a manual label: labelled ones, and pseudo-labels that were corrected."""
+        return [case for case in (*self.labelled, *self.pseudo) if not case.pseudo]
+
     def _labelled_before(self, step: int) -> int:
         """Return the number of labelled patches before ``step``.
 
-        Their fraction is kept over the steps for every batch size, until the fine-tuning.
+        Their fraction is kept over the steps for every batch size.
         """
-        mixed = step if self.fine_tune_from is None else min(step, self.fine_tune_from)
-        return int(mixed * self.labelled_per_batch + 0.5) + (step - mixed) * self.batch_size
+        return int(step * self.labelled_per_batch + 0.5)
 
     @property
     def labelled_per_batch(self) -> float:

@@ -231,6 +231,9 @@ def test_stage_parameters_leave_out_newer_keys_at_their_default() -> None:
     found = stage_parameters(changed, "warmup")
     assert found["network"]["start_rate"] == 0.5
     assert found["warmup"]["extra_steps"] == 3
+    assert "fine_tune" not in stage_parameters(resolve_config({}), "student", 1)["student"]
+    tuned = stage_parameters(resolve_config({"student": {"fine_tune": 0.3}}), "student", 1)
+    assert tuned["student"]["fine_tune"] == 0.3
 
 
 def test_stage_parameters_of_the_plan_have_the_crop_only_if_it_is_off() -> None:

@@ -96,6 +96,20 @@ def test_student_does_not_learn_from_rejected_cases(
         assert row["loss"] == pytest.approx(total, rel=1e-4)
 
 
+def test_student_ends_with_manual_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, _ = experiment(tmp_path, student={"steps": 5, "fine_tune": 0.4})
+    seen: list[list[bool]] = []
+    draw = Batch.draw.__func__  # type: ignore[attr-defined]
+
+    def watched(cls, raw, *arguments):  # type: ignore[no-untyped-def]
+        seen.append(list(raw.pseudo))
+        return draw(cls, raw, *arguments)
+
+    monkeypatch.setattr(Batch, "draw", classmethod(watched))
+    student(config, 1, "seed_0")
+    assert [any(kinds) for kinds in seen] == [True, True, True, False, False]
+
+
 def test_other_cases_treats_corrected_labels_as_labels(tmp_path: Path) -> None:
     config, _ = experiment(tmp_path)
     write_labels(config, 1, ["u_0", "u_1"], rejected=["u_2"], corrected=["u_1"])

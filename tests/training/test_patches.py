@@ -145,6 +145,23 @@ def test_cases_keep_the_labelled_fraction(
     assert max(seen.values()) - min(seen.values()) <= 1
 
 
+@pytest.mark.parametrize(("batch_size", "fraction"), [(2, 0.5), (4, 0.7), (3, 0.5), (1, 0.5)])
+def test_cases_of_the_fine_tuning_have_manual_labels(
+    tmp_path: Path, batch_size: int, fraction: float
+) -> None:
+    labelled, others = cases_in(tmp_path, 2), cases_in(tmp_path, 3, "u")
+    others[1] = replace(others[1], pseudo=False)  # its pseudo-label was corrected
+    keys = {"batch_size": batch_size, "labelled_fraction": fraction}
+    source = source_of(labelled, others, fine_tune_from=12, **keys)
+    without = source_of(labelled, others, **keys)
+    for step in range(12):
+        assert source._cases(step) == without._cases(step), "no step before it changes"
+    seen = Counter(case.case_id for step in range(12, 24) for case in source._cases(step))
+    assert set(seen) == {labelled[0].case_id, labelled[1].case_id, others[1].case_id}
+    assert seen.total() == 12 * batch_size
+    assert max(seen.values()) - min(seen.values()) <= 1
+
+
 def test_cases_are_not_always_the_same_pairs(tmp_path: Path) -> None:
     source = source_of(cases_in(tmp_path, 4), cases_in(tmp_path, 4, "u"))
     pairs = {tuple(case.case_id for case in source._cases(step)) for step in range(32)}

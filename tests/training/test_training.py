@@ -30,7 +30,7 @@ from support.training_files import (
 from torch import Tensor
 
 from hstf.config.experiment import Config
-from hstf.config.training import TrainingConfig
+from hstf.config.training import StudentConfig, TrainingConfig
 from hstf.experiment.context import StageContext
 from hstf.experiment.layout import Layout
 from hstf.imaging.arrays import write_array
@@ -41,7 +41,7 @@ from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_csv, sha256_file
 from hstf.training.augmentations.acquisition import Acquisition
 from hstf.training.batch import Batch
-from hstf.training.fingerprint import training_fingerprint
+from hstf.training.fingerprint import _training_values, training_fingerprint
 from hstf.training.initial_weights import initial_network
 from hstf.training.loop import (
     Objective,
@@ -345,6 +345,12 @@ def test_training_fingerprint_depends_on_inputs_and_configuration(tmp_path: Path
     write_array(cases[0].target_path, np.zeros(SHAPE, np.uint8), 8)
     others.append(fingerprint())
     assert len({base, *others}) == 1 + len(others)
+
+
+def test_training_values_leave_out_newer_keys_at_their_default() -> None:
+    """An interrupted training resumes after an update that adds such a key."""
+    assert "fine_tune" not in _training_values(StudentConfig())
+    assert _training_values(StudentConfig(fine_tune=0.3))["fine_tune"] == 0.3
 
 
 def test_training_fingerprint_depends_on_modalities_and_not_on_folders(tmp_path: Path) -> None:
