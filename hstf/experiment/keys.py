@@ -149,8 +149,11 @@ class Keys:
         if record is None:
             return State(["it has not run yet", *reasons])
         missing = self._results[job].missing
+        rewritten = self._results[job].rewritten
         if missing:
             reasons.append(f"{few(missing)} missing")
+        if rewritten:
+            reasons.append(f"{few(rewritten)} written by another job")
         reasons = [*self._differences(job, record, before), *reasons]
         if not reasons and self.sets_times:
             self._touch_results(job)

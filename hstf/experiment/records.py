@@ -24,11 +24,13 @@ from hstf.runtime.documents import Document
 from hstf.runtime.errors import HstfError, join_problems
 from hstf.runtime.files import sha256_json
 from hstf.runtime.locks import exclusive, is_first_process
-from hstf.runtime.shards import read_file_rows
+from hstf.runtime.shards import has_records, read_file_rows, recorded_row
 from hstf.runtime.stamps import HashedFile, Stamp, hash_file, sha256_once, stamp_of
 
 LISTED_RULES = ("refine_shard", "labels_shard")
 """Rules whose files of single cases are for people, who may edit them where they are."""
+CASE_ENDINGS = (".weight.nii.gz", ".nii.gz")
+"""Ends of the names of these files, after the name of the case."""
 CHANGED = "changed while the job ran"
 """In place of a SHA-256: the job may have read the file before or after the change."""
 MISSING = "missing"
@@ -185,6 +187,8 @@ class ResultsNow:
     """Names of files that do not exist."""
     touched: dict[str, HashedFile]
     """Files with the same content and another stamp: copies."""
+    rewritten: list[str]
+    """Names of files of cases that another job has written since: they moved to its shard."""
 
 
 def results_now(root: Path, record: JobRecord) -> ResultsNow:
@@ -194,7 +198,7 @@ def results_now(root: Path, record: JobRecord) -> ResultsNow:
         root: folder of the experiment.
         record: the record of the job.
     """
-    now = ResultsNow([], [], {})
+    now = ResultsNow([], [], {}, [])
     for name, written in record.outputs.items():
         path = root / name
         stamp = stamp_of(path)
@@ -202,11 +206,26 @@ def results_now(root: Path, record: JobRecord) -> ResultsNow:
             now.missing.append(name)
         elif stamp != written.stamp:
             digest = sha256_once(path)
-            if digest != written.sha256:
-                now.edited.append(_edited(path))
-            else:
+            if digest == written.sha256:
                 now.touched[name] = HashedFile(path=name, sha256=digest, stamp=stamp)
+            elif _is_rewritten(path, digest):
+                now.rewritten.append(name)
+            else:
+                now.edited.append(_edited(path))
     return now
+
+
+def _is_rewritten(path: Path, digest: str) -> bool:
+    """Return whether a file has the content that the record of its case has.
+
+    An edit of the case sheet may move a case to another shard, whose job writes its files again.
+    The record of the case is removed while they are written.
+    """
+    ending = next((ending for ending in CASE_ENDINGS if path.name.endswith(ending)), None)
+    if ending is None or not has_records(path.parent):
+        return False
+    row = recorded_row(path.parent, path.name.removesuffix(ending))
+    return row is None or (path.name, digest) in zip(row["files"], row["sha256"], strict=True)
 
 
 def refuse_edited_results(jobs: Jobs, job: Job) -> None:

@@ -178,6 +178,15 @@ def recorded_row(folder: Path, case_id: str) -> Row | None:
     return record["row"] if record is not None else None
 
 
+def has_records(folder: Path) -> bool:
+    """Return whether cases of a table have records.
+
+    Args:
+        folder: folder of the table.
+    """
+    return (folder / ".records").is_dir()
+
+
 def forget_record(folder: Path, case_id: str) -> None:
     """Remove the record of a case, so that the next job computes it again.
 

@@ -13,8 +13,18 @@ from hstf.experiment.job import Job, job_of_command
 from hstf.experiment.job_inputs import sources_of
 from hstf.experiment.jobs import Jobs
 from hstf.experiment.keys import Keys
-from hstf.experiment.records import CHANGED, read_record, recorded, source_digests
+from hstf.experiment.records import (
+    CHANGED,
+    JobRecord,
+    read_record,
+    recorded,
+    results_now,
+    source_digests,
+)
+from hstf.experiment.round_tables import LABELS
 from hstf.runtime.errors import HstfError
+from hstf.runtime.files import write_text
+from hstf.runtime.shards import CaseWork, run_shard
 from hstf.runtime.stamps import hash_file, remember, stamp_of
 
 CHECK = Job("check")
@@ -151,3 +161,38 @@ def test_job_of_command_names_the_job(command: tuple, name: str) -> None:
 )
 def test_jobs_do_not_have_unknown_rounds_and_shards(jobs: Jobs, job: Job) -> None:
     assert not jobs.has(job)
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".weight.nii.gz"])
+def test_results_now_accepts_files_that_the_job_of_another_shard_has_written(
+    tmp_path: Path, ending: str
+) -> None:
+    """After an edit of the case sheet a case may be in another shard."""
+    name = f"round_1/labels/a{ending}"
+    path = tmp_path / name
+    write_text(path, "first")
+    old = hash_file(path)
+    assert old is not None
+    record = JobRecord.model_construct(outputs={name: old.model_copy(update={"path": name})})
+
+    def write() -> dict[str, object]:
+        write_text(path, "of the other shard")
+        assert results_now(tmp_path, record).edited == [], "also while the file is written"
+        return {"source": "automatic"}
+
+    work = CaseWork("a", {"label": "2"}, [path], write)
+    run_shard(LABELS, path.parent / "unlabelled_0.csv", {}, [work], "labels")
+    now = results_now(tmp_path, record)
+    assert (now.edited, now.missing, now.rewritten) == ([], [], [name])
+    write_text(path, "edited by a person")
+    now = results_now(tmp_path, record)
+    assert len(now.edited) == 1 and "was changed after it was written" in now.edited[0]
+
+
+def test_results_now_without_records_of_cases_finds_edited_files(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii.gz"
+    write_text(path, "first")
+    old = hash_file(path)
+    record = JobRecord.model_construct(outputs={path.name: old})
+    write_text(path, "edited by a person")
+    assert len(results_now(tmp_path, record).edited) == 1
