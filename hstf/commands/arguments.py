@@ -6,7 +6,7 @@ This module imports nothing heavy, so that ``hstf <command> --help`` is instant.
 import argparse
 from pathlib import Path
 
-from hstf.commands.option_types import label_option
+from hstf.commands.option_types import count_option, label_option, port_option, seconds_option
 from hstf.runtime.home import path_option
 from hstf.stages.arguments import add_config
 
@@ -44,7 +44,7 @@ def add_models_arguments(parser: argparse.ArgumentParser) -> None:
     _add_optional_config(parser)
     parser.add_argument(
         "--patch",
-        type=int,
+        type=count_option,
         nargs=3,
         metavar="N",
         help="patch size in voxels; default: that of the plan",
@@ -119,7 +119,7 @@ def add_status_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--watch",
-        type=float,
+        type=seconds_option,
         nargs="?",
         const=10.0,
         metavar="SECONDS",
@@ -170,7 +170,7 @@ def add_audit_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--port",
-        type=int,
+        type=port_option,
         metavar="N",
         help="port on this machine; default: 8765, or a free one if it is taken",
     )
@@ -361,7 +361,7 @@ def add_estimate_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     parser.add_argument(
         "--cores",
-        type=int,
+        type=count_option,
         metavar="N",
         help="cores of the machine; default: those of this one",
     )

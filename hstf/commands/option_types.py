@@ -2,9 +2,14 @@
 
 import argparse
 import re
+from math import inf
 from pathlib import Path
 
 from hstf.runtime.home import path_option
+
+LAST_PORT = 65535
+SHORTEST = 0.1
+"""Seconds. A shorter time would keep a core busy."""
 
 
 def number_or_file(text: str) -> int | Path:
@@ -54,3 +59,28 @@ def pattern_option(text: str) -> str:
             f"{text!r} needs a group in parentheses, as in '(case[0-9]+)'"
         )
     return text
+
+
+def count_option(text: str) -> int:
+    """Read a whole number from 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def port_option(text: str) -> int:
+    """Read the number of a port; 0 is a free port."""
+    if not text.isdecimal() or int(text) > LAST_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to {LAST_PORT}")
+    return int(text)
+
+
+def seconds_option(text: str) -> float:
+    """Read a time of at least a tenth of a second."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not SHORTEST <= seconds < inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from {SHORTEST}")
+    return seconds

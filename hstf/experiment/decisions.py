@@ -9,6 +9,7 @@ This module imports nothing heavy. The workflow calls it when it starts.
 """
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +31,21 @@ VERSION = "sha256"
 SHA256 = re.compile(r"[0-9a-f]{64}")
 SECONDS = re.compile(r"(?<=\d:\d\d):\d\d([.,]\d+)?")
 """The seconds of a time. Spreadsheets show and save the minutes only."""
+MONTHS = (
+    "jan",
+    "feb",
+    "mar|mär|mrz",
+    "apr",
+    "may|mai",
+    "jun",
+    "jul",
+    "aug",
+    "sep",
+    "oct|okt",
+    "nov",
+    "dec|dez",
+)
+"""How names of months begin."""
 NO_VERSION = ""
 """The version of a decision that was made before there was a pseudo-label."""
 MISSING_QUOTE = (
@@ -236,7 +252,9 @@ def _row_problems(
 
 def _correction(row: Mapping[str, str], cases: CaseNames) -> str:
     other = cases.in_other_letter_case(row["case_id"])
-    return f"; did you mean {other!r}?" if other else ""
+    if other:
+        return f"; did you mean {other!r}?"
+    return ". If the case is in another split now, delete the row"
 
 
 def _swallowed_rows(row: Mapping[str, str], header: Sequence[str]) -> list[str]:
@@ -301,9 +319,12 @@ def _date_numbers(date: str) -> tuple[int, ...]:
 
     A spreadsheet that saves the table writes all dates in its own format, without seconds. This
     must not make a new decision of each row: it would be bound to a pseudo-label that nobody has
-    looked at.
+    looked at. English and German names of months count as their numbers.
     """
-    numbers = [int(number) % 100 for number in re.findall(r"\d+", SECONDS.sub("", date))]
+    text = unicodedata.normalize("NFC", SECONDS.sub("", date)).casefold()
+    for number, names in enumerate(MONTHS, start=1):
+        text = re.sub(rf"(?<![^\W\d_])({names})[^\W\d_]*", f" {number} ", text)
+    numbers = [int(number) % 100 for number in re.findall(r"\d+", text)]
     return tuple(sorted(number for number in numbers if number))
 
 

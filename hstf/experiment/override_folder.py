@@ -163,7 +163,11 @@ def _misnamed_label(entry: os.DirEntry[str], overrides: Path, cases: CaseNames) 
     case_id = cases.at_start_of(name)
     if case_id is None:
         if name.endswith(SUFFIX):
-            return f"{name.removesuffix(SUFFIX)!r} {UNKNOWN_CASE}"
+            return (
+                f"{name.removesuffix(SUFFIX)!r} {UNKNOWN_CASE}. If the case is in another split"
+                f" now, move the file out of {overrides} and enter its new place in the case sheet;"
+                " otherwise remove it"
+            )
         return f"not a label; corrected labels are called <case_id>{SUFFIX}"
     expected = case_id + SUFFIX
     rest = name[len(case_id) :].casefold()

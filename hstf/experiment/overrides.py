@@ -171,8 +171,8 @@ def unused_overrides(config: Config, in_force: Mapping[int, Mapping[str, Overrid
         return None
     return (
         f"{Layout.of(config).overrides}: method {config.method} does not use pseudo-labels, so the"
-        f" corrections of {few(unused)} are not used. To learn from corrected cases, set their"
-        " split to 'labelled'."
+        f" corrections of {few(unused)} are not used. To learn from corrected cases, move their"
+        " files to another folder, enter them as labels, and set the split to 'labelled'."
     )
 
 

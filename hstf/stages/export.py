@@ -17,6 +17,7 @@ it. It names no case:
 """
 
 import argparse
+import html
 import importlib.metadata
 import shlex
 from collections import Counter
@@ -346,22 +347,32 @@ def model_card(model: ExportedModel) -> str:
     trained_on, others = _case_texts(provenance)
     labels = [f"{value} {name}" for name, value in model.labels.items()]
     return CARD_TEXT.format(
-        experiment=model.experiment,
-        classes=", ".join(list(model.labels)[1:]),
-        modalities=", ".join(modalities),
+        experiment=as_markdown(model.experiment),
+        classes=as_markdown(", ".join(list(model.labels)[1:])),
+        modalities=as_markdown(", ".join(modalities)),
         method=_method_text(provenance),
         members=_members_text([member.name for member in model.members]),
         trained_on=", ".join(trained_on),
         others=", ".join(others) or "none",
         spacing=" x ".join(f"{mm:g}" for mm in model.plan.spacing),
         patch=" x ".join(str(voxels) for voxels in model.plan.patch_size),
-        labels=", ".join(labels),
+        labels=as_markdown(", ".join(labels)),
         hstf=provenance.hstf,
         torch=provenance.packages["torch"],
         reason=provenance.choice.reason if provenance.choice else "",
         scores=_score_lines(provenance.scores, provenance.cases.get(Split.TEST, 0)),
         use=INTENDED_USE,
     )
+
+
+def as_markdown(text: str) -> str:
+    r"""Return a text that is shown as it is, also in a cell of a Markdown table.
+
+    Example:
+        >>> print(as_markdown("left | right"))
+        left \| right
+    """
+    return html.escape(text, quote=False).replace("|", "\\|")
 
 
 def _method_text(provenance: ModelProvenance) -> str:
@@ -411,7 +422,7 @@ def _score_lines(scores: ModelScores | None, test_cases: int) -> str:
         return "Not measured: there were no test cases."
     lines = ["| class | mean Dice | standard deviation | cases |", "|---|---|---|---|"]
     for name, dice in scores.classes.items():
-        cells = [name, _number(dice.mean), _number(dice.sd), str(dice.cases)]
+        cells = [as_markdown(name), _number(dice.mean), _number(dice.sd), str(dice.cases)]
         lines.append(f"| {' | '.join(cells)} |")
     mean = scores.dice
     interval = f"{_number(mean.low)} to {_number(mean.high)}"

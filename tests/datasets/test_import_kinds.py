@@ -133,6 +133,7 @@ def test_import_nnunet_reads_regions_and_ignore_label(
 def test_import_nnunet_trains_classes_if_regions_do_not_separate_them(
     phantoms: Phantoms,
     workplace: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     data = workplace / "data"
     shutil.copytree(phantoms("nnunet"), data)
@@ -148,6 +149,8 @@ def test_import_nnunet_trains_classes_if_regions_do_not_separate_them(
         "liver_rest_3": 3,
         "lesion": 4,
     }
+    screen = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "regions not used, classes are trained instead: the classes liver_rest" in screen
     comment = Path("config/x.yaml").read_text().replace("\n#", " ")
     words = " ".join(comment.split())
     assert "the classes liver_rest, liver_rest_2 and liver_rest_3 are in the same regions" in words

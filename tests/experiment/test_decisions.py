@@ -212,7 +212,17 @@ def test_note_decisions_keeps_the_version_of_a_row_that_comes_back(config: Confi
 
 
 @pytest.mark.parametrize(
-    "date", ["02.03.2026", "3/2/2026", "02/03/26", "2026/3/2", "2.3.2026 00:00"]
+    "date",
+    [
+        "02.03.2026",
+        "3/2/2026",
+        "02/03/26",
+        "2026/3/2",
+        "2.3.2026 00:00",
+        "02-Mar-26",
+        "2. März 2026",
+        "March 2, 2026",
+    ],
 )
 def test_note_decisions_recognises_a_row_that_a_spreadsheet_wrote(
     config: Config, date: str
@@ -225,6 +235,22 @@ def test_note_decisions_recognises_a_row_that_a_spreadsheet_wrote(
     write(config, f"{header}\r\n1;case_1;accept;Dr. Mo ;{date};small, but right\r\n")
     note(config)
     assert versions(config) == {"case_1": [first]}
+
+
+@pytest.mark.parametrize(
+    ("first_date", "second_date"),
+    [("03-Feb-26", "03-Mar-26"), ("2. März 2026", "2. April 2026"), ("Dec 1 26", "Nov 1 26")],
+)
+def test_note_decisions_takes_another_month_for_a_new_decision(
+    config: Config, first_date: str, second_date: str
+) -> None:
+    make_pseudo_label(config, 1, "case_1", "first")
+    decide(config, f"1,case_1,accept,mo,{first_date},fine")
+    note(config)
+    second = make_pseudo_label(config, 1, "case_1", "second")
+    decide(config, f"1,case_1,accept,mo,{second_date},fine")
+    note(config)
+    assert versions(config) == {"case_1": [second]}
 
 
 @pytest.mark.parametrize("time", ["10:30:15", "10:30:15.25"])

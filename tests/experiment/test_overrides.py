@@ -225,7 +225,11 @@ def test_overrides_in_force_names_a_misplaced_file(
         ("a (1).nii.gz", "'a (1)' is not an unlabelled case of the case sheet. If it is the label"),
         ("a_new.nii.gz", "'a_new' is not an unlabelled case of the case sheet. If it is the label"),
         ("a.weight.nii.gz", "is a voxel weight"),
-        ("abc.nii.gz", "'abc' is not an unlabelled case of the case sheet"),
+        (
+            "abc.nii.gz",
+            "'abc' is not an unlabelled case of the case sheet. If the case is in another split"
+            " now, move the file out of",
+        ),
         ("decisions.csv", "is not read here. The decisions of all rounds are in"),
     ],
 )

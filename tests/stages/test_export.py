@@ -230,6 +230,15 @@ def test_model_card_has_cases_and_scores(config: Config) -> None:
     assert "0.750 (95% interval 0.700 to 0.790), 7 patients" in card
 
 
+def test_model_card_shows_names_of_classes_as_they_are(config: Config) -> None:
+    """The check of the configuration allows these characters."""
+    liver = Statistics(mean=0.8, sd=0.05, median=0.8, cases=7)
+    write_summary(config, {"a | b": liver, "<b>x</b>": liver})
+    card = (export(config) / "README.md").read_text()
+    assert "| a \\| b | 0.800 | 0.050 | 7 |" in card
+    assert "| &lt;b&gt;x&lt;/b&gt; | 0.800 | 0.050 | 7 |" in card
+
+
 @pytest.mark.parametrize(
     ("number", "learns_from", "trained_on", "method"),
     [

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from hstf.datasets.importers.dataset import DataSet, FoundCase, Labels
 from hstf.datasets.importers.headers import Grid
+from hstf.datasets.importers.write import trained_region_problems
 from hstf.experiment.cases import Split
 from hstf.imaging.volume_files import suffix_of
 
@@ -109,7 +110,7 @@ def _found(
     table.add_row("modalities", _pairs(dataset.modalities))
     table.add_row("labels", _pairs(labels.values))
     if labels.regions:
-        table.add_row("regions", _pairs(labels.regions))
+        table.add_row("regions", _regions(labels))
     sites = sorted({case.site for case in cases} - {""})
     if sites:
         table.add_row("sites", ", ".join(sites))
@@ -121,6 +122,14 @@ def _found(
     table.add_row("spacing", f"{_ranges(spacings)} mm")
     table.add_row("shape", f"{_ranges(shapes)} voxels")
     return table
+
+
+def _regions(labels: Labels) -> str:
+    """Return the regions, or why the configuration has none of them."""
+    problems = trained_region_problems(labels)
+    if problems:
+        return escape(f"not used, classes are trained instead: {'; '.join(problems)}")
+    return _pairs(labels.regions)
 
 
 def _formats(cases: Iterable[FoundCase]) -> str:

@@ -220,7 +220,7 @@ def named_regions(labels: Labels) -> dict[str, list[str]]:
     return regions
 
 
-def _region_problems(labels: Labels) -> list[str]:
+def trained_region_problems(labels: Labels) -> list[str]:
     """Return why a network cannot be trained with the regions of ``labels``."""
     classes = [name for name in labels.values if name not in (BACKGROUND, IGNORE)]
     return region_problems(named_regions(labels), classes)
@@ -231,7 +231,7 @@ def _regions(labels: Labels) -> list[str]:
     if not labels.regions:
         return []
     regions = _flow(named_regions(labels))
-    problems = _region_problems(labels)
+    problems = trained_region_problems(labels)
     if problems:
         return comment(
             f"Classes are trained instead of the official regions {regions}: {'; '.join(problems)}."
@@ -245,7 +245,7 @@ def _lesions(labels: Labels) -> list[str]:
     Of nested regions, only the innermost one is a lesion.
     """
     structures = {name: {name} for name in labels.values}
-    if labels.regions and not _region_problems(labels):
+    if labels.regions and not trained_region_problems(labels):
         structures = {name: set(classes) for name, classes in named_regions(labels).items()}
     named = [name for name in structures if LESION.search(name)]
     inner = []
