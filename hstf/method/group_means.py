@@ -37,6 +37,14 @@ class GroupMeans:
     Args:
         keys: names of the groups of each kind.
         shape: ``(K, X, Y, Z)`` of the planned grid.
+
+    Example:
+        >>> import torch
+        >>> keys = {"scales": ["0.8", "1.0"], "members": ["seed_0"], "flips": ["none"]}
+        >>> means = GroupMeans(keys, (2, 4, 4, 4))
+        >>> means.add(torch.ones(2, 3, 3, 3), {"scales": "0.8", "members": "seed_0"})
+        >>> float(means.arrays["scales"]["0.8"].max())
+        1.0
     """
 
     def __init__(self, keys: Mapping[str, Sequence[str]], shape: tuple[int, ...]) -> None:

@@ -98,6 +98,11 @@ def disagreement(mean: np.ndarray, members: Sequence[np.ndarray]) -> np.ndarray:
     Args:
         mean: ``(K, ...)`` mean probabilities of all views.
         members: ``(K, ...)`` mean probabilities of each member; may be empty.
+
+    Example:
+        >>> members = [np.array([1.0, 0.0]), np.array([0.5, 0.5])]
+        >>> float(disagreement(np.array([0.75, 0.25]), members))
+        0.25
     """
     if not members:
         return np.zeros(mean.shape[1:], np.float32)

@@ -123,7 +123,12 @@ class AgreementCounts:
 
 
 def _pair_counts(rows: np.ndarray, columns: np.ndarray, classes: int) -> np.ndarray:
-    """Count the voxels ``(K, K)`` of each pair of classes of two label maps."""
+    """Count the voxels ``(K, K)`` of each pair of classes of two label maps.
+
+    Example:
+        >>> _pair_counts(np.array([0, 1, 1]), np.array([0, 0, 1]), classes=2).tolist()
+        [[1, 0], [1, 1]]
+    """
     pair = rows * classes + columns
     counts = np.bincount(pair.ravel(), minlength=classes * classes)
     return counts.reshape(classes, classes)

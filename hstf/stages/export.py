@@ -302,8 +302,6 @@ def _scores_of_member(context: StageContext, member: str) -> ModelScores:
         dice=balanced_interval(
             table[names].to_numpy(dtype=float),
             [patients[case_id] for case_id in table.index],
-            context.config.evaluate.bootstrap,
-            context.config.seed,
         ),
         classes={name: describe(table[name].dropna()) for name in names},
     )
