@@ -48,8 +48,6 @@ def student(context: StageContext, member: str) -> None:
         student_objective(context.config),
         labelled_cases(context, labelled),
         others,
-        section.labelled_fraction,
-        section.fine_tune,
         start=start_weights(context, member),
         meta={
             "trained_on": [case.case_id for case in labelled],

@@ -3,14 +3,13 @@
 import platform
 import zlib
 from collections.abc import Sequence
-from dataclasses import replace
 from math import isclose
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from hstf.config.training import TrainingConfig
+from hstf.config.training import StudentConfig, TrainingConfig
 from hstf.experiment.context import StageContext
 from hstf.experiment.plan import Plan
 from hstf.experiment.round_tables import HISTORY
@@ -39,8 +38,6 @@ def train_member(
     objective: Objective,
     labelled: Sequence[TrainingCase],
     pseudo: Sequence[TrainingCase],
-    labelled_fraction: float = 1.0,
-    fine_tune: float = 0.0,
     start: Path | None = None,
     meta: dict[str, Any] | None = None,
 ) -> Path:
@@ -57,8 +54,6 @@ def train_member(
         objective: computes the loss.
         labelled: labelled cases.
         pseudo: all other cases.
-        labelled_fraction: fraction of patches from labelled cases, 0 to 1.
-        fine_tune: fraction of the steps, at the end, with manual labels only, 0 to 1.
         start: weights of the network that the training continues. If None, it starts from random
             weights, or from those of :func:`initial_weights`.
         meta: more facts to store with the weights, plain JSON values.
@@ -80,11 +75,6 @@ def train_member(
         device = choose_device(context.device)
         cases = cache_cases([*labelled, *pseudo], device, training.gpu_cache_gb)
         source = _patch_source(context, member, plan, training, cases, len(labelled))
-        source = replace(
-            source,
-            labelled_fraction=labelled_fraction,
-            fine_tune_from=round(training.steps * (1 - fine_tune)),
-        )
         initial = initial_weights(context) if start is None else None
         network = initial_network(context.config, plan, source.seed, start)
         taken = take_initial_weights(network, context, initial).taken
@@ -110,19 +100,25 @@ def _patch_source(
 ) -> PatchSource:
     """Return the source of patches of this rank; the first ``labelled`` cases are labelled."""
     config = context.config
+    labelled_fraction = 1.0
+    fine_tune_from = None
+    if isinstance(training, StudentConfig):
+        labelled_fraction = training.labelled_fraction
+        fine_tune_from = round(training.steps * (1 - training.fine_tune))
     return PatchSource(
         labelled=cases[:labelled],
         pseudo=cases[labelled:],
         classes=len(config.class_names),
         patch_size=plan.patch_size,
         batch_size=plan.batch_size,
-        labelled_fraction=1.0,
+        labelled_fraction=labelled_fraction,
         foreground_fraction=training.foreground_fraction,
         seed=member_seed(config.seed, context.round, member),
         rank=rank(),
         ranks=rank_count(),
         acquisition=Acquisition.of(plan, config.modalities.values()),
         quarter_turns=training.augmentation.quarter_turns or (),
+        fine_tune_from=fine_tune_from,
     )
 
 
