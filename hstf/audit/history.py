@@ -25,7 +25,14 @@ from typing import Any
 from hstf.experiment.decisions import ACTIONS
 from hstf.experiment.layout import Layout
 from hstf.runtime.errors import HstfError, write_error
-from hstf.runtime.files import atomic_path, make_folder, read_json, sha256_file, write_json
+from hstf.runtime.files import (
+    atomic_path,
+    find_files,
+    make_folder,
+    read_json,
+    sha256_file,
+    write_json,
+)
 from hstf.runtime.locks import exclusive
 
 FOLDER = ".history"
@@ -122,7 +129,7 @@ class History:
             HstfError: if a file is damaged.
         """
         folder = self.folder / "actions"
-        paths = sorted(folder.glob("*/[!.]*.json"), key=lambda path: path.name)
+        paths = sorted(find_files(folder, "*/*.json"), key=lambda path: path.name)
         for path in paths:
             if path not in self._known:
                 self._known[path] = read_action(path)

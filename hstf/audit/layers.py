@@ -6,6 +6,7 @@ into a folder that is removed at the end. The server never holds a volume.
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from hstf.imaging.guards import MASK
 from hstf.imaging.volume_files import is_nifti
 from hstf.imaging.volumes import blank_volume, read_image, write_like
 from hstf.method.tta_summary import DISAGREEMENT, UNCERTAINTY
+from hstf.runtime.files import find_files
 
 CACHE_BYTES = 4 << 30
 """Maximum size of the converted volumes together."""
@@ -151,12 +153,17 @@ def write_disagreement(uncertainty: Path, geometry: Path, image: Path, target: P
 
 def shrink(folder: Path, maximum: int) -> None:
     """Remove the oldest files of a folder until it has at most ``maximum`` bytes."""
-    files = sorted(folder.glob("[!.]*"), key=lambda path: path.stat().st_mtime)
-    total = sum(path.stat().st_size for path in files)
-    while files and total > maximum:
-        oldest = files.pop(0)
-        total -= oldest.stat().st_size
-        oldest.unlink(missing_ok=True)
+    files = []
+    for path in find_files(folder, "*"):
+        with suppress(FileNotFoundError):  # another request may remove it, too
+            status = path.stat()
+            files.append((status.st_mtime, status.st_size, path))
+    total = sum(size for _, size, _ in files)
+    for _, size, path in sorted(files):
+        if total <= maximum:
+            break
+        path.unlink(missing_ok=True)
+        total -= size
 
 
 def addresses(layers: Layers) -> dict[str, Any]:

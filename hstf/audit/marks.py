@@ -11,7 +11,7 @@ from hstf.audit.calls import Call, post
 from hstf.audit.history import FOLDER
 from hstf.experiment.layout import Layout
 from hstf.runtime.errors import HstfError
-from hstf.runtime.files import write_text
+from hstf.runtime.files import find_files, write_text
 
 SECONDS = 60
 """A mark is renewed by opening the case again, and disappears after this time."""
@@ -47,7 +47,7 @@ class Marks:
         """
         found: dict[str, list[str]] = {}
         own = _digest(without)
-        for path in sorted((self.folder / f"round_{number}").glob("*/[!.]*.json")):
+        for path in find_files(self.folder / f"round_{number}", "*/*.json"):
             case_id = path.parent.name
             with suppress(OSError, ValueError, KeyError, TypeError):
                 if time.time() - path.stat().st_mtime > SECONDS:

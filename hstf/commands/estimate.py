@@ -19,6 +19,7 @@ from hstf.experiment.jobs import Jobs
 from hstf.experiment.last_run import RunEstimate
 from hstf.runtime.documents import Document, Part
 from hstf.runtime.errors import HstfError
+from hstf.runtime.files import find_files
 from hstf.runtime.texts import duration, gigabytes, text_table
 from hstf.runtime.threads import own_cores
 from hstf.stages.plan.comparison_costs import comparison_seconds
@@ -294,7 +295,7 @@ def needs_measurement(costs: Costs, estimate: RunEstimate, to_run: Sequence[Job]
     is_known = machine.measured is not None or machine.cores_per_job is not None
     if is_known or not trains or estimate.seconds < MEASURED_SECONDS:
         return False
-    return not any(costs.jobs.layout.root.glob("round_*/state/*/made_by.json"))
+    return not any(find_files(costs.jobs.layout.root, "round_*/state/*/made_by.json"))
 
 
 def measure_and_store(costs: Costs) -> None:

@@ -22,7 +22,7 @@ from hstf.method.exported_model import (
 )
 from hstf.runtime.documents import Document
 from hstf.runtime.errors import HstfError, few, join_problems
-from hstf.runtime.files import read_csv, sha256_file
+from hstf.runtime.files import find_files, read_csv, sha256_file
 from hstf.runtime.progress import track
 from hstf.runtime.shards import file_problems
 from hstf.runtime.tables import split_list
@@ -151,9 +151,7 @@ def read_records(root: Path) -> dict[str, JobRecord]:
     Raises:
         HstfError: if a record is damaged.
     """
-    return {
-        path.stem: JobRecord.load(path) for path in sorted((root / "records").glob("[!.]*.json"))
-    }
+    return {path.stem: JobRecord.load(path) for path in find_files(root, "records/*.json")}
 
 
 def former_jobs(jobs: Jobs | None, records: Iterable[str]) -> list[str]:
@@ -326,7 +324,7 @@ def _digest_problems(folder: Path) -> list[str]:
 
 def _export_folders(root: Path) -> list[Path]:
     """Return the folders of the exported ensemble and of single exported members."""
-    folders = [root / "export", *sorted(root.glob("export_*"))]
+    folders = [root / "export", *find_files(root, "export_*")]
     names = (MODEL_FILE, DIGEST_FILE)
     return [folder for folder in folders if any((folder / name).is_file() for name in names)]
 

@@ -17,7 +17,7 @@ from hstf.config.experiment import Config
 from hstf.experiment.layout import Layout
 from hstf.runtime.documents import Document, Part
 from hstf.runtime.errors import HstfError
-from hstf.runtime.files import read_json, sha256_file, sha256_json
+from hstf.runtime.files import find_files, read_json, sha256_file, sha256_json
 
 FORMAT = 1
 """Version of the format of ``provenance.json``."""
@@ -53,6 +53,19 @@ Files of single cases have their SHA-256 in the tables.
 ``config.yaml`` is not among them, because each run writes it again before it does its work."""
 LATER_FILES = {"provenance.json", "track.json", "check_failed.csv"}
 """Files that may be written after ``provenance.json``."""
+
+
+CASE_RECORDS = ".records"
+"""Folder beside the files of cases with a record of each case."""
+MACHINE_FILES = (
+    f"preprocessed/{CASE_RECORDS}/*.json",
+    f"external/*/{CASE_RECORDS}/*.json",
+    f"round_*/external/*/{CASE_RECORDS}/*.json",
+    f"round_*/*/{CASE_RECORDS}/*.json",
+    "round_*/state/*/made_by.json",
+    "pretrain/state/*.json",
+)
+"""Files that name the machine on which a case or a training was computed."""
 
 
 LATER_JOBS = {"report", "export", "track_round", "compare"}
@@ -171,13 +184,8 @@ def hashed_files(root: Path) -> list[Path]:
     """Return the files of an experiment that have a SHA-256 in its provenance, sorted."""
     found: set[Path] = set()
     for pattern in HASHED_FILES:
-        found.update(root.glob(pattern))
-    files = []
-    for path in sorted(found):
-        is_hidden = path.name.startswith(".")
-        if path.is_file() and not is_hidden and path.name not in LATER_FILES:
-            files.append(path)
-    return files
+        found.update(find_files(root, pattern))
+    return [path for path in sorted(found) if path.is_file() and path.name not in LATER_FILES]
 
 
 def packages() -> dict[str, str | None]:
@@ -230,7 +238,7 @@ def made_by(root: Path) -> dict[str, MadeBy]:
         root: results of an experiment.
     """
     jobs = {}
-    for path in sorted((root / "records").glob("[!.]*.json")):
+    for path in find_files(root, "records/*.json"):
         name = path.stem
         if name.partition(".")[0] not in LATER_JOBS:
             record = read_json(path)
@@ -248,13 +256,11 @@ def machines(root: Path) -> dict[str, dict[str, int]]:
         For each folder of cases and each training, the number by machine.
     """
     counts: dict[str, Counter[str]] = {}
-    for path in root.glob("**/.records/[!.]*.json"):
-        folder = str(path.parent.parent.relative_to(root))
-        counts.setdefault(folder, Counter())[_machine_of(path)] += 1
-    trainings = [*root.glob("round_*/state/*/made_by.json"), *root.glob("pretrain/state/*.json")]
-    for path in trainings:
-        folder = str(path.parent.relative_to(root))
-        counts.setdefault(folder, Counter())[_machine_of(path)] += 1
+    for pattern in MACHINE_FILES:
+        for path in find_files(root, pattern):
+            folder = path.parent.relative_to(root)
+            of_cases = folder.parent if folder.name == CASE_RECORDS else folder
+            counts.setdefault(str(of_cases), Counter())[_machine_of(path)] += 1
     return {name: dict(sorted(counts[name].items())) for name in sorted(counts)}
 
 

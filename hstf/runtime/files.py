@@ -148,6 +148,21 @@ def make_folder(folder: Path) -> None:
         raise write_error(folder, error) from error
 
 
+def find_files(folder: Path, pattern: str) -> list[Path]:
+    """Return the files and folders below ``folder`` that match a pattern, sorted.
+
+    ``Path.glob`` fails if another job renames or removes a folder meanwhile. Here such a folder is
+    left out, and so are names that begin with a dot, because files have them while they are
+    written. A pattern may name such a folder itself: ``preprocessed/.records/*.json``.
+
+    Args:
+        folder: where to search; it need not exist.
+        pattern: as for :func:`glob.glob`, relative to ``folder``.
+    """
+    names = glob.glob(pattern, root_dir=folder)  # noqa: PTH207
+    return [folder / name for name in sorted(names)]
+
+
 def remove_leftovers(target: Path, age: float = 0.0) -> None:
     """Remove temporary files of ``target`` that a killed process left.
 

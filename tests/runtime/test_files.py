@@ -3,10 +3,12 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from hstf.runtime.errors import HstfError
 from hstf.runtime.files import (
     atomic_path,
     complete_folder,
+    find_files,
     read_csv,
     read_json,
     read_sheet,
@@ -373,3 +376,38 @@ def test_writers_name_a_file_name_that_is_not_utf8(tmp_path: Path) -> None:
     with pytest.raises(HstfError, match=r"a\.txt: could not be written, .*not valid UTF-8"):
         write_text(tmp_path / "a.txt", name)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_find_files_leaves_out_names_with_a_dot_and_folders_with_them(tmp_path: Path) -> None:
+    finished = [tmp_path / "a" / "made.json", tmp_path / "b" / "made.json"]
+    unfinished = ("b/.tmp-0123abcd-made.json", ".tmp-0123abcd-c/made.json")
+    for path in (*finished, *map(tmp_path.joinpath, unfinished)):
+        write_json(path, {})
+    assert find_files(tmp_path, "*/*.json") == finished
+
+
+def test_find_files_searches_a_hidden_folder_that_the_pattern_names(tmp_path: Path) -> None:
+    path = tmp_path / "teacher" / ".records" / "case_1.json"
+    write_json(path, {})
+    assert find_files(tmp_path, "*/.records/*.json") == [path]
+
+
+def test_find_files_of_a_missing_folder_is_empty(tmp_path: Path) -> None:
+    assert find_files(tmp_path / "missing", "*/*.json") == []
+
+
+def test_find_files_leaves_out_a_folder_that_is_removed_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job of the export renames its folder while the report lists the results."""
+    write_json(tmp_path / "export" / "model.json", {})
+    write_json(tmp_path / "other" / "model.json", {})
+    scandir = os.scandir
+
+    def remove_before_reading(path: str | int) -> Iterator[os.DirEntry[str]]:
+        if str(path).endswith("export"):
+            shutil.rmtree(tmp_path / "export")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", remove_before_reading)
+    assert find_files(tmp_path, "*/*.json") == [tmp_path / "other" / "model.json"]

@@ -25,7 +25,7 @@ from hstf.imaging.affines import ras_spacing
 from hstf.imaging.geometry import Geometry
 from hstf.imaging.volume_files import open_nifti
 from hstf.runtime.errors import HstfError
-from hstf.runtime.files import read_json
+from hstf.runtime.files import find_files, read_json
 from hstf.runtime.gpu_lease import count_gpus
 from hstf.runtime.job_logs import last_count, log_lines
 from hstf.stages.plan.costs import (
@@ -217,7 +217,7 @@ def measured_speed(output: Path, on_gpu: bool) -> float | None:
         on_gpu: whether trainings on a GPU count; otherwise those on the CPU.
     """
     speeds = []
-    for made_by in sorted(output.glob("*/round_*/state/*/made_by.json")):
+    for made_by in find_files(output, "*/round_*/state/*/made_by.json"):
         try:
             speed = _speed_of(made_by, read_json(made_by), on_gpu)
         except (HstfError, KeyError, TypeError, ValueError):

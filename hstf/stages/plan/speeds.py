@@ -18,7 +18,7 @@ from hstf.config.training import TrainingConfig
 from hstf.experiment.plan import Plan
 from hstf.runtime.documents import Document, Part
 from hstf.runtime.errors import HstfError
-from hstf.runtime.files import sha256_json
+from hstf.runtime.files import find_files, sha256_json
 
 SPEED_FILE = Path("logs") / "speed.json"
 PLAN_KEYS = {"patch_size", "batch_size", "channels", "strides", "kernels"}
@@ -139,7 +139,7 @@ def find(output: Path, key: str) -> Measured | None:
 
 def _all(output: Path) -> Iterator[Measured]:
     """Yield the measurements in a folder of experiments, the newest last."""
-    for path in sorted(output.glob(f"*/{SPEED_FILE}"), key=os.path.getmtime):
+    for path in sorted(find_files(output, f"*/{SPEED_FILE}"), key=os.path.getmtime):
         yield from _read(path)
 
 

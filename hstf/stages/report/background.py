@@ -12,6 +12,7 @@ from hstf import __version__
 from hstf.config.track import without_credentials
 from hstf.experiment.scan_tables import CHECK
 from hstf.runtime.documents import Part
+from hstf.runtime.files import find_files
 from hstf.runtime.threads import own_cores
 from hstf.stages.report.page import DASH, Block, Note, Section, Table, counted
 from hstf.stages.report.results import Results
@@ -154,7 +155,7 @@ def _dates(root: Path) -> str:
     """Return the times of the first and the last file of an experiment."""
     times: list[float] = []
     for pattern in DATED_FILES:
-        times += [path.stat().st_mtime for path in root.glob(pattern)]
+        times += [path.stat().st_mtime for path in find_files(root, pattern)]
     if not times:
         return DASH
     ends = (datetime.fromtimestamp(time).astimezone() for time in (min(times), max(times)))
@@ -165,7 +166,7 @@ def _times(results: Results) -> list[Table]:
     """Return run times and memory of the stages, from the benchmarks of Snakemake."""
     folder = results.layout.root / "benchmarks"
     frames = []
-    for path in sorted(folder.rglob("*.tsv")):
+    for path in find_files(folder, "*.tsv") + find_files(folder, "*/*.tsv"):
         stage = path.relative_to(folder).parts[0].removesuffix(".tsv")
         frames.append(_benchmark(path).assign(stage=stage))
     if not frames:
