@@ -16,6 +16,7 @@ from nibabel.orientations import aff2axcodes
 from hstf.imaging.affines import corner_distance
 from hstf.imaging.scan import Scan
 from hstf.imaging.spacing import Spacing
+from hstf.imaging.voxel_summaries import NON_FINITE
 from hstf.runtime.errors import numbers
 
 MAXIMUM_SPACING_MM = 20.0
@@ -252,7 +253,7 @@ def content_issues(scan: Scan, kind: str) -> Iterator[Issue]:
     """
     if scan.non_finite:
         yield _error(
-            f"{scan.non_finite} voxels that are NaN or infinite",
+            f"{scan.non_finite} voxels that are {NON_FINITE}",
             "finite values",
             "If they mark the empty background, replace them by its value.",
         )

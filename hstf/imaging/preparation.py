@@ -13,6 +13,7 @@ from hstf.imaging.geometry import Geometry, bounding_box
 from hstf.imaging.guards import MASK
 from hstf.imaging.intensity import MAXIMUM_MASK_VALUE, field_of_view, normalise
 from hstf.imaging.volumes import Volume, grid_mismatch, read_image
+from hstf.imaging.voxel_summaries import NON_FINITE
 from hstf.runtime.errors import HstfError, join_problems, numbers
 
 LARGE_GRID = 1 << 24
@@ -157,7 +158,9 @@ def _check_volumes(
         if mismatch:
             problems.append(f"{name}: {mismatch}, {names[0]}; {_advice(volume, first)}")
         if not np.isfinite(volume.data).all():
-            problems.append(f"{name}: has NaN or infinite values; replace them, for example by 0")
+            problems.append(
+                f"{name}: has values that are {NON_FINITE}; replace them, for example by 0"
+            )
     problems += _mask_problems(volumes, plan, names)
     if problems:
         raise join_problems("The images cannot be used.", problems)

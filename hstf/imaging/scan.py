@@ -60,7 +60,7 @@ class Scan(Part):
     maximum: float = math.nan
     """Maximum of the finite values, scaled by slope and intercept. NaN for labels."""
     non_finite: int = 0
-    """Number of voxels that are NaN or infinite as float32."""
+    """Number of voxels that are NaN, infinite or too large for float32."""
     percentiles: tuple[float, ...] = ()
     """0.5th, 50th and 99.5th percentile of a sample of the voxels that are not empty background.
     Not computed for labels."""

@@ -11,6 +11,8 @@ from hstf.imaging.intensity import LOWER_PERCENTILE, MINIMUM_EMPTY_CORNERS, UPPE
 from hstf.imaging.volumes import is_label
 
 FLOAT32_MAXIMUM = float(np.finfo(np.float32).max)
+NON_FINITE = f"NaN, infinite or above {FLOAT32_MAXIMUM:.1e}".replace("e+", "e")
+"""What is wrong with voxels that have no value as float32."""
 MAXIMUM_INVALID_VALUES = 20
 """Number of invalid label values that are listed."""
 SAMPLE_VOXELS = 200_000

@@ -689,7 +689,7 @@ def test_predict_refuses_scans_without_a_correct_result(model: Path, tmp_path: P
     assert names(tmp_path / "out") == ["fine.nii"]
     found = messages(tmp_path / "out", "error")
     assert found["constant.nii"].startswith("a constant image: every voxel is 7")
-    assert "NaN or infinite" in found["nan.nii"]
+    assert "NaN, infinite or above 3.4e38" in found["nan.nii"]
     assert found["metres.nii"].startswith("lengths in meter, and voxels of 0.0012")
     assert found["no_size.nii"] == "voxel sizes 0 x 0 x 0 in the header (pixdim)"
     assert "no_size.nii: error: found: voxel sizes" in str(caught.value)

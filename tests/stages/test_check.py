@@ -80,7 +80,7 @@ def test_check_reports_all_errors_at_once(data: Data, capsys: pytest.CaptureFixt
         "p1_label.nii.gz: found: label values 7 (3 voxels); expected: only 0 (background), 1 ",
         "p2.nii.gz: found: truncated or damaged",
         "p3.nii.gz: found: is not gzip-compressed",
-        "p4.nii.gz: found: 2 voxels that are NaN or infinite; expected: finite values.",
+        "p4.nii.gz: found: 2 voxels that are NaN, infinite or above 3.4e38; expected: finite",
         "p5.nii.gz: found: a constant image: every voxel is 3; expected: an image with contrast.",
     ):
         assert sentence in message

@@ -446,6 +446,17 @@ def test_report_has_the_acceptance_bound_of_the_mixture_with_an_external_teacher
     assert "predicted mean Dice below 0.870" in " ".join(notes[0].lines)
 
 
+def test_manifest_names_the_calibration_of_a_round_with_an_external_teacher(tmp_path: Path) -> None:
+    other = {"files": "other/{case}.nii.gz", "labels": {"liver": 5}, "rounds": [1]}
+    experiment = fabricated(tmp_path, teacher={"external": {"other": other}})
+    experiment.write_all()
+    calibration = Calibration.load(experiment.layout.calibration)
+    calibration.save(experiment.layout.round_calibration(1))
+    rounds_table(experiment.context)
+    found = [entry.tables.get("calibration") for entry in manifest(experiment.context).rounds]
+    assert found == [None, "round_1/calibration.json", None]
+
+
 def test_as_svg_uses_the_colours_of_the_page(complete: tuple[Fabricated, Page]) -> None:
     experiment, _ = complete
     html = experiment.layout.report.read_text(encoding="utf-8")

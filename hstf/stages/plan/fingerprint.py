@@ -19,6 +19,7 @@ from hstf.imaging.intensity import (
 )
 from hstf.imaging.volume_files import open_nifti
 from hstf.imaging.volumes import Volume, read_image, read_label
+from hstf.imaging.voxel_summaries import NON_FINITE
 from hstf.runtime.documents import Document, Part
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import sha256_json
@@ -168,8 +169,8 @@ def read_scan(config: Config, case: Case) -> tuple[ScanSummary, ForegroundSample
         volume = read_image(path, is_mask=kind == "mask")
         if not np.isfinite(volume.data).all():
             raise HstfError(
-                f"{case.case_id}: {path} has NaN or infinite values. Replace them, for instance by"
-                " 0 outside the body."
+                f"{case.case_id}: {path} has values that are {NON_FINITE}. Replace them, for"
+                " instance by 0 outside the body."
             )
         mask = nonempty_mask(volume.data)
         intensities.append(statistics(sample(volume.data, mask)))

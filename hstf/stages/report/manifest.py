@@ -153,6 +153,9 @@ def _round(context: StageContext, row: Mapping[str, Any]) -> ManifestRound:
     if context.schedule.has_pseudo_labels(number):
         pseudo_labels = {"refine": layout.refine(number), "labels": layout.labels_table(number)}
         tables = pseudo_labels | tables
+        # Otherwise, the calibration of the experiment holds for the round.
+        if context.schedule.external(context.config, number):
+            tables["calibration"] = layout.round_calibration(number)
     return ManifestRound(
         round=number,
         model=row["model"],
