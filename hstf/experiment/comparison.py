@@ -137,14 +137,18 @@ def control_layout(layout: Layout, seed: int) -> Layout:
     return replace(layout, root=layout.compare / _cell_name(CONTROL_METHOD, seed))
 
 
-def control_results(layout: Layout, number: int) -> list[Path]:
+def control_results(layout: Layout, number: int, sheet: CaseSheet) -> list[Path]:
     """Return the scores of the control that the report reads.
 
     Args:
         layout: the paths of the control.
         number: the last round; earlier rounds of the control are not scored for the report.
+        sheet: the case sheet of the experiment.
     """
-    return [layout.evaluation_cases(number), layout.evaluation_summary(number)]
+    files = [layout.evaluation_cases(number), layout.evaluation_summary(number)]
+    if sheet.of(Split.VALIDATION):
+        files += [layout.validation_table(number), layout.validation_summary(number)]
+    return files
 
 
 def experiments(config: Config, control: Cell | None = None) -> dict[str, Config]:

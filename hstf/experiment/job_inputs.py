@@ -172,7 +172,8 @@ def _control_results(jobs: Jobs) -> Iterator[Source]:
     control = control_of(jobs.config, jobs.sheet)
     if control is None:
         return
-    for path in control_results(Layout.of(control.config), jobs.schedule.last):
+    layout = Layout.of(control.config)
+    for path in control_results(layout, jobs.schedule.last, jobs.sheet):
         yield Source(f"control/{path.name}", path)
 
 

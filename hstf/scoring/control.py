@@ -8,6 +8,7 @@ from hstf.experiment.cases import Split
 from hstf.experiment.comparison import control_layout, control_problem, control_results
 from hstf.experiment.context import StageContext
 from hstf.scoring.documents import EvaluationSummary
+from hstf.scoring.round_choice import choose_round, validation_dice
 from hstf.scoring.round_comparison import (
     compare_cases,
     compare_with_warmup,
@@ -30,6 +31,20 @@ LOWER = 0.02
 
 
 @dataclass(frozen=True)
+class ValidationScores:
+    """Mean Dice of the exported round and of the control on the validation cases."""
+
+    cases: int
+    """Number of validation cases."""
+    round: int
+    """The exported round."""
+    exported: float
+    control: float
+    target: str
+    """Target of Snakemake that exports the control."""
+
+
+@dataclass(frozen=True)
 class Control:
     """The control beside the last round: ``method: supervised``, see ``evaluate.control``."""
 
@@ -42,6 +57,8 @@ class Control:
     lower: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Mean Dice, in the last round and in the control, of each structure that is lower in the last
     round by more than :data:`LOWER`."""
+    validation: ValidationScores | None = None
+    """None without validation cases."""
 
 
 def read_control(context: StageContext) -> Control | None:
@@ -60,7 +77,7 @@ def read_control(context: StageContext) -> Control | None:
     if not has_control(context) or not context.layout.evaluation_cases(last).is_file():
         return None
     layout = control_layout(context.layout, context.config.seed)
-    if not all(path.is_file() for path in control_results(layout, last)):
+    if not all(path.is_file() for path in control_results(layout, last, context.sheet)):
         return None
     control = replace(context, layout=layout)
     summary = EvaluationSummary.load(layout.evaluation_summary(last))
@@ -74,7 +91,25 @@ def read_control(context: StageContext) -> Control | None:
     new = structure_dice_by_case(context, last)
     old = structure_dice_by_case(control, last)
     own = EvaluationSummary.load(context.layout.evaluation_summary(last))
-    return Control(last, row, compare_cases(context, new, old), _lower_structures(own, summary))
+    return Control(
+        last,
+        row,
+        compare_cases(context, new, old),
+        _lower_structures(own, summary),
+        _validation_scores(context, control),
+    )
+
+
+def _validation_scores(context: StageContext, control: StageContext) -> ValidationScores | None:
+    """Return the scores on the validation cases; None if one of both models has none."""
+    exported = choose_round(context)
+    own = exported.validation.get(exported.round)
+    other = validation_dice(control, context.schedule.last)
+    if own is None or other is None:
+        return None
+    cases = len(context.cases(Split.VALIDATION))
+    target = f"{control.layout.root.name}_export"
+    return ValidationScores(cases, exported.round, own, other, target)
 
 
 def _lower_structures(
@@ -118,7 +153,7 @@ def control_sentence(control: Control) -> str:
     return (
         f"{ADDED[sign]} {difference.mean:+.3f}{shown}: round {control.round} against the control,"
         f" which has the same warm-up, rounds and steps and learns from the labels only.{note}"
-        f"{_lower_text(control)}"
+        f"{_lower_text(control)}{_validation_text(control.validation)}"
     )
 
 
@@ -128,6 +163,17 @@ def _lower_text(control: Control) -> str:
         return ""
     parts = [f"{name} {new:.3f} ({old:.3f})" for name, (new, old) in control.lower.items()]
     return f" Lower than in the control: {', '.join(parts)}."
+
+
+def _validation_text(scores: ValidationScores | None) -> str:
+    """Return how to export the control, if it is better on the validation cases."""
+    if scores is None or scores.control <= scores.exported:
+        return ""
+    return (
+        f" On the {scores.cases} validation cases the control is better: {scores.control:.3f}, and"
+        f" {scores.exported:.3f} for round {scores.round}, which is exported. To export the"
+        f" control, run snakemake again with the target {scores.target}."
+    )
 
 
 def p_value_text(p_value: float | None) -> str:

@@ -46,7 +46,7 @@ from hstf.runtime.errors import HstfError
 from hstf.runtime.files import read_csv, write_csv, write_text
 from hstf.scoring.absent_classes import AbsentCases, PresentCases
 from hstf.scoring.averages import Statistics
-from hstf.scoring.control import Control, control_sentence, read_control
+from hstf.scoring.control import Control, ValidationScores, control_sentence, read_control
 from hstf.scoring.documents import CaseScores, EmptyCounts, EvaluationSummary, MemberSummary
 from hstf.scoring.metrics import METRICS, Metric, StructurePair
 from hstf.scoring.printed_rounds import print_rounds
@@ -637,6 +637,50 @@ def test_validation_cases_are_scored_apart_from_test_cases(
     for number in (0, 1):
         layout.evaluation_summary(number).unlink()
     assert choose_round(report_context(config)) == choice
+
+
+def test_read_control_compares_the_exported_round_with_it_on_the_validation_cases(
+    config: Config, predictors: dict[int, FakePredictor]
+) -> None:
+    """The control has the scores of the warm-up here."""
+    config = with_evaluate(config, control=True)
+    with_validation(config)
+    write_pseudo_labels(config)
+    validation = []
+    for number in (0, 1):
+        evaluate_shard(config, number, "validation_0")
+        evaluate_shard(config, number, "test_0")
+        validation.append(summarise_validation(StageContext.of(config, "evaluate", number)))
+        summarise_round(config, number)
+    layout = Layout.of(config)
+    folder = control_layout(layout, config.seed)
+    shutil.copytree(layout.evaluation(0), folder.evaluation(1))
+    control = read_control(report_context(config))
+    assert control is not None
+    assert control.validation == ValidationScores(
+        cases=2,
+        round=1,
+        exported=validation[1].dice.mean,
+        control=validation[0].dice.mean,
+        target=f"supervised_seed_{config.seed}_export",
+    )
+    assert "validation" not in control_sentence(control), "the exported round is better"
+    folder.validation_summary(1).unlink()
+    assert read_control(report_context(config)) is None, "its scores are not complete"
+
+
+def test_control_sentence_names_the_command_that_exports_a_better_control() -> None:
+    interval = Interval(mean=-0.02, low=-0.048, high=-0.003, scans=12, patients=12)
+    comparison = Comparison(difference=interval, p_value=0.007, patients=12)
+    scores = ValidationScores(10, 2, 0.859, 0.879, "supervised_seed_0_export")
+    sentence = control_sentence(Control(2, {}, comparison, validation=scores))
+    assert sentence.endswith(
+        "On the 10 validation cases the control is better: 0.879, and 0.859 for round 2, which is"
+        " exported. To export the control, run snakemake again with the target"
+        " supervised_seed_0_export."
+    )
+    equal = ValidationScores(10, 2, 0.879, 0.879, "supervised_seed_0_export")
+    assert "validation" not in control_sentence(Control(2, {}, comparison, validation=equal))
 
 
 def test_choose_round_ignores_scores_of_cases_that_are_no_validation_cases_now(

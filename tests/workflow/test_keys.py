@@ -483,6 +483,18 @@ def test_workflow_adds_the_jobs_of_the_control_and_the_report(experiment: Worksp
     assert not any("supervised" in name for name in experiment.jobs())
 
 
+def test_workflow_scores_the_control_on_the_validation_cases(experiment: Workspace) -> None:
+    sheet = experiment.folder / "cases.csv"
+    head, tested, rest = sheet.read_text().partition("test")
+    sheet.write_text(f"{head}validation{rest}")
+    assert tested
+    experiment.configure(evaluate={"control": True})
+    because = reasons(experiment)["report"]
+    assert "control/validation.json changed" in because
+    assert experiment.jobs()["supervised_seed_0_evaluate_validation"] == 1
+    assert experiment.jobs("supervised_seed_0_export")["supervised_seed_0_export"] == 1
+
+
 def test_recorded_refuses_to_overwrite_an_edited_result(experiment: Workspace) -> None:
     path = experiment.folder / "results" / "few" / "round_1" / "refine.csv"
     path.write_text("a verdict was flipped")

@@ -11,6 +11,8 @@ ALIKE = len(CONFIG.compare.methods) * len(CONFIG.compare.seeds) if CONFIG.compar
 
 include: "common.smk"
 include: "stages.smk"
+# Only on request: the target is <method>_seed_<seed>_export.
+include: "export.smk"
 
 
 if CONFIG.compare is not None:
