@@ -65,7 +65,7 @@ class Layers:
 
     def _image(self, index: str) -> Path | None:
         images = self.case.images
-        if not (index.isascii() and index.isdecimal()) or int(index) >= len(images):
+        if index not in map(str, range(len(images))):
             return None
         image = images[int(index)]
         if is_nifti(image):

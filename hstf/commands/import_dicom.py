@@ -133,6 +133,8 @@ def _show(found: Found, left_out_invalid: Sequence[Note] = ()) -> None:
     print(f"{len(found.volumes)} series of {patients} patients: {modalities_of(found)}.")
     for note in [*found.dataset.left_out, *left_out_invalid]:
         print(f"left out: {note.what}: {note.why}.")
+    for note in found.dataset.rules:
+        print(f"note: {note.what}: {note.why}.")
     if found.not_chosen:
         print(f"left out: {found.not_chosen} series that --modality and --series do not choose.")
     if any(volume.first.modality == "PT" for volume in found.volumes.values()):

@@ -71,6 +71,6 @@ class EvaluateConfig(Section):
     control: bool = False
     """Also train ``method: supervised`` with the same seed, warm-up, rounds and steps, on the
     labels only, and show it beside the last round: the difference is what the unlabelled scans add.
-    With validation cases, a sentence states if it is better on them, and how to export it. This adds
-    the time of the students. It needs ``method: hstf``, a round, unlabelled scans and test cases;
-    without them it is ignored with a message."""
+    With validation cases, a sentence states if it is better on them, and how to export it. This
+    adds the time of the students. It needs ``method: hstf``, a round, unlabelled scans and test
+    cases; without them it is ignored with a message."""

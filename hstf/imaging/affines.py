@@ -166,6 +166,17 @@ def ras_spacing(affine: np.ndarray, axes: GridAxes = "anatomical") -> Spacing:
     return sizes[x], sizes[y], sizes[z]
 
 
+def without_shear(affine: np.ndarray) -> np.ndarray:
+    """Return the closest affine with right angles between its axes, as a qform stores it.
+
+    Args:
+        affine: ``(4, 4)``, voxel index to mm.
+    """
+    header = nib.Nifti1Header()
+    header.set_qform(affine, code="scanner")
+    return np.asarray(header.get_qform(), dtype=float)
+
+
 def tilt_degrees(affine: np.ndarray) -> float:
     """Return the maximum angle of an axis of a scan to the closest axis of the body.
 

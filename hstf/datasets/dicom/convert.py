@@ -17,10 +17,13 @@ from hstf.datasets.dicom.series import (
     NotVolume,
     Series,
     build_series,
+    is_no_image,
     source_folder,
 )
 from hstf.datasets.importers.dataset import DataSet, FoundCase, Image, Labels, plain_name
+from hstf.datasets.importers.walk import Note
 from hstf.experiment.cases import CASE_ID
+from hstf.imaging.affines import corner_distance, shear_degrees, without_shear
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import atomic_path
 from hstf.runtime.progress import track
@@ -32,6 +35,8 @@ SCANNER = 1
 IMPORTED = "imported"
 LEFT_OUT = "left out"
 PROBLEM = "problem"
+TILT_MM = 0.1
+"""A tilt of the gantry that displaces voxels by more is reported."""
 NOT_CHOSEN = "not chosen by --modality and --series"
 
 
@@ -92,21 +97,35 @@ def find_series(folder: Path, selection: Selection, table: SeriesTable) -> Found
     """
     headers = read_headers([folder])
     if not headers.series:
-        others = len(headers.unmarked) + headers.indices
-        raise HstfError(
-            f"the folder contains no DICOM series: {others} other files, {headers.damaged} damaged"
-            f" ones, {len(headers.broken)} broken links. Fix the links. For NIfTI and other volumes"
-            " use hstf import folder."
-        )
+        raise HstfError(_describe_no_series(headers))
     found = Found(table, selection)
     suspects = Suspects.of(headers)
     _note_other_files(found, headers, len(suspects.unmarked))
     rest = set(suspects.all)
-    for uid, files in headers.series.items():
+    for uid, unsorted in headers.series.items():
+        # Reports in a series of images do not decide what it is.
+        files = sorted(unsorted, key=is_no_image)
         if _sort_in(found, uid, files, suspects.of_series(uid)):
             rest -= set(suspects.of_series(uid))
     _note_rest(found, sorted(rest))
     return found
+
+
+def _describe_no_series(headers: Headers) -> str:
+    """Return what is in a folder without a series, and what to do."""
+    found = []
+    advice = []
+    if headers.damaged:
+        found.append(f"{headers.damaged} DICOM files whose headers cannot be read")
+        advice.append("Export the series from the PACS again.")
+    if headers.broken:
+        found.append(f"{len(headers.broken)} broken links")
+        advice.append("Fix the links.")
+    others = len(headers.unmarked) + headers.indices
+    if others or not found:
+        found.append(f"{others} other files, without the mark of DICOM (DICM)")
+        advice.append("For NIfTI and other volumes use hstf import folder.")
+    return f"the folder contains no DICOM series: {', '.join(found)}. {' '.join(advice)}"
 
 
 def _note_rest(found: Found, suspects: Sequence[Suspect]) -> None:
@@ -156,6 +175,7 @@ def _sort_in(found: Found, uid: str, headers: Sequence[Header], lost: Sequence[S
     try:
         volume = build_series(headers, describe(lost))
         row |= {"case_id": _add(found, uid, volume), "state": IMPORTED}
+        _note_doubts(found, what, volume)
     except NotVolume as reason:
         row |= {"state": LEFT_OUT, "reason": str(reason)}
         found.dataset.leave_out(what, str(reason))
@@ -165,6 +185,26 @@ def _sort_in(found: Found, uid: str, headers: Sequence[Header], lost: Sequence[S
         found.dataset.add_problem(what, f"{reason}{names}")
     found.table.rows[uid] = row
     return row["state"] == PROBLEM
+
+
+def _note_doubts(found: Found, what: str, volume: Series) -> None:
+    """Record files of a series that are no slices, and a small tilt of the gantry."""
+    if volume.set_aside:
+        found.dataset.leave_out(
+            f"{volume.set_aside} files of {what}",
+            "no slices of the volume (overview images, reports, colour or multi-frame pictures)",
+        )
+    shear = shear_degrees(volume.affine)
+    distance = corner_distance(volume.affine, without_shear(volume.affine), volume.shape)
+    if distance > TILT_MM:
+        found.dataset.rules.append(
+            Note(
+                what,
+                f"its slices are tilted by {shear:.1f} degrees against the axis of the scan."
+                " Programs that ignore this, such as ITK-SNAP, place voxels up to"
+                f" {distance:.1f} mm elsewhere. dcm2niix straightens such scans",
+            )
+        )
 
 
 def _row(table: SeriesTable, uid: str, headers: Sequence[Header]) -> Row:

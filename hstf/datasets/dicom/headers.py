@@ -36,6 +36,7 @@ TAGS = (
     "ImageOrientationPatient",
     "RescaleSlope",
     "RescaleIntercept",
+    "ModalityLUTSequence",
 )
 """What is read of a header. Neither the name nor the date of birth of the patient is."""
 
@@ -83,6 +84,8 @@ class Header:
     intercept: float
     rescale_tags: tuple[str, ...] = ()
     """The tags of slope and intercept that the file has."""
+    has_lookup_table: bool = False
+    """Whether a table, not slope and intercept, gives the values of the pixels."""
 
 
 @dataclass
@@ -209,6 +212,7 @@ def _header(path: Path, dataset: "Dataset") -> Header:
         slope=_number(dataset, "RescaleSlope", 1),
         intercept=_number(dataset, "RescaleIntercept", 0),
         rescale_tags=tuple(name for name in RESCALE_TAGS if _text(dataset, name)),
+        has_lookup_table="ModalityLUTSequence" in dataset,
     )
 
 

@@ -1,5 +1,6 @@
 """DICOM SEG objects of label maps, on the slices of the original series (highdicom)."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from hstf import __version__
 from hstf.datasets.dicom.codes import Code, Meaning
 from hstf.datasets.dicom.packages import quiet
 from hstf.datasets.dicom.series import Series
-from hstf.imaging.affines import corner_distance, is_reordered
+from hstf.imaging.affines import corner_distance, is_reordered, without_shear
 from hstf.imaging.volumes import Volume
 from hstf.runtime.errors import HstfError
 from hstf.runtime.files import atomic_path
@@ -36,8 +37,11 @@ MAY_BE_MISSING = (
     "StudyID",
     "StudyDate",
     "StudyTime",
+    "SliceThickness",
 )
 """What a series without identifiers may lack; the object then has an empty value."""
+UTF_8 = "ISO_IR 192"
+"""Character set of the objects: names of patients and classes may need any letter."""
 LONGEST = 64
 """Maximum length of names in DICOM."""
 FAMILY = Code("123110", "DCM", "Artificial Intelligence")
@@ -63,6 +67,21 @@ class Segments:
     meanings: Mapping[str, Meaning]
     ignored: frozenset[int] = frozenset({0})
     """Values that are no segment: the background, and voxels to ignore."""
+
+    def __post_init__(self) -> None:
+        """Check the names.
+
+        Raises:
+            HstfError: if two are equal in their first letters, which are all that DICOM has room
+                for.
+        """
+        short = Counter(name[:LONGEST] for name in self.values)
+        for name, count in short.items():
+            if count > 1:
+                raise HstfError(
+                    f"{count} classes have the same first {LONGEST} letters: {name}. DICOM stores"
+                    " no more. Rename one of them."
+                )
 
     def numbers(self, labels: np.ndarray) -> np.ndarray:
         """Return the segment number of each voxel, 0 for none.
@@ -98,14 +117,16 @@ def in_axes_of(series: Series, volume: Volume) -> np.ndarray:
         HstfError: if the volume has other voxels than the series.
     """
     shape = volume.data.shape
-    is_same = shape == series.shape and (
-        corner_distance(volume.affine, series.affine, shape) <= TOLERANCE_MM
-    )
-    if is_same:
-        return volume.data
-    if is_reordered(volume.affine, shape, series.affine, series.shape, TOLERANCE_MM):
-        orientation = ornt_transform(io_orientation(volume.affine), io_orientation(series.affine))
-        return apply_orientation(volume.data, orientation)
+    # The image of a slightly tilted series has both affines, and ITK uses the second one.
+    for affine in (series.affine, without_shear(series.affine)):
+        is_same = shape == series.shape and (
+            corner_distance(volume.affine, affine, shape) <= TOLERANCE_MM
+        )
+        if is_same:
+            return volume.data
+        if is_reordered(volume.affine, shape, affine, series.shape, TOLERANCE_MM):
+            orientation = ornt_transform(io_orientation(volume.affine), io_orientation(affine))
+            return apply_orientation(volume.data, orientation)
     raise HstfError(
         f"is not on the voxels of its series: shape {shape}, the series has {series.shape}; or"
         " another spacing, place or orientation. Nothing is resampled here. Segment the image that"
@@ -173,12 +194,18 @@ def write_segmentation(
 
 
 def _sources(series: Series) -> "list[Dataset]":
-    """Return the headers of all slices, in order."""
+    """Return the headers of all slices, in order, as UTF-8.
+
+    The object is written in the character set of its sources. In most of them some class names
+    could not be written, and highdicom refuses an empty first value, which is common in Asia.
+    """
     from pydicom import dcmread
 
     sources: list[Dataset] = []
     for header in series.slices:
         dataset = dcmread(header.path, stop_before_pixels=True)
+        dataset.decode()
+        dataset.SpecificCharacterSet = UTF_8
         for name in MAY_BE_MISSING:
             if name not in dataset:
                 setattr(dataset, name, "")

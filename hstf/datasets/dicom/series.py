@@ -19,8 +19,12 @@ NO_IMAGES = ("SEG", "RTDOSE", "RTSTRUCT", "RTPLAN", "SR", "PR", "KO", "REG", "FI
 """Values of Modality of objects that are no scan, although some of them have pixels."""
 SAME_ORIENTATION = 1e-3
 """Maximum difference of direction cosines of slices that are parallel."""
+MAXIMUM_OTHERS = 0.25
+"""If more slices are not parallel, the series is no volume."""
 SAME_PLACE_MM = 0.01
 """Slices that are closer together show the same place."""
+LENGTH_TOLERANCE = 0.01
+"""Maximum difference of the length of a direction from 1."""
 TOLERANCE_MM = 0.1
 """Positions are written with few digits: a slice may be so far from its place on the grid."""
 TOLERANCE = 0.02
@@ -48,6 +52,8 @@ class Series:
     slices: tuple[Header, ...]
     affine: np.ndarray
     """``(4, 4)``: (column, row, slice) to mm in the axes of NIfTI."""
+    set_aside: int = 0
+    """Number of files that are no slices of the volume: overview images, reports, pictures."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -96,6 +102,7 @@ def build_series(headers: Sequence[Header], lost: str = "") -> Series:
     slices = _volume_slices(headers, at_least=1 if lost else 2)
     if lost:
         raise BrokenSeries(lost)
+    _check_directions(slices)
     _check_equal(slices)
     _check_rescale(slices)
     positions = np.array([header.position for header in slices])
@@ -108,7 +115,12 @@ def build_series(headers: Sequence[Header], lost: str = "") -> Series:
     problem = affine_problem(affine)
     if problem:
         raise BrokenSeries(problem)
-    return Series(ordered, affine)
+    return Series(ordered, affine, set_aside=len(headers) - len(slices))
+
+
+def is_no_image(header: Header) -> bool:
+    """Return whether a file is no part of a scan, such as a report or a segmentation."""
+    return not header.shape[0] or header.modality in NO_IMAGES
 
 
 def _volume_slices(headers: Sequence[Header], at_least: int) -> list[Header]:
@@ -117,17 +129,19 @@ def _volume_slices(headers: Sequence[Header], at_least: int) -> list[Header]:
     Raises:
         NotVolume: if there are none, or fewer than ``at_least``.
     """
-    first = headers[0]
-    if first.modality in NO_IMAGES or not any(header.shape[0] for header in headers):
-        raise NotVolume(f"no image ({first.modality or 'unknown'})")
-    if any(header.frames > 1 for header in headers):
+    images = [header for header in headers if not is_no_image(header)]
+    if not images:
+        raise NotVolume(f"no image ({headers[0].modality or 'unknown'})")
+    single = [header for header in images if header.frames <= 1]
+    if not single:
         raise NotVolume(
             "one object with many frames (enhanced or multi-frame), which is not read. Convert it"
             " with dcm2niix, or export it from the PACS as single slices"
         )
-    if any(header.is_coloured for header in headers):
+    grey = [header for header in single if not header.is_coloured]
+    if not grey:
         raise NotVolume("colour pictures")
-    slices = [header for header in headers if not set(header.image_type) & set(LOCALIZER)]
+    slices = [header for header in grey if not set(header.image_type) & set(LOCALIZER)]
     if not slices:
         raise NotVolume("a localiser")
     if len(slices) < at_least:
@@ -135,15 +149,54 @@ def _volume_slices(headers: Sequence[Header], at_least: int) -> list[Header]:
     placed = [len(h.position) == 3 and len(h.orientation) == 6 for h in slices]
     if not any(placed):
         raise NotVolume("pictures without a position in the patient")
-    if not all(placed) or not all(header.shape[0] for header in slices):
+    if not all(placed):
         raise BrokenSeries(
-            f"{placed.count(False)} of {len(slices)} slices have no position, or slices have no"
-            " pixels. Export the series from the PACS again"
+            f"{placed.count(False)} of {len(slices)} slices have no position. Export the series"
+            " from the PACS again"
         )
-    directions = np.array([header.orientation for header in slices])
-    if np.abs(directions - directions[0]).max() > SAME_ORIENTATION:
-        raise NotVolume("slices that are not parallel, as in a localiser")
+    _check_parallel(slices)
     return slices
+
+
+def _check_parallel(slices: Sequence[Header]) -> None:
+    """Check that slices are parallel.
+
+    Raises:
+        BrokenSeries: if a few are not parallel to all others.
+        NotVolume: if many are not.
+    """
+    directions = np.array([header.orientation for header in slices])
+    differ = np.abs(directions - np.median(directions, axis=0)).max(axis=1) > SAME_ORIENTATION
+    count = int(differ.sum())
+    if count > MAXIMUM_OTHERS * len(slices):
+        raise NotVolume("slices that are not parallel, as in a localiser")
+    if count:
+        raise BrokenSeries(
+            f"{count} of {len(slices)} slices are not parallel to the others, such as an overview"
+            " image that is not marked as one. Move these files elsewhere"
+        )
+
+
+def _check_directions(slices: Sequence[Header]) -> None:
+    """Check that directions have the length 1; rows and columns would have other distances.
+
+    Raises:
+        BrokenSeries: if one has another length.
+    """
+    directions = np.reshape([header.orientation for header in slices], (-1, 2, 3))
+    lengths = np.linalg.norm(directions, axis=-1)
+    worst = float(lengths.flat[np.abs(lengths - 1).argmax()])
+    if not abs(worst - 1) <= LENGTH_TOLERANCE:
+        raise BrokenSeries(
+            f"a direction (ImageOrientationPatient) has the length {worst:.4g}, expected 1. Export"
+            " the series from the PACS again"
+        )
+
+
+def _directions(header: Header) -> np.ndarray:
+    """Return the directions of rows and columns, ``(2, 3)``, with the length 1."""
+    directions = np.reshape(header.orientation, (2, 3))
+    return directions / np.linalg.norm(directions, axis=1, keepdims=True)
 
 
 def _check_equal(slices: Sequence[Header]) -> None:
@@ -177,8 +230,13 @@ def _check_rescale(slices: Sequence[Header]) -> None:
     """Check that all slices have a rescale, or none. Its values may differ, as those of PET do.
 
     Raises:
-        BrokenSeries: if only some have one.
+        BrokenSeries: if only some have one, or if a table replaces it.
     """
+    if any(header.has_lookup_table for header in slices):
+        raise BrokenSeries(
+            "a table (ModalityLUTSequence) gives the values of its pixels, which is not read."
+            " Convert it with another program, and import the result with hstf import folder"
+        )
     tags = {header.rescale_tags for header in slices}
     if len(tags) > 1:
         count = sum(header.rescale_tags != RESCALE_TAGS for header in slices)
@@ -190,7 +248,7 @@ def _check_rescale(slices: Sequence[Header]) -> None:
 
 def _normal(header: Header) -> np.ndarray:
     """Return the direction from slice to slice."""
-    row, column = np.reshape(header.orientation, (2, 3))
+    row, column = _directions(header)
     return np.cross(row, column)
 
 
@@ -237,8 +295,9 @@ def _describe_duplicates(slices: int, places: int) -> str:
         "Delete files that exist twice. Split time points, echoes and diffusion directions into"
         " series of their own (dcm2niix does), or choose other series with --series"
     )
-    if slices % places == 0 and places > 1:
-        return f"{slices} slices at {places} places, {slices // places} at each. {advice}"
+    if slices % places == 0:
+        where = f"{places} places" if places > 1 else "one place"
+        return f"{slices} slices at {where}, {slices // places} at each. {advice}"
     return f"{slices} slices at {places} places: some slices exist twice. {advice}"
 
 
@@ -261,7 +320,7 @@ def _check_line(positions: np.ndarray) -> None:
 
 def _affine(header: Header, positions: np.ndarray) -> np.ndarray:
     """Return the affine of a volume (column, row, slice)."""
-    row, column = np.reshape(header.orientation, (2, 3))
+    row, column = _directions(header)
     between_rows, between_columns = header.pixel_spacing
     affine = np.eye(4)
     affine[:3, 0] = row * between_columns
