@@ -180,7 +180,7 @@ def test_small_tilt_is_reported_and_labels_of_both_geometries_are_accepted(
     elsewhere = image.get_qform()
     elsewhere[0, 3] += 0.5
     with pytest.raises(HstfError, match="is not on the voxels"):
-        in_axes_of(series, Volume(labels, elsewhere, nib.Nifti1Header()))
+        in_axes_of(series, Volume(labels, elsewhere, image.header))
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ class Header:
     rescale_tags: tuple[str, ...] = ()
     """The tags of slope and intercept that the file has."""
     has_lookup_table: bool = False
-    """Whether a table, not slope and intercept, gives the values of the pixels."""
+    """Whether the values of the pixels are in a table instead of slope and intercept."""
 
 
 @dataclass

@@ -234,7 +234,7 @@ def _check_rescale(slices: Sequence[Header]) -> None:
     """
     if any(header.has_lookup_table for header in slices):
         raise BrokenSeries(
-            "a table (ModalityLUTSequence) gives the values of its pixels, which is not read."
+            "the values of its pixels are in a table (ModalityLUTSequence), which is not read."
             " Convert it with another program, and import the result with hstf import folder"
         )
     tags = {header.rescale_tags for header in slices}
