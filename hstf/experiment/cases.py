@@ -162,6 +162,8 @@ def read_cases(config: Config) -> CaseSheet:
             test patients with cases in other splits.
     """
     path = Path(config.cases)
+    if path.is_dir():
+        raise HstfError(f"{path}: is a folder. Set 'cases:' to the case sheet, a CSV file.")
     if not path.is_file():
         raise HstfError(
             f"{path}: the case sheet is missing. Set 'cases:' in the configuration to its path."

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hstf.runtime.errors import HstfError
+from hstf.runtime.errors import HstfError, write_error
 from hstf.runtime.files import atomic_path
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def write_array(
                 cparams=compression,
             )
     except RuntimeError as error:  # what Blosc2 raises when the disk is full
-        raise HstfError(f"{path}: could not be written ({error}). Is the disk full?") from error
+        raise write_error(path, OSError(f"{error} Is the disk full?")) from error
 
 
 def open_array(path: Path) -> StoredArray:

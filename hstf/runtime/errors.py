@@ -30,12 +30,16 @@ class HstfError(Exception):
     """A problem in data, configuration or files: what was found, what was expected, what to do."""
 
 
+class WriteError(HstfError):
+    """A file or folder that could not be written, for example because the disk is full."""
+
+
 def join_problems(headline: str, problems: Sequence[str]) -> HstfError:
     """Put all ``problems`` in one error below ``headline``, so that they can be fixed in one go."""
     return HstfError("\n".join([headline, *(f"  - {problem}" for problem in problems)]))
 
 
-def write_error(path: Path | str, error: OSError) -> HstfError:
+def write_error(path: Path | str, error: OSError) -> WriteError:
     """Describe why a file or folder could not be written, and what to do."""
     number = error.errno
     reason = error.strerror or str(error)
@@ -44,7 +48,7 @@ def write_error(path: Path | str, error: OSError) -> HstfError:
         number = errno.ENOSPC
         reason = os.strerror(number)
     advice = WRITE_ERRORS.get(number or 0, "")
-    return HstfError(f"{path}: could not be written ({reason}). {advice}".rstrip())
+    return WriteError(f"{path}: could not be written ({reason}). {advice}".rstrip())
 
 
 def _is_full(folder: Path) -> bool:

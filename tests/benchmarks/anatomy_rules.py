@@ -8,13 +8,16 @@ the withheld labels of the unlabelled cases. Nothing is trained, and no file is 
 - ``none``: the most likely class;
 - ``gain not negative``: the rules that do not lower the mean out-of-fold Dice;
 - ``not clearly harmful``: the rules that HSTF applies, which are within two standard errors;
-- ``all``: every rule that the labels show.
+- ``all``: every rule that the labels show;
+- ``without bridges``: the rules that HSTF applies, but components are not cut at thin bridges.
+
+Bridges are learned from the labels here, because experiments before them have none in their rules.
 
 Dice is that of the planned grid. The clean-up is the one of final segmentations.
 """
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -26,9 +29,10 @@ from hstf.config.load import load_config
 from hstf.experiment.cases import Case, Split
 from hstf.experiment.context import StageContext
 from hstf.imaging.geometry import GEOMETRY, Geometry
+from hstf.imaging.label_values import class_indices
 from hstf.imaging.probabilities import most_likely
-from hstf.imaging.volumes import read_image
-from hstf.method.plr.anatomy import AnatomyRule
+from hstf.imaging.volumes import read_image, read_label
+from hstf.method.plr.anatomy import AnatomyRule, describe_anatomy
 from hstf.method.plr.anatomy_rules import AnatomyRules
 from hstf.method.plr.calibration import LearnedAnatomy
 from hstf.method.tta_summary import TtaSummary
@@ -60,7 +64,29 @@ def choices(anatomy: LearnedAnatomy) -> dict[str, dict[str, AnatomyRule]]:
         "gain not negative": not_negative,
         "not clearly harmful": not_harmful,
         "all": rules,
+        "without bridges": _with_bridges(not_harmful, ()),
     }
+
+
+def _with_bridges(rules: Mapping[str, AnatomyRule], cut: Collection[str]) -> dict[str, AnatomyRule]:
+    """Return rules that cut the components of the structures in ``cut`` at bridges."""
+    found = {}
+    for name, rule in rules.items():
+        found[name] = rule.model_copy(update={"cut_bridges": name in cut})
+    return found
+
+
+def structures_without_bridges(context: StageContext) -> list[str]:
+    """Return the structures that have no thin bridge in any labelled case."""
+    names = list(context.config.structures)
+    for case in context.cases(Split.LABELLED):
+        geometry = Geometry.load(context.layout.preprocessed / case.case_id / GEOMETRY)
+        reference = read_label(case.training_label)
+        label = class_indices(reference.data, context.config, case.training_label)
+        on_grid = geometry.label_to_grid(label, len(context.config.class_names))
+        anatomy = describe_anatomy(on_grid, context.config.structures, prod(geometry.spacing))
+        names = [name for name in names if not anatomy[name].has_bridge]
+    return names
 
 
 def predictions(context: StageContext) -> Iterator[Prediction]:
@@ -99,7 +125,9 @@ def dices(
 def table(context: StageContext) -> pd.DataFrame:
     """Return a row for each choice: Dice, gain over no rule, and patients by the sign of it."""
     structures = context.config.structures
-    rows = choices(LearnedAnatomy.load(context.layout.anatomy_rules))
+    learned = LearnedAnatomy.load(context.layout.anatomy_rules)
+    cut = structures_without_bridges(context)
+    rows = choices(learned.model_copy(update={"rules": _with_bridges(learned.rules, cut)}))
     scores: dict[str, list[np.ndarray]] = {name: [] for name in rows}
     patients = []
     for prediction in predictions(context):

@@ -188,8 +188,11 @@ def test_read_cases_refuses_files_that_are_no_sheet(
 
 
 def test_read_cases_names_a_missing_sheet(tmp_path: Path) -> None:
-    for path in (tmp_path / "absent.csv", tmp_path):
-        with pytest.raises(HstfError, match="the case sheet is missing"):
+    for path, message in (
+        (tmp_path / "absent.csv", "the case sheet is missing"),
+        (tmp_path, "is a folder"),
+    ):
+        with pytest.raises(HstfError, match=message):
             read_cases(Config.model_validate({"cases": str(path)}))
 
 

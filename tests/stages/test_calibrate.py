@@ -571,6 +571,7 @@ def test_calibrate_learns_from_files(tmp_path: Path) -> None:
         minimum_mm3=108.0,
         has_holes=False,
         may_be_absent=False,
+        cut_bridges=True,
         dice_gain=rule.dice_gain,
         gain_error=rule.gain_error,
     )

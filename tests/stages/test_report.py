@@ -1,7 +1,9 @@
 """The report shows what the files contain; files may be missing."""
 
 import base64
+import errno
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -35,6 +37,7 @@ from hstf.method.plr.anatomy import AnatomyRule
 from hstf.method.plr.calibration import Calibration
 from hstf.method.plr.lesions import fit_lesions
 from hstf.method.plr.predicted_dice import UNKNOWN_SD, DiceModel
+from hstf.runtime.errors import WriteError
 from hstf.runtime.files import write_csv, write_text
 from hstf.scoring.documents import EvaluationSummary
 from hstf.scoring.feedback import CorrectedCase, Feedback
@@ -455,6 +458,25 @@ def test_manifest_names_the_calibration_of_a_round_with_an_external_teacher(tmp_
     rounds_table(experiment.context)
     found = [entry.tables.get("calibration") for entry in manifest(experiment.context).rounds]
     assert found == [None, "round_1/calibration.json", None]
+
+
+def test_report_is_not_complete_without_a_figure_that_could_not_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full for a moment. A page with a gap would count as finished."""
+    experiment = fabricated(tmp_path)
+    experiment.write_all()
+    saved = Figure.savefig
+
+    def refuse(figure: Figure, target: Any, **options: Any) -> None:
+        if Path(target).name.endswith("dice_by_round.png"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        saved(figure, target, **options)
+
+    monkeypatch.setattr(Figure, "savefig", refuse)
+    with pytest.raises(WriteError, match=r"dice_by_round\.png: could not be written \(No space"):
+        report(experiment.context)
+    assert not experiment.layout.report.exists()
 
 
 def test_as_svg_uses_the_colours_of_the_page(complete: tuple[Fabricated, Page]) -> None:

@@ -27,6 +27,7 @@ from hstf.imaging.regions import (
     with_margin,
 )
 from hstf.imaging.sparse_labels import is_sparse
+from hstf.method.plr.bridges import split_at_bridges
 from hstf.method.plr.holes import find_holes
 from hstf.method.plr.structure_components import contact_fractions, label_components
 from hstf.runtime.documents import Part
@@ -37,6 +38,8 @@ SIZE_MARGIN = 0.5
 A few labelled cases do not show the smallest component that exists."""
 COUNT_MARGIN = 2
 """If the number of components varies, this many times the maximum number is allowed."""
+MAXIMUM_MEASURED = 8
+"""Number of components, in the order of their sizes, in which bridges are searched for."""
 HARM_ERRORS = 2.0
 """A rule is harmful if its gain is more than this many standard errors below 0."""
 
@@ -53,6 +56,9 @@ class CaseAnatomy:
     """Whether the label shows where the structure ends. Scribbles only show that it exists."""
     contact: float = 0.0
     """Fraction of the surface of the largest component that touches other structures."""
+    has_bridge: bool = False
+    """Whether a component consists of pieces with thin bridges, see
+    :mod:`hstf.method.plr.bridges`."""
 
 
 class AnatomyRule(Part):
@@ -68,6 +74,8 @@ class AnatomyRule(Part):
     """Whether a case may lack the structure."""
     contact: float = Field(0.0, ge=0, le=1)
     """Minimum fraction of the surface of a component that touches other structures."""
+    cut_bridges: bool = False
+    """Whether components are cut at thin bridges, which no labelled case has."""
     dice_gain: float = 0.0
     """Change of the mean Dice of the out-of-fold predictions when the rule is applied to them."""
     gain_error: float | None = Field(None, ge=0)
@@ -118,25 +126,29 @@ def describe_anatomy(
     for name, classes in structures.items():
         sizes_mm3: tuple[float, ...] = ()
         contact = 0.0
+        has_bridge = False
         if name in boxes:
-            sizes, contact = _measure_components(label[boxes[name]], classes)
+            sizes, contact, has_bridge = _measure_components(label[boxes[name]], classes)
             sizes_mm3 = tuple((sizes * voxel_mm3).tolist())
         anatomy[name] = CaseAnatomy(
             sizes_mm3=sizes_mm3,
             holes=int(holes[list(classes)].sum()),
             dense=dense,
             contact=contact,
+            has_bridge=has_bridge,
         )
     return anatomy
 
 
-def _measure_components(label: np.ndarray, classes: ClassIndices) -> tuple[np.ndarray, float]:
-    """Return the voxels of each component, and the contact of the largest component."""
+def _measure_components(label: np.ndarray, classes: ClassIndices) -> tuple[np.ndarray, float, bool]:
+    """Return the sizes of components, the contact of the main one, and whether one has a bridge."""
     inside = structure_mask(label, classes)
     components, sizes = label_components(inside)
     main_component = components == 1 + sizes.argmax()
     others = (label > 0) & ~inside
-    return sizes, float(contact_fractions(main_component, others)[0])
+    pieces, _ = split_at_bridges(components, sizes, MAXIMUM_MEASURED)
+    has_bridge = pieces is not components
+    return sizes, float(contact_fractions(main_component, others)[0]), has_bridge
 
 
 def structure_boxes(label: np.ndarray, structures: Structures) -> dict[str, Box]:
@@ -175,4 +187,6 @@ def learn_rule(anatomy: Sequence[CaseAnatomy]) -> AnatomyRule:
         has_holes=any(case.holes for case in dense),
         may_be_absent=any(not case.sizes_mm3 for case in anatomy),
         contact=min((case.contact for case in present), default=0.0),
+        # Where the number varies, neighbours may touch each other.
+        cut_bridges=len(counts) == 1 and not any(case.has_bridge for case in present),
     )

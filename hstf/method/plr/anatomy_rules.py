@@ -17,6 +17,7 @@ import numpy as np
 from hstf.imaging.probabilities import make_certain, most_likely
 from hstf.imaging.regions import ClassIndices, Structures, class_count, structure_mask
 from hstf.method.plr.anatomy import AnatomyRule, structure_boxes
+from hstf.method.plr.bridges import split_at_bridges
 from hstf.method.plr.holes import find_holes
 from hstf.method.plr.structure_components import contact_fractions, label_components
 from hstf.runtime.documents import Part
@@ -105,7 +106,8 @@ def keep_components(
     The largest components stay, up to the maximum number. At least one stays, however small, unless
     labelled cases lack the structure. A component that touches other structures less than any
     labelled one counts as smaller by that factor: a false ventricle in the chest wall may be larger
-    than the true one, but it is not surrounded by a heart.
+    than the true one, but it is not surrounded by a heart. Pieces that hang on a thin bridge count
+    as components, if no labelled case has such a bridge (:mod:`hstf.method.plr.bridges`).
 
     The removed voxels get the most likely class outside of the structure. This may create fragments
     of other structures, which are removed in a second pass. Their voxels only leave the structure
@@ -247,6 +249,8 @@ def _surplus_voxels(
     if not rule.maximum_components:
         return np.zeros_like(inside)
     components, sizes = label_components(inside)
+    if rule.cut_bridges:
+        components, sizes = split_at_bridges(components, sizes, rule.maximum_components)
     large = sizes * voxel_mm3 >= rule.minimum_mm3
     rank = np.where(large, sizes, 0.0)
     # Only large components are measured: there may be millions of tiny ones.

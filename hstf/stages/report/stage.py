@@ -27,7 +27,7 @@ from hstf.experiment.jobs import Jobs
 from hstf.experiment.keys import Keys
 from hstf.experiment.provenance import write_provenance
 from hstf.imaging.colour_tables import itksnap_labels, label_colours, slicer_colours
-from hstf.runtime.errors import HstfError, few
+from hstf.runtime.errors import HstfError, WriteError, few
 from hstf.runtime.files import make_folder, write_text
 from hstf.scoring.printed_rounds import print_rounds
 from hstf.scoring.round_choice import choose_round
@@ -186,10 +186,16 @@ def anchors(sections: Sequence[Section]) -> set[str]:
 def _section(builder: Callable[..., Section], *arguments: object) -> Section:
     """Return a section, or an error message in its place.
 
-    One unexpected file must not cost the whole page after days of computing.
+    One unexpected file must not cost the whole page after days of computing. A figure that could
+    not be written is another matter: the next run would take the page for complete.
+
+    Raises:
+        WriteError: if a figure cannot be written.
     """
     try:
         return builder(*arguments)
+    except WriteError:
+        raise
     except Exception as error:
         traceback.print_exc()
         name = builder.__name__.removesuffix("_section")

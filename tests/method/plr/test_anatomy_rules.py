@@ -10,7 +10,8 @@ from scipy import ndimage
 from hstf.imaging.regions import Structures
 from hstf.method.plr.anatomy import AnatomyRule, CaseAnatomy, describe_anatomy, learn_rule
 from hstf.method.plr.anatomy_rules import AnatomyRules, classes_below, fill_holes, keep_components
-from hstf.method.plr.structure_components import contact_fractions
+from hstf.method.plr.bridges import split_at_bridges
+from hstf.method.plr.structure_components import contact_fractions, label_components
 
 A: Structures = {"a": (1,)}
 AB: Structures = {"a": (1,), "b": (2,)}
@@ -99,7 +100,7 @@ def test_describe_anatomy_separates_holes_at_corners() -> None:
 
 def test_learn_rule_of_an_organ_and_of_lesions() -> None:
     organ = learn_rule([CaseAnatomy((100.0,), 0), CaseAnatomy((80.0,), 0)])
-    assert organ == rule(1, 40.0, has_holes=False, may_be_absent=False)
+    assert organ == rule(1, 40.0).model_copy(update={"cut_bridges": True})
     lesions = learn_rule(
         [CaseAnatomy((5.0, 9.0, 7.0), 0), CaseAnatomy((), 0), CaseAnatomy((8.0,), 2)]
     )
@@ -124,7 +125,8 @@ def test_learn_rule_takes_only_presence_from_scribbles() -> None:
     )
     assert missing.may_be_absent, "the scribbles do not show that every case has it"
     dense = CaseAnatomy((100.0,), 0)
-    assert learn_rule([dense, shapes[0]]) == rule(1, 50.0, has_holes=False, may_be_absent=False)
+    expected = rule(1, 50.0).model_copy(update={"cut_bridges": True})
+    assert learn_rule([dense, shapes[0]]) == expected
     label = np.zeros((9, 9, 9), np.uint8)
     label[1:4, 1:4, 1:4] = label[7, 7, 7] = 1
     label[2, 2, 2] = 0
@@ -179,6 +181,84 @@ def test_keep_components_does_not_change_an_unknown_class(two_blobs: np.ndarray)
     np.testing.assert_array_equal(
         keep_components(two_blobs, certain(two_blobs, 2), A, {"a": unknown}, 1.0), two_blobs
     )
+
+
+def with_bridge() -> np.ndarray:
+    """Return an organ (216 voxels), and a false structure (125) that two voxels connect with it."""
+    label = np.zeros((20, 10, 10), np.uint8)
+    box(label, 1, (2, 8), (2, 8), (2, 8))
+    box(label, 1, (8, 10), (5, 6), (5, 6))
+    box(label, 1, (10, 15), (3, 8), (3, 8))
+    return label
+
+
+def test_keep_components_cuts_at_a_bridge_that_no_label_has() -> None:
+    label = with_bridge()
+    whole = keep_components(label, certain(label, 2), A, {"a": ONE}, 1.0)
+    np.testing.assert_array_equal(whole, label)
+    cutting = ONE.model_copy(update={"cut_bridges": True})
+    cut = keep_components(label, certain(label, 2), A, {"a": cutting}, 1.0)
+    assert cut[2:8, 2:8, 2:8].all(), "the organ is not changed"
+    assert not cut[10:].any()
+    assert cut[8].sum() == 1, "half of the bridge is nearer to the organ"
+
+
+def test_keep_components_keeps_the_piece_in_contact_with_other_structures() -> None:
+    label = with_bridge()
+    box(label, 2, (15, 17), (2, 9), (2, 9))  # touches the smaller piece
+    rules = {"a": IN_CONTACT.model_copy(update={"cut_bridges": True, "contact": 0.15})}
+    cut = keep_components(label, certain(label, 3), AB, rules, 1.0)
+    assert (cut[10:15, 3:8, 3:8] == 1).all()
+    assert not (cut[:8] == 1).any()
+
+
+def test_thin_ends_of_a_structure_are_not_cut() -> None:
+    """Vessels that leave an organ have no large core."""
+    label = np.zeros((24, 10, 10), np.uint8)
+    box(label, 1, (2, 8), (2, 8), (2, 8))
+    box(label, 1, (8, 24), (4, 6), (4, 6))
+    cutting = ONE.model_copy(update={"cut_bridges": True})
+    cut = keep_components(label, certain(label, 2), A, {"a": cutting}, 1.0)
+    np.testing.assert_array_equal(cut, label)
+
+
+def test_structure_at_the_border_of_the_volume_is_not_cut() -> None:
+    """What is outside of the field of view may continue there."""
+    label = np.zeros((12, 8, 3), np.uint8)
+    box(label, 1, (0, 12), (1, 7), (0, 3))
+    assert not describe_anatomy(label, A, 1.0)["a"].has_bridge
+
+
+def test_learn_rule_cuts_no_bridge_if_a_label_has_one() -> None:
+    organ = with_bridge()
+    organ[8:] = 0
+    anatomy = [describe_anatomy(label, A, 1.0)["a"] for label in (organ, with_bridge())]
+    assert [case.has_bridge for case in anatomy] == [False, True]
+    assert not learn_rule(anatomy).cut_bridges
+
+
+def test_learn_rule_cuts_bridges_if_no_label_has_one(two_blobs: np.ndarray) -> None:
+    organ = with_bridge()
+    organ[8:] = 0
+    one, several = (describe_anatomy(label, A, 1.0)["a"] for label in (organ, two_blobs))
+    assert learn_rule([one, one]).cut_bridges
+    assert not learn_rule([one, several]).cut_bridges, "neighbours may touch each other"
+    absent = describe_anatomy(np.zeros((4, 4, 4), np.uint8), A, 1.0)["a"]
+    assert not learn_rule([absent]).cut_bridges, "nothing is known about it"
+
+
+@settings(max_examples=30)
+@given(arrays(bool, (7, 6, 5)))
+def test_split_at_bridges_keeps_all_voxels_and_counts_them(mask: np.ndarray) -> None:
+    components, sizes = label_components(mask)
+    before = components.copy()
+    split, new_sizes = split_at_bridges(components, sizes, 3)
+    np.testing.assert_array_equal(components, before)
+    np.testing.assert_array_equal(split > 0, mask)
+    counted = np.bincount(split.ravel(), minlength=len(new_sizes) + 1)[1:]
+    np.testing.assert_array_equal(new_sizes, counted)
+    for number in range(1, len(new_sizes) + 1):
+        assert len(np.unique(before[split == number])) <= 1, "a piece is of one component"
 
 
 def test_fill_holes_uses_the_surrounding_class() -> None:
