@@ -146,8 +146,8 @@ def _measure_components(label: np.ndarray, classes: ClassIndices) -> tuple[np.nd
     components, sizes = label_components(inside)
     main_component = components == 1 + sizes.argmax()
     others = (label > 0) & ~inside
-    pieces, _ = split_at_bridges(components, sizes, MAXIMUM_MEASURED)
-    has_bridge = pieces is not components
+    _, piece_sizes = split_at_bridges(components, sizes, MAXIMUM_MEASURED)
+    has_bridge = len(piece_sizes) > len(sizes)
     return sizes, float(contact_fractions(main_component, others)[0]), has_bridge
 
 
