@@ -26,15 +26,15 @@ import numpy as np
 import pandas as pd
 
 from hstf.config.load import load_config
-from hstf.experiment.cases import Case, Split
+from hstf.experiment.cases import Case, Split, names_of
 from hstf.experiment.context import StageContext
 from hstf.imaging.geometry import GEOMETRY, Geometry
-from hstf.imaging.label_values import class_indices
 from hstf.imaging.probabilities import most_likely
-from hstf.imaging.volumes import read_image, read_label
-from hstf.method.plr.anatomy import AnatomyRule, describe_anatomy
+from hstf.imaging.volumes import read_image
+from hstf.method.plr.anatomy import AnatomyRule, describe_anatomy, learn_rule
 from hstf.method.plr.anatomy_rules import AnatomyRules
 from hstf.method.plr.calibration import LearnedAnatomy
+from hstf.method.plr.out_of_fold import OutOfFoldCases
 from hstf.method.tta_summary import TtaSummary
 from hstf.scoring.averages import standard_error
 from hstf.scoring.confusion import structure_dice
@@ -64,7 +64,7 @@ def choices(anatomy: LearnedAnatomy) -> dict[str, dict[str, AnatomyRule]]:
         "gain not negative": not_negative,
         "not clearly harmful": not_harmful,
         "all": rules,
-        "without bridges": _with_bridges(not_harmful, ()),
+        "without bridges": _with_bridges(not_harmful, []),
     }
 
 
@@ -76,17 +76,18 @@ def _with_bridges(rules: Mapping[str, AnatomyRule], cut: Collection[str]) -> dic
     return found
 
 
-def structures_without_bridges(context: StageContext) -> list[str]:
-    """Return the structures that have no thin bridge in any labelled case."""
-    names = list(context.config.structures)
-    for case in context.cases(Split.LABELLED):
-        geometry = Geometry.load(context.layout.preprocessed / case.case_id / GEOMETRY)
-        reference = read_label(case.training_label)
-        label = class_indices(reference.data, context.config, case.training_label)
-        on_grid = geometry.label_to_grid(label, len(context.config.class_names))
-        anatomy = describe_anatomy(on_grid, context.config.structures, prod(geometry.spacing))
-        names = [name for name in names if not anatomy[name].has_bridge]
-    return names
+def structures_that_are_cut(context: StageContext) -> list[str]:
+    """Return the structures whose labels show that components may be cut at bridges."""
+    structures = context.config.structures
+    cases = OutOfFoldCases("labels", context.layout, names_of(context.cases(Split.LABELLED)))
+    anatomies = []
+    for case in cases.read("anatomy"):
+        anatomies.append(describe_anatomy(case.label, structures, case.voxel_mm3))
+    found = []
+    for name in structures:
+        if learn_rule([anatomy[name] for anatomy in anatomies]).cut_bridges:
+            found.append(name)
+    return found
 
 
 def predictions(context: StageContext) -> Iterator[Prediction]:
@@ -126,7 +127,7 @@ def table(context: StageContext) -> pd.DataFrame:
     """Return a row for each choice: Dice, gain over no rule, and patients by the sign of it."""
     structures = context.config.structures
     learned = LearnedAnatomy.load(context.layout.anatomy_rules)
-    cut = structures_without_bridges(context)
+    cut = structures_that_are_cut(context)
     rows = choices(learned.model_copy(update={"rules": _with_bridges(learned.rules, cut)}))
     scores: dict[str, list[np.ndarray]] = {name: [] for name in rows}
     patients = []

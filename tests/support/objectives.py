@@ -31,6 +31,7 @@ def online(
 
 
 def pair_state(config: Config, step: int = 6) -> TrainingState:
+    """Return the state of a student with two networks."""
     torch.manual_seed(0)
     spec = NetworkSpec(
         "pair",

@@ -22,8 +22,6 @@ from hstf.config.experiment import Config
 from hstf.config.objectives import OBJECTIVES
 from hstf.experiment.layout import Layout
 from hstf.method.objectives.registry import build_objective
-from hstf.models.base import NetworkSpec
-from hstf.models.registry import build
 from hstf.training.distributed import (
     is_first_rank,
     process_group,
@@ -31,9 +29,8 @@ from hstf.training.distributed import (
     rank_count,
     with_synchronised_gradients,
 )
-from hstf.training.state import TrainingState
+from support.objectives import pair_state
 from support.training_files import (
-    CLASSES,
     PLAN,
     TRAINING,
     new_state,
@@ -88,7 +85,7 @@ def gradients(objective: str, folder: Path) -> dict[str, Tensor]:
     """Return terms and gradients of the second of two steps, on this rank's part of a batch."""
     student = {**EVERY_STEP, **EVERY_PART, "consistency": {"noise": 0.0, "passes": 2}}
     config, _ = experiment(folder, len(BATCH), student=student)
-    state = pair_state(config) if objective == "cross_teaching" else new_state(config, 4)
+    state = pair_state(config, step=4) if objective == "cross_teaching" else new_state(config, 4)
     whole = some_batch(config, BATCH)
     own = slice(rank(), None, rank_count())
     part = {
@@ -105,27 +102,6 @@ def gradients(objective: str, folder: Path) -> dict[str, Tensor]:
         if parameter.grad is not None:
             found[f"grad {name}"] = parameter.grad
     return found
-
-
-def pair_state(config: Config) -> TrainingState:
-    """Return the state of a student with two networks at step 4."""
-    torch.manual_seed(0)
-    spec = NetworkSpec(
-        "pair",
-        1,
-        CLASSES,
-        PLAN.channels,
-        PLAN.strides,
-        PLAN.kernels,
-        PLAN.spacing,
-        1,
-        1,
-        pair=("hybrid", "cnn"),
-    )
-    state = TrainingState.start(build(spec), config.student)
-    state.network.eval()
-    state.step = 4
-    return state
 
 
 def allow_several_groups() -> None:

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import torch
+from support.objectives import pair_state
 from support.pretraining_files import batch_of, new_state, plan, task_of
 from support.training_files import PATCH, cases_in, source_of, write_experiment
-from support.two_ranks import pair_state
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -131,7 +131,7 @@ def test_a_step_waits_for_no_device(
     training = config.student
     source = source_of(cases_in(tmp_path, 2), cases_in(tmp_path, 2, "u"))
     assert source.patch_size == PATCH
-    state = pair_state(config)
+    state = pair_state(config, step=4)
     state.network.train()
     state.optimizer.fused = True  # as on a GPU; the optimiser of a CPU counts its steps in tensors
     objective = objective_of(name, config)
@@ -196,7 +196,7 @@ def test_the_numbers_of_a_step_are_read_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, _ = write_experiment(tmp_path)
-    state: TrainingState = pair_state(config)
+    state: TrainingState = pair_state(config, step=4)
     values = StepValues(state, config.student)
     terms = {"loss": torch.tensor(3.0), "a": torch.tensor(1.0), "b": torch.tensor(2.0)}
     with counted_waits(monkeypatch) as counts:

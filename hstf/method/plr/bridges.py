@@ -4,8 +4,8 @@ The largest component keeps such a false structure. Therefore components are als
 their outermost voxels: what is left are *cores*. A structure has a bridge if it has several large
 cores. If no labelled case has one, and all have the same number of components, segmentations are
 cut: each voxel belongs to the piece of its nearest core, and the pieces count as components of
-their own. Thin structures, such as vessels or
-the wall of the heart, have several cores in the labels, too, and are never cut.
+their own. Vessels, the wall of the heart and other thin structures have several cores in the
+labels, too. They are never cut.
 
 Example:
     >>> mask = np.zeros((12, 5, 5), bool)
