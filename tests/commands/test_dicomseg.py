@@ -11,12 +11,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 import yaml
-from pydicom import dcmread
+from pydicom import Dataset, config, dcmread
 from support.dicom_series import SECRETS, Scan, save, write_scan
 
 from hstf.cli import main
 from hstf.commands import dicomseg
 from hstf.config.experiment import Config
+from hstf.datasets.dicom.packages import quiet
 from hstf.experiment.layout import Layout
 from hstf.experiment.product_tables import DICOMSEG
 from hstf.experiment.round_tables import LABELS
@@ -239,21 +240,44 @@ def test_series_that_have_moved_are_found(hospital: Hospital, capsys: Capture) -
     assert len(list(hospital.output.glob("*.dcm"))) == 2
 
 
+def refusal(folder: Path, objects: list[Dataset], capsys: Capture) -> str:
+    """Return why no object can be written for a series with these slices."""
+    scan = Scan()
+    save(objects, folder / "scans")
+    target = folder / "converted"
+    assert main(["import", "dicom", str(folder / "scans"), "--extract", str(target)]) == 0
+    name = DICOM_SERIES.records(target / "dicom.csv")[0]["case_id"]
+    hospital = Hospital(folder, [scan], [name])
+    hospital.segment()
+    hospital.write(code=1)
+    return capsys.readouterr().err
+
+
 def test_series_without_frame_of_reference_is_refused(tmp_path: Path, capsys: Capture) -> None:
     scan = Scan()
     objects = [scan.slice(index) for index in range(scan.shape[2])]
     for item in objects:
         del item.FrameOfReferenceUID
-    save(objects, tmp_path / "scans")
-    target = tmp_path / "converted"
-    assert main(["import", "dicom", str(tmp_path / "scans"), "--extract", str(target)]) == 0
-    name = DICOM_SERIES.records(target / "dicom.csv")[0]["case_id"]
-    hospital = Hospital(tmp_path, [scan], [name])
-    hospital.segment()
-    hospital.write(code=1)
-    error = capsys.readouterr().err
-    assert "the headers of its series do not permit a segmentation object" in error
+    error = refusal(tmp_path, objects, capsys)
+    assert (
+        "the headers of its series do not permit a segmentation object: FrameOfReferenceUID is"
+        " missing. Correct the headers" in " ".join(error.split())
+    )
     assert not any(secret in error.lower() for secret in SECRETS)
+
+
+def test_invalid_attributes_are_named_without_their_values(tmp_path: Path, capsys: Capture) -> None:
+    scan = Scan()
+    objects = [scan.slice(index) for index in range(scan.shape[2])]
+    for item in objects:
+        with quiet(), config.disable_value_validation():
+            item.PatientBirthDate = "12. March 1955"
+            item.PatientSex = "female"
+    error = refusal(tmp_path, objects, capsys)
+    named = "the values of PatientBirthDate, PatientSex break a rule of DICOM"
+    assert named in " ".join(error.split())
+    assert "1955" not in error
+    assert "female" not in error
 
 
 def test_segmentations_of_other_cases_are_left_out(hospital: Hospital, capsys: Capture) -> None:

@@ -40,6 +40,8 @@ MAY_BE_MISSING = (
     "SliceThickness",
 )
 """What a series without identifiers may lack; the object then has an empty value."""
+REQUIRED = ("FrameOfReferenceUID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+"""What an object refers to. No empty value can stand for it."""
 UTF_8 = "ISO_IR 192"
 """Character set of the objects: names of patients and classes may need any letter."""
 LONGEST = 64
@@ -164,9 +166,10 @@ def write_segmentation(
     from pydicom.uid import generate_uid
 
     with quiet():
+        sources = _sources(series)
         try:
             result = Segmentation(
-                source_images=_sources(series),
+                source_images=sources,
                 pixel_array=np.ascontiguousarray(numbers.transpose(2, 1, 0)),
                 segmentation_type="BINARY",
                 segment_descriptions=_descriptions(segments, algorithm),
@@ -184,13 +187,40 @@ def write_segmentation(
         except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
             # The message is not shown: it may quote values of the headers.
             raise HstfError(
-                "the headers of its series do not permit a segmentation object"
-                f" ({type(error).__name__}): a value that DICOM requires is missing or not valid."
-                " Export the series from the PACS again"
+                "the headers of its series do not permit a segmentation object:"
+                f" {_cause(error, sources[0])}. Correct the headers, or export the series from the"
+                " PACS again"
             ) from None
         with atomic_path(path) as temporary:
             result.save_as(temporary)
     return int(result.NumberOfFrames)
+
+
+def _cause(error: Exception, source: "Dataset") -> str:
+    """Return why highdicom refuses a series, with names of attributes and without values."""
+    missing = [name for name in REQUIRED if not source.get(name)]
+    if missing:
+        return f"{', '.join(missing)} is missing"
+    names = _invalid_attributes(source)
+    if names:
+        return f"the values of {', '.join(names)} break a rule of DICOM"
+    return f"a value that DICOM requires is missing or not valid ({type(error).__name__})"
+
+
+def _invalid_attributes(source: "Dataset") -> list[str]:
+    """Return the standard attributes whose text is not valid, such as a date with dashes."""
+    from pydicom import config
+    from pydicom.valuerep import validate_value
+
+    names = []
+    for element in source:
+        if element.tag.is_private or not isinstance(element.value, str):
+            continue
+        try:
+            validate_value(element.VR, element.value, config.RAISE)
+        except ValueError:
+            names.append(element.keyword)
+    return names
 
 
 def _sources(series: Series) -> "list[Dataset]":
