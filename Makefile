@@ -29,7 +29,7 @@ audit: $(VENV)/.installed-audit
 	hstf audit $(DESK)
 
 test: $(VENV)/.installed-dev
-	OMP_WAIT_POLICY=passive python -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE)
+	OMP_WAIT_POLICY=passive python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE)
 
 test-slurm: $(VENV)/.installed-dev
 	HSTF_SLURM=1 python -m pytest tests/slurm -v -rP

@@ -1,6 +1,8 @@
-"""Shared fixtures: folders in which the real Snakemake runs the real workflow."""
+"""Shared fixtures, which run the real workflow with the real Snakemake, and the order of tests."""
 
+import fcntl
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -49,8 +51,29 @@ def experiment(fabricated: Workspace, tmp_path: Path) -> Workspace:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A tiny experiment that the workflow has really run. Copy it before changes."""
-    workspace = Workspace(tmp_path_factory.mktemp("finished"))
+    """A tiny experiment that the workflow has really run. Copy it before changes.
+
+    The run takes minutes. With several workers of pytest-xdist the first one runs it, and each
+    works with a copy of its own.
+    """
+    own = tmp_path_factory.mktemp("finished")
+    if not is_worker():
+        return run_tiny_experiment(own)
+    shared = tmp_path_factory.getbasetemp().parent / "finished"
+    complete = shared.with_suffix(".complete")
+    with shared.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not complete.exists():
+            shutil.rmtree(shared, ignore_errors=True)
+            shared.mkdir()
+            run_tiny_experiment(shared)
+            complete.touch()
+        return Workspace(shared).copy_to(own)
+
+
+def run_tiny_experiment(folder: Path) -> Workspace:
+    """Run the workflow with a few small scans in an empty folder."""
+    workspace = Workspace(folder)
     write_sheet(
         workspace.folder,
         ["labelled"] * 4 + ["test"] * 2 + ["unlabelled"] * 3,
@@ -63,6 +86,38 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     withhold(workspace.folder, workspace.folder / "sheet.csv")
     workspace.run()
     return workspace
+
+
+# ---- order of tests
+
+
+def is_worker() -> bool:
+    """Return whether this process is one of several that run tests side by side."""
+    return "PYTEST_XDIST_WORKER" in os.environ
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the modules that take minutes first, so that no worker is left with one at the end."""
+    if not is_worker():
+        return
+    ranks: dict[Path, int] = {}
+    for item in items:
+        rank = seconds_rank(item)
+        ranks[item.path] = min(rank, ranks.get(item.path, rank))
+    items.sort(key=lambda item: ranks[item.path])
+
+
+def seconds_rank(item: pytest.Item) -> int:
+    """Return 0 for the slowest tests, and larger numbers for faster ones.
+
+    A run on SLURM needs no finished experiment: one worker begins with it, while another one runs
+    the experiment that many modules need.
+    """
+    if item.get_closest_marker("slurm"):
+        return 0
+    if "finished" in getattr(item, "fixturenames", ()):
+        return 1
+    return 2 if item.get_closest_marker("workflow") else 3
 
 
 # ---- disks

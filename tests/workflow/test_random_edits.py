@@ -242,6 +242,7 @@ def start(tmp_path: Path) -> Iterator[None]:
     Sequence.server.stop()
 
 
+@pytest.mark.workflow
 def test_workflow_has_the_results_of_a_fresh_run_after_random_edits(start: None) -> None:
     # Small batches: within one, Hypothesis varies earlier sequences instead of drawing new ones.
     for _ in range(0, SEQUENCES, BATCH):
