@@ -256,10 +256,11 @@ class StudentConfig(TrainingConfig):
     """With two or more members, member k is not trained on part k of the pseudo-labelled patients,
     and only member k labels this part in the next round. No case is then labelled by a network that
     was trained on it, but no case is labelled by an ensemble either."""
-    start: Literal["scratch", "previous_round"] = "scratch"
-    """Initial weights: random (``scratch``), or those of the member of the previous round with the
-    same index (``previous_round``). With ``pretrain:`` or ``network.start``, ``scratch`` starts
-    from these weights."""
+    start: Literal["scratch", "previous_round"] = "previous_round"
+    """Initial weights: those of the member of the previous round with the same index
+    (``previous_round``), or random ones (``scratch``). With ``pretrain:`` or ``network.start``,
+    ``scratch`` starts from these weights. The control ``supervised`` always continues from the
+    previous round, so that with ``scratch`` it has more steps than the students."""
     labelled_fraction: float = Field(0.5, gt=0, le=1)
     """Fraction of patches that come from the labelled cases. A batch of two or more patches has
     patches of both kinds."""

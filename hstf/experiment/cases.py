@@ -70,7 +70,8 @@ class Case:
     label_file: str | None
     split: Split
     group: str
-    """The patient; default: the case itself. Cases of a patient are in one split and one fold."""
+    """The patient; default: the case itself. Cases of a patient are in one fold, and those of a
+    validation or test patient are in one split."""
     site: str
 
     @property

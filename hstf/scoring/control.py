@@ -16,6 +16,7 @@ from hstf.scoring.round_comparison import (
     structure_dice_by_case,
     summary_scores,
 )
+from hstf.scoring.rounds import training_cases
 from hstf.scoring.significance import Comparison, direction
 
 CONTROL_NAME = "control: labels only"
@@ -59,6 +60,8 @@ class Control:
     round by more than :data:`LOWER`."""
     validation: ValidationScores | None = None
     """None without validation cases."""
+    corrected: int = 0
+    """Corrected labels that the last round has learned from. The control has learned from none."""
 
 
 def read_control(context: StageContext) -> Control | None:
@@ -97,6 +100,7 @@ def read_control(context: StageContext) -> Control | None:
         compare_cases(context, new, old),
         _lower_structures(own, summary),
         _validation_scores(context, control),
+        training_cases(context, last)["corrected"],
     )
 
 
@@ -153,7 +157,17 @@ def control_sentence(control: Control) -> str:
     return (
         f"{ADDED[sign]} {difference.mean:+.3f}{shown}: round {control.round} against the control,"
         f" which has the same warm-up, rounds and steps and learns from the labels only.{note}"
-        f"{_lower_text(control)}{_validation_text(control.validation)}"
+        f"{_corrected_text(control)}{_lower_text(control)}{_validation_text(control.validation)}"
+    )
+
+
+def _corrected_text(control: Control) -> str:
+    """Return a sentence about the labels of reviewers, which are a part of the difference."""
+    if not control.corrected:
+        return ""
+    return (
+        f" Round {control.round} has learned from {control.corrected} corrected labels, too, and"
+        " the control has not."
     )
 
 

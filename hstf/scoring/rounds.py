@@ -53,7 +53,7 @@ def _row(
     summary: EvaluationSummary,
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"round": number, "model": summary.model}
-    row |= _training_cases(context, number)
+    row |= training_cases(context, number)
     row |= {"members": len(context.schedule.members(number)), **summary_scores(summary)}
     row["pseudo_label_dice"] = None
     row["warnings"] = " ".join([*summary.warnings, *pseudo_label_warnings(context, row)])
@@ -76,7 +76,7 @@ def _columns_of_the_choice(context: StageContext, number: int) -> dict[str, Any]
     return columns
 
 
-def _training_cases(
+def training_cases(
     context: StageContext,
     number: int,
 ) -> dict[str, int]:

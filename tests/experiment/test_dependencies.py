@@ -151,7 +151,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
         "refine": {"select_cases": False},
         "teacher": {"scales": [1.0, 1.25], "overlap": 0.25, "external": {"other": OTHER}},
         "warmup": {"folds": 2, "seeds": 1, "steps": 4, "history_every": 4},
-        "student": {"steps": 3, "history_every": 3},
+        "student": {"start": "scratch", "steps": 3, "history_every": 3},
         "pretrain": {"task": "masked", "steps": 2, "history_every": 2},
     }
     workspace.configure(**(TINY | settings))

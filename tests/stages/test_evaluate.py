@@ -552,6 +552,14 @@ def test_print_rounds_shows_the_control(
     assert control is not None
     gain = compare_with_warmup(report_context(config), 1)
     assert control.comparison == gain, "the same as the change from an equal warm-up"
+    assert "corrected" not in control_sentence(control)
+    labels = [{"case_id": "u", "source": "corrected"}, {"case_id": "v", "source": "corrected"}]
+    LABELS_TABLE.write(layout.labels_table(1), labels)
+    corrected = read_control(report_context(config))
+    assert corrected is not None
+    assert "Round 1 has learned from 2 corrected labels, too, and the control has not." in (
+        control_sentence(corrected)
+    )
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def write_experiment(
         "network": {"transformer_layers": 1, "transformer_heads": 1, "drop_path": 0.2},
         "rounds": 1,
         "warmup": {**TRAINING, "folds": 2, "seeds": 0, "seed_start": "scratch"},
-        "student": {**TRAINING, "members": 1, "csc": {"every": 2}},
+        "student": {**TRAINING, "members": 1, "start": "scratch", "csc": {"every": 2}},
         "teacher": {"scales": [1.0]},
     }
     for key, value in keys.items():

@@ -29,8 +29,8 @@ def reasons(workspace: Workspace) -> dict[str, list[str]]:
 
 @pytest.fixture
 def pretrained(experiment: Workspace) -> Workspace:
-    """Finished rounds after a pre-training."""
-    experiment.configure(pretrain={"task": "masked"})
+    """Finished rounds after a pre-training, from which all trainings start."""
+    experiment.configure(pretrain={"task": "masked"}, student={"start": "scratch"})
     experiment.pretend()
     return experiment
 
@@ -105,7 +105,7 @@ def test_keys_run_what_depends_on_an_edit(pretrained: Workspace) -> None:
 
 
 def test_workflow_trains_again_after_a_change_of_foreign_weights(experiment: Workspace) -> None:
-    experiment.configure(network={"start": "other.pt"})
+    experiment.configure(network={"start": "other.pt"}, student={"start": "scratch"})
     assert "network.start: there is no file other.pt" in experiment.refusal()
     (experiment.folder / "other.pt").write_text("weights")
     assert experiment.jobs("warmup")["warmup_member"] == 3

@@ -280,7 +280,7 @@ def _training(labelled: Mapping[str, str], grids: Sequence[Grid]) -> list[str]:
         *rotation,
         "",
         "student:",
-        "  start: scratch    # 'previous_round' needs fewer steps",
+        "  start: previous_round    # 'scratch': random weights in each round",
         *rotation,
     ]
 
