@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -17,7 +18,7 @@ from hstf.imaging.regions import Structures, structure_mask
 from hstf.imaging.volumes import Volume
 from hstf.method.inference import Prediction
 from hstf.runtime.files import sha256_file, write_csv, write_text
-from hstf.scoring.documents import EvaluationSummary
+from hstf.scoring.documents import CaseScores, EvaluationSummary
 from hstf.stages.evaluate import cases as evaluate_cases
 from hstf.stages.evaluate import summary as evaluate_summary
 from support.stages import members
@@ -172,3 +173,18 @@ def evaluate_all(config: Config, number: int) -> EvaluationSummary:
     for shard in ("test_0", "test_1"):
         evaluate_shard(config, number, shard)
     return summarise_round(config, number)
+
+
+def report_context(config: Config) -> StageContext:
+    return StageContext.of(config, "report")
+
+
+def read_scores(config: Config, case_id: str) -> CaseScores:
+    """Read the scores of a case in the warm-up."""
+    return CaseScores.load(Layout.of(config).evaluation_scores(0, case_id))
+
+
+def with_evaluate(config: Config, **keys: Any) -> Config:
+    """Change keys of the section ``evaluate:``."""
+    section = config.evaluate.model_copy(update=keys)
+    return config.model_copy(update={"evaluate": section})

@@ -17,12 +17,14 @@ from hstf.experiment.round_tables import EXTERNAL, TEACHER
 from hstf.experiment.scan_tables import PREPROCESSED
 from hstf.imaging.arrays import write_array
 from hstf.imaging.geometry import Geometry
+from hstf.imaging.volumes import read_label
 from hstf.method.external_weights import ExternalWeights
 from hstf.runtime.files import write_csv
 from hstf.stages.external import stage
 from hstf.stages.external.weights import measure
 from support.pseudo_label_files import calibration, tta_summary
 from support.shard_files import write_shard
+from support.stages import refine
 
 SIDE = 14
 AFFINE = np.diag([-1.0, 1.0, 1.5, 1.0])
@@ -162,3 +164,29 @@ def rows(config: Config, shard: str, number: int = 0) -> dict[str, dict[str, Any
     """Return the table of the teacher ``other``."""
     table = Layout.of(config).external_table("other", shard, number)
     return {row["case_id"]: row for row in EXTERNAL.records(table)}
+
+
+def run_all(config: Config) -> ExternalWeights:
+    """Predict the labelled cases, measure, and predict the unlabelled cases."""
+    external(config, "labelled_0")
+    weights = weigh(config)
+    external(config, "unlabelled_0")
+    return weights
+
+
+def with_teacher(config: Config, **changes: object) -> Config:
+    """Return the configuration with other keys of the external teacher."""
+    content = config.model_dump(mode="json")
+    content["teacher"]["external"]["other"] |= changes
+    return resolve_config(content)
+
+
+def pseudo_labels(config: Config) -> dict[str, bytes]:
+    """Refine round 1 and return the voxels of each pseudo-label."""
+    refine(config, 1, "unlabelled_0")
+    folder = Layout.of(config).pseudo_labels(1)
+    return {name: read_label(folder / f"{name}.nii.gz").data.tobytes() for name in UNLABELLED}
+
+
+def calls() -> int:
+    return len(Path("calls.txt").read_text().splitlines())

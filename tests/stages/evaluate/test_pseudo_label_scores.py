@@ -1,7 +1,5 @@
 """Pseudo-labels compared with withheld labels, and predicted with true Dice."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from support.evaluation_files import (
@@ -10,8 +8,6 @@ from support.evaluation_files import (
     TUMOUR,
     FakePredictor,
     evaluate_all,
-    install_predictors,
-    make_experiment,
     truth,
     write_pseudo_labels,
 )
@@ -25,17 +21,6 @@ from hstf.stages.evaluate.pseudo_label_scores import (
     score_pseudo_label,
     summarise,
 )
-
-
-@pytest.fixture
-def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
-    monkeypatch.chdir(tmp_path)
-    return make_experiment(tmp_path)
-
-
-@pytest.fixture
-def predictors(config: Config, monkeypatch: pytest.MonkeyPatch) -> dict[int, FakePredictor]:
-    return install_predictors(config, monkeypatch)
 
 
 @pytest.fixture
