@@ -224,8 +224,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         130 interrupted, 141 if nobody reads the output any more.
     """
     print_any_character()
+    words = sys.argv[1:] if arguments is None else list(arguments)
     with end_quietly():
-        return _run(sys.argv[1:] if arguments is None else list(arguments))
+        try:
+            return _run(words)
+        except KeyboardInterrupt:  # also while a module such as PyTorch is imported
+            print(f"{' '.join(['hstf', *words[:1]])}: interrupted", file=sys.stderr)
+            return EXIT_INTERRUPTED
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -249,9 +254,6 @@ def _run(arguments: Sequence[str]) -> int:
         detail = f" ({error})" if str(error) else ""
         advice = GPU_ADVICE if is_gpu_memory_error(error) else MEMORY_ADVICE
         return _fail(args.command, f"out of memory{detail}. {advice}")
-    except KeyboardInterrupt:
-        print(f"hstf {args.command}: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
 
 
 def _record(args: argparse.Namespace) -> AbstractContextManager[None]:

@@ -154,6 +154,20 @@ def test_main_advises_on_the_memory_that_is_full(
     assert other not in message
 
 
+@pytest.mark.parametrize("part", ["_parser", "importlib.import_module"])
+def test_main_reports_an_interruption_while_it_starts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], part: str
+) -> None:
+    """The import of PyTorch takes seconds, in which Ctrl-C ended in a traceback."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"hstf.cli.{part}", interrupted)
+    assert main(["models"]) == 130
+    assert capsys.readouterr().err == "hstf models: interrupted\n"
+
+
 def test_main_does_not_hide_other_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(args: argparse.Namespace) -> int:
         raise FileNotFoundError(errno.ENOENT, "No such file", "x")

@@ -2,9 +2,12 @@
 
 import os
 import re
+import shlex
+import unicodedata
 from pathlib import Path
 
 from hstf.experiment.cases import Case, CaseSheet, Split
+from hstf.runtime.encoding import escape_invisible
 from hstf.runtime.errors import HstfError, join_problems, shortened
 from hstf.runtime.stamps import future_date
 
@@ -66,7 +69,7 @@ def refuse_missing_files(sheet: CaseSheet) -> None:
             if path is None:
                 continue
             if not path.exists():
-                missing.append(f"{case.case_id}: {path} is missing")
+                missing.append(_missing(case, path))
             elif date := future_date(path):
                 future.append(f"{case.case_id}: {path} {date}")
     if missing:
@@ -81,6 +84,20 @@ def refuse_missing_files(sheet: CaseSheet) -> None:
             " Snakemake would run their jobs again and again.",
             future,
         )
+
+
+def _missing(case: Case, path: Path) -> str:
+    """Describe a missing file, and a file in its place whose name only looks the same."""
+    text = f"{case.case_id}: {escape_invisible(str(path))} is missing"
+    for form, written in (("NFC", "NFD"), ("NFD", "NFC")):
+        other = Path(unicodedata.normalize(written, str(path)))
+        if other.exists():
+            return (
+                f"{text}. There is a file whose name looks the same, but its accents are stored in"
+                f" another way (Unicode {written} and not {form}; macOS writes NFD). Rename it:"
+                f" convmv -f utf8 -t utf8 --{form.lower()} --notest {shlex.quote(str(other))}"
+            )
+    return text
 
 
 def refuse_no_test_cases(sheet: CaseSheet) -> None:

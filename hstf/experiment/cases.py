@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from hstf.config.experiment import Config
-from hstf.runtime.encoding import refuse_unreadable_names
+from hstf.runtime.encoding import escape_invisible, refuse_unreadable_names
 from hstf.runtime.errors import HstfError, join_problems
 from hstf.runtime.files import read_columns
 from hstf.runtime.home import at_home
@@ -250,9 +250,10 @@ def _header_problems(header: Sequence[str], modalities: Sequence[str]) -> list[s
     names = [name for name in header if name]
     required = ["case_id", "split", *modalities]
     problems = []
+    shown = ", ".join(map(escape_invisible, names))
     for name in required:
         if name not in names:
-            problems.append(f"column {name!r} is missing; there are: {', '.join(names)}")
+            problems.append(f"column {name!r} is missing; there are: {shown}")
     for name, count in Counter(names).items():
         if count > 1:
             problems.append(f"column {name!r} appears {count} times")

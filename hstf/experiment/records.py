@@ -22,7 +22,7 @@ from hstf.experiment.jobs import Jobs
 from hstf.experiment.provenance import code_sha256, commit, packages
 from hstf.runtime.documents import Document
 from hstf.runtime.errors import HstfError, join_problems
-from hstf.runtime.files import sha256_json
+from hstf.runtime.files import remove_leftovers, sha256_json
 from hstf.runtime.locks import exclusive, is_first_process
 from hstf.runtime.shards import has_records, read_file_rows, recorded_row
 from hstf.runtime.stamps import HashedFile, Stamp, hash_file, sha256_once, stamp_of
@@ -114,6 +114,8 @@ def recorded(jobs: Jobs, job: Job) -> Iterator[None]:
         sources = sources_of(jobs, job)
         stamps = [stamp_of(source.path) for source in sources]
         path.unlink(missing_ok=True)
+        for result in (path, *jobs.outputs(job)):
+            remove_leftovers(result)
         yield
         files = _hash_sources(sources, stamps)
         digests = source_digests(files)

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from hstf.runtime.files import atomic_path
+from hstf.runtime.files import atomic_path, remove_leftovers
 
 TILE = 240
 """Edge of a tile (pixels)."""
@@ -115,6 +115,7 @@ def draw_overlay(
         _paste(canvas, outlined, pixel_size, (axis, 0))
         _paste(canvas, weighted, pixel_size, (axis, 1))
     _write_captions(canvas, captions)
+    remove_leftovers(path)
     with atomic_path(path) as temporary:
         canvas.save(temporary)
 

@@ -7,7 +7,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -188,7 +188,7 @@ def _read_exported_model(folder: Path) -> ExportedModel:
             f"{folder}: contains no {MODEL_FILE}."
             " Give a folder that `hstf export` wrote to --model."
         )
-    content = read_json(path)
+    content = _content(path)
     found = content.get("format") if isinstance(content, dict) else None
     if found not in READ_FORMATS:
         readable = " and ".join([", ".join(map(str, READ_FORMATS[:-1])), str(READ_FORMATS[-1])])
@@ -205,6 +205,22 @@ def _read_exported_model(folder: Path) -> ExportedModel:
     if problems:
         raise join_problems(f"{folder}: is not the model that was exported.", problems)
     return model
+
+
+def _content(path: Path) -> Any:
+    """Read ``model.json``.
+
+    Raises:
+        HstfError: if it cannot be read. Where a model is used, no stage can write it again.
+    """
+    try:
+        return read_json(path)
+    except HstfError as error:
+        if isinstance(error.__cause__, OSError):
+            raise
+        raise HstfError(
+            f"{path}: is damaged ({error.__cause__}). Copy the folder again."
+        ) from error
 
 
 def _weight_problems(path: Path, expected: str) -> list[str]:

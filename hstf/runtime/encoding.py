@@ -33,6 +33,16 @@ def escape_bytes(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+def escape_invisible(text: str) -> str:
+    r"""Return a text in which characters that nobody sees in a message are escaped.
+
+    Example:
+        >>> print(escape_invisible("split\u200b"))
+        split\u200b
+    """
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
 def refuse_unreadable_names(source: str, names: Iterable[str]) -> None:
     """Stop if files have names that would be encoded as another name.
 

@@ -310,7 +310,7 @@ def read_text_of_person(path: Path) -> str:
     """Read a text file as an editor or a spreadsheet saves it: UTF-8, or UTF-16 with its mark.
 
     Raises:
-        HstfError: if the file is missing, cannot be read, or has another encoding.
+        HstfError: if the file is missing, cannot be read, or has another encoding or zero bytes.
     """
     try:
         content = path.read_bytes()
@@ -323,6 +323,11 @@ def read_text_of_person(path: Path) -> str:
         raise HstfError(
             f"{path}: is not UTF-8. Save it as 'CSV UTF-8' in the spreadsheet."
         ) from error
+    if "\0" in text:
+        raise HstfError(
+            f"{path}: has bytes of value 0, which no text has: it is UTF-16 or UTF-32 without its"
+            " mark, or damaged. Save it as 'CSV UTF-8' in the spreadsheet."
+        )
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

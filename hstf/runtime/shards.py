@@ -314,7 +314,7 @@ def _clear(record_path: Path, outputs: Sequence[Path]) -> None:
     """
     try:
         record_path.unlink(missing_ok=True)
-        for path in outputs:
+        for path in (record_path, *outputs):
             remove_leftovers(path)
     except OSError as error:
         raise write_error(error.filename, error) from error

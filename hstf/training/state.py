@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from hstf.config.training import TrainingConfig
 from hstf.models.base import SegmentationNetwork
 from hstf.runtime.errors import HstfError
+from hstf.runtime.files import remove_leftovers
 from hstf.runtime.torch_files import DamagedFile, read_torch, write_torch
 from hstf.training.distributed import from_first_rank, is_first_rank
 from hstf.training.optimizer import AdamW
@@ -114,6 +115,7 @@ class TrainingState:
         """
         found: tuple[dict[str, Any] | None, str] = (None, "")
         if is_first_rank():
+            remove_leftovers(folder / FILE)
             found = _read(folder / FILE, fingerprint)
         content, message = from_first_rank(found)
         if content is not None:

@@ -1,12 +1,13 @@
 """The case sheet: what it refuses, its shards, and withheld labels."""
 
+import unicodedata
 from pathlib import Path
 
 import pytest
 from support.written_tables import WAYS
 
 from hstf.config.experiment import Config
-from hstf.experiment.case_rules import refuse_foreign_files
+from hstf.experiment.case_rules import refuse_foreign_files, refuse_missing_files
 from hstf.experiment.cases import Case, CaseSheet, Split, read_cases
 from hstf.runtime.errors import HstfError
 
@@ -179,12 +180,44 @@ def test_refuse_foreign_files_accepts_the_files_of_the_demo_only(tmp_path: Path)
         (HEADER.encode(), "it has no case"),
         ("case_id,image,split\nMüller,a.nii,test\n".encode("cp1252"), "is not UTF-8"),
         (VALID.encode("utf-16-le") + b"\xff", "is not UTF-8"),
+        (VALID.encode("utf-16-le"), "has bytes of value 0"),
+        (VALID.encode("utf-32"), "has bytes of value 0"),
+        (VALID.replace("a.nii", "a\0.nii").encode(), "has bytes of value 0"),
     ],
 )
 def test_read_cases_refuses_files_that_are_no_sheet(
     tmp_path: Path, content: bytes, message: str
 ) -> None:
     assert message in problems(tmp_path, content)
+
+
+def test_read_cases_shows_invisible_characters_of_the_header(tmp_path: Path) -> None:
+    """Zero-width spaces come from web pages, a second byte order mark from joined files."""
+    assert r"label, split\u200b, group" in problems(tmp_path, VALID.replace("split", "split\u200b"))
+    assert r"there are: \ufeffcase_id, " in problems(tmp_path, "\ufeff\ufeff" + VALID)
+
+
+@pytest.mark.parametrize(("form", "other"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_refuse_missing_files_explains_a_name_in_another_unicode_form(
+    tmp_path: Path, form: str, other: str
+) -> None:
+    name = "Müller.nii.gz"
+    folder = tmp_path / unicodedata.normalize(other, "Köln")
+    folder.mkdir()
+    (folder / unicodedata.normalize(other, name)).touch()
+    listed = unicodedata.normalize(form, f"Köln/{name}")
+    sheet = read(tmp_path, HEADER + f"p1,{listed},,unlabelled,,\n")
+    if sheet.cases[0].images[0].exists():
+        pytest.skip("this disk takes both forms for the same name")
+    with pytest.raises(HstfError, match=rf"Unicode {other} and not {form}.* --{form.lower()} "):
+        refuse_missing_files(sheet)
+
+
+def test_refuse_missing_files_shows_invisible_characters(tmp_path: Path) -> None:
+    (tmp_path / "a.nii.gz").touch()
+    sheet = read(tmp_path, HEADER + "p1,a\u200b.nii.gz,,unlabelled,,\n")
+    with pytest.raises(HstfError, match=r"p1: .*/a\\u200b\.nii\.gz is missing$"):
+        refuse_missing_files(sheet)
 
 
 def test_read_cases_names_a_missing_sheet(tmp_path: Path) -> None:

@@ -69,6 +69,15 @@ def test_recorded_leaves_no_record_of_a_job_that_failed(jobs: Jobs) -> None:
     assert Keys(jobs).state(PLAN).reasons == ["it has not run yet"]
 
 
+def test_recorded_removes_what_a_killed_job_left(jobs: Jobs) -> None:
+    files = [jobs.record(PLAN), *jobs.outputs(PLAN)]
+    leftovers = [path.with_name(f".tmp-0123abcd-{path.name}") for path in files]
+    for path in leftovers:
+        path.write_text("half")
+    with recorded(jobs, PLAN):
+        assert not any(path.exists() for path in leftovers)
+
+
 def test_recorded_has_no_record_while_the_job_runs(jobs: Jobs) -> None:
     with recorded(jobs, PLAN):
         assert not jobs.record(PLAN).exists()

@@ -110,10 +110,13 @@ def test_run_shard_after_a_kill_between_files_and_record(shard: Shard) -> None:
 
 def test_run_shard_removes_leftovers_of_a_killed_process(shard: Shard) -> None:
     leftover = shard.file("a").with_name(".tmp-0123abcd-out.txt")
-    leftover.write_text("half")
+    of_record = shard.folder / ".records" / ".tmp-0123abcd-a.json"
+    for path in (leftover, of_record):
+        path.write_text("half")
     shard.texts["a"] = "one"
     shard.run()
     assert not leftover.exists()
+    assert not of_record.exists()
 
 
 @pytest.mark.parametrize("name", ["a.json", ".tmp-0123abcd-out.txt"])

@@ -613,5 +613,13 @@ def test_draw_overlay_is_fast_and_shows_the_label_upright(tmp_path: Path) -> Non
         assert red[:, 0].mean() < 120 and red[:, 1].mean() < 120
 
 
+def test_draw_overlay_removes_half_of_a_picture_that_a_killed_job_left(tmp_path: Path) -> None:
+    leftover = tmp_path / ".tmp-0123abcd-a.png"
+    leftover.write_bytes(b"half")
+    label = np.zeros((4, 4, 4), np.uint8)
+    draw_overlay(tmp_path / "a.png", np.zeros((1, 4, 4, 4), np.float16), label, label, (1, 1, 1))
+    assert not leftover.exists()
+
+
 def test_ball_has_the_volume_of_a_ball() -> None:
     assert ball((21, 21, 15)).sum() * 4.5 == pytest.approx(4 / 3 * np.pi * 729, rel=0.1)

@@ -300,6 +300,14 @@ def test_resume_refuses_a_state_of_other_inputs_or_a_damaged_state(tmp_path: Pat
     assert broken.step == 0
 
 
+def test_resume_removes_half_of_a_state_that_a_killed_training_left(tmp_path: Path) -> None:
+    config, _ = labelled_only()
+    leftover = tmp_path / ".tmp-0123abcd-state.pt"
+    leftover.write_bytes(b"half")
+    new_state(config).resume(tmp_path, "a")
+    assert not leftover.exists()
+
+
 def test_resume_raises_for_a_state_that_cannot_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

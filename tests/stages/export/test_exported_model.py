@@ -81,6 +81,17 @@ def test_read_exported_model_names_a_changed_model_file(config: Config) -> None:
         read_exported_model(folder)
 
 
+@pytest.mark.parametrize("content", [b"", b'{"format": 5, "exp', b"\xff\xfe{"])
+def test_read_exported_model_never_advises_to_delete_a_damaged_model_file(
+    config: Config, content: bytes
+) -> None:
+    """A site that was given the folder has no stage that writes it again."""
+    folder = export(config)
+    (folder / "model.json").write_bytes(content)
+    with pytest.raises(HstfError, match=r"model\.json: is damaged \(.*\)\. Copy the folder again"):
+        read_exported_model(folder)
+
+
 @pytest.mark.parametrize(
     "line", ["rubbish", f"{'0' * 64}  ../../etc/passwd", f"{'0' * 64}  /etc/passwd", ""]
 )
