@@ -65,10 +65,10 @@ def test_learn_voxels_samples_the_same_number_from_each_case(
 def test_assemble_takes_thresholds_from_calibrated_confidence() -> None:
     """Temperature 2 turns the confidence 0.8 into 2/3."""
     cases = [ball_case(f"case_{e}", e) for e in range(3)]
-    scores = [score_case(case, 2.0, KNOWN, {}, Config()) for case in cases]
     sample = VoxelSample(np.tile(np.array([[51], [204]], np.uint8), 100), np.ones(100, np.uint8))
     patients = sheet_of(case.case_id for case in cases)
     for temperature, threshold in ((1.0, 0.8), (2.0, 0.66)):
+        scores = [score_case(case, temperature, KNOWN, {}, Config()) for case in cases]
         found = assemble(Config(), patients, sample, temperature, RULES, {}, scores)
         assert found.thresholds["foreground"] == pytest.approx(threshold)
 

@@ -115,7 +115,7 @@ def test_check_reuse_refuses_experiments_that_do_not_match(tmp_path: Path) -> No
     with pytest.raises(HstfError, match=r"reuse.warmup: predict.clean is True in .* and False"):
         check_reuse(reusing.model_copy(update={"predict": PredictConfig(clean=False)}))
     with pytest.raises(HstfError, match="is not an experiment"):
-        check_reuse(configuration(tmp_path, reuse={"data": "results/nowhere"}))
+        check_reuse(configuration(tmp_path, reuse={"data": str(tmp_path / "nowhere")}))
 
 
 def test_evaluate_refuses_to_score_a_reused_warm_up(

@@ -18,7 +18,7 @@ OBLIQUE = (0.96, 0.28, 0.0, -0.224, 0.768, 0.6)
 NAME = "Lovelace^Ada"
 PATIENT_ID = "MRN-31415926"
 FOLDER_WITH_NAME = "LOVELACE_ADA"
-SECRETS = ("lovelace", "31415926", "18151210")
+SECRETS = ("lovelace", "31415926", "18151210", "1815-12-10")
 """What must appear nowhere in outputs, in lower case."""
 
 

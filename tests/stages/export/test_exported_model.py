@@ -93,12 +93,21 @@ def test_read_exported_model_never_advises_to_delete_a_damaged_model_file(
 
 
 @pytest.mark.parametrize(
-    "line", ["rubbish", f"{'0' * 64}  ../../etc/passwd", f"{'0' * 64}  /etc/passwd", ""]
+    ("line", "message"),
+    [
+        ("rubbish", "hstf did not write"),
+        (f"{'0' * 64}  ../../etc/passwd", "hstf did not write"),
+        (f"{'0' * 64}  /etc/passwd", "hstf did not write"),
+        ("", "hstf did not write"),
+        (f"{'0' * 64}  configs/metadata.json", r"does not list model\.json"),
+    ],
 )
-def test_read_exported_model_refuses_invalid_digests(config: Config, line: str) -> None:
+def test_read_exported_model_refuses_invalid_digests(
+    config: Config, line: str, message: str
+) -> None:
     folder = export(config)
     (folder / "SHA256SUMS").write_text(f"{line}\n")
-    with pytest.raises(HstfError, match=r"hstf did not write|does not list model\.json"):
+    with pytest.raises(HstfError, match=message):
         read_exported_model(folder)
 
 
