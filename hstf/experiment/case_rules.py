@@ -5,6 +5,7 @@ import re
 import shlex
 import unicodedata
 from pathlib import Path
+from typing import Literal
 
 from hstf.experiment.cases import Case, CaseSheet, Split
 from hstf.runtime.encoding import escape_invisible
@@ -13,6 +14,9 @@ from hstf.runtime.stamps import future_date
 
 PHANTOM_FILE = re.compile(r"case_\d{3,}\.nii\.gz")
 """Name of an image or label of the synthetic data set."""
+Form = Literal["NFC", "NFD"]
+OTHER_FORM: dict[Form, Form] = {"NFC": "NFD", "NFD": "NFC"}
+"""The two ways to store a letter with an accent in Unicode."""
 
 
 def refuse_foreign_files(sheet: CaseSheet, folder: Path) -> None:
@@ -89,7 +93,7 @@ def refuse_missing_files(sheet: CaseSheet) -> None:
 def _missing(case: Case, path: Path) -> str:
     """Describe a missing file, and a file in its place whose name only looks the same."""
     text = f"{case.case_id}: {escape_invisible(str(path))} is missing"
-    for form, written in (("NFC", "NFD"), ("NFD", "NFC")):
+    for form, written in OTHER_FORM.items():
         other = Path(unicodedata.normalize(written, str(path)))
         if other.exists():
             return (

@@ -161,7 +161,7 @@ def test_series_are_chosen_by_modality_and_description(source: Path, capsys: Cap
     scan = Scan()
     for volume in (scan, scan.other(description="T2 axial"), scan.other(modality="CT")):
         write_scan(volume, source)
-    import_dicom(source, "--modality", "mr", "--series", "t1*")
+    target = import_dicom(source, "--modality", "mr", "--series", "t1*")
     output = capsys.readouterr().out
     assert "1 series of 1 patients: 1 MR." in output
     assert "left out: 2 series that --modality and --series do not choose." in output
