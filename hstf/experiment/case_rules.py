@@ -5,14 +5,20 @@ import re
 import shlex
 import unicodedata
 from pathlib import Path
+from typing import Literal
 
 from hstf.experiment.cases import Case, CaseSheet, Split
 from hstf.runtime.encoding import escape_invisible
 from hstf.runtime.errors import HstfError, join_problems, shortened
+from hstf.runtime.links import link_problem
 from hstf.runtime.stamps import future_date
 
 PHANTOM_FILE = re.compile(r"case_\d{3,}\.nii\.gz")
 """Name of an image or label of the synthetic data set."""
+
+UnicodeForm = Literal["NFC", "NFD"]
+UNICODE_FORMS: tuple[tuple[UnicodeForm, UnicodeForm], ...] = (("NFC", "NFD"), ("NFD", "NFC"))
+"""Form of a name in the case sheet, and another one that the file may have."""
 
 
 def refuse_foreign_files(sheet: CaseSheet, folder: Path) -> None:
@@ -89,7 +95,9 @@ def refuse_missing_files(sheet: CaseSheet) -> None:
 def _missing(case: Case, path: Path) -> str:
     """Describe a missing file, and a file in its place whose name only looks the same."""
     text = f"{case.case_id}: {escape_invisible(str(path))} is missing"
-    for form, written in (("NFC", "NFD"), ("NFD", "NFC")):
+    if problem := link_problem(path):
+        return f"{text}. {problem}"
+    for form, written in UNICODE_FORMS:
         other = Path(unicodedata.normalize(written, str(path)))
         if other.exists():
             return (
