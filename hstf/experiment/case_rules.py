@@ -10,6 +10,7 @@ from typing import Literal
 from hstf.experiment.cases import Case, CaseSheet, Split
 from hstf.runtime.encoding import escape_invisible
 from hstf.runtime.errors import HstfError, join_problems, shortened
+from hstf.runtime.links import link_problem
 from hstf.runtime.stamps import future_date
 
 PHANTOM_FILE = re.compile(r"case_\d{3,}\.nii\.gz")
@@ -93,6 +94,8 @@ def refuse_missing_files(sheet: CaseSheet) -> None:
 def _missing(case: Case, path: Path) -> str:
     """Describe a missing file, and a file in its place whose name only looks the same."""
     text = f"{case.case_id}: {escape_invisible(str(path))} is missing"
+    if problem := link_problem(path):
+        return f"{text}. {problem}"
     for form, written in OTHER_FORM.items():
         other = Path(unicodedata.normalize(written, str(path)))
         if other.exists():

@@ -14,6 +14,7 @@ from pathlib import Path
 from hstf.experiment.case_names import UNKNOWN_CASE, CaseNames
 from hstf.experiment.layout import Layout
 from hstf.runtime.errors import HstfError, few
+from hstf.runtime.links import link_problem
 from hstf.runtime.stamps import future_date
 
 SUFFIX = ".nii.gz"
@@ -48,6 +49,9 @@ def corrected_labels(
     folder = layout.overrides
     problems += _misplaced(layout)
     files: dict[tuple[int, str], Path] = {}
+    if problem := link_problem(folder):
+        problems.append(f"{problem}, or remove the link if there are no overrides")
+        return files
     if folder.exists() and not folder.is_dir():
         problems.append(f"{folder}: is a file; the overrides of an experiment are a folder")
         return files

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
+from hstf.runtime.links import link_problem
+
 WRITE_ERRORS = {
     errno.EROFS: "The disk is read-only: mount it for writing, or use another folder.",
     errno.EACCES: "You may not write here: change the permissions, or use another folder.",
@@ -18,6 +20,8 @@ WRITE_ERRORS = {
     errno.EISDIR: "A folder has the name of this file: rename it.",
 }
 """What to do about an error of the operating system, by its number."""
+LINK_ERRORS = (errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+"""What a link that leads nowhere may cause: the folder that it should be cannot be made."""
 FULL_DISK_BYTES = 1 << 20
 """Number of free bytes below which a disk is full."""
 MAXIMUM_PROBLEMS = 10
@@ -48,6 +52,8 @@ def write_error(path: Path | str, error: OSError) -> WriteError:
         number = errno.ENOSPC
         reason = os.strerror(number)
     advice = WRITE_ERRORS.get(number or 0, "")
+    if number in LINK_ERRORS and (problem := link_problem(Path(path))):
+        advice = f"{problem}."
     return WriteError(f"{path}: could not be written ({reason}). {advice}".rstrip())
 
 

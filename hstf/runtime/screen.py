@@ -58,6 +58,8 @@ PROGRESS_SECONDS = 60.0
 SHOWN_RUNNING = 5
 INTERRUPTED = "Terminating processes on user request"
 """How Snakemake begins after Ctrl-C."""
+TERMINATED = "Will exit after finishing currently running jobs"
+"""How Snakemake begins after SIGTERM."""
 STOPPED = "Stopped. Start the same command again: it continues."
 SIGNALS = (
     (
@@ -116,6 +118,8 @@ class Screen(logging.Filter):
         """Texts that are shown below a dry run."""
         self.is_interrupted = False
         """Whether the user has stopped the run with Ctrl-C."""
+        self.is_terminated = False
+        """Whether the run was stopped with SIGTERM. Running jobs continue and may fail."""
         self.is_failure_last = False
         """Whether nothing was shown since a job has failed."""
         self.when_up_to_date = ""
@@ -145,6 +149,8 @@ class Screen(logging.Filter):
             return False
         if str(record.msg).startswith(INTERRUPTED):
             self.is_interrupted = True
+        if str(record.msg).startswith(TERMINATED):
+            self.is_terminated = True
         if event == LogEvent.ERROR:
             self.exits.append(str(record.msg))
         if event in UNINTERESTING_EVENTS:
@@ -232,7 +238,7 @@ class ScreenFormatter(DefaultFormatter):
             return "\n".join(filter(None, [text, self.screen.when_up_to_date]))
         if FAILED in text and self.screen.failures:
             return summary_of_failures(self.screen.failures, self.screen.is_failure_last)
-        if FAILED in text and self.screen.is_interrupted:
+        if FAILED in text and (self.screen.is_interrupted or self.screen.is_terminated):
             return STOPPED
         return text
 

@@ -213,6 +213,13 @@ def test_refuse_missing_files_explains_a_name_in_another_unicode_form(
         refuse_missing_files(sheet)
 
 
+def test_refuse_missing_files_names_a_link_that_leads_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "scans").symlink_to("disk")
+    sheet = read(tmp_path, HEADER + "p1,scans/a.nii.gz,,unlabelled,,\n")
+    with pytest.raises(HstfError, match=r"scans is a link to disk, which cannot be found"):
+        refuse_missing_files(sheet)
+
+
 def test_refuse_missing_files_shows_invisible_characters(tmp_path: Path) -> None:
     (tmp_path / "a.nii.gz").touch()
     sheet = read(tmp_path, HEADER + "p1,a\u200b.nii.gz,,unlabelled,,\n")

@@ -272,6 +272,13 @@ def test_overrides_in_force_refuses_a_file_in_place_of_the_folder(folder: Path) 
         in_force(folder, 1)
 
 
+def test_overrides_in_force_refuses_a_link_that_leads_nowhere(folder: Path) -> None:
+    """The disk of the overrides is not connected: their corrections would be left out."""
+    folder.symlink_to("disk")
+    with pytest.raises(HstfError, match="is a link to disk, which cannot be found: connect"):
+        in_force(folder, 1)
+
+
 def test_overrides_in_force_ignores_what_systems_and_editors_leave(folder: Path) -> None:
     path = put(folder, 1, "a.nii.gz")
     for name in ("README.txt", ".DS_Store", "Thumbs.db", "~$decisions.xlsx", "decisions.csv~"):

@@ -20,6 +20,16 @@ def fill_disk(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=free))
 
 
+def test_write_error_names_a_link_that_leads_nowhere(tmp_path: Path) -> None:
+    """The disk of the results is not connected: no file has the name of the folder."""
+    (tmp_path / "results").symlink_to(tmp_path / "disk")
+    with (
+        pytest.raises(HstfError, match=r"results is a link to .*disk, which cannot be found"),
+        atomic_path(tmp_path / "results" / "mine" / "plan.json"),
+    ):
+        pass
+
+
 def test_is_gpu_memory_error_is_false_for_main_memory() -> None:
     assert is_gpu_memory_error(RuntimeError("CUDA error: out of memory"))
     assert not is_gpu_memory_error(RuntimeError("CUDA error: device-side assert triggered"))

@@ -136,6 +136,15 @@ def test_screen_ends_with_the_way_on_after_an_interruption(tmp_path: Path) -> No
     assert shown(screen, last) == "Stopped. Start the same command again: it continues."
 
 
+def test_screen_ends_with_the_way_on_after_sigterm() -> None:
+    """Snakemake reports that a job did not complete, although none has failed."""
+    stop = record("Will exit after finishing currently running jobs (scheduler).")
+    last = record("WorkflowError:\nAt least one job did not complete successfully.", LogEvent.ERROR)
+    text = shown(Screen(), job_info(), stop, last)
+    assert text.endswith("Stopped. Start the same command again: it continues.")
+    assert "did not complete" not in text
+
+
 def test_screen_names_failures_before_an_interruption(tmp_path: Path) -> None:
     log = tmp_path / "check.log"
     log.write_text("hstf check: problem\n")

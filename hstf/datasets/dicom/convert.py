@@ -25,7 +25,7 @@ from hstf.datasets.importers.walk import Note
 from hstf.experiment.cases import CASE_ID
 from hstf.imaging.affines import corner_distance, shear_degrees, without_shear
 from hstf.runtime.errors import HstfError
-from hstf.runtime.files import atomic_path
+from hstf.runtime.files import atomic_path, remove_leftovers
 from hstf.runtime.progress import track
 
 TITLE = "Scans converted from DICOM."
@@ -306,6 +306,7 @@ def _write(target: Path, voxels: np.ndarray, affine: np.ndarray) -> None:
     image.header.set_xyzt_units(MILLIMETRES)
     image.set_sform(affine, code=SCANNER)
     image.set_qform(affine, code=SCANNER)
+    remove_leftovers(target)
     with atomic_path(target) as path:
         nib.save(image, path)
 

@@ -19,6 +19,7 @@ from hstf.imaging.volume_files import error_text, open_any
 from hstf.imaging.volumes import Volume, write_like
 from hstf.runtime.documents import Document, Part
 from hstf.runtime.errors import HstfError, join_problems
+from hstf.runtime.files import remove_leftovers
 from hstf.runtime.stamps import HashedFile, hash_file, remember
 
 RECORD = "extracted_channels.json"
@@ -204,6 +205,7 @@ def _write_channels(task: Task) -> str:
         affine = np.asarray(image.affine)
         for channel, target in targets:
             data = np.ascontiguousarray(voxels[..., channel])
+            remove_leftovers(target)
             write_like(target, data, Volume(data, affine, header))
     except HstfError as error:
         return str(error)

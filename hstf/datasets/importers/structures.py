@@ -28,6 +28,7 @@ from hstf.datasets.importers.matching import File, Scan, structure_name
 from hstf.datasets.importers.options import Options
 from hstf.imaging.volumes import Volume, blank_volume, read_label, write_like
 from hstf.runtime.errors import HstfError, join_problems
+from hstf.runtime.files import remove_leftovers
 
 ANNOTATOR = re.compile(
     r"(?:rater|reader|observer|expert|annotator|radiologist|physician|doctor|dr|old|new|final|copy"
@@ -388,6 +389,7 @@ def _write(case: CaseMasks) -> str:
         label = np.zeros(image.data.shape, np.uint8)
         for (_, path), value in zip(case.masks, case.values, strict=True):
             label[_read_mask(path, image)] = value
+        remove_leftovers(case.target)
         write_like(case.target, label, image)
     except HstfError as error:
         return str(error)

@@ -97,6 +97,17 @@ def test_extract_keeps_what_has_not_changed(task: Path) -> None:
     assert (CHANNELS / RECORD).read_bytes() == record
 
 
+def test_extract_removes_what_a_killed_import_left(task: Path) -> None:
+    run()
+    target = sorted(CHANNELS.glob("*.nii.gz"))[0]
+    target.unlink()
+    leftover = target.with_name(f".tmp-0123abcd-{target.name}")
+    leftover.write_bytes(b"half")
+    run("--force")
+    assert target.exists()
+    assert not leftover.exists()
+
+
 def test_extract_keeps_files_whose_source_is_newer_but_equal(task: Path) -> None:
     """A copy of the data set, or `touch`, changes no voxel."""
     run()
