@@ -50,7 +50,7 @@ from hstf.imaging.volumes import (
 )
 from hstf.runtime.documents import Document
 from hstf.runtime.errors import HstfError, few
-from hstf.runtime.files import complete_folder, make_folder, write_json
+from hstf.runtime.files import complete_folder, make_folder, recover_folder, write_json
 from hstf.runtime.progress import track
 from hstf.runtime.shards import read_shard
 
@@ -197,6 +197,7 @@ class Source:
         sources = self._sources(cases.of(Split.UNLABELLED))
         pseudo_labelled = [case for case in cases.of(Split.UNLABELLED) if case.case_id in sources]
         held_back = [*cases.of(Split.VALIDATION), *cases.of(Split.TEST)]
+        recover_folder(target)
         with complete_folder(target) as folder:
             rows = []
             for case in track([*labelled, *pseudo_labelled], "nnunet"):

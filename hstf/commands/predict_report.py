@@ -294,7 +294,9 @@ class Report:
         print_message(f"{', '.join(counts)}; see {self.output / TABLE}")
         if not self.problems:
             return
-        if missing:
+        if missing == count > 0:
+            text = "No scan was segmented."
+        elif missing:
             text = f"{missing} of {count} scans were not segmented. All others were."
         else:
             text = "Parts of the input cannot be read. All scans that were found are segmented."

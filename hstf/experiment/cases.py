@@ -353,8 +353,10 @@ def _duplicate_ids(case_ids: Sequence[str]) -> list[str]:
         if len(ids) == 1:
             continue
         names = " and ".join(repr(name) for name in sorted(set(ids)))
-        case = ", whatever its letter case" if len(set(ids)) > 1 else ""
-        problems.append(f"case_id {names} appears {len(ids)} times; it must be unique{case}")
+        if len(set(ids)) == 1:
+            problems.append(f"case_id {names} appears {len(ids)} times; it must be unique")
+        else:
+            problems.append(f"case_id {names}: names must differ in more than their letter case")
     return problems
 
 

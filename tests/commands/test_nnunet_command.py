@@ -315,6 +315,15 @@ def test_nnunet_refuses_wrong_options(
     assert message in capsys.readouterr().err
 
 
+def test_nnunet_removes_what_a_killed_command_left(experiment: Config, tmp_path: Path) -> None:
+    target = tmp_path / "Dataset501_heart"
+    leftover = tmp_path / f".tmp-0123abcd-{target.name}"
+    (leftover / "imagesTr").mkdir(parents=True)
+    assert main(["nnunet", str(Layout.of(experiment).root), "--output", str(target)]) == 0
+    assert not leftover.exists()
+    assert (target / "dataset.json").is_file()
+
+
 def test_nnunet_replaces_no_folder(
     experiment: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

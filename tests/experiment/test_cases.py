@@ -127,7 +127,7 @@ def test_read_cases_lists_all_problems(tmp_path: Path) -> None:
         "line 8 (p5): split ''",
         "line 8 (p5): no file in column 'image'",
         "case_id 'p1' appears 2 times",
-        "case_id 'P4' and 'p4' appears 2 times; it must be unique, whatever its letter case",
+        "case_id 'P4' and 'p4': names must differ in more than their letter case",
     ):
         assert problem in message
 

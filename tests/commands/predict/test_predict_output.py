@@ -40,6 +40,17 @@ def test_predict_refuses_keeps_or_overwrites_existing_files(
     assert nib.load(existing).shape == (21, 19, 13)
 
 
+def test_predict_states_that_no_scan_was_segmented(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.nii.gz").write_bytes(b"damaged")
+    assert run_predict(model, tmp_path / "in", tmp_path / "out") == 1
+    printed = capsys.readouterr().err
+    assert "No scan was segmented." in printed
+    assert "All others" not in printed
+
+
 def test_predict_removes_its_earlier_segmentation_of_a_scan_with_an_error(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
